@@ -1,0 +1,176 @@
+"""The events of one partition that wait for their insert: columns, offsets, fullness.
+
+Knows when it is full or due; refuses to know what happens to it then.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+
+from octane_analytics.errors import DecodeError
+from octane_analytics.types import Record, Rejected, Row, Span, TopicPartition
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When a batch is due (`size`, `flush_seconds`) and what it may never exceed."""
+
+    size: int
+    flush_seconds: float
+    max_rows: int
+    max_bytes: int
+
+
+class Batch:
+    """Covers the offsets `[first, end)` of one partition, `end` growing as records come in.
+
+    With `until` it covers exactly `[first, until)`: a range that was announced before. Records
+    beyond it are not taken. With `keeps_records` the rows' records are kept beside them, for a batch
+    whose rows may have to be told apart.
+    """
+
+    __slots__ = (
+        "columns",
+        "end",
+        "first",
+        "keeps_records",
+        "opened_at",
+        "partition",
+        "payload_bytes",
+        "records",
+        "rejected",
+        "until",
+    )
+
+    def __init__(
+        self,
+        partition: TopicPartition,
+        first: int,
+        *,
+        until: int | None = None,
+        keeps_records: bool = False,
+    ) -> None:
+        self.partition = partition
+        self.first = self.end = first
+        self.until = until
+        self.keeps_records = keeps_records
+        self.columns: tuple[list[int], list[str], list[str], list[str], list[bytes]] = (
+            [],
+            [],
+            [],
+            [],
+            [],
+        )
+        self.records: list[Record] = []
+        self.rejected: list[Rejected] = []
+        self.payload_bytes = 0
+        self.opened_at: float | None = None
+        """When the first record came in; None while there is none."""
+
+    @property
+    def rows(self) -> int:
+        return len(self.columns[0])
+
+    @property
+    def span(self) -> Span:
+        return Span(self.first, self.end)
+
+    @property
+    def is_empty(self) -> bool:
+        return self.opened_at is None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether an announced range has been read to its end."""
+        return self.until is not None and self.end >= self.until
+
+    def take(
+        self, records: Sequence[Record], decode: Callable[[bytes | None], Row], now: float
+    ) -> int:
+        """Adds records of this partition, in offset order; answers how many of them it took."""
+        if records and _offset(records[0]) < self.end:
+            records = [record for record in records if _offset(record) >= self.end]
+        if self.until is not None:
+            records = self._within(records, self.until)
+        if not records:
+            return 0
+        if self.opened_at is None:
+            self.opened_at = now
+        timestamps, app_ids, event_names, user_ids, properties = self.columns
+        payload_bytes = 0
+        for record in records:
+            value = record.value()
+            try:
+                row = decode(value)
+            except DecodeError as error:
+                self.rejected.append(Rejected(record, error.reason, error.detail))
+                payload_bytes += len(value or b"")
+                continue
+            timestamps.append(row[0])
+            app_ids.append(row[1])
+            event_names.append(row[2])
+            user_ids.append(row[3])
+            properties.append(row[4])
+            payload_bytes += len(value)  # type: ignore[arg-type]  # None is never an event
+            if self.keeps_records:
+                self.records.append(record)
+        self.payload_bytes += payload_bytes
+        self.advance(_offset(records[-1]) + 1)
+        return len(records)
+
+    def advance(self, end: int) -> None:
+        """Every record before `end` has been seen, whether the partition holds one there or not."""
+        if self.until is not None:
+            end = min(end, self.until)
+        self.end = max(self.end, end)
+
+    def _within(self, records: Sequence[Record], until: int) -> Sequence[Record]:
+        taken = [record for record in records if _offset(record) < until]
+        if len(taken) < len(records):
+            self.advance(until)
+        return taken
+
+    def is_due(self, limits: Limits, now: float) -> bool:
+        if self.until is not None:
+            return self.is_complete
+        if self.opened_at is None:
+            return False
+        return (
+            self.rows + len(self.rejected) >= limits.size
+            or self.payload_bytes >= limits.max_bytes
+            or now - self.opened_at >= self._age_limit(limits)
+        )
+
+    def is_full(self, limits: Limits) -> bool:
+        """Whether it has to be inserted before it may take more."""
+        return self.is_complete or (
+            self.until is None
+            and (
+                self.rows + len(self.rejected) >= limits.max_rows
+                or self.payload_bytes >= limits.max_bytes
+            )
+        )
+
+    def _age_limit(self, limits: Limits) -> float:
+        # Spread over the partitions, so that their inserts do not come all at once.
+        return limits.flush_seconds * (1.0 - (self.partition.partition % 8) / 32.0)
+
+    def rows_within(self, span: Span) -> tuple[list[list[object]], list[Record]]:
+        """The columns and records of the rows whose offsets lie in the span; needs the records."""
+        picked = [index for index, record in enumerate(self.records) if _is_within(record, span)]
+        if not picked:
+            return [[] for _ in self.columns], []
+        if len(picked) == 1:
+            return [[column[picked[0]]] for column in self.columns], [self.records[picked[0]]]
+        pick = itemgetter(*picked)
+        return [list(pick(column)) for column in self.columns], list(pick(self.records))
+
+
+def _offset(record: Record) -> int:
+    offset = record.offset()
+    assert offset is not None, "a record that was read has an offset"
+    return offset
+
+
+def _is_within(record: Record, span: Span) -> bool:
+    return span.first <= _offset(record) < span.end

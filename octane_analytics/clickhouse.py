@@ -1,0 +1,334 @@
+"""ClickHouse over its native protocol: the only module that knows clickhouse_driver.
+
+Owns the connection, failover over the listed servers, inserts, selects, and which of the server's
+errors mean what for the caller. A connection is made at the first call and after each failure, so
+an object may be built before a fork as long as it is used after it only.
+"""
+
+import contextlib
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from clickhouse_driver import Client
+from clickhouse_driver import errors as driver_errors
+
+from octane_analytics import schema
+from octane_analytics.errors import (
+    DataRejected,
+    NeedsOperator,
+    OctaneError,
+    StatementRejected,
+    Unavailable,
+)
+from octane_analytics.schema import LiveColumn, LiveTable, TableName
+from octane_analytics.settings import ClickHouseSettings
+
+CONNECT_SECONDS = 5.0
+
+DATA_ERRORS = frozenset(
+    {
+        6,  # CANNOT_PARSE_TEXT
+        38,  # CANNOT_PARSE_DATE
+        41,  # CANNOT_PARSE_DATETIME
+        69,  # ARGUMENT_OUT_OF_BOUND
+        72,  # CANNOT_PARSE_NUMBER
+        117,  # INCORRECT_DATA
+        131,  # TOO_LARGE_STRING_SIZE
+        321,  # VALUE_IS_OUT_OF_RANGE_OF_DATA_TYPE
+        395,  # FUNCTION_THROW_IF_VALUE_IS_NON_ZERO
+        469,  # VIOLATED_CONSTRAINT
+        691,  # UNKNOWN_ELEMENT_OF_ENUM
+    }
+)
+"""The server refuses the rows themselves: find them, dead-letter them, insert the others."""
+
+OPERATOR_ERRORS = {
+    16: "the table lacks a column: run `octane-analytics schema check`",
+    53: "a column is of another type: run `octane-analytics schema check`",
+    60: "create the table with `octane-analytics schema apply`",
+    81: "create the database, then the table with `octane-analytics schema apply`",
+    115: "this ClickHouse is too old for a setting the delivery protocol needs",
+    164: "the user's profile is read-only: give it one that may insert",
+    192: "check CLICKHOUSE_USER and CLICKHOUSE_PASSWORD",
+    193: "check CLICKHOUSE_USER and CLICKHOUSE_PASSWORD",
+    194: "check CLICKHOUSE_USER and CLICKHOUSE_PASSWORD",
+    201: "the user's quota is used up: raise it or wait for its interval to end",
+    242: "the table is read-only: look at the server's log and, if replicated, at Keeper",
+    243: "the server's disk is full: free or add space",
+    452: "the user's profile pins a setting: loosen its constraint",
+    497: "grant the user what it lacks: INSERT and SELECT on the table",
+    516: "check CLICKHOUSE_USER and CLICKHOUSE_PASSWORD",
+}
+"""Waiting alone does not mend these; what the operator is to do. All codes that stand in neither
+table are outages: wait, and repeat the same insert. Nothing is ever skipped because of a code that
+is not known here to speak of the data."""
+
+_TOO_MANY_PARTS = 252
+_INSERT_SETTINGS: dict[str, object] = {"async_insert": 0, "insert_deduplicate": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class ResultColumn:
+    name: str
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    columns: tuple[ResultColumn, ...]
+    rows: list[tuple[Any, ...]]
+
+
+class ClickHouse:
+    """One connection. Not for use by several threads at once."""
+
+    def __init__(self, settings: ClickHouseSettings, *, client_name: str) -> None:
+        self._settings = settings
+        self._client_name = client_name
+        self._client: Client | None = None
+        self._hosts = settings.hosts()
+
+    @property
+    def table(self) -> TableName:
+        return TableName(self._settings.database, self._settings.table)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._client is not None:
+            with contextlib.suppress(OSError, driver_errors.Error):
+                self._client.disconnect()
+            self._client = None
+
+    def insert(self, columns: Sequence[Sequence[object]], token: str | None) -> None:
+        """See `types.Sink`. Blocks up to CLICKHOUSE_TIMEOUT for each exchange with the server."""
+        settings = dict(_INSERT_SETTINGS)
+        if token is not None:
+            settings["insert_deduplication_token"] = token
+        names = ", ".join(schema.COLUMN_NAMES)
+        try:
+            self._connected().execute(
+                f"INSERT INTO {self.table} ({names}) VALUES",
+                list(columns),
+                columnar=True,
+                settings=settings,
+            )
+        except (driver_errors.TypeMismatchError, struct.error, UnicodeError) as error:
+            self.close()
+            raise DataRejected(f"a value does not fit its column: {error}") from error
+        except driver_errors.ServerException as error:
+            raise self._insert_error(error) from error
+        except (driver_errors.Error, OSError, EOFError) as error:
+            raise self._unavailable(error) from error
+
+    def select(
+        self,
+        sql: str,
+        parameters: Mapping[str, object] | None = None,
+        *,
+        settings: Mapping[str, object] | None = None,
+        query_id: str | None = None,
+    ) -> Result:
+        """Runs one statement; `{name:Type}` in it is bound by the server.
+
+        Blocks until the whole result is here. Raises StatementRejected for what the server says
+        about the statement, Unavailable where it cannot be reached or cannot serve now.
+        """
+        try:
+            rows, columns = self._connected().execute(
+                sql,
+                dict(parameters or {}),
+                with_column_types=True,
+                settings=dict(settings or {}),
+                query_id=query_id,
+            )
+        except driver_errors.ServerException as error:
+            raise self._statement_error(error) from error
+        except NotImplementedError as error:
+            self.close()
+            raise StatementRejected(0, "UNKNOWN_TYPE", str(error)) from error
+        except driver_errors.UnknownTypeError as error:
+            self.close()
+            raise StatementRejected(
+                50, "UNKNOWN_TYPE", f"{error.message}: cast that column to String"
+            ) from error
+        except (driver_errors.Error, OSError, EOFError) as error:
+            raise self._unavailable(error) from error
+        return Result(tuple(ResultColumn(name, kind) for name, kind in columns), rows)
+
+    def execute(self, statement: str) -> None:
+        """Runs a statement that answers nothing (DDL). Raises as `select` does."""
+        try:
+            self._connected().execute(statement)
+        except driver_errors.ServerException as error:
+            raise self._statement_error(error) from error
+        except (driver_errors.Error, OSError, EOFError) as error:
+            raise self._unavailable(error) from error
+
+    def describe(self) -> LiveTable | None:
+        """What the server says of the configured table; None where there is none."""
+        name = {"database": self._settings.database, "table": self._settings.table}
+        found = self.select(
+            "SELECT engine, sorting_key, partition_key, engine_full FROM system.tables "
+            "WHERE database = {database:String} AND name = {table:String}",
+            name,
+        ).rows
+        if not found:
+            return None
+        engine, sorting_key, partition_key, engine_full = found[0]
+        columns = self.select(
+            "SELECT name, type, compression_codec FROM system.columns "
+            "WHERE database = {database:String} AND table = {table:String} ORDER BY position",
+            name,
+        ).rows
+        is_replicated = engine.startswith(("Replicated", "Shared"))
+        setting = schema.REPLICATED_WINDOW_SETTING if is_replicated else schema.WINDOW_SETTING
+        return LiveTable(
+            engine=engine,
+            sorting_key=sorting_key,
+            partition_key=partition_key,
+            ttl=_between(engine_full, " TTL ", " SETTINGS "),
+            window=self._window(setting, engine_full),
+            columns=tuple(LiveColumn(*column) for column in columns),
+        )
+
+    def _window(self, setting: str, engine_full: str) -> int:
+        own = _between(engine_full, f" {setting} = ", ",")
+        if own:
+            return int(own)
+        return int(
+            self.select(
+                "SELECT value FROM system.merge_tree_settings WHERE name = {name:String}",
+                {"name": setting},
+            ).rows[0][0]
+        )
+
+    def _connected(self) -> Client:
+        if self._client is None:
+            settings = self._settings
+            first, *others = self._hosts
+            compression: str | bool = settings.compression
+            session: dict[str, object] = {"server_side_params": True}
+            if compression == "none":
+                compression = False
+            else:
+                # The server answers in a method of its own choice unless told.
+                session["network_compression_method"] = settings.compression.upper()
+            self._client = Client(
+                host=first[0],
+                port=first[1],
+                alt_hosts=",".join(_authority(host, port) for host, port in others) or None,
+                database=settings.database,
+                user=settings.user,
+                password=settings.password,
+                secure=settings.is_secure,
+                ca_certs=settings.ca_file,
+                client_name=self._client_name,
+                connect_timeout=min(CONNECT_SECONDS, settings.timeout_seconds),
+                send_receive_timeout=settings.timeout_seconds,
+                sync_request_timeout=min(CONNECT_SECONDS, settings.timeout_seconds),
+                compression=compression,
+                settings=session,
+                # An unknown setting is an error: a server that does not know the deduplication
+                # token would otherwise insert twice without a word.
+                settings_is_important=True,
+                tcp_keepalive=True,
+            )
+        return self._client
+
+    def _insert_error(self, error: driver_errors.ServerException) -> OctaneError:
+        message = plain_message(error.message)
+        if "while pushing to view" in message:
+            # The table itself may hold the rows already: only the very same block is safe to repeat.
+            self._fail_over()
+            return NeedsOperator(f"a materialized view on {self.table} fails: {message}")
+        if error.code in DATA_ERRORS or (
+            error.code == _TOO_MANY_PARTS and "single INSERT block" in message
+        ):
+            return DataRejected(message)
+        return self._server_unavailable(error.code, message)
+
+    def _statement_error(self, error: driver_errors.ServerException) -> OctaneError:
+        message = plain_message(error.message)
+        if error.code in _CONNECTION_ERRORS:
+            return self._server_unavailable(error.code, message)
+        return StatementRejected(error.code, error_name(error.code), message)
+
+    def _server_unavailable(self, code: int, message: str) -> Unavailable:
+        self._fail_over()
+        told = f"ClickHouse error {code} ({error_name(code)}): {message}"
+        if code in OPERATOR_ERRORS:
+            return NeedsOperator(f"{told}; {OPERATOR_ERRORS[code]}")
+        return Unavailable(told)
+
+    def _unavailable(self, error: BaseException) -> Unavailable:
+        where = ", ".join(_authority(host, port) for host, port in self._hosts)
+        self._fail_over()
+        if isinstance(error, driver_errors.UnexpectedPacketFromServerError):
+            return NeedsOperator(
+                f"what listens at {where} does not speak ClickHouse's native protocol: "
+                "check CLICKHOUSE_HOST, CLICKHOUSE_PORT and CLICKHOUSE_SECURE"
+            )
+        said = getattr(error, "message", None) or str(error) or type(error).__name__
+        return Unavailable(
+            f"cannot talk to ClickHouse at {where}: {' '.join(said.split())}; "
+            "check CLICKHOUSE_HOST, CLICKHOUSE_PORT and CLICKHOUSE_SECURE"
+        )
+
+    def _fail_over(self) -> None:
+        """The next call begins with the next server of the list."""
+        self.close()
+        self._hosts = [*self._hosts[1:], self._hosts[0]]
+
+
+_CONNECTION_ERRORS = frozenset(
+    {
+        192,  # UNKNOWN_USER
+        193,  # WRONG_PASSWORD
+        194,  # REQUIRED_PASSWORD
+        202,  # TOO_MANY_SIMULTANEOUS_QUERIES
+        209,  # SOCKET_TIMEOUT
+        210,  # NETWORK_ERROR
+        516,  # AUTHENTICATION_FAILED
+        745,  # SERVER_OVERLOADED
+    }
+)
+"""Errors that say nothing of the statement but that this server does not serve us now."""
+
+_NAMES = {
+    code: name
+    for name, code in vars(driver_errors.ErrorCodes).items()
+    if name.isupper() and isinstance(code, int)
+}
+
+
+def error_name(code: int) -> str:
+    """ClickHouse's own name of one of its error codes."""
+    return str(_NAMES.get(code, "UNKNOWN"))
+
+
+def plain_message(message: str) -> str:
+    """The server's message on one line, without its stack trace and the exception's class."""
+    text = message.partition("Stack trace:")[0].strip()
+    return " ".join(text.removeprefix("DB::Exception: ").split())
+
+
+def _authority(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _between(text: str, before: str, after: str) -> str:
+    _, found, rest = text.partition(before)
+    return rest.partition(after)[0].strip() if found else ""

@@ -1,0 +1,122 @@
+"""What all clients share: their properties, and what librdkafka's errors mean for the caller."""
+
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+from confluent_kafka import KafkaError, KafkaException
+
+from octane_analytics.errors import (
+    AssignmentLost,
+    ConfigError,
+    NeedsOperator,
+    OctaneError,
+    Rebalancing,
+    Unavailable,
+)
+from octane_analytics.settings import RDKAFKA_PREFIX, KafkaSettings
+
+REQUEST_SECONDS = 8.0
+"""How long one question to a broker may take."""
+
+_C = TypeVar("_C")
+
+_REBALANCING = frozenset(
+    {
+        KafkaError.REBALANCE_IN_PROGRESS,
+        # The group moved on; whether the partition did too, the next callback tells.
+        KafkaError.ILLEGAL_GENERATION,
+        KafkaError.UNKNOWN_MEMBER_ID,
+        KafkaError._ASSIGNMENT_LOST,
+    }
+)
+_REPLACED = frozenset({KafkaError.FENCED_INSTANCE_ID, KafkaError._FENCED, KafkaError._FATAL})
+_SASL = f"check the SASL settings ({RDKAFKA_PREFIX}SASL_…)"
+_TOPIC = "create the topic or check its name"
+_OPERATOR = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "grant the user what it lacks on the topic",
+    KafkaError.GROUP_AUTHORIZATION_FAILED: "grant the user READ on the group",
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "grant the user what it lacks on the cluster",
+    KafkaError.SASL_AUTHENTICATION_FAILED: _SASL,
+    KafkaError._AUTHENTICATION: _SASL,
+    KafkaError._SSL: f"check the TLS settings ({RDKAFKA_PREFIX}SSL_…)",
+    KafkaError.UNKNOWN_TOPIC_OR_PART: _TOPIC,
+    KafkaError._UNKNOWN_TOPIC: _TOPIC,
+    KafkaError._UNKNOWN_PARTITION: _TOPIC,
+    KafkaError.MSG_SIZE_TOO_LARGE: "raise the topic's max.message.bytes",
+}
+
+
+def translate(error: KafkaError, doing: str) -> OctaneError:
+    """What a librdkafka error means for the caller. `doing` begins the message."""
+    code = error.code()
+    told = f"{doing}: {error.str()} ({error.name()})"
+    if code in _REBALANCING:
+        return Rebalancing(told)
+    if code in _REPLACED or error.fatal():
+        return AssignmentLost(
+            f"{told}; does another process use this KAFKA_INSTANCE_PREFIX in this group?"
+        )
+    if code in _OPERATOR:
+        return NeedsOperator(f"{told}; {_OPERATOR[code]}")
+    return Unavailable(told)
+
+
+def error_of(exception: KafkaException) -> KafkaError:
+    error = exception.args[0]
+    assert isinstance(error, KafkaError), "that is what a KafkaException carries"
+    return error
+
+
+class Broker:
+    """The properties of a client, and the last thing librdkafka complained about on its own."""
+
+    def __init__(self, settings: KafkaSettings, client_id: str) -> None:
+        self.settings = settings
+        self.client_id = client_id
+        self.trouble: KafkaError | None = None
+
+    def connect(self, make: Callable[[dict[str, object]], _C], **properties: object) -> _C:
+        """A client with the operator's properties, and ours over them.
+
+        Returns before anything is connected. Raises ConfigError for a property librdkafka refuses.
+        """
+        try:
+            return make(
+                {
+                    **self.settings.rdkafka,
+                    **properties,
+                    "bootstrap.servers": self.settings.bootstrap_servers,
+                    "client.id": self.client_id,
+                    "error_cb": self._remember,
+                    "logger": _LOG,
+                    # Idle connections are closed by brokers all the time.
+                    "log.connection.close": False,
+                }
+            )
+        except KafkaException as exception:
+            raise ConfigError(
+                f"librdkafka refuses the settings: {error_of(exception).str()}; "
+                f"properties are set as {RDKAFKA_PREFIX}… in upper case with underscores for dots"
+            ) from exception
+
+    def default(self, name: str, value: object) -> object:
+        """Our value of a property that the operator may set otherwise."""
+        return self.settings.rdkafka.get(name, value)
+
+    def unreachable(self, error: KafkaError) -> OctaneError:
+        """The error of a request that found no broker, with the reason librdkafka has for that."""
+        reason = self.trouble or error
+        where = f"cannot reach a Kafka broker at {self.settings.bootstrap_servers}"
+        translated = translate(reason, where)
+        if isinstance(translated, NeedsOperator) or reason.fatal():
+            return translated
+        return Unavailable(f"{translated}; check KAFKA_BOOTSTRAP_SERVERS and the broker")
+
+    def _remember(self, error: KafkaError) -> None:
+        # That all brokers are down comes last and says least about why.
+        if error.code() != KafkaError._ALL_BROKERS_DOWN or self.trouble is None:
+            self.trouble = error
+
+
+_LOG = logging.getLogger("librdkafka")

@@ -1,0 +1,194 @@
+"""Producers: events into the topic, and records that are none into the dead-letter topic."""
+
+from collections.abc import Callable, Sequence
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from octane_analytics.errors import NeedsOperator, OctaneError, Unavailable
+from octane_analytics.kafka.client import REQUEST_SECONDS, Broker, error_of, translate
+from octane_analytics.settings import KafkaSettings
+from octane_analytics.types import Record, Rejected
+
+DELIVERY_SECONDS = 20.0
+"""How long a record may be on its way before it counts as failed."""
+
+
+class EventProducer:
+    """Sends values to one topic; librdkafka batches, retries and keeps their order."""
+
+    def __init__(self, settings: KafkaSettings, topic: str, *, client_id: str) -> None:
+        self._topic = topic
+        self._broker = Broker(settings, client_id)
+        self._producer: Producer | None = None
+
+    def check(self) -> None:
+        """Raises Unavailable or NeedsOperator unless a broker answers and has the topic."""
+        try:
+            found = self._connected().list_topics(self._topic, timeout=REQUEST_SECONDS)
+        except KafkaException as exception:
+            raise self._broker.unreachable(error_of(exception)) from exception
+        error = found.topics[self._topic].error
+        if error is not None:
+            raise translate(error, f"topic {self._topic}")
+
+    def send(
+        self, value: bytes, key: bytes | None, on_result: Callable[[str | None], None]
+    ) -> None:
+        """Queues a record; waits while the queue is full.
+
+        `on_result` is called from a later `send`, `poll` or `flush`, with None once the broker has
+        acknowledged the record, else with the reason why it has not. Raises Unavailable when the
+        queue stays full, or for a record the client itself refuses.
+        """
+        self.send_record(value, key, None, on_result)
+
+    def send_record(
+        self,
+        value: bytes | None,
+        key: bytes | None,
+        headers: Sequence[tuple[str, bytes | None]] | None,
+        on_result: Callable[[str | None], None],
+    ) -> None:
+        """As `send`, with headers, and None for a value or key that is not there."""
+        producer = self._connected()
+
+        def delivered(error: KafkaError | None, _: Message) -> None:
+            on_result(None if error is None else f"{error.str()} ({error.name()})")
+
+        waited = 0.0
+        while True:
+            try:
+                producer.produce(
+                    self._topic,
+                    value=value,
+                    key=key,
+                    headers=list(headers) if headers else None,
+                    on_delivery=delivered,
+                )
+            except BufferError:
+                if waited >= DELIVERY_SECONDS:
+                    raise Unavailable(
+                        f"producing to {self._topic}: the queue has been full for "
+                        f"{DELIVERY_SECONDS:g} s; is the broker up?"
+                    ) from None
+                producer.poll(0.1)
+                waited += 0.1
+            except KafkaException as exception:
+                raise translate(error_of(exception), f"producing to {self._topic}") from exception
+            else:
+                producer.poll(0)
+                return
+
+    def poll(self, timeout_seconds: float = 0.0) -> None:
+        """Calls the `on_result` of what was answered meanwhile."""
+        self._connected().poll(timeout_seconds)
+
+    def flush(self, timeout_seconds: float) -> int:
+        """Waits until everything is answered for; answers how many records are not."""
+        return self._connected().flush(timeout_seconds)
+
+    def close(self) -> None:
+        """Drops what has not been sent: flush before."""
+        if self._producer is not None:
+            self._producer.purge()
+            self._producer.flush(1.0)
+            self._producer = None
+
+    def _connected(self) -> Producer:
+        if self._producer is None:
+            self._producer = self._broker.connect(
+                Producer,
+                **{
+                    "enable.idempotence": True,
+                    "compression.type": self._broker.default("compression.type", "lz4"),
+                    "linger.ms": self._broker.default("linger.ms", 20),
+                    "delivery.timeout.ms": int(DELIVERY_SECONDS * 1000),
+                    "allow.auto.create.topics": False,
+                },
+            )
+        return self._producer
+
+
+class KafkaDeadLetters:
+    """See `types.DeadLetters`. The original record as it was, with headers that say what it is."""
+
+    def __init__(self, settings: KafkaSettings, *, client_id: str) -> None:
+        self._topic = settings.dlq_topic
+        self._producer = EventProducer(settings, self._topic, client_id=client_id)
+        self._is_checked = False
+
+    def send(self, rejected: Sequence[Rejected]) -> None:
+        if not self._is_checked:
+            # A topic that is not there would only show as a time-out of every record.
+            try:
+                self._producer.check()
+            except NeedsOperator as error:
+                raise NeedsOperator(f"dead-letter {error}") from error
+            self._is_checked = True
+        failures: list[str] = []
+
+        def on_result(failure: str | None) -> None:
+            if failure is not None:
+                failures.append(failure)
+
+        try:
+            for item in rejected:
+                self._producer.send_record(
+                    item.record.value(), item.record.key(), _headers(item), on_result
+                )
+            left = self._producer.flush(DELIVERY_SECONDS + 1.0)
+        except OctaneError:
+            self.close()
+            raise
+        if failures or left:
+            reason = failures[0] if failures else "no answer in time"
+            self.close()
+            raise Unavailable(
+                f"{len(failures) + left} of {len(rejected)} dead letters were not acknowledged by "
+                f"{self._topic}: {reason}"
+            )
+
+    def close(self) -> None:
+        self._producer.close()
+        self._is_checked = False
+
+
+def _headers(item: Rejected) -> list[tuple[str, bytes | None]]:
+    record: Record = item.record
+    return [
+        *(record.headers() or ()),
+        ("octane.error", f"{item.reason}: {item.detail}".encode(errors="replace")),
+        ("octane.topic", (record.topic() or "").encode()),
+        ("octane.partition", str(record.partition()).encode()),
+        ("octane.offset", str(record.offset()).encode()),
+    ]
+
+
+def ensure_topic(settings: KafkaSettings, topic: str) -> None:
+    """Creates the topic with the broker's defaults unless it is there. Blocks.
+
+    Raises Unavailable (or NeedsOperator) where it neither exists nor can be created.
+    """
+    producer = EventProducer(settings, topic, client_id="octane-analytics-setup")
+    try:
+        producer.check()
+        return
+    except NeedsOperator:
+        pass  # not there, as far as we may see
+    finally:
+        producer.close()
+    broker = Broker(settings, "octane-analytics-setup")
+    admin = broker.connect(lambda properties: AdminClient(dict(properties)))
+    made = admin.create_topics(
+        [NewTopic(topic, num_partitions=-1, replication_factor=-1)],
+        operation_timeout=REQUEST_SECONDS,
+    )
+    try:
+        made[topic].result(timeout=REQUEST_SECONDS)
+    except KafkaException as exception:
+        error = error_of(exception)
+        if error.code() != KafkaError.TOPIC_ALREADY_EXISTS:
+            raise translate(error, f"creating topic {topic}") from exception
+    except TimeoutError as error:
+        raise Unavailable(f"creating topic {topic}: no answer in time") from error

@@ -1,0 +1,225 @@
+"""The consumer group's member: see `types.Source` for what it promises."""
+
+import time
+from collections.abc import Mapping, Sequence
+
+from confluent_kafka import (
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicCollection,
+)
+from confluent_kafka import (
+    TopicPartition as RawPartition,
+)
+from confluent_kafka.admin import AdminClient
+
+from octane_analytics.errors import Unavailable
+from octane_analytics.kafka.client import REQUEST_SECONDS, Broker, error_of, translate
+from octane_analytics.settings import KafkaSettings
+from octane_analytics.types import (
+    Commit,
+    Committed,
+    EndOfPartition,
+    LogIdentity,
+    OffsetGone,
+    Polled,
+    RebalanceListener,
+    TopicPartition,
+)
+
+_GONE = frozenset({KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET})
+_PROBE_SECONDS = 5.0
+_NO_TOPIC_ID = "AAAAAAAAAAAAAAAAAAAAAA"
+"""Kafka's zero UUID, in its own spelling: a broker without topic ids."""
+
+
+class KafkaSource:
+    """Not for use by several threads. `slot` names the static member; None makes a dynamic one."""
+
+    def __init__(self, settings: KafkaSettings, slot: int | None) -> None:
+        member = "" if slot is None else f"-{slot}"
+        self._settings = settings
+        self._slot = slot
+        self._broker = Broker(settings, f"octane-analytics{member}")
+        self._consumer: Consumer | None = None
+        self._is_paused = False
+        self._probe_at = 0.0
+
+    def subscribe(self, listener: RebalanceListener) -> None:
+        def on_assign(consumer: Consumer, raw: list[RawPartition]) -> None:
+            starts = listener.assigned([_partition(r) for r in raw])
+            for r in raw:
+                r.offset = starts[_partition(r)]
+            consumer.incremental_assign(raw)
+            if self._is_paused:
+                consumer.pause(raw)
+
+        def on_revoke(consumer: Consumer, raw: list[RawPartition]) -> None:
+            try:
+                listener.revoked([_partition(r) for r in raw])
+            finally:
+                consumer.incremental_unassign(raw)
+
+        def on_lost(consumer: Consumer, raw: list[RawPartition]) -> None:
+            try:
+                listener.lost([_partition(r) for r in raw])
+            finally:
+                consumer.incremental_unassign(raw)
+
+        self._member().subscribe(
+            [self._settings.topic], on_assign=on_assign, on_revoke=on_revoke, on_lost=on_lost
+        )
+
+    def poll(self, max_records: int, timeout_seconds: float) -> Polled:
+        messages = self._member().consume(max_records, timeout_seconds)
+        if messages:
+            self._broker.trouble = None
+        elif self._broker.trouble is not None:
+            self._probe()
+        if not any(message.error() for message in messages):
+            return Polled(messages)
+        return self._sorted(messages)
+
+    def _sorted(self, messages: Sequence[Message]) -> Polled:
+        records, ends, gone = [], [], []
+        for message in messages:
+            error = message.error()
+            if error is None:
+                records.append(message)
+                continue
+            topic, partition, offset = message.topic(), message.partition(), message.offset()
+            if topic is not None and partition is not None and offset is not None:
+                where = TopicPartition(topic, partition)
+                if error.code() == KafkaError._PARTITION_EOF:
+                    ends.append(EndOfPartition(where, offset))
+                    continue
+                if error.code() in _GONE:
+                    gone.append(OffsetGone(where, offset))
+                    continue
+            if error.code() == KafkaError._MAX_POLL_EXCEEDED:
+                continue  # the callback for lost partitions follows
+            if not records:
+                raise translate(error, f"reading {self._settings.topic}")
+            self._broker.trouble = error  # the records come first; the next poll looks into it
+        return Polled(records, ends, gone)
+
+    def _probe(self) -> None:
+        """Asks a broker whether librdkafka's complaint still holds, every few seconds."""
+        now = time.monotonic()
+        if now < self._probe_at:
+            return
+        self._probe_at = now + _PROBE_SECONDS
+        complaint = self._broker.trouble
+        try:
+            self._member().list_topics(self._settings.topic, timeout=1.0)
+        except KafkaException as exception:
+            raise self._broker.unreachable(error_of(exception)) from exception
+        if self._broker.trouble is complaint:
+            self._broker.trouble = None
+        if complaint is not None and complaint.fatal():
+            raise translate(complaint, f"reading {self._settings.topic}")
+
+    def committed(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, Committed]:
+        try:
+            answer = self._member().committed([_raw(p) for p in partitions], REQUEST_SECONDS)
+        except KafkaException as exception:
+            raise translate(error_of(exception), "asking for committed offsets") from exception
+        found = {}
+        for raw in answer:
+            if raw.error is not None:
+                raise translate(raw.error, f"asking for the committed offset of {_partition(raw)}")
+            offset = raw.offset if raw.offset >= 0 else None
+            found[_partition(raw)] = Committed(offset, raw.metadata or "")
+        return found
+
+    def commit(self, commits: Sequence[Commit]) -> None:
+        raw = [
+            RawPartition(c.partition.topic, c.partition.partition, c.offset, c.metadata)
+            for c in commits
+        ]
+        try:
+            answer = self._member().commit(offsets=raw, asynchronous=False)
+        except KafkaException as exception:
+            raise translate(error_of(exception), "committing offsets") from exception
+        for committed in answer or ():
+            if committed.error is not None:
+                raise translate(committed.error, f"committing {_partition(committed)}")
+
+    def log_identity(self, topic: str) -> LogIdentity:
+        admin = self._broker.connect(_admin)
+        try:
+            cluster_id = admin.list_topics(topic, timeout=REQUEST_SECONDS).cluster_id or ""
+            described = admin.describe_topics(
+                TopicCollection([topic]), request_timeout=REQUEST_SECONDS
+            )[topic].result(timeout=REQUEST_SECONDS + 1.0)
+        except KafkaException as exception:
+            raise translate(error_of(exception), f"asking what {topic} is") from exception
+        except TimeoutError as error:
+            raise Unavailable(f"asking what {topic} is: no answer in time") from error
+        topic_id = str(described.topic_id)
+        return LogIdentity(
+            cluster_id, "" if topic_id == _NO_TOPIC_ID else topic_id, self._settings.log_epoch
+        )
+
+    def earliest(self, partition: TopicPartition) -> int:
+        try:
+            low, _ = self._member().get_watermark_offsets(_raw(partition), timeout=REQUEST_SECONDS)
+        except KafkaException as exception:
+            raise translate(error_of(exception), f"asking where {partition} begins") from exception
+        return int(low)
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        try:
+            self._member().seek(RawPartition(partition.topic, partition.partition, offset))
+        except KafkaException as exception:
+            raise translate(error_of(exception), f"seeking in {partition}") from exception
+
+    def pause(self) -> None:
+        self._is_paused = True
+        consumer = self._member()
+        consumer.pause(consumer.assignment())
+
+    def resume(self) -> None:
+        self._is_paused = False
+        consumer = self._member()
+        consumer.resume(consumer.assignment())
+
+    def close(self) -> None:
+        """Leaves the partitions where they are for a static member, to others for a dynamic one."""
+        if self._consumer is not None:
+            self._consumer.close()
+            self._consumer = None
+
+    def _member(self) -> Consumer:
+        if self._consumer is None:
+            properties: dict[str, object] = {
+                "group.id": self._settings.group_id,
+                "enable.auto.commit": False,
+                "enable.auto.offset.store": False,
+                "auto.offset.reset": "error",
+                "enable.partition.eof": True,
+                "partition.assignment.strategy": "cooperative-sticky",
+                # A rebalance waits for every member to hear of it.
+                "heartbeat.interval.ms": self._broker.default("heartbeat.interval.ms", 1000),
+                "queued.max.messages.kbytes": self._broker.default(
+                    "queued.max.messages.kbytes", 32_768
+                ),
+            }
+            if self._settings.instance_prefix and self._slot is not None:
+                properties["group.instance.id"] = f"{self._settings.instance_prefix}-{self._slot}"
+            self._consumer = self._broker.connect(Consumer, **properties)
+        return self._consumer
+
+
+def _admin(properties: dict[str, object]) -> AdminClient:
+    return AdminClient(dict(properties))
+
+
+def _partition(raw: RawPartition) -> TopicPartition:
+    return TopicPartition(raw.topic, raw.partition)
+
+
+def _raw(partition: TopicPartition) -> RawPartition:
+    return RawPartition(partition.topic, partition.partition)

@@ -1,0 +1,1 @@
+"""Keeps a fixed set of child processes alive: no clients, no threads, one loop."""

@@ -1,0 +1,108 @@
+"""The life of one slot, decided from its state, an event and the time; no input or output.
+
+STARTING --first heartbeat--> RUNNING
+STARTING, RUNNING --exit--> BACKOFF --time--> STARTING, or FATAL when starts keep failing
+any --stop--> STOPPING --exit--> EXITED
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from octane_analytics.exits import Exit
+from octane_analytics.timing import Backoff
+
+
+class State(Enum):
+    STARTING = "starting"
+    RUNNING = "running"
+    BACKOFF = "backoff"
+    STOPPING = "stopping"
+    EXITED = "exited"
+    FATAL = "fatal"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    first_backoff_seconds: float = 0.5
+    cap_backoff_seconds: float = 30.0
+    start_attempts: int = 8
+    """So many exits in a row before the first heartbeat make a slot FATAL."""
+    stable_seconds: float = 10.0
+    """A child that has run for this long is replaced without delay."""
+    heartbeat_seconds: float = 120.0
+    """A child silent for longer is hung."""
+    drain_seconds: float = 90.0
+    """A child that was told to stop is killed after this."""
+
+
+@dataclass(slots=True)
+class Slot:
+    """One place for a child. The number stays; the process in it changes."""
+
+    name: str
+    policy: Policy
+    state: State = State.EXITED
+    pid: int | None = None
+    since: float = 0.0
+    """When the state began, monotonic."""
+    started_at: float = 0.0
+    wake_at: float | None = None
+    """When the slot wants to be looked at again: to start (BACKOFF) or to be killed (STOPPING)."""
+    failed_starts: int = 0
+    restarts: int = 0
+    last_exit: int | None = None
+    backoff: Backoff = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.backoff = Backoff(self.policy.first_backoff_seconds, self.policy.cap_backoff_seconds)
+
+    def started(self, pid: int, now: float) -> None:
+        self.pid, self.started_at = pid, now
+        self._enter(State.STARTING, now)
+
+    def heard(self, now: float) -> None:
+        """The child's loop has turned."""
+        if self.state is State.STARTING:
+            self.failed_starts = 0
+            self._enter(State.RUNNING, now)
+        if self.state is State.RUNNING and now - self.started_at >= self.policy.stable_seconds:
+            self.backoff.reset()
+
+    def is_hung(self, last_heard_at: float, now: float) -> bool:
+        if self.state not in (State.STARTING, State.RUNNING):
+            return False
+        return now - max(last_heard_at, self.started_at) > self.policy.heartbeat_seconds
+
+    def exited(self, code: int, now: float) -> None:
+        """The child is reaped; `code` is negative for the signal that ended it."""
+        self.pid, self.last_exit = None, code
+        if self.state is State.STOPPING:
+            self._enter(State.EXITED, now)
+            return
+        if self.state is State.STARTING:
+            self.failed_starts += 1
+        if code == Exit.CONFIG or self.failed_starts >= self.policy.start_attempts:
+            self._enter(State.FATAL, now)
+            return
+        self._enter(State.BACKOFF, now)
+        self.wake_at = now + self.backoff.next_seconds()
+
+    def should_start(self, now: float) -> bool:
+        if self.state is State.BACKOFF:
+            return self.wake_at is not None and now >= self.wake_at
+        return self.state is State.EXITED and self.last_exit is None
+
+    def stop(self, now: float) -> None:
+        """The child has been told to finish; with no child there is nothing to wait for."""
+        if self.pid is None:
+            self._enter(State.EXITED, now)
+            self.last_exit = self.last_exit or 0
+        elif self.state is not State.STOPPING:
+            self._enter(State.STOPPING, now)
+            self.wake_at = now + self.policy.drain_seconds
+
+    def should_be_killed(self, now: float) -> bool:
+        return self.state is State.STOPPING and self.wake_at is not None and now >= self.wake_at
+
+    def _enter(self, state: State, now: float) -> None:
+        self.state, self.since, self.wake_at = state, now, None

@@ -1,0 +1,143 @@
+"""What ingestion reports, as metrics and as log lines: the Observer of a worker."""
+
+import logging
+import time
+from collections.abc import Sequence
+
+from octane_analytics.telemetry.logging import fields
+from octane_analytics.telemetry.metrics import WorkerMetrics
+from octane_analytics.types import Rejected, Span, TopicPartition
+
+_LOG = logging.getLogger("octane_analytics.worker")
+DEPENDENCIES = ("clickhouse", "kafka", "dead_letters")
+_REJECTED_LINES = 5
+_REJECTED_SECONDS = 10.0
+
+
+class WorkerObserver:
+    """See `types.Observer`. Says each outage once when it begins and once when it ends."""
+
+    def __init__(self, metrics: WorkerMetrics) -> None:
+        self._metrics = metrics
+        self._failing_since: dict[str, float] = {}
+        self._lines_left = _REJECTED_LINES
+        self._lines_until = 0.0
+        self._lines_dropped = 0
+        metrics.assigned_partitions.set(0)
+        for dependency in DEPENDENCIES:
+            metrics.outage.labels(dependency).set(0)
+            metrics.pipeline_errors.labels(dependency)
+
+    def consumed(self, records: int) -> None:
+        self._metrics.events_consumed.inc(records)
+
+    def rejected(self, rejected: Sequence[Rejected]) -> None:
+        for item in rejected:
+            self._metrics.events_rejected.labels(item.reason).inc()
+            self._metrics.pipeline_errors.labels("decode").inc()
+            if self._may_log():
+                _LOG.warning(
+                    "record is no valid event",
+                    extra=fields(
+                        partition=item.record.partition(),
+                        offset=item.record.offset(),
+                        reason=item.reason,
+                        detail=item.detail,
+                    ),
+                )
+
+    def _may_log(self) -> bool:
+        now = time.monotonic()
+        if now >= self._lines_until:
+            if self._lines_dropped:
+                _LOG.warning(
+                    "more records were no valid events", extra=fields(records=self._lines_dropped)
+                )
+            self._lines_left, self._lines_dropped = _REJECTED_LINES, 0
+            self._lines_until = now + _REJECTED_SECONDS
+        if self._lines_left:
+            self._lines_left -= 1
+            return True
+        self._lines_dropped += 1
+        return False
+
+    def dead_lettered(self, records: int) -> None:
+        self._metrics.dead_letters.inc(records)
+
+    def inserted(self, partition: TopicPartition, span: Span, rows: int, seconds: float) -> None:
+        self._metrics.events_inserted.inc(rows)
+        self._metrics.batch_flush_seconds.observe(seconds)
+        _LOG.debug(
+            "batch inserted",
+            extra=fields(
+                partition=partition.partition,
+                offsets=str(span),
+                rows=rows,
+                seconds=round(seconds, 4),
+            ),
+        )
+
+    def recovered(self, partition: TopicPartition, span: Span) -> None:
+        self._metrics.batches_recovered.inc()
+        _LOG.info(
+            "announced batch of the last owner inserted again under its token",
+            extra=fields(partition=partition.partition, offsets=str(span)),
+        )
+
+    def isolating(self, partition: TopicPartition, span: Span, reason: str) -> None:
+        self._metrics.pipeline_errors.labels("clickhouse").inc()
+        _LOG.warning(
+            "clickhouse refuses rows of a batch: looking for them",
+            extra=fields(partition=partition.partition, offsets=str(span), reason=reason),
+        )
+
+    def offsets_gone(self, partition: TopicPartition, first: int, end: int) -> None:
+        self._metrics.offsets_gone.inc(end - first)
+        _LOG.error(
+            "offsets were removed before they were read: retention is shorter than the lag",
+            extra=fields(partition=partition.partition, first=first, end=end),
+        )
+
+    def log_replaced(self, partition: TopicPartition, position: int) -> None:
+        _LOG.warning(
+            "the partition ends before the position: the topic was made anew, reading it from its start",
+            extra=fields(partition=partition.partition, position=position),
+        )
+
+    def assigned(self, partitions: Sequence[TopicPartition], owned: int) -> None:
+        self._changed("assigned", partitions, owned)
+
+    def revoked(self, partitions: Sequence[TopicPartition], owned: int) -> None:
+        self._changed("revoked", partitions, owned)
+
+    def lost(self, partitions: Sequence[TopicPartition], owned: int) -> None:
+        self._changed("lost", partitions, owned)
+
+    def _changed(self, kind: str, partitions: Sequence[TopicPartition], owned: int) -> None:
+        self._metrics.rebalances.labels(kind).inc()
+        self._metrics.assigned_partitions.set(owned)
+        _LOG.info(
+            "assignment changed",
+            extra=fields(
+                kind=kind, partitions=sorted(p.partition for p in partitions), owned=owned
+            ),
+        )
+
+    def failed(self, dependency: str, error: Exception) -> None:
+        self._metrics.pipeline_errors.labels(dependency).inc()
+        if dependency not in self._failing_since:
+            self._failing_since[dependency] = time.monotonic()
+            self._metrics.outage.labels(dependency).set(1)
+            _LOG.warning(
+                "waiting for a dependency", extra=fields(dependency=dependency, error=str(error))
+            )
+
+    def resumed(self, dependency: str) -> None:
+        since = self._failing_since.pop(dependency, None)
+        if since is None:
+            return
+        self._metrics.outage.labels(dependency).set(0)
+        _LOG.info(
+            "dependency serves again",
+            extra=fields(dependency=dependency, seconds=round(time.monotonic() - since, 1)),
+        )

@@ -1,0 +1,88 @@
+"""Serves the shared metrics over HTTP: the body of the metrics process.
+
+The socket is bound by the parent, before any fork: a port that is taken is told at once, and a
+replaced process goes on with the same socket.
+"""
+
+import http.server
+import logging
+import os
+import socket
+import threading
+from pathlib import Path
+
+from octane_analytics.errors import ConfigError
+from octane_analytics.telemetry.metrics import CONTENT_TYPE, exposition
+
+_LOG = logging.getLogger(__name__)
+_REQUEST_SECONDS = 10.0
+
+
+def bind(host: str, port: int, port_setting: str) -> socket.socket:
+    """A listening socket; port 0 takes a free one. Raises ConfigError that names the setting."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(64)
+    except OSError as error:
+        raise ConfigError(
+            f"{port_setting}: cannot listen on {host}:{port}: {error.strerror}; "
+            "stop what listens there or set another port"
+        ) from error
+    return listening
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    server_version = "octane-analytics"
+    sys_version = ""
+    protocol_version = "HTTP/1.1"
+    timeout = _REQUEST_SECONDS
+    directory: Path
+
+    def do_GET(self) -> None:
+        match self.path.partition("?")[0]:
+            case "/metrics":
+                self._answer(200, CONTENT_TYPE, exposition(self.directory))
+            case "/healthz":
+                self._answer(200, "text/plain; charset=utf-8", b"ok\n")
+            case _:
+                self._answer(404, "text/plain; charset=utf-8", b"try /metrics or /healthz\n")
+
+    def _answer(self, status: int, content_type: str, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        _LOG.debug(format % args)
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, listening: socket.socket, handler: type[_Handler]) -> None:
+        super().__init__(listening.getsockname(), handler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = listening
+
+
+class MetricsServer:
+    """Answers GET /metrics and /healthz until it is shut down."""
+
+    def __init__(self, listening: socket.socket, directory: Path) -> None:
+        handler = type("Handler", (_Handler,), {"directory": directory})
+        self._server = _Server(listening, handler)
+
+    def start(self) -> None:
+        """Serves from a thread of this process."""
+        threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True).start()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        os.close(self._server.socket.detach())

@@ -1,0 +1,253 @@
+"""Values that every room speaks of, and the Protocols that the edges satisfy.
+
+Owns no behaviour beyond what a value knows of itself, and refuses to know any client library.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+
+class LogIdentity(NamedTuple):
+    """Tells a topic's log from another one of the same name and the same offsets."""
+
+    cluster_id: str
+    topic_id: str
+    """Empty where the broker does not tell."""
+    epoch: str
+    """The operator's own mark (KAFKA_LOG_EPOCH)."""
+
+
+class TopicPartition(NamedTuple):
+    topic: str
+    partition: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}[{self.partition}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The offsets `[first, end)` of one partition; there may be gaps between them."""
+
+    first: int
+    end: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.first <= self.end:
+            raise ValueError(f"no span of offsets: [{self.first}, {self.end})")
+
+    def __str__(self) -> str:
+        return f"{self.first}-{self.end}"
+
+
+class Record(Protocol):
+    """A message as the consumer hands it out; confluent_kafka's Message satisfies it as it is."""
+
+    def topic(self) -> str | None: ...
+    def partition(self) -> int | None: ...
+    def offset(self) -> int | None: ...
+    def key(self) -> bytes | None: ...
+    def value(self) -> bytes | None: ...
+    def headers(self) -> Sequence[tuple[str, bytes | None]] | None: ...
+    def timestamp(self) -> tuple[int, int]: ...
+
+
+class Row(NamedTuple):
+    """One event as the table stores it."""
+
+    timestamp: int
+    """Epoch seconds, UTC."""
+    app_id: str
+    event_name: str
+    user_id: str
+    properties: bytes
+    """The JSON text of the object, byte for byte as it came."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A record that cannot be an event, and why: what the dead-letter topic gets."""
+
+    record: Record
+    reason: str
+    """A short code out of a bounded set: a metric's label."""
+    detail: str
+    """For a person: what exactly is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What the group's coordinator is to remember of a partition."""
+
+    partition: TopicPartition
+    offset: int
+    """The next offset to read."""
+    metadata: str
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What the coordinator remembers; `offset` None where the group has none yet."""
+
+    offset: int | None
+    metadata: str
+
+
+@dataclass(frozen=True, slots=True)
+class EndOfPartition:
+    """Every record before `offset` has been handed out."""
+
+    partition: TopicPartition
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class OffsetGone:
+    """The position asked for lies outside the log: retention was faster, or the log was replaced."""
+
+    partition: TopicPartition
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Polled:
+    """What one poll brought: records in offset order within each partition, then events."""
+
+    records: Sequence[Record]
+    ends: Sequence[EndOfPartition] = ()
+    gone: Sequence[OffsetGone] = ()
+
+
+class RebalanceListener(Protocol):
+    """Called from within `Source.poll` and `Source.close`, on the caller's thread."""
+
+    def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """Answers the offset that each partition is to be read from."""
+        ...
+
+    def revoked(self, partitions: Sequence[TopicPartition]) -> None:
+        """Commits are still possible for these partitions, and for the last time."""
+        ...
+
+    def lost(self, partitions: Sequence[TopicPartition]) -> None:
+        """Somebody else may own these partitions already: commits are not possible."""
+        ...
+
+
+class Source(Protocol):
+    """A consumer group's member."""
+
+    def subscribe(self, listener: RebalanceListener) -> None: ...
+
+    def poll(self, max_records: int, timeout_seconds: float) -> Polled:
+        """Blocks up to the timeout. Raises Unavailable while no broker can be reached,
+        AssignmentLost when this member was replaced for good."""
+        ...
+
+    def committed(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, Committed]:
+        """Blocks. Raises Unavailable."""
+        ...
+
+    def commit(self, commits: Sequence[Commit]) -> None:
+        """All of them or an error; blocks until the coordinator has answered.
+
+        Raises Unavailable where the same call may succeed later (a rebalance, no coordinator),
+        AssignmentLost where this member no longer owns the partitions.
+        """
+        ...
+
+    def log_identity(self, topic: str) -> LogIdentity:
+        """Blocks. Raises Unavailable rather than leave out what the broker could tell."""
+        ...
+
+    def earliest(self, partition: TopicPartition) -> int:
+        """The first offset that the partition still holds. Blocks. Raises Unavailable."""
+        ...
+
+    def seek(self, partition: TopicPartition, offset: int) -> None: ...
+
+    def pause(self) -> None:
+        """Hand out nothing until `resume`, whatever is assigned meanwhile; stay in the group."""
+        ...
+
+    def resume(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Sink(Protocol):
+    """Where rows end up."""
+
+    def insert(self, columns: Sequence[Sequence[object]], token: str | None) -> None:
+        """Inserts one block; a block with a token that was inserted before is dropped.
+
+        `columns` in the order of Row, all of one length. Blocks until the server has said yes.
+        Raises Unavailable (nothing is known of the block; the same call with the same token may be
+        repeated) or DataRejected (the server refuses the data itself).
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+class DeadLetters(Protocol):
+    """Where records go that cannot be events."""
+
+    def send(self, rejected: Sequence[Rejected]) -> None:
+        """Blocks until every one of them is acknowledged. Raises Unavailable."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Clock(Protocol):
+    def now(self) -> float:
+        """Monotonic seconds, for intervals."""
+        ...
+
+    def sleep(self, seconds: float) -> None: ...
+
+
+class Observer(Protocol):
+    """Hears of everything an operator may want to know; never blocks, never raises."""
+
+    def consumed(self, records: int) -> None: ...
+
+    def rejected(self, rejected: Sequence[Rejected]) -> None: ...
+
+    def dead_lettered(self, records: int) -> None: ...
+
+    def inserted(self, partition: TopicPartition, span: Span, rows: int, seconds: float) -> None:
+        """`seconds` from the announcement to ClickHouse's yes, waiting included."""
+        ...
+
+    def recovered(self, partition: TopicPartition, span: Span) -> None:
+        """A predecessor's announced range has been inserted again under its token."""
+        ...
+
+    def isolating(self, partition: TopicPartition, span: Span, reason: str) -> None:
+        """ClickHouse refuses the range for its data; its bad rows are being looked for."""
+        ...
+
+    def offsets_gone(self, partition: TopicPartition, first: int, end: int) -> None:
+        """These offsets were removed before anybody read them."""
+        ...
+
+    def log_replaced(self, partition: TopicPartition, position: int) -> None:
+        """The log no longer reaches up to the position: it is another one now, read from its start."""
+        ...
+
+    def assigned(self, partitions: Sequence[TopicPartition], owned: int) -> None: ...
+
+    def revoked(self, partitions: Sequence[TopicPartition], owned: int) -> None: ...
+
+    def lost(self, partitions: Sequence[TopicPartition], owned: int) -> None: ...
+
+    def failed(self, dependency: str, error: Exception) -> None:
+        """A call to `clickhouse`, `kafka` or `dead_letters` failed and will be repeated."""
+        ...
+
+    def resumed(self, dependency: str) -> None:
+        """The dependency that failed serves again."""
+        ...

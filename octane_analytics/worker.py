@@ -1,0 +1,177 @@
+"""One child's body: builds its edges after the fork, runs ingestion, returns an exit code.
+
+Also what is looked at once before any worker starts, in a process of its own.
+"""
+
+import logging
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from octane_analytics import schema
+from octane_analytics.batch import Limits
+from octane_analytics.clickhouse import ClickHouse
+from octane_analytics.decode import decode
+from octane_analytics.errors import ConfigError, NeedsOperator, OctaneError, Unavailable
+from octane_analytics.exits import Exit, exit_for
+from octane_analytics.ingest import Delivery, Ingest, Options
+from octane_analytics.kafka.inspection import GroupView
+from octane_analytics.kafka.producers import KafkaDeadLetters, ensure_topic
+from octane_analytics.kafka.source import KafkaSource
+from octane_analytics.settings import Settings
+from octane_analytics.telemetry import logging as logs
+from octane_analytics.telemetry.metrics import Identity, WorkerMetrics, open_directory
+from octane_analytics.telemetry.observer import WorkerObserver
+from octane_analytics.telemetry.server import MetricsServer
+from octane_analytics.timing import Backoff, SystemClock
+
+_LOG = logging.getLogger(__name__)
+ROLE = "worker"
+_FIRST_BACKOFF_SECONDS = 0.2
+_CAP_BACKOFF_SECONDS = 10.0
+
+
+class StopSignal:
+    """Whether TERM or INT has come. Installs its handlers where it is made."""
+
+    def __init__(self) -> None:
+        self._number: int | None = None
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._note)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+
+    def _note(self, number: int, _: object) -> None:
+        self._number = number
+
+    @property
+    def is_set(self) -> bool:
+        return self._number is not None
+
+
+def run_worker(
+    settings: Settings,
+    slot: int,
+    metrics_directory: Path,
+    beat: Callable[[], None],
+    ready: Callable[[], None],
+) -> int:
+    """Consumes until SIGTERM or SIGINT, then drains. Blocks; answers the exit code.
+
+    To be called in the forked process. `ready` is called once the handlers are set, `beat` at every
+    turn of the loop.
+    """
+    stop = StopSignal()
+    ready()
+    logs.configure(settings.log.level, settings.log.format, f"{ROLE}-{slot}")
+    open_directory(metrics_directory, Identity(ROLE, slot))
+    observer = WorkerObserver(WorkerMetrics())
+    source = KafkaSource(settings.kafka, slot)
+    sink = ClickHouse(settings.clickhouse, client_name=f"octane-analytics worker-{slot}")
+    dead_letters = KafkaDeadLetters(settings.kafka, client_id=f"octane-analytics-dlq-{slot}")
+    ingest = Ingest(
+        source,
+        sink,
+        dead_letters,
+        decode,
+        SystemClock(),
+        observer,
+        _options(settings),
+        Backoff(_FIRST_BACKOFF_SECONDS, _CAP_BACKOFF_SECONDS),
+    )
+
+    def should_stop() -> bool:
+        beat()
+        return stop.is_set
+
+    try:
+        is_drained = ingest.run(should_stop, settings.worker.drain_seconds)
+    except OctaneError as error:
+        _LOG.error("worker gives up", extra=logs.fields(error=str(error)))
+        return int(exit_for(error))
+    finally:
+        dead_letters.close()
+        sink.close()
+    if not is_drained:
+        _LOG.warning("not everything was inserted in time: the next owner does it, once")
+    return int(Exit.OK)
+
+
+def _options(settings: Settings) -> Options:
+    batch = settings.batch
+    return Options(
+        topic=settings.kafka.topic,
+        limits=Limits(batch.size, batch.flush_seconds, batch.max_rows, batch.max_bytes),
+        delivery=Delivery(batch.delivery),
+    )
+
+
+def run_metrics(
+    settings: Settings,
+    listening: socket.socket,
+    metrics_directory: Path,
+    beat: Callable[[], None],
+    ready: Callable[[], None],
+) -> int:
+    """Serves the shared metrics until SIGTERM. Blocks; answers the exit code."""
+    stop = StopSignal()
+    # A Ctrl-C reaches the whole group; the metrics go on until the workers have drained.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ready()
+    logs.configure(settings.log.level, settings.log.format, "metrics")
+    server = MetricsServer(listening, metrics_directory)
+    server.start()
+    while not stop.is_set:
+        beat()
+        time.sleep(0.2)
+    server.stop()
+    return int(Exit.OK)
+
+
+def preflight(settings: Settings) -> None:
+    """What must be right before it makes sense to start: one clear error beats a crash loop.
+
+    Blocks on ClickHouse and Kafka, each for some seconds at most. Raises NeedsOperator or ConfigError
+    for what has to be mended, Unavailable for what may come back by itself.
+    """
+    with ClickHouse(settings.clickhouse, client_name="octane-analytics preflight") as clickhouse:
+        _check_table(clickhouse, settings)
+    view = GroupView(settings.kafka, client_id="octane-analytics-preflight")
+    try:
+        partitions = view.partitions(settings.kafka.topic)
+    finally:
+        view.close()
+    if partitions < settings.worker.procs:
+        _LOG.warning(
+            "fewer partitions than processes: some will have nothing to do",
+            extra=logs.fields(partitions=partitions, procs=settings.worker.procs),
+        )
+    try:
+        ensure_topic(settings.kafka, settings.kafka.dlq_topic)
+    except Unavailable as error:
+        _LOG.warning(
+            "no dead-letter topic: a record that is no valid event will halt its partition",
+            extra=logs.fields(topic=settings.kafka.dlq_topic, error=str(error)),
+        )
+
+
+def _check_table(clickhouse: ClickHouse, settings: Settings) -> None:
+    live = clickhouse.describe()
+    if live is None:
+        raise NeedsOperator(
+            f"table {clickhouse.table} does not exist: create it with `octane-analytics schema apply`"
+        )
+    missing = set(schema.COLUMN_NAMES) - {column.name for column in live.columns}
+    if missing:
+        raise ConfigError(
+            f"table {clickhouse.table} lacks {', '.join(sorted(missing))}: "
+            "see `octane-analytics schema check`"
+        )
+    if live.window < 1 and settings.batch.delivery == Delivery.EXACTLY_ONCE.value:
+        alter = schema.alter_window(clickhouse.table, live.window_setting)
+        raise ConfigError(
+            f"table {clickhouse.table} has no deduplication window, and exactly-once rests on it: "
+            f"run `octane-analytics schema apply` or {alter} (or set DELIVERY=at-least-once)"
+        )
