@@ -1,0 +1,399 @@
+"""A real ClickHouse in a child process, for development and tests.
+
+Owns the child's directory, ports, configuration and life. Refuses to know any table, and speaks no
+more of ClickHouse's protocols than it takes to see that the server is up: bring your own client.
+
+The server is clickhouse-local out of the chdb-core wheel, made to listen with `SYSTEM START LISTEN`
+(ClickHouse #101143). Differences from clickhouse-server that show:
+
+- SQL-created users, roles and quotas have nowhere to be stored (`CREATE USER` answers
+  ACCESS_STORAGE_FOR_INSERTION_NOT_FOUND), so users are given to the constructor;
+- `file()` reads whatever the process may read: `user_files_path` does not confine it;
+- anyone who can reach the loopback interface can connect as `default`, without a password.
+"""
+
+import contextlib
+import http.client
+import importlib.util
+import os
+import random
+import re
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+from xml.sax.saxutils import escape
+
+HOST = "127.0.0.1"
+_CHILD = "octane_analytics.sandbox.clickhouse_child"
+_POLL_SECONDS = 0.02
+_LOG_TAIL_BYTES = 4096
+# Below what Linux (from 32768) and macOS (from 49152) hand out for outgoing connections. A port up
+# there could be taken while the server is down, even by a client that retries: connecting to a
+# closed loopback port of that range can end up connected to itself.
+_PORT_RANGE = range(18_000, 32_000)
+
+_CONFIG = """\
+<clickhouse>
+  <listen_host>{host}</listen_host>
+  <tcp_port>{tcp_port}</tcp_port>
+  <http_port>{http_port}</http_port>
+  <display_name>{identity}</display_name>
+  <path>{data}/</path>
+  <users_config>users.xml</users_config>
+  <!-- clickhouse-local reads log-level where the server reads logger.level -->
+  <log-level>{log_level}</log-level>
+  <logger><log>{log}</log><size>16M</size><count>1</count><async>false</async></logger>
+  <max_server_memory_usage>{max_memory_bytes}</max_server_memory_usage>
+  <!-- an idle server should be idle -->
+  <memory_worker_period_ms>1000</memory_worker_period_ms>
+  <asynchronous_metrics_update_period_s>60</asynchronous_metrics_update_period_s>{system_logs}
+</clickhouse>
+"""
+_SYSTEM_LOGS = """
+  <query_log><database>system</database><table>query_log</table>
+    <flush_interval_milliseconds>1000</flush_interval_milliseconds></query_log>
+  <opentelemetry_span_log><database>system</database><table>opentelemetry_span_log</table>
+    <engine>ENGINE MergeTree ORDER BY (finish_date, finish_time_us, trace_id)</engine>
+    <flush_interval_milliseconds>1000</flush_interval_milliseconds></opentelemetry_span_log>"""
+
+
+_USERS = """\
+<clickhouse>
+  <profiles>{profiles}</profiles>
+  <users>
+    <default>
+      <password/><networks><ip>127.0.0.1</ip></networks><profile>default</profile>
+      <quota>default</quota><access_management>1</access_management>
+    </default>{users}
+  </users>
+  <quotas><default/></quotas>
+</clickhouse>
+"""
+_USER = """
+    <{name}>
+      <password>{password}</password><networks><ip>127.0.0.1</ip></networks>
+      <profile>{name}</profile><quota>default</quota>{grants}
+    </{name}>"""
+# Seconds until an idle connection notices a shutdown, which waits for it. ClickHouse's own is 10.
+_DEFAULT_PROFILE: dict[str, str | int] = {"poll_interval": 1}
+
+
+class EngineError(RuntimeError):
+    """An engine did not start or does not answer; the message says why, with the log's tail."""
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """One user beside `default`, who may connect from loopback.
+
+    `grants` are whole statements such as `GRANT SELECT ON default.*`; None allows everything.
+    `settings` become the user's profile; no query may change those named in `readonly_settings`.
+    """
+
+    name: str
+    password: str = ""
+    grants: Sequence[str] | None = None
+    settings: Mapping[str, str | int] = field(default_factory=dict)
+    readonly_settings: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        for name in (self.name, *self.settings, *self.readonly_settings):
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+                raise ValueError(f"{name!r} cannot be the name of an element in users.xml")
+
+
+class Engine(ABC):
+    """The life of one child process that serves until its standard input closes.
+
+    As a context manager: started on entry, stopped on exit. Not for use from two threads at once.
+    """
+
+    def __init__(self) -> None:
+        self._child: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process id; None when it is not running."""
+        return None if self._child is None or self._child.poll() is not None else self._child.pid
+
+    @abstractmethod
+    def start(self, timeout_seconds: float = 30.0) -> None:
+        """Block until the engine serves, or raise EngineError."""
+
+    def stop(self, timeout_seconds: float = 10.0) -> None:
+        """Shut the engine down and reap it: close its input, TERM after half the time, then KILL.
+
+        Does nothing when it is not running.
+        """
+        child, self._child = self._child, None
+        if child is None:
+            return
+        _close_pipes(child)
+        for last_resort in (child.terminate, child.kill):
+            child.send_signal(signal.SIGCONT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(timeout_seconds / 2)
+                return
+            last_resort()
+        child.wait(timeout_seconds)
+
+    def kill(self) -> None:
+        """`kill -9` and reap. Does nothing when it is not running."""
+        child, self._child = self._child, None
+        if child is not None:
+            child.kill()
+            child.wait(10.0)
+            _close_pipes(child)
+
+    def restart(self, timeout_seconds: float = 30.0) -> None:
+        """Stop, then start again as it was constructed."""
+        self.stop(timeout_seconds)
+        self.start(timeout_seconds)
+
+    def pause(self) -> None:
+        """SIGSTOP: connections stay open and nobody answers."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT after `pause`."""
+        self._signal(signal.SIGCONT)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._child is None:
+            raise EngineError("not running")
+        self._child.send_signal(number)
+
+    def _spawn(
+        self, module: str, *arguments: str, stdout: IO[bytes] | int, stderr: IO[bytes]
+    ) -> None:
+        """Run `python -m module arguments... PARENT_PID` with a pipe as its standard input."""
+        # The kernel ties the death signal to the thread that spawns, not to its process: an engine
+        # started from a thread that ends would end with it.
+        is_main = threading.current_thread() is threading.main_thread()
+        packages = (str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH"))
+        search_path = os.pathsep.join(filter(None, packages))
+        parent = str(os.getpid() if is_main else 0)
+        self._child = subprocess.Popen(
+            [sys.executable, "-P", "-m", module, *arguments, parent],
+            stdin=subprocess.PIPE,
+            stdout=stdout,
+            stderr=stderr,
+            env=os.environ | {"PYTHONPATH": search_path},
+            process_group=0,  # Ctrl-C in the terminal is for the parent to act upon
+        )
+        _close_pipes_in_forks(self._child)
+
+
+class EmbeddedClickHouse(Engine):
+    """One server over one directory.
+
+    The directory is created if missing (mode 0700) and keeps the data from one start to the next,
+    `kill` or not. A port of 0 is chosen at the first start and kept from then on. The server ends
+    with this process, however that ends; if the main thread started it, even while paused.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        tcp_port: int = 0,
+        http_port: int = 0,
+        users: Sequence[User] = (),
+        max_memory_bytes: int = 2 << 30,
+        system_logs: bool = False,
+        log_level: str = "warning",
+    ) -> None:
+        """`system_logs` turns on `system.query_log` and `system.opentelemetry_span_log`."""
+        super().__init__()
+        self._directory = directory.absolute()
+        self._tcp_port = tcp_port
+        self._http_port = http_port
+        self._users = tuple(users)
+        self._max_memory_bytes = max_memory_bytes
+        self._system_logs = system_logs
+        self._log_level = log_level
+
+    @property
+    def host(self) -> str:
+        return HOST
+
+    @property
+    def tcp_port(self) -> int:
+        """The native protocol's port; 0 until the first start if it was left open."""
+        return self._tcp_port
+
+    @property
+    def http_port(self) -> int:
+        """The HTTP interface's port; 0 until the first start if it was left open."""
+        return self._http_port
+
+    @property
+    def log_path(self) -> Path:
+        """The log of all starts over this directory, oldest first."""
+        return self._directory / "server.log"
+
+    def start(self, timeout_seconds: float = 30.0) -> None:
+        """Start the server and block until it answers a query, or raise EngineError."""
+        deadline = time.monotonic() + timeout_seconds
+        if self.pid is not None:
+            raise EngineError(f"already running over {self._directory}")
+        self.kill()  # what is left of a server that ended by itself
+        if importlib.util.find_spec("chdb") is None:
+            raise EngineError(
+                "chdb-core is not installed: pip install 'octane-analytics[embedded]'"
+            )
+        self._tcp_port = self._tcp_port or _free_port()
+        self._http_port = self._http_port or _free_port()
+        for port in (self._tcp_port, self._http_port):
+            if not is_free(port):
+                raise EngineError(f"port {port} on {HOST} is taken: choose another")
+        # A name that no other server has, so that an answer proves it is ours.
+        identity = f"embedded-{secrets.token_hex(8)}"
+        try:
+            self._write_configuration(identity)
+            log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
+            with self.log_path.open("ab") as log:
+                self._spawn(_CHILD, str(self._directory), stdout=log, stderr=log)
+        except OSError as error:
+            raise EngineError(f"cannot run in {self._directory}: {error}") from error
+        try:
+            self._wait_until_up(identity, deadline, log_start)
+        except BaseException:
+            self.kill()
+            raise
+
+    def _write_configuration(self, identity: str) -> None:
+        data = self._directory / "data"
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        data.mkdir(mode=0o700, exist_ok=True)
+        config = _CONFIG.format(
+            host=HOST,
+            tcp_port=self._tcp_port,
+            http_port=self._http_port,
+            identity=identity,
+            data=escape(str(data)),
+            log=escape(str(self.log_path)),
+            log_level=escape(self._log_level),
+            max_memory_bytes=self._max_memory_bytes,
+            system_logs=_SYSTEM_LOGS if self._system_logs else "",
+        )
+        users = _USERS.format(
+            profiles="".join(map(_profile_xml, (User("default"), *self._users))),
+            users="".join(map(_user_xml, self._users)),
+        )
+        for name, content in (("config.xml", config), ("users.xml", users)):
+            path = self._directory / name
+            path.touch(mode=0o600)
+            path.write_text(content)
+
+    def _wait_until_up(self, identity: str, deadline: float, log_start: int) -> None:
+        while not self._is_answering(identity):
+            if self.pid is None:
+                reason = "ended before it was up"
+            elif time.monotonic() > deadline:
+                reason = "did not answer in time"
+            else:
+                time.sleep(_POLL_SECONDS)
+                continue
+            raise EngineError(
+                f"ClickHouse over {self._directory} {reason}\n{self._log_tail(log_start)}"
+            )
+
+    def _is_answering(self, identity: str) -> bool:
+        connection = http.client.HTTPConnection(HOST, self._http_port, timeout=1.0)
+        try:
+            connection.request("GET", "/?query=SELECT%201")
+            answer = connection.getresponse()
+            return answer.getheader("X-ClickHouse-Server-Display-Name") == identity
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    def _log_tail(self, log_start: int) -> str:
+        with self.log_path.open("rb") as log:
+            end = log.seek(0, os.SEEK_END)
+            log.seek(max(min(log_start, end), end - _LOG_TAIL_BYTES))
+            return log.read().decode(errors="replace").strip()
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+def _free_port() -> int:
+    candidates = random.SystemRandom().sample(_PORT_RANGE, 100)
+    port = next(filter(is_free, candidates), None)
+    if port is None:
+        raise EngineError(f"no free port found in {_PORT_RANGE} on {HOST}")
+    return port
+
+
+def _profile_xml(user: User) -> str:
+    settings = "".join(
+        f"<{name}>{escape(str(value))}</{name}>"
+        for name, value in (_DEFAULT_PROFILE | dict(user.settings)).items()
+    )
+    constraints = "".join(f"<{name}><const/></{name}>" for name in user.readonly_settings)
+    if constraints:
+        constraints = f"<constraints>{constraints}</constraints>"
+    return f"<{user.name}>{settings}{constraints}</{user.name}>"
+
+
+def _user_xml(user: User) -> str:
+    grants = ""
+    if user.grants is not None:
+        statements = "".join(f"<query>{escape(grant)}</query>" for grant in user.grants)
+        grants = f"<grants>{statements}</grants>"
+    return _USER.format(name=user.name, password=escape(user.password), grants=grants)
+
+
+def _close_pipes(child: subprocess.Popen[bytes]) -> None:
+    for pipe in (child.stdin, child.stdout):
+        if pipe is not None:
+            # A write that the child never took may still be buffered.
+            with contextlib.suppress(OSError):
+                pipe.close()
+
+
+def _close_pipes_in_forks(child: subprocess.Popen[bytes]) -> None:
+    """Keep forks of this process from holding the pipe, and with it the server, open after us.
+
+    Spawned programs do not inherit the pipe, but a plain fork copies every descriptor.
+    """
+    reference = weakref.ref(child)
+
+    def close_pipes() -> None:
+        if (spawned := reference()) is not None:
+            _close_pipes(spawned)
+
+    os.register_at_fork(after_in_child=close_pipes)

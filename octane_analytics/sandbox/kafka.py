@@ -1,0 +1,194 @@
+"""A Kafka cluster in a child process, for development and tests: librdkafka's mock cluster.
+
+Owns the child and the commands it takes. Refuses to import any Kafka client: bring your own.
+
+What it speaks is the real protocol over real sockets: produce, fetch, consumer groups (eager and
+cooperative), commits with metadata and generations, metadata with topic ids. What it lacks, seen
+with librdkafka 2.16.1, makes it unfit to stand in for a broker in a claim about Kafka:
+
+- everything is in memory and gone when it stops;
+- a partition keeps 5 MiB of batches as sent and drops its oldest beyond that, consumed or not;
+- a round of rebalancing lasts the session timeout less a second (the first one of a group
+  `initial_rebalance_delay_ms`), cooperative groups take two rounds, and commits wait behind it: give
+  consumers a short `session.timeout.ms`;
+- `group.instance.id` is taken but not honoured: who comes back under one is a new member beside the
+  old until that one's session ends, and nobody is fenced unless an error is pushed;
+- there is no looking up of timestamps, no creating of topics over the protocol, and no limit to
+  commit metadata.
+"""
+
+import json
+import os
+import select
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from enum import IntEnum
+from typing import IO, Any
+
+from octane_analytics.sandbox.clickhouse import HOST, Engine, EngineError, is_free
+from octane_analytics.sandbox.kafka_child import find_library
+
+_CHILD = "octane_analytics.sandbox.kafka_child"
+_ANSWER_SECONDS = 10.0
+_ALL_BROKERS = -1
+
+
+class ApiKey(IntEnum):
+    """Kinds of requests, as Kafka's protocol numbers them."""
+
+    PRODUCE = 0
+    FETCH = 1
+    LIST_OFFSETS = 2
+    METADATA = 3
+    OFFSET_COMMIT = 8
+    OFFSET_FETCH = 9
+    FIND_COORDINATOR = 10
+    JOIN_GROUP = 11
+    HEARTBEAT = 12
+    LEAVE_GROUP = 13
+    SYNC_GROUP = 14
+
+
+class EmbeddedKafka(Engine):
+    """One mock cluster; brokers are numbered from 1.
+
+    `topics` maps names to partition counts. Other topics come into being, with four partitions,
+    when a producer asks for them. The ports are new at each start unless `port` is given: then
+    broker n listens on `port + n - 1`, at every start.
+    """
+
+    def __init__(
+        self,
+        *,
+        topics: Mapping[str, int] | None = None,
+        brokers: int = 1,
+        port: int = 0,
+        initial_rebalance_delay_ms: int = 100,
+    ) -> None:
+        super().__init__()
+        self._topics = dict(topics or {})
+        self._brokers = brokers
+        self._port = port
+        self._initial_rebalance_delay_ms = initial_rebalance_delay_ms
+        self._bootstrap_servers = ""
+        self._unread = b""
+        self._requests = 0
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """`host:port,...` of all brokers; empty until the first start."""
+        return self._bootstrap_servers
+
+    def start(self, timeout_seconds: float = 30.0) -> None:
+        """Start a cluster of empty topics, block until it listens, or raise EngineError."""
+        deadline = time.monotonic() + timeout_seconds
+        if self.pid is not None:
+            raise EngineError(f"already running at {self._bootstrap_servers}")
+        self.kill()  # what is left of a cluster that ended by itself
+        if find_library() is None:
+            raise EngineError("no librdkafka: pip install 'octane-analytics[embedded]'")
+        for port in range(self._port, self._port + self._brokers) if self._port else ():
+            if not is_free(port):
+                raise EngineError(f"port {port} on {HOST} is taken: choose another")
+        self._unread = b""
+        with tempfile.TemporaryFile() as log:
+            arguments = (str(self._brokers), str(self._port))
+            self._spawn(_CHILD, *arguments, stdout=subprocess.PIPE, stderr=log)
+            try:
+                self._bootstrap_servers = self._read(deadline)["bootstrap_servers"]
+                self._do("group_initial_rebalance_delay_ms", self._initial_rebalance_delay_ms)
+                for name, partitions in self._topics.items():
+                    self.create_topic(name, partitions)
+            except EngineError as error:
+                self.kill()
+                log.seek(0)
+                reason = log.read().decode(errors="replace").strip()
+                raise EngineError(f"{error}\n{reason}") from error
+            except BaseException:
+                self.kill()
+                raise
+
+    def create_topic(self, name: str, partitions: int) -> None:
+        """Create a topic, its partitions spread over the brokers. EngineError if it exists."""
+        self._do("topic_create", name, partitions, 1)
+
+    def delete_topic(self, name: str) -> None:
+        """Delete a topic with all offsets committed for it. EngineError if there is none."""
+        self._do("topic_delete", name)
+
+    def delete_records(self, topic: str, partition: int, before_offset: int) -> None:
+        """Move the low watermark up, as retention would."""
+        self._do("partition_delete_records", topic, partition, before_offset)
+
+    def set_partition_leader(self, topic: str, partition: int, broker: int | None) -> None:
+        """Move a partition to another broker; None leaves it without a leader."""
+        self._do(
+            "partition_set_leader", topic, partition, _ALL_BROKERS if broker is None else broker
+        )
+
+    def set_group_coordinator(self, group: str, broker: int) -> None:
+        """Make a broker the coordinator of a consumer group, whatever its name hashes to."""
+        self._do("coordinator_set", "group", group, broker)
+
+    def set_broker_down(self, broker: int | None = None) -> None:
+        """Cut the connections to one broker, or to all, and refuse new ones. Leaders stay."""
+        self._do("broker_set_down", _ALL_BROKERS if broker is None else broker)
+
+    def set_broker_up(self, broker: int | None = None) -> None:
+        """Accept connections again, on the same ports."""
+        self._do("broker_set_up", _ALL_BROKERS if broker is None else broker)
+
+    def set_round_trip_ms(self, milliseconds: int, broker: int | None = None) -> None:
+        """Delay every answer of one broker, or of all; 0 ends it."""
+        self._do("broker_set_rtt", _ALL_BROKERS if broker is None else broker, milliseconds)
+
+    def push_request_errors(self, api_key: ApiKey, errors: Sequence[int]) -> None:
+        """Answer the next requests of a kind with these codes, one each, in this order.
+
+        Codes are Kafka's (`KafkaError` has them); 0 lets a request through, and -195 (`_TRANSPORT`)
+        cuts the connection instead of answering.
+        """
+        self._do("push_request_errors", int(api_key), list(errors))
+
+    def clear_request_errors(self, api_key: ApiKey) -> None:
+        """Forget the errors still waiting for requests of a kind."""
+        self._do("clear_request_errors", int(api_key))
+
+    def _do(self, name: str, *arguments: object) -> None:
+        if self.pid is None:
+            raise EngineError("not running")
+        self._requests += 1
+        request = {"id": self._requests, "do": name, "with": arguments}
+        deadline = time.monotonic() + _ANSWER_SECONDS
+        try:
+            pipe = self._pipes()[0]
+            pipe.write(json.dumps(request).encode() + b"\n")
+            pipe.flush()
+        except OSError as error:
+            raise EngineError(f"the cluster ended: {error}") from error
+        # The answer to a request that was given up on may still be under way.
+        while (answer := self._read(deadline))["id"] != self._requests:
+            pass
+        if "error" in answer:
+            raise EngineError(f"{name}{arguments}: {answer['error']}")
+
+    def _read(self, deadline: float) -> dict[str, Any]:
+        descriptor = self._pipes()[1].fileno()
+        while b"\n" not in self._unread:
+            seconds = max(0.0, deadline - time.monotonic())
+            if not select.select([descriptor], [], [], seconds)[0]:
+                raise EngineError("the cluster did not answer in time")
+            received = os.read(descriptor, 65_536)
+            if not received:
+                raise EngineError("the cluster ended before it answered")
+            self._unread += received
+        line, _, self._unread = self._unread.partition(b"\n")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def _pipes(self) -> tuple[IO[bytes], IO[bytes]]:
+        if self._child is None or self._child.stdin is None or self._child.stdout is None:
+            raise EngineError("not running")
+        return self._child.stdin, self._child.stdout
