@@ -6,6 +6,7 @@ Knows when it is full or due; refuses to know what happens to it then.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
+from typing import Any
 
 from octane_analytics.errors import DecodeError
 from octane_analytics.types import Record, Rejected, Row, Span, TopicPartition
@@ -54,13 +55,7 @@ class Batch:
         self.first = self.end = first
         self.until = until
         self.keeps_records = keeps_records
-        self.columns: tuple[list[int], list[str], list[str], list[str], list[bytes]] = (
-            [],
-            [],
-            [],
-            [],
-            [],
-        )
+        self.columns: tuple[list[Any], ...] = ([], [], [], [], [])
         self.records: list[Record] = []
         self.rejected: list[Rejected] = []
         self.payload_bytes = 0

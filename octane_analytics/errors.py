@@ -9,6 +9,10 @@ class ConfigError(OctaneError):
     """A setting, a schema or a right is wrong: exit, and do not start again unchanged."""
 
 
+class TooManyRejected(ConfigError):
+    """So much of what comes in is no event that something upstream must be broken."""
+
+
 class DecodeError(OctaneError):
     """A payload is not an event: to the dead-letter topic with it.
 

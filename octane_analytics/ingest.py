@@ -6,13 +6,14 @@ stays in flight and is tried again in a later turn, so that the member keeps its
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from itertools import groupby
 from operator import methodcaller
 
 from octane_analytics import ledger as protocol
 from octane_analytics.batch import Batch, Limits
+from octane_analytics.breaker import Breaker, BreakerLimits
 from octane_analytics.errors import AssignmentLost, DataRejected, Rebalancing, Unavailable
 from octane_analytics.ledger import Ledger
 from octane_analytics.timing import Backoff
@@ -47,6 +48,7 @@ class Options:
     topic: str
     limits: Limits
     delivery: Delivery = Delivery.EXACTLY_ONCE
+    breaker: BreakerLimits = field(default_factory=BreakerLimits)
     poll_seconds: float = 0.1
     idle_seconds: float = 1.0
     """After this long without a record a partition's offset is committed without an intent."""
@@ -87,6 +89,7 @@ class Ingest:
         self._options = options
         self._backoff = backoff
         self._ledger = Ledger()
+        self._breaker = Breaker(options.breaker)
         self._open: dict[TopicPartition, Batch] = {}
         self._flights: list[_Flight] = []
         self._last_insert_at: dict[TopicPartition, float] = {}
@@ -98,8 +101,8 @@ class Ingest:
     def run(self, should_stop: Callable[[], bool], drain_seconds: float) -> bool:
         """Works until told to stop, then drains. Answers whether all that was read is stored.
 
-        Raises AssignmentLost when another process has taken this member's place for good; the
-        source is not closed then, for there is no place to leave.
+        Raises AssignmentLost when another process has taken this member's place for good, and
+        TooManyRejected; the source is not closed then, for the process is to end as it stands.
         """
         self._source.subscribe(self)
         while not should_stop():
@@ -224,9 +227,12 @@ class Ingest:
             if batch is None or batch.is_complete:
                 continue  # not ours any more, or behind the announced range: it will be read again
             before = len(batch.rejected)
-            taken += batch.take(list(group), self._decode, now)
+            of_batch = batch.take(list(group), self._decode, now)
+            taken += of_batch
             if len(batch.rejected) > before:
                 self._observer.rejected(batch.rejected[before:])
+            if batch.until is None:  # what was announced before was let through before
+                self._breaker.saw(of_batch, len(batch.rejected) - before)
         self._observer.consumed(taken)
 
     def _reached_end(self, end: EndOfPartition) -> None:

@@ -75,6 +75,16 @@ def _seconds(low: float, high: float) -> Callable[[str], float]:
     return parse
 
 
+def _ratio(raw: str) -> float:
+    try:
+        value = float(raw.strip())
+    except ValueError:
+        raise ValueError("must be a number from 0 to 1") from None
+    if not 0 <= value <= 1:
+        raise ValueError("must be from 0 to 1")
+    return value
+
+
 def _choice(*allowed: str) -> Callable[[str], str]:
     def parse(raw: str) -> str:
         value = raw.strip().lower()
@@ -249,6 +259,21 @@ class BatchSettings:
         str(32 << 20),
         "A batch is inserted once its payloads have this many bytes.",
         unit="bytes",
+    )
+    dlq_max_ratio: float = _setting(
+        "DLQ_MAX_RATIO",
+        _ratio,
+        "0.5",
+        "Consuming stops with an error when more than this share of the last ten thousand records "
+        "(and of at least a thousand) are no valid events (1: never).",
+    )
+    dlq_max_consecutive: int = _setting(
+        "DLQ_MAX_CONSECUTIVE",
+        _whole(0, 1_000_000_000),
+        "1000",
+        "Consuming stops with an error when so many records in a row are no valid events "
+        "(0: never).",
+        unit="records",
     )
     delivery: str = _setting(
         "DELIVERY",

@@ -12,13 +12,14 @@ from pathlib import Path
 
 from octane_analytics import schema
 from octane_analytics.batch import Limits
+from octane_analytics.breaker import BreakerLimits
 from octane_analytics.clickhouse import ClickHouse
 from octane_analytics.decode import decode
 from octane_analytics.errors import ConfigError, NeedsOperator, OctaneError, Unavailable
 from octane_analytics.exits import Exit, exit_for
 from octane_analytics.ingest import Delivery, Ingest, Options
-from octane_analytics.kafka.inspection import GroupView
-from octane_analytics.kafka.producers import KafkaDeadLetters, ensure_topic
+from octane_analytics.kafka.inspection import GroupView, ensure_topic
+from octane_analytics.kafka.producers import KafkaDeadLetters
 from octane_analytics.kafka.source import KafkaSource
 from octane_analytics.settings import Settings
 from octane_analytics.telemetry import logging as logs
@@ -105,6 +106,7 @@ def _options(settings: Settings) -> Options:
         topic=settings.kafka.topic,
         limits=Limits(batch.size, batch.flush_seconds, batch.max_rows, batch.max_bytes),
         delivery=Delivery(batch.delivery),
+        breaker=BreakerLimits(batch.dlq_max_ratio, batch.dlq_max_consecutive),
     )
 
 
@@ -138,11 +140,8 @@ def preflight(settings: Settings) -> None:
     """
     with ClickHouse(settings.clickhouse, client_name="octane-analytics preflight") as clickhouse:
         _check_table(clickhouse, settings)
-    view = GroupView(settings.kafka, client_id="octane-analytics-preflight")
-    try:
+    with GroupView(settings.kafka, client_id="octane-analytics-preflight") as view:
         partitions = view.partitions(settings.kafka.topic)
-    finally:
-        view.close()
     if partitions < settings.worker.procs:
         _LOG.warning(
             "fewer partitions than processes: some will have nothing to do",

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
 
@@ -76,7 +76,7 @@ class Broker:
         self.client_id = client_id
         self.trouble: KafkaError | None = None
 
-    def connect(self, make: Callable[[dict[str, object]], _C], **properties: object) -> _C:
+    def connect(self, make: Callable[[dict[str, Any]], _C], **properties: object) -> _C:
         """A client with the operator's properties, and ours over them.
 
         Returns before anything is connected. Raises ConfigError for a property librdkafka refuses.

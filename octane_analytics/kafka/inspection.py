@@ -1,22 +1,43 @@
-"""Questions about a topic and a group, asked without joining the group."""
+"""Questions about topics and the group, asked without joining the group, and the making of a topic.
 
-from confluent_kafka import Consumer, KafkaException
+Asked through a consumer, because only that never has the broker create what it asks about.
+"""
+
+from types import TracebackType
+from typing import Self
+
+from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as RawPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
+from octane_analytics.errors import NeedsOperator, Unavailable
 from octane_analytics.kafka.client import REQUEST_SECONDS, Broker, error_of, translate
 from octane_analytics.settings import KafkaSettings
 
 
 class GroupView:
-    """Looks at the configured topic and group from outside. Every method blocks on a broker."""
+    """The configured group seen from outside. Every method blocks on a broker, for seconds at most,
+    and raises Unavailable where none answers, NeedsOperator where there is no such topic."""
 
     def __init__(self, settings: KafkaSettings, *, client_id: str) -> None:
         self._settings = settings
         self._broker = Broker(settings, client_id)
         self._consumer: Consumer | None = None
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
     def partitions(self, topic: str) -> int:
-        """How many the topic has. Raises Unavailable, NeedsOperator where there is no such topic."""
+        """How many the topic has."""
         try:
             found = self._connected().list_topics(topic, timeout=REQUEST_SECONDS)
         except KafkaException as exception:
@@ -52,3 +73,31 @@ class GroupView:
                 Consumer, **{"group.id": self._settings.group_id, "enable.auto.commit": False}
             )
         return self._consumer
+
+
+def check_topic(settings: KafkaSettings, topic: str) -> None:
+    """Blocks. Raises as GroupView does unless a broker answers and has the topic."""
+    with GroupView(settings, client_id="octane-analytics-check") as view:
+        view.partitions(topic)
+
+
+def ensure_topic(settings: KafkaSettings, topic: str) -> None:
+    """Creates the topic with the broker's defaults unless it is there. Blocks.
+
+    Raises Unavailable (or NeedsOperator) where it neither exists nor can be created.
+    """
+    try:
+        check_topic(settings, topic)
+        return
+    except NeedsOperator:
+        pass  # not there, as far as we may see
+    admin = Broker(settings, "octane-analytics-setup").connect(AdminClient)
+    wanted = NewTopic(topic, num_partitions=-1, replication_factor=-1)
+    try:
+        admin.create_topics([wanted])[topic].result(timeout=REQUEST_SECONDS)
+    except KafkaException as exception:
+        error = error_of(exception)
+        if error.code() != KafkaError.TOPIC_ALREADY_EXISTS:
+            raise translate(error, f"creating topic {topic}") from exception
+    except TimeoutError as error:
+        raise Unavailable(f"creating topic {topic}: no answer in time") from error

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
-from confluent_kafka.admin import AdminClient, NewTopic
 
-from octane_analytics.errors import NeedsOperator, OctaneError, Unavailable
-from octane_analytics.kafka.client import REQUEST_SECONDS, Broker, error_of, translate
+from octane_analytics.errors import OctaneError, Unavailable
+from octane_analytics.kafka.client import Broker, error_of, translate
+from octane_analytics.kafka.inspection import check_topic
 from octane_analytics.settings import KafkaSettings
 from octane_analytics.types import Record, Rejected
 
@@ -21,16 +21,6 @@ class EventProducer:
         self._topic = topic
         self._broker = Broker(settings, client_id)
         self._producer: Producer | None = None
-
-    def check(self) -> None:
-        """Raises Unavailable or NeedsOperator unless a broker answers and has the topic."""
-        try:
-            found = self._connected().list_topics(self._topic, timeout=REQUEST_SECONDS)
-        except KafkaException as exception:
-            raise self._broker.unreachable(error_of(exception)) from exception
-        error = found.topics[self._topic].error
-        if error is not None:
-            raise translate(error, f"topic {self._topic}")
 
     def send(
         self, value: bytes, key: bytes | None, on_result: Callable[[str | None], None]
@@ -104,7 +94,6 @@ class EventProducer:
                     "compression.type": self._broker.default("compression.type", "lz4"),
                     "linger.ms": self._broker.default("linger.ms", 20),
                     "delivery.timeout.ms": int(DELIVERY_SECONDS * 1000),
-                    "allow.auto.create.topics": False,
                 },
             )
         return self._producer
@@ -114,6 +103,7 @@ class KafkaDeadLetters:
     """See `types.DeadLetters`. The original record as it was, with headers that say what it is."""
 
     def __init__(self, settings: KafkaSettings, *, client_id: str) -> None:
+        self._settings = settings
         self._topic = settings.dlq_topic
         self._producer = EventProducer(settings, self._topic, client_id=client_id)
         self._is_checked = False
@@ -121,10 +111,7 @@ class KafkaDeadLetters:
     def send(self, rejected: Sequence[Rejected]) -> None:
         if not self._is_checked:
             # A topic that is not there would only show as a time-out of every record.
-            try:
-                self._producer.check()
-            except NeedsOperator as error:
-                raise NeedsOperator(f"dead-letter {error}") from error
+            check_topic(self._settings, self._topic)
             self._is_checked = True
         failures: list[str] = []
 
@@ -163,32 +150,3 @@ def _headers(item: Rejected) -> list[tuple[str, bytes | None]]:
         ("octane.partition", str(record.partition()).encode()),
         ("octane.offset", str(record.offset()).encode()),
     ]
-
-
-def ensure_topic(settings: KafkaSettings, topic: str) -> None:
-    """Creates the topic with the broker's defaults unless it is there. Blocks.
-
-    Raises Unavailable (or NeedsOperator) where it neither exists nor can be created.
-    """
-    producer = EventProducer(settings, topic, client_id="octane-analytics-setup")
-    try:
-        producer.check()
-        return
-    except NeedsOperator:
-        pass  # not there, as far as we may see
-    finally:
-        producer.close()
-    broker = Broker(settings, "octane-analytics-setup")
-    admin = broker.connect(lambda properties: AdminClient(dict(properties)))
-    made = admin.create_topics(
-        [NewTopic(topic, num_partitions=-1, replication_factor=-1)],
-        operation_timeout=REQUEST_SECONDS,
-    )
-    try:
-        made[topic].result(timeout=REQUEST_SECONDS)
-    except KafkaException as exception:
-        error = error_of(exception)
-        if error.code() != KafkaError.TOPIC_ALREADY_EXISTS:
-            raise translate(error, f"creating topic {topic}") from exception
-    except TimeoutError as error:
-        raise Unavailable(f"creating topic {topic}: no answer in time") from error

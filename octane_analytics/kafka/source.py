@@ -148,7 +148,7 @@ class KafkaSource:
                 raise translate(committed.error, f"committing {_partition(committed)}")
 
     def log_identity(self, topic: str) -> LogIdentity:
-        admin = self._broker.connect(_admin)
+        admin = self._broker.connect(AdminClient)
         try:
             cluster_id = admin.list_topics(topic, timeout=REQUEST_SECONDS).cluster_id or ""
             described = admin.describe_topics(
@@ -211,10 +211,6 @@ class KafkaSource:
                 properties["group.instance.id"] = f"{self._settings.instance_prefix}-{self._slot}"
             self._consumer = self._broker.connect(Consumer, **properties)
         return self._consumer
-
-
-def _admin(properties: dict[str, object]) -> AdminClient:
-    return AdminClient(dict(properties))
 
 
 def _partition(raw: RawPartition) -> TopicPartition:

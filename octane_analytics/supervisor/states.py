@@ -24,7 +24,7 @@ class State(Enum):
 @dataclass(frozen=True, slots=True)
 class Policy:
     first_backoff_seconds: float = 0.5
-    cap_backoff_seconds: float = 30.0
+    cap_backoff_seconds: float = 5.0
     start_attempts: int = 8
     """So many exits in a row before the first heartbeat make a slot FATAL."""
     stable_seconds: float = 10.0

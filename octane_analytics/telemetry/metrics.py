@@ -7,10 +7,12 @@ prometheus_client's multiprocess mode.
 """
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -51,8 +53,16 @@ def remove_files(directory: Path, role: str) -> None:
 def exposition(directory: Path) -> bytes:
     """All processes' metrics in Prometheus' text format. Reads the directory's files."""
     registry = CollectorRegistry()
-    MultiProcessCollector(registry, path=str(directory))  # type: ignore[no-untyped-call]
+    _Collector(registry, path=str(directory))  # type: ignore[no-untyped-call]
     return generate_latest(registry)
+
+
+class _Collector(MultiProcessCollector):
+    """Passes over a file that has no size yet, as each has for a moment while it is being made."""
+
+    def collect(self) -> Iterable[Metric]:
+        files = [str(path) for path in Path(self._path).glob("*.db") if os.path.getsize(path)]
+        return self.merge(files, accumulate=True)  # type: ignore[no-untyped-call, no-any-return]
 
 
 class WorkerMetrics:

@@ -17,7 +17,18 @@ PACKAGE = "octane_analytics"
 ROOT = Path(__file__).resolve().parents[2] / PACKAGE
 
 CORE = frozenset(
-    {"types", "errors", "timing", "schema", "decode", "batch", "ledger", "ingest", "replay"}
+    {
+        "types",
+        "errors",
+        "timing",
+        "schema",
+        "decode",
+        "batch",
+        "breaker",
+        "ledger",
+        "ingest",
+        "replay",
+    }
 )
 """Knows no client library, no environment variable, no signal."""
 
@@ -31,6 +42,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "schema": frozenset({"types"}),
     "decode": frozenset({"types", "errors"}),
     "batch": frozenset({"types", "errors"}),
+    "breaker": frozenset({"errors"}),
     "ledger": frozenset({"types", "errors"}),
     "ingest": CORE - {"ingest", "replay"},
     "replay": CORE - {"replay"},

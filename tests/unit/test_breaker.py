@@ -1,0 +1,54 @@
+"""When bad records are too many to be the odd ones."""
+
+import pytest
+
+from octane_analytics.breaker import Breaker, BreakerLimits
+from octane_analytics.errors import TooManyRejected
+
+
+def test_breaker_lets_the_odd_bad_record_through() -> None:
+    breaker = Breaker(BreakerLimits(max_ratio=0.1, max_consecutive=50))
+    for _ in range(10_000):
+        breaker.saw(records=100, rejected=10)
+
+
+def test_breaker_trips_when_the_share_is_too_large() -> None:
+    breaker = Breaker(BreakerLimits(max_ratio=0.5, max_consecutive=0))
+    breaker.saw(records=500, rejected=0)
+    with pytest.raises(TooManyRejected, match="DLQ_MAX_RATIO is 0.5"):
+        for _ in range(20):
+            breaker.saw(records=100, rejected=90)
+
+
+def test_breaker_judges_no_share_of_a_few_records() -> None:
+    breaker = Breaker(BreakerLimits(max_ratio=0.0, max_consecutive=0))
+    breaker.saw(records=999, rejected=999)
+    with pytest.raises(TooManyRejected):
+        breaker.saw(records=1, rejected=0)
+
+
+def test_breaker_notices_a_change_after_long_good_times() -> None:
+    breaker = Breaker(BreakerLimits(max_ratio=0.5, max_consecutive=0))
+    for _ in range(1000):
+        breaker.saw(records=1000, rejected=0)
+    seen = 0
+    with pytest.raises(TooManyRejected):
+        while seen < 50_000:
+            breaker.saw(records=1000, rejected=1000)
+            seen += 1000
+    assert seen <= 15_000
+
+
+def test_breaker_counts_bad_records_in_a_row() -> None:
+    breaker = Breaker(BreakerLimits(max_ratio=1.0, max_consecutive=10))
+    breaker.saw(records=9, rejected=9)
+    breaker.saw(records=1, rejected=0)
+    breaker.saw(records=9, rejected=9)
+    with pytest.raises(TooManyRejected, match="10 records in a row"):
+        breaker.saw(records=1, rejected=1)
+
+
+def test_breaker_without_limits_never_trips() -> None:
+    breaker = Breaker(BreakerLimits(max_ratio=1.0, max_consecutive=0))
+    for _ in range(100):
+        breaker.saw(records=1000, rejected=1000)
