@@ -268,7 +268,7 @@ class ClickHouse:
 
     def _server_unavailable(self, code: int, message: str) -> Unavailable:
         self._fail_over()
-        told = f"ClickHouse error {code} ({error_name(code)}): {message}"
+        told = f"ClickHouse error {code}: {message.rstrip('. ')}"
         if code in OPERATOR_ERRORS:
             return NeedsOperator(f"{told}; {OPERATOR_ERRORS[code]}")
         return Unavailable(told)
@@ -322,6 +322,8 @@ def error_name(code: int) -> str:
 def plain_message(message: str) -> str:
     """The server's message on one line, without its stack trace and the exception's class."""
     text = message.partition("Stack trace:")[0].strip()
+    # What to do about a forgotten password, at length, follows a failed login.
+    text = text.partition("If you use ClickHouse Cloud")[0].strip()
     return " ".join(text.removeprefix("DB::Exception: ").split())
 
 

@@ -52,7 +52,7 @@ class Options:
     poll_seconds: float = 0.1
     idle_seconds: float = 1.0
     """After this long without a record a partition's offset is committed without an intent."""
-    max_bytes: int = 256 << 20
+    max_bytes: int = 32 << 20
     """Payload bytes over all open batches beyond which nothing more is read before an insert."""
 
 
@@ -290,12 +290,17 @@ class Ingest:
             if b.is_due(limits, now) or (b.partition in self._replaced and not b.is_empty)
         ]
         if self._options.delivery is Delivery.EXACTLY_ONCE:
-            if not due and sum(b.payload_bytes for b in batches) >= self._options.max_bytes:
-                return [max(batches, key=lambda batch: batch.payload_bytes)]
-            return due
-        if due or sum(batch.rows for batch in batches) >= limits.size:
+            return due or self._largest()
+        if due or self._largest() or sum(batch.rows for batch in batches) >= limits.size:
             return [b for b in batches if not b.is_empty and (b.until is None or b.is_complete)]
         return []
+
+    def _largest(self) -> list[Batch]:
+        """The batch to make room with, where all of them together hold too much."""
+        batches = [batch for batch in self._open.values() if batch.until is None]
+        if sum(batch.payload_bytes for batch in batches) < self._options.max_bytes:
+            return []
+        return [max(batches, key=lambda batch: batch.payload_bytes)]
 
     def _take_off(self, batches: Sequence[Batch]) -> None:
         now = self._clock.now()

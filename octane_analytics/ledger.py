@@ -92,12 +92,17 @@ class Ledger:
             # No intent, or one that the offset was moved away from by other means.
             self._partitions[partition] = _Partition(log, None)
             return Start(committed.offset)
+        if intent.log.cluster_id != log.cluster_id:
+            # Whoever carried the group's offsets to another cluster put this one in its place; the
+            # topic has another id there, and nobody knows the range.
+            self._partitions[partition] = _Partition(log, None)
+            return Start(committed.offset)
         if intent.log.topic_id and log.topic_id and intent.log.topic_id != log.topic_id:
             # The topic was made anew: its offsets mean other records now.
             self._partitions[partition] = _Partition(log, None)
             return Start(None)
-        if (intent.log.cluster_id, intent.log.epoch) != (log.cluster_id, log.epoch):
-            # Moved to another cluster, or declared replaced: nobody knows the range there.
+        if intent.log.epoch != log.epoch:
+            # Declared replaced: nobody knows the range in the new log.
             self._partitions[partition] = _Partition(log, None)
             return Start(committed.offset)
         # The intent's own identity names the token, also where the broker knew less of it then.

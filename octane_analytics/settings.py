@@ -301,6 +301,14 @@ class WorkerSettings:
         "what it had not finished is finished by its successor.",
         unit="seconds",
     )
+    max_bytes: int = _setting(
+        "WORKER_MAX_BYTES",
+        _whole(1 << 20, 1 << 40),
+        str(32 << 20),
+        "Payload bytes that one process holds in all its batches before it inserts the largest; "
+        "librdkafka's queue (KAFKA_RDKAFKA_QUEUED_MAX_MESSAGES_KBYTES, 32768 here) comes on top.",
+        unit="bytes",
+    )
     heartbeat_seconds: float = _setting(
         "HEARTBEAT_TIMEOUT",
         _seconds(5, 3600),

@@ -106,6 +106,7 @@ def _options(settings: Settings) -> Options:
         topic=settings.kafka.topic,
         limits=Limits(batch.size, batch.flush_seconds, batch.max_rows, batch.max_bytes),
         delivery=Delivery(batch.delivery),
+        max_bytes=settings.worker.max_bytes,
         breaker=BreakerLimits(batch.dlq_max_ratio, batch.dlq_max_consecutive),
     )
 

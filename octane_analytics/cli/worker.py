@@ -42,6 +42,7 @@ _KILL_MARGIN_SECONDS = 15.0
     "DELIVERY",
     "DLQ_MAX_RATIO",
     "DLQ_MAX_CONSECUTIVE",
+    "WORKER_MAX_BYTES",
     "DRAIN_TIMEOUT",
     "METRICS_HOST",
     "METRICS_PORT",
@@ -106,6 +107,8 @@ def _preflight(system: PosixSystem, settings: Settings) -> int:
 
     def check() -> int:
         unblock_signals()
+        # It repeats what the one line at the end says.
+        logging.getLogger("librdkafka").setLevel(logging.CRITICAL)
         try:
             preflight(settings)
         except OctaneError as error:

@@ -16,7 +16,7 @@ from octane_analytics.errors import (
 )
 from octane_analytics.settings import RDKAFKA_PREFIX, KafkaSettings
 
-REQUEST_SECONDS = 8.0
+REQUEST_SECONDS = 6.0
 """How long one question to a broker may take."""
 
 _C = TypeVar("_C")

@@ -38,9 +38,11 @@ class GroupView:
 
     def partitions(self, topic: str) -> int:
         """How many the topic has."""
+        consumer = self._connected()
         try:
-            found = self._connected().list_topics(topic, timeout=REQUEST_SECONDS)
+            found = consumer.list_topics(topic, timeout=REQUEST_SECONDS)
         except KafkaException as exception:
+            consumer.poll(0)  # has librdkafka say why
             raise self._broker.unreachable(error_of(exception)) from exception
         error = found.topics[topic].error
         if error is not None:

@@ -1,0 +1,72 @@
+"""The README and the examples say what is true: held against the code."""
+
+import re
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from octane_analytics.cli.main import COMMANDS
+from octane_analytics.decode import REASONS
+from octane_analytics.exits import Exit
+from octane_analytics.settings import catalogue, load
+from octane_analytics.telemetry.metrics import ApiMetrics, WorkerMetrics
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text()
+EXAMPLE = ROOT / "conf" / "octane-analytics.env"
+
+
+@pytest.mark.parametrize("name", [setting.name for setting in catalogue()])
+def test_readme_names_every_setting(name: str) -> None:
+    assert f"`{name}`" in README
+
+
+def test_readme_names_every_metric() -> None:
+    registry = CollectorRegistry()
+    WorkerMetrics(registry)
+    ApiMetrics(registry)
+    for family in registry.collect():
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        assert re.search(rf"`{name}[`{{]", README), name
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_readme_names_every_command(command: str) -> None:
+    assert re.search(rf"`{command}[` ]", README)
+
+
+@pytest.mark.parametrize("code", [code.value for code in Exit])
+def test_readme_names_every_exit_code(code: int) -> None:
+    table = README[README.index("| exit code |") :].split("\n\n")[0]
+    assert re.search(rf"\b{code}\b", table)
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_readme_names_every_reason_of_a_dead_letter(reason: str) -> None:
+    assert f"`{reason}`" in README
+
+
+def test_example_environment_has_known_settings_only_and_loads() -> None:
+    known = {setting.name for setting in catalogue()}
+    given, offered = {}, set()
+    for line in EXAMPLE.read_text().splitlines():
+        match = re.fullmatch(r"(#?)([A-Z_]+)=(.*)", line)
+        if match:
+            commented, name, value = match.groups()
+            offered.add(name)
+            if not commented:
+                given[name] = value
+    for name in offered:
+        is_property = name.startswith("KAFKA_RDKAFKA_")
+        assert is_property or name.removesuffix("_FILE") in known, name
+    load(given)
+
+
+@pytest.mark.parametrize("unit", sorted(path.name for path in (ROOT / "systemd").iterdir()))
+def test_units_read_the_environment_file_and_run_a_command(unit: str) -> None:
+    text = (ROOT / "systemd" / unit).read_text()
+    assert "EnvironmentFile=/etc/octane-analytics/octane-analytics.env" in text
+    start = re.search(r"^ExecStart=\S+/octane-analytics (\w+)", text, re.MULTILINE)
+    assert start is not None
+    assert start[1] in COMMANDS
