@@ -1,0 +1,1 @@
+"""The HTTP API: named reports, guarded SQL, readiness and metrics."""

@@ -1,0 +1,103 @@
+"""Results as JSON.
+
+| ClickHouse | JSON |
+|---|---|
+| integers up to 64 bits, floats, Bool | number, boolean; NaN and the infinities null |
+| (U)Int128, (U)Int256, Decimal | string, for most readers of JSON would round them; no trailing zeros |
+| DateTime, DateTime64 | RFC 3339 string in UTC, to the microsecond |
+| Date, UUID, IPv4, IPv6, Enum | string |
+| String, FixedString | string; what is not UTF-8 becomes U+FFFD |
+| Array, Tuple | array |
+| Map, JSON | object, keys as strings |
+
+Other types (Variant, Dynamic, aggregation states) the driver cannot read: cast them to String.
+"""
+
+import re
+from collections.abc import Sequence
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from octane_analytics.api.parameters import rfc3339
+from octane_analytics.clickhouse import Result
+
+_WIDE = re.compile(r"\bU?Int(128|256)\b")
+_AS_THEY_ARE = frozenset({bool, float, str, type(None)})
+
+_encode = msgspec.json.Encoder().encode
+
+
+def encode(value: object) -> bytes:
+    """JSON of what is made of dicts, lists and plain values."""
+    return _encode(value)
+
+
+def body(result: Result, max_rows: int) -> dict[str, object]:
+    """The part of an answer that the result is: columns, at most `max_rows` rows, whether it was cut."""
+    names = unique([column.name for column in result.columns])
+    are_wide = [bool(_WIDE.search(column.type)) for column in result.columns]
+    rows = [
+        {
+            name: plain(value, is_wide)
+            for name, value, is_wide in zip(names, row, are_wide, strict=True)
+        }
+        for row in result.rows[:max_rows]
+    ]
+    return {
+        "columns": [
+            {"name": name, "type": column.type}
+            for name, column in zip(names, result.columns, strict=True)
+        ],
+        "rows": rows,
+        "row_count": len(rows),
+        "truncated": len(result.rows) > max_rows,
+    }
+
+
+def unique(names: Sequence[str]) -> list[str]:
+    """The names, a repeated one with `_2`, `_3` … behind it, as no other is called."""
+    taken = set(names)
+    seen: set[str] = set()
+    chosen = []
+    for name in names:
+        if name in seen:
+            number = 2
+            while f"{name}_{number}" in taken:
+                number += 1
+            name = f"{name}_{number}"
+        seen.add(name)
+        taken.add(name)
+        chosen.append(name)
+    return chosen
+
+
+def plain(value: Any, is_wide: bool = False) -> object:
+    """The value as JSON can carry it; `is_wide` turns integers into strings."""
+    kind = type(value)
+    if kind is int:
+        return str(value) if is_wide else value
+    if kind in _AS_THEY_ARE:
+        return value
+    if isinstance(value, datetime):
+        return rfc3339(value)
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    if isinstance(value, (list, tuple)):
+        return [plain(item, is_wide) for item in value]
+    if isinstance(value, dict):
+        return {_key(key): plain(item, is_wide) for key, item in value.items()}
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, Decimal):
+        return format(value, "f")
+    return str(value)
+
+
+def _key(key: object) -> str:
+    key = plain(key)
+    return key if isinstance(key, str) else _encode(key).decode()

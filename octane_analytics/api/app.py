@@ -1,0 +1,250 @@
+"""The routes: reports, raw SQL, readiness, metrics.
+
+Owns requests and answers; refuses to know how connections are made and where settings come from.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TypeVar
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from octane_analytics.api import answers, faults, guard
+from octane_analytics.api.access import Access
+from octane_analytics.api.bodies import QueryRequest, ReportRequest, decoded
+from octane_analytics.api.guard import Limits
+from octane_analytics.api.parameters import bind
+from octane_analytics.api.pool import Connection, Pool
+from octane_analytics.api.templates import Template
+from octane_analytics.errors import QueryError, StatementRejected, Unavailable
+from octane_analytics.schema import TableName
+from octane_analytics.telemetry.logging import fields
+from octane_analytics.telemetry.metrics import CONTENT_TYPE, ApiMetrics
+
+_TOUCH = "SELECT 1 FROM {database:Identifier}.{table:Identifier} LIMIT 0"
+_QUIET = ("/healthz", "/readyz", "/metrics")
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+def create_app(
+    *,
+    templates: Mapping[str, Template],
+    table: TableName,
+    limits: Limits,
+    pool: Pool,
+    probes: Pool,
+    metrics: ApiMetrics,
+    exposition: Callable[[], bytes],
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> Starlette:
+    """The application. Closes both pools when its lifespan ends.
+
+    `probes` is for readiness, so that it does not wait behind queries; `exposition` answers all
+    processes' metrics and may block on files; `now` is where a range ends that has no `to`.
+    """
+    routes = _Routes(templates, table, limits, pool, probes, exposition, now)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        pool.close()
+        probes.close()
+
+    served = {
+        "/report": Route("/report", routes.report, methods=["POST"]),
+        "/reports": Route("/reports", routes.reports, methods=["GET"]),
+        "/query": Route("/query", routes.query, methods=["POST"]),
+        "/healthz": Route("/healthz", routes.healthz, methods=["GET"]),
+        "/readyz": Route("/readyz", routes.readyz, methods=["GET"]),
+        "/metrics": Route("/metrics", routes.metrics, methods=["GET"]),
+    }
+    app = Starlette(
+        routes=list(served.values()),
+        exception_handlers={HTTPException: _http_error, QueryError: _query_error},
+        middleware=[Middleware(Access, metrics=metrics, routes=served, quiet=_QUIET)],
+        lifespan=lifespan,
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+@dataclass(frozen=True, slots=True)
+class _Routes:
+    _templates: Mapping[str, Template]
+    _table: TableName
+    _limits: Limits
+    _pool: Pool
+    _probes: Pool
+    _exposition: Callable[[], bytes]
+    _now: Callable[[], datetime]
+
+    async def report(self, request: Request) -> Response:
+        asked = await decoded(request, ReportRequest)
+        template = self._templates.get(asked.template)
+        if template is None:
+            raise QueryError(
+                404,
+                "unknown_template",
+                f"there is no template {asked.template!r}",
+                templates=list(self._templates),
+            )
+        bound = bind(template, asked.params or {}, self._now())
+        values = {**bound.values, **self._identifiers()}
+        settings = self._limits.settings(_request_id(request))
+
+        def job(connection: Connection) -> bytes:
+            started = time.perf_counter()
+            try:
+                result = connection.select(template.sql, values, settings=settings)
+            except StatementRejected as error:
+                log.error(
+                    "report failed",
+                    extra=fields(
+                        template=template.name,
+                        clickhouse_code=error.code,
+                        error=str(error),
+                        request_id=_request_id(request),
+                    ),
+                )
+                raise faults.from_report(error) from error
+            return answers.encode(
+                {
+                    "template": template.name,
+                    "params": bound.effective,
+                    **answers.body(result, self._limits.result_rows),
+                    "elapsed_ms": _elapsed_ms(started),
+                }
+            )
+
+        return _json(200, await _run(self._pool, job, request))
+
+    async def query(self, request: Request) -> Response:
+        asked = await decoded(request, QueryRequest)
+        if not asked.sql.strip():
+            raise QueryError(422, "invalid_body", "sql is empty")
+        settings = self._limits.settings(_request_id(request))
+
+        def job(connection: Connection) -> bytes:
+            started = time.perf_counter()
+            try:
+                tree = connection.select(
+                    guard.EXPLAIN + asked.sql, settings=_without_limit(settings)
+                )
+            except StatementRejected as error:
+                located = StatementRejected(error.code, error.name, guard.located(str(error)))
+                raise faults.from_client(located) from error
+            guard.check([str(row[0]) for row in tree.rows])
+            try:
+                result = connection.select(asked.sql, settings=settings)
+            except StatementRejected as error:
+                raise faults.from_client(error) from error
+            return answers.encode(
+                {
+                    **answers.body(result, self._limits.result_rows),
+                    "elapsed_ms": _elapsed_ms(started),
+                }
+            )
+
+        return _json(200, await _run(self._pool, job, request))
+
+    async def reports(self, request: Request) -> Response:
+        return _json(
+            200,
+            answers.encode(
+                {
+                    "templates": [
+                        {
+                            "name": template.name,
+                            "title": template.title,
+                            "description": template.description,
+                            "parameters": msgspec.to_builtins(template.parameters),
+                            "columns": template.columns,
+                        }
+                        for template in self._templates.values()
+                    ]
+                }
+            ),
+        )
+
+    async def healthz(self, request: Request) -> Response:
+        return _json(200, answers.encode({"status": "ok"}))
+
+    async def readyz(self, request: Request) -> Response:
+        def job(connection: Connection) -> None:
+            try:
+                connection.select(_TOUCH, self._identifiers(), settings={"readonly": 1})
+            except StatementRejected as error:
+                raise faults.from_report(error) from error
+
+        await _run(self._probes, job, request)
+        return _json(200, answers.encode({"status": "ready"}))
+
+    async def metrics(self, request: Request) -> Response:
+        return Response(
+            await asyncio.to_thread(self._exposition), headers={"Content-Type": CONTENT_TYPE}
+        )
+
+    def _identifiers(self) -> dict[str, object]:
+        return {"database": self._table.database, "table": self._table.table}
+
+
+async def _run(pool: Pool, job: Callable[[Connection], T], request: Request) -> T:
+    try:
+        return await pool.run(job)
+    except Unavailable as error:
+        log.error(
+            "ClickHouse cannot serve",
+            extra=fields(error=str(error), request_id=_request_id(request)),
+        )
+        raise faults.unavailable(error) from error
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
+    message = {404: "no such path", 405: "another method is needed"}.get(
+        error.status_code, error.detail
+    )
+    answer = await _query_error(request, QueryError(error.status_code, code, message))
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+async def _query_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, QueryError)
+    body = answers.encode(faults.error_body(error, _request_id(request)))
+    answer = _json(error.status, body)
+    if error.status == 503:
+        answer.headers["Retry-After"] = str(faults.RETRY_AFTER_SECONDS)
+    return answer
+
+
+def _json(status: int, body: bytes) -> Response:
+    return Response(body, status, media_type="application/json")
+
+
+def _request_id(request: Request) -> str:
+    return str(request.state.request_id)
+
+
+def _elapsed_ms(started: float) -> float:
+    return round((time.perf_counter() - started) * 1000, 3)
+
+
+def _without_limit(settings: Mapping[str, object]) -> dict[str, object]:
+    """For an explanation, whose rows are not the answer's."""
+    return {name: value for name, value in settings.items() if name != "limit"}

@@ -1,0 +1,48 @@
+"""What requests carry: shapes, sizes, and how a body becomes one of them."""
+
+from typing import Any, ClassVar, TypeVar
+
+import msgspec
+from starlette.requests import Request
+
+from octane_analytics.errors import QueryError
+
+
+class ReportRequest(msgspec.Struct, forbid_unknown_fields=True):
+    max_bytes: ClassVar[int] = 64 << 10
+
+    template: str
+    params: dict[str, Any] | None = None
+
+
+class QueryRequest(msgspec.Struct, forbid_unknown_fields=True):
+    max_bytes: ClassVar[int] = 256 << 10
+
+    sql: str
+
+
+T = TypeVar("T", ReportRequest, QueryRequest)
+
+
+async def decoded(request: Request, kind: type[T]) -> T:
+    """The request's JSON body. Reads no further than `max_bytes`.
+
+    Raises QueryError: 415 for another content type, 413, 400 for what is not JSON, 422 for JSON of
+    another shape.
+    """
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise QueryError(415, "unsupported_media_type", "the body must be application/json")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > kind.max_bytes:
+            raise QueryError(
+                413, "body_too_large", f"the body has more than {kind.max_bytes} bytes"
+            )
+    try:
+        return msgspec.json.decode(bytes(body), type=kind)
+    except msgspec.ValidationError as error:
+        raise QueryError(422, "invalid_body", str(error)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise QueryError(400, "malformed_json", f"the body is not JSON: {error}") from error

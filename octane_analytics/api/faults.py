@@ -1,0 +1,82 @@
+"""Which HTTP status an error becomes, and what its body says.
+
+The body is `{"error": {"code", "message", ...}}`. Owns the table; refuses to know routes. What only
+the operator can mend is not told to clients: it goes to the log.
+"""
+
+from octane_analytics.errors import NeedsOperator, QueryError, StatementRejected, Unavailable
+
+RETRY_AFTER_SECONDS = 2
+
+_UNAVAILABLE = "ClickHouse cannot serve now: try again later"
+
+_LIMITS = {
+    158: (422, "too_many_rows"),  # TOO_MANY_ROWS
+    159: (504, "timeout"),  # TIMEOUT_EXCEEDED
+    160: (504, "timeout"),  # TOO_SLOW
+    241: (422, "memory_limit"),  # MEMORY_LIMIT_EXCEEDED
+    307: (422, "too_many_bytes"),  # TOO_MANY_BYTES
+    396: (422, "result_too_large"),  # TOO_MANY_ROWS_OR_BYTES
+}
+_FORBIDDEN = frozenset(
+    {
+        164,  # READONLY
+        291,  # DATABASE_ACCESS_DENIED
+        446,  # FUNCTION_NOT_ALLOWED
+        452,  # SETTING_CONSTRAINT_VIOLATION
+        497,  # ACCESS_DENIED
+    }
+)
+_BUSY = frozenset(
+    {
+        201,  # QUOTA_EXCEEDED
+        236,  # ABORTED
+        394,  # QUERY_WAS_CANCELLED
+    }
+)
+_MISSING = frozenset({60, 81})  # UNKNOWN_TABLE, UNKNOWN_DATABASE
+
+
+def from_client(error: StatementRejected) -> QueryError:
+    """What a rejection of SQL that the client wrote is for that client."""
+    known = {"clickhouse_code": error.code, "clickhouse_error": error.name}
+    if _is_server_wide(error):
+        return QueryError(503, "overloaded", _UNAVAILABLE)
+    status, code = _LIMITS.get(error.code, (400, "sql_error"))
+    if error.code in _FORBIDDEN:
+        status, code = 403, "forbidden_statement"
+    return QueryError(status, code, str(error), **known)
+
+
+def from_report(error: StatementRejected) -> QueryError:
+    """What a rejection of SQL that the client did not write is for that client."""
+    if error.code in _LIMITS and not _is_server_wide(error):
+        status, code = _LIMITS[error.code]
+        return QueryError(status, code, f"{error}; ask for a shorter range or for one app_id")
+    if error.code in _MISSING:
+        return QueryError(503, "not_ready", "the table does not exist yet")
+    if error.code in _FORBIDDEN or _is_server_wide(error):
+        return QueryError(503, "unavailable", _UNAVAILABLE)
+    return QueryError(500, "internal", "the report failed: see the service's log")
+
+
+def unavailable(error: Unavailable) -> QueryError:
+    """What it is for a client that ClickHouse cannot serve."""
+    code = "misconfigured" if isinstance(error, NeedsOperator) else "unavailable"
+    return QueryError(503, code, _UNAVAILABLE)
+
+
+def error_body(error: QueryError, request_id: str) -> dict[str, object]:
+    """What is to be encoded as the response."""
+    return {
+        "error": {
+            "code": error.code,
+            "message": str(error),
+            **error.details,
+            "request_id": request_id,
+        }
+    }
+
+
+def _is_server_wide(error: StatementRejected) -> bool:
+    return error.code in _BUSY or (error.code == 241 and "(total)" in str(error))

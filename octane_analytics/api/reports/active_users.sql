@@ -1,0 +1,45 @@
+/*
+title = "Active users"
+description = """
+Distinct users per calendar day (UTC), oldest first, each with the distinct users of the 7 and 30 days that
+end with it. Every day that the range touches is there and counts from its midnight on; events at or
+after `to` do not count."""
+
+[parameters.limit]
+type = "UInt32"
+default = 100
+minimum = 1
+maximum = 1000
+help = "Rows at most; the earliest are kept."
+
+[columns]
+day = "The day."
+daily_users = "Distinct user_id on the day."
+weekly_users = "Distinct user_id on the day and the 6 before it."
+monthly_users = "Distinct user_id on the day and the 29 before it."
+stickiness = "daily_users by monthly_users, 4 decimals; null without any."
+*/
+SELECT
+    active_day + days_later AS day,
+    uniqExactIf(user_id, days_later = 0) AS daily_users,
+    uniqExactIf(user_id, days_later < 7) AS weekly_users,
+    uniqExact(user_id) AS monthly_users,
+    if(monthly_users = 0, NULL, round(daily_users / monthly_users, 4)) AS stickiness
+FROM
+(
+    SELECT DISTINCT
+        toDate(timestamp, 'UTC') AS active_day,
+        user_id
+    FROM {database:Identifier}.{table:Identifier}
+    WHERE timestamp >= toStartOfDay({from:DateTime('UTC')}) - INTERVAL 29 DAY
+        AND timestamp < {to:DateTime('UTC')}
+        AND ({app_id:String} = '' OR app_id = {app_id:String})
+)
+ARRAY JOIN range(30) AS days_later
+WHERE day >= toDate({from:DateTime('UTC')}) AND day <= toDate({to:DateTime('UTC')} - 1)
+GROUP BY day
+ORDER BY day ASC
+    WITH FILL
+    FROM toDate({from:DateTime('UTC')})
+    TO toDate({to:DateTime('UTC')} - 1) + 1
+LIMIT {limit:UInt32}

@@ -1,0 +1,48 @@
+/*
+title = "Overview"
+description = """
+One row with the totals of the range. `watch_time` counts where it is a JSON number of seconds above 0 and
+up to 86400 (one day); anything else (a string, null, negative, missing) counts as zero."""
+
+[columns]
+total_events = "Events of any kind."
+unique_users = "Distinct user_id."
+sessions = "Distinct properties.session_id that are not empty."
+video_heartbeats = "video_heartbeat events."
+total_watch_time = "Seconds, to the millisecond: the sum of the heartbeats' watch_time."
+avg_watch_time_per_viewer = "Seconds: total_watch_time by the distinct users with a heartbeat; 0 without any."
+searches = "search events."
+first_event = "Time of the earliest event; null without any."
+last_event = "Time of the latest event; null without any."
+*/
+SELECT
+    count() AS total_events,
+    uniqExact(user_id) AS unique_users,
+    uniqExactIf(session_id, session_id != '') AS sessions,
+    countIf(event_name = 'video_heartbeat') AS video_heartbeats,
+    sum(watch_ms) / 1000 AS total_watch_time,
+    total_watch_time / greatest(uniqExactIf(user_id, event_name = 'video_heartbeat'), 1)
+        AS avg_watch_time_per_viewer,
+    countIf(event_name = 'search') AS searches,
+    toTimeZone(minOrNull(timestamp), 'UTC') AS first_event,
+    toTimeZone(maxOrNull(timestamp), 'UTC') AS last_event
+FROM
+(
+    SELECT
+        timestamp,
+        event_name,
+        user_id,
+        JSONExtractString(properties, 'session_id') AS session_id,
+        -- The raw text keeps a string's quotes, so that only numbers survive.
+        if(
+            event_name = 'video_heartbeat',
+            toFloat64OrZero(JSONExtractRaw(properties, 'watch_time')),
+            0
+        ) AS watch_time,
+        -- Whole milliseconds add up to the same sum in any order.
+        if(watch_time > 0 AND watch_time <= 86400, toUInt64(round(watch_time * 1000)), 0) AS watch_ms
+    FROM {database:Identifier}.{table:Identifier}
+    WHERE timestamp >= {from:DateTime('UTC')}
+        AND timestamp < {to:DateTime('UTC')}
+        AND ({app_id:String} = '' OR app_id = {app_id:String})
+)

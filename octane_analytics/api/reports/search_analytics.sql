@@ -1,0 +1,50 @@
+/*
+title = "Searches"
+description = """
+What people search for, most searched first, from `search` events (`properties.query`,
+`properties.results_count`) and `search_click` events (`properties.query`). Queries count as they were typed;
+events without one are left out."""
+
+[parameters.limit]
+type = "UInt32"
+default = 100
+minimum = 1
+maximum = 10000
+help = "Rows at most."
+
+[columns]
+query = "The text searched for."
+searches = "search events."
+unique_users = "Distinct users who searched."
+zero_result_searches = "Searches whose results_count is 0."
+clicks = "search_click events."
+click_through_rate = "clicks by searches, 4 decimals; null where a click's search lies outside the range."
+*/
+SELECT
+    query,
+    countIf(event_name = 'search') AS searches,
+    uniqExactIf(user_id, event_name = 'search') AS unique_users,
+    countIf(event_name = 'search' AND results_count = 0) AS zero_result_searches,
+    countIf(event_name = 'search_click') AS clicks,
+    if(searches = 0, NULL, round(clicks / searches, 4)) AS click_through_rate
+FROM
+(
+    SELECT
+        event_name,
+        user_id,
+        JSONExtractString(properties, 'query') AS query,
+        if(
+            event_name = 'search',
+            toFloat64OrNull(JSONExtractRaw(properties, 'results_count')),
+            NULL
+        ) AS results_count
+    FROM {database:Identifier}.{table:Identifier}
+    WHERE event_name IN ('search', 'search_click')
+        AND timestamp >= {from:DateTime('UTC')}
+        AND timestamp < {to:DateTime('UTC')}
+        AND ({app_id:String} = '' OR app_id = {app_id:String})
+)
+WHERE query != ''
+GROUP BY query
+ORDER BY searches DESC, clicks DESC, query ASC
+LIMIT {limit:UInt32}

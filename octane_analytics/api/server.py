@@ -1,0 +1,237 @@
+"""gunicorn, embedded: it holds the socket, forks, reaps and replaces; each worker runs the app.
+
+Owns processes and the address; refuses to know routes. Connections, templates' SQL and metrics files are
+made after the fork. A worker has the lowest slot that is free, which names its metrics files and its
+log lines, so that their number is bounded.
+"""
+
+import ctypes
+import dataclasses
+import functools
+import itertools
+import logging
+import math
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, NoReturn
+
+from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
+from gunicorn.glogging import Logger
+from starlette.types import ASGIApp
+from uvicorn_worker import UvicornWorker
+
+from octane_analytics.api.app import create_app
+from octane_analytics.api.guard import Limits
+from octane_analytics.api.pool import Pool
+from octane_analytics.api.templates import Template, load
+from octane_analytics.clickhouse import ClickHouse
+from octane_analytics.errors import ConfigError
+from octane_analytics.schema import TableName
+from octane_analytics.settings import ApiSettings, Settings
+from octane_analytics.telemetry import metrics
+from octane_analytics.telemetry.logging import configure
+
+ROLE = "api"
+BACKLOG = 1024
+QUERY_GRACE_SECONDS = 5.0
+"""How much later than ClickHouse itself this side gives a query up."""
+PROBE_SECONDS = 5.0
+DRAIN_MARGIN_SECONDS = 3
+"""How much earlier than its arbiter would kill it a worker gives up on open connections."""
+KEEPALIVE_SECONDS = 30
+_PR_SET_PDEATHSIG = 1
+
+log = logging.getLogger(__name__)
+
+
+def run_api(settings: Settings, metrics_directory: Path) -> int:
+    """Serves until SIGTERM, SIGINT or SIGQUIT; the exit code, 0 after one of those.
+
+    SIGTERM lets requests under way finish; SIGHUP replaces the workers one after another. Logging is
+    configured by the caller. Raises ConfigError, before anything is forked, where the address cannot be
+    listened on or a template is broken. Workers end here and do not return.
+    """
+    templates = load()
+    descriptor = _listening(settings.api)
+    metrics.remove_files(metrics_directory, ROLE)
+    arbiter_pid = os.getpid()
+    try:
+        _Arbiter(_Application(settings, metrics_directory, templates, descriptor)).run()
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else os.EX_SOFTWARE
+        if os.getpid() != arbiter_pid:
+            _leave(code)
+        return code if code == os.EX_OK else os.EX_SOFTWARE
+    return os.EX_OK
+
+
+class _Application(BaseApplication):  # type: ignore[misc]
+    def __init__(
+        self,
+        settings: Settings,
+        metrics_directory: Path,
+        templates: Mapping[str, Template],
+        descriptor: int,
+    ) -> None:
+        self._settings = settings
+        self._metrics_directory = metrics_directory
+        self._templates = templates
+        self._descriptor = descriptor
+        super().__init__()
+
+    def load_config(self) -> None:
+        """Called at the start and after each SIGHUP."""
+        # A request may wait, then run; uvicorn cancels what is left a little before it is killed.
+        drain = self._settings.api.queue_seconds + self._settings.api.query_seconds
+        chosen: dict[str, Any] = {
+            "bind": f"fd://{self._descriptor}",
+            "backlog": BACKLOG,
+            "workers": self._settings.api.workers,
+            "worker_class": _Worker,
+            "logger_class": _Logger,
+            "loglevel": self._settings.log.level,
+            "graceful_timeout": math.ceil(drain + QUERY_GRACE_SECONDS + DRAIN_MARGIN_SECONDS),
+            "keepalive": KEEPALIVE_SECONDS,
+            "pre_fork": _give_slot,
+            "post_fork": self._begin_worker,
+            "umask": 0o077,
+            "worker_tmp_dir": _memory_directory(),
+            "control_socket_disable": True,
+            "proc_name": "octane-analytics-api",
+        }
+        for name, value in chosen.items():
+            if name in self.cfg.settings:  # not every version of gunicorn has all of them
+                self.cfg.set(name, value)
+
+    def load(self) -> ASGIApp:
+        """The app of one worker, after its fork."""
+        settings = self._settings
+        api, clickhouse = settings.api, settings.clickhouse
+        patient = dataclasses.replace(
+            clickhouse, timeout_seconds=api.query_seconds + QUERY_GRACE_SECONDS
+        )
+        hasty = dataclasses.replace(clickhouse, timeout_seconds=PROBE_SECONDS)
+        name = "octane-analytics api"
+        return create_app(
+            templates=self._templates,
+            table=TableName(clickhouse.database, clickhouse.table),
+            limits=Limits(
+                seconds=api.query_seconds,
+                result_rows=api.max_result_rows,
+                result_bytes=api.max_result_bytes,
+                memory_bytes=api.max_memory_bytes,
+            ),
+            pool=Pool(
+                lambda: ClickHouse(patient, client_name=name),
+                size=api.threads,
+                queue_seconds=api.queue_seconds,
+                deadline_seconds=api.query_seconds + QUERY_GRACE_SECONDS,
+            ),
+            probes=Pool(
+                lambda: ClickHouse(hasty, client_name=name),
+                size=1,
+                queue_seconds=PROBE_SECONDS,
+                deadline_seconds=PROBE_SECONDS,
+            ),
+            metrics=metrics.ApiMetrics(),
+            exposition=functools.partial(metrics.exposition, self._metrics_directory),
+        )
+
+    def _begin_worker(self, arbiter: Any, worker: Any) -> None:
+        # Until now the arbiter's handler was in force, which would put the signal into a queue.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != arbiter.pid:
+            raise SystemExit(os.EX_OK)  # it died before it could take this worker along
+        log_settings = self._settings.log
+        configure(log_settings.level, log_settings.format, f"{ROLE}-{worker.slot}")
+        identity = metrics.Identity(ROLE, worker.slot)
+        metrics.open_directory(self._metrics_directory, identity)
+
+
+class _Arbiter(Arbiter):  # type: ignore[misc]
+    def __init__(self, application: BaseApplication) -> None:
+        # gunicorn keeps both on the class.
+        self.LISTENERS: list[Any] = []
+        self.WORKERS: dict[int, Any] = {}
+        super().__init__(application)
+
+    def handle_usr2(self) -> None:
+        log.warning("SIGUSR2 is not served: restart the service to run another version")
+
+
+class _Worker(UvicornWorker):  # type: ignore[misc]
+    CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
+        "loop": "auto",
+        "http": "auto",
+        "lifespan": "on",
+        "access_log": False,
+        "server_header": False,
+        "proxy_headers": False,
+    }
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.config.timeout_graceful_shutdown = self.cfg.graceful_timeout - DRAIN_MARGIN_SECONDS
+        of_uvicorn = logging.getLogger("uvicorn.error")
+        _to_root(of_uvicorn)
+        # It tells of each start and stop in four lines, after gunicorn's.
+        of_uvicorn.setLevel(logging.WARNING)
+
+
+class _Logger(Logger):  # type: ignore[misc]
+    """gunicorn's lines go where all others go."""
+
+    def setup(self, cfg: Any) -> None:
+        super().setup(cfg)
+        _to_root(self.error_log)
+        _to_root(self.access_log)
+
+
+def _to_root(logger: logging.Logger) -> None:
+    logger.handlers[:] = []
+    logger.propagate = True
+    logger.setLevel(logging.NOTSET)
+
+
+def _give_slot(arbiter: Any, worker: Any) -> None:
+    taken = {other.slot for other in arbiter.WORKERS.values()}
+    worker.slot = next(slot for slot in itertools.count() if slot not in taken)
+
+
+def _memory_directory() -> str | None:
+    """Where a heartbeat's file never waits for a disk; None where there is no such place."""
+    shared = "/dev/shm"  # noqa: S108
+    return shared if os.path.isdir(shared) and os.access(shared, os.W_OK) else None
+
+
+def _listening(settings: ApiSettings) -> int:
+    """A descriptor that listens; gunicorn itself would try for five seconds, logging each time."""
+    where = f"{settings.host}:{settings.port}"
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(BACKLOG)
+            return listener.detach()
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {where}: {error.strerror or error}; "
+            "set API_HOST and API_PORT to an address that is free"
+        ) from error
+
+
+def _leave(code: int) -> NoReturn:
+    """Ends a worker without running what its parent's callers have pending."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

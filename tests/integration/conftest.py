@@ -1,0 +1,38 @@
+"""One embedded ClickHouse for all integration tests, and a database of its own for each test."""
+
+import importlib.util
+import os
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from octane_analytics import schema
+from octane_analytics.clickhouse import ClickHouse
+from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
+from octane_analytics.settings import ClickHouseSettings
+
+
+@pytest.fixture(scope="session")
+def clickhouse_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedClickHouse]:
+    """Shared: do not stop or pause it."""
+    if importlib.util.find_spec("chdb") is None and os.environ.get("CI") != "true":
+        pytest.skip("pip install 'octane-analytics[embedded]'")
+    with EmbeddedClickHouse(tmp_path_factory.mktemp("clickhouse")) as engine:
+        yield engine
+
+
+@pytest.fixture
+def clickhouse_settings(clickhouse_engine: EmbeddedClickHouse) -> Iterator[ClickHouseSettings]:
+    """A new database, with the table as the contract has it, gone after the test."""
+    address = {"host": clickhouse_engine.host, "port": clickhouse_engine.tcp_port}
+    database = f"test_{uuid.uuid4().hex[:12]}"
+    settings = ClickHouseSettings(database=database, **address)  # type: ignore[arg-type]
+    with ClickHouse(
+        ClickHouseSettings(**address),  # type: ignore[arg-type]
+        client_name="tests",
+    ) as connection:
+        connection.execute(f"CREATE DATABASE {database}")
+        connection.execute(schema.create_table(schema.TableName(database, settings.table)))
+        yield settings
+        connection.execute(f"DROP DATABASE {database}")

@@ -1,0 +1,217 @@
+"""gunicorn as it runs in production: real processes, signals and sockets."""
+
+import contextlib
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from octane_analytics.settings import ClickHouseSettings
+
+# gunicorn drops a socket object of its own after it has looked up its address.
+_WARNINGS = ("-W", "error", "-W", "ignore::ResourceWarning")
+_MAIN = """
+import os, pathlib, sys
+from octane_analytics.api.server import run_api
+from octane_analytics.errors import ConfigError
+from octane_analytics.settings import load
+from octane_analytics.telemetry.logging import configure
+if __name__ == "__main__":
+    settings = load(os.environ).settings
+    configure(settings.log.level, settings.log.format, "api")
+    try:
+        code = run_api(settings, pathlib.Path(sys.argv[1]))
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        code = 78
+    print("returned", os.getpid(), flush=True)
+    sys.exit(code)
+"""
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "not in time"
+        time.sleep(0.02)
+
+
+def free_port() -> int:
+    """Below the range of outgoing connections: a client that waits for a port up there can end up
+    connected to itself."""
+    for port in random.sample(range(18_000, 32_000), 100):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError("no free port")
+
+
+class Server:
+    def __init__(self, settings: ClickHouseSettings, directory: Path) -> None:
+        self.port = free_port()
+        self.metrics = directory / "metrics"
+        self.log = directory / "log"
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.environment = os.environ | {
+            "API_PORT": str(self.port),
+            "API_WORKERS": "2",
+            "CLICKHOUSE_HOST": settings.host,
+            "CLICKHOUSE_PORT": str(settings.port),
+            "CLICKHOUSE_DATABASE": settings.database,
+            "LOG_FORMAT": "json",
+        }
+
+    def start(self) -> subprocess.Popen[str]:
+        with self.log.open("a") as log:
+            return subprocess.Popen(
+                [sys.executable, *_WARNINGS, "-c", _MAIN, str(self.metrics)],
+                env=self.environment,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+
+    def get(self, path: str) -> httpx.Response:
+        return httpx.get(self.url + path, timeout=10)
+
+    def query(self, sql: str) -> httpx.Response:
+        return httpx.post(f"{self.url}/query", json={"sql": sql}, timeout=20)
+
+    def is_up(self) -> bool:
+        try:
+            return self.get("/readyz").status_code == 200
+        except httpx.TransportError:
+            return False
+
+
+@pytest.fixture
+def server(clickhouse_settings: ClickHouseSettings, tmp_path: Path) -> Server:
+    return Server(clickhouse_settings, tmp_path)
+
+
+@pytest.fixture
+def arbiter(server: Server) -> Iterator[subprocess.Popen[str]]:
+    with server.start() as process:
+        try:
+            wait_until(server.is_up)
+            wait_until(lambda: len(children(process.pid)) == 2)
+            yield process
+        finally:
+            process.kill()
+            print(server.log.read_text())
+
+
+def children(pid: int) -> list[int]:
+    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(child) for child in listed.split()]
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def files(server: Server) -> set[str]:
+    return {path.name for path in server.metrics.iterdir()}
+
+
+def test_server_answers_counts_logs_and_ends_with_zero_on_sigterm(
+    server: Server, arbiter: subprocess.Popen[str]
+) -> None:
+    answer = httpx.post(f"{server.url}/report", json={"template": "overview_stats"})
+    assert answer.status_code == 200
+    assert answer.json()["rows"][0]["total_events"] == 0
+
+    for _ in range(20):
+        assert server.get("/healthz").json() == {"status": "ok"}
+    text = server.get("/metrics").text
+    counted = re.search(
+        r'analytics_api_requests_total\{route="/healthz",status="200"\} (\d+)', text
+    )
+    assert counted is not None
+    assert int(counted[1]) == 20  # the sum over both workers
+    slots = {f"{kind}_api-{slot}.db" for kind in ("counter", "histogram") for slot in (0, 1)}
+    assert files(server) == slots
+
+    workers = children(arbiter.pid)
+    arbiter.terminate()
+    output, _ = arbiter.communicate(timeout=10)
+    assert arbiter.returncode == 0
+    # Workers end where they are and never return into what called the server.
+    assert output.split() == ["returned", str(arbiter.pid)]
+    assert not any(is_alive(pid) for pid in workers)
+
+    lines = server.log.read_text().splitlines()
+    assert all(line.startswith('{"time":') for line in lines)
+    (request,) = [line for line in lines if '"/report"' in line]
+    assert '"status": 200' in request
+    assert re.search(r'"process": "api-[01]"', request)
+
+
+def test_workers_are_replaced_in_their_slots(
+    server: Server, arbiter: subprocess.Popen[str]
+) -> None:
+    before = children(arbiter.pid)
+    os.kill(before[0], signal.SIGKILL)
+    wait_until(
+        lambda: (
+            len(set(children(arbiter.pid)) | set(before)) == 3 and len(children(arbiter.pid)) == 2
+        )
+    )
+    wait_until(server.is_up)
+    assert all(re.search(r"_api-[01]\.db$", name) for name in files(server))
+
+    replaced = set(children(arbiter.pid))
+    arbiter.send_signal(signal.SIGHUP)
+    wait_until(
+        lambda: len(children(arbiter.pid)) == 2 and not replaced & set(children(arbiter.pid))
+    )
+    wait_until(server.is_up)
+    # The new ones stand beside the old ones for a moment.
+    assert all(re.search(r"_api-[0-3]\.db$", name) for name in files(server))
+    arbiter.terminate()
+    assert arbiter.wait(10) == 0
+
+
+def test_request_under_way_is_answered_before_the_end(
+    server: Server, arbiter: subprocess.Popen[str]
+) -> None:
+    answers: list[httpx.Response] = []
+    asking = threading.Thread(target=lambda: answers.append(server.query("SELECT sleep(1.5) AS n")))
+    asking.start()
+    time.sleep(0.5)
+    arbiter.terminate()
+    asking.join(10)
+    assert [answer.status_code for answer in answers] == [200]
+    assert arbiter.wait(10) == 0
+
+
+def test_workers_go_with_their_arbiter(server: Server, arbiter: subprocess.Popen[str]) -> None:
+    workers = children(arbiter.pid)
+    arbiter.kill()
+    wait_until(lambda: not any(is_alive(pid) for pid in workers))
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "192.0.2.1", "no-such-host.invalid"])
+def test_address_that_cannot_be_had_is_one_line_and_a_quick_end(
+    server: Server, address: str
+) -> None:
+    with socket.create_server(("127.0.0.1", server.port)):
+        server.environment["API_HOST"] = address
+        with server.start() as process:
+            assert process.wait(10) == 78
+    (line,) = server.log.read_text().splitlines()
+    assert line.startswith(f"cannot listen on {address}:{server.port}: ")
+    assert "API_PORT" in line

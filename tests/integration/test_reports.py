@@ -1,0 +1,280 @@
+"""Every number of every report agrees with a recount of the same events in plain Python."""
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from starlette.types import ASGIApp
+
+from octane_analytics.api.templates import load
+from octane_analytics.decode import decode
+from octane_analytics.sandbox.generator import generate
+from octane_analytics.settings import ClickHouseSettings
+from octane_analytics.types import Row
+from tests.integration import recount
+from tests.integration.api_fixtures import app_over, at, event, insert
+from tests.unit.api.calls import report
+
+END = int(time.time()) // 60 * 60 - 60
+START = END - 6 * 3600
+WHOLE = {"from": at(START), "to": at(END)}
+
+NASTY_WATCH_TIMES = (
+    '{"watch_time":10}',
+    '{"watch_time":0.0005}',
+    '{"watch_time":0.1,"watch_time":0.2}',
+    '{"watch_time" : 1.5e1 }',
+    '{"watch_time":86400}',
+    '{"watch_time":86400.001}',
+    '{"watch_time":-5}',
+    '{"watch_time":-0.0}',
+    '{"watch_time":0}',
+    '{"watch_time":"12.5"}',
+    '{"watch_time":""}',
+    '{"watch_time":null}',
+    '{"watch_time":true}',
+    '{"watch_time":[5]}',
+    '{"watch_time":{"watch_time":5}}',
+    '{"nested":{"watch_time":5}}',
+    '{"watch_time":1e308}',
+    '{"watch_time":1e309}',
+    '{"watch_time":1e-400}',
+    '{"watch_time":18446744073709551615}',
+    '{"watch_time":18446744073709551616}',
+    '{"watch_time":123456789012345678901234567890}',
+    '{"watch_time":NaN}',
+    '{"watch_time":Infinity}',
+    '{"watch_time":"NaN"}',
+    '{"Watch_Time":5}',
+    "{}",
+)
+
+
+def about(expected: list[dict[str, Any]]) -> list[Any]:
+    """Rates may differ in a last digit that was rounded from exactly half."""
+    return [
+        {
+            name: pytest.approx(value, rel=1e-9, abs=2e-3 if name.endswith("_hour") else 1e-6)
+            if isinstance(value, float)
+            else value
+            for name, value in row.items()
+        }
+        for row in expected
+    ]
+
+
+def rows_of(app: ASGIApp, template: str, **params: object) -> list[dict[str, Any]]:
+    answer = report(app, template, **params)
+    assert answer.status_code == 200, answer.text
+    told = answer.json()
+    assert told["row_count"] == len(told["rows"])
+    declared = load()[template].columns
+    assert [column["name"] for column in told["columns"]] == list(declared)
+    rows: list[dict[str, Any]] = told["rows"]
+    return rows
+
+
+@pytest.fixture
+def app(clickhouse_settings: ClickHouseSettings) -> Iterator[ASGIApp]:
+    with app_over(clickhouse_settings) as opened:
+        yield opened
+
+
+def generated() -> list[Row]:
+    until = datetime.fromtimestamp(END, UTC)
+    return [decode(line) for line in generate(20_000, seed=7, until=until, span=timedelta(hours=6))]
+
+
+def test_reports_agree_with_a_recount_of_generated_events(
+    app: ASGIApp, clickhouse_settings: ClickHouseSettings
+) -> None:
+    rows = generated()
+    insert(clickhouse_settings, rows)
+    middle = START + 3 * 3600
+    for start, end, app_id in (
+        (START, END, None),
+        (START, END, "octane-live"),
+        (middle, middle + 1800, None),
+    ):
+        params: dict[str, object] = {"from": at(start), "to": at(end), "app_id": app_id}
+        events = recount.seen(rows, start, end, app_id)
+        assert events
+        assert rows_of(app, "overview_stats", **params) == about(recount.overview_stats(events))
+        assert rows_of(app, "search_analytics", **params) == about(recount.search_analytics(events))
+        assert rows_of(app, "top_content", **params, limit=500) == about(
+            recount.top_content(events, 500)
+        )
+        assert rows_of(app, "events_over_time", **params, bucket_seconds=300) == (
+            recount.events_over_time(events, start, end, 300)
+        )
+        for by in ("network_type", "app_id", "device"):
+            assert rows_of(app, "quality_of_experience", **params, by=by) == about(
+                recount.quality_of_experience(events, by)
+            )
+
+
+def test_watch_time_counts_only_as_a_sane_number(
+    app: ASGIApp, clickhouse_settings: ClickHouseSettings
+) -> None:
+    rows = [
+        event(START + number, "video_heartbeat", f"u{number}", raw=text)
+        for number, text in enumerate(NASTY_WATCH_TIMES)
+    ]
+    rows.append(event(START, "video_start", watch_time=1000))
+    insert(clickhouse_settings, rows)
+    (told,) = rows_of(app, "overview_stats", **WHOLE)
+    # 10 + 0.0005 (rounds to even) + 0.1 (the first of two) + 15 + 86400
+    assert told["total_watch_time"] == 86_425.1
+    assert told["video_heartbeats"] == len(NASTY_WATCH_TIMES)
+    assert told["avg_watch_time_per_viewer"] == pytest.approx(86_425.1 / len(NASTY_WATCH_TIMES))
+
+
+def test_content_is_named_by_the_first_name_it_has(
+    app: ASGIApp, clickhouse_settings: ClickHouseSettings
+) -> None:
+    second = START
+    beat = "video_heartbeat"
+    rows = [
+        event(second, beat, content_id="a", stream_id="b", video_id="c", watch_time=3),
+        event(second, beat, content_id="", stream_id="b", video_id="c", watch_time=2),
+        event(second, beat, content_id=None, video_id="c", watch_time=1),
+        event(second, beat, watch_time=100),
+        event(second, "video_buffering", content_id="b", buffer_duration_ms=1000),
+        event(second, "video_buffering", content_id="never watched", buffer_duration_ms=1000),
+        event(second, "video_buffering", content_id="b", buffer_duration_ms="1000"),
+        event(second, "video_end", content_id="a", watch_time=50),
+    ]
+    insert(clickhouse_settings, rows)
+    told = rows_of(app, "top_content", **WHOLE)
+    assert told == about(recount.top_content(recount.seen(rows, START, END)))
+    assert [row["content_id"] for row in told] == ["a", "b", "c", "never watched"]
+    assert told[1]["buffer_ms_per_watch_minute"] == 30_000
+    assert told[3]["buffer_ms_per_watch_minute"] is None
+
+
+def test_queries_are_told_as_they_were_typed(
+    app: ASGIApp, clickhouse_settings: ClickHouseSettings
+) -> None:
+    escaped = '{"query":"\\u732b\\u306e \\ud83d\\ude00 \\"q\\" \\\\ \\/ \\t","results_count":0}'
+    typed = '猫の 😀 "q" \\ / \t'
+    rows = [
+        event(START, "search", raw=escaped),
+        event(START, "search", "u2", raw=f'{{"query":"{"猫の 😀"}","results_count":0.0}}'),
+        event(START, "search", query="'; DROP TABLE x --", results_count="0"),
+        event(START, "search", query="Case", results_count=False),
+        event(START, "search", query="case", results_count=None),
+        event(START, "search", query=""),
+        event(START, "search", raw='{"query":"\\ud800"}'),
+        event(START, "search"),
+        event(START, "search_click", query="clicked only"),
+        event(START, "search_click", raw=escaped),
+        event(START, "search_click", raw=escaped),
+    ]
+    insert(clickhouse_settings, rows)
+    told = rows_of(app, "search_analytics", **WHOLE)
+    by_query = {row["query"]: row for row in told}
+    assert set(by_query) == {
+        typed, "猫の 😀", "'; DROP TABLE x --", "Case", "case", "clicked only",
+    }  # fmt: skip
+    assert by_query[typed] == {
+        "query": typed,
+        "searches": 1,
+        "unique_users": 1,
+        "zero_result_searches": 1,
+        "clicks": 2,
+        "click_through_rate": 2.0,
+    }
+    assert by_query["clicked only"]["click_through_rate"] is None
+    zero = {query for query, row in by_query.items() if row["zero_result_searches"]}
+    assert zero == {typed, "猫の 😀"}
+    (overview,) = rows_of(app, "overview_stats", **WHOLE)
+    assert overview["searches"] == 8
+
+
+def test_ties_are_broken_by_name(app: ASGIApp, clickhouse_settings: ClickHouseSettings) -> None:
+    names = ["é", "b", "a", "Z", "ab"]
+    rows = [event(START, "search", query=name) for name in names]
+    rows += [event(START, "video_heartbeat", content_id=name, watch_time=1) for name in names]
+    insert(clickhouse_settings, rows)
+    expected = ["Z", "a", "ab", "b", "é"]
+    told = rows_of(app, "search_analytics", **WHOLE)
+    assert [row["query"] for row in told] == expected
+    told = rows_of(app, "top_content", **WHOLE, limit=3)
+    assert [row["content_id"] for row in told] == expected[:3]
+
+
+def test_range_takes_in_its_start_and_not_its_end(
+    app: ASGIApp, clickhouse_settings: ClickHouseSettings
+) -> None:
+    seconds = (START - 1, START, END - 1, END)
+    insert(clickhouse_settings, [event(second, "e") for second in seconds])
+    (told,) = rows_of(app, "overview_stats", **WHOLE)
+    assert (told["total_events"], told["first_event"], told["last_event"]) == (
+        2,
+        at(START),
+        at(END - 1),
+    )
+
+
+def test_default_range_is_the_last_day(
+    app: ASGIApp, clickhouse_settings: ClickHouseSettings
+) -> None:
+    now = int(time.time())
+    seconds = (now, now - 86_400 + 60, now - 86_400 - 60, now + 3600)
+    insert(clickhouse_settings, [event(second, "e") for second in seconds])
+    (told,) = rows_of(app, "overview_stats")
+    assert told["total_events"] == 2
+
+
+def test_empty_range_has_zeros_and_nulls(
+    app: ASGIApp, clickhouse_settings: ClickHouseSettings
+) -> None:
+    assert rows_of(app, "overview_stats", **WHOLE) == recount.overview_stats([])
+    for template in ("search_analytics", "top_content", "quality_of_experience"):
+        assert rows_of(app, template, **WHOLE) == []
+    buckets = rows_of(app, "events_over_time", **WHOLE, bucket_seconds=3600)
+    assert buckets == recount.events_over_time([], START, END, 3600)
+    days = rows_of(app, "active_users", **WHOLE)
+    assert days == recount.active_users([], START, END)
+
+
+def test_events_over_time_can_look_at_one_event(
+    app: ASGIApp, clickhouse_settings: ClickHouseSettings
+) -> None:
+    rows = [event(START + 60 * number, "ab"[number % 2], f"u{number}") for number in range(30)]
+    insert(clickhouse_settings, rows)
+    params = {**WHOLE, "bucket_seconds": 60, "event_name": "a"}
+    told = rows_of(app, "events_over_time", **params)
+    events = recount.seen(rows, START, END)
+    assert told == recount.events_over_time(events, START, END, 60, "a")
+    assert rows_of(app, "events_over_time", **params, limit=5) == told[:5]
+
+
+def test_active_users_look_back_from_each_day(
+    app: ASGIApp, clickhouse_settings: ClickHouseSettings
+) -> None:
+    midnight = END // 86_400 * 86_400
+    rows = [
+        event(midnight - days * 86_400 + second, "e", f"u{user}")
+        for days, second, user in (
+            (-1, 0, 99), (0, 0, 1), (0, 1, 2), (1, 0, 1), (1, 86_399, 3), (3, 5, 4), (6, 5, 5),
+            (7, 5, 6), (29, 5, 7), (30, 5, 8), (36, 5, 9), (45, 5, 10),
+        )
+    ]  # fmt: skip
+    insert(clickhouse_settings, rows)
+    for start, end in (
+        (midnight, midnight + 86_400),
+        (midnight - 8 * 86_400 + 4000, midnight + 1),
+        (midnight - 3 * 86_400, midnight),
+    ):
+        told = rows_of(app, "active_users", **{"from": at(start), "to": at(end)})
+        assert told == recount.active_users(rows, start, end)
+
+
+def test_answer_is_cut_at_the_services_own_limit(clickhouse_settings: ClickHouseSettings) -> None:
+    with app_over(clickhouse_settings) as app:
+        params = {"from": at(END - 86_400 * 3), "to": at(END), "bucket_seconds": 60}
+        told = report(app, "events_over_time", **params).json()
+    assert (told["row_count"], told["truncated"]) == (2000, True)

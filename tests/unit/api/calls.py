@@ -1,0 +1,100 @@
+"""Requests to an ASGI app without a server, and the app over connections that follow a script."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+
+import httpx
+from prometheus_client import CollectorRegistry
+from starlette.types import ASGIApp
+
+from octane_analytics.api.app import create_app
+from octane_analytics.api.guard import Limits
+from octane_analytics.api.pool import Connection, Pool
+from octane_analytics.api.templates import load
+from octane_analytics.clickhouse import Result, ResultColumn
+from octane_analytics.schema import TableName
+from octane_analytics.telemetry.metrics import ApiMetrics
+
+NOW = datetime(2026, 2, 2, 12, 0, 0, 500_000, tzinfo=UTC)
+LIMITS = Limits(seconds=30, result_rows=3, result_bytes=1 << 20, memory_bytes=1 << 30)
+SELECT_TREE = (
+    "SelectWithUnionQuery (children 1)",
+    " ExpressionList (children 1)",
+    "  SelectQuery (children 1)",
+    "   ExpressionList (children 1)",
+    "    Literal UInt64_1",
+)
+
+
+def result(*rows: tuple[object, ...], **columns: str) -> Result:
+    return Result(tuple(ResultColumn(name, kind) for name, kind in columns.items()), list(rows))
+
+
+class Script:
+    """A connection that answers each call with the next of its results, or raises it."""
+
+    def __init__(self, *steps: Result | Exception | Callable[[], Result]) -> None:
+        self.steps = list(steps)
+        self.calls: list[tuple[str, Mapping[str, object], Mapping[str, object]]] = []
+        self.is_closed = False
+
+    def select(
+        self,
+        sql: str,
+        parameters: Mapping[str, object] | None = None,
+        *,
+        settings: Mapping[str, object] | None = None,
+        query_id: str | None = None,
+    ) -> Result:
+        self.calls.append((sql, parameters or {}, settings or {}))
+        step = self.steps.pop(0)
+        if isinstance(step, Exception):
+            raise step
+        return step if isinstance(step, Result) else step()
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def pool(connection: Connection, **changes: float) -> Pool:
+    options = {"queue_seconds": 5.0, "deadline_seconds": 5.0} | changes
+    return Pool(lambda: connection, size=1, **options)
+
+
+def app_over(
+    connection: Connection,
+    *,
+    probe: Connection | None = None,
+    registry: CollectorRegistry | None = None,
+    limits: Limits = LIMITS,
+) -> ASGIApp:
+    return create_app(
+        templates=load(),
+        table=TableName("db", "events"),
+        limits=limits,
+        pool=pool(connection),
+        probes=pool(probe or connection),
+        metrics=ApiMetrics(registry),
+        exposition=lambda: b"# metrics\n",
+        now=lambda: NOW,
+    )
+
+
+def call(app: ASGIApp, method: str, path: str, **options: object) -> httpx.Response:
+    """One request; `options` are httpx's."""
+
+    async def send() -> httpx.Response:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
+            return await client.request(method, path, **options)  # type: ignore[arg-type]
+
+    return asyncio.run(send())
+
+
+def report(app: ASGIApp, template: str, **params: object) -> httpx.Response:
+    return call(app, "POST", "/report", json={"template": template, "params": params})
+
+
+def query(app: ASGIApp, sql: str) -> httpx.Response:
+    return call(app, "POST", "/query", json={"sql": sql})
