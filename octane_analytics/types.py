@@ -53,16 +53,10 @@ class Record(Protocol):
     def timestamp(self) -> tuple[int, int]: ...
 
 
-class Row(NamedTuple):
-    """One event as the table stores it."""
-
-    timestamp: int
-    """Epoch seconds, UTC."""
-    app_id: str
-    event_name: str
-    user_id: str
-    properties: bytes
-    """The JSON text of the object, byte for byte as it came."""
+Row = tuple[int, str, str, str, bytes]
+"""One event in the order of the table's columns: timestamp (epoch seconds, UTC), app_id, event_name,
+user_id, properties (the object's JSON text, byte for byte as it came). A bare tuple, because one is
+made for every event."""
 
 
 @dataclass(frozen=True, slots=True)
