@@ -73,5 +73,6 @@ def configure(level: str, style: str, process: str) -> None:
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     logging.getLogger("librdkafka").addFilter(_is_worth_a_line)
+    logging.getLogger("tzlocal").setLevel(logging.WARNING)
     # It logs each failed connection with a trace, which the caller reports in one line anyway.
     logging.getLogger("clickhouse_driver").setLevel(logging.CRITICAL)

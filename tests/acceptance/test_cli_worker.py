@@ -1,0 +1,363 @@
+"""The installed `worker` against real engines: counts, signals, and its words when it cannot start."""
+
+import json
+import os
+import re
+import signal
+import socket
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Consumer
+
+from octane_analytics import schema
+from octane_analytics.clickhouse import ClickHouse
+from octane_analytics.decode import REASONS, decode
+from octane_analytics.errors import DecodeError
+from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
+from octane_analytics.sandbox.generator import BROKEN_KINDS, break_event, generate
+from octane_analytics.sandbox.kafka import EmbeddedKafka
+from octane_analytics.settings import ClickHouseSettings
+from tests.acceptance.command import Running, run, running, wait_until
+
+TOPIC = "octane.events"
+PARTITIONS = 8
+SECOND_START_SECONDS = 30.0
+
+
+@dataclass
+class Service:
+    """The engines, the environment that leads to them, and a look into the table."""
+
+    kafka: EmbeddedKafka
+    engine: EmbeddedClickHouse
+    clickhouse: ClickHouse
+    environ: dict[str, str]
+
+    def counts(self) -> tuple[int, int]:
+        """Rows, and distinct event ids."""
+        return tuple(
+            self.clickhouse.select(
+                "SELECT count(), uniqExact(JSONExtractString(properties, 'event_id')) "
+                f"FROM {self.clickhouse.table}"
+            ).rows[0]
+        )
+
+    def metric(self, name: str) -> float:
+        """Summed over its labels; zero while nothing serves it."""
+        url = f"http://127.0.0.1:{self.environ['METRICS_PORT']}/metrics"
+        try:
+            with urllib.request.urlopen(url, timeout=10) as answer:
+                text = answer.read().decode()
+        except urllib.error.URLError:
+            return 0.0  # not up yet
+        values = re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE)
+        return sum(float(value) for value in values)
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    topics = {TOPIC: PARTITIONS, f"{TOPIC}.dlq": 1}
+    with (
+        EmbeddedClickHouse(tmp_path / "clickhouse") as engine,
+        EmbeddedKafka(topics=topics) as kafka,
+    ):
+        settings = ClickHouseSettings(host=engine.host, port=engine.tcp_port)
+        with ClickHouse(settings, client_name="tests") as clickhouse:
+            clickhouse.execute(schema.create_table(clickhouse.table))
+            environ = {
+                "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
+                # The embedded broker honours no static membership and rebalances for a session's time.
+                "KAFKA_INSTANCE_PREFIX": "none",
+                "KAFKA_RDKAFKA_SESSION_TIMEOUT_MS": "2000",
+                "KAFKA_RDKAFKA_HEARTBEAT_INTERVAL_MS": "200",
+                "CLICKHOUSE_HOST": engine.host,
+                "CLICKHOUSE_PORT": str(engine.tcp_port),
+                "FLUSH_INTERVAL": "0.3",
+                "METRICS_PORT": str(_free_port()),
+                "LOG_FORMAT": "json",
+                "LOG_LEVEL": "debug",
+            }
+            yield Service(kafka, engine, clickhouse, environ)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _log(worker: Running) -> list[dict[str, object]]:
+    lines = worker.output.splitlines()
+    return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+
+
+def _dead_letters(kafka: EmbeddedKafka, expected: int) -> list[tuple[bytes, dict[str, bytes]]]:
+    consumer = Consumer(
+        {
+            "bootstrap.servers": kafka.bootstrap_servers,
+            "group.id": "reader",
+            "auto.offset.reset": "earliest",
+        }
+    )
+    consumer.subscribe([f"{TOPIC}.dlq"])
+    found: list[tuple[bytes, dict[str, bytes]]] = []
+
+    def is_read() -> bool:
+        for message in consumer.consume(10_000, 0.5):
+            headers = message.headers()
+            assert message.error() is None
+            assert isinstance(headers, list)
+            found.append((message.value() or b"", {k: _bytes(v) for k, v in headers}))
+        return len(found) >= expected
+
+    wait_until(is_read)
+    assert not consumer.consume(1, 0.5)
+    consumer.close()
+    return found
+
+
+def _bytes(value: str | bytes | None) -> bytes:
+    assert isinstance(value, bytes)
+    return value
+
+
+def test_worker_stores_valid_events_once_and_dead_letters_the_others(
+    service: Service, tmp_path: Path
+) -> None:
+    events = 100_000
+    lines = list(generate(events, seed=7, until=datetime.now(UTC)))
+    broken = {}
+    for index in range(50, events, 100):
+        kind = BROKEN_KINDS[(index // 100) % len(BROKEN_KINDS)]
+        lines[index] = break_event(lines[index], kind)
+        broken[lines[index]] = kind
+    lines = [line for line in lines if line]
+    assert len(set(broken.values())) >= 10
+    file = tmp_path / "events.ndjson"
+    file.write_bytes(b"\n".join(lines) + b"\n")
+    refused = _refused(lines)
+    assert set(refused.values()) <= set(REASONS)
+    valid = len(lines) - len(refused)
+
+    with running(
+        tmp_path / "worker.log", "worker", "--procs", "2", settings=service.environ
+    ) as worker:
+        worker.wait_for("assignment changed")
+        sent = run("produce", "--max-lag", "50000", str(file), settings=service.environ)
+        assert sent.returncode == 0, sent.stderr
+        assert f"{len(lines):,} delivered, 0 failed" in sent.stdout
+        wait_until(lambda: service.counts()[0] >= valid)
+        found = _dead_letters(service.kafka, len(refused))
+        wait_until(lambda: service.metric("analytics_dead_letters_total") >= len(refused))
+        assert service.counts() == (valid, valid)
+        assert service.metric("analytics_events_inserted_total") == valid
+        assert service.metric("analytics_events_rejected_total") == len(refused)
+        assert service.metric("analytics_events_consumed_total") == len(lines)
+        worker.child.send_signal(signal.SIGTERM)
+        assert worker.wait() == 0, worker.output
+
+    assert Counter(value for value, _ in found) == Counter(list(refused))
+    for value, headers in found:
+        reason = headers["octane.error"].decode().partition(":")[0]
+        assert reason == refused[value]
+        assert headers["octane.topic"] == TOPIC.encode()
+        assert headers["octane.partition"].isdigit()
+        assert headers["octane.offset"].isdigit()
+    assert service.counts() == (valid, valid)
+
+
+def _refused(lines: list[bytes]) -> dict[bytes, str]:
+    """Lines that are no events, each with the reason; every one stands there once."""
+    refused = {}
+    for line in lines:
+        try:
+            decode(line)
+        except DecodeError as error:
+            refused[line] = error.reason
+    return refused
+
+
+def test_worker_shares_partitions_and_goes_on_after_sigterm(
+    service: Service, tmp_path: Path
+) -> None:
+    events = 40_000
+    file = tmp_path / "events.ndjson"
+    file.write_bytes(b"\n".join(generate(events, seed=8, until=datetime.now(UTC))))
+    arguments = ("worker", "--procs", "4")
+    with running(tmp_path / "first.log", *arguments, settings=service.environ) as worker:
+        wait_until(lambda: service.metric("analytics_assigned_partitions") == PARTITIONS)
+        wait_until(lambda: len(_owners(worker)) == 4)
+        with running(
+            tmp_path / "produce.log",
+            *("produce", "--rate", "10000", str(file)),
+            settings=service.environ,
+        ) as producing:
+            wait_until(lambda: service.counts()[0] > events // 10)
+            worker.child.send_signal(signal.SIGTERM)
+            assert worker.wait() == 0, worker.output
+            in_between = service.counts()
+            assert producing.wait() == 0, producing.output
+        inserted = {e["process"] for e in _log(worker) if e["message"] == "batch inserted"}
+        assert inserted == {f"worker-{slot}" for slot in range(4)}
+    assert in_between[0] == in_between[1] < events
+    with running(tmp_path / "second.log", *arguments, settings=service.environ) as worker:
+        wait_until(lambda: service.counts()[0] >= events, SECOND_START_SECONDS)
+        worker.interrupt()
+        assert worker.wait() == 0, worker.output
+    assert service.counts() == (events, events)
+
+
+def _owners(worker: Running) -> dict[object, object]:
+    """The processes that own partitions, by the last assignment each has logged."""
+    owned = {e["process"]: e["owned"] for e in _log(worker) if e["message"] == "assignment changed"}
+    return {process: count for process, count in owned.items() if count}
+
+
+def test_worker_replaces_a_process_that_was_killed(service: Service, tmp_path: Path) -> None:
+    with running(
+        tmp_path / "worker.log", "worker", "--procs", "2", settings=service.environ
+    ) as worker:
+        wait_until(lambda: len(_pids(worker)) == 2)
+        victim = _pids(worker)["worker-1"]
+        os.kill(victim, signal.SIGKILL)
+        wait_until(lambda: _pids(worker)["worker-1"] != victim)
+        worker.child.send_signal(signal.SIGTERM)
+        assert worker.wait() == 0, worker.output
+
+
+def test_worker_replaces_a_process_that_hangs(service: Service, tmp_path: Path) -> None:
+    impatient = {"HEARTBEAT_TIMEOUT": "5", "CLICKHOUSE_TIMEOUT": "4"}
+    with running(
+        tmp_path / "worker.log", "worker", "--procs", "2", settings=service.environ | impatient
+    ) as worker:
+        wait_until(lambda: len(_pids(worker)) == 2)
+        victim = _pids(worker)["worker-0"]
+        os.kill(victim, signal.SIGSTOP)
+        worker.wait_for("worker hangs: killing it")
+        wait_until(lambda: _pids(worker)["worker-0"] != victim)
+        worker.child.send_signal(signal.SIGTERM)
+        assert worker.wait() == 0, worker.output
+
+
+def _pids(worker: Running) -> dict[object, int]:
+    return {
+        event["slot"]: int(str(event["pid"]))
+        for event in _log(worker)
+        if event["message"] == "process started" and str(event["slot"]).startswith("worker-")
+    }
+
+
+def test_killing_the_supervisor_leaves_no_process(service: Service, tmp_path: Path) -> None:
+    with running(
+        tmp_path / "worker.log", "worker", "--procs", "2", settings=service.environ
+    ) as worker:
+        wait_until(lambda: len(_pids(worker)) == 2)
+        pids = _pids(worker).values()
+        os.kill(worker.child.pid, signal.SIGKILL)
+        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), 5.0)
+
+
+def test_a_second_signal_ends_the_worker_at_once(service: Service, tmp_path: Path) -> None:
+    with running(
+        tmp_path / "worker.log", "worker", "--procs", "1", settings=service.environ
+    ) as worker:
+        worker.wait_for("assignment changed")
+        service.engine.pause()
+        sent = run("produce", "--generate", "100", settings=service.environ)
+        assert sent.returncode == 0, sent.stderr
+        wait_until(lambda: service.metric("analytics_events_consumed_total") >= 100)
+        worker.child.send_signal(signal.SIGTERM)
+        worker.wait_for("stopping: workers finish")
+        worker.child.send_signal(signal.SIGTERM)
+        assert worker.wait(10) == 128 + signal.SIGTERM
+        service.engine.resume()
+
+
+def test_worker_waits_for_clickhouse_and_goes_on_by_itself(
+    service: Service, tmp_path: Path
+) -> None:
+    with running(
+        tmp_path / "worker.log", "worker", "--procs", "1", settings=service.environ
+    ) as worker:
+        worker.wait_for("assignment changed")
+        service.engine.kill()
+        sent = run("produce", "--generate", "5000", settings=service.environ)
+        assert sent.returncode == 0, sent.stderr
+        worker.wait_for("waiting for a dependency")
+        wait_until(lambda: service.metric("analytics_outage") == 1)
+        service.engine.start()
+        wait_until(lambda: service.counts()[0] >= 5000)
+        worker.wait_for("dependency serves again")
+        assert worker.output.count("waiting for a dependency") == 1
+        assert service.metric("analytics_outage") == 0
+        worker.child.send_signal(signal.SIGTERM)
+        assert worker.wait() == 0, worker.output
+    assert service.counts() == (5000, 5000)
+
+
+def test_worker_stops_rather_than_dead_letter_a_whole_topic(
+    service: Service, tmp_path: Path
+) -> None:
+    file = tmp_path / "events.ndjson"
+    file.write_bytes(b'{"no": "event"}\n' * 20_000)
+    sent = run("produce", str(file), settings=service.environ)
+    assert sent.returncode == 0, sent.stderr
+    with running(
+        tmp_path / "worker.log", "worker", "--procs", "1", settings=service.environ
+    ) as worker:
+        assert worker.wait() == 78, worker.output
+        assert "DLQ_MAX_CONSECUTIVE" in worker.output
+    generous = {"DLQ_MAX_RATIO": "1", "DLQ_MAX_CONSECUTIVE": "0"}
+    with running(
+        tmp_path / "again.log", "worker", "--procs", "1", settings=service.environ | generous
+    ) as worker:
+        _dead_letters(service.kafka, 20_000)
+        worker.child.send_signal(signal.SIGTERM)
+        assert worker.wait() == 0, worker.output
+
+
+@pytest.mark.parametrize(
+    ("changed", "code", "told"),
+    [
+        ({"CLICKHOUSE_PORT": "8123"}, 78, "CLICKHOUSE_PORT is 8123"),
+        ({"CLICKHOUSE_PORT": "1"}, 69, "Connection refused"),
+        ({"CLICKHOUSE_PASSWORD": "wrong"}, 78, "CLICKHOUSE_USER and CLICKHOUSE_PASSWORD"),
+        ({"CLICKHOUSE_TABLE": "missing"}, 78, "octane-analytics schema apply"),
+        ({"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}, 69, "KAFKA_BOOTSTRAP_SERVERS"),
+        ({"KAFKA_TOPIC": "missing"}, 78, "topic missing"),
+        ({"KAFKA_RDKAFKA_NO_SUCH": "1"}, 78, "no.such"),
+        ({"BATCH_SIZE": "many"}, 78, "BATCH_SIZE"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_worker_that_cannot_start_says_why_in_one_line(
+    service: Service, changed: dict[str, str], code: int, told: str
+) -> None:
+    settings = service.environ | {"LOG_LEVEL": "info"} | changed
+    ended = run("worker", "--procs", "1", timeout_seconds=10, settings=settings)
+    assert ended.returncode == code, ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+    assert ended.stderr.startswith("octane-analytics: error: ")
+    assert told in ended.stderr
+
+
+def test_worker_says_which_port_is_taken(service: Service) -> None:
+    with socket.create_server(("127.0.0.1", int(service.environ["METRICS_PORT"]))):
+        ended = run("worker", settings=service.environ)
+    assert ended.returncode == 78
+    assert ended.stderr.startswith("octane-analytics: error: METRICS_PORT: ")
+
+
+def test_worker_refuses_a_table_without_a_window_and_names_the_cure(service: Service) -> None:
+    table = service.clickhouse.table
+    service.clickhouse.execute(schema.alter_window(table, schema.WINDOW_SETTING, 0))
+    ended = run("worker", settings=service.environ)
+    assert ended.returncode == 78
+    assert f"ALTER TABLE {table} MODIFY SETTING {schema.WINDOW_SETTING}" in ended.stderr
