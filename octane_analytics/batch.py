@@ -119,6 +119,12 @@ class Batch:
             end = min(end, self.until)
         self.end = max(self.end, end)
 
+    def skip_to(self, end: int, now: float) -> None:
+        """As `advance`, and the batch goes out even if it has nothing but that to say."""
+        self.advance(end)
+        if self.opened_at is None:
+            self.opened_at = now
+
     def _within(self, records: Sequence[Record], until: int) -> Sequence[Record]:
         taken = [record for record in records if _offset(record) < until]
         if len(taken) < len(records):

@@ -101,10 +101,10 @@ def epoch_seconds(text: str) -> int:
     Raises DecodeError. Events of one time share all but the fraction of their text, so both halves
     are remembered (bounded) and looked up: a third of the cost of parsing each anew.
     """
-    try:
-        second = _seconds[text[:19]] - _tails[text[19:]]
-    except KeyError:
-        second = _parse_second(text) - _parse_tail(text)
+    second, tail = _seconds.get(text[:19]), _tails.get(text[19:])
+    if second is None or tail is None:
+        second, tail = _parse_second(text), _parse_tail(text)
+    second -= tail
     if not 0 <= second <= MAX_EPOCH_SECONDS:
         raise DecodeError(
             "timestamp_out_of_range", f"timestamp {text} is not from 1970-01-01 to 2106-02-07"

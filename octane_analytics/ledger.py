@@ -109,6 +109,10 @@ class Ledger:
         self._partitions[partition] = _Partition(log, intent)
         return Start(intent.span.first, intent.span)
 
+    def log(self, partition: TopicPartition) -> LogIdentity:
+        """The identity that the partition's log had when it was taken over."""
+        return self._partitions[partition].log
+
     def announce(self, spans: Mapping[TopicPartition, Span]) -> list[Commit]:
         """The commit that announces these ranges and completes what was inserted before them."""
         commits = []

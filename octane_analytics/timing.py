@@ -33,5 +33,9 @@ class Backoff:
         self.attempts += 1
         return ceiling * (1.0 - self._random.random() / 2.0)
 
+    def fresh(self) -> "Backoff":
+        """Another one like this that has not waited yet."""
+        return Backoff(self._first_seconds, self._cap_seconds, self._random)
+
     def reset(self) -> None:
         self.attempts = 0

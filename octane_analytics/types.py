@@ -135,8 +135,8 @@ class Source(Protocol):
     def subscribe(self, listener: RebalanceListener) -> None: ...
 
     def poll(self, max_records: int, timeout_seconds: float) -> Polled:
-        """Blocks up to the timeout. Raises Unavailable while no broker can be reached,
-        AssignmentLost when this member was replaced for good."""
+        """Blocks up to the timeout, also where it raises Unavailable: no broker can be reached, at
+        each call until one can. Raises AssignmentLost when this member was replaced for good."""
         ...
 
     def committed(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, Committed]:
@@ -157,6 +157,10 @@ class Source(Protocol):
 
     def earliest(self, partition: TopicPartition) -> int:
         """The first offset that the partition still holds. Blocks. Raises Unavailable."""
+        ...
+
+    def latest(self, partition: TopicPartition) -> int:
+        """The offset that the partition's next record gets. Blocks. Raises Unavailable."""
         ...
 
     def seek(self, partition: TopicPartition, offset: int) -> None: ...

@@ -15,7 +15,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient
 
-from octane_analytics.errors import Unavailable
+from octane_analytics.errors import OctaneError, Unavailable
 from octane_analytics.kafka.client import REQUEST_SECONDS, Broker, error_of, translate
 from octane_analytics.settings import KafkaSettings
 from octane_analytics.types import (
@@ -46,6 +46,7 @@ class KafkaSource:
         self._consumer: Consumer | None = None
         self._is_paused = False
         self._probe_at = 0.0
+        self._unreachable: OctaneError | None = None
 
     def subscribe(self, listener: RebalanceListener) -> None:
         def on_assign(consumer: Consumer, raw: list[RawPartition]) -> None:
@@ -75,7 +76,7 @@ class KafkaSource:
     def poll(self, max_records: int, timeout_seconds: float) -> Polled:
         messages = self._member().consume(max_records, timeout_seconds)
         if messages:
-            self._broker.trouble = None
+            self._broker.trouble = self._unreachable = None
         elif self._broker.trouble is not None:
             self._probe()
         if not any(message.error() for message in messages):
@@ -107,19 +108,20 @@ class KafkaSource:
 
     def _probe(self) -> None:
         """Asks a broker whether librdkafka's complaint still holds, every few seconds."""
-        now = time.monotonic()
-        if now < self._probe_at:
-            return
-        self._probe_at = now + _PROBE_SECONDS
         complaint = self._broker.trouble
-        try:
-            self._member().list_topics(self._settings.topic, timeout=1.0)
-        except KafkaException as exception:
-            raise self._broker.unreachable(error_of(exception)) from exception
-        if self._broker.trouble is complaint:
-            self._broker.trouble = None
         if complaint is not None and complaint.fatal():
             raise translate(complaint, f"reading {self._settings.topic}")
+        now = time.monotonic()
+        if now >= self._probe_at:
+            self._probe_at = now + _PROBE_SECONDS
+            try:
+                self._member().list_topics(self._settings.topic, timeout=1.0)
+            except KafkaException as exception:
+                self._unreachable = self._broker.unreachable(error_of(exception))
+            else:
+                self._broker.trouble = self._unreachable = None
+        if self._unreachable is not None:
+            raise self._unreachable
 
     def committed(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, Committed]:
         try:
@@ -164,11 +166,21 @@ class KafkaSource:
         )
 
     def earliest(self, partition: TopicPartition) -> int:
+        return self._watermarks(partition)[0]
+
+    def latest(self, partition: TopicPartition) -> int:
+        return self._watermarks(partition)[1]
+
+    def _watermarks(self, partition: TopicPartition) -> tuple[int, int]:
         try:
-            low, _ = self._member().get_watermark_offsets(_raw(partition), timeout=REQUEST_SECONDS)
+            low, high = self._member().get_watermark_offsets(
+                _raw(partition), timeout=REQUEST_SECONDS
+            )
         except KafkaException as exception:
-            raise translate(error_of(exception), f"asking where {partition} begins") from exception
-        return int(low)
+            raise translate(
+                error_of(exception), f"asking for the ends of {partition}"
+            ) from exception
+        return int(low), int(high)
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
         try:

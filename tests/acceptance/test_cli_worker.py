@@ -323,6 +323,32 @@ def test_worker_stops_rather_than_dead_letter_a_whole_topic(
         assert worker.wait() == 0, worker.output
 
 
+def test_worker_dead_letters_the_rows_alone_that_clickhouse_refuses(
+    service: Service, tmp_path: Path
+) -> None:
+    service.clickhouse.execute(
+        f"ALTER TABLE {service.clickhouse.table} ADD CONSTRAINT sane CHECK user_id != 'nobody'"
+    )
+    lines = list(generate(5_000, seed=9, until=datetime.now(UTC)))
+    for index in range(100, 5_000, 250):
+        lines[index] = re.sub(rb'"user_id":"[^"]*"', b'"user_id":"nobody"', lines[index])
+    bad = [line for line in lines if b'"nobody"' in line]
+    file = tmp_path / "events.ndjson"
+    file.write_bytes(b"\n".join(lines))
+    sent = run("produce", str(file), settings=service.environ)
+    assert sent.returncode == 0, sent.stderr
+    with running(
+        tmp_path / "worker.log", "worker", "--procs", "1", settings=service.environ
+    ) as worker:
+        found = _dead_letters(service.kafka, len(bad))
+        wait_until(lambda: service.counts()[0] >= len(lines) - len(bad))
+        worker.child.send_signal(signal.SIGTERM)
+        assert worker.wait() == 0, worker.output
+    assert Counter(value for value, _ in found) == Counter(bad)
+    assert all(h["octane.error"].startswith(b"refused_by_clickhouse") for _, h in found)
+    assert service.counts() == (len(lines) - len(bad),) * 2
+
+
 @pytest.mark.parametrize(
     ("changed", "code", "told"),
     [

@@ -17,18 +17,7 @@ PACKAGE = "octane_analytics"
 ROOT = Path(__file__).resolve().parents[2] / PACKAGE
 
 CORE = frozenset(
-    {
-        "types",
-        "errors",
-        "timing",
-        "schema",
-        "decode",
-        "batch",
-        "breaker",
-        "ledger",
-        "ingest",
-        "replay",
-    }
+    "types errors timing schema decode batch breaker ledger outages outbox ingest replay".split()
 )
 """Knows no client library, no environment variable, no signal."""
 
@@ -43,6 +32,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "decode": frozenset({"types", "errors"}),
     "batch": frozenset({"types", "errors"}),
     "breaker": frozenset({"errors"}),
+    "outages": frozenset({"types", "errors"}),
+    "outbox": CORE - {"outbox", "ingest", "replay"},
     "ledger": frozenset({"types", "errors"}),
     "ingest": CORE - {"ingest", "replay"},
     "replay": CORE - {"replay"},

@@ -1,0 +1,236 @@
+"""Batches on their way out: announced, their bad records dead-lettered, inserted, done.
+
+Owns the order of these steps and what is left of them when one fails: `push` goes on where the last
+one stopped. Refuses to know where batches come from and when to try again.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+from octane_analytics import ledger as protocol
+from octane_analytics.batch import Batch
+from octane_analytics.errors import DataRejected
+from octane_analytics.ledger import Ledger
+from octane_analytics.outages import CLICKHOUSE, DEAD_LETTERS, KAFKA, Outages
+from octane_analytics.types import (
+    Clock,
+    DeadLetters,
+    Observer,
+    Rejected,
+    Sink,
+    Source,
+    Span,
+    TopicPartition,
+)
+
+_TURN_SECONDS = 5.0
+"""After so long in inserts the loop gets its turn, however many are left."""
+
+
+class Delivery(Enum):
+    EXACTLY_ONCE = "exactly-once"
+    AT_LEAST_ONCE = "at-least-once"
+
+
+@dataclass(slots=True)
+class _Flight:
+    """One batch; a step is left behind once it is known to be done."""
+
+    batch: Batch
+    started_at: float
+    is_announced: bool
+    are_rejects_sent: bool
+    refused: set[int] = field(default_factory=set)
+    """Offsets of rows that ClickHouse refused and the dead-letter topic has taken."""
+
+
+class Outbox:
+    """At most one batch of each partition at a time."""
+
+    def __init__(
+        self,
+        source: Source,
+        sink: Sink,
+        dead_letters: DeadLetters,
+        ledger: Ledger,
+        clock: Clock,
+        observer: Observer,
+        outages: Outages,
+        *,
+        delivery: Delivery,
+        max_rows: int,
+    ) -> None:
+        self._source = source
+        self._sink = sink
+        self._dead_letters = dead_letters
+        self._ledger = ledger
+        self._clock = clock
+        self._observer = observer
+        self._outages = outages
+        self._delivery = delivery
+        self._max_rows = max_rows
+        self._flights: list[_Flight] = []
+        self._refused: list[tuple[Batch, str]] = []
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._flights
+
+    def load(self, batches: Iterable[Batch]) -> None:
+        """Takes the batches over; a range that was announced before is not announced again."""
+        now = self._clock.now()
+        for batch in batches:
+            self._flights.append(
+                _Flight(
+                    batch,
+                    now,
+                    is_announced=batch.until is not None
+                    or self._delivery is Delivery.AT_LEAST_ONCE,
+                    # A batch that keeps its records is read again, after its rejects were sent.
+                    are_rejects_sent=batch.keeps_records,
+                )
+            )
+
+    def forget(self, partitions: Iterable[TopicPartition]) -> None:
+        gone = set(partitions)
+        self._flights = [f for f in self._flights if f.batch.partition not in gone]
+
+    def take_refused(self) -> list[tuple[Batch, str]]:
+        """Batches that ClickHouse refused for their data since the last call, each with the reason.
+
+        They have left the outbox: each is to be read once more with its records.
+        """
+        refused, self._refused = self._refused, []
+        return refused
+
+    def push(self) -> None:
+        """Does what can be done in one turn. Blocks for some seconds, or one insert if that is longer.
+
+        Raises Unavailable (Rebalancing for one that passes by itself): nothing is lost, call again.
+        """
+        deadline = self._clock.now() + _TURN_SECONDS
+        self._announce()
+        self._send_rejects()
+        if self._delivery is Delivery.AT_LEAST_ONCE:
+            self._insert_together()
+        while self._flights:
+            self._insert_first()
+            if self._clock.now() >= deadline:
+                break
+        if self._delivery is Delivery.AT_LEAST_ONCE:
+            self.complete(self._ledger.partitions())
+
+    def complete(self, partitions: Iterable[TopicPartition]) -> None:
+        """Commits what is inserted of these partitions, with nothing pending. Raises Unavailable."""
+        commits = self._ledger.completions(partitions)
+        if commits:
+            with self._outages.watching(KAFKA, "complete"):
+                self._source.commit(commits)
+            self._ledger.completed(commits)
+
+    def _announce(self) -> None:
+        flights = [f for f in self._flights if not f.is_announced]
+        spans = {f.batch.partition: f.batch.span for f in flights}
+        if not spans:
+            return
+        with self._outages.watching(KAFKA, "announce"):
+            self._source.commit(self._ledger.announce(spans))
+        self._ledger.accept(spans)
+        for flight in flights:
+            flight.is_announced = True
+
+    def _send_rejects(self) -> None:
+        flights = [f for f in self._flights if not f.are_rejects_sent]
+        self._send([rejected for f in flights for rejected in f.batch.rejected])
+        for flight in flights:
+            flight.are_rejects_sent = True
+
+    def _send(self, rejected: Sequence[Rejected]) -> None:
+        if rejected:
+            with self._outages.watching(DEAD_LETTERS, "send"):
+                self._dead_letters.send(rejected)
+            self._observer.dead_lettered(len(rejected))
+
+    def _insert_together(self) -> None:
+        """One insert for all that has no token of its own; on bad data each goes by itself."""
+        flights = [
+            f
+            for f in self._flights
+            if not f.batch.keeps_records and self._ledger.token(f.batch.partition) is None
+        ]
+        rows = sum(f.batch.rows for f in flights)
+        if len(flights) < 2 or rows > self._max_rows:
+            return
+        columns: list[list[object]] = [[] for _ in flights[0].batch.columns]
+        for flight in flights:
+            for column, more in zip(columns, flight.batch.columns, strict=True):
+                column.extend(more)
+        try:
+            if rows:
+                self._insert(columns, None)
+        except DataRejected:
+            return
+        for flight in flights:
+            self._flights.remove(flight)
+            self._arrived(flight, flight.batch.rows)
+
+    def _insert_first(self) -> None:
+        flight = self._flights[0]
+        batch, token = flight.batch, self._ledger.token(flight.batch.partition)
+        rows = batch.rows
+        try:
+            if rows:
+                self._insert(batch.columns, token)
+        except DataRejected as error:
+            if not batch.keeps_records:
+                self._flights.pop(0)
+                self._refused.append((batch, str(error)))
+                return
+            rows = self._insert_in_parts(flight, batch.span, token, error)
+        self._flights.pop(0)
+        self._arrived(flight, rows)
+
+    def _insert(self, columns: Sequence[Sequence[object]], token: str | None) -> None:
+        with self._outages.watching(CLICKHOUSE, "insert"):
+            self._sink.insert(columns, token)
+
+    def _insert_in_parts(
+        self, flight: _Flight, span: Span, token: str | None, error: DataRejected
+    ) -> int:
+        """Halves a refused range until the bad rows are alone; answers how many rows went in.
+
+        The offsets decide where, not the rows, so that another process, with another decoder even,
+        cuts at the same places.
+        """
+        if span.end - span.first == 1:
+            self._send_refused(flight, span, error)
+            return 0
+        middle = (span.first + span.end) // 2
+        inserted = 0
+        for half in (Span(span.first, middle), Span(middle, span.end)):
+            columns, records = flight.batch.rows_within(half)
+            if not records:
+                continue
+            try:
+                self._insert(columns, token and protocol.part_token(token, half))
+                inserted += len(records)
+            except DataRejected as refused:
+                inserted += self._insert_in_parts(flight, half, token, refused)
+        return inserted
+
+    def _send_refused(self, flight: _Flight, span: Span, error: DataRejected) -> None:
+        if span.first in flight.refused:
+            return  # sent before something else could not be reached
+        _, records = flight.batch.rows_within(span)
+        bad = [Rejected(record, "refused_by_clickhouse", str(error)) for record in records]
+        self._send(bad)
+        self._observer.rejected(bad)
+        flight.refused.add(span.first)
+
+    def _arrived(self, flight: _Flight, rows: int) -> None:
+        batch, seconds = flight.batch, self._clock.now() - flight.started_at
+        self._ledger.inserted(batch.partition, batch.span)
+        self._observer.inserted(batch.partition, batch.span, rows, seconds)
+        if batch.until is not None and not batch.keeps_records:
+            self._observer.recovered(batch.partition, batch.span)

@@ -1,0 +1,562 @@
+"""Source, Sink, DeadLetters, Clock and Observer in memory, over one broker and one ClickHouse.
+
+Time is simulated and only moves when somebody waits. What was done stands in a journal, in order.
+Faults are pushed per operation and used up one per call; a fault may strike before the operation or
+after it (`is_done`: it has happened, and the answer is lost). `tests/contract` holds these fakes
+against Kafka and ClickHouse.
+"""
+
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from octane_analytics.errors import (
+    AssignmentLost,
+    DataRejected,
+    OctaneError,
+    Rebalancing,
+    Unavailable,
+)
+from octane_analytics.types import (
+    Commit,
+    Committed,
+    EndOfPartition,
+    LogIdentity,
+    OffsetGone,
+    Polled,
+    RebalanceListener,
+    Record,
+    Rejected,
+    Span,
+    TopicPartition,
+)
+
+TOPIC = "octane.events"
+
+
+class FakeClock:
+    """See `types.Clock`."""
+
+    def __init__(self, now: float = 1000.0) -> None:
+        self._now = now
+
+    def now(self) -> float:
+        return self._now
+
+    def sleep(self, seconds: float) -> None:
+        assert seconds >= 0
+        self._now += seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    error: OctaneError
+    is_done: bool = False
+    """Strikes after the operation has taken effect: only its answer is lost."""
+
+
+class Faults:
+    """What is to go wrong next, by operation."""
+
+    def __init__(self) -> None:
+        self._queues: dict[str, deque[Fault]] = defaultdict(deque)
+
+    def push(self, operation: str, *errors: OctaneError, is_done: bool = False) -> None:
+        self._queues[operation].extend(Fault(error, is_done) for error in errors)
+
+    def take(self, operation: str) -> Fault | None:
+        queue = self._queues[operation]
+        return queue.popleft() if queue else None
+
+    def clear(self) -> None:
+        self._queues.clear()
+
+    def run(self, operation: str, act: Callable[[], None]) -> None:
+        fault = self.take(operation)
+        if fault is None:
+            act()
+            return
+        if fault.is_done:
+            act()
+        raise fault.error
+
+
+@dataclass(frozen=True, slots=True)
+class FakeRecord:
+    """See `types.Record`."""
+
+    where: TopicPartition
+    at: int
+    payload: bytes | None
+    record_key: bytes | None = None
+    record_headers: tuple[tuple[str, bytes | None], ...] = ()
+
+    def topic(self) -> str | None:
+        return self.where.topic
+
+    def partition(self) -> int | None:
+        return self.where.partition
+
+    def offset(self) -> int | None:
+        return self.at
+
+    def key(self) -> bytes | None:
+        return self.record_key
+
+    def value(self) -> bytes | None:
+        return self.payload
+
+    def headers(self) -> Sequence[tuple[str, bytes | None]] | None:
+        return list(self.record_headers) or None
+
+    def timestamp(self) -> tuple[int, int]:
+        return 1, 1_770_000_000_000
+
+
+class Entry(NamedTuple):
+    """One line of the journal."""
+
+    what: str
+    detail: object
+
+
+class InsertEntry(NamedTuple):
+    token: str | None
+    rows: int
+
+
+@dataclass(slots=True)
+class FakeLog:
+    """One partition: records by offset, from `low` to `end`, with gaps where nothing was put."""
+
+    records: dict[int, FakeRecord] = field(default_factory=dict)
+    low: int = 0
+    end: int = 0
+
+
+class FakeBroker:
+    """One topic's partitions, one consumer group's coordinator, and the dead-letter topic."""
+
+    def __init__(self, clock: FakeClock, partitions: int = 1, topic: str = TOPIC) -> None:
+        self.clock = clock
+        self.topic = topic
+        self.logs = {TopicPartition(topic, n): FakeLog() for n in range(partitions)}
+        self.cluster_id = "cluster"
+        self.topic_id = "topic-1"
+        self.committed: dict[TopicPartition, Committed] = {}
+        self.owners: dict[TopicPartition, FakeSource] = {}
+        self.members: list[FakeSource] = []
+        self.targets: dict[TopicPartition, FakeSource] = {}
+        self.dead_letters: list[Rejected] = []
+        self.faults = Faults()
+        self.journal: list[Entry] = []
+        self.is_balancing = True
+        """Whether partitions are spread anew when a member comes or goes."""
+
+    @property
+    def partitions(self) -> list[TopicPartition]:
+        return list(self.logs)
+
+    def append(self, partition: int, *values: bytes | None) -> None:
+        where = TopicPartition(self.topic, partition)
+        log = self.logs[where]
+        for value in values:
+            log.records[log.end] = FakeRecord(where, log.end, value)
+            log.end += 1
+
+    def skip(self, partition: int, offsets: int) -> None:
+        """Leaves a gap at the end, as the marker of a transaction or compaction does."""
+        self.logs[TopicPartition(self.topic, partition)].end += offsets
+
+    def delete_before(self, partition: int, offset: int) -> None:
+        """Retention."""
+        log = self.logs[TopicPartition(self.topic, partition)]
+        log.low = offset
+        log.end = max(log.end, offset)
+        for gone in [at for at in log.records if at < offset]:
+            del log.records[gone]
+
+    def recreate(self, topic_id: str, *, keeps_commits: bool = False) -> None:
+        """Deletes the topic and makes it anew; Kafka forgets its committed offsets with it."""
+        self.topic_id = topic_id
+        for where in self.logs:
+            self.logs[where] = FakeLog()
+        if not keeps_commits:
+            self.committed.clear()
+
+    def lag(self) -> int:
+        total = 0
+        for where, log in self.logs.items():
+            committed = self.committed.get(where, Committed(None, "")).offset
+            total += log.end - (log.low if committed is None else committed)
+        return total
+
+    def is_settled(self) -> bool:
+        """Whether everything is committed and nothing announced is pending."""
+        return self.lag() == 0 and not any(c.metadata for c in self.committed.values())
+
+    def join(self, member: "FakeSource") -> None:
+        if member not in self.members:
+            self.members.append(member)
+        self._spread()
+
+    def leave(self, member: "FakeSource") -> None:
+        """The member is gone, its partitions are free."""
+        if member in self.members:
+            self.members.remove(member)
+        for where in [w for w, owner in self.owners.items() if owner is member]:
+            del self.owners[where]
+        self._spread()
+
+    def expire(self, member: "FakeSource") -> None:
+        """The session of a member ends without its knowledge: it hears of it in its next poll."""
+        member.is_expired = True
+        self.leave(member)
+
+    def fence(self, member: "FakeSource") -> None:
+        """Another process has taken the member's static place."""
+        member.is_fenced = True
+        self.leave(member)
+
+    def move(self, partition: int, to: "FakeSource | None") -> None:
+        """Has a partition go to another member (None: to nobody) once its owner has let it go."""
+        where = TopicPartition(self.topic, partition)
+        if to is None:
+            self.targets.pop(where, None)
+        else:
+            self.targets[where] = to
+
+    def _spread(self) -> None:
+        if not self.is_balancing:
+            self.targets = {w: m for w, m in self.targets.items() if m in self.members}
+            return
+        self.targets = {
+            where: self.members[index % len(self.members)]
+            for index, where in enumerate(self.logs)
+            if self.members
+        }
+
+
+class FakeSource:
+    """See `types.Source`. A dynamic member of the broker's group."""
+
+    def __init__(
+        self, broker: FakeBroker, *, epoch: str = "", fetch_records: int = 100_000
+    ) -> None:
+        self._broker = broker
+        self._epoch = epoch
+        self._fetch_records = fetch_records
+        self._listener: RebalanceListener | None = None
+        self._positions: dict[TopicPartition, int] = {}
+        self._told_end: dict[TopicPartition, int] = {}
+        self._told_gone: set[TopicPartition] = set()
+        self._turn = 0
+        self.faults = Faults()
+        self.is_paused = False
+        self.is_expired = False
+        self.is_fenced = False
+        self.is_closed = False
+
+    @property
+    def assignment(self) -> list[TopicPartition]:
+        return list(self._positions)
+
+    def subscribe(self, listener: RebalanceListener) -> None:
+        self._listener = listener
+        self._broker.join(self)
+
+    def poll(self, max_records: int, timeout_seconds: float) -> Polled:
+        assert not self.is_closed, "polled after close"
+        self._fail("poll")
+        if self.is_fenced:
+            raise AssignmentLost("fenced")
+        self._rebalance()
+        polled = Polled([]) if self.is_paused else self._fetch(max_records)
+        if not (polled.records or polled.ends or polled.gone):
+            self._broker.clock.sleep(timeout_seconds)
+        return polled
+
+    def _rebalance(self) -> None:
+        assert self._listener is not None, "polled before subscribe"
+        broker = self._broker
+        if self.is_expired:
+            lost, self.is_expired = list(self._positions), False
+            self._drop(lost)
+            if lost:
+                self._listener.lost(lost)
+            broker.join(self)
+            return
+        leaving = [w for w in self._positions if broker.targets.get(w) is not self]
+        if leaving:
+            try:
+                self._listener.revoked(leaving)
+            finally:
+                self._drop(leaving)
+                for where in leaving:
+                    broker.owners.pop(where, None)
+        coming = [w for w, m in broker.targets.items() if m is self and w not in broker.owners]
+        if coming:
+            for where in coming:
+                broker.owners[where] = self
+            starts = self._listener.assigned(coming)
+            for where in coming:
+                self._positions[where] = starts[where]
+
+    def _drop(self, partitions: Iterable[TopicPartition]) -> None:
+        for where in partitions:
+            self._positions.pop(where, None)
+            self._told_end.pop(where, None)
+            self._told_gone.discard(where)
+
+    def _fetch(self, max_records: int) -> Polled:
+        records: list[Record] = []
+        ends: list[EndOfPartition] = []
+        gone: list[OffsetGone] = []
+        owned = list(self._positions)
+        self._turn += 1
+        for index in range(len(owned)):
+            where = owned[(index + self._turn) % len(owned)]
+            log, position = self._broker.logs[where], self._positions[where]
+            if not log.low <= position <= log.end:
+                if where not in self._told_gone:
+                    gone.append(OffsetGone(where, position))
+                    self._told_gone.add(where)
+                continue
+            room = min(self._fetch_records, max_records - len(records))
+            while position < log.end and room > 0:
+                record = log.records.get(position)
+                position += 1
+                if record is not None:
+                    records.append(record)
+                    room -= 1
+            self._positions[where] = position
+            if position == log.end and self._told_end.get(where) != position:
+                self._told_end[where] = position
+                ends.append(EndOfPartition(where, position))
+        return Polled(records, ends, gone)
+
+    def committed(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, Committed]:
+        self._fail("committed")
+        return {p: self._broker.committed.get(p, Committed(None, "")) for p in partitions}
+
+    def commit(self, commits: Sequence[Commit]) -> None:
+        assert commits, "an empty commit commits everything in librdkafka"
+        if self.is_fenced:
+            raise AssignmentLost("fenced")
+        # As Kafka does: it asks whether the member is in the group, not whether it owns the partition.
+        if self not in self._broker.members:
+            raise Rebalancing("the generation is over")
+
+        def act() -> None:
+            for commit in commits:
+                self._broker.committed[commit.partition] = Committed(commit.offset, commit.metadata)
+                self._broker.journal.append(Entry("commit", commit))
+
+        fault = self.faults.take("commit")
+        if fault is not None:
+            if fault.is_done:
+                act()
+            raise fault.error
+        self._broker.faults.run("commit", act)
+
+    def log_identity(self, topic: str) -> LogIdentity:
+        self._fail("log_identity")
+        return LogIdentity(self._broker.cluster_id, self._broker.topic_id, self._epoch)
+
+    def earliest(self, partition: TopicPartition) -> int:
+        self._fail("earliest")
+        return self._broker.logs[partition].low
+
+    def latest(self, partition: TopicPartition) -> int:
+        self._fail("latest")
+        return self._broker.logs[partition].end
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        if partition not in self._positions:
+            raise Unavailable(f"{partition} is not assigned")
+        self._positions[partition] = offset
+        self._told_end.pop(partition, None)
+        self._told_gone.discard(partition)
+
+    def pause(self) -> None:
+        self.is_paused = True
+
+    def resume(self) -> None:
+        self.is_paused = False
+
+    def close(self) -> None:
+        if self.is_closed:
+            return
+        if self._positions and not self.is_fenced and self._listener is not None:
+            owned = list(self._positions)
+            if self.is_expired:
+                self._listener.lost(owned)
+            else:
+                self._listener.revoked(owned)
+            self._drop(owned)
+        self.is_closed = True
+        self._broker.leave(self)
+
+    def _fail(self, operation: str) -> None:
+        for faults in (self.faults, self._broker.faults):
+            fault = faults.take(operation)
+            if fault is not None:
+                raise fault.error
+
+
+class StoredRow(NamedTuple):
+    """One row of the table, in the order of its columns."""
+
+    timestamp: int
+    app_id: str
+    event_name: str
+    user_id: str
+    properties: str
+
+
+class FakeClickHouse:
+    """The table, and the tokens that are remembered for it."""
+
+    def __init__(self, clock: FakeClock, journal: list[Entry] | None = None) -> None:
+        self.clock = clock
+        self.journal = [] if journal is None else journal
+        self.rows: list[StoredRow] = []
+        self.tokens: list[str] = []
+        self.window = 10_000
+        self.faults = Faults()
+        self.refuses: Callable[[StoredRow], bool] = lambda row: False
+        self.insert_seconds = 0.0
+
+    def count(self) -> Counter[str]:
+        """How often each event is there, by its user_id."""
+        return Counter(row.user_id for row in self.rows)
+
+    def insert(self, columns: Sequence[Sequence[object]], token: str | None) -> None:
+        self.clock.sleep(self.insert_seconds)
+        rows = [_row(values) for values in zip(*columns, strict=True)]
+        assert len(columns) == len(StoredRow._fields)
+
+        def act() -> None:
+            if any(map(self.refuses, rows)):
+                raise DataRejected("the server refuses a row")
+            if token is not None and token in self.tokens:
+                return
+            self.rows.extend(rows)
+            if token is not None:
+                self.tokens.append(token)
+                del self.tokens[: -self.window]
+
+        self.journal.append(Entry("insert", InsertEntry(token, len(rows))))
+        self.faults.run("insert", act)
+
+
+class FakeSink:
+    """See `types.Sink`."""
+
+    def __init__(self, server: FakeClickHouse) -> None:
+        self._server = server
+        self.is_closed = False
+
+    def insert(self, columns: Sequence[Sequence[object]], token: str | None) -> None:
+        self._server.insert(columns, token)
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def _row(values: tuple[object, ...]) -> StoredRow:
+    timestamp, *texts = values
+    # What clickhouse-driver cannot write into a DateTime, it refuses before it sends anything.
+    if not isinstance(timestamp, int) or not 0 <= timestamp < 2**32:
+        raise DataRejected(f"{timestamp!r} is no DateTime")
+    return StoredRow(timestamp, *map(_text, texts))
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str | bytes):
+        raise DataRejected(f"{value!r} is no String")
+    return value if isinstance(value, str) else value.decode()
+
+
+class FakeDeadLetters:
+    """See `types.DeadLetters`."""
+
+    def __init__(self, broker: FakeBroker) -> None:
+        self._broker = broker
+        self.is_closed = False
+
+    def send(self, rejected: Sequence[Rejected]) -> None:
+        def act() -> None:
+            self._broker.dead_letters.extend(rejected)
+            self._broker.journal.append(
+                Entry("dead_letters", tuple(r.record.offset() for r in rejected))
+            )
+
+        self._broker.faults.run("dead_letters", act)
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+class FakeObserver:
+    """See `types.Observer`. Remembers what it was told, and which outages last."""
+
+    def __init__(self) -> None:
+        self.told: list[Entry] = []
+        self.failing: set[str] = set()
+        self.rows = 0
+        self.rejections: Counter[str] = Counter()
+        self.records = 0
+        self.dead_letters = 0
+
+    def names(self) -> list[str]:
+        return [entry.what for entry in self.told]
+
+    def details(self, what: str) -> list[object]:
+        return [entry.detail for entry in self.told if entry.what == what]
+
+    def _tell(self, what: str, detail: object) -> None:
+        self.told.append(Entry(what, detail))
+
+    def consumed(self, records: int) -> None:
+        self.records += records
+
+    def rejected(self, rejected: Sequence[Rejected]) -> None:
+        self.rejections.update(item.reason for item in rejected)
+
+    def dead_lettered(self, records: int) -> None:
+        self.dead_letters += records
+
+    def inserted(self, partition: TopicPartition, span: Span, rows: int, seconds: float) -> None:
+        self.rows += rows
+        self._tell("inserted", (partition.partition, str(span), rows))
+
+    def recovered(self, partition: TopicPartition, span: Span) -> None:
+        self._tell("recovered", (partition.partition, str(span)))
+
+    def isolating(self, partition: TopicPartition, span: Span, reason: str) -> None:
+        self._tell("isolating", (partition.partition, str(span)))
+
+    def offsets_gone(self, partition: TopicPartition, first: int, end: int) -> None:
+        self._tell("offsets_gone", (partition.partition, first, end))
+
+    def log_replaced(self, partition: TopicPartition, position: int) -> None:
+        self._tell("log_replaced", (partition.partition, position))
+
+    def assigned(self, partitions: Sequence[TopicPartition], owned: int) -> None:
+        self._tell("assigned", ([p.partition for p in partitions], owned))
+
+    def revoked(self, partitions: Sequence[TopicPartition], owned: int) -> None:
+        self._tell("revoked", ([p.partition for p in partitions], owned))
+
+    def lost(self, partitions: Sequence[TopicPartition], owned: int) -> None:
+        self._tell("lost", ([p.partition for p in partitions], owned))
+
+    def failed(self, dependency: str, error: Exception) -> None:
+        self.failing.add(dependency)
+        self._tell("failed", dependency)
+
+    def resumed(self, dependency: str) -> None:
+        self.failing.discard(dependency)
+        self._tell("resumed", dependency)
