@@ -43,6 +43,7 @@ class _Event(msgspec.Struct, gc=False):
     properties: msgspec.Raw = msgspec.Raw(b"{}")
 
 
+_new_tuple = tuple.__new__
 _decode_event = msgspec.json.Decoder(_Event).decode
 
 
@@ -70,7 +71,8 @@ def decode(value: bytes | None) -> Row:
         if properties != b"null":
             raise DecodeError("properties_not_an_object", "properties is not an object")
         properties = b"{}"
-    return timestamp, app_id, event_name, user_id, properties
+    # Half the cost of calling Row, which counts at one for every event.
+    return _new_tuple(Row, (timestamp, app_id, event_name, user_id, properties))
 
 
 def _explained(value: bytes, error: Exception) -> DecodeError:

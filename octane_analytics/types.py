@@ -53,10 +53,16 @@ class Record(Protocol):
     def timestamp(self) -> tuple[int, int]: ...
 
 
-Row = tuple[int, str, str, str, bytes]
-"""One event in the order of the table's columns: timestamp (epoch seconds, UTC), app_id, event_name,
-user_id, properties (the object's JSON text, byte for byte as it came). A bare tuple, because one is
-made for every event."""
+class Row(NamedTuple):
+    """One event as the table stores it, in the order of its columns."""
+
+    timestamp: int
+    """Epoch seconds, UTC."""
+    app_id: str
+    event_name: str
+    user_id: str
+    properties: bytes
+    """The object's JSON text, byte for byte as it came."""
 
 
 @dataclass(frozen=True, slots=True)

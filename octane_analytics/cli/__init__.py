@@ -1,0 +1,1 @@
+"""The command line: each command composes the parts it needs, acts, and answers with an exit code."""

@@ -1,0 +1,37 @@
+"""`octane-analytics api`."""
+
+import click
+
+from octane_analytics.api.server import run_api
+from octane_analytics.cli import options
+from octane_analytics.cli.directories import metrics_directory
+from octane_analytics.cli.options import setting_options
+from octane_analytics.settings import Loaded
+from octane_analytics.telemetry.logging import configure
+
+
+@click.command()
+@setting_options(
+    "API_HOST",
+    "API_PORT",
+    "API_WORKERS",
+    "API_THREADS",
+    "API_QUEUE_TIMEOUT",
+    "API_QUERY_TIMEOUT",
+    "API_MAX_RESULT_ROWS",
+    "API_MAX_RESULT_BYTES",
+    "API_MAX_MEMORY_BYTES",
+    *options.CLICKHOUSE,
+    "PROMETHEUS_MULTIPROC_DIR",
+    *options.LOG,
+    spelled={"API_HOST": "--host", "API_PORT": "--port", "API_WORKERS": "--workers"},
+)
+def api(loaded: Loaded) -> int:
+    """Serve reports and queries over HTTP.
+
+    Stays in the foreground until SIGTERM or Ctrl-C; requests under way are answered first.
+    """
+    settings = loaded.settings
+    configure(settings.log.level, settings.log.format, "api")
+    with metrics_directory(settings.metrics) as directory:
+        return run_api(settings, directory)

@@ -1,0 +1,68 @@
+"""Directories that a command writes to: shared, private to one run, or held by one run at a time."""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from octane_analytics.errors import ConfigError
+from octane_analytics.settings import MetricsSettings
+
+
+@contextlib.contextmanager
+def metrics_directory(settings: MetricsSettings) -> Iterator[Path]:
+    """PROMETHEUS_MULTIPROC_DIR, made where it is missing; else a private one, removed at the end.
+
+    Raises ConfigError where the directory cannot be written to.
+    """
+    if settings.directory is None:
+        with private_directory() as directory:
+            yield directory
+        return
+    directory = Path(settings.directory)
+    make_writable(directory, "PROMETHEUS_MULTIPROC_DIR")
+    yield directory
+
+
+@contextlib.contextmanager
+def private_directory() -> Iterator[Path]:
+    """A new directory that only this user can read.
+
+    Removed at the end by the process that made it: a fork that leaves the same way does not.
+    """
+    owner = os.getpid()
+    directory = Path(tempfile.mkdtemp(prefix="octane-analytics-"))
+    try:
+        yield directory
+    finally:
+        if os.getpid() == owner:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def make_writable(directory: Path, asked_by: str) -> None:
+    """Makes the directory where it is missing. Raises ConfigError that names who asked for it."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"{asked_by}: cannot write to {directory}: {error.strerror}; choose another directory "
+            "or give this user the right"
+        ) from error
+
+
+@contextlib.contextmanager
+def locked(directory: Path, asked_by: str) -> Iterator[None]:
+    """Nobody else has this directory meanwhile. Raises ConfigError where somebody has it."""
+    with (directory / "lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(
+                f"{asked_by}: another process uses {directory}: stop it or choose another directory"
+            ) from error
+        yield

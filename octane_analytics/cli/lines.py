@@ -1,0 +1,60 @@
+"""Lines out of a file, a pipe or a terminal, with nothing in between that could block a signal."""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+MAX_LINE_BYTES = 16 << 20
+_CHUNK_BYTES = 1 << 18
+_IDLE_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class TooLong:
+    """A line that was skipped because of its size."""
+
+    size: int
+
+
+Line = bytes | TooLong | None
+"""None: nothing to read right now."""
+
+
+def read_lines(
+    descriptor: int,
+    wait_readable: Callable[[int, float], bool],
+    *,
+    max_line_bytes: int = MAX_LINE_BYTES,
+) -> Iterator[Line]:
+    """Lines without their end (LF or CRLF); the last one counts without a newline, too.
+
+    Yields None whenever nothing has come for a while, so that the caller can look after other
+    things. `wait_readable(descriptor, seconds)` blocks for that time at most. A line beyond
+    `max_line_bytes` is read past in bounded memory.
+    """
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        if not wait_readable(descriptor, _IDLE_SECONDS):
+            yield None
+            continue
+        chunk = os.read(descriptor, _CHUNK_BYTES)
+        if not chunk:
+            break
+        first, *others = chunk.split(b"\n")
+        for line in others:
+            yield _line([*parts, first], size + len(first), max_line_bytes)
+            parts, size, first = [], 0, line
+        size += len(first)
+        if size <= max_line_bytes:
+            parts.append(first)
+        else:
+            parts.clear()
+    if size:
+        yield _line(parts, size, max_line_bytes)
+
+
+def _line(parts: list[bytes], size: int, max_line_bytes: int) -> bytes | TooLong:
+    if size > max_line_bytes:
+        return TooLong(size)
+    return b"".join(parts).removesuffix(b"\r")

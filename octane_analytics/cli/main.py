@@ -1,0 +1,102 @@
+"""The command `octane-analytics`: its sub-commands, loaded when called, and what becomes of errors.
+
+Nothing heavy is imported here: `--help` answers at once, and a sub-command pays only for itself.
+"""
+
+import importlib
+import logging
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import click
+
+from octane_analytics import __version__
+from octane_analytics.errors import OctaneError
+from octane_analytics.exits import MEANINGS, Exit, exit_for
+
+PROGRAM = "octane-analytics"
+
+COMMANDS = {
+    "worker": "Consume events and insert them, in PROCS forked processes.",
+    "api": "Serve reports and queries over HTTP.",
+    "schema": "Show, create or check the table.",
+    "produce": "Send newline-delimited JSON events to the topic.",
+    "sandbox": "Run the whole service here, with embedded ClickHouse and Kafka.",
+    "config": "Show every setting, its value and where the value came from.",
+}
+"""Each is the object of that name in the module of that name, with this as the start of its help."""
+
+_EPILOG = "\b\nExit codes:\n" + "\n".join(
+    f"  {code.value:>3}  {meaning}" for code, meaning in MEANINGS.items()
+)
+
+
+_SILENT = logging.NullHandler()
+
+
+class Program(click.Group):
+    """Imports a sub-command's module only once that sub-command is wanted."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"octane_analytics.cli.{cmd_name}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> NoReturn:
+        """Runs the command and exits with a code of `Exit`; an error is one line on standard error."""
+        # What libraries log is for the long-running commands, which configure it; the others tell
+        # what is wrong themselves, in one line.
+        logging.getLogger().addHandler(_SILENT)
+        try:
+            code = super().main(args, PROGRAM, complete_var, standalone_mode=False, **extra)
+        except click.Abort:
+            code = Exit.INTERRUPTED
+        except click.UsageError as error:
+            hint = f" (see `{error.ctx.command_path} --help`)" if error.ctx else ""
+            code = _fail(f"{error.format_message().rstrip('.')}{hint}", Exit.USAGE)
+        except click.ClickException as error:
+            code = _fail(error.format_message(), Exit.FAILED)
+        except OctaneError as error:
+            code = _fail(str(error), exit_for(error))
+        except Exception as error:  # the boundary of the process
+            traceback.print_exc()
+            code = _fail(f"internal error: {type(error).__name__}: {error}", Exit.INTERNAL)
+        sys.exit(code)
+
+
+def _fail(message: str, code: Exit) -> Exit:
+    click.echo(f"{PROGRAM}: error: {message}", err=True)
+    return code
+
+
+@click.group(
+    cls=Program,
+    epilog=_EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, prog_name=PROGRAM)
+def main() -> None:
+    """Events from Kafka into ClickHouse exactly once, and answers about them.
+
+    Settings come from the environment; an option stands for one setting and wins over it.
+    `octane-analytics config` lists them all.
+    """

@@ -1,0 +1,119 @@
+"""The installed command, run as a user would: in a process of its own, with real signals."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import MappingProxyType
+
+COMMAND = str(Path(sys.executable).with_name("octane-analytics"))
+DEADLINE_SECONDS = 60.0
+
+_OURS = re.compile(
+    "KAFKA_|CLICKHOUSE_|API_|METRICS_|PROMETHEUS_|WORKER_|BATCH_|FLUSH_|LOG_|DELIVERY|DRAIN|OTEL_"
+)
+
+_NONE: Mapping[str, str] = MappingProxyType({})
+
+
+def environment(settings: Mapping[str, str] = _NONE) -> dict[str, str]:
+    """This process's, without any setting of ours but those given."""
+    kept = {name: value for name, value in os.environ.items() if not _OURS.match(name)}
+    return kept | dict(settings)
+
+
+def run(
+    *arguments: str,
+    given: str | bytes = b"",
+    timeout_seconds: float = DEADLINE_SECONDS,
+    settings: Mapping[str, str] = _NONE,
+) -> subprocess.CompletedProcess[str]:
+    """Runs the command to its end, whatever its exit code."""
+    done = subprocess.run(
+        [COMMAND, *arguments],
+        input=given.encode() if isinstance(given, str) else given,
+        env=environment(settings),
+        capture_output=True,
+        timeout=timeout_seconds,
+        check=False,
+    )
+    return subprocess.CompletedProcess(
+        done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
+    )
+
+
+class Running:
+    """The command while it runs, as the leader of a session of its own."""
+
+    def __init__(self, child: subprocess.Popen[bytes], output: Path) -> None:
+        self.child = child
+        self._output = output
+
+    @property
+    def output(self) -> str:
+        """What it has written so far, on standard output and error."""
+        return self._output.read_text(errors="replace")
+
+    def wait_for(self, text: str, timeout_seconds: float = DEADLINE_SECONDS) -> None:
+        def has_come() -> bool:
+            assert self.child.poll() is None or text in self.output, self.output
+            return text in self.output
+
+        wait_until(has_come, timeout_seconds)
+
+    def interrupt(self) -> None:
+        """As Ctrl-C does: SIGINT to the whole group in the foreground."""
+        os.killpg(self.child.pid, signal.SIGINT)
+
+    def wait(self, timeout_seconds: float = DEADLINE_SECONDS) -> int:
+        return self.child.wait(timeout_seconds)
+
+
+@contextmanager
+def running(
+    output: Path, *arguments: str, settings: Mapping[str, str] = _NONE
+) -> Iterator[Running]:
+    """Starts the command; kills it at the end if it still runs."""
+    with output.open("wb") as sink:
+        child = subprocess.Popen(
+            [COMMAND, *arguments],
+            env=environment(settings),
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=sink,
+            start_new_session=True,
+        )
+    try:
+        yield Running(child, output)
+    finally:
+        if child.poll() is None:
+            child.kill()
+            child.wait()
+
+
+def wait_until(condition: Callable[[], bool], timeout_seconds: float = DEADLINE_SECONDS) -> None:
+    deadline = time.monotonic() + timeout_seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def processes_with(mark: str) -> Mapping[int, str]:
+    """Those alive that have the text in their environment, with their command lines."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdecimal():
+            continue
+        try:
+            variables = (entry / "environ").read_bytes()
+            line = (entry / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if mark.encode() in variables and line:
+            found[int(entry.name)] = line.replace(b"\0", b" ").decode()
+    return found

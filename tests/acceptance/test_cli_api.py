@@ -1,0 +1,69 @@
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
+from tests.acceptance.command import run, running, wait_until
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    with EmbeddedClickHouse(tmp_path_factory.mktemp("clickhouse")) as server:
+        yield {"CLICKHOUSE_HOST": server.host, "CLICKHOUSE_PORT": str(server.tcp_port)}
+
+
+def _free_port() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return str(listener.getsockname()[1])
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=5.0).is_success
+    except httpx.TransportError:
+        return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_api_serves_until_a_signal_and_leaves_no_directory(
+    settings: dict[str, str], tmp_path: Path, number: signal.Signals
+) -> None:
+    assert run("schema", "apply", settings=settings).returncode == 0
+    port, own = _free_port(), tmp_path / "own"
+    own.mkdir()
+    arguments = ("api", "--port", port, "--workers", "1", "--log-format", "json")
+    with running(
+        tmp_path / "output", *arguments, settings=settings | {"TMPDIR": str(own)}
+    ) as command:
+        wait_until(lambda: _answers(f"http://127.0.0.1:{port}/readyz"))
+        wait_until(lambda: any(own.glob("octane-analytics-*/*.db")))
+        if number == signal.SIGINT:
+            command.interrupt()
+        else:
+            command.child.terminate()
+        assert command.wait(20.0) == 0
+    assert not list(own.iterdir())
+
+
+def test_api_keeps_the_directory_it_was_given(settings: dict[str, str], tmp_path: Path) -> None:
+    port, shared = _free_port(), tmp_path / "shared"
+    arguments = ("api", "--port", port, "--prometheus-multiproc-dir", str(shared))
+    with running(tmp_path / "output", *arguments, settings=settings) as command:
+        wait_until(lambda: _answers(f"http://127.0.0.1:{port}/healthz"))
+        wait_until(lambda: any(shared.glob("*.db")))
+        command.child.terminate()
+        assert command.wait(20.0) == 0
+    assert any(shared.glob("*.db"))
+
+
+def test_port_that_is_taken_is_one_line(settings: dict[str, str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = run("api", "--port", port, settings=settings)
+    assert done.returncode == 78
+    assert done.stderr.startswith("octane-analytics: error: cannot listen on 127.0.0.1:")
+    assert done.stderr.count("\n") == 1

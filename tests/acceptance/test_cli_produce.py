@@ -1,0 +1,233 @@
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Consumer
+
+from octane_analytics.sandbox.kafka import EmbeddedKafka
+from tests.acceptance.command import COMMAND, environment, run, running, wait_until
+
+TOPIC = "octane.events"
+PARTITIONS = 4
+
+
+@pytest.fixture
+def kafka() -> Iterator[EmbeddedKafka]:
+    with EmbeddedKafka(topics={TOPIC: PARTITIONS}) as started:
+        yield started
+
+
+def _messages(kafka: EmbeddedKafka, count: int) -> list[tuple[int, bytes | None, bytes]]:
+    """Partition, key and value of everything in the topic, which has to be `count` messages."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": kafka.bootstrap_servers,
+            "group.id": "reader",
+            "auto.offset.reset": "earliest",
+            "enable.partition.eof": True,
+        }
+    )
+    found: list[tuple[int, bytes | None, bytes]] = []
+    ended = 0
+    consumer.subscribe([TOPIC])
+    deadline = time.monotonic() + 30.0
+    try:
+        while ended < PARTITIONS:
+            assert time.monotonic() < deadline
+            message = consumer.poll(0.5)
+            if message is None:
+                continue
+            if message.error() is not None:
+                ended += 1
+                continue
+            partition, value = message.partition(), message.value()
+            assert partition is not None
+            assert value is not None
+            found.append((partition, message.key(), value))
+    finally:
+        consumer.close()
+    assert len(found) == count
+    return found
+
+
+def _produce(
+    kafka: EmbeddedKafka, *arguments: str, given: str | bytes = b""
+) -> subprocess.CompletedProcess[str]:
+    return run("produce", *arguments, given=given, settings=_settings(kafka))
+
+
+def _settings(kafka: EmbeddedKafka) -> dict[str, str]:
+    return {"KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers}
+
+
+def test_lines_of_a_file_arrive_as_they_are(kafka: EmbeddedKafka, tmp_path: Path) -> None:
+    event = json.dumps(
+        {"app_id": "a", "event_name": "e", "user_id": "u1", "timestamp": "2026-02-02T12:00:00Z"}
+    ).encode()
+    path = tmp_path / "events"
+    path.write_bytes(event + b"\r\n\n   \n{broken\n\xff\xfe\n" + event)
+    done = _produce(kafka, str(path))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("4 delivered, 0 failed in ")
+    messages = _messages(kafka, 4)
+    assert sorted(value for _, _, value in messages) == sorted(
+        [event, event, b"{broken", b"\xff\xfe"]
+    )
+    assert {key for _, key, value in messages if value == event} == {b"u1"}
+    assert {key for _, key, value in messages if value != event} == {None}
+    assert len({partition for partition, _, value in messages if value == event}) == 1
+
+
+def test_standard_input_needs_no_name(kafka: EmbeddedKafka) -> None:
+    assert _produce(kafka, given="a\nb").stdout.startswith("2 delivered")
+    assert _produce(kafka, "-", given="c\n").stdout.startswith("1 delivered")
+    _messages(kafka, 3)
+
+
+def test_made_up_events_are_the_same_for_a_seed(kafka: EmbeddedKafka) -> None:
+    arguments = ("--generate", "500", "--seed", "3", "--until", "2026-02-02T12:00:00Z")
+    for _ in range(2):
+        assert _produce(kafka, *arguments).stdout.startswith("500 delivered, 0 failed")
+    values = [value for _, _, value in _messages(kafka, 1000)]
+    assert len(set(values)) == 500
+    assert all(json.loads(value)["timestamp"] < "2026-02-02T12:00:00" for value in values)
+
+
+def test_rate_is_kept(kafka: EmbeddedKafka) -> None:
+    started = time.monotonic()
+    assert _produce(kafka, "--generate", "150", "--rate", "100").returncode == 0
+    assert time.monotonic() - started >= 1.45
+
+
+def test_line_that_is_too_large_fails_alone(kafka: EmbeddedKafka) -> None:
+    done = _produce(kafka, given=b"a\n" + b"x" * 3_000_000 + b"\nb\n" + b"y" * 20_000_000)
+    assert done.returncode == 1
+    assert done.stdout.startswith("2 delivered, 2 failed")
+    assert "1 failed, first line 2: " in done.stderr
+    assert "Message size too large" in done.stderr
+    assert "1 failed, first line 4: longer than this command sends" in done.stderr
+    _messages(kafka, 2)
+
+
+def test_max_lag_waits_for_the_group(kafka: EmbeddedKafka, tmp_path: Path) -> None:
+    arguments = ("produce", "--generate", "300", "--max-lag", "100")
+    with running(tmp_path / "output", *arguments, settings=_settings(kafka)) as command:
+        time.sleep(2.0)
+        assert command.child.poll() is None
+        command.interrupt()
+        assert command.wait(15.0) == 130
+        assert command.output.startswith("100 delivered, 0 failed")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signal_flushes_and_tells(
+    kafka: EmbeddedKafka, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    arguments = ("produce", "--generate", "100000", "--rate", "200")
+    with running(tmp_path / "output", *arguments, settings=_settings(kafka)) as command:
+        time.sleep(2.0)
+        command.child.send_signal(number)
+        assert command.wait(15.0) == code
+        told = command.output
+    assert ", 0 failed in " in told
+    assert "not acknowledged" not in told
+    _messages(kafka, int(told.partition(" ")[0].replace(",", "")))
+
+
+def test_signal_ends_a_wait_for_input(kafka: EmbeddedKafka) -> None:
+    child = subprocess.Popen(
+        [COMMAND, "produce", "-"],
+        env=environment(_settings(kafka)),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        child.stdin.write(b"a\nb\nunfinished")
+        child.stdin.flush()
+        time.sleep(2.0)
+        child.send_signal(signal.SIGINT)
+        assert child.wait(15.0) == 130
+        assert child.stdout.read().startswith(b"2 delivered, 0 failed")
+    finally:
+        child.kill()
+        child.communicate()
+
+
+def test_broker_that_is_away_is_one_line_soon() -> None:
+    started = time.monotonic()
+    done = run("produce", "--generate", "5", settings={"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"})
+    assert time.monotonic() - started < 12.0
+    assert done.returncode == 69
+    assert done.stderr.startswith(
+        "octane-analytics: error: cannot reach a Kafka broker at 127.0.0.1:1"
+    )
+    assert done.stderr.count("\n") == 1
+
+
+def test_broker_that_goes_away_is_counted(kafka: EmbeddedKafka, tmp_path: Path) -> None:
+    arguments = ("produce", "--generate", "100000", "--rate", "100")
+    with running(tmp_path / "output", *arguments, settings=_settings(kafka)) as command:
+        time.sleep(2.0)
+        kafka.stop()
+        time.sleep(1.0)
+        command.interrupt()
+        assert command.wait(20.0) == 130
+        assert "not acknowledged" in command.output
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--generate", "5", "a-file"],
+        ["/nonexistent"],
+        ["--generate", "0"],
+        ["--generate", "5", "--until", "yesterday"],
+        ["--generate", "5", "--rate", "0"],
+        ["/"],
+    ],
+)
+def test_wrong_arguments_are_told(arguments: list[str]) -> None:
+    done = run("produce", *arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith("octane-analytics: error: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_progress_is_a_bar_on_a_terminal(kafka: EmbeddedKafka) -> None:
+    leader, follower = os.openpty()
+    child = subprocess.Popen(
+        [COMMAND, "produce", "--generate", "300", "--rate", "200"],
+        env=environment(_settings(kafka) | {"TERM": "xterm"}),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=follower,
+    )
+    os.close(follower)
+    shown = b""
+
+    def has_ended() -> bool:
+        nonlocal shown
+        try:
+            data = os.read(leader, 65536)
+        except OSError:  # what Linux answers once nobody has the other end
+            return True
+        shown += data
+        return not data
+
+    try:
+        wait_until(has_ended)
+        output = child.communicate(timeout=10.0)[0]
+    finally:
+        child.kill()
+        child.wait()
+        os.close(leader)
+    assert "━".encode() in shown
+    assert b"300 delivered" in shown
+    assert output.startswith(b"300 delivered")

@@ -1,0 +1,245 @@
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.acceptance.command import (
+    COMMAND,
+    Running,
+    environment,
+    processes_with,
+    run,
+    running,
+    wait_until,
+)
+
+EVENTS = 5000
+STOP_SECONDS = 15.0
+
+
+@pytest.fixture
+def mark(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """A variable that every process of the sandbox inherits; all of them must be gone at the end."""
+    name = f"OCTANE_TEST_MARK_{os.getpid()}_{tmp_path.name}"
+    yield {name: "1"}
+    wait_until(lambda: not processes_with(name), 5.0)
+
+
+def _once(*arguments: str, settings: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return run(
+        "sandbox",
+        "--procs",
+        "2",
+        "--once",
+        *arguments,
+        timeout_seconds=110.0,
+        settings=settings,
+    )
+
+
+def _address(command: Running, name: str) -> str:
+    found = re.search(rf"^{name} +(\S+?),?(?: |$)", command.output, re.MULTILINE)
+    assert found, command.output
+    return found[1]
+
+
+def test_sandbox_ingests_once_and_reports(mark: dict[str, str], tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    done = _once("--generate", str(EVENTS), "--data-dir", str(data), settings=mark)
+    assert done.returncode == 0, done.stderr
+    assert "5,000 of 5,000 events in ClickHouse" in done.stdout
+    assert re.search(r"^[\d,]+ events/s from the first send", done.stdout, re.MULTILINE)
+    for report in ("overview_stats", "search_analytics", "top_content"):
+        assert report in done.stdout
+    assert re.search(r"total_events *│ *5,000", done.stdout)
+
+
+def test_data_directory_keeps_the_events_of_both_runs(mark: dict[str, str], tmp_path: Path) -> None:
+    data = str(tmp_path / "data")
+    for total in ("5,000", "10,000"):
+        done = _once("--generate", str(EVENTS), "--data-dir", data, settings=mark)
+        assert done.returncode == 0, done.stderr
+        assert "5,000 of 5,000 events in ClickHouse" in done.stdout
+        assert re.search(rf"total_events *│ *{total}", done.stdout)
+
+
+def test_two_sandboxes_run_side_by_side(mark: dict[str, str]) -> None:
+    results: list[subprocess.CompletedProcess[str]] = []
+    threads = [
+        threading.Thread(
+            target=lambda: results.append(_once("--generate", str(EVENTS), settings=mark))
+        )
+        for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [done.returncode for done in results] == [0, 0], [done.stderr for done in results]
+    assert all("5,000 of 5,000 events in ClickHouse" in done.stdout for done in results)
+
+
+def test_lines_that_are_no_events_become_dead_letters(mark: dict[str, str], tmp_path: Path) -> None:
+    event = {
+        "app_id": "openstream",
+        "event_name": "video_buffering",
+        "user_id": "user_550e8400",
+        "timestamp": "2026-02-02T12:00:00.000Z",
+        "properties": {"stream_id": "st-998877"},
+    }
+    lines = [json.dumps(event | {"user_id": f"user_{n}"}) for n in range(300)]
+    lines += ["{broken", json.dumps(event | {"timestamp": "yesterday"}), "", "[]"]
+    path = tmp_path / "events"
+    path.write_text("\n".join(lines))
+    done = _once("--load", str(path), settings=mark)
+    assert done.returncode == 0, done.stderr
+    assert "300 of 300 events in ClickHouse" in done.stdout
+    assert "3 lines are no events: dead letters" in done.stdout
+    assert re.search(r"total_events *│ *300", done.stdout)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the printed commands call curl")
+def test_sandbox_serves_until_interrupted(mark: dict[str, str], tmp_path: Path) -> None:
+    with running(tmp_path / "output", "sandbox", "--procs", "2", settings=mark) as command:
+        command.wait_for("Ctrl-C ends it.")
+        produce, report, query = re.findall(r"^  (.+)$", command.output, re.MULTILINE)
+        assert _shell(produce).startswith("10,000 delivered, 0 failed")
+        wait_until(lambda: _count(_address(command, "API")) == 10_000)
+        metrics = httpx.get(_address(command, "Metrics"), timeout=10.0).text
+        assert "analytics_events_inserted_total 10000.0" in metrics
+        assert json.loads(_shell(report))["rows"][0]["total_events"] == 10_000
+        assert sum(row["count()"] for row in json.loads(_shell(query))["rows"]) == 10_000
+        data = Path(_address(command, "Data"))
+        assert data.is_dir()
+        command.interrupt()
+        assert command.wait(STOP_SECONDS) == 0
+        assert not data.exists()
+
+
+def _shell(line: str) -> str:
+    """What a user gets who copies the line into a shell."""
+    path = os.pathsep.join((str(Path(COMMAND).parent), os.environ["PATH"]))
+    variables = environment({"PATH": path})
+    return subprocess.run(
+        ["sh", "-c", line], env=variables, capture_output=True, text=True, check=True, timeout=60
+    ).stdout
+
+
+def test_sandbox_feeds_itself_and_goes_on_serving(mark: dict[str, str], tmp_path: Path) -> None:
+    arguments = ("sandbox", "--procs", "1", "--partitions", "3", "--generate", "700")
+    with running(tmp_path / "output", *arguments, settings=mark) as command:
+        command.wait_for("700 delivered, 0 failed")
+        wait_until(lambda: _count(_address(command, "API")) == 700)
+        command.child.terminate()
+        assert command.wait(STOP_SECONDS) == 0
+
+
+def _count(api: str) -> int:
+    sql = "SELECT count() AS events FROM ai_analytics_events"
+    answer = httpx.post(f"{api}/query", json={"sql": sql}, timeout=10.0).raise_for_status()
+    return int(answer.json()["rows"][0]["events"])
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_run_is_not_a_finished_one(
+    mark: dict[str, str], tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    arguments = ("sandbox", "--procs", "1", "--once", "--generate", "100000", "--rate", "100")
+    with running(tmp_path / "output", *arguments, settings=mark) as command:
+        command.wait_for("to Kafka", 60.0)
+        command.child.send_signal(number)
+        assert command.wait(STOP_SECONDS) == code
+
+
+def test_signal_during_the_start_ends_it(mark: dict[str, str], tmp_path: Path) -> None:
+    with running(tmp_path / "output", "sandbox", settings=mark) as command:
+        command.wait_for("starting")
+        command.child.terminate()
+        assert command.wait(STOP_SECONDS) == 0
+
+
+def test_nothing_survives_a_sandbox_that_is_killed(mark: dict[str, str], tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    arguments = ("sandbox", "--procs", "2", "--data-dir", str(data))
+    with running(tmp_path / "output", *arguments, settings=mark) as command:
+        command.wait_for("Ctrl-C ends it.")
+        assert len(processes_with(next(iter(mark)))) >= 7
+        command.child.kill()
+        command.wait()
+        wait_until(lambda: not processes_with(next(iter(mark))), STOP_SECONDS)
+
+
+@pytest.mark.parametrize("name", ["worker", "api"])
+def test_part_that_ends_ends_all_and_shows_its_log(
+    mark: dict[str, str], tmp_path: Path, name: str
+) -> None:
+    with running(tmp_path / "output", "sandbox", "--procs", "1", settings=mark) as command:
+        command.wait_for("Ctrl-C ends it.")
+        found = processes_with(next(iter(mark)))
+        os.kill(min(pid for pid, line in found.items() if f"octane_analytics {name}" in line), 9)
+        assert command.wait(STOP_SECONDS) == 69
+        assert f"octane-analytics: error: {name} ended with exit code -9" in command.output
+        assert "its last lines:" in command.output
+
+
+@pytest.mark.parametrize("option", ["--api-port", "--metrics-port", "--clickhouse-port"])
+def test_port_that_is_taken_is_told(mark: dict[str, str], option: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = run("sandbox", option, port, settings=mark)
+    assert done.returncode in (69, 78)
+    assert f"port {port} on 127.0.0.1 is taken" in done.stderr
+
+
+def test_ports_can_be_chosen(mark: dict[str, str], tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as first:
+        port = str(first.getsockname()[1])
+    arguments = ("sandbox", "--procs", "1", "--api-port", port)
+    with running(tmp_path / "output", *arguments, settings=mark) as command:
+        command.wait_for("Ctrl-C ends it.")
+        assert _address(command, "API") == f"http://127.0.0.1:{port}"
+        command.interrupt()
+        assert command.wait(STOP_SECONDS) == 0
+
+
+def test_directory_is_for_one_sandbox_at_a_time(mark: dict[str, str], tmp_path: Path) -> None:
+    arguments = ("sandbox", "--procs", "1", "--data-dir", str(tmp_path / "data"))
+    with running(tmp_path / "output", *arguments, settings=mark) as command:
+        command.wait_for("Ctrl-C ends it.")
+        done = run(*arguments, settings=mark)
+        assert done.returncode == 78
+        assert "another process uses" in done.stderr
+        command.interrupt()
+        assert command.wait(STOP_SECONDS) == 0
+
+
+def test_environment_of_another_installation_does_not_count(mark: dict[str, str]) -> None:
+    elsewhere = {
+        "KAFKA_BOOTSTRAP_SERVERS": "production:9092",
+        "CLICKHOUSE_HOST": "production",
+        "CLICKHOUSE_PASSWORD": "secret",
+        "KAFKA_RDKAFKA_SECURITY_PROTOCOL": "SASL_SSL",
+    }
+    done = _once("--generate", "100", settings=mark | elsewhere)
+    assert done.returncode == 0, done.stderr
+    assert "100 of 100 events in ClickHouse" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--once"], ["--generate", "5", "--load", __file__], ["--load", "/nonexistent"]],
+)
+def test_wrong_arguments_are_told(arguments: list[str]) -> None:
+    done = run("sandbox", *arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith("octane-analytics: error: ")
+    assert done.stderr.count("\n") == 1

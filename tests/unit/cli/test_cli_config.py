@@ -1,0 +1,66 @@
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from octane_analytics.cli.main import main
+from octane_analytics.settings import catalogue
+
+
+def _run(*arguments: str, **environment: str) -> str:
+    result = CliRunner(env=environment).invoke(main, ["config", *arguments])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_config_lists_every_setting() -> None:
+    names = [line.split("\t")[0] for line in _run().splitlines()]
+    assert names == [setting.name for setting in catalogue()]
+
+
+def test_config_tells_where_values_come_from(tmp_path: Path) -> None:
+    secret = tmp_path / "password"
+    secret.write_text("hunter2\n")
+    told = _run(
+        "--batch-size",
+        "12",
+        FLUSH_INTERVAL="3",
+        CLICKHOUSE_PASSWORD_FILE=str(secret),
+        KAFKA_RDKAFKA_SASL_PASSWORD="hunter3",
+    )
+    assert "BATCH_SIZE\t12\toption --batch-size" in told
+    assert "FLUSH_INTERVAL\t3\tenvironment" in told
+    assert f"CLICKHOUSE_PASSWORD\t********\tfile {secret}" in told
+    assert "KAFKA_RDKAFKA_SASL_PASSWORD\t********\tenvironment" in told
+    assert "KAFKA_TOPIC\tocta" in told
+    assert "hunter" not in told
+
+
+def test_config_as_json_is_for_programs() -> None:
+    found = {
+        item["name"]: item
+        for item in json.loads(_run("--json", "--batch-size", "12", KAFKA_RDKAFKA_LINGER_MS="7"))
+    }
+    assert found["BATCH_SIZE"] == {
+        "name": "BATCH_SIZE",
+        "value": "12",
+        "source": "option",
+        "detail": "--batch-size",
+        "default": "1000",
+        "unit": "events",
+        "help": found["BATCH_SIZE"]["help"],
+    }
+    assert found["KAFKA_RDKAFKA_LINGER_MS"]["value"] == "7"
+
+
+def test_config_refuses_what_a_command_would_refuse() -> None:
+    result = CliRunner(env={"CLICKHOUSE_PORT": "8123"}).invoke(main, ["config"])
+    assert result.exit_code == 78
+    assert "use 9000" in result.stderr
+
+
+@pytest.mark.parametrize("name", [s.name for s in catalogue() if s.is_secret])
+def test_secret_has_no_option(name: str) -> None:
+    result = CliRunner().invoke(main, ["config", f"--{name.lower().replace('_', '-')}", "x"])
+    assert result.exit_code == 2

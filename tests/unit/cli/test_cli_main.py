@@ -1,0 +1,147 @@
+import importlib
+import subprocess
+import sys
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from octane_analytics import __version__
+from octane_analytics.cli import main as module
+from octane_analytics.cli.main import COMMANDS, main
+from octane_analytics.errors import (
+    AssignmentLost,
+    ConfigError,
+    NeedsOperator,
+    StatementRejected,
+    Unavailable,
+)
+from octane_analytics.exits import MEANINGS, Exit
+
+
+def _leaves(command: click.Command, path: str) -> list[tuple[str, click.Command]]:
+    if isinstance(command, click.Group):
+        return [
+            leaf
+            for name, inner in command.commands.items()
+            for leaf in _leaves(inner, f"{path} {name}")
+        ]
+    return [(path, command)]
+
+
+def _command(name: str) -> click.Command:
+    command = getattr(importlib.import_module(f"octane_analytics.cli.{name}"), name)
+    assert isinstance(command, click.Command)
+    return command
+
+
+ALL = [leaf for name in COMMANDS for leaf in _leaves(_command(name), name)]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_listed_help_is_the_start_of_the_commands_own(name: str) -> None:
+    assert _command(name).get_short_help_str(limit=200) == COMMANDS[name]
+
+
+@pytest.mark.parametrize(("path", "command"), ALL, ids=[path for path, _ in ALL])
+def test_every_option_explains_itself(path: str, command: click.Command) -> None:
+    for parameter in command.params:
+        if not isinstance(parameter, click.Option):
+            continue
+        told = parameter.help or ""
+        assert told, f"{path}: {parameter.opts} has no help"
+        says_default = parameter.is_flag or parameter.show_default or "default: " in told
+        is_for_one_case = parameter.name in ("generate", "load")
+        assert says_default or is_for_one_case, f"{path}: {parameter.opts} hides its default"
+
+
+@pytest.mark.parametrize(("path", "command"), ALL, ids=[path for path, _ in ALL])
+def test_every_command_shows_help(path: str, command: click.Command) -> None:
+    result = CliRunner().invoke(main, [*path.split(), "--help"])
+    assert result.exit_code == 0
+    assert result.output.startswith(f"Usage: octane-analytics {path} ")
+
+
+def test_help_lists_commands_and_exit_codes() -> None:
+    result = CliRunner().invoke(main, ["--help"])
+    assert result.exit_code == 0
+    for name in COMMANDS:
+        assert f"  {name} " in result.output
+    for code, meaning in MEANINGS.items():
+        assert f"{code.value:>3}  {meaning}" in result.output
+
+
+def test_every_exit_code_has_a_meaning() -> None:
+    assert set(MEANINGS) == set(Exit)
+
+
+def test_version_is_shown() -> None:
+    assert __version__ in CliRunner().invoke(main, ["--version"]).output
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["config", "--nonsense"], ["config", "extra"]])
+def test_wrong_command_line_is_one_line(arguments: list[str]) -> None:
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == Exit.USAGE
+    assert result.stderr.startswith("octane-analytics: error: ")
+    assert result.stderr.count("\n") == 1
+    assert "--help`)" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigError("x"), Exit.CONFIG),
+        (NeedsOperator("x"), Exit.CONFIG),
+        (Unavailable("x"), Exit.UNAVAILABLE),
+        (AssignmentLost("x"), Exit.UNAVAILABLE),
+        (StatementRejected(1, "X", "x"), Exit.FAILED),
+        (click.ClickException("x"), Exit.FAILED),
+        (KeyboardInterrupt(), Exit.INTERRUPTED),
+    ],
+)
+def test_error_becomes_an_exit_code_and_one_line(
+    error: BaseException, code: Exit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = _failing_with(error, monkeypatch)
+    assert result.exit_code == code
+    told = "" if isinstance(error, KeyboardInterrupt) else "octane-analytics: error: x"
+    assert result.stderr.strip() == told
+
+
+def test_fault_in_the_program_shows_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = _failing_with(ZeroDivisionError("oops"), monkeypatch)
+    assert result.exit_code == Exit.INTERNAL
+    lines = result.stderr.splitlines()
+    assert lines[0].startswith("Traceback")
+    assert lines[-1] == "octane-analytics: error: internal error: ZeroDivisionError: oops"
+
+
+def test_exit_code_is_what_the_command_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    command = click.Command("config", callback=lambda: Exit.FAILED)
+    monkeypatch.setattr(module.Program, "get_command", lambda self, ctx, name: command)
+    assert CliRunner().invoke(main, ["config"]).exit_code == Exit.FAILED
+
+
+def test_help_imports_nothing_heavy() -> None:
+    script = (
+        "import sys\n"
+        "from octane_analytics.cli.main import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'confluent_kafka', 'clickhouse_driver', 'gunicorn', 'starlette', 'rich', 'msgspec',"
+        " 'prometheus_client'}\n"
+        "print('heavy:', sorted(heavy & sys.modules.keys()))\n"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    ).stdout
+    assert output.endswith("heavy: []\n")
+
+
+def _failing_with(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> Result:
+    def fail() -> None:
+        raise error
+
+    command = click.Command("config", callback=fail)
+    monkeypatch.setattr(module.Program, "get_command", lambda self, ctx, name: command)
+    return CliRunner().invoke(main, ["config"])

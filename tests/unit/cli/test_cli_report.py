@@ -1,0 +1,74 @@
+import http.server
+import io
+import json
+import threading
+from collections.abc import Iterator
+
+import pytest
+from rich.console import Console
+
+from octane_analytics.cli.report import Report, fetch, table
+from octane_analytics.errors import Unavailable
+
+
+class _Api(http.server.BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        is_known = asked["template"] == "known"
+        body = {
+            "columns": [{"name": "n", "type": "UInt64"}],
+            "rows": [{"n": asked["params"].get("limit")}],
+        }
+        self.send_response(200 if is_known else 404)
+        self.end_headers()
+        self.wfile.write(json.dumps(body if is_known else {"error": "no such"}).encode())
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the base's name)
+        pass
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    with http.server.HTTPServer(("127.0.0.1", 0), _Api) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_report_is_fetched_with_its_parameters(url: str) -> None:
+    assert fetch(url, "known", {"limit": 3}) == Report("known", ["n"], [{"n": 3}])
+
+
+def test_refusal_is_told_in_the_apis_words(url: str) -> None:
+    with pytest.raises(Unavailable, match=r"report unknown: the API answered 404: .*no such"):
+        fetch(url, "unknown", {})
+
+
+def test_api_that_is_away_is_told() -> None:
+    with pytest.raises(Unavailable, match="no answer from"):
+        fetch("http://127.0.0.1:1", "known", {})
+
+
+def _drawn(report: Report) -> str:
+    output = io.StringIO()
+    Console(file=output, width=60).print(table(report))
+    return output.getvalue()
+
+
+def test_single_row_stands_upright() -> None:
+    drawn = _drawn(Report("r", ["events", "share"], [{"events": 12345, "share": 0.5}]))
+    assert drawn.splitlines()[2].replace("│", " ").split() == ["events", "12,345"]
+    assert drawn.splitlines()[3].replace("│", " ").split() == ["share", "0.50"]
+
+
+def test_rows_lie_and_markup_is_text() -> None:
+    rows: list[dict[str, object]] = [{"query": "[bold]x", "n": 1}, {"query": None, "n": 2000}]
+    drawn = _drawn(Report("r", ["query", "n"], rows))
+    assert "[bold]x" in drawn
+    assert "2,000" in drawn
+
+
+def test_report_without_rows_shows_its_columns() -> None:
+    assert "query" in _drawn(Report("r", ["query"], []))

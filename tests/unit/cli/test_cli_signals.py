@@ -1,0 +1,49 @@
+import os
+import signal
+
+import pytest
+
+from octane_analytics.cli.signals import Stop
+from octane_analytics.exits import Exit
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, Exit.INTERRUPTED), (signal.SIGTERM, Exit.TERMINATED)],
+)
+def test_signal_ends_a_wait(number: signal.Signals, code: Exit) -> None:
+    with Stop() as stop:
+        assert not stop.wait(0.0)
+        signal.raise_signal(number)
+        assert stop.is_asked()
+        assert stop.wait(60.0)
+        assert stop.exit_code is code
+
+
+def test_first_signal_decides() -> None:
+    with Stop() as stop:
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
+        assert stop.exit_code is Exit.TERMINATED
+
+
+def test_handlers_are_put_back() -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with Stop():
+        assert signal.getsignal(signal.SIGINT) != before[0]
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_wait_readable_tells_data_from_signals() -> None:
+    reading, writing = os.pipe()
+    try:
+        with Stop() as stop:
+            assert not stop.wait_readable(reading, 0.0)
+            os.write(writing, b"x")
+            assert stop.wait_readable(reading, 60.0)
+            os.read(reading, 1)
+            signal.raise_signal(signal.SIGINT)
+            assert not stop.wait_readable(reading, 60.0)
+    finally:
+        os.close(reading)
+        os.close(writing)

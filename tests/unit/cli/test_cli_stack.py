@@ -1,0 +1,71 @@
+import sys
+from pathlib import Path
+
+import pytest
+
+from octane_analytics.cli.stack import Ports, Stack, environment
+from octane_analytics.errors import ConfigError
+from octane_analytics.settings import load
+
+PORTS = Ports(api=1, metrics=2, clickhouse=3)
+
+
+def _environment(base: dict[str, str]) -> dict[str, str]:
+    return environment(base, Path("/data"), PORTS, bootstrap_servers="127.0.0.1:4")
+
+
+def test_environment_leads_nowhere_else() -> None:
+    found = _environment(
+        {
+            "CLICKHOUSE_PASSWORD": "secret",
+            "CLICKHOUSE_DATABASE": "production",
+            "KAFKA_RDKAFKA_SECURITY_PROTOCOL": "SASL_SSL",
+            "KAFKA_TOPIC": "production",
+            "KAFKA_BOOTSTRAP_SERVERS": "production:9092",
+            "PROMETHEUS_MULTIPROC_DIR": "/var/lib/production",
+        }
+    )
+    settings = load(found).settings
+    assert settings.clickhouse.password == ""
+    assert settings.clickhouse.database == "default"
+    assert "security.protocol" not in settings.kafka.rdkafka
+    assert settings.kafka.topic == "octane.events"
+    assert settings.kafka.bootstrap_servers == "127.0.0.1:4"
+    assert (settings.api.port, settings.metrics.port, settings.clickhouse.port) == (1, 2, 3)
+    assert settings.metrics.directory == "/data/metrics"
+
+
+def test_environment_keeps_what_speaks_of_batches_and_logs() -> None:
+    found = _environment(
+        {"BATCH_SIZE": "7", "FLUSH_INTERVAL": "2", "LOG_LEVEL": "debug", "PATH": "x"}
+    )
+    assert found["BATCH_SIZE"] == "7"
+    assert found["FLUSH_INTERVAL"] == "2"
+    assert found["LOG_LEVEL"] == "debug"
+    assert found["PATH"] == "x"
+
+
+def test_events_show_soon_unless_told_otherwise() -> None:
+    assert load(_environment({})).settings.batch.flush_seconds == 0.5
+
+
+def test_each_start_has_a_log_of_its_own() -> None:
+    assert _environment({})["KAFKA_LOG_EPOCH"] != _environment({})["KAFKA_LOG_EPOCH"]
+
+
+def test_missing_engine_is_told_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "chdb", None)
+    stack = Stack(
+        tmp_path / "data",
+        procs=1,
+        partitions=1,
+        ports=Ports(),
+        is_verbose=False,
+        environ={},
+        is_stopping=lambda: False,
+    )
+    with pytest.raises(ConfigError, match=r"octane-analytics\[embedded\]"), stack:
+        pass
+    assert not (tmp_path / "data").exists()
