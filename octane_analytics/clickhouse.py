@@ -7,6 +7,7 @@ an object may be built before a fork as long as it is used after it only.
 
 import contextlib
 import struct
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -67,6 +68,7 @@ table are outages: wait, and repeat the same insert. Nothing is ever skipped bec
 is not known here to speak of the data."""
 
 _TOO_MANY_PARTS = 252
+_REPEATS = 4
 _INSERT_SETTINGS: dict[str, object] = {"async_insert": 0, "insert_deduplicate": 1}
 
 
@@ -90,6 +92,7 @@ class ClickHouse:
         self._client_name = client_name
         self._client: Client | None = None
         self._hosts = settings.hosts()
+        self._engine: str | None = None
 
     @property
     def table(self) -> TableName:
@@ -112,11 +115,29 @@ class ClickHouse:
                 self._client.disconnect()
             self._client = None
 
-    def insert(self, columns: Sequence[Sequence[object]], token: str | None) -> None:
-        """See `types.Sink`. Blocks up to CLICKHOUSE_TIMEOUT for each exchange with the server."""
+    def insert(
+        self, columns: Sequence[Sequence[object]], token: str | None, *, is_repeat: bool = False
+    ) -> None:
+        """See `types.Sink`. Blocks up to CLICKHOUSE_TIMEOUT for each exchange with the server.
+
+        A plain MergeTree notes a token before it adds the part: killed between the two, it drops the
+        repeated insert of rows that it does not have. So a repeat looks whether the rows are there,
+        and inserts those that are not under a token of their own.
+        """
+        self._insert(columns, token)
+        if not is_repeat or token is None or not self._forgets_parts():
+            return
+        for again in range(1, _REPEATS):
+            columns = self._missing(columns)
+            if not columns[0]:
+                return
+            self._insert(columns, f"{token}/again{again}")
+
+    def _insert(self, columns: Sequence[Sequence[object]], token: str | None) -> None:
         settings = dict(_INSERT_SETTINGS)
-        if token is not None:
-            settings["insert_deduplication_token"] = token
+        # Without any token ClickHouse goes by the rows, and would drop equal events that are not the
+        # same event.
+        settings["insert_deduplication_token"] = uuid.uuid4().hex if token is None else token
         names = ", ".join(schema.COLUMN_NAMES)
         try:
             self._connected().execute(
@@ -132,6 +153,67 @@ class ClickHouse:
             raise self._insert_error(error) from error
         except (driver_errors.Error, OSError, EOFError) as error:
             raise self._unavailable(error) from error
+
+    def _forgets_parts(self) -> bool:
+        """Replicated tables add part and token in one step; other engines' merges may replace rows."""
+        if self._engine is None:
+            found = self._ask(
+                "SELECT engine FROM system.tables "
+                "WHERE database = {database:String} AND name = {table:String}",
+                {"database": self._settings.database, "table": self._settings.table},
+            )
+            self._engine = found[0][0] if found else ""
+        return self._engine == schema.ENGINE
+
+    def _missing(self, columns: Sequence[Sequence[object]]) -> list[list[object]]:
+        """The rows of those partitions of the table in which one of the rows is not to be found.
+
+        A part is there as a whole or not at all, and an insert makes one of each partition. Rows that
+        the TTL is about to take are not looked for.
+        """
+        names = ", ".join(schema.COLUMN_NAMES)
+        batch = {
+            "name": "batch",
+            "structure": [
+                ("row", "UInt32"),
+                *((column.name, column.type) for column in schema.COLUMNS),
+            ],
+            "data": list(zip(range(len(columns[0])), *columns, strict=True)),
+        }
+        found = self._ask(
+            f"""
+            WITH fresh AS (SELECT * FROM batch WHERE {schema.TTL} > now())
+            SELECT row FROM fresh WHERE {schema.PARTITION_KEY} IN (
+                SELECT {schema.PARTITION_KEY} FROM fresh WHERE ({names}) NOT IN (
+                    SELECT {names} FROM {self.table}
+                    WHERE app_id IN (SELECT app_id FROM batch)
+                    AND timestamp >= (SELECT min(timestamp) FROM batch)
+                    AND timestamp <= (SELECT max(timestamp) FROM batch)
+                )
+            )
+            ORDER BY row
+            """,  # noqa: S608  # nothing but names from the contract and the quoted table
+            external_tables=[batch],
+        )
+        rows = [row for (row,) in found]
+        return [[column[row] for row in rows] for column in columns]
+
+    def _ask(
+        self,
+        sql: str,
+        parameters: Mapping[str, object] | None = None,
+        external_tables: list[dict[str, Any]] | None = None,
+    ) -> list[tuple[Any, ...]]:
+        """A question on the way of an insert: every failure means to wait and repeat the insert."""
+        try:
+            answer: list[tuple[Any, ...]] = self._connected().execute(
+                sql, dict(parameters or {}), external_tables=external_tables
+            )
+        except driver_errors.ServerException as error:
+            raise self._server_unavailable(error.code, plain_message(error.message)) from error
+        except (driver_errors.Error, OSError, EOFError) as error:
+            raise self._unavailable(error) from error
+        return answer
 
     def select(
         self,

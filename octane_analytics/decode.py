@@ -33,6 +33,8 @@ MAX_EPOCH_SECONDS: Final = 2**32 - 1
 """2106-02-07T06:28:15Z, DateTime's last second."""
 
 _MAX_CACHED: Final = 100_000
+_MAX_CACHED_TAIL: Final = 16
+"""Characters, as in .123456789+00:00: a fraction may be of any length, a cached text must not."""
 
 
 class _Event(msgspec.Struct, gc=False):
@@ -90,7 +92,7 @@ def _explained(value: bytes, error: Exception) -> DecodeError:
     return DecodeError("not_json", detail if value else "the value is empty")
 
 
-_SECOND = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}", re.ASCII)
+_SECOND = re.compile(r"\d{4}-\d{2}-\d{2}[Tt](?:[01]\d|2[0-3]):\d{2}:\d{2}", re.ASCII)
 _TAIL = re.compile(r"(?:\.\d+)?(?:[Zz]|([+-])([01]\d|2[0-3]):([0-5]\d))", re.ASCII)
 
 _seconds: dict[str, int] = {}
@@ -109,7 +111,7 @@ def epoch_seconds(text: str) -> int:
     second -= tail
     if not 0 <= second <= MAX_EPOCH_SECONDS:
         raise DecodeError(
-            "timestamp_out_of_range", f"timestamp {text} is not from 1970-01-01 to 2106-02-07"
+            "timestamp_out_of_range", f"timestamp {text[:40]} is not from 1970-01-01 to 2106-02-07"
         )
     return second
 
@@ -135,9 +137,10 @@ def _parse_tail(text: str) -> int:
         raise _bad_timestamp(text)
     sign, hours, minutes = match.groups()
     offset = 0 if sign is None else int(f"{sign}{int(hours) * 3600 + int(minutes) * 60}")
-    if len(_tails) >= _MAX_CACHED:
-        _tails.clear()
-    _tails[key] = offset
+    if len(key) <= _MAX_CACHED_TAIL:
+        if len(_tails) >= _MAX_CACHED:
+            _tails.clear()
+        _tails[key] = offset
     return offset
 
 

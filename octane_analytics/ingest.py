@@ -22,6 +22,7 @@ from octane_analytics.types import (
     Committed,
     DeadLetters,
     EndOfPartition,
+    LogIdentity,
     Observer,
     OffsetGone,
     Record,
@@ -34,6 +35,7 @@ from octane_analytics.types import (
 _POLL_RECORDS = 10_000
 _REBALANCE_RETRY_SECONDS = 0.05
 _ASSIGN_ATTEMPTS_SECONDS = 60.0
+_CONFIRM_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,8 @@ class Ingest:
         self._active_at: dict[TopicPartition, float] = {}
         """When each partition with something to complete last had traffic."""
         self._replaced: set[TopicPartition] = set()
+        self._confirmed_at: float | None = None
+        """When the log was last known to be the one that the partitions were taken over with."""
         self._retry_at: float | None = None
         self._is_paused = False
 
@@ -258,6 +262,28 @@ class Ingest:
             if batch.until is not None:
                 batch.advance(batch.until)  # the rest of the announced range is no more
 
+    def _confirm_log(self) -> None:
+        """Makes sure that what was read is of the log that it is announced for.
+
+        A topic that was deleted and made again may have outgrown the position before anything is
+        fetched from there. Then no offset is out of range, and its first records would be skipped.
+        """
+        now = self._clock.now()
+        if self._confirmed_at is not None and now - self._confirmed_at < _CONFIRM_SECONDS:
+            return
+        with self._outages.watching(KAFKA, "identity"):
+            log = self._source.log_identity(self._options.topic)
+        owned = self._ledger.partitions()
+        others = [p for p in owned if _is_another(log, self._ledger.log(p))]
+        for partition in others:
+            if partition not in self._replaced:
+                self._observer.log_replaced(partition, self._open[partition].end)
+                self._replaced.add(partition)
+            self._open[partition] = Batch(partition, self._open[partition].end)
+        self._outbox.withdraw(others)
+        if not others:
+            self._confirmed_at = now
+
     def _start_anew(self, partition: TopicPartition) -> None:
         """Reads a log that ends before the position: another one, or one that lost its tail."""
         with self._outages.watching(KAFKA, "position"):
@@ -325,9 +351,11 @@ class Ingest:
         elif self._clock.now() < self._retry_at:
             return
         try:
+            self._confirm_log()
             self._outbox.push()
-            for partition in [p for p in self._replaced if self._open[p].is_empty]:
-                self._start_anew(partition)
+            if self._outbox.is_empty:
+                for partition in [p for p in self._replaced if self._open[p].is_empty]:
+                    self._start_anew(partition)
         except Rebalancing:
             self._backoff.reset()
             self._retry_at = self._clock.now() + _REBALANCE_RETRY_SECONDS
@@ -380,3 +408,8 @@ class Ingest:
         if self._is_paused:
             self._source.resume()
             self._is_paused = False
+
+
+def _is_another(log: LogIdentity, known: LogIdentity) -> bool:
+    # A broker that has only just learnt to tell topics' ids says nothing of the topic itself.
+    return bool(log.topic_id and known.topic_id and log.topic_id != known.topic_id)

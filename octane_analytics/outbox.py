@@ -10,7 +10,7 @@ from enum import Enum
 
 from octane_analytics import ledger as protocol
 from octane_analytics.batch import Batch
-from octane_analytics.errors import DataRejected
+from octane_analytics.errors import DataRejected, Unavailable
 from octane_analytics.ledger import Ledger
 from octane_analytics.outages import CLICKHOUSE, DEAD_LETTERS, KAFKA, Outages
 from octane_analytics.types import (
@@ -41,6 +41,8 @@ class _Flight:
     started_at: float
     is_announced: bool
     are_rejects_sent: bool
+    is_repeat: bool
+    """Whether it may have been inserted before: by the last owner, or by a call that failed."""
     refused: set[int] = field(default_factory=set)
     """Offsets of rows that ClickHouse refused and the dead-letter topic has taken."""
 
@@ -89,12 +91,26 @@ class Outbox:
                     or self._delivery is Delivery.AT_LEAST_ONCE,
                     # A batch that keeps its records is read again, after its rejects were sent.
                     are_rejects_sent=batch.keeps_records,
+                    is_repeat=batch.until is not None,
                 )
             )
 
     def forget(self, partitions: Iterable[TopicPartition]) -> None:
         gone = set(partitions)
         self._flights = [f for f in self._flights if f.batch.partition not in gone]
+
+    def withdraw(self, partitions: Iterable[TopicPartition]) -> None:
+        """Forgets batches that may hold records of another log than the one they are for.
+
+        What was announced from the first was read before its log went; a range that was read a
+        second time may not have been.
+        """
+        gone = set(partitions)
+        self._flights = [
+            f
+            for f in self._flights
+            if f.batch.partition not in gone or (f.is_announced and f.batch.until is None)
+        ]
 
     def take_refused(self) -> list[tuple[Batch, str]]:
         """Batches that ClickHouse refused for their data since the last call, each with the reason.
@@ -168,7 +184,7 @@ class Outbox:
                 column.extend(more)
         try:
             if rows:
-                self._insert(columns, None)
+                self._insert(columns, None, None)
         except DataRejected:
             return
         for flight in flights:
@@ -181,7 +197,7 @@ class Outbox:
         rows = batch.rows
         try:
             if rows:
-                self._insert(batch.columns, token)
+                self._insert(batch.columns, token, flight)
         except DataRejected as error:
             if not batch.keeps_records:
                 self._flights.pop(0)
@@ -191,9 +207,17 @@ class Outbox:
         self._flights.pop(0)
         self._arrived(flight, rows)
 
-    def _insert(self, columns: Sequence[Sequence[object]], token: str | None) -> None:
-        with self._outages.watching(CLICKHOUSE, "insert"):
-            self._sink.insert(columns, token)
+    def _insert(
+        self, columns: Sequence[Sequence[object]], token: str | None, flight: _Flight | None
+    ) -> None:
+        is_repeat = flight is not None and flight.is_repeat
+        try:
+            with self._outages.watching(CLICKHOUSE, "insert"):
+                self._sink.insert(columns, token, is_repeat=is_repeat)
+        except Unavailable:
+            if flight is not None:
+                flight.is_repeat = True
+            raise
 
     def _insert_in_parts(
         self, flight: _Flight, span: Span, token: str | None, error: DataRejected
@@ -213,7 +237,7 @@ class Outbox:
             if not records:
                 continue
             try:
-                self._insert(columns, token and protocol.part_token(token, half))
+                self._insert(columns, token and protocol.part_token(token, half), flight)
                 inserted += len(records)
             except DataRejected as refused:
                 inserted += self._insert_in_parts(flight, half, token, refused)

@@ -33,6 +33,8 @@ SHOWN_CODECS = {
 COLUMN_NAMES = tuple(column.name for column in COLUMNS)
 
 ENGINE = "MergeTree"
+_ENGINES = frozenset({ENGINE, f"Replicated{ENGINE}", f"Shared{ENGINE}"})
+"""Not Replacing… and its like, which merge events of one second into one."""
 SORTING_KEY = "app_id, event_name, timestamp"
 PARTITION_KEY = "toYYYYMM(timestamp)"
 TTL = "timestamp + INTERVAL 90 DAY"
@@ -117,7 +119,7 @@ class LiveTable:
 def differences(live: LiveTable) -> list[str]:
     """One sentence for each point in which the live table is not what the contract says."""
     found = []
-    if not live.engine.endswith(ENGINE):
+    if live.engine not in _ENGINES:
         found.append(f"engine is {live.engine}, must be {ENGINE} or a replicated one of it")
     listed = {column.name: column for column in live.columns}
     for column in COLUMNS:

@@ -6,6 +6,7 @@ of those that only make sense together; refuses to know what anybody does with t
 """
 
 import os
+import re
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -18,8 +19,12 @@ RDKAFKA_PREFIX = "KAFKA_RDKAFKA_"
 HTTP_PORTS = (8123, 8443)
 """ClickHouse's HTTP ports, which people take for the native one."""
 NATIVE_PORT, NATIVE_TLS_PORT = 9000, 9440
-DRIVER_BLOCK_ROWS = 1_048_576
-"""clickhouse-driver cuts an insert into blocks of this many rows; a batch has to stay one block."""
+MAX_BATCH_ROWS = 1_000_000
+"""clickhouse-driver cuts an insert into blocks of 1,048,576 rows, and a batch has to stay one block;
+what is left is room for the one poll by which a batch may grow past its limit."""
+
+_AUTHORITY = re.compile(r"(?:\[([^\[\]\s]+)\]|([^:\[\]\s]+))(?::([0-9]{1,5}))?")
+"""A host, or an IPv6 address in brackets; then perhaps a port."""
 
 MASK = "********"
 
@@ -217,14 +222,12 @@ class ClickHouseSettings:
         """The failover list. Raises ConfigError for an entry that is no host or host:port."""
         listed = []
         for entry in self.host.split(","):
-            host, separator, port = entry.strip().rpartition(":")
-            if not separator or port.endswith("]"):  # a bare [::1] has colons of its own
-                host, port = entry.strip(), str(self.port)
-            host = host.removeprefix("[").removesuffix("]")
-            if not host or not port.isdecimal() or not 1 <= int(port) <= 65535:
+            found = _AUTHORITY.fullmatch(entry.strip())
+            host, port = (found[1] or found[2], found[3] or str(self.port)) if found else ("", "")
+            if not host or not 1 <= int(port) <= 65535:
                 raise ConfigError(
-                    f"CLICKHOUSE_HOST: {entry.strip()!r} is not a host or host:port; "
-                    "write for example ch1.example.com,ch2.example.com:9440"
+                    f"CLICKHOUSE_HOST: {entry.strip()!r} is not a host or host:port; write for "
+                    "example ch1.example.com,ch2.example.com:9440,[2001:db8::1]:9000"
                 )
             listed.append((host, int(port)))
         return listed
@@ -234,7 +237,7 @@ class ClickHouseSettings:
 class BatchSettings:
     size: int = _setting(
         "BATCH_SIZE",
-        _whole(1, DRIVER_BLOCK_ROWS - 1),
+        _whole(1, MAX_BATCH_ROWS),
         "1000",
         "A partition's batch is inserted once it has this many events.",
         unit="events",
@@ -248,7 +251,7 @@ class BatchSettings:
     )
     max_rows: int = _setting(
         "BATCH_MAX_ROWS",
-        _whole(1, DRIVER_BLOCK_ROWS - 1),
+        _whole(1, MAX_BATCH_ROWS),
         "100000",
         "Under backlog a batch takes what is already fetched, up to this many events.",
         unit="events",

@@ -458,7 +458,9 @@ class FakeSink:
         self._server = server
         self.is_closed = False
 
-    def insert(self, columns: Sequence[Sequence[object]], token: str | None) -> None:
+    def insert(
+        self, columns: Sequence[Sequence[object]], token: str | None, *, is_repeat: bool = False
+    ) -> None:
         self._server.insert(columns, token)
 
     def close(self) -> None:

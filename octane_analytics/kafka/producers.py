@@ -12,6 +12,8 @@ from octane_analytics.types import Record, Rejected
 
 DELIVERY_SECONDS = 20.0
 """How long a record may be on its way before it counts as failed."""
+_MAX_DETAIL = 1000
+"""Characters of an explanation that a dead letter carries: a server's message may quote whole rows."""
 
 
 class EventProducer:
@@ -93,6 +95,9 @@ class EventProducer:
                     "enable.idempotence": True,
                     "compression.type": self._broker.default("compression.type", "lz4"),
                     "linger.ms": self._broker.default("linger.ms", 20),
+                    # What the topic takes is for the broker to say: a dead letter must not wait forever
+                    # for a limit of this client's own.
+                    "message.max.bytes": self._broker.default("message.max.bytes", 100 << 20),
                     "delivery.timeout.ms": int(DELIVERY_SECONDS * 1000),
                 },
             )
@@ -145,7 +150,7 @@ def _headers(item: Rejected) -> list[tuple[str, bytes | None]]:
     record: Record = item.record
     return [
         *(record.headers() or ()),
-        ("octane.error", f"{item.reason}: {item.detail}".encode(errors="replace")),
+        ("octane.error", f"{item.reason}: {item.detail}"[:_MAX_DETAIL].encode(errors="replace")),
         ("octane.topic", (record.topic() or "").encode()),
         ("octane.partition", str(record.partition()).encode()),
         ("octane.offset", str(record.offset()).encode()),

@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from confluent_kafka import (
+    OFFSET_INVALID,
     Consumer,
     KafkaError,
     KafkaException,
@@ -44,6 +45,7 @@ class KafkaSource:
         self._slot = slot
         self._broker = Broker(settings, f"octane-analytics{member}")
         self._consumer: Consumer | None = None
+        self._admin: AdminClient | None = None
         self._is_paused = False
         self._probe_at = 0.0
         self._unreachable: OctaneError | None = None
@@ -150,7 +152,9 @@ class KafkaSource:
                 raise translate(committed.error, f"committing {_partition(committed)}")
 
     def log_identity(self, topic: str) -> LogIdentity:
-        admin = self._broker.connect(AdminClient)
+        if self._admin is None:
+            self._admin = self._broker.connect(AdminClient)
+        admin = self._admin
         try:
             cluster_id = admin.list_topics(topic, timeout=REQUEST_SECONDS).cluster_id or ""
             described = admin.describe_topics(
@@ -183,8 +187,19 @@ class KafkaSource:
         return int(low), int(high)
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
+        consumer, raw = self._member(), [_raw(partition, offset)]
         try:
-            self._member().seek(RawPartition(partition.topic, partition.partition, offset))
+            try:
+                consumer.seek(raw[0])
+            except KafkaException as exception:
+                if error_of(exception).code() != KafkaError._STATE:
+                    raise
+                # librdkafka has given the partition up since its position was out of range, and
+                # takes it up again only where it is assigned anew.
+                consumer.incremental_unassign(raw)
+                consumer.incremental_assign(raw)
+                if self._is_paused:
+                    consumer.pause(raw)
         except KafkaException as exception:
             raise translate(error_of(exception), f"seeking in {partition}") from exception
 
@@ -200,6 +215,7 @@ class KafkaSource:
 
     def close(self) -> None:
         """Leaves the partitions where they are for a static member, to others for a dynamic one."""
+        self._admin = None
         if self._consumer is not None:
             self._consumer.close()
             self._consumer = None
@@ -229,5 +245,5 @@ def _partition(raw: RawPartition) -> TopicPartition:
     return TopicPartition(raw.topic, raw.partition)
 
 
-def _raw(partition: TopicPartition) -> RawPartition:
-    return RawPartition(partition.topic, partition.partition)
+def _raw(partition: TopicPartition, offset: int = OFFSET_INVALID) -> RawPartition:
+    return RawPartition(partition.topic, partition.partition, offset)

@@ -105,7 +105,9 @@ def test_rate_is_kept(kafka: EmbeddedKafka) -> None:
 
 
 def test_line_that_is_too_large_fails_alone(kafka: EmbeddedKafka) -> None:
-    done = _produce(kafka, given=b"a\n" + b"x" * 3_000_000 + b"\nb\n" + b"y" * 20_000_000)
+    settings = _settings(kafka) | {"KAFKA_RDKAFKA_MESSAGE_MAX_BYTES": "1000000"}
+    lines = b"a\n" + b"x" * 3_000_000 + b"\nb\n" + b"y" * 20_000_000
+    done = run("produce", given=lines, settings=settings)
     assert done.returncode == 1
     assert done.stdout.startswith("2 delivered, 2 failed")
     assert "1 failed, first line 2: " in done.stderr

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from octane_analytics.batch import Limits
 from octane_analytics.decode import decode
 from octane_analytics.errors import AssignmentLost, Rebalancing, Unavailable
-from octane_analytics.outbox import Delivery
 from octane_analytics.ingest import Ingest, Options
 from octane_analytics.ledger import Intent, part_token, token
+from octane_analytics.outbox import Delivery
 from octane_analytics.timing import Backoff
 from octane_analytics.types import Commit, Committed, LogIdentity, Span, TopicPartition
 from tests.fakes import (

@@ -1,0 +1,409 @@
+"""What is an event and what is not, to the byte and to the second."""
+
+import calendar
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from octane_analytics import decode as module
+from octane_analytics.decode import MAX_EPOCH_SECONDS, REASONS, decode, epoch_seconds
+from octane_analytics.errors import DecodeError
+
+EVENT: dict[str, Any] = {
+    "app_id": "openstream",
+    "event_name": "video_buffering",
+    "user_id": "user_550e8400",
+    "timestamp": "2026-02-02T12:00:00.000Z",
+}
+NOON = 1_770_033_600
+
+
+def payload(**changes: object) -> bytes:
+    return json.dumps(EVENT | changes).encode()
+
+
+def without(name: str) -> bytes:
+    return json.dumps({key: value for key, value in EVENT.items() if key != name}).encode()
+
+
+def spliced(properties: bytes) -> bytes:
+    """An event whose properties are these bytes."""
+    return payload()[:-1] + b', "properties": ' + properties + b"}"
+
+
+def reason_of(value: bytes | None) -> str:
+    with pytest.raises(DecodeError) as raised:
+        decode(value)
+    assert raised.value.reason in REASONS
+    assert raised.value.detail
+    return raised.value.reason
+
+
+def test_decode_takes_the_contracts_own_example() -> None:
+    properties = (
+        b'{"stream_id": "st-998877", "buffer_duration_ms": 1500, "network_type": "5g", '
+        b'"client_version": "1.2.0"}'
+    )
+    value = (
+        b'{"app_id": "openstream", "event_name": "video_buffering", "user_id": "user_550e8400",\n'
+        b' "timestamp": "2026-02-02T12:00:00.000Z",\n "properties": ' + properties + b"}\n"
+    )
+    row = decode(value)
+    assert tuple(row) == (NOON, "openstream", "video_buffering", "user_550e8400", properties)
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (None, "tombstone"),
+        (b'{"app_id": "\xff"}', "not_utf8"),
+        (spliced(b'{"a": "\xc3"}'), "not_utf8"),
+        (spliced(b'{"a": "\xed\xa0\x80"}'), "not_utf8"),
+        (b"", "not_json"),
+        (b"  ", "not_json"),
+        (b"{", "not_json"),
+        (payload() + b"x", "not_json"),
+        (payload() + payload(), "not_json"),
+        (b"\xef\xbb\xbf" + payload(), "not_json"),
+        (payload().replace(b'"', b"'"), "not_json"),
+        (payload()[:-1] + b",}", "not_json"),
+        (payload(app_id="A").replace(b'"A"', b'"\\ud800"'), "not_json"),
+        (payload(app_id="A").replace(b'"A"', b'"\x01"'), "not_json"),
+        (spliced(b'{"a": "\\ud800"}'), "not_json"),
+        (spliced(b'{"a": "\\udc00"}'), "not_json"),
+        (spliced(b"{'a': 1}"), "not_json"),
+        (spliced(b'{"a": }'), "not_json"),
+        (spliced(b'{"a": NaN}'), "not_json"),
+        (spliced(b'{"a": 01}'), "not_json"),
+        (spliced(b'{"a": "\\x"}'), "not_json"),
+        (spliced(b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"), "not_json"),
+        (b"[]", "not_an_object"),
+        (b"null", "not_an_object"),
+        (b"12", "not_an_object"),
+        (b'"text"', "not_an_object"),
+        (b"{}", "missing_field"),
+        (without("app_id"), "missing_field"),
+        (without("event_name"), "missing_field"),
+        (without("user_id"), "missing_field"),
+        (without("timestamp"), "missing_field"),
+        (payload(app_id=None), "wrong_type"),
+        (payload(user_id=12), "wrong_type"),
+        (payload(event_name=["a"]), "wrong_type"),
+        (payload(timestamp=NOON), "wrong_type"),
+        (payload(timestamp=None), "wrong_type"),
+        (payload(app_id=""), "empty_field"),
+        (payload(event_name=""), "empty_field"),
+        (payload(user_id=""), "empty_field"),
+        (payload(timestamp=""), "bad_timestamp"),
+        (payload(timestamp="yesterday"), "bad_timestamp"),
+        (payload(timestamp="1969-12-31T23:59:59Z"), "timestamp_out_of_range"),
+        (payload(properties=[]), "properties_not_an_object"),
+        (payload(properties="{}"), "properties_not_an_object"),
+        (payload(properties=0), "properties_not_an_object"),
+        (payload(properties=False), "properties_not_an_object"),
+    ],
+)
+def test_decode_refuses_with_the_reason(value: bytes | None, reason: str) -> None:
+    assert reason_of(value) == reason
+
+
+def test_decode_has_an_example_of_every_reason_here() -> None:
+    (mark,) = (m for m in _marks(test_decode_refuses_with_the_reason) if m.name == "parametrize")
+    assert {reason for _, reason in mark.args[1]} == set(REASONS)
+
+
+def _marks(test: object) -> list[pytest.Mark]:
+    return list(getattr(test, "pytestmark", []))
+
+
+@pytest.mark.parametrize("name", ["app_id", "event_name", "user_id"])
+def test_decode_names_the_field_that_is_empty(name: str) -> None:
+    with pytest.raises(DecodeError, match=name):
+        decode(payload(**{name: ""}))
+
+
+def test_decode_keeps_its_explanations_short() -> None:
+    long = "9" * 100_000
+    for value in (
+        payload(timestamp=f"2200-01-01T00:00:00.{long}Z"),
+        payload(timestamp=long),
+        payload(timestamp=f"2026-01-01T00:00:00.{long}"),
+        b'{"' + long.encode() + b'": }',
+        payload(app_id={long: long}),
+        payload(properties=long),
+    ):
+        with pytest.raises(DecodeError) as raised:
+            decode(value)
+        assert len(raised.value.detail) < 300
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [
+        b"{}",
+        b"{ }",
+        b"{\n\t }",
+        b'{"b" :\t1 , "a":[ 1,2 ]}',
+        b'{"a":1,"a":2}',
+        '{"name": "日本語 é 😀"}'.encode(),
+        b'{"name": "\\u65e5\\ud83d\\ude00 \\/ \\" \\\\"}',
+        b'{"n": 1.0, "m": 1e400, "k": -0.0, "big": 123456789012345678901234567890}',
+        b'{"deep": ' + b'{"a":' * 60 + b"null" + b"}" * 61,
+    ],
+)
+def test_decode_keeps_properties_byte_for_byte(properties: bytes) -> None:
+    assert decode(spliced(properties))[4] == properties
+
+
+def test_decode_leaves_the_space_around_properties_out() -> None:
+    assert decode(spliced(b' \n{"a": 1}\t '))[4] == b'{"a": 1}'
+
+
+@pytest.mark.parametrize("value", [payload(), payload(properties=None), spliced(b" null ")])
+def test_decode_takes_absent_and_null_properties_for_an_empty_object(value: bytes) -> None:
+    assert decode(value)[4] == b"{}"
+
+
+def test_decode_ignores_fields_beyond_the_contract() -> None:
+    value = payload(version=3, nested={"app_id": "other"}, Timestamp="never")
+    assert decode(value) == decode(payload())
+
+
+def test_decode_takes_the_last_of_a_repeated_field() -> None:
+    value = payload()[:-1] + b', "user_id": "second"}'
+    assert decode(value)[3] == "second"
+
+
+def test_decode_keeps_the_space_around_text() -> None:
+    assert decode(payload(app_id=" a\u0000\u00a0"))[1] == " a\u0000\u00a0"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("2026-02-02T12:00:00Z", NOON),
+        ("2026-02-02T12:00:00.000Z", NOON),
+        ("2026-02-02T12:00:00.999999999999Z", NOON),
+        ("2026-02-02t12:00:00z", NOON),
+        ("2026-02-02T12:00:00+00:00", NOON),
+        ("2026-02-02T12:00:00-00:00", NOON),
+        ("2026-02-02T13:30:00+01:30", NOON),
+        ("2026-02-02T00:15:00.5-11:45", NOON),
+        ("2026-02-03T11:59:00+23:59", NOON),
+        ("2024-02-29T00:00:00Z", 1_709_164_800),
+        ("1970-01-01T00:00:00Z", 0),
+        ("1970-01-01T00:00:00.000+00:00", 0),
+        ("1969-12-31T23:59:00-00:01", 0),
+        ("1970-01-01T14:00:00+14:00", 0),
+        ("2106-02-07T06:28:15Z", MAX_EPOCH_SECONDS),
+        ("2106-02-07T06:28:15.999Z", MAX_EPOCH_SECONDS),
+        ("2106-02-07T07:28:15.999+01:00", MAX_EPOCH_SECONDS),
+    ],
+)
+def test_timestamp_is_the_second_it_says(text: str, seconds: int) -> None:
+    assert epoch_seconds(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1969-12-31T23:59:59.999Z",
+        "1970-01-01T00:00:00+00:01",
+        "0001-01-01T00:00:00+23:59",
+        "2106-02-07T06:28:16Z",
+        "2106-02-07T06:28:15-00:01",
+        "2200-01-01T00:00:00Z",
+        "9999-12-31T23:59:59-23:59",
+    ],
+)
+def test_timestamp_out_of_range_is_refused(text: str) -> None:
+    assert reason_of(payload(timestamp=text)) == "timestamp_out_of_range"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-02-02",
+        "2026-02-02T12:00:00",
+        "2026-02-02T12:00:00.Z",
+        "2026-02-02T12:00:00,5Z",
+        "2026-02-02 12:00:00Z",
+        "2026-02-02T12:00Z",
+        "2026-02-02T12Z",
+        "2026-02-02T12:00:00 Z",
+        "2026-02-02T12:00:00Z ",
+        " 2026-02-02T12:00:00Z",
+        "2026-02-02T12:00:00Z\n",
+        "2026-02-02T12:00:00ZZ",
+        "2026-02-02T12:00:00+0100",
+        "2026-02-02T12:00:00+01",
+        "2026-02-02T12:00:00+1:00",
+        "2026-02-02T12:00:00+24:00",
+        "2026-02-02T12:00:00+01:60",
+        "2026-02-02T12:00:00\u221201:00",
+        "2026-02-02T12:00:00UTC",
+        "2026-02-02T12:00:60Z",
+        "2016-12-31T23:59:60Z",
+        "2026-02-02T24:00:00Z",
+        "2026-02-02T12:60:00Z",
+        "2026-02-30T12:00:00Z",
+        "2026-13-01T12:00:00Z",
+        "2026-00-01T12:00:00Z",
+        "0000-01-01T12:00:00Z",
+        "2025-02-29T12:00:00Z",
+        "20260202T120000Z",
+        "2026-W06-1T12:00:00Z",
+        "2026-033T12:00:00.00Z",
+        "+2026-02-02T12:00:0Z",
+        "\uff12\uff10\uff12\uff16-02-02T12:00:00Z",
+        "2026-02-02T12:00:00.\u0663Z",
+        "1770033600",
+    ],
+)
+def test_timestamp_that_is_not_rfc_3339_is_refused_each_time(text: str) -> None:
+    for _ in range(2):
+        assert reason_of(payload(timestamp=text)) == "bad_timestamp"
+
+
+def test_timestamps_that_are_remembered_are_bounded_in_number_and_length(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_MAX_CACHED", 50)
+    monkeypatch.setattr(module, "_seconds", {})
+    monkeypatch.setattr(module, "_tails", {})
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    for number in range(500):
+        moment = (start + timedelta(seconds=number)).strftime("%Y-%m-%dT%H:%M:%S")
+        assert epoch_seconds(f"{moment}.{number:06}Z") == int(start.timestamp()) + number
+        epoch_seconds(f"{moment}.{'1' * (10_000 + number)}Z")
+    for remembered in (module._seconds, module._tails):
+        assert 0 < len(remembered) <= 50
+        assert max(map(len, remembered)) <= 19
+
+
+moments = st.integers(0, MAX_EPOCH_SECONDS)
+offsets = st.integers(-(24 * 60 - 1), 24 * 60 - 1)
+fractions = st.none() | st.text("0123456789", min_size=1, max_size=12)
+
+
+def written(seconds: int, minutes: int, fraction: str | None) -> str:
+    local = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds, minutes=minutes)
+    sign = "-" if minutes < 0 else "+"
+    hours, rest = divmod(abs(minutes), 60)
+    part = "" if fraction is None else f".{fraction}"
+    return f"{local:%Y-%m-%dT%H:%M:%S}{part}{sign}{hours:02}:{rest:02}"
+
+
+@given(moments, offsets, fractions)
+@example(0, -(24 * 60 - 1), "999")
+@example(MAX_EPOCH_SECONDS, 24 * 60 - 1, "999")
+def test_timestamp_with_any_offset_is_exact(
+    seconds: int, minutes: int, fraction: str | None
+) -> None:
+    assert epoch_seconds(written(seconds, minutes, fraction)) == seconds
+
+
+@given(st.integers(-62_135_596_800 + 86_400, 253_402_300_799 - 86_400), offsets)
+def test_timestamp_is_in_range_or_refused(seconds: int, minutes: int) -> None:
+    local = datetime(1970, 1, 1) + timedelta(seconds=seconds, minutes=minutes)
+    text = f"{local.year:04}-{local:%m-%dT%H:%M:%S}" + written(0, minutes, None)[19:]
+    assert calendar.timegm(local.timetuple()) - minutes * 60 == seconds
+    if 0 <= seconds <= MAX_EPOCH_SECONDS:
+        assert epoch_seconds(text) == seconds
+    else:
+        with pytest.raises(DecodeError) as raised:
+            epoch_seconds(text)
+        assert raised.value.reason == "timestamp_out_of_range"
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | texts.filter(bool) | st.just(""),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=10,
+).filter(lambda value: "NaN" not in repr(value))
+objects = st.dictionaries(texts, values, max_size=4)
+
+
+@given(
+    texts,
+    texts,
+    texts,
+    moments,
+    offsets,
+    fractions,
+    objects,
+    st.booleans(),
+    st.sampled_from([(",", ":"), (", ", ": "), (" ,\n", "\t: ")]),
+    st.permutations(range(5)),
+)
+def test_decode_round_trips_any_valid_event(
+    app_id: str,
+    event_name: str,
+    user_id: str,
+    seconds: int,
+    minutes: int,
+    fraction: str | None,
+    properties: dict[str, object],
+    is_ascii: bool,
+    separators: tuple[str, str],
+    order: list[int],
+) -> None:
+    def dumps(value: object) -> str:
+        return json.dumps(value, ensure_ascii=is_ascii, separators=separators)
+
+    told = dumps(properties)
+    if "NaN" in told or "Infinity" in told:
+        return  # json.dumps writes what is no JSON
+    members = [
+        f'"app_id"{separators[1]}{dumps(app_id)}',
+        f'"event_name"{separators[1]}{dumps(event_name)}',
+        f'"user_id"{separators[1]}{dumps(user_id)}',
+        f'"timestamp"{separators[1]}{dumps(written(seconds, minutes, fraction))}',
+        f'"properties"{separators[1]}{told}',
+    ]
+    value = "{" + separators[0].join(members[index] for index in order) + "}"
+    row = decode(value.encode())
+    assert tuple(row) == (seconds, app_id, event_name, user_id, told.encode())
+
+
+def reason_or_none(value: bytes) -> str | None:
+    """Decodes anything; what is taken for an event is held to all that an event promises."""
+    try:
+        row = decode(value)
+    except DecodeError as error:
+        return error.reason
+    assert isinstance(json.loads(row[4]), dict)
+    for text in row[1:4]:
+        assert isinstance(text, str)
+        assert text.encode()
+    assert 0 <= row[0] <= MAX_EPOCH_SECONDS
+    return None
+
+
+@given(st.binary(max_size=200))
+def test_decode_raises_nothing_else_for_any_bytes(value: bytes) -> None:
+    assert reason_or_none(value) in (None, *REASONS)
+
+
+@given(
+    st.integers(0, 200),
+    st.binary(max_size=6) | st.text('{}[]",:\\u0189eE+-. \n\t\x00', max_size=6).map(str.encode),
+    st.integers(0, 6),
+)
+@settings(max_examples=400)
+def test_decode_raises_nothing_else_for_damaged_events(at: int, piece: bytes, removed: int) -> None:
+    whole = spliced('{"a": [1, -2.5e3, true, null, "é\\u00e9\\n"], "b": {}}'.encode())
+    assert reason_or_none(whole[:at] + piece + whole[at + removed :]) in (None, *REASONS)
+
+
+@given(
+    st.recursive(st.binary(max_size=12), lambda inner: st.lists(inner, max_size=3).map(b",".join))
+)
+@settings(max_examples=300)
+def test_decode_keeps_only_properties_that_are_json(content: bytes) -> None:
+    assert reason_or_none(spliced(b'{"a": ' + content + b"}")) in (None, *REASONS)

@@ -1,0 +1,166 @@
+"""The table is the contract's, and whatever differs from it is told."""
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from octane_analytics.schema import (
+    COLUMNS,
+    SHOWN_CODECS,
+    LiveColumn,
+    LiveTable,
+    TableName,
+    alter_window,
+    create_table,
+    differences,
+    identifier,
+    window_minutes,
+)
+
+NAME = TableName("default", "ai_analytics_events")
+CONTRACT = """
+CREATE TABLE IF NOT EXISTS default.ai_analytics_events (
+    timestamp DateTime CODEC(Delta, ZSTD),
+    app_id String CODEC(ZSTD),
+    event_name String CODEC(ZSTD),
+    user_id String CODEC(ZSTD),
+    properties String CODEC(ZSTD)
+) ENGINE = MergeTree()
+ORDER BY (app_id, event_name, timestamp)
+PARTITION BY toYYYYMM(timestamp)
+TTL timestamp + INTERVAL 90 DAY;
+"""
+LIVE = LiveTable(
+    engine="MergeTree",
+    sorting_key="app_id, event_name, timestamp",
+    partition_key="toYYYYMM(timestamp)",
+    ttl="timestamp + toIntervalDay(90)",
+    window=10_000,
+    columns=tuple(LiveColumn(c.name, c.type, SHOWN_CODECS[c.codec]) for c in COLUMNS),
+)
+
+
+def words(statement: str) -> list[str]:
+    return re.findall(r"\w+|[^\w\s]", statement)
+
+
+def with_column(name: str, **changes: str) -> LiveTable:
+    return replace(
+        LIVE, columns=tuple(replace(c, **changes) if c.name == name else c for c in LIVE.columns)
+    )
+
+
+def test_create_table_is_the_contract_word_for_word_apart_from_its_settings() -> None:
+    statement, found, window = create_table(NAME).partition("\nSETTINGS ")
+    assert found
+    assert [*words(statement), ";"] == words(CONTRACT)
+    assert window == "non_replicated_deduplication_window = 10000"
+
+
+def test_create_table_takes_the_window_it_is_given() -> None:
+    assert create_table(NAME, window=5).endswith("non_replicated_deduplication_window = 5")
+
+
+def test_alter_window_names_table_and_setting() -> None:
+    assert alter_window(NAME, "replicated_deduplication_window", 7) == (
+        "ALTER TABLE default.ai_analytics_events MODIFY SETTING replicated_deduplication_window = 7"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("events", "events"),
+        ("_e1", "_e1"),
+        ("1events", "`1events`"),
+        ("my-events", "`my-events`"),
+        ("a.b", "`a.b`"),
+        ("", "``"),
+        ("events\n", "`events\n`"),
+        ("a`; DROP TABLE b", "`a\\`; DROP TABLE b`"),
+        ("a\\`b", "`a\\\\\\`b`"),
+    ],
+)
+def test_identifier_is_bare_or_escaped(name: str, written: str) -> None:
+    assert identifier(name) == written
+
+
+def test_window_minutes_is_how_long_a_token_is_remembered() -> None:
+    assert window_minutes(10_000, 8.0) == pytest.approx(20.83, abs=0.01)
+
+
+def test_differences_finds_none_in_the_contracts_own_table() -> None:
+    assert differences(LIVE) == []
+
+
+@pytest.mark.parametrize(
+    "engine", ["ReplicatedMergeTree", "SharedMergeTree"], ids=["replicated", "shared"]
+)
+def test_differences_takes_a_replicated_table_for_the_contracts(engine: str) -> None:
+    live = replace(LIVE, engine=engine)
+    assert live.is_replicated
+    assert live.window_setting == "replicated_deduplication_window"
+    assert differences(live) == []
+
+
+def test_single_node_table_has_a_window_setting_of_its_own() -> None:
+    assert not LIVE.is_replicated
+    assert LIVE.window_setting == "non_replicated_deduplication_window"
+
+
+@pytest.mark.parametrize(
+    ("live", "told"),
+    [
+        (replace(LIVE, engine="Log"), "engine is Log"),
+        (replace(LIVE, engine="ReplacingMergeTree"), "engine is ReplacingMergeTree"),
+        (replace(LIVE, engine="ReplicatedReplacingMergeTree"), "ReplicatedReplacingMergeTree"),
+        (replace(LIVE, engine="SummingMergeTree"), "engine is SummingMergeTree"),
+        (replace(LIVE, sorting_key="app_id, timestamp"), "sorting key is app_id, timestamp"),
+        (replace(LIVE, sorting_key=""), "sorting key is not set"),
+        (replace(LIVE, partition_key="toYYYYMMDD(timestamp)"), "partition key is toYYYYMMDD"),
+        (replace(LIVE, partition_key=""), "partition key is not set"),
+        (
+            replace(LIVE, ttl="timestamp + toIntervalDay(30)"),
+            "TTL is timestamp + toIntervalDay(30)",
+        ),
+        (replace(LIVE, ttl=""), "TTL is not set"),
+        (replace(LIVE, window=0), "non_replicated_deduplication_window is 0"),
+        (
+            replace(LIVE, engine="ReplicatedMergeTree", window=0),
+            "replicated_deduplication_window is 0",
+        ),
+        (
+            replace(LIVE, columns=(*LIVE.columns, LiveColumn("extra", "UInt8", ""))),
+            "column extra is not in the contract",
+        ),
+        (
+            replace(LIVE, columns=LIVE.columns[1:] + LIVE.columns[:1]),
+            "order app_id, event_name, user_id, properties, timestamp",
+        ),
+        *(
+            (
+                replace(LIVE, columns=tuple(c for c in LIVE.columns if c.name != column.name)),
+                f"column {column.name} is missing",
+            )
+            for column in COLUMNS
+        ),
+        *(
+            (with_column(column.name, type="Int64"), f"column {column.name} is of type Int64")
+            for column in COLUMNS
+        ),
+        *(
+            (with_column(column.name, codec="CODEC(LZ4)"), f"column {column.name} has CODEC(LZ4)")
+            for column in COLUMNS
+        ),
+        (with_column("app_id", codec=""), "column app_id has the default codec"),
+    ],
+)
+def test_differences_tells_each_by_itself(live: LiveTable, told: str) -> None:
+    (found,) = differences(live)
+    assert told in found
+
+
+def test_differences_tells_all_of_them_together() -> None:
+    live = replace(with_column("user_id", type="UUID"), ttl="", window=0)
+    assert len(differences(live)) == 3
