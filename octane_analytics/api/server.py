@@ -13,7 +13,6 @@ import logging
 import math
 import os
 import signal
-import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,11 +29,11 @@ from octane_analytics.api.guard import Limits
 from octane_analytics.api.pool import Pool
 from octane_analytics.api.templates import Template, load
 from octane_analytics.clickhouse import ClickHouse
-from octane_analytics.errors import ConfigError
 from octane_analytics.schema import TableName
-from octane_analytics.settings import ApiSettings, Settings
+from octane_analytics.settings import Settings
 from octane_analytics.telemetry import metrics
 from octane_analytics.telemetry.logging import configure
+from octane_analytics.telemetry.server import bind
 
 ROLE = "api"
 BACKLOG = 1024
@@ -52,16 +51,17 @@ log = logging.getLogger(__name__)
 def run_api(settings: Settings, metrics_directory: Path) -> int:
     """Serves until SIGTERM, SIGINT or SIGQUIT; the exit code, 0 after one of those.
 
-    SIGTERM lets requests under way finish; SIGHUP replaces the workers one after another. Logging is
-    configured by the caller. Raises ConfigError, before anything is forked, where the address cannot be
+    SIGTERM and SIGINT let requests under way finish, SIGQUIT does not; SIGHUP replaces the workers
+    one after another. Logging is configured by the caller. Raises ConfigError, before anything is forked, where the address cannot be
     listened on or a template is broken. Workers end here and do not return.
     """
     templates = load()
-    descriptor = _listening(settings.api)
+    # gunicorn itself would try for five seconds, logging each time.
+    listening = bind(settings.api.host, settings.api.port, "API_PORT", backlog=BACKLOG)
     metrics.remove_files(metrics_directory, ROLE)
     arbiter_pid = os.getpid()
     try:
-        _Arbiter(_Application(settings, metrics_directory, templates, descriptor)).run()
+        _Arbiter(_Application(settings, metrics_directory, templates, listening.detach())).run()
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else os.EX_SOFTWARE
         if os.getpid() != arbiter_pid:
@@ -161,6 +161,14 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
         self.WORKERS: dict[int, Any] = {}
         super().__init__(application)
 
+    def handle_int(self) -> None:
+        # gunicorn would send its workers SIGQUIT, and wait in vain for uvicorn's to act on it.
+        self.handle_term()
+
+    def handle_quit(self) -> None:
+        self.kill_workers(signal.SIGKILL)
+        raise StopIteration
+
     def handle_usr2(self) -> None:
         log.warning("SIGUSR2 is not served: restart the service to run another version")
 
@@ -208,25 +216,6 @@ def _memory_directory() -> str | None:
     """Where a heartbeat's file never waits for a disk; None where there is no such place."""
     shared = "/dev/shm"  # noqa: S108
     return shared if os.path.isdir(shared) and os.access(shared, os.W_OK) else None
-
-
-def _listening(settings: ApiSettings) -> int:
-    """A descriptor that listens; gunicorn itself would try for five seconds, logging each time."""
-    where = f"{settings.host}:{settings.port}"
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with socket.socket(family, kind, protocol) as listener:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            listener.listen(BACKLOG)
-            return listener.detach()
-    except OSError as error:
-        raise ConfigError(
-            f"cannot listen on {where}: {error.strerror or error}; "
-            "set API_HOST and API_PORT to an address that is free"
-        ) from error
 
 
 def _leave(code: int) -> NoReturn:

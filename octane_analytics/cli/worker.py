@@ -119,9 +119,16 @@ def _preflight(system: PosixSystem, settings: Settings) -> int:
 
     pid = system.fork(check)
     deadline = system.now() + _PREFLIGHT_SECONDS
+    killed_for: int | None = None
     while True:
         for _, code in system.reap():
+            if killed_for is not None:
+                return killed_for
             return code if code >= 0 else 128 - code
         number = system.wait_signal(0.5)
-        if system.now() >= deadline or number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        if number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            killed_for = 128 + number
+        elif system.now() >= deadline:
+            killed_for = int(Exit.UNAVAILABLE)
+        if killed_for is not None:
             system.kill(pid, signal.SIGKILL)

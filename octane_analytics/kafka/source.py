@@ -103,9 +103,9 @@ class KafkaSource:
                     continue
             if error.code() == KafkaError._MAX_POLL_EXCEEDED:
                 continue  # the callback for lost partitions follows
-            if not records:
+            if not (records or ends or gone):
                 raise translate(error, f"reading {self._settings.topic}")
-            self._broker.trouble = error  # the records come first; the next poll looks into it
+            self._broker.trouble = error  # what was read comes first; the next poll looks into it
         return Polled(records, ends, gone)
 
     def _probe(self) -> None:

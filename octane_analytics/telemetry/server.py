@@ -18,7 +18,7 @@ _LOG = logging.getLogger(__name__)
 _REQUEST_SECONDS = 10.0
 
 
-def bind(host: str, port: int, port_setting: str) -> socket.socket:
+def bind(host: str, port: int, port_setting: str, *, backlog: int = 64) -> socket.socket:
     """A listening socket; port 0 takes a free one. Raises ConfigError that names the setting."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -27,7 +27,7 @@ def bind(host: str, port: int, port_setting: str) -> socket.socket:
         listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
-        listening.listen(64)
+        listening.listen(backlog)
     except OSError as error:
         raise ConfigError(
             f"{port_setting}: cannot listen on {host}:{port}: {error.strerror}; "
