@@ -52,8 +52,9 @@ def run_api(settings: Settings, metrics_directory: Path) -> int:
     """Serves until SIGTERM, SIGINT or SIGQUIT; the exit code, 0 after one of those.
 
     SIGTERM and SIGINT let requests under way finish, SIGQUIT does not; SIGHUP replaces the workers
-    one after another. Logging is configured by the caller. Raises ConfigError, before anything is forked, where the address cannot be
-    listened on or a template is broken. Workers end here and do not return.
+    one after another. Logging is configured by the caller. Raises ConfigError, before anything is
+    forked, where the address cannot be listened on or a template is broken. Workers end here and do
+    not return.
     """
     templates = load()
     # gunicorn itself would try for five seconds, logging each time.

@@ -17,7 +17,20 @@ PACKAGE = "octane_analytics"
 ROOT = Path(__file__).resolve().parents[2] / PACKAGE
 
 CORE = frozenset(
-    ["types", "errors", "timing", "schema", "decode", "batch", "breaker", "ledger", "outages", "outbox", "ingest", "replay"]
+    [
+        "types",
+        "errors",
+        "timing",
+        "schema",
+        "decode",
+        "batch",
+        "breaker",
+        "ledger",
+        "outages",
+        "outbox",
+        "ingest",
+        "replay",
+    ]
 )
 """Knows no client library, no environment variable, no signal."""
 

@@ -7,6 +7,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from octane_analytics.cli.main import COMMANDS
+from octane_analytics.clickhouse import DATA_ERRORS, OPERATOR_ERRORS
 from octane_analytics.decode import REASONS
 from octane_analytics.exits import Exit
 from octane_analytics.settings import catalogue, load
@@ -45,6 +46,13 @@ def test_readme_names_every_exit_code(code: int) -> None:
 @pytest.mark.parametrize("reason", REASONS)
 def test_readme_names_every_reason_of_a_dead_letter(reason: str) -> None:
     assert f"`{reason}`" in README
+
+
+def test_readme_lists_the_error_codes_as_the_code_has_them() -> None:
+    table = README[README.index("| codes | what they are") :].split("\n\n")[0].splitlines()
+    data, operator = ({int(code) for code in re.findall(r"\d+", row)} for row in table[2:4])
+    assert data - {252} == DATA_ERRORS
+    assert operator == OPERATOR_ERRORS.keys()
 
 
 def test_example_environment_has_known_settings_only_and_loads() -> None:

@@ -1040,13 +1040,6 @@ def test_loop_turns_between_slow_inserts() -> None:
 # Anything, in any order
 
 
-@dataclass(frozen=True)
-class Chaos:
-    """What happens to a set of workers, drawn by hypothesis."""
-
-    steps: list[tuple[str, int, int]]
-
-
 _ACTIONS = (
     ("produce", 4),
     ("turn", 10),
@@ -1069,7 +1062,9 @@ _ACTIONS = (
     ("leave", 1),
 )
 actions = st.sampled_from([name for name, weight in _ACTIONS for _ in range(weight)])
-schedules = st.lists(st.tuples(actions, st.integers(0, 7), st.integers(1, 6)), max_size=60)
+schedules = st.lists(
+    st.tuples(actions, st.integers(0, 7), st.integers(1, 6)), min_size=20, max_size=90
+)
 
 
 class Chaotic:
@@ -1188,7 +1183,7 @@ class Chaotic:
 
 
 @given(schedules)
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_every_valid_event_is_there_once_whatever_happens(
     steps: list[tuple[str, int, int]],
 ) -> None:
@@ -1200,7 +1195,7 @@ def test_every_valid_event_is_there_once_whatever_happens(
 
 
 @given(schedules)
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_every_valid_event_is_there_at_least_once_whatever_happens(
     steps: list[tuple[str, int, int]],
 ) -> None:
