@@ -110,6 +110,8 @@ class Ingest:
     def step(self) -> None:
         """One turn: what is on its way goes on, records come in, what is due leaves."""
         self._push()
+        if self._outbox.is_empty and self._retry_at is None:
+            self._resume()  # also where what had filled the outbox was taken away
         self._poll()
         if self._outbox.is_empty and self._retry_at is None:
             self._send_out(self._due())
@@ -366,8 +368,6 @@ class Ingest:
         else:
             self._backoff.reset()
             self._retry_at = None
-            if self._outbox.is_empty:
-                self._resume()
         finally:
             for batch, reason in self._outbox.take_refused():
                 self._read_again(batch, reason)

@@ -215,10 +215,7 @@ def test_at_least_once_inserts_all_partitions_together() -> None:
     rig.produce(0, 1, 1, "f")
     worker.turn(2)
     assert rig.inserts() == [InsertEntry(None, 4)]
-    assert rig.commits() == [Commit(P1, 1, ""), Commit(P0, 3, "")] or rig.commits() == [
-        Commit(P0, 3, ""),
-        Commit(P1, 1, ""),
-    ]
+    assert set(rig.commits()) == {Commit(P0, 3, ""), Commit(P1, 1, "")}
 
 
 # The order of things
@@ -689,13 +686,10 @@ def test_announced_range_is_inserted_whole_though_memory_is_short() -> None:
         rig.broker.committed[where] = Committed(0, intent(0, 20))
     worker = rig.worker(fetch_records=3)
     rig.settle(worker)
-    assert rig.inserts()[:2] == [
-        InsertEntry(token_of(0, 20, P1), 20),
-        InsertEntry(token_of(0, 20, P0), 20),
-    ] or rig.inserts()[:2] == [
+    assert set(rig.inserts()[:2]) == {
         InsertEntry(token_of(0, 20, P0), 20),
         InsertEntry(token_of(0, 20, P1), 20),
-    ]
+    }
     assert rig.table.count() == once(names(0, 20, "p0-"), names(0, 20, "p1-"))
 
 
@@ -744,9 +738,7 @@ def test_refused_batch_is_cut_by_offsets_not_by_rows() -> None:
     rig.produce(1, 4)
     rig.settle(rig.worker())
     whole = token_of(0, 10)
-    assert rig.table.tokens == [part_token(whole, Span(0, 5)), part_token(whole, Span(8, 10))] or (
-        rig.table.count() == once(["e0", "e2", "e3"])
-    )
+    assert rig.table.tokens == [part_token(whole, Span(0, 5)), part_token(whole, Span(8, 10))]
     assert rig.table.count() == once(["e0", "e2", "e3"])
 
 
@@ -1035,6 +1027,31 @@ def test_loop_turns_between_slow_inserts() -> None:
         worker.turn()
         longest = max(longest, rig.clock.now() - began)
     assert longest < 120.0
+
+
+def test_reading_goes_on_when_what_filled_the_outbox_is_taken_away() -> None:
+    rig = Rig(partitions=4, size=2, max_rows=2)
+    first, second = rig.worker(), rig.worker()
+    for partition in range(4):
+        rig.produce(0, 2, partition, f"p{partition}-")
+        rig.broker.move(partition, first.source)
+    first.turn(2)
+    rig.table.insert_seconds = 30.0
+    for begin in (2, 4):
+        for partition in range(4):
+            rig.produce(begin, begin + 2, partition, f"p{partition}-")
+        first.turn()
+    assert first.source.is_paused
+    for partition in range(4):
+        rig.broker.move(partition, second.source)
+    first.turn(2)
+    rig.settle(second)
+    for partition in range(4):
+        rig.broker.move(partition, first.source)
+        rig.produce(6, 8, partition, f"p{partition}-")
+    rig.table.insert_seconds = 0.0
+    rig.settle(second, first)
+    assert set(rig.table.count().values()) == {1}
 
 
 # Anything, in any order
