@@ -115,6 +115,7 @@ class Ingest:
         self._poll()
         if self._outbox.is_empty and self._retry_at is None:
             self._send_out(self._due())
+        if self._outbox.is_empty and self._retry_at is None:
             self._complete_idle()
         elif self._is_full():
             self._pause()
