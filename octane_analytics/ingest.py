@@ -250,20 +250,24 @@ class Ingest:
             return
         try:
             with self._outages.watching(KAFKA, "position"):
+                log = self._source.log_identity(self._options.topic)
                 earliest = self._source.earliest(partition)
+                latest = self._source.latest(partition)
         except Unavailable:
             self._source.seek(partition, batch.end)  # asks again, and is told again
+            return
+        if _is_another(log, self._ledger.log(partition)) or latest < batch.end:
+            self._observer.log_replaced(partition, batch.end)
+            self._replaced.add(partition)
+            if batch.until is not None:
+                batch.advance(batch.until)  # the rest of the announced range is no more
             return
         if earliest > batch.end:
             before = batch.end
             batch.skip_to(earliest, self._clock.now())
             self._observer.offsets_gone(partition, before, batch.end)
-            self._source.seek(partition, batch.end)
-        else:
-            self._observer.log_replaced(partition, batch.end)
-            self._replaced.add(partition)
-            if batch.until is not None:
-                batch.advance(batch.until)  # the rest of the announced range is no more
+        # Also for a complaint about where the partition was read before: librdkafka may repeat one.
+        self._source.seek(partition, batch.end)
 
     def _confirm_log(self) -> None:
         """Makes sure that what was read is of the log that it is announced for.
@@ -288,7 +292,7 @@ class Ingest:
             self._confirmed_at = now
 
     def _start_anew(self, partition: TopicPartition) -> None:
-        """Reads a log that ends before the position: another one, or one that lost its tail."""
+        """Reads a log that is another one now from its start, one that lost its tail from its end."""
         with self._outages.watching(KAFKA, "position"):
             log = self._source.log_identity(self._options.topic)
             is_same = log.topic_id and log == self._ledger.log(partition)

@@ -19,7 +19,15 @@ from octane_analytics.ingest import Ingest, Options
 from octane_analytics.ledger import Intent, part_token, token
 from octane_analytics.outbox import Delivery
 from octane_analytics.timing import Backoff
-from octane_analytics.types import Commit, Committed, LogIdentity, Span, TopicPartition
+from octane_analytics.types import (
+    Commit,
+    Committed,
+    LogIdentity,
+    OffsetGone,
+    Polled,
+    Span,
+    TopicPartition,
+)
 from tests.fakes import (
     TOPIC,
     Entry,
@@ -901,6 +909,27 @@ def test_log_that_lost_its_tail_is_not_read_from_its_start_again() -> None:
     assert max(rig.table.count().values()) == 1
 
 
+def test_complaint_about_a_position_of_before_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rig = Rig(size=4)
+    worker = rig.worker()
+    rig.produce(0, 4)
+    worker.turn(3)
+    rig.produce(4, 20)
+    poll = worker.source.poll
+    late = [OffsetGone(P0, 4711)]
+
+    def poll_with_a_late_complaint(max_records: int, timeout_seconds: float) -> Polled:
+        polled = poll(max_records, timeout_seconds)
+        return Polled(polled.records, polled.ends, [late.pop()] if late else [])
+
+    monkeypatch.setattr(worker.source, "poll", poll_with_a_late_complaint)
+    rig.settle(worker)
+    assert not late
+    assert rig.table.count() == once(names(0, 20))
+
+
 # Shutting down
 
 
@@ -1187,7 +1216,7 @@ class Chaotic:
         self.rig.table.faults.clear()
         for partition in (0, 1):
             self.rig.broker.move(partition, self.workers[0].source)
-        self.rig.settle(*self.workers, *self.zombies, turns=2000)
+        self.rig.settle(*self.workers, *self.zombies, turns=600)
         self.rig.clock.sleep(100.0)
         for worker in self.workers + self.zombies:
             worker.turn(2)

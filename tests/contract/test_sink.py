@@ -1,0 +1,263 @@
+"""What every Sink promises, held against the fake and against a real ClickHouse alike."""
+
+import importlib.util
+import os
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from octane_analytics import schema
+from octane_analytics.clickhouse import ClickHouse
+from octane_analytics.errors import DataRejected, NeedsOperator, Unavailable
+from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
+from octane_analytics.settings import ClickHouseSettings
+from octane_analytics.types import Row, Sink
+from tests.fakes import FakeClickHouse, FakeClock, FakeSink
+
+# The table drops what is older than ninety days.
+NOW = int(datetime.now(UTC).timestamp())
+LAST_MONTH = int((datetime.now(UTC).replace(day=1) - timedelta(days=3)).timestamp())
+
+
+class Bench(Protocol):
+    """An empty table that refuses events of the name `refused`."""
+
+    sink: Sink
+
+    def users(self) -> list[str]: ...
+    def properties(self) -> list[str]: ...
+    def stop(self) -> None: ...
+    def start(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class FakeBench:
+    def __init__(self) -> None:
+        self._table = FakeClickHouse(FakeClock())
+        self._table.refuses = lambda row: row.event_name == "refused"
+        self.sink: Sink = FakeSink(self._table)
+
+    def users(self) -> list[str]:
+        return sorted(row.user_id for row in self._table.rows)
+
+    def properties(self) -> list[str]:
+        return sorted(row.properties for row in self._table.rows)
+
+    def stop(self) -> None:
+        self._table.faults.push("insert", Unavailable("down"))
+
+    def start(self) -> None:
+        self._table.faults.clear()
+
+    def close(self) -> None:
+        pass
+
+
+class ClickHouseBench:
+    def __init__(self, engine: EmbeddedClickHouse) -> None:
+        self._engine = engine
+        self._settings = ClickHouseSettings(
+            host=engine.host,
+            port=engine.tcp_port,
+            table=f"events_{uuid.uuid4().hex[:8]}",
+            timeout_seconds=10.0,
+        )
+        self._name = schema.TableName(self._settings.database, self._settings.table)
+        self._connection = ClickHouse(self._settings, client_name="tests")
+        self._connection.execute(schema.create_table(self._name))
+        self._connection.execute(
+            f"ALTER TABLE {self._name} ADD CONSTRAINT told CHECK event_name != 'refused'"
+        )
+        self.sink: Sink = ClickHouse(self._settings, client_name="tests sink")
+
+    def _column(self, name: str) -> list[str]:
+        found = self._connection.select(f"SELECT {name} FROM {self._name} ORDER BY {name}")
+        return [row[0] for row in found.rows]
+
+    def users(self) -> list[str]:
+        return self._column("user_id")
+
+    def properties(self) -> list[str]:
+        return self._column("properties")
+
+    def stop(self) -> None:
+        self._connection.close()
+        self._engine.kill()
+
+    def start(self) -> None:
+        self._engine.start()
+
+    def close(self) -> None:
+        self.sink.close()
+        self._connection.execute(f"DROP TABLE IF EXISTS {self._name}")
+        self._connection.close()
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedClickHouse]:
+    if importlib.util.find_spec("chdb") is None and os.environ.get("CI") != "true":
+        pytest.skip("pip install 'octane-analytics[embedded]'")
+    directory: Path = tmp_path_factory.mktemp("clickhouse")
+    with EmbeddedClickHouse(directory) as started:
+        yield started
+
+
+@pytest.fixture(params=["fake", "clickhouse"])
+def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    make: dict[str, Callable[[], Bench]] = {
+        "fake": FakeBench,
+        "clickhouse": lambda: ClickHouseBench(request.getfixturevalue("engine")),
+    }
+    made = make[request.param]()
+    yield made
+    made.close()
+
+
+def row(user: str, *, name: str = "play", at: int = NOW, properties: bytes = b"{}") -> Row:
+    return Row(at, "openstream", name, user, properties)
+
+
+def block(*rows: Row) -> Sequence[Sequence[object]]:
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+def test_sink_has_the_rows_once_it_returns(bench: Bench) -> None:
+    bench.sink.insert(block(row("u1"), row("u2")), "t")
+    assert bench.users() == ["u1", "u2"]
+
+
+def test_sink_drops_a_block_whose_token_it_has_seen(bench: Bench) -> None:
+    for _ in range(3):
+        bench.sink.insert(block(row("u1"), row("u2")), "t")
+    assert bench.users() == ["u1", "u2"]
+
+
+def test_sink_drops_a_block_whose_token_it_has_seen_on_another_connection(bench: Bench) -> None:
+    bench.sink.insert(block(row("u1")), "t")
+    bench.sink.close()
+    bench.sink.insert(block(row("u1")), "t")
+    assert bench.users() == ["u1"]
+
+
+def test_sink_goes_by_the_token_and_not_by_the_rows(bench: Bench) -> None:
+    bench.sink.insert(block(row("u1")), "t")
+    bench.sink.insert(block(row("u2")), "t")
+    bench.sink.insert(block(row("u1")), "t/0-1")
+    assert bench.users() == ["u1", "u1"]
+
+
+def test_sink_keeps_equal_blocks_without_a_token(bench: Bench) -> None:
+    bench.sink.insert(block(row("u1")), None)
+    bench.sink.insert(block(row("u1")), None)
+    assert bench.users() == ["u1", "u1"]
+
+
+def test_sink_drops_a_repeated_block_in_all_the_partitions_it_touches(bench: Bench) -> None:
+    rows = block(row("u1"), row("u2", at=LAST_MONTH))
+    bench.sink.insert(rows, "t")
+    bench.sink.insert(rows, "t")
+    assert bench.users() == ["u1", "u2"]
+
+
+def test_sink_takes_a_large_block_as_one(bench: Bench) -> None:
+    rows = block(*(row(f"{number:06}") for number in range(70_000)))
+    bench.sink.insert(rows, "t")
+    bench.sink.insert(rows, "t")
+    assert len(bench.users()) == 70_000
+
+
+def test_sink_stores_text_byte_for_byte(bench: Bench) -> None:
+    told = ['{"a": "\\ud83d\\ude00"}', '{"b" :\t"é😀"}', '{"c":"\\u0000\x00\'"}', "{}"]
+    bench.sink.insert(block(*(row("u", properties=text.encode()) for text in told)), "t")
+    assert bench.properties() == sorted(told, key=str.encode)
+
+
+def test_sink_refuses_a_block_for_its_data_as_a_whole(bench: Bench) -> None:
+    with pytest.raises(DataRejected):
+        bench.sink.insert(block(row("u1"), row("u2", name="refused"), row("u3")), "t")
+    assert bench.users() == []
+
+
+def test_sink_takes_the_rest_of_a_refused_block(bench: Bench) -> None:
+    with pytest.raises(DataRejected):
+        bench.sink.insert(block(row("u1"), row("u2", name="refused")), "t")
+    bench.sink.insert(block(row("u1")), "t/0-1")
+    bench.sink.insert(block(row("u1")), "t")
+    assert bench.users() == ["u1", "u1"], "a refused block leaves no token behind"
+
+
+@pytest.mark.parametrize("at", [-1, 2**32])
+def test_sink_refuses_what_does_not_fit_its_column_and_goes_on(bench: Bench, at: int) -> None:
+    with pytest.raises(DataRejected):
+        bench.sink.insert(block(row("u1"), row("u2", at=at)), "t")
+    bench.sink.insert(block(row("u1")), "t2")
+    assert bench.users() == ["u1"]
+
+
+def test_sink_raises_while_the_server_is_away_and_takes_the_same_block_after(bench: Bench) -> None:
+    bench.sink.insert(block(row("u1")), "t1")
+    bench.stop()
+    with pytest.raises(Unavailable):
+        bench.sink.insert(block(row("u2")), "t2")
+    bench.start()
+    bench.sink.insert(block(row("u2")), "t2")
+    bench.sink.insert(block(row("u1")), "t1")
+    assert bench.users() == ["u1", "u2"]
+
+
+def test_clickhouse_waits_for_an_operator_where_the_table_is_missing(
+    engine: EmbeddedClickHouse,
+) -> None:
+    settings = ClickHouseSettings(host=engine.host, port=engine.tcp_port, table="nowhere")
+    with ClickHouse(settings, client_name="tests") as sink, pytest.raises(NeedsOperator) as raised:
+        sink.insert(block(row("u1")), "t")
+    assert "schema apply" in str(raised.value)
+
+
+def test_clickhouse_waits_for_an_operator_where_the_password_is_wrong(
+    engine: EmbeddedClickHouse,
+) -> None:
+    settings = ClickHouseSettings(host=engine.host, port=engine.tcp_port, password="wrong")
+    with ClickHouse(settings, client_name="tests") as sink, pytest.raises(NeedsOperator) as raised:
+        sink.insert(block(row("u1")), "t")
+    assert "CLICKHOUSE_PASSWORD" in str(raised.value)
+    assert "wrong" not in str(raised.value)
+
+
+def test_clickhouse_tells_of_a_port_that_speaks_another_protocol(
+    engine: EmbeddedClickHouse,
+) -> None:
+    settings = ClickHouseSettings(host=engine.host, port=engine.http_port)
+    with ClickHouse(settings, client_name="tests") as sink, pytest.raises(Unavailable) as raised:
+        sink.insert(block(row("u1")), "t")
+    assert "CLICKHOUSE_PORT" in str(raised.value)
+
+
+def test_clickhouse_fails_over_to_the_next_server_of_the_list(engine: EmbeddedClickHouse) -> None:
+    settings = ClickHouseSettings(host=f"127.0.0.1:1,{engine.host}:{engine.tcp_port}")
+    name = schema.TableName("default", f"events_{uuid.uuid4().hex[:8]}")
+    settings = ClickHouseSettings(host=settings.host, table=name.table)
+    with ClickHouse(settings, client_name="tests") as sink:
+        sink.execute(schema.create_table(name))
+        sink.insert(block(row("u1")), "t")
+        assert sink.select(f"SELECT count() FROM {name}").rows == [(1,)]
+
+
+def test_table_as_it_is_made_is_what_the_contract_says(engine: EmbeddedClickHouse) -> None:
+    name = schema.TableName("default", f"events_{uuid.uuid4().hex[:8]}")
+    settings = ClickHouseSettings(host=engine.host, port=engine.tcp_port, table=name.table)
+    with ClickHouse(settings, client_name="tests") as connection:
+        assert connection.describe() is None
+        connection.execute(schema.create_table(name, window=77))
+        live = connection.describe()
+        assert live is not None
+        assert schema.differences(live) == []
+        assert live.window == 77
+        connection.execute(schema.alter_window(name, live.window_setting, 5))
+        live = connection.describe()
+        assert live is not None
+        assert live.window == 5

@@ -1,0 +1,432 @@
+"""What every Source promises, held against the fake and against Kafka's consumer alike."""
+
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Protocol
+
+import pytest
+from confluent_kafka import KafkaError, Producer
+
+from octane_analytics.errors import Rebalancing, Unavailable
+from octane_analytics.kafka.source import KafkaSource
+from octane_analytics.sandbox.kafka import ApiKey, EmbeddedKafka
+from octane_analytics.settings import KafkaSettings
+from octane_analytics.types import (
+    Commit,
+    Committed,
+    EndOfPartition,
+    OffsetGone,
+    Record,
+    Source,
+    TopicPartition,
+)
+from tests.fakes import TOPIC, FakeBroker, FakeClock, FakeSource
+
+PARTITIONS = 2
+DEADLINE_SECONDS = 20.0
+
+
+class Listener:
+    """Starts every partition at an offset (0 unless `starts` has its number); keeps what it was told."""
+
+    def __init__(self, starts: Mapping[int, int] | None = None) -> None:
+        self.starts = starts or {}
+        self.owned: set[TopicPartition] = set()
+        self.calls: list[tuple[str, frozenset[TopicPartition]]] = []
+        self.on_revoked: Callable[[], None] = lambda: None
+
+    def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        self.calls.append(("assigned", frozenset(partitions)))
+        self.owned |= set(partitions)
+        return {p: self.starts.get(p.partition, 0) for p in partitions}
+
+    def revoked(self, partitions: Sequence[TopicPartition]) -> None:
+        self.on_revoked()
+        self.calls.append(("revoked", frozenset(partitions)))
+        self.owned -= set(partitions)
+
+    def lost(self, partitions: Sequence[TopicPartition]) -> None:
+        self.calls.append(("lost", frozenset(partitions)))
+        self.owned -= set(partitions)
+
+
+class Bench(Protocol):
+    """One topic with two empty partitions, and members of one group on it."""
+
+    def partition(self, number: int) -> TopicPartition: ...
+    def member(self, epoch: str = "") -> Source: ...
+    def produce(self, partition: int, *values: bytes | None) -> None: ...
+    def delete_before(self, partition: int, offset: int) -> None: ...
+    def refuse_commits(self, times: int) -> None: ...
+    def cut_off(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class FakeBench:
+    def __init__(self) -> None:
+        self._broker = FakeBroker(FakeClock(), PARTITIONS)
+
+    def partition(self, number: int) -> TopicPartition:
+        return TopicPartition(TOPIC, number)
+
+    def member(self, epoch: str = "") -> Source:
+        return FakeSource(self._broker, epoch=epoch)
+
+    def produce(self, partition: int, *values: bytes | None) -> None:
+        self._broker.append(partition, *values)
+
+    def delete_before(self, partition: int, offset: int) -> None:
+        self._broker.delete_before(partition, offset)
+
+    def refuse_commits(self, times: int) -> None:
+        self._broker.faults.push("commit", *[Rebalancing("settling")] * times)
+
+    def cut_off(self) -> None:
+        self._broker.faults.push("poll", *[Unavailable("down")] * 10)
+
+    def close(self) -> None:
+        pass
+
+
+class KafkaBench:
+    def __init__(self, kafka: EmbeddedKafka) -> None:
+        self._kafka = kafka
+        self._topic = f"events-{uuid.uuid4().hex[:8]}"
+        self._group = f"group-{uuid.uuid4().hex[:8]}"
+        self._members: list[KafkaSource] = []
+        kafka.create_topic(self._topic, PARTITIONS)
+
+    def partition(self, number: int) -> TopicPartition:
+        return TopicPartition(self._topic, number)
+
+    def member(self, epoch: str = "") -> Source:
+        source = KafkaSource(
+            KafkaSettings(
+                bootstrap_servers=self._kafka.bootstrap_servers,
+                topic=self._topic,
+                group_id=self._group,
+                log_epoch=epoch,
+                # The mock cluster takes a session's length, less a second, to rebalance.
+                rdkafka={
+                    "session.timeout.ms": "3000",
+                    "heartbeat.interval.ms": "100",
+                    "fetch.wait.max.ms": "50",
+                },
+            ),
+            slot=None,
+        )
+        self._members.append(source)
+        return source
+
+    def produce(self, partition: int, *values: bytes | None) -> None:
+        producer = Producer({"bootstrap.servers": self._kafka.bootstrap_servers, "log_level": 0})
+        for value in values:
+            producer.produce(self._topic, value, partition=partition)
+        assert producer.flush(DEADLINE_SECONDS) == 0
+
+    def delete_before(self, partition: int, offset: int) -> None:
+        self._kafka.delete_records(self._topic, partition, offset)
+
+    def refuse_commits(self, times: int) -> None:
+        errors = [int(KafkaError.REBALANCE_IN_PROGRESS)] * times
+        self._kafka.push_request_errors(ApiKey.OFFSET_COMMIT, errors)
+
+    def cut_off(self) -> None:
+        self._kafka.set_broker_down()
+
+    def close(self) -> None:
+        self._kafka.set_broker_up()
+        for member in self._members:
+            member.close()
+
+
+@pytest.fixture(scope="module")
+def kafka() -> Iterator[EmbeddedKafka]:
+    with EmbeddedKafka(initial_rebalance_delay_ms=10) as engine:
+        yield engine
+
+
+@pytest.fixture(params=["fake", "kafka"])
+def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    make: dict[str, Callable[[], Bench]] = {
+        "fake": FakeBench,
+        "kafka": lambda: KafkaBench(request.getfixturevalue("kafka")),
+    }
+    made = make[request.param]()
+    yield made
+    made.close()
+
+
+class Reader:
+    """Polls a member and keeps everything it hands out, by partition."""
+
+    def __init__(self, source: Source, listener: Listener | None = None) -> None:
+        self.source = source
+        self.listener = listener or Listener()
+        self.records: list[Record] = []
+        self.ends: list[EndOfPartition] = []
+        self.gone: list[OffsetGone] = []
+        source.subscribe(self.listener)
+
+    def poll(self, max_records: int = 10_000) -> None:
+        polled = self.source.poll(max_records, 0.05)
+        self.records += polled.records
+        self.ends += polled.ends
+        self.gone += polled.gone
+
+    def until(self, condition: Callable[[], object], *others: "Reader") -> None:
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while not condition():
+            assert time.monotonic() < deadline, "the condition did not come true in time"
+            for reader in (self, *others):
+                reader.poll()
+
+    def join(self) -> "Reader":
+        self.until(lambda: self.listener.owned)
+        return self
+
+    def offsets(self, partition: int = 0) -> list[int | None]:
+        return [r.offset() for r in self.records if r.partition() == partition]
+
+    def forget(self) -> None:
+        self.records.clear()
+        self.ends.clear()
+        self.gone.clear()
+
+
+def numbers(first: int, end: int) -> list[bytes]:
+    return [b"%d" % number for number in range(first, end)]
+
+
+def test_source_hands_out_records_from_the_assigned_offset_and_then_the_end(bench: Bench) -> None:
+    bench.produce(0, *numbers(0, 5))
+    reader = Reader(bench.member(), Listener({0: 2}))
+    reader.until(lambda: EndOfPartition(bench.partition(0), 5) in reader.ends)
+    assert [(r.offset(), r.value()) for r in reader.records] == [(2, b"2"), (3, b"3"), (4, b"4")]
+    assert {r.topic() for r in reader.records} == {bench.partition(0).topic}
+    assert reader.listener.owned == {bench.partition(0), bench.partition(1)}
+
+
+def test_source_tells_a_tombstone_from_an_empty_value(bench: Bench) -> None:
+    bench.produce(0, None, b"")
+    reader = Reader(bench.member())
+    reader.until(lambda: len(reader.records) == 2)
+    assert [r.value() for r in reader.records] == [None, b""]
+
+
+def test_source_tells_the_end_again_after_more_records(bench: Bench) -> None:
+    bench.produce(0, b"0")
+    reader = Reader(bench.member())
+    reader.until(lambda: EndOfPartition(bench.partition(0), 1) in reader.ends)
+    bench.produce(0, b"1")
+    reader.until(lambda: EndOfPartition(bench.partition(0), 2) in reader.ends)
+    assert reader.offsets() == [0, 1]
+
+
+def test_source_hands_out_no_more_than_it_is_asked_for(bench: Bench) -> None:
+    bench.produce(0, *numbers(0, 10))
+    reader = Reader(bench.member())
+    reader.poll(3)
+    while len(reader.records) < 10:
+        before = len(reader.records)
+        reader.poll(3)
+        assert len(reader.records) - before <= 3
+
+
+def test_source_remembers_offset_and_metadata_for_whoever_comes_next(bench: Bench) -> None:
+    one, other = bench.partition(0), bench.partition(1)
+    reader = Reader(bench.member()).join()
+    assert reader.source.committed([one, other]) == {
+        one: Committed(None, ""),
+        other: Committed(None, ""),
+    }
+    reader.source.commit([Commit(one, 3, "octane1;3-9;cluster;Topic-Id_;é")])
+    reader.source.commit([Commit(other, 0, "x")])
+    reader.source.close()
+    assert bench.member().committed([one, other]) == {
+        one: Committed(3, "octane1;3-9;cluster;Topic-Id_;é"),
+        other: Committed(0, "x"),
+    }
+
+
+def test_source_overwrites_metadata_with_nothing(bench: Bench) -> None:
+    one = bench.partition(0)
+    source = Reader(bench.member()).join().source
+    source.commit([Commit(one, 3, "pending")])
+    source.commit([Commit(one, 5, "")])
+    assert source.committed([one]) == {one: Committed(5, "")}
+
+
+def test_commit_that_meets_a_rebalance_changes_nothing_and_may_be_repeated(bench: Bench) -> None:
+    one = bench.partition(0)
+    source = Reader(bench.member()).join().source
+    source.commit([Commit(one, 1, "")])
+    bench.refuse_commits(1)
+    with pytest.raises(Rebalancing):
+        source.commit([Commit(one, 2, "x")])
+    assert source.committed([one]) == {one: Committed(1, "")}
+    source.commit([Commit(one, 2, "x")])
+    assert source.committed([one]) == {one: Committed(2, "x")}
+
+
+def test_seek_throws_away_what_was_fetched_before_it(bench: Bench) -> None:
+    bench.produce(0, *numbers(0, 500))
+    reader = Reader(bench.member())
+    reader.until(lambda: reader.ends)
+    for target in (100, 0, 499, 250):
+        reader.forget()
+        reader.source.seek(bench.partition(0), target)
+        reader.until(lambda: reader.records)
+        assert reader.offsets()[0] == target
+    reader.until(lambda: EndOfPartition(bench.partition(0), 500) in reader.ends)
+    assert reader.offsets() == list(range(250, 500))
+
+
+def test_seek_back_tells_the_end_again(bench: Bench) -> None:
+    bench.produce(0, *numbers(0, 3))
+    reader = Reader(bench.member())
+    reader.until(lambda: EndOfPartition(bench.partition(0), 3) in reader.ends)
+    reader.forget()
+    reader.source.seek(bench.partition(0), 3)
+    reader.until(lambda: EndOfPartition(bench.partition(0), 3) in reader.ends)
+    assert reader.records == []
+
+
+def test_pause_hands_out_nothing_and_resume_goes_on_where_it_was(bench: Bench) -> None:
+    bench.produce(0, *numbers(0, 300))
+    reader = Reader(bench.member())
+    while len(reader.records) < 10:
+        reader.poll(10)
+    reader.source.pause()
+    seen = len(reader.records)
+    for _ in range(10):
+        reader.poll()
+    assert len(reader.records) == seen
+    reader.source.resume()
+    reader.until(lambda: len(reader.records) == 300)
+    assert reader.offsets() == list(range(300))
+
+
+@pytest.mark.parametrize("order", ["seek pause", "pause seek", "pause seek pause"])
+def test_resume_goes_on_where_was_sought_while_nothing_was_read(bench: Bench, order: str) -> None:
+    # Were the position of before remembered instead, the range in between would be passed over.
+    bench.produce(0, *numbers(0, 100))
+    reader = Reader(bench.member())
+    reader.until(lambda: reader.ends)
+    reader.forget()
+    for step in order.split():
+        if step == "pause":
+            reader.source.pause()
+        else:
+            reader.source.seek(bench.partition(0), 7)
+    reader.poll()
+    reader.source.resume()
+    reader.until(lambda: reader.records)
+    assert reader.offsets()[0] == 7
+
+
+def test_partitions_that_are_assigned_during_a_pause_are_paused_too(bench: Bench) -> None:
+    bench.produce(0, *numbers(0, 20))
+    source = bench.member()
+    source.pause()
+    reader = Reader(source, Listener({0: 4})).join()
+    for _ in range(10):
+        reader.poll()
+    assert reader.records == []
+    source.resume()
+    reader.until(lambda: len(reader.records) == 16)
+    assert reader.offsets()[0] == 4
+
+
+@pytest.mark.parametrize("position", [2, 50])
+def test_source_tells_of_a_position_outside_the_log_once_and_waits_for_a_seek(
+    bench: Bench, position: int
+) -> None:
+    bench.produce(0, *numbers(0, 10))
+    bench.delete_before(0, 5)
+    where = bench.partition(0)
+    source = bench.member()
+    reader = Reader(source, Listener({0: position}))
+    reader.until(lambda: reader.gone)
+    for _ in range(5):
+        reader.poll()
+    assert [gone.partition for gone in reader.gone] == [where]
+    assert reader.offsets() == []
+    source.seek(where, source.earliest(where))
+    reader.until(lambda: len(reader.offsets()) == 5)
+    assert reader.offsets() == [5, 6, 7, 8, 9]
+
+
+def test_earliest_is_the_first_offset_that_is_left(bench: Bench) -> None:
+    source = Reader(bench.member()).join().source
+    assert source.earliest(bench.partition(0)) == 0
+    bench.produce(0, *numbers(0, 10))
+    bench.delete_before(0, 4)
+    assert source.earliest(bench.partition(0)) == 4
+    assert source.earliest(bench.partition(1)) == 0
+
+
+def test_latest_is_the_next_offset_that_will_be_written(bench: Bench) -> None:
+    source = Reader(bench.member()).join().source
+    assert source.latest(bench.partition(0)) == 0
+    bench.produce(0, *numbers(0, 10))
+    assert source.latest(bench.partition(0)) == 10
+
+
+def test_log_identity_stays_the_same_and_carries_the_epoch(bench: Bench) -> None:
+    topic = bench.partition(0).topic
+    first, second = bench.member(epoch="e1"), bench.member(epoch="e2")
+    identity = first.log_identity(topic)
+    assert identity == first.log_identity(topic)
+    assert identity.epoch == "e1"
+    assert identity.cluster_id
+    assert identity.topic_id
+    assert second.log_identity(topic) == identity._replace(epoch="e2")
+
+
+def test_poll_raises_while_no_broker_answers(bench: Bench) -> None:
+    reader = Reader(bench.member()).join()
+    bench.cut_off()
+    with pytest.raises(Unavailable):
+        reader.until(lambda: False)
+
+
+def test_close_revokes_with_a_last_chance_to_commit(bench: Bench) -> None:
+    one = bench.partition(0)
+    source = bench.member()
+    listener = Listener()
+    listener.on_revoked = lambda: source.commit([Commit(one, 1, "")])
+    Reader(source, listener).join()
+    source.close()
+    assert listener.calls[-1] == ("revoked", frozenset({one, bench.partition(1)}))
+    source.close()
+    assert bench.member().committed([one]) == {one: Committed(1, "")}
+
+
+def test_partition_moves_to_a_second_member_behind_the_first_ones_last_commit(
+    bench: Bench,
+) -> None:
+    bench.produce(0, *numbers(0, 4))
+    bench.produce(1, *numbers(0, 4))
+    first = Reader(bench.member())
+    first.until(lambda: len(first.records) == 8)
+    assert first.listener.owned == {bench.partition(0), bench.partition(1)}
+
+    def commit() -> None:
+        first.source.commit([Commit(bench.partition(n), 4, f"by first {n}") for n in (0, 1)])
+
+    first.listener.on_revoked = commit
+    second = Reader(bench.member(), Listener({0: 4, 1: 4}))
+    second.until(lambda: second.listener.owned, first)
+    assert not first.listener.owned & second.listener.owned
+    (moved,) = second.listener.owned
+    assert ("revoked", frozenset({moved})) in first.listener.calls
+    committed = second.source.committed([moved])
+    assert committed == {moved: Committed(4, f"by first {moved.partition}")}
+    bench.produce(moved.partition, b"4")
+    second.until(lambda: second.records, first)
+    assert second.offsets(moved.partition) == [4]
+    assert first.offsets(moved.partition) == [0, 1, 2, 3]
+    # What went on all the while is not read anew.
+    assert first.offsets(1 - moved.partition) == [0, 1, 2, 3]
