@@ -93,6 +93,7 @@ class ClickHouse:
         self._client: Client | None = None
         self._hosts = settings.hosts()
         self._engine: str | None = None
+        self._server_settings: dict[str, object] | None = None
 
     @property
     def table(self) -> TableName:
@@ -114,6 +115,7 @@ class ClickHouse:
             with contextlib.suppress(OSError, driver_errors.Error):
                 self._client.disconnect()
             self._client = None
+        self._server_settings = None  # the next server may be of another version
 
     def insert(
         self, columns: Sequence[Sequence[object]], token: str | None, *, is_repeat: bool = False
@@ -134,7 +136,7 @@ class ClickHouse:
             self._insert(columns, f"{token}/again{again}")
 
     def _insert(self, columns: Sequence[Sequence[object]], token: str | None) -> None:
-        settings = dict(_INSERT_SETTINGS)
+        settings = dict(self._insert_settings())
         # Without any token ClickHouse goes by the rows, and would drop equal events that are not the
         # same event.
         settings["insert_deduplication_token"] = uuid.uuid4().hex if token is None else token
@@ -153,6 +155,18 @@ class ClickHouse:
             raise self._insert_error(error) from error
         except (driver_errors.Error, OSError, EOFError) as error:
             raise self._unavailable(error) from error
+
+    def _insert_settings(self) -> dict[str, object]:
+        """What makes this server go by our tokens, whatever the user's profile says."""
+        if self._server_settings is None:
+            known = self._ask(
+                "SELECT name FROM system.settings WHERE name = {name:String}",
+                {"name": "deduplicate_insert"},
+            )
+            # The newer setting overrules the older one, which older servers have alone.
+            newer = {name: "enable" for (name,) in known}
+            self._server_settings = _INSERT_SETTINGS | newer
+        return self._server_settings
 
     def _forgets_parts(self) -> bool:
         """Replicated tables add part and token in one step; other engines' merges may replace rows."""

@@ -141,7 +141,7 @@ class Ingest:
 
     def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
         """See `types.RebalanceListener`."""
-        starts = self._persist(lambda: self._starts(partitions))
+        starts = self._persist(lambda: self._starts(partitions)) if partitions else {}
         self._observer.assigned(partitions, len(self._ledger.partitions()))
         return starts
 

@@ -17,7 +17,7 @@ from octane_analytics.breaker import BreakerLimits
 from octane_analytics.clickhouse import ClickHouse
 from octane_analytics.decode import decode
 from octane_analytics.errors import ConfigError, NeedsOperator, OctaneError, Unavailable
-from octane_analytics.exits import Exit, exit_for
+from octane_analytics.exits import Exit
 from octane_analytics.ingest import Ingest, Options
 from octane_analytics.kafka.inspection import GroupView, ensure_topic
 from octane_analytics.kafka.producers import KafkaDeadLetters
@@ -98,7 +98,8 @@ def run_worker(
         is_drained = ingest.run(should_stop, settings.worker.drain_seconds)
     except OctaneError as error:
         _LOG.error("worker gives up", extra=logs.fields(error=str(error)))
-        return int(exit_for(error))
+        # What was right at the start may be mended while we try again; a wrong setting is not.
+        return int(Exit.CONFIG if isinstance(error, ConfigError) else Exit.UNAVAILABLE)
     finally:
         dead_letters.close()
         sink.close()

@@ -1,5 +1,6 @@
 """Producers: events into the topic, and records that are none into the dead-letter topic."""
 
+import functools
 from collections.abc import Callable, Sequence
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -12,6 +13,7 @@ from octane_analytics.types import Record, Rejected
 
 DELIVERY_SECONDS = 20.0
 """How long a record may be on its way before it counts as failed."""
+_TOO_LARGE = "(MSG_SIZE_TOO_LARGE)"
 _MAX_DETAIL = 1000
 """Characters of an explanation that a dead letter carries: a server's message may quote whole rows."""
 
@@ -118,28 +120,42 @@ class KafkaDeadLetters:
             # A topic that is not there would only show as a time-out of every record.
             check_topic(self._settings, self._topic)
             self._is_checked = True
-        failures: list[str] = []
+        failed = self._deliver([(item, item.record.value(), _headers(item)) for item in rejected])
+        too_large = [item for item, reason in failed if _TOO_LARGE in reason]
+        others = [reason for _, reason in failed if _TOO_LARGE not in reason]
+        if too_large and not others:
+            # It fitted into its own topic; with our headers it does not. Its place tells where it is.
+            bare = [(item, None, [*_headers(item), _without_value(item)]) for item in too_large]
+            others = [reason for _, reason in self._deliver(bare)]
+        if others:
+            self.close()
+            raise Unavailable(
+                f"{len(others)} of {len(rejected)} dead letters were not acknowledged by "
+                f"{self._topic}: {others[0]}"
+            )
 
-        def on_result(failure: str | None) -> None:
-            if failure is not None:
-                failures.append(failure)
+    def _deliver(
+        self, letters: Sequence[tuple[Rejected, bytes | None, list[tuple[str, bytes | None]]]]
+    ) -> list[tuple[Rejected, str]]:
+        """Sends them and waits; answers those that were not acknowledged, each with the reason."""
+        unanswered = dict.fromkeys(range(len(letters)), "no answer in time")
+
+        def settle(index: int, failure: str | None) -> None:
+            if failure is None:
+                del unanswered[index]
+            else:
+                unanswered[index] = failure
 
         try:
-            for item in rejected:
+            for index, (item, value, headers) in enumerate(letters):
                 self._producer.send_record(
-                    item.record.value(), item.record.key(), _headers(item), on_result
+                    value, item.record.key(), headers, functools.partial(settle, index)
                 )
-            left = self._producer.flush(DELIVERY_SECONDS + 1.0)
+            self._producer.flush(DELIVERY_SECONDS + 1.0)
         except OctaneError:
             self.close()
             raise
-        if failures or left:
-            reason = failures[0] if failures else "no answer in time"
-            self.close()
-            raise Unavailable(
-                f"{len(failures) + left} of {len(rejected)} dead letters were not acknowledged by "
-                f"{self._topic}: {reason}"
-            )
+        return [(letters[index][0], reason) for index, reason in unanswered.items()]
 
     def close(self) -> None:
         self._producer.close()
@@ -155,3 +171,7 @@ def _headers(item: Rejected) -> list[tuple[str, bytes | None]]:
         ("octane.partition", str(record.partition()).encode()),
         ("octane.offset", str(record.offset()).encode()),
     ]
+
+
+def _without_value(item: Rejected) -> tuple[str, bytes | None]:
+    return ("octane.value_bytes", str(len(item.record.value() or b"")).encode())

@@ -11,6 +11,7 @@ from octane_analytics import schema
 from octane_analytics.clickhouse import ClickHouse
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.settings import ClickHouseSettings
+from tests.kafka.apache import ApacheKafka, KafkaError, prepare
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +37,16 @@ def clickhouse_settings(clickhouse_engine: EmbeddedClickHouse) -> Iterator[Click
         connection.execute(schema.create_table(schema.TableName(database, settings.table)))
         yield settings
         connection.execute(f"DROP DATABASE {database}")
+
+
+@pytest.fixture(scope="module")
+def kafka() -> Iterator[ApacheKafka]:
+    """Apache Kafka itself, one for each module."""
+    try:
+        prepare()
+    except KafkaError as error:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(str(error))
+    with ApacheKafka() as broker:
+        yield broker

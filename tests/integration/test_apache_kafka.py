@@ -1,30 +1,17 @@
 """The broker that the other tests rely on does what they rely on."""
 
-import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
-from tests.kafka.apache import ApacheKafka, KafkaError, prepare
+from tests.kafka.apache import ApacheKafka, KafkaError
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="module")
-def kafka() -> Iterator[ApacheKafka]:
-    try:
-        prepare()
-    except KafkaError as error:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip(str(error))
-    with ApacheKafka() as broker:
-        yield broker
 
 
 def wait_until(condition: Callable[[], object], deadline_seconds: float) -> None:

@@ -1,6 +1,7 @@
-"""Repeated inserts into a plain MergeTree whose token log speaks of a part that it does not have.
+"""What an insert promises of a real server: once under its token, and on a server of the list.
 
-That is what a `kill -9` between the two leaves behind; here the part's directory is taken away.
+Also where the token log speaks of a part that the table does not have: that is what a `kill -9` between
+the two leaves behind; here the part's directory is taken away.
 """
 
 import shutil
@@ -12,7 +13,7 @@ import pytest
 
 from octane_analytics import schema
 from octane_analytics.clickhouse import ClickHouse
-from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
+from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse, User
 from octane_analytics.settings import ClickHouseSettings
 
 MONTH_SECONDS = 31 * 86_400
@@ -101,3 +102,30 @@ def test_repeated_insert_does_not_look_for_rows_that_the_ttl_takes(sink: ClickHo
     for _ in range(2):
         sink.insert(batch, "token", is_repeat=True)
     assert _users(sink) == []
+
+
+def test_tokens_count_whatever_the_users_profile_says(tmp_path: Path) -> None:
+    careless = User("careless", settings={"deduplicate_insert": "disable", "insert_deduplicate": 0})
+    with EmbeddedClickHouse(tmp_path, users=[careless]) as engine:
+        settings = ClickHouseSettings(host=engine.host, port=engine.tcp_port, user="careless")
+        with ClickHouse(settings, client_name="tests") as sink:
+            sink.execute(schema.create_table(sink.table))
+            for _ in range(2):
+                sink.insert(_batch("a"), "token")
+            assert _users(sink) == ["a"]
+
+
+def test_equal_rows_without_a_token_are_both_inserted(sink: ClickHouse) -> None:
+    batch = _batch("a")
+    for _ in range(2):
+        sink.insert(batch, None)
+    assert _users(sink) == ["a", "a"]
+
+
+def test_insert_goes_on_with_the_next_server_of_the_list(
+    engine: EmbeddedClickHouse, sink: ClickHouse
+) -> None:
+    listed = ClickHouseSettings(host=f"127.0.0.1:1,{engine.host}:{engine.tcp_port}")
+    with ClickHouse(listed, client_name="tests") as failing_over:
+        failing_over.insert(_batch("a"), "token")
+    assert _users(sink) == ["a"]
