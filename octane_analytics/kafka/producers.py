@@ -121,18 +121,27 @@ class KafkaDeadLetters:
             check_topic(self._settings, self._topic)
             self._is_checked = True
         failed = self._deliver([(item, item.record.value(), _headers(item)) for item in rejected])
-        too_large = [item for item, reason in failed if _TOO_LARGE in reason]
-        others = [reason for _, reason in failed if _TOO_LARGE not in reason]
-        if too_large and not others:
-            # It fitted into its own topic; with our headers it does not. Its place tells where it is.
-            bare = [(item, None, [*_headers(item), _without_value(item)]) for item in too_large]
-            others = [reason for _, reason in self._deliver(bare)]
-        if others:
+        if any(_TOO_LARGE in reason for _, reason in failed):
+            failed = [left for item, reason in failed for left in self._send_alone(item, reason)]
+        if failed:
             self.close()
             raise Unavailable(
-                f"{len(others)} of {len(rejected)} dead letters were not acknowledged by "
-                f"{self._topic}: {others[0]}"
+                f"{len(failed)} of {len(rejected)} dead letters were not acknowledged by "
+                f"{self._topic}: {failed[0][1]}"
             )
+
+    def _send_alone(self, item: Rejected, reason: str) -> list[tuple[Rejected, str]]:
+        """Once more, outside the batch that was refused as too large; then without its value.
+
+        It fitted into its own topic; with our headers it may not. Its place tells where it is.
+        """
+        if _TOO_LARGE not in reason:
+            return [(item, reason)]
+        headers = _headers(item)
+        failed = self._deliver([(item, item.record.value(), headers)])
+        if failed and _TOO_LARGE in failed[0][1]:
+            failed = self._deliver([(item, None, [*headers, _without_value(item)])])
+        return failed
 
     def _deliver(
         self, letters: Sequence[tuple[Rejected, bytes | None, list[tuple[str, bytes | None]]]]
