@@ -10,6 +10,7 @@ from octane_analytics.kafka.inspection import check_topic, ensure_topic
 from octane_analytics.kafka.producers import KafkaDeadLetters
 from octane_analytics.settings import KafkaSettings
 from octane_analytics.types import Rejected, TopicPartition
+from tests.acceptance.command import wait_until
 from tests.fakes import FakeRecord
 from tests.kafka.apache import ApacheKafka
 
@@ -25,7 +26,15 @@ def test_missing_topic_is_made_once(kafka: ApacheKafka) -> None:
         check_topic(settings, "made-to-order")
     for _ in range(2):
         ensure_topic(settings, "made-to-order")
-    check_topic(settings, "made-to-order")
+    wait_until(lambda: _exists(settings, "made-to-order"))
+
+
+def _exists(settings: KafkaSettings, topic: str) -> bool:
+    try:
+        check_topic(settings, topic)
+    except NeedsOperator:
+        return False  # brokers hear of a new topic a little later
+    return True
 
 
 def test_record_too_large_for_the_topic_goes_without_its_value(kafka: ApacheKafka) -> None:
