@@ -1,0 +1,308 @@
+"""Counts: every record of the log against every row of the table and every dead letter.
+
+The log decides what had to arrive. A producer that lost its broker does not know what the broker had
+written; whoever reads the topic back does.
+"""
+
+import time
+import uuid
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from clickhouse_driver import Client
+from confluent_kafka import Consumer, Message, TopicPartition
+
+_PARTITION_BITS = 48
+_READ_SECONDS = 60.0
+_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a record stands in the log."""
+
+    number: int
+    partition: int
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.number} ({self.partition}@{self.offset})"
+
+
+class Tally:
+    """For each number how often it stands in the log, and where."""
+
+    def __init__(self) -> None:
+        self.times = bytearray()
+        self.places: array[int] = array("q")
+
+    def add(self, number: int, partition: int, offset: int) -> None:
+        self.reach(number + 1)
+        self.times[number] += 1
+        self.places[number] = partition << _PARTITION_BITS | offset
+
+    def reach(self, size: int) -> None:
+        if (more := size - len(self.times)) > 0:
+            self.times.extend(bytes(more))
+            self.places.extend([-1] * more)
+
+    def place(self, number: int) -> Place:
+        where = self.places[number] if number < len(self.places) else -1
+        if where < 0:
+            return Place(number, -1, -1)
+        return Place(number, where >> _PARTITION_BITS, where & ((1 << _PARTITION_BITS) - 1))
+
+
+@dataclass
+class Report:
+    """What the count came to. `problems` is empty where the promise was kept."""
+
+    produced: int = 0
+    """Valid events in the log."""
+    count: int = 0
+    unique: int = 0
+    missing: int = 0
+    duplicates: int = 0
+    """Rows beyond the one that each event may have."""
+    poison: int = 0
+    dead_letters: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+def read_log(bootstrap_servers: str, topic: str, tally: Tally | None = None) -> Tally:
+    """Reads the whole topic, all partitions from the earliest offset; adds it to the tally."""
+    tally = tally or Tally()
+    for message in _messages(bootstrap_servers, topic):
+        key, partition, offset = message.key(), message.partition(), message.offset()
+        assert key is not None
+        assert partition is not None
+        assert offset is not None
+        tally.add(int(key), partition, offset)
+    return tally
+
+
+def _messages(bootstrap_servers: str, topic: str) -> Iterator[Message]:
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap_servers,
+            "group.id": f"audit-{uuid.uuid4().hex}",
+            "enable.auto.commit": False,
+            "auto.offset.reset": "error",
+            "log_level": 0,
+        }
+    )
+    try:
+        partitions = consumer.list_topics(topic, timeout=20.0).topics[topic].partitions
+        left: dict[int, int] = {}
+        starts = []
+        for number in partitions:
+            where = TopicPartition(topic, number)
+            low, high = consumer.get_watermark_offsets(where, timeout=20.0)
+            if low:
+                raise OverflowError(
+                    f"{topic}[{number}] has dropped its first {low} records: there is nothing left "
+                    "to count against; produce less"
+                )
+            if high:
+                left[number] = high
+                starts.append(TopicPartition(topic, number, 0))
+        consumer.assign(starts)
+        deadline = time.monotonic() + _READ_SECONDS
+        while left:
+            assert time.monotonic() < deadline, f"{topic} could not be read back in time"
+            for message in consumer.consume(10_000, 0.2):
+                assert message.error() is None, message.error()
+                partition, offset = message.partition(), message.offset()
+                assert partition is not None
+                assert offset is not None
+                if partition in left:
+                    yield message
+                    if offset + 1 >= left[partition]:
+                        del left[partition]
+    finally:
+        consumer.close()
+
+
+def lag(bootstrap_servers: str, group: str, topic: str) -> dict[int, str]:
+    """Per partition what is wrong with the group's commit; empty where nothing is left to do."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap_servers,
+            "group.id": group,
+            "enable.auto.commit": False,
+            "log_level": 0,
+        }
+    )
+    try:
+        partitions = consumer.list_topics(topic, timeout=20.0).topics[topic].partitions
+        found = {}
+        asked = [TopicPartition(topic, number) for number in partitions]
+        for committed in consumer.committed(asked, timeout=20.0):
+            _, high = consumer.get_watermark_offsets(committed, timeout=20.0)
+            if max(committed.offset, 0) != high or committed.metadata:
+                found[committed.partition] = (
+                    f"committed {committed.offset} of {high} with {committed.metadata!r}"
+                )
+        return found
+    finally:
+        consumer.close()
+
+
+class Audit:
+    """Over one topic, its dead-letter topic and one table."""
+
+    def __init__(
+        self, bootstrap_servers: str, topic: str, dlq_topic: str, port: int, table: str
+    ) -> None:
+        self._bootstrap_servers = bootstrap_servers
+        self._topic = topic
+        self._dlq_topic = dlq_topic
+        self._port = port
+        self._table = table
+        self._earlier = Tally()
+        """What had to arrive from logs that are gone."""
+        self._optional: set[int] = set()
+        """Numbers that may have arrived, once: their log went before anybody had to read them."""
+        self._doubtful: set[int] = set()
+
+    def rows(self) -> int:
+        """How many are in the table."""
+        with self._client() as client:
+            return int(client.execute(f"SELECT count() FROM {self._table}")[0][0])
+
+    def keep(self) -> Tally:
+        """What the log holds now has to arrive, also when the log is gone at the end."""
+        self._earlier = read_log(self._bootstrap_servers, self._topic, self._earlier)
+        return self._earlier
+
+    def excuse(self, numbers: range) -> None:
+        """These went with their log. They need not have arrived, and may have at most once."""
+        self._optional.update(numbers)
+
+    def doubt(self, numbers: range) -> None:
+        """Those that the log will not hold went with the one before it: see `excuse`.
+
+        For some moments after a topic was made anew the broker still takes records into the old log.
+        """
+        self._doubtful.update(numbers)
+
+    def wait(self, is_poison: bytearray, deadline: float) -> None:
+        """Until all that has to arrive has, or the monotonic deadline."""
+        expected = self._log()
+        events = _events(expected, is_poison)
+        while time.monotonic() < deadline:
+            if self.rows() >= sum(events) and not any(
+                wanted > found for wanted, found in zip(events, self._found(), strict=False)
+            ):
+                return
+            time.sleep(0.3)
+
+    def report(
+        self, is_poison: bytearray, is_acknowledged: bytearray, *, may_repeat: bool
+    ) -> Report:
+        """Counts everything. `may_repeat` is the weaker promise: at least once."""
+        log = self._log()
+        size = len(is_poison)
+        log.reach(size)
+        events = _events(log, is_poison)
+        self._optional.update(number for number in self._doubtful if not log.times[number])
+        found = bytearray(self._found())
+        found.extend(bytes(max(0, size - len(found))))
+        report = Report(produced=sum(events), poison=sum(log.times) - sum(events))
+        with self._client() as client:
+            report.count, report.unique = client.execute(
+                f"SELECT count(), uniqExact({_NUMBER}) FROM {self._table}"
+            )[0]
+        missing: list[int] = []
+        repeated: list[int] = []
+        strange: list[int] = []
+        for number in range(max(len(found), size)):
+            wanted = events[number] if number < size else 0
+            if number in self._optional:
+                if found[number] > 1:
+                    repeated.append(number)
+                continue
+            if found[number] < wanted:
+                missing.append(number)
+            elif found[number] > wanted:
+                (repeated if wanted else strange).append(number)
+        report.missing = len(missing)
+        report.duplicates = sum(found[n] - max(events[n], 1) for n in repeated)
+        self._say(report, "missing", missing, log)
+        self._say(report, "in the table and not in the log, or no events", strange, log)
+        if not may_repeat:
+            self._say(report, "more than once", repeated, log)
+        lost = [
+            number
+            for number in range(size)
+            if is_acknowledged[number] and not log.times[number] and number not in self._optional
+        ]
+        self._say(report, "acknowledged and not in the log (the broker's fault)", lost, log)
+        self._count_dead_letters(report, log, is_poison)
+        return report
+
+    def _count_dead_letters(self, report: Report, log: Tally, is_poison: bytearray) -> None:
+        dead = read_log(self._bootstrap_servers, self._dlq_topic)
+        dead.reach(len(is_poison))
+        report.dead_letters = sum(dead.times)
+        buried = [
+            n
+            for n, poison in enumerate(is_poison)
+            if poison and log.times[n] and not dead.times[n] and n not in self._optional
+        ]
+        alive = [n for n, times in enumerate(dead.times) if times and not is_poison[n]]
+        self._say(report, "no dead letters of", buried, log)
+        self._say(report, "dead letters of valid events", alive, log)
+
+    def _say(self, report: Report, what: str, numbers: list[int], log: Tally) -> None:
+        if numbers:
+            shown = ", ".join(str(log.place(number)) for number in numbers[:_SHOWN])
+            more = ", ..." if len(numbers) > _SHOWN else ""
+            report.problems.append(f"{what}: {len(numbers)}: {shown}{more}")
+
+    def _log(self) -> Tally:
+        tally = Tally()
+        tally.times.extend(self._earlier.times)
+        tally.places.extend(self._earlier.places)
+        return read_log(self._bootstrap_servers, self._topic, tally)
+
+    def _found(self) -> bytearray:
+        """By number: how many rows, up to 255."""
+        with self._client() as client:
+            columns = client.execute(
+                f"SELECT {_NUMBER} AS number, toUInt8(least(count(), 255)) FROM {self._table} "
+                "GROUP BY number ORDER BY number",
+                columnar=True,
+            )
+        found = bytearray()
+        if not columns:
+            return found
+        numbers, times = columns
+        assert numbers[0] >= 0, "the table has rows that were never produced"
+        found.extend(bytes(numbers[-1] + 1))
+        for number, count in zip(numbers, times, strict=True):
+            found[number] = count
+        return found
+
+    def _client(self) -> Client:
+        return Client("127.0.0.1", self._port, connect_timeout=5, send_receive_timeout=60)
+
+
+_NUMBER = "toInt64OrDefault(JSONExtractString(properties, 'event_id'), toInt64(-1))"
+
+
+def _events(log: Tally, is_poison: bytearray) -> bytearray:
+    log.reach(len(is_poison))
+    return bytearray(
+        0 if poison else times for times, poison in zip(log.times, is_poison, strict=True)
+    )
+
+
+def wait_until(condition: Callable[[], object], seconds: float, what: str) -> None:
+    """Raises TimeoutError, which says what did not come about."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() >= deadline:
+            raise TimeoutError(f"{what}: not within {seconds:g} s")
+        time.sleep(0.05)

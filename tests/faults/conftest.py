@@ -1,0 +1,36 @@
+"""Engines that all the fault tests of a broker share, and how they are skipped or not."""
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.stack import APACHE, EMBEDDED, Engines
+from tests.kafka.apache import KafkaError, prepare
+
+
+def _engines(broker: str, directory: Path) -> Iterator[Engines]:
+    is_ci = os.environ.get("CI") == "true"
+    if importlib.util.find_spec("chdb") is None and not is_ci:
+        pytest.skip("pip install 'octane-analytics[embedded]'")
+    if broker == APACHE:
+        try:
+            prepare()
+        except KafkaError as error:
+            if is_ci:
+                raise
+            pytest.skip(str(error))
+    with Engines(broker, directory) as engines:
+        yield engines
+
+
+@pytest.fixture(scope="module")
+def apache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
+    yield from _engines(APACHE, tmp_path_factory.mktemp(APACHE))
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
+    yield from _engines(EMBEDDED, tmp_path_factory.mktemp(EMBEDDED))

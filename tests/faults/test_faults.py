@@ -1,0 +1,72 @@
+"""The short form of bin/faults: each thing breaks for some seconds, then every event is counted."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults.command import Result, run_scenario
+from tests.faults.scenarios import SCENARIOS
+from tests.faults.stack import APACHE, AT_LEAST_ONCE, EXACTLY_ONCE, Engines, Shape, Stack
+
+BREAK_SECONDS = 1.0
+SETTLE_SECONDS = 40.0
+RATE = 800.0
+
+ON_EMBEDDED = ("kill-worker", "cut-answer", "recreate-topic")
+AT_LEAST_ONCE_TOO = ("kill-worker", "cut-answer")
+
+
+def carry_out(engines: Engines, name: str, logs: Path, delivery: str = EXACTLY_ONCE) -> Result:
+    result = run_scenario(
+        engines,
+        SCENARIOS[name],
+        Shape(delivery=delivery, rate=RATE, batch_size=100),
+        seed=20_261,
+        break_seconds=BREAK_SECONDS,
+        settle_seconds=SETTLE_SECONDS,
+        logs=logs,
+    )
+    assert result.breaks > 0
+    assert result.report.produced > 0
+    assert not result.report.problems, "\n".join(result.report.problems)
+    return result
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, scenario in SCENARIOS.items() if APACHE in scenario.brokers]
+)
+def test_every_event_arrives_once_with_apache(apache: Engines, name: str, tmp_path: Path) -> None:
+    carry_out(apache, name, tmp_path)
+
+
+@pytest.mark.parametrize("name", AT_LEAST_ONCE_TOO)
+def test_no_event_is_lost_at_least_once(apache: Engines, name: str, tmp_path: Path) -> None:
+    carry_out(apache, name, tmp_path, AT_LEAST_ONCE)
+
+
+@pytest.mark.parametrize("name", ON_EMBEDDED)
+def test_every_event_arrives_once_embedded(embedded: Engines, name: str, tmp_path: Path) -> None:
+    carry_out(embedded, name, tmp_path)
+
+
+def test_count_notices_what_is_missing_and_what_is_there_twice(
+    embedded: Engines, tmp_path: Path
+) -> None:
+    with Stack(embedded, Shape(partitions=2), seed=1, directory=tmp_path) as stack:
+        stack.load.burst(10)
+        embedded.execute(
+            f"INSERT INTO {stack.table} (timestamp, app_id, event_name, user_id, properties) "
+            "SELECT now(), 'a', 'e', 'u', format('{{\"event_id\":\"{}\"}}', toString(number)) "
+            "FROM (SELECT arrayJoin([0, 1, 1, 2, 3, 4, 5, 6, 7, 8, 11]) AS number)"
+        )
+        load = stack.load
+        report = stack.audit.report(load.is_poison, load.is_acknowledged, may_repeat=False)
+        lenient = stack.audit.report(load.is_poison, load.is_acknowledged, may_repeat=True)
+    assert (report.produced, report.count, report.unique) == (10, 11, 10)
+    assert (report.missing, report.duplicates) == (1, 1)
+    assert report.problems == [
+        "missing: 1: 9 (1@4)",
+        "in the table and not in the log, or no events: 1: 11 (-1@-1)",
+        "more than once: 1: 1 (1@0)",
+    ]
+    assert lenient.problems == report.problems[:2]
