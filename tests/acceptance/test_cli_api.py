@@ -65,5 +65,5 @@ def test_port_that_is_taken_is_one_line(settings: dict[str, str]) -> None:
         port = str(taken.getsockname()[1])
         done = run("api", "--port", port, settings=settings)
     assert done.returncode == 78
-    assert done.stderr.startswith("octane-analytics: error: cannot listen on 127.0.0.1:")
+    assert done.stderr.startswith("octane-analytics: error: API_PORT: cannot listen on 127.0.0.1:")
     assert done.stderr.count("\n") == 1
