@@ -300,6 +300,10 @@ class ClickHouse:
             columns=tuple(LiveColumn(*column) for column in columns),
         )
 
+    def has_right(self, right: str) -> bool:
+        """Whether the user has SELECT or INSERT on the configured table."""
+        return bool(self.select(f"CHECK GRANT {right} ON {self.table}").rows[0][0])
+
     def _window(self, setting: str, engine_full: str) -> int:
         own = _between(engine_full, f" {setting} = ", ",")
         if own:

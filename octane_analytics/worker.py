@@ -14,9 +14,15 @@ from pathlib import Path
 from octane_analytics import schema
 from octane_analytics.batch import Limits
 from octane_analytics.breaker import BreakerLimits
-from octane_analytics.clickhouse import ClickHouse
+from octane_analytics.clickhouse import OPERATOR_ERRORS, ClickHouse
 from octane_analytics.decode import decode
-from octane_analytics.errors import ConfigError, NeedsOperator, OctaneError, Unavailable
+from octane_analytics.errors import (
+    ConfigError,
+    NeedsOperator,
+    OctaneError,
+    StatementRejected,
+    Unavailable,
+)
 from octane_analytics.exits import Exit
 from octane_analytics.ingest import Ingest, Options
 from octane_analytics.kafka.inspection import GroupView, ensure_topic
@@ -147,8 +153,14 @@ def preflight(settings: Settings) -> None:
     Blocks on ClickHouse and Kafka, each for some seconds at most. Raises NeedsOperator or ConfigError
     for what has to be mended, Unavailable for what may come back by itself.
     """
-    with ClickHouse(settings.clickhouse, client_name="octane-analytics preflight") as clickhouse:
-        _check_table(clickhouse, settings)
+    try:
+        with ClickHouse(
+            settings.clickhouse, client_name="octane-analytics preflight"
+        ) as clickhouse:
+            _check_table(clickhouse, settings)
+    except StatementRejected as error:
+        advice = OPERATOR_ERRORS.get(error.code, "look at the server's log")
+        raise NeedsOperator(f"ClickHouse refuses: {error}; {advice}") from error
     with GroupView(settings.kafka, client_id="octane-analytics-preflight") as view:
         partitions = view.partitions(settings.kafka.topic)
     if partitions < settings.worker.procs:
@@ -167,6 +179,12 @@ def preflight(settings: Settings) -> None:
 
 def _check_table(clickhouse: ClickHouse, settings: Settings) -> None:
     live = clickhouse.describe()
+    for right in ("SELECT", "INSERT"):
+        if not clickhouse.has_right(right):
+            raise NeedsOperator(
+                f"user {settings.clickhouse.user} lacks {right} on {clickhouse.table}: "
+                f"GRANT {right} ON {clickhouse.table} TO {settings.clickhouse.user}"
+            )
     if live is None:
         raise NeedsOperator(
             f"table {clickhouse.table} does not exist: create it with `octane-analytics schema apply`"

@@ -19,8 +19,8 @@ _REFUSED_NODES = {
     # Its function does not show in the tree.
     "ColumnsApplyTransformer": "APPLY is not allowed: name the columns one by one",
 }
-_REFUSED_FUNCTIONS = frozenset({"catboostEvaluate", "file"})
-"""Functions that reach the server's files even with `readonly=1`; table functions do not."""
+_REFUSED_FUNCTIONS = frozenset({"catboostevaluate", "file", "python"})
+"""In lower case: what reaches the server's files even with `readonly=1`, or ends an embedded server."""
 _FUNCTION = re.compile(r"Function (\w+)")
 _POSITION = re.compile(r"\bat position (\d+)")
 
@@ -69,8 +69,11 @@ def check(tree: Sequence[str]) -> None:
         if kind in _REFUSED_NODES:
             raise _refused(_REFUSED_NODES[kind])
         function = _FUNCTION.match(line.strip())
-        if function and function[1] in _REFUSED_FUNCTIONS:
+        if function and function[1].lower() in _REFUSED_FUNCTIONS:
             raise _refused(f"the function {function[1]} is not allowed")
+        if kind == "TableIdentifier" and "/" in line:
+            # clickhouse-local takes a table's name for a file's or a URL.
+            raise _refused("a table's name must not be a path or a URL")
     # The list of SELECTs apart, a clause for the output is a child of the root.
     below = [line for line in tree if line.startswith(" ") and not line.startswith("  ")]
     if any(_kind(line) != "ExpressionList" for line in below) or len(below) != 1:

@@ -45,7 +45,8 @@ def bind(template: Template, given: Mapping[str, object], now: datetime) -> Boun
     values: dict[str, str | int] = {}
     for name, parameter in template.parameters.items():
         if parameter.type == TIME:
-            values[name] = seconds[name]
+            # As text: ClickHouse refuses a number of less than five digits for a DateTime.
+            values[name] = f"{datetime.fromtimestamp(seconds[name], UTC):%Y-%m-%d %H:%M:%S}"
             effective[name] = rfc3339(datetime.fromtimestamp(seconds[name], UTC))
         else:
             chosen = _checked(name, parameter, given.get(name))

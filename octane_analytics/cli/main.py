@@ -70,6 +70,9 @@ class Program(click.Group):
             code = super().main(args, PROGRAM, complete_var, standalone_mode=False, **extra)
         except click.Abort:
             code = Exit.INTERRUPTED
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.format_message(), err=True)
+            code = Exit.USAGE
         except click.UsageError as error:
             hint = f" (see `{error.ctx.command_path} --help`)" if error.ctx else ""
             code = _fail(f"{error.format_message().rstrip('.')}{hint}", Exit.USAGE)

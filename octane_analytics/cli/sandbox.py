@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import shlex
+import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -254,7 +256,7 @@ Metrics     http://{settings.metrics.host}:{settings.metrics.port}/metrics
 Data        {parts.directory}{"" if is_kept else " (removed at the end)"}
 
 Try:
-  octane-analytics produce --kafka-bootstrap-servers {kafka.bootstrap_servers} \
+  {_command()} produce --kafka-bootstrap-servers {kafka.bootstrap_servers} \
 --max-lag 50000 --generate 10000
   curl -s {api}/report -H 'Content-Type: application/json' \
 -d '{{"template": "overview_stats"}}'
@@ -267,3 +269,10 @@ Ctrl-C ends it.
 
 def _api(parts: Stack) -> str:
     return f"http://{parts.settings.api.host}:{parts.settings.api.port}"
+
+
+def _command() -> str:
+    """As it can be typed here: by its name where that leads to this one, else by its path."""
+    mine = Path(sys.argv[0]).absolute()
+    found = shutil.which(mine.name)
+    return mine.name if found and Path(found).samefile(mine) else shlex.quote(str(mine))

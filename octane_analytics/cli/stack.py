@@ -17,7 +17,14 @@ from octane_analytics import schema
 from octane_analytics.cli.directories import locked, make_writable
 from octane_analytics.clickhouse import ClickHouse
 from octane_analytics.errors import ConfigError, Unavailable
-from octane_analytics.sandbox.clickhouse import HOST, EmbeddedClickHouse, EngineError, is_free
+from octane_analytics.sandbox.clickhouse import (
+    HOST,
+    EmbeddedClickHouse,
+    Engine,
+    EngineError,
+    User,
+    is_free,
+)
 from octane_analytics.sandbox.kafka import EmbeddedKafka
 from octane_analytics.sandbox.service import Service
 from octane_analytics.settings import Settings, load
@@ -27,6 +34,8 @@ START_SECONDS = 60.0
 STOP_SECONDS = 8.0
 _POLL_SECONDS = 0.05
 _TAIL_LINES = 15
+_READER = User("reader", grants=["GRANT SELECT ON default.ai_analytics_events"])
+"""For the API: no more than its queries need, and so no way to this machine's files."""
 _PORT_RANGE = range(18_000, 32_000)
 """Below the ports that the kernel hands out for outgoing connections, which come and go."""
 _OURS = ("KAFKA_", "CLICKHOUSE_", "METRICS_", "PROMETHEUS_", "API_HOST", "API_PORT")
@@ -109,6 +118,7 @@ class Stack:
         self._is_stopping = is_stopping
         self._settings: Settings | None = None
         self._services: list[Service] = []
+        self._engines: dict[str, Engine] = {}
         self._held = contextlib.ExitStack()
         self.clickhouse_http = ""
 
@@ -145,7 +155,10 @@ class Stack:
         self._held.close()
 
     def check(self) -> None:
-        """Raises Unavailable when the worker or the API has ended, with the end of its log."""
+        """Raises Unavailable when an engine, the worker or the API has ended, with its log's end."""
+        for name, engine in self._engines.items():
+            if engine.pid is None:
+                raise Unavailable(f"the embedded {name} has ended by itself; see {self.directory}")
         for service in self._services:
             if service.exit_code is not None:
                 tail = service.tail(_TAIL_LINES)
@@ -170,7 +183,7 @@ class Stack:
         stack.enter_context(locked(self.directory, "--data-dir"))
         self.logs.mkdir(exist_ok=True)
         clickhouse = EmbeddedClickHouse(
-            self.directory / "clickhouse", tcp_port=self._ports.clickhouse
+            self.directory / "clickhouse", tcp_port=self._ports.clickhouse, users=[_READER]
         )
         stack.enter_context(clickhouse)
         defaults = Settings().kafka
@@ -179,6 +192,7 @@ class Stack:
             initial_rebalance_delay_ms=_REBALANCE_DELAY_MS,
         )
         stack.enter_context(kafka)
+        self._engines = {"ClickHouse": clickhouse, "Kafka": kafka}
         ports = Ports(
             api=_given_or_free(self._ports.api, "--api-port"),
             metrics=_given_or_free(self._ports.metrics, "--metrics-port"),
@@ -209,7 +223,7 @@ class Stack:
             service = Service(
                 name,
                 [sys.executable, "-m", "octane_analytics", name, *arguments],
-                variables,
+                {**variables, "CLICKHOUSE_USER": _READER.name} if name == "api" else variables,
                 None if self._is_verbose else self.logs / f"{name}.log",
             )
             self._services.append(service)

@@ -47,16 +47,19 @@ class KafkaSource:
         self._consumer: Consumer | None = None
         self._admin: AdminClient | None = None
         self._is_paused = False
+        self._is_closing = False
         self._probe_at = 0.0
         self._unreachable: OctaneError | None = None
 
     def subscribe(self, listener: RebalanceListener) -> None:
         def on_assign(consumer: Consumer, raw: list[RawPartition]) -> None:
-            starts = listener.assigned([_partition(r) for r in raw])
+            # A client on its way down gets no answers any more, and would wait for the committed
+            # offsets until it is killed. It gives these back at once, without having read any.
+            starts = {} if self._is_closing else listener.assigned([_partition(r) for r in raw])
             for r in raw:
-                r.offset = starts[_partition(r)]
+                r.offset = starts.get(_partition(r), 0)
             consumer.incremental_assign(raw)
-            if self._is_paused:
+            if self._is_paused or self._is_closing:
                 consumer.pause(raw)
 
         def on_revoke(consumer: Consumer, raw: list[RawPartition]) -> None:
@@ -216,6 +219,7 @@ class KafkaSource:
     def close(self) -> None:
         """Leaves the partitions where they are for a static member, to others for a dynamic one."""
         self._admin = None
+        self._is_closing = True
         if self._consumer is not None:
             self._consumer.close()
             self._consumer = None

@@ -356,6 +356,7 @@ def test_worker_dead_letters_the_rows_alone_that_clickhouse_refuses(
         ({"CLICKHOUSE_PORT": "1"}, 69, "Connection refused"),
         ({"CLICKHOUSE_PASSWORD": "wrong"}, 78, "CLICKHOUSE_USER and CLICKHOUSE_PASSWORD"),
         ({"CLICKHOUSE_TABLE": "missing"}, 78, "octane-analytics schema apply"),
+        ({"CLICKHOUSE_DATABASE": "missing"}, 78, "octane-analytics schema apply"),
         ({"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}, 69, "KAFKA_BOOTSTRAP_SERVERS"),
         ({"KAFKA_TOPIC": "missing"}, 78, "topic missing"),
         ({"KAFKA_RDKAFKA_NO_SUCH": "1"}, 78, "no.such"),

@@ -85,6 +85,13 @@ def test_refused_statements_change_nothing(
         "remote('127.0.0.1', system.one)",
         "mysql('127.0.0.1:1', 'a', 'b', 'c', 'd')",
         "s3('http://127.0.0.1:1/bucket/x.csv', 'CSV')",
+        # clickhouse-local takes such names for files and URLs, and Python() for its host's.
+        "'/etc/passwd'",
+        "`/etc/passwd`",
+        "default.`/etc/passwd`",
+        "'http://127.0.0.1:1/?query=SELECT+42'",
+        "Python(x)",
+        "python('x')",
     ],
 )
 def test_table_functions_that_reach_out_are_refused(app: ASGIApp, source: str) -> None:

@@ -240,6 +240,14 @@ def test_empty_range_has_zeros_and_nulls(
     assert days == recount.active_users([], START, END)
 
 
+@pytest.mark.parametrize(
+    "until", ["1970-01-01T00:00:01Z", "1970-01-01T02:46:39Z", "2106-02-07T06:28:15Z"]
+)
+def test_range_may_reach_to_both_ends_of_time(app: ASGIApp, until: str) -> None:
+    (row,) = rows_of(app, "overview_stats", **{"from": "1970-01-01T00:00:00Z", "to": until})
+    assert row["total_events"] == 0
+
+
 def test_events_over_time_can_look_at_one_event(
     app: ASGIApp, clickhouse_settings: ClickHouseSettings
 ) -> None:
