@@ -125,7 +125,7 @@ class _Routes:
                 {
                     "template": template.name,
                     "params": bound.effective,
-                    **answers.body(result, self._limits.result_rows),
+                    **answers.body(result, bound.max_rows(self._limits.result_rows)),
                     "elapsed_ms": _elapsed_ms(started),
                 }
             )

@@ -19,10 +19,15 @@ _LAST_SECOND = 2**32 - 1
 @dataclass(frozen=True, slots=True)
 class Bound:
     """`effective` is what to show (times in RFC 3339, null for an absent option), `values` what to
-    send to ClickHouse."""
+    send to ClickHouse: of a `limit` one more, which tells a cut answer from a whole one."""
 
     effective: Mapping[str, str | int | None]
     values: Mapping[str, str | int]
+
+    def max_rows(self, of_service: int) -> int:
+        """Rows that the answer may show."""
+        chosen = self.effective.get("limit")
+        return min(of_service, chosen) if isinstance(chosen, int) else of_service
 
 
 def bind(template: Template, given: Mapping[str, object], now: datetime) -> Bound:
@@ -51,6 +56,8 @@ def bind(template: Template, given: Mapping[str, object], now: datetime) -> Boun
         else:
             chosen = _checked(name, parameter, given.get(name))
             values[name] = "" if chosen is None else chosen
+            if name == "limit" and isinstance(chosen, int):
+                values[name] = chosen + 1
             effective[name] = chosen
     return Bound(effective, values)
 

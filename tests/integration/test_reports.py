@@ -193,7 +193,9 @@ def test_queries_are_told_as_they_were_typed(
     assert overview["searches"] == 8
 
 
-def test_ties_are_broken_by_name(app: ASGIApp, clickhouse_settings: ClickHouseSettings) -> None:
+def test_ties_are_broken_by_name_and_a_cut_is_told(
+    app: ASGIApp, clickhouse_settings: ClickHouseSettings
+) -> None:
     names = ["é", "b", "a", "Z", "ab"]
     rows = [event(START, "search", query=name) for name in names]
     rows += [event(START, "video_heartbeat", content_id=name, watch_time=1) for name in names]
@@ -201,8 +203,10 @@ def test_ties_are_broken_by_name(app: ASGIApp, clickhouse_settings: ClickHouseSe
     expected = ["Z", "a", "ab", "b", "é"]
     told = rows_of(app, "search_analytics", **WHOLE)
     assert [row["query"] for row in told] == expected
-    told = rows_of(app, "top_content", **WHOLE, limit=3)
-    assert [row["content_id"] for row in told] == expected[:3]
+    for limit, is_truncated in ((3, True), (5, False)):
+        answer = report(app, "top_content", **WHOLE, limit=limit).json()
+        assert [row["content_id"] for row in answer["rows"]] == expected[:limit]
+        assert answer["truncated"] is is_truncated
 
 
 def test_range_takes_in_its_start_and_not_its_end(

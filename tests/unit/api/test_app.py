@@ -39,7 +39,7 @@ def test_report_answers_rows_with_what_it_ran_with() -> None:
         "truncated": False,
     }
     _, values, settings = script.calls[0]
-    assert (values["database"], values["table"], values["limit"]) == ("db", "events", 5)
+    assert (values["database"], values["table"], values["limit"]) == ("db", "events", 6)
     assert settings["readonly"] == 1
 
 

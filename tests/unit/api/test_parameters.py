@@ -23,7 +23,7 @@ def test_nothing_given_means_the_last_day_of_all_apps() -> None:
         "app_id": "",
         "from": "2026-02-01 12:00:01",
         "to": "2026-02-02 12:00:01",
-        "limit": 20,
+        "limit": 21,
     }
 
 
