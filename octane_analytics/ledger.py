@@ -21,10 +21,18 @@ _MARK = "octane1"
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """The announcement that a range is being inserted under the log's identity."""
+    """The announcement that a range is being inserted under the log's identity.
+
+    An empty range announces nothing: it says that everything before it is inserted, and of which log,
+    for a topic may be made anew under a group's committed offsets.
+    """
 
     span: Span
     log: LogIdentity
+
+    @property
+    def is_pending(self) -> bool:
+        return self.span.first < self.span.end
 
     def metadata(self) -> str:
         """As the commit carries it."""
@@ -105,6 +113,9 @@ class Ledger:
             # Declared replaced: nobody knows the range in the new log.
             self._partitions[partition] = _Partition(log, None)
             return Start(committed.offset)
+        if not intent.is_pending:
+            self._partitions[partition] = _Partition(log, None)
+            return Start(committed.offset)
         # The intent's own identity names the token, also where the broker knew less of it then.
         self._partitions[partition] = _Partition(log, intent)
         return Start(intent.span.first, intent.span)
@@ -146,11 +157,13 @@ class Ledger:
 
     def completions(self, partitions: Iterable[TopicPartition]) -> list[Commit]:
         """The commit that leaves these partitions with nothing pending, as far as they have nothing."""
-        return [
-            Commit(partition, done, "")
-            for partition in partitions
-            if (done := self._partitions[partition].done) is not None
-        ]
+        commits = []
+        for partition in partitions:
+            state = self._partitions[partition]
+            if state.done is not None:
+                nothing = Intent(Span(state.done, state.done), state.log)
+                commits.append(Commit(partition, state.done, nothing.metadata()))
+        return commits
 
     def completed(self, commits: Iterable[Commit]) -> None:
         """The coordinator has taken the completions."""

@@ -18,6 +18,7 @@ from octane_analytics.errors import (
     Rebalancing,
     Unavailable,
 )
+from octane_analytics.ledger import parse_intent
 from octane_analytics.types import (
     Commit,
     Committed,
@@ -135,6 +136,12 @@ class FakeLog:
     end: int = 0
 
 
+def is_pending(metadata: str) -> bool:
+    """Whether a commit's metadata announces an insert."""
+    intent = parse_intent(metadata)
+    return intent is not None and intent.is_pending
+
+
 class FakeBroker:
     """One topic's partitions, one consumer group's coordinator, and the dead-letter topic."""
 
@@ -194,7 +201,7 @@ class FakeBroker:
 
     def is_settled(self) -> bool:
         """Whether everything is committed and nothing announced is pending."""
-        return self.lag() == 0 and not any(c.metadata for c in self.committed.values())
+        return self.lag() == 0 and not any(is_pending(c.metadata) for c in self.committed.values())
 
     def join(self, member: "FakeSource") -> None:
         if member not in self.members:

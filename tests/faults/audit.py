@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from clickhouse_driver import Client
 from confluent_kafka import Consumer, Message, TopicPartition
 
+from octane_analytics.ledger import parse_intent
+
 _PARTITION_BITS = 48
 _READ_SECONDS = 60.0
 _SHOWN = 10
@@ -140,7 +142,9 @@ def lag(bootstrap_servers: str, group: str, topic: str) -> dict[int, str]:
         asked = [TopicPartition(topic, number) for number in partitions]
         for committed in consumer.committed(asked, timeout=20.0):
             _, high = consumer.get_watermark_offsets(committed, timeout=20.0)
-            if max(committed.offset, 0) != high or committed.metadata:
+            intent = parse_intent(committed.metadata or "")
+            is_pending = intent is not None and intent.is_pending
+            if max(committed.offset, 0) != high or is_pending:
                 found[committed.partition] = (
                     f"committed {committed.offset} of {high} with {committed.metadata!r}"
                 )

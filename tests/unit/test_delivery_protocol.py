@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from octane_analytics.batch import Batch
 from octane_analytics.errors import DecodeError
-from octane_analytics.ledger import Ledger
+from octane_analytics.ledger import Ledger, parse_intent
 from octane_analytics.types import Commit, Committed, LogIdentity, Record, Row, TopicPartition
 from tests.fakes import FakeRecord
 
@@ -268,9 +268,6 @@ class World:
             flight, token = owner.flights.get(partition), self.delivery.token(owner, partition)
             if flight is not None and token is not None:
                 self.late.append((list(flight.columns[3]), token))
-            # The broker forgets a deleted topic's offsets, or the group's were kept elsewhere.
-            if not self.coordinator.committed[partition].metadata:
-                self.coordinator.committed[partition] = Committed(None, "")
             self.assign(owner, partition)
 
     def drain(self) -> None:
@@ -294,7 +291,11 @@ class World:
         for partition in PARTITIONS:
             end = len(self.topic.logs[partition])
             if end:  # an empty log that was made anew has nothing to commit yet
-                assert self.coordinator.committed[partition] == Committed(end, "")
+                committed = self.coordinator.committed[partition]
+                intent = parse_intent(committed.metadata)
+                assert committed.offset == end
+                assert intent is not None
+                assert not intent.is_pending
 
 
 def quietly(act: Callable[[], None]) -> None:

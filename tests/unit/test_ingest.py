@@ -223,7 +223,7 @@ def test_at_least_once_inserts_all_partitions_together() -> None:
     rig.produce(0, 1, 1, "f")
     worker.turn(2)
     assert rig.inserts() == [InsertEntry(None, 4)]
-    assert set(rig.commits()) == {Commit(P0, 3, ""), Commit(P1, 1, "")}
+    assert set(rig.commits()) == {Commit(P0, 3, intent(3, 3)), Commit(P1, 1, intent(1, 1))}
 
 
 # The order of things
@@ -258,7 +258,7 @@ def test_at_least_once_commits_after_the_insert() -> None:
     rig.worker().turn(2)
     assert rig.broker.journal == [
         Entry("insert", InsertEntry(None, 2)),
-        Entry("commit", Commit(P0, 2, "")),
+        Entry("commit", Commit(P0, 2, intent(2, 2))),
     ]
 
 
@@ -287,7 +287,7 @@ def test_idle_partition_is_completed_with_nothing_pending() -> None:
     worker.turn(2)
     assert rig.broker.committed[P0] == Committed(0, intent(0, 2))
     worker.turn(20)
-    assert rig.broker.committed[P0] == Committed(2, "")
+    assert rig.broker.committed[P0] == Committed(2, intent(2, 2))
     worker.turn(100)
     assert len(rig.commits()) == 2
 
@@ -299,7 +299,7 @@ def test_idle_completion_that_fails_is_tried_again() -> None:
     worker.turn(2)
     rig.broker.faults.push("commit", Rebalancing("settling"), DOWN)
     rig.settle(worker)
-    assert rig.broker.committed[P0] == Committed(2, "")
+    assert rig.broker.committed[P0] == Committed(2, intent(2, 2))
 
 
 def test_offsets_without_records_are_committed_over() -> None:
@@ -310,7 +310,7 @@ def test_offsets_without_records_are_committed_over() -> None:
     rig.settle(worker)
     rig.broker.skip(0, 2)
     rig.settle(worker)
-    assert rig.broker.committed[P0] == Committed(9, "")
+    assert rig.broker.committed[P0] == Committed(9, intent(9, 9))
     assert rig.table.count() == once(names(0, 3))
 
 
@@ -508,7 +508,7 @@ def test_revoked_partition_in_flight_is_inserted_before_it_is_let_go() -> None:
     rig.broker.move(0, second.source)
     rig.produce(3, 4)
     first.turn()
-    assert rig.broker.committed[P0] == Committed(3, "")
+    assert rig.broker.committed[P0] == Committed(3, intent(3, 3))
     assert first.source.assignment == []
     second.turn(3)
     assert second.observer.details("recovered") == []
@@ -660,7 +660,7 @@ def test_announced_range_without_any_record_is_completed() -> None:
     rig.broker.committed[P0] = Committed(0, intent(0, 4))
     rig.settle(rig.worker())
     assert rig.inserts() == []
-    assert rig.broker.committed[P0] == Committed(4, "")
+    assert rig.broker.committed[P0] == Committed(4, intent(4, 4))
 
 
 def test_announced_range_is_recovered_by_a_worker_that_delivers_at_least_once() -> None:

@@ -166,7 +166,7 @@ def test_completions_leave_nothing_pending_for_what_is_inserted_only() -> None:
     ledger = announced((P0, Span(0, 5)), (P1, Span(3, 4)))
     ledger.inserted(P0, Span(0, 5))
     commits = ledger.completions([P0, P1])
-    assert commits == [Commit(P0, 5, "")]
+    assert commits == [Commit(P0, 5, intent(5, 5))]
     ledger.completed(commits)
     assert ledger.completions([P0, P1]) == []
     assert ledger.token(P1) is not None
@@ -179,14 +179,14 @@ def test_completed_keeps_what_was_inserted_after_the_commit_was_made() -> None:
     ledger.accept({P0: Span(5, 8)})
     ledger.inserted(P0, Span(5, 8))
     ledger.completed(stale)
-    assert ledger.completions([P0]) == [Commit(P0, 8, "")]
+    assert ledger.completions([P0]) == [Commit(P0, 8, intent(8, 8))]
 
 
 def test_inserted_without_announcement_is_completed_all_the_same() -> None:
     ledger = Ledger()
     ledger.assign(P0, Committed(2, ""), LOG)
     ledger.inserted(P0, Span(2, 6))
-    assert ledger.completions([P0]) == [Commit(P0, 6, "")]
+    assert ledger.completions([P0]) == [Commit(P0, 6, intent(6, 6))]
 
 
 def test_forget_drops_the_partition_and_is_no_error_for_a_stranger() -> None:
@@ -228,3 +228,13 @@ def test_intent_survives_the_metadata(
 def test_parse_intent_never_raises(metadata: str) -> None:
     found = parse_intent(metadata)
     assert found is None or found.span.first <= found.span.end
+
+
+def test_completed_offset_of_a_topic_made_anew_starts_from_the_beginning() -> None:
+    ledger = Ledger()
+    ledger.assign(P0, Committed(0, ""), LOG)
+    ledger.inserted(P0, Span(0, 9))
+    (commit,) = ledger.completions([P0])
+    left = Committed(commit.offset, commit.metadata)
+    assert Ledger().assign(P0, left, LOG) == Start(9)
+    assert Ledger().assign(P0, left, LOG._replace(topic_id="topic-2")) == Start(None)
