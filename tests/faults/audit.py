@@ -16,7 +16,7 @@ from confluent_kafka import Consumer, Message, TopicPartition
 from octane_analytics.ledger import parse_intent
 
 _PARTITION_BITS = 48
-_READ_SECONDS = 60.0
+_READ_SECONDS = 180.0
 _SHOWN = 10
 
 

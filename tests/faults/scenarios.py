@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from confluent_kafka import Consumer
 
 from tests.faults.audit import wait_until
-from tests.faults.stack import APACHE, CLICKHOUSE_TIMEOUT_SECONDS, EMBEDDED, Stack
+from tests.faults.stack import APACHE, EMBEDDED, Stack
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def kill_kafka(stack: Stack, rng: random.Random, deadline: float) -> int:
 
 def stop_clickhouse(stack: Stack, rng: random.Random, deadline: float) -> int:
     """Longer than CLICKHOUSE_TIMEOUT: what was sent is done late, after it was sent again."""
-    seconds = max(CLICKHOUSE_TIMEOUT_SECONDS + 2.0, min(20.0, deadline - time.monotonic()))
+    seconds = max(stack.shape.clickhouse_seconds + 2.0, min(20.0, deadline - time.monotonic()))
     stack.engines.clickhouse.pause()
     time.sleep(seconds)
     stack.engines.clickhouse.resume()
@@ -128,9 +128,9 @@ def delay(stack: Stack, rng: random.Random, deadline: float) -> int:
     """Answers that come late, some so late that nobody waits for them any more."""
     breaks = 0
     while breaks == 0 or time.monotonic() < deadline:
-        stack.engines.proxy.delay(rng.choice([0.1, 0.5, CLICKHOUSE_TIMEOUT_SECONDS + 0.5]))
+        stack.engines.proxy.delay(rng.choice([0.1, 0.5, stack.shape.clickhouse_seconds + 0.5]))
         breaks += 1
-        time.sleep(rng.uniform(0.5, CLICKHOUSE_TIMEOUT_SECONDS))
+        time.sleep(rng.uniform(0.5, stack.shape.clickhouse_seconds))
         stack.engines.proxy.heal()
         time.sleep(rng.uniform(0.1, 1.0))
     return breaks
@@ -146,7 +146,7 @@ def trickle(stack: Stack, rng: random.Random, deadline: float) -> int:
 def black_hole(stack: Stack, rng: random.Random, deadline: float) -> int:
     """What was on its way arrives after its sender has given up on it."""
     stack.engines.proxy.black_hole()
-    time.sleep(max(CLICKHOUSE_TIMEOUT_SECONDS + 1.5, deadline - time.monotonic()))
+    time.sleep(max(stack.shape.clickhouse_seconds + 1.5, deadline - time.monotonic()))
     stack.engines.proxy.heal()
     return 1
 
@@ -246,6 +246,20 @@ def rolling_restart(stack: Stack, rng: random.Random, deadline: float) -> int:
     return breaks
 
 
+def twins(stack: Stack, rng: random.Random, deadline: float) -> int:
+    """Two hosts of one name: each worker of one fences the same worker of the other, in turns."""
+    breaks = 0
+    while breaks == 0 or time.monotonic() < deadline:
+        stack.twin.start(stack.procs)
+        breaks += 1
+        time.sleep(max(3.0, min(deadline - time.monotonic(), rng.uniform(3.0, 8.0))))
+        if rng.random() < 0.5:
+            stack.twin.kill()
+        else:
+            stack.twin.stop()
+    return breaks
+
+
 SCENARIOS = {
     scenario.name: scenario
     for scenario in (
@@ -263,6 +277,7 @@ SCENARIOS = {
         Scenario("black-hole", "nothing comes through, then everything at once", black_hole),
         Scenario("scale", "from the usual number of processes to 1, 6, 2", scale),
         Scenario("rebalance-storm", "a foreign member joins and leaves", rebalance_storm),
+        Scenario("twins", "a second worker command under the same names", twins, (APACHE,)),
         Scenario("recreate-topic", "the topic is deleted and made again", recreate_topic),
         Scenario("poison", "one record in a hundred is no event", poison),
         Scenario("table-away", "the table is renamed away, then back", table_away),

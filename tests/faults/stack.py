@@ -33,8 +33,7 @@ from tests.kafka.apache import ApacheKafka
 APACHE, EMBEDDED = "apache", "embedded"
 EXACTLY_ONCE, AT_LEAST_ONCE = "exactly-once", "at-least-once"
 
-SESSION_SECONDS = {APACHE: 6.0, EMBEDDED: 2.0}
-CLICKHOUSE_TIMEOUT_SECONDS = 4.0
+_SESSION_SECONDS = {APACHE: 6.0, EMBEDDED: 2.0}
 _START_SECONDS = 30.0
 
 _GOOD_ENDS = (
@@ -127,6 +126,10 @@ class Shape:
     rate: float = 1500.0
     batch_size: int = 150
     flush_seconds: float = 0.5
+    session_seconds: float | None = None
+    """The group gives a silent member's partitions away after this; None leaves it to the broker."""
+    clickhouse_seconds: float = 4.0
+    """The worker gives an insert up after this."""
     log_level: str = "info"
 
 
@@ -254,10 +257,13 @@ class Stack:
             servers, self.topic, self.dlq_topic, engines.clickhouse.tcp_port, self.table
         )
         self.command = Command(self._settings(), self._directory / f"{self.name}.log")
+        self.twin = Command(self._settings(), self._directory / f"{self.name}-twin.log")
+        """A second one that takes itself for the first: the same members of the same group."""
         return self
 
     def __exit__(self, *_: object) -> None:
         self.command.kill()
+        self.twin.kill()
         with contextlib.suppress(AssertionError):
             self.load.pause(5.0)
         self.engines.heal()
@@ -269,7 +275,7 @@ class Stack:
 
     @property
     def session_seconds(self) -> float:
-        return SESSION_SECONDS[self.engines.broker]
+        return self.shape.session_seconds or _SESSION_SECONDS[self.engines.broker]
 
     def begin(self) -> None:
         """Starts the worker and the load; returns once events arrive."""
@@ -315,7 +321,7 @@ class Stack:
         return report
 
     def _settings(self) -> dict[str, str]:
-        shape, clickhouse = self.shape, CLICKHOUSE_TIMEOUT_SECONDS
+        shape, clickhouse = self.shape, self.shape.clickhouse_seconds
         is_apache = self.engines.broker == APACHE
         return {
             "KAFKA_BOOTSTRAP_SERVERS": self.bootstrap_servers,

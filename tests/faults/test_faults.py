@@ -1,5 +1,6 @@
 """The short form of bin/faults: each thing breaks for some seconds, then every event is counted."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from tests.faults.stack import APACHE, AT_LEAST_ONCE, EXACTLY_ONCE, Engines, Sha
 
 BREAK_SECONDS = 1.0
 SETTLE_SECONDS = 40.0
-RATE = 800.0
+SHAPE = Shape(rate=800.0, batch_size=100, session_seconds=2.5, clickhouse_seconds=2.0)
 
 ON_EMBEDDED = ("kill-worker", "cut-answer", "recreate-topic")
 AT_LEAST_ONCE_TOO = ("kill-worker", "cut-answer")
@@ -20,7 +21,7 @@ def carry_out(engines: Engines, name: str, logs: Path, delivery: str = EXACTLY_O
     result = run_scenario(
         engines,
         SCENARIOS[name],
-        Shape(delivery=delivery, rate=RATE, batch_size=100),
+        replace(SHAPE, delivery=delivery),
         seed=20_261,
         break_seconds=BREAK_SECONDS,
         settle_seconds=SETTLE_SECONDS,
