@@ -79,6 +79,7 @@ def zombie(stack: Stack, rng: random.Random, deadline: float) -> int:
     breaks = 0
     while breaks == 0 or time.monotonic() < deadline:
         time.sleep(rng.uniform(0.1, 0.6))
+        wait_until(stack.command.workers, 30.0, "a worker to stop")
         slot = rng.choice(sorted(stack.command.workers()))
         if rng.random() < 0.5:
             stack.engines.proxy.delay(0.3)  # more likely to be caught between insert and answer
