@@ -25,7 +25,7 @@ from octane_analytics.errors import (
     Unavailable,
 )
 from octane_analytics.schema import LiveColumn, LiveTable, TableName
-from octane_analytics.settings import ClickHouseSettings
+from octane_analytics.settings.sections import ClickHouseSettings
 
 CONNECT_SECONDS = 5.0
 

@@ -29,7 +29,7 @@ from octane_analytics.kafka.inspection import GroupView, ensure_topic
 from octane_analytics.kafka.producers import KafkaDeadLetters
 from octane_analytics.kafka.source import KafkaSource
 from octane_analytics.outbox import Delivery
-from octane_analytics.settings import Settings
+from octane_analytics.settings.sections import Settings
 from octane_analytics.telemetry import logging as logs
 from octane_analytics.telemetry.metrics import Identity, WorkerMetrics, open_directory
 from octane_analytics.telemetry.observer import WorkerObserver

@@ -30,7 +30,7 @@ from octane_analytics.api.pool import Pool
 from octane_analytics.api.templates import Template, load
 from octane_analytics.clickhouse import ClickHouse
 from octane_analytics.schema import TableName
-from octane_analytics.settings import Settings
+from octane_analytics.settings.sections import Settings
 from octane_analytics.telemetry import metrics
 from octane_analytics.telemetry.logging import configure
 from octane_analytics.telemetry.server import bind

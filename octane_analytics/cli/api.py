@@ -6,7 +6,7 @@ from octane_analytics.api.server import run_api
 from octane_analytics.cli import options
 from octane_analytics.cli.directories import metrics_directory
 from octane_analytics.cli.options import setting_options
-from octane_analytics.settings import Loaded
+from octane_analytics.settings.loading import Loaded
 from octane_analytics.telemetry.logging import configure
 
 

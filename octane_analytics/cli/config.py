@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from octane_analytics.cli.options import option_name, setting_options
-from octane_analytics.settings import Loaded, Origin, catalogue
+from octane_analytics.settings.loading import Loaded, Origin, catalogue
 
 _LISTED = {setting.name: setting for setting in catalogue()}
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from octane_analytics.errors import ConfigError
-from octane_analytics.settings import MetricsSettings
+from octane_analytics.settings.sections import MetricsSettings
 
 
 @contextlib.contextmanager

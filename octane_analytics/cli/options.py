@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
-from octane_analytics.settings import Setting, catalogue, load
+from octane_analytics.settings.loading import catalogue, load
+from octane_analytics.settings.values import Setting
 
 R = TypeVar("R")
 

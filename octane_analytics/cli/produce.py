@@ -14,7 +14,7 @@ from octane_analytics.cli.signals import Stop
 from octane_analytics.exits import Exit
 from octane_analytics.kafka.inspection import GroupView
 from octane_analytics.kafka.producers import EventProducer
-from octane_analytics.settings import Loaded
+from octane_analytics.settings.loading import Loaded
 from octane_analytics.timing import SystemClock
 
 _CLIENT_ID = "octane-analytics-produce"

@@ -11,7 +11,8 @@ from octane_analytics.clickhouse import OPERATOR_ERRORS, ClickHouse
 from octane_analytics.errors import StatementRejected
 from octane_analytics.exits import Exit
 from octane_analytics.schema import LiveTable, TableName
-from octane_analytics.settings import BatchSettings, ClickHouseSettings, Loaded
+from octane_analytics.settings.loading import Loaded
+from octane_analytics.settings.sections import BatchSettings, ClickHouseSettings
 
 _CLIENT_NAME = "octane-analytics schema"
 _UNKNOWN_DATABASE = 81

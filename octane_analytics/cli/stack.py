@@ -27,7 +27,8 @@ from octane_analytics.sandbox.clickhouse import (
 )
 from octane_analytics.sandbox.kafka import EmbeddedKafka
 from octane_analytics.sandbox.service import Service
-from octane_analytics.settings import Settings, load
+from octane_analytics.settings.loading import load
+from octane_analytics.settings.sections import Settings
 from octane_analytics.telemetry.metrics import exposition
 
 START_SECONDS = 60.0

@@ -13,7 +13,8 @@ from octane_analytics.cli.directories import metrics_directory
 from octane_analytics.cli.options import CLICKHOUSE, KAFKA, LOG, setting_options
 from octane_analytics.errors import OctaneError
 from octane_analytics.exits import Exit, exit_for
-from octane_analytics.settings import Loaded, Settings
+from octane_analytics.settings.loading import Loaded
+from octane_analytics.settings.sections import Settings
 from octane_analytics.supervisor.arbiter import Arbiter, Child, Role
 from octane_analytics.supervisor.states import Policy
 from octane_analytics.supervisor.system import PosixSystem, unblock_signals

@@ -14,7 +14,8 @@ from octane_analytics.errors import (
     Rebalancing,
     Unavailable,
 )
-from octane_analytics.settings import RDKAFKA_PREFIX, KafkaSettings
+from octane_analytics.settings.loading import RDKAFKA_PREFIX
+from octane_analytics.settings.sections import KafkaSettings
 
 REQUEST_SECONDS = 6.0
 """How long one question to a broker may take."""

@@ -8,7 +8,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from octane_analytics.errors import OctaneError, Unavailable
 from octane_analytics.kafka.client import Broker, error_of, translate
 from octane_analytics.kafka.inspection import check_topic
-from octane_analytics.settings import KafkaSettings
+from octane_analytics.settings.sections import KafkaSettings
 from octane_analytics.types import Record, Rejected
 
 DELIVERY_SECONDS = 20.0

@@ -18,7 +18,7 @@ from confluent_kafka.admin import AdminClient
 
 from octane_analytics.errors import OctaneError, Unavailable
 from octane_analytics.kafka.client import REQUEST_SECONDS, Broker, error_of, translate
-from octane_analytics.settings import KafkaSettings
+from octane_analytics.settings.sections import KafkaSettings
 from octane_analytics.types import (
     Commit,
     Committed,

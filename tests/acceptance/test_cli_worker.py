@@ -23,7 +23,7 @@ from octane_analytics.errors import DecodeError
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.sandbox.generator import BROKEN_KINDS, break_event, generate
 from octane_analytics.sandbox.kafka import EmbeddedKafka
-from octane_analytics.settings import ClickHouseSettings
+from octane_analytics.settings.sections import ClickHouseSettings
 from tests.acceptance.command import Running, run, running, wait_until
 
 TOPIC = "octane.events"

@@ -27,7 +27,7 @@ from octane_analytics import schema
 from octane_analytics.clickhouse import ClickHouse
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.sandbox.generator import generate
-from octane_analytics.settings import ClickHouseSettings
+from octane_analytics.settings.sections import ClickHouseSettings
 from tests.kafka.apache import ApacheKafka
 
 TOPIC = "octane.events"

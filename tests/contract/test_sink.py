@@ -14,7 +14,7 @@ from octane_analytics import schema
 from octane_analytics.clickhouse import ClickHouse
 from octane_analytics.errors import DataRejected, NeedsOperator, Unavailable
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
-from octane_analytics.settings import ClickHouseSettings
+from octane_analytics.settings.sections import ClickHouseSettings
 from octane_analytics.types import Row, Sink
 from tests.fakes import FakeClickHouse, FakeClock, FakeSink
 

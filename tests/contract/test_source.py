@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError, Producer
 from octane_analytics.errors import Rebalancing, Unavailable
 from octane_analytics.kafka.source import KafkaSource
 from octane_analytics.sandbox.kafka import ApiKey, EmbeddedKafka
-from octane_analytics.settings import KafkaSettings
+from octane_analytics.settings.sections import KafkaSettings
 from octane_analytics.types import (
     Commit,
     Committed,

@@ -13,7 +13,7 @@ from octane_analytics.api.pool import Pool
 from octane_analytics.api.templates import load
 from octane_analytics.clickhouse import ClickHouse
 from octane_analytics.schema import TableName
-from octane_analytics.settings import ClickHouseSettings
+from octane_analytics.settings.sections import ClickHouseSettings
 from octane_analytics.telemetry.metrics import ApiMetrics
 from octane_analytics.types import Row
 

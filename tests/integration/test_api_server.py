@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from octane_analytics.settings import ClickHouseSettings
+from octane_analytics.settings.sections import ClickHouseSettings
 
 # gunicorn drops a socket object of its own after it has looked up its address.
 _WARNINGS = ("-W", "error", "-W", "ignore::ResourceWarning")
@@ -24,7 +24,7 @@ _MAIN = """
 import os, pathlib, sys
 from octane_analytics.api.server import run_api
 from octane_analytics.errors import ConfigError
-from octane_analytics.settings import load
+from octane_analytics.settings.loading import load
 from octane_analytics.telemetry.logging import configure
 if __name__ == "__main__":
     settings = load(os.environ).settings

@@ -14,7 +14,7 @@ import pytest
 from octane_analytics import schema
 from octane_analytics.clickhouse import ClickHouse
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse, User
-from octane_analytics.settings import ClickHouseSettings
+from octane_analytics.settings.sections import ClickHouseSettings
 
 MONTH_SECONDS = 31 * 86_400
 Columns = tuple[list[object], ...]

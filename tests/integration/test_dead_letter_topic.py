@@ -8,7 +8,7 @@ from confluent_kafka import Consumer
 from octane_analytics.errors import NeedsOperator
 from octane_analytics.kafka.inspection import check_topic, ensure_topic
 from octane_analytics.kafka.producers import KafkaDeadLetters
-from octane_analytics.settings import KafkaSettings
+from octane_analytics.settings.sections import KafkaSettings
 from octane_analytics.types import Rejected, TopicPartition
 from tests.acceptance.command import wait_until
 from tests.fakes import FakeRecord

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp
 from octane_analytics.api.guard import EXPLAIN
 from octane_analytics.clickhouse import ClickHouse
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
-from octane_analytics.settings import ClickHouseSettings
+from octane_analytics.settings.sections import ClickHouseSettings
 from tests.integration.api_fixtures import LIMITS, app_over, event, insert
 from tests.unit.api.calls import call, query
 from tests.unit.api.trees import ALLOWED, REFUSED

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp
 from octane_analytics.api.templates import load
 from octane_analytics.decode import decode
 from octane_analytics.sandbox.generator import generate
-from octane_analytics.settings import ClickHouseSettings
+from octane_analytics.settings.sections import ClickHouseSettings
 from octane_analytics.types import Row
 from tests.integration import recount
 from tests.integration.api_fixtures import app_over, at, event, insert

@@ -10,7 +10,7 @@ from octane_analytics.cli.main import COMMANDS
 from octane_analytics.clickhouse import DATA_ERRORS, OPERATOR_ERRORS
 from octane_analytics.decode import REASONS
 from octane_analytics.exits import Exit
-from octane_analytics.settings import catalogue, load
+from octane_analytics.settings.loading import catalogue, load
 from octane_analytics.telemetry.metrics import ApiMetrics, WorkerMetrics
 
 ROOT = Path(__file__).resolve().parents[2]

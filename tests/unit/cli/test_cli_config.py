@@ -5,7 +5,7 @@ import pytest
 from click.testing import CliRunner
 
 from octane_analytics.cli.main import main
-from octane_analytics.settings import catalogue
+from octane_analytics.settings.loading import catalogue
 
 
 def _run(*arguments: str, **environment: str) -> str:

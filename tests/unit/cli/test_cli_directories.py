@@ -5,7 +5,7 @@ import pytest
 
 from octane_analytics.cli.directories import make_writable, metrics_directory, private_directory
 from octane_analytics.errors import ConfigError
-from octane_analytics.settings import MetricsSettings
+from octane_analytics.settings.sections import MetricsSettings
 
 
 def test_private_directory_is_removed_with_what_is_in_it() -> None:

@@ -5,7 +5,7 @@ import pytest
 from octane_analytics.cli.once import STALL_SECONDS, Stored, Watch
 from octane_analytics.clickhouse import ClickHouse, Result
 from octane_analytics.errors import Unavailable
-from octane_analytics.settings import ClickHouseSettings
+from octane_analytics.settings.sections import ClickHouseSettings
 
 
 class FakeClickHouse(ClickHouse):

@@ -5,7 +5,7 @@ import pytest
 from click.testing import CliRunner
 
 from octane_analytics.cli.options import option_name, setting_options
-from octane_analytics.settings import Loaded
+from octane_analytics.settings.loading import Loaded
 
 
 @pytest.fixture

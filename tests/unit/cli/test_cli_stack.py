@@ -5,7 +5,7 @@ import pytest
 
 from octane_analytics.cli.stack import Ports, Stack, environment
 from octane_analytics.errors import ConfigError
-from octane_analytics.settings import load
+from octane_analytics.settings.loading import load
 
 PORTS = Ports(api=1, metrics=2, clickhouse=3)
 

@@ -1,0 +1,1 @@
+"""Every setting: name, default, unit, meaning, and where its value came from."""

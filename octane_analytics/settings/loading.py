@@ -1,0 +1,222 @@
+"""Reads all settings and says where each value came from.
+
+An option on the command line wins over the environment, the environment over the default. A secret
+can also be given as the name of a file (`NAME_FILE`). Owns reading, and the checks of settings that
+only make sense together; refuses to know what anybody does with them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from octane_analytics.errors import ConfigError
+from octane_analytics.settings.sections import (
+    ApiSettings,
+    BatchSettings,
+    ClickHouseSettings,
+    KafkaSettings,
+    LogSettings,
+    MetricsSettings,
+    Settings,
+    WorkerSettings,
+)
+from octane_analytics.settings.values import Setting
+
+RDKAFKA_PREFIX = "KAFKA_RDKAFKA_"
+HTTP_PORTS = (8123, 8443)
+"""ClickHouse's HTTP ports, which people take for the native one."""
+NATIVE_PORT, NATIVE_TLS_PORT = 9000, 9440
+MASK = "********"
+
+Source = Literal["option", "environment", "file", "default"]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where one value came from, in a form that may be shown: a secret is masked."""
+
+    name: str
+    shown: str
+    source: Source
+    detail: str
+    """The option or file, if the value came from one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    settings: Settings
+    origins: tuple[Origin, ...]
+
+
+_SECTIONS = {
+    "kafka": KafkaSettings,
+    "clickhouse": ClickHouseSettings,
+    "batch": BatchSettings,
+    "worker": WorkerSettings,
+    "api": ApiSettings,
+    "metrics": MetricsSettings,
+    "log": LogSettings,
+}
+
+
+def catalogue() -> list[Setting]:
+    """Every setting there is, in the order of the sections; KAFKA_RDKAFKA_… stands apart."""
+    return [
+        cast(Setting, item.metadata["setting"])
+        for section in _SECTIONS.values()
+        for item in fields(section)
+        if "setting" in item.metadata
+    ]
+
+
+def load(environ: Mapping[str, str], overrides: Mapping[str, str] | None = None) -> Loaded:
+    """Reads all settings; `overrides` are the command line's, by the setting's name.
+
+    Raises ConfigError that names the setting, its value (unless secret) and what it may be. Reads the
+    files that `NAME_FILE` variables name, nothing else.
+    """
+    origins: list[Origin] = []
+    sections: dict[str, Any] = {}
+    for section, kind in _SECTIONS.items():
+        values: dict[str, object] = {}
+        for item in fields(kind):
+            if "setting" in item.metadata:
+                values[item.name] = _read(
+                    item.metadata["setting"], environ, overrides or {}, origins
+                )
+        if kind is KafkaSettings:
+            values["rdkafka"] = _rdkafka(environ, origins)
+        sections[section] = kind(**values)
+    settings = Settings(**sections)
+    _check_together(settings)
+    return Loaded(settings, tuple(origins))
+
+
+def _read(
+    setting: Setting,
+    environ: Mapping[str, str],
+    overrides: Mapping[str, str],
+    origins: list[Origin],
+) -> object:
+    raw, source, detail = _find(setting, environ, overrides)
+    try:
+        value = setting.parse(raw)
+    except ValueError as error:
+        told = "" if setting.is_secret else f" is {raw!r}:"
+        raise ConfigError(f"{setting.name}{told} {error}") from error
+    shown = (MASK if raw else "") if setting.is_secret else raw
+    origins.append(Origin(setting.name, shown, source, detail))
+    return value
+
+
+def _find(
+    setting: Setting, environ: Mapping[str, str], overrides: Mapping[str, str]
+) -> tuple[str, Source, str]:
+    file_name = f"{setting.name}_FILE"
+    if setting.name in overrides:
+        return overrides[setting.name], "option", ""
+    if setting.is_secret and environ.get(file_name):
+        if environ.get(setting.name):
+            raise ConfigError(f"{setting.name} and {file_name} are both set: unset one of them")
+        return _read_secret(file_name, environ[file_name]), "file", environ[file_name]
+    if environ.get(setting.name):
+        return environ[setting.name], "environment", ""
+    # Set but empty reads as not set: that is how an EnvironmentFile writes "leave it alone".
+    return setting.default, "default", ""
+
+
+def _read_secret(name: str, path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigError(f"{name}: cannot read {path}: {reason}") from error
+
+
+_RESERVED = {
+    "bootstrap.servers": "use KAFKA_BOOTSTRAP_SERVERS",
+    "metadata.broker.list": "use KAFKA_BOOTSTRAP_SERVERS",
+    "group.id": "use KAFKA_GROUP_ID",
+    "group.instance.id": "use KAFKA_INSTANCE_PREFIX",
+    "group.protocol": "the delivery protocol rests on the classic one",
+    "partition.assignment.strategy": "the delivery protocol rests on cooperative-sticky",
+    "enable.auto.commit": "offsets move only over events that are stored",
+    "enable.auto.offset.store": "offsets move only over events that are stored",
+    "auto.offset.reset": "a worker decides this itself, and says so when offsets are gone",
+    "enable.partition.eof": "recovery rests on it",
+}
+
+
+def is_secret_property(name: str) -> bool:
+    """Whether the librdkafka property holds something that must not be shown."""
+    return any(
+        word in name for word in ("password", "secret", "passphrase", "oauthbearer.config")
+    ) or (name.endswith(".pem") and "key" in name)
+
+
+def _rdkafka(environ: Mapping[str, str], origins: list[Origin]) -> dict[str, str]:
+    properties: dict[str, str] = {}
+    for variable in sorted(environ):
+        if not variable.startswith(RDKAFKA_PREFIX) or not environ[variable]:
+            continue
+        raw, detail = environ[variable], ""
+        source: Source = "environment"
+        shown_name = variable
+        name = variable.removeprefix(RDKAFKA_PREFIX).lower().replace("_", ".")
+        if is_secret_property(name) and name.endswith(".file"):
+            name, shown_name = name.removesuffix(".file"), variable.removesuffix("_FILE")
+            raw, source, detail = _read_secret(variable, raw), "file", raw
+        if name in _RESERVED:
+            raise ConfigError(f"{variable} cannot be set: {_RESERVED[name]}")
+        if name in properties:
+            raise ConfigError(f"{shown_name} and {shown_name}_FILE are both set: unset one of them")
+        properties[name] = raw
+        origins.append(
+            Origin(shown_name, MASK if is_secret_property(name) else raw, source, detail)
+        )
+    return properties
+
+
+def _check_together(settings: Settings) -> None:
+    clickhouse, batch, worker = settings.clickhouse, settings.batch, settings.worker
+    for host, port in clickhouse.hosts():
+        if port in HTTP_PORTS:
+            native = NATIVE_TLS_PORT if clickhouse.is_secure else NATIVE_PORT
+            raise ConfigError(
+                f"CLICKHOUSE_PORT is {port} (for {host}): that is ClickHouse's HTTP port, and this "
+                f"service speaks the native protocol: use {native}"
+            )
+    if batch.size > batch.max_rows:
+        raise ConfigError(
+            f"BATCH_SIZE is {batch.size}, more than BATCH_MAX_ROWS ({batch.max_rows}): "
+            "raise BATCH_MAX_ROWS or lower BATCH_SIZE"
+        )
+    if clickhouse.timeout_seconds >= worker.drain_seconds:
+        raise ConfigError(
+            f"CLICKHOUSE_TIMEOUT ({clickhouse.timeout_seconds:g} s) must be shorter than "
+            f"DRAIN_TIMEOUT ({worker.drain_seconds:g} s), or a drain could not finish one insert"
+        )
+    if clickhouse.timeout_seconds >= worker.heartbeat_seconds:
+        raise ConfigError(
+            f"CLICKHOUSE_TIMEOUT ({clickhouse.timeout_seconds:g} s) must be shorter than "
+            f"HEARTBEAT_TIMEOUT ({worker.heartbeat_seconds:g} s), or a slow insert would look like a "
+            "hung worker"
+        )
+    poll_seconds = _max_poll_seconds(settings.kafka.rdkafka)
+    if worker.drain_seconds >= poll_seconds:
+        raise ConfigError(
+            f"DRAIN_TIMEOUT ({worker.drain_seconds:g} s) must be shorter than librdkafka's "
+            f"max.poll.interval.ms ({poll_seconds:g} s), or the group would give the partitions away "
+            "during a drain"
+        )
+
+
+def _max_poll_seconds(rdkafka: Mapping[str, str]) -> float:
+    raw = rdkafka.get("max.poll.interval.ms", "300000")
+    try:
+        return int(raw) / 1000
+    except ValueError:
+        raise ConfigError(
+            f"{RDKAFKA_PREFIX}MAX_POLL_INTERVAL_MS is {raw!r}: must be a whole number of ms"
+        ) from None

@@ -1,0 +1,307 @@
+"""All settings, one frozen class for each section; their order is that of `octane-analytics config`."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from octane_analytics.errors import ConfigError
+from octane_analytics.settings import values
+
+MAX_BATCH_ROWS = 1_000_000
+"""clickhouse-driver cuts an insert into blocks of 1,048,576 rows, and a batch has to stay one block;
+what is left is room for the one poll by which a batch may grow past its limit."""
+
+_AUTHORITY = re.compile(r"(?:\[([^\[\]\s]+)\]|([^:\[\]\s]+))(?::([0-9]{1,5}))?")
+"""A host, or an IPv6 address in brackets; then perhaps a port."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KafkaSettings:
+    bootstrap_servers: str = values.described(
+        "KAFKA_BOOTSTRAP_SERVERS",
+        values.text,
+        "kafka:9092",
+        "Brokers to begin with, comma-separated.",
+    )
+    topic: str = values.described(
+        "KAFKA_TOPIC", values.text, "octane.events", "Topic that carries the events."
+    )
+    group_id: str = values.described(
+        "KAFKA_GROUP_ID", values.text, "analytics-worker", "Consumer group of all workers."
+    )
+    dlq_topic_or_none: str | None = values.described(
+        "KAFKA_DLQ_TOPIC",
+        values.optional,
+        "",
+        "Dead-letter topic for records that are not valid events (empty: the topic plus .dlq).",
+    )
+    instance_prefix: str = values.described(
+        "KAFKA_INSTANCE_PREFIX",
+        values.instance,
+        "auto",
+        "Names this host's members of the group, with the slot's number behind it, so that a "
+        "restarted worker gets its partitions back without a rebalance (auto: the host's name; "
+        "none: no static membership).",
+    )
+    log_epoch: str = values.described(
+        "KAFKA_LOG_EPOCH",
+        str.strip,
+        "",
+        "Part of every deduplication token: change it when the records of the topic were replaced "
+        "while cluster and topic kept their identity (a broker restored from a backup).",
+    )
+    rdkafka: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """librdkafka properties by their own names, as given by KAFKA_RDKAFKA_…"""
+
+    @property
+    def dlq_topic(self) -> str:
+        return self.dlq_topic_or_none or f"{self.topic}.dlq"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClickHouseSettings:
+    host: str = values.described(
+        "CLICKHOUSE_HOST",
+        values.text,
+        "clickhouse",
+        "ClickHouse servers, comma-separated, each with an optional :port; tried in this order.",
+    )
+    port: int = values.described(
+        "CLICKHOUSE_PORT",
+        values.port,
+        "9000",
+        "Port of the native protocol (9440 with TLS; not 8123).",
+    )
+    user: str = values.described("CLICKHOUSE_USER", values.text, "default", "ClickHouse user.")
+    password: str = values.described(
+        "CLICKHOUSE_PASSWORD", values.secret, "", "Password of the ClickHouse user.", secret=True
+    )
+    database: str = values.described(
+        "CLICKHOUSE_DATABASE", values.text, "default", "Database of the table."
+    )
+    table: str = values.described(
+        "CLICKHOUSE_TABLE", values.text, "ai_analytics_events", "Table of the events."
+    )
+    is_secure: bool = values.described(
+        "CLICKHOUSE_SECURE", values.flag, "0", "Speak TLS with ClickHouse."
+    )
+    ca_file: str | None = values.described(
+        "CLICKHOUSE_CA_FILE",
+        values.optional,
+        "",
+        "Certificate authorities to trust, PEM (empty: certifi's).",
+    )
+    compression: str = values.described(
+        "CLICKHOUSE_COMPRESSION",
+        values.choice("lz4", "zstd", "none"),
+        "lz4",
+        "Compression between here and ClickHouse: lz4, zstd or none.",
+    )
+    timeout_seconds: float = values.described(
+        "CLICKHOUSE_TIMEOUT",
+        values.seconds(1, 3600),
+        "60",
+        "How long one insert or query may take before its connection is given up.",
+        unit="seconds",
+    )
+
+    def hosts(self) -> list[tuple[str, int]]:
+        """The failover list. Raises ConfigError for an entry that is no host or host:port."""
+        listed = []
+        for entry in self.host.split(","):
+            found = _AUTHORITY.fullmatch(entry.strip())
+            host, port = (found[1] or found[2], found[3] or str(self.port)) if found else ("", "")
+            if not host or not 1 <= int(port) <= 65535:
+                raise ConfigError(
+                    f"CLICKHOUSE_HOST: {entry.strip()!r} is not a host or host:port; write for "
+                    "example ch1.example.com,ch2.example.com:9440,[2001:db8::1]:9000"
+                )
+            listed.append((host, int(port)))
+        return listed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchSettings:
+    size: int = values.described(
+        "BATCH_SIZE",
+        values.whole(1, MAX_BATCH_ROWS),
+        "1000",
+        "A partition's batch is inserted once it has this many events.",
+        unit="events",
+    )
+    flush_seconds: float = values.described(
+        "FLUSH_INTERVAL",
+        values.seconds(0.05, 3600),
+        "5",
+        "A batch is inserted once its first event is this old.",
+        unit="seconds",
+    )
+    max_rows: int = values.described(
+        "BATCH_MAX_ROWS",
+        values.whole(1, MAX_BATCH_ROWS),
+        "100000",
+        "Under backlog a batch takes what is already fetched, up to this many events.",
+        unit="events",
+    )
+    max_bytes: int = values.described(
+        "BATCH_MAX_BYTES",
+        values.whole(1024, 1 << 30),
+        str(32 << 20),
+        "A batch is inserted once its payloads have this many bytes.",
+        unit="bytes",
+    )
+    dlq_max_ratio: float = values.described(
+        "DLQ_MAX_RATIO",
+        values.ratio,
+        "0.5",
+        "Consuming stops with an error when more than this share of the last ten thousand records "
+        "(and of at least a thousand) are no valid events (1: never).",
+    )
+    dlq_max_consecutive: int = values.described(
+        "DLQ_MAX_CONSECUTIVE",
+        values.whole(0, 1_000_000_000),
+        "1000",
+        "Consuming stops with an error when so many records in a row are no valid events "
+        "(0: never).",
+        unit="records",
+    )
+    delivery: str = values.described(
+        "DELIVERY",
+        values.choice("exactly-once", "at-least-once"),
+        "exactly-once",
+        "exactly-once: announced and deduplicated inserts per partition; at-least-once: one insert "
+        "over all partitions of a worker, committed after it.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSettings:
+    procs: int = values.described(
+        "WORKER_PROCS",
+        values.process_count,
+        "auto",
+        "Consumer processes to fork (auto: one for each CPU this process may use).",
+        unit="processes",
+    )
+    drain_seconds: float = values.described(
+        "DRAIN_TIMEOUT",
+        values.seconds(1, 3600),
+        "90",
+        "How long a worker may take to finish its batches on shutdown before it is killed; "
+        "what it had not finished is finished by its successor.",
+        unit="seconds",
+    )
+    max_bytes: int = values.described(
+        "WORKER_MAX_BYTES",
+        values.whole(1 << 20, 1 << 40),
+        str(32 << 20),
+        "Payload bytes that one process holds in all its batches before it inserts the largest; "
+        "librdkafka's queue (KAFKA_RDKAFKA_QUEUED_MAX_MESSAGES_KBYTES, 32768 here) comes on top.",
+        unit="bytes",
+    )
+    heartbeat_seconds: float = values.described(
+        "HEARTBEAT_TIMEOUT",
+        values.seconds(5, 3600),
+        "120",
+        "A worker whose loop has not turned for this long is killed and replaced; "
+        "must be longer than CLICKHOUSE_TIMEOUT.",
+        unit="seconds",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiSettings:
+    host: str = values.described(
+        "API_HOST", values.text, "127.0.0.1", "Address the API listens on."
+    )
+    port: int = values.described("API_PORT", values.any_port, "8001", "Port the API listens on.")
+    workers: int = values.described(
+        "API_WORKERS", values.whole(1, 256), "2", "API processes to fork.", unit="processes"
+    )
+    threads: int = values.described(
+        "API_THREADS",
+        values.whole(1, 64),
+        "4",
+        "Reports and queries that one API process runs at once, each on a ClickHouse connection of "
+        "its own.",
+        unit="threads",
+    )
+    queue_seconds: float = values.described(
+        "API_QUEUE_TIMEOUT",
+        values.seconds(0.1, 600),
+        "5",
+        "How long a request may wait for one of those connections before it is turned away.",
+        unit="seconds",
+    )
+    query_seconds: float = values.described(
+        "API_QUERY_TIMEOUT",
+        values.seconds(1, 3600),
+        "30",
+        "How long one report or query may run.",
+        unit="seconds",
+    )
+    max_result_rows: int = values.described(
+        "API_MAX_RESULT_ROWS",
+        values.whole(1, 1_000_000),
+        "10000",
+        "Rows of an answer; further ones are cut off, and the answer says so.",
+        unit="rows",
+    )
+    max_result_bytes: int = values.described(
+        "API_MAX_RESULT_BYTES",
+        values.whole(1 << 16, 1 << 32),
+        str(64 << 20),
+        "A result with more bytes than this, before compression, is refused.",
+        unit="bytes",
+    )
+    max_memory_bytes: int = values.described(
+        "API_MAX_MEMORY_BYTES",
+        values.whole(1 << 20, 1 << 50),
+        str(2 << 30),
+        "Memory that one report or query may take in ClickHouse.",
+        unit="bytes",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsSettings:
+    host: str = values.described(
+        "METRICS_HOST", values.text, "127.0.0.1", "Address /metrics is served on."
+    )
+    port: int = values.described(
+        "METRICS_PORT", values.any_port, "8000", "Port /metrics is served on."
+    )
+    directory: str | None = values.described(
+        "PROMETHEUS_MULTIPROC_DIR",
+        values.optional,
+        "",
+        "Directory of the files in which all processes keep their metrics; share it between worker "
+        "and API to see both on one port (empty: one of its own below the temporary directory).",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogSettings:
+    level: str = values.described(
+        "LOG_LEVEL",
+        values.choice("debug", "info", "warning", "error"),
+        "info",
+        "Least severe line kept.",
+    )
+    format: str = values.described(
+        "LOG_FORMAT",
+        values.choice("auto", "json", "text"),
+        "auto",
+        "json: one object a line; text: columns; auto: text on a terminal, else json.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    kafka: KafkaSettings = field(default_factory=KafkaSettings)
+    clickhouse: ClickHouseSettings = field(default_factory=ClickHouseSettings)
+    batch: BatchSettings = field(default_factory=BatchSettings)
+    worker: WorkerSettings = field(default_factory=WorkerSettings)
+    api: ApiSettings = field(default_factory=ApiSettings)
+    metrics: MetricsSettings = field(default_factory=MetricsSettings)
+    log: LogSettings = field(default_factory=LogSettings)
