@@ -90,6 +90,7 @@ class KafkaSource:
 
     def _sorted(self, messages: Sequence[Message]) -> Polled:
         records, ends, gone = [], [], []
+        trouble: KafkaError | None = None
         for message in messages:
             error = message.error()
             if error is None:
@@ -106,9 +107,12 @@ class KafkaSource:
                     continue
             if error.code() == KafkaError._MAX_POLL_EXCEEDED:
                 continue  # the callback for lost partitions follows
+            trouble = error
+        if trouble is not None:
+            # librdkafka has moved on past what stands beside its complaint, and tells it only once.
             if not (records or ends or gone):
-                raise translate(error, f"reading {self._settings.topic}")
-            self._broker.trouble = error  # what was read comes first; the next poll looks into it
+                raise translate(trouble, f"reading {self._settings.topic}")
+            self._broker.trouble = trouble  # the next poll looks into it
         return Polled(records, ends, gone)
 
     def _probe(self) -> None:

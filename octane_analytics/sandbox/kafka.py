@@ -122,11 +122,9 @@ class EmbeddedKafka(Engine):
         """Move the low watermark up, as retention would."""
         self._do("partition_delete_records", topic, partition, before_offset)
 
-    def set_partition_leader(self, topic: str, partition: int, broker: int | None) -> None:
-        """Move a partition to another broker; None leaves it without a leader."""
-        self._do(
-            "partition_set_leader", topic, partition, _ALL_BROKERS if broker is None else broker
-        )
+    def set_partition_leader(self, topic: str, partition: int, broker: int) -> None:
+        """Move a partition to another broker. (One without any ends the cluster at the next fetch.)"""
+        self._do("partition_set_leader", topic, partition, broker)
 
     def set_group_coordinator(self, group: str, broker: int) -> None:
         """Make a broker the coordinator of a consumer group, whatever its name hashes to."""

@@ -88,7 +88,7 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     if options.list:
         for scenario in SCENARIOS.values():
-            print(f"{scenario.name:16} {scenario.description} ({', '.join(scenario.brokers)})")
+            print(f"{scenario.name:22} {scenario.description} ({', '.join(scenario.brokers)})")
         return 0
     brokers = [APACHE, EMBEDDED] if options.broker == "both" else [options.broker]
     if APACHE in brokers and (reason := available()) is not None:

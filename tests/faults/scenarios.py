@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from confluent_kafka import Consumer
 
 from tests.faults.audit import wait_until
-from tests.faults.stack import APACHE, EMBEDDED, Stack
+from tests.faults.stack import APACHE, EMBEDDED, EMBEDDED_BROKERS, Stack
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,45 @@ def kill_kafka(stack: Stack, rng: random.Random, deadline: float) -> int:
         breaks += 1
         time.sleep(rng.uniform(0.0, 2.0))
         stack.engines.apache.start()
+    return breaks
+
+
+def expire_authentication(stack: Stack, rng: random.Random, deadline: float) -> int:
+    """The password is taken away until every connection has expired, then given back."""
+    breaks = 0
+    while breaks == 0 or time.monotonic() < deadline:
+        time.sleep(rng.uniform(0.5, 1.5))
+        stack.engines.apache.expel()
+        breaks += 1
+        time.sleep(rng.uniform(3.5, 6.0))
+        stack.engines.apache.admit()
+    return breaks
+
+
+def move_leaders(stack: Stack, rng: random.Random, deadline: float) -> int:
+    """Partitions and the group's coordinator move between brokers."""
+    kafka, breaks = stack.engines.embedded, 0
+    brokers = range(1, EMBEDDED_BROKERS + 1)
+    while breaks == 0 or time.monotonic() < deadline:
+        for partition in range(stack.shape.partitions):
+            kafka.set_partition_leader(stack.topic, partition, rng.choice(brokers))
+        if rng.random() < 0.5:
+            kafka.set_group_coordinator(stack.group, rng.choice(brokers))
+        breaks += 1
+        time.sleep(rng.uniform(0.2, 2.0))
+    return breaks
+
+
+def brokers_down(stack: Stack, rng: random.Random, deadline: float) -> int:
+    """One broker, or all of them, cut every connection and refuse new ones for a while."""
+    kafka, breaks = stack.engines.embedded, 0
+    while breaks == 0 or time.monotonic() < deadline:
+        broker = rng.choice([None, *range(1, EMBEDDED_BROKERS + 1)])
+        kafka.set_broker_down(broker)
+        breaks += 1
+        time.sleep(rng.uniform(0.2, 2.0))
+        kafka.set_broker_up(broker)
+        time.sleep(rng.uniform(0.2, 1.0))
     return breaks
 
 
@@ -268,6 +307,19 @@ SCENARIOS = {
         Scenario("kill-supervisor", "kill -9 of the supervisor, and a new start", kill_supervisor),
         Scenario("kill-clickhouse", "kill -9 of ClickHouse, and a new start", kill_clickhouse),
         Scenario("kill-kafka", "kill -9 of Kafka, and a new start", kill_kafka, (APACHE,)),
+        Scenario(
+            "expire-authentication",
+            "the password is taken away until connections expire",
+            expire_authentication,
+            (APACHE,),
+        ),
+        Scenario(
+            "move-leaders",
+            "partitions and coordinator change brokers",
+            move_leaders,
+            (EMBEDDED,),
+        ),
+        Scenario("brokers-down", "one broker or all refuse", brokers_down, (EMBEDDED,)),
         Scenario("stop-clickhouse", "SIGSTOP of ClickHouse, past the time-out", stop_clickhouse),
         Scenario("zombie", "SIGSTOP of a worker past its session, then SIGCONT", zombie),
         Scenario("cut-answer", "the connection is cut before the answer to an insert", cut_answers),

@@ -28,11 +28,12 @@ from tests.acceptance.command import COMMAND, environment
 from tests.faults.audit import Audit, Report, lag, wait_until
 from tests.faults.load import Load
 from tests.faults.proxy import Proxy
-from tests.kafka.apache import ApacheKafka
+from tests.kafka.apache import SCRAM_PASSWORD, SCRAM_USER, ApacheKafka
 
 APACHE, EMBEDDED = "apache", "embedded"
 EXACTLY_ONCE, AT_LEAST_ONCE = "exactly-once", "at-least-once"
 
+EMBEDDED_BROKERS = 3
 _SESSION_SECONDS = {APACHE: 6.0, EMBEDDED: 2.0}
 _START_SECONDS = 30.0
 
@@ -59,7 +60,7 @@ class Engines:
     def __init__(self, broker: str, directory: Path) -> None:
         self.broker = broker
         self.kafka: ApacheKafka | EmbeddedKafka = (
-            ApacheKafka() if broker == APACHE else EmbeddedKafka()
+            ApacheKafka() if broker == APACHE else EmbeddedKafka(brokers=EMBEDDED_BROKERS)
         )
         self.clickhouse = EmbeddedClickHouse(directory / "clickhouse")
         self.proxy = Proxy(lambda: self.clickhouse.tcp_port)
@@ -67,6 +68,8 @@ class Engines:
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
             stack.enter_context(self.kafka)
+            if isinstance(self.kafka, ApacheKafka):
+                self.kafka.admit()
             stack.enter_context(self.clickhouse)
             stack.enter_context(self.proxy)
             self._stack = stack.pop_all()
@@ -80,6 +83,11 @@ class Engines:
         assert isinstance(self.kafka, ApacheKafka)
         return self.kafka
 
+    @property
+    def embedded(self) -> EmbeddedKafka:
+        assert isinstance(self.kafka, EmbeddedKafka)
+        return self.kafka
+
     def heal(self) -> None:
         """Undoes whatever a scenario left broken."""
         self.proxy.heal()
@@ -90,6 +98,9 @@ class Engines:
             if not self.kafka.is_running:
                 self.kafka.start()
             self.kafka.resume()
+            self.kafka.admit()
+        else:
+            self.kafka.set_broker_up()
 
     def create_topic(self, name: str, partitions: int) -> None:
         self.kafka.create_topic(name, partitions)
@@ -322,9 +333,19 @@ class Stack:
 
     def _settings(self) -> dict[str, str]:
         shape, clickhouse = self.shape, self.shape.clickhouse_seconds
-        is_apache = self.engines.broker == APACHE
+        kafka = self.engines.kafka
+        is_apache = isinstance(kafka, ApacheKafka)
+        servers = {"KAFKA_BOOTSTRAP_SERVERS": self.bootstrap_servers}
+        if isinstance(kafka, ApacheKafka):
+            servers = {
+                "KAFKA_BOOTSTRAP_SERVERS": kafka.sasl_bootstrap_servers,
+                "KAFKA_RDKAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT",
+                "KAFKA_RDKAFKA_SASL_MECHANISM": "SCRAM-SHA-256",
+                "KAFKA_RDKAFKA_SASL_USERNAME": SCRAM_USER,
+                "KAFKA_RDKAFKA_SASL_PASSWORD": SCRAM_PASSWORD,
+            }
         return {
-            "KAFKA_BOOTSTRAP_SERVERS": self.bootstrap_servers,
+            **servers,
             "KAFKA_TOPIC": self.topic,
             "KAFKA_GROUP_ID": self.group,
             # The mock cluster takes static members' names and does not honour them.

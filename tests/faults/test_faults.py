@@ -13,7 +13,7 @@ BREAK_SECONDS = 1.0
 SETTLE_SECONDS = 40.0
 SHAPE = Shape(rate=800.0, batch_size=100, session_seconds=2.5, clickhouse_seconds=2.0)
 
-ON_EMBEDDED = ("kill-worker", "cut-answer", "recreate-topic")
+ON_EMBEDDED = ("kill-worker", "cut-answer", "recreate-topic", "move-leaders", "brokers-down")
 AT_LEAST_ONCE_TOO = ("kill-worker", "cut-answer")
 
 

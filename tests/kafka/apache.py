@@ -25,6 +25,12 @@ from typing import Self
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._metadata import ClusterMetadata
+from confluent_kafka.admin._scram import (
+    ScramCredentialInfo,
+    ScramMechanism,
+    UserScramCredentialDeletion,
+    UserScramCredentialUpsertion,
+)
 from confluent_kafka.cimpl import NewTopic
 
 from tests.kafka.jars import (
@@ -44,6 +50,9 @@ __all__ = ["ApacheKafka", "KafkaError", "available", "prepare"]
 HOST = "127.0.0.1"
 
 SETTINGS = Path(__file__).resolve().parent / "broker.properties"
+
+SCRAM_USER, SCRAM_PASSWORD = "octane", "not-a-secret"
+"""Who may come in at the authenticated listener, once `admit` has been called."""
 
 CONSUMER_GROUPS = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"
 TOPICS = "org.apache.kafka.tools.TopicCommand"
@@ -82,6 +91,7 @@ class ApacheKafka:
         self._directory = directory.absolute() if directory else None
         self._is_temporary = directory is None
         self._port = port
+        self._sasl_port: int | None = None
         self._controller_port: int | None = None
         self._settings = {"num.partitions": str(partitions), **(settings or {})}
         self._is_leashed = is_leashed
@@ -106,6 +116,13 @@ class ApacheKafka:
     @property
     def bootstrap_servers(self) -> str:
         return f"{HOST}:{self.port}"
+
+    @property
+    def sasl_bootstrap_servers(self) -> str:
+        """The listener that wants SASL/SCRAM-SHA-256, and wants it again every few seconds."""
+        if self._sasl_port is None:
+            raise KafkaError("the broker has no port before it is started")
+        return f"{HOST}:{self._sasl_port}"
 
     @property
     def port(self) -> int:
@@ -202,6 +219,26 @@ class ApacheKafka:
             lambda cluster: name not in cluster.topics,
         )
 
+    def admit(self) -> None:
+        """Lets SCRAM_USER in at the authenticated listener."""
+        info = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_256, 4096)
+        self._alter_user(
+            UserScramCredentialUpsertion(SCRAM_USER, info, SCRAM_PASSWORD.encode()),
+        )
+
+    def expel(self) -> None:
+        """Takes SCRAM_USER's credential away: new connections fail at once, others when they expire."""
+        self._alter_user(UserScramCredentialDeletion(SCRAM_USER, ScramMechanism.SCRAM_SHA_256))
+
+    def _alter_user(
+        self, alteration: UserScramCredentialUpsertion | UserScramCredentialDeletion
+    ) -> None:
+        admin = self._admin()  # a client that nobody holds takes its requests with it
+        try:
+            admin.alter_user_scram_credentials([alteration])[SCRAM_USER].result(20)
+        except KafkaException as error:
+            raise KafkaError(f"altering {SCRAM_USER}: {error.args[0].str()}") from error
+
     def topics(self, *arguments: str) -> str:
         """What `kafka-topics.sh` prints; takes a JVM's start, about a second."""
         return self._tool(TOPICS, *arguments)
@@ -241,7 +278,9 @@ class ApacheKafka:
             self._port = _free_port()
         elif not _is_free(self._port):
             raise KafkaError(f"port {self._port} on {HOST} is taken: choose another")
-        while self._controller_port is None or self._controller_port == self._port:
+        while self._sasl_port is None or self._sasl_port == self._port:
+            self._sasl_port = _free_port()
+        while self._controller_port in (None, self._port, self._sasl_port):
             self._controller_port = _free_port()
         if self._directory is None:
             self._directory = Path(tempfile.mkdtemp(prefix="octane-kafka-"))
@@ -250,8 +289,10 @@ class ApacheKafka:
         properties = self._directory / "server.properties"
         addresses = {
             "listeners": f"PLAINTEXT://{HOST}:{self._port},"
+            f"SASL_PLAINTEXT://{HOST}:{self._sasl_port},"
             f"CONTROLLER://{HOST}:{self._controller_port}",
-            "advertised.listeners": f"PLAINTEXT://{HOST}:{self._port}",
+            "advertised.listeners": f"PLAINTEXT://{HOST}:{self._port},"
+            f"SASL_PLAINTEXT://{HOST}:{self._sasl_port}",
             "controller.quorum.voters": f"1@{HOST}:{self._controller_port}",
             "log.dirs": str(data),
         }
