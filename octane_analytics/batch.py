@@ -3,13 +3,12 @@
 Knows when it is full or due; refuses to know what happens to it then.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
-from octane_analytics.errors import DecodeError
-from octane_analytics.types import Record, Rejected, Row, Span, TopicPartition
+from octane_analytics.types import Decode, Record, Rejected, Span, TopicPartition
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +78,7 @@ class Batch:
         """Whether an announced range has been read to its end."""
         return self.until is not None and self.end >= self.until
 
-    def take(
-        self, records: Sequence[Record], decode: Callable[[bytes | None], Row], now: float
-    ) -> int:
+    def take(self, records: Sequence[Record], decode: Decode, now: float) -> int:
         """Adds records of this partition, in offset order; answers how many of them it took."""
         if records and _offset(records[0]) < self.end:
             records = [record for record in records if _offset(record) >= self.end]
@@ -91,25 +88,16 @@ class Batch:
             return 0
         if self.opened_at is None:
             self.opened_at = now
-        timestamps, app_ids, event_names, user_ids, properties = self.columns
-        payload_bytes = 0
-        for record in records:
-            value = record.value()
-            try:
-                row = decode(value)
-            except DecodeError as error:
-                self.rejected.append(Rejected(record, error.reason, error.detail))
-                payload_bytes += len(value or b"")
-                continue
-            timestamps.append(row[0])
-            app_ids.append(row[1])
-            event_names.append(row[2])
-            user_ids.append(row[3])
-            properties.append(row[4])
-            payload_bytes += len(value)  # type: ignore[arg-type]  # None is never an event
-            if self.keeps_records:
-                self.records.append(record)
-        self.payload_bytes += payload_bytes
+        values = [record.value() for record in records]
+        decoded = decode(values)
+        for column, more in zip(self.columns, decoded.columns, strict=True):
+            column.extend(more)
+        for index, reason, detail in decoded.invalid:
+            self.rejected.append(Rejected(records[index], reason, detail))
+        if self.keeps_records:
+            bad = {index for index, _, _ in decoded.invalid}
+            self.records += [record for n, record in enumerate(records) if n not in bad]
+        self.payload_bytes += sum(map(len, filter(None, values)))
         self.advance(_offset(records[-1]) + 1)
         return len(records)
 

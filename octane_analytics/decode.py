@@ -1,4 +1,4 @@
-"""Payload bytes to Row, or DecodeError with a reason out of a bounded set.
+"""Payload bytes to events, or the reason out of a bounded set why they are none.
 
 Strict on purpose: what is not exactly an event is for a person to look at, never guessed or clamped.
 JSON is RFC 8259 in UTF-8; timestamps are RFC 3339 with an offset, in the range of ClickHouse's
@@ -7,13 +7,15 @@ DateTime. Top-level fields beyond the contract's are ignored.
 
 import calendar
 import re
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Final
+from operator import itemgetter
+from typing import Any, Final
 
 import msgspec
 
 from octane_analytics.errors import DecodeError
-from octane_analytics.types import Row
+from octane_analytics.types import Decoded, Row
 
 REASONS: Final = (
     "tombstone",
@@ -45,7 +47,9 @@ class _Event(msgspec.Struct, gc=False):
     properties: msgspec.Raw = msgspec.Raw(b"{}")
 
 
-_new_tuple = tuple.__new__
+_OPENS: Final = {0x7B}
+"""The brace, which every object begins with."""
+
 _decode_event = msgspec.json.Decoder(_Event).decode
 
 
@@ -69,12 +73,75 @@ def decode(value: bytes | None) -> Row:
         name = next(n for n in ("app_id", "event_name", "user_id") if not getattr(event, n))
         raise DecodeError("empty_field", f"{name} is empty")
     properties = bytes(event.properties)
-    if properties[0] != 0x7B:  # {
+    if properties[0] not in _OPENS:
         if properties != b"null":
             raise DecodeError("properties_not_an_object", "properties is not an object")
         properties = b"{}"
-    # Half the cost of calling Row, which counts at one for every event.
-    return _new_tuple(Row, (timestamp, app_id, event_name, user_id, properties))
+    return Row(timestamp, app_id, event_name, user_id, properties)
+
+
+def decode_all(values: Sequence[bytes | None]) -> Decoded:
+    """As `decode` for many records at once, at half the cost, and without raising.
+
+    Reads all of them in a straight line as long as they are events, and looks for the others by
+    halving: `decode` says then what is wrong.
+    """
+    columns: tuple[list[Any], ...] = ([], [], [], [], [])
+    invalid: list[tuple[int, str, str]] = []
+    _decode_part(values, 0, columns, invalid)
+    return Decoded(columns, invalid)
+
+
+def _decode_part(
+    values: Sequence[bytes | None],
+    first: int,
+    columns: tuple[list[Any], ...],
+    invalid: list[tuple[int, str, str]],
+) -> None:
+    if len(values) > 1:
+        found = _columns(values)
+        if found is None:
+            middle = len(values) // 2
+            _decode_part(values[:middle], first, columns, invalid)
+            _decode_part(values[middle:], first + middle, columns, invalid)
+            return
+        for column, more in zip(columns, found, strict=True):
+            column.extend(more)
+    elif values:
+        try:
+            row = decode(values[0])
+        except DecodeError as error:
+            invalid.append((first, error.reason, error.detail))
+        else:
+            for column, field in zip(columns, row, strict=True):
+                column.append(field)
+
+
+def _columns(
+    values: Sequence[bytes | None],
+) -> tuple[list[Any], ...] | None:
+    """None when not every value is an event. What a loop does for each counts here."""
+    if None in values:
+        return None
+    try:
+        if not all(map(bytes.isascii, values)):  # type: ignore[arg-type]
+            for value in values:
+                value.decode()  # type: ignore[union-attr]
+        events = [_decode_event(value) for value in values]  # type: ignore[arg-type]
+        timestamps = [epoch_seconds(event.timestamp) for event in events]
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, DecodeError):
+        return None
+    app_ids = [event.app_id for event in events]
+    event_names = [event.event_name for event in events]
+    user_ids = [event.user_id for event in events]
+    if "" in app_ids or "" in event_names or "" in user_ids:
+        return None
+    properties = [bytes(event.properties) for event in events]
+    if set(map(itemgetter(0), properties)) != _OPENS:
+        properties = [b"{}" if text == b"null" else text for text in properties]
+        if set(map(itemgetter(0), properties)) != _OPENS:
+            return None
+    return timestamps, app_ids, event_names, user_ids, properties
 
 
 def _explained(value: bytes, error: Exception) -> DecodeError:

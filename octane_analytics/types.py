@@ -3,7 +3,7 @@
 Owns no behaviour beyond what a value knows of itself, and refuses to know any client library.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -63,6 +63,19 @@ class Row(NamedTuple):
     user_id: str
     properties: bytes
     """The object's JSON text, byte for byte as it came."""
+
+
+class Decoded(NamedTuple):
+    """Many events as columns, and which of the values are none."""
+
+    columns: tuple[list[Any], ...]
+    """Row's fields, each for all events, in the order of their values."""
+    invalid: list[tuple[int, str, str]]
+    """Index among the values, reason and detail; in ascending order."""
+
+
+Decode = Callable[[Sequence[bytes | None]], Decoded]
+"""Takes the values of records; None is a tombstone."""
 
 
 @dataclass(frozen=True, slots=True)

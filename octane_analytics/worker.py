@@ -15,7 +15,7 @@ from octane_analytics import schema
 from octane_analytics.batch import Limits
 from octane_analytics.breaker import BreakerLimits
 from octane_analytics.clickhouse import OPERATOR_ERRORS, ClickHouse
-from octane_analytics.decode import decode
+from octane_analytics.decode import decode_all
 from octane_analytics.errors import (
     ConfigError,
     NeedsOperator,
@@ -89,7 +89,7 @@ def run_worker(
         source,
         sink,
         dead_letters,
-        decode,
+        decode_all,
         SystemClock(),
         observer,
         _options(settings),

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from octane_analytics.errors import (
     AssignmentLost,
     DataRejected,
+    DecodeError,
     OctaneError,
     Rebalancing,
     Unavailable,
@@ -22,6 +23,8 @@ from octane_analytics.ledger import parse_intent
 from octane_analytics.types import (
     Commit,
     Committed,
+    Decode,
+    Decoded,
     EndOfPartition,
     LogIdentity,
     OffsetGone,
@@ -29,6 +32,7 @@ from octane_analytics.types import (
     RebalanceListener,
     Record,
     Rejected,
+    Row,
     Span,
     TopicPartition,
 )
@@ -569,3 +573,19 @@ class FakeObserver:
     def resumed(self, dependency: str) -> None:
         self.failing.discard(dependency)
         self._tell("resumed", dependency)
+
+
+def each(decode: Callable[[bytes | None], Row]) -> Decode:
+    """What takes one value as what takes many."""
+
+    def decode_all(values: Sequence[bytes | None]) -> Decoded:
+        rows, invalid = [], []
+        for index, value in enumerate(values):
+            try:
+                rows.append(decode(value))
+            except DecodeError as error:
+                invalid.append((index, error.reason, error.detail))
+        columns = tuple([row[field] for row in rows] for field in range(5))
+        return Decoded(columns, invalid)
+
+    return decode_all

@@ -7,12 +7,13 @@ from hypothesis import strategies as st
 from octane_analytics.batch import Batch, Limits
 from octane_analytics.errors import DecodeError
 from octane_analytics.types import Row, Span, TopicPartition
-from tests.fakes import FakeRecord
+from tests.fakes import FakeRecord, each
 
 P0 = TopicPartition("octane.events", 0)
 LIMITS = Limits(size=3, flush_seconds=5.0, max_rows=6, max_bytes=1000)
 
 
+@each
 def decode(value: bytes | None) -> Row:
     if value is None:
         raise DecodeError("tombstone", "no value")

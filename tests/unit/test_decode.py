@@ -10,8 +10,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from octane_analytics import decode as module
-from octane_analytics.decode import MAX_EPOCH_SECONDS, REASONS, decode, epoch_seconds
+from octane_analytics.decode import MAX_EPOCH_SECONDS, REASONS, decode, decode_all, epoch_seconds
 from octane_analytics.errors import DecodeError
+from octane_analytics.types import Row
 
 EVENT: dict[str, Any] = {
     "app_id": "openstream",
@@ -407,3 +408,42 @@ def test_decode_raises_nothing_else_for_damaged_events(at: int, piece: bytes, re
 @settings(max_examples=300)
 def test_decode_keeps_only_properties_that_are_json(content: bytes) -> None:
     assert reason_or_none(spliced(b'{"a": ' + content + b"}")) in (None, *REASONS)
+
+
+def _one_by_one(values: list[bytes | None]) -> tuple[list[Row], list[tuple[int, str, str]]]:
+    rows, invalid = [], []
+    for index, value in enumerate(values):
+        try:
+            rows.append(decode(value))
+        except DecodeError as error:
+            invalid.append((index, error.reason, error.detail))
+    return rows, invalid
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                payload(),
+                payload(user_id="u2", timestamp="2026-02-02T12:00:01.5+01:00"),
+                payload(properties=None),
+                payload(properties={"a": "é"}, app_id="né"),
+                spliced('{"ü": "ö"}'.encode()),
+                payload(user_id=""),
+                payload(timestamp="yesterday"),
+                payload(properties=[1]),
+                without("app_id"),
+                b'{"app_id":',
+                b"\xff",
+                b"",
+                None,
+            ]
+        ),
+        max_size=40,
+    )
+)
+def test_decode_all_finds_what_decode_finds_one_by_one(values: list[bytes | None]) -> None:
+    rows, invalid = _one_by_one(values)
+    decoded = decode_all(values)
+    assert list(zip(*decoded.columns, strict=True)) == rows
+    assert decoded.invalid == invalid

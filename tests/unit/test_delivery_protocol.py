@@ -22,7 +22,7 @@ from octane_analytics.batch import Batch
 from octane_analytics.errors import DecodeError
 from octane_analytics.ledger import Ledger, parse_intent
 from octane_analytics.types import Commit, Committed, LogIdentity, Record, Row, TopicPartition
-from tests.fakes import FakeRecord
+from tests.fakes import FakeRecord, each
 
 PROCESSES = 3
 PARTITIONS = [TopicPartition("octane.events", number) for number in range(2)]
@@ -31,6 +31,7 @@ processes = st.integers(0, PROCESSES - 1)
 partitions = st.sampled_from(PARTITIONS)
 
 
+@each
 def decode(value: bytes | None) -> Row:
     if value is None:
         raise DecodeError("tombstone", "no value")

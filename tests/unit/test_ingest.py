@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from octane_analytics.batch import Limits
-from octane_analytics.decode import decode
+from octane_analytics.decode import decode_all
 from octane_analytics.errors import AssignmentLost, Rebalancing, Unavailable
 from octane_analytics.ingest import Ingest, Options
 from octane_analytics.ledger import Intent, part_token, token
@@ -118,7 +118,7 @@ class Rig:
             source,
             FakeSink(self.table),
             FakeDeadLetters(self.broker),
-            decode,
+            decode_all,
             self.clock,
             observer,
             self.options,
