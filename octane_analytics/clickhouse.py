@@ -6,6 +6,7 @@ an object may be built before a fork as long as it is used after it only.
 """
 
 import contextlib
+import ssl
 import struct
 import uuid
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from clickhouse_driver import errors as driver_errors
 
 from octane_analytics import schema
 from octane_analytics.errors import (
+    ConfigError,
     DataRejected,
     NeedsOperator,
     OctaneError,
@@ -318,6 +320,7 @@ class ClickHouse:
     def _connected(self) -> Client:
         if self._client is None:
             settings = self._settings
+            _check_ca_file(settings.ca_file)
             first, *others = self._hosts
             compression: str | bool = settings.compression
             session: dict[str, object] = {"server_side_params": True}
@@ -425,6 +428,19 @@ def plain_message(message: str) -> str:
     # What to do about a forgotten password, at length, follows a failed login.
     text = text.partition("If you use ClickHouse Cloud")[0].strip()
     return " ".join(text.removeprefix("DB::Exception: ").split())
+
+
+def _check_ca_file(path: str | None) -> None:
+    """The driver's own complaint would be taken for one about the connection."""
+    if path is None:
+        return
+    try:
+        ssl.create_default_context(cafile=path)
+    except OSError as error:  # ssl.SSLError is one
+        reason = (
+            "it holds no PEM certificate" if isinstance(error, ssl.SSLError) else error.strerror
+        )
+        raise ConfigError(f"CLICKHOUSE_CA_FILE: cannot use {path}: {reason}") from error
 
 
 def _authority(host: str, port: int) -> str:

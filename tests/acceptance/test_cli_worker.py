@@ -355,6 +355,8 @@ def test_worker_dead_letters_the_rows_alone_that_clickhouse_refuses(
         ({"CLICKHOUSE_PORT": "8123"}, 78, "CLICKHOUSE_PORT is 8123"),
         ({"CLICKHOUSE_PORT": "1"}, 69, "Connection refused"),
         ({"CLICKHOUSE_PASSWORD": "wrong"}, 78, "CLICKHOUSE_USER and CLICKHOUSE_PASSWORD"),
+        ({"CLICKHOUSE_CA_FILE": "/missing.pem"}, 78, "CLICKHOUSE_CA_FILE: cannot use /missing.pem"),
+        ({"CLICKHOUSE_CA_FILE": __file__}, 78, "no PEM certificate"),
         ({"CLICKHOUSE_TABLE": "missing"}, 78, "octane-analytics schema apply"),
         ({"CLICKHOUSE_DATABASE": "missing"}, 78, "octane-analytics schema apply"),
         ({"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}, 69, "KAFKA_BOOTSTRAP_SERVERS"),
