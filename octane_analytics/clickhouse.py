@@ -19,7 +19,6 @@ from clickhouse_driver import errors as driver_errors
 
 from octane_analytics import schema
 from octane_analytics.errors import (
-    ConfigError,
     DataRejected,
     NeedsOperator,
     OctaneError,
@@ -440,7 +439,7 @@ def _check_ca_file(path: str | None) -> None:
         reason = (
             "it holds no PEM certificate" if isinstance(error, ssl.SSLError) else error.strerror
         )
-        raise ConfigError(f"CLICKHOUSE_CA_FILE: cannot use {path}: {reason}") from error
+        raise NeedsOperator(f"CLICKHOUSE_CA_FILE: cannot use {path}: {reason}") from error
 
 
 def _authority(host: str, port: int) -> str:
