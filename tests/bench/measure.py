@@ -1,0 +1,118 @@
+"""What one run costs: rows a second, CPU of every process, memory, inserts; from the first insert on.
+
+Starting, joining the group and the very first insert do not count: the clock and the processes' CPU
+times are read when the first rows are seen and when the last ones are.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from octane_analytics.clickhouse import ClickHouse
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_POLL_SECONDS = 0.02
+
+
+class BenchError(RuntimeError):
+    """A run did not do what it was to be measured at."""
+
+
+@dataclass(frozen=True)
+class Run:
+    contender: str
+    batch_size: int
+    processes: int
+    events_per_second: float
+    client_cpu_us: float
+    """CPU time for each event of everything outside ClickHouse, in microseconds."""
+    clickhouse_cpu_us: float
+    peak_client_mib: int
+    """Largest resident memory of one of the client's processes; 0 where there is none."""
+    inserts: int
+
+    @property
+    def cpu_us(self) -> float:
+        return self.client_cpu_us + self.clickhouse_cpu_us
+
+
+def measure(
+    clickhouse: ClickHouse,
+    engine_pid: int,
+    clients: Callable[[], Iterable[int]],
+    *,
+    contender: str,
+    batch_size: int,
+    processes: int,
+    events: int,
+    deadline_seconds: float,
+) -> Run:
+    """Waits until the connection's table holds all events. Raises BenchError after the deadline."""
+    deadline = time.monotonic() + deadline_seconds
+    while not (first_rows := rows(clickhouse)):
+        _check(deadline, contender, 0, events)
+        time.sleep(_POLL_SECONDS)
+    first_at = time.monotonic()
+    clients_before = sum(map(cpu_seconds, clients()))
+    clickhouse_before = cpu_seconds(engine_pid)
+    found = first_rows
+    while found < events:
+        _check(deadline, contender, found, events)
+        time.sleep(_POLL_SECONDS)
+        found = rows(clickhouse)
+    seconds = time.monotonic() - first_at
+    pids = list(clients())
+    client_cpu = sum(map(cpu_seconds, pids)) - clients_before
+    clickhouse_cpu = cpu_seconds(engine_pid) - clickhouse_before
+    measured = events - first_rows
+    if found != events or measured < events / 4:
+        raise BenchError(
+            f"{contender}: {found:,} rows of {events:,} events, {first_rows:,} of them in the first "
+            "insert: too few are left to measure; give more --events"
+        )
+    return Run(
+        contender=contender,
+        batch_size=batch_size,
+        processes=processes,
+        events_per_second=measured / seconds,
+        client_cpu_us=client_cpu / measured * 1e6,
+        clickhouse_cpu_us=clickhouse_cpu / measured * 1e6,
+        peak_client_mib=max(map(_peak_mib, pids), default=0),
+        inserts=_inserts(clickhouse),
+    )
+
+
+def rows(clickhouse: ClickHouse) -> int:
+    return int(clickhouse.select(f"SELECT count() FROM {clickhouse.table}").rows[0][0])
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of the process, from proc_pid_stat(5)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def _peak_mib(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) >> 10
+
+
+def _inserts(clickhouse: ClickHouse) -> int:
+    return int(
+        clickhouse.select(
+            "SELECT max(max_block_number) FROM system.parts "
+            "WHERE database = {database:String} AND table = {table:String}",
+            {"database": clickhouse.table.database, "table": clickhouse.table.table},
+        ).rows[0][0]
+    )
+
+
+def _check(deadline: float, contender: str, found: int, events: int) -> None:
+    if time.monotonic() > deadline:
+        raise BenchError(f"{contender}: only {found:,} of {events:,} events in time")
