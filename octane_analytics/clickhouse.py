@@ -6,10 +6,11 @@ an object may be built before a fork as long as it is used after it only.
 """
 
 import contextlib
+import itertools
 import ssl
 import struct
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -29,6 +30,7 @@ from octane_analytics.schema import LiveColumn, LiveTable, TableName
 from octane_analytics.settings.sections import ClickHouseSettings
 
 CONNECT_SECONDS = 5.0
+STREAM_ROWS = 2_000
 
 DATA_ERRORS = frozenset(
     {
@@ -83,6 +85,13 @@ class ResultColumn:
 class Result:
     columns: tuple[ResultColumn, ...]
     rows: list[tuple[Any, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class RowStream:
+    columns: tuple[ResultColumn, ...]
+    blocks: Iterator[list[tuple[Any, ...]]]
+    """Of STREAM_ROWS rows at most, none empty; to be gone through once."""
 
 
 class ClickHouse:
@@ -243,7 +252,7 @@ class ClickHouse:
         Blocks until the whole result is here. Raises StatementRejected for what the server says
         about the statement, Unavailable where it cannot be reached or cannot serve now.
         """
-        try:
+        with self._select_errors():
             rows, columns = self._connected().execute(
                 sql,
                 dict(parameters or {}),
@@ -251,6 +260,55 @@ class ClickHouse:
                 settings=dict(settings or {}),
                 query_id=query_id,
             )
+        return Result(_result_columns(columns), rows)
+
+    @contextlib.contextmanager
+    def stream(
+        self,
+        sql: str,
+        parameters: Mapping[str, object] | None = None,
+        *,
+        settings: Mapping[str, object] | None = None,
+        query_id: str | None = None,
+    ) -> Iterator[RowStream]:
+        """As `select`, but the rows come as the server sends them.
+
+        Going through the rows blocks and raises what `select` raises. Leaving before their end gives
+        the connection up, at which the server cancels the query.
+        """
+        is_whole = False
+
+        def blocks(rows: Iterator[tuple[Any, ...]]) -> Iterator[list[tuple[Any, ...]]]:
+            nonlocal is_whole
+            while block := list(itertools.islice(rows, STREAM_ROWS)):
+                yield block
+            is_whole = True
+
+        try:
+            with self._select_errors():
+                rows = self._connected().execute_iter(
+                    sql,
+                    dict(parameters or {}),
+                    with_column_types=True,
+                    settings=dict(settings or {}),
+                    query_id=query_id,
+                )
+                columns = next(rows)
+            yield RowStream(_result_columns(columns), self._checked_blocks(blocks(rows)))
+        finally:
+            if not is_whole:
+                self.close()
+
+    def _checked_blocks(
+        self, blocks: Iterator[list[tuple[Any, ...]]]
+    ) -> Iterator[list[tuple[Any, ...]]]:
+        with self._select_errors():
+            yield from blocks
+
+    @contextlib.contextmanager
+    def _select_errors(self) -> Iterator[None]:
+        try:
+            yield
         except driver_errors.ServerException as error:
             raise self._statement_error(error) from error
         except NotImplementedError as error:
@@ -263,7 +321,6 @@ class ClickHouse:
             ) from error
         except (driver_errors.Error, OSError, EOFError) as error:
             raise self._unavailable(error) from error
-        return Result(tuple(ResultColumn(name, kind) for name, kind in columns), rows)
 
     def execute(self, statement: str) -> None:
         """Runs a statement that answers nothing (DDL). Raises as `select` does."""
@@ -414,6 +471,10 @@ _NAMES = {
     for name, code in vars(driver_errors.ErrorCodes).items()
     if name.isupper() and isinstance(code, int)
 }
+
+
+def _result_columns(columns: Sequence[tuple[str, str]]) -> tuple[ResultColumn, ...]:
+    return tuple(ResultColumn(name, kind) for name, kind in columns)
 
 
 def error_name(code: int) -> str:

@@ -1,4 +1,4 @@
-"""Results as JSON.
+"""Values of results as JSON has them, and results as JSON.
 
 | ClickHouse | JSON |
 |---|---|
@@ -21,18 +21,39 @@ from typing import Any
 
 import msgspec
 
-from octane_analytics.api.parameters import rfc3339
-from octane_analytics.clickhouse import Result
+from octane_analytics.api.times import rfc3339
+from octane_analytics.clickhouse import Result, ResultColumn
 
 _WIDE = re.compile(r"\bU?Int(128|256)\b")
 _AS_THEY_ARE = frozenset({bool, float, str, type(None)})
+_WITH_INTEGERS = _AS_THEY_ARE | {int}
 
-_encode = msgspec.json.Encoder().encode
+_encoder = msgspec.json.Encoder()
 
 
 def encode(value: object) -> bytes:
     """JSON of what is made of dicts, lists and plain values."""
-    return _encode(value)
+    return _encoder.encode(value)
+
+
+def encode_lines(values: Sequence[object]) -> bytes:
+    """The same of each value, with a line feed behind each."""
+    return _encoder.encode_lines(values)
+
+
+def plain_columns(
+    columns: Sequence[ResultColumn], rows: Sequence[tuple[Any, ...]]
+) -> list[Sequence[object]]:
+    """The rows' values column by column, each as `plain` makes it."""
+    plain_ones: list[Sequence[object]] = []
+    # strict: an answer without columns has no rows.
+    for column, values in zip(columns, zip(*rows, strict=True), strict=True):
+        is_wide = bool(_WIDE.search(column.type))
+        kinds = set(map(type, values))
+        # What a whole block already is need not be looked at value by value.
+        is_plain = kinds <= _AS_THEY_ARE or (not is_wide and kinds <= _WITH_INTEGERS)
+        plain_ones.append(values if is_plain else [plain(value, is_wide) for value in values])
+    return plain_ones
 
 
 def body(result: Result, max_rows: int) -> dict[str, object]:
@@ -100,4 +121,4 @@ def plain(value: Any, is_wide: bool = False) -> object:
 
 def _key(key: object) -> str:
     key = plain(key)
-    return key if isinstance(key, str) else _encode(key).decode()
+    return key if isinstance(key, str) else _encoder.encode(key).decode()

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar
 
-import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -22,10 +21,13 @@ from starlette.routing import Route
 
 from octane_analytics.api import answers, faults, guard
 from octane_analytics.api.access import Access
-from octane_analytics.api.bodies import QueryRequest, ReportRequest, decoded
+from octane_analytics.api.bodies import QueryRequest, decoded
+from octane_analytics.api.cache import Cache
 from octane_analytics.api.guard import Limits
-from octane_analytics.api.parameters import bind
+from octane_analytics.api.pages import Pages
 from octane_analytics.api.pool import Connection, Pool
+from octane_analytics.api.report_routes import ReportRoutes
+from octane_analytics.api.reporting import Reporting
 from octane_analytics.api.templates import Template
 from octane_analytics.errors import QueryError, StatementRejected, Unavailable
 from octane_analytics.schema import TableName
@@ -49,14 +51,26 @@ def create_app(
     probes: Pool,
     metrics: ApiMetrics,
     exposition: Callable[[], bytes],
+    cache_bytes: int = 0,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Starlette:
     """The application. Closes both pools when its lifespan ends.
 
     `probes` is for readiness, so that it does not wait behind queries; `exposition` answers all
-    processes' metrics and may block on files; `now` is where a range ends that has no `to`.
+    processes' metrics and may block on files; `cache_bytes` bounds the answers kept; `now` is where
+    a range ends that has no `to`.
     """
-    routes = _Routes(templates, table, limits, pool, probes, exposition, now)
+    routes = _Routes(table, limits, pool, probes, exposition)
+    reporting = Reporting(
+        templates=templates,
+        table=table,
+        limits=limits,
+        pool=pool,
+        cache=Cache(cache_bytes),
+        now=now,
+    )
+    reports = ReportRoutes(reporting, metrics)
+    pages = Pages(templates)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -65,8 +79,12 @@ def create_app(
         probes.close()
 
     served = {
-        "/report": Route("/report", routes.report, methods=["POST"]),
-        "/reports": Route("/reports", routes.reports, methods=["GET"]),
+        "/report": Route("/report", reports.post, methods=["POST"]),
+        "/report/{name}": Route("/report/{name}", reports.get, methods=["GET"]),
+        "/reports": Route("/reports", reports.listing, methods=["GET"]),
+        "/openapi.json": Route("/openapi.json", pages.openapi, methods=["GET"]),
+        "/docs": Route("/docs", pages.page, methods=["GET"]),
+        "/docs/{file}": Route("/docs/{file}", pages.file, methods=["GET"]),
         "/query": Route("/query", routes.query, methods=["POST"]),
         "/healthz": Route("/healthz", routes.healthz, methods=["GET"]),
         "/readyz": Route("/readyz", routes.readyz, methods=["GET"]),
@@ -84,53 +102,11 @@ def create_app(
 
 @dataclass(frozen=True, slots=True)
 class _Routes:
-    _templates: Mapping[str, Template]
     _table: TableName
     _limits: Limits
     _pool: Pool
     _probes: Pool
     _exposition: Callable[[], bytes]
-    _now: Callable[[], datetime]
-
-    async def report(self, request: Request) -> Response:
-        asked = await decoded(request, ReportRequest)
-        template = self._templates.get(asked.template)
-        if template is None:
-            raise QueryError(
-                404,
-                "unknown_template",
-                f"there is no template {asked.template!r}",
-                templates=list(self._templates),
-            )
-        bound = bind(template, asked.params or {}, self._now())
-        values = {**bound.values, **self._identifiers()}
-        settings = self._limits.settings(_request_id(request))
-
-        def job(connection: Connection) -> bytes:
-            started = time.perf_counter()
-            try:
-                result = connection.select(template.sql, values, settings=settings)
-            except StatementRejected as error:
-                log.error(
-                    "report failed",
-                    extra=fields(
-                        template=template.name,
-                        clickhouse_code=error.code,
-                        error=str(error),
-                        request_id=_request_id(request),
-                    ),
-                )
-                raise faults.from_report(error) from error
-            return answers.encode(
-                {
-                    "template": template.name,
-                    "params": bound.effective,
-                    **answers.body(result, bound.max_rows(self._limits.result_rows)),
-                    "elapsed_ms": _elapsed_ms(started),
-                }
-            )
-
-        return _json(200, await _run(self._pool, job, request))
 
     async def query(self, request: Request) -> Response:
         asked = await decoded(request, QueryRequest)
@@ -160,25 +136,6 @@ class _Routes:
             )
 
         return _json(200, await _run(self._pool, job, request))
-
-    async def reports(self, request: Request) -> Response:
-        return _json(
-            200,
-            answers.encode(
-                {
-                    "templates": [
-                        {
-                            "name": template.name,
-                            "title": template.title,
-                            "description": template.description,
-                            "parameters": msgspec.to_builtins(template.parameters),
-                            "columns": template.columns,
-                        }
-                        for template in self._templates.values()
-                    ]
-                }
-            ),
-        )
 
     async def healthz(self, request: Request) -> Response:
         return _json(200, answers.encode({"status": "ok"}))

@@ -13,6 +13,7 @@ class ReportRequest(msgspec.Struct, forbid_unknown_fields=True):
 
     template: str
     params: dict[str, Any] | None = None
+    format: str | None = None
 
 
 class QueryRequest(msgspec.Struct, forbid_unknown_fields=True):

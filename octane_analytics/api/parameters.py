@@ -1,28 +1,34 @@
 """What a request gives for a template's parameters, and what the template then runs with.
 
-Owns defaults, types and bounds of values, and RFC 3339; refuses to know HTTP and SQL.
+Owns defaults, the range of time, and what makes two requests the same; refuses to know HTTP and SQL.
 """
 
-import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
-from octane_analytics.api.templates import TIME, Parameter, Template, refusal
+import msgspec
+
+from octane_analytics.api.parameter_types import TIME, Parameter, checked, from_text, sent
+from octane_analytics.api.templates import Template
+from octane_analytics.api.times import NOW, Moment, from_epoch, moment, rfc3339
 from octane_analytics.errors import QueryError
 
 DEFAULT_RANGE_SECONDS = 24 * 3600
-_LAST_SECOND = 2**32 - 1
-"""DateTime's, in 2106."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bound:
     """`effective` is what to show (times in RFC 3339, null for an absent option), `values` what to
-    send to ClickHouse: of a `limit` one more, which tells a cut answer from a whole one."""
+    send to ClickHouse: of a `limit` one more, which tells a cut answer from a whole one.
 
-    effective: Mapping[str, str | int | None]
-    values: Mapping[str, str | int]
+    `identity` is the same for requests that ask the same: those that name a time relative to now in
+    the same words do, a few seconds later too.
+    """
+
+    effective: Mapping[str, object]
+    values: Mapping[str, object]
+    identity: bytes
 
     def max_rows(self, of_service: int) -> int:
         """Rows that the answer may show."""
@@ -30,87 +36,103 @@ class Bound:
         return min(of_service, chosen) if isinstance(chosen, int) else of_service
 
 
+def read_texts(template: Template, pairs: Iterable[tuple[str, str]]) -> dict[str, object]:
+    """What a URL or a command line gives, as JSON would have given it. Raises as `bind` does."""
+    texts: dict[str, list[str]] = {}
+    for name, text in pairs:
+        texts.setdefault(name, []).append(text)
+    given: dict[str, object] = {}
+    for name, listed in texts.items():
+        try:
+            given[name] = from_text(_known(template, name), listed)
+        except ValueError as error:
+            raise _bad(name, str(error)) from error
+    return given
+
+
 def bind(template: Template, given: Mapping[str, object], now: datetime) -> Bound:
     """Fills in what is absent or null. Raises QueryError (422) that names the parameter.
 
-    Events are stored to the second, so both ends of the range are rounded up to one: `from` takes in
-    events of its own second only if it is a whole one.
+    Both ends of the range are rounded up to a second: `from` takes in events of its own second only
+    if it is a whole one.
     """
     for name in given:
-        if name not in template.parameters:
-            raise QueryError(
-                422,
-                "unknown_parameter",
-                f"{template.name} has no parameter {name!r}",
-                parameter=name,
-                known=list(template.parameters),
-            )
-    seconds = _range(given, now)
-    effective: dict[str, str | int | None] = {}
-    values: dict[str, str | int] = {}
+        _known(template, name)
+    moments = _moments(template, given)
+    seconds = _seconds(moments, now)
+    effective: dict[str, object] = {}
+    values: dict[str, object] = {}
+    identity: list[object] = [template.name]
     for name, parameter in template.parameters.items():
         if parameter.type == TIME:
             # As text: ClickHouse refuses a number of less than five digits for a DateTime.
-            values[name] = f"{datetime.fromtimestamp(seconds[name], UTC):%Y-%m-%d %H:%M:%S}"
-            effective[name] = rfc3339(datetime.fromtimestamp(seconds[name], UTC))
+            values[name] = f"{from_epoch(seconds[name]):%Y-%m-%d %H:%M:%S}"
+            effective[name] = rfc3339(from_epoch(seconds[name]))
+            identity.append(moments[name])
         else:
-            chosen = _checked(name, parameter, given.get(name))
-            values[name] = "" if chosen is None else chosen
+            chosen = _chosen(name, parameter, given.get(name))
+            values[name] = sent(chosen)
             if name == "limit" and isinstance(chosen, int):
                 values[name] = chosen + 1
             effective[name] = chosen
-    return Bound(effective, values)
+            identity.append(chosen)
+    return Bound(effective, values, msgspec.json.encode(identity))
 
 
-def rfc3339(time: datetime) -> str:
-    """In UTC with a Z; a time without a zone is local time. No fraction where there is none."""
-    return time.astimezone(UTC).isoformat().removesuffix("+00:00") + "Z"
+def _known(template: Template, name: str) -> Parameter:
+    if name not in template.parameters:
+        raise QueryError(
+            422,
+            "unknown_parameter",
+            f"{template.name} has no parameter {name!r}",
+            parameter=name,
+            known=list(template.parameters),
+        )
+    return template.parameters[name]
 
 
-def _checked(name: str, parameter: Parameter, value: object) -> str | int | None:
+def _chosen(name: str, parameter: Parameter, value: object) -> object:
+    if value is None and parameter.required:
+        raise _bad(name, "is required")
     if value is None:
         return parameter.default
-    if parameter.type == "String":
-        if not isinstance(value, str):
-            raise _bad(name, "must be a string")
-        chosen: str | int = value
-    else:
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise _bad(name, "must be a whole number")
-        chosen = value
-    problem = refusal(parameter, chosen)
-    if problem:
-        raise _bad(name, problem)
-    return chosen
-
-
-def _range(given: Mapping[str, object], now: datetime) -> dict[str, int]:
-    start, end = _time("from", given.get("from")), _time("to", given.get("to")) or now
-    last = math.ceil(end.timestamp())
-    first = last - DEFAULT_RANGE_SECONDS if start is None else math.ceil(start.timestamp())
-    seconds = {"from": first, "to": last}
-    for name, value in seconds.items():
-        if not 0 <= value <= _LAST_SECOND:
-            raise _bad(name, "must lie from 1970-01-01 to 2106-02-07")
-    if start is not None and start >= end:
-        raise _bad("from", f"must be before `to`, which is {rfc3339(end)}")
-    return seconds
-
-
-def _time(name: str, value: object) -> datetime | None:
-    if value is None:
-        return None
-    problem = "must be an RFC 3339 time with an offset, such as 2026-02-02T12:00:00Z"
-    # fromisoformat reads more than RFC 3339: week dates, basic format, no time at all.
-    if not isinstance(value, str) or len(value) < 20 or value[4] + value[7] + value[13] != "--:":
-        raise _bad(name, problem)
     try:
-        time = datetime.fromisoformat(value.upper())
-    except ValueError:
-        raise _bad(name, problem) from None
-    if time.tzinfo is None:
-        raise _bad(name, problem)
-    return time
+        return checked(parameter, value)
+    except ValueError as error:
+        raise _bad(name, str(error)) from error
+
+
+def _moments(template: Template, given: Mapping[str, object]) -> dict[str, Moment | None]:
+    """What is given for each parameter that is a time, or its default; None for a missing `from`."""
+    moments: dict[str, Moment | None] = {}
+    for name, parameter in template.parameters.items():
+        if parameter.type == TIME:
+            value = given.get(name)
+            if value is None and parameter.required:
+                raise _bad(name, "is required")
+            value = parameter.default if value is None else value
+            try:
+                moments[name] = None if value is None else moment(value)
+            except ValueError as error:
+                raise _bad(name, str(error)) from error
+    moments["to"] = moments["to"] or NOW
+    return moments
+
+
+def _seconds(moments: Mapping[str, Moment | None], now: datetime) -> dict[str, int]:
+    seconds = {}
+    for name, each in moments.items():
+        try:
+            if each is not None:
+                seconds[name] = each.at(now)
+        except ValueError as error:
+            raise _bad(name, str(error)) from error
+    if "from" not in seconds:
+        seconds["from"] = max(seconds["to"] - DEFAULT_RANGE_SECONDS, 0)
+    if seconds["from"] >= seconds["to"]:
+        end = rfc3339(from_epoch(seconds["to"]))
+        raise _bad("from", f"must be before `to`, which is {end}")
+    return seconds
 
 
 def _bad(name: str, problem: str) -> QueryError:

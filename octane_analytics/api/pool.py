@@ -9,9 +9,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import Protocol, TypeVar
 
-from octane_analytics.clickhouse import Result
+from octane_analytics.clickhouse import Result, RowStream
 from octane_analytics.errors import NeedsOperator, QueryError, Unavailable
 
 RETRY_WITHIN_SECONDS = 1.0
@@ -31,6 +32,15 @@ class Connection(Protocol):
         settings: Mapping[str, object] | None = None,
         query_id: str | None = None,
     ) -> Result: ...
+
+    def stream(
+        self,
+        sql: str,
+        parameters: Mapping[str, object] | None = None,
+        *,
+        settings: Mapping[str, object] | None = None,
+        query_id: str | None = None,
+    ) -> AbstractContextManager[RowStream]: ...
 
     def close(self) -> None: ...
 

@@ -14,7 +14,6 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
@@ -26,13 +25,14 @@ from uvicorn_worker import UvicornWorker
 
 from octane_analytics.api.app import create_app
 from octane_analytics.api.guard import Limits
+from octane_analytics.api.library import Library, load
 from octane_analytics.api.pool import Pool
-from octane_analytics.api.templates import Template, load
 from octane_analytics.clickhouse import ClickHouse
+from octane_analytics.errors import ConfigError
 from octane_analytics.schema import TableName
 from octane_analytics.settings.sections import Settings
 from octane_analytics.telemetry import metrics
-from octane_analytics.telemetry.logging import configure
+from octane_analytics.telemetry.logging import configure, fields
 from octane_analytics.telemetry.server import bind
 
 ROLE = "api"
@@ -56,13 +56,13 @@ def run_api(settings: Settings, metrics_directory: Path) -> int:
     forked, where the address cannot be listened on or a template is broken. Workers end here and do
     not return.
     """
-    templates = load()
+    library = read_library(settings)
     # gunicorn itself would try for five seconds, logging each time.
     listening = bind(settings.api.host, settings.api.port, "API_PORT", backlog=BACKLOG)
     metrics.remove_files(metrics_directory, ROLE)
     arbiter_pid = os.getpid()
     try:
-        _Arbiter(_Application(settings, metrics_directory, templates, listening.detach())).run()
+        _Arbiter(_Application(settings, metrics_directory, library, listening.detach())).run()
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else os.EX_SOFTWARE
         if os.getpid() != arbiter_pid:
@@ -71,22 +71,46 @@ def run_api(settings: Settings, metrics_directory: Path) -> int:
     return os.EX_OK
 
 
+def read_library(settings: Settings, before: Library | None = None) -> Library:
+    """All templates; what is refused is logged, a line each. Raises ConfigError as `load` does."""
+    directory = settings.api.reports_directory
+    library = load(
+        Path(directory) if directory else None, None if before is None else before.templates
+    )
+    for line in library.refused:
+        log.error("report template refused", extra=fields(error=line))
+    log.info(
+        "report templates read",
+        extra=fields(templates=len(library.templates), refused=len(library.refused)),
+    )
+    return library
+
+
 class _Application(BaseApplication):  # type: ignore[misc]
     def __init__(
         self,
         settings: Settings,
         metrics_directory: Path,
-        templates: Mapping[str, Template],
+        library: Library,
         descriptor: int,
     ) -> None:
         self._settings = settings
         self._metrics_directory = metrics_directory
-        self._templates = templates
+        self._library = library
+        self._is_started = False
         self._descriptor = descriptor
         super().__init__()
 
     def load_config(self) -> None:
-        """Called at the start and after each SIGHUP."""
+        """Called at the start and after each SIGHUP, before workers are forked."""
+        if self._is_started:
+            # Here and not in each worker: all of them then have the same, and what a file said before
+            # it was broken is still known.
+            try:
+                self._library = read_library(self._settings, self._library)
+            except ConfigError as error:
+                log.error("report templates stay as they were", extra=fields(error=str(error)))
+        self._is_started = True
         # A request may wait, then run; uvicorn cancels what is left a little before it is killed.
         drain = self._settings.api.queue_seconds + self._settings.api.query_seconds
         chosen: dict[str, Any] = {
@@ -119,7 +143,8 @@ class _Application(BaseApplication):  # type: ignore[misc]
         hasty = dataclasses.replace(clickhouse, timeout_seconds=PROBE_SECONDS)
         name = "octane-analytics api"
         return create_app(
-            templates=self._templates,
+            templates=self._library.templates,
+            cache_bytes=api.cache_bytes,
             table=TableName(clickhouse.database, clickhouse.table),
             limits=Limits(
                 seconds=api.query_seconds,

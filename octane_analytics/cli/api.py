@@ -21,6 +21,8 @@ from octane_analytics.telemetry.logging import configure
     "API_MAX_RESULT_ROWS",
     "API_MAX_RESULT_BYTES",
     "API_MAX_MEMORY_BYTES",
+    "API_CACHE_BYTES",
+    "REPORTS_DIR",
     *options.CLICKHOUSE,
     "PROMETHEUS_MULTIPROC_DIR",
     *options.LOG,

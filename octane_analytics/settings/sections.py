@@ -261,6 +261,20 @@ class ApiSettings:
         "Memory that one report or query may take in ClickHouse.",
         unit="bytes",
     )
+    cache_bytes: int = values.described(
+        "API_CACHE_BYTES",
+        values.whole(0, 1 << 40),
+        str(32 << 20),
+        "Answers to reports that one API process keeps for as long as their template says (0: none).",
+        unit="bytes",
+    )
+    reports_directory: str | None = values.described(
+        "REPORTS_DIR",
+        values.optional,
+        "",
+        "Directory of report templates (*.sql) that add to the built-in ones or, by their name, "
+        "stand in for them.",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -150,3 +150,10 @@ class ApiMetrics:
             buckets=_REQUEST_BUCKETS,
             registry=registry,
         )
+        self.cache = Counter(
+            "analytics_api_cache_total",
+            "Reports by where the answer came from: hit, shared (with a request under way), miss, "
+            "bypass.",
+            ["outcome"],
+            registry=registry,
+        )

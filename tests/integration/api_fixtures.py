@@ -9,8 +9,8 @@ from starlette.types import ASGIApp
 
 from octane_analytics.api.app import create_app
 from octane_analytics.api.guard import Limits
+from octane_analytics.api.library import load
 from octane_analytics.api.pool import Pool
-from octane_analytics.api.templates import load
 from octane_analytics.clickhouse import ClickHouse
 from octane_analytics.schema import TableName
 from octane_analytics.settings.sections import ClickHouseSettings
@@ -33,7 +33,7 @@ def app_over(settings: ClickHouseSettings, limits: Limits = LIMITS) -> Iterator[
     ]
     try:
         yield create_app(
-            templates=load(),
+            templates=load().templates,
             table=TableName(settings.database, settings.table),
             limits=limits,
             pool=pools[0],

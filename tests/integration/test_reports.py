@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from starlette.types import ASGIApp
 
-from octane_analytics.api.templates import load
+from octane_analytics.api.library import load
 from octane_analytics.decode import decode
 from octane_analytics.sandbox.generator import generate
 from octane_analytics.settings.sections import ClickHouseSettings
@@ -70,7 +70,7 @@ def rows_of(app: ASGIApp, template: str, **params: object) -> list[dict[str, Any
     assert answer.status_code == 200, answer.text
     told = answer.json()
     assert told["row_count"] == len(told["rows"])
-    declared = load()[template].columns
+    declared = load().templates[template].columns
     assert [column["name"] for column in told["columns"]] == list(declared)
     rows: list[dict[str, Any]] = told["rows"]
     return rows

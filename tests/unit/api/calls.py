@@ -1,7 +1,8 @@
 """Requests to an ASGI app without a server, and the app over connections that follow a script."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import httpx
@@ -10,9 +11,9 @@ from starlette.types import ASGIApp
 
 from octane_analytics.api.app import create_app
 from octane_analytics.api.guard import Limits
+from octane_analytics.api.library import load
 from octane_analytics.api.pool import Connection, Pool
-from octane_analytics.api.templates import load
-from octane_analytics.clickhouse import Result, ResultColumn
+from octane_analytics.clickhouse import Result, ResultColumn, RowStream
 from octane_analytics.schema import TableName
 from octane_analytics.telemetry.metrics import ApiMetrics
 
@@ -53,6 +54,18 @@ class Script:
             raise step
         return step if isinstance(step, Result) else step()
 
+    @contextmanager
+    def stream(
+        self,
+        sql: str,
+        parameters: Mapping[str, object] | None = None,
+        *,
+        settings: Mapping[str, object] | None = None,
+        query_id: str | None = None,
+    ) -> Iterator[RowStream]:
+        answer = self.select(sql, parameters, settings=settings, query_id=query_id)
+        yield RowStream(answer.columns, iter([answer.rows] if answer.rows else []))
+
     def close(self) -> None:
         self.is_closed = True
 
@@ -70,7 +83,7 @@ def app_over(
     limits: Limits = LIMITS,
 ) -> ASGIApp:
     return create_app(
-        templates=load(),
+        templates=load().templates,
         table=TableName("db", "events"),
         limits=limits,
         pool=pool(connection),

@@ -289,6 +289,6 @@ def test_catalogue_lists_every_template() -> None:
     told = call(app_over(Script()), "GET", "/reports").json()["templates"]
     assert [each["name"] for each in told] == sorted(each["name"] for each in told)
     (top,) = [each for each in told if each["name"] == "top_content"]
-    assert top["parameters"]["limit"]["default"] == 20
+    assert top["parameters"]["properties"]["limit"]["default"] == 20
     assert "watch_time" in top["columns"]
     assert json.dumps(told)

@@ -2,12 +2,13 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from octane_analytics.api.parameters import bind, rfc3339
-from octane_analytics.api.templates import load
+from octane_analytics.api.library import load
+from octane_analytics.api.parameters import bind
+from octane_analytics.api.times import rfc3339
 from octane_analytics.errors import QueryError
 
 NOW = datetime(2026, 2, 2, 12, 0, 0, 500_000, tzinfo=UTC)
-TEMPLATES = load()
+TEMPLATES = load().templates
 TOP = TEMPLATES["top_content"]
 
 
@@ -62,7 +63,13 @@ def test_time_is_shown_in_utc_and_rounded_up(given: str, effective: str) -> None
         "2026-W01-1T00:00:00Z",
         "2026-02-30T00:00:00Z",
         "2026-01-01T00:00Z+01:00",
-        1_770_000_000,
+        1_770_000_000_000,
+        "1770000000000",
+        float("nan"),
+        "-24 h",
+        "+1h",
+        "-1y",
+        "-999999999w",
         True,
         ["2026-01-01T00:00:00Z"],
         "0001-01-01T00:00:00+14:00",

@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from octane_analytics.api import templates
-from octane_analytics.api.templates import COMMON, TIME, load
+from octane_analytics.api.library import load
+from octane_analytics.api.parameter_types import TIME
+from octane_analytics.api.templates import COMMON, read
 from octane_analytics.errors import ConfigError
 
 GOOD = """/*
@@ -33,7 +34,7 @@ def write(directory: Path, text: str) -> None:
 
 
 def test_shipped_templates_load_and_say_what_they_are() -> None:
-    loaded = load()
+    loaded = load().templates
     assert {"overview_stats", "search_analytics", "top_content"} < set(loaded)
     for template in loaded.values():
         assert template.title
@@ -45,7 +46,7 @@ def test_shipped_templates_load_and_say_what_they_are() -> None:
 
 def test_template_has_what_its_header_says(tmp_path: Path) -> None:
     write(tmp_path, GOOD)
-    template = load(tmp_path)["one"]
+    template = read(tmp_path / "one.sql")
     assert template.title == "Title"
     assert list(template.parameters) == ["app_id", "from", "to", "limit"]
     assert template.parameters["limit"].maximum == 100
@@ -61,10 +62,15 @@ def test_template_has_what_its_header_says(tmp_path: Path) -> None:
         ('title = "Title"', "title = Title", 2, "Invalid value"),
         ('title = "Title"\n', "", 1, "missing required field `title`"),
         ('help = "Rows."', 'hepl = "Rows."', 5, "unknown field `hepl`"),
-        ('type = "UInt32"', 'type = "Int8"', 5, "type must be String or UInt32"),
+        ('type = "UInt32"', 'type = "Int7"', 5, "type must be one of String"),
+        ('type = "UInt32"', 'type = "Int8"', 5, "its type must be UInt32"),
+        ('title = "Title"', 'title = "Title"\ncache_seconds = -1', 3, "`int` >= 0"),
+        ('title = "Title"', 'title = "Title"\nrow_limit = "all"', 3, "Expected `int"),
+        ('a = "A column."\n', "", 12, "none is described"),
         ("default = 10", "default = 0", 5, "must be from 1 to 100"),
-        ("default = 10", 'default = "10"', 5, "not of type UInt32"),
-        ("default = 10\n", "", 5, "needs a default"),
+        ("default = 10", 'default = "10"', 5, "its default must be a whole number"),
+        ("default = 10\n", "", 5, "needs a default, or `required = true`"),
+        ("[parameters.limit]", "[parameters.format]", 5, "every template has already"),
         ("maximum = 100", "allowed = [1, 2]", 5, "must be one of 1, 2"),
         ("[parameters.limit]", "[parameters.from]", 5, "every template has already"),
         ("[parameters.limit]", "[parameters.Limit]", 5, "lower-case"),
@@ -80,21 +86,70 @@ def test_broken_file_is_refused_with_its_line(
     assert old in GOOD
     write(tmp_path, GOOD.replace(old, new, 1))
     with pytest.raises(ConfigError) as raised:
-        load(tmp_path)
+        read(tmp_path / "one.sql")
     assert str(raised.value).startswith(f"{tmp_path / 'one.sql'}:{line}: ")
     assert said in str(raised.value)
 
 
 def test_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "one.sql").write_bytes(b"\xff")
-    with pytest.raises(ConfigError, match=r"one\.sql: cannot be read"):
-        load(tmp_path)
+    with pytest.raises(ConfigError, match=r"one\.sql:1: cannot be read"):
+        read(tmp_path / "one.sql")
 
 
-def test_directory_without_templates_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no report templates"):
-        load(tmp_path)
+def test_file_with_another_kind_of_name_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "One-More.sql").write_text(GOOD)
+    with pytest.raises(ConfigError, match=r"One-More\.sql:1: the file's name"):
+        read(tmp_path / "One-More.sql")
 
 
-def test_reports_lie_in_the_package() -> None:
-    assert templates.REPORTS.is_dir()
+def test_header_says_how_long_an_answer_keeps_and_how_long_it_gets(tmp_path: Path) -> None:
+    write(tmp_path, GOOD)
+    template = read(tmp_path / "one.sql")
+    assert (template.cache_seconds, template.row_limit) == (0, None)
+    given = 'description = "What it is"\ncache_seconds = 60\nrow_limit = 1000000'
+    write(tmp_path, GOOD.replace('description = "What it is"', given))
+    template = read(tmp_path / "one.sql")
+    assert (template.cache_seconds, template.row_limit) == (60, 1_000_000)
+
+
+@pytest.mark.parametrize(
+    ("declared", "said"),
+    [
+        ('type = "Float64"\ndefault = 0.5\nminimum = 0\nmaximum = 1', None),
+        ('type = "Float64"\ndefault = 1.5\nmaximum = 1', "its default must be from"),
+        ('type = "Int8"\ndefault = -128', None),
+        ('type = "Int8"\ndefault = -129', "its default must be from -128 to 127"),
+        ('type = "Bool"\ndefault = false', None),
+        ('type = "Bool"\ndefault = 0', "its default must be true or false"),
+        ('type = "Date"\nrequired = true', None),
+        ('type = "Date"\ndefault = "2026-02-30"', "its default must be a date"),
+        ('type = "DateTime(\'UTC\')"\ndefault = "-7d"', None),
+        ('type = "DateTime(\'UTC\')"\ndefault = "soon"', "its default must be an RFC 3339"),
+        ('type = "Array(String)"\nrequired = true\nminimum = 2\nmaximum = 5', None),
+        ('type = "Array(String)"\ndefault = ["a"]\nminimum = 2', "must be from 2 to 1000 items"),
+        ('type = "Array(String)"\ndefault = ["a"]\nallowed = ["b"]', "item 1 must be one of b"),
+        ('type = "Array(UInt8)"\ndefault = [256]', "item 1 must be from 0 to 255"),
+        ('type = "String"\nformat = "timezone"\ndefault = "UTC"', None),
+        ('type = "String"\nformat = "timezone"\ndefault = "Mars"', "must be an IANA time zone"),
+        ('type = "String"\nformat = "timezone"', "needs a default"),
+        ('type = "UInt8"\nformat = "timezone"\ndefault = 1', "is for a String"),
+        ('type = "String"\nrequired = true\ndefault = "a"', "has no default"),
+        ('type = "Bool"\ndefault = true\nminimum = 1', "has bounds"),
+        ('type = "Float64"\ndefault = 1.0\nallowed = [1]', "cannot list what is allowed"),
+        ('type = "Map(String, String)"\ndefault = 1', "type must be one of String, UInt8"),
+        ('type = "String"\nallowed = [1]', "1 is not of type String"),
+    ],
+)
+def test_parameter_is_declared_in_one_of_the_types(
+    tmp_path: Path, declared: str, said: str | None
+) -> None:
+    kind = declared.partition('"')[2].partition('"')[0]
+    text = GOOD.replace("[columns]", f'[parameters.x]\nhelp = "X."\n{declared}\n\n[columns]')
+    write(tmp_path, text.replace("LIMIT", f"AND {{x:{kind}}} LIMIT"))
+    if said is None:
+        assert read(tmp_path / "one.sql").parameters["x"].type == kind
+    else:
+        with pytest.raises(ConfigError, match=r"one\.sql:12: parameter x: ") as raised:
+            read(tmp_path / "one.sql")
+        assert said in str(raised.value)

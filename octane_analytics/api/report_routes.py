@@ -1,0 +1,105 @@
+"""The routes that answer reports: POST /report, GET /report/NAME, GET /reports.
+
+Owns requests and headers; refuses to know how an answer is made (see `reporting`).
+"""
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from octane_analytics.api import answers, formats
+from octane_analytics.api.bodies import ReportRequest, decoded
+from octane_analytics.api.cache import Whole
+from octane_analytics.api.json_schema import parameters_schema
+from octane_analytics.api.parameters import read_texts
+from octane_analytics.api.reporting import Answer, Asked, Reporting
+from octane_analytics.api.templates import Template
+from octane_analytics.telemetry.metrics import ApiMetrics
+
+
+class ReportRoutes:
+    def __init__(self, reporting: Reporting, metrics: ApiMetrics) -> None:
+        self._reporting = reporting
+        self._metrics = metrics
+
+    async def post(self, request: Request) -> Response:
+        asked = await decoded(request, ReportRequest)
+        template = self._reporting.template(asked.template)
+        return await self._answered(request, template, asked.params or {}, asked.format)
+
+    async def get(self, request: Request) -> Response:
+        template = self._reporting.template(request.path_params["name"])
+        pairs = request.query_params.multi_items()
+        chosen = [value for name, value in pairs if name == "format"]
+        given = read_texts(template, [pair for pair in pairs if pair[0] != "format"])
+        return await self._answered(request, template, given, chosen[-1] if chosen else None)
+
+    async def listing(self, request: Request) -> Response:
+        return Response(
+            answers.encode(
+                {"templates": [_described(each) for each in self._reporting.templates.values()]}
+            ),
+            media_type="application/json",
+        )
+
+    async def _answered(
+        self,
+        request: Request,
+        template: Template,
+        given: dict[str, object],
+        format_name: str | None,
+    ) -> Response:
+        control = request.headers.get("cache-control", "").lower()
+        asked = Asked(
+            template=template,
+            given=given,
+            format=formats.choose(format_name, request.headers.get("accept", "")),
+            request_id=str(request.state.request_id),
+            partition="",
+            is_fresh="no-cache" in control or "no-store" in control,
+        )
+        answer = await self._reporting.answer(asked)
+        self._metrics.cache.labels(answer.outcome).inc()
+        headers = {"Vary": "Accept, Authorization", "X-Row-Limit": str(answer.max_rows)}
+        if not isinstance(answer.content, Whole):
+            return StreamingResponse(
+                answer.content.chunks(),
+                media_type=answer.content.media_type,
+                headers=headers | {"Cache-Control": "no-store"},
+            )
+        headers |= _whole_headers(asked, answer, answer.content)
+        if request.method != "POST" and _matches(
+            request.headers.get("if-none-match", ""), answer.content.etag
+        ):
+            return Response(status_code=304, headers=headers)
+        headers["Content-Type"] = answer.content.media_type
+        return Response(answer.content.body, headers=headers)
+
+
+def _whole_headers(asked: Asked, answer: Answer, whole: Whole) -> dict[str, str]:
+    seconds = asked.template.cache_seconds
+    scope = "private" if asked.partition else "public"
+    return {
+        "ETag": whole.etag,
+        "Age": str(int(answer.age_seconds)),
+        "Cache-Control": f"{scope}, max-age={seconds}" if seconds else f"{scope}, no-cache",
+        "X-Cache": answer.outcome,
+        "X-Truncated": "true" if whole.is_truncated else "false",
+    }
+
+
+def _matches(if_none_match: str, etag: str) -> bool:
+    """By RFC 9110's weak comparison."""
+    listed = {item.strip().removeprefix("W/") for item in if_none_match.split(",")}
+    return "*" in listed or etag.removeprefix("W/") in listed
+
+
+def _described(template: Template) -> dict[str, object]:
+    return {
+        "name": template.name,
+        "title": template.title,
+        "description": template.description,
+        "parameters": parameters_schema(template),
+        "columns": template.columns,
+        "cache_seconds": template.cache_seconds,
+        "row_limit": template.row_limit,
+    }

@@ -1,0 +1,79 @@
+"""Points in time as requests write them: RFC 3339, seconds since 1970, or relative to now.
+
+Events are stored to the second, so a point is rounded up to one. Owns the notations; refuses to know
+what a point means.
+"""
+
+import math
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+LAST_SECOND = 2**32 - 1
+"""DateTime's, in 2106."""
+RELATIVE = r"now|-[0-9]{1,9}[smhdw]"
+"""A pattern: `now`, or so many seconds, minutes, hours, days or weeks before it."""
+
+_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_RELATIVE = re.compile(RELATIVE)
+_NUMBER = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
+_WRONG = (
+    "must be an RFC 3339 time with an offset such as 2026-02-02T12:00:00Z (in a URL a + is %2B), "
+    "seconds since 1970, or relative to now such as -24h or -7d"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Seconds since 1970, or, where `is_relative`, seconds before now."""
+
+    seconds: int
+    is_relative: bool = False
+
+    def at(self, now: datetime) -> int:
+        """Seconds since 1970. Raises ValueError where DateTime cannot hold it."""
+        second = math.ceil(now.timestamp()) - self.seconds if self.is_relative else self.seconds
+        if not 0 <= second <= LAST_SECOND:
+            raise ValueError("must lie from 1970-01-01 to 2106-02-07")
+        return second
+
+
+NOW = Moment(0, is_relative=True)
+
+
+def moment(value: object) -> Moment:
+    """Raises ValueError that says what is possible."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        # A NaN compares with nothing.
+        return Moment(math.ceil(value) if -1 < value <= LAST_SECOND else -1)
+    if not isinstance(value, str):
+        raise ValueError(_WRONG)
+    if _RELATIVE.fullmatch(value):
+        if value == "now":
+            return NOW
+        return Moment(int(value[1:-1]) * _UNIT_SECONDS[value[-1]], is_relative=True)
+    if _NUMBER.fullmatch(value):
+        return Moment(math.ceil(float(value)))
+    return Moment(math.ceil(_from_rfc3339(value).timestamp()))
+
+
+def rfc3339(time: datetime) -> str:
+    """In UTC with a Z; a time without a zone is local time. No fraction where there is none."""
+    return time.astimezone(UTC).isoformat().removesuffix("+00:00") + "Z"
+
+
+def from_epoch(second: int) -> datetime:
+    return datetime.fromtimestamp(second, UTC)
+
+
+def _from_rfc3339(value: str) -> datetime:
+    # fromisoformat reads more than RFC 3339: week dates, basic format, no time at all.
+    if len(value) < 20 or value[4] + value[7] + value[13] != "--:":
+        raise ValueError(_WRONG)
+    try:
+        time = datetime.fromisoformat(value.upper())
+    except ValueError:
+        raise ValueError(_WRONG) from None
+    if time.tzinfo is None:
+        raise ValueError(_WRONG)
+    return time
