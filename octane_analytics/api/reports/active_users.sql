@@ -1,9 +1,16 @@
 /*
 title = "Active users"
 description = """
-Distinct users per calendar day (UTC), oldest first, each with the distinct users of the 7 and 30 days that
-end with it. Every day that the range touches is there and counts from its midnight on; events at or
-after `to` do not count."""
+Distinct users per calendar day (of `timezone`), oldest first, each with the distinct users of the 7 and 30
+days that end with it. Every day that the range touches is there and counts from its midnight on; events at
+or after `to` do not count."""
+cache_seconds = 300
+
+[parameters.timezone]
+type = "String"
+format = "timezone"
+default = "UTC"
+help = "IANA time zone in which days begin."
 
 [parameters.limit]
 type = "UInt32"
@@ -11,6 +18,12 @@ default = 100
 minimum = 1
 maximum = 1000
 help = "Rows at most; the earliest are kept."
+
+[parameters.offset]
+type = "UInt32"
+default = 0
+maximum = 1000000
+help = "Rows to skip."
 
 [columns]
 day = "The day."
@@ -28,18 +41,20 @@ SELECT
 FROM
 (
     SELECT DISTINCT
-        toDate(timestamp, 'UTC') AS active_day,
+        toDate(timestamp, {timezone:String}) AS active_day,
         user_id
     FROM {database:Identifier}.{table:Identifier}
-    WHERE timestamp >= toStartOfDay({from:DateTime('UTC')}) - INTERVAL 29 DAY
+    -- toDateTime of a date is its midnight: days that are 23 hours long count whole.
+    WHERE timestamp >= toDateTime(toDate({from:DateTime('UTC')}, {timezone:String}) - 29, {timezone:String})
         AND timestamp < {to:DateTime('UTC')}
         AND ({app_id:String} = '' OR app_id = {app_id:String})
 )
 ARRAY JOIN range(30) AS days_later
-WHERE day >= toDate({from:DateTime('UTC')}) AND day <= toDate({to:DateTime('UTC')} - 1)
+WHERE day >= toDate({from:DateTime('UTC')}, {timezone:String})
+    AND day <= toDate({to:DateTime('UTC')} - 1, {timezone:String})
 GROUP BY day
 ORDER BY day ASC
     WITH FILL
-    FROM toDate({from:DateTime('UTC')})
-    TO toDate({to:DateTime('UTC')} - 1) + 1
-LIMIT {limit:UInt32}
+    FROM toDate({from:DateTime('UTC')}, {timezone:String})
+    TO toDate({to:DateTime('UTC')} - 1, {timezone:String}) + 1
+LIMIT {limit:UInt32} OFFSET {offset:UInt32}

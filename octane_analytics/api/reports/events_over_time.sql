@@ -1,15 +1,22 @@
 /*
 title = "Events over time"
 description = """
-Events and users per bucket, oldest first. Buckets begin at multiples of their width since 1970-01-01T00:00:00Z
-(days begin at midnight UTC); buckets without events are there, with zeros. The first and the last count
-only what lies in the range."""
+Events and users per bucket, oldest first. Buckets of a day begin at midnight in `timezone`, shorter ones at
+multiples of their width since 1970-01-01T00:00:00Z; buckets without events are there, with zeros. The first
+and the last count only what lies in the range."""
+cache_seconds = 30
 
 [parameters.bucket_seconds]
 type = "UInt32"
 default = 3600
 allowed = [60, 300, 900, 3600, 21600, 86400]
-help = "Width of a bucket in seconds."
+help = "Width of a bucket in seconds; 86400 is a calendar day, however long."
+
+[parameters.timezone]
+type = "String"
+format = "timezone"
+default = "UTC"
+help = "IANA time zone in which days begin."
 
 [parameters.event_name]
 type = "String"
@@ -22,27 +29,54 @@ minimum = 1
 maximum = 10000
 help = "Rows at most; the earliest are kept."
 
+[parameters.offset]
+type = "UInt32"
+default = 0
+maximum = 1000000
+help = "Rows to skip."
+
 [columns]
 bucket = "The bucket's first second."
 events = "Events in it."
 unique_users = "Distinct user_id in it."
 */
 SELECT
-    toDateTime(intDiv(toUInt32(timestamp), {bucket_seconds:UInt32}) * {bucket_seconds:UInt32}, 'UTC')
-        AS bucket,
-    count() AS events,
-    uniqExact(user_id) AS unique_users
-FROM {database:Identifier}.{table:Identifier}
-WHERE timestamp >= {from:DateTime('UTC')}
-    AND timestamp < {to:DateTime('UTC')}
-    AND ({app_id:String} = '' OR app_id = {app_id:String})
-    AND ({event_name:String} = '' OR event_name = {event_name:String})
-GROUP BY bucket
-ORDER BY bucket ASC
-    WITH FILL
-    FROM toDateTime(
-        intDiv(toUInt32({from:DateTime('UTC')}), {bucket_seconds:UInt32}) * {bucket_seconds:UInt32}, 'UTC'
-    )
-    TO {to:DateTime('UTC')}
-    STEP {bucket_seconds:UInt32}
-LIMIT {limit:UInt32}
+    if(
+        {bucket_seconds:UInt32} = 86400,
+        toDateTime(toDate(number), {timezone:String}),
+        toDateTime(toUInt32(number * {bucket_seconds:UInt32}), {timezone:String})
+    ) AS bucket,
+    events,
+    unique_users
+FROM
+(
+    SELECT
+        -- Days have no fixed width, so buckets are numbered, and the numbers are filled up.
+        if(
+            {bucket_seconds:UInt32} = 86400,
+            toUInt32(toDate(timestamp, {timezone:String})),
+            intDiv(toUInt32(timestamp), {bucket_seconds:UInt32})
+        ) AS number,
+        count() AS events,
+        uniqExact(user_id) AS unique_users
+    FROM {database:Identifier}.{table:Identifier}
+    WHERE timestamp >= {from:DateTime('UTC')}
+        AND timestamp < {to:DateTime('UTC')}
+        AND ({app_id:String} = '' OR app_id = {app_id:String})
+        AND ({event_name:String} = '' OR event_name = {event_name:String})
+    GROUP BY number
+    ORDER BY number ASC
+        WITH FILL
+        FROM if(
+            {bucket_seconds:UInt32} = 86400,
+            toUInt32(toDate({from:DateTime('UTC')}, {timezone:String})),
+            intDiv(toUInt32({from:DateTime('UTC')}), {bucket_seconds:UInt32})
+        )
+        TO if(
+            {bucket_seconds:UInt32} = 86400,
+            toUInt32(toDate({to:DateTime('UTC')} - 1, {timezone:String})),
+            intDiv(toUInt32({to:DateTime('UTC')} - 1), {bucket_seconds:UInt32})
+        ) + 1
+    LIMIT {limit:UInt32} OFFSET {offset:UInt32}
+)
+ORDER BY number ASC

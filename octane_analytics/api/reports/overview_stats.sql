@@ -3,6 +3,7 @@ title = "Overview"
 description = """
 One row with the totals of the range. `watch_time` counts where it is a JSON number of seconds above 0 and
 up to 86400 (one day); anything else (a string, null, negative, missing) counts as zero."""
+cache_seconds = 30
 
 [columns]
 total_events = "Events of any kind."

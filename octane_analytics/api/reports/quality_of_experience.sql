@@ -5,6 +5,7 @@ How well playback goes, for each value of one property of `video_start`, `video_
 `video_buffering` and `video_error` events; most watched first. Events without the property count under an
 empty value. `watch_time` counts as in overview_stats; `startup_ms` of `video_start` and `buffer_duration_ms`
 of `video_buffering` count where they are JSON numbers above 0 and up to 86400000."""
+cache_seconds = 60
 
 [parameters.by]
 type = "String"
@@ -18,6 +19,12 @@ default = 100
 minimum = 1
 maximum = 1000
 help = "Rows at most."
+
+[parameters.offset]
+type = "UInt32"
+default = 0
+maximum = 1000000
+help = "Rows to skip."
 
 [columns]
 value = "The property's value as text."
@@ -87,4 +94,4 @@ FROM
 )
 GROUP BY value
 ORDER BY watch_time DESC, buffering_events DESC, value ASC
-LIMIT {limit:UInt32}
+LIMIT {limit:UInt32} OFFSET {offset:UInt32}

@@ -4,6 +4,7 @@ description = """
 What people search for, most searched first, from `search` events (`properties.query`,
 `properties.results_count`) and `search_click` events (`properties.query`). Queries count as they were typed;
 events without one are left out."""
+cache_seconds = 60
 
 [parameters.limit]
 type = "UInt32"
@@ -11,6 +12,12 @@ default = 100
 minimum = 1
 maximum = 10000
 help = "Rows at most."
+
+[parameters.offset]
+type = "UInt32"
+default = 0
+maximum = 1000000
+help = "Rows to skip."
 
 [columns]
 query = "The text searched for."
@@ -47,4 +54,4 @@ FROM
 WHERE query != ''
 GROUP BY query
 ORDER BY searches DESC, clicks DESC, query ASC
-LIMIT {limit:UInt32}
+LIMIT {limit:UInt32} OFFSET {offset:UInt32}

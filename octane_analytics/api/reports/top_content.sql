@@ -4,6 +4,7 @@ description = """
 What people watch, most watched first, from the events `video_heartbeat`, `video_start` and
 `video_buffering`. A piece of content is named by `properties.content_id`, else `stream_id`, else `video_id`;
 events without any are left out. `watch_time` counts as in overview_stats."""
+cache_seconds = 60
 
 [parameters.limit]
 type = "UInt32"
@@ -11,6 +12,12 @@ default = 20
 minimum = 1
 maximum = 10000
 help = "Rows at most."
+
+[parameters.offset]
+type = "UInt32"
+default = 0
+maximum = 1000000
+help = "Rows to skip."
 
 [columns]
 content_id = "The content's name."
@@ -63,4 +70,4 @@ FROM
 WHERE content_id != ''
 GROUP BY content_id
 ORDER BY watch_time DESC, heartbeats DESC, content_id ASC
-LIMIT {limit:UInt32}
+LIMIT {limit:UInt32} OFFSET {offset:UInt32}

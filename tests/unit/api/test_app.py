@@ -32,11 +32,13 @@ def test_report_answers_rows_with_what_it_ran_with() -> None:
             "from": "2026-02-01T12:00:01Z",
             "to": "2026-02-02T12:00:01Z",
             "limit": 5,
+            "offset": 0,
         },
         "columns": [{"name": "n", "type": "UInt64"}, {"name": "s", "type": "String"}],
         "rows": [{"n": 1, "s": "x"}],
         "row_count": 1,
         "truncated": False,
+        "next_offset": None,
     }
     _, values, settings = script.calls[0]
     assert (values["database"], values["table"], values["limit"]) == ("db", "events", 6)

@@ -19,12 +19,14 @@ def test_nothing_given_means_the_last_day_of_all_apps() -> None:
         "from": "2026-02-01T12:00:01Z",
         "to": "2026-02-02T12:00:01Z",
         "limit": 20,
+        "offset": 0,
     }
     assert bound.values == {
         "app_id": "",
         "from": "2026-02-01 12:00:01",
         "to": "2026-02-02 12:00:01",
         "limit": 21,
+        "offset": 0,
     }
 
 
@@ -120,7 +122,7 @@ def test_unknown_parameter_is_refused_with_the_known_ones() -> None:
     with pytest.raises(QueryError) as raised:
         bind(TOP, {"form": "2026-01-01T00:00:00Z"}, NOW)
     assert raised.value.code == "unknown_parameter"
-    assert raised.value.details == {"parameter": "form", "known": ["app_id", "from", "to", "limit"]}
+    assert raised.value.details == {"parameter": "form", "known": list(TOP.parameters)}
 
 
 def test_rfc3339_has_a_fraction_only_where_there_is_one() -> None:
