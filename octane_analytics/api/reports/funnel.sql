@@ -36,7 +36,7 @@ SELECT
         AS of_previous
 FROM
 (
-    SELECT arrayMap(step -> countIf(depth >= step), range(1, 11)) AS reached
+    SELECT sumForEach(arrayMap(each -> toUInt64(depth >= each), range(1, 11))) AS reached
     FROM
     (
         SELECT
@@ -66,7 +66,7 @@ FROM
                 AND ({app_id:String} = '' OR app_id = {app_id:String})
         )
         ARRAY JOIN arrayFilter(
-            step -> {steps:Array(String)}[step] = event_name,
+            each -> {steps:Array(String)}[each] = event_name,
             range(1, length({steps:Array(String)}) + 1)
         ) AS step
         GROUP BY user_id
