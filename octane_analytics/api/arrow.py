@@ -53,6 +53,7 @@ class ArrowWriter:
     """A `formats.Writer`: one record batch, or one row group, for each block that it is given."""
 
     def __init__(self, name: str, columns: Sequence[ResultColumn]) -> None:
+        # Here and not above: the library is large, and may be missing.
         self._pa: Any = importlib.import_module("pyarrow")
         self._ready = [_type(self._pa, column.type) for column in columns]
         names = unique([column.name for column in columns])
@@ -144,5 +145,5 @@ def _utc(value: datetime | None) -> datetime | None:
 
 
 def _text(value: object) -> str | None:
-    ready = plain(value, is_wide=True)
+    ready = plain(value)
     return ready if ready is None or isinstance(ready, str) else encode(ready).decode()

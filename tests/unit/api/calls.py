@@ -81,6 +81,8 @@ def app_over(
     probe: Connection | None = None,
     registry: CollectorRegistry | None = None,
     limits: Limits = LIMITS,
+    cache_bytes: int = 0,
+    now: Callable[[], datetime] = lambda: NOW,
 ) -> ASGIApp:
     return create_app(
         templates=load().templates,
@@ -90,7 +92,8 @@ def app_over(
         probes=pool(probe or connection),
         metrics=ApiMetrics(registry),
         exposition=lambda: b"# metrics\n",
-        now=lambda: NOW,
+        cache_bytes=cache_bytes,
+        now=now,
     )
 
 
