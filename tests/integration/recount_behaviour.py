@@ -172,8 +172,9 @@ def percentiles(
     groups: dict[int, list[float]] = {bucket: [] for bucket in buckets}
     for event in events:
         value = event.properties.get(name)
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if is_number and event_name in (None, event.name):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        if event_name in (None, event.name):
             bucket = max(first for first in buckets if first <= event.second)
             groups[bucket].append(float(value))
     return [

@@ -187,7 +187,8 @@ def test_pages_join_into_the_whole(app: ASGIApp, clickhouse_settings: ClickHouse
     rows = [event(END - 60, "v", key=f"k{number:02d}") for number in range(23)]
     insert(clickhouse_settings, rows)
     params: dict[str, object] = {"from": at(END - 100), "to": at(END), "property": "key"}
-    pages, offset = [], 0
+    pages: list[list[str]] = []
+    offset: int | None = 0
     while offset is not None:
         answer = report(app, "top_values", **params, limit=5, offset=offset).json()
         pages.append([row["value"] for row in answer["rows"]])

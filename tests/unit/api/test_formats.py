@@ -81,7 +81,10 @@ def test_prometheus_has_a_gauge_for_each_number() -> None:
         ResultColumn("n", "UInt8"),
         ResultColumn("ratio", "Nullable(Float64)"),
     )
-    blocks = [[("a\\b", 1, 0.5), ('q"\n', 2, None)], [(None, 3, math.inf)]]
+    blocks: list[list[tuple[Any, ...]]] = [
+        [("a\\b", 1, 0.5), ('q"\n', 2, None)],
+        [(None, 3, math.inf)],
+    ]
     assert written("prometheus", columns, blocks).decode() == (
         "# TYPE octane_top_n gauge\n"
         'octane_top_n{by_what="a\\\\b"} 1\n'
@@ -111,7 +114,7 @@ def test_arrow_keeps_types(name: str) -> None:
         ResultColumn("map", "Map(String, UInt8)"),
     )
     more = (date(2026, 2, 2), 2**100, Decimal("1.50"), [AT], True, {"a": 1})
-    none = (date(1970, 1, 1), -1, None, [], None, {})
+    none: tuple[Any, ...] = (date(1970, 1, 1), -1, None, [], None, {})
     blocks = [
         [(*row, *rest) for row in block] for block, rest in zip(BLOCKS, (more, none), strict=True)
     ]
