@@ -79,10 +79,11 @@ def read_library(settings: Settings, before: Library | None = None) -> Library:
     )
     for line in library.refused:
         log.error("report template refused", extra=fields(error=line))
-    log.info(
-        "report templates read",
-        extra=fields(templates=len(library.templates), refused=len(library.refused)),
-    )
+    if directory:
+        log.info(
+            "report templates read",
+            extra=fields(templates=len(library.templates), refused=len(library.refused)),
+        )
     return library
 
 

@@ -21,6 +21,7 @@ PROGRAM = "octane-analytics"
 COMMANDS = {
     "worker": "Consume events and insert them, in PROCS forked processes.",
     "api": "Serve reports and queries over HTTP.",
+    "report": "Run a report from the terminal, list all, or check them.",
     "schema": "Show, create or check the table.",
     "produce": "Send newline-delimited JSON events to the topic.",
     "sandbox": "Run the whole service here, with embedded ClickHouse and Kafka.",

@@ -1,69 +1,233 @@
-"""One report, asked of the API as any client would, and as a table for a terminal."""
+"""`octane-analytics report`: reports without the API, straight from ClickHouse."""
 
 import json
-import urllib.error
-import urllib.request
-from collections.abc import Mapping
-from dataclasses import dataclass
+import sys
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
 
-from rich.table import Table
-from rich.text import Text
+import click
+from rich.console import Console
 
-from octane_analytics.errors import Unavailable
+from octane_analytics.api import formats
+from octane_analytics.api.guard import Limits
+from octane_analytics.api.json_schema import parameters_schema
+from octane_analytics.api.library import Library, load
+from octane_analytics.api.parameter_types import ARRAYS, INTEGERS, Parameter
+from octane_analytics.api.parameters import Bound, bind, read_texts
+from octane_analytics.api.templates import Template
+from octane_analytics.cli import options
+from octane_analytics.cli.options import setting_options
+from octane_analytics.cli.report_table import Report, table
+from octane_analytics.clickhouse import ClickHouse
+from octane_analytics.errors import QueryError, StatementRejected
+from octane_analytics.exits import Exit
+from octane_analytics.settings.loading import Loaded
+from octane_analytics.settings.sections import Settings
 
-_TIMEOUT_SECONDS = 30.0
+_CLIENT_NAME = "octane-analytics report"
+_FORMATS = ("table", *formats.FORMATS)
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
-    name: str
-    columns: list[str]
-    rows: list[dict[str, object]]
+@click.command()
+@click.argument("name", required=False)
+@click.option(
+    "--param",
+    "-p",
+    "params",
+    multiple=True,
+    show_default="the report's own",
+    metavar="KEY=VALUE",
+    help="A parameter of the report; repeat it for several, and for the items of an array.",
+)
+@click.option(
+    "--format",
+    "format_name",
+    type=click.Choice(_FORMATS),
+    default="table",
+    show_default=True,
+    help="How the answer is written.",
+)
+@click.option("--list", "should_list", is_flag=True, help="Show all reports and their parameters.")
+@click.option(
+    "--check",
+    "should_check",
+    is_flag=True,
+    help="Have ClickHouse explain every report (or only NAME), and compare its columns.",
+)
+@setting_options(
+    "REPORTS_DIR",
+    *options.CLICKHOUSE,
+    "API_QUERY_TIMEOUT",
+    "API_MAX_RESULT_ROWS",
+    "API_MAX_RESULT_BYTES",
+    "API_MAX_MEMORY_BYTES",
+)
+def report(
+    loaded: Loaded,
+    name: str | None,
+    params: Sequence[str],
+    format_name: str,
+    should_list: bool,
+    should_check: bool,
+) -> Exit:
+    """Run a report from the terminal, list all, or check them.
+
+    Times are RFC 3339, seconds since 1970, or relative to now: octane-analytics report top_content -p
+    from=-7d -p limit=10. Asks ClickHouse itself, within the limits the API has; the API need not run.
+    """
+    settings = loaded.settings
+    directory = settings.api.reports_directory
+    library = load(Path(directory) if directory else None)
+    for line in library.refused:
+        click.echo(f"refused: {line}", err=True)
+    if should_list:
+        _list(library, format_name)
+        return Exit.FAILED if library.refused else Exit.OK
+    if name is not None and name not in library.templates:
+        known = ", ".join(library.templates)
+        raise click.UsageError(f"there is no report {name!r}; there are {known}")
+    if should_check:
+        chosen = [library.templates[name]] if name else list(library.templates.values())
+        is_sound = _check(chosen, settings) and not library.refused
+        return Exit.OK if is_sound else Exit.FAILED
+    if name is None:
+        raise click.UsageError("name a report, or ask for --list or --check")
+    _run(library.templates[name], params, format_name, settings)
+    return Exit.OK
 
 
-def fetch(api_url: str, name: str, parameters: Mapping[str, object]) -> Report:
-    """Blocks on the API. Raises Unavailable, with what it says, unless it answers with a report."""
-    body = json.dumps({"template": name, "params": dict(parameters)}).encode()
-    request = urllib.request.Request(  # noqa: S310 (always http, and the sandbox's own)
-        f"{api_url}/report", body, {"Content-Type": "application/json"}
-    )
+def _run(template: Template, params: Sequence[str], format_name: str, settings: Settings) -> None:
+    pairs = []
+    for param in params:
+        key, equals, value = param.partition("=")
+        if not equals:
+            raise click.UsageError(f"--param {param!r} must be KEY=VALUE")
+        pairs.append((key, value))
     try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as answer:  # noqa: S310
-            found = json.load(answer)
-    except urllib.error.HTTPError as error:
-        told = error.read().decode(errors="replace").strip()
-        raise Unavailable(f"report {name}: the API answered {error.code}: {told}") from error
-    except (OSError, ValueError) as error:
-        raise Unavailable(f"report {name}: no answer from {api_url}: {error}") from error
-    columns = [column["name"] for column in found["columns"]]
-    return Report(name, columns, found["rows"])
+        bound = bind(template, read_texts(template, pairs), datetime.now(UTC))
+        chosen = formats.choose("json" if format_name == "table" else format_name, "")
+    except QueryError as error:
+        raise click.UsageError(f"{template.name}: {error}") from error
+    limits = _limits(settings)
+    max_rows = bound.max_rows(template.row_limit or limits.result_rows)
+    with (
+        ClickHouse(settings.clickhouse, client_name=_CLIENT_NAME) as clickhouse,
+        clickhouse.stream(
+            template.sql,
+            _values(bound, clickhouse),
+            settings={**limits.settings(_CLIENT_NAME), "limit": max_rows + 1},
+        ) as result,
+    ):
+        rows = formats.Rows(result.blocks, max_rows)
+        before = {"template": template.name, "params": bound.effective}
+        out = formats.writer(chosen, result.columns, rows, formats.Envelope(before, dict))
+        parts = _parts(out, rows)
+        if format_name == "table":
+            answer = json.loads(b"".join(parts))
+            names = [column["name"] for column in answer["columns"]]
+            Console().print(table(Report(template.name, names, answer["rows"])))
+        else:
+            stream = sys.stdout.buffer
+            for part in parts:
+                stream.write(part)
+            if chosen.name == "json":
+                stream.write(b"\n")
+            stream.flush()
+    if rows.is_truncated:
+        click.echo(f"cut at {max_rows:,} rows: there are more", err=True)
 
 
-def table(report: Report) -> Table:
-    """One row stands upright, several lie; numbers are grouped and to the right."""
-    if len(report.rows) == 1:
-        upright = Table(title=report.name, title_justify="left", show_header=False)
-        upright.add_column(overflow="fold")
-        upright.add_column(overflow="fold", justify="right")
-        for column, value in report.rows[0].items():
-            upright.add_row(Text(column), Text(_shown(value)))
-        return upright
-    lying = Table(title=report.name, title_justify="left")
-    for column in report.columns:
-        is_number = any(_is_number(row[column]) for row in report.rows)
-        lying.add_column(column, overflow="fold", justify="right" if is_number else "left")
-    for row in report.rows:
-        lying.add_row(*(Text(_shown(row[column])) for column in report.columns))
-    return lying
+def _parts(out: formats.Writer, rows: formats.Rows) -> Iterator[bytes]:
+    yield out.begin()
+    for block in rows:
+        yield out.rows(block)
+    yield out.end()
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _list(library: Library, format_name: str) -> None:
+    if format_name == "json":
+        click.echo(
+            json.dumps(
+                [
+                    {
+                        "name": each.name,
+                        "title": each.title,
+                        "description": each.description,
+                        "parameters": parameters_schema(each),
+                        "columns": dict(each.columns),
+                    }
+                    for each in library.templates.values()
+                ],
+                indent=2,
+            )
+        )
+        return
+    for template in library.templates.values():
+        click.echo(f"{template.name}: {template.title}")
+        for name, parameter in template.parameters.items():
+            click.echo(f"    {name} {parameter.type}{_default(parameter)}: {parameter.help}")
 
 
-def _shown(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return f"{value:,.2f}"
-    return f"{value:,}" if _is_number(value) else str(value)
+def _default(parameter: Parameter) -> str:
+    if parameter.required:
+        return " (required)"
+    return "" if parameter.default is None else f" = {parameter.default}"
+
+
+def _check(templates: Sequence[Template], settings: Settings) -> bool:
+    """Says of each whether ClickHouse can run it; True where it can run them all."""
+    is_sound = True
+    with ClickHouse(settings.clickhouse, client_name=_CLIENT_NAME) as clickhouse:
+        for template in templates:
+            problem = _problem(template, clickhouse, _limits(settings))
+            click.echo(f"{template.name}: {problem or 'ok'}")
+            is_sound = is_sound and problem is None
+    return is_sound
+
+
+def _problem(template: Template, clickhouse: ClickHouse, limits: Limits) -> str | None:
+    given = {name: _sample(each) for name, each in template.parameters.items() if each.required}
+    values = _values(bind(template, given, datetime.now(UTC)), clickhouse)
+    allowed = {**limits.settings(_CLIENT_NAME), "limit": 0}
+    try:
+        clickhouse.select(f"EXPLAIN {template.sql}", values, settings=allowed)
+        described = clickhouse.select(f"DESCRIBE TABLE ({template.sql})", values, settings=allowed)
+    except StatementRejected as error:
+        return f"ClickHouse error {error.code} ({error.name}): {error}"
+    answered = [row[0] for row in described.rows]
+    if answered != list(template.columns):
+        return (
+            f"it answers the columns {', '.join(answered)}, and its header describes "
+            f"{', '.join(template.columns)}"
+        )
+    return None
+
+
+def _sample(parameter: Parameter) -> object:
+    """Some value that the parameter takes."""
+    if parameter.type in ARRAYS:
+        item = Parameter(ARRAYS[parameter.type], "", allowed=parameter.allowed)
+        return [_sample(item)] * int(parameter.bounds()[0])
+    if parameter.allowed:
+        return parameter.allowed[0]
+    if parameter.type in INTEGERS or parameter.type == "Float64":
+        return max(parameter.bounds()[0], 0)
+    if parameter.type == "String":
+        is_zone = parameter.format == "timezone"
+        return "UTC" if is_zone else "x" * int(parameter.bounds()[0])
+    return {"Bool": True, "Date": "2026-02-02"}.get(parameter.type, "-1h")
+
+
+def _values(bound: Bound, clickhouse: ClickHouse) -> dict[str, object]:
+    name = clickhouse.table
+    return {**bound.values, "database": name.database, "table": name.table}
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        seconds=settings.api.query_seconds,
+        result_rows=settings.api.max_result_rows,
+        result_bytes=settings.api.max_result_bytes,
+        memory_bytes=settings.api.max_memory_bytes,
+    )

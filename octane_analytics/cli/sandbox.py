@@ -19,7 +19,7 @@ from octane_analytics.cli.inputs import Input
 from octane_analytics.cli.once import Stored, Watch
 from octane_analytics.cli.produce import counts, tell
 from octane_analytics.cli.progress import reporter
-from octane_analytics.cli.report import fetch, table
+from octane_analytics.cli.report_table import fetch, table
 from octane_analytics.cli.signals import Stop
 from octane_analytics.cli.stack import Ports, Stack
 from octane_analytics.clickhouse import ClickHouse

@@ -1,0 +1,205 @@
+// The page of /docs: all it knows it asks GET /reports. Text is only ever set as text, never as HTML.
+"use strict";
+
+const FORMATS = ["json", "ndjson", "csv", "prometheus", "arrow", "parquet"];
+const SHOWN_ROWS = 500;
+let templates = [];
+
+const $ = (id) => document.getElementById(id);
+
+function element(tag, properties = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (name in made) made[name] = value;
+    else made.setAttribute(name, value);
+  }
+  made.append(...children);
+  return made;
+}
+
+function headers() {
+  const token = $("token").value.trim();
+  return token ? { Authorization: `Bearer ${token}` } : {};
+}
+
+// What an answer says of its error, as one line.
+async function complaint(answer) {
+  const text = await answer.text();
+  try {
+    const { error } = JSON.parse(text);
+    return `${answer.status} ${error.code}: ${error.message}`;
+  } catch {
+    return `${answer.status} ${text.slice(0, 300)}`;
+  }
+}
+
+async function load() {
+  try {
+    const answer = await fetch("reports", { headers: headers() });
+    if (!answer.ok) throw new Error(await complaint(answer));
+    ({ templates } = await answer.json());
+  } catch (error) {
+    $("main").replaceChildren(
+      element("p", { className: "error", role: "alert" }, `The reports cannot be listed: ${error.message}`),
+    );
+    return;
+  }
+  $("reports").replaceChildren(
+    ...templates.map((template) =>
+      element("li", {}, element("a", { href: `#${template.name}` }, template.title, element("small", {}, template.name))),
+    ),
+  );
+  show();
+}
+
+function show() {
+  const name = decodeURIComponent(location.hash.slice(1));
+  const template = templates.find((each) => each.name === name) ?? templates[0];
+  if (!template) return;
+  for (const link of $("reports").querySelectorAll("a")) {
+    if (link.getAttribute("href") === `#${template.name}`) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  const result = element("section", { id: "result", "aria-live": "polite" });
+  $("main").replaceChildren(
+    element("h2", {}, template.title, element("code", {}, template.name)),
+    element("p", {}, template.description),
+    element("p", { className: "dim" }, limits(template)),
+    form(template, result),
+    result,
+    element("h3", {}, "Columns"),
+    element(
+      "dl",
+      {},
+      ...Object.entries(template.columns).flatMap(([column, text]) => [
+        element("dt", {}, column),
+        element("dd", {}, text),
+      ]),
+    ),
+  );
+}
+
+function limits(template) {
+  const cached = template.cache_seconds
+    ? `Answers are kept for ${template.cache_seconds} s.`
+    : "Answers are not kept.";
+  return template.row_limit ? `${cached} At most ${template.row_limit.toLocaleString()} rows.` : cached;
+}
+
+function types(schema) {
+  const listed = schema.anyOf ? ["time"] : [schema.type].flat();
+  return listed.filter((type) => type && type !== "null");
+}
+
+function field(name, schema, isRequired) {
+  const properties = { name, required: isRequired };
+  const shown = schema.default ?? "";
+  let input;
+  if (schema.enum) {
+    const values = schema.enum.filter((value) => value !== null).map(String);
+    if (schema.default === undefined) values.unshift("");
+    input = element("select", properties, ...values.map((value) => element("option", { value }, value)));
+    input.value = String(shown);
+  } else if (schema.type && types(schema).includes("array")) {
+    input = element("textarea", { ...properties, rows: 3, placeholder: "one a line" });
+    input.value = [shown].flat().join("\n");
+  } else {
+    const example = schema.examples?.map(String).join(" or ");
+    input = element("input", { ...properties, placeholder: String(shown) || example || "" });
+    input.inputMode = types(schema).includes("integer") && !schema.anyOf ? "numeric" : "text";
+  }
+  const bounds =
+    schema.minimum !== undefined && schema.maximum !== undefined ? ` ${schema.minimum} to ${schema.maximum}.` : "";
+  return element(
+    "label",
+    {},
+    element("b", {}, name),
+    ` ${types(schema).join(", ")}${isRequired ? ", required" : ""}`,
+    input,
+    element("small", {}, (schema.description ?? "") + bounds),
+  );
+}
+
+function form(template, result) {
+  const { properties, required = [] } = template.parameters;
+  const button = element("button", { type: "submit" }, "Run");
+  const note = element("span", { className: "dim" });
+  const fields = Object.entries(properties).map(([name, schema]) => field(name, schema, required.includes(name)));
+  const formats = field("format", { enum: FORMATS, default: "json", description: "json shows a table here." }, false);
+  const made = element("form", {}, ...fields, formats, element("div", { className: "run" }, button, note));
+  made.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    button.disabled = true;
+    note.textContent = "running …";
+    const query = new URLSearchParams();
+    for (const [name, value] of new FormData(made)) {
+      const isArray = properties[name] && types(properties[name]).includes("array");
+      for (const one of isArray ? value.split("\n") : [value]) {
+        if (one.trim() && !(name === "format" && one === "json")) query.append(name, one.trim());
+      }
+    }
+    const path = `report/${template.name}${query.size ? `?${query}` : ""}`;
+    try {
+      note.textContent = await run(path, query.get("format") ?? "json", template, result);
+    } catch (error) {
+      note.textContent = "";
+      result.replaceChildren(element("p", { className: "error", role: "alert" }, error.message));
+    } finally {
+      button.disabled = false;
+    }
+  });
+  return made;
+}
+
+// Runs one request, shows its answer, and says in a few words how it went.
+async function run(path, format, template, result) {
+  const url = new URL(path, location.href);
+  const started = performance.now();
+  const answer = await fetch(url, { headers: headers() });
+  if (!answer.ok) throw new Error(await complaint(answer));
+  const told = [answer.headers.get("X-Cache"), `${Math.round(performance.now() - started)} ms`];
+  const curl = element("pre", {}, `curl '${url.href.replaceAll("'", "%27")}'`);
+  if (format === "json") {
+    const body = await answer.json();
+    told.unshift(`${body.row_count.toLocaleString()} rows${body.truncated ? ", cut" : ""}`);
+    const more = body.row_count > SHOWN_ROWS ? `The first ${SHOWN_ROWS} are shown.` : "";
+    result.replaceChildren(
+      element("h3", {}, "Answer"),
+      table(body, template),
+      element("p", { className: "dim" }, more),
+      curl,
+    );
+  } else if (format === "arrow" || format === "parquet") {
+    const bytes = await answer.blob();
+    const link = element("a", { href: URL.createObjectURL(bytes), download: `${template.name}.${format}` });
+    link.textContent = `${template.name}.${format} (${bytes.size.toLocaleString()} bytes)`;
+    result.replaceChildren(element("h3", {}, "Answer"), element("p", {}, link), curl);
+  } else {
+    const text = await answer.text();
+    result.replaceChildren(element("h3", {}, "Answer"), element("pre", {}, text.slice(0, 100_000)), curl);
+  }
+  return told.filter(Boolean).join(" · ");
+}
+
+function table(body, template) {
+  const names = body.columns.map((column) => column.name);
+  const head = body.columns.map((column) =>
+    element("th", { title: template.columns[column.name] ?? "" }, column.name, element("small", {}, column.type)),
+  );
+  const rows = body.rows.slice(0, SHOWN_ROWS).map((row) => element("tr", {}, ...names.map((name) => cell(row[name]))));
+  return element(
+    "div",
+    { className: "scroll" },
+    element("table", {}, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows)),
+  );
+}
+
+function cell(value) {
+  if (value === null) return element("td", { className: "dim" }, "–");
+  if (typeof value === "number") return element("td", { className: "number" }, value.toLocaleString());
+  return element("td", {}, typeof value === "object" ? JSON.stringify(value) : String(value));
+}
+
+addEventListener("hashchange", show);
+$("token").addEventListener("change", load);
+load();
