@@ -146,14 +146,24 @@ class ClickHouse:
             self._insert(columns, f"{token}/again{again}")
 
     def _insert(self, columns: Sequence[Sequence[object]], token: str | None) -> None:
+        self.insert_into(self.table, schema.COLUMN_NAMES, columns, token)
+
+    def insert_into(
+        self,
+        table: TableName,
+        names: Sequence[str],
+        columns: Sequence[Sequence[object]],
+        token: str | None,
+    ) -> None:
+        """As `insert`, into any table and without looking whether a repeated block is there."""
         settings = dict(self._insert_settings())
         # Without any token ClickHouse goes by the rows, and would drop equal events that are not the
         # same event.
         settings["insert_deduplication_token"] = uuid.uuid4().hex if token is None else token
-        names = ", ".join(schema.COLUMN_NAMES)
+        listed = ", ".join(schema.identifier(name) for name in names)
         try:
             self._connected().execute(
-                f"INSERT INTO {self.table} ({names}) VALUES",
+                f"INSERT INTO {table} ({listed}) VALUES",
                 list(columns),
                 columnar=True,
                 settings=settings,

@@ -23,6 +23,7 @@ COMMANDS = {
     "api": "Serve reports and queries over HTTP.",
     "report": "Run a report from the terminal, list all, or check them.",
     "schema": "Show, create or check the table.",
+    "replay": "Bring the table to what Kafka holds, over a range of the topic.",
     "produce": "Send newline-delimited JSON events to the topic.",
     "sandbox": "Run the whole service here, with embedded ClickHouse and Kafka.",
     "config": "Show every setting, its value and where the value came from.",

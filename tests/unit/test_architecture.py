@@ -52,6 +52,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "replay": CORE - {"replay"},
     "kafka": frozenset({"types", "errors", "settings"}),
     "clickhouse": frozenset({"types", "errors", "settings", "schema"}),
+    # What a replay keeps beside the target; speaks ClickHouse through the room that knows it.
+    "staging": frozenset({"types", "errors", "schema", "replay", "clickhouse"}),
     "telemetry": frozenset({"types", "errors", "settings"}),
     "supervisor": frozenset({"types", "errors", "exits", "timing", "telemetry"}),
     "worker": CORE | {"exits", "settings", "kafka", "clickhouse", "telemetry"},
@@ -59,7 +61,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "sandbox": frozenset({"settings", "types", "errors"}),
     "cli": CORE
     | {"exits", "settings", "kafka", "clickhouse", "telemetry", "supervisor", "worker", "api"}
-    | {"sandbox"},
+    | {"sandbox", "staging"},
     # `python -m octane_analytics` is the command.
     "__main__": frozenset({"cli"}),
     # The package's own __init__ holds the version, which any room may ask for.

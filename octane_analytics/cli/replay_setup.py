@@ -1,0 +1,202 @@
+"""What must be right before a replay touches anything: target, rights, range, and what others left."""
+
+import json
+import os
+import secrets
+import socket
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from octane_analytics import schema, staging
+from octane_analytics.clickhouse import ClickHouse
+from octane_analytics.errors import ConfigError, NeedsOperator
+from octane_analytics.kafka.log import KafkaLog
+from octane_analytics.replay.plan import Compare, Mode, Plan, from_json
+from octane_analytics.replay.ports import Note
+from octane_analytics.replay.ranges import BadRange, LogFacts, Wanted, resolve
+from octane_analytics.schema import LiveTable
+from octane_analytics.settings.sections import ClickHouseSettings
+from octane_analytics.staging import Staging
+from octane_analytics.types import Span
+
+_ALIVE_SECONDS = 120.0
+"""A replay on another machine that has noted nothing for so long is dead."""
+
+
+def check_target(clickhouse: ClickHouse, mode: Mode) -> LiveTable:
+    """The target. Raises NeedsOperator or ConfigError where it is missing or not fit for it."""
+    table = clickhouse.table
+    live = clickhouse.describe()
+    if live is None:
+        raise NeedsOperator(
+            f"table {table} does not exist: create it with `octane-analytics schema apply`"
+        )
+    types = {column.name: column.type for column in live.columns}
+    for column in schema.COLUMNS:
+        if types.get(column.name) != column.type:
+            found = types.get(column.name, "missing")
+            raise ConfigError(
+                f"table {table}: column {column.name} is {found}, must be {column.type}: "
+                "see `octane-analytics schema check`"
+            )
+    if live.window < 1:
+        raise ConfigError(
+            f"table {table} has no deduplication window, which an interrupted replay rests on: run "
+            f"{schema.alter_window(table, live.window_setting)}"
+        )
+    if mode is Mode.REBUILD and live.partition_key != schema.PARTITION_KEY:
+        raise ConfigError(
+            f"table {table} is partitioned by {live.partition_key or 'nothing'}, and rebuild "
+            f"replaces partitions by {schema.PARTITION_KEY}: use --mode fill"
+        )
+    rights = {"SELECT": str(table), "INSERT": str(table)}
+    database = schema.identifier(table.database)
+    rights |= {"CREATE TABLE": f"{database}.*", "DROP TABLE": f"{database}.*"}
+    if mode is Mode.REBUILD:
+        rights |= {"ALTER DELETE": str(table), "TRUNCATE": f"{database}.*"}
+    for right, where in rights.items():
+        if not clickhouse.select(f"CHECK GRANT {right} ON {where}").rows[0][0]:
+            raise NeedsOperator(
+                f"the ClickHouse user lacks {right} on {where}: a replay keeps staging tables beside "
+                f"the target; GRANT {right} ON {where} to it"
+            )
+    return live
+
+
+def planned(
+    log: KafkaLog,
+    wanted: Wanted,
+    *,
+    mode: Mode,
+    compare: Compare,
+    target: ClickHouseSettings,
+    is_live: bool,
+    months: Sequence[int],
+) -> Plan:
+    """Raises BadRange, Unavailable, NeedsOperator."""
+    partitions = log.partitions()
+    held = log.held(partitions)
+    known = {p: c.offset for p, c in log.committed(partitions).items() if c.offset is not None}
+    committed = {p: min(offset, held[p].end) for p, offset in known.items()}
+    facts = LogFacts(
+        held=held,
+        committed=committed,
+        from_time={} if wanted.from_time is None else log.at_time(wanted.from_time, partitions),
+        to_time={} if wanted.to_time is None else log.at_time(wanted.to_time, partitions),
+    )
+    spans = resolve(wanted, facts, is_live=is_live)
+    reading = dict(spans)
+    if mode is not Mode.APPEND and (compare is Compare.LOG or mode is Mode.REBUILD):
+        reading = {}
+        for p in partitions:
+            end = committed.get(p, 0)
+            if p in spans:
+                end = max(end, spans[p].end)
+            if held[p].first < end:
+                reading[p] = Span(held[p].first, end)
+    return Plan(
+        id=staging.new_id(datetime.now(UTC), secrets.token_hex(2)),
+        mode=mode,
+        compare=compare,
+        topic=log.topic,
+        group=log.group,
+        log=log.identity(),
+        database=target.database,
+        table=target.table,
+        is_live=is_live,
+        wanted=spans,
+        reading=reading,
+        months=tuple(sorted(set(months))),
+    )
+
+
+def resumed(clickhouse: ClickHouse, live: LiveTable, replay_id: str, *, is_live: bool) -> Plan:
+    """The plan of an interrupted replay. Raises BadRange where there is none to go on with."""
+    if replay_id not in staging.find(clickhouse):
+        raise BadRange(
+            f"there is no interrupted replay {replay_id} beside {clickhouse.table}: it was finished, "
+            "or a later replay has cleaned up after it; start it anew"
+        )
+    notes = Staging(clickhouse, replay_id, live).notes()
+    plan = _plan_of(notes)
+    if plan is None:
+        raise BadRange(f"replay {replay_id} had not begun when it died: start it anew")
+    if (plan.database, plan.table, plan.is_live) != (*_names(clickhouse), is_live):
+        raise BadRange(
+            f"replay {replay_id} is about {plan.database}.{plan.table}: give the same --target"
+        )
+    owner = _living_owner(notes)
+    if owner is not None:
+        raise BadRange(f"replay {replay_id} is running: {owner}")
+    return plan
+
+
+def clean_up(clickhouse: ClickHouse, live: LiveTable) -> None:
+    """Drops what dead replays have left; raises ConfigError where a living one is at work here."""
+    for replay_id in staging.find(clickhouse):
+        bench = Staging(clickhouse, replay_id, live)
+        notes: Sequence[Note] = ()
+        if bench.has_journal():
+            notes = bench.notes()
+        plan = _plan_of(notes)
+        owner = _living_owner(notes)
+        is_same = plan is None or (plan.database, plan.table) == _names(clickhouse)
+        if owner is not None:
+            if is_same:
+                raise ConfigError(f"replay {replay_id} works on {clickhouse.table}: {owner}")
+            continue
+        if plan is not None and plan.mode is Mode.APPEND and is_same:
+            click.echo(
+                f"an interrupted append waits for --resume {replay_id}; to give it up, drop the "
+                f"tables {staging.PREFIX}{replay_id}_…",
+                err=True,
+            )
+            continue
+        if not is_same and plan is not None and plan.mode is Mode.APPEND:
+            continue
+        bench.drop()
+        click.echo(f"dropped what replay {replay_id} left when it died", err=True)
+
+
+def owner() -> str:
+    """This process, in a form that tells it from a later one of the same number."""
+    return json.dumps(
+        {"host": socket.gethostname(), "pid": os.getpid(), "ticks": _start_ticks(os.getpid())}
+    )
+
+
+def _plan_of(notes: Sequence[Note]) -> Plan | None:
+    for note in notes:
+        if note.kind == "plan":
+            return from_json(note.body)
+    return None
+
+
+def _living_owner(notes: Sequence[Note]) -> str | None:
+    owners = [json.loads(note.body) for note in notes if note.kind == "owner"]
+    if not owners or notes[-1].kind == "stopped":
+        return None
+    last = owners[-1]
+    told = f"process {last['pid']} on {last['host']}"
+    if last["host"] == socket.gethostname():
+        is_alive = _start_ticks(last["pid"]) == last["ticks"]
+    else:
+        is_alive = notes[-1].age_seconds < _ALIVE_SECONDS
+    return told if is_alive else None
+
+
+def _names(clickhouse: ClickHouse) -> tuple[str, str]:
+    return clickhouse.table.database, clickhouse.table.table
+
+
+def _start_ticks(pid: int) -> int | None:
+    """When the process started, in clock ticks since boot; None when it has ended. See proc(5)."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else int(fields[19])

@@ -1,0 +1,224 @@
+"""A topic's log read from outside any group: its ends, what a group has committed, bounded reading.
+
+Partitions are assigned by hand and nothing is ever committed, so no group notices a reader.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicCollection
+from confluent_kafka import TopicPartition as RawPartition
+from confluent_kafka.admin import AdminClient
+
+from octane_analytics.errors import OctaneError, Unavailable
+from octane_analytics.kafka.client import REQUEST_SECONDS, Broker, error_of, translate
+from octane_analytics.settings.sections import KafkaSettings
+from octane_analytics.types import Committed, LogIdentity, Polled, Span, TopicPartition
+
+_STALL_SECONDS = 60.0
+_NO_TOPIC_ID = "AAAAAAAAAAAAAAAAAAAAAA"
+_GROUP_SUFFIX = "-replay"
+"""Reading needs a group's name, though nothing is committed under it."""
+
+
+class KafkaLog:
+    """The configured topic. Every method blocks on a broker, for seconds at most.
+
+    Raises Unavailable where none answers, NeedsOperator for a topic or a right that is missing. Not
+    for use by several threads.
+    """
+
+    def __init__(self, settings: KafkaSettings, *, client_id: str) -> None:
+        self._settings = settings
+        self._broker = Broker(settings, client_id)
+        self._group: Consumer | None = None
+        self._reader: Consumer | None = None
+        self._left: dict[int, int] = {}
+        self._moved_at = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def topic(self) -> str:
+        return self._settings.topic
+
+    @property
+    def group(self) -> str:
+        return self._settings.group_id
+
+    def close(self) -> None:
+        for consumer in (self._group, self._reader):
+            if consumer is not None:
+                consumer.close()
+        self._group = self._reader = None
+        self._left = {}
+
+    def partitions(self) -> list[int]:
+        consumer = self._outsider()
+        try:
+            found = consumer.list_topics(self.topic, timeout=REQUEST_SECONDS)
+        except KafkaException as exception:
+            consumer.poll(0)  # has librdkafka say why
+            raise self._broker.unreachable(error_of(exception)) from exception
+        error = found.topics[self.topic].error
+        if error is not None:
+            raise translate(error, f"topic {self.topic} at {self._settings.bootstrap_servers}")
+        return sorted(found.topics[self.topic].partitions)
+
+    def held(self, partitions: Sequence[int]) -> Mapping[int, Span]:
+        """The offsets that each partition still holds, up to its end."""
+        spans = {}
+        for number in partitions:
+            raw = RawPartition(self.topic, number)
+            try:
+                low, high = self._outsider().get_watermark_offsets(raw, timeout=REQUEST_SECONDS)
+            except KafkaException as exception:
+                told = f"asking for the ends of {TopicPartition(self.topic, number)}"
+                raise translate(error_of(exception), told) from exception
+            spans[number] = Span(max(low, 0), max(high, low, 0))
+        return spans
+
+    def committed(self, partitions: Sequence[int]) -> Mapping[int, Committed]:
+        """What the workers' group has committed."""
+        raw = [RawPartition(self.topic, number) for number in partitions]
+        try:
+            answer = self._outsider().committed(raw, timeout=REQUEST_SECONDS)
+        except KafkaException as exception:
+            told = f"asking what group {self.group} has committed"
+            raise translate(error_of(exception), told) from exception
+        found = {}
+        for item in answer:
+            if item.error is not None:
+                raise translate(item.error, f"asking what group {self.group} has committed")
+            offset = item.offset if item.offset >= 0 else None
+            found[item.partition] = Committed(offset, item.metadata or "")
+        return found
+
+    def at_time(self, epoch_seconds: float, partitions: Sequence[int]) -> Mapping[int, int | None]:
+        """The first offset with that timestamp or a later one; None where there is none."""
+        milliseconds = int(epoch_seconds * 1000)
+        raw = [RawPartition(self.topic, number, milliseconds) for number in partitions]
+        try:
+            answer = self._outsider().offsets_for_times(raw, timeout=REQUEST_SECONDS)
+        except KafkaException as exception:
+            raise translate(error_of(exception), "looking up offsets by time") from exception
+        found: dict[int, int | None] = {}
+        for item in answer:
+            if item.error is not None:
+                raise translate(item.error, "looking up offsets by time")
+            found[item.partition] = item.offset if item.offset >= 0 else None
+        return found
+
+    def identity(self) -> LogIdentity:
+        """Tells this topic from another one of the same name."""
+        admin = self._broker.connect(AdminClient)
+        try:
+            cluster_id = admin.list_topics(self.topic, timeout=REQUEST_SECONDS).cluster_id or ""
+            described = admin.describe_topics(
+                TopicCollection([self.topic]), request_timeout=REQUEST_SECONDS
+            )[self.topic].result(timeout=REQUEST_SECONDS + 1.0)
+        except KafkaException as exception:
+            raise translate(error_of(exception), f"asking what {self.topic} is") from exception
+        except TimeoutError as error:
+            raise Unavailable(f"asking what {self.topic} is: no answer in time") from error
+        topic_id = str(described.topic_id)
+        return LogIdentity(
+            cluster_id, "" if topic_id == _NO_TOPIC_ID else topic_id, self._settings.log_epoch
+        )
+
+    def begin(self, spans: Mapping[int, Span]) -> None:
+        """Reading starts at the beginning of these spans; whatever was being read is given up."""
+        if self._reader is None:
+            self._reader = self._broker.connect(
+                Consumer,
+                **{
+                    "group.id": self.group + _GROUP_SUFFIX,
+                    "enable.auto.commit": False,
+                    "enable.auto.offset.store": False,
+                    "auto.offset.reset": "error",
+                    "enable.partition.eof": True,
+                    "queued.max.messages.kbytes": self._broker.default(
+                        "queued.max.messages.kbytes", 32_768
+                    ),
+                },
+            )
+        self._left = {number: span.end for number, span in spans.items() if span.first < span.end}
+        self._reader.assign(
+            [RawPartition(self.topic, number, spans[number].first) for number in self._left]
+        )
+        self._moved_at = time.monotonic()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether everything that `begin` was given has been handed out."""
+        return not self._left
+
+    def poll(self, max_records: int, timeout_seconds: float) -> Polled:
+        """The next records within the spans, in offset order within each partition.
+
+        Raises Unavailable also where nothing has come for a minute.
+        """
+        assert self._reader is not None, "to be begun first"
+        messages = self._reader.consume(max_records, timeout_seconds)
+        if messages:
+            self._moved_at = time.monotonic()
+        elif self._left and time.monotonic() - self._moved_at > _STALL_SECONDS:
+            raise self._stalled()
+        left, records, finished = self._left, [], []
+        for message in messages:
+            partition, offset = message.partition(), message.offset()
+            if message.error() is not None:
+                finished += self._ended(message)
+            elif partition is not None and offset is not None and partition in left:
+                if offset < left[partition]:
+                    records.append(message)
+                if offset + 1 >= left[partition]:
+                    finished.append(partition)
+                    del left[partition]
+        if finished:
+            # What lies behind the span is not to be fetched any more.
+            self._reader.incremental_unassign([RawPartition(self.topic, p) for p in finished])
+        return Polled(records)
+
+    def _ended(self, message: Message) -> list[int]:
+        error, partition, offset = message.error(), message.partition(), message.offset()
+        assert error is not None
+        if partition not in self._left or partition is None:
+            return []
+        if error.code() == KafkaError._PARTITION_EOF:
+            # The last offsets of a span may hold no record that is handed out.
+            if offset is not None and offset >= self._left[partition]:
+                del self._left[partition]
+                return [partition]
+            return []
+        if error.code() in (KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET):
+            raise OctaneError(
+                f"{TopicPartition(self.topic, partition)} no longer holds what is being read: "
+                "retention was faster; start again with --clamp"
+            )
+        raise translate(error, f"reading {TopicPartition(self.topic, partition)}")
+
+    def _stalled(self) -> OctaneError:
+        where = ", ".join(str(TopicPartition(self.topic, number)) for number in sorted(self._left))
+        told = f"reading {where}: nothing has come for {_STALL_SECONDS:g} s"
+        if self._broker.trouble is not None:
+            return translate(self._broker.trouble, told)
+        return Unavailable(told)
+
+    def _outsider(self) -> Consumer:
+        if self._group is None:
+            self._group = self._broker.connect(
+                Consumer, **{"group.id": self.group, "enable.auto.commit": False}
+            )
+        return self._group

@@ -1,0 +1,196 @@
+"""Which offsets a replay is about: what was asked for, held against what the log and the group say.
+
+Pure: the facts about the log come as values.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from octane_analytics.errors import OctaneError
+from octane_analytics.types import Span
+
+_AGO = re.compile(r"-(\d+(?:\.\d+)?)([smhd])", re.ASCII)
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_SHOWN = 8
+
+
+class BadRange(OctaneError):
+    """What was asked for is no range of this log; nothing has been touched."""
+
+
+Offsets = int | str | Mapping[int, int]
+"""One offset for all partitions, one for each named, or the word `beginning` or `end`."""
+
+
+def parse_offsets(text: str, word: str) -> Offsets:
+    """`N`, `P:N,P:N` or the word. Raises BadRange."""
+    if text == word:
+        return word
+    if text.isdecimal():
+        return int(text)
+    named: dict[int, int] = {}
+    for item in text.split(","):
+        partition, colon, offset = item.strip().partition(":")
+        if not (colon and partition.isdecimal() and offset.isdecimal()):
+            raise BadRange(f"{text!r}: write an offset, PARTITION:OFFSET,… or {word}")
+        if int(partition) in named:
+            raise BadRange(f"{text!r} names partition {partition} twice")
+        named[int(partition)] = int(offset)
+    return named
+
+
+def parse_time(text: str, now: datetime) -> float:
+    """RFC 3339, or as far back as `-6h`, as epoch seconds. Raises BadRange."""
+    ago = _AGO.fullmatch(text)
+    try:
+        if ago is not None:
+            return (now - timedelta(seconds=float(ago[1]) * _UNITS[ago[2]])).timestamp()
+        read = datetime.fromisoformat(text)
+        return (read if read.tzinfo else read.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError) as error:
+        raise BadRange(
+            f"{text!r} is no time: write for example 2026-02-02T12:00:00Z, or -6h"
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the operator asked for; None where nothing was said."""
+
+    from_offset: Offsets | None = None
+    from_time: float | None = None
+    to_offset: Offsets | None = None
+    to_time: float | None = None
+    partitions: Sequence[int] = ()
+    """Empty: all."""
+    should_clamp: bool = False
+    """Begin at the earliest offset where retention has removed what was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogFacts:
+    """What log and group say, by partition."""
+
+    held: Mapping[int, Span]
+    committed: Mapping[int, int]
+    """Up to where the workers have inserted; a partition without any commit is absent."""
+    from_time: Mapping[int, int | None]
+    """Of `Wanted.from_time`; empty where that was not asked for."""
+    to_time: Mapping[int, int | None]
+
+
+def resolve(wanted: Wanted, facts: LogFacts, *, is_live: bool) -> dict[int, Span]:
+    """The offsets of each chosen partition; none of the spans is empty.
+
+    `is_live` says that the workers insert into the target themselves: then nothing beyond what they
+    have committed may be taken. Raises BadRange.
+    """
+    chosen = _chosen(wanted, facts)
+    if wanted.from_offset is None and wanted.from_time is None:
+        raise BadRange("say where to begin: --from-offset N, P:N,… or beginning, or --from-time")
+    if wanted.from_offset is not None and wanted.from_time is not None:
+        raise BadRange("give --from-offset or --from-time, not both")
+    if wanted.to_offset is not None and wanted.to_time is not None:
+        raise BadRange("give --to-offset or --to-time, not both")
+    if is_live and not facts.committed:
+        raise BadRange(
+            "the workers' group has committed nothing in this topic, so there is nothing that is not "
+            "theirs to insert: check KAFKA_GROUP_ID and KAFKA_TOPIC"
+        )
+    _check_named(wanted, chosen)
+    chosen = [p for p in chosen if _is_named(wanted.from_offset, p)]
+    firsts = _firsts(wanted, facts, chosen)
+    ends = _ends(wanted, facts, chosen, is_live=is_live)
+    spans = {p: Span(firsts[p], ends[p]) for p in chosen if firsts[p] < ends[p]}
+    if not spans:
+        up_to = " that the group has committed" if is_live else ""
+        raise BadRange(f"the range is empty: no offset{up_to} lies in it")
+    return spans
+
+
+def _chosen(wanted: Wanted, facts: LogFacts) -> list[int]:
+    unknown = [p for p in wanted.partitions if p not in facts.held]
+    if unknown:
+        raise BadRange(f"there is no partition {unknown[0]}: the topic has 0 to {max(facts.held)}")
+    return sorted(set(wanted.partitions)) or sorted(facts.held)
+
+
+def _check_named(wanted: Wanted, chosen: Sequence[int]) -> None:
+    for option, offsets in (("from", wanted.from_offset), ("to", wanted.to_offset)):
+        if isinstance(offsets, Mapping):
+            strangers = [p for p in offsets if p not in chosen]
+            if strangers:
+                raise BadRange(
+                    f"--{option}-offset names partition {strangers[0]}, which is not among those "
+                    f"chosen or does not exist (there are {_listed(chosen)})"
+                )
+
+
+def _is_named(offsets: Offsets | None, partition: int) -> bool:
+    return not isinstance(offsets, Mapping) or partition in offsets
+
+
+def _firsts(wanted: Wanted, facts: LogFacts, chosen: Sequence[int]) -> dict[int, int]:
+    held = facts.held
+    if wanted.from_time is not None:
+        found = {p: facts.from_time.get(p) for p in chosen}
+        return {p: held[p].end if at is None else max(at, held[p].first) for p, at in found.items()}
+    asked = wanted.from_offset
+    if isinstance(asked, str):
+        return {p: held[p].first for p in chosen}
+    assert asked is not None
+    firsts = {p: asked if isinstance(asked, int) else asked[p] for p in chosen}
+    beyond = [p for p in chosen if firsts[p] > held[p].end]
+    if beyond and (isinstance(asked, Mapping) or len(beyond) == len(chosen)):
+        p = beyond[0]
+        raise BadRange(f"offset {firsts[p]} is beyond the end of partition {p} ({held[p].end})")
+    gone = [p for p in chosen if firsts[p] < held[p].first]
+    if gone and not wanted.should_clamp:
+        earliest = ",".join(f"{p}:{held[p].first}" for p in gone[:_SHOWN])
+        more = ",…" if len(gone) > _SHOWN else ""
+        raise BadRange(
+            f"retention has removed what is asked for; the earliest offsets are {earliest}{more}: "
+            "begin there, or give --clamp"
+        )
+    return {p: max(first, held[p].first) for p, first in firsts.items()}
+
+
+def _ends(
+    wanted: Wanted, facts: LogFacts, chosen: Sequence[int], *, is_live: bool
+) -> dict[int, int]:
+    held = facts.held
+    limits = {p: facts.committed.get(p, 0) if is_live else held[p].end for p in chosen}
+    defaults = {p: facts.committed.get(p, held[p].first) for p in chosen}
+    if not is_live and not facts.committed:
+        defaults = limits
+    if wanted.to_time is not None:
+        found = {p: facts.to_time.get(p) for p in chosen}
+        return {p: limits[p] if at is None else min(at, limits[p]) for p, at in found.items()}
+    asked = wanted.to_offset
+    if asked is None:
+        return defaults
+    if isinstance(asked, str):
+        ends = {p: held[p].end for p in chosen}
+    elif isinstance(asked, int):
+        if all(asked > held[p].end for p in chosen):
+            raise BadRange(f"offset {asked} is beyond the end of every partition chosen")
+        ends = {p: min(asked, held[p].end) for p in chosen}
+    else:
+        ends = {p: asked.get(p, defaults[p]) for p in chosen}
+        for p, end in ends.items():
+            if end > held[p].end:
+                raise BadRange(f"offset {end} is beyond the end of partition {p} ({held[p].end})")
+    for p, end in ends.items():
+        if end > limits[p]:
+            raise BadRange(
+                f"partition {p}: the workers' group has committed {limits[p]}, and what lies from "
+                f"there to {end} is theirs to insert: end at {limits[p]} or earlier"
+            )
+    return ends
+
+
+def _listed(partitions: Sequence[int]) -> str:
+    shown = ", ".join(str(p) for p in partitions[:_SHOWN])
+    return f"{shown}, …" if len(partitions) > _SHOWN else shown

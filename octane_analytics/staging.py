@@ -1,0 +1,352 @@
+# ruff: noqa: S608  # nothing is pasted but names of tables from the settings and of columns from the contract
+"""What a replay keeps in ClickHouse: staging tables beside the target, and its journal.
+
+All of them are called `octane_replay_<id>_…`, stand in the target's database, and are dropped at the
+end. The comparison happens in here, slice by slice of event time, so that neither this process nor the
+server needs more memory for a longer range. Names alone are pasted into statements; values are bound.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from octane_analytics import schema
+from octane_analytics.clickhouse import ClickHouse, Result
+from octane_analytics.replay.ports import Chunk, Counts, Note, Slice, Staged
+from octane_analytics.replay.rebuilding import MonthFacts
+from octane_analytics.schema import LiveTable, TableName
+
+PREFIX = "octane_replay_"
+SLICE_ROWS = 1_000_000
+CHUNK_ROWS = 50_000
+CHUNK_BYTES = 32 << 20
+_SPILL = {
+    "max_bytes_before_external_group_by": 256 << 20,
+    "max_bytes_before_external_sort": 256 << 20,
+}
+_NAMES = ", ".join(schema.COLUMN_NAMES)
+_ROW = f"sipHash128({_NAMES})"
+"""128 bits for all five columns: two rows with the same are the same row."""
+_COLUMNS = ", ".join(f"{column.name} {column.type}" for column in schema.COLUMNS)
+_ENGINE = "ENGINE = MergeTree ORDER BY"
+_TABLES = {
+    "journal": f"(at DateTime64(3) DEFAULT now64(3), kind String, body String) {_ENGINE} at",
+    "log": f"({_COLUMNS}, partition Int32, offset Int64, is_wanted UInt8, "
+    f"reason LowCardinality(String), row FixedString(16) MATERIALIZED {_ROW}) "
+    f"{_ENGINE} (timestamp, row)",
+    "lacking": f"(pass UInt32, slice UInt32, number UInt64, bytes UInt64, {_COLUMNS}) "
+    f"{_ENGINE} (pass, slice, number)",
+    "undecided": f"(pass UInt32, row FixedString(16)) {_ENGINE} (pass, row)",
+}
+_SLICE = "timestamp >= toDateTime({first:UInt32}) AND timestamp <= toDateTime({last:UInt32})"
+_BEFORE = "offset < {limits:Array(Int64)}[partition + 1]"
+_BETWEEN = (
+    "offset >= {limits:Array(Int64)}[partition + 1] AND offset < {ends:Array(Int64)}[partition + 1]"
+)
+_MONTH = f"{schema.PARTITION_KEY} = {{month:UInt32}}"
+
+
+class Staging:
+    """The tables of one replay (see `replay.ports.Bench`), and its target."""
+
+    def __init__(self, clickhouse: ClickHouse, replay_id: str, live: LiveTable) -> None:
+        self._clickhouse = clickhouse
+        self._id = replay_id
+        self._target = clickhouse.table
+        self._alive = "1"
+        if live.ttl == schema.SHOWN_TTL:
+            self._alive = f"({schema.TTL}) > now()"
+
+    def _table(self, name: str) -> TableName:
+        return TableName(self._target.database, f"{PREFIX}{self._id}_{name}")
+
+    def create(self) -> None:
+        """Makes the tables. Raises StatementRejected where the user may not."""
+        for name, definition in _TABLES.items():
+            self._clickhouse.execute(f"CREATE TABLE {self._table(name)} {definition}")
+
+    def drop(self) -> None:
+        for name in (*_TABLES, "build"):
+            if name != "journal":
+                self._clickhouse.execute(f"DROP TABLE IF EXISTS {self._table(name)}")
+        # Last, so that whoever finds the rest after a crash finds out whose it is.
+        self._clickhouse.execute(f"DROP TABLE IF EXISTS {self._table('journal')}")
+
+    def has_journal(self) -> bool:
+        """Whether it was made completely and not dropped halfway."""
+        found = self._ask(f"EXISTS TABLE {self._table('journal')}")
+        return bool(found.rows[0][0])
+
+    def note(self, kind: str, body: str) -> None:
+        self._insert("journal", ("kind", "body"), [[kind], [body]])
+
+    def notes(self) -> list[Note]:
+        found = self._ask(
+            "SELECT dateDiff('millisecond', at, now64(3)) / 1000, kind, body "
+            f"FROM {self._table('journal')} ORDER BY at"
+        )
+        return [Note(*row) for row in found.rows]
+
+    def stage(self, staged: Staged) -> None:
+        names = (*schema.COLUMN_NAMES, "partition", "offset", "is_wanted", "reason")
+        columns = [
+            *staged.columns,
+            staged.partitions,
+            staged.offsets,
+            staged.is_wanted,
+            staged.reasons,
+        ]
+        self._insert("log", names, columns)
+
+    def positions(self) -> Mapping[int, int]:
+        found = self._ask(
+            f"SELECT partition, max(offset) + 1 FROM {self._table('log')} GROUP BY partition"
+        )
+        return dict(found.rows)
+
+    def counts(self) -> Counts:
+        found = self._ask(
+            "SELECT reason, alive, count() FROM ("
+            f"SELECT any(reason) AS reason, any({self._alive}) AS alive "
+            f"FROM {self._table('log')} WHERE is_wanted GROUP BY partition, offset"
+            ") GROUP BY reason, alive"
+        ).rows
+        valid = sum(rows for reason, _, rows in found if not reason)
+        rejected: dict[str, int] = {}
+        for reason, _, rows in found:
+            if reason:
+                rejected[reason] = rejected.get(reason, 0) + rows
+        return Counts(
+            read=sum(rows for _, _, rows in found),
+            valid=valid,
+            expired=sum(rows for reason, alive, rows in found if not reason and not alive),
+            rejected=rejected,
+        )
+
+    def months(self) -> list[int]:
+        """Of the events in the range that the target keeps, as 202611."""
+        found = self._ask(
+            f"SELECT DISTINCT {schema.PARTITION_KEY} FROM {self._table('log')} "
+            f"WHERE is_wanted AND reason = '' AND {self._alive} ORDER BY 1"
+        )
+        return [month for (month,) in found.rows]
+
+    def slices(self) -> list[Slice]:
+        found = self._ask(
+            "SELECT toUInt32(min(minute)), toUInt32(max(minute)) + 60 FROM ("
+            "SELECT toStartOfMinute(timestamp) AS minute, sum(count()) OVER (ORDER BY minute) AS upto "
+            f"FROM {self._table('log')} WHERE reason = '' GROUP BY minute"
+            f") GROUP BY intDiv(upto - 1, {SLICE_ROWS}) ORDER BY 1"
+        )
+        return [Slice(number, *row) for number, row in enumerate(found.rows)]
+
+    def find_lacking(
+        self, number: int, part: Slice, limits: Mapping[int, int] | None, after: int | None
+    ) -> None:
+        log = self._table("log")
+        counted = "is_wanted" if limits is None else _BEFORE
+        if after is None:
+            asked = f"SELECT row FROM {log} WHERE {_SLICE} AND is_wanted AND reason = ''"
+        else:
+            asked = f"SELECT row FROM {self._table('undecided')} WHERE pass = {{after:UInt32}}"
+        lacking = f"""
+            SELECT row, sum(kafka) - sum(here) AS times FROM (
+                SELECT row, 1 AS kafka, 0 AS here FROM {log}
+                WHERE {_SLICE} AND {counted} AND reason = '' AND {self._alive} AND row IN ({asked})
+                GROUP BY row, partition, offset
+                UNION ALL
+                SELECT {_ROW} AS row, 0 AS kafka, 1 AS here FROM {self._target}
+                WHERE {_SLICE} AND row IN ({asked})
+            ) GROUP BY row HAVING sum(kafka) > sum(here)
+        """
+        self._write_down(number, part, lacking, {"limits": _array(limits), "after": after or 0})
+
+    def take_all(self, number: int, part: Slice) -> None:
+        everything = f"""
+            SELECT row, count() AS times FROM (
+                SELECT row FROM {self._table("log")}
+                WHERE {_SLICE} AND is_wanted AND reason = '' AND {self._alive}
+                GROUP BY row, partition, offset
+            ) GROUP BY row
+        """
+        self._write_down(number, part, everything, {})
+
+    def _write_down(
+        self, number: int, part: Slice, rows: str, values: Mapping[str, object]
+    ) -> None:
+        """Notes each of the rows as often as it says, numbered from 0."""
+        self._ask(
+            f"""
+            INSERT INTO {self._table("lacking")} (pass, slice, number, bytes, {_NAMES})
+            SELECT {{pass:UInt32}}, {{slice:UInt32}}, rowNumberInAllBlocks(), bytes, {_NAMES}
+            FROM (
+                SELECT {_NAMES}, range(toUInt64(times)) AS copies,
+                    length(app_id) + length(event_name) + length(user_id) + length(properties)
+                        AS bytes
+                FROM (SELECT {_NAMES}, row FROM {self._table("log")} WHERE {_SLICE}) AS staged
+                INNER JOIN ({rows}) AS wanted USING (row)
+                LIMIT 1 BY row
+            ) ARRAY JOIN copies
+            """,
+            {
+                **values,
+                "pass": number,
+                "slice": part.number,
+                "first": part.first,
+                "last": part.end - 1,
+            },
+            # The numbers have to be without gaps or repetitions.
+            {"max_threads": 1, "max_insert_threads": 1},
+        )
+
+    def leave_undecided(
+        self,
+        number: int,
+        after: int | None,
+        limits: Mapping[int, int],
+        ends: Mapping[int, int],
+    ) -> int:
+        asked = f"SELECT row FROM {self._table('log')} WHERE is_wanted AND reason = ''"
+        if after is not None:
+            asked = f"SELECT row FROM {self._table('undecided')} WHERE pass = {{after:UInt32}}"
+        live = f"SELECT row FROM {self._table('log')} WHERE {_BETWEEN} AND reason = ''"
+        if after is None:
+            # The set is that of the few live rows, not that of the range.
+            rows = f"SELECT DISTINCT row FROM ({asked} AND row IN ({live}))"
+        else:
+            rows = f"SELECT DISTINCT row FROM ({live} AND row IN ({asked}))"
+        values = {
+            "pass": number,
+            "after": after or 0,
+            "limits": _array(limits),
+            "ends": _array(ends),
+        }
+        undecided = self._table("undecided")
+        self._ask(f"INSERT INTO {undecided} SELECT {{pass:UInt32}}, row FROM ({rows})", values)
+        found = self._ask(
+            f"SELECT uniqExact(row) FROM {undecided} WHERE pass = {{pass:UInt32}}", values
+        )
+        return int(found.rows[0][0])
+
+    def chunks(self, number: int) -> list[Chunk]:
+        found = self._ask(
+            "SELECT slice, min(number), max(number) FROM ("
+            "SELECT slice, number, "
+            "sum(bytes) OVER (PARTITION BY slice ORDER BY number) AS upto "
+            f"FROM {self._table('lacking')} WHERE pass = {{pass:UInt32}}"
+            f") GROUP BY slice, intDiv(number, {CHUNK_ROWS}), intDiv(upto, {CHUNK_BYTES}) "
+            "ORDER BY 1, 2",
+            {"pass": number},
+        )
+        return [Chunk(number, *row) for row in found.rows]
+
+    def rows(self, chunk: Chunk) -> Sequence[Sequence[object]]:
+        found = self._ask(
+            "SELECT toUInt32(timestamp), app_id, event_name, user_id, properties "
+            f"FROM {self._table('lacking')} WHERE pass = {{pass:UInt32}} AND slice = {{slice:UInt32}} "
+            "AND number >= {first:UInt64} AND number <= {last:UInt64} ORDER BY number",
+            {"pass": chunk.number, "slice": chunk.slice, "first": chunk.first, "last": chunk.last},
+        )
+        return list(zip(*found.rows, strict=True))
+
+    def lacking(self, number: int) -> int:
+        found = self._ask(
+            f"SELECT count() FROM {self._table('lacking')} WHERE pass = {{pass:UInt32}}",
+            {"pass": number},
+        )
+        return int(found.rows[0][0])
+
+    def insert(self, columns: Sequence[Sequence[object]], token: str) -> None:
+        self._clickhouse.insert_into(self._target, schema.COLUMN_NAMES, columns, token)
+
+    def month_facts(self, month: int, limits: Mapping[int, int]) -> MonthFacts:
+        values = {"month": month, "limits": _array(limits)}
+        staged = f"{_MONTH} AND reason = '' AND {self._alive}"
+        in_log, outside = self._ask(
+            "SELECT count(), countIf(NOT is_wanted) FROM ("
+            f"SELECT any(is_wanted) AS is_wanted FROM {self._table('log')} "
+            f"WHERE {staged} AND {_BEFORE} GROUP BY partition, offset)",
+            values,
+        ).rows[0]
+        # Row by row of the target, with the log's hashes of the month spilling where they are many.
+        strangers = self._ask(
+            "SELECT count() FROM ("
+            f"SELECT row, max(kafka) AS known FROM ("
+            f"SELECT row, 1 AS kafka FROM {self._table('log')} WHERE {_MONTH} AND reason = '' "
+            f"UNION ALL SELECT {_ROW} AS row, 0 AS kafka FROM {self._target} "
+            f"WHERE {_MONTH} AND {self._alive}"
+            ") GROUP BY row) WHERE NOT known",
+            values,
+        ).rows[0][0]
+        in_target = self._ask(f"SELECT count() FROM {self._target} WHERE {_MONTH}", values).rows[0][
+            0
+        ]
+        return MonthFacts(in_log, outside, strangers, in_target)
+
+    def build(self, month: int, limits: Mapping[int, int]) -> int:
+        build = self._table("build")
+        self._clickhouse.execute(schema.create_table(build, 0))
+        self._clickhouse.execute(f"TRUNCATE TABLE {build}")
+        values = {"month": month, "limits": _array(limits)}
+        for part in self.slices():
+            self._ask(
+                f"INSERT INTO {build} ({_NAMES}) SELECT {_NAMES} FROM {self._table('log')} "
+                f"WHERE {_SLICE} AND {_MONTH} AND {_BEFORE} AND reason = '' AND {self._alive} "
+                "LIMIT 1 BY partition, offset",
+                {**values, "first": part.first, "last": part.end - 1},
+            )
+        return int(self._ask(f"SELECT count() FROM {build}").rows[0][0])
+
+    def count_between(self, month: int, limits: Mapping[int, int], ends: Mapping[int, int]) -> int:
+        found = self._ask(
+            f"SELECT count() FROM {self._table('log')} WHERE {_MONTH} AND reason = '' AND {_BETWEEN}",
+            {"month": month, "limits": _array(limits), "ends": _array(ends)},
+        )
+        return int(found.rows[0][0])
+
+    def replace(self, month: int) -> None:
+        self._clickhouse.execute(
+            f"ALTER TABLE {self._target} REPLACE PARTITION {int(month)} FROM {self._table('build')}"
+        )
+
+    def question(
+        self, number: int, month: int, limits: Mapping[int, int], ends: Mapping[int, int]
+    ) -> None:
+        self._ask(
+            f"INSERT INTO {self._table('undecided')} SELECT DISTINCT {{pass:UInt32}}, row "
+            f"FROM {self._table('log')} WHERE {_MONTH} AND reason = '' AND {_BETWEEN}",
+            {"pass": number, "month": month, "limits": _array(limits), "ends": _array(ends)},
+        )
+
+    def _insert(self, table: str, names: Sequence[str], columns: Sequence[Sequence[Any]]) -> None:
+        self._clickhouse.insert_into(self._table(table), names, columns, None)
+
+    def _ask(
+        self,
+        sql: str,
+        values: Mapping[str, object] | None = None,
+        settings: Mapping[str, object] | None = None,
+    ) -> Result:
+        return self._clickhouse.select(sql, values, settings={**_SPILL, **(settings or {})})
+
+
+def find(clickhouse: ClickHouse) -> list[str]:
+    """The ids of all replays that have left something in the target's database."""
+    found = clickhouse.select(
+        "SELECT name FROM system.tables WHERE database = {database:String} "
+        "AND startsWith(name, {prefix:String})",
+        {"database": clickhouse.table.database, "prefix": PREFIX},
+    )
+    names = (name.removeprefix(PREFIX).rpartition("_")[0] for (name,) in found.rows)
+    return sorted({name for name in names if name})
+
+
+def new_id(now: datetime, suffix: str) -> str:
+    return f"{now.astimezone(UTC):%Y%m%d%H%M%S}_{suffix}"
+
+
+def _array(limits: Mapping[int, int] | None) -> list[int]:
+    """By partition, as ClickHouse indexes it; zero for a partition that is not named."""
+    if not limits:
+        return [0]
+    return [limits.get(p, 0) for p in range(max(limits) + 1)]

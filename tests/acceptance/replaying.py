@@ -1,0 +1,279 @@
+"""A topic on Apache Kafka, a table in a real ClickHouse, and the installed command over both.
+
+For tests of `replay`, short and long: produces events with many identical ones among them, has workers
+insert them, loses rows, and compares the table with the log as multisets.
+"""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Self
+
+from confluent_kafka import Consumer, Producer
+from confluent_kafka import TopicPartition as RawPartition
+
+from octane_analytics import schema
+from octane_analytics.clickhouse import ClickHouse
+from octane_analytics.decode import decode
+from octane_analytics.errors import DecodeError
+from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
+from octane_analytics.settings.sections import ClickHouseSettings
+from octane_analytics.types import Row
+from tests.acceptance.command import COMMAND, environment, run, running, wait_until
+from tests.kafka.apache import ApacheKafka
+
+_APPS = ("openstream", "octane-live", "kidsplay")
+Multiset = Counter[tuple[object, ...]]
+
+
+def pool(size: int, seed: int, *, now: datetime | None = None) -> list[bytes]:
+    """Different events of the last hours, to draw from with repetition."""
+    chance = random.Random(seed)
+    now = now or datetime.now(UTC)
+    events = []
+    for number in range(size):
+        at = now - timedelta(seconds=chance.random() * 6 * 3600)
+        events.append(
+            json.dumps(
+                {
+                    "app_id": chance.choice(_APPS),
+                    "event_name": "video_heartbeat",
+                    "user_id": f"user_{number % 997}",
+                    "timestamp": f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1000:03d}Z",
+                    "properties": {"n": number, "content": "é" * (number % 5), "q": "it's \\ \" '"},
+                },
+                ensure_ascii=bool(number % 2),
+            ).encode()
+        )
+    return events
+
+
+class Scene:
+    """One topic, group and table of its own. As a context manager: made and removed."""
+
+    def __init__(
+        self, kafka: ApacheKafka, engine: EmbeddedClickHouse, directory: Path, partitions: int = 4
+    ) -> None:
+        self.kafka = kafka
+        self.name = f"replay_{uuid.uuid4().hex[:8]}"
+        self.topic = f"{self.name}.events"
+        self.partitions = partitions
+        self.directory = directory
+        address: dict[str, Any] = {"host": engine.host, "port": engine.tcp_port}
+        self._root = ClickHouse(ClickHouseSettings(**address), client_name="tests")
+        self.clickhouse = ClickHouse(
+            ClickHouseSettings(database=self.name, **address), client_name="tests"
+        )
+        self.settings = {
+            "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
+            "KAFKA_TOPIC": self.topic,
+            "KAFKA_GROUP_ID": f"{self.name}-workers",
+            "CLICKHOUSE_HOST": engine.host,
+            "CLICKHOUSE_PORT": str(engine.tcp_port),
+            "CLICKHOUSE_DATABASE": self.name,
+            "METRICS_PORT": "0",
+            "FLUSH_INTERVAL": "0.5",
+            "BATCH_SIZE": "2000",
+            "LOG_FORMAT": "json",
+        }
+
+    def __enter__(self) -> Self:
+        self.kafka.create_topic(self.topic, self.partitions)
+        self.kafka.create_topic(f"{self.topic}.dlq", 1)
+        self._root.execute(f"CREATE DATABASE {self.name}")
+        self.clickhouse.execute(schema.create_table(self.clickhouse.table))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.clickhouse.close()
+        self._root.execute(f"DROP DATABASE {self.name}")
+        self._root.close()
+
+    def produce(
+        self, values: Sequence[bytes], partition: int | None = None, rate: float | None = None
+    ) -> None:
+        producer = Producer(
+            {
+                "bootstrap.servers": self.kafka.bootstrap_servers,
+                "linger.ms": 20,
+                "enable.idempotence": True,
+                "log_level": 0,
+            }
+        )
+        started = time.monotonic()
+        for number, value in enumerate(values):
+            while True:
+                try:
+                    where = number % self.partitions if partition is None else partition
+                    producer.produce(self.topic, value, partition=where)
+                    break
+                except BufferError:
+                    producer.poll(0.1)
+            if rate is not None and number % 50 == 0:
+                producer.poll(max(0.0, number / rate - (time.monotonic() - started)))
+                ahead = number / rate - (time.monotonic() - started)
+                if ahead > 0:
+                    time.sleep(ahead)
+        assert producer.flush(30) == 0
+
+    @contextmanager
+    def producing(self, values: Sequence[bytes], rate: float) -> Iterator[threading.Thread]:
+        """At a rate, beside the block."""
+        thread = threading.Thread(target=self.produce, args=(values, None, rate))
+        thread.start()
+        try:
+            yield thread
+        finally:
+            thread.join()
+
+    @contextmanager
+    def working(self, procs: int = 2) -> Iterator[None]:
+        """Workers run within the block, and drain at its end."""
+        log = self.directory / f"{self.name}-{uuid.uuid4().hex[:4]}.log"
+        with running(log, "worker", "--procs", str(procs), settings=self.settings) as worker:
+            yield
+            worker.child.terminate()
+            assert worker.wait(60) == 0, worker.output
+
+    def ingest(self, procs: int = 2) -> float:
+        """Has everything in the topic inserted; answers the seconds from the first row to the last."""
+        started = 0.0
+        expected = self.rows() + self.lag()
+        with self.working(procs):
+            before = self.rows()
+            wait_until(lambda: self.rows() > before or self.lag() == 0, 60)
+            started = time.monotonic()
+            wait_until(lambda: self.lag() == 0, 120)
+            took = time.monotonic() - started
+        assert self.rows() <= expected
+        return took
+
+    def lag(self) -> int:
+        consumer = self._consumer(self.settings["KAFKA_GROUP_ID"])
+        try:
+            total = 0
+            raw = [RawPartition(self.topic, p) for p in range(self.partitions)]
+            for item in consumer.committed(raw, timeout=20):
+                _, high = consumer.get_watermark_offsets(item, timeout=20)
+                total += high - max(item.offset, 0)
+            return total
+        finally:
+            consumer.close()
+
+    def rows(self) -> int:
+        return int(self.clickhouse.select(f"SELECT count() FROM {self.clickhouse.table}").rows[0][0])
+
+    def lose(self, share: float = 1 / 3) -> int:
+        """Removes that share of the rows at random, one by one; answers how many."""
+        before = self.rows()
+        threshold = int(share * 2**32)
+        self.clickhouse.select(
+            f"ALTER TABLE {self.clickhouse.table} DELETE WHERE rand() < {threshold}",
+            settings={"allow_nondeterministic_mutations": 1, "mutations_sync": 1},
+        )
+        return before - self.rows()
+
+    def log(self, spans: Mapping[int, tuple[int, int]] | None = None) -> Multiset:
+        """Every valid event of the topic, or of these offsets, as rows."""
+        found: Multiset = Counter()
+        consumer = self._consumer(f"audit-{uuid.uuid4().hex}")
+        try:
+            left = {}
+            for p in range(self.partitions):
+                low, high = consumer.get_watermark_offsets(RawPartition(self.topic, p), timeout=20)
+                if low < high:
+                    left[p] = high
+            consumer.assign([RawPartition(self.topic, p, 0) for p in left])
+            deadline = time.monotonic() + 60
+            while left:
+                assert time.monotonic() < deadline, "the topic could not be read back in time"
+                for message in consumer.consume(10_000, 0.2):
+                    assert message.error() is None, message.error()
+                    p, offset = message.partition(), message.offset()
+                    assert p is not None
+                    assert offset is not None
+                    if p not in left:
+                        continue
+                    if spans is None or (p in spans and spans[p][0] <= offset < spans[p][1]):
+                        row = _decoded(message.value())
+                        if row is not None:
+                            found[row] += 1
+                    if offset + 1 >= left[p]:
+                        del left[p]
+        finally:
+            consumer.close()
+        return found
+
+    def table(self, name: str | None = None) -> Multiset:
+        rows = self.clickhouse.select(
+            "SELECT toUInt32(timestamp), app_id, event_name, user_id, properties, count() "
+            f"FROM {name or self.clickhouse.table} GROUP BY 1, 2, 3, 4, 5"
+        ).rows
+        return Counter({tuple(row[:5]): row[5] for row in rows})
+
+    def replay(self, *arguments: str, code: int = 0) -> dict[str, Any]:
+        """Runs it to its end; its report."""
+        done = run("replay", "--yes", "--json", *arguments, settings=self.settings, timeout_seconds=300)
+        assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
+        report: dict[str, Any] = json.loads(done.stdout)
+        return report
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """A replay that goes on in the background, in a session of its own."""
+        return subprocess.Popen(
+            [COMMAND, "replay", "--yes", "--json", *arguments],
+            env=environment(self.settings),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+    def left_behind(self) -> list[str]:
+        found = self.clickhouse.select(
+            "SELECT name FROM system.tables WHERE database = {database:String} "
+            "AND startsWith(name, 'octane_replay_') ORDER BY name",
+            {"database": self.name},
+        )
+        return [name for (name,) in found.rows]
+
+    def unfinished(self) -> str | None:
+        """The id of a replay that can be resumed."""
+        ids = {name.removeprefix("octane_replay_").rpartition("_")[0] for name in self.left_behind()}
+        assert len(ids) <= 1, ids
+        return next(iter(ids), None)
+
+    def _consumer(self, group: str) -> Consumer:
+        return Consumer(
+            {
+                "bootstrap.servers": self.kafka.bootstrap_servers,
+                "group.id": group,
+                "enable.auto.commit": False,
+                "auto.offset.reset": "error",
+                "log_level": 0,
+            }
+        )
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """`kill -9` of the command; its children die with it."""
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def _decoded(value: bytes | None) -> tuple[object, ...] | None:
+    try:
+        row: Row = decode(value)
+    except DecodeError:
+        return None
+    return (*row[:4], row.properties.decode())
