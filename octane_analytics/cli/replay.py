@@ -29,6 +29,7 @@ from octane_analytics.settings.loading import Loaded
 from octane_analytics.settings.sections import ClickHouseSettings, Settings
 
 _CLIENT = "octane-analytics-replay"
+_ACCESS_DENIED = 497
 
 
 @click.command()
@@ -272,6 +273,8 @@ def _explained() -> Iterator[None]:
         yield
     except StatementRejected as error:
         advice = OPERATOR_ERRORS.get(error.code)
+        if error.code == _ACCESS_DENIED:
+            advice = "grant it: a replay keeps staging tables beside the target"
         told = f"ClickHouse refuses: {error}" + (f"; {advice}" if advice else "")
         if advice is not None:
             raise NeedsOperator(told) from error

@@ -140,9 +140,7 @@ class Run:
         self._bench.note("owner", owner())
 
     def _end(self, is_done: bool) -> None:
-        if not self._has_begun:
-            self._bench.drop()
-        elif is_done or self._is_dry:
+        if not self._has_begun or is_done or self._is_dry:
             self._bench.drop()
         else:
             try:
@@ -259,7 +257,8 @@ class Run:
                 filling, self._bench, self._clock, steps, is_forced=self._is_forced
             )
             months = tuple(self.plan.months or self._bench.months())
-            return rebuilding.run(months, is_dry=self._is_dry)
+            planned = {p: span.end for p, span in self.plan.reading.items()}
+            return rebuilding.run(months, planned, is_dry=self._is_dry)
 
 
 def _shares(spans: Mapping[int, Span], procs: int) -> list[dict[int, Span]]:

@@ -13,9 +13,9 @@ still in the log: a gap may stay, a duplicate never comes. Surplus rows are left
 behind the announced end is, for the announcement comes first. So a pass reads the offsets (C), counts
 the log up to C and then the target; whatever the target has less than that is lost for certain, since
 live rows can only make it look fuller. Inserting that much is always right. Then the pass reads offsets
-and intents once more (E). An event that does not stand in the log between C and E was counted exactly and
-is done with; the others, few, are looked at again by the next pass with younger C and E, until none is
-left. Workers that announce nothing (at least once) are assumed to have inserted up to the log's end.
+and intents once more (E). An event that does not stand in the log between C and E was counted exactly
+and is done with; the others, few, are looked at again by the next pass with younger C and E, until none
+is left. Workers that announce nothing (at least once) may have inserted up to the log's end.
 
 **Crashes.** What a pass found is written down before it is inserted, in numbered chunks, each with a
 token of its own (replay, pass, slice, chunk). After a crash the chunk in doubt is inserted again under
@@ -34,6 +34,8 @@ from octane_analytics.types import Clock, Span
 
 _SETTLE_SECONDS = 60.0
 """How long to go after events that the workers are inserting equal ones of."""
+_STILL_SECONDS = 10.0
+"""Workers that have not moved on for so long are away, and what they announced stays announced."""
 _SETTLE_PAUSE_SECONDS = 0.5
 _DOUBT_SECONDS = 600.0
 """An insert that was begun longer ago has ended; what the target holds tells how."""
@@ -162,7 +164,9 @@ class Filling:
                 return
 
     def _fill_live(self, after: int | None, *, is_dry: bool) -> None:
-        asked, deadline = after, self._clock.now() + _SETTLE_SECONDS
+        asked, stood_since = after, self._clock.now()
+        deadline = stood_since + _SETTLE_SECONDS
+        stood: tuple[dict[int, int], dict[int, int]] | None = None
         for _ in range(_MAX_PASSES):
             limits = self.read_on()
             _, is_doubtful = self._pass_over(limits, after, is_dry=is_dry)
@@ -180,7 +184,10 @@ class Filling:
                 return
             self._outcome.undecided = left
             self._steps.say(f"{left:,} events equal to what the workers insert now: once more")
-            if self._clock.now() >= deadline:
+            now = self._clock.now()
+            if (limits, ends) != stood:
+                stood, stood_since = (limits, ends), now
+            if now >= deadline or now - stood_since >= _STILL_SECONDS:
                 return
             self._clock.sleep(_SETTLE_PAUSE_SECONDS)
             self._steps.check()

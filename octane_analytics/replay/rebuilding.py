@@ -1,11 +1,11 @@
 """Replaces whole months of the target by what the log says, each in one atomic step.
 
-A month is built beside the target, counted, and put in its place with REPLACE PARTITION, so a reader sees
-the old month or the new one. What is not in the build is gone then; so a month is refused that Kafka
-does not hold completely (its log begins inside of the month, the range leaves out some of its events, or
-the target has rows of it that stand nowhere in the log), and one is only replaced in a moment in which the
-workers have nothing of that month under way beyond what was built. Should they begin between that look
-and the replacement, what they inserted is put back at once, as fill does it.
+A month is built beside the target, counted, and put in its place with REPLACE PARTITION, so a reader
+sees the old month or the new one. What is not in the build is gone then; so a month is refused that
+Kafka does not hold completely (the range leaves out some of its events, or the target has rows of it
+that stand nowhere in the log), and one is only replaced in a moment in which the workers have nothing of that
+month under way beyond what was built. Should they begin between that look and the replacement, what they
+inserted is put back at once, as fill does it.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from octane_analytics.errors import OctaneError
 from octane_analytics.replay.filling import Filling, Outcome, Steps
 from octane_analytics.types import Clock
 
-_QUIET_SECONDS = 60.0
+_QUIET_SECONDS = 30.0
 _QUIET_PAUSE_SECONDS = 0.5
 
 
@@ -65,12 +65,15 @@ class Rebuilding:
         self._steps = steps
         self._is_forced = is_forced
 
-    def run(self, months: tuple[int, ...], *, is_dry: bool) -> Outcome:
-        """Blocks. Every month is looked at before the first one is touched; raises MonthRefused."""
-        limits = self._filling.start()
+    def run(self, months: tuple[int, ...], planned: Mapping[int, int], *, is_dry: bool) -> Outcome:
+        """Blocks. Every month is looked at before the first one is touched; raises MonthRefused.
+
+        `planned` is up to where the log was to be read: what came later is not left out by the range.
+        """
+        self._filling.start()
         outcome = Outcome()
         for month in months:
-            facts = self._builder.month_facts(month, limits)
+            facts = self._builder.month_facts(month, planned)
             self._check(month, facts)
             outcome.inserted += facts.in_log
         if is_dry:

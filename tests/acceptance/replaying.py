@@ -19,8 +19,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
-from confluent_kafka import Consumer, Producer
+from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer
 from confluent_kafka import TopicPartition as RawPartition
+from confluent_kafka.admin import AdminClient
 
 from octane_analytics import schema
 from octane_analytics.clickhouse import ClickHouse
@@ -71,9 +72,8 @@ class Scene:
         self.directory = directory
         address: dict[str, Any] = {"host": engine.host, "port": engine.tcp_port}
         self._root = ClickHouse(ClickHouseSettings(**address), client_name="tests")
-        self.clickhouse = ClickHouse(
-            ClickHouseSettings(database=self.name, **address), client_name="tests"
-        )
+        self._settings = ClickHouseSettings(database=self.name, **address)
+        self.clickhouse = ClickHouse(self._settings, client_name="tests")
         self.settings = {
             "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
             "KAFKA_TOPIC": self.topic,
@@ -100,8 +100,13 @@ class Scene:
         self._root.close()
 
     def produce(
-        self, values: Sequence[bytes], partition: int | None = None, rate: float | None = None
+        self,
+        values: Sequence[bytes],
+        partition: int | None = None,
+        rate: float | None = None,
+        at: float | None = None,
     ) -> None:
+        """In turn to all partitions, or to one; `at` is their Kafka timestamp, epoch seconds."""
         producer = Producer(
             {
                 "bootstrap.servers": self.kafka.bootstrap_servers,
@@ -115,7 +120,9 @@ class Scene:
             while True:
                 try:
                     where = number % self.partitions if partition is None else partition
-                    producer.produce(self.topic, value, partition=where)
+                    producer.produce(
+                        self.topic, value, partition=where, timestamp=int((at or 0) * 1000)
+                    )
                     break
                 except BufferError:
                     producer.poll(0.1)
@@ -158,6 +165,36 @@ class Scene:
         assert self.rows() <= expected
         return took
 
+    def store(self, ends: Mapping[int, int] | None = None) -> None:
+        """As workers would have left it: all rows inserted, offsets committed (up to these ends)."""
+        found = self.log({p: (0, end) for p, end in ends.items()} if ends is not None else None)
+        rows = list(found.elements())
+        if rows:
+            self.clickhouse.insert(list(zip(*rows, strict=True)), None)
+        self.commit(ends)
+
+    def commit(self, ends: Mapping[int, int] | None = None, metadata: str = "") -> None:
+        """Commits these offsets, or the end of every partition, for the workers' group."""
+        consumer = self._consumer(self.settings["KAFKA_GROUP_ID"])
+        try:
+            raw = []
+            for p in range(self.partitions):
+                where = RawPartition(self.topic, p)
+                end = consumer.get_watermark_offsets(where, timeout=20)[1]
+                if ends is None or p in ends:
+                    at = end if ends is None else ends[p]
+                    raw.append(RawPartition(self.topic, p, at, metadata))
+            consumer.commit(offsets=raw, asynchronous=False)
+        finally:
+            consumer.close()
+
+    def trim(self, ends: Mapping[int, int]) -> None:
+        """Removes the records before these offsets, as retention does."""
+        admin = AdminClient({"bootstrap.servers": self.kafka.bootstrap_servers, "log_level": 0})
+        asked = [RawPartition(self.topic, p, end) for p, end in ends.items()]
+        for done in admin.delete_records(asked).values():
+            done.result(20)
+
     def lag(self) -> int:
         consumer = self._consumer(self.settings["KAFKA_GROUP_ID"])
         try:
@@ -171,7 +208,22 @@ class Scene:
             consumer.close()
 
     def rows(self) -> int:
-        return int(self.clickhouse.select(f"SELECT count() FROM {self.clickhouse.table}").rows[0][0])
+        return int(
+            self.clickhouse.select(f"SELECT count() FROM {self.clickhouse.table}").rows[0][0]
+        )
+
+    @contextmanager
+    def connection(self) -> Iterator[ClickHouse]:
+        """One more, for another thread."""
+        with ClickHouse(self._settings, client_name="tests") as clickhouse:
+            yield clickhouse
+
+    def months(self, clickhouse: ClickHouse) -> dict[int, int]:
+        """Rows by month."""
+        found = clickhouse.select(
+            f"SELECT toYYYYMM(timestamp), count() FROM {clickhouse.table} GROUP BY 1"
+        )
+        return dict(found.rows)
 
     def lose(self, share: float = 1 / 3) -> int:
         """Removes that share of the rows at random, one by one; answers how many."""
@@ -193,23 +245,23 @@ class Scene:
                 low, high = consumer.get_watermark_offsets(RawPartition(self.topic, p), timeout=20)
                 if low < high:
                     left[p] = high
-            consumer.assign([RawPartition(self.topic, p, 0) for p in left])
+            consumer.assign([RawPartition(self.topic, p, OFFSET_BEGINNING) for p in left])
             deadline = time.monotonic() + 60
             while left:
                 assert time.monotonic() < deadline, "the topic could not be read back in time"
                 for message in consumer.consume(10_000, 0.2):
                     assert message.error() is None, message.error()
-                    p, offset = message.partition(), message.offset()
-                    assert p is not None
+                    at, offset = message.partition(), message.offset()
+                    assert at is not None
                     assert offset is not None
-                    if p not in left:
+                    if at not in left:
                         continue
-                    if spans is None or (p in spans and spans[p][0] <= offset < spans[p][1]):
+                    if spans is None or (at in spans and spans[at][0] <= offset < spans[at][1]):
                         row = _decoded(message.value())
                         if row is not None:
                             found[row] += 1
-                    if offset + 1 >= left[p]:
-                        del left[p]
+                    if offset + 1 >= left[at]:
+                        del left[at]
         finally:
             consumer.close()
         return found
@@ -223,7 +275,9 @@ class Scene:
 
     def replay(self, *arguments: str, code: int = 0) -> dict[str, Any]:
         """Runs it to its end; its report."""
-        done = run("replay", "--yes", "--json", *arguments, settings=self.settings, timeout_seconds=300)
+        done = run(
+            "replay", "--yes", "--json", *arguments, settings=self.settings, timeout_seconds=300
+        )
         assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
         report: dict[str, Any] = json.loads(done.stdout)
         return report
@@ -249,7 +303,9 @@ class Scene:
 
     def unfinished(self) -> str | None:
         """The id of a replay that can be resumed."""
-        ids = {name.removeprefix("octane_replay_").rpartition("_")[0] for name in self.left_behind()}
+        ids = {
+            name.removeprefix("octane_replay_").rpartition("_")[0] for name in self.left_behind()
+        }
         assert len(ids) <= 1, ids
         return next(iter(ids), None)
 

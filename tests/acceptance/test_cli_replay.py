@@ -1,0 +1,370 @@
+"""The installed `replay` on Apache Kafka and a real ClickHouse: rows are counted, as multisets."""
+
+import importlib.util
+import json
+import os
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from octane_analytics.exits import Exit
+from octane_analytics.ledger import Intent
+from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse, User
+from octane_analytics.types import LogIdentity, Span
+from tests.acceptance.command import run, wait_until
+from tests.acceptance.replaying import Scene, kill, pool
+from tests.kafka.apache import ApacheKafka, KafkaError, prepare
+
+EVENTS = 6_000
+READER, REPLAYER = "reader", "replayer"
+
+
+@pytest.fixture(scope="module")
+def kafka() -> Iterator[ApacheKafka]:
+    try:
+        prepare()
+    except KafkaError as error:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(str(error))
+    with ApacheKafka() as broker:
+        yield broker
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedClickHouse]:
+    if importlib.util.find_spec("chdb") is None and os.environ.get("CI") != "true":
+        pytest.skip("pip install 'octane-analytics[embedded]'")
+    users = [
+        User(READER, grants=["GRANT SELECT, INSERT ON *.*"]),
+        User(
+            REPLAYER,
+            grants=[
+                "GRANT SELECT, INSERT, CREATE TABLE, DROP TABLE ON *.*",
+                "GRANT TABLE ENGINE ON MergeTree",
+            ],
+        ),
+    ]
+    with EmbeddedClickHouse(tmp_path_factory.mktemp("clickhouse"), users=users) as started:
+        yield started
+
+
+@pytest.fixture
+def scene(kafka: ApacheKafka, engine: EmbeddedClickHouse, tmp_path: Path) -> Iterator[Scene]:
+    with Scene(kafka, engine, tmp_path) as made:
+        yield made
+
+
+def drawn(events: int, seed: int = 1) -> list[bytes]:
+    """With many identical ones among them."""
+    chance = random.Random(seed)
+    different = pool(events // 3, seed)
+    return [chance.choice(different) for _ in range(events)]
+
+
+def test_fill_makes_the_table_equal_to_the_log_and_then_inserts_nothing(scene: Scene) -> None:
+    scene.produce(drawn(EVENTS))
+    scene.produce([b"nonsense", b"[]"])
+    scene.store()
+    lost = scene.lose()
+    dry = scene.replay("--from-offset", "0", "--dry-run")
+    assert dry["inserted"] == lost
+    assert scene.rows() == EVENTS - lost
+
+    report = scene.replay("--from-offset", "0", "--procs", "2")
+
+    assert scene.table() == scene.log()
+    assert report["read"] == EVENTS + 2
+    assert report["valid"] == EVENTS
+    assert report["already_present"] == EVENTS - lost
+    assert report["inserted"] == lost
+    assert report["dead_lettered"] == 2
+    assert scene.replay("--from-offset", "beginning")["inserted"] == 0
+    assert scene.left_behind() == []
+
+
+def test_fill_counts_equal_events_outside_of_the_range_too(scene: Scene) -> None:
+    (event,) = pool(1, 7)
+    scene.produce([event], partition=0)
+    scene.produce(drawn(300))
+    scene.produce([event], partition=1)
+    scene.store()
+    scene.clickhouse.execute(f"TRUNCATE TABLE {scene.clickhouse.table}")
+    assert scene.replay("--from-offset", "0:0", "--to-offset", "0:1")["inserted"] == 2
+    # The other half of the log, and then ranges that overlap.
+    scene.replay("--from-offset", "0:0,1:0", "--to-offset", "0:50,1:76")
+    scene.replay("--from-offset", "20")
+    scene.replay("--from-offset", "0")
+    assert scene.table() == scene.log()
+
+
+def test_fill_over_the_range_alone_reads_no_more_and_never_inserts_too_much(scene: Scene) -> None:
+    scene.produce(drawn(600))
+    scene.store()
+    scene.clickhouse.execute(f"TRUNCATE TABLE {scene.clickhouse.table}")
+    ends = dict.fromkeys(range(scene.partitions), (0, 50))
+    scene.replay("--from-offset", "0", "--to-offset", "50", "--compare", "range")
+    assert scene.table() == scene.log(ends)
+    assert scene.replay("--from-offset", "0")["inserted"] == 400
+    assert scene.table() == scene.log()
+
+
+def test_fill_beside_live_workers_is_exact(scene: Scene) -> None:
+    events = drawn(EVENTS)
+    scene.produce(events)
+    scene.store()
+    scene.lose()
+    # What the workers insert meanwhile are the very same events.
+    with scene.working(), scene.producing(events, rate=1500):
+        wait_until(lambda: scene.rows() > EVENTS, 30)
+        scene.replay("--from-offset", "0")
+        wait_until(lambda: scene.lag() == 0 and sum(scene.log().values()) == 2 * EVENTS, 60)
+    assert scene.table() == scene.log()
+
+
+def test_announced_range_is_left_to_the_workers(scene: Scene) -> None:
+    scene.produce(drawn(400), partition=0)
+    scene.store({0: 300})
+    identity = LogIdentity("c", "t", "")
+    scene.commit({0: 300}, Intent(Span(300, 400), identity).metadata())
+    scene.lose()
+    report = scene.replay("--from-offset", "0", "--partition", "0", code=Exit.FAILED)
+    assert report["read"] == 300
+    # Nobody can say of events equal to the announced ones how many are missing.
+    assert report["undecided"] > 0
+    table, log = scene.table(), scene.log({0: (0, 300)})
+    assert table <= log + scene.log({0: (300, 400)})
+    assert log - table == Counter()
+
+
+def test_killed_fill_is_resumed_until_it_is_exact(scene: Scene) -> None:
+    scene.produce(drawn(EVENTS))
+    scene.store()
+    scene.lose()
+    process = scene.start("--from-offset", "0", "--rate", "6000")
+    for pause in (0.3, 0.5, 0.2):
+        wait_until(lambda: scene.unfinished() is not None, 30)
+        time.sleep(pause)
+        kill(process)
+        replay_id = scene.unfinished()
+        assert replay_id is not None
+        process = scene.start("--resume", replay_id)
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert scene.table() == scene.log()
+    assert scene.left_behind() == []
+
+
+def test_next_replay_cleans_up_after_one_that_was_killed(scene: Scene) -> None:
+    scene.produce(drawn(EVENTS))
+    scene.store()
+    process = scene.start("--from-offset", "0", "--rate", "1000")
+    wait_until(lambda: scene.unfinished() is not None, 30)
+    running = run("replay", "--from-offset", "0", settings=scene.settings)
+    assert running.returncode == Exit.CONFIG
+    assert f"process {process.pid}" in running.stderr
+    kill(process)
+    left = scene.unfinished()
+    assert scene.replay("--from-offset", "0")["inserted"] == 0
+    assert scene.left_behind() == []
+    gone = run("replay", "--resume", str(left), settings=scene.settings)
+    assert gone.returncode == Exit.USAGE
+    assert "start it anew" in gone.stderr
+
+
+def test_interrupt_stops_cleanly_and_prints_the_command_that_goes_on(scene: Scene) -> None:
+    scene.produce(drawn(EVENTS))
+    scene.store()
+    lost = scene.lose()
+    process = scene.start("--from-offset", "0", "--rate", "2000")
+    wait_until(lambda: scene.unfinished() is not None, 30)
+    time.sleep(0.5)
+    os.killpg(process.pid, signal.SIGINT)
+    _, told = process.communicate(timeout=30)
+    assert process.returncode == Exit.INTERRUPTED
+    replay_id = scene.unfinished()
+    assert f"octane-analytics replay --resume {replay_id}".encode() in told
+    assert scene.replay("--resume", str(replay_id))["inserted"] == lost
+    assert scene.table() == scene.log()
+
+
+def test_append_interrupted_and_resumed_inserts_each_event_once_more(scene: Scene) -> None:
+    scene.produce(drawn(EVENTS))
+    scene.store()
+    process = scene.start("--from-offset", "0", "--mode", "append", "--rate", "6000")
+    for pause in (0.4, 0.6):
+        wait_until(lambda: scene.unfinished() is not None, 30)
+        time.sleep(pause)
+        kill(process)
+        replay_id = scene.unfinished()
+        assert replay_id is not None
+        process = scene.start("--resume", replay_id)
+    out, _ = process.communicate(timeout=60)
+    log = scene.log()
+    assert scene.table() == log + log
+    assert json.loads(out)["inserted"] == EVENTS
+
+
+def test_append_into_another_table(scene: Scene) -> None:
+    scene.produce(drawn(600))
+    other = f"{scene.name}.elsewhere"
+    scene.clickhouse.execute(f"CREATE TABLE {other} AS {scene.clickhouse.table}")
+    # It is not the workers' table: what they have committed does not matter.
+    report = scene.replay(
+        "--from-offset", "0", "--to-offset", "end", "--mode", "append", "--target", "elsewhere"
+    )
+    assert report["inserted"] == 600
+    assert scene.table(other) == scene.log()
+    scene.replay("--from-offset", "0", "--target", other)
+    assert scene.table(other) == scene.log()
+
+
+def test_rebuild_is_exact_and_readers_never_see_a_partial_month(scene: Scene) -> None:
+    scene.produce(drawn(EVENTS))
+    scene.store()
+    scene.lose()
+    # Rows too many go as well.
+    scene.clickhouse.insert(list(zip(*scene.log().keys(), strict=True)), None)
+    before = scene.months(scene.clickhouse)
+    seen: set[tuple[int, int]] = set()
+    is_done = threading.Event()
+
+    def watch() -> None:
+        with scene.connection() as clickhouse:
+            while not is_done.is_set():
+                seen.update(scene.months(clickhouse).items())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        report = scene.replay("--from-offset", "0", "--mode", "rebuild")
+    finally:
+        is_done.set()
+        watcher.join()
+    assert report["inserted"] == EVENTS
+    assert scene.table() == scene.log()
+    assert seen == set(before.items()) | set(scene.months(scene.clickhouse).items())
+    assert scene.left_behind() == []
+
+
+def test_rebuild_beside_idle_workers_loses_nothing(scene: Scene) -> None:
+    events = drawn(EVENTS)
+    scene.produce(events)
+    scene.store()
+    scene.lose()
+    with scene.working():
+        scene.produce(events)
+        wait_until(lambda: scene.lag() == 0, 60)
+        assert scene.replay("--from-offset", "0", "--mode", "rebuild")["inserted"] == 2 * EVENTS
+        scene.produce(events)
+        wait_until(lambda: scene.lag() == 0, 60)
+    assert scene.table() == scene.log()
+
+
+def test_rebuild_refuses_a_range_that_leaves_out_events_of_the_month(scene: Scene) -> None:
+    scene.produce(drawn(400))
+    scene.store()
+    table = scene.table()
+    for part in (["--from-offset", "10"], ["--from-offset", "0", "--to-offset", "50"]):
+        done = run("replay", "--mode", "rebuild", *part, settings=scene.settings)
+        assert done.returncode == Exit.FAILED
+        assert "the range leaves out" in done.stderr
+    assert scene.table() == table
+
+
+def test_rebuild_refuses_a_month_that_kafka_no_longer_holds(scene: Scene) -> None:
+    scene.produce(drawn(400))
+    scene.store()
+    scene.trim({0: 60})
+    table = scene.table()
+    for extra in ((), ("--dry-run",)):
+        done = run(
+            "replay",
+            "--from-offset",
+            "beginning",
+            "--mode",
+            "rebuild",
+            *extra,
+            settings=scene.settings,
+        )
+        assert done.returncode == Exit.FAILED
+        assert "stand nowhere in Kafka" in done.stderr
+    assert scene.table() == table
+    assert scene.left_behind() == []
+
+
+def test_range_by_time(scene: Scene) -> None:
+    now = time.time()
+    early, late = drawn(200, 2), drawn(200, 3)
+    scene.produce(early, at=now - 7200)
+    scene.produce(late, at=now - 60)
+    scene.store()
+    scene.clickhouse.execute(f"TRUNCATE TABLE {scene.clickhouse.table}")
+    assert scene.replay("--from-time", "-1h")["inserted"] == 200
+    assert scene.table() == scene.log(dict.fromkeys(range(4), (50, 100)))
+    assert scene.replay("--from-time", "-3h", "--to-time", "-1h")["inserted"] == 200
+    assert scene.table() == scene.log()
+
+
+def test_offsets_that_retention_removed_are_an_error_unless_clamped(scene: Scene) -> None:
+    scene.produce(drawn(400))
+    scene.store()
+    scene.trim({0: 10, 2: 30})
+    done = run("replay", "--from-offset", "0", settings=scene.settings)
+    assert done.returncode == Exit.USAGE
+    assert "earliest offsets are 0:10,2:30" in done.stderr
+    assert scene.replay("--from-offset", "0", "--clamp")["read"] == 360
+
+
+def test_wrong_calls_say_in_one_line_what_is_wrong(scene: Scene) -> None:
+    scene.produce(drawn(400))
+    cases = [
+        (["--from-offset", "0"], Exit.USAGE, "has committed nothing"),
+    ]
+    for arguments, code, told in cases:
+        _refused(scene, arguments, code, told)
+    scene.store()
+    cases = [
+        ([], Exit.USAGE, "say where to begin"),
+        (["--from-offset", "0", "--partition", "9"], Exit.USAGE, "no partition 9"),
+        (["--from-offset", "7:0"], Exit.USAGE, "partition 7"),
+        (["--from-offset", "100"], Exit.USAGE, "range is empty"),
+        (["--from-offset", "5000"], Exit.USAGE, "beyond the end"),
+        (["--from-offset", "0", "--to-offset", "0:5000"], Exit.USAGE, "beyond the end"),
+        (["--from-offset", "x"], Exit.USAGE, "write an offset"),
+        (["--from-time", "yesterday"], Exit.USAGE, "is no time"),
+        (["--from-offset", "0", "--target", "nowhere"], Exit.CONFIG, "does not exist"),
+        (["--from-offset", "0", "--kafka-topic", "none"], Exit.CONFIG, "topic none"),
+        (["--resume", "20200101000000_0000"], Exit.USAGE, "no interrupted replay"),
+        (["--resume", "x", "--from-offset", "0"], Exit.USAGE, "give no range"),
+        (["--from-offset", "0", "--month", "202601"], Exit.USAGE, "--mode rebuild"),
+        (["--from-offset", "0", "--clickhouse-user", "nobody"], Exit.CONFIG, "CLICKHOUSE_USER"),
+    ]
+    for arguments, code, told in cases:
+        _refused(scene, arguments, code, told)
+    assert scene.left_behind() == []
+
+
+def test_user_without_rights_is_told_which(scene: Scene) -> None:
+    scene.produce(drawn(40))
+    scene.store()
+    lost = scene.lose()
+    arguments = ["--from-offset", "0", "--clickhouse-user"]
+    _refused(scene, [*arguments, READER], Exit.CONFIG, "lacks CREATE TABLE")
+    assert scene.replay(*arguments, REPLAYER)["inserted"] == lost
+    assert scene.table() == scene.log()
+    rebuild = [*arguments, REPLAYER, "--mode", "rebuild"]
+    _refused(scene, rebuild, Exit.CONFIG, "lacks ALTER DELETE")
+
+
+def _refused(scene: Scene, arguments: list[str], code: Exit, told: str) -> None:
+    done = run("replay", *arguments, settings=scene.settings)
+    assert (done.returncode, done.stderr.count("\n")) == (code, 1), (arguments, done.stderr)
+    assert told in done.stderr
+    assert done.stdout == ""
