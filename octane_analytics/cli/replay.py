@@ -36,12 +36,14 @@ _ACCESS_DENIED = 497
 @click.option(
     "--from-offset",
     metavar="OFFSETS",
-    help="First offset: N for all partitions, P:N,P:N for those named, or beginning.",
+    help="First offset: N for all partitions, P:N,P:N for those named, or beginning.  "
+    "[default: none; this or --from-time has to be given]",
 )
 @click.option(
     "--from-time",
     metavar="TIME",
-    help="Begin at this Kafka timestamp: RFC 3339, or as far back as -6h (s, m, h, d).",
+    help="Begin at this Kafka timestamp: RFC 3339, or as far back as -6h (s, m, h, d).  "
+    "[default: none]",
 )
 @click.option(
     "--to-offset",
@@ -49,7 +51,7 @@ _ACCESS_DENIED = 497
     help="End before this offset: N, P:N,P:N, or end.  "
     "[default: what the workers' group has committed]",
 )
-@click.option("--to-time", metavar="TIME", help="End before this Kafka timestamp.")
+@click.option("--to-time", metavar="TIME", help="End before this Kafka timestamp.  [default: none]")
 @click.option(
     "--partition",
     "partitions",
@@ -82,7 +84,8 @@ _ACCESS_DENIED = 497
 @click.option(
     "--target",
     metavar="TABLE",
-    help="Replay into this table, or DATABASE.TABLE, instead of CLICKHOUSE_TABLE.",
+    help="Replay into this table, or DATABASE.TABLE, into which nobody else inserts.  "
+    "[default: CLICKHOUSE_TABLE, beside the workers]",
 )
 @click.option(
     "--month",
@@ -111,7 +114,11 @@ _ACCESS_DENIED = 497
     metavar="EVENTS/S",
     help="Neither read nor insert faster than this.  [default: as fast as possible]",
 )
-@click.option("--resume", metavar="ID", help="Go on with a replay that was interrupted.")
+@click.option(
+    "--resume",
+    metavar="ID",
+    help="Go on with a replay that was interrupted.  [default: begin a new one]",
+)
 @click.option("--json", "is_json", is_flag=True, help="Print the report as one JSON object.")
 @setting_options(*KAFKA, "KAFKA_GROUP_ID", *CLICKHOUSE)
 def replay(

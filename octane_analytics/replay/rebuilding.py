@@ -2,9 +2,9 @@
 
 A month is built beside the target, counted, and put in its place with REPLACE PARTITION, so a reader
 sees the old month or the new one. What is not in the build is gone then; so a month is refused that
-Kafka does not hold completely (the range leaves out some of its events, or the target has rows of it
-that stand nowhere in the log), and one is only replaced in a moment in which the workers have nothing of that
-month under way beyond what was built. Should they begin between that look and the replacement, what they
+Kafka does not hold completely: the range leaves out some of its events, or the target has rows of it
+that stand nowhere in the log. And one is only replaced in a moment in which the workers have nothing of
+it under way beyond what was built. Should they begin between that look and the replacement, what they
 inserted is put back at once, as fill does it.
 """
 
