@@ -26,6 +26,8 @@ COMMANDS = {
     "replay": "Bring the table to what Kafka holds, over a range of the topic.",
     "produce": "Send newline-delimited JSON events to the topic.",
     "sandbox": "Run the whole service here, with embedded ClickHouse and Kafka.",
+    "lag": "Show how far the group is behind, for each partition.",
+    "dlq": "Count, show and retry dead letters.",
     "config": "Show every setting, its value and where the value came from.",
 }
 """Each is the object of that name in the module of that name, with this as the start of its help."""

@@ -173,12 +173,15 @@ class KafkaDeadLetters:
 
 def _headers(item: Rejected) -> list[tuple[str, bytes | None]]:
     record: Record = item.record
+    kind, made_ms = record.timestamp()
     return [
         *(record.headers() or ()),
         ("octane.error", f"{item.reason}: {item.detail}"[:_MAX_DETAIL].encode(errors="replace")),
         ("octane.topic", (record.topic() or "").encode()),
         ("octane.partition", str(record.partition()).encode()),
         ("octane.offset", str(record.offset()).encode()),
+        # Tells the record from another one at the same offset of a topic that was made anew.
+        *([("octane.timestamp", str(made_ms).encode())] if kind else []),
     ]
 
 

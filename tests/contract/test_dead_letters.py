@@ -173,6 +173,7 @@ def test_kafka_dead_letter_says_what_it_is_beside_its_own_headers(kafka_bench: K
         "octane.topic": b"octane.events",
         "octane.partition": b"3",
         "octane.offset": b"7",
+        "octane.timestamp": b"1770000000000",
     }
 
 

@@ -59,9 +59,11 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "worker": CORE | {"exits", "settings", "kafka", "clickhouse", "telemetry"},
     "api": frozenset({"types", "errors", "exits", "settings", "schema", "clickhouse", "telemetry"}),
     "sandbox": frozenset({"settings", "types", "errors"}),
+    # What operators look at and mend: below the commands, so that it is tested without them.
+    "operations": CORE | {"settings", "kafka", "clickhouse"},
     "cli": CORE
     | {"exits", "settings", "kafka", "clickhouse", "telemetry", "supervisor", "worker", "api"}
-    | {"sandbox", "staging"},
+    | {"sandbox", "staging", "operations"},
     # `python -m octane_analytics` is the command.
     "__main__": frozenset({"cli"}),
     # The package's own __init__ holds the version, which any room may ask for.

@@ -1,0 +1,365 @@
+"""`octane-analytics dlq`: dead letters counted, shown, retried, and what of them may go."""
+
+import contextlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import click
+
+from octane_analytics.cli.options import CLICKHOUSE, KAFKA, setting_options
+from octane_analytics.cli.progress import reporter
+from octane_analytics.cli.signals import Stop
+from octane_analytics.cli.tables import aligned
+from octane_analytics.cli.times import utc
+from octane_analytics.clickhouse import ClickHouse
+from octane_analytics.decode import decode
+from octane_analytics.exits import Exit
+from octane_analytics.kafka.letters import LetterLog
+from octane_analytics.operations.letters import (
+    Choice,
+    Letter,
+    Shelf,
+    Sorted,
+    letter_of,
+    mark_of,
+)
+from octane_analytics.operations.retry import Outcome, Retry, choose, read_shelf
+from octane_analytics.settings.loading import Loaded
+from octane_analytics.types import Record, Span, TopicPartition
+
+_CLIENT_ID = "octane-analytics-dlq"
+_SHOWN_CHARACTERS = 400
+_RANGE = re.compile(r"(?:(\d+):)?(\d+)(?:-(\d+))?")
+
+_kafka = setting_options(*KAFKA, "KAFKA_GROUP_ID", "KAFKA_DLQ_TOPIC")
+_json = click.option("--json", "as_json", is_flag=True, help="JSON, for a program to read.")
+
+
+def _ranges(
+    ctx: click.Context, param: click.Parameter, texts: Sequence[str]
+) -> list[tuple[int | None, int, int]]:
+    found = []
+    for text in texts:
+        match = _RANGE.fullmatch(text)
+        if match is None or (match[3] and int(match[3]) < int(match[2])):
+            raise click.BadParameter(
+                f"{text!r} is no range: write FIRST-LAST, or PARTITION:FIRST-LAST, as in 0:100-199"
+            )
+        number, first, last = match.groups()
+        found.append((None if number is None else int(number), int(first), int(last or first)))
+    return found
+
+
+_reason = click.option(
+    "--reason", "reasons", multiple=True, metavar="REASON", help="Only these; may be repeated."
+)
+_offsets = click.option(
+    "--offsets",
+    "ranges",
+    multiple=True,
+    metavar="[PARTITION:]FIRST[-LAST]",
+    callback=_ranges,
+    help="Only letters at these offsets of the dead-letter topic; may be repeated.",
+)
+
+
+@click.group()
+def dlq() -> None:
+    """Count, show and retry dead letters."""
+
+
+@dlq.command("list")
+@_kafka
+@_json
+def list_letters(loaded: Loaded, as_json: bool) -> None:
+    """Count the dead letters by reason: all, retried with success, and left.
+
+    Reads the whole topic. A letter without its value, which was too large, cannot be retried.
+    """
+    with _log(loaded) as log:
+        shelf = _read(log, log.spans())
+    rows = _counts(shelf.sorted())
+    if as_json:
+        click.echo(json.dumps({"topic": log.topic, "reasons": rows}, indent=2))
+        return
+    headings = ("letters", "retried", "left", "reason", "first", "last", "note")
+    cells = [
+        (
+            f"{row['letters']:,}",
+            f"{row['retried']:,}",
+            f"{row['left']:,}",
+            row["reason"],
+            utc(row["first_ms"]),
+            utc(row["last_ms"]),
+            ", ".join(
+                f"{row[name]:,} {told}"
+                for name, told in (
+                    ("not_retryable", "not retryable"),
+                    ("duplicates", "duplicates of retried ones"),
+                    ("pending", "to be finished by the next retry"),
+                )
+                if row[name]
+            ),
+        )
+        for row in rows
+    ]
+    for line in aligned(headings, cells, right=3):
+        click.echo(line)
+    left = sum(row["left"] for row in rows)
+    click.echo(f"{len(shelf.letters):,} letters in {log.topic}, {left:,} left")
+
+
+def _counts(found: Sorted) -> list[dict[str, Any]]:
+    rows: dict[str, dict[str, Any]] = {}
+    for name, letters in (
+        ("retried", found.inserted),
+        ("pending", found.pending),
+        ("duplicates", found.duplicates),
+        ("left", found.left),
+    ):
+        for letter in letters:
+            row = rows.setdefault(letter.reason, _empty(letter))
+            row["letters"] += 1
+            row[name] += 1
+            row["not_retryable"] += not letter.is_retryable
+            row["first_ms"] = min(row["first_ms"], letter.made_ms)
+            row["last_ms"] = max(row["last_ms"], letter.made_ms)
+    return sorted(rows.values(), key=lambda row: (-row["letters"], row["reason"]))
+
+
+def _empty(letter: Letter) -> dict[str, Any]:
+    counts = ("letters", "retried", "pending", "duplicates", "left", "not_retryable")
+    return {
+        "reason": letter.reason,
+        **dict.fromkeys(counts, 0),
+        "first_ms": letter.made_ms,
+        "last_ms": letter.made_ms,
+    }
+
+
+@dlq.command()
+@_kafka
+@_reason
+@_offsets
+@click.option(
+    "--limit", type=click.IntRange(min=1), default=10, show_default=True, help="How many letters."
+)
+@click.option("--full", is_flag=True, help=f"All of a payload, not {_SHOWN_CHARACTERS} characters.")
+@_json
+def show(
+    loaded: Loaded,
+    reasons: Sequence[str],
+    ranges: list[tuple[int | None, int, int]],
+    limit: int,
+    full: bool,
+    as_json: bool,
+) -> None:
+    """Show letters: where each lies and came from, its error, its payload.
+
+    The first ones of those that are asked for, retried or not. With --json one object a line, its
+    value as text (what is not UTF-8 replaced).
+    """
+    choice = Choice(frozenset(reasons), ranges)
+    left = limit
+    with _log(loaded) as log:
+        for records in log.read(log.spans()):
+            for record in records:
+                if not left or mark_of(record) is not None:
+                    continue
+                letter = letter_of(record)
+                if choice.includes(letter):
+                    left -= 1
+                    _show(letter, record, full, as_json)
+            if not left:
+                break
+    if left == limit:
+        click.echo("no such letters", err=True)
+
+
+def _show(letter: Letter, record: Record, full: bool, as_json: bool) -> None:
+    value = record.value()
+    payload = None if value is None else value.decode(errors="replace")
+    origin = letter.origin
+    if as_json:
+        told = {
+            "letter": str(letter.place),
+            "time": utc(letter.made_ms),
+            "reason": letter.reason,
+            "detail": letter.detail,
+            "origin": None if origin is None else dict(zip(_ORIGIN, origin, strict=True)),
+            "retryable": letter.is_retryable,
+            "bytes": letter.size,
+            "value": payload,
+        }
+        click.echo(json.dumps(told))
+        return
+    came = "no worker sent it" if origin is None else f"from {origin[0]}[{origin[1]}]@{origin[2]}"
+    click.echo(f"{letter.place}  {utc(letter.made_ms)}  {came}")
+    click.echo(f"  {letter.reason}: {_printable(letter.detail)}")
+    if payload is None:
+        cut = f"too large to be kept: {letter.size:,} bytes" if letter.is_cut else "no value"
+        click.echo(f"  ({cut})")
+        return
+    text = _printable(payload)
+    is_short = full or len(text) <= _SHOWN_CHARACTERS
+    click.echo(f"  {text if is_short else f'{text[:_SHOWN_CHARACTERS]}… ({letter.size:,} bytes)'}")
+
+
+_ORIGIN = ("topic", "partition", "offset")
+
+
+def _printable(text: str) -> str:
+    """What came from outside must not move a terminal's cursor."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+@dlq.command()
+@setting_options(*KAFKA, "KAFKA_GROUP_ID", "KAFKA_DLQ_TOPIC", *CLICKHOUSE)
+@_reason
+@_offsets
+@click.option("--dry-run", is_flag=True, help="Only say what would be retried.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@_json
+def retry(
+    loaded: Loaded,
+    reasons: Sequence[str],
+    ranges: list[tuple[int | None, int, int]],
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+) -> Exit:
+    """Put dead letters through this version's decoder and insert those that are events now.
+
+    All that are left, or those that --reason and --offsets pick. What fails again stays as it is.
+    Each record goes in once: progress is kept in the dead-letter topic itself, so this can be
+    repeated, also after a crash, and a second retry at the same time makes the first one end. Ctrl-C
+    stops between two chunks. The exit code is 1 when letters that were asked for stay.
+
+    Do not retry what `replay` has filled in from the topic, or would put in twice: retry first.
+    """
+    choice = Choice(frozenset(reasons), ranges)
+    settings = loaded.settings
+    with (
+        _log(loaded) as log,
+        ClickHouse(settings.clickhouse, client_name="octane-analytics dlq retry") as sink,
+    ):
+        sink.select(f"SELECT 1 FROM {sink.table} LIMIT 0")  # noqa: S608  # told before anything is done
+        chosen, duplicates, hopeless = choose(_read(log, log.spans()).sorted(), choice)
+        plan = (
+            f"{len(chosen):,} letters of {log.topic} into {sink.table}; {len(duplicates):,} "
+            f"duplicates left out, {len(hopeless):,} not retryable"
+        )
+        if dry_run or not (yes or chosen):
+            click.echo(plan)
+            return Exit.OK
+        if not yes:
+            click.confirm(f"retry {plan}?", abort=True, err=True)
+        with Stop() as stop:
+            log.open()
+            outcome = _retry(log, sink, choice, stop, len(chosen))
+        if as_json:
+            click.echo(json.dumps(_outcome_object(outcome), indent=2))
+        else:
+            _tell(outcome)
+        if stop.is_asked():
+            return stop.exit_code
+    return Exit.FAILED if outcome.stayed else Exit.OK
+
+
+def _retry(log: LetterLog, sink: ClickHouse, choice: Choice, stop: Stop, expected: int) -> Outcome:
+    # Only what stands there after the log was opened says what others have done.
+    shelf = _read(log, log.spans())
+    bar = reporter(f"from {log.topic}", expected)
+    with bar:
+        run = Retry(
+            log,
+            sink,
+            decode,
+            shelf,
+            on_progress=lambda o: bar.update(o.done, f"{o.inserted:,} inserted, {o.stayed:,} stay"),
+            is_stopping=stop.is_asked,
+        )
+        run.recover()
+        run.run(choice)
+    return run.outcome
+
+
+def _outcome_object(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "chosen": outcome.chosen,
+        "inserted": outcome.inserted,
+        "finished_of_an_earlier_retry": outcome.finished,
+        "failed_again": dict(outcome.failed),
+        "refused_by_clickhouse": outcome.refused,
+        "not_retryable": outcome.not_retryable,
+        "duplicates": outcome.duplicates,
+    }
+
+
+def _tell(outcome: Outcome) -> None:
+    click.echo(f"{outcome.inserted:,} inserted, {outcome.stayed:,} stay")
+    for told, count in (
+        ("of those inserted, announced by an earlier retry", outcome.finished),
+        *((f"stay: {reason}", count) for reason, count in outcome.failed.most_common()),
+        ("stay: refused_by_clickhouse", outcome.refused),
+        ("stay: without their value, or sent by no worker", outcome.not_retryable),
+        ("left out: their record is inserted already", outcome.duplicates),
+    ):
+        if count:
+            click.echo(f"  {count:,} {told}")
+
+
+@dlq.command("purge-report")
+@_kafka
+@_reason
+@_json
+def purge_report(loaded: Loaded, reasons: Sequence[str], as_json: bool) -> None:
+    """Say up to which offsets the dead-letter topic is settled, and how to delete that.
+
+    Everything below those offsets was retried with success, or has a reason that --reason gives up.
+    Deletes nothing itself: prints what kafka-delete-records takes. Letters that were retried are also
+    what tells a later letter of the same record from a new one, so let the workers run for a while in
+    between.
+    """
+    with _log(loaded) as log:
+        spans = log.spans()
+        found = _read(log, spans).sorted()
+    found.left = [letter for letter in found.left if letter.reason not in reasons]
+    by_number = {where.partition: span for where, span in spans.items()}
+    before = found.settled_before(by_number)
+    records = [
+        {"topic": log.topic, "partition": number, "offset": offset}
+        for number, offset in before.items()
+        if offset > by_number[number].first
+    ]
+    if as_json:
+        click.echo(json.dumps({"partitions": records, "version": 1}, indent=2))
+        return
+    for record in records:
+        first = by_number[int(str(record["partition"]))].first
+        click.echo(
+            f"partition {record['partition']}: {first} to {record['offset']} (exclusive) settled"
+        )
+    if not records:
+        click.echo("nothing to purge: every partition begins with a letter that waits")
+        return
+    servers = loaded.settings.kafka.bootstrap_servers
+    click.echo("to delete that, for good:")
+    click.echo("  octane-analytics dlq purge-report --json > settled.json")
+    click.echo(
+        f"  kafka-delete-records --bootstrap-server {servers} --offset-json-file settled.json"
+    )
+
+
+@contextlib.contextmanager
+def _log(loaded: Loaded) -> Iterator[LetterLog]:
+    with LetterLog(loaded.settings.kafka, client_id=_CLIENT_ID) as log:
+        yield log
+
+
+def _read(log: LetterLog, spans: dict[TopicPartition, Span]) -> Shelf:
+    total = sum(span.end - span.first for span in spans.values())
+    with reporter(f"reading {log.topic}", total) as bar:
+        return read_shelf(log, spans, lambda letters: bar.update(letters, f"{letters:,} letters"))

@@ -1,0 +1,88 @@
+"""`octane-analytics lag`."""
+
+import json
+import sys
+import time
+
+import click
+
+from octane_analytics.cli.options import KAFKA, setting_options
+from octane_analytics.cli.signals import Stop
+from octane_analytics.cli.tables import aligned
+from octane_analytics.exits import Exit
+from octane_analytics.kafka.group import Group
+from octane_analytics.operations.lag import Lag, PartitionLag, measure
+from octane_analytics.settings.loading import Loaded
+
+_CLIENT_ID = "octane-analytics-lag"
+_CLEAR = "\x1b[H\x1b[2J"
+_HEADINGS = ("partition", "committed", "end", "lag", "seconds", "pending", "owner")
+
+
+@click.command()
+@setting_options(*KAFKA, "KAFKA_GROUP_ID")
+@click.option(
+    "--watch",
+    type=click.FloatRange(min=0.2),
+    metavar="SECONDS",
+    help="Show it again every so many seconds, until Ctrl-C.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object (a line, with --watch).")
+def lag(loaded: Loaded, watch: float | None, as_json: bool) -> Exit:
+    """Show how far the group is behind, for each partition.
+
+    committed is the next offset the group will read, end the next one the topic will write, lag the
+    records between them, seconds the age of the oldest of those by Kafka's timestamps. pending is a
+    range that a worker has announced and may have inserted. Works with the workers stopped, and
+    changes nothing. The owner is unknown where the broker does not tell a group's members.
+    """
+    kafka = loaded.settings.kafka
+    with Group(kafka, client_id=_CLIENT_ID) as group, Stop() as stop:
+        while True:
+            found = measure(group, kafka.group_id, kafka.topic, time.time())
+            if as_json:
+                indent = None if watch else 2
+                click.echo(json.dumps(found.as_object(), indent=indent))
+            else:
+                clear = _CLEAR if watch and sys.stdout.isatty() else ""
+                click.echo(clear + "\n".join(lines(found)))
+            if watch is None:
+                return stop.exit_code if stop.is_asked() else Exit.OK
+            if stop.wait(watch):
+                return Exit.OK
+
+
+def lines(found: Lag) -> list[str]:
+    """The table as text, the totals last."""
+    has_owners = found.state != "unknown"
+    rows = [_row(p, has_owners) for p in found.partitions]
+    seconds = "unknown" if found.seconds is None else f"{found.seconds:,.1f} s"
+    told = [
+        f"group {found.group} ({found.state}) of topic {found.topic}",
+        *aligned(_HEADINGS, rows, right=5),
+        f"{found.messages:,} messages behind, the oldest {seconds} old"
+        if found.messages
+        else "nothing behind",
+    ]
+    gone = sum(p.gone for p in found.partitions)
+    if gone:
+        told.append(
+            f"{gone:,} offsets were removed by retention before they were read: lengthen the topic's "
+            "retention"
+        )
+    return told
+
+
+def _row(lag: PartitionLag, has_owners: bool) -> tuple[str, ...]:
+    owner = "-" if has_owners else "unknown"
+    if lag.owner is not None:
+        owner = f"{lag.owner.instance_id or lag.owner.client_id}@{lag.owner.host}"
+    return (
+        str(lag.partition),
+        "-" if lag.committed is None else str(lag.committed),
+        str(lag.end),
+        f"{lag.messages:,}",
+        "?" if lag.seconds is None else f"{lag.seconds:,.1f}",
+        "-" if lag.pending is None else str(lag.pending),
+        owner,
+    )

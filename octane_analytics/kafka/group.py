@@ -1,0 +1,197 @@
+"""A consumer group and its topic from outside, for those who look at it or mend its offsets.
+
+Never joins the group: commits are taken only while it has no members, which is what keeps a repair
+from working against a worker.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from confluent_kafka import Consumer, KafkaError, KafkaException
+from confluent_kafka import TopicPartition as RawPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from octane_analytics.errors import NeedsOperator, Rebalancing, Unavailable
+from octane_analytics.kafka.client import Broker, error_of, translate
+from octane_analytics.kafka.inspection import GroupView
+from octane_analytics.kafka.source import KafkaSource
+from octane_analytics.settings.sections import KafkaSettings
+from octane_analytics.types import Commit, Committed, LogIdentity, TopicPartition
+
+_ADMIN_SECONDS = 4.0
+_SMALL_FETCH_BYTES = 65_536
+_NO_GROUP = frozenset({KafkaError.GROUP_ID_NOT_FOUND, KafkaError.INVALID_GROUP_ID})
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    member_id: str
+    instance_id: str | None
+    """None for a dynamic member."""
+    client_id: str
+    host: str
+    partitions: frozenset[TopicPartition]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupState:
+    state: str
+    """The coordinator's word in lower case: stable, empty, dead, preparing_rebalance …"""
+    members: tuple[Member, ...]
+
+    @property
+    def exists(self) -> bool:
+        return self.state != "dead"
+
+    def owner(self, partition: TopicPartition) -> Member | None:
+        return next((m for m in self.members if partition in m.partitions), None)
+
+
+class Group:
+    """The configured group. Every method blocks on a broker, for seconds at most, and raises
+    Unavailable where none answers, NeedsOperator for a topic or a right that is missing."""
+
+    def __init__(self, settings: KafkaSettings, *, client_id: str) -> None:
+        self._settings = settings
+        self._broker = Broker(settings, client_id)
+        self._view = GroupView(settings, client_id=client_id)
+        self._source = KafkaSource(settings, None)
+        self._admin: AdminClient | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._view.close()
+        self._source.close()
+        self._admin = None
+
+    def partitions(self, topic: str) -> list[TopicPartition]:
+        """The topic's, in order."""
+        return [TopicPartition(topic, number) for number in range(self._view.partitions(topic))]
+
+    def committed(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, Committed]:
+        return self._source.committed(partitions)
+
+    def bounds(self, partition: TopicPartition) -> tuple[int, int]:
+        """The first offset that the log holds, and the one that its next record gets."""
+        return self._source.earliest(partition), self._source.latest(partition)
+
+    def identity(self, topic: str) -> LogIdentity:
+        return self._source.log_identity(topic)
+
+    def commit(self, commits: Sequence[Commit]) -> None:
+        """Sets the group's offsets; all of them or an error. Also raises NeedsOperator while the
+        group has members: the coordinator itself refuses then."""
+        try:
+            self._source.commit(commits)
+        except Rebalancing as error:
+            raise NeedsOperator(
+                f"group {self._settings.group_id} has active members: stop every worker first "
+                "(a static member is gone only after its session timeout, 45 s by default)"
+            ) from error
+
+    def state(self) -> GroupState:
+        """Raises Unavailable too where the broker does not tell (no controller, an old version)."""
+        group = self._settings.group_id
+        doing = f"asking for the members of group {group}"
+        admin = self._administration()
+        try:
+            described = admin.describe_consumer_groups([group], request_timeout=_ADMIN_SECONDS)
+            answer = described[group].result(timeout=_ADMIN_SECONDS + 1.0)
+        except KafkaException as exception:
+            error = error_of(exception)
+            if error.code() in _NO_GROUP:
+                return GroupState("dead", ())
+            raise translate(error, doing) from exception
+        except TimeoutError as error:
+            raise Unavailable(f"{doing}: no answer in time") from error
+        members = (
+            Member(
+                member.member_id,
+                member.group_instance_id,
+                member.client_id,
+                member.host.lstrip("/"),
+                frozenset(
+                    TopicPartition(raw.topic, raw.partition)
+                    for raw in (member.assignment.topic_partitions if member.assignment else ())
+                ),
+            )
+            for member in answer.members
+        )
+        return GroupState(answer.state.name.lower(), tuple(members))
+
+    def may_create(self, topic: str) -> None:
+        """Has the broker consider making the topic, without making it. Raises where it would not."""
+        wanted = NewTopic(topic, num_partitions=-1, replication_factor=-1)
+        admin = self._administration()
+        try:
+            answers = admin.create_topics(
+                [wanted], validate_only=True, request_timeout=_ADMIN_SECONDS
+            )
+            answers[topic].result(timeout=_ADMIN_SECONDS + 1.0)
+        except KafkaException as exception:
+            raise translate(error_of(exception), f"creating topic {topic}") from exception
+        except TimeoutError as error:
+            raise Unavailable(f"creating topic {topic}: no answer in time") from error
+
+    def timestamps(
+        self, positions: Mapping[TopicPartition, int], seconds: float
+    ) -> dict[TopicPartition, int]:
+        """When the first record at or behind each position was made, in epoch milliseconds.
+
+        Blocks for `seconds` at most; absent is what did not come in time, has no record there, or
+        carries no timestamp.
+        """
+        if not positions:
+            return {}
+        consumer = self._broker.connect(
+            Consumer,
+            **{
+                "group.id": self._settings.group_id,
+                "enable.auto.commit": False,
+                "auto.offset.reset": "earliest",
+                "enable.partition.eof": True,
+                # One record of each partition is wanted, so let little more be fetched.
+                "max.partition.fetch.bytes": _SMALL_FETCH_BYTES,
+                "queued.min.messages": 1,
+            },
+        )
+        found: dict[TopicPartition, int] = {}
+        waiting = set(positions)
+        deadline = time.monotonic() + seconds
+        try:
+            consumer.assign([RawPartition(*where, offset) for where, offset in positions.items()])
+            while waiting and (left := deadline - time.monotonic()) > 0:
+                for message in consumer.consume(1000, min(left, 0.2)):
+                    topic, number = message.topic(), message.partition()
+                    if topic is None or number is None:
+                        continue
+                    where = TopicPartition(topic, number)
+                    if where not in waiting:
+                        continue
+                    waiting.discard(where)
+                    consumer.incremental_unassign([RawPartition(*where)])
+                    kind, milliseconds = message.timestamp()
+                    if message.error() is None and kind and milliseconds > 0:
+                        found[where] = milliseconds
+        finally:
+            consumer.close()
+        return found
+
+    def _administration(self) -> AdminClient:
+        if self._admin is None:
+            self._admin = self._broker.connect(AdminClient)
+        return self._admin

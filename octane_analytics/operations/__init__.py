@@ -1,0 +1,1 @@
+"""What operators look at and mend: lag, offsets, dead letters, and whether all is ready to start."""

@@ -1,0 +1,213 @@
+"""Puts dead letters through the decoder once more and inserts those that are events now.
+
+Never inserts a record twice: letters are announced in their own partition before they go in under the
+announcement's token, and what a crash left announced is inserted again under the same token before
+anything else. That rests on what the worker rests on: ClickHouse remembers the token until then.
+"""
+
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from octane_analytics.errors import ConfigError, DataRejected, DecodeError
+from octane_analytics.operations.letters import Choice, Kind, Letter, Mark, Shelf, Sorted, place_of
+from octane_analytics.types import Record, Row, Sink, Span, TopicPartition
+
+CHUNK_LETTERS = 5_000
+CHUNK_BYTES = 16 << 20
+
+
+class Log(Protocol):
+    """`kafka.letters.LetterLog`, as far as it is needed here."""
+
+    topic: str
+
+    def spans(self) -> dict[TopicPartition, Span]: ...
+    def read(self, spans: Mapping[TopicPartition, Span]) -> Iterator[Sequence[Record]]: ...
+    def mark(
+        self, partition: TopicPartition, headers: Sequence[tuple[str, bytes]], value: bytes
+    ) -> None: ...
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of the letters; holds at any time, also after an exception."""
+
+    chosen: int = 0
+    inserted: int = 0
+    finished: int = 0
+    """Of those, what an earlier retry had announced."""
+    failed: Counter[str] = field(default_factory=Counter)
+    """Letters that are no events to this decoder either, by reason; they stay."""
+    refused: int = 0
+    """Events that ClickHouse refuses; they stay."""
+    duplicates: int = 0
+    """Further letters of a record that is inserted already."""
+    not_retryable: int = 0
+
+    @property
+    def stayed(self) -> int:
+        return sum(self.failed.values()) + self.refused + self.not_retryable
+
+    @property
+    def done(self) -> int:
+        return self.inserted - self.finished + self.stayed
+
+
+def read_shelf(
+    log: Log, spans: Mapping[TopicPartition, Span], tell: Callable[[int], None] = lambda _: None
+) -> Shelf:
+    """All letters and marks of the spans; about 300 bytes of memory for each letter. Blocks."""
+    shelf = Shelf()
+    for records in log.read(spans):
+        shelf.take(records)
+        tell(len(shelf.letters))
+    return shelf
+
+
+def choose(found: Sorted, choice: Choice) -> tuple[list[Letter], list[Letter], list[Letter]]:
+    """The letters to retry, further letters of a record that goes in anyway, and hopeless ones."""
+    retryable, hopeless = {}, []
+    duplicates = [letter for letter in found.duplicates if choice.includes(letter)]
+    for letter in filter(choice.includes, found.left):
+        if not letter.is_retryable:
+            hopeless.append(letter)
+        elif letter.digest in retryable:
+            duplicates.append(letter)
+        else:
+            retryable[letter.digest] = letter
+    return list(retryable.values()), duplicates, hopeless
+
+
+class Retry:
+    """One run over an opened log."""
+
+    def __init__(
+        self,
+        log: Log,
+        sink: Sink,
+        decode: Callable[[bytes | None], Row],
+        shelf: Shelf,
+        *,
+        on_progress: Callable[[Outcome], None] = lambda _: None,
+        is_stopping: Callable[[], bool] = lambda: False,
+        new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
+        chunk_letters: int = CHUNK_LETTERS,
+    ) -> None:
+        """`shelf` holds all that the log held once it was opened."""
+        self.outcome = Outcome()
+        self._log = log
+        self._sink = sink
+        self._decode = decode
+        self._shelf = shelf
+        self._on_progress = on_progress
+        self._is_stopping = is_stopping
+        self._new_id = new_id
+        self._chunk_letters = chunk_letters
+
+    def recover(self) -> None:
+        """Finishes what an earlier run had announced. Raises as `run` does."""
+        for (number, _), intent in list(self._shelf.pending.items()):
+            partition = TopicPartition(self._log.topic, number)
+            events = []
+            for record in self._records(partition, intent.offsets):
+                try:
+                    events.append((record, self._decode(record.value())))
+                except DecodeError as error:
+                    raise ConfigError(
+                        f"letter {place_of(record)} was announced by a retry that took it for an "
+                        f"event, and is none to this version ({error}): run that version's retry"
+                    ) from error
+            self._insert(partition, intent, events, is_repeat=True)
+        self.outcome.finished = self.outcome.inserted
+        self.outcome.refused = 0  # those are among what is left again
+
+    def run(self, choice: Choice) -> None:
+        """Retries the chosen letters, in chunks; stops between two of them when told to.
+
+        Raises Unavailable where Kafka or ClickHouse cannot be reached, AssignmentLost when another
+        retry has begun: run again, and what was announced is finished first.
+        """
+        outcome = self.outcome
+        retryable, duplicates, hopeless = choose(self._shelf.sorted(), choice)
+        outcome.chosen = len(retryable) + len(hopeless)
+        outcome.duplicates, outcome.not_retryable = len(duplicates), len(hopeless)
+        for chunk in self._chunks(retryable):
+            if self._is_stopping():
+                return
+            self._retry(chunk)
+            self._on_progress(outcome)
+
+    def _chunks(self, letters: Sequence[Letter]) -> Iterator[list[Letter]]:
+        chunk: list[Letter] = []
+        size = 0
+        for letter in sorted(letters, key=lambda x: x.place):
+            is_full = len(chunk) >= self._chunk_letters or size + letter.size > CHUNK_BYTES
+            if chunk and (is_full or chunk[0].place.partition != letter.place.partition):
+                yield chunk
+                chunk, size = [], 0
+            chunk.append(letter)
+            size += letter.size
+        if chunk:
+            yield chunk
+
+    def _retry(self, chunk: Sequence[Letter]) -> None:
+        partition = TopicPartition(self._log.topic, chunk[0].place.partition)
+        events = []
+        for record in self._records(partition, [letter.place.offset for letter in chunk]):
+            try:
+                events.append((record, self._decode(record.value())))
+            except DecodeError as error:
+                self.outcome.failed[error.reason] += 1
+        if not events:
+            return
+        offsets = tuple(place_of(record).offset for record, _ in events)
+        intent = Mark(Kind.INTENT, self._new_id(), offsets)
+        self._log.mark(partition, intent.headers(), intent.value())
+        self._insert(partition, intent, events, is_repeat=False)
+
+    def _records(self, partition: TopicPartition, offsets: Sequence[int]) -> list[Record]:
+        wanted = set(offsets)
+        span = Span(min(offsets), max(offsets) + 1)
+        return [
+            record
+            for records in self._log.read({partition: span})
+            for record in records
+            if record.offset() in wanted
+        ]
+
+    def _insert(
+        self,
+        partition: TopicPartition,
+        intent: Mark,
+        events: Sequence[tuple[Record, Row]],
+        *,
+        is_repeat: bool,
+    ) -> None:
+        """The announced letters under their token, and the mark that says so."""
+        inserted = self._insert_parts(intent.token, list(events), is_repeat) if events else []
+        done = Mark(Kind.DONE, intent.id, tuple(place_of(r).offset for r, _ in inserted))
+        self._log.mark(partition, done.headers(), done.value())
+        self._shelf.complete(partition.partition, done)
+        self.outcome.inserted += len(inserted)
+        self.outcome.refused += len(events) - len(inserted)
+
+    def _insert_parts(
+        self, token: str, events: list[tuple[Record, Row]], is_repeat: bool
+    ) -> list[tuple[Record, Row]]:
+        """Halves what ClickHouse refuses until the bad rows are alone; answers what went in."""
+        columns = [list(column) for column in zip(*(row for _, row in events), strict=True)]
+        try:
+            self._sink.insert(columns, token, is_repeat=is_repeat)
+        except DataRejected:
+            if len(events) == 1:
+                return []
+            middle = len(events) // 2
+            inserted = []
+            for half in (events[:middle], events[middle:]):
+                first, last = place_of(half[0][0]).offset, place_of(half[-1][0]).offset
+                inserted += self._insert_parts(f"{token}/{first}-{last}", half, is_repeat)
+            return inserted
+        return events
