@@ -153,14 +153,8 @@ def preflight(settings: Settings) -> None:
     Blocks on ClickHouse and Kafka, each for some seconds at most. Raises NeedsOperator or ConfigError
     for what has to be mended, Unavailable for what may come back by itself.
     """
-    try:
-        with ClickHouse(
-            settings.clickhouse, client_name="octane-analytics preflight"
-        ) as clickhouse:
-            _check_table(clickhouse, settings)
-    except StatementRejected as error:
-        advice = OPERATOR_ERRORS.get(error.code, "look at the server's log")
-        raise NeedsOperator(f"ClickHouse refuses: {error}; {advice}") from error
+    with ClickHouse(settings.clickhouse, client_name="octane-analytics preflight") as clickhouse:
+        check_table(clickhouse, settings)
     with GroupView(settings.kafka, client_id="octane-analytics-preflight") as view:
         partitions = view.partitions(settings.kafka.topic)
     if partitions < settings.worker.procs:
@@ -175,6 +169,15 @@ def preflight(settings: Settings) -> None:
             "no dead-letter topic: a record that is no valid event will halt its partition",
             extra=logs.fields(topic=settings.kafka.dlq_topic, error=str(error)),
         )
+
+
+def check_table(clickhouse: ClickHouse, settings: Settings) -> None:
+    """Whether the table can be inserted into as the protocol needs it. Raises as `preflight` does."""
+    try:
+        _check_table(clickhouse, settings)
+    except StatementRejected as error:
+        advice = OPERATOR_ERRORS.get(error.code, "look at the server's log")
+        raise NeedsOperator(f"ClickHouse refuses: {error}; {advice}") from error
 
 
 def _check_table(clickhouse: ClickHouse, settings: Settings) -> None:

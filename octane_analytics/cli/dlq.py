@@ -28,6 +28,7 @@ from octane_analytics.operations.letters import (
 from octane_analytics.operations.retry import Outcome, Retry, choose, read_shelf
 from octane_analytics.settings.loading import Loaded
 from octane_analytics.types import Record, Span, TopicPartition
+from octane_analytics.worker import check_table
 
 _CLIENT_ID = "octane-analytics-dlq"
 _SHOWN_CHARACTERS = 400
@@ -245,7 +246,7 @@ def retry(
         _log(loaded) as log,
         ClickHouse(settings.clickhouse, client_name="octane-analytics dlq retry") as sink,
     ):
-        sink.select(f"SELECT 1 FROM {sink.table} LIMIT 0")  # noqa: S608  # told before anything is done
+        check_table(sink, settings)
         chosen, duplicates, hopeless = choose(_read(log, log.spans()).sorted(), choice)
         plan = (
             f"{len(chosen):,} letters of {log.topic} into {sink.table}; {len(duplicates):,} "

@@ -28,6 +28,8 @@ COMMANDS = {
     "sandbox": "Run the whole service here, with embedded ClickHouse and Kafka.",
     "lag": "Show how far the group is behind, for each partition.",
     "dlq": "Count, show and retry dead letters.",
+    "offsets": "Save the group's offsets with their intents, and set them.",
+    "check": "Check that all is ready for the worker and the API to start.",
     "config": "Show every setting, its value and where the value came from.",
 }
 """Each is the object of that name in the module of that name, with this as the start of its help."""

@@ -23,6 +23,7 @@ from octane_analytics.settings.sections import KafkaSettings
 from octane_analytics.types import Commit, Committed, LogIdentity, TopicPartition
 
 _ADMIN_SECONDS = 4.0
+_SETTLE_SECONDS = 5.0
 _SMALL_FETCH_BYTES = 65_536
 _NO_GROUP = frozenset({KafkaError.GROUP_ID_NOT_FOUND, KafkaError.INVALID_GROUP_ID})
 
@@ -78,12 +79,26 @@ class Group:
         self._source.close()
         self._admin = None
 
+    def brokers(self, topic: str) -> int:
+        """How many the cluster has, whether or not it has the topic."""
+        return self._view.brokers(topic)
+
     def partitions(self, topic: str) -> list[TopicPartition]:
         """The topic's, in order."""
         return [TopicPartition(topic, number) for number in range(self._view.partitions(topic))]
 
     def committed(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, Committed]:
-        return self._source.committed(partitions)
+        """Waits out the moment in which a broker has only just become the group's coordinator."""
+        deadline = time.monotonic() + _SETTLE_SECONDS
+        while True:
+            try:
+                return self._source.committed(partitions)
+            except NeedsOperator:
+                raise
+            except Unavailable:
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(0.2)
 
     def bounds(self, partition: TopicPartition) -> tuple[int, int]:
         """The first offset that the log holds, and the one that its next record gets."""

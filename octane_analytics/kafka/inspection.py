@@ -9,6 +9,7 @@ from typing import Self
 from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as RawPartition
 from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._metadata import ClusterMetadata
 from confluent_kafka.cimpl import NewTopic
 
 from octane_analytics.errors import NeedsOperator, Unavailable
@@ -36,18 +37,26 @@ class GroupView:
     ) -> None:
         self.close()
 
+    def brokers(self, topic: str) -> int:
+        """How many the cluster has, whether or not it has the topic."""
+        return len(self._metadata(topic).brokers)
+
     def partitions(self, topic: str) -> int:
         """How many the topic has."""
-        consumer = self._connected()
-        try:
-            found = consumer.list_topics(topic, timeout=REQUEST_SECONDS)
-        except KafkaException as exception:
-            consumer.poll(0)  # has librdkafka say why
-            raise self._broker.unreachable(error_of(exception)) from exception
+        found = self._metadata(topic)
         error = found.topics[topic].error
         if error is not None:
             raise translate(error, f"topic {topic} at {self._settings.bootstrap_servers}")
         return len(found.topics[topic].partitions)
+
+    def _metadata(self, topic: str) -> ClusterMetadata:
+        consumer = self._connected()
+        try:
+            found: ClusterMetadata = consumer.list_topics(topic, timeout=REQUEST_SECONDS)
+        except KafkaException as exception:
+            consumer.poll(0)  # has librdkafka say why
+            raise self._broker.unreachable(error_of(exception)) from exception
+        return found
 
     def lag(self, topic: str) -> int:
         """Records of the topic that the group has not committed, over all partitions."""

@@ -1,0 +1,152 @@
+"""`octane-analytics check`: whether all is ready for `worker` and `api` to start."""
+
+import contextlib
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NotInTime
+from dataclasses import replace
+from functools import partial
+
+import click
+
+from octane_analytics.cli.options import CLICKHOUSE, KAFKA, setting_options
+from octane_analytics.clickhouse import ClickHouse
+from octane_analytics.exits import Exit
+from octane_analytics.kafka.group import Group
+from octane_analytics.operations.clickhouse_checks import check_clickhouse
+from octane_analytics.operations.findings import Finding, Level, ok, worst
+from octane_analytics.operations.host_checks import check_descriptors, check_port
+from octane_analytics.operations.kafka_checks import check_kafka
+from octane_analytics.operations.preflight import Check, forgive_spares, run_all
+from octane_analytics.settings.loading import Loaded
+from octane_analytics.settings.sections import ClickHouseSettings, Settings
+
+_NAME = "octane-analytics-check"
+_SECONDS = 12.0
+_QUERY_SECONDS = 5.0
+_PARTITIONS_SECONDS = 3.0
+_COLOURS = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}
+
+
+@click.command()
+@setting_options(
+    "WORKER_PROCS",
+    *KAFKA,
+    "KAFKA_GROUP_ID",
+    "KAFKA_DLQ_TOPIC",
+    *CLICKHOUSE,
+    "FLUSH_INTERVAL",
+    "DELIVERY",
+    "METRICS_HOST",
+    "METRICS_PORT",
+    "API_HOST",
+    "API_PORT",
+    spelled={"WORKER_PROCS": "--procs"},
+)
+@click.option("--strict", is_flag=True, help="Exit with 1 where there are warnings only.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, for a program to read.")
+def check(loaded: Loaded, strict: bool, as_json: bool) -> int:
+    """Check that all is ready for the worker and the API to start.
+
+    Looks at the settings, Kafka (topics, group, clock), ClickHouse (table, deduplication window,
+    rights, clock, disk) and this host (ports, open files). Each line is OK, WARN or FAIL, and says
+    what to do. Changes nothing, and ends within a quarter of a minute whatever is away.
+
+    \b
+    Exit codes: 0 nothing fails (with --strict: and nothing warns, else 1),
+      69 something cannot be reached, 78 something has to be mended first.
+    """
+    settings = loaded.settings
+    known: Future[int] = Future()
+    checks: dict[str, Check] = {
+        "settings": partial(_settings, loaded),
+        "host": partial(_host, settings),
+        "kafka": partial(_kafka, settings, known),
+    }
+    servers = [_authority(*address) for address in settings.clickhouse.hosts()]
+    for where in servers:
+        checks[f"clickhouse {where}"] = partial(_clickhouse, settings, where, known)
+    findings, have_ended = run_all(checks, _SECONDS)
+    findings = forgive_spares(findings, [f"clickhouse {where}" for where in servers])
+    code = exit_code(findings, strict)
+    _print(findings, code, as_json)
+    if not have_ended:
+        # A thread that waits for an answer would keep the clients from ending in good order.
+        sys.stdout.flush()
+        os._exit(code)
+    return code
+
+
+def exit_code(findings: list[Finding], strict: bool) -> Exit:
+    """By the worst finding; what cannot be reached counts for less than what has to be mended."""
+    level = worst(findings)
+    if level is Level.FAIL:
+        failures = (f for f in findings if f.level is Level.FAIL)
+        return Exit.UNAVAILABLE if all(f.may_pass for f in failures) else Exit.CONFIG
+    return Exit.FAILED if strict and level is Level.WARN else Exit.OK
+
+
+def _settings(loaded: Loaded) -> Iterator[Finding]:
+    sources = Counter(origin.source for origin in loaded.origins)
+    del sources["default"]
+    told = ", ".join(f"{count} by {source}" for source, count in sources.items())
+    yield ok("settings", f"valid; {told or 'all are defaults'} (see `octane-analytics config`)")
+
+
+def _host(settings: Settings) -> Iterator[Finding]:
+    yield check_port("METRICS_PORT", settings.metrics.host, settings.metrics.port)
+    yield check_port("API_PORT", settings.api.host, settings.api.port)
+    yield check_descriptors()
+
+
+def _kafka(settings: Settings, known: Future[int]) -> Iterator[Finding]:
+    with Group(settings.kafka, client_id=_NAME) as group:
+        yield from check_kafka(group, settings, time.time(), known.set_result)
+
+
+def _clickhouse(settings: Settings, where: str, known: Future[int]) -> Iterator[Finding]:
+    def partitions() -> int | None:
+        with contextlib.suppress(NotInTime):
+            return known.result(timeout=_PARTITIONS_SECONDS)
+        return None
+
+    one = _only(settings.clickhouse, where)
+    with ClickHouse(one, client_name=_NAME) as server:
+        yield from check_clickhouse(server, where, settings, partitions, time.time)
+
+
+def _only(settings: ClickHouseSettings, where: str) -> ClickHouseSettings:
+    """One server of the list, with little patience."""
+    return replace(
+        settings, host=where, timeout_seconds=min(settings.timeout_seconds, _QUERY_SECONDS)
+    )
+
+
+def _authority(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _print(findings: list[Finding], code: Exit, as_json: bool) -> None:
+    counts = Counter(finding.level for finding in findings)
+    if as_json:
+        told = {
+            "exit_code": int(code),
+            "failures": counts[Level.FAIL],
+            "warnings": counts[Level.WARN],
+            "checks": [
+                {"level": f.level.name, "subject": f.subject, "message": f.message}
+                for f in findings
+            ],
+        }
+        click.echo(json.dumps(told, indent=2))
+        return
+    width = max(len(finding.subject) for finding in findings)
+    for finding in findings:
+        level = click.style(finding.level.name.ljust(4), fg=_COLOURS[finding.level])
+        click.echo(f"{level}  {finding.subject:<{width}}  {finding.message}")
+    click.echo(f"{counts[Level.FAIL]} failures, {counts[Level.WARN]} warnings")

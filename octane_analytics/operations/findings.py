@@ -1,0 +1,45 @@
+"""What a preflight has found: one line for each thing it looked at, and the worst of them."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+
+from octane_analytics.errors import ConfigError, NeedsOperator, OctaneError, Unavailable
+
+
+class Level(IntEnum):
+    OK = 0
+    WARN = 1
+    FAIL = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    level: Level
+    subject: str
+    message: str
+    """What was found, and where that is not as it should be, what to do."""
+    may_pass: bool = False
+    """A failure that may be over by itself: something cannot be reached."""
+
+
+def ok(subject: str, message: str) -> Finding:
+    return Finding(Level.OK, subject, message)
+
+
+def warn(subject: str, message: str) -> Finding:
+    return Finding(Level.WARN, subject, message)
+
+
+def fail(subject: str, message: str) -> Finding:
+    return Finding(Level.FAIL, subject, message)
+
+
+def failed(subject: str, error: OctaneError) -> Finding:
+    """The failure that an exception means."""
+    may_pass = isinstance(error, Unavailable) and not isinstance(error, NeedsOperator | ConfigError)
+    return Finding(Level.FAIL, subject, str(error), may_pass)
+
+
+def worst(findings: Iterable[Finding]) -> Level:
+    return max((finding.level for finding in findings), default=Level.OK)

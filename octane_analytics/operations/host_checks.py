@@ -1,0 +1,69 @@
+"""Whether this host lets worker and API run: their ports, and how many files they may open."""
+
+import contextlib
+import errno
+import http.client
+import resource
+import socket
+from collections.abc import Callable
+
+from octane_analytics.operations.findings import Finding, fail, ok, warn
+
+LEAST_DESCRIPTORS = 1024
+_ASK_SECONDS = 2.0
+_EVERY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # compared with, not listened on
+
+
+def check_port(name: str, host: str, port: int) -> Finding:
+    """`name` is the setting's. A port that our own running service holds is as it should be."""
+    if port == 0:
+        return ok(name, "any free port")
+    try:
+        _try_to_listen(host, port)
+    except socket.gaierror as error:
+        return fail(name, f"{host} is no address of this host: {error.strerror}")
+    except PermissionError:
+        return fail(name, f"{host}:{port} needs root: set a port from 1024 on")
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE and _is_ours(host, port):
+            return ok(name, f"{host}:{port} is held by octane-analytics, which runs already")
+        return fail(
+            name,
+            f"cannot listen on {host}:{port}: {error.strerror}; stop what listens there or set "
+            "another port",
+        )
+    return ok(name, f"{host}:{port} is free")
+
+
+def check_descriptors(
+    limits: Callable[[], tuple[int, int]] = lambda: resource.getrlimit(resource.RLIMIT_NOFILE),
+) -> Finding:
+    soft, _ = limits()
+    if soft != resource.RLIM_INFINITY and soft < LEAST_DESCRIPTORS:
+        return warn(
+            "open files",
+            f"limited to {soft} in each process: raise it to {LEAST_DESCRIPTORS} or more "
+            "(LimitNOFILE= in the unit, ulimit -n)",
+        )
+    return ok("open files", f"up to {soft} in each process" if soft > 0 else "without limit")
+
+
+def _try_to_listen(host: str, port: int) -> None:
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(address)
+        probe.listen(1)
+
+
+def _is_ours(host: str, port: int) -> bool:
+    """Whether what listens there serves our metrics, as worker and API both do."""
+    connection = http.client.HTTPConnection(_EVERY.get(host, host), port, timeout=_ASK_SECONDS)
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        connection.request("GET", "/metrics")
+        answer = connection.getresponse()
+        text = answer.read(1 << 20)
+        return answer.status == http.client.OK and b"analytics_" in text
+    return False

@@ -1,0 +1,187 @@
+"""Whether Kafka has what a worker needs. Changes nothing and joins no group."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Protocol
+
+from octane_analytics.errors import NeedsOperator, OctaneError, Unavailable
+from octane_analytics.kafka.group import GroupState, Member
+from octane_analytics.ledger import parse_intent
+from octane_analytics.operations.findings import Finding, fail, failed, ok, warn
+from octane_analytics.settings.sections import Settings
+from octane_analytics.types import Committed, LogIdentity, TopicPartition
+
+OUR_CLIENTS = "octane-analytics"
+"""Begins the client id of every client of this program."""
+MAX_SKEW_SECONDS = 5.0
+_TIMESTAMP_SECONDS = 2.0
+
+
+class Cluster(Protocol):
+    """`kafka.group.Group`, as far as it is needed here."""
+
+    def brokers(self, topic: str) -> int: ...
+    def partitions(self, topic: str) -> list[TopicPartition]: ...
+    def committed(
+        self, partitions: Sequence[TopicPartition]
+    ) -> Mapping[TopicPartition, Committed]: ...
+    def bounds(self, partition: TopicPartition) -> tuple[int, int]: ...
+    def identity(self, topic: str) -> LogIdentity: ...
+    def state(self) -> GroupState: ...
+    def may_create(self, topic: str) -> None: ...
+    def timestamps(
+        self, positions: Mapping[TopicPartition, int], seconds: float
+    ) -> dict[TopicPartition, int]: ...
+
+
+def check_kafka(
+    cluster: Cluster, settings: Settings, now: float, tell_partitions: Callable[[int], object]
+) -> Iterator[Finding]:
+    """In order, and no further than what comes later can be told. `now` in epoch seconds.
+
+    `tell_partitions` hears how many the topic has, once that is known.
+    """
+    kafka = settings.kafka
+    try:
+        brokers = cluster.brokers(kafka.topic)
+    except OctaneError as error:
+        yield failed("kafka", error)
+        return
+    yield ok("kafka", f"{kafka.bootstrap_servers} answers; brokers: {brokers}")
+    yield _dead_letter_topic(cluster, kafka.dlq_topic)
+    try:
+        partitions = cluster.partitions(kafka.topic)
+    except OctaneError as error:
+        yield failed("topic", error)
+        return
+    tell_partitions(len(partitions))
+    yield _enough(kafka.topic, len(partitions), settings.worker.procs)
+    yield from _group(cluster, settings, partitions)
+    yield _newest_record(cluster, partitions, now)
+
+
+def _enough(topic: str, partitions: int, procs: int) -> Finding:
+    told = f"{topic} has {partitions} partitions for {procs} processes"
+    if partitions < procs:
+        return warn(
+            "topic", f"{told}: {procs - partitions} of them will idle; lower WORKER_PROCS (--procs)"
+        )
+    return ok("topic", told)
+
+
+def _dead_letter_topic(cluster: Cluster, topic: str) -> Finding:
+    subject = "dead-letter topic"
+    halts = "a record that is no valid event would halt its partition"
+    try:
+        partitions = cluster.partitions(topic)
+    except NeedsOperator as missing:
+        try:
+            cluster.may_create(topic)
+        except OctaneError as error:
+            return warn(subject, f"{missing}; and the worker cannot make it ({error}): {halts}")
+        return ok(subject, f"{topic} is not there; the worker will make it")
+    except OctaneError as error:
+        return failed(subject, error)
+    return ok(subject, f"{topic} has {len(partitions)} partitions")
+
+
+def _group(
+    cluster: Cluster, settings: Settings, partitions: Sequence[TopicPartition]
+) -> Iterator[Finding]:
+    group = settings.kafka.group_id
+    try:
+        committed = cluster.committed(partitions)
+    except OctaneError as error:
+        yield failed("group", error)
+        return
+    try:
+        state = cluster.state()
+    except NeedsOperator as error:
+        yield failed("group", error)
+        return
+    except Unavailable as error:
+        yield warn("group", f"{group}: its members cannot be told ({error})")
+    else:
+        yield _members(group, state)
+    yield _offsets(cluster, settings.kafka.topic, committed)
+
+
+def _members(group: str, state: GroupState) -> Finding:
+    foreign = [member for member in state.members if not member.client_id.startswith(OUR_CLIENTS)]
+    if foreign:
+        return fail(
+            "group",
+            f"{group} has members that are not of this service ({_listed(foreign)}): they take "
+            "partitions away and move their offsets; stop them or set another KAFKA_GROUP_ID",
+        )
+    if not state.exists:
+        return ok("group", f"{group} is new: it begins with the earliest records")
+    if state.members:
+        return ok("group", f"{group} is {state.state}, members: {_listed(state.members)}")
+    return ok("group", f"{group} is {state.state}")
+
+
+def _listed(members: Sequence[Member]) -> str:
+    return ", ".join(sorted({f"{member.client_id}@{member.host}" for member in members}))
+
+
+def _offsets(
+    cluster: Cluster, topic: str, committed: Mapping[TopicPartition, Committed]
+) -> Finding:
+    try:
+        log = cluster.identity(topic)
+        gone = [
+            where
+            for where, told in committed.items()
+            if told.offset is not None and told.offset < cluster.bounds(where)[0]
+        ]
+    except OctaneError as error:
+        return failed("offsets", error)
+    intents = {where: parse_intent(told.metadata) for where, told in committed.items()}
+    others = [
+        where
+        for where, intent in intents.items()
+        if intent is not None and intent.log.cluster_id != log.cluster_id
+    ]
+    if gone:
+        return warn(
+            "offsets",
+            f"retention has removed records of partitions {_numbers(gone)} that were not read: "
+            "lengthen it",
+        )
+    if others:
+        return warn(
+            "offsets",
+            f"those of partitions {_numbers(others)} were committed for another cluster: use "
+            "`octane-analytics offsets import --other-log` to move a group",
+        )
+    pending = [where for where, intent in intents.items() if intent and intent.is_pending]
+    if pending:
+        return ok(
+            "offsets",
+            f"partitions {_numbers(pending)} have announced ranges: finished first, once",
+        )
+    return ok("offsets", "none is outside the log, nothing is pending")
+
+
+def _numbers(partitions: Sequence[TopicPartition]) -> str:
+    return ", ".join(str(where.partition) for where in partitions)
+
+
+def _newest_record(cluster: Cluster, partitions: Sequence[TopicPartition], now: float) -> Finding:
+    subject = "clock and kafka"
+    try:
+        bounds = {where: cluster.bounds(where) for where in partitions}
+        last = {where: end - 1 for where, (first, end) in bounds.items() if first < end}
+        made = cluster.timestamps(last, _TIMESTAMP_SECONDS)
+    except OctaneError as error:
+        return failed(subject, error)
+    if not made:
+        return ok(subject, "no record to compare with")
+    age = now - max(made.values()) / 1000
+    if age < -MAX_SKEW_SECONDS:
+        return warn(
+            subject,
+            f"the newest record is {-age:.0f} s ahead of this host: set the clocks by NTP, here and "
+            "where the records are made",
+        )
+    return ok(subject, f"the newest record is {max(0.0, age):,.0f} s old")

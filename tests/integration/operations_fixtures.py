@@ -1,0 +1,132 @@
+"""A topic, a group and a table of a test's own on Apache Kafka and real ClickHouse, and the commands."""
+
+import json
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+from octane_analytics.clickhouse import ClickHouse
+from octane_analytics.settings.sections import ClickHouseSettings
+from tests.acceptance.command import Running, run, running, wait_until
+from tests.kafka.apache import ApacheKafka
+
+PARTITIONS = 2
+
+
+@dataclass
+class Site:
+    kafka: ApacheKafka
+    clickhouse: ClickHouse
+    directory: Path
+    environ: dict[str, str]
+    _runs: list[int] = field(default_factory=list)
+
+    @property
+    def topic(self) -> str:
+        return self.environ["KAFKA_TOPIC"]
+
+    @property
+    def group(self) -> str:
+        return self.environ["KAFKA_GROUP_ID"]
+
+    def send(self, *values: bytes, partition: int = 0, topic: str | None = None) -> None:
+        producer = Producer({"bootstrap.servers": self.kafka.bootstrap_servers, "log_level": 0})
+        for value in values:
+            producer.produce(topic or self.topic, value, partition=partition)
+        assert producer.flush(20) == 0
+
+    def commit(self, partition: int, offset: int, metadata: str = "") -> None:
+        consumer = self._consumer()
+        where = TopicPartition(self.topic, partition, offset, metadata)
+        consumer.commit(offsets=[where], asynchronous=False)
+        consumer.close()
+
+    def committed(self) -> dict[int, tuple[int, str]]:
+        consumer = self._consumer()
+        asked = [TopicPartition(self.topic, number) for number in range(PARTITIONS)]
+        found = consumer.committed(asked, timeout=20)
+        consumer.close()
+        return {p.partition: (p.offset, p.metadata or "") for p in found}
+
+    def _consumer(self) -> Consumer:
+        return Consumer(
+            {
+                "bootstrap.servers": self.kafka.bootstrap_servers,
+                "group.id": self.group,
+                "enable.auto.commit": False,
+                "log_level": 0,
+            }
+        )
+
+    def run(self, *arguments: str, code: int = 0, given: str = "", **settings: str) -> str:
+        """What the command prints; its standard error where it is to fail."""
+        done = run(*arguments, given=given, settings=self.environ | settings)
+        assert done.returncode == code, f"{done.returncode}: {done.stdout}\n{done.stderr}"
+        assert "Traceback" not in done.stderr
+        return done.stdout if code in (0, 1) else done.stderr
+
+    def json(self, *arguments: str, code: int = 0) -> Any:
+        return json.loads(self.run(*arguments, "--json", code=code))
+
+    def worker(self, **settings: str) -> AbstractContextManager[Running]:
+        self._runs.append(0)
+        log = self.directory / f"worker-{len(self._runs)}.log"
+        return running(log, "worker", "--procs", "1", settings=self.environ | settings)
+
+    def ingest(self, **settings: str) -> None:
+        """Has a worker store what is there, and ends it."""
+        with self.worker(**settings) as worker:
+            wait_until(lambda: self.json("lag")["messages"] == 0)
+            worker.child.terminate()
+            assert worker.wait() == 0, worker.output
+
+    def rows(self, sql: str = "count()") -> Any:
+        return self.clickhouse.select(f"SELECT {sql} FROM {self.clickhouse.table}").rows[0][0]
+
+    def users(self) -> list[str]:
+        return list(self.rows("arraySort(groupArray(user_id))"))
+
+
+def event(user: int | str, **properties: object) -> bytes:
+    told = {
+        "app_id": "openstream",
+        "event_name": "video_start",
+        "user_id": str(user),
+        "timestamp": "2026-11-01T12:00:00Z",
+        "properties": properties,
+    }
+    return json.dumps(told).encode()
+
+
+def events(users: Sequence[int]) -> list[bytes]:
+    return [event(user) for user in users]
+
+
+@pytest.fixture
+def site(
+    kafka: ApacheKafka, clickhouse_settings: ClickHouseSettings, tmp_path: Path
+) -> Iterator[Site]:
+    name = f"site-{uuid.uuid4().hex[:8]}"
+    kafka.create_topic(name, PARTITIONS)
+    kafka.create_topic(f"{name}.dlq", 1)
+    environ = {
+        "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
+        "KAFKA_TOPIC": name,
+        "KAFKA_GROUP_ID": f"{name}-workers",
+        "KAFKA_INSTANCE_PREFIX": "none",
+        "KAFKA_RDKAFKA_SESSION_TIMEOUT_MS": "6000",
+        "CLICKHOUSE_HOST": clickhouse_settings.host,
+        "CLICKHOUSE_PORT": str(clickhouse_settings.port),
+        "CLICKHOUSE_DATABASE": clickhouse_settings.database,
+        "FLUSH_INTERVAL": "0.2",
+        "METRICS_PORT": "0",
+        "LOG_FORMAT": "json",
+    }
+    with ClickHouse(clickhouse_settings, client_name="tests") as clickhouse:
+        yield Site(kafka, clickhouse, tmp_path, environ)

@@ -1,0 +1,170 @@
+"""`octane-analytics dlq` on Apache Kafka and real ClickHouse."""
+
+import json
+import random
+
+import pytest
+
+from octane_analytics.clickhouse import ClickHouse
+from octane_analytics.decode import decode
+from octane_analytics.errors import AssignmentLost
+from octane_analytics.kafka.letters import LetterLog
+from octane_analytics.kafka.producers import KafkaDeadLetters
+from octane_analytics.operations.letters import Choice
+from octane_analytics.operations.retry import Retry, read_shelf
+from octane_analytics.settings.loading import load
+from octane_analytics.types import Rejected, TopicPartition
+from tests.fakes import FakeRecord
+from tests.integration.operations_fixtures import Site, event, site
+
+__all__ = ["site"]
+
+
+def bury(site: Site, *letters: tuple[int, bytes | None], reason: str = "wrong_type") -> None:
+    """Puts records into the dead-letter topic as a worker does, whatever the decoder thinks."""
+    settings = load(site.environ).settings.kafka
+    outlet = KafkaDeadLetters(settings, client_id="tests")
+    where = TopicPartition(site.topic, 0)
+    outlet.send(
+        [Rejected(FakeRecord(where, offset, value), reason, "is odd") for offset, value in letters]
+    )
+    outlet.close()
+
+
+def test_letters_are_counted_shown_and_retried_once(site: Site) -> None:
+    site.send(b"not json", b"{}", event(1), partition=1)
+    site.ingest()
+    bury(site, *((100 + user, event(user)) for user in range(2, 7)))
+    bury(site, (103, event(3)), reason="bad_timestamp")  # once more, as after a crash
+    listed = site.json("dlq", "list")["reasons"]
+    assert {row["reason"]: (row["letters"], row["retried"]) for row in listed} == {
+        "not_json": (1, 0),
+        "missing_field": (1, 0),
+        "wrong_type": (5, 0),
+        "bad_timestamp": (1, 0),
+    }
+    shown = [json.loads(x) for x in site.run("dlq", "show", "--limit", "3", "--json").splitlines()]
+    assert [letter["value"] for letter in shown][:2] == ["not json", "{}"]
+    assert shown[0]["origin"] == {"topic": site.topic, "partition": 1, "offset": 0}
+    text = site.run("dlq", "show", "--reason", "not_json")
+    assert f"from {site.topic}[1]@0" in text
+    assert "  not json" in text
+
+    outcome = site.json("dlq", "retry", "--yes", "--reason", "wrong_type")
+    assert (outcome["inserted"], outcome["chosen"]) == (5, 5)
+    outcome = site.json("dlq", "retry", "--yes", code=1)
+    assert (outcome["inserted"], outcome["duplicates"]) == (0, 6 - 5)
+    assert outcome["failed_again"] == {"not_json": 1, "missing_field": 1}
+    assert site.users() == [str(user) for user in range(1, 7)]
+    rows = {row["reason"]: row for row in site.json("dlq", "list")["reasons"]}
+    assert (rows["wrong_type"]["retried"], rows["wrong_type"]["left"]) == (5, 0)
+    assert (rows["bad_timestamp"]["duplicates"], rows["not_json"]["left"]) == (1, 1)
+
+
+def test_retry_asks_and_dry_run_does_nothing(site: Site) -> None:
+    bury(site, (1, event(1)))
+    assert "1 letters of" in site.run("dlq", "retry", "--dry-run")
+    assert "retry 1 letters" in site.run("dlq", "retry", code=130)
+    assert site.users() == []
+    assert "1 inserted, 0 stay" in site.run("dlq", "retry", given="y\n")
+    assert site.users() == ["1"]
+
+
+def test_purge_report_names_what_is_settled(site: Site) -> None:
+    bury(site, (1, event(1)), (2, event(2)))
+    bury(site, (3, b"bad"), reason="not_json")
+    assert "nothing to purge" in site.run("dlq", "purge-report")
+    site.run("dlq", "retry", "--yes", code=1)
+    told = site.json("dlq", "purge-report")
+    assert told["partitions"] == [{"topic": f"{site.topic}.dlq", "partition": 0, "offset": 2}]
+    assert "kafka-delete-records" in site.run("dlq", "purge-report")
+    (given_up,) = site.json("dlq", "purge-report", "--reason", "not_json")["partitions"]
+    assert given_up["offset"] > 3
+
+
+def test_interrupted_retry_is_finished_by_the_next(site: Site) -> None:
+    bury(site, *((user, event(user)) for user in range(10)))
+    settings = load(site.environ).settings
+    insert = site.clickhouse.insert
+
+    class Crash(Exception): ...
+
+    class Breaking:
+        """Takes effect, and then the process is gone."""
+
+        def insert(self, *arguments: object, **options: object) -> None:
+            insert(*arguments, **options)  # type: ignore[arg-type]
+            raise Crash
+
+        def close(self) -> None: ...
+
+    with LetterLog(settings.kafka, client_id="tests") as log:
+        log.open()
+        retry = Retry(log, Breaking(), decode, read_shelf(log, log.spans()), chunk_letters=4)
+        with pytest.raises(Crash):
+            retry.run(Choice())
+    assert site.rows() == 4
+    (row,) = site.json("dlq", "list")["reasons"]
+    assert row["pending"] == 4
+    outcome = site.json("dlq", "retry", "--yes")
+    assert outcome["finished_of_an_earlier_retry"] == 4
+    assert site.users() == sorted(str(user) for user in range(10))
+
+
+def test_second_retry_ends_the_first(site: Site) -> None:
+    bury(site, *((user, event(user)) for user in range(10)))
+    settings = load(site.environ).settings
+    with (
+        LetterLog(settings.kafka, client_id="tests") as log,
+        ClickHouse(settings.clickhouse, client_name="tests") as sink,
+    ):
+        log.open()
+        slow = Retry(log, sink, decode, read_shelf(log, log.spans()), chunk_letters=4)
+        assert "10 inserted" in site.run("dlq", "retry", "--yes")
+        with pytest.raises(AssignmentLost, match="another retry"):
+            slow.run(Choice())
+    assert site.rows() == 10
+
+
+def test_letter_that_clickhouse_refuses_stays(site: Site) -> None:
+    site.clickhouse.execute(
+        f"ALTER TABLE {site.clickhouse.table} ADD CONSTRAINT odd CHECK user_id != '7'"
+    )
+    bury(site, *((user, event(user)) for user in range(10)))
+    outcome = site.json("dlq", "retry", "--yes", code=1)
+    assert (outcome["inserted"], outcome["refused_by_clickhouse"]) == (9, 1)
+    site.clickhouse.execute(f"ALTER TABLE {site.clickhouse.table} DROP CONSTRAINT odd")
+    assert site.json("dlq", "retry", "--yes")["inserted"] == 1
+    assert site.users() == [str(user) for user in range(10)]
+
+
+def test_letter_without_its_value_is_not_retryable(site: Site) -> None:
+    site.kafka.create_topic(f"{site.topic}.narrow", 1, {"max.message.bytes": "2000"})
+    site.environ["KAFKA_DLQ_TOPIC"] = f"{site.topic}.narrow"
+    large = event(1, text=random.Random(0).randbytes(10_000).hex())
+    bury(site, (1, large))
+    (row,) = site.json("dlq", "list")["reasons"]
+    assert (row["not_retryable"], row["left"]) == (1, 1)
+    assert "too large to be kept" in site.run("dlq", "show")
+    assert "without their value" in site.run("dlq", "retry", "--yes", code=1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "code", "told"),
+    [
+        (["list"], {"KAFKA_DLQ_TOPIC": "nowhere"}, 78, "topic nowhere"),
+        (["retry", "--yes"], {"CLICKHOUSE_PORT": "1"}, 69, "cannot talk to ClickHouse"),
+        (["retry", "--yes"], {"CLICKHOUSE_PASSWORD": "wrong"}, 78, "check CLICKHOUSE_USER"),
+        (["retry", "--yes"], {"CLICKHOUSE_TABLE": "nowhere"}, 78, "schema apply"),
+        (["retry", "--offsets", "7-3"], {}, 2, "'7-3' is no range"),
+        (["list"], {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}, 69, "cannot reach a Kafka broker"),
+    ],
+)
+def test_dlq_says_in_one_line_what_is_wrong(
+    site: Site, arguments: list[str], settings: dict[str, str], code: int, told: str
+) -> None:
+    bury(site, (1, event(1)))
+    said = site.run("dlq", *arguments, code=code, **settings)
+    assert told in said
+    assert said.count("\n") == 1
+    assert site.rows() == 0

@@ -1,0 +1,68 @@
+"""`octane-analytics offsets` on Apache Kafka."""
+
+import json
+
+from tests.acceptance.command import wait_until
+from tests.integration.operations_fixtures import Site, events, site
+
+__all__ = ["site"]
+
+
+def test_export_goes_back_as_it_was(site: Site) -> None:
+    site.send(*events(range(10)))
+    site.ingest()
+    exported = site.run("offsets", "export")
+    before = site.committed()
+    site.commit(0, 2)
+    file = site.directory / "offsets.json"
+    file.write_text(exported)
+    assert f"{site.topic}[0]: 2 -> 10" in site.run("offsets", "import", "--dry-run", str(file))
+    assert site.committed()[0] == (2, "")
+    assert "set 1 offsets" in site.run("offsets", "import", str(file), given="y\n")
+    assert site.committed() == before
+    assert "nothing to do" in site.run("offsets", "import", "--yes", "-", given=exported)
+
+
+def test_pending_intent_travels_with_its_offset(site: Site) -> None:
+    site.send(*events(range(10)))
+    cluster, topic_id = (
+        json.loads(site.run("offsets", "export"))[name] for name in ("cluster_id", "topic_id")
+    )
+    pending = f"octane1;0-6;{cluster};{topic_id};"
+    site.commit(0, 0, pending)
+    exported = site.run("offsets", "export")
+    assert json.loads(exported)["partitions"][0]["pending"] == "0-6"
+    site.commit(0, 10)
+    site.run("offsets", "import", "--yes", "-", given=exported)
+    assert site.committed()[0] == (0, pending)
+    site.ingest()
+    assert site.users() == sorted(str(user) for user in range(10))
+
+
+def test_import_refuses_while_members_are_active(site: Site) -> None:
+    site.send(*events(range(3)))
+    exported = site.run("offsets", "export")
+    with site.worker() as worker:
+        wait_until(lambda: site.json("lag")["messages"] == 0)
+        said = site.run("offsets", "import", "--yes", "-", given=exported, code=78)
+        assert "has 1 active members (127.0.0.1)" in said
+        worker.child.terminate()
+        assert worker.wait() == 0
+
+
+def test_import_says_in_one_line_what_is_wrong(site: Site) -> None:
+    exported = site.run("offsets", "export")
+    site.kafka.create_topic(f"{site.topic}.other", 2)
+    for given, settings, code, told in (
+        ("{", {}, 78, "is not JSON"),
+        ("{}", {}, 78, "no export of offsets"),
+        (exported, {"KAFKA_TOPIC": f"{site.topic}.other"}, 78, "offsets of one topic mean nothing"),
+        (exported.replace(site.topic, f"{site.topic}.other"), {"KAFKA_TOPIC": f"{site.topic}.other"},
+         78, "--other-log"),
+        (exported.replace("null", "99", 1), {}, 78, "holds the offsets from 0 to 0"),
+        (exported, {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}, 69, "cannot reach"),
+    ):  # fmt: skip
+        said = site.run("offsets", "import", "--yes", "-", given=given, code=code, **settings)
+        assert told in said
+        assert said.count("\n") == 1
+    assert site.committed()[0][0] < 0

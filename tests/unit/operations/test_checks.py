@@ -1,0 +1,346 @@
+"""Each check says what it found, and what to do about it."""
+
+import socket
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from octane_analytics import schema
+from octane_analytics.cli.check import exit_code
+from octane_analytics.clickhouse import Result
+from octane_analytics.errors import NeedsOperator, OctaneError, StatementRejected, Unavailable
+from octane_analytics.exits import Exit
+from octane_analytics.kafka.group import GroupState, Member
+from octane_analytics.operations.clickhouse_checks import check_clickhouse
+from octane_analytics.operations.findings import Finding, Level, fail, ok, warn, worst
+from octane_analytics.operations.host_checks import check_descriptors, check_port
+from octane_analytics.operations.kafka_checks import check_kafka
+from octane_analytics.operations.preflight import forgive_spares, run_all
+from octane_analytics.schema import LiveColumn, LiveTable, TableName
+from octane_analytics.settings.sections import (
+    BatchSettings,
+    ClickHouseSettings,
+    Settings,
+    WorkerSettings,
+)
+from octane_analytics.types import Committed, LogIdentity, TopicPartition
+
+NOW = 1_770_000_000.0
+SETTINGS = Settings(worker=WorkerSettings(procs=2))
+TOPIC = SETTINGS.kafka.topic
+
+
+def member(client_id: str) -> Member:
+    return Member(f"{client_id}-1", None, client_id, "10.0.0.1", frozenset())
+
+
+STABLE = GroupState("stable", (member("octane-analytics-0"),))
+
+
+@dataclass
+class FakeCluster:
+    topics: dict[str, int] = field(default_factory=lambda: {TOPIC: 4, f"{TOPIC}.dlq": 1})
+    found: GroupState | OctaneError = STABLE
+    offsets: dict[int, Committed] = field(default_factory=dict)
+    bound: tuple[int, int] = (0, 10)
+    made: float = NOW - 3
+    away: OctaneError | None = None
+    creating: OctaneError | None = None
+    reading: OctaneError | None = None
+
+    def brokers(self, topic: str) -> int:
+        if self.away:
+            raise self.away
+        return 1
+
+    def partitions(self, topic: str) -> list[TopicPartition]:
+        if topic not in self.topics:
+            raise NeedsOperator(f"topic {topic}: unknown; create the topic or check its name")
+        return [TopicPartition(topic, number) for number in range(self.topics[topic])]
+
+    def committed(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, Committed]:
+        if self.reading:
+            raise self.reading
+        return {p: self.offsets.get(p.partition, Committed(None, "")) for p in partitions}
+
+    def bounds(self, partition: TopicPartition) -> tuple[int, int]:
+        return self.bound
+
+    def identity(self, topic: str) -> LogIdentity:
+        return LogIdentity("cluster", "id", "")
+
+    def state(self) -> GroupState:
+        if isinstance(self.found, OctaneError):
+            raise self.found
+        return self.found
+
+    def may_create(self, topic: str) -> None:
+        if self.creating:
+            raise self.creating
+
+    def timestamps(
+        self, positions: Mapping[TopicPartition, int], seconds: float
+    ) -> dict[TopicPartition, int]:
+        return {where: int(self.made * 1000) for where in positions}
+
+
+def kafka(cluster: FakeCluster, settings: Settings = SETTINGS) -> dict[str, Finding]:
+    return {f.subject: f for f in check_kafka(cluster, settings, NOW, lambda _: None)}
+
+
+def test_kafka_in_order_is_all_ok() -> None:
+    known: list[int] = []
+    found = list(check_kafka(FakeCluster(), SETTINGS, NOW, known.append))
+    assert {f.level for f in found} == {Level.OK}
+    assert [f.subject for f in found] == [
+        "kafka",
+        "dead-letter topic",
+        "topic",
+        "group",
+        "offsets",
+        "clock and kafka",
+    ]
+    assert known == [4]
+
+
+def test_kafka_that_is_away_is_one_failure_that_may_pass() -> None:
+    assert kafka(FakeCluster(away=Unavailable("no broker"))) == {
+        "kafka": Finding(Level.FAIL, "kafka", "no broker", may_pass=True)
+    }
+    found = kafka(FakeCluster(away=NeedsOperator("check the SASL settings")))
+    assert not found["kafka"].may_pass
+
+
+@pytest.mark.parametrize(
+    ("cluster", "subject", "level", "told"),
+    [
+        (FakeCluster(topics={}), "topic", Level.FAIL, "create the topic"),
+        (FakeCluster(topics={TOPIC: 1}), "topic", Level.WARN, "1 of them will idle"),
+        (FakeCluster(topics={TOPIC: 4}), "dead-letter topic", Level.OK, "will make it"),
+        (
+            FakeCluster(topics={TOPIC: 4}, creating=NeedsOperator("not allowed")),
+            "dead-letter topic",
+            Level.WARN,
+            "would halt its partition",
+        ),
+        (
+            FakeCluster(found=GroupState("stable", (member("kcat"),))),
+            "group",
+            Level.FAIL,
+            "kcat@10.0.0.1",
+        ),
+        (FakeCluster(found=GroupState("dead", ())), "group", Level.OK, "is new"),
+        (FakeCluster(found=Unavailable("no controller")), "group", Level.WARN, "cannot be told"),
+        (FakeCluster(found=NeedsOperator("grant READ")), "group", Level.FAIL, "grant READ"),
+        (FakeCluster(reading=NeedsOperator("grant READ")), "group", Level.FAIL, "grant READ"),
+        (
+            FakeCluster(offsets={1: Committed(3, "")}, bound=(5, 10)),
+            "offsets",
+            Level.WARN,
+            "partitions 1 that were not read",
+        ),
+        (
+            FakeCluster(offsets={2: Committed(3, "octane1;3-3;elsewhere;id;")}),
+            "offsets",
+            Level.WARN,
+            "committed for another cluster",
+        ),
+        (
+            FakeCluster(offsets={2: Committed(3, "octane1;3-7;cluster;id;")}),
+            "offsets",
+            Level.OK,
+            "partitions 2 have announced",
+        ),
+        (FakeCluster(made=NOW + 90), "clock and kafka", Level.WARN, "90 s ahead"),
+        (FakeCluster(bound=(7, 7)), "clock and kafka", Level.OK, "no record"),
+    ],
+)
+def test_kafka_check(cluster: FakeCluster, subject: str, level: Level, told: str) -> None:
+    found = kafka(cluster)[subject]
+    assert found.level is level
+    assert told in found.message
+
+
+LIVE = LiveTable(
+    "MergeTree",
+    schema.SORTING_KEY,
+    schema.PARTITION_KEY,
+    schema.SHOWN_TTL,
+    10_000,
+    tuple(LiveColumn(c.name, c.type, schema.SHOWN_CODECS[c.codec]) for c in schema.COLUMNS),
+)
+TABLE = TableName("default", "ai_analytics_events")
+GIB = 1 << 30
+
+
+@dataclass
+class FakeServer:
+    live: LiveTable | OctaneError | None = LIVE
+    rights: tuple[str, ...] = ("SELECT", "INSERT")
+    ahead_seconds: float = 0.0
+    disks: list[tuple[str, int, int]] | OctaneError = field(
+        default_factory=lambda: [("default", 50 * GIB, 100 * GIB)]
+    )
+    away: OctaneError | None = None
+    table: TableName = TABLE
+
+    def select(self, sql: str, parameters: Mapping[str, object] | None = None) -> Result:
+        if self.away:
+            raise self.away
+        if "version()" in sql:
+            return Result((), [("26.9.1", int((NOW + self.ahead_seconds) * 1000))])
+        if isinstance(self.disks, OctaneError):
+            raise self.disks
+        return Result((), list(self.disks))
+
+    def describe(self) -> LiveTable | None:
+        if isinstance(self.live, OctaneError):
+            raise self.live
+        return self.live
+
+    def has_right(self, right: str) -> bool:
+        return right in self.rights
+
+
+def clickhouse(
+    server: FakeServer, settings: Settings = SETTINGS, partitions: int | None = 4
+) -> list[Finding]:
+    return list(check_clickhouse(server, "ch:9000", settings, lambda: partitions, lambda: NOW))
+
+
+def test_clickhouse_in_order_is_all_ok() -> None:
+    found = clickhouse(FakeServer())
+    assert {f.level for f in found} == {Level.OK}
+    assert "208 minutes of 4 partitions" in found[-2].message
+
+
+TWO_HOSTS = replace(SETTINGS, clickhouse=ClickHouseSettings(host="ch1,ch2"))
+HASTY = replace(SETTINGS, batch=BatchSettings(flush_seconds=0.1))
+
+
+@pytest.mark.parametrize(
+    ("server", "settings", "level", "told"),
+    [
+        (FakeServer(away=Unavailable("refused")), SETTINGS, Level.FAIL, "refused"),
+        (
+            FakeServer(away=StatementRejected(81, "UNKNOWN_DATABASE", "no database")),
+            SETTINGS,
+            Level.FAIL,
+            "create the database",
+        ),
+        (FakeServer(live=None), SETTINGS, Level.FAIL, "schema apply"),
+        (
+            FakeServer(live=replace(LIVE, columns=LIVE.columns[1:])),
+            SETTINGS,
+            Level.FAIL,
+            "lacks timestamp",
+        ),
+        (FakeServer(live=replace(LIVE, ttl="")), SETTINGS, Level.WARN, "TTL is not set"),
+        (FakeServer(), TWO_HOSTS, Level.FAIL, "replicas of one table"),
+        (FakeServer(live=replace(LIVE, window=0)), SETTINGS, Level.FAIL, "has no window"),
+        (FakeServer(), HASTY, Level.WARN, "--window 24001"),
+        (FakeServer(rights=("SELECT",)), SETTINGS, Level.FAIL, "GRANT INSERT ON default"),
+        (FakeServer(ahead_seconds=60), SETTINGS, Level.WARN, "60 s ahead of"),
+        (FakeServer(ahead_seconds=-60), SETTINGS, Level.WARN, "60 s behind"),
+        (FakeServer(disks=[("d", GIB // 2, 100 * GIB)]), SETTINGS, Level.FAIL, "will stop"),
+        (FakeServer(disks=[("d", 5 * GIB, 100 * GIB)]), SETTINGS, Level.WARN, "soon"),
+        (
+            FakeServer(disks=StatementRejected(497, "ACCESS_DENIED", "no")),
+            SETTINGS,
+            Level.WARN,
+            "GRANT SELECT ON system.disks",
+        ),
+    ],
+)
+def test_clickhouse_check(server: FakeServer, settings: Settings, level: Level, told: str) -> None:
+    (found,) = [f for f in clickhouse(server, settings) if f.level is not Level.OK]
+    assert found.level is level
+    assert told in found.message
+
+
+def test_window_is_not_needed_where_nothing_is_deduplicated() -> None:
+    settings = replace(SETTINGS, batch=BatchSettings(delivery="at-least-once"))
+    assert worst(clickhouse(FakeServer(live=replace(LIVE, window=0)), settings)) is Level.OK
+
+
+def test_port_is_free_taken_or_ours() -> None:
+    with socket.socket() as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(("127.0.0.1", 0))
+        port = listening.getsockname()[1]
+        assert check_port("API_PORT", "127.0.0.1", port).level is Level.OK
+        listening.listen()
+        answers = [b"HTTP/1.0 200 OK\r\n\r\n# HELP analytics_x_total\n", b"SSH-2.0\r\n"]
+
+        def serve() -> None:
+            for answer in answers:
+                peer, _ = listening.accept()
+                with peer:
+                    peer.recv(1000)
+                    peer.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        assert "octane-analytics" in check_port("API_PORT", "127.0.0.1", port).message
+        taken = check_port("API_PORT", "127.0.0.1", port)
+        thread.join()
+    assert taken.level is Level.FAIL
+    assert "set another port" in taken.message
+    assert check_port("API_PORT", "127.0.0.1", 0).level is Level.OK
+    assert check_port("API_PORT", "192.0.2.1", 1).level is Level.FAIL
+
+
+def test_few_descriptors_are_a_warning() -> None:
+    assert check_descriptors(lambda: (256, 4096)).level is Level.WARN
+    assert check_descriptors(lambda: (4096, 4096)).level is Level.OK
+    assert check_descriptors(lambda: (-1, -1)).level is Level.OK
+
+
+def test_checks_run_side_by_side_and_what_is_late_fails() -> None:
+    forever = threading.Event()
+
+    def hanging() -> Iterator[Finding]:
+        yield ok("early", "fine")
+        forever.wait()
+
+    found, have_ended = run_all(
+        {"hangs": hanging, "works": lambda: iter([warn("works", "a bit")])}, 0.05
+    )
+    forever.set()
+    assert [(f.subject, f.level) for f in found] == [
+        ("early", Level.OK),
+        ("hangs", Level.FAIL),
+        ("works", Level.WARN),
+    ]
+    assert not have_ended
+
+
+def test_fault_in_a_check_is_not_hidden() -> None:
+    def faulty() -> Iterator[Finding]:
+        yield ok("a", str(1 // 0))
+
+    with pytest.raises(ZeroDivisionError):
+        run_all({"faulty": faulty}, 1.0)
+
+
+def test_server_that_is_away_while_its_replica_serves_is_a_warning() -> None:
+    away = Finding(Level.FAIL, "clickhouse a", "refused", may_pass=True)
+    fine = ok("clickhouse b", "answers")
+    assert forgive_spares([away, fine], ["clickhouse a", "clickhouse b"])[0].level is Level.WARN
+    assert forgive_spares([away], ["clickhouse a"]) == [away]
+
+
+@pytest.mark.parametrize(
+    ("findings", "strict", "code"),
+    [
+        ([ok("a", "")], True, Exit.OK),
+        ([warn("a", "")], False, Exit.OK),
+        ([warn("a", "")], True, Exit.FAILED),
+        ([warn("a", ""), Finding(Level.FAIL, "b", "", may_pass=True)], False, Exit.UNAVAILABLE),
+        ([fail("a", ""), Finding(Level.FAIL, "b", "", may_pass=True)], False, Exit.CONFIG),
+    ],
+)
+def test_exit_code_is_by_the_worst(findings: list[Finding], strict: bool, code: Exit) -> None:
+    assert exit_code(findings, strict) is code
