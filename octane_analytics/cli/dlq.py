@@ -54,7 +54,11 @@ def _ranges(
 
 
 _reason = click.option(
-    "--reason", "reasons", multiple=True, metavar="REASON", help="Only these; may be repeated."
+    "--reason",
+    "reasons",
+    multiple=True,
+    metavar="REASON",
+    help="Only these; may be repeated.  [default: all]",
 )
 _offsets = click.option(
     "--offsets",
@@ -62,7 +66,7 @@ _offsets = click.option(
     multiple=True,
     metavar="[PARTITION:]FIRST[-LAST]",
     callback=_ranges,
-    help="Only letters at these offsets of the dead-letter topic; may be repeated.",
+    help="Only letters at these offsets of the dead-letter topic; may be repeated.  [default: all]",
 )
 
 
@@ -314,12 +318,18 @@ def _tell(outcome: Outcome) -> None:
 
 @dlq.command("purge-report")
 @_kafka
-@_reason
+@click.option(
+    "--give-up",
+    "reasons",
+    multiple=True,
+    metavar="REASON",
+    help="Count letters of this reason as settled; may be repeated.  [default: none]",
+)
 @_json
 def purge_report(loaded: Loaded, reasons: Sequence[str], as_json: bool) -> None:
     """Say up to which offsets the dead-letter topic is settled, and how to delete that.
 
-    Everything below those offsets was retried with success, or has a reason that --reason gives up.
+    Everything below those offsets was retried with success, or has a reason that is given up.
     Deletes nothing itself: prints what kafka-delete-records takes. Letters that were retried are also
     what tells a later letter of the same record from a new one, so let the workers run for a while in
     between.

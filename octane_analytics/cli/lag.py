@@ -25,7 +25,7 @@ _HEADINGS = ("partition", "committed", "end", "lag", "seconds", "pending", "owne
     "--watch",
     type=click.FloatRange(min=0.2),
     metavar="SECONDS",
-    help="Show it again every so many seconds, until Ctrl-C.",
+    help="Show it again every so many seconds, until Ctrl-C.  [default: once]",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object (a line, with --watch).")
 def lag(loaded: Loaded, watch: float | None, as_json: bool) -> Exit:

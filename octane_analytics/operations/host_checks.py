@@ -61,9 +61,10 @@ def _try_to_listen(host: str, port: int) -> None:
 def _is_ours(host: str, port: int) -> bool:
     """Whether what listens there serves our metrics, as worker and API both do."""
     connection = http.client.HTTPConnection(_EVERY.get(host, host), port, timeout=_ASK_SECONDS)
-    with contextlib.suppress(OSError, http.client.HTTPException):
-        connection.request("GET", "/metrics")
-        answer = connection.getresponse()
-        text = answer.read(1 << 20)
-        return answer.status == http.client.OK and b"analytics_" in text
-    return False
+    with contextlib.closing(connection):
+        try:
+            connection.request("GET", "/metrics")
+            with connection.getresponse() as answer:
+                return answer.status == http.client.OK and b"analytics_" in answer.read(1 << 20)
+        except (OSError, http.client.HTTPException):
+            return False

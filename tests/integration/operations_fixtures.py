@@ -65,11 +65,11 @@ class Site:
         )
 
     def run(self, *arguments: str, code: int = 0, given: str = "", **settings: str) -> str:
-        """What the command prints; its standard error where it is to fail."""
+        """What the command prints; its standard error where it prints nothing else."""
         done = run(*arguments, given=given, settings=self.environ | settings)
         assert done.returncode == code, f"{done.returncode}: {done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr
-        return done.stdout if code in (0, 1) else done.stderr
+        return done.stdout or done.stderr
 
     def json(self, *arguments: str, code: int = 0) -> Any:
         return json.loads(self.run(*arguments, "--json", code=code))

@@ -78,7 +78,7 @@ def test_purge_report_names_what_is_settled(site: Site) -> None:
     told = site.json("dlq", "purge-report")
     assert told["partitions"] == [{"topic": f"{site.topic}.dlq", "partition": 0, "offset": 2}]
     assert "kafka-delete-records" in site.run("dlq", "purge-report")
-    (given_up,) = site.json("dlq", "purge-report", "--reason", "not_json")["partitions"]
+    (given_up,) = site.json("dlq", "purge-report", "--give-up", "not_json")["partitions"]
     assert given_up["offset"] > 3
 
 
