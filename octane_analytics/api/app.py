@@ -6,7 +6,7 @@ Owns requests and answers; refuses to know how connections are made and where se
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +21,7 @@ from starlette.routing import Route
 
 from octane_analytics.api import answers, faults, guard
 from octane_analytics.api.access import Access
+from octane_analytics.api.admission import Admission, Policy, cross_origin
 from octane_analytics.api.bodies import QueryRequest, decoded
 from octane_analytics.api.cache import Cache
 from octane_analytics.api.guard import Limits
@@ -29,6 +30,7 @@ from octane_analytics.api.pool import Connection, Pool
 from octane_analytics.api.report_routes import ReportRoutes
 from octane_analytics.api.reporting import Reporting
 from octane_analytics.api.templates import Template
+from octane_analytics.clickhouse import trace_settings
 from octane_analytics.errors import QueryError, StatementRejected, Unavailable
 from octane_analytics.schema import TableName
 from octane_analytics.telemetry.logging import fields
@@ -52,13 +54,16 @@ def create_app(
     metrics: ApiMetrics,
     exposition: Callable[[], bytes],
     cache_bytes: int = 0,
+    policy: Policy | None = None,
+    cors_origins: Sequence[str] = (),
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Starlette:
     """The application. Closes both pools when its lifespan ends.
 
     `probes` is for readiness, so that it does not wait behind queries; `exposition` answers all
-    processes' metrics and may block on files; `cache_bytes` bounds the answers kept; `now` is where
-    a range ends that has no `to`.
+    processes' metrics and may block on files; `cache_bytes` bounds the answers kept; `policy` says
+    who is served (None: this machine, without tokens); pages of the `cors_origins` may ask from a
+    browser; `now` is where a range ends that has no `to`.
     """
     routes = _Routes(table, limits, pool, probes, exposition)
     reporting = Reporting(
@@ -93,7 +98,12 @@ def create_app(
     app = Starlette(
         routes=list(served.values()),
         exception_handlers={HTTPException: _http_error, QueryError: _query_error},
-        middleware=[Middleware(Access, metrics=metrics, routes=served, quiet=_QUIET)],
+        middleware=[
+            Middleware(Access, metrics=metrics, routes=list(served.values()), quiet=_QUIET),
+            # A browser asks beforehand without a token, and may read a refusal.
+            *cross_origin(cors_origins),
+            Middleware(Admission, policy=policy or Policy()),
+        ],
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
@@ -112,7 +122,7 @@ class _Routes:
         asked = await decoded(request, QueryRequest)
         if not asked.sql.strip():
             raise QueryError(422, "invalid_body", "sql is empty")
-        settings = self._limits.settings(_request_id(request))
+        settings = self._settings(request)
 
         def job(connection: Connection) -> bytes:
             started = time.perf_counter()
@@ -154,6 +164,10 @@ class _Routes:
         return Response(
             await asyncio.to_thread(self._exposition), headers={"Content-Type": CONTENT_TYPE}
         )
+
+    def _settings(self, request: Request) -> dict[str, object]:
+        traced = trace_settings(request.state.traceparent)
+        return {**self._limits.settings(_request_id(request)), **traced}
 
     def _identifiers(self) -> dict[str, object]:
         return {"database": self._table.database, "table": self._table.table}

@@ -9,10 +9,12 @@ from starlette.responses import Response, StreamingResponse
 from octane_analytics.api import answers, formats
 from octane_analytics.api.bodies import ReportRequest, decoded
 from octane_analytics.api.cache import Whole
+from octane_analytics.api.callers import partition, with_fixed
 from octane_analytics.api.json_schema import parameters_schema
 from octane_analytics.api.parameters import read_texts
 from octane_analytics.api.reporting import Answer, Asked, Reporting
 from octane_analytics.api.templates import Template
+from octane_analytics.clickhouse import trace_settings
 from octane_analytics.telemetry.metrics import ApiMetrics
 
 
@@ -49,12 +51,17 @@ class ReportRoutes:
         format_name: str | None,
     ) -> Response:
         control = request.headers.get("cache-control", "").lower()
+        caller = request.state.caller
+        bound = with_fixed(caller, template.parameters, given)
+        # The file of tokens does not know of which type a parameter is.
+        fixed = read_texts(template, [(name, str(bound[name])) for name in caller.parameters])
         asked = Asked(
             template=template,
-            given=given,
+            given=bound | fixed,
             format=formats.choose(format_name, request.headers.get("accept", "")),
             request_id=str(request.state.request_id),
-            partition="",
+            partition=partition(caller),
+            trace=trace_settings(request.state.traceparent),
             is_fresh="no-cache" in control or "no-store" in control,
         )
         answer = await self._reporting.answer(asked)

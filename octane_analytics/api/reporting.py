@@ -8,8 +8,9 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Literal
 
 from octane_analytics.api import faults
@@ -33,7 +34,7 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class Asked:
     """`partition` keeps callers' answers apart: only requests of the same one share. `is_fresh` asks
-    for an answer that is made now."""
+    for an answer that is made now; `trace` are settings that tell ClickHouse whose trace it is in."""
 
     template: Template
     given: Mapping[str, object]
@@ -41,6 +42,7 @@ class Asked:
     request_id: str
     partition: str = ""
     is_fresh: bool = False
+    trace: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,8 @@ class Reporting:
     ) -> Whole | None:
         template = asked.template
         values = {**bound.values, "database": self._table.database, "table": self._table.table}
-        settings = {**self._limits.settings(asked.request_id), "limit": max_rows + 1}
+        limits = self._limits.settings(asked.request_id)
+        settings = {**limits, **asked.trace, "limit": max_rows + 1}
 
         def job(connection: Connection) -> Whole | None:
             conduit.begin()

@@ -12,8 +12,10 @@ import itertools
 import logging
 import math
 import os
+import resource
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
@@ -23,14 +25,17 @@ from gunicorn.glogging import Logger
 from starlette.types import ASGIApp
 from uvicorn_worker import UvicornWorker
 
+from octane_analytics.api.admission import Policy, policy_of
 from octane_analytics.api.app import create_app
+from octane_analytics.api.callers import is_loopback
 from octane_analytics.api.guard import Limits
 from octane_analytics.api.library import Library, load
 from octane_analytics.api.pool import Pool
+from octane_analytics.api.protocol import with_limits
 from octane_analytics.clickhouse import ClickHouse
 from octane_analytics.errors import ConfigError
 from octane_analytics.schema import TableName
-from octane_analytics.settings.sections import Settings
+from octane_analytics.settings.sections import ApiSettings, Settings
 from octane_analytics.telemetry import metrics
 from octane_analytics.telemetry.logging import configure, fields
 from octane_analytics.telemetry.server import bind
@@ -43,6 +48,10 @@ PROBE_SECONDS = 5.0
 DRAIN_MARGIN_SECONDS = 3
 """How much earlier than its arbiter would kill it a worker gives up on open connections."""
 KEEPALIVE_SECONDS = 30
+_SLOTS_PER_WORKER = 4
+"""Old and new ones stand beside each other during a reload, or two."""
+_OTHER_DESCRIPTORS = 256
+"""ClickHouse, the log, metrics files, what Python has open."""
 _PR_SET_PDEATHSIG = 1
 
 log = logging.getLogger(__name__)
@@ -53,16 +62,28 @@ def run_api(settings: Settings, metrics_directory: Path) -> int:
 
     SIGTERM and SIGINT let requests under way finish, SIGQUIT does not; SIGHUP replaces the workers
     one after another. Logging is configured by the caller. Raises ConfigError, before anything is
-    forked, where the address cannot be listened on or a template is broken. Workers end here and do
-    not return.
+    forked, where the address cannot be listened on or may not be without tokens, or where a template
+    or the file of tokens is broken. Workers end here and do not return.
     """
     library = read_library(settings)
+    policy = policy_of(
+        settings.api.tokens_file,
+        allow_anonymous=settings.api.allow_anonymous,
+        processes=settings.api.workers * _SLOTS_PER_WORKER,
+    )
     # gunicorn itself would try for five seconds, logging each time.
     listening = bind(settings.api.host, settings.api.port, "API_PORT", backlog=BACKLOG)
+    try:
+        _check_access(settings.api, listening.getsockname()[0])
+    except ConfigError:
+        listening.close()
+        raise
+    _allow_descriptors(settings.api.max_connections)
     metrics.remove_files(metrics_directory, ROLE)
     arbiter_pid = os.getpid()
+    application = _Application(settings, metrics_directory, library, policy, listening.detach())
     try:
-        _Arbiter(_Application(settings, metrics_directory, library, listening.detach())).run()
+        _Arbiter(application).run()
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else os.EX_SOFTWARE
         if os.getpid() != arbiter_pid:
@@ -93,6 +114,7 @@ class _Application(BaseApplication):  # type: ignore[misc]
         settings: Settings,
         metrics_directory: Path,
         library: Library,
+        policy: Policy,
         descriptor: int,
     ) -> None:
         self._settings = settings
@@ -100,6 +122,12 @@ class _Application(BaseApplication):  # type: ignore[misc]
         self._library = library
         self._is_started = False
         self._descriptor = descriptor
+        self.policy = policy
+        self.protocol = with_limits(
+            receive_seconds=settings.api.receive_seconds,
+            send_seconds=settings.api.send_seconds,
+            max_connections=settings.api.max_connections,
+        )
         super().__init__()
 
     def load_config(self) -> None:
@@ -167,6 +195,8 @@ class _Application(BaseApplication):  # type: ignore[misc]
             ),
             metrics=metrics.ApiMetrics(),
             exposition=functools.partial(metrics.exposition, self._metrics_directory),
+            policy=self.policy,
+            cors_origins=api.cors_origins,
         )
 
     def _begin_worker(self, arbiter: Any, worker: Any) -> None:
@@ -179,6 +209,8 @@ class _Application(BaseApplication):  # type: ignore[misc]
         configure(log_settings.level, log_settings.format, f"{ROLE}-{worker.slot}")
         identity = metrics.Identity(ROLE, worker.slot)
         metrics.open_directory(self._metrics_directory, identity)
+        if self.policy.allowances is not None:
+            self.policy.allowances.open(worker.slot)
 
 
 class _Arbiter(Arbiter):  # type: ignore[misc]
@@ -187,6 +219,13 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
         self.LISTENERS: list[Any] = []
         self.WORKERS: dict[int, Any] = {}
         super().__init__(application)
+
+    def manage_workers(self) -> None:
+        # Once a second or so. A worker that is forked while the file of tokens is broken then has
+        # those of the last good one, and not a token that was revoked in between.
+        if self.app.policy.tokens is not None:
+            self.app.policy.tokens.current(time.monotonic())
+        super().manage_workers()
 
     def handle_int(self) -> None:
         # gunicorn would send its workers SIGQUIT, and wait in vain for uvicorn's to act on it.
@@ -203,7 +242,7 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
 class _Worker(UvicornWorker):  # type: ignore[misc]
     CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
         "loop": "auto",
-        "http": "auto",
+        "ws": "none",
         "lifespan": "on",
         "access_log": False,
         "server_header": False,
@@ -212,11 +251,13 @@ class _Worker(UvicornWorker):  # type: ignore[misc]
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self.config.http = self.app.protocol
         self.config.timeout_graceful_shutdown = self.cfg.graceful_timeout - DRAIN_MARGIN_SECONDS
         of_uvicorn = logging.getLogger("uvicorn.error")
         _to_root(of_uvicorn)
-        # It tells of each start and stop in four lines, after gunicorn's.
-        of_uvicorn.setLevel(logging.WARNING)
+        # It tells of each start and stop in four lines, after gunicorn's, and warns of each bad
+        # request, as the protocol does already.
+        of_uvicorn.setLevel(logging.ERROR)
 
 
 class _Logger(Logger):  # type: ignore[misc]
@@ -243,6 +284,33 @@ def _memory_directory() -> str | None:
     """Where a heartbeat's file never waits for a disk; None where there is no such place."""
     shared = "/dev/shm"  # noqa: S108
     return shared if os.path.isdir(shared) and os.access(shared, os.W_OK) else None
+
+
+def _check_access(api: ApiSettings, address: str) -> None:
+    """Raises ConfigError for what would let strangers in without a token."""
+    if api.tokens_file is not None or api.allow_anonymous:
+        return
+    if not is_loopback(address):
+        raise ConfigError(
+            f"API_HOST is {api.host}, which other machines can reach, and there are no tokens: "
+            "make one with `octane-analytics token new NAME --file FILE` and set API_TOKENS_FILE, "
+            "or set API_ALLOW_ANONYMOUS=1 to serve reports to everybody"
+        )
+    if "*" in api.cors_origins:
+        raise ConfigError(
+            "API_CORS_ORIGINS is * and there are no tokens: any page in a browser on this machine "
+            "could read everything; list the origins, set API_TOKENS_FILE, or API_ALLOW_ANONYMOUS=1"
+        )
+
+
+def _allow_descriptors(connections: int) -> None:
+    """Raises this process's own limit to what its clients may need, as far as it is allowed to."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + _OTHER_DESCRIPTORS
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _leave(code: int) -> NoReturn:

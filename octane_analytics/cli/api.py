@@ -23,6 +23,12 @@ from octane_analytics.telemetry.logging import configure
     "API_MAX_MEMORY_BYTES",
     "API_CACHE_BYTES",
     "REPORTS_DIR",
+    "API_TOKENS_FILE",
+    "API_ALLOW_ANONYMOUS",
+    "API_CORS_ORIGINS",
+    "API_RECEIVE_TIMEOUT",
+    "API_SEND_TIMEOUT",
+    "API_MAX_CONNECTIONS",
     *options.CLICKHOUSE,
     "PROMETHEUS_MULTIPROC_DIR",
     *options.LOG,
@@ -31,7 +37,8 @@ from octane_analytics.telemetry.logging import configure
 def api(loaded: Loaded) -> int:
     """Serve reports and queries over HTTP.
 
-    Stays in the foreground until SIGTERM or Ctrl-C; requests under way are answered first.
+    Stays in the foreground until SIGTERM or Ctrl-C; requests under way are answered first. Serves this
+    machine only unless there are tokens: see `octane-analytics token --help`.
     """
     settings = loaded.settings
     configure(settings.log.level, settings.log.format, "api")

@@ -22,6 +22,7 @@ COMMANDS = {
     "worker": "Consume events and insert them, in PROCS forked processes.",
     "api": "Serve reports and queries over HTTP.",
     "report": "Run a report from the terminal, list all, or check them.",
+    "token": "Make, list or revoke the tokens of the API.",
     "schema": "Show, create or check the table.",
     "replay": "Bring the table to what Kafka holds, over a range of the topic.",
     "produce": "Send newline-delimited JSON events to the topic.",

@@ -39,8 +39,12 @@ _READER = User("reader", grants=["GRANT SELECT ON default.ai_analytics_events"])
 """For the API: no more than its queries need, and so no way to this machine's files."""
 _PORT_RANGE = range(18_000, 32_000)
 """Below the ports that the kernel hands out for outgoing connections, which come and go."""
-_OURS = ("KAFKA_", "CLICKHOUSE_", "METRICS_", "PROMETHEUS_", "API_HOST", "API_PORT")
-"""Variables that point elsewhere: none of them must lead a sandbox to somebody's real data."""
+_OURS = (
+    *("KAFKA_", "CLICKHOUSE_", "METRICS_", "PROMETHEUS_", "API_HOST", "API_PORT"),
+    *("API_TOKENS_FILE", "API_ALLOW_ANONYMOUS", "API_CORS_ORIGINS"),
+)
+"""Variables that point elsewhere: none of them must lead a sandbox to somebody's real data, nor ask it
+for a token."""
 _FLUSH_SECONDS = "0.5"
 _REBALANCE_DELAY_MS = 500
 _SESSION = {

@@ -275,6 +275,47 @@ class ApiSettings:
         "Directory of report templates (*.sql) that add to the built-in ones or, by their name, "
         "stand in for them.",
     )
+    tokens_file: str | None = values.described(
+        "API_TOKENS_FILE",
+        values.optional,
+        "",
+        "TOML file of the tokens that requests must carry; `octane-analytics token` writes it "
+        "(empty: no tokens, and loopback only).",
+    )
+    allow_anonymous: bool = values.described(
+        "API_ALLOW_ANONYMOUS",
+        values.flag,
+        "0",
+        "Without tokens, serve reports to whoever can reach API_HOST; raw SQL stays with loopback.",
+    )
+    cors_origins: tuple[str, ...] = values.described(
+        "API_CORS_ORIGINS",
+        values.origins,
+        "",
+        "Web pages that may call the API from a browser, by origin, comma-separated: "
+        "https://dash.example.com (empty: none; *: all).",
+    )
+    receive_seconds: float = values.described(
+        "API_RECEIVE_TIMEOUT",
+        values.seconds(0.5, 600),
+        "10",
+        "A request that has not come whole in this time is dropped.",
+        unit="seconds",
+    )
+    send_seconds: float = values.described(
+        "API_SEND_TIMEOUT",
+        values.seconds(0.5, 600),
+        "30",
+        "A client that takes less than 1 KiB a second of its answer is dropped after this time.",
+        unit="seconds",
+    )
+    max_connections: int = values.described(
+        "API_MAX_CONNECTIONS",
+        values.whole(1, 100_000),
+        "1000",
+        "Clients connected to one API process at once; further ones are turned away.",
+        unit="connections",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

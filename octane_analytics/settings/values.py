@@ -1,10 +1,13 @@
 """What is known of one setting, and how its text is read: parsers raise ValueError with what may be."""
 
 import os
+import re
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+
+_ORIGIN = re.compile(r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?")
 
 
 def text(raw: str) -> str:
@@ -32,10 +35,10 @@ def flag(raw: str) -> bool:
 
 def whole(low: int, high: int) -> Callable[[str], int]:
     def parse(raw: str) -> int:
-        try:
-            value = int(raw.strip())
-        except ValueError:
-            raise ValueError("must be a whole number") from None
+        # int() alone would take digits of other scripts and underscores too.
+        if not re.fullmatch(r"[+-]?[0-9]{1,100}", raw.strip()):
+            raise ValueError("must be a whole number")
+        value = int(raw)
         if not low <= value <= high:
             raise ValueError(f"must be from {low} to {high}")
         return value
@@ -74,6 +77,19 @@ def choice(*allowed: str) -> Callable[[str], str]:
         return value
 
     return parse
+
+
+def origins(raw: str) -> tuple[str, ...]:
+    listed = tuple(entry.strip().rstrip("/").lower() for entry in raw.split(",") if entry.strip())
+    if listed == ("*",):
+        return listed
+    for origin in listed:
+        if not _ORIGIN.fullmatch(origin):
+            raise ValueError(
+                f"{origin!r} is no origin: write https://host or https://host:port, separated by "
+                "commas, or * alone for all"
+            )
+    return listed
 
 
 def process_count(raw: str) -> int:

@@ -199,7 +199,7 @@ def test_query_that_runs_too_long_is_a_504(clickhouse_settings: ClickHouseSettin
 def test_queries_run_beside_each_other(app: ASGIApp) -> None:
     async def several() -> list[int]:
         transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             answers = await asyncio.gather(
                 *(client.post("/query", json={"sql": f"SELECT {n} AS n"}) for n in range(30))
             )

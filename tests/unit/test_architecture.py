@@ -75,7 +75,9 @@ THIRD_PARTY: Mapping[str, frozenset[str]] = {
     "kafka": frozenset({"confluent_kafka"}),
     "clickhouse": frozenset({"clickhouse_driver"}),
     "telemetry": frozenset({"prometheus_client", "opentelemetry"}),
-    "api": frozenset({"starlette", "gunicorn", "uvicorn", "uvicorn_worker", "msgspec"}),
+    "api": frozenset(
+        {"starlette", "gunicorn", "uvicorn", "uvicorn_worker", "h11", "msgspec", "tomlkit"}
+    ),
     "sandbox": frozenset({"msgspec"}),
     "cli": frozenset({"click", "rich"}),
 }

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
+from octane_analytics.api import tokens
 from octane_analytics.cli.main import COMMANDS
 from octane_analytics.clickhouse import DATA_ERRORS, OPERATOR_ERRORS
 from octane_analytics.decode import REASONS
@@ -67,8 +68,13 @@ def test_example_environment_has_known_settings_only_and_loads() -> None:
                 given[name] = value
     for name in offered:
         is_property = name.startswith("KAFKA_RDKAFKA_")
-        assert is_property or name.removesuffix("_FILE") in known, name
+        assert is_property or name in known or name.removesuffix("_FILE") in known, name
     load(given)
+
+
+def test_example_of_tokens_is_one_the_api_takes() -> None:
+    listed = tokens.read(ROOT / "conf" / "tokens.toml").listed
+    assert {scope for token in listed for scope in token.scopes} == set(tokens.SCOPES)
 
 
 @pytest.mark.parametrize("unit", sorted(path.name for path in (ROOT / "systemd").iterdir()))

@@ -157,7 +157,7 @@ def test_identical_requests_at_once_are_one_query() -> None:
 
     async def ask() -> list[httpx.Response]:
         transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             asking = [asyncio.ensure_future(client.get(PATH)) for _ in range(200)]
             await asyncio.sleep(0.2)
             release.set()
@@ -245,7 +245,8 @@ def test_error_in_the_middle_cuts_the_answer_and_is_logged(
             "method": "GET",
             "path": "/report/overview_stats",
             "query_string": b"format=ndjson",
-            "headers": [],
+            "headers": [(b"host", b"localhost")],
+            "client": ("127.0.0.1", 1),
             "asgi": {"spec_version": "2.3"},
         }
         await app(scope, receive, send)

@@ -1,0 +1,257 @@
+"""Tokens: what the caller who shows one may do, and the TOML file that lists them.
+
+The file holds the SHA-256 of each token and never the token. Tokens are 256 random bits, so nobody finds
+one by guessing, and a hash that is slow on purpose, as for passwords, would only make each request slow.
+
+    [tokens.dashboard]
+    hash = "sha256:…"
+    scopes = ["report"]                     # report, query, metrics
+    parameters = { app_id = "openstream" }  # what reports run with, whatever is asked; no raw SQL then
+    rate = "20/s"                           # or "600/min"
+    burst = 40                              # requests at once that the rate lets through
+    concurrency = 4                         # requests under way
+    expires = 2027-01-01T00:00:00Z
+
+Owns the format and the search; refuses to know HTTP and who writes the file (see `tokenfile`).
+"""
+
+import hashlib
+import hmac
+import logging
+import math
+import os
+import re
+import secrets
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import msgspec
+
+from octane_analytics.errors import ConfigError
+from octane_analytics.telemetry.logging import fields
+
+REPORT, QUERY, METRICS = "report", "query", "metrics"
+SCOPES = (REPORT, QUERY, METRICS)
+PREFIX = "octane_"
+"""So that scanners for secrets, and people, know one when they see it."""
+MAX_TOKENS = 4096
+_RANDOM_BYTES = 32
+_LOOK_SECONDS = 1.0
+
+_HASH = re.compile(r"sha256:([0-9a-f]{64})\Z")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
+_RATE = re.compile(r"([0-9]{1,6})/(s|min|h)\Z")
+_PERIOD_SECONDS = {"s": 1, "min": 60, "h": 3600}
+_TOML_LINE = re.compile(r"at line (\d+)")
+_FIELD = re.compile(r"`(?:\$\.)?(\w+)[^`]*`\Z")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    per_second: float
+    burst: int
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """`scopes` are those in effect: raw SQL is not among them where parameters are fixed."""
+
+    name: str
+    digest: bytes
+    scopes: frozenset[str]
+    parameters: Mapping[str, str | int] = field(default_factory=lambda: MappingProxyType({}))
+    rate: Rate | None = None
+    concurrency: int | None = None
+    expires: datetime | None = None
+
+    def is_expired(self, now: datetime) -> bool:
+        return self.expires is not None and now >= self.expires
+
+
+class Tokens:
+    def __init__(self, listed: Sequence[Token]) -> None:
+        self.listed = tuple(listed)
+
+    def find(self, presented: str) -> Token | None:
+        """The token of that text. Takes as long whichever it is, and if it is none."""
+        digest = digest_of(presented)
+        found = None
+        for token in self.listed:
+            if hmac.compare_digest(token.digest, digest):
+                found = token
+        return found
+
+
+class _Entry(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    hash: str
+    scopes: list[str]
+    parameters: dict[str, str | int] = {}
+    rate: str | None = None
+    burst: int | None = None
+    concurrency: int | None = None
+    created: datetime | None = None
+    expires: datetime | None = None
+
+
+def generate() -> str:
+    """A new token."""
+    return PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
+
+
+def digest_of(token: str) -> bytes:
+    return hashlib.sha256(token.encode(errors="surrogatepass")).digest()
+
+
+def is_name(name: str) -> bool:
+    return bool(_NAME.match(name))
+
+
+def read(path: Path) -> Tokens:
+    """The file's tokens. Raises ConfigError that names file and line of the first thing wrong."""
+    try:
+        text = path.read_bytes().decode("utf-8")
+        is_open_to_all = bool(path.stat().st_mode & 0o002)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigError(f"API_TOKENS_FILE: cannot read {path}: {reason}") from error
+    if is_open_to_all:
+        raise ConfigError(f"API_TOKENS_FILE: everybody may write to {path}: chmod 600 it")
+    return parse(text, path)
+
+
+def parse(text: str, path: Path) -> Tokens:
+    """As `read`, of text that is or would be that file's."""
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        found = _TOML_LINE.search(str(error))
+        line = int(found[1]) if found else text.count("\n") + 1
+        raise ConfigError(f"{path}:{line}: {error}") from error
+    for key in document:
+        if key != "tokens":
+            raise ConfigError(
+                f"{path}:{_line_of(text, key)}: {key!r} is not known; tokens are tables "
+                "[tokens.NAME]"
+            )
+    tables = document.get("tokens", {})
+    if not isinstance(tables, dict):
+        raise ConfigError(f"{path}:{_line_of(text, 'tokens')}: tokens are tables [tokens.NAME]")
+    if len(tables) > MAX_TOKENS:
+        raise ConfigError(f"{path}:1: more than {MAX_TOKENS} tokens")
+    listed: list[Token] = []
+    for name, table in tables.items():
+        try:
+            listed.append(_token(name, table, {token.digest for token in listed}))
+        except ValueError as error:  # msgspec's ValidationError is one
+            where = _FIELD.search(str(error))
+            line = _line_of(text, where[1] if where else None, name)
+            raise ConfigError(f"{path}:{line}: token {name}: {error}") from error
+    return Tokens(listed)
+
+
+def _token(name: str, table: Any, taken: set[bytes]) -> Token:
+    if not is_name(name):
+        raise ValueError("a name is up to 64 letters, digits, - and _")
+    entry = msgspec.convert(table, _Entry)
+    digest = _HASH.match(entry.hash)
+    if not digest:
+        raise ValueError("must be sha256: and 64 hexadecimal digits - at `hash`")
+    if bytes.fromhex(digest[1]) in taken:
+        raise ValueError("another token has the same - at `hash`")
+    if not entry.scopes or not set(entry.scopes) <= set(SCOPES):
+        raise ValueError(f"must be some of {', '.join(SCOPES)} - at `scopes`")
+    if entry.concurrency is not None and not 1 <= entry.concurrency <= 10_000:
+        raise ValueError("must be from 1 to 10000 - at `concurrency`")
+    if entry.expires is not None and entry.expires.tzinfo is None:
+        raise ValueError("needs an offset, such as 2027-01-01T00:00:00Z - at `expires`")
+    scopes = frozenset(entry.scopes) - ({QUERY} if entry.parameters else set())
+    return Token(
+        name,
+        bytes.fromhex(digest[1]),
+        scopes,
+        MappingProxyType(dict(entry.parameters)),
+        rate(entry.rate, entry.burst),
+        entry.concurrency,
+        entry.expires,
+    )
+
+
+def rate(told: str | None, burst: int | None) -> Rate | None:
+    """What `20/s` or `600/min` is; without a burst, that of one second. ValueError for anything else."""
+    if told is None:
+        if burst is not None:
+            raise ValueError("a burst needs a rate - at `burst`")
+        return None
+    found = _RATE.match(told)
+    if not found or int(found[1]) == 0:
+        raise ValueError("must be such as 20/s, 600/min or 1000/h - at `rate`")
+    per_second = int(found[1]) / _PERIOD_SECONDS[found[2]]
+    if burst is not None and not 1 <= burst <= 1_000_000:
+        raise ValueError("must be from 1 to 1000000 - at `burst`")
+    return Rate(per_second, math.ceil(per_second) if burst is None else burst)
+
+
+def _line_of(text: str, key: str | None, token: str | None = None) -> int:
+    """Where the key stands, as far as it can be told; otherwise where the token's table begins."""
+    lines = text.split("\n")
+    first = 0
+    if token is not None:
+        header = re.compile(rf"\s*\[\s*tokens\s*\.\s*[\"']?{re.escape(token)}[\"']?\s*\]")
+        first = next((n for n, line in enumerate(lines) if header.match(line)), 0)
+    if key is not None:
+        # The table itself, or its key before the next table begins.
+        wanted = re.compile(rf"\s*\[*\s*[\"']?{re.escape(key)}\b")
+        for number in range(first, len(lines)):
+            if number > first and token is not None and lines[number].lstrip().startswith("["):
+                break
+            if wanted.match(lines[number]):
+                return number + 1
+    return first + 1
+
+
+class TokenFile:
+    """The tokens of a file that may change: looked at again at most once a second.
+
+    A file that became unreadable or wrong is told once in the log, and the tokens stay what they were.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Reads the file; raises ConfigError as `read` does."""
+        self._path = path
+        self._seen = _identity(path)
+        self._tokens = read(path)
+        self._looked = -math.inf
+
+    def current(self, now: float) -> Tokens:
+        """`now` is monotonic seconds. Reads the file if it has changed, else looks at its times only."""
+        if now - self._looked >= _LOOK_SECONDS:
+            self._looked = now
+            identity = _identity(self._path)
+            if identity != self._seen:
+                self._seen = identity
+                self._reread()
+        return self._tokens
+
+    def _reread(self) -> None:
+        try:
+            self._tokens = read(self._path)
+        except ConfigError as error:
+            log.error("tokens stay as they were", extra=fields(error=str(error)))
+        else:
+            log.info("tokens read again", extra=fields(tokens=len(self._tokens.listed)))
+
+
+def _identity(path: Path) -> tuple[int, ...] | None:
+    """What changes when the file does; None where it cannot be seen."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
