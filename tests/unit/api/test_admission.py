@@ -10,8 +10,8 @@ from prometheus_client import CollectorRegistry
 
 from octane_analytics.api.admission import Policy
 from octane_analytics.api.app import create_app
-from octane_analytics.api.rates import Allowances
 from octane_analytics.api.library import load
+from octane_analytics.api.rates import Allowances
 from octane_analytics.api.tokens import TokenFile, digest_of
 from octane_analytics.errors import Unavailable
 from octane_analytics.schema import TableName
