@@ -251,12 +251,15 @@ def retry(
         ClickHouse(settings.clickhouse, client_name="octane-analytics dlq retry") as sink,
     ):
         check_table(sink, settings)
-        chosen, duplicates, hopeless = choose(_read(log, log.spans()).sorted(), choice)
+        found = _read(log, log.spans()).sorted()
+        chosen, duplicates, hopeless = choose(found, choice)
         plan = (
             f"{len(chosen):,} letters of {log.topic} into {sink.table}; {len(duplicates):,} "
             f"duplicates left out, {len(hopeless):,} not retryable"
         )
-        if dry_run or not (yes or chosen):
+        if found.pending:
+            plan += f"; {len(found.pending):,} that an earlier retry announced come first"
+        if dry_run or not (yes or chosen or found.pending):
             click.echo(plan)
             return Exit.OK
         if not yes:

@@ -11,6 +11,8 @@ from octane_analytics.operations.findings import Finding, fail, ok, warn
 
 LEAST_DESCRIPTORS = 1024
 _ASK_SECONDS = 2.0
+_REALM = 'realm="octane-analytics"'
+"""What an API with tokens asks for."""
 _EVERY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # compared with, not listened on
 
 
@@ -59,12 +61,14 @@ def _try_to_listen(host: str, port: int) -> None:
 
 
 def _is_ours(host: str, port: int) -> bool:
-    """Whether what listens there serves our metrics, as worker and API both do."""
+    """Whether what listens there serves our metrics, or asks for a token of ours first."""
     connection = http.client.HTTPConnection(_EVERY.get(host, host), port, timeout=_ASK_SECONDS)
     with contextlib.closing(connection):
         try:
             connection.request("GET", "/metrics")
             with connection.getresponse() as answer:
+                if answer.status == http.client.UNAUTHORIZED:
+                    return _REALM in answer.getheader("WWW-Authenticate", "")
                 return answer.status == http.client.OK and b"analytics_" in answer.read(1 << 20)
         except (OSError, http.client.HTTPException):
             return False

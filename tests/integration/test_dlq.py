@@ -106,6 +106,9 @@ def test_interrupted_retry_is_finished_by_the_next(site: Site) -> None:
     assert site.rows() == 4
     (row,) = site.json("dlq", "list")["reasons"]
     assert row["pending"] == 4
+    planned = site.run("dlq", "retry", "--dry-run")
+    assert "6 letters of" in planned
+    assert "4 that an earlier retry announced come first" in planned
     outcome = site.json("dlq", "retry", "--yes")
     assert outcome["finished_of_an_earlier_retry"] == 4
     assert site.users() == sorted(str(user) for user in range(10))

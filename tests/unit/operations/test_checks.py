@@ -272,7 +272,12 @@ def test_port_is_free_taken_or_ours() -> None:
         port = listening.getsockname()[1]
         assert check_port("API_PORT", "127.0.0.1", port).level is Level.OK
         listening.listen()
-        answers = [b"HTTP/1.0 200 OK\r\n\r\n# HELP analytics_x_total\n", b"SSH-2.0\r\n"]
+        answers = [
+            b"HTTP/1.0 200 OK\r\n\r\n# HELP analytics_x_total\n",
+            b'HTTP/1.0 401 No\r\nWWW-Authenticate: Bearer realm="octane-analytics"\r\n\r\n',
+            b'HTTP/1.0 401 No\r\nWWW-Authenticate: Bearer realm="another"\r\n\r\n',
+            b"SSH-2.0\r\n",
+        ]
 
         def serve() -> None:
             for answer in answers:
@@ -283,7 +288,9 @@ def test_port_is_free_taken_or_ours() -> None:
 
         thread = threading.Thread(target=serve)
         thread.start()
-        assert "octane-analytics" in check_port("API_PORT", "127.0.0.1", port).message
+        for _ in range(2):
+            assert "octane-analytics" in check_port("API_PORT", "127.0.0.1", port).message
+        assert check_port("API_PORT", "127.0.0.1", port).level is Level.FAIL
         taken = check_port("API_PORT", "127.0.0.1", port)
         thread.join()
     assert taken.level is Level.FAIL
