@@ -53,6 +53,7 @@ class Staging:
         self._clickhouse = clickhouse
         self._id = replay_id
         self._target = clickhouse.table
+        self._is_replicated = live.is_replicated
         self._alive = "1"
         if live.ttl == schema.SHOWN_TTL:
             self._alive = f"({schema.TTL}) > now()"
@@ -104,6 +105,10 @@ class Staging:
         )
         return dict(found.rows)
 
+    def sync(self) -> None:
+        if self._is_replicated:
+            self._clickhouse.execute(f"SYSTEM SYNC REPLICA {self._target}")
+
     def counts(self) -> Counts:
         found = self._ask(
             "SELECT reason, alive, count() FROM ("
@@ -112,6 +117,12 @@ class Staging:
             ") GROUP BY reason, alive"
         ).rows
         valid = sum(rows for reason, _, rows in found if not reason)
+        first_epoch = last_epoch = None
+        if valid:
+            first_epoch, last_epoch = self._ask(
+                "SELECT toUInt32(min(timestamp)), toUInt32(max(timestamp)) "
+                f"FROM {self._table('log')} WHERE is_wanted AND reason = ''"
+            ).rows[0]
         rejected: dict[str, int] = {}
         for reason, _, rows in found:
             if reason:
@@ -121,6 +132,8 @@ class Staging:
             valid=valid,
             expired=sum(rows for reason, alive, rows in found if not reason and not alive),
             rejected=rejected,
+            first_epoch=first_epoch,
+            last_epoch=last_epoch,
         )
 
     def months(self) -> list[int]:

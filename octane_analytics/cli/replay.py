@@ -157,6 +157,8 @@ def replay(
     """
     settings = _aimed(loaded.settings, target)
     is_live = settings.clickhouse == loaded.settings.clickhouse
+    pinned = setup.pinned(settings.clickhouse, client_name=_CLIENT)
+    settings = with_fields(settings, clickhouse=pinned)
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(Stop())
         clickhouse = stack.enter_context(ClickHouse(settings.clickhouse, client_name=_CLIENT))

@@ -12,7 +12,7 @@ from octane_analytics.cli.progress import reporter
 from octane_analytics.cli.replay_setup import owner
 from octane_analytics.cli.signals import Stop
 from octane_analytics.clickhouse import ClickHouse
-from octane_analytics.decode import decode
+from octane_analytics.decode import decode_all
 from octane_analytics.errors import ConfigError, NeedsOperator, OctaneError, Unavailable
 from octane_analytics.exits import Exit, exit_for
 from octane_analytics.kafka.log import KafkaLog
@@ -231,7 +231,7 @@ class Run:
             ):
                 bench = Staging(clickhouse, self.plan.id, self._live)
                 pace = Pace(rate, self._clock)
-                reader = Reader(log, bench, decode, self.plan.wanted, self._clock, pace)
+                reader = Reader(log, bench, decode_all, self.plan.wanted, self._clock, pace)
                 is_done = reader.copy(share, count, stop.is_asked)
         except OctaneError as error:
             os.write(sending, str(error).encode()[:4000])
@@ -248,7 +248,7 @@ class Run:
             steps = Steps(lambda told: bar.update(0, told), self.stop.is_asked)
             pace = Pace(self._sizes.rate, self._clock)
             reader = Reader(
-                log, self._bench, decode, self.plan.wanted, self._clock, Pace(None, self._clock)
+                log, self._bench, decode_all, self.plan.wanted, self._clock, Pace(None, self._clock)
             )
             filling = Filling(self.plan, self._bench, log, reader, self._clock, pace, steps)
             if self.plan.mode is not Mode.REBUILD:

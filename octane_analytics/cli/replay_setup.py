@@ -5,6 +5,7 @@ import os
 import secrets
 import socket
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import click
 
 from octane_analytics import schema, staging
 from octane_analytics.clickhouse import ClickHouse
-from octane_analytics.errors import ConfigError, NeedsOperator
+from octane_analytics.errors import ConfigError, NeedsOperator, StatementRejected, Unavailable
 from octane_analytics.kafka.log import KafkaLog
 from octane_analytics.replay.plan import Compare, Mode, Plan, from_json
 from octane_analytics.replay.ports import Note
@@ -24,6 +25,26 @@ from octane_analytics.types import Span
 
 _ALIVE_SECONDS = 120.0
 """A replay on another machine that has noted nothing for so long is dead."""
+
+
+def pinned(settings: ClickHouseSettings, *, client_name: str) -> ClickHouseSettings:
+    """With the first server alone that answers: staging tables are on one. Raises Unavailable."""
+    hosts = settings.hosts()
+    for number, (host, port) in enumerate(hosts):
+        one = replace(settings, host=f"[{host}]" if ":" in host else host, port=port)
+        with ClickHouse(one, client_name=client_name) as clickhouse:
+            try:
+                clickhouse.select("SELECT 1")
+            except NeedsOperator:
+                raise
+            except Unavailable:
+                if number + 1 == len(hosts):
+                    raise
+            except StatementRejected:
+                return one  # it answers; what it dislikes is told where it matters
+            else:
+                return one
+    return settings
 
 
 def check_target(clickhouse: ClickHouse, mode: Mode) -> LiveTable:

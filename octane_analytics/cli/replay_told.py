@@ -1,6 +1,7 @@
 """What `replay` tells: its plan before, its report after."""
 
 import json
+from datetime import UTC, datetime
 
 import click
 
@@ -42,6 +43,8 @@ def tell_report(report: Report, *, is_json: bool) -> None:
         return
     counts, plan = report.counts, report.plan
     click.echo(f"{counts.read:,} read, {counts.valid:,} valid")
+    if counts.first_epoch is not None:
+        click.echo(f"events of {_time(counts.first_epoch)} to {_time(counts.last_epoch)}")
     if counts.expired:
         click.echo(f"{counts.expired:,} older than the table keeps rows: left alone")
     rejected = sum(counts.rejected.values())
@@ -73,6 +76,8 @@ def as_dict(report: Report) -> dict[str, object]:
         "target": f"{plan.database}.{plan.table}",
         "dry_run": report.is_dry,
         "partitions": {str(p): [span.first, span.end] for p, span in plan.wanted.items()},
+        "first_timestamp": _time(counts.first_epoch),
+        "last_timestamp": _time(counts.last_epoch),
         "read": counts.read,
         "valid": counts.valid,
         "already_present": report.already_present,
@@ -84,6 +89,12 @@ def as_dict(report: Report) -> dict[str, object]:
         "undecided": report.undecided,
         "seconds": round(report.seconds, 3),
     }
+
+
+def _time(epoch_seconds: int | None) -> str | None:
+    if epoch_seconds is None:
+        return None
+    return f"{datetime.fromtimestamp(epoch_seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _estimate(report: Report) -> float:

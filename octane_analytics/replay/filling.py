@@ -30,7 +30,7 @@ from octane_analytics.ledger import parse_intent
 from octane_analytics.replay.plan import Compare, Mode, Plan
 from octane_analytics.replay.ports import Bench, Chunk, Log, Slice
 from octane_analytics.replay.reading import Pace, Reader, patiently
-from octane_analytics.types import Clock, Span
+from octane_analytics.types import Clock, Committed, Span
 
 _SETTLE_SECONDS = 60.0
 """How long to go after events that the workers are inserting equal ones of."""
@@ -127,6 +127,7 @@ class Filling:
     def _recover(self) -> None:
         """Finishes the chunk that a predecessor had under way."""
         begun: dict[str, float] = {}
+        done: set[str] = set()
         for note in self._bench.notes():
             if note.kind == "pass":
                 self._pass = max(self._pass, int(note.body))
@@ -134,10 +135,11 @@ class Filling:
                 begun[note.body] = note.age_seconds
             elif note.kind == "done":
                 name, _, rows = note.body.partition(" ")
-                begun.pop(name, None)
+                done.add(name)
                 self._outcome.inserted += int(rows)
         for name, age_seconds in begun.items():
-            if age_seconds < _DOUBT_SECONDS or self._plan.mode is Mode.APPEND:
+            is_young = age_seconds < _DOUBT_SECONDS or self._plan.mode is Mode.APPEND
+            if is_young and name not in done:
                 self._deliver(Chunk(*map(int, name.split("/"))))
 
     def _append(self) -> None:
@@ -199,8 +201,7 @@ class Filling:
         """
         if not self._plan.is_live:
             return {p: span.end for p, span in self._plan.reading.items()}
-        partitions = self._log.partitions()
-        committed = self._log.committed(partitions)
+        partitions, committed, _ = patiently(self._facts, self._clock).value
         limits = {p: committed[p].offset or 0 for p in partitions}
         for p, offset in self._committed.items():
             if limits.get(p, 0) < offset:
@@ -216,8 +217,7 @@ class Filling:
         """Stages what the workers may have inserted by now; up to where that is, by partition."""
         if not self._plan.is_live:
             return dict(limits)
-        partitions = self._log.partitions()
-        committed, held = self._log.committed(partitions), self._log.held(partitions)
+        partitions, committed, held = patiently(self._facts, self._clock).value
         ends = {}
         for p in partitions:
             intent = parse_intent(committed[p].metadata)
@@ -229,8 +229,12 @@ class Filling:
         self._stage_up_to(ends)
         return ends
 
+    def _facts(self) -> tuple[list[int], Mapping[int, Committed], Mapping[int, Span]]:
+        partitions = self._log.partitions()
+        return partitions, self._log.committed(partitions), self._log.held(partitions)
+
     def _stage_up_to(self, ends: Mapping[int, int]) -> None:
-        held = self._log.held(list(ends))
+        held = patiently(lambda: self._log.held(list(ends)), self._clock).value
         spans = {}
         for p, end in ends.items():
             first = max(self._staged.get(p, 0), held[p].first)
@@ -260,6 +264,7 @@ class Filling:
 
         def attempt() -> None:
             self.next_pass()
+            self._bench.sync()
             slices = self._bench.slices()
             for part in slices:
                 self._steps.check()
@@ -292,7 +297,7 @@ class Filling:
         try:
             return patiently(
                 lambda: self._bench.insert(part, f"{token}/{first}-{end}"), self._clock
-            )
+            ).was_repeated
         except DataRejected as error:
             if end - first == 1:
                 self._outcome.refused += 1

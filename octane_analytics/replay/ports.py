@@ -45,6 +45,9 @@ class Counts:
     """Valid ones that the target's TTL would remove at once: they are left alone."""
     rejected: Mapping[str, int] = field(default_factory=dict)
     """Records that are no events, by reason."""
+    first_epoch: int | None = None
+    """Of the events' own timestamps; None where there is no event."""
+    last_epoch: int | None = None
 
 
 class Slice(NamedTuple):
@@ -83,6 +86,10 @@ class Bench(Protocol):
     def stage(self, staged: Staged) -> None: ...
     def positions(self) -> Mapping[int, int]:
         """The offset behind the last one staged, by partition."""
+        ...
+
+    def sync(self) -> None:
+        """Waits until this server has what the target's other replicas have."""
         ...
 
     def counts(self) -> Counts: ...

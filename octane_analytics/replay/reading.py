@@ -1,12 +1,12 @@
 """Copies spans of the log into staging, decoded, in bounded memory and at a bounded rate."""
 
-from collections.abc import Callable, Mapping
-from operator import methodcaller
+from collections.abc import Callable, Mapping, Sequence
+from typing import Generic, NamedTuple, TypeVar
 
-from octane_analytics.errors import DecodeError, NeedsOperator, Unavailable
+from octane_analytics.errors import NeedsOperator, Unavailable
 from octane_analytics.replay.ports import Bench, Log, Staged
 from octane_analytics.timing import Backoff
-from octane_analytics.types import Clock, Row, Span
+from octane_analytics.types import Clock, Decoded, Record, Row, Span
 
 BATCH_ROWS = 100_000
 BATCH_BYTES = 32 << 20
@@ -16,7 +16,8 @@ _NO_ROW: Row = Row(0, "", "", "", b"")
 PATIENCE_SECONDS = 60.0
 _FIRST_BACKOFF_SECONDS, _CAP_BACKOFF_SECONDS = 0.2, 5.0
 
-Decode = Callable[[bytes | None], Row]
+_T = TypeVar("_T")
+DecodeAll = Callable[[Sequence[bytes | None]], Decoded]
 
 
 class Pace:
@@ -43,24 +44,28 @@ class Pace:
                 ahead = self._done / self._rate - (self._clock.now() - self._started)
 
 
-def patiently(call: Callable[[], None], clock: Clock) -> bool:
+class Attempted(NamedTuple, Generic[_T]):
+    value: _T
+    was_repeated: bool
+    """Whether the first attempt failed, so that nobody knows what it did."""
+
+
+def patiently(call: Callable[[], _T], clock: Clock) -> Attempted[_T]:
     """Repeats a call that may be repeated while it raises Unavailable, for a minute.
 
-    Whether it had to be. What waiting does not mend is raised at once.
+    What waiting does not mend is raised at once.
     """
     backoff = Backoff(_FIRST_BACKOFF_SECONDS, _CAP_BACKOFF_SECONDS)
     deadline = clock.now() + PATIENCE_SECONDS
     while True:
         try:
-            call()
+            return Attempted(call(), backoff.attempts > 0)
         except NeedsOperator:
             raise
         except Unavailable:
             if clock.now() >= deadline:
                 raise
-            clock.sleep(backoff.next_seconds())
-        else:
-            return backoff.attempts > 0
+        clock.sleep(backoff.next_seconds())
 
 
 class Reader:
@@ -70,7 +75,7 @@ class Reader:
         self,
         log: Log,
         bench: Bench,
-        decode: Decode,
+        decode: DecodeAll,
         wanted: Mapping[int, Span],
         clock: Clock,
         pace: Pace,
@@ -96,31 +101,40 @@ class Reader:
         log.begin(spans)
         while not log.is_done and not is_stopping():
             records = log.poll(self._pace.at_once, _POLL_SECONDS).records
-            # In offset order within each partition, so that what is staged has no gap.
-            for record in sorted(records, key=methodcaller("partition")):
-                self._take(record, staged)
-                if len(staged) >= BATCH_ROWS or staged.payload_bytes >= BATCH_BYTES:
-                    staged = self._flush(staged, on_progress)
+            self._take(records, staged)
+            # All that one poll brought goes in together: what is staged of a partition has no gap.
+            if len(staged) >= BATCH_ROWS or staged.payload_bytes >= BATCH_BYTES:
+                staged = self._flush(staged, on_progress)
             self._pace.wait(len(records))
         self._flush(staged, on_progress)
         return log.is_done
 
-    def _take(self, record: "object", staged: Staged) -> None:
-        value = record.value()  # type: ignore[attr-defined]
-        partition, offset = record.partition(), record.offset()  # type: ignore[attr-defined]
-        reason = ""
-        try:
-            row = self._decode(value)
-        except DecodeError as error:
-            row, reason = _NO_ROW, error.reason
-        for column, field in zip(staged.columns, row, strict=True):
-            column.append(field)
-        span = self._wanted.get(partition)
-        staged.partitions.append(partition)
-        staged.offsets.append(offset)
-        staged.is_wanted.append(int(span is not None and span.first <= offset < span.end))
-        staged.reasons.append(reason)
-        staged.payload_bytes += len(value or b"")
+    def _take(self, records: Sequence[Record], staged: Staged) -> None:
+        values = [record.value() for record in records]
+        decoded = self._decode(values)
+        reasons = {index: reason for index, reason, _ in decoded.invalid}
+        for column, more in zip(staged.columns, decoded.columns, strict=True):
+            column.extend(more)
+        valid = [record for index, record in enumerate(records) if index not in reasons]
+        self._place(valid, staged)
+        for index, reason in reasons.items():
+            for column, field in zip(staged.columns, _NO_ROW, strict=True):
+                column.append(field)
+            self._place([records[index]], staged)
+            staged.reasons[-1] = reason
+        staged.payload_bytes += sum(map(len, filter(None, values)))
+
+    def _place(self, records: Sequence[Record], staged: Staged) -> None:
+        wanted = self._wanted
+        for record in records:
+            partition, offset = record.partition(), record.offset()
+            assert partition is not None, "a record that was read has one"
+            assert offset is not None, "a record that was read has one"
+            span = wanted.get(partition)
+            staged.partitions.append(partition)
+            staged.offsets.append(offset)
+            staged.is_wanted.append(span is not None and span.first <= offset < span.end)
+            staged.reasons.append("")
 
     def _flush(self, staged: Staged, on_progress: Callable[[int], None]) -> Staged:
         if len(staged):

@@ -4,6 +4,7 @@ For tests of `replay`, short and long: produces events with many identical ones 
 insert them, loses rows, and compares the table with the log as multisets.
 """
 
+import contextlib
 import json
 import os
 import random
@@ -13,13 +14,13 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Producer
 from confluent_kafka import TopicPartition as RawPartition
 from confluent_kafka.admin import AdminClient
 
@@ -184,7 +185,7 @@ class Scene:
                 if ends is None or p in ends:
                     at = end if ends is None else ends[p]
                     raw.append(RawPartition(self.topic, p, at, metadata))
-            consumer.commit(offsets=raw, asynchronous=False)
+            _patiently(lambda: consumer.commit(offsets=raw, asynchronous=False))
         finally:
             consumer.close()
 
@@ -200,7 +201,7 @@ class Scene:
         try:
             total = 0
             raw = [RawPartition(self.topic, p) for p in range(self.partitions)]
-            for item in consumer.committed(raw, timeout=20):
+            for item in _patiently(lambda: consumer.committed(raw, timeout=20)):
                 _, high = consumer.get_watermark_offsets(item, timeout=20)
                 total += high - max(item.offset, 0)
             return total
@@ -319,6 +320,15 @@ class Scene:
                 "log_level": 0,
             }
         )
+
+
+def _patiently(call: Callable[[], Any]) -> Any:
+    """A group's first coordinator takes a moment to be one."""
+    for _ in range(50):
+        with contextlib.suppress(KafkaException):
+            return call()
+        time.sleep(0.2)
+    return call()
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
