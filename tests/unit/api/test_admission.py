@@ -54,6 +54,7 @@ class App:
             metrics=ApiMetrics(self.registry),
             exposition=lambda: b"# metrics\n",
             policy=self.policy,
+            cache_bytes=1 << 20,
             cors_origins=origins,
             now=lambda: NOW,
         )
@@ -128,6 +129,43 @@ def test_bound_token_sees_its_own_only(app: App) -> None:
     assert (refused.status_code, refused.json()["error"]["parameter"]) == (403, "app_id")
     assert app.ask("bound", "POST", "/query", **QUERY).status_code == 403
     assert len(app.script.calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        ("", 200),
+        ("?app_id=openstream", 200),
+        ("?app_id=other", 403),
+        ("?app_id=", 403),
+        ("?app_id=openstream&app_id=other", None),
+        ("?app_id=other&app_id=openstream", None),
+        ("?app%5Fid=other", 403),
+    ],
+)
+def test_bound_token_sees_its_own_only_by_url(app: App, query: str, status: int | None) -> None:
+    app.script.steps = [ROW]
+    answer = app.ask("bound", "GET", f"/report/overview_stats{query}")
+    assert status is None or answer.status_code == status
+    assert all(values["app_id"] == "openstream" for _, values, _ in app.script.calls)
+    if answer.status_code == 200:
+        assert answer.headers["cache-control"].startswith("private")
+
+
+def test_kept_answer_is_for_the_token_that_asked(app: App) -> None:
+    app.script.steps = [ROW, ROW]
+    for name in ("report", "bound"):
+        assert app.ask(name, "GET", "/report/overview_stats?app_id=openstream").status_code == 200
+    assert len(app.script.calls) == 2
+
+
+@pytest.mark.parametrize("path", ["/docs", "/docs/docs.js"])
+def test_page_is_open_and_has_a_policy_of_its_own(app: App, path: str) -> None:
+    answer = app.ask(None, "GET", path)
+    assert answer.status_code == 200
+    assert "script-src 'self'" in answer.headers["content-security-policy"]
+    assert app.ask(None, "GET", "/openapi.json").status_code == 401
+    assert app.ask("report", "GET", "/openapi.json").status_code == 200
 
 
 def test_duplicate_key_does_not_slip_past_what_is_fixed(app: App) -> None:
