@@ -7,19 +7,23 @@ an object may be built before a fork as long as it is used after it only.
 
 import contextlib
 import itertools
+import socket
 import ssl
 import struct
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 from clickhouse_driver import Client
 from clickhouse_driver import errors as driver_errors
+from clickhouse_driver.bufferedreader import CompressedBufferedReader
+from clickhouse_driver.defines import BUFFER_SIZE
 
 from octane_analytics import schema
 from octane_analytics.errors import (
+    Abandoned,
     DataRejected,
     NeedsOperator,
     OctaneError,
@@ -71,6 +75,7 @@ table are outages: wait, and repeat the same insert. Nothing is ever skipped bec
 is not known here to speak of the data."""
 
 _TOO_MANY_PARTS = 252
+_RESULT_TOO_LARGE = 396
 _REPEATS = 4
 _INSERT_SETTINGS: dict[str, object] = {"async_insert": 0, "insert_deduplicate": 1}
 
@@ -94,11 +99,27 @@ class RowStream:
     """Of STREAM_ROWS rows at most, none empty; to be gone through once."""
 
 
-class ClickHouse:
-    """One connection. Not for use by several threads at once."""
+@dataclass(frozen=True, slots=True)
+class Excerpt:
+    """The beginning of a result, or all of it."""
 
-    def __init__(self, settings: ClickHouseSettings, *, client_name: str) -> None:
+    columns: tuple[ResultColumn, ...]
+    rows: list[tuple[Any, ...]]
+    is_whole: bool
+    rows_read: int
+    """By the server, as far as it had told when reading ended."""
+
+
+class ClickHouse:
+    """One connection. Not for use by several threads at once, but for `abort`."""
+
+    def __init__(
+        self, settings: ClickHouseSettings, *, client_name: str, is_confined: bool = False
+    ) -> None:
+        """`is_confined` is for a user whose profile may pin any setting: none is sent unasked."""
         self._settings = settings
+        self._is_confined = is_confined
+        self._is_aborted = False
         self._client_name = client_name
         self._client: Client | None = None
         self._hosts = settings.hosts()
@@ -319,18 +340,55 @@ class ClickHouse:
     def _select_errors(self) -> Iterator[None]:
         try:
             yield
-        except driver_errors.ServerException as error:
-            raise self._statement_error(error) from error
-        except NotImplementedError as error:
+        except Exception as error:
+            raise self._select_error(error) from error
+
+    def excerpt(
+        self, sql: str, *, settings: Mapping[str, object], max_rows: int, max_bytes: int
+    ) -> Excerpt:
+        """As `select`, but reads no more than whole blocks of `max_bytes` in all, and `max_rows`.
+
+        The bytes are those of the answer before compression: ClickHouse counts a constant once for
+        a whole block and so lets through what is far beyond its own max_result_bytes. Where there is
+        more, the connection is given up, at which the server cancels the query.
+        """
+        columns: tuple[ResultColumn, ...] = ()
+        rows: list[tuple[Any, ...]] = []
+        client = self._connected()
+        try:
+            answer = client.execute_iter(sql, with_column_types=True, settings=dict(settings))
+            # As `use_client_time_zone` among the settings, which the server might refuse.
+            context = client.connection.context
+            context.settings = context.settings | {"use_client_time_zone": True}
+            told = client.last_query
+            source = client.connection.block_in
+            source.fin = CompressedBufferedReader(_Meter(source.read_block, max_bytes), BUFFER_SIZE)
+            columns = tuple(ResultColumn(name, kind) for name, kind in next(answer, ()))
+            is_whole = True
+            for row in answer:
+                if len(rows) == max_rows:
+                    is_whole = False
+                    break
+                rows.append(row)
+        except _TooLong:
+            is_whole = False
+        except Exception as error:
+            if not rows or getattr(error, "code", None) != _RESULT_TOO_LARGE:
+                raise self._select_error(error) from error
+            is_whole = False
+        if not is_whole:
             self.close()
-            raise StatementRejected(0, "UNKNOWN_TYPE", str(error)) from error
-        except driver_errors.UnknownTypeError as error:
-            self.close()
-            raise StatementRejected(
-                50, "UNKNOWN_TYPE", f"{error.message}: cast that column to String"
-            ) from error
-        except (driver_errors.Error, OSError, EOFError) as error:
-            raise self._unavailable(error) from error
+        return Excerpt(columns, rows, is_whole, told.progress.rows)
+
+    def abort(self) -> None:
+        """Ends this connection for good, from any thread: the call under way and all later ones raise
+        Abandoned, and the server cancels its query within a moment, for which no right is needed."""
+        self._is_aborted = True
+        client = self._client
+        if client is not None:
+            # Not closed: its number could be another connection's before the other thread looks.
+            with contextlib.suppress(OSError, AttributeError):
+                client.connection.socket.shutdown(socket.SHUT_RDWR)
 
     def execute(self, statement: str) -> None:
         """Runs a statement that answers nothing (DDL). Raises as `select` does."""
@@ -384,13 +442,18 @@ class ClickHouse:
         )
 
     def _connected(self) -> Client:
+        if self._is_aborted:
+            raise Abandoned("the connection was given up")
         if self._client is None:
             settings = self._settings
             _check_ca_file(settings.ca_file)
             first, *others = self._hosts
             compression: str | bool = settings.compression
             session: dict[str, object] = {"server_side_params": True}
-            if compression == "none":
+            if self._is_confined:
+                # `excerpt` counts what it unpacks, in whatever method the server chooses.
+                compression = "lz4" if compression == "none" else compression
+            elif compression == "none":
                 compression = False
             else:
                 # The server answers in a method of its own choice unless told.
@@ -428,6 +491,25 @@ class ClickHouse:
         ):
             return DataRejected(message)
         return self._server_unavailable(error.code, message)
+
+    def _select_error(self, error: Exception) -> Exception:
+        """What a caller of `select` is told of it. Raises it where that is no affair of ours."""
+        if self._is_aborted:
+            self.close()
+            return Abandoned("the connection was given up")
+        if isinstance(error, driver_errors.ServerException):
+            return self._statement_error(error)
+        if isinstance(error, NotImplementedError):
+            self.close()
+            return StatementRejected(0, "UNKNOWN_TYPE", str(error))
+        if isinstance(error, driver_errors.UnknownTypeError):
+            self.close()
+            told = f"{error.message}: cast that column to String"
+            return StatementRejected(50, "UNKNOWN_TYPE", told)
+        if isinstance(error, (driver_errors.Error, OSError, EOFError)):
+            return self._unavailable(error)
+        self.close()
+        raise error
 
     def _statement_error(self, error: driver_errors.ServerException) -> OctaneError:
         message = plain_message(error.message)
@@ -473,6 +555,25 @@ def trace_settings(traceparent: str | None) -> dict[str, object]:
     version, trace, parent, flags = traceparent.split("-")
     exchanged = "-".join((version, trace[16:] + trace[:16], parent, flags))
     return {"opentelemetry_traceparent": exchanged}
+
+
+class _TooLong(Exception):
+    pass
+
+
+class _Meter:
+    """Passes on what a connection unpacks until that is more than allowed, then raises _TooLong."""
+
+    def __init__(self, read_block: Callable[[], bytes], max_bytes: int) -> None:
+        self._read_block = read_block
+        self._left = max_bytes
+
+    def __call__(self) -> bytes:
+        block = self._read_block()
+        self._left -= len(block)
+        if self._left < 0:
+            raise _TooLong
+        return block
 
 
 _CONNECTION_ERRORS = frozenset(

@@ -37,6 +37,10 @@ class NeedsOperator(Unavailable):
     """As Unavailable, and waiting alone will not help: a right, a table or a setting is missing."""
 
 
+class Abandoned(OctaneError):
+    """Whoever asked has gone or waits no longer: stop, there is nobody to answer."""
+
+
 class Rejected(OctaneError):
     """The other side refuses for good: repeating the call is of no use."""
 

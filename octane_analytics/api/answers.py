@@ -59,12 +59,9 @@ def plain_columns(
 def body(result: Result, max_rows: int) -> dict[str, object]:
     """The part of an answer that the result is: columns, at most `max_rows` rows, whether it was cut."""
     names = unique([column.name for column in result.columns])
-    are_wide = [bool(_WIDE.search(column.type)) for column in result.columns]
+    are_wide = [is_wide(column.type) for column in result.columns]
     rows = [
-        {
-            name: plain(value, is_wide)
-            for name, value, is_wide in zip(names, row, are_wide, strict=True)
-        }
+        {name: plain(value, wide) for name, value, wide in zip(names, row, are_wide, strict=True)}
         for row in result.rows[:max_rows]
     ]
     return {
@@ -76,6 +73,11 @@ def body(result: Result, max_rows: int) -> dict[str, object]:
         "row_count": len(rows),
         "truncated": len(result.rows) > max_rows,
     }
+
+
+def is_wide(kind: str) -> bool:
+    """Whether integers of this type are more than many readers of JSON can hold."""
+    return bool(_WIDE.search(kind))
 
 
 def unique(names: Sequence[str]) -> list[str]:

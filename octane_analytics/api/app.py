@@ -5,7 +5,6 @@ Owns requests and answers; refuses to know how connections are made and where se
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,18 +18,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from octane_analytics.api import answers, faults, guard
+from octane_analytics.api import answers, faults
 from octane_analytics.api.access import Access
 from octane_analytics.api.admission import Admission, Policy, cross_origin
-from octane_analytics.api.bodies import QueryRequest, decoded
 from octane_analytics.api.cache import Cache
 from octane_analytics.api.guard import Limits
 from octane_analytics.api.pages import Pages
 from octane_analytics.api.pool import Connection, Pool
+from octane_analytics.api.queries import RawQueries
 from octane_analytics.api.report_routes import ReportRoutes
 from octane_analytics.api.reporting import Reporting
 from octane_analytics.api.templates import Template
-from octane_analytics.clickhouse import trace_settings
 from octane_analytics.errors import QueryError, StatementRejected, Unavailable
 from octane_analytics.schema import TableName
 from octane_analytics.telemetry.logging import fields
@@ -51,6 +49,7 @@ def create_app(
     limits: Limits,
     pool: Pool,
     probes: Pool,
+    queries: RawQueries,
     metrics: ApiMetrics,
     exposition: Callable[[], bytes],
     cache_bytes: int = 0,
@@ -58,7 +57,7 @@ def create_app(
     cors_origins: Sequence[str] = (),
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Starlette:
-    """The application. Closes both pools when its lifespan ends.
+    """The application. Closes all pools when its lifespan ends.
 
     `probes` is for readiness, so that it does not wait behind queries; `exposition` answers all
     processes' metrics and may block on files; `cache_bytes` bounds the answers kept; `policy` says
@@ -82,6 +81,7 @@ def create_app(
         yield
         pool.close()
         probes.close()
+        queries.close()
 
     served = {
         "/report": Route("/report", reports.post, methods=["POST"]),
@@ -90,7 +90,7 @@ def create_app(
         "/openapi.json": Route("/openapi.json", pages.openapi, methods=["GET"]),
         "/docs": Route("/docs", pages.page, methods=["GET"]),
         "/docs/{file}": Route("/docs/{file}", pages.file, methods=["GET"]),
-        "/query": Route("/query", routes.query, methods=["POST"]),
+        "/query": Route("/query", queries.query, methods=["POST"]),
         "/healthz": Route("/healthz", routes.healthz, methods=["GET"]),
         "/readyz": Route("/readyz", routes.readyz, methods=["GET"]),
         "/metrics": Route("/metrics", routes.metrics, methods=["GET"]),
@@ -118,35 +118,6 @@ class _Routes:
     _probes: Pool
     _exposition: Callable[[], bytes]
 
-    async def query(self, request: Request) -> Response:
-        asked = await decoded(request, QueryRequest)
-        if not asked.sql.strip():
-            raise QueryError(422, "invalid_body", "sql is empty")
-        settings = self._settings(request)
-
-        def job(connection: Connection) -> bytes:
-            started = time.perf_counter()
-            try:
-                tree = connection.select(
-                    guard.EXPLAIN + asked.sql, settings=_without_limit(settings)
-                )
-            except StatementRejected as error:
-                located = StatementRejected(error.code, error.name, guard.located(str(error)))
-                raise faults.from_client(located) from error
-            guard.check([str(row[0]) for row in tree.rows])
-            try:
-                result = connection.select(asked.sql, settings=settings)
-            except StatementRejected as error:
-                raise faults.from_client(error) from error
-            return answers.encode(
-                {
-                    **answers.body(result, self._limits.result_rows),
-                    "elapsed_ms": _elapsed_ms(started),
-                }
-            )
-
-        return _json(200, await _run(self._pool, job, request))
-
     async def healthz(self, request: Request) -> Response:
         return _json(200, answers.encode({"status": "ok"}))
 
@@ -164,10 +135,6 @@ class _Routes:
         return Response(
             await asyncio.to_thread(self._exposition), headers={"Content-Type": CONTENT_TYPE}
         )
-
-    def _settings(self, request: Request) -> dict[str, object]:
-        traced = trace_settings(request.state.traceparent)
-        return {**self._limits.settings(_request_id(request)), **traced}
 
     def _identifiers(self) -> dict[str, object]:
         return {"database": self._table.database, "table": self._table.table}
@@ -210,12 +177,3 @@ def _json(status: int, body: bytes) -> Response:
 
 def _request_id(request: Request) -> str:
     return str(request.state.request_id)
-
-
-def _elapsed_ms(started: float) -> float:
-    return round((time.perf_counter() - started) * 1000, 3)
-
-
-def _without_limit(settings: Mapping[str, object]) -> dict[str, object]:
-    """For an explanation, whose rows are not the answer's."""
-    return {name: value for name, value in settings.items() if name != "limit"}

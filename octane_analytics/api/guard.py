@@ -1,33 +1,143 @@
-"""What raw SQL may do: one SELECT, read-only, within limits.
+"""What raw SQL may do: one SELECT over the events, of functions that only compute.
 
-ClickHouse's own parser says what a statement is (`EXPLAIN AST`), so that the one that judges is the one
-that executes. Owns the judgement and the limits; refuses to know who asks. It is one fence of several:
-give the API a ClickHouse user that may read the table and nothing else.
+ClickHouse's own parser says what a statement is, so that the one that judges is the one that executes:
+`EXPLAIN AST` shows the statement, `EXPLAIN QUERY TREE run_passes = 0` its names, and neither executes
+anything. With its passes run, EXPLAIN QUERY TREE would evaluate scalar subqueries and fold constants,
+which is why that form is not used. Everything is an allow-list. Owns the judgement; refuses to know
+connections and who asks.
 """
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
+from octane_analytics.api import querytree
+from octane_analytics.api.functions import Functions
+from octane_analytics.api.querytree import Node
 from octane_analytics.errors import QueryError
+from octane_analytics.schema import TableName
 
-EXPLAIN = "EXPLAIN AST "
+PROBE = (
+    "SELECT toString(normalizedQueryHash({statement:String})), "
+    "formatQuerySingleLine({statement:String}) = ''"
+)
+"""Parses the statement as a value, bound by the server, so that nothing of it can join the words before
+it: what passes here is one whole statement by itself. Answers its fingerprint too."""
+EXPLAIN_AST = "EXPLAIN AST "
+EXPLAIN_TREE = "EXPLAIN QUERY TREE run_passes = 0 "
+LOOK_UP = (
+    "SELECT database, name FROM system.tables "
+    "WHERE has({pairs:Array(String)}, concat(if(is_temporary, '', database), '.', name))"
+)
+"""Which of those names are tables that the user can see; those that it cannot see it cannot read."""
 
 _ROOT = "SelectWithUnionQuery"
-_REFUSED_NODES = {
-    "Set": "a SETTINGS clause is not allowed: the limits are the service's",
-    # Its function does not show in the tree.
-    "ColumnsApplyTransformer": "APPLY is not allowed: name the columns one by one",
-}
-_REFUSED_FUNCTIONS = frozenset({"catboostevaluate", "file", "python"})
-"""In lower case: what reaches the server's files even with `readonly=1`, or ends an embedded server."""
-_FUNCTION = re.compile(r"Function (\w+)")
+_OUTPUT = "INTO OUTFILE and FORMAT are not allowed: the answer is JSON"
+_SETTINGS = "a SETTINGS clause is not allowed: the limits are the service's"
+_AST_NODES = frozenset(
+    [
+        "SelectWithUnionQuery",
+        "SelectIntersectExceptQuery",
+        "SelectQuery",
+        "ExpressionList",
+        "Literal",
+        "Identifier",
+        "TableIdentifier",
+        "Function",
+        "Asterisk",
+        "QualifiedAsterisk",
+        "TablesInSelectQuery",
+        "TablesInSelectQueryElement",
+        "TableExpression",
+        "TableJoin",
+        "ArrayJoin",
+        "Subquery",
+        "WithElement",
+        "OrderByElement",
+        "WindowDefinition",
+        "WindowListElement",
+        "InterpolateElement",
+        "SampleRatio",
+        "ColumnsTransformerList",
+        "ColumnsApplyTransformer",
+        "ColumnsExceptTransformer",
+        "ColumnsReplaceTransformer",
+        "ColumnsRegexpMatcher",
+        "ColumnsListMatcher",
+        "QualifiedColumnsRegexpMatcher",
+        "QualifiedColumnsListMatcher",
+        "ColumnsReplaceTransformer::Replacement",
+        "StorageOrderByElement",
+        "ExpressionElement",
+        "NameTypePair",
+        "DataType",
+        "TupleDataType",
+    ]
+)
+_TREE_NODES = frozenset(
+    {
+        "QUERY",
+        "UNION",
+        "LIST",
+        "CONSTANT",
+        "IDENTIFIER",
+        "FUNCTION",
+        "TABLE_FUNCTION",
+        "LAMBDA",
+        "ARGUMENTS",
+        "MATCHER",
+        "APPLY COLUMN TRANSFORMER",
+        "EXCEPT COLUMN TRANSFORMER",
+        "REPLACE COLUMN TRANSFORMER",
+        "JOIN",
+        "CROSS JOIN",
+        "ARRAY_JOIN",
+        "WINDOW",
+        "SORT",
+        "INTERPOLATE",
+    }
+)
+_TABLE_PLACES = frozenset(
+    {"JOIN TREE", "TABLE EXPRESSION", "LEFT TABLE EXPRESSION", "RIGHT TABLE EXPRESSION"}
+)
+_TABLE_FUNCTIONS = frozenset(
+    [
+        "numbers",
+        "numbers_mt",
+        "zeros",
+        "zeros_mt",
+        "values",
+        "generateseries",
+        "generate_series",
+        "null",
+        "view",
+    ]
+)
+_ALWAYS_READABLE = frozenset(
+    ("system", name) for name in ("one", "numbers", "numbers_mt", "zeros", "zeros_mt")
+)
+"""Made of nothing; `system.one` is what a SELECT without FROM reads."""
+_MEMBERSHIP = re.compile(r"(global)?(not)?(null)?in(ignoreset)?\Z")
+_TAKE_AGGREGATES = frozenset({"arrayreduce", "arrayreduceinranges", "initializeaggregation"})
+
+_ALIAS = r"(?:alias: [^,]+, )?"
+_IDENTIFIER = re.compile(
+    _ALIAS + r"identifier: (.+?)(?:, final: 1)?(?:, sample_size: [^,]*)?(?:, offset: [^,]*)?\Z"
+)
+_TABLE_FUNCTION = re.compile(_ALIAS + r"table_function_name: (\w+)(?:, .*)?\Z")
+_FUNCTION = re.compile(_ALIAS + r"function_name: (\w+), function_type: \w+(?:, .*)?\Z")
+_AST_FUNCTION = re.compile(r" *Function (\w+)")
+_PLAIN_TABLE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)?\Z")
+_PLAIN_COLUMN = re.compile(r"\w+(?:\.\w+)*\Z")
+_AGGREGATE_NAME = re.compile(
+    _ALIAS + r"constant_value: '(\w+)[^\\]*', constant_value_type: String\Z"
+)
 _POSITION = re.compile(r"\bat position (\d+)")
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one report or query may take of ClickHouse."""
+    """What one report may take of ClickHouse."""
 
     seconds: float
     result_rows: int
@@ -55,40 +165,173 @@ class Limits:
         }
 
 
-def check(tree: Sequence[str]) -> None:
-    """Raises QueryError (403) unless this output of `EXPLAIN AST` is that of one allowed SELECT.
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """`readable` are further (database, table) pairs, the table `*` for all of a database; names in
+    lower case where ClickHouse does not tell them apart is up to the operator."""
+
+    table: TableName
+    functions: Functions
+    readable: Collection[tuple[str, str]] = ()
+
+    def may_read(self, database: str, table: str) -> bool:
+        pair = (database, table)
+        return (
+            pair == (self.table.database, self.table.table)
+            or pair in _ALWAYS_READABLE
+            or pair in self.readable
+            or (database, "*") in self.readable
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What the names alone do not settle."""
+
+    names: frozenset[str] = field(default_factory=frozenset)
+    """Of subqueries, aliases or columns if all is well, which must not be tables': `name` or `a.b`."""
+
+
+def check_ast(lines: Sequence[str], rules: Rules) -> None:
+    """Raises QueryError (403) unless this output of `EXPLAIN AST` is that of one plain SELECT.
 
     Each line is one node, a space of indentation per level. Text of the query can break a line in two
     and so add nodes that are not there, never hide one.
     """
-    if not tree or _kind(tree[0]) != _ROOT:
-        what = _kind(tree[0]) if tree else "nothing"
-        raise _refused(f"only one SELECT is allowed, and this is {what}")
-    for line in tree:
+    if not lines or _kind(lines[0]) != _ROOT:
+        what = _kind(lines[0]) if lines else "nothing"
+        raise refused(f"only one SELECT is allowed, and this is {what}")
+    for line in lines:
         kind = _kind(line)
-        if kind in _REFUSED_NODES:
-            raise _refused(_REFUSED_NODES[kind])
-        function = _FUNCTION.match(line.strip())
-        if function and function[1].lower() in _REFUSED_FUNCTIONS:
-            raise _refused(f"the function {function[1]} is not allowed")
-        if kind == "TableIdentifier" and "/" in line:
-            # clickhouse-local takes a table's name for a file's or a URL.
-            raise _refused("a table's name must not be a path or a URL")
+        if kind == "Set":
+            raise refused(_SETTINGS)
+        if kind not in _AST_NODES:
+            raise refused(f"{kind} is not allowed")
+        if kind == "Function":
+            # The table functions are judged by the query tree, which knows one from the other.
+            name = _AST_FUNCTION.match(line)
+            if not name:
+                raise refused("a function's name must be a plain one")
+            if name[1].lower() not in _TABLE_FUNCTIONS and not rules.functions.allow(name[1]):
+                raise refused(f"the function {name[1]} is not allowed")
     # The list of SELECTs apart, a clause for the output is a child of the root.
-    below = [line for line in tree if line.startswith(" ") and not line.startswith("  ")]
+    below = [line for line in lines if line.startswith(" ") and not line.startswith("  ")]
     if any(_kind(line) != "ExpressionList" for line in below) or len(below) != 1:
-        raise _refused("INTO OUTFILE and FORMAT are not allowed: the answer is JSON")
+        raise refused(_OUTPUT)
 
 
-def located(message: str) -> str:
+def check_tree(lines: Sequence[str], rules: Rules) -> Findings:
+    """Raises QueryError (403) unless all functions and tables in this output of `EXPLAIN QUERY TREE`
+    are allowed; what is left to look up."""
+    try:
+        tree = querytree.parse(lines)
+    except querytree.Forged as error:
+        raise refused(f"a name in the statement imitates ClickHouse's output: {error}") from error
+    if any(section.split(" ")[0] == "SETTINGS" for section in tree.sections):
+        raise refused(_SETTINGS)
+    names: set[str] = set()
+    for node in tree.root.walk():
+        if node.kind not in _TREE_NODES:
+            raise refused(f"{node.kind} is not allowed")
+        if node.kind == "FUNCTION":
+            names.update(_check_function(node, rules))
+        elif node.kind == "TABLE_FUNCTION":
+            found = _TABLE_FUNCTION.match(node.facts)
+            if not found or found[1].lower() not in _TABLE_FUNCTIONS:
+                told = found[1] if found else "with such a name"
+                raise refused(f"the table function {told} is not allowed")
+        elif node.kind == "IDENTIFIER":
+            name = _name(node)
+            if node.section in _TABLE_PLACES:
+                names.update(_check_table(name, rules))
+    return Findings(frozenset(names))
+
+
+def check_tables(found: Sequence[tuple[str, str]], rules: Rules) -> None:
+    """Raises QueryError (403) where a name that was looked up is that of a table not to be read."""
+    for database, table in found:
+        if not rules.may_read(database, table):
+            raise refused(
+                f"the table {table} is not allowed; a WITH part or alias needs another name"
+            )
+
+
+def pairs(findings: Findings, rules: Rules) -> list[str]:
+    """For LOOK_UP: the names as `database.table`, an unqualified one in the connection's database and
+    among temporary tables."""
+    listed = []
+    for name in sorted(findings.names):
+        if "." in name:
+            listed.append(name)
+        else:
+            listed += [f"{rules.table.database}.{name}", f".{name}"]
+    return listed
+
+
+def located(message: str, prefix: str) -> str:
     """The parser's message about an explained statement, with its positions as in the statement."""
-    return _POSITION.sub(lambda found: f"at position {int(found[1]) - len(EXPLAIN)}", message)
+    return _POSITION.sub(
+        lambda found: f"at position {max(1, int(found[1]) - len(prefix))}", message
+    )
+
+
+def unprobed(message: str) -> str:
+    """The parser's message about a probed statement without the probe."""
+    return message.partition(": In scope SELECT toString(normalizedQueryHash(")[0]
+
+
+def refused(message: str) -> QueryError:
+    return QueryError(403, "forbidden_statement", message)
+
+
+def _check_function(node: Node, rules: Rules) -> Iterator[str]:
+    found = _FUNCTION.match(node.facts)
+    if not found or not rules.functions.allow(found[1]):
+        told = found[1] if found else "with such a name"
+        raise refused(f"the function {told} is not allowed")
+    name = found[1].lower()
+    arguments = next((child for child in node.children if child.section == "ARGUMENTS"), None)
+    given = arguments.children if arguments and arguments.kind == "LIST" else []
+    if name in _TAKE_AGGREGATES:
+        called = _AGGREGATE_NAME.match(given[0].facts) if given else None
+        if not called or not rules.functions.allow_aggregate(called[1]):
+            raise refused(f"{found[1]} with such an aggregate function is not allowed")
+    if _MEMBERSHIP.match(name):
+        if len(given) != 2:
+            raise refused("a name in the statement imitates ClickHouse's output")
+        # `x IN name` reads a table of that name.
+        if given[1].kind == "IDENTIFIER":
+            called_name = _name(given[1])
+            if _PLAIN_TABLE.match(called_name):
+                if not _is_readable(called_name, rules):
+                    yield called_name
+            elif not _PLAIN_COLUMN.match(called_name):
+                raise refused("what IN reads from must have a plain name")
+
+
+def _check_table(name: str, rules: Rules) -> Iterator[str]:
+    if _is_readable(name, rules):
+        return
+    if not _PLAIN_TABLE.match(name):
+        # clickhouse-local takes a table's name for a file's or a URL.
+        raise refused("a table's name must be a plain one, not a path or a URL")
+    if "." in name:
+        raise refused(f"the table {name} is not allowed")
+    yield name
+
+
+def _is_readable(name: str, rules: Rules) -> bool:
+    database, _, table = name.rpartition(".")
+    return rules.may_read(database or rules.table.database, table)
+
+
+def _name(node: Node) -> str:
+    found = _IDENTIFIER.match(node.facts)
+    if not found:
+        raise refused("an alias must not contain a comma or a line break")
+    return found[1]
 
 
 def _kind(line: str) -> str:
     words = line.split()
     return words[0] if words else "nothing"
-
-
-def _refused(message: str) -> QueryError:
-    return QueryError(403, "forbidden_statement", message)

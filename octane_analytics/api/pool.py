@@ -5,6 +5,7 @@ to know what is run.
 """
 
 import asyncio
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -12,11 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Protocol, TypeVar
 
-from octane_analytics.clickhouse import Result, RowStream
-from octane_analytics.errors import NeedsOperator, QueryError, Unavailable
+from octane_analytics.clickhouse import Excerpt, Result, RowStream
+from octane_analytics.errors import Abandoned, NeedsOperator, QueryError, Unavailable
 
 RETRY_WITHIN_SECONDS = 1.0
 """A failure that comes later than this was no stale connection: the server was at work on the job."""
+_ABORT_AGAIN_SECONDS = 0.25
 
 T = TypeVar("T")
 
@@ -42,7 +44,40 @@ class Connection(Protocol):
         query_id: str | None = None,
     ) -> AbstractContextManager[RowStream]: ...
 
+    def excerpt(
+        self, sql: str, *, settings: Mapping[str, object], max_rows: int, max_bytes: int
+    ) -> Excerpt: ...
+
     def close(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+
+class _Errand:
+    """One job on its way, so that it can be given up from the event loop while a thread works on it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._connection: Connection | None = None
+        self.is_abandoned = False
+
+    def begin(self, connection: Connection) -> None:
+        with self._lock:
+            if self.is_abandoned:
+                raise Abandoned("given up before it began")
+            self._connection = connection
+
+    def end(self) -> bool:
+        """Whether the connection can be used again."""
+        with self._lock:
+            self._connection = None
+            return not self.is_abandoned
+
+    def abandon(self) -> None:
+        with self._lock:
+            self.is_abandoned = True
+            if self._connection is not None:
+                self._connection.abort()
 
 
 class Pool:
@@ -68,7 +103,8 @@ class Pool:
         """The job's result; it must be one that can be repeated, for it may run twice.
 
         Raises what the job raises, and QueryError where no connection got free in time (503) or the
-        job took too long (504); it goes on then, and its connection is taken until it ends.
+        job took too long (504). It is then given up, as it is when the caller is cancelled: its
+        connection is cut, at which the server cancels the query.
         """
         try:
             await asyncio.wait_for(self._free.acquire(), self._queue_seconds)
@@ -78,11 +114,17 @@ class Pool:
                 "overloaded",
                 f"{self._size} reports and queries are running already: try again later",
             ) from None
-        future = asyncio.get_running_loop().run_in_executor(self._threads, self._work, job)
+        errand = _Errand()
+        loop = asyncio.get_running_loop()
+        future = loop.run_in_executor(self._threads, self._work, job, errand)
         future.add_done_callback(self._finish)
         try:
             return await asyncio.wait_for(asyncio.shield(future), self._deadline_seconds)
+        except asyncio.CancelledError:
+            _abandon(errand, future)
+            raise
         except TimeoutError:
+            _abandon(errand, future)
             raise QueryError(
                 504, "timeout", f"no answer within {self._deadline_seconds:g} seconds"
             ) from None
@@ -98,16 +140,27 @@ class Pool:
         if not future.cancelled():
             future.exception()  # so that nobody complains if the caller has gone
 
-    def _work(self, job: Callable[[Connection], T]) -> T:
+    def _work(self, job: Callable[[Connection], T], errand: _Errand) -> T:
         connection = self._idle.pop() if self._idle else self._connect()
         started = time.monotonic()
         try:
+            errand.begin(connection)
             return job(connection)
         except NeedsOperator:
             raise
         except Unavailable:
-            if time.monotonic() - started > RETRY_WITHIN_SECONDS:
+            if errand.is_abandoned or time.monotonic() - started > RETRY_WITHIN_SECONDS:
                 raise
             return job(connection)
         finally:
-            self._idle.append(connection)
+            if errand.end():
+                self._idle.append(connection)
+            else:
+                connection.close()
+
+
+def _abandon(errand: _Errand, future: asyncio.Future[T]) -> None:
+    """Again and again until the thread is done: it may be just about to connect."""
+    if not future.done():
+        errand.abandon()
+        asyncio.get_running_loop().call_later(_ABORT_AGAIN_SECONDS, _abandon, errand, future)

@@ -25,13 +25,16 @@ from gunicorn.glogging import Logger
 from starlette.types import ASGIApp
 from uvicorn_worker import UvicornWorker
 
+from octane_analytics.api import functions
 from octane_analytics.api.admission import Policy, policy_of
 from octane_analytics.api.app import create_app
 from octane_analytics.api.callers import is_loopback
-from octane_analytics.api.guard import Limits
+from octane_analytics.api.guard import Limits, Rules
 from octane_analytics.api.library import Library, load
 from octane_analytics.api.pool import Pool
 from octane_analytics.api.protocol import with_limits
+from octane_analytics.api.queries import RawQueries
+from octane_analytics.api.terms import QueryLimits
 from octane_analytics.clickhouse import ClickHouse
 from octane_analytics.errors import ConfigError
 from octane_analytics.schema import TableName
@@ -71,6 +74,11 @@ def run_api(settings: Settings, metrics_directory: Path) -> int:
         allow_anonymous=settings.api.allow_anonymous,
         processes=settings.api.workers * _SLOTS_PER_WORKER,
     )
+    if settings.queries.user is None:
+        log.warning(
+            "raw SQL runs as CLICKHOUSE_USER: give it a user of its own with CLICKHOUSE_QUERY_USER "
+            "(`octane-analytics schema grants` makes one)"
+        )
     # gunicorn itself would try for five seconds, logging each time.
     listening = bind(settings.api.host, settings.api.port, "API_PORT", backlog=BACKLOG)
     try:
@@ -193,6 +201,7 @@ class _Application(BaseApplication):  # type: ignore[misc]
                 queue_seconds=PROBE_SECONDS,
                 deadline_seconds=PROBE_SECONDS,
             ),
+            queries=_raw_queries(settings, name),
             metrics=metrics.ApiMetrics(),
             exposition=functools.partial(metrics.exposition, self._metrics_directory),
             policy=self.policy,
@@ -267,6 +276,38 @@ class _Logger(Logger):  # type: ignore[misc]
         super().setup(cfg)
         _to_root(self.error_log)
         _to_root(self.access_log)
+
+
+def _raw_queries(settings: Settings, name: str) -> RawQueries:
+    api, clickhouse, queries = settings.api, settings.clickhouse, settings.queries
+    asking = dataclasses.replace(
+        clickhouse, timeout_seconds=api.query_seconds + QUERY_GRACE_SECONDS
+    )
+    if queries.user is not None:
+        asking = dataclasses.replace(asking, user=queries.user, password=queries.password)
+    return RawQueries(
+        Pool(
+            lambda: ClickHouse(asking, client_name=name, is_confined=True),
+            size=api.threads,
+            queue_seconds=api.queue_seconds,
+            deadline_seconds=api.query_seconds + QUERY_GRACE_SECONDS,
+        ),
+        Rules(
+            TableName(clickhouse.database, clickhouse.table),
+            functions.load(queries.functions),
+            queries.tables,
+        ),
+        QueryLimits(
+            seconds=api.query_seconds,
+            result_rows=api.max_result_rows,
+            result_bytes=api.max_result_bytes,
+            memory_bytes=api.max_memory_bytes,
+            rows_read=queries.max_rows_read,
+            bytes_read=queries.max_bytes_read,
+            threads=queries.threads,
+        ),
+        asking.user,
+    )
 
 
 def _to_root(logger: logging.Logger) -> None:

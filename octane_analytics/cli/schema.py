@@ -6,6 +6,7 @@ import click
 
 from octane_analytics import schema as contract
 from octane_analytics.cli import options
+from octane_analytics.cli.grants import grants
 from octane_analytics.cli.options import setting_options
 from octane_analytics.clickhouse import OPERATOR_ERRORS, ClickHouse
 from octane_analytics.errors import StatementRejected
@@ -30,7 +31,10 @@ _window = click.option(
 
 @click.group()
 def schema() -> None:
-    """Show, create or check the table."""
+    """Show, create or check the table; make the user that reads it."""
+
+
+schema.add_command(grants)
 
 
 @schema.command()

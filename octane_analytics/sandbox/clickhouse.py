@@ -57,7 +57,13 @@ _CONFIG = """\
   <max_server_memory_usage>{max_memory_bytes}</max_server_memory_usage>
   <!-- an idle server should be idle -->
   <memory_worker_period_ms>1000</memory_worker_period_ms>
-  <asynchronous_metrics_update_period_s>60</asynchronous_metrics_update_period_s>{system_logs}
+  <asynchronous_metrics_update_period_s>60</asynchronous_metrics_update_period_s>
+  <!-- as clickhouse-server's own config.xml has it -->
+  <access_control_improvements>
+    <settings_constraints_replace_previous>true</settings_constraints_replace_previous>
+    <select_from_system_db_requires_grant>true</select_from_system_db_requires_grant>
+    <select_from_information_schema_requires_grant>true</select_from_information_schema_requires_grant>
+  </access_control_improvements>{system_logs}
 </clickhouse>
 """
 _SYSTEM_LOGS = """
@@ -222,16 +228,20 @@ class EmbeddedClickHouse(Engine):
         tcp_port: int = 0,
         http_port: int = 0,
         users: Sequence[User] = (),
+        users_files: Mapping[str, str] | None = None,
         max_memory_bytes: int = 2 << 30,
         system_logs: bool = False,
         log_level: str = "warning",
     ) -> None:
-        """`system_logs` turns on `system.query_log` and `system.opentelemetry_span_log`."""
+        """`users_files` are files for users.d, by name.
+
+        `system_logs` turns on `system.query_log` and `system.opentelemetry_span_log`."""
         super().__init__()
         self._directory = directory.absolute()
         self._tcp_port = tcp_port
         self._http_port = http_port
         self._users = tuple(users)
+        self._users_files = dict(users_files or {})
         self._max_memory_bytes = max_memory_bytes
         self._system_logs = system_logs
         self._log_level = log_level
@@ -304,7 +314,9 @@ class EmbeddedClickHouse(Engine):
             profiles="".join(map(_profile_xml, (User("default"), *self._users))),
             users="".join(map(_user_xml, self._users)),
         )
-        for name, content in (("config.xml", config), ("users.xml", users)):
+        (self._directory / "users.d").mkdir(mode=0o700, exist_ok=True)
+        added = {f"users.d/{name}": content for name, content in self._users_files.items()}
+        for name, content in {"config.xml": config, "users.xml": users, **added}.items():
             path = self._directory / name
             path.touch(mode=0o600)
             path.write_text(content)

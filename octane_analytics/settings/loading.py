@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from octane_analytics.errors import ConfigError
+from octane_analytics.settings.queries import QuerySettings
 from octane_analytics.settings.sections import (
     ApiSettings,
     BatchSettings,
@@ -55,6 +56,7 @@ _SECTIONS = {
     "batch": BatchSettings,
     "worker": WorkerSettings,
     "api": ApiSettings,
+    "queries": QuerySettings,
     "metrics": MetricsSettings,
     "log": LogSettings,
 }

@@ -1,16 +1,19 @@
 """The app over a real ClickHouse, and events to ask it about."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from starlette.types import ASGIApp
 
+from octane_analytics.api import functions
 from octane_analytics.api.app import create_app
-from octane_analytics.api.guard import Limits
+from octane_analytics.api.guard import Limits, Rules
 from octane_analytics.api.library import load
 from octane_analytics.api.pool import Pool
+from octane_analytics.api.queries import RawQueries
+from octane_analytics.api.terms import QueryLimits
 from octane_analytics.clickhouse import ClickHouse
 from octane_analytics.schema import TableName
 from octane_analytics.settings.sections import ClickHouseSettings
@@ -18,10 +21,42 @@ from octane_analytics.telemetry.metrics import ApiMetrics
 from octane_analytics.types import Row
 
 LIMITS = Limits(seconds=10, result_rows=2000, result_bytes=8 << 20, memory_bytes=512 << 20)
+QUERY_LIMITS = QueryLimits(
+    seconds=10,
+    result_rows=2000,
+    result_bytes=8 << 20,
+    memory_bytes=512 << 20,
+    rows_read=10**10,
+    bytes_read=10**12,
+    threads=2,
+)
+
+
+def raw_queries(
+    settings: ClickHouseSettings,
+    limits: QueryLimits = QUERY_LIMITS,
+    readable: Collection[tuple[str, str]] = (),
+) -> RawQueries:
+    pool = Pool(
+        lambda: ClickHouse(settings, client_name="tests", is_confined=True),
+        size=2,
+        queue_seconds=5,
+        deadline_seconds=20,
+    )
+    table = TableName(settings.database, settings.table)
+    return RawQueries(pool, Rules(table, functions.load(), readable), limits, settings.user)
 
 
 @contextmanager
-def app_over(settings: ClickHouseSettings, limits: Limits = LIMITS) -> Iterator[ASGIApp]:
+def app_over(
+    settings: ClickHouseSettings,
+    limits: Limits = LIMITS,
+    *,
+    query_limits: QueryLimits = QUERY_LIMITS,
+    query_settings: ClickHouseSettings | None = None,
+    readable: Collection[tuple[str, str]] = (),
+) -> Iterator[ASGIApp]:
+    """`query_settings` are those of the user that raw SQL runs as; the same unless given."""
     pools = [
         Pool(
             lambda: ClickHouse(settings, client_name="tests"),
@@ -31,6 +66,7 @@ def app_over(settings: ClickHouseSettings, limits: Limits = LIMITS) -> Iterator[
         )
         for size in (2, 1)
     ]
+    queries = raw_queries(query_settings or settings, query_limits, readable)
     try:
         yield create_app(
             templates=load().templates,
@@ -38,12 +74,14 @@ def app_over(settings: ClickHouseSettings, limits: Limits = LIMITS) -> Iterator[
             limits=limits,
             pool=pools[0],
             probes=pools[1],
+            queries=queries,
             metrics=ApiMetrics(None),
             exposition=lambda: b"",
         )
     finally:
         for pool in pools:
             pool.close()
+        queries.close()
 
 
 def event(

@@ -10,11 +10,11 @@ import httpx
 import pytest
 from starlette.types import ASGIApp
 
-from octane_analytics.api.guard import EXPLAIN
+from octane_analytics.api.guard import EXPLAIN_AST
 from octane_analytics.clickhouse import ClickHouse
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.settings.sections import ClickHouseSettings
-from tests.integration.api_fixtures import LIMITS, app_over, event, insert
+from tests.integration.api_fixtures import QUERY_LIMITS, app_over, event, insert
 from tests.unit.api.calls import call, query
 from tests.unit.api.trees import ALLOWED, REFUSED
 
@@ -39,7 +39,7 @@ def test_sample_trees_are_what_the_parser_says(
 ) -> None:
     expected = ALLOWED[sql] if sql in ALLOWED else REFUSED[sql][0]
     with ClickHouse(clickhouse_settings, client_name="tests") as connection:
-        rows = connection.select(EXPLAIN + sql).rows
+        rows = connection.select(EXPLAIN_AST + sql).rows
     assert "\n".join(row[0] for row in rows) == expected
 
 
@@ -170,7 +170,8 @@ def test_rows_up_to_the_limit_are_whole(app: ASGIApp) -> None:
     [
         ("SELEC 1", 400, "sql_error"),
         ("SELECT nothing", 400, "sql_error"),
-        ("SELECT * FROM nowhere.nothing", 400, "sql_error"),
+        ("SELECT * FROM nowhere.nothing", 403, "forbidden_statement"),
+        ("SELECT * FROM nothing_here", 400, "sql_error"),
         ("SELECT {a:String}", 400, "sql_error"),
         ("-- only a comment", 400, "sql_error"),
         ("SELECT groupArray(number) FROM numbers(1000000000)", 422, "memory_limit"),
@@ -188,7 +189,7 @@ def test_sql_error_has_its_status(app: ASGIApp, sql: str, status: int, code: str
 
 
 def test_query_that_runs_too_long_is_a_504(clickhouse_settings: ClickHouseSettings) -> None:
-    with app_over(clickhouse_settings, replace(LIMITS, seconds=0.5)) as app:
+    with app_over(clickhouse_settings, query_limits=replace(QUERY_LIMITS, seconds=0.5)) as app:
         started = time.monotonic()
         answer = query(app, "SELECT count() FROM system.numbers WHERE sipHash64(number) = 1")
         assert (answer.status_code, answer.json()["error"]["code"]) == (504, "timeout")

@@ -50,6 +50,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "ledger": frozenset({"types", "errors"}),
     "ingest": CORE - {"ingest", "replay"},
     "replay": CORE - {"replay"},
+    # What the API's own settings say of limits is what the ClickHouse user is made with.
+    "grants": frozenset({"schema", "settings"}),
     "kafka": frozenset({"types", "errors", "settings"}),
     "clickhouse": frozenset({"types", "errors", "settings", "schema"}),
     # What a replay keeps beside the target; speaks ClickHouse through the room that knows it.
@@ -63,7 +65,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "operations": CORE | {"settings", "kafka", "clickhouse"},
     "cli": CORE
     | {"exits", "settings", "kafka", "clickhouse", "telemetry", "supervisor", "worker", "api"}
-    | {"sandbox", "staging", "operations"},
+    | {"grants", "sandbox", "staging", "operations"},
     # `python -m octane_analytics` is the command.
     "__main__": frozenset({"cli"}),
     # The package's own __init__ holds the version, which any room may ask for.

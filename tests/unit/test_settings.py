@@ -246,8 +246,9 @@ def test_http_port_is_no_matter_where_every_server_has_its_own() -> None:
 # Secrets
 
 
-def test_password_is_the_only_secret_setting() -> None:
-    assert [setting.name for setting in SECRETS] == ["CLICKHOUSE_PASSWORD"]
+def test_passwords_are_the_only_secret_settings() -> None:
+    names = [setting.name for setting in SECRETS]
+    assert names == ["CLICKHOUSE_PASSWORD", "CLICKHOUSE_QUERY_PASSWORD"]
 
 
 @pytest.mark.parametrize("ending", ["", "\n", "\r\n"])

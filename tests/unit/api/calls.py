@@ -9,16 +9,29 @@ import httpx
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 
+from octane_analytics.api import functions
 from octane_analytics.api.app import create_app
-from octane_analytics.api.guard import Limits
+from octane_analytics.api.guard import Limits, Rules
 from octane_analytics.api.library import load
 from octane_analytics.api.pool import Connection, Pool
-from octane_analytics.clickhouse import Result, ResultColumn, RowStream
+from octane_analytics.api.queries import RawQueries
+from octane_analytics.api.terms import QueryLimits
+from octane_analytics.clickhouse import Excerpt, Result, ResultColumn, RowStream
 from octane_analytics.schema import TableName
 from octane_analytics.telemetry.metrics import ApiMetrics
 
 NOW = datetime(2026, 2, 2, 12, 0, 0, 500_000, tzinfo=UTC)
 LIMITS = Limits(seconds=30, result_rows=3, result_bytes=1 << 20, memory_bytes=1 << 30)
+QUERY_LIMITS = QueryLimits(
+    seconds=30,
+    result_rows=3,
+    result_bytes=1 << 20,
+    memory_bytes=1 << 30,
+    rows_read=1 << 40,
+    bytes_read=1 << 40,
+    threads=2,
+)
+RULES = Rules(TableName("db", "events"), functions.load())
 SELECT_TREE = (
     "SelectWithUnionQuery (children 1)",
     " ExpressionList (children 1)",
@@ -27,9 +40,29 @@ SELECT_TREE = (
     "    Literal UInt64_1",
 )
 
+QUERY_TREE = (
+    "QUERY id: 0",
+    "  PROJECTION",
+    "    LIST id: 1, nodes: 1",
+    "      CONSTANT id: 2, constant_value: UInt64_1, constant_value_type: UInt8",
+    "  JOIN TREE",
+    "    IDENTIFIER id: 3, identifier: system.one",
+)
+
 
 def result(*rows: tuple[object, ...], **columns: str) -> Result:
     return Result(tuple(ResultColumn(name, kind) for name, kind in columns.items()), list(rows))
+
+
+def judged(*answers: Result | Exception) -> "Script":
+    """A connection that finds SELECT 1 in whatever it is asked about, then answers the statement."""
+    return Script(
+        result(("limit", "0", None, None, 0), ("readonly", "0", None, None, 0), name="String"),
+        result(("123", 0), fingerprint="String"),
+        result(*((line,) for line in SELECT_TREE), explain="String"),
+        result(*((line,) for line in QUERY_TREE), explain="String"),
+        *answers,
+    )
 
 
 class Script:
@@ -66,7 +99,16 @@ class Script:
         answer = self.select(sql, parameters, settings=settings, query_id=query_id)
         yield RowStream(answer.columns, iter([answer.rows] if answer.rows else []))
 
+    def excerpt(
+        self, sql: str, *, settings: Mapping[str, object], max_rows: int, max_bytes: int
+    ) -> Excerpt:
+        rows = self.select(sql, settings=settings)
+        return Excerpt(rows.columns, rows.rows[:max_rows], len(rows.rows) <= max_rows, 7)
+
     def close(self) -> None:
+        self.is_closed = True
+
+    def abort(self) -> None:
         self.is_closed = True
 
 
@@ -90,6 +132,7 @@ def app_over(
         limits=limits,
         pool=pool(connection),
         probes=pool(probe or connection),
+        queries=RawQueries(pool(connection), RULES, QUERY_LIMITS, "analyst"),
         metrics=ApiMetrics(registry),
         exposition=lambda: b"# metrics\n",
         cache_bytes=cache_bytes,

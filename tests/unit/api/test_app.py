@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 import pytest
 from prometheus_client import CollectorRegistry
 
+from octane_analytics.api.guard import EXPLAIN_AST, EXPLAIN_TREE, PROBE
 from octane_analytics.errors import NeedsOperator, StatementRejected, Unavailable
-from tests.unit.api.calls import SELECT_TREE, Script, app_over, call, query, report, result
+from tests.unit.api.calls import Script, app_over, call, judged, query, report, result
 
-TREE = result(*((line,) for line in SELECT_TREE), explain="String")
 ROW = result((1, "x"), n="UInt64", s="String")
 
 
@@ -51,28 +51,57 @@ def test_report_needs_no_params() -> None:
 
 
 def test_query_is_judged_before_it_runs() -> None:
-    script = Script(TREE, ROW)
+    script = judged(ROW)
     answer = query(app_over(script), "SELECT 1")
     assert answer.status_code == 200
     assert set(answer.json()) == {"columns", "rows", "row_count", "truncated", "elapsed_ms"}
-    (explain, _, explained_with), (sql, _, ran_with) = script.calls
-    assert (explain, sql) == ("EXPLAIN AST SELECT 1", "SELECT 1")
-    assert "limit" not in explained_with
-    assert (explained_with["readonly"], ran_with["readonly"], ran_with["limit"]) == (1, 1, 4)
+    asked, probe, ast, tree, run = script.calls
+    assert "system.settings" in asked[0]
+    assert (probe[0], probe[1]) == (PROBE, {"statement": "SELECT 1"})
+    assert (ast[0], tree[0]) == (f"{EXPLAIN_AST}SELECT 1", f"{EXPLAIN_TREE}SELECT 1")
+    assert run[0] == "SELECT 1"
+    # What the server does not know, or pins, is not sent.
+    assert [call[2] for call in (probe, ast, tree)] == [{"readonly": 1}] * 3
+    assert run[2] == {"readonly": 1, "limit": 4}
 
 
 def test_query_that_is_refused_does_not_run() -> None:
-    script = Script(result(("SYSTEM query",), explain="String"))
+    script = judged()
+    script.steps[2] = result(("SYSTEM query",), explain="String")
     answer = query(app_over(script), "SYSTEM STOP MERGES")
     assert answer.status_code == 403
-    assert len(script.calls) == 1
+    assert len(script.calls) == 3
 
 
 def test_query_with_more_rows_than_allowed_is_cut() -> None:
-    told = query(
-        app_over(Script(TREE, result((1,), (2,), (3,), (4,), n="UInt8"))), "SELECT 1"
-    ).json()
+    told = query(app_over(judged(result((1,), (2,), (3,), (4,), n="UInt8"))), "SELECT 1").json()
     assert (told["row_count"], told["truncated"]) == (3, True)
+
+
+def test_names_of_columns_cannot_make_an_answer_larger_than_allowed() -> None:
+    long = {"n" * 400_000: "UInt8"}
+    told = query(app_over(judged(result((1,), (2,), (3,), **long))), "SELECT 1").json()
+    assert (told["row_count"], told["truncated"]) == (2, True)
+    too_long = {"n" * 1_100_000: "UInt8"}
+    answer = query(app_over(judged(result((1,), **too_long))), "SELECT 1")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (422, "result_too_large")
+
+
+def test_raw_query_is_logged_with_what_it_cost(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    query(app_over(judged(ROW)), "SELECT 1")
+    (record,) = [record for record in caplog.records if record.getMessage() == "raw query"]
+    told = dict(vars(record)["octane_fields"])
+    assert told.pop("ms") >= 0
+    assert told.pop("request_id")
+    assert told == {
+        "caller": "anonymous",
+        "fingerprint": "123",
+        "outcome": "ok",
+        "rows_read": 7,
+        "result_rows": 1,
+        "truncated": False,
+    }
 
 
 def test_unknown_template_is_told_with_the_known_ones() -> None:
@@ -171,7 +200,7 @@ def test_no_route_is_answered_in_json(method: str, path: str, status: int) -> No
     ],
 )
 def test_query_error_has_its_status(error: StatementRejected, status: int, code: str) -> None:
-    answer = query(app_over(Script(TREE, error)), "SELECT 1")
+    answer = query(app_over(judged(error)), "SELECT 1")
     told = answer.json()["error"]
     assert (answer.status_code, told["code"]) == (status, code)
     if status < 500:

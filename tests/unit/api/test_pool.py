@@ -7,7 +7,7 @@ import pytest
 
 from octane_analytics.api.pool import Connection, Pool
 from octane_analytics.clickhouse import Result
-from octane_analytics.errors import NeedsOperator, QueryError, Unavailable
+from octane_analytics.errors import Abandoned, NeedsOperator, QueryError, Unavailable
 from tests.unit.api.calls import Script, pool, result
 
 ONE = result((1,), n="UInt8")
@@ -108,3 +108,49 @@ def test_job_past_its_deadline_keeps_its_place_until_it_ends() -> None:
 
     with closing(pool(Script(wait, ONE), queue_seconds=0.02, deadline_seconds=0.02)) as opened:
         asyncio.run(late(opened))
+
+
+class Busy(Script):
+    """Works until it is cut off."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.started, self.cut = threading.Event(), threading.Event()
+
+    def select(self, *_: object, **__: object) -> Result:
+        self.started.set()
+        assert self.cut.wait(5)
+        raise Abandoned("cut off")
+
+    def abort(self) -> None:
+        self.cut.set()
+
+
+def test_caller_that_goes_cuts_its_connection_which_is_not_used_again() -> None:
+    busy, made = Busy(), list[Connection]()
+
+    def connect() -> Connection:
+        made.append(Script(ONE) if made else busy)
+        return made[-1]
+
+    async def leave() -> None:
+        running = asyncio.create_task(opened.run(select))
+        await asyncio.to_thread(busy.started.wait, 5)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert await opened.run(select) == ONE
+
+    with closing(Pool(connect, size=1, queue_seconds=5, deadline_seconds=5)) as opened:
+        asyncio.run(leave())
+    assert busy.cut.is_set()
+    assert busy.is_closed
+    assert len(made) == 2
+
+
+def test_job_past_its_deadline_is_cut_off() -> None:
+    busy = Busy()
+    with closing(pool(busy, deadline_seconds=0.05)) as opened, pytest.raises(QueryError) as raised:
+        asyncio.run(opened.run(select))
+    assert raised.value.status == 504
+    assert busy.cut.is_set()

@@ -237,39 +237,4 @@ SelectWithUnionQuery (children 1)
       Literal Array_['/etc/passwd']""",
         "function file",
     ),
-    "SELECT * APPLY(file) FROM (SELECT '/etc/passwd')": (
-        """\
-SelectWithUnionQuery (children 1)
- ExpressionList (children 1)
-  SelectQuery (children 2)
-   ExpressionList (children 1)
-    Asterisk (children 1)
-     ColumnsTransformerList (children 1)
-      ColumnsApplyTransformer
-   TablesInSelectQuery (children 1)
-    TablesInSelectQueryElement (children 1)
-     TableExpression (children 1)
-      Subquery (children 1)
-       SelectWithUnionQuery (children 1)
-        ExpressionList (children 1)
-         SelectQuery (children 1)
-          ExpressionList (children 1)
-           Literal '/etc/passwd'""",
-        "APPLY is not allowed",
-    ),
-    "SELECT COLUMNS('a') APPLY(x -> file(x)) FROM t": (
-        """\
-SelectWithUnionQuery (children 1)
- ExpressionList (children 1)
-  SelectQuery (children 2)
-   ExpressionList (children 1)
-    ColumnsRegexpMatcher (children 1)
-     ColumnsTransformerList (children 1)
-      ColumnsApplyTransformer
-   TablesInSelectQuery (children 1)
-    TablesInSelectQueryElement (children 1)
-     TableExpression (children 1)
-      TableIdentifier t""",
-        "APPLY is not allowed",
-    ),
 }

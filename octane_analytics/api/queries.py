@@ -1,0 +1,207 @@
+"""`POST /query`: a statement of the client's own, judged, run within limits, logged.
+
+Owns the order of the steps and the answer; what may run is `guard`'s to say, what it may take is
+`terms`'. Nothing of a statement is executed before it is judged.
+"""
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from octane_analytics.api import answers, faults, guard
+from octane_analytics.api.bodies import QueryRequest, decoded
+from octane_analytics.api.disconnects import unless_gone
+from octane_analytics.api.guard import Rules
+from octane_analytics.api.pool import Connection, Pool
+from octane_analytics.api.terms import QueryLimits, Terms
+from octane_analytics.clickhouse import Excerpt, trace_settings
+from octane_analytics.errors import QueryError, StatementRejected, Unavailable
+from octane_analytics.telemetry.logging import fields
+
+_PINNED = frozenset({115, 164, 452})
+"""UNKNOWN_SETTING, READONLY, SETTING_CONSTRAINT_VIOLATION: the profile is not what it was."""
+
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Account:
+    """What the log line tells of one query."""
+
+    fingerprint: str = ""
+    rows_read: int = 0
+    result_rows: int = 0
+    is_truncated: bool = False
+    outcome: str = "ok"
+
+
+class RawQueries:
+    """The endpoint. `user` is ClickHouse's, for log lines."""
+
+    def __init__(self, pool: Pool, rules: Rules, limits: QueryLimits, user: str) -> None:
+        self._pool = pool
+        self._rules = rules
+        self._limits = limits
+        self._terms = Terms(limits)
+        self._user = user
+
+    def close(self) -> None:
+        self._pool.close()
+
+    async def query(self, request: Request) -> Response:
+        asked = await decoded(request, QueryRequest)
+        if not asked.sql.strip():
+            raise QueryError(422, "invalid_body", "sql is empty")
+        account = _Account()
+        started = time.perf_counter()
+        comment = str(request.state.request_id)
+        traced = trace_settings(request.state.traceparent)
+
+        def job(connection: Connection) -> bytes:
+            return self._answer(connection, asked.sql, comment, traced, account)
+
+        try:
+            body = await unless_gone(request.receive, self._pool.run(job))
+        except Unavailable as error:
+            account.outcome = "unavailable"
+            log.error(
+                "ClickHouse cannot serve",
+                extra=fields(error=str(error), clickhouse_user=self._user, request_id=comment),
+            )
+            raise faults.unavailable(error) from error
+        except QueryError as error:
+            account.outcome = error.code
+            raise
+        except ClientDisconnect:
+            account.outcome = "client_gone"
+            raise
+        except BaseException:
+            account.outcome = "failed"
+            raise
+        finally:
+            self._record(request, account, time.perf_counter() - started)
+        return Response(body, media_type="application/json")
+
+    def _answer(
+        self,
+        connection: Connection,
+        sql: str,
+        comment: str,
+        traced: Mapping[str, object],
+        account: _Account,
+    ) -> bytes:
+        started = time.perf_counter()
+        settings = self._terms.settle(connection, comment)
+        try:
+            account.fingerprint = judge(connection, sql, self._rules, settings)
+            excerpt = connection.excerpt(
+                sql,
+                settings={**settings, **traced},
+                max_rows=self._limits.result_rows,
+                max_bytes=self._limits.result_bytes,
+            )
+        except StatementRejected as error:
+            if error.code in _PINNED:
+                self._terms.forget()
+            raise faults.from_client(error) from error
+        account.rows_read = excerpt.rows_read
+        return self._encoded(excerpt, started, account)
+
+    def _encoded(self, excerpt: Excerpt, started: float, account: _Account) -> bytes:
+        rows, is_cut = encoded_rows(excerpt, self._limits.result_bytes)
+        if is_cut and not rows:
+            raise QueryError(
+                422,
+                "result_too_large",
+                f"one part of the result has more than {self._limits.result_bytes} bytes: ask for "
+                "fewer or shorter columns",
+            )
+        account.result_rows, account.is_truncated = len(rows), is_cut
+        names = answers.unique([column.name for column in excerpt.columns])
+        head = answers.encode(
+            {
+                "columns": [
+                    {"name": name, "type": column.type}
+                    for name, column in zip(names, excerpt.columns, strict=True)
+                ],
+                "row_count": len(rows),
+                "truncated": is_cut,
+                "elapsed_ms": round((time.perf_counter() - started) * 1000, 3),
+            }
+        )
+        return head[:-1] + b',"rows":[' + b",".join(rows) + b"]}"
+
+    def _record(self, request: Request, account: _Account, seconds: float) -> None:
+        log.info(
+            "raw query",
+            extra=fields(
+                caller=getattr(request.state, "caller_name", "anonymous"),
+                fingerprint=account.fingerprint,
+                outcome=account.outcome,
+                ms=round(seconds * 1000, 3),
+                rows_read=account.rows_read,
+                result_rows=account.result_rows,
+                truncated=account.is_truncated,
+                request_id=str(request.state.request_id),
+            ),
+        )
+
+
+def judge(connection: Connection, sql: str, rules: Rules, settings: Mapping[str, object]) -> str:
+    """The statement's fingerprint (ClickHouse's normalizedQueryHash) if it may run.
+
+    Raises QueryError (403) if it may not, StatementRejected for what is no statement. Executes nothing
+    of it.
+    """
+    asking = {name: value for name, value in settings.items() if name != "limit"}
+    try:
+        probed = connection.select(guard.PROBE, {"statement": sql}, settings=asking)
+    except StatementRejected as error:
+        raise StatementRejected(error.code, error.name, guard.unprobed(str(error))) from error
+    fingerprint = str(probed.rows[0][0])
+    guard.check_ast(_explained(connection, guard.EXPLAIN_AST, sql, asking), rules)
+    findings = guard.check_tree(_explained(connection, guard.EXPLAIN_TREE, sql, asking), rules)
+    if findings.names:
+        names = {"pairs": guard.pairs(findings, rules)}
+        found = connection.select(guard.LOOK_UP, names, settings=asking)
+        guard.check_tables([(str(row[0]), str(row[1])) for row in found.rows], rules)
+    return fingerprint
+
+
+def _explained(
+    connection: Connection, prefix: str, sql: str, settings: Mapping[str, object]
+) -> list[str]:
+    try:
+        return [str(row[0]) for row in connection.select(prefix + sql, settings=settings).rows]
+    except StatementRejected as error:
+        told = guard.located(str(error), prefix)
+        raise StatementRejected(error.code, error.name, told) from error
+
+
+def encoded_rows(excerpt: Excerpt, max_bytes: int) -> tuple[list[bytes], bool]:
+    """The rows as JSON objects, as many as fit, and whether any are missing.
+
+    The names of the columns are the client's choice and repeat in each row, so bytes from the server
+    are no measure of those of the answer.
+    """
+    names = answers.unique([column.name for column in excerpt.columns])
+    are_wide = [answers.is_wide(column.type) for column in excerpt.columns]
+    rows: list[bytes] = []
+    left = max_bytes
+    for row in excerpt.rows:
+        encoded = answers.encode(
+            {
+                name: answers.plain(value, is_wide)
+                for name, value, is_wide in zip(names, row, are_wide, strict=True)
+            }
+        )
+        left -= len(encoded) + 1
+        if left < 0:
+            return rows, True
+        rows.append(encoded)
+    return rows, not excerpt.is_whole

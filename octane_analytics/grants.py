@@ -1,0 +1,104 @@
+"""The ClickHouse user of raw SQL, as SQL: role, grant, profile, quota, user.
+
+`conf/clickhouse/octane-query.xml` is the same for servers whose users stand in files; a test holds the
+two against each other. Refuses to know how to reach a server.
+"""
+
+import hashlib
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
+
+from octane_analytics.schema import TableName, identifier
+from octane_analytics.settings.sections import Settings
+
+NAME = "octane_query"
+"""Of role, profile and quota; of the user unless CLICKHOUSE_QUERY_USER says otherwise."""
+NO_HASH = "SHA-256 OF THE PASSWORD"
+"""What stands where the hash of a password would, in a statement to be shown."""
+_SALT_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Password:
+    """A password's salted hash; the password itself is nowhere kept."""
+
+    digest: str
+    salt: str
+
+    def __repr__(self) -> str:
+        return "Password(…)"
+
+
+def hashed(password: str) -> Password:
+    salt = secrets.token_hex(_SALT_BYTES)
+    return Password(hashlib.sha256((password + salt).encode()).hexdigest(), salt)
+
+
+def profile(settings: Settings) -> list[str]:
+    """The profile's elements: a query changes only what is CHANGEABLE_IN_READONLY."""
+    api, queries = settings.api, settings.queries
+    fixed = {
+        "readonly": "1",
+        "allow_ddl": "0",
+        "allow_introspection_functions": "0",
+        "timeout_overflow_mode": "'throw'",
+        "max_memory_usage_for_user": str(4 * api.max_memory_bytes),
+        "max_concurrent_queries_for_user": "32",
+        "read_overflow_mode": "'throw'",
+        "result_overflow_mode": "'throw'",
+        "max_rows_in_join": str(queries.max_rows_read),
+        "max_bytes_in_join": str(api.max_memory_bytes),
+        "join_overflow_mode": "'throw'",
+        "function_sleep_max_microseconds_per_block": "100000",
+    }
+    bounded = {
+        "max_execution_time": (f"{api.query_seconds:g}", "0.1"),
+        "max_memory_usage": (str(api.max_memory_bytes), "1"),
+        "max_rows_to_read": (str(queries.max_rows_read), "1"),
+        "max_bytes_to_read": (str(queries.max_bytes_read), "1"),
+        "max_result_bytes": (str(api.max_result_bytes), "1"),
+        "max_threads": (str(queries.threads), "1"),
+    }
+    return [
+        *(f"{name} = {value}" for name, value in fixed.items()),
+        *(
+            f"{name} = {most} MIN {least} MAX {most} CHANGEABLE_IN_READONLY"
+            for name, (most, least) in bounded.items()
+        ),
+        "limit CHANGEABLE_IN_READONLY",
+        "log_comment CHANGEABLE_IN_READONLY",
+    ]
+
+
+def statements(
+    settings: Settings,
+    password: Password | None,
+    networks: Sequence[IPv4Network | IPv6Network] = (),
+    cluster: str | None = None,
+) -> list[str]:
+    """In the order in which to run them; safe to repeat. Without a password, to be shown only."""
+    clickhouse = settings.clickhouse
+    table = TableName(clickhouse.database, clickhouse.table)
+    user = identifier(settings.queries.user or NAME)
+    where = f" ON CLUSTER {identifier(cluster)}" if cluster else ""
+    hosts = ", ".join(f"IP '{network}'" for network in networks) or "ANY"
+    digest, salt = (password.digest, password.salt) if password else (NO_HASH, "ITS SALT")
+    listed = ",\n    ".join(profile(settings))
+    readable = [f"{table}"] + [
+        f"{identifier(database)}.{name if name == '*' else identifier(name)}"
+        for database, name in sorted(settings.queries.tables)
+    ]
+    return [
+        f"CREATE ROLE IF NOT EXISTS {NAME}{where}",
+        *(f"GRANT{where} SELECT ON {name} TO {NAME}" for name in readable),
+        f"CREATE SETTINGS PROFILE OR REPLACE {NAME}{where} SETTINGS\n    {listed}",
+        f"CREATE USER OR REPLACE {user}{where}\n"
+        f"    IDENTIFIED WITH sha256_hash BY '{digest}' SALT '{salt}'\n"
+        f"    HOST {hosts} DEFAULT ROLE {NAME} SETTINGS PROFILE '{NAME}'",
+        f"GRANT{where} {NAME} TO {user}",
+        f"CREATE QUOTA OR REPLACE {NAME}{where} KEYED BY user_name\n"
+        f"    FOR INTERVAL 1 hour MAX queries = 100000, errors = 20000, execution_time = 36000\n"
+        f"    TO {user}",
+    ]

@@ -1,0 +1,86 @@
+"""Nobody waits for it, nothing runs: queries of the real server, looked for from another connection."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from octane_analytics.clickhouse import ClickHouse
+from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse, User
+from octane_analytics.settings.sections import ClickHouseSettings
+from tests.integration.raw_sql import PASSWORD, users_file
+from tests.integration.test_api_server import Server, wait_until
+
+ENDLESS = "SELECT count() AS endless FROM numbers(10000000000) WHERE sipHash64(number) = 1"
+GATHERING = (
+    "SELECT number AS endless FROM numbers(2000000000) "
+    "ORDER BY sipHash64(number) LIMIT 1 BY number % 9"
+)
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> EmbeddedClickHouse:
+    return EmbeddedClickHouse(
+        tmp_path / "clickhouse",
+        users=[User("observer")],
+        users_files={"octane-query.xml": users_file()},
+    )
+
+
+def running(settings: ClickHouseSettings) -> list[str]:
+    with ClickHouse(settings, client_name="tests") as connection:
+        rows = connection.select(
+            "SELECT query FROM system.processes WHERE query LIKE '%endless%' AND user = 'octane_query'"
+        ).rows
+    return [row[0] for row in rows]
+
+
+def quickly(condition: Callable[[], bool]) -> float:
+    started = time.monotonic()
+    wait_until(condition, 5.0)
+    return time.monotonic() - started
+
+
+def test_query_that_nobody_waits_for_is_cancelled(
+    engine: EmbeddedClickHouse, tmp_path: Path
+) -> None:
+    with engine:
+        admin = ClickHouseSettings(host=engine.host, port=engine.tcp_port, user="observer")
+        server = Server(admin, tmp_path)
+        server.environment |= {
+            "CLICKHOUSE_QUERY_USER": "octane_query",
+            "CLICKHOUSE_QUERY_PASSWORD": PASSWORD,
+            "API_QUERY_TIMEOUT": "2",
+            "API_WORKERS": "1",
+        }
+        with server.start() as process:
+            try:
+                wait_until(lambda: is_answering(server))
+                for sql in (ENDLESS, GATHERING):
+                    with pytest.raises(httpx.ReadTimeout):
+                        httpx.post(f"{server.url}/query", json={"sql": sql}, timeout=0.7)
+                    took = quickly(lambda: not running(admin))
+                    # Before its own time is up, two seconds after it began.
+                    assert took < 1.2, took
+                # One that exceeds its time.
+                answer = server.query(ENDLESS)
+                assert (answer.status_code, answer.json()["error"]["code"]) == (504, "timeout")
+                assert not running(admin)
+                assert server.query("SELECT 1").json()["rows"] == [{"1": 1}]
+                # A stop of the service with a query under way.
+                with httpx.Client() as client, pytest.raises(httpx.ReadTimeout):
+                    client.post(f"{server.url}/query", json={"sql": ENDLESS}, timeout=0.3)
+                process.kill()
+                quickly(lambda: not running(admin))
+            finally:
+                process.kill()
+                print(server.log.read_text())
+
+
+def is_answering(server: Server) -> bool:
+    try:
+        return server.get("/healthz").status_code == 200
+    except httpx.TransportError:
+        return False

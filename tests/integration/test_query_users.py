@@ -1,0 +1,149 @@
+"""The ClickHouse user of raw SQL: the file of conf/, its form as SQL, and other people's profiles."""
+
+import logging
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import ip_network
+
+import pytest
+from clickhouse_driver import Client
+
+from octane_analytics import grants
+from octane_analytics.clickhouse import ClickHouse
+from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse, User
+from octane_analytics.settings.loading import load
+from octane_analytics.settings.sections import ClickHouseSettings
+from tests.integration.api_fixtures import QUERY_LIMITS, app_over
+from tests.integration.raw_sql import PASSWORD, users_file
+from tests.unit.api.calls import query
+
+# In clickhouse-local a user's grants take READ ON FILE and the like only where they are named.
+GRANT = ["GRANT SELECT ON *.*"]
+USERS = [
+    User("writable", grants=GRANT),
+    User("readonly1", grants=GRANT, settings={"readonly": 1}),
+    User("readonly2", grants=GRANT, settings={"readonly": 2}),
+    User(
+        "pinned",
+        grants=GRANT,
+        settings={"readonly": 2, "max_memory_usage": 10**9, "max_execution_time": 9},
+        readonly_settings=["max_memory_usage", "max_execution_time", "limit", "max_threads"],
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseSettings]:
+    directory = tmp_path_factory.mktemp("users")
+    with EmbeddedClickHouse(
+        directory, users=USERS, users_files={"octane-query.xml": users_file()}
+    ) as engine:
+        yield ClickHouseSettings(host=engine.host, port=engine.tcp_port)
+
+
+@pytest.mark.parametrize("compression", ["lz4", "zstd", "none"])
+@pytest.mark.parametrize("user", [*(user.name for user in USERS), "octane_query"])
+def test_any_profile_will_do(server: ClickHouseSettings, user: str, compression: str) -> None:
+    asking = replace(
+        server,
+        user=user,
+        password=PASSWORD if user == "octane_query" else "",
+        compression=compression,
+    )
+    with app_over(server, query_settings=asking) as app:
+        told = query(app, "SELECT number, toDateTime(0) AS t FROM numbers(3000)").json()
+        assert (told["row_count"], told["truncated"]) == (2000, True)
+        assert told["rows"][0] == {"number": 0, "t": "1970-01-01T00:00:00Z"}
+        assert query(app, "SELECT 1").json()["rows"] == [{"1": 1}]
+        refused = query(app, "INSERT INTO x SELECT 1")
+        assert refused.status_code == 403
+
+
+def test_limit_above_the_profiles_is_not_sent(server: ClickHouseSettings) -> None:
+    asking = replace(server, user="octane_query", password=PASSWORD)
+    generous = replace(QUERY_LIMITS, seconds=3600, memory_bytes=1 << 40, threads=64)
+    with app_over(server, query_settings=asking, query_limits=generous) as app:
+        assert query(app, "SELECT 1").status_code == 200
+        too_much = query(app, "SELECT groupArray(number) FROM numbers(1000000000)")
+        assert too_much.json()["error"]["code"] == "memory_limit"
+
+
+def test_setting_that_the_profile_pins_is_told_once(
+    server: ClickHouseSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    with app_over(server, query_settings=replace(server, user="pinned")) as app:
+        assert query(app, "SELECT 1").status_code == 200
+        assert query(app, "SELECT 1").status_code == 200
+    told = [vars(record)["octane_fields"]["setting"] for record in caplog.records]
+    assert "max_memory_usage" in told
+    assert len(told) == len(set(told))
+
+
+def test_wrong_password_is_the_operators(server: ClickHouseSettings) -> None:
+    asking = replace(server, user="octane_query", password="wrong")
+    with app_over(server, query_settings=asking) as app:
+        answer = query(app, "SELECT 1")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "misconfigured")
+    assert "octane" not in answer.json()["error"]["message"]
+
+
+def test_user_needs_the_password(server: ClickHouseSettings) -> None:
+    with pytest.raises(Exception, match="Authentication failed"):
+        Client(server.host, port=server.port, user="octane_query").execute("SELECT 1")
+
+
+def test_user_of_the_file_may_read_one_table(server: ClickHouseSettings) -> None:
+    asking = replace(server, user="octane_query", password=PASSWORD)
+    with ClickHouse(asking, client_name="tests", is_confined=True) as connection:
+        assert connection.select("SHOW GRANTS").rows == [
+            ("GRANT SELECT ON default.ai_analytics_events TO octane_query",)
+        ]
+
+
+def elements(text: str) -> set[str]:
+    """Of a settings profile, in one spelling."""
+    text = re.sub(r"(\d)\.(?!\d)", r"\1", text).replace("false", "0")
+    return {" ".join(element.split()) for element in text.split(", ")}
+
+
+def test_file_and_sql_say_the_same(server: ClickHouseSettings) -> None:
+    with ClickHouse(server, client_name="tests") as connection:
+        ((shown,),) = connection.select("SHOW CREATE PROFILE octane_query").rows
+        ((quota,),) = connection.select("SHOW CREATE QUOTA octane_query").rows
+        sql = grants.statements(load({}).settings, None)
+        (made_quota,) = [statement for statement in sql if "QUOTA" in statement]
+        ((made_quota,),) = connection.select(
+            "SELECT formatQuerySingleLine({sql:String})", {"sql": made_quota}
+        ).rows
+    # CREATE SETTINGS PROFILE name SETTINGS …
+    expected = elements(", ".join(grants.profile(load({}).settings)))
+    assert elements(shown.split("SETTINGS ", 2)[2]) == expected
+    assert made_quota.replace("OR REPLACE ", "") == quota
+
+
+def test_sql_is_what_clickhouse_parses(server: ClickHouseSettings) -> None:
+    """Not executed: an embedded server has nowhere to store users."""
+    settings = load(
+        {
+            "CLICKHOUSE_DATABASE": "my-db",
+            "CLICKHOUSE_QUERY_USER": "an analyst",
+            "API_QUERY_TABLES": "system.*,a.b",
+        }
+    ).settings
+    made = grants.statements(
+        settings, grants.hashed("geheim'\\"), [ip_network("10.0.0.0/8"), ip_network("::1")], "c 1"
+    )
+    with ClickHouse(server, client_name="tests") as connection:
+        for statement in made:
+            ((formatted,),) = connection.select(
+                "SELECT formatQuerySingleLine({sql:String})", {"sql": statement}
+            ).rows
+            assert "ON CLUSTER" in formatted
+            connection.select(f"EXPLAIN AST {statement}")
+    text = "\n".join(made)
+    assert "geheim" not in text
+    assert "SELECT ON `my-db`.ai_analytics_events TO" in text
+    assert "SELECT ON system.* TO" in text
+    assert "GRANT ON CLUSTER `c 1` octane_query TO `an analyst`" in text

@@ -1,0 +1,50 @@
+"""The corpus of statements: files next to this one, which say themselves what their lines mean."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+DIRECTORY = Path(__file__).parent
+FENCES = ("user", "analysis", "limits")
+_HEADER = re.compile(r"--- group: (?P<group>[^;]+)(?P<facts>(?:; [a-z]+: [^;]+)*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    group: str
+    text: str
+    """With the names of `named` in braces."""
+    statuses: frozenset[int] = frozenset({200})
+    claimed: frozenset[str] = frozenset()
+    """The fences that stop it alone."""
+    never_without: frozenset[str] = frozenset()
+    """Fences without which it must not even be tried, for it would end an embedded server."""
+
+    def named(self, names: Mapping[str, object]) -> str:
+        return self.text.format(**names)
+
+
+def hostile() -> list[Statement]:
+    return list(_read("hostile.sql"))
+
+
+def legitimate() -> list[Statement]:
+    return list(_read("legitimate.sql"))
+
+
+def _read(name: str) -> Iterator[Statement]:
+    group, facts = "", dict[str, list[str]]()
+    for line in (DIRECTORY / name).read_text("utf-8").splitlines():
+        if header := _HEADER.fullmatch(line):
+            group = header["group"]
+            pairs = (fact.split(": ") for fact in header["facts"].split("; ") if fact)
+            facts = {key: value.split() for key, value in pairs}
+        elif group and line:
+            yield Statement(
+                group,
+                line.replace("⏎", "\n"),
+                frozenset(map(int, facts.get("status", ["200"]))),
+                frozenset(facts.get("claimed", [])),
+                frozenset(facts.get("never", [])) & frozenset(FENCES),
+            )
