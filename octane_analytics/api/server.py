@@ -74,11 +74,6 @@ def run_api(settings: Settings, metrics_directory: Path) -> int:
         allow_anonymous=settings.api.allow_anonymous,
         processes=settings.api.workers * _SLOTS_PER_WORKER,
     )
-    if settings.queries.user is None:
-        log.warning(
-            "raw SQL runs as CLICKHOUSE_USER: give it a user of its own with CLICKHOUSE_QUERY_USER "
-            "(`octane-analytics schema grants` makes one)"
-        )
     # gunicorn itself would try for five seconds, logging each time.
     listening = bind(settings.api.host, settings.api.port, "API_PORT", backlog=BACKLOG)
     try:
@@ -87,6 +82,11 @@ def run_api(settings: Settings, metrics_directory: Path) -> int:
         listening.close()
         raise
     _allow_descriptors(settings.api.max_connections)
+    if settings.queries.user is None:
+        log.warning(
+            "raw SQL runs as CLICKHOUSE_USER: give it a user of its own with CLICKHOUSE_QUERY_USER "
+            "(`octane-analytics schema grants` makes one)"
+        )
     metrics.remove_files(metrics_directory, ROLE)
     arbiter_pid = os.getpid()
     application = _Application(settings, metrics_directory, library, policy, listening.detach())

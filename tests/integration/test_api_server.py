@@ -68,6 +68,8 @@ class Server:
             "CLICKHOUSE_PORT": str(settings.port),
             "CLICKHOUSE_DATABASE": settings.database,
             "LOG_FORMAT": "json",
+            # So that a query can take as long as a test likes.
+            "API_QUERY_FUNCTIONS": "sleep",
         }
 
     def start(self) -> subprocess.Popen[str]:

@@ -57,7 +57,7 @@ def test_query_that_nobody_waits_for_is_cancelled(
         }
         with server.start() as process:
             try:
-                wait_until(lambda: is_answering(server))
+                wait_until(lambda: is_answering(server), 30.0)
                 for sql in (ENDLESS, GATHERING):
                     with pytest.raises(httpx.ReadTimeout):
                         httpx.post(f"{server.url}/query", json={"sql": sql}, timeout=0.7)
