@@ -11,14 +11,24 @@ from prometheus_client import CollectorRegistry
 from octane_analytics.api.admission import Policy
 from octane_analytics.api.app import create_app
 from octane_analytics.api.library import load
+from octane_analytics.api.queries import RawQueries
 from octane_analytics.api.rates import Allowances
 from octane_analytics.api.tokens import TokenFile, digest_of
 from octane_analytics.errors import Unavailable
 from octane_analytics.schema import TableName
 from octane_analytics.telemetry.metrics import ApiMetrics
-from tests.unit.api.calls import LIMITS, NOW, SELECT_TREE, Script, call, pool, result
+from tests.unit.api.calls import (
+    LIMITS,
+    NOW,
+    QUERY_LIMITS,
+    RULES,
+    Script,
+    call,
+    judged,
+    pool,
+    result,
+)
 
-TREE = result(*((line,) for line in SELECT_TREE), explain="String")
 ROW = result((1,), n="UInt64")
 FILE = "".join(
     f'[tokens.{name}]\nhash = "sha256:{digest_of(name).hex()}"\n{rest}\n'
@@ -51,6 +61,7 @@ class App:
             limits=LIMITS,
             pool=pool(self.script),
             probes=pool(self.script),
+            queries=RawQueries(pool(self.script), RULES, QUERY_LIMITS, "analyst"),
             metrics=ApiMetrics(self.registry),
             exposition=lambda: b"# metrics\n",
             policy=self.policy,
@@ -84,7 +95,7 @@ def test_each_route_needs_its_scope(
     app: App, method: str, path: str, options: dict[str, Any], scope: str
 ) -> None:
     for name in ("report", "query", "metrics"):
-        app.script.steps = [TREE, ROW] if path == "/query" else [ROW]
+        app.script.steps = judged(ROW).steps if path == "/query" else [ROW]
         answer = app.ask(name, method, path, **options)
         assert answer.status_code == (200 if name == scope else 403), answer.text
     missing = app.ask(None, method, path, **options)
