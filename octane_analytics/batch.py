@@ -31,6 +31,7 @@ class Batch:
 
     __slots__ = (
         "columns",
+        "contexts",
         "end",
         "first",
         "keeps_records",
@@ -57,6 +58,8 @@ class Batch:
         self.columns: tuple[list[Any], ...] = ([], [], [], [], [])
         self.records: list[Record] = []
         self.rejected: list[Rejected] = []
+        self.contexts: list[object] = []
+        """Of the producers whose traces its records belong to; empty unless traced."""
         self.payload_bytes = 0
         self.opened_at: float | None = None
         """When the first record came in; None while there is none."""

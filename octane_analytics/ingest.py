@@ -30,12 +30,15 @@ from octane_analytics.types import (
     Sink,
     Source,
     TopicPartition,
+    Tracer,
 )
 
 _POLL_RECORDS = 10_000
 _REBALANCE_RETRY_SECONDS = 0.05
 _ASSIGN_ATTEMPTS_SECONDS = 60.0
 _CONFIRM_SECONDS = 1.0
+_CONTEXTS = 128
+"""Producers' contexts that one batch remembers; tracing backends take about as many links."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,7 @@ class Ingest:
         observer: Observer,
         options: Options,
         backoff: Backoff,
+        tracer: Tracer | None = None,
     ) -> None:
         self._source = source
         self._decode = decode
@@ -71,8 +75,9 @@ class Ingest:
         self._observer = observer
         self._options = options
         self._backoff = backoff
+        self._tracer = tracer
         self._ledger = Ledger()
-        self._outages = Outages(observer)
+        self._outages = Outages(clock, observer)
         self._breaker = Breaker(options.breaker)
         self._outbox = Outbox(
             source,
@@ -84,6 +89,7 @@ class Ingest:
             self._outages,
             delivery=options.delivery,
             max_rows=options.limits.max_rows,
+            tracer=tracer,
         )
         self._open: dict[TopicPartition, Batch] = {}
         self._active_at: dict[TopicPartition, float] = {}
@@ -226,8 +232,10 @@ class Ingest:
             batch = self._open.get(TopicPartition(self._options.topic, number))
             if batch is None or batch.is_complete:
                 continue  # not ours any more, or behind the announced range: it will be read again
-            before = len(batch.rejected)
-            of_batch = batch.take(list(group), self._decode, now)
+            before, begin, group = len(batch.rejected), batch.end, list(group)
+            of_batch = batch.take(group, self._decode, now)
+            if self._tracer is not None:
+                self._find_contexts(self._tracer, batch, begin, group)
             if batch.keeps_records:
                 continue  # all of it was seen before
             taken += of_batch
@@ -236,6 +244,15 @@ class Ingest:
             if batch.until is None:  # what was announced before was let through before
                 self._breaker.saw(of_batch, len(batch.rejected) - before)
         self._observer.consumed(taken)
+        self._observer.spent("decode", self._clock.now() - now)
+
+    def _find_contexts(
+        self, tracer: Tracer, batch: Batch, begin: int, records: Sequence[Record]
+    ) -> None:
+        room = _CONTEXTS - len(batch.contexts)
+        if room > 0:
+            taken = [r for r in records if begin <= (r.offset() or 0) < batch.end]
+            batch.contexts += tracer.contexts(taken, room)
 
     def _reached_end(self, end: EndOfPartition) -> None:
         batch = self._open.get(end.partition)

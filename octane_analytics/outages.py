@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from octane_analytics.errors import Rebalancing, Unavailable
-from octane_analytics.types import Observer
+from octane_analytics.types import Clock, Observer
 
 CLICKHOUSE, KAFKA, DEAD_LETTERS = "clickhouse", "kafka", "dead_letters"
 
@@ -12,13 +12,15 @@ CLICKHOUSE, KAFKA, DEAD_LETTERS = "clickhouse", "kafka", "dead_letters"
 class Outages:
     """A dependency serves again once every kind of call to it that failed has gone through."""
 
-    def __init__(self, observer: Observer) -> None:
+    def __init__(self, clock: Clock, observer: Observer) -> None:
+        self._clock = clock
         self._observer = observer
         self._failing: dict[str, set[str]] = {}
 
     @contextmanager
     def watching(self, dependency: str, call: str) -> Iterator[None]:
-        """Around one call: notes how it ended and lets its exception through."""
+        """Around one call: notes how it ended and how long it took, lets its exception through."""
+        began = self._clock.now()
         try:
             yield
         except Rebalancing:
@@ -26,6 +28,8 @@ class Outages:
         except Unavailable as error:
             self._failed(dependency, call, error)
             raise
+        finally:
+            self._observer.spent(call, self._clock.now() - began)
         self._served(dependency, call)
 
     def _failed(self, dependency: str, call: str, error: Unavailable) -> None:

@@ -5,6 +5,7 @@ one stopped. Refuses to know where batches come from and when to try again.
 """
 
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -16,12 +17,15 @@ from octane_analytics.outages import CLICKHOUSE, DEAD_LETTERS, KAFKA, Outages
 from octane_analytics.types import (
     Clock,
     DeadLetters,
+    Inserted,
     Observer,
     Rejected,
     Sink,
     Source,
     Span,
     TopicPartition,
+    Trace,
+    Tracer,
 )
 
 _TURN_SECONDS = 5.0
@@ -43,6 +47,7 @@ class _Flight:
     are_rejects_sent: bool
     is_repeat: bool
     """Whether it may have been inserted before: by the last owner, or by a call that failed."""
+    trace: Trace | None
     refused: set[int] = field(default_factory=set)
     """Offsets of rows that ClickHouse refused and the dead-letter topic has taken."""
 
@@ -62,6 +67,7 @@ class Outbox:
         *,
         delivery: Delivery,
         max_rows: int,
+        tracer: Tracer | None = None,
     ) -> None:
         self._source = source
         self._sink = sink
@@ -72,6 +78,7 @@ class Outbox:
         self._outages = outages
         self._delivery = delivery
         self._max_rows = max_rows
+        self._tracer = tracer
         self._flights: list[_Flight] = []
         self._refused: list[tuple[Batch, str]] = []
 
@@ -83,6 +90,9 @@ class Outbox:
         """Takes the batches over; a range that was announced before is not announced again."""
         now = self._clock.now()
         for batch in batches:
+            trace = None
+            if self._tracer is not None:
+                trace = self._tracer.begin(batch.partition, batch.span, batch.contexts)
             self._flights.append(
                 _Flight(
                     batch,
@@ -92,12 +102,13 @@ class Outbox:
                     # A batch that keeps its records is read again, after its rejects were sent.
                     are_rejects_sent=batch.keeps_records,
                     is_repeat=batch.until is not None,
+                    trace=trace,
                 )
             )
 
     def forget(self, partitions: Iterable[TopicPartition]) -> None:
         gone = set(partitions)
-        self._flights = [f for f in self._flights if f.batch.partition not in gone]
+        self._keep([f for f in self._flights if f.batch.partition not in gone])
 
     def withdraw(self, partitions: Iterable[TopicPartition]) -> None:
         """Forgets batches that may hold records of another log than the one they are for.
@@ -106,11 +117,19 @@ class Outbox:
         second time may not have been.
         """
         gone = set(partitions)
-        self._flights = [
-            f
-            for f in self._flights
-            if f.batch.partition not in gone or (f.is_announced and f.batch.until is None)
-        ]
+        self._keep(
+            [
+                f
+                for f in self._flights
+                if f.batch.partition not in gone or (f.is_announced and f.batch.until is None)
+            ]
+        )
+
+    def _keep(self, flights: list[_Flight]) -> None:
+        for flight in self._flights:
+            if flight.trace is not None and flight not in flights:
+                flight.trace.end(None)
+        self._flights = flights
 
     def take_refused(self) -> list[tuple[Batch, str]]:
         """Batches that ClickHouse refused for their data since the last call, each with the reason.
@@ -150,7 +169,7 @@ class Outbox:
         spans = {f.batch.partition: f.batch.span for f in flights}
         if not spans:
             return
-        with self._outages.watching(KAFKA, "announce"):
+        with _step(flights, "intent"), self._outages.watching(KAFKA, "announce"):
             self._source.commit(self._ledger.announce(spans))
         self._ledger.accept(spans)
         for flight in flights:
@@ -184,7 +203,8 @@ class Outbox:
                 column.extend(more)
         try:
             if rows:
-                self._insert(columns, None, None)
+                with _step(flights, "insert"):
+                    self._insert(columns, None, None)
         except DataRejected:
             return
         for flight in flights:
@@ -197,13 +217,17 @@ class Outbox:
         rows = batch.rows
         try:
             if rows:
-                self._insert(batch.columns, token, flight)
+                with _step([flight], "insert"):
+                    self._insert(batch.columns, token, flight)
         except DataRejected as error:
             if not batch.keeps_records:
                 self._flights.pop(0)
+                if flight.trace is not None:
+                    flight.trace.end(None)
                 self._refused.append((batch, str(error)))
                 return
-            rows = self._insert_in_parts(flight, batch.span, token, error)
+            with _step([flight], "insert in parts"):
+                rows = self._insert_in_parts(flight, batch.span, token, error)
         self._flights.pop(0)
         self._arrived(flight, rows)
 
@@ -254,7 +278,32 @@ class Outbox:
 
     def _arrived(self, flight: _Flight, rows: int) -> None:
         batch, seconds = flight.batch, self._clock.now() - flight.started_at
+        token = self._ledger.token(batch.partition)
         self._ledger.inserted(batch.partition, batch.span)
-        self._observer.inserted(batch.partition, batch.span, rows, seconds)
-        if batch.until is not None and not batch.keeps_records:
-            self._observer.recovered(batch.partition, batch.span)
+        with nullcontext() if flight.trace is None else flight.trace.entered():
+            self._observer.inserted(
+                Inserted(
+                    batch.partition,
+                    batch.span,
+                    rows,
+                    batch.payload_bytes,
+                    batch.columns[0],
+                    token,
+                    seconds,
+                )
+            )
+            if batch.until is not None and not batch.keeps_records:
+                self._observer.recovered(batch.partition, batch.span)
+        if flight.trace is not None:
+            flight.trace.end(rows)
+
+
+def _step(flights: Sequence[_Flight], name: str) -> AbstractContextManager[object]:
+    """Around a step that these batches take together; what it calls belongs to the last one's trace."""
+    traces = [flight.trace for flight in flights if flight.trace is not None]
+    if not traces:
+        return nullcontext()
+    steps = ExitStack()
+    for trace in traces:
+        steps.enter_context(trace.step(name))
+    return steps

@@ -4,6 +4,7 @@ Owns no behaviour beyond what a value knows of itself, and refuses to know any c
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -132,6 +133,32 @@ class Polled:
     gone: Sequence[OffsetGone] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Inserted:
+    """A batch that ClickHouse has acknowledged."""
+
+    partition: TopicPartition
+    span: Span
+    rows: int
+    payload_bytes: int
+    timestamps: Sequence[int]
+    """Of its events, epoch seconds: the table's column."""
+    token: str | None
+    """Under which the whole batch went in; None where it had no token."""
+    seconds: float
+    """From the announcement to ClickHouse's yes, waiting included."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionLag:
+    """How far the group is behind in one partition."""
+
+    messages: int
+    oldest_at: float | None
+    """Kafka's timestamp of the oldest record that is not committed, epoch seconds; None where there is
+    none or it is not known yet."""
+
+
 class RebalanceListener(Protocol):
     """Called from within `Source.poll` and `Source.close`, on the caller's thread."""
 
@@ -238,8 +265,10 @@ class Observer(Protocol):
 
     def dead_lettered(self, records: int) -> None: ...
 
-    def inserted(self, partition: TopicPartition, span: Span, rows: int, seconds: float) -> None:
-        """`seconds` from the announcement to ClickHouse's yes, waiting included."""
+    def inserted(self, batch: Inserted) -> None: ...
+
+    def spent(self, call: str, seconds: float) -> None:
+        """A call took so long, whether it went well or not: `poll`, `decode`, `announce`, `insert`, …"""
         ...
 
     def recovered(self, partition: TopicPartition, span: Span) -> None:
@@ -271,3 +300,29 @@ class Observer(Protocol):
     def resumed(self, dependency: str) -> None:
         """The dependency that failed serves again."""
         ...
+
+
+class Trace(Protocol):
+    """What became of one batch on its way out, for whoever follows its events."""
+
+    def step(self, name: str) -> AbstractContextManager[object]:
+        """Around one step of the batch, `intent` or `insert`: what is called inside belongs to it."""
+        ...
+
+    def entered(self) -> AbstractContextManager[object]:
+        """Around what is said of the batch as a whole."""
+        ...
+
+    def end(self, rows: int | None) -> None:
+        """The batch is inserted with so many rows; None: this process is not to insert it any more."""
+        ...
+
+
+class Tracer(Protocol):
+    """Follows events from their producers; never blocks, never raises."""
+
+    def contexts(self, records: Sequence[Record], room: int) -> Sequence[object]:
+        """The sampled producers' contexts that the records carry, `room` of them at most."""
+        ...
+
+    def begin(self, partition: TopicPartition, span: Span, contexts: Sequence[object]) -> Trace: ...

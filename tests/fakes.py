@@ -26,6 +26,7 @@ from octane_analytics.types import (
     Decode,
     Decoded,
     EndOfPartition,
+    Inserted,
     LogIdentity,
     OffsetGone,
     Polled,
@@ -522,6 +523,7 @@ class FakeObserver:
         self.rejections: Counter[str] = Counter()
         self.records = 0
         self.dead_letters = 0
+        self.calls: Counter[str] = Counter()
 
     def names(self) -> list[str]:
         return [entry.what for entry in self.told]
@@ -541,9 +543,12 @@ class FakeObserver:
     def dead_lettered(self, records: int) -> None:
         self.dead_letters += records
 
-    def inserted(self, partition: TopicPartition, span: Span, rows: int, seconds: float) -> None:
-        self.rows += rows
-        self._tell("inserted", (partition.partition, str(span), rows))
+    def inserted(self, batch: Inserted) -> None:
+        self.rows += batch.rows
+        self._tell("inserted", (batch.partition.partition, str(batch.span), batch.rows))
+
+    def spent(self, call: str, seconds: float) -> None:
+        self.calls[call] += 1
 
     def recovered(self, partition: TopicPartition, span: Span) -> None:
         self._tell("recovered", (partition.partition, str(span)))
