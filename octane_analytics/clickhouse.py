@@ -114,9 +114,18 @@ class ClickHouse:
     """One connection. Not for use by several threads at once, but for `abort`."""
 
     def __init__(
-        self, settings: ClickHouseSettings, *, client_name: str, is_confined: bool = False
+        self,
+        settings: ClickHouseSettings,
+        *,
+        client_name: str,
+        is_confined: bool = False,
+        traceparent: Callable[[], str | None] | None = None,
     ) -> None:
-        """`is_confined` is for a user whose profile may pin any setting: none is sent unasked."""
+        """`is_confined` is for a user whose profile may pin any setting: none is sent unasked.
+
+        `traceparent` answers which span the next statement belongs to, as W3C's header has it.
+        """
+        self._traceparent = traceparent
         self._settings = settings
         self._is_confined = is_confined
         self._is_aborted = False
@@ -478,6 +487,8 @@ class ClickHouse:
                 settings_is_important=True,
                 tcp_keepalive=True,
             )
+        if self._traceparent is not None:
+            self._client.client_settings["opentelemetry_traceparent"] = self._traceparent()
         return self._client
 
     def _insert_error(self, error: driver_errors.ServerException) -> OctaneError:

@@ -26,14 +26,19 @@ from octane_analytics.errors import (
 from octane_analytics.exits import Exit
 from octane_analytics.ingest import Ingest, Options
 from octane_analytics.kafka.inspection import GroupView, ensure_topic
+from octane_analytics.kafka.lag import LagProbe
 from octane_analytics.kafka.producers import KafkaDeadLetters
 from octane_analytics.kafka.source import KafkaSource
 from octane_analytics.outbox import Delivery
 from octane_analytics.settings.sections import Settings
 from octane_analytics.telemetry import logging as logs
-from octane_analytics.telemetry.metrics import Identity, WorkerMetrics, open_directory
+from octane_analytics.telemetry import metrics, tracing
+from octane_analytics.telemetry.lag import LagWatch
 from octane_analytics.telemetry.observer import WorkerObserver
+from octane_analytics.telemetry.process import Sampler
 from octane_analytics.telemetry.server import MetricsServer
+from octane_analytics.telemetry.tally import Tally
+from octane_analytics.telemetry.worker_metrics import ProcessMetrics, WorkerMetrics
 from octane_analytics.timing import Backoff, SystemClock
 
 _LOG = logging.getLogger(__name__)
@@ -79,12 +84,24 @@ def run_worker(
     # collector would look at each of them several times.
     gc.freeze()
     gc.set_threshold(_GC_ALLOCATIONS, 10, 10)
-    logs.configure(settings.log.level, settings.log.format, f"{ROLE}-{slot}")
-    open_directory(metrics_directory, Identity(ROLE, slot))
-    observer = WorkerObserver(WorkerMetrics())
-    source = KafkaSource(settings.kafka, slot)
-    sink = ClickHouse(settings.clickhouse, client_name=f"octane-analytics worker-{slot}")
-    dead_letters = KafkaDeadLetters(settings.kafka, client_id=f"octane-analytics-dlq-{slot}")
+    name = metrics.Identity(ROLE, slot)
+    logs.configure(settings.log.level, settings.log.format, name())
+    metrics.open_directory(metrics_directory, name)
+    counted = WorkerMetrics()
+    observer = WorkerObserver(counted, Tally(metrics_directory, name()))
+    sample = Sampler(ProcessMetrics(), name(), observer.tick)
+    traces = tracing.start(name())
+    source = KafkaSource(settings.kafka, slot, on_queue=counted.queue_bytes.set)
+    sink = ClickHouse(
+        settings.clickhouse,
+        client_name=f"octane-analytics {name()}",
+        traceparent=tracing.traceparent if traces else None,
+    )
+    dead_letters = KafkaDeadLetters(
+        settings.kafka,
+        client_id=f"octane-analytics-dlq-{slot}",
+        instrumented=traces.instrumented if traces else None,
+    )
     ingest = Ingest(
         source,
         sink,
@@ -94,10 +111,12 @@ def run_worker(
         observer,
         _options(settings),
         Backoff(_FIRST_BACKOFF_SECONDS, _CAP_BACKOFF_SECONDS),
+        traces.batches(settings.kafka.group_id) if traces else None,
     )
 
     def should_stop() -> bool:
         beat()
+        sample()
         return stop.is_set
 
     try:
@@ -109,6 +128,8 @@ def run_worker(
     finally:
         dead_letters.close()
         sink.close()
+        if traces is not None:
+            traces.stop()
     if not is_drained:
         _LOG.warning("not everything was inserted in time: the next owner does it, once")
     return int(Exit.OK)
@@ -137,13 +158,26 @@ def run_metrics(
     # A Ctrl-C reaches the whole group; the metrics go on until the workers have drained.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     ready()
+    name = metrics.Identity("metrics", 0)
     logs.configure(settings.log.level, settings.log.format, "metrics")
-    server = MetricsServer(listening, metrics_directory)
+    metrics.open_directory(metrics_directory, name)
+    sample = Sampler(ProcessMetrics(), name())
+    probe = LagProbe(settings.kafka, client_id="octane-analytics-lag")
+    lag = LagWatch(probe.look, probe.close)
+    workers = [metrics.Identity(ROLE, slot)() for slot in range(settings.worker.procs)]
+    server = MetricsServer(
+        listening,
+        lambda: metrics.exposition(metrics_directory, lag),
+        lambda: metrics.unready(metrics_directory, workers),
+    )
     server.start()
+    lag.start()
     while not stop.is_set:
         beat()
+        sample()
         time.sleep(0.2)
     server.stop()
+    lag.stop()
     return int(Exit.OK)
 
 

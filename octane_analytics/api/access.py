@@ -78,6 +78,7 @@ class Access:
             caller_name="",
         )
         status = sent_bytes = 0
+        self._metrics.in_flight.inc()
 
         async def decorated(message: Message) -> None:
             nonlocal status, sent_bytes
@@ -105,6 +106,7 @@ class Access:
                 raise  # the response has begun: only cutting it off can tell the client
             await _answer_500(decorated, request_id)
         finally:
+            self._metrics.in_flight.dec()
             seconds = time.perf_counter() - started
             self._record(scope, status or _CLIENT_GONE, seconds, sent_bytes)
 

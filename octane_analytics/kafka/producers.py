@@ -21,8 +21,17 @@ _MAX_DETAIL = 1000
 class EventProducer:
     """Sends values to one topic; librdkafka batches, retries and keeps their order."""
 
-    def __init__(self, settings: KafkaSettings, topic: str, *, client_id: str) -> None:
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        topic: str,
+        *,
+        client_id: str,
+        instrumented: Callable[[Producer], Producer] | None = None,
+    ) -> None:
+        """`instrumented` is applied to the client once it is made: for tracing."""
         self._topic = topic
+        self._instrumented = instrumented
         self._broker = Broker(settings, client_id)
         self._producer: Producer | None = None
 
@@ -103,16 +112,26 @@ class EventProducer:
                     "delivery.timeout.ms": int(DELIVERY_SECONDS * 1000),
                 },
             )
+            if self._instrumented is not None:
+                self._producer = self._instrumented(self._producer)
         return self._producer
 
 
 class KafkaDeadLetters:
     """See `types.DeadLetters`. The original record as it was, with headers that say what it is."""
 
-    def __init__(self, settings: KafkaSettings, *, client_id: str) -> None:
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        *,
+        client_id: str,
+        instrumented: Callable[[Producer], Producer] | None = None,
+    ) -> None:
         self._settings = settings
         self._topic = settings.dlq_topic
-        self._producer = EventProducer(settings, self._topic, client_id=client_id)
+        self._producer = EventProducer(
+            settings, self._topic, client_id=client_id, instrumented=instrumented
+        )
         self._is_checked = False
 
     def send(self, rejected: Sequence[Rejected]) -> None:

@@ -1,7 +1,8 @@
 """The consumer group's member: see `types.Source` for what it promises."""
 
+import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from confluent_kafka import (
     OFFSET_INVALID,
@@ -32,6 +33,7 @@ from octane_analytics.types import (
 
 _GONE = frozenset({KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET})
 _PROBE_SECONDS = 5.0
+_STATISTICS_MS = 5000
 _NO_TOPIC_ID = "AAAAAAAAAAAAAAAAAAAAAA"
 """Kafka's zero UUID, in its own spelling: a broker without topic ids."""
 
@@ -39,10 +41,19 @@ _NO_TOPIC_ID = "AAAAAAAAAAAAAAAAAAAAAA"
 class KafkaSource:
     """Not for use by several threads. `slot` names the static member; None makes a dynamic one."""
 
-    def __init__(self, settings: KafkaSettings, slot: int | None) -> None:
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        slot: int | None,
+        *,
+        on_queue: Callable[[int], None] | None = None,
+    ) -> None:
+        """`on_queue` is told every few seconds, from within `poll`, how many bytes are fetched and
+        not handed out."""
         member = "" if slot is None else f"-{slot}"
         self._settings = settings
         self._slot = slot
+        self._on_queue = on_queue
         self._broker = Broker(settings, f"octane-analytics{member}")
         self._consumer: Consumer | None = None
         self._admin: AdminClient | None = None
@@ -228,6 +239,10 @@ class KafkaSource:
             self._consumer.close()
             self._consumer = None
 
+    def _read_statistics(self, statistics: str) -> None:
+        if self._on_queue is not None:
+            self._on_queue(_queue_bytes(statistics))
+
     def _member(self) -> Consumer:
         if self._consumer is None:
             properties: dict[str, object] = {
@@ -243,10 +258,24 @@ class KafkaSource:
                     "queued.max.messages.kbytes", 32_768
                 ),
             }
+            if self._on_queue is not None:
+                properties["statistics.interval.ms"] = self._broker.default(
+                    "statistics.interval.ms", _STATISTICS_MS
+                )
+                properties["stats_cb"] = self._read_statistics
             if self._settings.instance_prefix and self._slot is not None:
                 properties["group.instance.id"] = f"{self._settings.instance_prefix}-{self._slot}"
             self._consumer = self._broker.connect(Consumer, **properties)
         return self._consumer
+
+
+def _queue_bytes(statistics: str) -> int:
+    """Out of librdkafka's statistics (STATISTICS.md): over all partitions."""
+    return sum(
+        partition["fetchq_size"]
+        for topic in json.loads(statistics)["topics"].values()
+        for partition in topic["partitions"].values()
+    )
 
 
 def _partition(raw: RawPartition) -> TopicPartition:

@@ -17,6 +17,11 @@ def fields(**values: object) -> dict[str, Any]:
     return {_FIELDS: values}
 
 
+def add_fields(record: logging.LogRecord, **values: object) -> None:
+    """More fields for a line that is being written."""
+    setattr(record, _FIELDS, {**getattr(record, _FIELDS, {}), **values})
+
+
 class JsonFormatter(logging.Formatter):
     """One object a line."""
 

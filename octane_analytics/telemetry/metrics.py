@@ -1,22 +1,29 @@
-"""Every metric's name, and the directory through which all processes share them.
+"""The directory through which all processes share their metrics, and what the API counts.
 
 Each process keeps its values in files of its own there, named by its role and slot and not by its
 process id: a worker that takes over a slot goes on counting where the one before it stopped, and the
-number of files is bounded. Whoever serves `/metrics` sums over the files. The format is
-prometheus_client's multiprocess mode.
+number of files is bounded. Whoever serves `/metrics` sums over the files, gauges over those of living
+processes. The format is prometheus_client's multiprocess mode.
 """
 
+import contextlib
 import os
-from collections.abc import Iterable
+import platform
+import time
+from collections.abc import Collection, Iterable
 from pathlib import Path
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-from prometheus_client.metrics_core import Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from octane_analytics import __version__
+from octane_analytics.telemetry import presence, tally
+
 CONTENT_TYPE = CONTENT_TYPE_LATEST
-_FLUSH_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_ATTEMPTS = 10
 _REQUEST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
@@ -42,95 +49,101 @@ def open_directory(directory: Path, identity: Identity) -> None:
     values.ValueClass = values.MultiProcessValue(  # type: ignore[no-untyped-call]
         process_identifier=identity
     )
+    for path in directory.glob(f"gauge_*_{identity.name}.db"):
+        path.unlink()  # the last process's of this name say nothing of this one
+    presence.hold(directory, identity.name)
 
 
 def remove_files(directory: Path, role: str) -> None:
-    """Removes what an earlier boot of this role left behind; the other roles' files stay."""
-    for path in directory.glob(f"*_{role}-*.db"):
-        path.unlink(missing_ok=True)
+    """Removes what an earlier boot of this role left behind, and any role's from before the machine's.
+
+    The other roles' files stay. Inserted events count from zero again.
+    """
+    tally.begin_anew(directory, role)
+    booted_at = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    for path in (*directory.glob("*.db"), *directory.glob("*.alive")):
+        name = path.stem.rpartition("_")[2]
+        with contextlib.suppress(FileNotFoundError):
+            if name.startswith(f"{role}-") or path.stat().st_mtime < booted_at:
+                path.unlink()
 
 
-def exposition(directory: Path) -> bytes:
+class Families(Protocol):
+    """Metrics that are known where they are served, and need no file."""
+
+    def collect(self) -> Iterable[Metric]: ...
+
+
+def exposition(directory: Path, *others: Families) -> bytes:
     """All processes' metrics in Prometheus' text format. Reads the directory's files."""
     registry = CollectorRegistry()
     _Collector(registry, path=str(directory))  # type: ignore[no-untyped-call]
+    for families in (Computed(directory), *others):
+        registry.register(families)  # type: ignore[arg-type]
     return generate_latest(registry)
 
 
-class _Collector(MultiProcessCollector):
-    """Passes over a file that has no size yet, as each has for a moment while it is being made."""
+class Computed:
+    """What is not counted in the library's files: the exact count of inserted events, and the build."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
 
     def collect(self) -> Iterable[Metric]:
-        files = [str(path) for path in Path(self._path).glob("*.db") if os.path.getsize(path)]
+        yield CounterMetricFamily(
+            "analytics_events_inserted_total",
+            "Events in inserts that ClickHouse has acknowledged, each batch once.",
+            value=tally.total(self._directory),
+        )
+        build = GaugeMetricFamily(
+            "analytics_build_info", "Always 1.", labels=["version", "python"]
+        )
+        build.add_metric([__version__, platform.python_version()], 1.0)
+        yield build
+
+
+def unready(directory: Path, names: Collection[str]) -> list[str]:
+    """What keeps these processes from serving, a line each; empty when they do."""
+    absent = sorted(set(names) - presence.present(directory))
+    waits = [f"waiting for {dependency}" for dependency in outages(directory)]
+    return [f"{name} is not running" for name in absent] + waits
+
+
+def outages(directory: Path) -> list[str]:
+    """The dependencies that some living process waits for."""
+    registry = CollectorRegistry()
+    collector = _Collector(registry, path=str(directory))  # type: ignore[no-untyped-call]
+    return sorted(
+        sample.labels["dependency"]
+        for family in collector.collect()
+        if family.name == "analytics_outage"
+        for sample in family.samples
+        if sample.value
+    )
+
+
+class _Collector(MultiProcessCollector):
+    """Passes over a file that has no size yet, as each has for a moment while it is being made, and
+    over gauges of a process that has ended."""
+
+    def collect(self) -> Iterable[Metric]:
+        for _ in range(_ATTEMPTS):
+            with contextlib.suppress(FileNotFoundError):
+                return self._collect()
+        return self._collect()
+
+    def _collect(self) -> Iterable[Metric]:
+        alive = presence.present(Path(self._path))
+        files = [
+            str(path)
+            for path in Path(self._path).glob("*.db")
+            if _is_told(path.stem, alive) and os.path.getsize(path)
+        ]
         return self.merge(files, accumulate=True)  # type: ignore[no-untyped-call, no-any-return]
 
 
-class WorkerMetrics:
-    """What ingestion counts. With a shared directory it needs no registry: the files are one."""
-
-    def __init__(self, registry: CollectorRegistry | None = None) -> None:
-        self.events_consumed = Counter(
-            "analytics_events_consumed_total",
-            "Records read from Kafka, valid or not, re-reads after a restart included.",
-            registry=registry,
-        )
-        self.events_inserted = Counter(
-            "analytics_events_inserted_total",
-            "Events in inserts that ClickHouse has acknowledged.",
-            registry=registry,
-        )
-        self.batch_flush_seconds = Histogram(
-            "analytics_batch_flush_seconds",
-            "Time from announcing a batch to ClickHouse's acknowledgement, outages included.",
-            buckets=_FLUSH_BUCKETS,
-            registry=registry,
-        )
-        self.pipeline_errors = Counter(
-            "analytics_pipeline_errors_total",
-            "Failures of a stage: each is retried or goes to the dead-letter topic.",
-            ["stage"],
-            registry=registry,
-        )
-        self.events_rejected = Counter(
-            "analytics_events_rejected_total",
-            "Records that are no valid events, by reason.",
-            ["reason"],
-            registry=registry,
-        )
-        self.dead_letters = Counter(
-            "analytics_dead_letters_total",
-            "Records that the dead-letter topic has acknowledged.",
-            registry=registry,
-        )
-        self.batches_recovered = Counter(
-            "analytics_batches_recovered_total",
-            "Announced batches of a predecessor that were read and inserted again under their token.",
-            registry=registry,
-        )
-        self.offsets_gone = Counter(
-            "analytics_offsets_gone_total",
-            "Offsets that retention removed before they were read: events lost upstream of here.",
-            registry=registry,
-        )
-        self.rebalances = Counter(
-            "analytics_rebalances_total",
-            "Changes of the assignment, by kind: assigned, revoked, lost.",
-            ["kind"],
-            registry=registry,
-        )
-        self.assigned_partitions = Gauge(
-            "analytics_assigned_partitions",
-            "Partitions that the workers own.",
-            multiprocess_mode="sum",
-            registry=registry,
-        )
-        self.outage = Gauge(
-            "analytics_outage",
-            "Workers that wait for the dependency: clickhouse, kafka or dead_letters.",
-            ["dependency"],
-            multiprocess_mode="sum",
-            registry=registry,
-        )
+def _is_told(name: str, alive: Collection[str]) -> bool:
+    return not name.startswith("gauge_") or name.rpartition("_")[2] in alive
 
 
 class ApiMetrics:
@@ -155,5 +168,11 @@ class ApiMetrics:
             "Reports by where the answer came from: hit, shared (with a request under way), miss, "
             "bypass.",
             ["outcome"],
+            registry=registry,
+        )
+        self.in_flight = Gauge(
+            "analytics_api_in_flight",
+            "Requests that are being answered.",
+            multiprocess_mode="sum",
             registry=registry,
         )

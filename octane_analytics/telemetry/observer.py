@@ -4,29 +4,46 @@ import logging
 import time
 from collections.abc import Sequence
 
+from octane_analytics.errors import NeedsOperator
 from octane_analytics.telemetry.logging import fields
-from octane_analytics.telemetry.metrics import WorkerMetrics
-from octane_analytics.types import Rejected, Span, TopicPartition
+from octane_analytics.telemetry.tally import Tally
+from octane_analytics.telemetry.worker_metrics import STAGES, WorkerMetrics
+from octane_analytics.types import Inserted, Rejected, Span, TopicPartition
 
 _LOG = logging.getLogger("octane_analytics.worker")
 DEPENDENCIES = ("clickhouse", "kafka", "dead_letters")
 _REJECTED_LINES = 5
 _REJECTED_SECONDS = 10.0
+_LATENCY_SAMPLES = 256
+_ERROR_CLASSES = ("data", "operator", "outage")
 
 
 class WorkerObserver:
     """See `types.Observer`. Says each outage once when it begins and once when it ends."""
 
-    def __init__(self, metrics: WorkerMetrics) -> None:
+    def __init__(self, metrics: WorkerMetrics, tally: Tally) -> None:
         self._metrics = metrics
+        self._tally = tally
+        self._stages = {call: metrics.stage_seconds.labels(name) for call, name in STAGES.items()}
         self._failing_since: dict[str, float] = {}
+        self._waited_until = 0.0
         self._lines_left = _REJECTED_LINES
         self._lines_until = 0.0
         self._lines_dropped = 0
         metrics.assigned_partitions.set(0)
         for dependency in DEPENDENCIES:
             metrics.outage.labels(dependency).set(0)
+            metrics.outage_seconds.labels(dependency)
             metrics.pipeline_errors.labels(dependency)
+        for kind in _ERROR_CLASSES:
+            metrics.clickhouse_errors.labels(kind)
+
+    def tick(self) -> None:
+        """To be called every few seconds at most: an outage's seconds count while it lasts."""
+        now = time.monotonic()
+        for dependency in self._failing_since:
+            self._metrics.outage_seconds.labels(dependency).inc(now - self._waited_until)
+        self._waited_until = now
 
     def consumed(self, records: int) -> None:
         self._metrics.events_consumed.inc(records)
@@ -64,18 +81,37 @@ class WorkerObserver:
     def dead_lettered(self, records: int) -> None:
         self._metrics.dead_letters.inc(records)
 
-    def inserted(self, partition: TopicPartition, span: Span, rows: int, seconds: float) -> None:
-        self._metrics.events_inserted.inc(rows)
-        self._metrics.batch_flush_seconds.observe(seconds)
+    def spent(self, call: str, seconds: float) -> None:
+        stage = self._stages.get(call)
+        if stage is not None:
+            stage.observe(seconds)
+
+    def inserted(self, batch: Inserted) -> None:
+        # First of all: the count is exact only if nothing comes between ClickHouse's yes and it that
+        # could fail.
+        if not self._tally.count(batch.partition.partition, batch.rows, batch.token):
+            self._metrics.batches_deduplicated.inc()
+        self._metrics.batch_flush_seconds.observe(batch.seconds)
+        self._metrics.batch_rows.observe(batch.rows)
+        self._metrics.batch_bytes.observe(batch.payload_bytes)
+        self._observe_latency(batch.timestamps)
         _LOG.debug(
             "batch inserted",
             extra=fields(
-                partition=partition.partition,
-                offsets=str(span),
-                rows=rows,
-                seconds=round(seconds, 4),
+                partition=batch.partition.partition,
+                offsets=str(batch.span),
+                rows=batch.rows,
+                seconds=round(batch.seconds, 4),
             ),
         )
+
+    def _observe_latency(self, timestamps: Sequence[int]) -> None:
+        if timestamps:
+            now, step = time.time(), -(-len(timestamps) // _LATENCY_SAMPLES)
+            picked = timestamps[::step]
+            # A producer whose clock is ahead must not take time away from the sum.
+            ages = sorted([now - at if at < now else 0.0 for at in picked])
+            self._metrics.event_latency_seconds.observe_sorted(ages, len(timestamps) / len(picked))
 
     def recovered(self, partition: TopicPartition, span: Span) -> None:
         self._metrics.batches_recovered.inc()
@@ -86,6 +122,7 @@ class WorkerObserver:
 
     def isolating(self, partition: TopicPartition, span: Span, reason: str) -> None:
         self._metrics.pipeline_errors.labels("clickhouse").inc()
+        self._metrics.clickhouse_errors.labels("data").inc()
         _LOG.warning(
             "clickhouse refuses rows of a batch: looking for them",
             extra=fields(partition=partition.partition, offsets=str(span), reason=reason),
@@ -125,6 +162,10 @@ class WorkerObserver:
 
     def failed(self, dependency: str, error: Exception) -> None:
         self._metrics.pipeline_errors.labels(dependency).inc()
+        if dependency == "clickhouse":
+            kind = "operator" if isinstance(error, NeedsOperator) else "outage"
+            self._metrics.clickhouse_errors.labels(kind).inc()
+        self.tick()
         if dependency not in self._failing_since:
             self._failing_since[dependency] = time.monotonic()
             self._metrics.outage.labels(dependency).set(1)
@@ -133,6 +174,7 @@ class WorkerObserver:
             )
 
     def resumed(self, dependency: str) -> None:
+        self.tick()
         since = self._failing_since.pop(dependency, None)
         if since is None:
             return

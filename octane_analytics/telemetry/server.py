@@ -9,13 +9,14 @@ import logging
 import os
 import socket
 import threading
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 from octane_analytics.errors import ConfigError
-from octane_analytics.telemetry.metrics import CONTENT_TYPE, exposition
+from octane_analytics.telemetry.metrics import CONTENT_TYPE
 
 _LOG = logging.getLogger(__name__)
 _REQUEST_SECONDS = 10.0
+_TEXT = "text/plain; charset=utf-8"
 
 
 def bind(host: str, port: int, port_setting: str, *, backlog: int = 64) -> socket.socket:
@@ -41,16 +42,21 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     sys_version = ""
     protocol_version = "HTTP/1.1"
     timeout = _REQUEST_SECONDS
-    directory: Path
+    exposition: Callable[[], bytes]
+    missing: Callable[[], Sequence[str]]
 
     def do_GET(self) -> None:
         match self.path.partition("?")[0]:
             case "/metrics":
-                self._answer(200, CONTENT_TYPE, exposition(self.directory))
+                self._answer(200, CONTENT_TYPE, type(self).exposition())
             case "/healthz":
-                self._answer(200, "text/plain; charset=utf-8", b"ok\n")
+                self._answer(200, _TEXT, b"ok\n")
+            case "/readyz":
+                missing = type(self).missing()
+                told = "".join(f"{what}\n" for what in missing) or "ready\n"
+                self._answer(503 if missing else 200, _TEXT, told.encode())
             case _:
-                self._answer(404, "text/plain; charset=utf-8", b"try /metrics or /healthz\n")
+                self._answer(404, _TEXT, b"try /metrics, /healthz or /readyz\n")
 
     def _answer(self, status: int, content_type: str, body: bytes) -> None:
         self.send_response(status)
@@ -73,10 +79,17 @@ class _Server(http.server.ThreadingHTTPServer):
 
 
 class MetricsServer:
-    """Answers GET /metrics and /healthz until it is shut down."""
+    """Answers GET /metrics, /healthz and /readyz until it is shut down."""
 
-    def __init__(self, listening: socket.socket, directory: Path) -> None:
-        handler = type("Handler", (_Handler,), {"directory": directory})
+    def __init__(
+        self,
+        listening: socket.socket,
+        exposition: Callable[[], bytes],
+        missing: Callable[[], Sequence[str]],
+    ) -> None:
+        """`missing` answers, a line each, what keeps the service from being ready."""
+        answers = {"exposition": staticmethod(exposition), "missing": staticmethod(missing)}
+        handler = type("Handler", (_Handler,), answers)
         self._server = _Server(listening, handler)
 
     def start(self) -> None:

@@ -12,7 +12,13 @@ from octane_analytics.clickhouse import DATA_ERRORS, OPERATOR_ERRORS
 from octane_analytics.decode import REASONS
 from octane_analytics.exits import Exit
 from octane_analytics.settings.loading import catalogue, load
-from octane_analytics.telemetry.metrics import ApiMetrics, WorkerMetrics
+from octane_analytics.telemetry.lag import LagWatch
+from octane_analytics.telemetry.metrics import ApiMetrics, Computed
+from octane_analytics.telemetry.worker_metrics import (
+    ProcessMetrics,
+    SupervisorMetrics,
+    WorkerMetrics,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
@@ -24,13 +30,25 @@ def test_readme_names_every_setting(name: str) -> None:
     assert f"`{name}`" in README
 
 
-def test_readme_names_every_metric() -> None:
+def _metrics(directory: Path) -> dict[str, tuple[str, ...]]:
+    """Every metric there is, with its labels."""
     registry = CollectorRegistry()
-    WorkerMetrics(registry)
-    ApiMetrics(registry)
-    for family in registry.collect():
-        name = f"{family.name}_total" if family.type == "counter" else family.name
-        assert re.search(rf"`{name}[`{{]", README), name
+    made = [kind(registry) for kind in (WorkerMetrics, ProcessMetrics, SupervisorMetrics, ApiMetrics)]
+    families = {
+        family.name + ("_total" if family.type == "counter" else ""): family
+        for source in (registry, Computed(directory), LagWatch(dict, lambda: None))
+        for family in source.collect()
+    }
+    labels = {
+        metric._name: metric._labelnames for group in made for metric in vars(group).values()
+    }
+    return {name: labels.get(family.name, ()) for name, family in families.items()}
+
+
+def test_readme_names_every_metric_with_its_labels(tmp_path: Path) -> None:
+    for name, labels in _metrics(tmp_path).items():
+        listed = f"{{{','.join(labels)}}}" if labels else ""
+        assert f"`{name}{listed}`" in README or (not labels and f"`{name}{{" in README), name
 
 
 @pytest.mark.parametrize("command", COMMANDS)

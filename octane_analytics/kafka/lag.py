@@ -1,0 +1,141 @@
+"""How far the group is behind, seen from outside: by partition, in messages and by the oldest record.
+
+Asks the brokers for what is committed and where the partitions end, so that it holds while no worker
+runs. For the age of the oldest record it reads that record: through a consumer of its own that never
+joins the group and commits nothing.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaException
+from confluent_kafka import TopicPartition as RawPartition
+
+from octane_analytics.kafka.client import REQUEST_SECONDS, Broker, error_of, translate
+from octane_analytics.settings.sections import KafkaSettings
+from octane_analytics.types import PartitionLag
+
+_READ_SECONDS = 2.0
+_MOVING_SECONDS = 5.0
+"""How old what is known of the oldest record may get while the committed offset moves on."""
+
+
+@dataclass(slots=True)
+class _Oldest:
+    offset: int
+    at: float | None
+    read_at: float
+    """Monotonic."""
+
+
+class LagProbe:
+    """Not for use by several threads. Every method blocks on a broker, for seconds at most."""
+
+    def __init__(self, settings: KafkaSettings, *, client_id: str) -> None:
+        self._settings = settings
+        self._broker = Broker(settings, client_id)
+        self._consumer: Consumer | None = None
+        self._oldest: dict[int, _Oldest] = {}
+        self._committed: dict[int, int] = {}
+
+    def look(self) -> Mapping[int, PartitionLag]:
+        """By partition; raises Unavailable (NeedsOperator where there is no such topic)."""
+        try:
+            return self._look()
+        except KafkaException as exception:
+            raise translate(error_of(exception), "asking for the group's lag") from exception
+
+    def close(self) -> None:
+        if self._consumer is not None:
+            self._consumer.close()
+            self._consumer = None
+
+    def _look(self) -> Mapping[int, PartitionLag]:
+        consumer, topic = self._connected(), self._settings.topic
+        found = consumer.list_topics(topic, timeout=REQUEST_SECONDS).topics[topic]
+        if found.error is not None:
+            raise translate(found.error, f"topic {topic} at {self._settings.bootstrap_servers}")
+        numbers = sorted(found.partitions)
+        ends = self._bounds(consumer, numbers, OFFSET_END)
+        committed = self._positions(consumer, numbers)
+        behind = {n: at for n, at in committed.items() if at < ends[n]}
+        for number in self._oldest.keys() - behind.keys():
+            del self._oldest[number]
+        self._read_oldest(consumer, {n: at for n, at in behind.items() if self._is_stale(n, at)})
+        self._committed = committed
+        return {
+            number: PartitionLag(
+                max(0, ends[number] - committed[number]),
+                self._oldest[number].at if number in self._oldest else None,
+            )
+            for number in numbers
+        }
+
+    def _bounds(self, consumer: Consumer, numbers: Sequence[int], bound: int) -> dict[int, int]:
+        asked = [RawPartition(self._settings.topic, number, bound) for number in numbers]
+        answer = consumer.offsets_for_times(asked, timeout=REQUEST_SECONDS) if asked else []
+        for raw in answer:
+            if raw.error is not None:
+                raise translate(raw.error, f"asking for the ends of partition {raw.partition}")
+        return {raw.partition: raw.offset for raw in answer}
+
+    def _positions(self, consumer: Consumer, numbers: Sequence[int]) -> dict[int, int]:
+        """What the group has committed; where that is nothing, the log's beginning."""
+        asked = [RawPartition(self._settings.topic, number) for number in numbers]
+        committed = {
+            raw.partition: raw.offset for raw in consumer.committed(asked, timeout=REQUEST_SECONDS)
+        }
+        new = [number for number, offset in committed.items() if offset < 0]
+        return committed | self._bounds(consumer, new, OFFSET_BEGINNING)
+
+    def _is_stale(self, number: int, committed: int) -> bool:
+        known = self._oldest.get(number)
+        if known is None or known.at is None:
+            return True
+        if known.offset == committed:
+            return False
+        # While the group moves on, one record in some seconds is enough; once it stands, at once.
+        is_moving = self._committed.get(number) != committed
+        return not is_moving or time.monotonic() - known.read_at >= _MOVING_SECONDS
+
+    def _read_oldest(self, consumer: Consumer, positions: Mapping[int, int]) -> None:
+        if not positions:
+            return
+        topic = self._settings.topic
+        consumer.assign([RawPartition(topic, n, offset) for n, offset in positions.items()])
+        left, deadline = dict(positions), time.monotonic() + _READ_SECONDS
+        try:
+            while left and (wait := deadline - time.monotonic()) > 0:
+                # One at a time: what else is fetched is thrown away.
+                message = consumer.poll(wait)
+                if message is None or message.error() is not None:
+                    continue
+                number = message.partition()
+                if number in left:
+                    kind, milliseconds = message.timestamp()
+                    at = milliseconds / 1000 if kind else None
+                    self._oldest[number] = _Oldest(left.pop(number), at, time.monotonic())
+                    consumer.pause([RawPartition(topic, number)])
+        finally:
+            consumer.unassign()
+
+    def _connected(self) -> Consumer:
+        if self._consumer is None:
+            self._consumer = self._broker.connect(
+                Consumer,
+                **{
+                    "group.id": self._settings.group_id,
+                    "enable.auto.commit": False,
+                    "enable.auto.offset.store": False,
+                    "auto.offset.reset": "earliest",
+                    # It reads one record: brokers send at least one batch whatever its size.
+                    "fetch.message.max.bytes": 1024,
+                    "queued.min.messages": 1,
+                    "queued.max.messages.kbytes": 1024,
+                    "fetch.queue.backoff.ms": 10,
+                },
+            )
+        return self._consumer
+
+

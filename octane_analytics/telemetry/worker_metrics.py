@@ -1,0 +1,174 @@
+"""What ingestion counts: the worker's metrics, each name standing here once."""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_FLUSH_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_STAGE_BUCKETS = (0.001, 0.01, 0.1, 0.5, 1.0, 5.0)
+_LATENCY_BUCKETS = (1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0, 86400.0)
+_ROW_BUCKETS = (1.0, 10.0, 100.0, 1000.0, 5000.0, 10_000.0, 50_000.0, 100_000.0)
+_BYTE_BUCKETS = (1e3, 1e4, 1e5, 1e6, 4e6, 16e6, 64e6)
+
+STAGES = {
+    "poll": "fetch",
+    "decode": "decode",
+    "announce": "intent",
+    "insert": "insert",
+    "send": "dead_letters",
+    "complete": "complete",
+}
+"""Label values by the core's name of the call; other calls are rare and not counted."""
+
+
+class WeightedHistogram(Histogram):
+    """A histogram that takes many observations in one call."""
+
+    def observe_sorted(self, values: Sequence[float], weight: float) -> None:
+        """As `observe` of each of the ascending values, `weight` times."""
+        below = 0
+        for bound, bucket in zip(self._upper_bounds, self._buckets, strict=True):
+            upto = bisect_right(values, bound)
+            if upto > below:
+                bucket.inc((upto - below) * weight)
+                below = upto
+        self._sum.inc(sum(values) * weight)
+
+
+class WorkerMetrics:
+    """With a shared directory it needs no registry: the files are one."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.events_consumed = Counter(
+            "analytics_events_consumed_total",
+            "Records read from Kafka, valid or not, re-reads after a restart included.",
+            registry=registry,
+        )
+        self.batch_flush_seconds = Histogram(
+            "analytics_batch_flush_seconds",
+            "Time from announcing a batch to ClickHouse's acknowledgement, outages included.",
+            buckets=_FLUSH_BUCKETS,
+            registry=registry,
+        )
+        self.pipeline_errors = Counter(
+            "analytics_pipeline_errors_total",
+            "Failures of a stage: each is retried or goes to the dead-letter topic.",
+            ["stage"],
+            registry=registry,
+        )
+        self.events_rejected = Counter(
+            "analytics_events_rejected_total",
+            "Records that are no valid events, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        self.dead_letters = Counter(
+            "analytics_dead_letters_total",
+            "Records that the dead-letter topic has acknowledged.",
+            registry=registry,
+        )
+        self.batches_recovered = Counter(
+            "analytics_batches_recovered_total",
+            "Announced batches of a predecessor that were read and inserted again under their token.",
+            registry=registry,
+        )
+        self.batches_deduplicated = Counter(
+            "analytics_batches_deduplicated_total",
+            "Repeated batches whose first insert had arrived and been counted.",
+            registry=registry,
+        )
+        self.batch_rows = Histogram(
+            "analytics_batch_rows",
+            "Rows of an inserted batch.",
+            buckets=_ROW_BUCKETS,
+            registry=registry,
+        )
+        self.batch_bytes = Histogram(
+            "analytics_batch_bytes",
+            "Payload bytes of an inserted batch, as they came from Kafka.",
+            buckets=_BYTE_BUCKETS,
+            registry=registry,
+        )
+        self.event_latency_seconds = WeightedHistogram(
+            "analytics_event_latency_seconds",
+            "Time from an event's own timestamp to ClickHouse's acknowledgement; of large batches "
+            "evenly spaced events, each counting for its neighbours.",
+            buckets=_LATENCY_BUCKETS,
+            registry=registry,
+        )
+        self.stage_seconds = Histogram(
+            "analytics_stage_seconds",
+            "Time of one call in a stage, waiting included.",
+            ["stage"],
+            buckets=_STAGE_BUCKETS,
+            registry=registry,
+        )
+        self.offsets_gone = Counter(
+            "analytics_offsets_gone_total",
+            "Offsets that retention removed before they were read: events lost upstream of here.",
+            registry=registry,
+        )
+        self.rebalances = Counter(
+            "analytics_rebalances_total",
+            "Changes of the assignment, by kind: assigned, revoked, lost.",
+            ["kind"],
+            registry=registry,
+        )
+        self.assigned_partitions = Gauge(
+            "analytics_assigned_partitions",
+            "Partitions that the workers own.",
+            multiprocess_mode="sum",
+            registry=registry,
+        )
+        self.outage = Gauge(
+            "analytics_outage",
+            "Workers that wait for the dependency: clickhouse, kafka or dead_letters.",
+            ["dependency"],
+            multiprocess_mode="sum",
+            registry=registry,
+        )
+        self.outage_seconds = Counter(
+            "analytics_outage_seconds_total",
+            "Time that workers have waited for the dependency, summed over the workers.",
+            ["dependency"],
+            registry=registry,
+        )
+        self.clickhouse_errors = Counter(
+            "analytics_clickhouse_errors_total",
+            "Failed calls to ClickHouse by class: data, operator (somebody has to mend it), outage.",
+            ["class"],
+            registry=registry,
+        )
+        self.queue_bytes = Gauge(
+            "analytics_librdkafka_queue_bytes",
+            "Records that librdkafka has fetched and the workers have not taken yet.",
+            multiprocess_mode="sum",
+            registry=registry,
+        )
+
+
+class ProcessMetrics:
+    """What every process says of itself."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.resident_bytes = Gauge(
+            "analytics_process_resident_bytes",
+            "Resident memory of a process, by role and slot.",
+            ["process"],
+            multiprocess_mode="sum",
+            registry=registry,
+        )
+
+
+class SupervisorMetrics:
+    """What the supervisor counts."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.restarts = Counter(
+            "analytics_process_restarts_total",
+            "Processes that were replaced, by why they had ended: signal, hang, unavailable, config, "
+            "fault, exit.",
+            ["role", "cause"],
+            registry=registry,
+        )
