@@ -35,7 +35,7 @@ from octane_analytics.telemetry.logging import fields
 from octane_analytics.telemetry.metrics import CONTENT_TYPE, ApiMetrics
 
 _TOUCH = "SELECT 1 FROM {database:Identifier}.{table:Identifier} LIMIT 0"
-_QUIET = ("/healthz", "/readyz", "/metrics")
+QUIET = ("/healthz", "/readyz", "/metrics")
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ def create_app(
         routes=list(served.values()),
         exception_handlers={HTTPException: _http_error, QueryError: _query_error},
         middleware=[
-            Middleware(Access, metrics=metrics, routes=list(served.values()), quiet=_QUIET),
+            Middleware(Access, metrics=metrics, routes=list(served.values()), quiet=QUIET),
             # A browser asks beforehand without a token, and may read a refusal.
             *cross_origin(cors_origins),
             Middleware(Admission, policy=policy or Policy()),

@@ -27,7 +27,7 @@ from uvicorn_worker import UvicornWorker
 
 from octane_analytics.api import functions
 from octane_analytics.api.admission import Policy, policy_of
-from octane_analytics.api.app import create_app
+from octane_analytics.api.app import QUIET, create_app
 from octane_analytics.api.callers import is_loopback
 from octane_analytics.api.guard import Limits, Rules
 from octane_analytics.api.library import Library, load
@@ -39,7 +39,7 @@ from octane_analytics.clickhouse import ClickHouse
 from octane_analytics.errors import ConfigError
 from octane_analytics.schema import TableName
 from octane_analytics.settings.sections import ApiSettings, Settings
-from octane_analytics.telemetry import metrics
+from octane_analytics.telemetry import metrics, tracing
 from octane_analytics.telemetry.logging import configure, fields
 from octane_analytics.telemetry.server import bind
 
@@ -130,6 +130,7 @@ class _Application(BaseApplication):  # type: ignore[misc]
         self._library = library
         self._is_started = False
         self._descriptor = descriptor
+        self._traces: tracing.Tracing | None = None
         self.policy = policy
         self.protocol = with_limits(
             receive_seconds=settings.api.receive_seconds,
@@ -161,6 +162,7 @@ class _Application(BaseApplication):  # type: ignore[misc]
             "keepalive": KEEPALIVE_SECONDS,
             "pre_fork": _give_slot,
             "post_fork": self._begin_worker,
+            "worker_exit": self._end_worker,
             "umask": 0o077,
             "worker_tmp_dir": _memory_directory(),
             "control_socket_disable": True,
@@ -179,7 +181,7 @@ class _Application(BaseApplication):  # type: ignore[misc]
         )
         hasty = dataclasses.replace(clickhouse, timeout_seconds=PROBE_SECONDS)
         name = "octane-analytics api"
-        return create_app(
+        app = create_app(
             templates=self._library.templates,
             cache_bytes=api.cache_bytes,
             table=TableName(clickhouse.database, clickhouse.table),
@@ -190,7 +192,11 @@ class _Application(BaseApplication):  # type: ignore[misc]
                 memory_bytes=api.max_memory_bytes,
             ),
             pool=Pool(
-                lambda: ClickHouse(patient, client_name=name),
+                lambda: ClickHouse(
+                    patient,
+                    client_name=name,
+                    traceparent=tracing.traceparent if self._traces else None,
+                ),
                 size=api.threads,
                 queue_seconds=api.queue_seconds,
                 deadline_seconds=api.query_seconds + QUERY_GRACE_SECONDS,
@@ -207,6 +213,7 @@ class _Application(BaseApplication):  # type: ignore[misc]
             policy=self.policy,
             cors_origins=api.cors_origins,
         )
+        return self._traces.served(app, QUIET) if self._traces else app
 
     def _begin_worker(self, arbiter: Any, worker: Any) -> None:
         # Until now the arbiter's handler was in force, which would put the signal into a queue.
@@ -220,6 +227,11 @@ class _Application(BaseApplication):  # type: ignore[misc]
         metrics.open_directory(self._metrics_directory, identity)
         if self.policy.allowances is not None:
             self.policy.allowances.open(worker.slot)
+        self._traces = tracing.start(identity())
+
+    def _end_worker(self, arbiter: Any, worker: Any) -> None:
+        if self._traces is not None:
+            self._traces.stop()
 
 
 class _Arbiter(Arbiter):  # type: ignore[misc]

@@ -15,6 +15,7 @@ from octane_analytics.exits import Exit
 from octane_analytics.kafka.inspection import GroupView
 from octane_analytics.kafka.producers import EventProducer
 from octane_analytics.settings.loading import Loaded
+from octane_analytics.telemetry import tracing
 from octane_analytics.timing import SystemClock
 
 _CLIENT_ID = "octane-analytics-produce"
@@ -79,7 +80,15 @@ def produce(
             given = inputs.made_up(generate, seed=seed, until=until)
         else:
             given = inputs.read(descriptor, stop)
-        producer = EventProducer(kafka, kafka.topic, client_id=_CLIENT_ID)
+        traces = tracing.start("produce")
+        if traces is not None:
+            stack.callback(traces.stop)
+        producer = EventProducer(
+            kafka,
+            kafka.topic,
+            client_id=_CLIENT_ID,
+            instrumented=traces.instrumented if traces else None,
+        )
         stack.callback(producer.close)
         view = GroupView(kafka, client_id=_CLIENT_ID)
         stack.callback(view.close)

@@ -16,11 +16,13 @@ from octane_analytics.exits import Exit, exit_for
 from octane_analytics.settings.loading import Loaded
 from octane_analytics.settings.sections import Settings
 from octane_analytics.supervisor.arbiter import Arbiter, Child, Role
+from octane_analytics.supervisor.ends import CAUSES, WatchedSystem
 from octane_analytics.supervisor.states import Policy
 from octane_analytics.supervisor.system import PosixSystem, unblock_signals
 from octane_analytics.telemetry import logging as logs
-from octane_analytics.telemetry.metrics import remove_files
+from octane_analytics.telemetry import metrics
 from octane_analytics.telemetry.server import bind
+from octane_analytics.telemetry.worker_metrics import SupervisorMetrics
 from octane_analytics.worker import ROLE, preflight, run_metrics, run_worker
 
 _LOG = logging.getLogger(__name__)
@@ -61,13 +63,17 @@ def worker(loaded: Loaded) -> int:
     settings = loaded.settings
     logs.configure(settings.log.level, settings.log.format, "supervisor")
     listening = bind(settings.metrics.host, settings.metrics.port, "METRICS_PORT")
-    system = PosixSystem()
+    system = WatchedSystem()
     system.block_signals()
     code = _preflight(system, settings)
     if code != Exit.OK:
         return code
     with metrics_directory(settings.metrics) as directory:
-        remove_files(directory, ROLE)
+        for role in (ROLE, "metrics", "supervisor"):
+            metrics.remove_files(directory, role)
+        metrics.open_directory(directory, metrics.Identity("supervisor", 0))
+        restarts = SupervisorMetrics(causes=CAUSES).restarts
+        system.on_end = lambda cause: restarts.labels(cause).inc()
         workers = [
             Child(
                 f"{ROLE}-{slot}",

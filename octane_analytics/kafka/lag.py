@@ -137,5 +137,3 @@ class LagProbe:
                 },
             )
         return self._consumer
-
-

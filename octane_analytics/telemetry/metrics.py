@@ -95,9 +95,7 @@ class Computed:
             "Events in inserts that ClickHouse has acknowledged, each batch once.",
             value=tally.total(self._directory),
         )
-        build = GaugeMetricFamily(
-            "analytics_build_info", "Always 1.", labels=["version", "python"]
-        )
+        build = GaugeMetricFamily("analytics_build_info", "Always 1.", labels=["version", "python"])
         build.add_metric([__version__, platform.python_version()], 1.0)
         yield build
 

@@ -27,9 +27,7 @@ def hold(directory: Path, name: str) -> int:
 def present(directory: Path) -> frozenset[str]:
     """The names of those alive."""
     return frozenset(
-        path.name.removesuffix(_SUFFIX)
-        for path in directory.glob(f"*{_SUFFIX}")
-        if _is_held(path)
+        path.name.removesuffix(_SUFFIX) for path in directory.glob(f"*{_SUFFIX}") if _is_held(path)
     )
 
 

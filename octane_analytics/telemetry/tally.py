@@ -74,7 +74,9 @@ class Tally:
     def _mapped(self, size: int) -> mmap.mmap:
         if self._memory is None or len(self._memory) < size:
             with self._path.open("ab") as file:
-                whole = max(os.fstat(file.fileno()).st_size, -(-size // _GROWTH_BYTES) * _GROWTH_BYTES)
+                whole = max(
+                    os.fstat(file.fileno()).st_size, -(-size // _GROWTH_BYTES) * _GROWTH_BYTES
+                )
                 file.truncate(whole)
             with self._path.open("r+b") as file:
                 self._memory = mmap.mmap(file.fileno(), whole)

@@ -164,11 +164,17 @@ class ProcessMetrics:
 class SupervisorMetrics:
     """What the supervisor counts."""
 
-    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+    def __init__(
+        self, registry: CollectorRegistry | None = None, causes: Sequence[str] = ()
+    ) -> None:
         self.restarts = Counter(
             "analytics_process_restarts_total",
-            "Processes that were replaced, by why they had ended: signal, hang, unavailable, config, "
-            "fault, exit.",
-            ["role", "cause"],
+            "Processes that ended without being asked to, by cause: signal, hang (killed for its "
+            "silence), unavailable, config, fault.",
+            ["cause"],
             registry=registry,
         )
+        for (
+            cause
+        ) in causes:  # a counter that begins with its first event hides that event from rate()
+            self.restarts.labels(cause)

@@ -33,15 +33,15 @@ def test_readme_names_every_setting(name: str) -> None:
 def _metrics(directory: Path) -> dict[str, tuple[str, ...]]:
     """Every metric there is, with its labels."""
     registry = CollectorRegistry()
-    made = [kind(registry) for kind in (WorkerMetrics, ProcessMetrics, SupervisorMetrics, ApiMetrics)]
+    made = [
+        kind(registry) for kind in (WorkerMetrics, ProcessMetrics, SupervisorMetrics, ApiMetrics)
+    ]
     families = {
         family.name + ("_total" if family.type == "counter" else ""): family
         for source in (registry, Computed(directory), LagWatch(dict, lambda: None))
         for family in source.collect()
     }
-    labels = {
-        metric._name: metric._labelnames for group in made for metric in vars(group).values()
-    }
+    labels = {metric._name: metric._labelnames for group in made for metric in vars(group).values()}
     return {name: labels.get(family.name, ()) for name, family in families.items()}
 
 
