@@ -488,7 +488,8 @@ class ClickHouse:
                 tcp_keepalive=True,
             )
         if self._traceparent is not None:
-            self._client.client_settings["opentelemetry_traceparent"] = self._traceparent()
+            told = {"opentelemetry_traceparent": None, **trace_settings(self._traceparent())}
+            self._client.client_settings.update(told)
         return self._client
 
     def _insert_error(self, error: driver_errors.ServerException) -> OctaneError:

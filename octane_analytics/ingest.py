@@ -229,13 +229,19 @@ class Ingest:
         now = self._clock.now()
         taken = 0
         for number, group in groupby(records, key=methodcaller("partition")):
+            of_partition = list(group)
             batch = self._open.get(TopicPartition(self._options.topic, number))
             if batch is None or batch.is_complete:
                 continue  # not ours any more, or behind the announced range: it will be read again
-            before, begin, group = len(batch.rejected), batch.end, list(group)
-            of_batch = batch.take(group, self._decode, now)
-            if self._tracer is not None:
-                self._find_contexts(self._tracer, batch, begin, group)
+            before, begin = len(batch.rejected), batch.end
+            of_batch = batch.take(of_partition, self._decode, now)
+            room = _CONTEXTS - len(batch.contexts)
+            if self._tracer is not None and room:
+                if of_batch < len(of_partition):
+                    of_partition = [
+                        r for r in of_partition if begin <= (r.offset() or 0) < batch.end
+                    ]
+                batch.contexts += self._tracer.contexts(of_partition, room)
             if batch.keeps_records:
                 continue  # all of it was seen before
             taken += of_batch
@@ -245,14 +251,6 @@ class Ingest:
                 self._breaker.saw(of_batch, len(batch.rejected) - before)
         self._observer.consumed(taken)
         self._observer.spent("decode", self._clock.now() - now)
-
-    def _find_contexts(
-        self, tracer: Tracer, batch: Batch, begin: int, records: Sequence[Record]
-    ) -> None:
-        room = _CONTEXTS - len(batch.contexts)
-        if room > 0:
-            taken = [r for r in records if begin <= (r.offset() or 0) < batch.end]
-            batch.contexts += tracer.contexts(taken, room)
 
     def _reached_end(self, end: EndOfPartition) -> None:
         batch = self._open.get(end.partition)

@@ -38,6 +38,8 @@ from octane_analytics.telemetry.observer import WorkerObserver
 from octane_analytics.telemetry.process import Sampler
 from octane_analytics.telemetry.server import MetricsServer
 from octane_analytics.telemetry.tally import Tally
+from octane_analytics.telemetry.watching import Watching
+from octane_analytics.telemetry.window import WindowWatch
 from octane_analytics.telemetry.worker_metrics import ProcessMetrics, WorkerMetrics
 from octane_analytics.timing import Backoff, SystemClock
 
@@ -163,21 +165,33 @@ def run_metrics(
     metrics.open_directory(metrics_directory, name)
     sample = Sampler(ProcessMetrics(), name())
     probe = LagProbe(settings.kafka, client_id="octane-analytics-lag")
-    lag = LagWatch(probe.look, probe.close)
+    clickhouse = ClickHouse(settings.clickhouse, client_name="octane-analytics metrics")
+
+    def window() -> int | None:
+        live = clickhouse.describe()
+        return None if live is None else live.window
+
+    lag, dedup = LagWatch(probe.look), WindowWatch(window)
+    watching = [
+        Watching("lag", lag.look, probe.close),
+        Watching("window", dedup.look, clickhouse.close),
+    ]
     workers = [metrics.Identity(ROLE, slot)() for slot in range(settings.worker.procs)]
     server = MetricsServer(
         listening,
-        lambda: metrics.exposition(metrics_directory, lag),
+        lambda: metrics.exposition(metrics_directory, lag, dedup),
         lambda: metrics.unready(metrics_directory, workers),
     )
     server.start()
-    lag.start()
+    for watch in watching:
+        watch.start()
     while not stop.is_set:
         beat()
         sample()
         time.sleep(0.2)
     server.stop()
-    lag.stop()
+    for watch in watching:
+        watch.stop()
     return int(Exit.OK)
 
 

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from octane_analytics.api.answers import encode
 from octane_analytics.api.faults import error_body
 from octane_analytics.errors import QueryError
+from octane_analytics.telemetry import tracing
 from octane_analytics.telemetry.logging import fields
 from octane_analytics.telemetry.metrics import ApiMetrics
 
@@ -73,7 +74,8 @@ class Access:
         state.update(
             request_id=request_id,
             route=self._route(scope),
-            traceparent=_traceparent(headers),
+            # The request's own span, where this process records one.
+            traceparent=tracing.traceparent() or _traceparent(headers),
             caller=None,
             caller_name="",
         )

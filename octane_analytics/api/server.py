@@ -192,11 +192,7 @@ class _Application(BaseApplication):  # type: ignore[misc]
                 memory_bytes=api.max_memory_bytes,
             ),
             pool=Pool(
-                lambda: ClickHouse(
-                    patient,
-                    client_name=name,
-                    traceparent=tracing.traceparent if self._traces else None,
-                ),
+                lambda: ClickHouse(patient, client_name=name),
                 size=api.threads,
                 queue_seconds=api.queue_seconds,
                 deadline_seconds=api.query_seconds + QUERY_GRACE_SECONDS,

@@ -5,7 +5,6 @@ goes on growing through whatever stops the workers or the watch itself.
 """
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 
@@ -21,43 +20,32 @@ _FAILED_SECONDS = 5.0
 
 
 class LagWatch:
-    """Looks every second from a thread of its own; `collect` answers what it saw last."""
+    """`collect` answers what the last look saw."""
 
     def __init__(
         self,
-        look: Callable[[], Mapping[int, PartitionLag]],
-        close: Callable[[], None],
+        ask: Callable[[], Mapping[int, PartitionLag]],
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._look = look
-        self._close = close
+        self._ask = ask
         self._now = now
         self._seen: Mapping[int, PartitionLag] = {}
         self._seen_at: float | None = None
         self._is_failing = False
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="lag", daemon=True)
 
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Waits for the look under way, a few seconds at most."""
-        self._stop.set()
-        self._thread.join(3.0)
-
-    def refresh(self) -> None:
-        """One look. Where no broker answers, what was seen before stays, and its time tells how old it is."""
+    def look(self) -> float:
+        """Where no broker answers, what was seen before stays, and its time tells its age."""
         try:
-            seen = self._look()
+            seen = self._ask()
         except OctaneError as error:
             if not self._is_failing:
                 _LOG.warning("lag cannot be told", extra=fields(error=str(error)))
             self._is_failing = True
-            return
+            return _FAILED_SECONDS
         if self._is_failing:
             _LOG.info("lag can be told again")
         self._is_failing, self._seen, self._seen_at = False, seen, self._now()
+        return _EVERY_SECONDS
 
     def collect(self) -> Iterable[Metric]:
         """See `metrics.Families`."""
@@ -84,9 +72,3 @@ class LagWatch:
         if self._seen_at is not None:
             looked.add_metric([], self._seen_at)
         return messages, seconds, looked
-
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            self.refresh()
-            self._stop.wait(_FAILED_SECONDS if self._is_failing else _EVERY_SECONDS)
-        self._close()

@@ -79,7 +79,7 @@ def exposition(directory: Path, *others: Families) -> bytes:
     registry = CollectorRegistry()
     _Collector(registry, path=str(directory))  # type: ignore[no-untyped-call]
     for families in (Computed(directory), *others):
-        registry.register(families)  # type: ignore[arg-type]
+        registry.register(families)
     return generate_latest(registry)
 
 

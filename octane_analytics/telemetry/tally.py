@@ -19,8 +19,6 @@ import hashlib
 import mmap
 import os
 import struct
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 _HALF = struct.Struct("=QQQ")
@@ -29,21 +27,18 @@ _RECORD = struct.Struct("=QQQQQQ")
 _RECORD_BYTES = _RECORD.size
 _GROWTH_BYTES = 4096
 _SUFFIX = ".tally"
-_LOOK_AGAIN_SECONDS = 5.0
 
 
 class Tally:
     """One slot's count; the file is made where it is missing. For one process at a time."""
 
-    def __init__(
-        self, directory: Path, name: str, now: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, directory: Path, name: str) -> None:
         self._directory = directory
         self._path = directory / f"{name}{_SUFFIX}"
-        self._now = now
         self._memory: mmap.mmap | None = None
         self._others: dict[Path, int] = {}
-        self._looked_at: float | None = None
+        self._changed_at: int | None = None
+        """When the directory had last got or lost a file, as of the last look."""
 
     def count(self, partition: int, rows: int, token: str | None) -> bool:
         """Adds the batch unless some slot has counted it; answers whether it was added.
@@ -83,9 +78,9 @@ class Tally:
         return self._memory
 
     def _is_counted_elsewhere(self, partition: int, mark: int) -> bool:
-        now = self._now()
-        if self._looked_at is None or now - self._looked_at >= _LOOK_AGAIN_SECONDS:
-            self._looked_at = now
+        changed_at = self._directory.stat().st_mtime_ns
+        if changed_at != self._changed_at:
+            self._changed_at = changed_at
             for path in self._directory.glob(f"*{_SUFFIX}"):
                 if path != self._path and path not in self._others:
                     with contextlib.suppress(FileNotFoundError):
@@ -106,7 +101,7 @@ def mark_of(token: str) -> int:
 def total(directory: Path) -> int:
     """Events inserted by all slots together."""
     return sum(
-        rows if sequence > of_other else other
+        rows if sequence > of_other else other if of_other else 0
         for path in directory.glob(f"*{_SUFFIX}")
         for sequence, rows, _, of_other, other, _ in _RECORD.iter_unpack(_content(path))
     )
@@ -138,4 +133,6 @@ def _newer(record: bytes) -> tuple[int, int, int]:
     """Sequence, rows and mark of the half that was written last."""
     first: tuple[int, int, int] = _HALF.unpack_from(record)
     second: tuple[int, int, int] = _HALF.unpack_from(record, _HALF.size)
+    if first[0] == second[0]:
+        return 0, 0, 0  # nothing was ever counted, or the first count was cut short
     return first if first[0] > second[0] else second

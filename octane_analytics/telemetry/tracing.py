@@ -11,7 +11,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from opentelemetry import context as contexts
 from opentelemetry import propagate, trace
@@ -99,8 +99,11 @@ class Tracing:
         """A confluent_kafka Producer whose records carry the trace they belong to."""
         from opentelemetry.instrumentation.confluent_kafka import ConfluentKafkaInstrumentor
 
-        proxy = ConfluentKafkaInstrumentor.instrument_producer(producer, self.provider)
-        return _Forwarding(proxy)  # type: ignore[return-value]
+        client: Any = producer
+        proxy: Any = _Forwarding(
+            ConfluentKafkaInstrumentor.instrument_producer(client, self.provider)
+        )
+        return cast("P", proxy)
 
     def served(self, app: Any, quiet: Sequence[str]) -> Any:
         """An ASGI application with a span around each request, but for those to `quiet` paths."""

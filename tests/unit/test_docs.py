@@ -14,6 +14,7 @@ from octane_analytics.exits import Exit
 from octane_analytics.settings.loading import catalogue, load
 from octane_analytics.telemetry.lag import LagWatch
 from octane_analytics.telemetry.metrics import ApiMetrics, Computed
+from octane_analytics.telemetry.window import WindowWatch
 from octane_analytics.telemetry.worker_metrics import (
     ProcessMetrics,
     SupervisorMetrics,
@@ -30,7 +31,7 @@ def test_readme_names_every_setting(name: str) -> None:
     assert f"`{name}`" in README
 
 
-def _metrics(directory: Path) -> dict[str, tuple[str, ...]]:
+def metric_names(directory: Path) -> dict[str, tuple[str, ...]]:
     """Every metric there is, with its labels."""
     registry = CollectorRegistry()
     made = [
@@ -38,7 +39,7 @@ def _metrics(directory: Path) -> dict[str, tuple[str, ...]]:
     ]
     families = {
         family.name + ("_total" if family.type == "counter" else ""): family
-        for source in (registry, Computed(directory), LagWatch(dict, lambda: None))
+        for source in (registry, Computed(directory), LagWatch(dict), WindowWatch(int))
         for family in source.collect()
     }
     labels = {metric._name: metric._labelnames for group in made for metric in vars(group).values()}
@@ -46,7 +47,7 @@ def _metrics(directory: Path) -> dict[str, tuple[str, ...]]:
 
 
 def test_readme_names_every_metric_with_its_labels(tmp_path: Path) -> None:
-    for name, labels in _metrics(tmp_path).items():
+    for name, labels in metric_names(tmp_path).items():
         listed = f"{{{','.join(labels)}}}" if labels else ""
         assert f"`{name}{listed}`" in README or (not labels and f"`{name}{{" in README), name
 
@@ -85,7 +86,8 @@ def test_example_environment_has_known_settings_only_and_loads() -> None:
             if not commented:
                 given[name] = value
     for name in offered:
-        is_property = name.startswith("KAFKA_RDKAFKA_")
+        # librdkafka's and OpenTelemetry's settings are theirs to know.
+        is_property = name.startswith(("KAFKA_RDKAFKA_", "OTEL_"))
         assert is_property or name in known or name.removesuffix("_FILE") in known, name
     load(given)
 

@@ -1,0 +1,115 @@
+"""What is shown of a directory that many processes share."""
+
+import os
+from pathlib import Path
+
+import pytest
+from prometheus_client import values
+
+from octane_analytics.telemetry import metrics, presence
+from octane_analytics.telemetry.tally import Tally
+from octane_analytics.telemetry.worker_metrics import WeightedHistogram, WorkerMetrics
+
+
+@pytest.fixture(autouse=True)
+def _restored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(values, "ValueClass", values.ValueClass)
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")
+
+
+def _text(directory: Path) -> str:
+    return metrics.exposition(directory).decode()
+
+
+def _process(directory: Path, role: str, slot: int, monkeypatch: pytest.MonkeyPatch) -> int:
+    """As a process that starts; answers what it holds as long as it lives."""
+    held: list[int] = []
+    real = presence.hold
+
+    def hold(directory: Path, name: str) -> int:
+        held.append(real(directory, name))
+        return held[-1]
+
+    monkeypatch.setattr(presence, "hold", hold)
+    metrics.open_directory(directory, metrics.Identity(role, slot))
+    monkeypatch.setattr(presence, "hold", real)
+    return held[0]
+
+
+def test_counters_outlive_a_process_and_gauges_do_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = _process(tmp_path, "worker", 0, monkeypatch)
+    counted = WorkerMetrics()
+    counted.events_consumed.inc(7)
+    counted.assigned_partitions.set(4)
+    counted.outage.labels("clickhouse").set(1)
+    assert "analytics_assigned_partitions 4.0" in _text(tmp_path)
+    assert metrics.unready(tmp_path, ["worker-0"]) == ["waiting for clickhouse"]
+    os.close(held)  # as its end would
+    assert "analytics_assigned_partitions 4.0" not in _text(tmp_path)
+    assert "analytics_events_consumed_total 7.0" in _text(tmp_path)
+    assert metrics.unready(tmp_path, ["worker-0"]) == ["worker-0 is not running"]
+    held = _process(tmp_path, "worker", 0, monkeypatch)
+    again = WorkerMetrics()
+    again.events_consumed.inc(1)
+    assert "analytics_events_consumed_total 8.0" in _text(tmp_path)
+    assert metrics.unready(tmp_path, ["worker-0"]) == []
+    os.close(held)
+
+
+def test_a_new_boot_removes_its_own_role_s_files_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for role in ("worker", "api"):
+        os.close(_process(tmp_path, role, 0, monkeypatch))
+        WorkerMetrics().events_consumed.inc(5)
+        Tally(tmp_path, f"{role}-0").count(0, 3, "a")
+    metrics.remove_files(tmp_path, "worker")
+    assert "analytics_events_consumed_total 5.0" in _text(tmp_path)
+    assert not list(tmp_path.glob("*worker-0.db"))
+    ancient = tmp_path / "counter_web-0.db"
+    ancient.touch()
+    os.utime(ancient, (1, 1))
+    metrics.remove_files(tmp_path, "worker")
+    assert not ancient.exists()
+
+
+def test_inserted_events_are_shown_before_there_are_any(tmp_path: Path) -> None:
+    assert "analytics_events_inserted_total 0.0" in _text(tmp_path)
+    Tally(tmp_path, "worker-0").count(0, 12, "a")
+    assert "analytics_events_inserted_total 12.0" in _text(tmp_path)
+
+
+def test_a_file_that_goes_away_under_a_scrape_fails_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.close(_process(tmp_path, "worker", 0, monkeypatch))
+    WorkerMetrics().events_consumed.inc(5)
+    gone = tmp_path / "counter_worker-9.db"
+    gone.touch()
+    real = os.path.getsize
+
+    def getsize(path: Path) -> int:
+        if Path(path) == gone:
+            gone.unlink()
+        return real(path)
+
+    monkeypatch.setattr(os.path, "getsize", getsize)
+    assert "analytics_events_consumed_total 5.0" in _text(tmp_path)
+
+
+def test_observations_in_one_call_are_as_many_in_many() -> None:
+    one = WeightedHistogram("one", "", buckets=(1, 2, 5), registry=None)
+    many = WeightedHistogram("many", "", buckets=(1, 2, 5), registry=None)
+    seen = sorted([0.5, 1.0, 1.5, 2.0, 2.1, 5.0, 7.0])
+    one.observe_sorted(seen, 3.0)
+    for value in seen * 3:
+        many.observe(value)
+    (first,), (second,) = one.collect(), many.collect()
+    seen_by_one, seen_by_many = (
+        {sample.labels.get("le", sample.name[-4:]): sample.value for sample in family.samples[:6]}
+        for family in (first, second)
+    )
+    assert seen_by_one == pytest.approx(seen_by_many)
+    assert seen_by_one["+Inf"] == 21

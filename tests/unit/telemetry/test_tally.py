@@ -1,0 +1,95 @@
+"""The count of inserted events: exact at every moment that a process may be killed in."""
+
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from octane_analytics.telemetry import tally
+from octane_analytics.telemetry.tally import Tally
+
+
+def test_a_batch_is_counted_once(tmp_path: Path) -> None:
+    mine = Tally(tmp_path, "worker-0")
+    assert mine.count(3, 10, "a")
+    assert not mine.count(3, 10, "a")
+    assert mine.count(3, 5, "b")
+    assert mine.count(0, 5, "c")
+    assert tally.total(tmp_path) == 20
+
+
+def test_a_batch_without_a_token_is_always_counted(tmp_path: Path) -> None:
+    mine = Tally(tmp_path, "worker-0")
+    assert mine.count(0, 1, None)
+    assert mine.count(0, 1, None)
+    assert tally.total(tmp_path) == 2
+
+
+def test_a_successor_in_the_slot_goes_on_counting(tmp_path: Path) -> None:
+    Tally(tmp_path, "worker-0").count(1, 10, "a")
+    successor = Tally(tmp_path, "worker-0")
+    assert not successor.count(1, 10, "a")
+    assert successor.count(1, 7, "b")
+    assert tally.total(tmp_path) == 17
+
+
+def test_another_slot_sees_what_is_counted(tmp_path: Path) -> None:
+    first, second = Tally(tmp_path, "worker-0"), Tally(tmp_path, "worker-1")
+    first.count(1, 10, "a")
+    assert not second.count(1, 10, "a")
+    assert second.count(1, 7, "b")
+    assert not first.count(1, 7, "b"), "a zombie wakes up"
+    assert tally.total(tmp_path) == 17
+
+
+def test_partitions_far_apart_share_a_file(tmp_path: Path) -> None:
+    mine = Tally(tmp_path, "worker-0")
+    assert mine.count(0, 1, "a")
+    assert mine.count(5000, 2, "b")
+    assert mine.count(0, 4, "c")
+    assert tally.total(tmp_path) == 7
+
+
+def test_a_new_boot_counts_from_zero_and_knows_what_was_counted(tmp_path: Path) -> None:
+    mine = Tally(tmp_path, "worker-0")
+    mine.count(0, 1, "other")
+    mine.count(200, 10, "a")
+    tally.begin_anew(tmp_path, "worker")
+    assert tally.total(tmp_path) == 0
+    fresh = Tally(tmp_path, "worker-1")
+    assert not fresh.count(200, 10, "a")
+    assert fresh.count(200, 5, "b")
+    assert tally.total(tmp_path) == 5
+
+
+@given(
+    batches=st.lists(st.integers(0, 1000), min_size=1, max_size=6),
+    written=st.integers(0, 24),
+)
+def test_a_count_that_was_cut_short_counts_before_or_after(
+    tmp_path_factory: object, batches: list[int], written: int
+) -> None:
+    """As if the process were killed after any byte of the last record's write."""
+    directory = tmp_path_factory.mktemp("tally")  # type: ignore[attr-defined]
+    mine = Tally(directory, "worker-0")
+    for number, rows in enumerate(batches[:-1]):
+        mine.count(0, rows, f"{number}")
+    path = directory / "worker-0.tally"
+    before = path.read_bytes() if path.exists() else b""
+    mine.count(0, batches[-1], "last")
+    after = path.read_bytes()
+    before = before.ljust(len(after), b"\0")
+    at = 0 if before[:24] != after[:24] else 24
+    zeroed = bytearray(before)
+    # The order of the writes: sequence away, rows and mark in, sequence in.
+    if written:
+        zeroed[at : at + 8] = bytes(8)
+        zeroed[at + 8 : at + 8 + min(16, written)] = after[at + 8 : at + 8 + min(16, written)]
+    if written > 16:
+        zeroed[at : at + 8] = after[at : at + 8]
+    path.write_bytes(zeroed)
+    was_counted = written > 16
+    assert tally.total(directory) == sum(batches[:-1]) + (batches[-1] if was_counted else 0)
+    successor = Tally(directory, "worker-0")
+    assert successor.count(0, batches[-1], "last") is not was_counted
+    assert tally.total(directory) == sum(batches)

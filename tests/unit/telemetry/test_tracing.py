@@ -1,0 +1,73 @@
+"""Which records' contexts a batch takes, and when traces are wanted at all."""
+
+import pytest
+from opentelemetry import trace
+
+from octane_analytics.errors import ConfigError
+from octane_analytics.telemetry import tracing
+from octane_analytics.types import TopicPartition
+from tests.fakes import FakeRecord
+
+SAMPLED = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+UNSAMPLED = SAMPLED[:-1] + b"0"
+
+
+def _record(*headers: tuple[str, bytes | None]) -> FakeRecord:
+    return FakeRecord(TopicPartition("t", 0), 0, b"", record_headers=headers)
+
+
+def _found(*records: FakeRecord, room: int = 128) -> int:
+    batches = tracing.BatchTracer(trace.NoOpTracer(), "group")
+    return len(batches.contexts(records, room))
+
+
+def test_only_sampled_contexts_are_taken() -> None:
+    assert _found(_record()) == 0
+    assert _found(_record(("traceparent", UNSAMPLED))) == 0
+    assert _found(_record(("other", b"1"), ("traceparent", SAMPLED))) == 1
+
+
+@pytest.mark.parametrize(
+    "header", [b"", None, b"1", b"no-trace-at-01", b"00-" + b"0" * 32 + b"-" + b"0" * 16 + b"-01"]
+)
+def test_a_malformed_context_is_passed_over(header: bytes | None) -> None:
+    assert _found(_record(("traceparent", header))) == 0
+
+
+def test_contexts_are_bounded() -> None:
+    assert _found(*[_record(("traceparent", SAMPLED))] * 200) == 128
+    assert _found(*[_record(("traceparent", SAMPLED))] * 200, room=3) == 3
+
+
+@pytest.mark.parametrize(
+    ("environ", "is_wanted"),
+    [
+        ({}, False),
+        ({"OTEL_SERVICE_NAME": "x"}, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://h:4318"}, True),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://h:4318/v1/traces"}, True),
+        ({"OTEL_TRACES_EXPORTER": "otlp"}, True),
+        ({"OTEL_TRACES_EXPORTER": "none", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://h:4318"}, False),
+        ({"OTEL_SDK_DISABLED": "True", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://h:4318"}, False),
+    ],
+)
+def test_traces_are_wanted_by_opentelemetry_s_variables(
+    environ: dict[str, str], is_wanted: bool
+) -> None:
+    assert tracing.is_configured(environ) is is_wanted
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"OTEL_TRACES_EXPORTER": "zipkin"},
+        {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
+    ],
+)
+def test_an_exporter_that_is_not_there_is_an_error(environ: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match=next(reversed(environ))):
+        tracing.is_configured(environ)
+
+
+def test_without_traces_nothing_is_started() -> None:
+    assert tracing.start("worker-0", {}) is None

@@ -1,0 +1,64 @@
+"""Lag and the deduplication window, as they are shown while they are known and while they are not."""
+
+from collections.abc import Mapping
+
+from octane_analytics.errors import Unavailable
+from octane_analytics.telemetry.lag import LagWatch
+from octane_analytics.telemetry.window import WindowWatch
+from octane_analytics.types import PartitionLag
+
+
+def _values(watch: LagWatch | WindowWatch) -> dict[tuple[str, str], float]:
+    return {
+        (sample.name, sample.labels.get("partition", "")): sample.value
+        for family in watch.collect()
+        for sample in family.samples
+    }
+
+
+def test_lag_in_seconds_grows_while_nobody_looks() -> None:
+    now = [1000.0]
+    seen = {0: PartitionLag(5, 990.0), 1: PartitionLag(0, None), 2: PartitionLag(3, None)}
+    watch = LagWatch(lambda: seen, lambda: now[0])
+    watch.look()
+    now[0] = 1030.0
+    assert _values(watch) == {
+        ("analytics_lag_messages", "0"): 5,
+        ("analytics_lag_messages", "1"): 0,
+        ("analytics_lag_messages", "2"): 3,
+        ("analytics_lag_seconds", "0"): 40.0,
+        ("analytics_lag_seconds", "1"): 0.0,
+        ("analytics_lag_updated_timestamp_seconds", ""): 1000.0,
+    }
+
+
+def test_lag_stays_as_it_was_seen_while_kafka_is_away() -> None:
+    answers: list[Mapping[int, PartitionLag] | Unavailable] = [
+        {0: PartitionLag(5, 990.0)},
+        Unavailable("no broker"),
+        {0: PartitionLag(0, None)},
+    ]
+
+    def ask() -> Mapping[int, PartitionLag]:
+        answer = answers.pop(0)
+        if isinstance(answer, Unavailable):
+            raise answer
+        return answer
+
+    watch = LagWatch(ask, lambda: 1000.0)
+    often, rarely = watch.look(), watch.look()
+    assert often < rarely
+    assert _values(watch)["analytics_lag_messages", "0"] == 5
+    assert watch.look() == often
+    assert _values(watch)["analytics_lag_messages", "0"] == 0
+
+
+def test_window_is_absent_until_clickhouse_has_told() -> None:
+    def fail() -> int:
+        raise Unavailable("away")
+
+    assert WindowWatch(fail).look() > 0
+    assert _values(WindowWatch(fail)) == {}
+    watch = WindowWatch(lambda: 10_000)
+    watch.look()
+    assert _values(watch) == {("analytics_deduplication_window_inserts", ""): 10_000}
