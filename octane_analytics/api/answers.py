@@ -27,6 +27,7 @@ from octane_analytics.clickhouse import Result, ResultColumn
 _WIDE = re.compile(r"\bU?Int(128|256)\b")
 _AS_THEY_ARE = frozenset({bool, float, str, type(None)})
 _WITH_INTEGERS = _AS_THEY_ARE | {int}
+_TIMES = frozenset({datetime, date, type(None)})
 
 _encoder = msgspec.json.Encoder()
 
@@ -52,7 +53,14 @@ def plain_columns(
         kinds = set(map(type, values))
         # What a whole block already is need not be looked at value by value.
         is_plain = kinds <= _AS_THEY_ARE or (not is_wide and kinds <= _WITH_INTEGERS)
-        plain_ones.append(values if is_plain else [plain(value, is_wide) for value in values])
+        if is_plain:
+            plain_ones.append(values)
+        elif kinds <= _TIMES:
+            # Events share seconds, and the text of one is dear.
+            texts = {value: plain(value) for value in set(values)}
+            plain_ones.append([texts[value] for value in values])
+        else:
+            plain_ones.append([plain(value, is_wide) for value in values])
     return plain_ones
 
 

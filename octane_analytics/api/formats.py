@@ -12,8 +12,6 @@ the memory of one block. Refuses to know HTTP's connections and where rows come 
 | `arrow`, `parquet` | application/vnd.apache.… | needs the extra `arrow` |
 """
 
-import csv
-import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -235,33 +233,39 @@ class _Csv:
         self._columns = columns
 
     def begin(self) -> bytes:
-        return _csv([self._names])
+        return _csv([[_cell(name)] for name in self._names])
 
     def rows(self, block: list[Row]) -> bytes:
-        cells = [list(map(_cell, column)) for column in plain_columns(self._columns, block)]
-        return _csv(zip(*cells, strict=True))
+        return _csv([list(map(_cell, values)) for values in plain_columns(self._columns, block)])
 
     def end(self) -> bytes:
         return b""
 
 
-def _csv(rows: Iterable[Iterable[object]]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text).writerows(rows)
-    return text.getvalue().encode()
+def _csv(columns: Sequence[Sequence[str]]) -> bytes:
+    # The csv module goes character by character, which takes twice as long.
+    lines = map(",".join, zip(*columns, strict=True))
+    return "".join([f"{line}\r\n" for line in lines]).encode()
 
 
-def _cell(value: object) -> object:
+_SPECIAL = re.compile(r'[",\r\n]')
+
+
+def _cell(value: object) -> str:
+    """Null is nothing at all, an empty string is quoted."""
     kind = type(value)
-    if kind is str or kind is int:
-        return value
-    if kind is float:
-        return value if value - value == 0 else ""  # type: ignore[operator]  # as JSON's null
-    if kind is bool:
-        return "true" if value else "false"
-    if kind is list or kind is dict:
-        return encode(value).decode()
-    return value
+    if kind is str:
+        text = str(value)
+    elif value is None:
+        return ""
+    elif kind is int or kind is float:
+        # What JSON has no number for is null there.
+        return str(value) if value - value == 0 else ""  # type: ignore[operator]
+    else:
+        text = encode(value).decode()
+    if not text or _SPECIAL.search(text):
+        return '"' + text.replace('"', '""') + '"'
+    return text
 
 
 _NUMERIC = re.compile(r"(Nullable\()?(LowCardinality\()?(U?Int|Float|Decimal)")

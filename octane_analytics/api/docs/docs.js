@@ -17,6 +17,11 @@ function element(tag, properties = {}, ...children) {
   return made;
 }
 
+// Text with `code` in it.
+function prose(text) {
+  return text.split("`").map((part, i) => (i % 2 ? element("code", {}, part) : part));
+}
+
 function headers() {
   const token = $("token").value.trim();
   return token ? { Authorization: `Bearer ${token}` } : {};
@@ -63,7 +68,7 @@ function show() {
   const result = element("section", { id: "result", "aria-live": "polite" });
   $("main").replaceChildren(
     element("h2", {}, template.title, element("code", {}, template.name)),
-    element("p", {}, template.description),
+    element("p", {}, ...prose(template.description)),
     element("p", { className: "dim" }, limits(template)),
     form(template, result),
     result,
@@ -73,7 +78,7 @@ function show() {
       {},
       ...Object.entries(template.columns).flatMap(([column, text]) => [
         element("dt", {}, column),
-        element("dd", {}, text),
+        element("dd", {}, ...prose(text)),
       ]),
     ),
   );
@@ -116,7 +121,7 @@ function field(name, schema, isRequired) {
     element("b", {}, name),
     ` ${types(schema).join(", ")}${isRequired ? ", required" : ""}`,
     input,
-    element("small", {}, (schema.description ?? "") + bounds),
+    element("small", {}, ...prose((schema.description ?? "") + bounds)),
   );
 }
 
