@@ -12,7 +12,7 @@ _TIME: Schema = {
     "anyOf": [
         {"type": "string", "format": "date-time"},
         {"type": "string", "pattern": f"^({times.RELATIVE})$"},
-        {"type": "integer", "minimum": 0, "maximum": times.LAST_SECOND},
+        {"type": "number", "minimum": 0, "maximum": times.LAST_SECOND},
     ],
     "examples": ["2026-02-02T12:00:00Z", "-24h", 1770033600],
 }

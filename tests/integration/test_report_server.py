@@ -1,0 +1,257 @@
+"""Reports from a server as it runs in production: its own description, large answers, reloads."""
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from openapi_spec_validator import validate
+
+from octane_analytics.clickhouse import ClickHouse
+from octane_analytics.settings.sections import ClickHouseSettings
+from tests.integration.test_api_server import Server, children, wait_until
+
+ROWS = 1_000_000
+ALL_EVENTS = """/*
+title = "All events"
+description = "Every event of the range."
+row_limit = 2000000
+
+[columns]
+timestamp = "When."
+app_id = "Whose."
+event_name = "What."
+user_id = "Who."
+properties = "The rest."
+*/
+SELECT timestamp, app_id, event_name, user_id, properties
+FROM {database:Identifier}.{table:Identifier}
+WHERE timestamp >= {from:DateTime('UTC')}
+    AND timestamp < {to:DateTime('UTC')}
+    AND ({app_id:String} = '' OR app_id = {app_id:String})
+"""
+CHECKS = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_headers_conformance",
+    "response_schema_conformance",
+    "negative_data_rejection",
+    "unsupported_method",
+)
+"""Of schemathesis. Not `positive_data_acceptance`: no schema can say that `from` is before `to`."""
+
+
+@contextmanager
+def serving(
+    settings: ClickHouseSettings, directory: Path, **environment: str
+) -> Iterator[tuple[Server, subprocess.Popen[str]]]:
+    server = Server(settings, directory)
+    server.environment |= {"API_WORKERS": "1"} | environment
+    with server.start() as process:
+        try:
+            wait_until(server.is_up, 20)
+            yield server, process
+        finally:
+            process.kill()
+            print(server.log.read_text()[-5000:])
+
+
+def test_openapi_is_valid_and_the_server_keeps_to_it(
+    clickhouse_settings: ClickHouseSettings, tmp_path: Path
+) -> None:
+    with serving(clickhouse_settings, tmp_path) as (server, _):
+        described = server.get("/openapi.json").json()
+        validate(described)
+        assert described["openapi"].startswith("3.1")
+        named = {each["name"] for each in server.get("/reports").json()["templates"]}
+        assert {f"/report/{name}" for name in named} < set(described["paths"])
+        done = subprocess.run(
+            [
+                str(Path(sys.executable).with_name("schemathesis")),
+                *("run", f"{server.url}/openapi.json", "--checks", ",".join(CHECKS)),
+                *("--max-examples", "8", "--phases", "examples,coverage,fuzzing"),
+                *("--seed", "1", "--no-color", "--request-timeout", "30"),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=110,
+            cwd=tmp_path,
+        )
+        assert done.returncode == 0, done.stdout[-6000:] + done.stderr
+
+
+def test_docs_are_served_whole_from_here(
+    clickhouse_settings: ClickHouseSettings, tmp_path: Path
+) -> None:
+    with serving(clickhouse_settings, tmp_path) as (server, _):
+        page = server.get("/docs")
+        assert page.headers["content-type"].startswith("text/html")
+        assert "default-src 'none'" in page.headers["content-security-policy"]
+        for file in ("docs/docs.css", "docs/docs.js"):
+            assert f'"{file}"' in page.text
+            assert server.get(f"/{file}").status_code == 200
+            assert "http://" not in server.get(f"/{file}").text
+            assert "https://" not in server.get(f"/{file}").text
+        assert server.get("/docs/index.py").status_code == 404
+
+
+def peak_kib(pid: int) -> int:
+    """The most memory that the process has had so far."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    (line,) = [line for line in status.splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1])
+
+
+@pytest.mark.timeout(300)
+def test_a_million_rows_stream_in_little_memory(
+    clickhouse_settings: ClickHouseSettings, tmp_path: Path
+) -> None:
+    with ClickHouse(clickhouse_settings, client_name="tests") as connection:
+        connection.execute(
+            f"INSERT INTO {connection.table} SELECT now() - number % 3600, 'app', 'event', "
+            "concat('user_', toString(number % 9999)), "
+            f"""concat('{{"n":', toString(number), ',"text":"some text, quoted"}}') """
+            f"FROM numbers({ROWS})"
+        )
+    reports = tmp_path / "reports"
+    reports.mkdir()
+    (reports / "all_events.sql").write_text(ALL_EVENTS)
+    limits = {
+        "REPORTS_DIR": str(reports),
+        "API_QUERY_TIMEOUT": "120",
+        "API_MAX_RESULT_BYTES": str(1 << 30),
+    }
+    with serving(clickhouse_settings, tmp_path, **limits) as (server, arbiter):
+        (worker,) = children(arbiter.pid)
+        server.get("/report/overview_stats")
+        for name in ("ndjson", "csv"):
+            before = peak_kib(worker)
+            url = f"{server.url}/report/all_events?format={name}"
+            with httpx.stream("GET", url, timeout=120) as answer:
+                assert answer.status_code == 200
+                lines = (line for line in answer.iter_lines())
+                if name == "csv":
+                    numbers = (json.loads(row["properties"])["n"] for row in csv.DictReader(lines))
+                else:
+                    numbers = (json.loads(json.loads(line)["properties"])["n"] for line in lines)
+                assert sum(numbers) == ROWS * (ROWS - 1) // 2
+            assert peak_kib(worker) - before < 64 << 10
+
+
+def test_stream_that_fails_in_the_middle_is_cut_and_logged(
+    clickhouse_settings: ClickHouseSettings, tmp_path: Path
+) -> None:
+    with ClickHouse(clickhouse_settings, client_name="tests") as connection:
+        connection.execute(
+            f"INSERT INTO {connection.table} SELECT now() - 60, 'app', 'event', "
+            "toString(number), repeat('x', 1000) FROM numbers(20000)"
+        )
+    reports = tmp_path / "reports"
+    reports.mkdir()
+    failing = "if(throwIf(user_id = '19000') = 0, properties, '') AS properties"
+    text = ALL_EVENTS.replace("user_id, properties", f"user_id, {failing}", 1)
+    (reports / "all_events.sql").write_text(text)
+    with serving(clickhouse_settings, tmp_path, REPORTS_DIR=str(reports)) as (server, _):
+        url = f"{server.url}/report/all_events?format=ndjson"
+        with httpx.stream("GET", url, timeout=30) as answer:
+            assert answer.status_code == 200
+            with pytest.raises(httpx.RemoteProtocolError):
+                list(answer.iter_bytes())
+        wait_until(lambda: "broke off in the middle" in server.log.read_text())
+        # The connection that broke is not used again.
+        assert server.get("/report/overview_stats").json()["rows"][0]["total_events"] == 20_000
+
+
+def test_reader_who_leaves_frees_the_connection(
+    clickhouse_settings: ClickHouseSettings, tmp_path: Path
+) -> None:
+    with ClickHouse(clickhouse_settings, client_name="tests") as connection:
+        connection.execute(
+            f"INSERT INTO {connection.table} SELECT now() - 60, 'app', 'event', "
+            "toString(number), repeat('x', 1000) FROM numbers(100000)"
+        )
+    reports = tmp_path / "reports"
+    reports.mkdir()
+    (reports / "all_events.sql").write_text(ALL_EVENTS)
+    limits = {"REPORTS_DIR": str(reports), "API_THREADS": "1", "API_MAX_RESULT_BYTES": "1000000000"}
+    with serving(clickhouse_settings, tmp_path, **limits) as (server, _):
+        for _ in range(3):
+            url = f"{server.url}/report/all_events?format=ndjson"
+            with httpx.stream("GET", url, timeout=30) as answer:
+                assert len(next(answer.iter_bytes())) > 0
+        answer = server.get("/report/overview_stats")
+        assert answer.json()["rows"][0]["total_events"] == 100_000
+
+
+def test_sighup_reads_the_operators_templates_again(
+    clickhouse_settings: ClickHouseSettings, tmp_path: Path
+) -> None:
+    reports = tmp_path / "reports"
+    reports.mkdir()
+    (reports / "mine.sql").write_text(ALL_EVENTS)
+    (reports / "broken.sql").write_text("SELECT 1")
+
+    def titles(server: Server) -> dict[str, str]:
+        with httpx.Client() as client:
+            listed = client.get(f"{server.url}/reports", timeout=10).json()["templates"]
+        return {each["name"]: each["title"] for each in listed}
+
+    with serving(clickhouse_settings, tmp_path, REPORTS_DIR=str(reports)) as (server, process):
+        first = titles(server)
+        assert (first["mine"], "broken" in first) == ("All events", False)
+        assert f"{reports / 'broken.sql'}:1: " in server.log.read_text()
+
+        (reports / "mine.sql").write_text(ALL_EVENTS.replace("row_limit = 2", "row_limit = -2"))
+        (reports / "broken.sql").write_text(ALL_EVENTS.replace("All events", "Mended"))
+        before = set(children(process.pid))
+        process.send_signal(signal.SIGHUP)
+        wait_until(lambda: not before & set(children(process.pid)), 20)
+        wait_until(server.is_up, 20)
+        second = titles(server)
+        assert (second["mine"], second["broken"]) == ("All events", "Mended")
+        assert f"{reports / 'mine.sql'}:4: " in server.log.read_text()
+        assert "it stays as it was read before" in server.log.read_text()
+
+
+def test_identical_requests_at_once_are_one_query_in_clickhouse(
+    clickhouse_settings: ClickHouseSettings, tmp_path: Path
+) -> None:
+    def queries(connection: ClickHouse) -> int:
+        """So far, of the whole server, this one among them."""
+        found = connection.select("SELECT value FROM system.events WHERE event = 'SelectQuery'")
+        return int(found.rows[0][0])
+
+    with (
+        ClickHouse(clickhouse_settings, client_name="tests") as connection,
+        serving(clickhouse_settings, tmp_path) as (server, _),
+    ):
+        before = queries(connection)
+        asked = subprocess.run(
+            [sys.executable, "-c", _MANY, f"{server.url}/report/overview_stats", "200"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        outcomes = json.loads(asked.stdout)
+        assert sum(outcomes.values()) == 200
+        assert outcomes["miss"] == 1
+        assert queries(connection) - before - 1 == 1
+
+
+_MANY = """
+import asyncio, collections, json, sys, httpx
+async def main():
+    limits = httpx.Limits(max_connections=200)
+    async with httpx.AsyncClient(limits=limits, timeout=30) as client:
+        answers = await asyncio.gather(*(client.get(sys.argv[1]) for _ in range(int(sys.argv[2]))))
+    assert {answer.status_code for answer in answers} == {200}
+    print(json.dumps(collections.Counter(answer.headers["x-cache"] for answer in answers)))
+asyncio.run(main())
+"""
