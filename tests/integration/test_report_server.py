@@ -63,6 +63,7 @@ def serving(
             print(server.log.read_text()[-5000:])
 
 
+@pytest.mark.timeout(400)
 def test_openapi_is_valid_and_the_server_keeps_to_it(
     clickhouse_settings: ClickHouseSettings, tmp_path: Path
 ) -> None:
@@ -76,12 +77,12 @@ def test_openapi_is_valid_and_the_server_keeps_to_it(
             [
                 str(Path(sys.executable).with_name("schemathesis")),
                 *("run", f"{server.url}/openapi.json", "--checks", ",".join(CHECKS)),
-                *("--max-examples", "8", "--phases", "examples,coverage,fuzzing"),
+                *("--max-examples", "5", "--phases", "examples,coverage,fuzzing"),
                 *("--seed", "1", "--no-color", "--request-timeout", "30"),
             ],
             capture_output=True,
             text=True,
-            timeout=110,
+            timeout=360,
             cwd=tmp_path,
         )
         assert done.returncode == 0, done.stdout[-6000:] + done.stderr
