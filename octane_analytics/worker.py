@@ -33,8 +33,8 @@ from octane_analytics.outbox import Delivery
 from octane_analytics.settings.sections import Settings
 from octane_analytics.telemetry import logging as logs
 from octane_analytics.telemetry import metrics, tracing
+from octane_analytics.telemetry.figures import CountingSink, SlotFigures, SlotObserver
 from octane_analytics.telemetry.lag import LagWatch
-from octane_analytics.telemetry.observer import WorkerObserver
 from octane_analytics.telemetry.process import Sampler
 from octane_analytics.telemetry.server import MetricsServer
 from octane_analytics.telemetry.tally import Tally
@@ -48,6 +48,7 @@ ROLE = "worker"
 _GC_ALLOCATIONS = 50_000
 _FIRST_BACKOFF_SECONDS = 0.2
 _CAP_BACKOFF_SECONDS = 10.0
+_LAG_SECONDS = 1.0
 
 
 class StopSignal:
@@ -57,8 +58,10 @@ class StopSignal:
         self._number: int | None = None
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._note)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+        for number in (signal.SIGCHLD, signal.SIGQUIT):
+            signal.signal(number, signal.SIG_DFL)
+        for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGTTIN, signal.SIGTTOU):
+            signal.signal(number, signal.SIG_IGN)  # the supervisor's, also where all are told
 
     def _note(self, number: int, _: object) -> None:
         self._number = number
@@ -72,13 +75,13 @@ def run_worker(
     settings: Settings,
     slot: int,
     metrics_directory: Path,
-    beat: Callable[[], None],
+    figures: SlotFigures,
     ready: Callable[[], None],
 ) -> int:
     """Consumes until SIGTERM or SIGINT, then drains. Blocks; answers the exit code.
 
-    To be called in the forked process. `ready` is called once the handlers are set, `beat` at every
-    turn of the loop.
+    To be called in the forked process. `ready` is called once the handlers are set, `figures` hears of
+    every turn of the loop.
     """
     stop = StopSignal()
     ready()
@@ -90,7 +93,8 @@ def run_worker(
     logs.configure(settings.log.level, settings.log.format, name())
     metrics.open_directory(metrics_directory, name)
     counted = WorkerMetrics()
-    observer = WorkerObserver(counted, Tally(metrics_directory, name()))
+    clock = SystemClock()
+    observer = SlotObserver(counted, Tally(metrics_directory, name()), figures, clock)
     sample = Sampler(ProcessMetrics(), name(), observer.tick)
     traces = tracing.start(name())
     source = KafkaSource(settings.kafka, slot, on_queue=counted.queue_bytes.set)
@@ -106,19 +110,26 @@ def run_worker(
     )
     ingest = Ingest(
         source,
-        sink,
+        CountingSink(sink, figures, clock),
         dead_letters,
         decode_all,
-        SystemClock(),
+        clock,
         observer,
         _options(settings),
         Backoff(_FIRST_BACKOFF_SECONDS, _CAP_BACKOFF_SECONDS),
         traces.batches(settings.kafka.group_id) if traces else None,
     )
 
+    lag_at = 0.0
+
     def should_stop() -> bool:
-        beat()
+        nonlocal lag_at
+        now = clock.now()
+        figures.beat(now)
         sample()
+        if now - lag_at >= _LAG_SECONDS:
+            lag_at = now
+            figures.lags(source.lag())
         return stop.is_set
 
     try:
@@ -152,7 +163,7 @@ def run_metrics(
     settings: Settings,
     listening: socket.socket,
     metrics_directory: Path,
-    beat: Callable[[], None],
+    figures: SlotFigures,
     ready: Callable[[], None],
 ) -> int:
     """Serves the shared metrics until SIGTERM. Blocks; answers the exit code."""
@@ -186,9 +197,9 @@ def run_metrics(
     for watch in watching:
         watch.start()
     while not stop.is_set:
-        beat()
+        figures.beat(time.monotonic())
         sample()
-        time.sleep(0.2)
+        time.sleep(0.5)
     server.stop()
     for watch in watching:
         watch.stop()

@@ -4,12 +4,14 @@ import contextlib
 import fcntl
 import os
 import shutil
+import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from octane_analytics.errors import ConfigError
-from octane_analytics.settings.sections import MetricsSettings
+from octane_analytics.settings.sections import MetricsSettings, Settings
+from octane_analytics.supervisor.control import FILE_NAME
 
 
 @contextlib.contextmanager
@@ -40,6 +42,33 @@ def private_directory() -> Iterator[Path]:
     finally:
         if os.getpid() == owner:
             shutil.rmtree(directory, ignore_errors=True)
+
+
+def control_socket(settings: Settings, environ: Mapping[str, str]) -> Path | None:
+    """Where a supervisor with these settings listens, as CONTROL_SOCKET says; None: nowhere."""
+    named = settings.worker.control_socket
+    if named is not None:
+        return None if named == "none" else Path(named)
+    # Of several directories the unit's first.
+    runtime = environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+    directory = runtime or settings.metrics.directory
+    return (Path(directory) if directory else own_directory()) / FILE_NAME
+
+
+def own_directory() -> Path:
+    """This user's below the temporary one."""
+    return Path(tempfile.gettempdir()) / f"octane-analytics-{os.geteuid()}"
+
+
+def make_own(directory: Path) -> None:
+    """Makes the directory, for this user alone. Raises ConfigError where it is somebody else's."""
+    try:
+        directory.mkdir(mode=0o700, exist_ok=True)
+        found = directory.lstat()
+    except OSError as error:
+        raise ConfigError(f"cannot make {directory}: {error.strerror}") from error
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        raise ConfigError(f"{directory} is not this user's alone: set CONTROL_SOCKET")
 
 
 def make_writable(directory: Path, asked_by: str) -> None:

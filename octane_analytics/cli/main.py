@@ -5,9 +5,11 @@ Nothing heavy is imported here: `--help` answers at once, and a sub-command pays
 
 import importlib
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -15,11 +17,13 @@ import click
 from octane_analytics import __version__
 from octane_analytics.errors import OctaneError
 from octane_analytics.exits import MEANINGS, Exit, exit_for
+from octane_analytics.settings import environment_file
 
 PROGRAM = "octane-analytics"
 
 COMMANDS = {
     "worker": "Consume events and insert them, in PROCS forked processes.",
+    "status": "Show how a running worker command and each of its processes do.",
     "api": "Serve reports and queries over HTTP.",
     "report": "Run a report from the terminal, list all, or check them.",
     "token": "Make, list or revoke the tokens of the API.",
@@ -104,9 +108,25 @@ def _fail(message: str, code: Exit) -> Exit:
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, prog_name=PROGRAM)
-def main() -> None:
+@click.option(
+    "--env-file",
+    "env_files",
+    metavar="FILE",
+    multiple=True,
+    type=click.Path(),
+    envvar="OCTANE_ENV_FILE",
+    help="Variables as in systemd's EnvironmentFile, for those that the environment lacks; of several "
+    "files the last wins. `worker` reads them again on SIGHUP.  [env: OCTANE_ENV_FILE, several with "
+    "colons between]",
+)
+def main(env_files: tuple[str, ...]) -> None:
     """Events from Kafka into ClickHouse exactly once, and answers about them.
 
     Settings come from the environment; an option stands for one setting and wins over it.
     `octane-analytics config` lists them all.
     """
+    given: dict[str, str] = {}
+    for path in env_files:
+        given |= environment_file.read(Path(path))
+    for name, value in given.items():
+        os.environ.setdefault(name, value)

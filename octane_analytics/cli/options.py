@@ -3,11 +3,13 @@
 import os
 from collections.abc import Callable, Mapping
 from functools import partial, wraps
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from octane_analytics.settings.loading import catalogue, load
+from octane_analytics.settings.rereading import Rereading
 from octane_analytics.settings.values import Setting
 
 R = TypeVar("R")
@@ -28,13 +30,14 @@ LOG = ("LOG_LEVEL", "LOG_FORMAT")
 
 
 def setting_options(
-    *names: str, spelled: Mapping[str, str] | None = None
+    *names: str, spelled: Mapping[str, str] | None = None, rereads: bool = False
 ) -> Callable[[Callable[..., R]], Callable[..., R]]:
     """Gives a command an option for each of these settings, and one argument `loaded` for them.
 
     `loaded` is what `settings.load` makes of the environment and these options. `spelled` holds
     options whose name is not the setting's: `{"WORKER_PROCS": "--procs"}`. A secret gets no option,
-    for every user of the machine can read a command line: ValueError.
+    for every user of the machine can read a command line: ValueError. A command that `rereads` has a
+    second argument, `reread`: see `settings.rereading`.
     """
     listed = {setting.name: setting for setting in catalogue()}
     flags = {name: (spelled or {}).get(name, option_name(name)) for name in names}
@@ -44,6 +47,8 @@ def setting_options(
         def with_settings(**values: Any) -> R:
             given = {name: values.pop(name.lower()) for name in flags}
             overrides = {name: value for name, value in given.items() if value is not None}
+            if rereads:
+                values["reread"] = Rereading(os.environ, overrides, _environment_files())
             return command(loaded=load(os.environ, overrides), **values)
 
         decorated: Callable[..., R] = with_settings
@@ -52,6 +57,11 @@ def setting_options(
         return decorated
 
     return decorate
+
+
+def _environment_files() -> list[Path]:
+    """Those of --env-file, which stands before the command's name."""
+    return list(map(Path, click.get_current_context().find_root().params.get("env_files", ())))
 
 
 def option_name(setting: str) -> str:

@@ -2,33 +2,40 @@
 
 import functools
 import logging
+import os
 import signal
-import sys
-from collections.abc import Callable
-from pathlib import Path
 
 import click
 
-from octane_analytics.cli.directories import metrics_directory
+from octane_analytics.cli.directories import (
+    control_socket,
+    make_own,
+    metrics_directory,
+    own_directory,
+)
 from octane_analytics.cli.options import CLICKHOUSE, KAFKA, LOG, setting_options
-from octane_analytics.errors import OctaneError
-from octane_analytics.exits import Exit, exit_for
+from octane_analytics.cli.reloading import Reloading, check_at_start, plan
+from octane_analytics.errors import ConfigError
+from octane_analytics.exits import Exit
 from octane_analytics.settings.loading import Loaded
+from octane_analytics.settings.rereading import Rereading
 from octane_analytics.settings.sections import Settings
-from octane_analytics.supervisor.arbiter import Arbiter, Child, Role
+from octane_analytics.supervisor.arbiter import Arbiter
+from octane_analytics.supervisor.control import Control
 from octane_analytics.supervisor.ends import CAUSES, WatchedSystem
-from octane_analytics.supervisor.states import Policy
-from octane_analytics.supervisor.system import PosixSystem, unblock_signals
+from octane_analytics.supervisor.notify import Notifier
+from octane_analytics.supervisor.system import PosixSystem, title
 from octane_analytics.telemetry import logging as logs
 from octane_analytics.telemetry import metrics
+from octane_analytics.telemetry.figures import Board
 from octane_analytics.telemetry.server import bind
 from octane_analytics.telemetry.worker_metrics import SupervisorMetrics
-from octane_analytics.worker import ROLE, preflight, run_metrics, run_worker
+from octane_analytics.worker import ROLE
 
 _LOG = logging.getLogger(__name__)
 _PREFLIGHT_SECONDS = 60.0
-_KILL_MARGIN_SECONDS = 15.0
-"""A worker gets this much beyond its own drain deadline to close its clients."""
+_SLOTS = 1025
+"""Workers and the metrics process; the memory is taken as it is used."""
 
 
 @click.command()
@@ -47,20 +54,25 @@ _KILL_MARGIN_SECONDS = 15.0
     "DLQ_MAX_CONSECUTIVE",
     "WORKER_MAX_BYTES",
     "DRAIN_TIMEOUT",
+    "CONTROL_SOCKET",
     "METRICS_HOST",
     "METRICS_PORT",
     "PROMETHEUS_MULTIPROC_DIR",
     *LOG,
     spelled={"WORKER_PROCS": "--procs"},
+    rereads=True,
 )
-def worker(loaded: Loaded) -> int:
+def worker(loaded: Loaded, reread: Rereading) -> int:
     """Consume events and insert them, in PROCS forked processes.
 
     SIGTERM or Ctrl-C: every process inserts and commits what it has read, then all exit with 0; a
     second one ends them at once, and what was not finished is finished at the next start. SIGQUIT
-    ends them at once.
+    ends them at once. SIGHUP reads the settings again (`octane-analytics --env-file FILE worker`) and
+    replaces one process after the other; SIGTTIN and SIGTTOU start and end one; SIGUSR1 puts into the
+    log what `octane-analytics status` shows.
     """
     settings = loaded.settings
+    title("supervisor")
     logs.configure(settings.log.level, settings.log.format, "supervisor")
     listening = bind(settings.metrics.host, settings.metrics.port, "METRICS_PORT")
     system = WatchedSystem()
@@ -74,19 +86,8 @@ def worker(loaded: Loaded) -> int:
         metrics.open_directory(directory, metrics.Identity("supervisor", 0))
         restarts = SupervisorMetrics(causes=CAUSES).restarts
         system.on_end = lambda cause: restarts.labels(cause).inc()
-        workers = [
-            Child(
-                f"{ROLE}-{slot}",
-                Role.WORKER,
-                functools.partial(_run_worker, settings, slot, directory),
-            )
-            for slot in range(settings.worker.procs)
-        ]
-        service = Child(
-            "metrics",
-            Role.SERVICE,
-            lambda beat: run_metrics(settings, listening, directory, beat, unblock_signals),
-        )
+        make_plan = functools.partial(plan, listening=listening, directory=directory)
+        control = _open_control(settings)
         address = "{}:{}".format(*listening.getsockname()[:2])
         _LOG.info(
             "starting",
@@ -96,35 +97,47 @@ def worker(loaded: Loaded) -> int:
                 group=settings.kafka.group_id,
                 delivery=settings.batch.delivery,
                 metrics=f"http://{address}/metrics",
+                control=str(control.path) if control else None,
             ),
         )
-        policy = Policy(
-            heartbeat_seconds=settings.worker.heartbeat_seconds,
-            drain_seconds=settings.worker.drain_seconds + _KILL_MARGIN_SECONDS,
+        arbiter = Arbiter(
+            system,
+            make_plan(settings),
+            Board(_SLOTS),
+            notifier=Notifier(os.environ, os.getpid()),
+            control=control,
+            reread=Reloading(settings, reread, make_plan),
         )
-        return Arbiter(system, [service, *workers], policy).run()
+        try:
+            return arbiter.run()
+        finally:
+            if control is not None:
+                control.close()
 
 
-def _run_worker(settings: Settings, slot: int, directory: Path, beat: Callable[[], None]) -> int:
-    return run_worker(settings, slot, directory, beat, unblock_signals)
+def _open_control(settings: Settings) -> Control | None:
+    """Without it everything works but `octane-analytics status`: no reason not to start."""
+    path = control_socket(settings, os.environ)
+    if path is None:
+        return None
+    control = Control(path)
+    try:
+        if path.parent == own_directory():
+            make_own(path.parent)
+        control.open()
+    except ConfigError as error:
+        if settings.worker.control_socket is not None:
+            raise
+        _LOG.warning(
+            "no control socket: `status` finds nobody", extra=logs.fields(error=str(error))
+        )
+        return None
+    return control
 
 
 def _preflight(system: PosixSystem, settings: Settings) -> int:
     """In a process of its own, so that no client's threads live in the supervisor."""
-
-    def check() -> int:
-        unblock_signals()
-        # It repeats what the one line at the end says.
-        logging.getLogger("librdkafka").setLevel(logging.CRITICAL)
-        try:
-            preflight(settings)
-        except OctaneError as error:
-            sys.stderr.write(f"octane-analytics: error: {error}\n")
-            sys.stderr.flush()
-            return int(exit_for(error))
-        return int(Exit.OK)
-
-    pid = system.fork(check)
+    pid = system.fork("check", lambda: check_at_start(settings))
     deadline = system.now() + _PREFLIGHT_SECONDS
     killed_for: int | None = None
     while True:

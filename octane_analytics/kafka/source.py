@@ -204,6 +204,22 @@ class KafkaSource:
             ) from exception
         return int(low), int(high)
 
+    def lag(self) -> int | None:
+        """Messages between what was handed out and the ends that the last fetches told of.
+
+        Asks nobody. None while a partition's end or position is not known yet.
+        """
+        consumer, total = self._member(), 0
+        try:
+            for at in consumer.position(consumer.assignment()):
+                _, end = consumer.get_watermark_offsets(at, cached=True)
+                if at.offset < 0 or end < 0:
+                    return None
+                total += max(0, end - at.offset)
+        except KafkaException:
+            return None
+        return total
+
     def seek(self, partition: TopicPartition, offset: int) -> None:
         consumer, raw = self._member(), [_raw(partition, offset)]
         try:

@@ -208,6 +208,14 @@ class WorkerSettings:
         "must be longer than CLICKHOUSE_TIMEOUT.",
         unit="seconds",
     )
+    control_socket: str | None = values.described(
+        "CONTROL_SOCKET",
+        values.optional,
+        "",
+        "Local socket over which `octane-analytics status` asks the supervisor (empty: worker.sock in "
+        "systemd's RUNTIME_DIRECTORY, else in PROMETHEUS_MULTIPROC_DIR, else in a directory of this "
+        "user's below the temporary one; none: no such socket).",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,165 +1,352 @@
-"""The loop that joins the slots' states with the system: starts, reaps, restarts, stops.
+"""The loop that joins the slots' states with the system: starts, reaps, restarts, rolls, stops.
 
 TERM, INT   tell every child to finish; a second one kills what is left
 QUIT        kill at once
+HUP         read the settings anew and replace the processes, one after the other
+TTIN, TTOU  one worker more or fewer
+USR1        say in the log how every slot does
 CHLD        reap
 """
 
+import json
 import logging
 import signal
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from enum import Enum
+from collections.abc import Sequence
+from dataclasses import asdict
 
+from octane_analytics.errors import ConfigError
 from octane_analytics.exits import Exit
-from octane_analytics.supervisor.states import Policy, Slot, State
-from octane_analytics.supervisor.system import Heartbeats, System
+from octane_analytics.supervisor.control import Control
+from octane_analytics.supervisor.notify import Notifier
+from octane_analytics.supervisor.places import Place, Places
+from octane_analytics.supervisor.plan import Change, Plan, Reread, Role
+from octane_analytics.supervisor.rolling import Outcome, Roll
+from octane_analytics.supervisor.states import Slot, State
+from octane_analytics.supervisor.status import Status
+from octane_analytics.supervisor.system import System
+from octane_analytics.telemetry.figures import Board
 from octane_analytics.telemetry.logging import fields
 
 _LOG = logging.getLogger(__name__)
 _TURN_SECONDS = 1.0
-
-
-class Role(Enum):
-    WORKER = "worker"
-    SERVICE = "service"
-    """Outlives the workers on the way down, and does not decide whether the whole has failed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Child:
-    """What runs in a slot. `run` is called in the forked process with its heartbeat."""
-
-    name: str
-    role: Role
-    run: Callable[[Callable[[], None]], int]
+_CHECK_SECONDS = 60.0
+_GRACE_SECONDS = 10.0
+"""So long after a deadline the supervisor must have acted on it, or systemd acts on the supervisor."""
 
 
 class Arbiter:
-    """Owns the children from `run`'s start to its end."""
+    """Owns the children from `run`'s start to its end. Keeps to one thread and no client."""
 
-    def __init__(self, system: System, children: Sequence[Child], policy: Policy) -> None:
+    def __init__(
+        self,
+        system: System,
+        plan: Plan,
+        board: Board,
+        *,
+        notifier: Notifier,
+        control: Control | None = None,
+        reread: Reread | None = None,
+    ) -> None:
         self._system = system
-        self._children = list(children)
-        self._slots = [Slot(child.name, policy) for child in children]
-        self._heartbeats = Heartbeats(len(self._children))
+        self._plan = plan
+        self._notifier = notifier
+        self._control = control
+        self._reread = reread
+        self._places = Places(system, board, plan, control)
         self._stopped_by: int | None = None
         self._code = int(Exit.OK)
+        self._begun_at = system.now()
+        self._is_ready = False
+        self._alive_at: float | None = None
+        self._checking: tuple[Change, int, float] | None = None
+        """What a reload would change to, the process that looks at it, and its deadline."""
+        self._change: Change | None = None
+        self._roll: Roll | None = None
+        self._former: Plan | None = None
+        """What a roll that fails goes back to; None while it is just that."""
+        self._reloads = 0
+        self._last_reload = ""
 
     def run(self) -> int:
         """Blocks until every child has ended; answers the exit code for the whole."""
         while True:
             now = self._system.now()
             self._look_after(now)
-            if all(slot.pid is None for slot in self._slots) and self._stopped_by is not None:
+            self._tell(now)
+            if self._stopped_by is not None and self._are_all_gone():
                 return self._code
-            number = self._system.wait_signal(self._pause_seconds(now))
+            wanted = self._control.descriptors() if self._control else []
+            number = self._system.wait_signal(self._pause_seconds(now), wanted)
             if number is not None:
                 self._act(number)
+            if self._control is not None:
+                self._control.turn(self._system.now(), self._answer)
+
+    def status(self) -> Status:
+        now = self._system.now()
+        return Status(
+            pid=self._system.pid(),
+            state=self._state(),
+            uptime_seconds=round(now - self._begun_at, 1),
+            slots=[self._places.status(place, now) for place in self._places],
+            reloads=self._reloads,
+            last_reload=self._last_reload,
+        )
+
+    def _state(self) -> str:
+        if self._stopped_by is not None:
+            return "stopping"
+        if not self._is_ready:
+            return "starting"
+        return "reloading" if self._is_reloading else "running"
+
+    @property
+    def _is_reloading(self) -> bool:
+        return self._checking is not None or self._roll is not None
+
+    def _answer(self) -> str:
+        status = self.status()
+        whole = asdict(status) | {
+            "is_healthy": status.is_healthy,
+            "events_per_second": round(status.events_per_second, 1),
+            "lag": status.lag,
+        }
+        return json.dumps(whole)
 
     def _act(self, number: int) -> None:
         if number == signal.SIGCHLD:
             return  # every turn reaps
         name = signal.Signals(number).name
-        if number == signal.SIGQUIT or self._stopped_by is not None:
+        if number == signal.SIGUSR1:
+            self._dump()
+        elif number in (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU):
+            if self._stopped_by is not None:
+                _LOG.warning("signal comes too late: stopping", extra=fields(signal=name))
+            elif number == signal.SIGHUP:
+                self._read_anew()
+            else:
+                _ = self._grow() if number == signal.SIGTTIN else self._shrink()
+        elif number == signal.SIGQUIT or self._stopped_by is not None:
             _LOG.warning("stopping at once", extra=fields(signal=name))
+            self._notifier.stopping()
             self._code = 128 + number
             self._stopped_by = number
             self._kill_all()
-            return
-        _LOG.info("stopping: workers finish what they have read", extra=fields(signal=name))
-        self._stop(number)
+        else:
+            _LOG.info("stopping: workers finish what they have read", extra=fields(signal=name))
+            self._stop(number)
+
+    def _dump(self) -> None:
+        status = self.status()
+        _LOG.info("status", extra=fields(is_healthy=status.is_healthy, told=status.line()))
+        for slot in status.slots:
+            _LOG.info("status of a slot", extra=fields(**asdict(slot)))
+
+    # Stopping
 
     def _stop(self, number: int) -> None:
+        self._notifier.stopping()
         self._stopped_by = number
+        self._roll = None
+        self._end_check()
         self._stop_role(Role.WORKER)
 
     def _stop_role(self, role: Role) -> None:
-        now = self._system.now()
-        for child, slot in zip(self._children, self._slots, strict=True):
-            if child.role is role and slot.state not in (State.STOPPING, State.EXITED):
-                if slot.pid is not None:
-                    self._system.kill(slot.pid, signal.SIGTERM)
-                slot.stop(now)
+        for place in self._places.of(role):
+            if place.slot.state is State.STOPPING:
+                place.slot.stop(self._system.now())  # no successor any more
+            elif place.slot.state is not State.EXITED or place.slot.last_exit is None:
+                self._places.stop(place)
 
     def _kill_all(self) -> None:
-        now = self._system.now()
-        for slot in self._slots:
-            if slot.pid is not None:
-                self._system.kill(slot.pid, signal.SIGKILL)
-            slot.stop(now)
+        self._roll = None
+        self._end_check()
+        for place in self._places:
+            place.slot.stop(self._system.now())
+            self._places.kill(place)
+
+    def _are_all_gone(self) -> bool:
+        return all(place.slot.pid is None for place in self._places)
+
+    # More and fewer
+
+    def _grow(self) -> bool:
+        place = self._places.grow(self._plan)
+        if place is None:
+            _LOG.warning("no more workers: all slots there are have one")
+            return False
+        _LOG.info("one worker more", extra=fields(slot=place.slot.name))
+        return True
+
+    def _shrink(self) -> bool:
+        place = self._places.shrink()
+        if place is None:
+            _LOG.warning("no fewer workers: this is the last one")
+            return False
+        if self._roll is not None:
+            self._roll.drop(place.slot)
+        _LOG.info("one worker fewer", extra=fields(slot=place.slot.name))
+        return True
+
+    def _resize(self, procs: int) -> None:
+        while self._places.wanted() < procs and self._grow():
+            pass
+        while self._places.wanted() > procs and self._shrink():
+            pass
+
+    # Reloading
+
+    def _read_anew(self) -> None:
+        if self._reread is None:
+            return
+        self._end_check()
+        self._notifier.reloading(self._system.now())
+        try:
+            change = self._reread()
+        except ConfigError as error:
+            self._refuse(str(error))
+            return
+        pid = self._system.fork("check", lambda: self._places.in_child(change.check))
+        self._checking = (change, pid, self._system.now() + _CHECK_SECONDS)
+
+    def _end_check(self) -> None:
+        if self._checking is not None:
+            self._system.kill(self._checking[1], signal.SIGKILL)
+            self._checking = None
+
+    def _refuse(self, reason: str) -> None:
+        self._last_reload = "last reload refused, see the log"
+        _LOG.error("new settings refused: the old ones stay", extra=fields(error=reason))
+        if not self._is_reloading and self._is_ready:
+            self._notifier.ready()
+
+    def _checked(self, code: int) -> None:
+        assert self._checking is not None
+        change, self._checking = self._checking[0], None
+        if code != Exit.OK:
+            self._refuse(f"they do not work, see above (exit code {code})")
+            return
+        former, self._plan, self._change = self._plan, change.plan, change
+        # One that was under way has not shown that its settings work.
+        self._former = self._former or former
+        self._roll = None
+        self._places.plan_anew(self._plan)
+        known = [place.slot for place in self._places.in_rolling_order()]
+        if former.procs != self._plan.procs:  # else as many stay as TTIN and TTOU have left
+            self._resize(self._plan.procs)
+        staying = [place.slot for place in self._places.in_rolling_order()]
+        self._begin_roll([slot for slot in known if any(slot is other for other in staying)])
+
+    def _begin_roll(self, slots: Sequence[Slot]) -> None:
+        self._roll = Roll(slots, self._system.now())
+        self._last_reload = ""
+        _LOG.info("replacing processes one after the other", extra=fields(slots=len(slots)))
+
+    def _go_on_rolling(self, now: float) -> None:
+        if self._roll is None:
+            return
+        outcome, slot = self._roll.turn(now, self._places.has_work)
+        if slot is not None:
+            place = self._places.at(slot)
+            self._places.stop(place, then_start=True)
+        elif outcome is Outcome.DONE:
+            seconds, self._roll = now - self._roll.begun_at, None
+            if self._change is not None:
+                self._reloads += 1
+                self._change.adopt()
+            self._former = self._change = None
+            _LOG.info("every process is replaced", extra=fields(seconds=round(seconds, 1)))
+            self._notifier.ready()
+        elif outcome is Outcome.FAILED:
+            self._fall_back()
+
+    def _fall_back(self) -> None:
+        """A process does not start with the new settings: give the old ones back to all that changed."""
+        assert self._roll is not None
+        replaced, self._roll = self._roll.replaced, None
+        self._last_reload = "last reload failed, see the log"
+        if self._former is None:
+            _LOG.error("a process does not start with the old settings any more")
+            self._notifier.ready()
+            return
+        _LOG.error("a process does not start with the new settings: back to the old ones")
+        self._plan, self._former, self._change = self._former, None, None
+        self._places.plan_anew(self._plan)
+        self._roll = Roll(replaced[::-1], self._system.now())
+
+    # Every turn
 
     def _look_after(self, now: float) -> None:
         self._reap(now)
-        if self._stopped_by is not None and self._are_workers_gone():
+        if self._checking is not None and now >= self._checking[2]:
+            self._end_check()
+            self._refuse("looking at what they lead to took too long")
+        if self._stopped_by is None:
+            self._go_on_rolling(now)
+        elif all(place.slot.pid is None for place in self._places.of(Role.WORKER)):
             self._stop_role(Role.SERVICE)
-        for index, slot in enumerate(self._slots):
-            self._look_after_slot(index, slot, now)
-        workers = [
-            s for c, s in zip(self._children, self._slots, strict=True) if c.role is Role.WORKER
-        ]
-        if self._stopped_by is None and all(s.state is State.FATAL for s in workers):
-            codes = {slot.last_exit for slot in workers}
+        for place in list(self._places):
+            if self._stopped_by is None and place.slot.should_start(now):
+                self._places.start(place)
+            self._places.look_after(place, now)
+        workers = self._places.of(Role.WORKER)
+        if (
+            self._stopped_by is None
+            and self._roll is None  # which may yet go back to settings that work
+            and all(place.slot.state is State.FATAL for place in workers)
+        ):
+            codes = {place.slot.last_exit for place in workers}
             self._code = int(Exit.CONFIG if codes == {Exit.CONFIG} else Exit.UNAVAILABLE)
             _LOG.error("no worker can start: giving up", extra=fields(exit_code=self._code))
             self._stop(signal.SIGTERM)
 
-    def _look_after_slot(self, index: int, slot: Slot, now: float) -> None:
-        if self._stopped_by is None and slot.should_start(now):
-            self._start(index, slot, now)
-        if slot.pid is None:
-            return
-        last_heard_at = self._heartbeats.last(index)
-        if last_heard_at > slot.started_at:
-            slot.heard(now)
-        if slot.is_hung(last_heard_at, now):
-            _LOG.error(
-                "worker hangs: killing it",
-                extra=fields(
-                    slot=slot.name, pid=slot.pid, silent_seconds=round(now - last_heard_at)
-                ),
-            )
-            self._system.kill(slot.pid, signal.SIGKILL)
-        elif slot.should_be_killed(now):
-            _LOG.warning("worker did not finish in time: killing it", extra=fields(slot=slot.name))
-            self._system.kill(slot.pid, signal.SIGKILL)
-            slot.wake_at = None
-
-    def _start(self, index: int, slot: Slot, now: float) -> None:
-        child, heartbeats, system = self._children[index], self._heartbeats, self._system
-        if slot.last_exit is not None:
-            slot.restarts += 1
-        pid = system.fork(lambda: child.run(lambda: heartbeats.beat(index, system.now())))
-        slot.started(pid, now)
-        _LOG.info("process started", extra=fields(slot=slot.name, pid=pid, restarts=slot.restarts))
-
     def _reap(self, now: float) -> None:
         for pid, code in self._system.reap():
-            for slot in self._slots:
-                if slot.pid == pid:
-                    slot.exited(code, now)
-                    self._log_exit(slot, pid, code, now)
+            if self._checking is not None and pid == self._checking[1]:
+                self._checked(code)
+                continue
+            for place in list(self._places):
+                if place.slot.pid == pid:
+                    place.slot.exited(code, now)
+                    _log_exit(place, pid, code, now)
+                    if place.is_leaving:
+                        self._places.drop(place)
 
-    def _log_exit(self, slot: Slot, pid: int, code: int, now: float) -> None:
-        told = signal.Signals(-code).name if code < 0 else code
-        if slot.state is State.EXITED:
-            _LOG.info("process ended", extra=fields(slot=slot.name, pid=pid, exit=told))
-        elif slot.state is State.FATAL:
-            _LOG.error("process ended for good", extra=fields(slot=slot.name, pid=pid, exit=told))
-        else:
-            seconds = round((slot.wake_at or now) - now, 2)
-            _LOG.warning(
-                "process ended: replacing it",
-                extra=fields(slot=slot.name, pid=pid, exit=told, in_seconds=seconds),
-            )
-
-    def _are_workers_gone(self) -> bool:
-        return all(
-            slot.pid is None
-            for child, slot in zip(self._children, self._slots, strict=True)
-            if child.role is Role.WORKER
-        )
+    def _tell(self, now: float) -> None:
+        workers = [place.slot.state for place in self._places.of(Role.WORKER)]
+        if (
+            not self._is_ready
+            and self._stopped_by is None
+            and State.RUNNING in workers
+            and all(state in (State.RUNNING, State.FATAL) for state in workers)
+        ):
+            self._is_ready = True
+            self._notifier.ready()
+        if self._notifier.is_heard:
+            self._notifier.status(self.status().line())
+        watchdog_seconds = self._notifier.watchdog_seconds
+        if watchdog_seconds is None:
+            return
+        is_due = self._alive_at is None or now - self._alive_at >= watchdog_seconds / 4
+        if is_due and self._places.are_lively(now, _GRACE_SECONDS):
+            self._alive_at = now
+            self._notifier.alive()
 
     def _pause_seconds(self, now: float) -> float:
-        waits = [slot.wake_at - now for slot in self._slots if slot.wake_at is not None]
+        waits = [p.slot.wake_at - now for p in self._places if p.slot.wake_at is not None]
         return min([_TURN_SECONDS, *waits])
+
+
+def _log_exit(place: Place, pid: int, code: int, now: float) -> None:
+    slot = place.slot
+    told = signal.Signals(-code).name if code < 0 else code
+    if slot.state is State.EXITED:
+        _LOG.info("process ended", extra=fields(slot=slot.name, pid=pid, exit=told))
+    elif slot.state is State.FATAL:
+        _LOG.error("process ended for good", extra=fields(slot=slot.name, pid=pid, exit=told))
+    else:
+        seconds = round((slot.wake_at or now) - now, 2)
+        _LOG.warning(
+            "process ended: replacing it",
+            extra=fields(slot=slot.name, pid=pid, exit=told, in_seconds=seconds),
+        )

@@ -3,6 +3,7 @@
 STARTING --first heartbeat--> RUNNING
 STARTING, RUNNING --exit--> BACKOFF --time--> STARTING, or FATAL when starts keep failing
 any --stop--> STOPPING --exit--> EXITED
+any --replace--> STOPPING --exit--> STARTING
 """
 
 from dataclasses import dataclass, field
@@ -50,14 +51,19 @@ class Slot:
     """When the slot wants to be looked at again: to start (BACKOFF) or to be killed (STOPPING)."""
     failed_starts: int = 0
     restarts: int = 0
+    """Starts that nobody asked for."""
     last_exit: int | None = None
+    is_killed: bool = False
+    """SIGKILL has been sent to the process; a second one would not help."""
+    starts_again: bool = False
+    """STOPPING only to make room for a successor."""
     backoff: Backoff = field(init=False)
 
     def __post_init__(self) -> None:
         self.backoff = Backoff(self.policy.first_backoff_seconds, self.policy.cap_backoff_seconds)
 
     def started(self, pid: int, now: float) -> None:
-        self.pid, self.started_at = pid, now
+        self.pid, self.started_at, self.is_killed = pid, now, False
         self._enter(State.STARTING, now)
 
     def heard(self, now: float) -> None:
@@ -69,7 +75,7 @@ class Slot:
             self.backoff.reset()
 
     def is_hung(self, last_heard_at: float, now: float) -> bool:
-        if self.state not in (State.STARTING, State.RUNNING):
+        if self.is_killed or self.state not in (State.STARTING, State.RUNNING):
             return False
         return now - max(last_heard_at, self.started_at) > self.policy.heartbeat_seconds
 
@@ -78,6 +84,8 @@ class Slot:
         self.pid, self.last_exit = None, code
         if self.state is State.STOPPING:
             self._enter(State.EXITED, now)
+            if self.starts_again:
+                self._begin_anew()
             return
         if self.state is State.STARTING:
             self.failed_starts += 1
@@ -94,6 +102,7 @@ class Slot:
 
     def stop(self, now: float) -> None:
         """The child has been told to finish; with no child there is nothing to wait for."""
+        self.starts_again = False
         if self.pid is None:
             self._enter(State.EXITED, now)
             self.last_exit = self.last_exit or 0
@@ -101,8 +110,36 @@ class Slot:
             self._enter(State.STOPPING, now)
             self.wake_at = now + self.policy.drain_seconds
 
+    def replace(self, now: float) -> None:
+        """As `stop`, and a successor is to start once the child has ended; what failed is forgotten."""
+        self.stop(now)
+        if self.pid is None:
+            self._begin_anew()
+        else:
+            self.starts_again = True
+
+    def _begin_anew(self) -> None:
+        self.last_exit, self.failed_starts, self.starts_again = None, 0, False
+        self.backoff.reset()
+
+    def is_lively(self, last_heard_at: float, now: float, grace_seconds: float) -> bool:
+        """Whether its child has kept its deadline, or is at most so long past it: by then killing a
+        child has helped, or nothing here will."""
+        if self.pid is None:
+            return True
+        if self.state is State.STOPPING:
+            return now - self.since <= self.policy.drain_seconds + grace_seconds
+        silent_seconds = now - max(last_heard_at, self.started_at)
+        return silent_seconds <= self.policy.heartbeat_seconds + grace_seconds
+
     def should_be_killed(self, now: float) -> bool:
-        return self.state is State.STOPPING and self.wake_at is not None and now >= self.wake_at
+        is_late = self.wake_at is not None and now >= self.wake_at
+        return self.state is State.STOPPING and is_late and not self.is_killed
+
+    def killed(self) -> None:
+        self.is_killed = True
+        if self.state is State.STOPPING:
+            self.wake_at = None
 
     def _enter(self, state: State, now: float) -> None:
         self.state, self.since, self.wake_at = state, now, None

@@ -6,44 +6,45 @@ in a handler. They stay blocked across a fork until the child has set its own (`
 
 import ctypes
 import logging
-import mmap
 import os
+import select
 import signal
-import struct
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Protocol
+
+import setproctitle
 
 from octane_analytics.exits import Exit
 
 _PR_SET_PDEATHSIG = 1
-HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGCHLD)
-
-
-class Heartbeats:
-    """One monotonic time for each slot in memory that is shared with the children.
-
-    The monotonic clock is the machine's (clock_gettime(2)), so parent and child may compare it.
-    """
-
-    _FORMAT = struct.Struct("d")
-
-    def __init__(self, slots: int) -> None:
-        self._memory = mmap.mmap(-1, slots * self._FORMAT.size)
-
-    def beat(self, slot: int, now: float) -> None:
-        self._FORMAT.pack_into(self._memory, slot * self._FORMAT.size, now)
-
-    def last(self, slot: int) -> float:
-        """Zero where there was none."""
-        return float(self._FORMAT.unpack_from(self._memory, slot * self._FORMAT.size)[0])
+_SFD_CLOEXEC = os.O_CLOEXEC
+_SIGSET_BYTES = 128
+HANDLED = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+    signal.SIGCHLD,
+)
 
 
 class System(Protocol):
     def now(self) -> float: ...
 
-    def fork(self, run: Callable[[], int]) -> int:
-        """Starts a child that runs this and exits with what it returns; answers its pid."""
+    def pid(self) -> int:
+        """Of this process."""
+        ...
+
+    def fork(self, name: str, run: Callable[[], int]) -> int:
+        """Starts a child that runs this and exits with what it returns; answers its pid.
+
+        `name` is what ps(1) shows of it.
+        """
         ...
 
     def kill(self, pid: int, number: int) -> None:
@@ -54,14 +55,22 @@ class System(Protocol):
         """Every child that has ended: pid and exit code, negative for a signal. Does not block."""
         ...
 
-    def wait_signal(self, timeout_seconds: float) -> int | None:
-        """The next pending signal out of HANDLED, or None after the timeout."""
+    def wait_signal(
+        self, timeout_seconds: float, descriptors: Sequence[tuple[int, int]] = ()
+    ) -> int | None:
+        """The next pending signal out of HANDLED; None after the timeout, or once a descriptor is
+        ready for what it is paired with, as poll(2) has it."""
+        ...
+
+    def resident_bytes(self, pid: int) -> int | None:
+        """Memory that the process holds; None where it is gone."""
         ...
 
 
 class PosixSystem:
     def __init__(self) -> None:
         self._libc = ctypes.CDLL(None, use_errno=True)
+        self._signals: int | None = None
 
     def block_signals(self) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
@@ -69,7 +78,10 @@ class PosixSystem:
     def now(self) -> float:
         return time.monotonic()
 
-    def fork(self, run: Callable[[], int]) -> int:
+    def pid(self) -> int:
+        return os.getpid()
+
+    def fork(self, name: str, run: Callable[[], int]) -> int:
         parent = os.getpid()
         pid = os.fork()
         if pid:
@@ -77,6 +89,7 @@ class PosixSystem:
         code = int(Exit.INTERNAL)
         try:
             self._die_with(parent)
+            title(name)
             code = run()
         except BaseException:  # the boundary of the process
             logging.getLogger(__name__).exception("process failed")
@@ -105,9 +118,44 @@ class PosixSystem:
                 return
             yield pid, os.waitstatus_to_exitcode(status)
 
-    def wait_signal(self, timeout_seconds: float) -> int | None:
-        found = signal.sigtimedwait(HANDLED, max(0.0, timeout_seconds))
+    def wait_signal(
+        self, timeout_seconds: float, descriptors: Sequence[tuple[int, int]] = ()
+    ) -> int | None:
+        seconds = max(0.0, timeout_seconds)
+        if descriptors:
+            poll = select.poll()
+            poll.register(self._signal_descriptor(), select.POLLIN)
+            for descriptor, events in descriptors:
+                poll.register(descriptor, events)
+            poll.poll(seconds * 1000)
+            seconds = 0.0
+        found = signal.sigtimedwait(HANDLED, seconds)
         return None if found is None else found.si_signo
+
+    def _signal_descriptor(self) -> int:
+        """Readable while a signal waits (signalfd(2)); it is never read, sigtimedwait fetches."""
+        if self._signals is None:
+            handled = ctypes.create_string_buffer(_SIGSET_BYTES)
+            for number in HANDLED:
+                self._libc.sigaddset(handled, number)
+            self._signals = self._libc.signalfd(-1, handled, _SFD_CLOEXEC)
+            if self._signals < 0:
+                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        return self._signals
+
+    def resident_bytes(self, pid: int) -> int | None:
+        try:
+            pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
+        except (OSError, IndexError):
+            return None
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def title(name: str) -> None:
+    """What ps(1) shows of this process: no option, and so no value of a setting."""
+    # Else the title would take the environment's place, and with it what /proc shows of that.
+    os.environ.setdefault("SPT_NOENV", "1")
+    setproctitle.setproctitle(f"octane-analytics: {name}")
 
 
 def unblock_signals() -> None:

@@ -4,6 +4,7 @@ The socket is bound by the parent, before any fork: a port that is taken is told
 replaced process goes on with the same socket.
 """
 
+import errno
 import http.server
 import logging
 import os
@@ -20,7 +21,9 @@ _TEXT = "text/plain; charset=utf-8"
 
 
 def bind(host: str, port: int, port_setting: str, *, backlog: int = 64) -> socket.socket:
-    """A listening socket; port 0 takes a free one. Raises ConfigError that names the setting."""
+    """A listening socket; port 0 takes a free one. Raises ConfigError that names the setting, which for
+    the host is the port's with HOST at its end."""
+    host_setting = f"{port_setting.removesuffix('_PORT')}_HOST"
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -30,6 +33,11 @@ def bind(host: str, port: int, port_setting: str, *, backlog: int = 64) -> socke
         listening.bind(address)
         listening.listen(backlog)
     except OSError as error:
+        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+            raise ConfigError(
+                f"{host_setting}: {host!r} is no address of this machine: {error.strerror}; "
+                "set one that it has, or 0.0.0.0 for all of them"
+            ) from error
         raise ConfigError(
             f"{port_setting}: cannot listen on {host}:{port}: {error.strerror}; "
             "stop what listens there or set another port"

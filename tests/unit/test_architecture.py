@@ -81,6 +81,8 @@ THIRD_PARTY: Mapping[str, frozenset[str]] = {
         {"starlette", "gunicorn", "uvicorn", "uvicorn_worker", "h11", "msgspec", "tomlkit"}
     ),
     "sandbox": frozenset({"msgspec"}),
+    # Writing into argv is no work for Python; without it `ps` shows eight times the same line.
+    "supervisor": frozenset({"setproctitle"}),
     "cli": frozenset({"click", "rich"}),
 }
 """Distributions' import names by room; a room that is absent has the standard library only."""

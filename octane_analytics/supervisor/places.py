@@ -1,0 +1,177 @@
+"""The slots with what runs in them: one place for each, and what is done to one process."""
+
+import logging
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from octane_analytics.supervisor.control import Control
+from octane_analytics.supervisor.plan import Child, Plan, Role
+from octane_analytics.supervisor.states import Slot, State
+from octane_analytics.supervisor.status import Rate, SlotStatus, slot_status
+from octane_analytics.supervisor.system import System
+from octane_analytics.telemetry.figures import Board
+from octane_analytics.telemetry.logging import fields
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class Place:
+    child: Child
+    slot: Slot
+    index: int
+    """Of its record on the board."""
+    is_leaving: bool = False
+    """There is to be no process in it any more once this one has ended."""
+    rate: Rate = field(default_factory=Rate)
+
+
+class Places:
+    """In the order of the plan: services first, then workers by number."""
+
+    def __init__(self, system: System, board: Board, plan: Plan, control: Control | None) -> None:
+        self._system = system
+        self._board = board
+        self._services = len(plan.services)
+        self._places = [
+            Place(child, Slot(child.name, plan.policy), index)
+            for index, child in enumerate([*plan.services, *map(plan.worker, range(plan.procs))])
+        ]
+        self._control = control
+
+    def __iter__(self) -> Iterator[Place]:
+        return iter(self._places)
+
+    def of(self, role: Role) -> list[Place]:
+        return [place for place in self._places if place.child.role is role]
+
+    def at(self, slot: Slot) -> Place:
+        (place,) = (place for place in self._places if place.slot is slot)
+        return place
+
+    def in_rolling_order(self) -> list[Place]:
+        """Those that stay, the workers first."""
+        return [p for p in [*self.of(Role.WORKER), *self.of(Role.SERVICE)] if not p.is_leaving]
+
+    def wanted(self) -> int:
+        """Workers that stay."""
+        return sum(not place.is_leaving for place in self.of(Role.WORKER))
+
+    def plan_anew(self, plan: Plan) -> None:
+        """For the processes that start from now on."""
+        for place in self._places:
+            place.slot.policy = plan.policy
+            place.child = (
+                plan.services[place.index]
+                if place.child.role is Role.SERVICE
+                else plan.worker(place.index - self._services)
+            )
+
+    def grow(self, plan: Plan) -> Place | None:
+        """One worker more: the next one up, or one that was about to leave. None: there is no room."""
+        there = {place.index: place for place in self._places}
+        index = self._services
+        while index in there and not there[index].is_leaving:
+            index += 1
+        if index in there:
+            place = there[index]
+            place.is_leaving = False
+            place.slot.replace(self._system.now())
+            return place
+        if index >= self._board.capacity:
+            return None
+        child = plan.worker(index - self._services)
+        place = Place(child, Slot(child.name, plan.policy), index)
+        self._places.append(place)
+        self._places.sort(key=lambda p: p.index)
+        return place
+
+    def shrink(self) -> Place | None:
+        """The worker with the highest number leaves. None: it is the only one."""
+        staying = [place for place in self.of(Role.WORKER) if not place.is_leaving]
+        if len(staying) <= 1:
+            return None
+        place = staying[-1]
+        place.is_leaving = True
+        if place.slot.state is State.STOPPING:
+            place.slot.stop(self._system.now())
+        else:
+            self.stop(place)
+        if place.slot.pid is None:
+            self.drop(place)
+        return place
+
+    def drop(self, place: Place) -> None:
+        self._places.remove(place)
+
+    def start(self, place: Place) -> None:
+        slot, child = place.slot, place.child
+        if slot.last_exit is not None:
+            slot.restarts += 1
+        self._board.clear(place.index)
+        figures = self._board.writer(place.index)
+        now = self._system.now()
+        pid = self._system.fork(slot.name, lambda: self.in_child(lambda: child.run(figures)))
+        slot.started(pid, now)
+        _LOG.info("process started", extra=fields(slot=slot.name, pid=pid, restarts=slot.restarts))
+
+    def in_child(self, run: Callable[[], int]) -> int:
+        """A child has no business with the supervisor's socket."""
+        if self._control is not None:
+            self._control.close()
+        return run()
+
+    def stop(self, place: Place, *, then_start: bool = False) -> None:
+        """Has the process finish what it does."""
+        if place.slot.pid is not None and place.slot.state is not State.STOPPING:
+            self._system.kill(place.slot.pid, signal.SIGTERM)
+        (place.slot.replace if then_start else place.slot.stop)(self._system.now())
+
+    def kill(self, place: Place) -> None:
+        if place.slot.pid is not None:
+            self._system.kill(place.slot.pid, signal.SIGKILL)
+            place.slot.killed()
+
+    def look_after(self, place: Place, now: float) -> None:
+        """Notes that the process lives, and kills one that hangs or is past its deadline."""
+        slot, figures = place.slot, self._board.read(place.index)
+        if slot.pid is None:
+            return
+        place.rate.saw(figures.events, now)
+        if figures.beat_at > slot.started_at:
+            slot.heard(now)
+        if slot.is_hung(figures.beat_at, now):
+            silent_seconds = round(now - max(figures.beat_at, slot.started_at))
+            _LOG.error(
+                "worker hangs: killing it",
+                extra=fields(slot=slot.name, pid=slot.pid, silent_seconds=silent_seconds),
+            )
+            self.kill(place)
+        elif slot.should_be_killed(now):
+            _LOG.warning("worker did not finish in time: killing it", extra=fields(slot=slot.name))
+            self.kill(place)
+
+    def has_work(self, slot: Slot) -> bool:
+        """Whether the slot's process has been given its assignment, or needs none."""
+        place = self.at(slot)
+        if place.child.role is Role.SERVICE:
+            return True
+        return self._board.read(place.index).assigned_at > slot.started_at
+
+    def are_lively(self, now: float, grace_seconds: float) -> bool:
+        return all(
+            place.slot.is_lively(self._board.read(place.index).beat_at, now, grace_seconds)
+            for place in self._places
+        )
+
+    def status(self, place: Place, now: float) -> SlotStatus:
+        pid = place.slot.pid
+        return slot_status(
+            place.slot,
+            self._board.read(place.index),
+            place.rate.per_second if pid is not None else 0.0,
+            None if pid is None else self._system.resident_bytes(pid),
+            now,
+            is_worker=place.child.role is Role.WORKER,
+        )

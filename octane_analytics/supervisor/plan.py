@@ -1,0 +1,47 @@
+"""What the supervisor is to run, as a value that a reload puts another in the place of."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from octane_analytics.supervisor.states import Policy
+from octane_analytics.telemetry.figures import SlotFigures
+
+
+class Role(Enum):
+    WORKER = "worker"
+    SERVICE = "service"
+    """Outlives the workers on the way down, and does not decide whether the whole has failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """What runs in a slot. `run` is called in the forked process, with where to tell how it does."""
+
+    name: str
+    role: Role
+    run: Callable[[SlotFigures], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    services: Sequence[Child]
+    worker: Callable[[int], Child]
+    """By the number of its slot."""
+    procs: int
+    policy: Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Settings that were read anew and are in themselves right."""
+
+    plan: Plan
+    check: Callable[[], int]
+    """Whether the service could work with them; run in a process of its own, answers its exit code."""
+    adopt: Callable[[], None]
+    """They are the settings from now on."""
+
+
+Reread = Callable[[], Change]
+"""Raises ConfigError for a setting that is wrong."""

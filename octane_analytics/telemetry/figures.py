@@ -1,0 +1,174 @@
+"""What each worker tells its supervisor: one record a slot, in memory that parent and child share.
+
+Each record has one writer, the child in that slot, and every number is one aligned word: a reader sees
+the value before or after, and two numbers may be a turn of the loop apart. Times are of the machine's
+monotonic clock (clock_gettime(2)), so that parent and child may compare them; zero is never.
+"""
+
+import ctypes
+import mmap
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from octane_analytics.telemetry.observer import WorkerObserver
+from octane_analytics.telemetry.tally import Tally
+from octane_analytics.telemetry.worker_metrics import WorkerMetrics
+from octane_analytics.types import Clock, Sink, TopicPartition
+
+_ERROR_BYTES = 256
+
+
+class _Record(ctypes.Structure):
+    _fields_ = (
+        ("beat_at", ctypes.c_double),
+        ("assigned_at", ctypes.c_double),
+        ("flushed_at", ctypes.c_double),
+        ("error_at", ctypes.c_double),
+        ("events", ctypes.c_uint64),
+        ("partitions", ctypes.c_int64),
+        ("lag", ctypes.c_int64),
+        ("waits", ctypes.c_int64),
+        ("error", ctypes.c_char * _ERROR_BYTES),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """One slot at one moment."""
+
+    beat_at: float
+    """When the loop last turned."""
+    assigned_at: float
+    """When the group last gave it an assignment, be it an empty one."""
+    flushed_at: float
+    error_at: float
+    events: int
+    """In inserts that ClickHouse has acknowledged to this process."""
+    partitions: int
+    lag: int | None
+    """Messages behind the end of its partitions; None while that is not known."""
+    waits: bool
+    """For a dependency that fails, on purpose."""
+    error: str
+    """The last one, empty where there was none."""
+
+
+class SlotFigures:
+    """The writing side. For one process at a time."""
+
+    def __init__(self, record: _Record) -> None:
+        self._record = record
+        self._failing: set[str] = set()
+
+    def beat(self, now: float) -> None:
+        """The loop has turned."""
+        self._record.beat_at = now
+
+    def assigned(self, partitions: int, now: float) -> None:
+        self._record.partitions = partitions
+        self._record.assigned_at = now
+
+    def owns(self, partitions: int) -> None:
+        self._record.partitions = partitions
+
+    def lags(self, messages: int | None) -> None:
+        self._record.lag = -1 if messages is None else messages
+
+    def flushed(self, events: int, now: float) -> None:
+        self._record.events += events
+        self._record.flushed_at = now
+
+    def failed(self, dependency: str, error: Exception, now: float) -> None:
+        self._failing.add(dependency)
+        self._record.waits = 1
+        # Cut to what fits; the zero byte ends it for a reader in between.
+        self._record.error = f"{dependency}: {error}".encode()[: _ERROR_BYTES - 1]
+        self._record.error_at = now
+
+    def resumed(self, dependency: str) -> None:
+        self._failing.discard(dependency)
+        self._record.waits = int(bool(self._failing))
+
+
+class Board:
+    """All slots' records. Made by the supervisor before it forks."""
+
+    def __init__(self, slots: int) -> None:
+        memory = mmap.mmap(-1, slots * ctypes.sizeof(_Record))
+        self._records = (_Record * slots).from_buffer(memory)
+        self.capacity = slots
+
+    def clear(self, slot: int) -> None:
+        """For a new process in the slot."""
+        ctypes.memset(ctypes.byref(self._records[slot]), 0, ctypes.sizeof(_Record))
+        self._records[slot].lag = -1
+
+    def writer(self, slot: int) -> SlotFigures:
+        return SlotFigures(self._records[slot])
+
+    def read(self, slot: int) -> Figures:
+        record = self._records[slot]
+        return Figures(
+            beat_at=record.beat_at,
+            assigned_at=record.assigned_at,
+            flushed_at=record.flushed_at,
+            error_at=record.error_at,
+            events=record.events,
+            partitions=record.partitions,
+            lag=None if record.lag < 0 else record.lag,
+            waits=bool(record.waits),
+            error=record.error.decode(errors="ignore"),
+        )
+
+
+class SlotObserver(WorkerObserver):
+    """A worker's observer that tells its supervisor too; hearing of a failure is a sign of life."""
+
+    def __init__(
+        self, metrics: WorkerMetrics, tally: Tally, figures: SlotFigures, clock: Clock
+    ) -> None:
+        super().__init__(metrics, tally)
+        self._figures = figures
+        self._clock = clock
+
+    def assigned(self, partitions: Sequence[TopicPartition], owned: int) -> None:
+        super().assigned(partitions, owned)
+        self._figures.assigned(owned, self._clock.now())
+
+    def revoked(self, partitions: Sequence[TopicPartition], owned: int) -> None:
+        super().revoked(partitions, owned)
+        self._figures.owns(owned)
+
+    def lost(self, partitions: Sequence[TopicPartition], owned: int) -> None:
+        super().lost(partitions, owned)
+        self._figures.owns(owned)
+
+    def failed(self, dependency: str, error: Exception) -> None:
+        super().failed(dependency, error)
+        now = self._clock.now()
+        self._figures.failed(dependency, error, now)
+        self._figures.beat(now)
+
+    def resumed(self, dependency: str) -> None:
+        super().resumed(dependency)
+        self._figures.resumed(dependency)
+
+
+class CountingSink:
+    """See `types.Sink`. Tells of every insert that has gone through, which is a sign of life too."""
+
+    def __init__(self, sink: Sink, figures: SlotFigures, clock: Clock) -> None:
+        self._sink = sink
+        self._figures = figures
+        self._clock = clock
+
+    def insert(
+        self, columns: Sequence[Sequence[object]], token: str | None, *, is_repeat: bool = False
+    ) -> None:
+        self._sink.insert(columns, token, is_repeat=is_repeat)
+        now = self._clock.now()
+        self._figures.flushed(len(columns[0]), now)
+        self._figures.beat(now)
+
+    def close(self) -> None:
+        self._sink.close()
