@@ -6,6 +6,7 @@ Nothing heavy is imported here: `--help` answers at once, and a sub-command pays
 import importlib
 import logging
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -57,6 +58,8 @@ class Program(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(f"octane_analytics.cli.{cmd_name}")
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see octane_analytics.__main__
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         command: click.Command = getattr(module, cmd_name)
         return command
 

@@ -1,0 +1,337 @@
+"""The installed `worker` under its signals: processes, exit codes, what it says, every event once."""
+
+import json
+import os
+import signal
+import socket
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from octane_analytics.sandbox.generator import generate
+from tests.acceptance.command import Running, run, running, wait_until
+from tests.acceptance.test_cli_worker import (
+    Service,
+    _log,
+    _pids,
+    service,  # noqa: F401  # a fixture
+)
+
+RATE = 1500
+KILLS = 50
+
+
+@pytest.fixture
+def environ(service: Service, tmp_path: Path) -> dict[str, str]:  # noqa: F811
+    return service.environ | {
+        "CONTROL_SOCKET": str(tmp_path / "worker.sock"),
+        "PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "metrics"),
+        "LOG_LEVEL": "info",
+    }
+
+
+def _children(pid: int) -> set[int]:
+    found = set()
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        found.update(map(int, (task / "children").read_text().split()))
+    return found
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def _said(worker: Running, message: str) -> int:
+    return sum(event["message"] == message for event in _log(worker))
+
+
+def _wait_said(worker: Running, message: str, times: int = 1) -> None:
+    wait_until(lambda: _said(worker, message) >= times)
+
+
+def _status(environ: dict[str, str]) -> dict[str, object]:
+    told: dict[str, object] = json.loads(run("status", "--json", settings=environ).stdout)
+    return told
+
+
+@contextmanager
+def _load(environ: dict[str, str], tmp_path: Path, events: int) -> Iterator[Running]:
+    file = tmp_path / "events.ndjson"
+    file.write_bytes(b"\n".join(generate(events, seed=11, until=datetime.now(UTC))))
+    arguments = ("produce", "--rate", str(RATE), str(file))
+    with running(tmp_path / "produce.log", *arguments, settings=environ) as producing:
+        yield producing
+
+
+def test_every_signal_does_what_the_table_says_and_no_event_is_lost_or_doubled(
+    service: Service,  # noqa: F811
+    environ: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    events = 45_000
+    env_file = tmp_path / "worker.env"
+    env_file.write_text("FLUSH_INTERVAL=0.3\n")
+    environ.pop("FLUSH_INTERVAL")
+    command = ("--env-file", str(env_file), "worker", "--procs", "2")
+
+    with _load(environ, tmp_path, events) as producing:
+        with running(tmp_path / "first.log", *command, settings=environ) as worker:
+            _wait_said(worker, "assignment changed")
+            wait_until(lambda: len(_children(worker.child.pid)) == 3)
+            wait_until(lambda: service.counts()[0] > 0)
+
+            before = _pids(worker)
+            env_file.write_text("FLUSH_INTERVAL=0.4\nMETRICS_PORT=1\n")
+            worker.child.send_signal(signal.SIGHUP)
+            _wait_said(worker, "every process is replaced")
+            after = _pids(worker)
+            assert after.keys() == before.keys()
+            assert not set(after.values()) & set(before.values())
+            (read,) = (e for e in _log(worker) if e["message"] == "settings read anew")
+            assert read["changed"] == ["FLUSH_INTERVAL"]
+
+            env_file.write_text("FLUSH_INTERVAL=soon\n")
+            worker.child.send_signal(signal.SIGHUP)
+            _wait_said(worker, "new settings refused: the old ones stay")
+            assert "FLUSH_INTERVAL is 'soon'" in worker.output
+            assert _pids(worker) == after
+            env_file.write_text("FLUSH_INTERVAL=0.4\n")
+
+            worker.child.send_signal(signal.SIGTTIN)
+            wait_until(lambda: len(_children(worker.child.pid)) == 4)
+            wait_until(lambda: "worker-2" in _pids(worker))
+            worker.child.send_signal(signal.SIGTTOU)
+            wait_until(lambda: len(_children(worker.child.pid)) == 3)
+
+            worker.child.send_signal(signal.SIGUSR1)
+            _wait_said(worker, "status of a slot", 3)
+
+            os.kill(_pids(worker)["worker-1"], signal.SIGKILL)
+            _wait_said(worker, "process ended: replacing it")
+
+            worker.child.send_signal(signal.SIGINT)
+            assert worker.wait() == 0, worker.output
+
+        for number, code in ((signal.SIGQUIT, 131), (signal.SIGTERM, 0)):
+            log = tmp_path / f"{number.name}.log"
+            with running(log, *command, settings=environ) as worker:
+                _wait_said(worker, "assignment changed")
+                if number == signal.SIGTERM:
+                    assert producing.wait() == 0, producing.output
+                    wait_until(lambda: service.counts()[0] >= events)
+                children = _children(worker.child.pid)
+                assert len(children) == 3
+                worker.child.send_signal(number)
+                assert worker.wait() == code, worker.output
+                assert not any(map(_is_alive, children))
+    assert service.counts() == (events, events)
+
+
+def test_fifty_killed_children_leave_nothing_behind(
+    service: Service,  # noqa: F811
+    environ: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    procs = 5
+    with running(
+        tmp_path / "worker.log", "worker", "--procs", str(procs), settings=environ
+    ) as worker:
+        supervisor = worker.child.pid
+
+        def open_files() -> list[str]:
+            found = Path(f"/proc/{supervisor}/fd").iterdir()
+            return sorted(os.readlink(path) for path in found)
+
+        def files() -> set[str]:
+            return {path.name for path in (tmp_path / "metrics").iterdir()}
+
+        wait_until(lambda: run("status", settings=environ).returncode == 0)
+        descriptors, metrics = open_files(), files()
+        for turn in range(1, KILLS // procs + 1):
+            victims = dict(_pids(worker))
+            assert len(victims) == procs
+            for pid in victims.values():
+                os.kill(pid, signal.SIGKILL)
+
+            def are_replaced(victims: dict[object, int] = victims) -> bool:
+                now = _pids(worker)
+                return all(now[slot] != pid for slot, pid in victims.items())
+
+            wait_until(are_replaced)
+            assert _said(worker, "process ended: replacing it") == procs * turn
+            # It has begun to work, so that the next one is not killed at its start.
+            wait_until(lambda: all(s["partitions"] is not None for s in _slots(environ)))
+        wait_until(lambda: run("status", settings=environ).returncode == 0)
+        assert open_files() == descriptors
+        assert files() <= metrics | {path for path in files() if path.endswith(".alive")}
+        assert len(_children(supervisor)) == procs + 1
+        assert sum(int(str(slot["restarts"])) for slot in _slots(environ)) == KILLS
+        worker.child.send_signal(signal.SIGTERM)
+        assert worker.wait() == 0, worker.output
+
+
+def _slots(environ: dict[str, str]) -> list[dict[str, object]]:
+    slots = _status(environ)["slots"]
+    assert isinstance(slots, list)
+    return slots
+
+
+def test_killed_supervisor_leaves_no_child_and_its_socket_is_taken_over(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    command = ("worker", "--procs", "2")
+    with running(tmp_path / "first.log", *command, settings=environ) as worker:
+        wait_until(lambda: len(_pids(worker)) == 2)
+        children = _children(worker.child.pid)
+        assert len(children) == 3
+        os.kill(worker.child.pid, signal.SIGKILL)
+        worker.wait()
+        wait_until(lambda: not any(map(_is_alive, children)), 5.0)
+    assert run("status", settings=environ).returncode == 69
+    with running(tmp_path / "second.log", *command, settings=environ) as worker:
+        wait_until(lambda: run("status", settings=environ).returncode == 0)
+        worker.child.send_signal(signal.SIGTERM)
+        assert worker.wait() == 0, worker.output
+    assert not Path(environ["CONTROL_SOCKET"]).exists()
+
+
+def test_status_shows_every_slot_and_is_not_blocked_by_who_says_nothing(
+    service: Service,  # noqa: F811
+    environ: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    with running(tmp_path / "worker.log", "worker", "--procs", "2", settings=environ) as worker:
+        wait_until(lambda: run("status", settings=environ).returncode == 0)
+        path = Path(environ["CONTROL_SOCKET"])
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        sent = run("produce", "--generate", "5000", settings=environ)
+        assert sent.returncode == 0, sent.stderr
+        wait_until(lambda: service.counts()[0] >= 5000)
+        silent = [socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) for _ in range(8)]
+        for client in silent:
+            client.connect(str(path))
+        wait_until(lambda: _status(environ)["lag"] == 0)
+        told = _status(environ)
+        slots = _slots(environ)
+        assert [slot["slot"] for slot in slots] == ["metrics", "worker-0", "worker-1"]
+        assert sum(int(str(slot["partitions"])) for slot in slots) == 8
+        assert all(int(str(slot["memory_bytes"])) > 10_000_000 for slot in slots)
+        assert told["is_healthy"] is True
+        assert float(str(told["events_per_second"])) > 0
+        shown = run("status", settings=environ)
+        for text in ("worker-1", "running", "partitions", "2 of 2 workers up", "healthy"):
+            assert text in shown.stdout
+        silent[1].settimeout(20.0)
+        assert silent[1].recv(1) == b"", "who says nothing is shown the door"
+        for client in silent:
+            client.close()
+
+        service.engine.pause()
+        sent = run("produce", "--generate", "500", settings=environ)
+        assert sent.returncode == 0, sent.stderr
+        service.engine.kill()
+        wait_until(lambda: run("status", settings=environ).returncode == 1)
+        assert "waiting" in run("status", settings=environ).stdout
+        service.engine.start()
+        wait_until(lambda: run("status", settings=environ).returncode == 0)
+        worker.child.send_signal(signal.SIGTERM)
+        assert worker.wait() == 0, worker.output
+    assert run("status", settings=environ).returncode == 69
+
+
+def test_worker_that_waits_for_a_stopped_clickhouse_is_not_replaced(
+    service: Service,  # noqa: F811
+    environ: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    impatient = environ | {"HEARTBEAT_TIMEOUT": "5", "CLICKHOUSE_TIMEOUT": "4"}
+    with running(tmp_path / "worker.log", "worker", "--procs", "2", settings=impatient) as worker:
+        wait_until(lambda: run("status", settings=environ).returncode == 0)
+        before = _pids(worker)
+        service.engine.pause()
+        sent = run("produce", "--generate", "2000", settings=environ)
+        assert sent.returncode == 0, sent.stderr
+        time.sleep(14.0)  # several heartbeat deadlines
+        service.engine.resume()
+        wait_until(lambda: service.counts()[0] >= 2000)
+        assert _pids(worker) == before
+        assert "worker hangs" not in worker.output
+        worker.child.send_signal(signal.SIGTERM)
+        assert worker.wait() == 0, worker.output
+    assert service.counts() == (2000, 2000)
+
+
+def test_worker_tells_systemd_how_it_does(environ: dict[str, str], tmp_path: Path) -> None:
+    path = tmp_path / "notify.sock"
+    told: list[str] = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind(str(path))
+        listening.settimeout(0.01)
+
+        def has_come(text: str) -> bool:
+            try:
+                while True:
+                    told.append(listening.recv(4096).decode())
+            except TimeoutError:
+                return any(message.startswith(text) for message in told)
+
+        settings = environ | {"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "4000000"}
+        with running(
+            tmp_path / "worker.log", "worker", "--procs", "2", settings=settings
+        ) as worker:
+            wait_until(lambda: has_come("READY=1"))
+            assert "WATCHDOG=1" in told or has_come("WATCHDOG=1")
+            wait_until(lambda: has_come("STATUS=running: 2 of 2 workers up, "))
+            told.clear()
+            worker.child.send_signal(signal.SIGHUP)
+            wait_until(lambda: has_come("RELOADING=1\nMONOTONIC_USEC="))
+            wait_until(lambda: has_come("READY=1"))
+            wait_until(lambda: has_come("WATCHDOG=1"))
+            worker.child.send_signal(signal.SIGTERM)
+            assert worker.wait() == 0, worker.output
+            assert has_come("STOPPING=1")
+
+
+def test_titles_name_role_and_slot_and_nothing_else(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    with running(tmp_path / "worker.log", "worker", "--procs", "2", settings=environ) as worker:
+        wait_until(lambda: run("status", settings=environ).returncode == 0)
+        pids = [worker.child.pid, *_children(worker.child.pid)]
+        titles = {
+            Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode().strip() for pid in pids
+        }
+        assert titles == {
+            f"octane-analytics: {name}"
+            for name in ("supervisor", "metrics", "worker-0", "worker-1")
+        }
+        worker.child.send_signal(signal.SIGTERM)
+        assert worker.wait() == 0, worker.output
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.3, 0.6])
+def test_interrupt_at_the_start_leaves_no_traceback(
+    environ: dict[str, str], tmp_path: Path, delay: float
+) -> None:
+    with running(tmp_path / "worker.log", "worker", "--procs", "1", settings=environ) as worker:
+        # The interpreter itself has begun with a handler, of which the command then relieves it.
+        wait_until(lambda: _catches_interrupts(worker.child.pid))
+        wait_until(lambda: not _catches_interrupts(worker.child.pid))
+        time.sleep(delay)
+        worker.interrupt()
+        assert worker.wait() in (0, 130, -signal.SIGINT)
+        assert "Traceback" not in worker.output, worker.output
+
+
+def _catches_interrupts(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught.split()[1], 16) & 1 << (signal.SIGINT - 1))
