@@ -164,9 +164,10 @@ class Run:
         for slot, share in enumerate(shares):
             receiving, sending = os.pipe()
             pid = system.fork(
+                f"replay-{slot}",
                 lambda slot=slot, share=share, sending=sending: self._read_share(  # type: ignore[misc]
                     slot, share, len(shares), counters, sending
-                )
+                ),
             )
             os.close(sending)
             children[pid] = receiving

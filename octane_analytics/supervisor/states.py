@@ -108,7 +108,7 @@ class Slot:
             self.last_exit = self.last_exit or 0
         elif self.state is not State.STOPPING:
             self._enter(State.STOPPING, now)
-            self.wake_at = now + self.policy.drain_seconds
+            self.wake_at, self.is_killed = now + self.policy.drain_seconds, False
 
     def replace(self, now: float) -> None:
         """As `stop`, and a successor is to start once the child has ended; what failed is forgotten."""
@@ -133,8 +133,7 @@ class Slot:
         return silent_seconds <= self.policy.heartbeat_seconds + grace_seconds
 
     def should_be_killed(self, now: float) -> bool:
-        is_late = self.wake_at is not None and now >= self.wake_at
-        return self.state is State.STOPPING and is_late and not self.is_killed
+        return self.state is State.STOPPING and self.wake_at is not None and now >= self.wake_at
 
     def killed(self) -> None:
         self.is_killed = True

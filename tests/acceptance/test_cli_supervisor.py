@@ -36,7 +36,7 @@ def environ(service: Service, tmp_path: Path) -> dict[str, str]:  # noqa: F811
 
 
 def _children(pid: int) -> set[int]:
-    found = set()
+    found: set[int] = set()
     for task in Path(f"/proc/{pid}/task").iterdir():
         found.update(map(int, (task / "children").read_text().split()))
     return found
