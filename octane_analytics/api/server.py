@@ -1,14 +1,12 @@
 """gunicorn, embedded: it holds the socket, forks, reaps and replaces; each worker runs the app.
 
 Owns processes and the address; refuses to know routes. Connections, templates' SQL and metrics files are
-made after the fork. A worker has the lowest slot that is free, which names its metrics files and its
-log lines, so that their number is bounded.
+made after the fork.
 """
 
 import ctypes
 import dataclasses
 import functools
-import itertools
 import logging
 import math
 import os
@@ -20,7 +18,6 @@ from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
 from gunicorn.app.base import BaseApplication
-from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
 from starlette.types import ASGIApp
 from uvicorn_worker import UvicornWorker
@@ -28,6 +25,7 @@ from uvicorn_worker import UvicornWorker
 from octane_analytics.api import functions
 from octane_analytics.api.admission import Policy, policy_of
 from octane_analytics.api.app import QUIET, create_app
+from octane_analytics.api.arbiter import Arbiter, give_slot
 from octane_analytics.api.callers import is_loopback
 from octane_analytics.api.guard import Limits, Rules
 from octane_analytics.api.library import Library, load
@@ -39,6 +37,7 @@ from octane_analytics.clickhouse import ClickHouse
 from octane_analytics.errors import ConfigError
 from octane_analytics.schema import TableName
 from octane_analytics.settings.sections import ApiSettings, Settings
+from octane_analytics.supervisor.notify import Notifier
 from octane_analytics.telemetry import metrics, tracing
 from octane_analytics.telemetry.logging import configure, fields
 from octane_analytics.telemetry.server import bind
@@ -60,13 +59,14 @@ _PR_SET_PDEATHSIG = 1
 log = logging.getLogger(__name__)
 
 
-def run_api(settings: Settings, metrics_directory: Path) -> int:
+def run_api(settings: Settings, metrics_directory: Path, notifier: Notifier) -> int:
     """Serves until SIGTERM, SIGINT or SIGQUIT; the exit code, 0 after one of those.
 
-    SIGTERM and SIGINT let requests under way finish, SIGQUIT does not; SIGHUP replaces the workers
-    one after another. Logging is configured by the caller. Raises ConfigError, before anything is
-    forked, where the address cannot be listened on or may not be without tokens, or where a template
-    or the file of tokens is broken. Workers end here and do not return.
+    SIGTERM and SIGINT let requests under way finish, SIGQUIT does not; SIGHUP replaces the workers,
+    the old ones once the new ones answer. Logging is configured by the caller, who takes NOTIFY_SOCKET
+    out of the environment. Raises ConfigError, before anything is forked, where the address cannot be
+    listened on or may not be without tokens, or where a template or the file of tokens is broken.
+    Workers end here and do not return.
     """
     library = read_library(settings)
     policy = policy_of(
@@ -91,7 +91,7 @@ def run_api(settings: Settings, metrics_directory: Path) -> int:
     arbiter_pid = os.getpid()
     application = _Application(settings, metrics_directory, library, policy, listening.detach())
     try:
-        _Arbiter(application).run()
+        _Arbiter(application, notifier).run()
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else os.EX_SOFTWARE
         if os.getpid() != arbiter_pid:
@@ -158,9 +158,12 @@ class _Application(BaseApplication):  # type: ignore[misc]
             "worker_class": _Worker,
             "logger_class": _Logger,
             "loglevel": self._settings.log.level,
+            "preload_app": False,
+            "max_requests": self._settings.api.max_requests,
+            "max_requests_jitter": self._settings.api.max_requests_jitter,
             "graceful_timeout": math.ceil(drain + QUERY_GRACE_SECONDS + DRAIN_MARGIN_SECONDS),
             "keepalive": KEEPALIVE_SECONDS,
-            "pre_fork": _give_slot,
+            "pre_fork": give_slot,
             "post_fork": self._begin_worker,
             "worker_exit": self._end_worker,
             "umask": 0o077,
@@ -230,30 +233,13 @@ class _Application(BaseApplication):  # type: ignore[misc]
             self._traces.stop()
 
 
-class _Arbiter(Arbiter):  # type: ignore[misc]
-    def __init__(self, application: BaseApplication) -> None:
-        # gunicorn keeps both on the class.
-        self.LISTENERS: list[Any] = []
-        self.WORKERS: dict[int, Any] = {}
-        super().__init__(application)
-
+class _Arbiter(Arbiter):
     def manage_workers(self) -> None:
         # Once a second or so. A worker that is forked while the file of tokens is broken then has
         # those of the last good one, and not a token that was revoked in between.
         if self.app.policy.tokens is not None:
             self.app.policy.tokens.current(time.monotonic())
         super().manage_workers()
-
-    def handle_int(self) -> None:
-        # gunicorn would send its workers SIGQUIT, and wait in vain for uvicorn's to act on it.
-        self.handle_term()
-
-    def handle_quit(self) -> None:
-        self.kill_workers(signal.SIGKILL)
-        raise StopIteration
-
-    def handle_usr2(self) -> None:
-        log.warning("SIGUSR2 is not served: restart the service to run another version")
 
 
 class _Worker(UvicornWorker):  # type: ignore[misc]
@@ -322,11 +308,6 @@ def _to_root(logger: logging.Logger) -> None:
     logger.handlers[:] = []
     logger.propagate = True
     logger.setLevel(logging.NOTSET)
-
-
-def _give_slot(arbiter: Any, worker: Any) -> None:
-    taken = {other.slot for other in arbiter.WORKERS.values()}
-    worker.slot = next(slot for slot in itertools.count() if slot not in taken)
 
 
 def _memory_directory() -> str | None:

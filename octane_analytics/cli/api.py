@@ -1,5 +1,7 @@
 """`octane-analytics api`."""
 
+import os
+
 import click
 
 from octane_analytics.api.server import run_api
@@ -7,6 +9,7 @@ from octane_analytics.cli import options
 from octane_analytics.cli.directories import metrics_directory
 from octane_analytics.cli.options import setting_options
 from octane_analytics.settings.loading import Loaded
+from octane_analytics.supervisor.notify import Notifier
 from octane_analytics.telemetry.logging import configure
 
 
@@ -18,6 +21,8 @@ from octane_analytics.telemetry.logging import configure
     "API_THREADS",
     "API_QUEUE_TIMEOUT",
     "API_QUERY_TIMEOUT",
+    "API_MAX_REQUESTS",
+    "API_MAX_REQUESTS_JITTER",
     "API_MAX_RESULT_ROWS",
     "API_MAX_RESULT_BYTES",
     "API_MAX_MEMORY_BYTES",
@@ -43,10 +48,14 @@ from octane_analytics.telemetry.logging import configure
 def api(loaded: Loaded) -> int:
     """Serve reports and queries over HTTP.
 
-    Stays in the foreground until SIGTERM or Ctrl-C; requests under way are answered first. Serves this
-    machine only unless there are tokens: see `octane-analytics token --help`.
+    Stays in the foreground until SIGTERM or Ctrl-C; requests under way are answered first. SIGHUP
+    replaces the processes, the old ones once the new ones answer. Serves this machine only unless
+    there are tokens: see `octane-analytics token --help`.
     """
     settings = loaded.settings
     configure(settings.log.level, settings.log.format, "api")
+    notifier = Notifier(os.environ, os.getpid())
+    # gunicorn would say READY before it has forked anything.
+    os.environ.pop("NOTIFY_SOCKET", None)
     with metrics_directory(settings.metrics) as directory:
-        return run_api(settings, directory)
+        return run_api(settings, directory, notifier)

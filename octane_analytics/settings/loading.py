@@ -1,8 +1,9 @@
 """Reads all settings and says where each value came from.
 
 An option on the command line wins over the environment, the environment over the default. A secret
-can also be given as the name of a file (`NAME_FILE`). Owns reading, and the checks of settings that
-only make sense together; refuses to know what anybody does with them.
+can also be given as the name of a file (`NAME_FILE`), or of one of systemd's credentials. Owns
+reading, and the checks of settings that only make sense together; refuses to know what anybody does
+with them.
 """
 
 from collections.abc import Mapping
@@ -29,6 +30,8 @@ HTTP_PORTS = (8123, 8443)
 """ClickHouse's HTTP ports, which people take for the native one."""
 NATIVE_PORT, NATIVE_TLS_PORT = 9000, 9440
 MASK = "********"
+CREDENTIALS = "CREDENTIALS_DIRECTORY"
+"""Where systemd puts a unit's credentials: systemd.exec(5)."""
 
 Source = Literal["option", "environment", "file", "default"]
 
@@ -121,14 +124,25 @@ def _find(
     if setting.is_secret and environ.get(file_name):
         if environ.get(setting.name):
             raise ConfigError(f"{setting.name} and {file_name} are both set: unset one of them")
-        return _read_secret(file_name, environ[file_name]), "file", environ[file_name]
+        return _read_secret(file_name, environ), "file", environ[file_name]
     if environ.get(setting.name):
         return environ[setting.name], "environment", ""
     # Set but empty reads as not set: that is how an EnvironmentFile writes "leave it alone".
     return setting.default, "default", ""
 
 
-def _read_secret(name: str, path: str) -> str:
+def _read_secret(name: str, environ: Mapping[str, str]) -> str:
+    """The text of the file that the variable names; a name without a slash is that of a credential
+    which systemd has loaded for this process (LoadCredential=)."""
+    path = environ[name]
+    if "/" not in path:
+        if not environ.get(CREDENTIALS):
+            raise ConfigError(
+                f"{name} is {path!r}: without a slash it names a credential, and this process has "
+                f"been given none ({CREDENTIALS} is not set): write the path of a file, or start it "
+                "from a unit with LoadCredential="
+            )
+        path = f"{environ[CREDENTIALS]}/{path}"
     try:
         return Path(path).read_text(encoding="utf-8").rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -168,7 +182,7 @@ def _rdkafka(environ: Mapping[str, str], origins: list[Origin]) -> dict[str, str
         name = variable.removeprefix(RDKAFKA_PREFIX).lower().replace("_", ".")
         if is_secret_property(name) and name.endswith(".file"):
             name, shown_name = name.removesuffix(".file"), variable.removesuffix("_FILE")
-            raw, source, detail = _read_secret(variable, raw), "file", raw
+            raw, source, detail = _read_secret(variable, environ), "file", raw
         if name in _RESERVED:
             raise ConfigError(f"{variable} cannot be set: {_RESERVED[name]}")
         if name in properties:

@@ -249,6 +249,20 @@ class ApiSettings:
         "How long one report or query may run.",
         unit="seconds",
     )
+    max_requests: int = values.described(
+        "API_MAX_REQUESTS",
+        values.whole(0, 1_000_000_000),
+        "0",
+        "An API process that has answered so many requests is replaced by a new one (0: never).",
+        unit="requests",
+    )
+    max_requests_jitter: int = values.described(
+        "API_MAX_REQUESTS_JITTER",
+        values.whole(0, 1_000_000_000),
+        "1000",
+        "Up to so many more, at random for each process, so that not all are replaced at once.",
+        unit="requests",
+    )
     max_result_rows: int = values.described(
         "API_MAX_RESULT_ROWS",
         values.whole(1, 1_000_000),

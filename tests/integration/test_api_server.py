@@ -25,12 +25,15 @@ import os, pathlib, sys
 from octane_analytics.api.server import run_api
 from octane_analytics.errors import ConfigError
 from octane_analytics.settings.loading import load
+from octane_analytics.supervisor.notify import Notifier
 from octane_analytics.telemetry.logging import configure
 if __name__ == "__main__":
     settings = load(os.environ).settings
     configure(settings.log.level, settings.log.format, "api")
     try:
-        code = run_api(settings, pathlib.Path(sys.argv[1]))
+        notifier = Notifier(os.environ, os.getpid())
+        os.environ.pop("NOTIFY_SOCKET", None)
+        code = run_api(settings, pathlib.Path(sys.argv[1]), notifier)
     except ConfigError as error:
         print(error, file=sys.stderr)
         code = 78

@@ -59,7 +59,9 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "telemetry": frozenset({"types", "errors", "settings"}),
     "supervisor": frozenset({"types", "errors", "exits", "timing", "telemetry"}),
     "worker": CORE | {"exits", "settings", "kafka", "clickhouse", "telemetry"},
-    "api": frozenset({"types", "errors", "exits", "settings", "schema", "clickhouse", "telemetry"}),
+    # The supervisor's words to systemd; gunicorn's own come too early.
+    "api": frozenset({"types", "errors", "exits", "settings", "schema", "clickhouse", "telemetry"})
+    | {"supervisor"},
     "sandbox": frozenset({"settings", "types", "errors"}),
     # What operators look at and mend: below the commands, so that it is tested without them.
     "operations": CORE | {"settings", "kafka", "clickhouse"},

@@ -97,7 +97,7 @@ def test_example_of_tokens_is_one_the_api_takes() -> None:
     assert {scope for token in listed for scope in token.scopes} == set(tokens.SCOPES)
 
 
-@pytest.mark.parametrize("unit", sorted(path.name for path in (ROOT / "systemd").iterdir()))
+@pytest.mark.parametrize("unit", sorted(path.name for path in (ROOT / "systemd").glob("*.service")))
 def test_units_read_the_environment_file_and_run_a_command(unit: str) -> None:
     text = (ROOT / "systemd" / unit).read_text()
     assert "EnvironmentFile=/etc/octane-analytics/octane-analytics.env" in text

@@ -298,6 +298,28 @@ def test_secret_file_that_cannot_be_read_is_told_with_its_setting(
     assert told.startswith(f"CLICKHOUSE_PASSWORD_FILE: cannot read {path}: ")
 
 
+def test_secret_file_without_a_slash_is_a_credential_of_systemd(tmp_path: Path) -> None:
+    (tmp_path / "ch-password").write_text("s3cret\n")
+    (tmp_path / "kafka-password").write_text("s4cret\n")
+    loaded = load(
+        {
+            "CLICKHOUSE_PASSWORD_FILE": "ch-password",
+            "KAFKA_RDKAFKA_SASL_PASSWORD_FILE": "kafka-password",
+            "CREDENTIALS_DIRECTORY": str(tmp_path),
+        }
+    )
+    assert loaded.settings.clickhouse.password == "s3cret"
+    assert loaded.settings.kafka.rdkafka["sasl.password"] == "s4cret"
+
+
+def test_credential_that_is_not_given_is_told_with_what_to_do(tmp_path: Path) -> None:
+    told = error_of({"CLICKHOUSE_PASSWORD_FILE": "ch-password"})
+    assert told.startswith("CLICKHOUSE_PASSWORD_FILE is 'ch-password': ")
+    assert "LoadCredential=" in told
+    environ = {"CLICKHOUSE_PASSWORD_FILE": "ch-password", "CREDENTIALS_DIRECTORY": str(tmp_path)}
+    assert f"cannot read {tmp_path}/ch-password: " in error_of(environ)
+
+
 def test_file_is_read_for_secrets_only() -> None:
     assert load({"KAFKA_TOPIC_FILE": "/nowhere"}).settings == Settings()
 

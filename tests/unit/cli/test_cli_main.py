@@ -1,6 +1,7 @@
 import importlib
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -121,6 +122,31 @@ def test_exit_code_is_what_the_command_answers(monkeypatch: pytest.MonkeyPatch) 
     command = click.Command("config", callback=lambda: Exit.FAILED)
     monkeypatch.setattr(module.Program, "get_command", lambda self, ctx, name: command)
     assert CliRunner().invoke(main, ["config"]).exit_code == Exit.FAILED
+
+
+def test_files_give_what_the_environment_lacks_and_the_last_one_wins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    common, own = tmp_path / "common.env", tmp_path / "own.env"
+    common.write_text("KAFKA_TOPIC=common\nKAFKA_GROUP_ID=common\nBATCH_SIZE=7\n")
+    own.write_text("KAFKA_GROUP_ID=own\n")
+    # What the command adds is taken away again with these.
+    for name in ("KAFKA_TOPIC", "KAFKA_GROUP_ID"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("BATCH_SIZE", "8")
+    result = CliRunner().invoke(main, ["--env-file", str(common), "--env-file", str(own), "config"])
+    assert result.exit_code == Exit.OK
+    assert "KAFKA_TOPIC\tcommon\tenvironment\n" in result.output
+    assert "KAFKA_GROUP_ID\town\tenvironment\n" in result.output
+    assert "BATCH_SIZE\t8\tenvironment\n" in result.output
+
+
+def test_file_that_is_not_there_is_one_line_and_a_wrong_setting(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["--env-file", str(tmp_path / "none.env"), "config"])
+    assert result.exit_code == Exit.CONFIG
+    assert result.output.count("\n") == 1
+    assert f"cannot read the environment file {tmp_path}/none.env: " in result.output
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -1,0 +1,405 @@
+"""bin/install below a directory: what it puts there, what it keeps, and what it says when it cannot."""
+
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from octane_analytics import __version__
+from tests.acceptance.checkout import ROOT, Checkout, mode_of
+from tests.acceptance.command import wait_until
+
+NEXT = "99.0.0"
+SYSTEMCTL = """#!/bin/sh
+echo "$*" >>"$CALLS"
+release=$(readlink "$BASE/current")
+case $1 in
+    list-units) printf 'octane-analytics-%s.service loaded\\n' api worker ;;
+    restart) [ "${release#releases/} $2" != "$BROKEN" ] ;;
+esac
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    return Checkout(tmp_path)
+
+
+@pytest.fixture
+def installed(checkout: Checkout) -> Checkout:
+    done = checkout.install()
+    assert done.returncode == 0, done.stderr
+    return checkout
+
+
+def error_of(done: subprocess.CompletedProcess[str]) -> str:
+    """The one line that says what is wrong."""
+    assert done.returncode != 0
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("install: error: ")]
+    assert line == done.stderr.splitlines()[-1]
+    return line.removeprefix("install: error: ")
+
+
+@pytest.mark.timeout(600)
+def test_a_release_of_its_own_is_installed_with_pip(tmp_path: Path) -> None:
+    checkout = Checkout(tmp_path)
+    (checkout.programs / "uv").unlink()
+    # Only pip: a real uv may be on this machine's PATH.
+    path = f"{checkout.programs}:/usr/bin:/bin"
+    done = checkout.install(given={"PATH": path}, timeout_seconds=540.0)
+    assert done.returncode == 0, done.stderr
+    assert checkout.releases() == {__version__}
+    assert checkout.current == __version__
+    assert mode_of(checkout.settings) == 0o640
+    assert mode_of(checkout.target / "etc/credstore") == 0o700
+    assert checkout.settings.read_text() == (ROOT / "conf/octane-analytics.env").read_text()
+    assert {unit.name for unit in checkout.units.glob("*.*") if unit.is_file()} == {
+        path.name for path in (ROOT / "systemd").glob("octane-analytics*")
+    }
+    assert not (checkout.path / "build").exists()
+    assert not list(checkout.path.glob("*.egg-info"))
+
+    # The release knows nothing of its own path, and nothing of the checkout's.
+    moved = checkout.target.rename(tmp_path / "moved")
+    checkout.target = moved
+    assert checkout.run("--version").stdout.split()[-1] == __version__
+    python = moved / "opt/octane-analytics/current/venv/bin/python"
+    where = subprocess.run(
+        [python, "-P", "-c", "import octane_analytics, gunicorn; print(octane_analytics.__file__)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert where.startswith(f"{moved}/opt/octane-analytics/")
+    for script in ("octane-analytics", "gunicorn", "activate"):
+        assert not (python.parent / script).exists()
+
+
+def test_the_command_has_the_services_settings(installed: Checkout) -> None:
+    with installed.settings.open("a") as settings:
+        settings.write("KAFKA_TOPIC=mine\nCLICKHOUSE_PASSWORD_FILE=octane-analytics.ch\n")
+    (installed.target / "etc/credstore/octane-analytics.ch").write_text("s3cret\n")
+    done = installed.run("config")
+    assert done.returncode == 0, done.stderr
+    assert "KAFKA_TOPIC\tmine\tenvironment\n" in done.stdout
+    assert "CLICKHOUSE_PASSWORD\t********\tfile octane-analytics.ch\n" in done.stdout
+    assert (
+        "KAFKA_TOPIC\tothers\t" in installed.run("config", given={"KAFKA_TOPIC": "others"}).stdout
+    )
+
+
+def test_the_same_again_changes_nothing_and_mends_what_is_missing(installed: Checkout) -> None:
+    unit = installed.units / "octane-analytics-worker.service"
+    made = (installed.base / "releases" / __version__).stat().st_ino
+    installed.settings.write_text("KAFKA_TOPIC=mine\n")
+    unit.unlink()
+    done = installed.install()
+    assert done.returncode == 0, done.stderr
+    assert (installed.base / "releases" / __version__).stat().st_ino == made
+    assert installed.settings.read_text() == "KAFKA_TOPIC=mine\n"
+    assert unit.is_file()
+
+
+def test_upgrade_and_rollback_keep_the_settings_and_change_the_units(installed: Checkout) -> None:
+    with installed.settings.open("a") as settings:
+        settings.write("KAFKA_TOPIC=mine\n")
+    kept = installed.settings.read_text()
+    installed.set_version(NEXT)
+    installed.edit("conf/octane-analytics.env", "#KAFKA_TOPIC", "# New.\n#KAFKA_TOPIC")
+    installed.edit("systemd/octane-analytics-api.service", "Restart=on-failure", "Restart=always")
+    (installed.path / "systemd/octane-analytics-more.service").write_text("[Service]\n")
+    (installed.units / "octane-analytics-own.service").write_text("[Service]\n")
+
+    told = error_of(installed.install())
+    assert told == f"release {__version__} is installed: --upgrade switches to {NEXT}"
+    assert installed.current == __version__
+
+    done = installed.install("--upgrade", "--no-check")
+    assert done.returncode == 0, done.stderr
+    assert installed.current == NEXT
+    assert installed.run("--version").stdout.split()[-1] == NEXT
+    assert "KAFKA_TOPIC\tmine\tenvironment\n" in installed.run("config").stdout
+    assert installed.settings.read_text() == kept
+    assert "# New.\n" in installed.settings.with_name("octane-analytics.env.new").read_text()
+    assert "octane-analytics.env.new" in done.stderr
+    assert "Restart=always" in (installed.units / "octane-analytics-api.service").read_text()
+    assert (installed.units / "octane-analytics-more.service").exists()
+
+    # From the installed tree: the checkout need not be there any more.
+    done = subprocess.run(
+        [installed.base / "current/bin/install", "--root", installed.target, "--rollback"],
+        env=installed.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert installed.current == __version__
+    assert installed.run("--version").stdout.split()[-1] == __version__
+    assert installed.settings.read_text() == kept
+    assert "Restart=on-failure" in (installed.units / "octane-analytics-api.service").read_text()
+    assert not (installed.units / "octane-analytics-more.service").exists()
+    assert (installed.units / "octane-analytics-own.service").exists()
+
+    assert installed.install("--rollback").returncode == 0
+    assert installed.current == NEXT
+    assert installed.install("--rollback", __version__).returncode == 0
+    assert installed.current == __version__
+    told = error_of(installed.install("--rollback", "7"))
+    assert told.startswith("there is no release 7; there are: ")
+
+
+def test_another_checkout_of_the_same_version_is_a_release_of_its_own(installed: Checkout) -> None:
+    installed.edit("octane_analytics/__init__.py", "__version__ =", "changed = 1\n__version__ =")
+    assert installed.install("--upgrade", "--no-check").returncode == 0
+    assert installed.current == f"{__version__}+2"
+    assert installed.releases() == {__version__, f"{__version__}+2"}
+
+
+def test_the_last_three_releases_stay(installed: Checkout) -> None:
+    for number in range(1, 5):
+        installed.set_version(f"99.0.{number}")
+        done = installed.install("--upgrade", "--no-check")
+        assert done.returncode == 0, done.stderr
+    assert installed.releases() == {"99.0.2", "99.0.3", "99.0.4"}
+    assert installed.install("--list").stdout == "* 99.0.4\n  99.0.3\n  99.0.2\n"
+
+
+def test_settings_that_the_new_release_refuses_stop_the_upgrade(installed: Checkout) -> None:
+    with installed.settings.open("a") as settings:
+        settings.write("CLICKHOUSE_PORT=8123\n")
+    installed.set_version(NEXT)
+    done = installed.install("--upgrade")
+    assert error_of(done) == f"release {NEXT} refuses the settings: nothing was switched"
+    assert "CLICKHOUSE_PORT is 8123" in done.stderr
+    assert installed.current == __version__
+    assert installed.install("--upgrade", "--no-check").returncode == 0
+    assert installed.current == NEXT
+
+
+def test_a_preflight_that_fails_stops_the_upgrade(installed: Checkout) -> None:
+    with installed.settings.open("a") as settings:
+        settings.write("KAFKA_BOOTSTRAP_SERVERS=127.0.0.1:1\nCLICKHOUSE_HOST=127.0.0.1:1\n")
+    installed.set_version(NEXT)
+    done = installed.install("--upgrade")
+    assert error_of(done) == (
+        f"release {NEXT} found the above wrong, and nothing was switched; --no-check goes on all the "
+        "same"
+    )
+    assert "127.0.0.1:1" in done.stderr
+    assert installed.current == __version__
+
+
+def test_a_unit_that_does_not_come_up_brings_the_old_release_back(installed: Checkout) -> None:
+    calls = installed.target / "calls"
+    given = {
+        "SYSTEMCTL": str(installed.put_program("fake-systemctl", SYSTEMCTL)),
+        "CALLS": str(calls),
+        "BASE": str(installed.base),
+        "BROKEN": f"{NEXT} octane-analytics-worker.service",
+    }
+    installed.set_version(NEXT)
+    done = installed.install("--upgrade", "--no-check", given=given)
+    assert error_of(done) == (
+        f"went back to release {__version__}, because octane-analytics-worker.service does not come "
+        f"up with release {NEXT}"
+    )
+    assert installed.current == __version__
+    assert not (installed.base / "previous").exists()
+    restarts = [line for line in calls.read_text().splitlines() if line.startswith("restart")]
+    assert (
+        restarts
+        == ["restart octane-analytics-api.service"] * 0
+        + [
+            "restart octane-analytics-api.service",
+            "restart octane-analytics-worker.service",
+        ]
+        * 2
+    )
+
+    given["BROKEN"] = ""
+    calls.unlink()
+    done = installed.install("--upgrade", "--no-check", given=given)
+    assert done.returncode == 0, done.stderr
+    assert installed.current == NEXT
+    order = [line.split()[0] for line in calls.read_text().splitlines()]
+    assert order == ["daemon-reload", "list-units", "restart", "restart", "is-active", "is-active"]
+
+
+def test_an_interrupted_upgrade_leaves_the_old_release_and_is_completed(
+    installed: Checkout, tmp_path: Path
+) -> None:
+    installed.set_version(NEXT)
+    for number in (signal.SIGKILL, signal.SIGINT):
+        waits = tmp_path / f"waits-{number}"
+        with installed.begin("--upgrade", given={"UV_WAITS": str(waits)}) as process:
+            wait_until(waits.exists)
+            told = error_of(installed.install("--upgrade"))
+            assert told == f"another bin/install is at work in {installed.base}: wait for it"
+            os.killpg(process.pid, number)
+            _, errors = process.communicate(timeout=20)
+        if number == signal.SIGINT:
+            assert process.returncode == 130
+            last = errors.splitlines()[-1]
+            assert last == "install: error: interrupted: run it again to do what is left"
+            assert installed.releases() == {__version__}
+        assert installed.current == __version__
+        assert installed.run("--version").returncode == 0
+    done = installed.install("--upgrade", "--no-check")
+    assert done.returncode == 0, done.stderr
+    assert installed.releases() == {__version__, NEXT}
+
+
+def test_a_build_that_fails_says_why_and_leaves_nothing(checkout: Checkout) -> None:
+    done = checkout.install(given={"UV_SAYS": "OSError: [Errno 28] No space left on device"})
+    assert error_of(done) == (
+        f"release {__version__} could not be built: the disk that holds {checkout.base} is full: "
+        "make room, then run this again"
+    )
+    assert done.stderr.count("\n") == 2
+    done = checkout.install(given={"UV_SAYS": "no such package"})
+    assert "no such package\n" in done.stderr
+    assert error_of(done).endswith("mend what the lines above say, then run this again")
+    assert checkout.releases() == set()
+    assert not (checkout.base / "current").exists()
+
+
+def test_a_small_disk_is_told_before_anything_is_built(checkout: Checkout) -> None:
+    checkout.target.mkdir()
+    inside = f'mount -t tmpfs -o size=30m none "{checkout.target}" && exec "$@"'
+    install = [str(checkout.path / "bin/install"), "--root", str(checkout.target)]
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", inside, "sh", *install],
+        env=checkout.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if "install: " not in done.stderr:
+        pytest.skip(f"no disk can be made here: {done.stderr.strip()}")
+    told = error_of(done)
+    assert told.startswith(f"{checkout.base} has 30 MB left, and building a release takes up to ")
+
+
+def test_units_verify_and_are_shut_in(installed: Checkout, tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        if os.environ.get("CI") == "true":
+            raise AssertionError("systemd-analyze is missing: apt-get install systemd")
+        pytest.skip("systemd-analyze is not on this machine (Debian and Ubuntu: systemd)")
+    copies = tmp_path / "units"
+    copies.mkdir()
+    for unit in installed.units.glob("octane-analytics*.*"):
+        if unit.is_file():
+            text = unit.read_text().replace("/opt/octane-analytics", str(installed.base))
+            (copies / unit.name).write_text(text)
+    verified = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", *sorted(copies.iterdir())],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    ours = [line for line in verified.stderr.splitlines() if "octane" in line]
+    assert (verified.returncode, ours) == (0, []), verified.stderr
+    for service in sorted(copies.glob("*.service")):
+        scored = subprocess.run(
+            ["systemd-analyze", "security", "--offline=true", "--threshold=20", service],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert scored.returncode == 0, scored.stdout.splitlines()[-1]
+
+
+def test_uninstall_keeps_the_settings_unless_purged(installed: Checkout) -> None:
+    own = installed.units / "octane-analytics-own.service"
+    own.write_text("[Service]\n")
+    wants = installed.units / "octane-analytics.target.wants"
+    wants.mkdir()
+    (wants / "octane-analytics-worker@clips.service").symlink_to("/nowhere")
+    assert installed.install("--uninstall").returncode == 0
+    assert installed.settings.is_file()
+    assert not installed.base.exists()
+    assert not (installed.target / "usr/local/bin/octane-analytics").exists()
+    assert list(installed.units.iterdir()) == [own]
+
+    assert installed.install().returncode == 0
+    assert installed.install("--uninstall", "--purge").returncode == 0
+    assert not installed.settings.parent.exists()
+
+
+def test_a_command_of_others_is_left_alone(checkout: Checkout) -> None:
+    theirs = checkout.target / "usr/local/bin/octane-analytics"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("#!/bin/sh\n")
+    done = checkout.install()
+    assert done.returncode == 0
+    assert f"{theirs} is not ours and stays" in done.stderr
+    assert theirs.read_text() == "#!/bin/sh\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--frobnicate"], "unknown argument '--frobnicate'"),
+        (["extra"], "unknown argument 'extra'"),
+        (["--upgrade", "--rollback"], "--upgrade and --rollback exclude each other"),
+        (["--purge"], "--purge belongs to --uninstall"),
+        (["--upgrade", "--enable"], "--enable belongs to the installation"),
+        (["--enable"], "--enable speaks to systemd, which --root does not"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line(
+    checkout: Checkout, arguments: list[str], told: str
+) -> None:
+    done = checkout.install(*arguments)
+    assert done.returncode == 2
+    assert done.stderr == f"install: error: {told}; see bin/install --help\n"
+    assert not checkout.target.exists()
+
+
+def test_what_cannot_be_done_is_one_line(checkout: Checkout) -> None:
+    told = error_of(checkout.install("--upgrade"))
+    assert told == f"nothing is installed in {checkout.base}: run bin/install without --upgrade"
+    told = error_of(checkout.install("--rollback"))
+    assert told.startswith("there is no release before ")
+    old = checkout.put_program("old-python", "#!/bin/sh\necho 3.9.2\nexit 1\n")
+    told = error_of(checkout.install(given={"PYTHON": str(old)}))
+    assert told == f"Python 3.11 or newer with venv is needed, but {old} is Python 3.9.2"
+    bare = checkout.put_program(
+        "bare-python", "#!/bin/sh\ncase $2 in *venv*) exit 1 ;; *) echo 3.11.2 ;; esac\n"
+    )
+    (checkout.programs / "uv").unlink()
+    path = f"{checkout.programs}:/usr/bin:/bin"
+    told = error_of(checkout.install(given={"PYTHON": str(bare), "PATH": path}))
+    assert told.endswith(f"Python 3.11.2 ({bare}) lacks venv: apt-get install python3.11-venv")
+    assert not (checkout.base / "releases").exists() or not checkout.releases()
+
+
+def test_the_machine_is_changed_by_root_only(checkout: Checkout) -> None:
+    def leave_root() -> None:
+        if os.getuid() == 0:
+            os.setuid(65534)
+
+    for directory in (checkout.path, *checkout.path.parents):
+        if directory == Path("/tmp"):  # noqa: S108
+            break
+        directory.chmod(directory.stat().st_mode | 0o055)
+    done = subprocess.run(
+        ["bash", str(checkout.path / "bin/install")],
+        env=checkout.environment(),
+        preexec_fn=leave_root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    told = error_of(done)
+    assert told == "this changes the machine and has to be run as root: sudo bin/install"
+
+
+def test_help_is_there_for_everybody(checkout: Checkout) -> None:
+    done = checkout.install("--help")
+    assert done.returncode == 0
+    assert done.stdout.startswith("Usage: bin/install")

@@ -1,0 +1,170 @@
+"""What systemd would be told of the API, over a real NOTIFY_SOCKET, through reloads and deaths."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.integration.test_api_server import Server, children, files, server, wait_until
+
+__all__ = ["server"]
+
+
+class Listener:
+    """systemd's end of the socket."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(path))
+        self._socket.setblocking(False)
+        self.heard: list[str] = []
+
+    def hears(self, start: str) -> bool:
+        """Whether such a line has come since the last `forget`."""
+        while True:
+            try:
+                self.heard += self._socket.recv(4096).decode().splitlines()
+            except BlockingIOError:
+                return any(line.startswith(start) for line in self.heard)
+
+    def forget(self) -> None:
+        self.hears("")
+        self.heard.clear()
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@pytest.fixture
+def listener(tmp_path: Path) -> Iterator[Listener]:
+    listening = Listener(tmp_path / "notify")
+    yield listening
+    listening.close()
+
+
+@pytest.fixture
+def arbiter(server: Server, listener: Listener) -> Iterator[subprocess.Popen[str]]:
+    server.environment |= {"NOTIFY_SOCKET": str(listener.path), "WATCHDOG_USEC": "3000000"}
+    with server.start() as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+            print(server.log.read_text())
+
+
+def test_systemd_is_told_ready_alive_and_stopping(
+    server: Server, listener: Listener, arbiter: subprocess.Popen[str]
+) -> None:
+    wait_until(lambda: listener.hears("READY=1"))
+    assert server.get("/healthz").status_code == 200  # at the moment it says so
+    assert len(children(arbiter.pid)) == 2
+    assert "STATUS=2 of 2 processes answer" in listener.heard
+    listener.forget()
+    wait_until(lambda: listener.hears("WATCHDOG=1"))
+    assert not listener.hears("READY=1")
+    arbiter.terminate()
+    assert arbiter.wait(15) == 0
+    assert listener.hears("STOPPING=1")
+
+
+def test_a_stopped_arbiter_is_not_alive(listener: Listener, arbiter: subprocess.Popen[str]) -> None:
+    wait_until(lambda: listener.hears("WATCHDOG=1"))
+    arbiter.send_signal(signal.SIGSTOP)
+    listener.forget()
+    time.sleep(2.5)
+    assert not listener.hears("WATCHDOG=1")
+    arbiter.send_signal(signal.SIGCONT)
+    wait_until(lambda: listener.hears("WATCHDOG=1"))
+
+
+def test_reload_goes_on_serving(
+    server: Server, listener: Listener, arbiter: subprocess.Popen[str]
+) -> None:
+    wait_until(lambda: listener.hears("READY=1"))
+    stop = threading.Event()
+    answers: list[int] = []
+    slowest = 0.0
+
+    def ask() -> None:
+        nonlocal slowest
+        while not stop.is_set():
+            started = time.monotonic()
+            with httpx.Client(timeout=10) as client:  # a connection for each
+                answers.append(client.get(f"{server.url}/healthz").status_code)
+            slowest = max(slowest, time.monotonic() - started)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        for _ in range(3):
+            before = set(children(arbiter.pid))
+            listener.forget()
+            arbiter.send_signal(signal.SIGHUP)
+            wait_until(lambda: listener.hears("READY=1"), 20)
+            reloading = next(line for line in listener.heard if line.startswith("RELOADING="))
+            assert listener.heard.index(reloading) < listener.heard.index("READY=1")
+            wait_until(lambda: len(children(arbiter.pid)) == 2)
+            assert not before & set(children(arbiter.pid))
+    finally:
+        stop.set()
+        asking.join(20)
+    assert asking.is_alive() is False
+    assert set(answers) == {200}
+    assert slowest < 5
+
+
+def test_fifty_deaths_leave_no_more_files_than_slots(
+    server: Server, listener: Listener, arbiter: subprocess.Popen[str]
+) -> None:
+    wait_until(lambda: listener.hears("READY=1"))
+    descriptors = len(os.listdir(f"/proc/{arbiter.pid}/fd"))
+    for death in range(50):
+        before = children(arbiter.pid)
+        if death % 10 == 0:
+            assert server.get("/healthz").status_code == 200
+        os.kill(before[0], signal.SIGKILL)
+        wait_until(
+            lambda before=before: (  # type: ignore[misc]
+                len(children(arbiter.pid)) == 2 and before[0] not in children(arbiter.pid)
+            )
+        )
+    wait_until(server.is_up)
+    slots = {name.rpartition("_")[2].partition(".")[0] for name in files(server)}
+    assert slots <= {"api-0", "api-1"}
+    wait_until(lambda: len(os.listdir(f"/proc/{arbiter.pid}/fd")) <= descriptors)
+
+
+def test_a_process_is_replaced_after_its_share_of_requests(
+    server: Server, listener: Listener
+) -> None:
+    server.environment |= {
+        "NOTIFY_SOCKET": str(listener.path),
+        "API_MAX_REQUESTS": "20",
+        "API_MAX_REQUESTS_JITTER": "5",
+    }
+    with server.start() as process:
+        try:
+            wait_until(lambda: listener.hears("READY=1"))
+            before = set(children(process.pid))
+            for _ in range(120):
+                # uvicorn closes what it has accepted and not read from when it has had its share.
+                with contextlib.suppress(httpx.RemoteProtocolError, httpx.ReadError):
+                    assert server.get("/healthz").status_code == 200
+            wait_until(lambda: not before & set(children(process.pid)), 20)
+            slots = {name.rpartition("_")[2] for name in files(server)}
+            assert slots <= {f"api-{slot}.{end}" for slot in (0, 1) for end in ("db", "alive")}
+            process.terminate()
+            assert process.wait(15) == 0
+        finally:
+            process.kill()
+            print(server.log.read_text())
