@@ -130,7 +130,8 @@ def _post_query() -> Schema:
             "description": f"At most {QueryRequest.max_bytes} bytes.",
             "content": {"application/json": {"schema": _reference("AskQuery")}},
         },
-        "responses": _answers(_reference("Result")) | _errors(*_OF_BODY, *_OF_READ),
+        "responses": {"200": _json("The answer.", _reference("Result"))}
+        | _errors(*_OF_BODY, *_OF_READ),
     }
 
 
