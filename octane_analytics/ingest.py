@@ -48,6 +48,8 @@ class Options:
     delivery: Delivery = Delivery.EXACTLY_ONCE
     breaker: BreakerLimits = field(default_factory=BreakerLimits)
     poll_seconds: float = 0.1
+    quiet_poll_seconds: float = 0.1
+    """How long a poll waits where nothing came in before and nothing waits to leave."""
     idle_seconds: float = 1.0
     """After this long without a record a partition's offset is committed without an intent."""
     max_bytes: int = 32 << 20
@@ -99,6 +101,7 @@ class Ingest:
         """When the log was last known to be the one that the partitions were taken over with."""
         self._retry_at: float | None = None
         self._is_paused = False
+        self._is_quiet = False
 
     def run(self, should_stop: Callable[[], bool], drain_seconds: float) -> bool:
         """Works until told to stop, then drains. Answers whether all that was read is stored.
@@ -202,7 +205,15 @@ class Ingest:
     def _poll(self) -> None:
         """Takes what is there: under backlog as much as the limits allow, else one poll's worth."""
         deadline = self._clock.now() + self._options.limits.flush_seconds
-        taken = self._receive(self._options.poll_seconds)
+        taken = self._receive(
+            self._options.quiet_poll_seconds if self._is_quiet else self._options.poll_seconds
+        )
+        self._is_quiet = (
+            not taken
+            and self._retry_at is None
+            and self._outbox.is_empty
+            and all(batch.is_empty for batch in self._open.values())
+        )
         while (
             taken >= _POLL_RECORDS
             and not self._is_paused

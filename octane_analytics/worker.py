@@ -49,6 +49,8 @@ _GC_ALLOCATIONS = 50_000
 _FIRST_BACKOFF_SECONDS = 0.2
 _CAP_BACKOFF_SECONDS = 10.0
 _LAG_SECONDS = 1.0
+_QUIET_POLL_SECONDS = 0.5
+"""What the first event after a pause may have to wait, for idle workers that cost next to nothing."""
 
 
 class StopSignal:
@@ -156,6 +158,7 @@ def _options(settings: Settings) -> Options:
         delivery=Delivery(batch.delivery),
         max_bytes=settings.worker.max_bytes,
         breaker=BreakerLimits(batch.dlq_max_ratio, batch.dlq_max_consecutive),
+        quiet_poll_seconds=min(_QUIET_POLL_SECONDS, batch.flush_seconds / 4),
     )
 
 
