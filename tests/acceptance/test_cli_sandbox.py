@@ -30,7 +30,8 @@ STOP_SECONDS = 15.0
 def mark(tmp_path: Path) -> Iterator[dict[str, str]]:
     """A variable that every process of the sandbox inherits; all of them must be gone at the end."""
     name = f"OCTANE_TEST_MARK_{os.getpid()}_{tmp_path.name}"
-    yield {name: "1"}
+    # Titles of processes would take the place of their environment.
+    yield {name: "1", "SPT_NOENV": "1"}
     wait_until(lambda: not processes_with(name), 5.0)
 
 
@@ -178,14 +179,14 @@ def test_nothing_survives_a_sandbox_that_is_killed(mark: dict[str, str], tmp_pat
         wait_until(lambda: not processes_with(next(iter(mark))), STOP_SECONDS)
 
 
-@pytest.mark.parametrize("name", ["worker", "api"])
+@pytest.mark.parametrize(("name", "title"), [("worker", "supervisor"), ("api", "master")])
 def test_part_that_ends_ends_all_and_shows_its_log(
-    mark: dict[str, str], tmp_path: Path, name: str
+    mark: dict[str, str], tmp_path: Path, name: str, title: str
 ) -> None:
     with running(tmp_path / "output", "sandbox", "--procs", "1", settings=mark) as command:
         command.wait_for("Ctrl-C ends it.")
         found = processes_with(next(iter(mark)))
-        os.kill(min(pid for pid, line in found.items() if f"octane_analytics {name}" in line), 9)
+        os.kill(next(pid for pid, line in found.items() if f": {title}" in line), 9)
         assert command.wait(STOP_SECONDS) == 69
         assert f"octane-analytics: error: {name} ended with exit code -9" in command.output
         assert "its last lines:" in command.output
