@@ -22,7 +22,7 @@ from octane_analytics.settings.rereading import Rereading
 from octane_analytics.settings.sections import Settings
 from octane_analytics.supervisor.arbiter import Arbiter
 from octane_analytics.supervisor.control import Control
-from octane_analytics.supervisor.ends import CAUSES, WatchedSystem
+from octane_analytics.supervisor.ends import CAUSES
 from octane_analytics.supervisor.notify import Notifier
 from octane_analytics.supervisor.system import PosixSystem, title
 from octane_analytics.telemetry import logging as logs
@@ -75,7 +75,7 @@ def worker(loaded: Loaded, reread: Rereading) -> int:
     title("supervisor")
     logs.configure(settings.log.level, settings.log.format, "supervisor")
     listening = bind(settings.metrics.host, settings.metrics.port, "METRICS_PORT")
-    system = WatchedSystem()
+    system = PosixSystem()
     system.block_signals()
     code = _preflight(system, settings)
     if code != Exit.OK:
@@ -85,7 +85,6 @@ def worker(loaded: Loaded, reread: Rereading) -> int:
             metrics.remove_files(directory, role)
         metrics.open_directory(directory, metrics.Identity("supervisor", 0))
         restarts = SupervisorMetrics(causes=CAUSES).restarts
-        system.on_end = lambda cause: restarts.labels(cause).inc()
         make_plan = functools.partial(plan, listening=listening, directory=directory)
         control = _open_control(settings)
         address = "{}:{}".format(*listening.getsockname()[:2])
@@ -107,6 +106,7 @@ def worker(loaded: Loaded, reread: Rereading) -> int:
             notifier=Notifier(os.environ, os.getpid()),
             control=control,
             reread=Reloading(settings, reread, make_plan),
+            on_end=lambda cause: restarts.labels(cause).inc(),
         )
         try:
             return arbiter.run()

@@ -11,12 +11,13 @@ CHLD        reap
 import json
 import logging
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 from octane_analytics.errors import ConfigError
 from octane_analytics.exits import Exit
 from octane_analytics.supervisor.control import Control
+from octane_analytics.supervisor.ends import cause_of
 from octane_analytics.supervisor.notify import Notifier
 from octane_analytics.supervisor.places import Place, Places
 from octane_analytics.supervisor.plan import Change, Plan, Reread, Role
@@ -46,12 +47,15 @@ class Arbiter:
         notifier: Notifier,
         control: Control | None = None,
         reread: Reread | None = None,
+        on_end: Callable[[str], None] | None = None,
     ) -> None:
+        """`on_end` hears the cause, one of `ends.CAUSES`, of every slot's process that ended unasked."""
         self._system = system
         self._plan = plan
         self._notifier = notifier
         self._control = control
         self._reread = reread
+        self._on_end = on_end
         self._places = Places(system, board, plan, control)
         self._stopped_by: int | None = None
         self._code = int(Exit.OK)
@@ -307,6 +311,9 @@ class Arbiter:
                 continue
             for place in list(self._places):
                 if place.slot.pid == pid:
+                    cause = cause_of(code, is_killed=place.slot.is_killed)
+                    if cause is not None and self._on_end is not None:
+                        self._on_end(cause)
                     place.slot.exited(code, now)
                     _log_exit(place, pid, code, now)
                     if place.is_leaving:

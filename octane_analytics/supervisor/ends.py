@@ -1,34 +1,8 @@
 """Why children end, for whoever counts it."""
 
-import signal
-from collections.abc import Callable, Iterable
-
 from octane_analytics.exits import Exit
-from octane_analytics.supervisor.system import PosixSystem
 
 CAUSES = ("hang", "signal", "unavailable", "config", "fault")
-
-
-class WatchedSystem(PosixSystem):
-    """Tells `on_end` why each child ended that was not asked to; does nothing while that is None."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.on_end: Callable[[str], None] | None = None
-        self._killed: set[int] = set()
-
-    def kill(self, pid: int, number: int) -> None:
-        if number == signal.SIGKILL:
-            self._killed.add(pid)
-        super().kill(pid, number)
-
-    def reap(self) -> Iterable[tuple[int, int]]:
-        for pid, code in super().reap():
-            cause = cause_of(code, is_killed=pid in self._killed)
-            self._killed.discard(pid)
-            if cause is not None and self.on_end is not None:
-                self.on_end(cause)
-            yield pid, code
 
 
 def cause_of(code: int, *, is_killed: bool) -> str | None:

@@ -220,12 +220,15 @@ class Rig:
         self.changes: list[Change | ConfigError] = []
         """What the next re-reads of the settings come to."""
         self.adopted = 0
+        self.causes: list[str] = []
+        """Of the ends that nobody asked for."""
         self.arbiter = Arbiter(
             self.system,
             self.plan(len(workers)),
             self.board,
             notifier=self.notifier,
             reread=self._reread,
+            on_end=self.causes.append,
         )
 
     def plan(self, procs: int, behaviours: dict[int, Behaviour] | None = None) -> Plan:
@@ -289,6 +292,21 @@ def test_arbiter_replaces_a_worker_that_ends(code: int) -> None:
     assert len(starts) == 5
     assert all(20.5 <= b - a <= 21.2 for a, b in itertools.pairwise(starts))
     assert len(rig.system.of("worker-1")) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "cause"), [(69, "unavailable"), (78, "config"), (70, "fault"), (-9, "signal")]
+)
+def test_unasked_ends_are_told_by_cause(code: int, cause: str) -> None:
+    rig = Rig([Behaviour(ends_after=50.0, code=code), Behaviour()])
+    rig.run((60.0, TERM))
+    assert rig.causes == [cause]
+
+
+def test_end_of_a_hung_worker_is_told_as_a_hang() -> None:
+    rig = Rig([Behaviour(hangs_after=20.0), Behaviour()])
+    rig.run((100.0, TERM))
+    assert rig.causes == ["hang"]
 
 
 def test_arbiter_replaces_its_service_too() -> None:
@@ -471,6 +489,7 @@ def test_settings_that_do_not_work_change_nothing() -> None:
     rig = Rig([Behaviour(), Behaviour()])
     rig.change(rig.plan(2), code=int(Exit.CONFIG))
     rig.run((20.0, HUP), (100.0, TERM))
+    assert rig.causes == [], "no process of a slot has ended"
     assert [len(rig.system.of(f"worker-{n}")) for n in (0, 1)] == [1, 1]
     assert "refused" in rig.arbiter.status().last_reload
     assert rig.notifier.kinds()[-2:] == ["READY=1", "STOPPING=1"]
