@@ -11,18 +11,17 @@ CHLD        reap
 import json
 import logging
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 
-from octane_analytics.errors import ConfigError
 from octane_analytics.exits import Exit
 from octane_analytics.supervisor.control import Control
 from octane_analytics.supervisor.ends import cause_of
 from octane_analytics.supervisor.notify import Notifier
 from octane_analytics.supervisor.places import Place, Places
-from octane_analytics.supervisor.plan import Change, Plan, Reread, Role
-from octane_analytics.supervisor.rolling import Outcome, Roll
-from octane_analytics.supervisor.states import Slot, State
+from octane_analytics.supervisor.plan import Plan, Reread, Role
+from octane_analytics.supervisor.reload import Reload
+from octane_analytics.supervisor.states import State
 from octane_analytics.supervisor.status import Status
 from octane_analytics.supervisor.system import System
 from octane_analytics.telemetry.figures import Board
@@ -30,7 +29,6 @@ from octane_analytics.telemetry.logging import fields
 
 _LOG = logging.getLogger(__name__)
 _TURN_SECONDS = 1.0
-_CHECK_SECONDS = 60.0
 _GRACE_SECONDS = 10.0
 """So long after a deadline the supervisor must have acted on it, or systemd acts on the supervisor."""
 
@@ -51,25 +49,16 @@ class Arbiter:
     ) -> None:
         """`on_end` hears the cause, one of `ends.CAUSES`, of every slot's process that ended unasked."""
         self._system = system
-        self._plan = plan
         self._notifier = notifier
         self._control = control
-        self._reread = reread
         self._on_end = on_end
         self._places = Places(system, board, plan, control)
+        self._reload = Reload(system, self._places, notifier, plan, reread, lambda: self._is_ready)
         self._stopped_by: int | None = None
         self._code = int(Exit.OK)
         self._begun_at = system.now()
         self._is_ready = False
         self._alive_at: float | None = None
-        self._checking: tuple[Change, int, float] | None = None
-        """What a reload would change to, the process that looks at it, and its deadline."""
-        self._change: Change | None = None
-        self._roll: Roll | None = None
-        self._former: Plan | None = None
-        """What a roll that fails goes back to; None while it is just that."""
-        self._reloads = 0
-        self._last_reload = ""
 
     def run(self) -> int:
         """Blocks until every child has ended; answers the exit code for the whole."""
@@ -93,8 +82,8 @@ class Arbiter:
             state=self._state(),
             uptime_seconds=round(now - self._begun_at, 1),
             slots=[self._places.status(place, now) for place in self._places],
-            reloads=self._reloads,
-            last_reload=self._last_reload,
+            reloads=self._reload.done,
+            last_reload=self._reload.last,
         )
 
     def _state(self) -> str:
@@ -102,11 +91,7 @@ class Arbiter:
             return "stopping"
         if not self._is_ready:
             return "starting"
-        return "reloading" if self._is_reloading else "running"
-
-    @property
-    def _is_reloading(self) -> bool:
-        return self._checking is not None or self._roll is not None
+        return "reloading" if self._reload.is_under_way else "running"
 
     def _answer(self) -> str:
         status = self.status()
@@ -127,9 +112,9 @@ class Arbiter:
             if self._stopped_by is not None:
                 _LOG.warning("signal comes too late: stopping", extra=fields(signal=name))
             elif number == signal.SIGHUP:
-                self._read_anew()
+                self._reload.begin()
             else:
-                _ = self._grow() if number == signal.SIGTTIN else self._shrink()
+                self._grow() if number == signal.SIGTTIN else self._shrink()
         elif number == signal.SIGQUIT or self._stopped_by is not None:
             _LOG.warning("stopping at once", extra=fields(signal=name))
             self._notifier.stopping()
@@ -151,8 +136,7 @@ class Arbiter:
     def _stop(self, number: int) -> None:
         self._notifier.stopping()
         self._stopped_by = number
-        self._roll = None
-        self._end_check()
+        self._reload.abandon()
         self._stop_role(Role.WORKER)
 
     def _stop_role(self, role: Role) -> None:
@@ -163,8 +147,7 @@ class Arbiter:
                 self._places.stop(place)
 
     def _kill_all(self) -> None:
-        self._roll = None
-        self._end_check()
+        self._reload.abandon()
         for place in self._places:
             place.slot.stop(self._system.now())
             self._places.kill(place)
@@ -174,119 +157,20 @@ class Arbiter:
 
     # More and fewer
 
-    def _grow(self) -> bool:
-        place = self._places.grow(self._plan)
-        if place is None:
-            _LOG.warning("no more workers: all slots there are have one")
-            return False
-        _LOG.info("one worker more", extra=fields(slot=place.slot.name))
-        return True
+    def _grow(self) -> None:
+        self._places.grow(self._reload.plan)
 
-    def _shrink(self) -> bool:
+    def _shrink(self) -> None:
         place = self._places.shrink()
-        if place is None:
-            _LOG.warning("no fewer workers: this is the last one")
-            return False
-        if self._roll is not None:
-            self._roll.drop(place.slot)
-        _LOG.info("one worker fewer", extra=fields(slot=place.slot.name))
-        return True
-
-    def _resize(self, procs: int) -> None:
-        while self._places.wanted() < procs and self._grow():
-            pass
-        while self._places.wanted() > procs and self._shrink():
-            pass
-
-    # Reloading
-
-    def _read_anew(self) -> None:
-        if self._reread is None:
-            return
-        self._end_check()
-        self._notifier.reloading(self._system.now())
-        try:
-            change = self._reread()
-        except ConfigError as error:
-            self._refuse(str(error))
-            return
-        pid = self._system.fork("check", lambda: self._places.in_child(change.check))
-        self._checking = (change, pid, self._system.now() + _CHECK_SECONDS)
-
-    def _end_check(self) -> None:
-        if self._checking is not None:
-            self._system.kill(self._checking[1], signal.SIGKILL)
-            self._checking = None
-
-    def _refuse(self, reason: str) -> None:
-        self._last_reload = "last reload refused, see the log"
-        _LOG.error("new settings refused: the old ones stay", extra=fields(error=reason))
-        if not self._is_reloading and self._is_ready:
-            self._notifier.ready()
-
-    def _checked(self, code: int) -> None:
-        assert self._checking is not None
-        change, self._checking = self._checking[0], None
-        if code != Exit.OK:
-            self._refuse(f"they do not work, see above (exit code {code})")
-            return
-        former, self._plan, self._change = self._plan, change.plan, change
-        # One that was under way has not shown that its settings work.
-        self._former = self._former or former
-        self._roll = None
-        self._places.plan_anew(self._plan)
-        known = [place.slot for place in self._places.in_rolling_order()]
-        if former.procs != self._plan.procs:  # else as many stay as TTIN and TTOU have left
-            self._resize(self._plan.procs)
-        staying = [place.slot for place in self._places.in_rolling_order()]
-        self._begin_roll([slot for slot in known if any(slot is other for other in staying)])
-
-    def _begin_roll(self, slots: Sequence[Slot]) -> None:
-        self._roll = Roll(slots, self._system.now())
-        self._last_reload = ""
-        _LOG.info("replacing processes one after the other", extra=fields(slots=len(slots)))
-
-    def _go_on_rolling(self, now: float) -> None:
-        if self._roll is None:
-            return
-        outcome, slot = self._roll.turn(now, self._places.has_work)
-        if slot is not None:
-            place = self._places.at(slot)
-            self._places.stop(place, then_start=True)
-        elif outcome is Outcome.DONE:
-            seconds, self._roll = now - self._roll.begun_at, None
-            if self._change is not None:
-                self._reloads += 1
-                self._change.adopt()
-            self._former = self._change = None
-            _LOG.info("every process is replaced", extra=fields(seconds=round(seconds, 1)))
-            self._notifier.ready()
-        elif outcome is Outcome.FAILED:
-            self._fall_back()
-
-    def _fall_back(self) -> None:
-        """A process does not start with the new settings: give the old ones back to all that changed."""
-        assert self._roll is not None
-        replaced, self._roll = self._roll.replaced, None
-        self._last_reload = "last reload failed, see the log"
-        if self._former is None:
-            _LOG.error("a process does not start with the old settings any more")
-            self._notifier.ready()
-            return
-        _LOG.error("a process does not start with the new settings: back to the old ones")
-        self._plan, self._former, self._change = self._former, None, None
-        self._places.plan_anew(self._plan)
-        self._roll = Roll(replaced[::-1], self._system.now())
+        if place is not None:
+            self._reload.drop(place.slot)
 
     # Every turn
 
     def _look_after(self, now: float) -> None:
         self._reap(now)
-        if self._checking is not None and now >= self._checking[2]:
-            self._end_check()
-            self._refuse("looking at what they lead to took too long")
         if self._stopped_by is None:
-            self._go_on_rolling(now)
+            self._reload.turn(now)
         elif all(place.slot.pid is None for place in self._places.of(Role.WORKER)):
             self._stop_role(Role.SERVICE)
         for place in list(self._places):
@@ -296,7 +180,7 @@ class Arbiter:
         workers = self._places.of(Role.WORKER)
         if (
             self._stopped_by is None
-            and self._roll is None  # which may yet go back to settings that work
+            and not self._reload.is_rolling  # which may yet go back to settings that work
             and all(place.slot.state is State.FATAL for place in workers)
         ):
             codes = {place.slot.last_exit for place in workers}
@@ -306,8 +190,7 @@ class Arbiter:
 
     def _reap(self, now: float) -> None:
         for pid, code in self._system.reap():
-            if self._checking is not None and pid == self._checking[1]:
-                self._checked(code)
+            if self._reload.has_reaped(pid, code):
                 continue
             for place in list(self._places):
                 if place.slot.pid == pid:

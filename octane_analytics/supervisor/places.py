@@ -70,6 +70,14 @@ class Places:
 
     def grow(self, plan: Plan) -> Place | None:
         """One worker more: the next one up, or one that was about to leave. None: there is no room."""
+        place = self._grow(plan)
+        if place is None:
+            _LOG.warning("no more workers: all slots there are have one")
+        else:
+            _LOG.info("one worker more", extra=fields(slot=place.slot.name))
+        return place
+
+    def _grow(self, plan: Plan) -> Place | None:
         there = {place.index: place for place in self._places}
         index = self._services
         while index in there and not there[index].is_leaving:
@@ -91,6 +99,7 @@ class Places:
         """The worker with the highest number leaves. None: it is the only one."""
         staying = [place for place in self.of(Role.WORKER) if not place.is_leaving]
         if len(staying) <= 1:
+            _LOG.warning("no fewer workers: this is the last one")
             return None
         place = staying[-1]
         place.is_leaving = True
@@ -100,7 +109,15 @@ class Places:
             self.stop(place)
         if place.slot.pid is None:
             self.drop(place)
+        _LOG.info("one worker fewer", extra=fields(slot=place.slot.name))
         return place
+
+    def resize(self, plan: Plan) -> None:
+        """As many workers as the plan has, or as there is room for."""
+        while self.wanted() < plan.procs and self.grow(plan) is not None:
+            pass
+        while self.wanted() > plan.procs and self.shrink() is not None:
+            pass
 
     def drop(self, place: Place) -> None:
         self._places.remove(place)
