@@ -12,11 +12,13 @@ from octane_analytics.errors import (
 
 
 class Exit(IntEnum):
-    """From 64 on as in sysexits.h, from 128 on as a shell reports a signal."""
+    """As init scripts have them (7, LSB), from 64 on as in sysexits.h, from 128 on as a shell reports a
+    signal: systemd knows the names."""
 
     OK = 0
     FAILED = 1
     USAGE = 2
+    NOT_RUNNING = 7
     UNAVAILABLE = 69
     INTERNAL = 70
     CONFIG = 78
@@ -28,6 +30,7 @@ MEANINGS = {
     Exit.OK: "done",
     Exit.FAILED: "done in part: something differs, failed or was refused",
     Exit.USAGE: "the command line is wrong",
+    Exit.NOT_RUNNING: "no worker could be started, each ended again and again: the log says why",
     Exit.UNAVAILABLE: "Kafka or ClickHouse cannot be reached: try again later",
     Exit.INTERNAL: "a fault in this program",
     Exit.CONFIG: "a setting, a right or the table is wrong: mend it first",

@@ -16,7 +16,7 @@ from dataclasses import asdict
 
 from octane_analytics.exits import Exit
 from octane_analytics.supervisor.control import Control
-from octane_analytics.supervisor.ends import cause_of
+from octane_analytics.supervisor.ends import cause_of, exit_where_none_starts, told
 from octane_analytics.supervisor.notify import Notifier
 from octane_analytics.supervisor.places import Place, Places
 from octane_analytics.supervisor.plan import Plan, Reread, Role
@@ -56,6 +56,8 @@ class Arbiter:
         self._reload = Reload(system, self._places, notifier, plan, reread, lambda: self._is_ready)
         self._stopped_by: int | None = None
         self._code = int(Exit.OK)
+        self._gave_up = ""
+        """Why; `systemctl status` shows it once all is over."""
         self._begun_at = system.now()
         self._is_ready = False
         self._alive_at: float | None = None
@@ -177,16 +179,22 @@ class Arbiter:
             if self._stopped_by is None and place.slot.should_start(now):
                 self._places.start(place)
             self._places.look_after(place, now)
-        workers = self._places.of(Role.WORKER)
-        if (
-            self._stopped_by is None
-            and not self._reload.is_rolling  # which may yet go back to settings that work
-            and all(place.slot.state is State.FATAL for place in workers)
-        ):
-            codes = {place.slot.last_exit for place in workers}
-            self._code = int(Exit.CONFIG if codes == {Exit.CONFIG} else Exit.UNAVAILABLE)
-            _LOG.error("no worker can start: giving up", extra=fields(exit_code=self._code))
-            self._stop(signal.SIGTERM)
+        if self._stopped_by is None and not self._reload.is_rolling:  # that may yet go back
+            self._give_up_if_none_starts()
+
+    def _give_up_if_none_starts(self) -> None:
+        slots = [place.slot for place in self._places.of(Role.WORKER)]
+        if not all(slot.state is State.FATAL for slot in slots):
+            return
+        self._code = int(exit_where_none_starts([slot.last_exit for slot in slots]))
+        ends = ", ".join(
+            f"{slot.name} with {told(slot.last_exit)}"
+            for slot in slots
+            if slot.last_exit is not None
+        )
+        self._gave_up = f"gave up: no worker can start, the last ends: {ends}"
+        _LOG.error("no worker can start: giving up", extra=fields(exit_code=self._code, ends=ends))
+        self._stop(signal.SIGTERM)
 
     def _reap(self, now: float) -> None:
         for pid, code in self._system.reap():
@@ -213,7 +221,7 @@ class Arbiter:
             self._is_ready = True
             self._notifier.ready()
         if self._notifier.is_heard:
-            self._notifier.status(self.status().line())
+            self._notifier.status(self._gave_up or self.status().line())
         watchdog_seconds = self._notifier.watchdog_seconds
         if watchdog_seconds is None:
             return
@@ -229,14 +237,11 @@ class Arbiter:
 
 def _log_exit(place: Place, pid: int, code: int, now: float) -> None:
     slot = place.slot
-    told = signal.Signals(-code).name if code < 0 else code
+    facts = {"slot": slot.name, "pid": pid, "exit": told(code)}
     if slot.state is State.EXITED:
-        _LOG.info("process ended", extra=fields(slot=slot.name, pid=pid, exit=told))
+        _LOG.info("process ended", extra=fields(**facts))
     elif slot.state is State.FATAL:
-        _LOG.error("process ended for good", extra=fields(slot=slot.name, pid=pid, exit=told))
+        _LOG.error("process ended for good", extra=fields(**facts))
     else:
         seconds = round((slot.wake_at or now) - now, 2)
-        _LOG.warning(
-            "process ended: replacing it",
-            extra=fields(slot=slot.name, pid=pid, exit=told, in_seconds=seconds),
-        )
+        _LOG.warning("process ended: replacing it", extra=fields(**facts, in_seconds=seconds))

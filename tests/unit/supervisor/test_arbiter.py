@@ -333,11 +333,40 @@ def test_arbiter_gives_one_worker_up_and_goes_on_with_the_other() -> None:
     assert len(rig.system.of("worker-1")) == 1
 
 
-def test_arbiter_ends_as_unavailable_when_no_worker_gets_going() -> None:
-    failing = Behaviour(starts_after=None, ends_after=0.5, code=70)
-    rig = Rig([failing, failing])
-    assert rig.run() == Exit.UNAVAILABLE
+@pytest.mark.parametrize(
+    ("codes", "exit_code"),
+    [
+        ((70, 70), Exit.NOT_RUNNING),
+        ((70, 78), Exit.NOT_RUNNING),
+        ((-11, 70), Exit.NOT_RUNNING),
+        ((69, 70), Exit.UNAVAILABLE),
+        ((-9, -9), Exit.UNAVAILABLE),
+    ],
+)
+def test_arbiter_gives_up_with_a_code_of_its_own_when_no_worker_gets_going(
+    codes: tuple[int, int], exit_code: Exit
+) -> None:
+    rig = Rig([Behaviour(starts_after=None, ends_after=0.5, code=code) for code in codes])
+    assert rig.run() == exit_code
+    for number, code in enumerate(codes):
+        starts = 1 if code == Exit.CONFIG else POLICY.start_attempts
+        assert len(rig.system.of(f"worker-{number}")) == starts
     assert rig.signals_of("metrics") == [TERM]
+
+
+def test_systemd_is_told_last_why_the_service_gave_up() -> None:
+    rig = Rig([Behaviour(starts_after=None, ends_after=0.5, code=code) for code in (70, -11)])
+    rig.run()
+    lines = [sent for _, sent in rig.notifier.sent if sent.startswith("STATUS=")]
+    assert lines[-1] == (
+        "STATUS=gave up: no worker can start, the last ends: worker-0 with 70, worker-1 with SIGSEGV"
+    )
+
+
+def test_end_by_a_signal_without_a_name_is_an_end_like_others() -> None:
+    rig = Rig([Behaviour(ends_after=20.0, code=-40), Behaviour()])
+    assert rig.run((30.0, TERM)) == Exit.OK
+    assert len(rig.system.of("worker-0")) == 2
 
 
 def test_arbiter_ends_at_once_with_78_when_the_configuration_is_wrong() -> None:
