@@ -59,6 +59,8 @@ class KafkaSource:
         self._admin: AdminClient | None = None
         self._is_paused = False
         self._is_closing = False
+        self._starts: dict[TopicPartition, int] = {}
+        """Where reading began: librdkafka knows no position before the first record."""
         self._probe_at = 0.0
         self._unreachable: OctaneError | None = None
 
@@ -67,6 +69,7 @@ class KafkaSource:
             # A client on its way down gets no answers any more, and would wait for the committed
             # offsets until it is killed. It gives these back at once, without having read any.
             starts = {} if self._is_closing else listener.assigned([_partition(r) for r in raw])
+            self._starts.update(starts)
             for r in raw:
                 r.offset = starts.get(_partition(r), 0)
             consumer.incremental_assign(raw)
@@ -77,17 +80,23 @@ class KafkaSource:
             try:
                 listener.revoked([_partition(r) for r in raw])
             finally:
+                self._forget(raw)
                 consumer.incremental_unassign(raw)
 
         def on_lost(consumer: Consumer, raw: list[RawPartition]) -> None:
             try:
                 listener.lost([_partition(r) for r in raw])
             finally:
+                self._forget(raw)
                 consumer.incremental_unassign(raw)
 
         self._member().subscribe(
             [self._settings.topic], on_assign=on_assign, on_revoke=on_revoke, on_lost=on_lost
         )
+
+    def _forget(self, raw: Sequence[RawPartition]) -> None:
+        for r in raw:
+            self._starts.pop(_partition(r), None)
 
     def poll(self, max_records: int, timeout_seconds: float) -> Polled:
         messages = self._member().consume(max_records, timeout_seconds)
@@ -207,15 +216,17 @@ class KafkaSource:
     def lag(self) -> int | None:
         """Messages between what was handed out and the ends that the last fetches told of.
 
-        Asks nobody. None while a partition's end or position is not known yet.
+        Asks nobody. None until the first fetch of each partition has been answered.
         """
         consumer, total = self._member(), 0
         try:
             for at in consumer.position(consumer.assignment()):
                 _, end = consumer.get_watermark_offsets(at, cached=True)
-                if at.offset < 0 or end < 0:
+                start = self._starts.get(_partition(at))
+                position = start if at.offset < 0 else at.offset
+                if position is None or end < 0:
                     return None
-                total += max(0, end - at.offset)
+                total += max(0, end - position)
         except KafkaException:
             return None
         return total
@@ -236,6 +247,7 @@ class KafkaSource:
                     consumer.pause(raw)
         except KafkaException as exception:
             raise translate(error_of(exception), f"seeking in {partition}") from exception
+        self._starts[partition] = offset
 
     def pause(self) -> None:
         self._is_paused = True

@@ -438,3 +438,22 @@ def test_partition_moves_to_a_second_member_behind_the_first_ones_last_commit(
     assert first.offsets(moved.partition) == [0, 1, 2, 3]
     # What went on all the while is not read anew.
     assert first.offsets(1 - moved.partition) == [0, 1, 2, 3]
+
+
+def test_lag_counts_from_where_reading_begins_before_the_first_record(kafka: EmbeddedKafka) -> None:
+    bench = KafkaBench(kafka)
+    bench.produce(0, *numbers(0, 7))
+    member = bench.member()
+    assert isinstance(member, KafkaSource)
+    reader = Reader(member, Listener({0: 3}))
+    assert member.lag() == 0  # of no partition
+    reader.join()
+    # There is no record in partition 1.
+    reader.until(lambda: member.lag() == 0)
+    assert reader.offsets() == [3, 4, 5, 6]
+    member.pause()
+    bench.produce(1, *numbers(0, 5))
+    member.resume()
+    reader.until(lambda: reader.offsets(1))
+    reader.until(lambda: member.lag() == 0)
+    bench.close()
