@@ -168,8 +168,12 @@ def run_metrics(
     metrics_directory: Path,
     figures: SlotFigures,
     ready: Callable[[], None],
+    procs: Callable[[], int],
 ) -> int:
-    """Serves the shared metrics until SIGTERM. Blocks; answers the exit code."""
+    """Serves the shared metrics until SIGTERM. Blocks; answers the exit code.
+
+    `procs` tells how many workers there are to be just now.
+    """
     stop = StopSignal()
     # A Ctrl-C reaches the whole group; the metrics go on until the workers have drained.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -190,11 +194,15 @@ def run_metrics(
         Watching("lag", lag.look, probe.close),
         Watching("window", dedup.look, clickhouse.close),
     ]
-    workers = [metrics.Identity(ROLE, slot)() for slot in range(settings.worker.procs)]
+
+    def missing() -> list[str]:
+        workers = [metrics.Identity(ROLE, slot)() for slot in range(procs())]
+        return metrics.unready(metrics_directory, workers)
+
     server = MetricsServer(
         listening,
         lambda: metrics.exposition(metrics_directory, lag, dedup),
-        lambda: metrics.unready(metrics_directory, workers),
+        missing,
     )
     server.start()
     for watch in watching:

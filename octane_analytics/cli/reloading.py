@@ -18,7 +18,7 @@ from octane_analytics.supervisor.plan import Change, Child, Plan, Role
 from octane_analytics.supervisor.states import Policy
 from octane_analytics.supervisor.system import unblock_signals
 from octane_analytics.telemetry import logging as logs
-from octane_analytics.telemetry.figures import SlotFigures
+from octane_analytics.telemetry.figures import Board, SlotFigures
 from octane_analytics.worker import ROLE, preflight, run_metrics, run_worker
 
 _LOG = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ _FIXED = {
 """By section: what a process that takes over from another has to have in common with it."""
 
 
-def plan(settings: Settings, listening: socket, directory: Path) -> Plan:
+def plan(settings: Settings, listening: socket, directory: Path, board: Board) -> Plan:
     def worker(slot: int) -> Child:
         def run(figures: SlotFigures) -> int:
             return run_worker(settings, slot, directory, figures, unblock_signals)
@@ -45,7 +45,9 @@ def plan(settings: Settings, listening: socket, directory: Path) -> Plan:
     service = Child(
         "metrics",
         Role.SERVICE,
-        lambda figures: run_metrics(settings, listening, directory, figures, unblock_signals),
+        lambda figures: run_metrics(
+            settings, listening, directory, figures, unblock_signals, lambda: board.workers
+        ),
     )
     policy = Policy(
         heartbeat_seconds=settings.worker.heartbeat_seconds,

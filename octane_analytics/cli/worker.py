@@ -85,7 +85,8 @@ def worker(loaded: Loaded, reread: Rereading) -> int:
             metrics.remove_files(directory, role)
         metrics.open_directory(directory, metrics.Identity("supervisor", 0))
         restarts = SupervisorMetrics(causes=CAUSES).restarts
-        make_plan = functools.partial(plan, listening=listening, directory=directory)
+        board = Board(_SLOTS)
+        make_plan = functools.partial(plan, listening=listening, directory=directory, board=board)
         control = _open_control(settings)
         address = "{}:{}".format(*listening.getsockname()[:2])
         _LOG.info(
@@ -102,7 +103,7 @@ def worker(loaded: Loaded, reread: Rereading) -> int:
         arbiter = Arbiter(
             system,
             make_plan(settings),
-            Board(_SLOTS),
+            board,
             notifier=Notifier(os.environ, os.getpid()),
             control=control,
             reread=Reloading(settings, reread, make_plan),

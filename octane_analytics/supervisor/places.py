@@ -39,6 +39,7 @@ class Places:
             for index, child in enumerate([*plan.services, *map(plan.worker, range(plan.procs))])
         ]
         self._control = control
+        self._tell_wanted()
 
     def __iter__(self) -> Iterator[Place]:
         return iter(self._places)
@@ -58,6 +59,10 @@ class Places:
         """Workers that stay."""
         return sum(not place.is_leaving for place in self.of(Role.WORKER))
 
+    def _tell_wanted(self) -> None:
+        # Those that stay have the lowest numbers: the highest leaves, and the lowest free is taken.
+        self._board.workers = self.wanted()
+
     def plan_anew(self, plan: Plan) -> None:
         """For the processes that start from now on."""
         for place in self._places:
@@ -74,6 +79,7 @@ class Places:
         if place is None:
             _LOG.warning("no more workers: all slots there are have one")
         else:
+            self._tell_wanted()
             _LOG.info("one worker more", extra=fields(slot=place.slot.name))
         return place
 
@@ -109,6 +115,7 @@ class Places:
             self.stop(place)
         if place.slot.pid is None:
             self.drop(place)
+        self._tell_wanted()
         _LOG.info("one worker fewer", extra=fields(slot=place.slot.name))
         return place
 

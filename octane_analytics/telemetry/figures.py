@@ -94,9 +94,20 @@ class Board:
     """All slots' records. Made by the supervisor before it forks."""
 
     def __init__(self, slots: int) -> None:
-        memory = mmap.mmap(-1, slots * ctypes.sizeof(_Record))
-        self._records = (_Record * slots).from_buffer(memory)
+        word = ctypes.sizeof(ctypes.c_int64)
+        memory = mmap.mmap(-1, word + slots * ctypes.sizeof(_Record))
+        self._workers = ctypes.c_int64.from_buffer(memory)
+        self._records = (_Record * slots).from_buffer(memory, word)
         self.capacity = slots
+
+    @property
+    def workers(self) -> int:
+        """How many there are to be, numbered from 0; set by the supervisor, read by its children."""
+        return self._workers.value
+
+    @workers.setter
+    def workers(self, number: int) -> None:
+        self._workers.value = number
 
     def clear(self, slot: int) -> None:
         """For a new process in the slot."""

@@ -6,6 +6,8 @@ import signal
 import socket
 import stat
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -300,7 +302,16 @@ def test_worker_tells_systemd_how_it_does(environ: dict[str, str], tmp_path: Pat
             assert has_come("STOPPING=1")
 
 
-def test_titles_name_role_and_slot_and_nothing_else(
+def _ready(environ: dict[str, str]) -> str:
+    try:
+        url = f"http://127.0.0.1:{environ['METRICS_PORT']}/readyz"
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return str(answer.read().decode())
+    except urllib.error.HTTPError as error:
+        return error.read().decode()
+
+
+def test_titles_and_readiness_are_those_of_the_processes_there_are_to_be(
     environ: dict[str, str], tmp_path: Path
 ) -> None:
     with running(tmp_path / "worker.log", "worker", "--procs", "2", settings=environ) as worker:
@@ -313,6 +324,14 @@ def test_titles_name_role_and_slot_and_nothing_else(
             f"octane-analytics: {name}"
             for name in ("supervisor", "metrics", "worker-0", "worker-1")
         }
+
+        # Which of them there are to be is asked for anew each time.
+        worker.child.send_signal(signal.SIGTTOU)
+        wait_until(lambda: len(_children(worker.child.pid)) == 2)
+        wait_until(lambda: _ready(environ) == "ready\n")
+        worker.child.send_signal(signal.SIGTTIN)
+        wait_until(lambda: len(_children(worker.child.pid)) == 3)
+        wait_until(lambda: _ready(environ) == "ready\n")
         worker.child.send_signal(signal.SIGTERM)
         assert worker.wait() == 0, worker.output
 

@@ -599,6 +599,16 @@ def test_ttin_and_ttou_start_and_end_one_worker() -> None:
     assert rig.signals_of("worker-0") == [TERM]
 
 
+def test_board_has_the_number_of_workers_that_are_to_be() -> None:
+    rig = Rig([Behaviour(), Behaviour(drains_in=5.0)])
+    seen: list[int] = []
+    for seconds in (5.0, 11.0, 21.0, 31.0, 45.0):
+        rig.system.at(seconds, lambda: seen.append(rig.board.workers))
+    rig.change(rig.plan(4))
+    rig.run((10.0, TTIN), (20.0, TTOU), (30.0, TTOU), (40.0, HUP), (100.0, TERM))
+    assert seen == [2, 3, 2, 1, 4]
+
+
 def test_last_worker_stays() -> None:
     rig = Rig([Behaviour()])
     rig.run((10.0, TTOU), (50.0, TERM))
