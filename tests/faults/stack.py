@@ -232,6 +232,10 @@ class Command:
         """The end of its log."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
+    def tell(self, number: signal.Signals) -> None:
+        """To the supervisor."""
+        _signal(self._running().pid, number)
+
     def signal_worker(self, slot: str, number: signal.Signals) -> None:
         _signal(self.workers()[slot], number)
 
@@ -267,8 +271,10 @@ class Stack:
         self.audit = Audit(
             servers, self.topic, self.dlq_topic, engines.clickhouse.tcp_port, self.table
         )
-        self.command = Command(self._settings(), self._directory / f"{self.name}.log")
-        self.twin = Command(self._settings(), self._directory / f"{self.name}-twin.log")
+        asked = {"CONTROL_SOCKET": str(self.control_socket)}
+        self.command = Command(self._settings() | asked, self._directory / f"{self.name}.log")
+        unasked = {"CONTROL_SOCKET": "none"}
+        self.twin = Command(self._settings() | unasked, self._directory / f"{self.name}-twin.log")
         """A second one that takes itself for the first: the same members of the same group."""
         return self
 
@@ -283,6 +289,11 @@ class Stack:
     @property
     def bootstrap_servers(self) -> str:
         return self.engines.kafka.bootstrap_servers
+
+    @property
+    def control_socket(self) -> Path:
+        """Where the command tells how it does."""
+        return self._directory / f"{self.name}.sock"
 
     @property
     def session_seconds(self) -> float:
