@@ -29,6 +29,8 @@ from octane_analytics.telemetry.logging import fields
 
 _LOG = logging.getLogger(__name__)
 _TURN_SECONDS = 1.0
+_ROLL_TURN_SECONDS = 0.1
+"""That a successor has its assignment comes with no signal."""
 _GRACE_SECONDS = 10.0
 """So long after a deadline the supervisor must have acted on it, or systemd acts on the supervisor."""
 
@@ -232,7 +234,8 @@ class Arbiter:
 
     def _pause_seconds(self, now: float) -> float:
         waits = [p.slot.wake_at - now for p in self._places if p.slot.wake_at is not None]
-        return min([_TURN_SECONDS, *waits])
+        turn_seconds = _ROLL_TURN_SECONDS if self._reload.is_rolling else _TURN_SECONDS
+        return min([turn_seconds, *waits])
 
 
 def _log_exit(place: Place, pid: int, code: int, now: float) -> None:

@@ -1,7 +1,9 @@
 """SIGHUP under load: `python -m tests.faults.rolling` counts rows and the longest pause in inserts.
 
 A pause is told twice: of the table, which all workers insert into, and of the one slot whose own pause
-was the longest, from its predecessor's last insert to its first.
+was the longest, from its predecessor's last insert to its first. Apache Kafka is held to two seconds for
+the table. The embedded broker is not: it honours no static membership, so each replaced process costs
+its group two rebalances, each as long as a session less a second.
 """
 
 import argparse
@@ -95,7 +97,15 @@ def status(stack: Stack) -> Any:
     return json.loads(ask(stack.control_socket, 5.0))
 
 
-def roll(engines: Engines, shape: Shape, logs: Path, *, rolls: int, seed: int) -> Rolled:
+def roll(
+    engines: Engines,
+    shape: Shape,
+    logs: Path,
+    *,
+    rolls: int,
+    seed: int,
+    rest_seconds: float = _REST_SECONDS,
+) -> Rolled:
     """Sends SIGHUP so many times, one after the other, while events come in; then counts them."""
     with Stack(engines, shape, seed, logs) as stack:
         stack.begin()
@@ -103,7 +113,7 @@ def roll(engines: Engines, shape: Shape, logs: Path, *, rolls: int, seed: int) -
         sent, begun_at, slowest = stack.load.sent, time.monotonic(), 0.0
         with Watch(stack) as watch:
             for number in range(1, rolls + 1):
-                time.sleep(_REST_SECONDS)
+                time.sleep(rest_seconds)
                 before, told_at = stack.command.workers(), time.monotonic()
                 stack.command.tell(signal.SIGHUP)
                 wait_until(
@@ -115,7 +125,7 @@ def roll(engines: Engines, shape: Shape, logs: Path, *, rolls: int, seed: int) -
                 after = stack.command.workers()
                 assert after.keys() == before.keys()
                 assert not set(after.values()) & set(before.values())
-            time.sleep(_REST_SECONDS)
+            time.sleep(rest_seconds)
         rate = (stack.load.sent - sent) / (time.monotonic() - begun_at)
         report = stack.finish(60.0)
     slot, pause = max(watch.slots.items(), key=lambda item: item[1].longest_seconds)
@@ -181,7 +191,7 @@ def _print(rolled: Rolled) -> bool:
     )
     for problem in report.problems:
         print(f"{rolled.broker}: {problem}")
-    is_quick = rolled.table_pause_seconds <= LIMIT_SECONDS
+    is_quick = rolled.broker != APACHE or rolled.table_pause_seconds <= LIMIT_SECONDS
     if not is_quick:
         print(f"{rolled.broker}: a pause of more than {LIMIT_SECONDS:g} s")
     return is_quick and not report.problems

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.command import Result, run_scenario
+from tests.faults.rolling import roll
 from tests.faults.scenarios import SCENARIOS
 from tests.faults.stack import APACHE, AT_LEAST_ONCE, EXACTLY_ONCE, Engines, Shape, Stack
 
@@ -48,6 +49,15 @@ def test_no_event_is_lost_at_least_once(apache: Engines, name: str, tmp_path: Pa
 @pytest.mark.parametrize("name", ON_EMBEDDED)
 def test_every_event_arrives_once_embedded(embedded: Engines, name: str, tmp_path: Path) -> None:
     carry_out(embedded, name, tmp_path)
+
+
+def test_reload_under_load_keeps_every_event_and_waits_for_no_session(
+    apache: Engines, tmp_path: Path
+) -> None:
+    shape = replace(SHAPE, procs=2, rate=2500.0, batch_size=500, session_seconds=45.0)
+    rolled = roll(apache, shape, tmp_path, rolls=1, seed=3, rest_seconds=0.2)
+    assert not rolled.report.problems, "\n".join(rolled.report.problems)
+    assert rolled.slot_pause_seconds < 20.0
 
 
 def test_count_notices_what_is_missing_and_what_is_there_twice(
