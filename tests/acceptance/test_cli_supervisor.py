@@ -196,7 +196,7 @@ def test_killed_supervisor_leaves_no_child_and_its_socket_is_taken_over(
         assert len(children) == 3
         os.kill(worker.child.pid, signal.SIGKILL)
         worker.wait()
-        wait_until(lambda: not any(map(_is_alive, children)), 5.0)
+        wait_until(lambda: not any(map(_is_alive, children)), 1.0)
     assert run("status", settings=environ).returncode == 69
     with running(tmp_path / "second.log", *command, settings=environ) as worker:
         wait_until(lambda: run("status", settings=environ).returncode == 0)
