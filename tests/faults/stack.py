@@ -14,7 +14,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -45,7 +45,7 @@ _GOOD_ENDS = (
 
 # The command ends with the thread that started it, even when that was killed; so do, then, its
 # children. (As in tests/kafka/apache.py, and for the same reason not a preexec_fn.)
-_LEASH = """
+LEASH = """
 import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 if os.getppid() != int(sys.argv[1]):
@@ -142,6 +142,8 @@ class Shape:
     clickhouse_seconds: float = 4.0
     """The worker gives an insert up after this."""
     log_level: str = "info"
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """The worker's, beyond those that follow from the rest."""
 
 
 class Command:
@@ -174,7 +176,7 @@ class Command:
             time.sleep(0.5)
 
     def _spawn(self, procs: int) -> subprocess.Popen[bytes]:
-        leash = [sys.executable, "-I", "-S", "-c", _LEASH, str(os.getpid())]
+        leash = [sys.executable, "-I", "-S", "-c", LEASH, str(os.getpid())]
         with self.log.open("ab") as log:
             return subprocess.Popen(
                 [*leash, sys.executable, COMMAND, "worker", "--procs", str(procs)],
@@ -216,6 +218,13 @@ class Command:
 
     def workers(self) -> dict[str, int]:
         """Process ids of the workers that live, by slot."""
+        return {slot: pid for slot, pid in self._alive().items() if slot.startswith("worker-")}
+
+    def pid_of(self, slot: str) -> int:
+        """Of the process that lives in the slot."""
+        return self._alive()[slot]
+
+    def _alive(self) -> dict[str, int]:
         with self.log.open("rb") as log:
             log.seek(self._read_bytes)
             read = log.read()
@@ -224,8 +233,7 @@ class Command:
         for line in complete.splitlines():
             if b'"process started"' in line:
                 fields = json.loads(line)
-                if fields["slot"].startswith("worker-"):
-                    self._slots[fields["slot"]] = fields["pid"]
+                self._slots[fields["slot"]] = fields["pid"]
         return {slot: pid for slot, pid in self._slots.items() if _is_alive(pid)}
 
     def tail(self, lines: int = 30) -> str:
@@ -374,6 +382,7 @@ class Stack:
             "METRICS_PORT": "0",
             "LOG_LEVEL": shape.log_level,
             "LOG_FORMAT": "json",
+            **shape.settings,
         }
 
 
