@@ -95,23 +95,22 @@ class WorkerObserver:
         self._metrics.batch_rows.observe(batch.rows)
         self._metrics.batch_bytes.observe(batch.payload_bytes)
         self._observe_latency(batch.timestamps)
-        _LOG.debug(
-            "batch inserted",
-            extra=fields(
-                partition=batch.partition.partition,
-                offsets=str(batch.span),
-                rows=batch.rows,
-                seconds=round(batch.seconds, 4),
-            ),
-        )
+        if _LOG.isEnabledFor(logging.DEBUG):
+            _LOG.debug(
+                "batch inserted",
+                extra=fields(
+                    partition=batch.partition.partition,
+                    offsets=str(batch.span),
+                    rows=batch.rows,
+                    seconds=round(batch.seconds, 4),
+                ),
+            )
 
     def _observe_latency(self, timestamps: Sequence[int]) -> None:
         if timestamps:
-            now, step = time.time(), -(-len(timestamps) // _LATENCY_SAMPLES)
-            picked = timestamps[::step]
-            # A producer whose clock is ahead must not take time away from the sum.
-            ages = sorted([now - at if at < now else 0.0 for at in picked])
-            self._metrics.event_latency_seconds.observe_sorted(ages, len(timestamps) / len(picked))
+            picked = sorted(timestamps[:: -(-len(timestamps) // _LATENCY_SAMPLES)])
+            weight = len(timestamps) / len(picked)
+            self._metrics.event_latency_seconds.observe_ages(time.time(), picked, weight)
 
     def recovered(self, partition: TopicPartition, span: Span) -> None:
         self._metrics.batches_recovered.inc()

@@ -1,6 +1,6 @@
 """What ingestion counts: the worker's metrics, each name standing here once."""
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -23,17 +23,20 @@ STAGES = {
 
 
 class WeightedHistogram(Histogram):
-    """A histogram that takes many observations in one call."""
+    """A histogram of ages that takes many observations in one call."""
 
-    def observe_sorted(self, values: Sequence[float], weight: float) -> None:
-        """As `observe` of each of the ascending values, `weight` times."""
-        below = 0
+    def observe_ages(self, now: float, moments: Sequence[float], weight: float) -> None:
+        """As `observe` of the time since each of the ascending moments, `weight` times; one that is
+        still to come is no time ago."""
+        total, below = len(moments), 0
         for bound, bucket in zip(self._upper_bounds, self._buckets, strict=True):
-            upto = bisect_right(values, bound)
+            upto = total - bisect_left(moments, now - bound)
             if upto > below:
                 bucket.inc((upto - below) * weight)
                 below = upto
-        self._sum.inc(sum(values) * weight)
+        # A producer whose clock is ahead must not take time away from the sum.
+        past = moments[: bisect_right(moments, now)]
+        self._sum.inc((len(past) * now - sum(past)) * weight)
 
 
 class WorkerMetrics:

@@ -99,17 +99,17 @@ def test_a_file_that_goes_away_under_a_scrape_fails_none(
     assert "analytics_events_consumed_total 5.0" in _text(tmp_path)
 
 
-def test_observations_in_one_call_are_as_many_in_many() -> None:
+def test_ages_in_one_call_are_as_many_in_many() -> None:
     one = WeightedHistogram("one", "", buckets=(1, 2, 5), registry=None)
     many = WeightedHistogram("many", "", buckets=(1, 2, 5), registry=None)
-    seen = sorted([0.5, 1.0, 1.5, 2.0, 2.1, 5.0, 7.0])
-    one.observe_sorted(seen, 3.0)
-    for value in seen * 3:
-        many.observe(value)
+    moments = [93, 95, 97.9, 98, 98.5, 99, 99.5, 100, 104]
+    one.observe_ages(100.0, moments, 3.0)
+    for moment in moments * 3:
+        many.observe(max(0.0, 100.0 - moment))
     (first,), (second,) = one.collect(), many.collect()
     seen_by_one, seen_by_many = (
         {sample.labels.get("le", sample.name[-4:]): sample.value for sample in family.samples[:6]}
         for family in (first, second)
     )
     assert seen_by_one == pytest.approx(seen_by_many)
-    assert seen_by_one["+Inf"] == 21
+    assert seen_by_one["+Inf"] == 27
