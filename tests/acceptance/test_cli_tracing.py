@@ -20,6 +20,7 @@ from tests.acceptance.command import free_port, run, running, wait_until
 from tests.acceptance.otlp import Received, Receiver, receiver
 
 TOPIC = "octane.events"
+EVENTS = 60
 GIVEN_TRACE = "0af7651916cd43dd8448eb211c80319c"
 
 
@@ -76,21 +77,20 @@ def test_an_event_is_followed_from_its_producer_into_clickhouse(
             event = (
                 b'{"app_id":"a","event_name":"e","user_id":"u","timestamp":"2026-02-02T12:00:00Z"}'
             )
-            sent = run("produce", "-", given=event + b"\nno event\n", settings=environ)
+            given = b"\n".join([event] * EVENTS + [b"no event", b""])
+            sent = run("produce", "-", given=given, settings=environ)
             assert sent.returncode == 0, sent.stderr
-            wait_until(lambda: worker.output.count("batch inserted") >= 1)
+            wait_until(lambda: len(_linked(collector)) == EVENTS + 1)
             wait_until(lambda: len(_dlq(collector)) == 1)
             worker.child.send_signal(signal.SIGTERM)
             assert worker.wait() == 0, worker.output
         sends = [s for s in collector.spans if s.process == "produce"]
-        assert len({s.trace_id for s in sends}) == 2
-        flushes = {s.trace_id: s for s in collector.named(f"flush {TOPIC}") if s.attributes}
-        inserted = [
-            f for f in flushes.values() if f.attributes.get("messaging.batch.message_count")
-        ]
-        (flush,) = inserted
-        assert set(flush.links) <= {s.trace_id for s in sends}
-        assert flush.trace_id in flush.links
+        produced = {s.trace_id for s in sends}
+        assert len(produced) == EVENTS + 1
+        flushes = collector.named(f"flush {TOPIC}")
+        assert set(_linked(collector)) == produced
+        assert all(f.trace_id in f.links for f in flushes)
+        flush = next(f for f in flushes if f.attributes.get("messaging.batch.message_count"))
         assert flush.attributes["messaging.system"] == "kafka"
         assert flush.attributes["messaging.consumer.group.name"] == "analytics-worker"
         (insert,) = [s for s in collector.named("insert") if s.trace_id == flush.trace_id]
@@ -104,6 +104,10 @@ def test_an_event_is_followed_from_its_producer_into_clickhouse(
         told = [line for line in lines if line["message"] == "batch inserted"]
         assert flush.trace_id in {line["trace_id"] for line in told}
         assert {"partition", "offsets", "process"} <= told[0].keys()
+
+
+def _linked(collector: Receiver) -> list[str]:
+    return [trace for flush in collector.named(f"flush {TOPIC}") for trace in flush.links]
 
 
 def _dlq(collector: Receiver) -> list[Received]:
