@@ -33,6 +33,7 @@ WORKERS, API = "octane-analytics", "api"
 """Jobs; the first is the one that the rules speak of."""
 SCRAPE_SECONDS = 1.0
 RATE_SECONDS = 10
+_PROMPT_SHARE = 0.9
 _QUIET_SCRAPES = 50
 _SETTLE_SECONDS = 120.0
 _SOURCE_SUFFIXES = ("_total", "_count", "_sum", "_bucket")
@@ -60,6 +61,10 @@ class Seen:
     """Those that are of no role and slot."""
     scrapes: int = 0
     failures: list[str] = field(default_factory=list)
+    """Of the reader beside Prometheus, which waits ten seconds for an answer, as Prometheus does by
+    default; here Prometheus itself asks every second and waits no longer than that."""
+    up: dict[str, float] = field(default_factory=dict)
+    """Share of Prometheus' scrapes that were answered in that time, by job."""
     scrape_ms: tuple[float, float] = (0.0, 0.0)
     """Median and longest, kills going on, on a machine that does much else."""
     quiet_ms: float = 0.0
@@ -260,8 +265,7 @@ def _watch(
     ]
     seen.failures = reader.failures
     for job in (WORKERS, API):
-        if (up := seer.value(f'min_over_time(up{{job="{job}"}}[{window}])')) != 1.0:
-            seen.failures.append(f"a scrape of {job} by Prometheus failed: up was {up}")
+        seen.up[job] = seer.value(f'avg_over_time(up{{job="{job}"}}[{window}])')
     seen.scrapes = len(reader.milliseconds)
     seen.scrape_ms = (statistics.median(reader.milliseconds), max(reader.milliseconds))
     _measure_quiet(stack, port, seen)
@@ -344,6 +348,9 @@ def _judge(seen: Seen) -> None:
         seen.problems.append(
             f"files of {seen.processes} processes and {seen.strange_files} in the shared directory"
         )
+    for job, share in seen.up.items():
+        if share < _PROMPT_SHARE:
+            seen.problems.append(f"only {share:.0%} of the scrapes of {job} were answered in time")
     seen.problems += seen.failures[:10]
 
 
@@ -380,6 +387,7 @@ def _told(seen: Seen, broker: str) -> Mapping[str, str]:
         f"{seen.highest_true_rate:,.0f}/s",
         "series before, after, ever": ", ".join(map(str, seen.series)),
         "files in the shared directory": f"{seen.files}, of {seen.processes} processes",
+        "Prometheus' scrapes within a second": ", ".join(f"{s:.1%}" for s in seen.up.values()),
         "scrapes beside Prometheus': all, failed": f"{seen.scrapes}, {len(seen.failures)}",
         "scrape under kills: median, longest": "{:.0f} ms, {:.0f} ms".format(*seen.scrape_ms),
         f"scrape of {seen.processes} processes, quiet: median": f"{seen.quiet_ms:.1f} ms "
