@@ -190,7 +190,7 @@ def run(
         procs=procs,
         partitions=max(8, procs),
         rate=rate,
-        session_seconds=2.5,
+        session_seconds=2.0,
         settings=common | {"METRICS_PORT": str(port)},
     )
     jobs = {WORKERS: f"127.0.0.1:{port}", API: f"127.0.0.1:{api_port}"}
@@ -203,12 +203,15 @@ def run(
             "API_WORKERS": str(api_procs),
             "LOG_FORMAT": "json",
         }
-        with running(directory / "api.log", "api", settings=api) as served:
+        seen = Seen(expected_processes=procs + api_procs + len(("supervisor", "metrics")))
+        with (
+            # First, for it takes five seconds to turn to its targets.
+            Prometheus(directory / "prometheus", jobs, scrape_seconds=SCRAPE_SECONDS) as seer,
+            running(directory / "api.log", "api", settings=api) as served,
+        ):
             wait_until(lambda: _answers(api_port), 30.0, "the API")
             stack.begin()
-            with Prometheus(directory / "prometheus", jobs, scrape_seconds=SCRAPE_SECONDS) as seer:
-                seen = Seen(expected_processes=procs + api_procs + len(("supervisor", "metrics")))
-                _watch(seen, stack, seer, shared, (port, api_port), kills, read_seconds, seed)
+            _watch(seen, stack, seer, shared, (port, api_port), kills, read_seconds, seed)
             served.child.terminate()
             served.wait()
         report = stack.finish(_SETTLE_SECONDS)
@@ -265,7 +268,8 @@ def _watch(
     ]
     seen.failures = reader.failures
     for job in (WORKERS, API):
-        seen.up[job] = seer.value(f'avg_over_time(up{{job="{job}"}}[{window}])')
+        share = f'avg_over_time(up{{job="{job}"}}[{int(seen.seconds)}s])'
+        seen.up[job] = seer.value(share)
     seen.scrapes = len(reader.milliseconds)
     seen.scrape_ms = (statistics.median(reader.milliseconds), max(reader.milliseconds))
     _measure_quiet(stack, port, seen)
