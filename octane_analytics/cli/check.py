@@ -23,6 +23,7 @@ from octane_analytics.operations.findings import Finding, Level, ok, worst
 from octane_analytics.operations.host_checks import check_descriptors, check_port
 from octane_analytics.operations.kafka_checks import check_kafka
 from octane_analytics.operations.preflight import Check, forgive_spares, run_all
+from octane_analytics.operations.query_user_checks import check_no_query_user, check_query_user
 from octane_analytics.settings.loading import Loaded
 from octane_analytics.settings.sections import ClickHouseSettings, Settings
 
@@ -40,6 +41,8 @@ _COLOURS = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}
     "KAFKA_GROUP_ID",
     "KAFKA_DLQ_TOPIC",
     *CLICKHOUSE,
+    "CLICKHOUSE_QUERY_USER",
+    "API_QUERY_TABLES",
     "FLUSH_INTERVAL",
     "DELIVERY",
     "METRICS_HOST",
@@ -54,8 +57,9 @@ def check(loaded: Loaded, strict: bool, as_json: bool) -> int:
     """Check that all is ready for the worker and the API to start.
 
     Looks at the settings, Kafka (topics, group, clock), ClickHouse (table, deduplication window,
-    rights, clock, disk) and this host (ports, open files). Each line is OK, WARN or FAIL, and says
-    what to do. Changes nothing, and ends within a quarter of a minute whatever is away.
+    rights of CLICKHOUSE_USER and CLICKHOUSE_QUERY_USER, clock, disk) and this host (ports, open
+    files). Each line is OK, WARN or FAIL, and says what to do. Changes nothing, and ends within a
+    quarter of a minute whatever is away.
 
     \b
     Exit codes: 0 nothing fails (with --strict: and nothing warns, else 1),
@@ -71,6 +75,7 @@ def check(loaded: Loaded, strict: bool, as_json: bool) -> int:
     servers = [_authority(*address) for address in settings.clickhouse.hosts()]
     for where in servers:
         checks[f"clickhouse {where}"] = partial(_clickhouse, settings, where, known)
+    checks["raw SQL"] = partial(_raw_sql, settings, servers)
     findings, have_ended = run_all(checks, _SECONDS)
     findings = forgive_spares(findings, [f"clickhouse {where}" for where in servers])
     code = exit_code(findings, strict)
@@ -118,6 +123,18 @@ def _clickhouse(settings: Settings, where: str, known: Future[int]) -> Iterator[
     one = _only(settings.clickhouse, where)
     with ClickHouse(one, client_name=_NAME) as server:
         yield from check_clickhouse(server, where, settings, partitions, time.time)
+
+
+def _raw_sql(settings: Settings, servers: list[str]) -> Iterator[Finding]:
+    told = check_no_query_user(settings)
+    if told is not None:
+        yield told
+        return
+    queries = settings.queries
+    asking = replace(settings.clickhouse, user=str(queries.user), password=queries.password)
+    for where in servers:
+        with ClickHouse(_only(asking, where), client_name=_NAME, is_confined=True) as server:
+            yield from check_query_user(server, where, settings)
 
 
 def _only(settings: ClickHouseSettings, where: str) -> ClickHouseSettings:

@@ -2,14 +2,63 @@
 
 import socket
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
+from octane_analytics import schema
+from octane_analytics.clickhouse import ClickHouse
+from octane_analytics.operations.clickhouse_checks import check_clickhouse
+from octane_analytics.operations.findings import Finding, Level
+from octane_analytics.operations.query_user_checks import check_query_user
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse, User
+from octane_analytics.settings.loading import load
+from octane_analytics.settings.sections import ClickHouseSettings
 from tests.acceptance.command import run, wait_until
 from tests.integration.operations_fixtures import Site, event, site
+from tests.integration.raw_sql import PASSWORD, users_file
 
 __all__ = ["site"]
+
+TABLE = "default.ai_analytics_events"
+LIMITS = {
+    "max_execution_time": 30,
+    "max_memory_usage": 1 << 30,
+    "max_result_bytes": 1 << 20,
+    "max_rows_to_read": 1000,
+}
+USERS = [
+    User("worker", grants=[f"GRANT SELECT, INSERT ON {TABLE}"]),
+    User("stranger", grants=["GRANT SELECT ON default.other"]),
+    User("reader", grants=[f"GRANT SELECT ON {TABLE}"]),
+    User("mighty", grants=["GRANT SELECT, INSERT ON *.*"]),
+    User(
+        "unbounded",
+        grants=[f"GRANT SELECT ON {TABLE}"],
+        settings={"readonly": 1, **LIMITS},
+    ),
+    User(
+        "lifting",
+        grants=[f"GRANT SELECT ON {TABLE}"],
+        settings={"readonly": 2, **LIMITS, "max_bytes_to_read": 1 << 30},
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def peopled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseSettings]:
+    """A server with users of little and of much right, and the one of conf/."""
+    with EmbeddedClickHouse(
+        tmp_path_factory.mktemp("users"),
+        users=USERS,
+        users_files={"octane-query.xml": users_file()},
+    ) as engine:
+        settings = ClickHouseSettings(host=engine.host, port=engine.tcp_port)
+        with ClickHouse(settings, client_name="tests") as root:
+            root.execute(schema.create_table(root.table))
+            root.execute("CREATE TABLE default.other (n UInt8) ENGINE = Memory")
+        yield settings
 
 
 def levels(found: dict[str, list[dict[str, str]]]) -> dict[str, str]:
@@ -37,6 +86,7 @@ def test_check_of_a_site_in_order_fails_nothing(site: Site) -> None:
         "rights of default": "OK",
         f"table at {where}": "OK",
         f"deduplication at {where}": "OK",
+        "raw SQL": "WARN",
     }
     text = site.run("check")
     assert "OK    group" in text
@@ -104,22 +154,88 @@ def test_check_says_what_to_do(
     assert told in failures[0]
 
 
-def test_check_of_a_user_without_rights(site: Site) -> None:
-    users = [User("poor", grants=["GRANT SELECT ON default.other"])]
-    with EmbeddedClickHouse(site.directory / "other", users=users) as engine:
-        done = run(
-            "check",
-            settings=site.environ
-            | {
-                "CLICKHOUSE_HOST": engine.host,
-                "CLICKHOUSE_PORT": str(engine.tcp_port),
-                "CLICKHOUSE_USER": "poor",
-                "CLICKHOUSE_DATABASE": "default",
-            },
+@pytest.mark.parametrize(
+    ("user", "lacking"),
+    [("worker", []), ("reader", ["INSERT"]), ("stranger", ["SELECT", "INSERT"])],
+)
+def test_rights_of_the_workers_user(
+    peopled: ClickHouseSettings, user: str, lacking: list[str]
+) -> None:
+    settings = replace(load({}).settings, clickhouse=replace(peopled, user=user))
+    with ClickHouse(settings.clickhouse, client_name="tests") as server:
+        found = list(check_clickhouse(server, "ch", settings, lambda: 4, time.time))
+    told = [f.message for f in found if f.subject == f"rights of {user}" and f.level is Level.FAIL]
+    assert len(told) == len(lacking)
+    for right, message in zip(lacking, told, strict=True):
+        assert f"GRANT {right} ON {TABLE} TO {user}" in message
+
+
+@pytest.mark.parametrize(
+    ("user", "level", "told"),
+    [
+        ("octane_query", Level.OK, ["may only read"]),
+        ("stranger", Level.FAIL, [f"GRANT SELECT ON {TABLE} TO stranger"]),
+        ("nobody", Level.FAIL, ["check CLICKHOUSE_QUERY_USER and CLICKHOUSE_QUERY_PASSWORD"]),
+        (
+            "mighty",
+            Level.WARN,
+            [f"may INSERT into {TABLE}", "may read every table", "readonly=0", "max_memory_usage"],
+        ),
+        ("unbounded", Level.WARN, ["binds of max_bytes_to_read:", "schema grants"]),
+        ("lifting", Level.WARN, ["readonly=2", "binds of max_execution_time, max_memory_usage"]),
+    ],
+)
+def test_rights_of_the_query_user(
+    peopled: ClickHouseSettings, user: str, level: Level, told: list[str]
+) -> None:
+    password = PASSWORD if user == "octane_query" else ""
+    found = query_user_findings(peopled, user, password)
+    worst = max(found, key=lambda finding: finding.level)
+    assert worst.level is level
+    assert [part for part in told if part not in worst.message] == []
+    assert level is not Level.OK or len(found) == 1
+
+
+def test_tables_that_raw_sql_may_read_too(peopled: ClickHouseSettings) -> None:
+    told = query_user_findings(peopled, "octane_query", PASSWORD, API_QUERY_TABLES="default.other")
+    assert [(f.level, f.message) for f in told] == [
+        (
+            Level.FAIL,
+            "octane_query lacks SELECT on default.other: GRANT SELECT ON default.other TO "
+            "octane_query",
         )
+    ]
+
+
+def test_query_user_of_a_server_that_is_away_is_no_second_failure() -> None:
+    nowhere = ClickHouseSettings(host="127.0.0.1", port=1)
+    assert query_user_findings(nowhere, "octane_query", PASSWORD) == []
+
+
+def query_user_findings(
+    server: ClickHouseSettings, user: str, password: str, **environ: str
+) -> list[Finding]:
+    loaded = load({"CLICKHOUSE_QUERY_USER": user, **environ}).settings
+    asking = replace(server, user=user, password=password)
+    with ClickHouse(asking, client_name="tests", is_confined=True) as connection:
+        return list(check_query_user(connection, "ch", replace(loaded, clickhouse=server)))
+
+
+def test_check_of_users_without_rights(site: Site, peopled: ClickHouseSettings) -> None:
+    done = run(
+        "check",
+        settings=site.environ
+        | {
+            "CLICKHOUSE_HOST": peopled.host,
+            "CLICKHOUSE_PORT": str(peopled.port),
+            "CLICKHOUSE_USER": "reader",
+            "CLICKHOUSE_QUERY_USER": "stranger",
+            "CLICKHOUSE_DATABASE": "default",
+        },
+    )
     assert done.returncode == 78
-    assert "rights of poor" in done.stdout
-    assert "GRANT INSERT ON default.ai_analytics_events TO poor" in done.stdout
+    assert f"GRANT INSERT ON {TABLE} TO reader" in done.stdout
+    assert f"GRANT SELECT ON {TABLE} TO stranger" in done.stdout
 
 
 def test_check_ends_in_time_with_everything_down() -> None:
