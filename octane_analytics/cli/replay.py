@@ -11,7 +11,7 @@ import click
 
 from octane_analytics.cli import replay_setup as setup
 from octane_analytics.cli.options import CLICKHOUSE, KAFKA, option_name, setting_options
-from octane_analytics.cli.replay_run import Run, Sizes
+from octane_analytics.cli.replay_run import Report, Run, Sizes
 from octane_analytics.cli.replay_told import tell_plan, tell_report
 from octane_analytics.cli.signals import Stop
 from octane_analytics.clickhouse import OPERATOR_ERRORS, ClickHouse
@@ -174,7 +174,9 @@ def replay(
             with _explained():
                 live = setup.check_target(clickhouse, Mode(mode))
                 if resume is not None:
-                    plan = setup.resumed(clickhouse, live, resume, is_live=is_live)
+                    plan, ended = setup.resumed(clickhouse, live, resume, is_live=is_live)
+                    if ended is not None:
+                        return _close(Report.of_note(plan, ended), is_json=is_json)
                 else:
                     setup.clean_up(clickhouse, live)
                     plan = _plan(settings, wanted, Mode(mode), Compare(compare), is_live, months)
@@ -207,6 +209,10 @@ def _run(run: Run, loaded: Loaded, target: str | None, *, is_resumed: bool, is_j
     except OctaneError:
         _tell_resume(run, loaded, target)
         raise
+    return _close(report, is_json=is_json)
+
+
+def _close(report: Report, *, is_json: bool) -> Exit:
     tell_report(report, is_json=is_json)
     return Exit.FAILED if report.refused or report.undecided else Exit.OK
 
@@ -284,7 +290,8 @@ def _explained() -> Iterator[None]:
         advice = OPERATOR_ERRORS.get(error.code)
         if error.code == _ACCESS_DENIED:
             advice = "grant it: a replay keeps staging tables beside the target"
-        told = f"ClickHouse refuses: {error}" + (f"; {advice}" if advice else "")
+        told = f"ClickHouse refuses: {str(error).rstrip('. ')}"
+        told += f"; {advice}" if advice else ""
         if advice is not None:
             raise NeedsOperator(told) from error
         raise StatementRejected(error.code, error.name, told) from error

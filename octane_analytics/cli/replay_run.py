@@ -1,15 +1,17 @@
 """One replay from its staging tables to its report, with the processes that read for it."""
 
 import gc
+import json
 import mmap
 import os
 import struct
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Self
 
 from octane_analytics.cli.progress import reporter
-from octane_analytics.cli.replay_setup import owner
+from octane_analytics.cli.replay_setup import DRY, ENDED, owner
 from octane_analytics.cli.signals import Stop
 from octane_analytics.clickhouse import ClickHouse
 from octane_analytics.decode import decode_all
@@ -20,7 +22,7 @@ from octane_analytics.replay.filling import Filling, Interrupted, Outcome, Steps
 from octane_analytics.replay.plan import Mode, Plan
 from octane_analytics.replay.ports import Counts
 from octane_analytics.replay.reading import Pace, Reader
-from octane_analytics.replay.rebuilding import Rebuilding
+from octane_analytics.replay.rebuilding import MonthRefused, Rebuilding
 from octane_analytics.schema import LiveTable
 from octane_analytics.settings.sections import Settings
 from octane_analytics.staging import Staging
@@ -67,6 +69,17 @@ class Report:
         present = self.counts.valid - self.counts.expired - self.inserted - self.refused
         return max(0, present)
 
+    def as_note(self) -> str:
+        """All but the plan, for the journal."""
+        fields = asdict(self)
+        del fields["plan"]
+        return json.dumps(fields)
+
+    @classmethod
+    def of_note(cls, plan: Plan, body: str) -> Self:
+        fields = json.loads(body)
+        return cls(plan, **fields | {"counts": Counts(**fields["counts"])})
+
 
 class Run:
     """To be called once. Forks; for the main thread."""
@@ -94,11 +107,12 @@ class Run:
         self._bench = Staging(clickhouse, plan.id, live)
         self._clock = SystemClock()
         self._has_begun = False
+        self._is_refused = False
 
     @property
     def is_resumable(self) -> bool:
         """Whether it has left something that a later one may go on with."""
-        return self._has_begun and not self._is_dry
+        return self._has_begun and not self._is_dry and not self._is_refused
 
     def run(self, *, is_resumed: bool) -> Report:
         """Blocks. Raises Interrupted, and what Kafka and ClickHouse say."""
@@ -110,20 +124,27 @@ class Run:
             read_seconds = self._clock.now() - started
             counts = self._bench.counts()
             outcome = self._bring_about()
+            report = Report(
+                self.plan,
+                self._is_dry,
+                counts,
+                outcome.inserted,
+                outcome.refused,
+                outcome.refusal,
+                outcome.undecided,
+                read_seconds,
+                self._clock.now() - started,
+            )
+            # Whoever resumes it while its tables are dropped is told that it has ended, and how.
+            self._bench.note(ENDED, report.as_note())
             is_done = True
+        except MonthRefused:
+            # Going on would end the same way.
+            self._is_refused = True
+            raise
         finally:
-            self._end(is_done)
-        return Report(
-            self.plan,
-            self._is_dry,
-            counts,
-            outcome.inserted,
-            outcome.refused,
-            outcome.refusal,
-            outcome.undecided,
-            read_seconds,
-            self._clock.now() - started,
-        )
+            self._end(is_done or self._is_refused)
+        return report
 
     def _begin(self, is_resumed: bool) -> None:
         if is_resumed:
@@ -135,6 +156,8 @@ class Run:
                     )
         else:
             self._bench.create()
+            if self._is_dry:
+                self._bench.note(DRY, "")
             self._bench.note("plan", self.plan.as_json())
         self._has_begun = True
         self._bench.note("owner", owner())

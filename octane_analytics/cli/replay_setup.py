@@ -1,5 +1,6 @@
 """What must be right before a replay touches anything: target, rights, range, and what others left."""
 
+import contextlib
 import json
 import os
 import secrets
@@ -23,6 +24,8 @@ from octane_analytics.settings.sections import ClickHouseSettings
 from octane_analytics.staging import Staging
 from octane_analytics.types import Span
 
+ENDED, DRY = "ended", "dry"
+"""Kinds of notes: all is done and what is left is to be dropped; nothing is to be inserted."""
 _ALIVE_SECONDS = 120.0
 """A replay on another machine that has noted nothing for so long is dead."""
 
@@ -73,18 +76,34 @@ def check_target(clickhouse: ClickHouse, mode: Mode) -> LiveTable:
             f"table {table} is partitioned by {live.partition_key or 'nothing'}, and rebuild "
             f"replaces partitions by {schema.PARTITION_KEY}: use --mode fill"
         )
-    rights = {"SELECT": str(table), "INSERT": str(table)}
-    database = schema.identifier(table.database)
-    rights |= {"CREATE TABLE": f"{database}.*", "DROP TABLE": f"{database}.*"}
-    if mode is Mode.REBUILD:
-        rights |= {"ALTER DELETE": str(table), "TRUNCATE": f"{database}.*"}
-    for right, where in rights.items():
-        if not clickhouse.select(f"CHECK GRANT {right} ON {where}").rows[0][0]:
-            raise NeedsOperator(
-                f"the ClickHouse user lacks {right} on {where}: a replay keeps staging tables beside "
-                f"the target; GRANT {right} ON {where} to it"
-            )
+    _check_rights(clickhouse, live, mode)
     return live
+
+
+def _check_rights(clickhouse: ClickHouse, live: LiveTable, mode: Mode) -> None:
+    """All at once, so that granting them takes one round. Raises NeedsOperator."""
+    table = str(clickhouse.table)
+    beside = f"{schema.identifier(clickhouse.table.database)}.*"
+    rights = {"SELECT": table, "INSERT": table, "CREATE TABLE": beside, "DROP TABLE": beside}
+    if mode is Mode.REBUILD:
+        rights |= {"ALTER DELETE": table, "TRUNCATE": beside}
+    if live.is_replicated:
+        rights["SYSTEM SYNC REPLICA"] = table
+    lacking = [right for right, where in rights.items() if not _has(clickhouse, right, where)]
+    rights["TABLE ENGINE"] = "MergeTree"
+    with contextlib.suppress(StatementRejected):  # a server older than this right
+        if not _has(clickhouse, "TABLE ENGINE", "MergeTree"):
+            lacking.append("TABLE ENGINE")
+    if lacking:
+        listed = ", ".join(f"{right} ON {rights[right]}" for right in lacking)
+        raise NeedsOperator(
+            f"the ClickHouse user lacks {listed}: grant that, for a replay keeps staging tables "
+            "beside the target"
+        )
+
+
+def _has(clickhouse: ClickHouse, right: str, where: str) -> bool:
+    return bool(clickhouse.select(f"CHECK GRANT {right} ON {where}").rows[0][0])
 
 
 def planned(
@@ -134,17 +153,25 @@ def planned(
     )
 
 
-def resumed(clickhouse: ClickHouse, live: LiveTable, replay_id: str, *, is_live: bool) -> Plan:
-    """The plan of an interrupted replay. Raises BadRange where there is none to go on with."""
+def resumed(
+    clickhouse: ClickHouse, live: LiveTable, replay_id: str, *, is_live: bool
+) -> tuple[Plan, str | None]:
+    """The plan of an interrupted replay, and the note of its report where it had ended.
+
+    Raises BadRange where there is none to go on with. What an ended one has left is dropped.
+    """
     if replay_id not in staging.find(clickhouse):
         raise BadRange(
             f"there is no interrupted replay {replay_id} beside {clickhouse.table}: it was finished, "
             "or a later replay has cleaned up after it; start it anew"
         )
-    notes = Staging(clickhouse, replay_id, live).notes()
+    bench = Staging(clickhouse, replay_id, live)
+    notes = bench.notes() if bench.has_journal() else []
     plan = _plan_of(notes)
     if plan is None:
         raise BadRange(f"replay {replay_id} had not begun when it died: start it anew")
+    if _body_of(notes, DRY) is not None:
+        raise BadRange(f"replay {replay_id} was a dry run, which cannot go on: start it anew")
     if (plan.database, plan.table, plan.is_live) != (*_names(clickhouse), is_live):
         raise BadRange(
             f"replay {replay_id} is about {plan.database}.{plan.table}: give the same --target"
@@ -152,7 +179,10 @@ def resumed(clickhouse: ClickHouse, live: LiveTable, replay_id: str, *, is_live:
     owner = _living_owner(notes)
     if owner is not None:
         raise BadRange(f"replay {replay_id} is running: {owner}")
-    return plan
+    ended = _body_of(notes, ENDED)
+    if ended is not None:
+        bench.drop()
+    return plan, ended
 
 
 def clean_up(clickhouse: ClickHouse, live: LiveTable) -> None:
@@ -169,14 +199,16 @@ def clean_up(clickhouse: ClickHouse, live: LiveTable) -> None:
             if is_same:
                 raise ConfigError(f"replay {replay_id} works on {clickhouse.table}: {owner}")
             continue
-        if plan is not None and plan.mode is Mode.APPEND and is_same:
+        is_over = _body_of(notes, ENDED) is not None or _body_of(notes, DRY) is not None
+        waits = plan is not None and plan.mode is Mode.APPEND and not is_over
+        if waits and is_same:
             click.echo(
                 f"an interrupted append waits for --resume {replay_id}; to give it up, drop the "
                 f"tables {staging.PREFIX}{replay_id}_…",
                 err=True,
             )
             continue
-        if not is_same and plan is not None and plan.mode is Mode.APPEND:
+        if waits:
             continue
         bench.drop()
         click.echo(f"dropped what replay {replay_id} left when it died", err=True)
@@ -190,10 +222,12 @@ def owner() -> str:
 
 
 def _plan_of(notes: Sequence[Note]) -> Plan | None:
-    for note in notes:
-        if note.kind == "plan":
-            return from_json(note.body)
-    return None
+    body = _body_of(notes, "plan")
+    return None if body is None else from_json(body)
+
+
+def _body_of(notes: Sequence[Note], kind: str) -> str | None:
+    return next((note.body for note in notes if note.kind == kind), None)
 
 
 def _living_owner(notes: Sequence[Note]) -> str | None:

@@ -78,7 +78,9 @@ def check_clickhouse(
 def _failed(subject: str, error: OctaneError) -> Finding:
     if isinstance(error, StatementRejected):
         advice = OPERATOR_ERRORS.get(error.code, "look at the server's log")
-        return failed(subject, NeedsOperator(f"ClickHouse refuses: {error}; {advice}"))
+        return failed(
+            subject, NeedsOperator(f"ClickHouse refuses: {str(error).rstrip('. ')}; {advice}")
+        )
     return failed(subject, error)
 
 

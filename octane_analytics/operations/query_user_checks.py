@@ -64,7 +64,7 @@ def check_query_user(server: Server, where: str, settings: Settings) -> Iterator
     except Unavailable:
         return
     except StatementRejected as error:
-        yield fail(subject, f"ClickHouse refuses {user}: {error}; {_ADVICE}")
+        yield fail(subject, f"ClickHouse refuses {user}: {str(error).rstrip('. ')}; {_ADVICE}")
         return
     except OctaneError as error:
         yield fail(subject, str(error))

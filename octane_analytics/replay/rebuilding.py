@@ -21,7 +21,7 @@ _QUIET_PAUSE_SECONDS = 0.5
 
 
 class MonthRefused(OctaneError):
-    """The month cannot be rebuilt without losing something."""
+    """The month cannot be rebuilt without losing something; nothing has been touched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ class Rebuilding:
             if not self._builder.count_between(month, limits, ends):
                 break
             if self._clock.now() >= deadline:
-                raise MonthRefused(
+                raise OctaneError(
                     f"month {month}: the workers insert events of it all the time, and replacing it "
                     "would lose them: stop the workers, or use --mode fill, which runs beside them"
                 )

@@ -13,16 +13,21 @@ from pathlib import Path
 
 import pytest
 
+from octane_analytics.cli.replay_run import Report
 from octane_analytics.exits import Exit
 from octane_analytics.ledger import Intent
+from octane_analytics.replay.plan import Compare, Mode, Plan
+from octane_analytics.replay.ports import Counts
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse, User
+from octane_analytics.staging import Staging
 from octane_analytics.types import LogIdentity, Span
-from tests.acceptance.command import run, wait_until
+from tests.acceptance.command import call, run, wait_until
 from tests.acceptance.replaying import Scene, kill, pool
 from tests.kafka.apache import ApacheKafka, KafkaError, prepare
 
 EVENTS = 6_000
-READER, REPLAYER = "reader", "replayer"
+READER, WRITER, READONLY, NO_ENGINE = "reader", "writer", "readonly", "noengine"
+REPLAYER, REBUILDER = "replayer", "rebuilder"
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +48,16 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedClickHo
         pytest.skip("pip install 'octane-analytics[embedded]'")
     users = [
         User(READER, grants=["GRANT SELECT, INSERT ON *.*"]),
+        User(WRITER, grants=["GRANT INSERT ON *.*"]),
+        User(READONLY, grants=["GRANT SELECT, INSERT ON *.*"], settings={"readonly": 1}),
+        User(NO_ENGINE, grants=["GRANT SELECT, INSERT, CREATE TABLE, DROP TABLE ON *.*"]),
+        User(
+            REBUILDER,
+            grants=[
+                "GRANT SELECT, INSERT, CREATE TABLE, DROP TABLE, ALTER DELETE, TRUNCATE ON *.*",
+                "GRANT TABLE ENGINE ON MergeTree",
+            ],
+        ),
         User(
             REPLAYER,
             grants=[
@@ -275,6 +290,8 @@ def test_rebuild_refuses_a_range_that_leaves_out_events_of_the_month(scene: Scen
         done = run("replay", "--mode", "rebuild", *part, settings=scene.settings)
         assert done.returncode == Exit.FAILED
         assert "the range leaves out" in done.stderr
+        assert "--resume" not in done.stderr
+        assert scene.left_behind() == []
     assert scene.table() == table
 
 
@@ -324,31 +341,50 @@ def test_offsets_that_retention_removed_are_an_error_unless_clamped(scene: Scene
 
 def test_wrong_calls_say_in_one_line_what_is_wrong(scene: Scene) -> None:
     scene.produce(drawn(400))
-    cases = [
-        (["--from-offset", "0"], Exit.USAGE, "has committed nothing"),
-    ]
-    for arguments, code, told in cases:
-        _refused(scene, arguments, code, told)
-    scene.store()
+    nowhere = "127.0.0.1:1"
+    _refused(scene, ["--from-offset", "0"], Exit.USAGE, "has committed nothing")
+    scene.store(dict.fromkeys(range(scene.partitions), 90))
+    scene.trim({0: 10})
+    table = scene.table()
     cases = [
         ([], Exit.USAGE, "say where to begin"),
-        (["--from-offset", "0", "--partition", "9"], Exit.USAGE, "no partition 9"),
+        (["--from-offset", "20", "--partition", "9"], Exit.USAGE, "no partition 9"),
         (["--from-offset", "7:0"], Exit.USAGE, "partition 7"),
-        (["--from-offset", "100"], Exit.USAGE, "range is empty"),
+        (["--from-offset", "0"], Exit.USAGE, "earliest offsets are 0:10"),
+        (["--from-offset", "90"], Exit.USAGE, "range is empty"),
+        (["--from-offset", "20", "--to-offset", "20"], Exit.USAGE, "range is empty"),
+        (["--from-time", "-1h", "--to-time", "-2h"], Exit.USAGE, "range is empty"),
+        (["--from-time", "2100-01-01"], Exit.USAGE, "range is empty"),
         (["--from-offset", "5000"], Exit.USAGE, "beyond the end"),
-        (["--from-offset", "0", "--to-offset", "0:5000"], Exit.USAGE, "beyond the end"),
+        (["--from-offset", "20", "--to-offset", "5000"], Exit.USAGE, "beyond the end"),
+        (["--from-offset", "20", "--to-offset", "0:5000"], Exit.USAGE, "beyond the end"),
+        (["--from-offset", "20", "--to-offset", "end"], Exit.USAGE, "theirs to insert"),
         (["--from-offset", "x"], Exit.USAGE, "write an offset"),
         (["--from-time", "yesterday"], Exit.USAGE, "is no time"),
-        (["--from-offset", "0", "--target", "nowhere"], Exit.CONFIG, "does not exist"),
-        (["--from-offset", "0", "--kafka-topic", "none"], Exit.CONFIG, "topic none"),
+        (["--from-offset", "20", "--from-time", "-6h"], Exit.USAGE, "not both"),
+        (["--from-offset", "20", "--rate", "0"], Exit.USAGE, "--rate"),
+        (["--from-offset", "20", "--target", "nowhere"], Exit.CONFIG, "nowhere does not exist"),
+        (["--from-offset", "20", "--target", "no.where"], Exit.CONFIG, "create the database"),
+        (["--from-offset", "20", "--kafka-topic", "none"], Exit.CONFIG, "topic none"),
+        (["--from-offset", "20", "--kafka-group-id", "none"], Exit.USAGE, "KAFKA_GROUP_ID"),
         (["--resume", "20200101000000_0000"], Exit.USAGE, "no interrupted replay"),
-        (["--resume", "x", "--from-offset", "0"], Exit.USAGE, "give no range"),
-        (["--from-offset", "0", "--month", "202601"], Exit.USAGE, "--mode rebuild"),
-        (["--from-offset", "0", "--clickhouse-user", "nobody"], Exit.CONFIG, "CLICKHOUSE_USER"),
+        (["--resume", "x", "--from-offset", "20"], Exit.USAGE, "give no range"),
+        (["--from-offset", "20", "--month", "202601"], Exit.USAGE, "--mode rebuild"),
+        (["--from-offset", "20", "--clickhouse-user", "nobody"], Exit.CONFIG, "CLICKHOUSE_USER"),
+        (["--from-offset", "20", "--clickhouse-port", "1"], Exit.UNAVAILABLE, "CLICKHOUSE_HOST"),
+        (
+            ["--from-offset", "20", "--kafka-bootstrap-servers", nowhere],
+            Exit.UNAVAILABLE,
+            "KAFKA_BOOTSTRAP_SERVERS",
+        ),
     ]
     for arguments, code, told in cases:
         _refused(scene, arguments, code, told)
+    # And as the operator calls it.
+    done = run("replay", "--from-offset", "90", settings=scene.settings)
+    assert (done.returncode, done.stderr.count("\n")) == (Exit.USAGE, 1)
     assert scene.left_behind() == []
+    assert scene.table() == table
 
 
 def test_user_without_rights_is_told_which(scene: Scene) -> None:
@@ -356,15 +392,70 @@ def test_user_without_rights_is_told_which(scene: Scene) -> None:
     scene.store()
     lost = scene.lose()
     arguments = ["--from-offset", "0", "--clickhouse-user"]
-    _refused(scene, [*arguments, READER], Exit.CONFIG, "lacks CREATE TABLE")
+    beside = f"ON {scene.name}.*"
+    for user, lacking in {
+        READER: f"lacks CREATE TABLE {beside}, DROP TABLE {beside}, TABLE ENGINE ON MergeTree:",
+        WRITER: f"lacks SELECT ON {scene.clickhouse.table}",
+        READONLY: "read-only",
+        NO_ENGINE: "lacks TABLE ENGINE ON MergeTree:",
+    }.items():
+        _refused(scene, [*arguments, user], Exit.CONFIG, lacking)
+    assert scene.left_behind() == []
     assert scene.replay(*arguments, REPLAYER)["inserted"] == lost
     assert scene.table() == scene.log()
-    rebuild = [*arguments, REPLAYER, "--mode", "rebuild"]
-    _refused(scene, rebuild, Exit.CONFIG, "lacks ALTER DELETE")
+    scene.lose()
+    rebuild = ["--mode", "rebuild"]
+    lacking = f"lacks ALTER DELETE ON {scene.clickhouse.table}, TRUNCATE {beside}:"
+    _refused(scene, [*arguments, REPLAYER, *rebuild], Exit.CONFIG, lacking)
+    scene.replay(*arguments, REBUILDER, *rebuild)
+    assert scene.table() == scene.log()
+
+
+def test_replay_that_had_ended_is_not_repeated_by_its_resumption(
+    scene: Scene, engine: EmbeddedClickHouse
+) -> None:
+    """Killed while it drops its tables, or before an append that was only a dry run."""
+    scene.produce(drawn(40))
+    scene.store()
+    spans = {0: Span(0, 10)}
+    identity = LogIdentity("c", "t", "")
+    plan = Plan(
+        "20261128000000_beef",
+        Mode.APPEND,
+        Compare.LOG,
+        scene.topic,
+        scene.settings["KAFKA_GROUP_ID"],
+        identity,
+        scene.name,
+        scene.clickhouse.table.table,
+        is_live=True,
+        wanted=spans,
+        reading=spans,
+    )
+    live = scene.clickhouse.describe()
+    assert live is not None
+    report = Report(plan, is_dry=False, counts=Counts(read=10, valid=10), inserted=10)
+    notes = {"ended": report.as_note(), "dry": ""}
+    for kind, body in notes.items():
+        bench = Staging(scene.clickhouse, plan.id, live)
+        bench.create()
+        bench.note("plan", plan.as_json())
+        bench.note(kind, body)
+        scene.clickhouse.execute(f"DROP TABLE {scene.name}.octane_replay_{plan.id}_log")
+        resumed = call("replay", "--resume", plan.id, settings=scene.settings)
+        if kind == "ended":
+            assert (resumed.returncode, resumed.stderr) == (0, "")
+            assert "10 inserted" in resumed.stdout
+        else:
+            assert resumed.returncode == Exit.USAGE
+            assert "was a dry run" in resumed.stderr
+            assert scene.replay("--from-offset", "0")["inserted"] == 0
+        assert scene.left_behind() == []
+    assert scene.table() == scene.log()
 
 
 def _refused(scene: Scene, arguments: list[str], code: Exit, told: str) -> None:
-    done = run("replay", *arguments, settings=scene.settings)
+    done = call("replay", *arguments, settings=scene.settings)
     assert (done.returncode, done.stderr.count("\n")) == (code, 1), (arguments, done.stderr)
     assert told in done.stderr
     assert done.stdout == ""

@@ -12,11 +12,16 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from octane_analytics.clickhouse import ClickHouse
+from octane_analytics.decode import decode_all
+from octane_analytics.kafka.inspection import GroupView
+from octane_analytics.settings.loading import load
 from octane_analytics.settings.sections import ClickHouseSettings
-from tests.acceptance.command import Running, run, running, wait_until
+from tests.acceptance.command import Running, call, run, running, wait_until
 from tests.kafka.apache import ApacheKafka
 
 PARTITIONS = 2
+_IN_A_PROCESS = ("check", "replay")
+"""Of their own: see `call`."""
 
 
 @dataclass
@@ -66,7 +71,8 @@ class Site:
 
     def run(self, *arguments: str, code: int = 0, given: str = "", **settings: str) -> str:
         """What the command prints; its standard error where it prints nothing else."""
-        done = run(*arguments, given=given, settings=self.environ | settings)
+        forks = arguments[0] in _IN_A_PROCESS
+        done = (run if forks else call)(*arguments, given=given, settings=self.environ | settings)
         assert done.returncode == code, f"{done.returncode}: {done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr
         return done.stdout or done.stderr
@@ -82,9 +88,27 @@ class Site:
     def ingest(self, **settings: str) -> None:
         """Has a worker store what is there, and ends it."""
         with self.worker(**settings) as worker:
-            wait_until(lambda: self.json("lag")["messages"] == 0)
+            self.wait_until_stored()
             worker.child.terminate()
             assert worker.wait() == 0, worker.output
+
+    def store(self, *values: bytes, partition: int = 0) -> None:
+        """Sends them, and leaves table and group as a worker does that has stored all there is."""
+        self.send(*values, partition=partition)
+        self.clickhouse.insert(decode_all(values).columns, None)
+        consumer = self._consumer()
+        ends = [
+            consumer.get_watermark_offsets(TopicPartition(self.topic, number), timeout=20)[1]
+            for number in range(PARTITIONS)
+        ]
+        consumer.close()
+        for number, end in enumerate(ends):
+            self.commit(number, end)
+
+    def wait_until_stored(self) -> None:
+        """Until the group has committed every record, as Kafka tells it; asks without a process each."""
+        with GroupView(load(self.environ).settings.kafka, client_id="tests") as view:
+            wait_until(lambda: view.lag(self.topic) == 0)
 
     def rows(self, sql: str = "count()") -> Any:
         return self.clickhouse.select(f"SELECT {sql} FROM {self.clickhouse.table}").rows[0][0]
