@@ -32,6 +32,12 @@ def export(loaded: Loaded) -> None:
     with Group(kafka, client_id=_CLIENT_ID) as group:
         partitions = group.partitions(kafka.topic)
         committed = group.committed(partitions)
+        if all(told.offset is None for told in committed.values()):
+            click.echo(
+                f"group {kafka.group_id} has committed nothing of {kafka.topic}: check KAFKA_GROUP_ID "
+                "and KAFKA_TOPIC",
+                err=True,
+            )
         snapshot = Snapshot(
             kafka.group_id,
             kafka.topic,

@@ -49,7 +49,7 @@ def test_lag_shows_committed_offsets_and_a_pending_intent(site: Site) -> None:
 def test_lag_names_the_owner_while_a_worker_runs(site: Site) -> None:
     site.send(*events(range(5)))
     with site.worker() as worker:
-        wait_until(lambda: site.json("lag")["messages"] == 0)
+        site.wait_until_stored()
         found = site.json("lag")
         assert found["state"] == "stable"
         owners = {p["owner"]["client_id"] for p in found["partitions"]}

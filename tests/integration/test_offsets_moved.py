@@ -2,15 +2,14 @@
 
 import json
 
-from tests.acceptance.command import wait_until
+from tests.acceptance.command import call
 from tests.integration.operations_fixtures import Site, events, site
 
 __all__ = ["site"]
 
 
 def test_export_goes_back_as_it_was(site: Site) -> None:
-    site.send(*events(range(10)))
-    site.ingest()
+    site.store(*events(range(10)))
     exported = site.run("offsets", "export")
     before = site.committed()
     site.commit(0, 2)
@@ -21,6 +20,13 @@ def test_export_goes_back_as_it_was(site: Site) -> None:
     assert "set 1 offsets" in site.run("offsets", "import", str(file), given="y\n")
     assert site.committed() == before
     assert "nothing to do" in site.run("offsets", "import", "--yes", "-", given=exported)
+
+
+def test_export_of_a_group_that_has_committed_nothing_says_so(site: Site) -> None:
+    done = call("offsets", "export", settings=site.environ | {"KAFKA_GROUP_ID": "mistyped"})
+    assert (done.returncode, json.loads(done.stdout)["group"]) == (0, "mistyped")
+    assert "mistyped has committed nothing" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_pending_intent_travels_with_its_offset(site: Site) -> None:
@@ -43,7 +49,7 @@ def test_import_refuses_while_members_are_active(site: Site) -> None:
     site.send(*events(range(3)))
     exported = site.run("offsets", "export")
     with site.worker() as worker:
-        wait_until(lambda: site.json("lag")["messages"] == 0)
+        site.wait_until_stored()
         said = site.run("offsets", "import", "--yes", "-", given=exported, code=78)
         assert "has 1 active members (127.0.0.1)" in said
         worker.child.terminate()

@@ -74,7 +74,7 @@ def test_table_was_dropped(site: Site) -> None:
         apply, dry_run, replay = commands("The table was dropped")
         follow(site, [apply])
         wait_until(lambda: site.rows() == 100)
-        wait_until(lambda: site.json("lag")["messages"] == 0)
+        site.wait_until_stored()
         (told,) = follow(site, [dry_run])
         assert "200" in told
         assert site.rows() == 100
@@ -92,8 +92,7 @@ def test_bad_deploy_upstream(site: Site) -> None:
     (older / "sitecustomize.py").write_text(OLDER)
     older_version = {"PYTHONPATH": str(older)}
     fresh = [event(user).replace(b"openstream", b"tomorrow") for user in range(50, 1550)]
-    site.send(*events(range(50)))
-    site.ingest(**older_version)
+    site.store(*events(range(50)))
     site.send(*fresh, *events(range(1550, 1600)))
     with site.worker(**older_version) as worker:
         assert worker.wait() == 78, worker.output
@@ -115,16 +114,14 @@ def test_bad_deploy_upstream(site: Site) -> None:
 
 def test_clickhouse_was_restored_from_a_backup(site: Site) -> None:
     table = site.clickhouse.table
-    site.send(*events(range(200)))
-    site.ingest()
+    site.store(*events(range(200)))
     site.clickhouse.execute(f"CREATE TABLE {table.database}.backup AS {table}")
     site.clickhouse.execute(f"INSERT INTO {table.database}.backup SELECT * FROM {table}")
     time.sleep(0.1)
     made = datetime.now(UTC).isoformat()
     time.sleep(0.1)
     # The same events once more, and others: only their number tells what is missing.
-    site.send(*events(range(150, 400)), partition=1)
-    site.ingest()
+    site.store(*events(range(150, 400)), partition=1)
     site.clickhouse.execute(f"TRUNCATE TABLE {table}")
     site.clickhouse.execute(f"INSERT INTO {table} SELECT * FROM {table.database}.backup")
     steps = commands("ClickHouse was restored from yesterday's backup")
@@ -176,8 +173,7 @@ def test_consumer_is_stuck(site: Site) -> None:
 
 
 def test_offsets_were_moved_ahead(site: Site) -> None:
-    site.send(*events(range(100)))
-    site.ingest()
+    site.store(*events(range(100)))
     site.send(*events(range(100, 300)))
     site.commit(0, 250)
     site.ingest()
@@ -187,8 +183,7 @@ def test_offsets_were_moved_ahead(site: Site) -> None:
 
 
 def test_offsets_were_moved_back_and_no_worker_has_run(site: Site) -> None:
-    site.send(*events(range(100)))
-    site.ingest()
+    site.store(*events(range(100)))
     (export,) = [
         step
         for step in commands("The group's offsets are wrong")
@@ -206,8 +201,7 @@ def test_offsets_were_moved_back_and_no_worker_has_run(site: Site) -> None:
 
 
 def test_offsets_were_moved_back_and_workers_have_run(site: Site) -> None:
-    site.send(*events(range(100)))
-    site.ingest()
+    site.store(*events(range(100)))
     site.commit(0, 30)
     site.send(*events(range(100, 120)))
     site.ingest()
