@@ -15,11 +15,14 @@ from pathlib import Path
 
 import click
 
+from octane_analytics.errors import StatementRejected
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from tests.acceptance.command import wait_until
 from tests.acceptance.replaying import Multiset, Scene, kill, pool
 from tests.kafka.apache import ApacheKafka
 
+_RATE = "40000"
+"""So slowly that there is something to kill, and reading and inserting take about as long."""
 _PAGE_MIB = os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 
 
@@ -30,7 +33,7 @@ _PAGE_MIB = os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 @click.option("--rate", default=5_000, show_default=True, help="Live events a second.")
 @click.option("--seed", default=1, show_default=True)
 def main(events: int, partitions: int, kills: int, rate: int, seed: int) -> None:
-    """Runs fill, fill beside live workers, killed fills, a killed append and a rebuild, and counts."""
+    """Runs fill, also beside live workers, then kills fill, append and rebuild, and counts each time."""
     chance = random.Random(seed)
     different = pool(events // 3, seed)
     problems: list[str] = []
@@ -79,12 +82,16 @@ def main(events: int, partitions: int, kills: int, rate: int, seed: int) -> None
         expect("fill beside live workers", scene.table(), scene.log())
 
         log = scene.log()
-        scene.lose()
-        _killed(scene, chance, kills, "--from-offset", "0")
-        expect("killed fill", scene.table(), log)
-        _killed(scene, chance, kills, "--from-offset", "0", "--mode", "append")
-        expect("killed append", scene.table(), log + log)
+        for mode in ("fill", "append", "rebuild"):
+            appended = _Kills(scene, chance, mode).land(kills)
+            wanted = log
+            for _ in range(appended if mode == "append" else 0):
+                wanted = wanted + log
+            expect(f"killed {mode}", scene.table(), wanted)
+            scene.clickhouse.execute(f"TRUNCATE TABLE {scene.clickhouse.table}")
+            scene.replay("--from-offset", "0")
 
+        scene.lose()
         seen, before = set(), sum(scene.table().values())
         is_done = threading.Event()
 
@@ -108,45 +115,101 @@ def main(events: int, partitions: int, kills: int, rate: int, seed: int) -> None
     raise SystemExit(bool(problems))
 
 
-def _killed(scene: Scene, chance: random.Random, kills: int, *arguments: str) -> None:
-    """Kills the replay at random moments of its life, and resumes it each time."""
-    # So slowly that there is something to kill, and reading and inserting take about as long.
-    paced = (*arguments, "--rate", "40000")
-    process = scene.start(*paced)
-    for number in range(kills):
-        has_ended = _has_ended(process)
-        wait_until(lambda: scene.unfinished() is not None or has_ended(), 60)  # noqa: B023
-        if number % 2:
-            # Within an insert: the journal has a chunk begun and not ended.
-            wait_until(lambda: _is_inserting(scene) or has_ended(), 60)  # noqa: B023
-            time.sleep(chance.random() * 0.1)
-        else:
-            time.sleep(chance.random() * 2.5)
-        kill(process)
-        replay_id = scene.unfinished()
+class _Kills:
+    """Of one mode: `kill -9` of a replay at random moments of its life, each followed by --resume.
+
+    A moment is drawn from the time that an undisturbed replay took from its first note to its end. One
+    that comes when the replay has ended already is not counted; a new replay is begun then.
+    """
+
+    def __init__(self, scene: Scene, chance: random.Random, mode: str) -> None:
+        self._scene = scene
+        self._chance = chance
+        self._mode = mode
+        self._ended = 0
+
+    def land(self, kills: int) -> int:
+        """Answers how many replays have ended, each after its last resumption."""
+        process = self._begin()
+        begun_at = self._begun(process)
+        assert begun_at is not None
+        seconds = self._end(process) - begun_at
+        click.echo(f"{self._mode} undisturbed: {seconds:.1f} s")
+        landed = missed = 0
+        process = self._begin()
+        while landed < kills:
+            begun_at = self._begun(process)
+            moment = self._chance.random() * seconds
+            if begun_at is None or not _lives(process, begun_at + moment):
+                missed += 1
+                self._end(process)
+                process = self._begin()
+                continue
+            where = self._where()
+            kill(process)
+            replay_id = self._scene.unfinished()
+            if replay_id is None:
+                missed += 1  # it had dropped its last table
+                self._ended += 1
+                process = self._begin()
+                continue
+            landed += 1
+            click.echo(f"  kill {landed} after {moment:.1f} s, {where}")
+            process = self._scene.start("--resume", replay_id, "--rate", _RATE)
+        self._end(process)
+        click.echo(f"  {landed} kills landed, {missed} came too late; {self._ended} replays ended")
+        return self._ended
+
+    def _begin(self) -> subprocess.Popen[bytes]:
+        if self._mode != "append":
+            self._scene.lose()
+        arguments = ("--from-offset", "0", "--mode", self._mode, "--rate", _RATE)
+        return self._scene.start(*arguments, "--procs", str(self._chance.randint(1, 2)))
+
+    def _begun(self, process: subprocess.Popen[bytes]) -> float | None:
+        """When this process, not one before it, had noted that it is at work; None if it has ended."""
+        has_begun = False
+
+        def look() -> bool:
+            nonlocal has_begun
+            has_begun = f'"pid": {process.pid},' in self._journal("argMax(body, at)", "'owner'")
+            return has_begun or process.poll() is not None
+
+        wait_until(look, 60)
+        return time.monotonic() if has_begun else None
+
+    def _end(self, process: subprocess.Popen[bytes]) -> float:
+        out, err = process.communicate(timeout=600)
+        assert process.returncode == 0, (process.returncode, out, err)
+        self._ended += 1
+        return time.monotonic()
+
+    def _where(self) -> str:
+        """What the replay was at, by its journal."""
+        last = self._journal("argMax(kind, at)", "'owner', 'planned', 'pass', 'chunk', 'done'")
+        return f"last note {last or 'none'}, {self._scene.rows():,} rows in the table"
+
+    def _journal(self, what: str, kinds: str) -> str:
+        replay_id = self._scene.unfinished()
         if replay_id is None:
-            click.echo(f"  done after {number} kills")
-            return
-        click.echo(f"  killed with {scene.rows():,} rows in the table")
-        process = scene.start("--resume", replay_id, "--rate", "40000")
-    _, code = _ended(process)
-    click.echo(f"  ended with {code}")
+            return ""
+        journal = f"{self._scene.name}.octane_replay_{replay_id}_journal"
+        try:
+            found = self._scene.clickhouse.select(
+                f"SELECT toString({what}) FROM {journal} WHERE kind IN ({kinds})"
+            )
+        except StatementRejected:
+            return ""  # not made yet, or dropped just now
+        return str(found.rows[0][0])
 
 
-def _has_ended(process: subprocess.Popen[bytes]) -> Callable[[], bool]:
-    return lambda: process.poll() is not None
-
-
-def _is_inserting(scene: Scene) -> bool:
-    replay_id = scene.unfinished()
-    if replay_id is None:
-        return False
-    journal = f"{scene.name}.octane_replay_{replay_id}_journal"
-    found = scene.clickhouse.select(
-        f"SELECT countIf(kind = 'chunk') > countIf(kind = 'done') FROM {journal} "
-        "WHERE at > now64(3) - 1"
-    )
-    return bool(found.rows[0][0])
+def _lives(process: subprocess.Popen[bytes], until: float) -> bool:
+    """Whether it still does at that moment; waits for it."""
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            return False
+        time.sleep(0.005)
+    return process.poll() is None
 
 
 def _ended(process: subprocess.Popen[bytes]) -> tuple[float, int]:
