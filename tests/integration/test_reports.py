@@ -252,6 +252,20 @@ def test_range_may_reach_to_both_ends_of_time(app: ASGIApp, until: str) -> None:
     assert row["total_events"] == 0
 
 
+@pytest.mark.parametrize(
+    ("template", "more"), [("events_over_time", {}), ("property_percentiles", {"property": "n"})]
+)
+def test_page_of_a_range_with_millions_of_buckets_costs_a_page(
+    app: ASGIApp, clickhouse_settings: ClickHouseSettings, template: str, more: dict[str, object]
+) -> None:
+    """All of them would take longer than a report may."""
+    insert(clickhouse_settings, [event(END - 60 * number, "e", n=1) for number in range(3)])
+    params = {"from": "1970-01-01T00:00:00Z", "to": "2106-02-07T06:28:15Z", "bucket_seconds": 60}
+    told = rows_of(app, template, **params, **more, limit=2, offset=999_999)
+    assert [row["bucket"] for row in told] == [at(60 * number) for number in (999_999, 1_000_000)]
+    assert [row["events"] for row in told] == [0, 0]
+
+
 def test_events_over_time_can_look_at_one_event(
     app: ASGIApp, clickhouse_settings: ClickHouseSettings
 ) -> None:

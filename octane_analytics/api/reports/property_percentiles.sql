@@ -104,11 +104,19 @@ FROM
             toUInt32(toDate({from:DateTime('UTC')}, {timezone:String})),
             intDiv(toUInt32({from:DateTime('UTC')}), {bucket_seconds:UInt32})
         )
-        TO if(
-            {bucket_seconds:UInt32} = 86400,
-            toUInt32(toDate({to:DateTime('UTC')} - 1, {timezone:String})),
-            intDiv(toUInt32({to:DateTime('UTC')} - 1), {bucket_seconds:UInt32})
-        ) + 1
+        -- No further than the page: a long range of short buckets has millions.
+        TO least(
+            if(
+                {bucket_seconds:UInt32} = 86400,
+                toUInt32(toDate({to:DateTime('UTC')} - 1, {timezone:String})),
+                intDiv(toUInt32({to:DateTime('UTC')} - 1), {bucket_seconds:UInt32})
+            ) + 1,
+            if(
+                {bucket_seconds:UInt32} = 86400,
+                toUInt32(toDate({from:DateTime('UTC')}, {timezone:String})),
+                intDiv(toUInt32({from:DateTime('UTC')}), {bucket_seconds:UInt32})
+            ) + {offset:UInt32} + {limit:UInt32}
+        )
     LIMIT {limit:UInt32} OFFSET {offset:UInt32}
 )
 ORDER BY number ASC
