@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from octane_analytics.api import querytree
+from octane_analytics.api import kinds, querytree, structures
 from octane_analytics.api.functions import Functions
 from octane_analytics.api.querytree import Node
 from octane_analytics.errors import QueryError
@@ -34,90 +34,8 @@ LOOK_UP = (
 _ROOT = "SelectWithUnionQuery"
 _OUTPUT = "INTO OUTFILE and FORMAT are not allowed: the answer is JSON"
 _SETTINGS = "a SETTINGS clause is not allowed: the limits are the service's"
-_AST_NODES = frozenset(
-    [
-        "SelectWithUnionQuery",
-        "SelectIntersectExceptQuery",
-        "SelectQuery",
-        "ExpressionList",
-        "Literal",
-        "Identifier",
-        "TableIdentifier",
-        "Function",
-        "Asterisk",
-        "QualifiedAsterisk",
-        "TablesInSelectQuery",
-        "TablesInSelectQueryElement",
-        "TableExpression",
-        "TableJoin",
-        "ArrayJoin",
-        "Subquery",
-        "WithElement",
-        "OrderByElement",
-        "WindowDefinition",
-        "WindowListElement",
-        "InterpolateElement",
-        "SampleRatio",
-        "ColumnsTransformerList",
-        "ColumnsApplyTransformer",
-        "ColumnsExceptTransformer",
-        "ColumnsReplaceTransformer",
-        "ColumnsRegexpMatcher",
-        "ColumnsListMatcher",
-        "QualifiedColumnsRegexpMatcher",
-        "QualifiedColumnsListMatcher",
-        "ColumnsReplaceTransformer::Replacement",
-        "StorageOrderByElement",
-        "ExpressionElement",
-        "NameTypePair",
-        "DataType",
-        "TupleDataType",
-    ]
-)
-_TREE_NODES = frozenset(
-    {
-        "QUERY",
-        "UNION",
-        "LIST",
-        "CONSTANT",
-        "IDENTIFIER",
-        "FUNCTION",
-        "TABLE_FUNCTION",
-        "LAMBDA",
-        "ARGUMENTS",
-        "MATCHER",
-        "APPLY COLUMN TRANSFORMER",
-        "EXCEPT COLUMN TRANSFORMER",
-        "REPLACE COLUMN TRANSFORMER",
-        "JOIN",
-        "CROSS JOIN",
-        "ARRAY_JOIN",
-        "WINDOW",
-        "SORT",
-        "INTERPOLATE",
-    }
-)
-_TABLE_PLACES = frozenset(
-    {"JOIN TREE", "TABLE EXPRESSION", "LEFT TABLE EXPRESSION", "RIGHT TABLE EXPRESSION"}
-)
-_TABLE_FUNCTIONS = frozenset(
-    [
-        "numbers",
-        "numbers_mt",
-        "zeros",
-        "zeros_mt",
-        "values",
-        "generateseries",
-        "generate_series",
-        "null",
-        "view",
-    ]
-)
-_ALWAYS_READABLE = frozenset(
-    ("system", name) for name in ("one", "numbers", "numbers_mt", "zeros", "zeros_mt")
-)
-"""Made of nothing; `system.one` is what a SELECT without FROM reads."""
 _MEMBERSHIP = re.compile(r"(global)?(not)?(null)?in(ignoreset)?\Z")
+_TAKE_STRUCTURES = frozenset({"values", "null"})
 _TAKE_AGGREGATES = frozenset({"arrayreduce", "arrayreduceinranges", "initializeaggregation"})
 
 _ALIAS = r"(?:alias: [^,]+, )?"
@@ -128,10 +46,13 @@ _TABLE_FUNCTION = re.compile(_ALIAS + r"table_function_name: (\w+)(?:, .*)?\Z")
 _FUNCTION = re.compile(_ALIAS + r"function_name: (\w+), function_type: \w+(?:, .*)?\Z")
 _AST_FUNCTION = re.compile(r" *Function (\w+)")
 _PLAIN_TABLE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)?\Z")
+_WORD = re.compile(r"\w*\Z")
 _PLAIN_COLUMN = re.compile(r"\w+(?:\.\w+)*\Z")
-_AGGREGATE_NAME = re.compile(
-    _ALIAS + r"constant_value: '(\w+)[^\\]*', constant_value_type: String\Z"
-)
+_TEXT = re.compile(_ALIAS + r"constant_value: '(.*)', constant_value_type: String\Z")
+_NUMBER = r" *-?\d+(?:\.\d+)?(?:e-?\d+)? *"
+_AGGREGATE_NAME = re.compile(rf"(\w+)(?:\({_NUMBER}(?:,{_NUMBER})*\))?\Z")
+"""With numbers for parameters at most: ClickHouse evaluates whatever stands there, subqueries too."""
+_ALIASED = re.compile(r"alias: ([^,]+), identifier: (.+)\Z")
 _POSITION = re.compile(r"\bat position (\d+)")
 
 
@@ -178,7 +99,7 @@ class Rules:
         pair = (database, table)
         return (
             pair == (self.table.database, self.table.table)
-            or pair in _ALWAYS_READABLE
+            or pair in kinds.ALWAYS_READABLE
             or pair in self.readable
             or (database, "*") in self.readable
         )
@@ -205,14 +126,14 @@ def check_ast(lines: Sequence[str], rules: Rules) -> None:
         kind = _kind(line)
         if kind == "Set":
             raise refused(_SETTINGS)
-        if kind not in _AST_NODES:
+        if kind not in kinds.AST_NODES:
             raise refused(f"{kind} is not allowed")
         if kind == "Function":
             # The table functions are judged by the query tree, which knows one from the other.
             name = _AST_FUNCTION.match(line)
             if not name:
                 raise refused("a function's name must be a plain one")
-            if name[1].lower() not in _TABLE_FUNCTIONS and not rules.functions.allow(name[1]):
+            if name[1].lower() not in kinds.TABLE_FUNCTIONS and not rules.functions.allow(name[1]):
                 raise refused(f"the function {name[1]} is not allowed")
     # The list of SELECTs apart, a clause for the output is a child of the root.
     below = [line for line in lines if line.startswith(" ") and not line.startswith("  ")]
@@ -230,20 +151,19 @@ def check_tree(lines: Sequence[str], rules: Rules) -> Findings:
     if any(section.split(" ")[0] == "SETTINGS" for section in tree.sections):
         raise refused(_SETTINGS)
     names: set[str] = set()
+    aliases = _aliases(tree.root)
     for node in tree.root.walk():
-        if node.kind not in _TREE_NODES:
+        if node.kind not in kinds.TREE_NODES:
             raise refused(f"{node.kind} is not allowed")
         if node.kind == "FUNCTION":
-            names.update(_check_function(node, rules))
+            names.update(_check_function(node, rules, aliases))
         elif node.kind == "TABLE_FUNCTION":
-            found = _TABLE_FUNCTION.match(node.facts)
-            if not found or found[1].lower() not in _TABLE_FUNCTIONS:
-                told = found[1] if found else "with such a name"
-                raise refused(f"the table function {told} is not allowed")
+            _check_table_function(node)
         elif node.kind == "IDENTIFIER":
             name = _name(node)
-            if node.section in _TABLE_PLACES:
-                names.update(_check_table(name, rules))
+            if node.section in kinds.TABLE_PLACES:
+                for meant in _meant(name, aliases):
+                    names.update(_check_table(meant, rules))
     return Findings(frozenset(names))
 
 
@@ -284,29 +204,100 @@ def refused(message: str) -> QueryError:
     return QueryError(403, "forbidden_statement", message)
 
 
-def _check_function(node: Node, rules: Rules) -> Iterator[str]:
-    found = _FUNCTION.match(node.facts)
+def _aliases(root: Node) -> dict[str, set[str]]:
+    """Names that stand for other names: `WITH a AS b` has `x IN b` read the table `a`."""
+    aliases: dict[str, set[str]] = {}
+    for node in root.walk():
+        # A name with a comma in it comes to nothing here, and is refused where it is used.
+        if node.kind == "IDENTIFIER" and (found := _ALIASED.match(node.facts)):
+            aliases.setdefault(found[1], set()).add(found[2])
+    return aliases
+
+
+def _meant(name: str, aliases: Mapping[str, set[str]]) -> set[str]:
+    """The name and all that it may stand for, wherever in the statement that was said."""
+    meant: set[str] = set()
+    left = {name}
+    while left:
+        one = left.pop()
+        if one not in meant:
+            meant.add(one)
+            left |= aliases.get(one, set()) | aliases.get(one.partition(".")[0], set())
+    return meant
+
+
+def _check_function(node: Node, rules: Rules, aliases: Mapping[str, set[str]]) -> Iterator[str]:
+    found = _told(node, "function_name", _FUNCTION)
     if not found or not rules.functions.allow(found[1]):
         told = found[1] if found else "with such a name"
         raise refused(f"the function {told} is not allowed")
     name = found[1].lower()
-    arguments = next((child for child in node.children if child.section == "ARGUMENTS"), None)
-    given = arguments.children if arguments and arguments.kind == "LIST" else []
+    given = _arguments(node)
     if name in _TAKE_AGGREGATES:
-        called = _AGGREGATE_NAME.match(given[0].facts) if given else None
+        text = _text(given[0]) if given else None
+        called = _AGGREGATE_NAME.match(text) if text else None
         if not called or not rules.functions.allow_aggregate(called[1]):
-            raise refused(f"{found[1]} with such an aggregate function is not allowed")
+            raise refused(
+                f"{found[1]} with such an aggregate function is not allowed; its name must be a "
+                "literal, its parameters numbers"
+            )
     if _MEMBERSHIP.match(name):
         if len(given) != 2:
             raise refused("a name in the statement imitates ClickHouse's output")
         # `x IN name` reads a table of that name.
         if given[1].kind == "IDENTIFIER":
-            called_name = _name(given[1])
-            if _PLAIN_TABLE.match(called_name):
-                if not _is_readable(called_name, rules):
-                    yield called_name
-            elif not _PLAIN_COLUMN.match(called_name):
-                raise refused("what IN reads from must have a plain name")
+            for meant in _meant(_name(given[1]), aliases):
+                if _PLAIN_TABLE.match(meant):
+                    if not _is_readable(meant, rules):
+                        yield meant
+                elif not _PLAIN_COLUMN.match(meant):
+                    raise refused("what IN reads from must have a plain name")
+
+
+def _check_table_function(node: Node) -> None:
+    found = _told(node, "table_function_name", _TABLE_FUNCTION)
+    if not found or found[1].lower() not in kinds.TABLE_FUNCTIONS:
+        told = found[1] if found else "with such a name"
+        raise refused(f"the table function {told} is not allowed")
+    name = found[1].lower()
+    if name not in _TAKE_STRUCTURES:
+        return
+    given = _arguments(node)
+    text = _text(given[0]) if given else None
+    is_fine = text is not None and structures.is_plain(text)
+    if name == "values" and given and not is_fine:
+        # Rows may stand there too. An alias may stand for a structure; one word is none.
+        is_fine = bool(_WORD.match(text)) if text is not None else _is_row(given[0])
+    if not is_fine:
+        raise refused(
+            f"{found[1]}() takes names and types alone for its structure, as a literal; or tuples"
+        )
+
+
+def _told(node: Node, key: str, pattern: re.Pattern[str]) -> re.Match[str] | None:
+    """What the pattern finds in the node's facts. An alias stands before them, as the client wrote it:
+    one that says the key too would be taken for the fact."""
+    if node.facts.count(f"{key}: ") != 1:
+        return None
+    return pattern.match(node.facts)
+
+
+def _is_row(node: Node) -> bool:
+    """Whether it is a tuple or a literal that is no string; an alias cannot imitate the end."""
+    if node.kind == "FUNCTION":
+        return node.facts.endswith("function_name: tuple, function_type: ordinary")
+    return node.kind == "CONSTANT" and not node.facts.endswith("constant_value_type: String")
+
+
+def _arguments(node: Node) -> list[Node]:
+    arguments = next((child for child in node.children if child.section == "ARGUMENTS"), None)
+    return arguments.children if arguments and arguments.kind == "LIST" else []
+
+
+def _text(node: Node) -> str | None:
+    """The string that the node is, with its quotes as they were; None if it is not a literal one."""
+    found = _TEXT.match(node.facts) if node.kind == "CONSTANT" else None
+    return found[1].replace("\\'", "'") if found else None
 
 
 def _check_table(name: str, rules: Rules) -> Iterator[str]:
@@ -326,7 +317,7 @@ def _is_readable(name: str, rules: Rules) -> bool:
 
 
 def _name(node: Node) -> str:
-    found = _IDENTIFIER.match(node.facts)
+    found = _told(node, "identifier", _IDENTIFIER)
     if not found:
         raise refused("an alias must not contain a comma or a line break")
     return found[1]

@@ -40,7 +40,7 @@ def raw_queries(
     pool = Pool(
         lambda: ClickHouse(settings, client_name="tests", is_confined=True),
         size=2,
-        queue_seconds=5,
+        queue_seconds=30,
         deadline_seconds=20,
     )
     table = TableName(settings.database, settings.table)
@@ -61,7 +61,7 @@ def app_over(
         Pool(
             lambda: ClickHouse(settings, client_name="tests"),
             size=size,
-            queue_seconds=5,
+            queue_seconds=30,
             deadline_seconds=20,
         )
         for size in (2, 1)

@@ -17,6 +17,7 @@ EXPLOSIONS = [statement for statement in HOSTILE if statement.group == "explosio
 BY_GROUP = {
     group: [statement for statement in HOSTILE if statement.group == group]
     for group in dict.fromkeys(statement.group for statement in HOSTILE)
+    if group != "explosions"  # they take their time, and have a test of their own
 }
 _REFUSALS = {400, 403, 422, 504}
 
@@ -74,6 +75,8 @@ def stops_what_is_claimed(at: Target, without: tuple[str, ...]) -> list[object]:
         for statement in HOSTILE:
             if not statement.claimed & left or statement.never_without & set(without):
                 continue
+            if statement.group == "explosions" and len(left) > 1:
+                continue  # they take their time, and one fence claims them
             sql = statement.named(at.names)
             answer = query(app, sql)
             if answer.status_code not in _REFUSALS or CANARY in answer.text.replace(sql, ""):
@@ -96,12 +99,14 @@ def test_each_fence_alone_stops_what_it_claims(at: Target, alone: str) -> None:
 
 
 def test_explosion_ends_within_its_limits(at: Target) -> None:
-    with app_without(at, seconds=1.0) as app:
+    before = at.state()
+    with app_without(at, seconds=0.5) as app:
         for statement in EXPLOSIONS:
             started = time.monotonic()
             answer = query(app, statement.text)
-            assert answer.status_code in (422, 504), (statement.text, answer.text[:200])
+            assert answer.status_code in statement.statuses, (statement.text, answer.text[:200])
             assert time.monotonic() - started < 10
+    assert at.state() == before
 
 
 def test_answer_of_constants_is_bounded_though_clickhouse_counts_them_once(app: ASGIApp) -> None:

@@ -337,6 +337,140 @@ SELECT flameGraph(1)
 SELECT __actionName(1, 'x')
 SELECT noSuchFunction(1)
 
+--- group: expressions in strings that ClickHouse evaluates; status: 403; claimed: analysis
+SELECT arrayReduce('groupConcat(file($${file}$$))', ['a', 'b'])
+SELECT arrayReduce($$groupConcat(file('{file}'))$$, ['a', 'b'])
+SELECT arrayReduce('groupConcat(file($${file}$$))' AS `a,b`, ['a', 'b'])
+SELECT arrayReduce('groupConcat(file($${file}$$))' AS `x, constant_value: 'sum', constant_value_type: String`, ['a', 'b'])
+SELECT arrayReduceInRanges('groupConcat(file($${file}$$))', [(1, 2)], ['a', 'b'])
+SELECT initializeAggregation('groupConcat(file($${file}$$))', 'a')
+SELECT arrayReduce('groupConcat(hostName())', ['a', 'b'])
+SELECT arrayReduce('quantile(length(hostName()))', [1])
+SELECT arrayReduce('sum, groupConcat(1)', [1])
+WITH 'groupConcat(hostName())' AS f SELECT arrayReduce(f, ['a', 'b'])
+SELECT b FROM values('a String, b String ALIAS file($${file}$$)', ('x'))
+SELECT arrayReduce('groupConcat(file($${file}$$))', ['a', 'b']) AS `a, function_name: lower, function_type: ordinary, b`
+SELECT b FROM values('a String, b String ALIAS file($${file}$$)', ('x')) AS `x, table_function_name: numbers, y`
+SELECT * FROM file('{file}', 'LineAsString') AS `x, table_function_name: numbers, y`
+SELECT b FROM values($$a String, b String ALIAS file('{file}')$$, ('x'))
+SELECT b FROM values('a String, b ALIAS file($${file}$$)', ('x'))
+SELECT b FROM values('a String, b DEFAULT (file(a))', ('{file}', 'x'))
+SELECT b FROM values('a String,⏎b String ALIAS file($${file}$$)', ('x'))
+SELECT b FROM values('a String, b String /* */ ALIAS file($${file}$$)', ('x'))
+SELECT b FROM values('a String, b String ALIAS file($${file}$$)' AS `x,y`, ('x'))
+SELECT b FROM values('a String, b String ALIAS file($${file}$$)' AS `x, constant_value: 1`, ('x'))
+SELECT b FROM values('a String, b UInt8 ALIAS throwIf(1, file($${file}$$))', ('x'))
+SELECT b FROM values('a String, b UInt8 ALIAS length(hostName())', ('x'))
+WITH 'a String, b String ALIAS file($${file}$$)' AS s SELECT b FROM values(s, ('x'))
+WITH 'a String, b String ALIAS file($${file}$$)' AS s SELECT b FROM values(identity(s), ('x'))
+WITH 'a String, b String ALIAS file($${file}$$)' AS s SELECT b FROM values(s AS `x, constant_value: 1`, ('x'))
+SELECT * FROM values('a Int8 TTL now() + toIntervalDay(length(hostName()))', (1))
+SELECT * FROM null('a String, b String DEFAULT file($${file}$$)')
+SELECT * FROM null('a ' || 'String, b String ALIAS hostName()')
+WITH 'a String, b String ALIAS hostName()' AS s SELECT * FROM null(s)
+
+--- group: tables in such strings; status: 403; claimed: user analysis
+SELECT arrayReduce('groupConcat((SELECT max(secret) FROM {far}))', ['a', 'b'])
+SELECT arrayReduceInRanges('groupConcat((SELECT max(secret) FROM near_canary))', [(1, 2)], ['a', 'b'])
+SELECT b FROM values('a String, b String ALIAS (SELECT max(secret) FROM near_canary)', ('x'))
+
+--- group: names that stand for other names; status: 403; claimed: user analysis
+WITH near_canary AS t SELECT 'x' IN t
+WITH near_canary AS t SELECT in('x', (t))
+WITH near_canary AS t SELECT 'x' NOT IN t, 'x' GLOBAL IN t
+WITH near_canary AS ai_analytics_events SELECT 'x' IN ai_analytics_events
+WITH near_canary AS a, a AS t SELECT 'x' IN t
+WITH t AS (SELECT 1), near_canary AS t SELECT 'x' IN t
+WITH near_canary AS `a.b` SELECT 'x' IN `a.b`
+WITH near_canary AS `t, identifier: y` SELECT 'x' IN `t, identifier: y`
+WITH {near} AS t SELECT 'x' IN t
+WITH {far} AS t SELECT 'x' IN t
+WITH {far_database} AS t SELECT 'x' IN t.canary
+WITH near_canary AS t SELECT arrayFilter(x -> x IN t, ['x'])
+WITH near_canary AS t SELECT x FROM (SELECT 'x' IN t AS x)
+WITH near_canary AS t, (SELECT 'x' IN t) AS x SELECT x
+WITH near_canary AS t SELECT 'x' IN t UNION ALL SELECT 'x' IN t
+SELECT x FROM (WITH near_canary AS t SELECT 'x' IN t AS x)
+SELECT * REPLACE('x' IN near_canary AS number) FROM numbers(1)
+SELECT 1 WHERE 'x' IN ((near_canary))
+SELECT globalNotNullInIgnoreSet('x', near_canary)
+WITH system.users AS t SELECT ('x',) IN t
+
+--- group: files by a name that stands for theirs; status: 403; claimed: analysis
+WITH `{file}` AS t SELECT 'x' IN t
+
+--- group: other ways to a table; status: 400 403; claimed: user analysis
+SELECT * FROM {events} PASTE JOIN {far}
+SELECT * FROM (SELECT 1 AS a) PASTE JOIN {near}
+SELECT secret FROM {far} INTERSECT ALL SELECT secret FROM {near}
+SELECT 'x' = ANY(SELECT secret FROM near_canary)
+SELECT 'x' > ALL(SELECT secret FROM {far})
+SELECT * FROM near_canary AS ai_analytics_events
+WITH near_canary AS (SELECT secret FROM near_canary) SELECT * FROM near_canary
+WITH ai_analytics_events AS (SELECT secret FROM {far}) SELECT * FROM ai_analytics_events
+WITH t AS MATERIALIZED (SELECT secret FROM {far}) SELECT * FROM t
+WITH t(secret) AS (SELECT * FROM near_canary) SELECT * FROM t
+TABLE near_canary
+SELECT * FROM (TABLE near_canary)
+SELECT * FROM far_place/**/./**/canary
+SELECT * FROM “near_canary”
+SELECT * FROM {{x:Identifier}}
+SELECT {{x:Identifier}} FROM {far}
+SELECT * FROM {events}(x = 1)
+SELECT $a$ $b$ $a$ AS x, secret FROM {far}
+SELECT * APPLY(x -> (SELECT max(secret) FROM {far})) FROM numbers(1)
+SELECT COLUMNS('.*') REPLACE((SELECT max(secret) FROM {far}) AS number) FROM numbers(1)
+SELECT quantile((SELECT 0.5 FROM {far}))(number) FROM numbers(3)
+SELECT number FROM numbers(1) ORDER BY number WITH FILL FROM (SELECT length(max(secret)) FROM {far}) TO 100
+SELECT number AS n, 'a' AS v FROM numbers(3) ORDER BY n WITH FILL TO 5 INTERPOLATE (v AS (SELECT max(secret) FROM {far}))
+SELECT number FROM numbers(3) LIMIT 1 BY (SELECT max(secret) FROM {far})
+SELECT 1 WINDOW w AS (ORDER BY (SELECT max(secret) FROM {far}))
+SELECT (SELECT secret FROM near_canary AS n WHERE n.secret != toString(o.number)) FROM numbers(1) AS o
+SELECT * FROM system.numbers_mt LIMIT 1 UNION ALL SELECT length(secret) FROM near_canary
+SELECT * FROM merge('near')
+SELECT * FROM loop(near_canary)
+SELECT * FROM mergeTreeProjection('{far_database}', 'canary', 'x')
+
+--- group: other ways to a file or a command; status: 400 403; claimed: analysis
+SELECT * FROM (EXPLAIN SELECT 1)
+SELECT * FROM (EXPLAIN QUERY TREE SELECT (SELECT max(secret) FROM {far}))
+SELECT * FROM (SHOW TABLES)
+SELECT (EXPLAIN SELECT 1)
+SELECT file($x${file}$x$)
+SELECT $x$'$x$, file('{file}') --'
+SELECT 1 AS x /*! , file('{file}') */, file('{file}')
+SELECT 1 --⏎, file('{file}')
+SELECT 1 #!⏎, file('{file}')
+SELECT "file"('{file}')
+SELECT * EXCEPT(number) APPLY toString APPLY file FROM (SELECT 1 AS number, '{file}' AS f)
+SELECT * REPLACE STRICT(file('{file}') AS number) FROM numbers(1)
+SELECT number AS n, 'a' AS v FROM numbers(3) ORDER BY n WITH FILL TO 5 INTERPOLATE (v AS file('{file}'))
+SELECT groupConcat(file('{file}'))(number) FROM numbers(3)
+SELECT dateDiff(file('{file}'), now(), now())
+SELECT toDateTime(0, file('{file}'))
+SELECT number FROM numbers(1) QUALIFY file('{file}') != ''
+SELECT count() FILTER (WHERE file('{file}') != '') FROM numbers(1)
+SELECT * FROM `file`('{file}', 'LineAsString')
+SELECT * FROM/**/fIlE('{file}','LineAsString')
+SELECT initializeAggregation('flameGraph', 1)
+SELECT arrayReduceInRanges('flameGraph', [(1, 1)], [1])
+SELECT evalMLMethod(1, 2)
+SELECT formatRowNoNewline('CSV', 1)
+SELECT * FROM {events} SETTINGS additional_table_filters = {{'default.ai_analytics_events': 'file(\'{file}\') != \'\''}}
+SELECT 1 SETTINGS param_x = 'near_canary'
+SELECT 1 SETTINGS dialect = 'prql'
+SELECT 1 SETTINGS profile = 'default'
+SELECT 1 LIMIT 1 SETTINGS limit = 0, max_threads = 64
+EXECUTE AS default SELECT 1
+EXECUTE IMMEDIATE 'SELECT 1'
+CREATE TEMPORARY TABLE t (a Int8)
+COPY {events} TO '{out}'
+file('{file}')
+1 + file('{file}')
+SELECT 1 \G
+SELECT $$ $$; TRUNCATE TABLE {events}
+SELECT '\'; SELECT secret FROM near_canary; --'; SELECT secret FROM near_canary
+
 --- group: waiting; status: 403; claimed: analysis
 SELECT sleep(3)
 SELECT sleepEachRow(0.1) FROM numbers(5)
@@ -354,6 +488,11 @@ SELECT 'x' IN `near_canary⏎    ARGUMENTS`
 SELECT `a⏎JOIN TREE` IN near_canary
 SELECT `a⏎                ` IN (near_canary)
 SELECT tuple(`a⏎  X`, `b⏎LIST id: 3, nodes: 0`) IN near_canary
+SELECT ('x' IN near_canary) AS `a, function_name: lower, function_type: ordinary, b`
+SELECT ('x' IN near_canary) AS `a, function_name: lower, function_type: ordinary`
+SELECT 1 FROM numbers(1) ORDER BY ('x' IN near_canary) AS `a, function_name: lower, function_type: ordinary, b`
+SELECT * FROM {far} AS `a, identifier: {events}, final: 1`
+SELECT * FROM merge('near') AS `x, table_function_name: numbers, y`
 WITH `x⏎  JOIN TREE` AS (SELECT secret FROM {far}) SELECT * FROM `x⏎  JOIN TREE`
 
 --- group: explosions; status: 422 504; claimed: limits

@@ -36,6 +36,8 @@ SELECT $tag$ DROP TABLE x; $tag$
 SELECT $$ it's; "quoted" `too` $$
 SELECT 1 -- DROP TABLE x
 SELECT 1 /* ; DROP TABLE x */
+SELECT /* /* */ file('/etc/passwd') /* */ */ 1
+SELECT 'ALIAS file(\'x\')' AS alias, 'DEFAULT' AS default
 SELECT /* INSERT INTO */ 1
 -- DROP TABLE x⏎SELECT 1
 /* DELETE */ SELECT 1
@@ -68,6 +70,11 @@ WITH one AS (SELECT 1 AS n) SELECT n FROM one
 WITH a AS (SELECT 1 AS n), b AS (SELECT n + 1 AS m FROM a) SELECT * FROM a, b
 WITH a AS (SELECT 1 AS n) SELECT n FROM a UNION ALL SELECT n + 1 FROM a
 WITH (SELECT max(number) FROM numbers(5)) AS highest SELECT highest
+WITH e AS (SELECT user_id FROM {events}) SELECT count() FROM {events} WHERE user_id IN e
+WITH user_id AS u, e AS (SELECT user_id FROM {events}) SELECT count() FROM {events} WHERE u IN e
+WITH user_id AS e SELECT count() FROM {events} WHERE 'u1' IN (e, 'u2')
+SELECT event_name AS n FROM {events} WHERE n IN (SELECT event_name FROM {events})
+SELECT * FROM (SELECT 1 AS a) PASTE JOIN (SELECT 2 AS b)
 WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM r WHERE n < 5) SELECT sum(n) FROM r
 SELECT * FROM (SELECT 1 AS a)
 SELECT * FROM (SELECT * FROM (SELECT 1 AS a) AS x) AS y
@@ -164,6 +171,7 @@ SELECT finalizeAggregation(uniqState(user_id)) FROM {events}
 SELECT sumOrNull(1), avgOrDefault(1), countIfOrNull(0) FROM {events}
 SELECT sumArray([1, 2]), uniqArray([1, 2]), sumForEach([1, 2]) FROM {events}
 SELECT arrayReduce('sum', [1, 2]), arrayReduce('quantile(0.5)', [1, 2, 3])
+SELECT arrayReduce('quantiles(0.5, 0.95, 1e-3)', [1, 2]), arrayReduce('topK(3)', ['a', 'b'])
 SELECT any(event_name), anyLast(event_name), min(timestamp), max(timestamp) FROM {events}
 SELECT stddevPop(1), varSamp(1), corr(1, 2), covarPop(1, 2) FROM {events}
 SELECT histogram(3)(length(properties)) FROM {events}
@@ -210,6 +218,13 @@ SELECT number FROM numbers(3)
 SELECT number FROM numbers(5, 3)
 SELECT number FROM numbers_mt(3)
 SELECT * FROM values('a Int8, b String', (1, 'x'), (2, 'DROP'))
+SELECT * FROM values((1, 'x'), (2, 'y'))
+SELECT * FROM values('x', 'y')
+SELECT * FROM values(1, 2, 3)
+SELECT * FROM values('t DateTime(\'UTC\'), e Enum8(\'a\' = 1, \'b\' = -2), d Decimal(10, 2)', (now(), 'a', 1.5), (now(), 'b', 2))
+SELECT * FROM values('a Array(Tuple(n Int8, s LowCardinality(Nullable(String)))), m Map(String, UInt8)', ([(1, 'x')], map('a', 1)), ([], map()))
+WITH 'x' AS s SELECT * FROM values('a String', s)
+SELECT * FROM null('a Int8, b DateTime64(3, \'UTC\')')
 SELECT * FROM generateSeries(1, 3)
 SELECT * FROM generate_series(1, 10, 3)
 SELECT * FROM view(SELECT 1 AS a)

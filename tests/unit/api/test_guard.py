@@ -113,6 +113,56 @@ def function(name: str, *arguments: str) -> tuple[str, ...]:
     )
 
 
+def text(value: str, number: int = 4) -> str:
+    return f"CONSTANT id: {number}, constant_value: '{value}', constant_value_type: String"
+
+
+def test_alias_behind_in_is_the_name_that_it_stands_for() -> None:
+    called = function("in", "IDENTIFIER id: 4, identifier: x", "IDENTIFIER id: 5, identifier: e")
+    tree = [
+        *tree_of("IDENTIFIER id: 6, identifier: events", projection=called),
+        "  WITH",
+        "    LIST id: 7, nodes: 3",
+        "      IDENTIFIER id: 8, alias: e, identifier: events",
+        "      IDENTIFIER id: 9, alias: events, identifier: users",
+        "      IDENTIFIER id: 10, alias: other, identifier: y",
+    ]
+    assert check_tree(tree, RULES).names == {"e", "users"}
+
+
+@pytest.mark.parametrize("structure", ["a Int8", "e Enum8(\\'a\\' = 1)"])
+@pytest.mark.parametrize("name", ["values", "null"])
+def test_structure_of_names_and_types_is_allowed(name: str, structure: str) -> None:
+    called = function(name, text(structure, 5))
+    lines = [line.replace("id: 2", "id: 3").replace("id: 3, n", "id: 4, n") for line in called]
+    lines[0] = f"TABLE_FUNCTION id: 3, table_function_name: {name}"
+    check_tree(tree_of(*lines), RULES)
+
+
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [
+        ("values", text("a Int8 ALIAS hostName()", 5)),
+        ("values", "IDENTIFIER id: 5, identifier: s"),
+        ("values", "IDENTIFIER id: 5, alias: x, constant_value: 1, identifier: s"),
+        ("values", "CONSTANT id: 5, alias: x, y, constant_value: 'a', constant_value_type: String"),
+        ("values", "FUNCTION id: 5, function_name: concat, function_type: ordinary"),
+        ("null", text("a", 5)),
+        ("null", "IDENTIFIER id: 5, identifier: s"),
+        ("null", "CONSTANT id: 5, constant_value: UInt64_1, constant_value_type: UInt8"),
+    ],
+)
+def test_structure_that_may_hold_more_is_refused(name: str, first: str) -> None:
+    lines = [
+        f"TABLE_FUNCTION id: 3, table_function_name: {name}",
+        "  ARGUMENTS",
+        "    LIST id: 4, nodes: 1",
+        f"      {first}",
+    ]
+    with pytest.raises(QueryError, match=r"structure|comma"):
+        check_tree(tree_of(*lines), RULES)
+
+
 def test_name_behind_in_is_a_tables_name() -> None:
     called = function("in", "IDENTIFIER id: 4, identifier: a", "IDENTIFIER id: 5, identifier: b")
     tree = tree_of("IDENTIFIER id: 6, identifier: events", projection=called)
@@ -138,6 +188,10 @@ def test_name_behind_in_is_a_tables_name() -> None:
             "aggregate function",
         ),
         (function("arrayReduce", "IDENTIFIER id: 4, identifier: f"), "aggregate function"),
+        (function("arrayReduce", text("sum(file(x))")), "aggregate function"),
+        (function("arrayReduce", text("sum((SELECT 1))")), "aggregate function"),
+        (function("arrayReduce", text("groupConcat(\\'x\\')")), "aggregate function"),
+        (function("lower, function_type: ordinary, function_name: in"), "with such a name"),
     ],
 )
 def test_function_that_is_not_listed_is_refused(called: tuple[str, ...], said: str) -> None:
