@@ -70,7 +70,7 @@ class Decoded(NamedTuple):
     """Many events as columns, and which of the values are none."""
 
     columns: tuple[list[Any], ...]
-    """Row's fields, each for all events, in the order of their values."""
+    """Row's fields, each for all events, in the order of their values; text is in UTF-8."""
     invalid: list[tuple[int, str, str]]
     """Index among the values, reason and detail; in ascending order."""
 

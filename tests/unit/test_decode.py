@@ -273,9 +273,9 @@ def test_timestamp_that_is_not_rfc_3339_is_refused_each_time(text: str) -> None:
 def test_timestamps_that_are_remembered_are_bounded_in_number_and_length(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "_MAX_CACHED", 50)
-    monkeypatch.setattr(module, "_seconds", {})
-    monkeypatch.setattr(module, "_tails", {})
+    for known in (module._seconds, module._tails):
+        known.clear()
+        monkeypatch.setattr(known, "_max_texts", 50)
     start = datetime(2026, 1, 1, tzinfo=UTC)
     for number in range(500):
         moment = (start + timedelta(seconds=number)).strftime("%Y-%m-%dT%H:%M:%S")
@@ -426,8 +426,12 @@ def _one_by_one(values: list[bytes | None]) -> tuple[list[Row], list[tuple[int, 
             [
                 payload(),
                 payload(user_id="u2", timestamp="2026-02-02T12:00:01.5+01:00"),
+                payload(timestamp="2026-02-02T12:00:01Z"),
+                payload(timestamp="1969-12-31T23:59:59Z"),
+                payload(timestamp="2106-02-07T06:28:16.5Z"),
+                payload(timestamp="2026-02-02T12:00:01.5é"),
                 payload(properties=None),
-                payload(properties={"a": "é"}, app_id="né"),
+                payload(properties={"a": "é"}, app_id="né", user_id="ü"),
                 spliced('{"ü": "ö"}'.encode()),
                 payload(user_id=""),
                 payload(timestamp="yesterday"),
@@ -445,5 +449,7 @@ def _one_by_one(values: list[bytes | None]) -> tuple[list[Row], list[tuple[int, 
 def test_decode_all_finds_what_decode_finds_one_by_one(values: list[bytes | None]) -> None:
     rows, invalid = _one_by_one(values)
     decoded = decode_all(values)
-    assert list(zip(*decoded.columns, strict=True)) == rows
+    assert list(zip(*decoded.columns, strict=True)) == [
+        (row.timestamp, *(text.encode() for text in row[1:4]), row.properties) for row in rows
+    ]
     assert decoded.invalid == invalid
