@@ -457,7 +457,7 @@ class ClickHouse:
             settings = self._settings
             _check_ca_file(settings.ca_file)
             first, *others = self._hosts
-            compression: str | bool = settings.compression
+            compression: str | bool = settings.compression_method()
             session: dict[str, object] = {"server_side_params": True}
             if self._is_confined:
                 # `excerpt` counts what it unpacks, in whatever method the server chooses.
@@ -466,7 +466,7 @@ class ClickHouse:
                 compression = False
             else:
                 # The server answers in a method of its own choice unless told.
-                session["network_compression_method"] = settings.compression.upper()
+                session["network_compression_method"] = str(compression).upper()
             self._client = Client(
                 host=first[0],
                 port=first[1],

@@ -1,5 +1,6 @@
 """All settings, one frozen class for each section; their order is that of `octane-analytics config`."""
 
+import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -94,9 +95,10 @@ class ClickHouseSettings:
     )
     compression: str = values.described(
         "CLICKHOUSE_COMPRESSION",
-        values.choice("lz4", "zstd", "none"),
-        "lz4",
-        "Compression between here and ClickHouse: lz4, zstd or none.",
+        values.choice("auto", "lz4", "zstd", "none"),
+        "auto",
+        "Compression between here and ClickHouse: lz4, zstd, none, or auto: none where every "
+        "CLICKHOUSE_HOST is this machine's loopback, else lz4.",
     )
     timeout_seconds: float = values.described(
         "CLICKHOUSE_TIMEOUT",
@@ -119,6 +121,19 @@ class ClickHouseSettings:
                 )
             listed.append((host, int(port)))
         return listed
+
+    def compression_method(self) -> str:
+        """lz4, zstd or none. Raises ConfigError as `hosts` does."""
+        if self.compression != "auto":
+            return self.compression
+        return "none" if all(_is_loopback(host) for host, _ in self.hosts()) else "lz4"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -193,6 +193,21 @@ def test_hosts_is_the_failover_list(host: str, expected: list[tuple[str, int]]) 
 
 
 @pytest.mark.parametrize(
+    ("host", "method"),
+    [
+        ("localhost", "none"),
+        ("127.0.0.2:9001,[::1]", "none"),
+        ("localhost,ch2", "lz4"),
+        ("10.0.0.1", "lz4"),
+        ("clickhouse", "lz4"),
+    ],
+)
+def test_compression_is_left_out_on_loopback_only(host: str, method: str) -> None:
+    assert ClickHouseSettings(host=host).compression_method() == method
+    assert ClickHouseSettings(host=host, compression="zstd").compression_method() == "zstd"
+
+
+@pytest.mark.parametrize(
     "host",
     [
         ",",
