@@ -7,6 +7,8 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -24,15 +26,67 @@ from tests.acceptance.command import (
 
 EVENTS = 5000
 STOP_SECONDS = 15.0
+ELSEWHERE = {
+    "KAFKA_BOOTSTRAP_SERVERS": "production:9092",
+    "CLICKHOUSE_HOST": "production",
+    "CLICKHOUSE_PASSWORD": "secret",
+    "KAFKA_RDKAFKA_SECURITY_PROTOCOL": "SASL_SSL",
+}
+
+
+@contextmanager
+def marked(directory: Path) -> Iterator[dict[str, str]]:
+    """A variable that every process of the sandbox inherits; all of them must be gone at the end."""
+    name = f"OCTANE_TEST_MARK_{os.getpid()}_{directory.name}"
+    # Titles of processes would take the place of their environment.
+    yield {name: "1", "SPT_NOENV": "1"}
+    wait_until(lambda: not processes_with(name), 5.0)
 
 
 @pytest.fixture
 def mark(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """A variable that every process of the sandbox inherits; all of them must be gone at the end."""
-    name = f"OCTANE_TEST_MARK_{os.getpid()}_{tmp_path.name}"
-    # Titles of processes would take the place of their environment.
-    yield {name: "1", "SPT_NOENV": "1"}
-    wait_until(lambda: not processes_with(name), 5.0)
+    with marked(tmp_path) as variables:
+        yield variables
+
+
+@pytest.fixture(scope="module")
+def finished(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> list[subprocess.CompletedProcess[str]]:
+    """Two runs in one data directory, on a machine whose environment belongs to real servers."""
+    directory = tmp_path_factory.mktemp("finished")
+    with marked(directory) as mark:
+        settings = mark | ELSEWHERE
+        arguments = ("--generate", str(EVENTS), "--data-dir", str(directory / "data"))
+        return [_once(*arguments, settings=settings) for _ in range(2)]
+
+
+@dataclass(frozen=True)
+class Served:
+    command: Running
+    mark: dict[str, str]
+    port: str
+    data: str
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A sandbox in the foreground, on a port and in a directory of the user's; SIGTERM ends it."""
+    directory = tmp_path_factory.mktemp("served")
+    with socket.create_server(("127.0.0.1", 0)) as first:
+        port = str(first.getsockname()[1])
+    data = str(directory / "data")
+    arguments = ("sandbox", "--procs", "1", "--partitions", "3", "--generate", "700")
+    arguments += ("--api-port", port, "--data-dir", data)
+    with (
+        marked(directory) as mark,
+        running(directory / "output", *arguments, settings=mark) as command,
+    ):
+        command.wait_for("Ctrl-C ends it.")
+        yield Served(command, mark, port, data)
+        command.child.terminate()
+        assert command.wait(STOP_SECONDS) == 0
+        assert Path(data).is_dir()
 
 
 def _once(*arguments: str, settings: dict[str, str]) -> subprocess.CompletedProcess[str]:
@@ -53,23 +107,21 @@ def _address(command: Running, name: str) -> str:
     return found[1]
 
 
-def test_sandbox_ingests_once_and_reports(mark: dict[str, str], tmp_path: Path) -> None:
-    data = tmp_path / "data"
-    done = _once("--generate", str(EVENTS), "--data-dir", str(data), settings=mark)
-    assert done.returncode == 0, done.stderr
-    assert "5,000 of 5,000 events in ClickHouse" in done.stdout
-    assert re.search(r"^[\d,]+ events/s from the first send", done.stdout, re.MULTILINE)
-    for report in ("overview_stats", "search_analytics", "top_content"):
-        assert report in done.stdout
-    assert re.search(r"total_events *│ *5,000", done.stdout)
-
-
-def test_data_directory_keeps_the_events_of_both_runs(mark: dict[str, str], tmp_path: Path) -> None:
-    data = str(tmp_path / "data")
-    for total in ("5,000", "10,000"):
-        done = _once("--generate", str(EVENTS), "--data-dir", data, settings=mark)
+def test_sandbox_ingests_once_and_reports(
+    finished: list[subprocess.CompletedProcess[str]],
+) -> None:
+    for done in finished:
         assert done.returncode == 0, done.stderr
         assert "5,000 of 5,000 events in ClickHouse" in done.stdout
+        assert re.search(r"^[\d,]+ events/s from the first send", done.stdout, re.MULTILINE)
+        for report in ("overview_stats", "search_analytics", "top_content"):
+            assert report in done.stdout
+
+
+def test_data_directory_keeps_the_events_of_both_runs(
+    finished: list[subprocess.CompletedProcess[str]],
+) -> None:
+    for done, total in zip(finished, ("5,000", "10,000"), strict=True):
         assert re.search(rf"total_events *│ *{total}", done.stdout)
 
 
@@ -135,13 +187,19 @@ def _shell(line: str) -> str:
     ).stdout
 
 
-def test_sandbox_feeds_itself_and_goes_on_serving(mark: dict[str, str], tmp_path: Path) -> None:
-    arguments = ("sandbox", "--procs", "1", "--partitions", "3", "--generate", "700")
-    with running(tmp_path / "output", *arguments, settings=mark) as command:
-        command.wait_for("700 delivered, 0 failed")
-        wait_until(lambda: _count(_address(command, "API")) == 700)
-        command.child.terminate()
-        assert command.wait(STOP_SECONDS) == 0
+def test_sandbox_feeds_itself_and_goes_on_serving(served: Served) -> None:
+    served.command.wait_for("700 delivered, 0 failed")
+    wait_until(lambda: _count(_address(served.command, "API")) == 700)
+
+
+def test_ports_can_be_chosen(served: Served) -> None:
+    assert _address(served.command, "API") == f"http://127.0.0.1:{served.port}"
+
+
+def test_directory_is_for_one_sandbox_at_a_time(served: Served) -> None:
+    done = run("sandbox", "--procs", "1", "--data-dir", served.data, settings=served.mark)
+    assert done.returncode == 78
+    assert "another process uses" in done.stderr
 
 
 def _count(api: str) -> int:
@@ -199,40 +257,6 @@ def test_port_that_is_taken_is_told(mark: dict[str, str], option: str) -> None:
         done = run("sandbox", option, port, settings=mark)
     assert done.returncode in (69, 78)
     assert f"port {port} on 127.0.0.1 is taken" in done.stderr
-
-
-def test_ports_can_be_chosen(mark: dict[str, str], tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as first:
-        port = str(first.getsockname()[1])
-    arguments = ("sandbox", "--procs", "1", "--api-port", port)
-    with running(tmp_path / "output", *arguments, settings=mark) as command:
-        command.wait_for("Ctrl-C ends it.")
-        assert _address(command, "API") == f"http://127.0.0.1:{port}"
-        command.interrupt()
-        assert command.wait(STOP_SECONDS) == 0
-
-
-def test_directory_is_for_one_sandbox_at_a_time(mark: dict[str, str], tmp_path: Path) -> None:
-    arguments = ("sandbox", "--procs", "1", "--data-dir", str(tmp_path / "data"))
-    with running(tmp_path / "output", *arguments, settings=mark) as command:
-        command.wait_for("Ctrl-C ends it.")
-        done = run(*arguments, settings=mark)
-        assert done.returncode == 78
-        assert "another process uses" in done.stderr
-        command.interrupt()
-        assert command.wait(STOP_SECONDS) == 0
-
-
-def test_environment_of_another_installation_does_not_count(mark: dict[str, str]) -> None:
-    elsewhere = {
-        "KAFKA_BOOTSTRAP_SERVERS": "production:9092",
-        "CLICKHOUSE_HOST": "production",
-        "CLICKHOUSE_PASSWORD": "secret",
-        "KAFKA_RDKAFKA_SECURITY_PROTOCOL": "SASL_SSL",
-    }
-    done = _once("--generate", "100", settings=mark | elsewhere)
-    assert done.returncode == 0, done.stderr
-    assert "100 of 100 events in ClickHouse" in done.stdout
 
 
 @pytest.mark.parametrize(
