@@ -8,24 +8,23 @@ import stat
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from octane_analytics.sandbox.generator import generate
 from tests.acceptance.command import Running, run, running, wait_until
 from tests.acceptance.test_cli_worker import (
+    PARTITIONS,
+    TOPIC,
     Service,
     _log,
     _pids,
     service,  # noqa: F401  # a fixture
 )
+from tests.faults.load import Load
 
 RATE = 1500
-KILLS = 50
+KILLS = 51
 
 
 @pytest.fixture
@@ -64,27 +63,19 @@ def _status(environ: dict[str, str]) -> dict[str, object]:
     return told
 
 
-@contextmanager
-def _load(environ: dict[str, str], tmp_path: Path, events: int) -> Iterator[Running]:
-    file = tmp_path / "events.ndjson"
-    file.write_bytes(b"\n".join(generate(events, seed=11, until=datetime.now(UTC))))
-    arguments = ("produce", "--rate", str(RATE), str(file))
-    with running(tmp_path / "produce.log", *arguments, settings=environ) as producing:
-        yield producing
-
-
 def test_every_signal_does_what_the_table_says_and_no_event_is_lost_or_doubled(
     service: Service,  # noqa: F811
     environ: dict[str, str],
     tmp_path: Path,
 ) -> None:
-    events = 45_000
     env_file = tmp_path / "worker.env"
     env_file.write_text("FLUSH_INTERVAL=0.3\n")
     environ.pop("FLUSH_INTERVAL")
     command = ("--env-file", str(env_file), "worker", "--procs", "2")
 
-    with _load(environ, tmp_path, events) as producing:
+    load = Load(service.kafka.bootstrap_servers, TOPIC, PARTITIONS, RATE, seed=11)
+    load.resume()
+    try:
         with running(tmp_path / "first.log", *command, settings=environ) as worker:
             _wait_said(worker, "assignment changed")
             wait_until(lambda: len(_children(worker.child.pid)) == 3)
@@ -127,14 +118,16 @@ def test_every_signal_does_what_the_table_says_and_no_event_is_lost_or_doubled(
             with running(log, *command, settings=environ) as worker:
                 _wait_said(worker, "assignment changed")
                 if number == signal.SIGTERM:
-                    assert producing.wait() == 0, producing.output
-                    wait_until(lambda: service.counts()[0] >= events)
+                    load.pause()
+                    wait_until(lambda: service.counts()[0] >= load.sent)
                 children = _children(worker.child.pid)
                 assert len(children) == 3
                 worker.child.send_signal(number)
                 assert worker.wait() == code, worker.output
                 assert not any(map(_is_alive, children))
-    assert service.counts() == (events, events)
+    finally:
+        load.pause()
+    assert service.counts() == (load.sent, load.sent)
 
 
 def test_fifty_killed_children_leave_nothing_behind(
@@ -142,7 +135,7 @@ def test_fifty_killed_children_leave_nothing_behind(
     environ: dict[str, str],
     tmp_path: Path,
 ) -> None:
-    procs = 5
+    procs = 17
     with running(
         tmp_path / "worker.log", "worker", "--procs", str(procs), settings=environ
     ) as worker:
@@ -170,7 +163,7 @@ def test_fifty_killed_children_leave_nothing_behind(
             wait_until(are_replaced)
             assert _said(worker, "process ended: replacing it") == procs * turn
             # It has begun to work, so that the next one is not killed at its start.
-            wait_until(lambda: all(s["partitions"] is not None for s in _slots(environ)))
+            wait_until(lambda: all(s["state"] == "running" for s in _slots(environ)))
         wait_until(lambda: run("status", settings=environ).returncode == 0)
         assert open_files() == descriptors
         assert files() <= metrics | {path for path in files() if path.endswith(".alive")}
@@ -254,14 +247,14 @@ def test_worker_that_waits_for_a_stopped_clickhouse_is_not_replaced(
     environ: dict[str, str],
     tmp_path: Path,
 ) -> None:
-    impatient = environ | {"HEARTBEAT_TIMEOUT": "5", "CLICKHOUSE_TIMEOUT": "4"}
+    impatient = environ | {"HEARTBEAT_TIMEOUT": "5", "CLICKHOUSE_TIMEOUT": "3"}
     with running(tmp_path / "worker.log", "worker", "--procs", "2", settings=impatient) as worker:
         wait_until(lambda: run("status", settings=environ).returncode == 0)
         before = _pids(worker)
         service.engine.pause()
         sent = run("produce", "--generate", "2000", settings=environ)
         assert sent.returncode == 0, sent.stderr
-        time.sleep(14.0)  # several heartbeat deadlines
+        time.sleep(8.0)  # a hung one is killed after 5 to 6
         service.engine.resume()
         wait_until(lambda: service.counts()[0] >= 2000)
         assert _pids(worker) == before
