@@ -6,10 +6,13 @@ import signal
 import stat
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Mapping
+from importlib.metadata import distribution
 from pathlib import Path
 from types import MappingProxyType
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.acceptance.command import environment
 
@@ -25,8 +28,9 @@ INSTALLED = (
     "LICENSE",
     "CHANGELOG.md",
 )
-# Takes what this environment has instead of asking an index, so that a release is there in a second.
-_STAND_IN_FOR_UV = f"""#!/bin/sh
+# Takes the packages that setup.cfg asks for from this environment instead of an index, so that a release
+# is there in a second.
+_STAND_IN_FOR_UV = """#!/bin/sh
 set -e
 case $1 in
     venv)
@@ -38,11 +42,11 @@ case $1 in
     pip)
         for copy; do :; done
         while [ "$1" != --python ]; do shift; done
-        packages=$(echo "${{2%/bin/python}}"/lib/python3*/site-packages)
-        [ -z "$UV_WAITS" ] || {{ touch "$UV_WAITS"; sleep 60; }}
-        [ -z "$UV_SAYS" ] || {{ echo "$UV_SAYS" >&2; exit 1; }}
+        packages=$(echo "${2%/bin/python}"/lib/python3*/site-packages)
+        [ -z "$UV_WAITS" ] || { touch "$UV_WAITS"; sleep 60; }
+        [ -z "$UV_SAYS" ] || { echo "$UV_SAYS" >&2; exit 1; }
         cp -R "$copy/octane_analytics" "$packages"
-        echo "{sysconfig.get_path("purelib")}" >"$packages/dependencies.pth"
+        echo "$DEPENDENCIES" >"$packages/dependencies.pth"
         ;;
 esac
 """
@@ -50,13 +54,19 @@ _NONE: Mapping[str, str] = MappingProxyType({})
 
 
 class Checkout:
-    """`target` is what --root names."""
+    """`target` is what --root names. With `copied` it is as that one is now."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, copied: "Checkout | None" = None) -> None:
+        self._directory = directory
         self.path = directory / "checkout"
         self.target = directory / "target"
         self.programs = directory / "programs"
+        self.dependencies = directory / "dependencies"
+        if copied is not None:
+            shutil.copytree(copied._directory, directory, symlinks=True, dirs_exist_ok=True)
+            return
         self.programs.mkdir(parents=True)
+        _link_dependencies(self.dependencies)
         for name in INSTALLED:
             self._copy(name)
         self.put_program("uv", _STAND_IN_FOR_UV)
@@ -89,7 +99,8 @@ class Checkout:
 
     def environment(self, given: Mapping[str, str] = _NONE) -> dict[str, str]:
         path = f"{self.programs}:{os.environ['PATH']}"
-        return environment({"PATH": path, "PYTHON": sys.executable} | dict(given))
+        ours = {"DEPENDENCIES": str(self.dependencies), "SETTLE_SECONDS": "0"}
+        return environment({"PATH": path, "PYTHON": sys.executable} | ours | dict(given))
 
     def install(
         self, *arguments: str, given: Mapping[str, str] = _NONE, timeout_seconds: float = 60.0
@@ -151,6 +162,25 @@ class Checkout:
             timeout=60.0,
             check=False,
         )
+
+
+def _link_dependencies(directory: Path) -> None:
+    """What a release would have got from an index: what setup.cfg asks for, and what that asks for."""
+    directory.mkdir()
+    wanted, seen = ["octane-analytics"], set[str]()
+    while wanted:
+        name = canonicalize_name(wanted.pop())
+        if name in seen:
+            continue
+        seen.add(name)
+        found = distribution(name)
+        asked = map(Requirement, found.requires or ())
+        wanted += [r.name for r in asked if r.marker is None or r.marker.evaluate({"extra": ""})]
+        if len(seen) == 1:
+            continue
+        for entry in {file.parts[0] for file in found.files or ()} - {"..", "__pycache__"}:
+            if not (directory / entry).exists():
+                (directory / entry).symlink_to(str(found.locate_file(entry)))
 
 
 def mode_of(path: Path) -> int:
