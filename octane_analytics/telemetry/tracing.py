@@ -25,10 +25,10 @@ from octane_analytics.types import Record, Span, TopicPartition
 _LOG = logging.getLogger(__name__)
 _SERVICE = "octane-analytics"
 _FLUSH_MS = 5000
-_LOOKS_PER_SECOND = 5_000
-"""To look at a record's headers costs about 1 µs, a quarter of all that an event costs. So this bounds
-it to half a hundredth of a processor, and to a few where a worker has only a part of one. At a higher
-pace evenly spaced records are looked at, otherwise all."""
+_LOOKS_PER_SECOND = 2_000
+_LOOKS_PER_RECORD = 1 / 16
+"""To look at a record's headers costs about 1 µs, a quarter of all that an event costs. So a worker that
+has much to do, or only a part of a processor, looks at evenly spaced records, otherwise at all."""
 _SAMPLED = frozenset(b"13579bdf")
 _KINDS = {
     "intent": {"messaging.operation.type": "settle", "messaging.system": "kafka"},
@@ -141,7 +141,7 @@ class BatchTracer:
         self._tracer = tracer
         self._group = group
         self._now = now
-        self._looks = float(_LOOKS_PER_SECOND)
+        self._looks = 2.0 * _LOOKS_PER_SECOND
         self._looked_at = now()
 
     def contexts(self, records: Sequence[Record], room: int) -> Sequence[trace.SpanContext]:
@@ -159,8 +159,8 @@ class BatchTracer:
     def _step(self, records: int) -> int:
         """Every which record may be looked at."""
         now = self._now()
-        earned = (now - self._looked_at) * _LOOKS_PER_SECOND
-        self._looks, self._looked_at = min(_LOOKS_PER_SECOND, self._looks + earned), now
+        earned = (now - self._looked_at) * _LOOKS_PER_SECOND + records * _LOOKS_PER_RECORD
+        self._looks, self._looked_at = min(2 * _LOOKS_PER_SECOND, self._looks + earned), now
         # Half of what is left, so that no call leaves nothing for the next.
         step = -(-records // max(1, int(self._looks / 2))) or 1
         self._looks -= min(self._looks, records // step)
