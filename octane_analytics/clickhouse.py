@@ -97,6 +97,8 @@ class RowStream:
     columns: tuple[ResultColumn, ...]
     blocks: Iterator[list[tuple[Any, ...]]]
     """Of STREAM_ROWS rows at most, none empty; to be gone through once."""
+    rows_read: Callable[[], int]
+    """How many the server has read so far; of all, once the blocks have come to their end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,7 +328,8 @@ class ClickHouse:
 
         try:
             with self._select_errors():
-                rows = self._connected().execute_iter(
+                client = self._connected()
+                rows = client.execute_iter(
                     sql,
                     dict(parameters or {}),
                     with_column_types=True,
@@ -334,7 +337,10 @@ class ClickHouse:
                     query_id=query_id,
                 )
                 columns = next(rows)
-            yield RowStream(_result_columns(columns), self._checked_blocks(blocks(rows)))
+                told = client.last_query.progress
+            yield RowStream(
+                _result_columns(columns), self._checked_blocks(blocks(rows)), lambda: int(told.rows)
+            )
         finally:
             if not is_whole:
                 self.close()

@@ -72,6 +72,7 @@ def create_app(
         pool=pool,
         cache=Cache(cache_bytes),
         now=now,
+        on_rows_read=metrics.rows_read.labels("/report").inc,
     )
     reports = ReportRoutes(reporting, metrics)
     pages = Pages(templates)

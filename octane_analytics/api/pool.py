@@ -90,8 +90,11 @@ class Pool:
         size: int,
         queue_seconds: float,
         deadline_seconds: float,
+        on_cancelled: Callable[[], object] = lambda: None,
     ) -> None:
+        """`on_cancelled` is told of each job that is given up while it is under way."""
         self._connect = connect
+        self._on_cancelled = on_cancelled
         self._size = size
         self._queue_seconds = queue_seconds
         self._deadline_seconds = deadline_seconds
@@ -121,13 +124,18 @@ class Pool:
         try:
             return await asyncio.wait_for(asyncio.shield(future), self._deadline_seconds)
         except asyncio.CancelledError:
-            _abandon(errand, future)
+            self._cancel(errand, future)
             raise
         except TimeoutError:
-            _abandon(errand, future)
+            self._cancel(errand, future)
             raise QueryError(
                 504, "timeout", f"no answer within {self._deadline_seconds:g} seconds"
             ) from None
+
+    def _cancel(self, errand: _Errand, future: asyncio.Future[T]) -> None:
+        if not future.done():
+            self._on_cancelled()
+        _abandon(errand, future)
 
     def close(self) -> None:
         """Takes no more jobs and closes what is idle; blocks on nothing."""

@@ -6,7 +6,7 @@ Owns the order of the steps and the answer; what may run is `guard`'s to say, wh
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from starlette.requests import ClientDisconnect, Request
@@ -41,14 +41,23 @@ class _Account:
 
 
 class RawQueries:
-    """The endpoint. `user` is ClickHouse's, for log lines."""
+    """The endpoint. `user` is ClickHouse's, for log lines; `on_rows_read` is told for each answer how
+    many rows ClickHouse has read for it."""
 
-    def __init__(self, pool: Pool, rules: Rules, limits: QueryLimits, user: str) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        rules: Rules,
+        limits: QueryLimits,
+        user: str,
+        on_rows_read: Callable[[int], object] = lambda _: None,
+    ) -> None:
         self._pool = pool
         self._rules = rules
         self._limits = limits
         self._terms = Terms(limits)
         self._user = user
+        self._on_rows_read = on_rows_read
 
     def close(self) -> None:
         self._pool.close()
@@ -110,6 +119,7 @@ class RawQueries:
                 self._terms.forget()
             raise faults.from_client(error) from error
         account.rows_read = excerpt.rows_read
+        self._on_rows_read(excerpt.rows_read)
         return self._encoded(excerpt, started, account)
 
     def _encoded(self, excerpt: Excerpt, started: float, account: _Account) -> bytes:

@@ -65,6 +65,7 @@ class Reporting:
         pool: Pool,
         cache: Cache,
         now: Callable[[], datetime],
+        on_rows_read: Callable[[int], object],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.templates = templates
@@ -73,6 +74,7 @@ class Reporting:
         self._pool = pool
         self._cache = cache
         self._now = now
+        self._on_rows_read = on_rows_read
         self._monotonic = monotonic
         self._flights: Flights[Whole | Stream] = Flights()
 
@@ -161,6 +163,7 @@ class Reporting:
                 chunk = out.end()
                 content.update(b"" if is_enveloped else chunk)
                 conduit.put(chunk)
+                self._on_rows_read(result.rows_read())
             body = conduit.body()
             if body is None:
                 return None

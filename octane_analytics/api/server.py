@@ -184,6 +184,7 @@ class _Application(BaseApplication):  # type: ignore[misc]
         )
         hasty = dataclasses.replace(clickhouse, timeout_seconds=PROBE_SECONDS)
         name = "octane-analytics api"
+        counted = metrics.ApiMetrics()
         app = create_app(
             templates=self._library.templates,
             cache_bytes=api.cache_bytes,
@@ -199,6 +200,7 @@ class _Application(BaseApplication):  # type: ignore[misc]
                 size=api.threads,
                 queue_seconds=api.queue_seconds,
                 deadline_seconds=api.query_seconds + QUERY_GRACE_SECONDS,
+                on_cancelled=counted.queries_cancelled.inc,
             ),
             probes=Pool(
                 lambda: ClickHouse(hasty, client_name=name),
@@ -206,8 +208,8 @@ class _Application(BaseApplication):  # type: ignore[misc]
                 queue_seconds=PROBE_SECONDS,
                 deadline_seconds=PROBE_SECONDS,
             ),
-            queries=_raw_queries(settings, name),
-            metrics=metrics.ApiMetrics(),
+            queries=_raw_queries(settings, name, counted),
+            metrics=counted,
             exposition=functools.partial(metrics.exposition, self._metrics_directory),
             policy=self.policy,
             cors_origins=api.cors_origins,
@@ -272,7 +274,7 @@ class _Logger(Logger):  # type: ignore[misc]
         _to_root(self.access_log)
 
 
-def _raw_queries(settings: Settings, name: str) -> RawQueries:
+def _raw_queries(settings: Settings, name: str, counted: metrics.ApiMetrics) -> RawQueries:
     api, clickhouse, queries = settings.api, settings.clickhouse, settings.queries
     asking = dataclasses.replace(
         clickhouse, timeout_seconds=api.query_seconds + QUERY_GRACE_SECONDS
@@ -285,6 +287,7 @@ def _raw_queries(settings: Settings, name: str) -> RawQueries:
             size=api.threads,
             queue_seconds=api.queue_seconds,
             deadline_seconds=api.query_seconds + QUERY_GRACE_SECONDS,
+            on_cancelled=counted.queries_cancelled.inc,
         ),
         Rules(
             TableName(clickhouse.database, clickhouse.table),
@@ -301,6 +304,7 @@ def _raw_queries(settings: Settings, name: str) -> RawQueries:
             threads=queries.threads,
         ),
         asking.user,
+        counted.rows_read.labels("/query").inc,
     )
 
 

@@ -168,6 +168,17 @@ class ApiMetrics:
             ["outcome"],
             registry=registry,
         )
+        self.rows_read = Counter(
+            "analytics_api_rows_read_total",
+            "Rows that ClickHouse has read for answers, by route; not those of cancelled queries.",
+            ["route"],
+            registry=registry,
+        )
+        self.queries_cancelled = Counter(
+            "analytics_api_queries_cancelled_total",
+            "Queries given up because their client had gone or their time was over.",
+            registry=registry,
+        )
         self.in_flight = Gauge(
             "analytics_api_in_flight",
             "Requests that are being answered.",

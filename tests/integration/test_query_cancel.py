@@ -69,6 +69,9 @@ def test_query_that_nobody_waits_for_is_cancelled(
                 assert (answer.status_code, answer.json()["error"]["code"]) == (504, "timeout")
                 assert not running(admin)
                 assert server.query("SELECT 1").json()["rows"] == [{"1": 1}]
+                shown = server.get("/metrics").text.splitlines()
+                assert "analytics_api_queries_cancelled_total 2.0" in shown
+                assert 'analytics_api_rows_read_total{route="/query"} 1.0' in shown
                 # A stop of the service with a query under way.
                 with httpx.Client() as client, pytest.raises(httpx.ReadTimeout):
                     client.post(f"{server.url}/query", json={"sql": ENDLESS}, timeout=0.3)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import Any
 
 import httpx
 from prometheus_client import CollectorRegistry
@@ -97,7 +98,7 @@ class Script:
         query_id: str | None = None,
     ) -> Iterator[RowStream]:
         answer = self.select(sql, parameters, settings=settings, query_id=query_id)
-        yield RowStream(answer.columns, iter([answer.rows] if answer.rows else []))
+        yield RowStream(answer.columns, iter([answer.rows] if answer.rows else []), lambda: 5)
 
     def excerpt(
         self, sql: str, *, settings: Mapping[str, object], max_rows: int, max_bytes: int
@@ -113,7 +114,7 @@ class Script:
 
 
 def pool(connection: Connection, **changes: float) -> Pool:
-    options = {"queue_seconds": 5.0, "deadline_seconds": 5.0} | changes
+    options: dict[str, Any] = {"queue_seconds": 5.0, "deadline_seconds": 5.0} | changes
     return Pool(lambda: connection, size=1, **options)
 
 

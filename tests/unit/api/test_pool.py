@@ -141,8 +141,18 @@ def test_caller_that_goes_cuts_its_connection_which_is_not_used_again() -> None:
             await running
         assert await opened.run(select) == ONE
 
-    with closing(Pool(connect, size=1, queue_seconds=5, deadline_seconds=5)) as opened:
+    cancelled: list[None] = []
+    with closing(
+        Pool(
+            connect,
+            size=1,
+            queue_seconds=5,
+            deadline_seconds=5,
+            on_cancelled=lambda: cancelled.append(None),
+        )
+    ) as opened:
         asyncio.run(leave())
+    assert len(cancelled) == 1, "and not the one that was answered"
     assert busy.cut.is_set()
     assert busy.is_closed
     assert len(made) == 2

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp, Message
 
 from octane_analytics.api.formats import FORMATS
@@ -83,9 +84,12 @@ def test_format_is_chosen_by_name_or_accept(name: str) -> None:
 
 def test_second_request_is_answered_from_the_cache() -> None:
     script = Script(ROW)
-    app = app_over(script, cache_bytes=1 << 20)
+    registry = CollectorRegistry()
+    app = app_over(script, cache_bytes=1 << 20, registry=registry)
     first, second = get(app), get(app)
     assert len(script.calls) == 1
+    read = registry.get_sample_value("analytics_api_rows_read_total", {"route": "/report"})
+    assert read == 5, "as the connection tells, and once"
     assert first.content == second.content
     assert (first.headers["x-cache"], second.headers["x-cache"]) == ("miss", "hit")
     assert second.headers["cache-control"] == "public, max-age=60"
@@ -214,7 +218,7 @@ class Breaking(Script):
             yield MANY.rows
             raise self._error
 
-        yield RowStream(MANY.columns, blocks())
+        yield RowStream(MANY.columns, blocks(), lambda: 0)
 
 
 @pytest.mark.parametrize(
