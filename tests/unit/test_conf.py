@@ -1,8 +1,10 @@
 """Dashboard, alerts and runbook speak of metrics and sections that exist."""
 
+import itertools
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +14,11 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 ALERTS = (CONF / "prometheus" / "alerts.yml").read_text()
 RUNBOOK = (CONF / "runbook.md").read_text()
 DASHBOARD = json.loads((CONF / "grafana/dashboards/octane-analytics.json").read_text())
+PANELS = DASHBOARD["panels"]
 NAMES = re.findall(r"- alert: (\w+)", ALERTS)
+GRID_COLUMNS = 24
+UNITS = frozenset({"s", "bytes", "ops", "reqps", "rowsps", "percentunit", "short"})
+"""Grafana's names for what we show; a misspelt one is shown as no unit at all."""
 
 
 def _unknown(text: str, directory: Path) -> set[str]:
@@ -34,6 +40,60 @@ def test_every_panel_asks_for_metrics_that_exist(tmp_path: Path) -> None:
         for target in panel["targets"]:
             assert "analytics_" in target["expr"]
             assert not _unknown(target["expr"], tmp_path), panel["title"]
+
+
+def test_panels_lie_side_by_side_below_their_rows() -> None:
+    taken: dict[tuple[int, int], str] = {}
+    rows = [panel for panel in PANELS if panel["type"] == "row"]
+    assert PANELS[0] is rows[0]
+    for panel in PANELS:
+        at = panel["gridPos"]
+        assert at["x"] >= 0
+        assert at["x"] + at["w"] <= GRID_COLUMNS, panel["title"]
+        for cell in itertools.product(
+            range(at["x"], at["x"] + at["w"]), range(at["y"], at["y"] + at["h"])
+        ):
+            assert cell not in taken, f"{panel['title']} lies on {taken[cell]}"
+            taken[cell] = panel["title"]
+    # Grafana puts a panel into the last row above it; in the file they stand in that order too.
+    places = [(panel["gridPos"]["y"], panel["gridPos"]["x"]) for panel in PANELS]
+    assert places == sorted(places)
+    # All that matters at once is seen without scrolling: eight grid units are some 300 pixels.
+    first_row = [panel for panel in PANELS if panel["gridPos"]["y"] < rows[1]["gridPos"]["y"]]
+    assert [panel["type"] for panel in first_row] == ["row"] + ["stat"] * 6
+    assert rows[1]["gridPos"]["y"] <= 8
+
+
+@pytest.mark.parametrize(
+    "panel", [p for p in PANELS if p["type"] != "row"], ids=lambda panel: str(panel["title"])
+)
+def test_panel_says_its_unit_where_it_asks_and_what_each_line_is(panel: Any) -> None:
+    assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
+    assert panel["fieldConfig"]["defaults"]["unit"] in UNITS
+    references = [target["refId"] for target in panel["targets"]]
+    assert len(set(references)) == len(references)
+    for target in panel["targets"]:
+        legend, expression = target["legendFormat"], target["expr"]
+        assert legend
+        for label in re.findall(r"{{(\w+)}}", legend):
+            assert re.search(rf"by \([^)]*\b{label}\b", expression), f"{expression} drops {label}"
+        if "_seconds" in expression and panel["fieldConfig"]["defaults"]["unit"] == "short":
+            assert "rate(" in expression, "a time in no unit"
+
+
+def test_dashboard_has_ids_and_titles_once_and_one_source_to_choose() -> None:
+    for key in ("id", "title"):
+        values = [panel[key] for panel in PANELS]
+        assert len(set(values)) == len(values)
+    (variable,) = DASHBOARD["templating"]["list"]
+    assert (variable["name"], variable["type"], variable["query"]) == (
+        "datasource",
+        "datasource",
+        "prometheus",
+    )
+    (alerts,) = DASHBOARD["annotations"]["list"]
+    (pattern,) = re.findall(r'alertname=~"([^"]+)"', alerts["expr"])
+    assert all(re.fullmatch(pattern, name) for name in NAMES)
 
 
 def test_every_metric_has_a_panel(tmp_path: Path) -> None:
