@@ -12,6 +12,7 @@ from tests.unit.test_docs import metric_names
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 ALERTS = (CONF / "prometheus" / "alerts.yml").read_text()
+README = (CONF.parent / "README.md").read_text()
 RUNBOOK = (CONF / "runbook.md").read_text()
 DASHBOARD = json.loads((CONF / "grafana/dashboards/octane-analytics.json").read_text())
 PANELS = DASHBOARD["panels"]
@@ -102,9 +103,10 @@ def test_every_metric_has_a_panel(tmp_path: Path) -> None:
         assert re.search(rf"\b{name}(_bucket|_sum|_count)?\b", asked), name
 
 
-def test_alerts_and_their_tests_and_the_runbook_name_metrics_that_exist(tmp_path: Path) -> None:
+def test_alerts_and_their_tests_runbook_and_readme_name_metrics_that_exist(tmp_path: Path) -> None:
     tested = (CONF / "prometheus" / "alerts_test.yml").read_text()
-    for text in (ALERTS, tested, RUNBOOK.replace("analytics_(", "").replace("_(sum|count)", "")):
+    runbook = RUNBOOK.replace("analytics_(", "").replace("_(sum|count)", "")
+    for text in (ALERTS, tested, runbook, README):
         assert not _unknown(text, tmp_path)
 
 

@@ -1,5 +1,8 @@
 """Which records' contexts a batch takes, and when traces are wanted at all."""
 
+import subprocess
+import sys
+
 import pytest
 from opentelemetry import trace
 
@@ -89,3 +92,14 @@ def test_an_exporter_that_is_not_there_is_an_error(environ: dict[str, str]) -> N
 
 def test_without_traces_nothing_is_started() -> None:
     assert tracing.start("worker-0", {}) is None
+
+
+def test_without_traces_nothing_of_the_sdk_is_loaded() -> None:
+    told = (
+        "import sys; from octane_analytics.cli import main; from octane_analytics import worker; "
+        "from octane_analytics.telemetry import tracing; assert tracing.start('worker-0', {}) is None; "
+        "print([n for n in sys.modules if n.startswith(('opentelemetry.sdk', 'opentelemetry.exporter', "
+        "'opentelemetry.instrumentation'))])"
+    )
+    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
