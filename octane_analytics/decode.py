@@ -226,7 +226,7 @@ def _all_epoch_seconds(texts: Sequence[str]) -> list[int]:
         seconds = list(map(_seconds.__getitem__, map(_second_of, texts))) if is_utc else []
     except ValueError:
         seconds = []
-    if seconds and 0 <= min(seconds) and max(seconds) <= MAX_EPOCH_SECONDS:
+    if seconds and min(seconds) >= 0 and max(seconds) <= MAX_EPOCH_SECONDS:
         return seconds
     return list(map(epoch_seconds, texts))
 
