@@ -27,8 +27,8 @@ class Staged:
     partitions: list[int] = field(default_factory=list)
     offsets: list[int] = field(default_factory=list)
     is_wanted: list[int] = field(default_factory=list)
-    reasons: list[str] = field(default_factory=list)
-    """Empty for an event, else why the record is none."""
+    reasons: dict[int, str] = field(default_factory=dict)
+    """Why records are no events, by their place in the columns; the others are events."""
     payload_bytes: int = 0
 
     def __len__(self) -> int:

@@ -1,7 +1,7 @@
 """Copies spans of the log into staging, decoded, in bounded memory and at a bounded rate."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from octane_analytics.errors import NeedsOperator, Unavailable
 from octane_analytics.replay.ports import Bench, Log, Staged
@@ -110,31 +110,40 @@ class Reader:
         return log.is_done
 
     def _take(self, records: Sequence[Record], staged: Staged) -> None:
+        # What is done for each record is done a million times: no loop that a list can spare.
         values = [record.value() for record in records]
         decoded = self._decode(values)
-        reasons = {index: reason for index, reason, _ in decoded.invalid}
-        for column, more in zip(staged.columns, decoded.columns, strict=True):
-            column.extend(more)
-        valid = [record for index, record in enumerate(records) if index not in reasons]
-        self._place(valid, staged)
-        for index, reason in reasons.items():
-            for column, field in zip(staged.columns, _NO_ROW, strict=True):
-                column.append(field)
-            self._place([records[index]], staged)
-            staged.reasons[-1] = reason
         staged.payload_bytes += sum(map(len, filter(None, values)))
+        for column, more in zip(staged.columns, decoded.columns, strict=True):
+            column += more
+        if not decoded.invalid:
+            self._place(records, staged)
+            return
+        reasons = {index: reason for index, reason, _ in decoded.invalid}
+        self._place([r for index, r in enumerate(records) if index not in reasons], staged)
+        self._place([records[index] for index in reasons], staged)
+        for column, field in zip(staged.columns, _NO_ROW, strict=True):
+            column += [field] * len(reasons)
+        first = len(staged) - len(reasons)
+        staged.reasons |= dict(enumerate(reasons.values(), first))
 
     def _place(self, records: Sequence[Record], staged: Staged) -> None:
-        wanted = self._wanted
-        for record in records:
-            partition, offset = record.partition(), record.offset()
-            assert partition is not None, "a record that was read has one"
-            assert offset is not None, "a record that was read has one"
-            span = wanted.get(partition)
-            staged.partitions.append(partition)
-            staged.offsets.append(offset)
-            staged.is_wanted.append(span is not None and span.first <= offset < span.end)
-            staged.reasons.append("")
+        """Whence they came, in their order."""
+        partitions: list[Any] = [record.partition() for record in records]
+        offsets: list[Any] = [record.offset() for record in records]
+        staged.partitions += partitions
+        staged.offsets += offsets
+        # Offsets ascend within a partition: where first and last are wanted, all between are.
+        firsts = dict(zip(reversed(partitions), reversed(offsets), strict=True))
+        lasts = dict(zip(partitions, offsets, strict=True))
+        if all(self._is_wanted(p, firsts[p]) and self._is_wanted(p, lasts[p]) for p in lasts):
+            staged.is_wanted += [1] * len(offsets)
+        else:
+            staged.is_wanted += map(self._is_wanted, partitions, offsets)
+
+    def _is_wanted(self, partition: int, offset: int) -> bool:
+        span = self._wanted.get(partition)
+        return span is not None and span.first <= offset < span.end
 
     def _flush(self, staged: Staged, on_progress: Callable[[int], None]) -> Staged:
         if len(staged):
