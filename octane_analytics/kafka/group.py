@@ -7,8 +7,6 @@ from working against a worker.
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
 from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as RawPartition
@@ -16,8 +14,8 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from octane_analytics.errors import NeedsOperator, Rebalancing, Unavailable
-from octane_analytics.kafka.client import Broker, error_of, translate
-from octane_analytics.kafka.inspection import GroupView
+from octane_analytics.kafka.client import error_of, translate
+from octane_analytics.kafka.outside import Outsider
 from octane_analytics.kafka.source import KafkaSource
 from octane_analytics.settings.sections import KafkaSettings
 from octane_analytics.types import Commit, Committed, LogIdentity, TopicPartition
@@ -52,40 +50,27 @@ class GroupState:
         return next((m for m in self.members if partition in m.partitions), None)
 
 
-class Group:
+class Group(Outsider):
     """The configured group. Every method blocks on a broker, for seconds at most, and raises
     Unavailable where none answers, NeedsOperator for a topic or a right that is missing."""
 
     def __init__(self, settings: KafkaSettings, *, client_id: str) -> None:
-        self._settings = settings
-        self._broker = Broker(settings, client_id)
-        self._view = GroupView(settings, client_id=client_id)
+        super().__init__(settings, client_id)
         self._source = KafkaSource(settings, None)
         self._admin: AdminClient | None = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
-        self._view.close()
+        super().close()
         self._source.close()
         self._admin = None
 
     def brokers(self, topic: str) -> int:
         """How many the cluster has, whether or not it has the topic."""
-        return self._view.brokers(topic)
+        return len(self._metadata(topic).brokers)
 
     def partitions(self, topic: str) -> list[TopicPartition]:
         """The topic's, in order."""
-        return [TopicPartition(topic, number) for number in range(self._view.partitions(topic))]
+        return [TopicPartition(topic, number) for number in self._partition_numbers(topic)]
 
     def committed(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, Committed]:
         """Waits out the moment in which a broker has only just become the group's coordinator."""

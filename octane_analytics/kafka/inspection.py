@@ -1,66 +1,30 @@
-"""Questions about topics and the group, asked without joining the group, and the making of a topic.
+"""Questions about topics and the group, asked without joining the group, and the making of a topic."""
 
-Asked through a consumer, because only that never has the broker create what it asks about.
-"""
-
-from types import TracebackType
-from typing import Self
-
-from confluent_kafka import Consumer, KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import TopicPartition as RawPartition
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.admin._metadata import ClusterMetadata
 from confluent_kafka.cimpl import NewTopic
 
 from octane_analytics.errors import NeedsOperator, Unavailable
 from octane_analytics.kafka.client import REQUEST_SECONDS, Broker, error_of, translate
+from octane_analytics.kafka.outside import Outsider
 from octane_analytics.settings.sections import KafkaSettings
 
 
-class GroupView:
+class GroupView(Outsider):
     """The configured group seen from outside. Every method blocks on a broker, for seconds at most,
     and raises Unavailable where none answers, NeedsOperator where there is no such topic."""
 
     def __init__(self, settings: KafkaSettings, *, client_id: str) -> None:
-        self._settings = settings
-        self._broker = Broker(settings, client_id)
-        self._consumer: Consumer | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def brokers(self, topic: str) -> int:
-        """How many the cluster has, whether or not it has the topic."""
-        return len(self._metadata(topic).brokers)
+        super().__init__(settings, client_id)
 
     def partitions(self, topic: str) -> int:
         """How many the topic has."""
-        found = self._metadata(topic)
-        error = found.topics[topic].error
-        if error is not None:
-            raise translate(error, f"topic {topic} at {self._settings.bootstrap_servers}")
-        return len(found.topics[topic].partitions)
-
-    def _metadata(self, topic: str) -> ClusterMetadata:
-        consumer = self._connected()
-        try:
-            found: ClusterMetadata = consumer.list_topics(topic, timeout=REQUEST_SECONDS)
-        except KafkaException as exception:
-            consumer.poll(0)  # has librdkafka say why
-            raise self._broker.unreachable(error_of(exception)) from exception
-        return found
+        return len(self._partition_numbers(topic))
 
     def lag(self, topic: str) -> int:
         """Records of the topic that the group has not committed, over all partitions."""
-        raw = [RawPartition(topic, number) for number in range(self.partitions(topic))]
+        raw = [RawPartition(topic, number) for number in self._partition_numbers(topic)]
         consumer = self._connected()
         total = 0
         try:
@@ -72,18 +36,6 @@ class GroupView:
         except KafkaException as exception:
             raise translate(error_of(exception), "asking for the group's lag") from exception
         return total
-
-    def close(self) -> None:
-        if self._consumer is not None:
-            self._consumer.close()
-            self._consumer = None
-
-    def _connected(self) -> Consumer:
-        if self._consumer is None:
-            self._consumer = self._broker.connect(
-                Consumer, **{"group.id": self._settings.group_id, "enable.auto.commit": False}
-            )
-        return self._consumer
 
 
 def check_topic(settings: KafkaSettings, topic: str) -> None:

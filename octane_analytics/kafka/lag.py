@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaException
 from confluent_kafka import TopicPartition as RawPartition
 
-from octane_analytics.kafka.client import REQUEST_SECONDS, Broker, error_of, translate
+from octane_analytics.kafka.client import REQUEST_SECONDS, error_of, translate
+from octane_analytics.kafka.outside import Outsider
 from octane_analytics.settings.sections import KafkaSettings
 from octane_analytics.types import PartitionLag
 
@@ -30,13 +31,23 @@ class _Oldest:
     """Monotonic."""
 
 
-class LagProbe:
+class LagProbe(Outsider):
     """Not for use by several threads. Every method blocks on a broker, for seconds at most."""
 
     def __init__(self, settings: KafkaSettings, *, client_id: str) -> None:
-        self._settings = settings
-        self._broker = Broker(settings, client_id)
-        self._consumer: Consumer | None = None
+        super().__init__(
+            settings,
+            client_id,
+            **{
+                "enable.auto.offset.store": False,
+                "auto.offset.reset": "earliest",
+                # It reads one record: brokers send at least one batch whatever its size.
+                "fetch.message.max.bytes": 1024,
+                "queued.min.messages": 1,
+                "queued.max.messages.kbytes": 1024,
+                "fetch.queue.backoff.ms": 10,
+            },
+        )
         self._oldest: dict[int, _Oldest] = {}
         self._committed: dict[int, int] = {}
 
@@ -47,17 +58,9 @@ class LagProbe:
         except KafkaException as exception:
             raise translate(error_of(exception), "asking for the group's lag") from exception
 
-    def close(self) -> None:
-        if self._consumer is not None:
-            self._consumer.close()
-            self._consumer = None
-
     def _look(self) -> Mapping[int, PartitionLag]:
         consumer, topic = self._connected(), self._settings.topic
-        found = consumer.list_topics(topic, timeout=REQUEST_SECONDS).topics[topic]
-        if found.error is not None:
-            raise translate(found.error, f"topic {topic} at {self._settings.bootstrap_servers}")
-        numbers = sorted(found.partitions)
+        numbers = self._partition_numbers(topic)
         ends = self._bounds(consumer, numbers, OFFSET_END)
         committed = self._positions(consumer, numbers)
         behind = {n: at for n, at in committed.items() if at < ends[n]}
@@ -121,21 +124,3 @@ class LagProbe:
             # librdkafka keeps a partition paused through being assigned anew.
             consumer.resume([RawPartition(topic, number) for number in positions])
             consumer.unassign()
-
-    def _connected(self) -> Consumer:
-        if self._consumer is None:
-            self._consumer = self._broker.connect(
-                Consumer,
-                **{
-                    "group.id": self._settings.group_id,
-                    "enable.auto.commit": False,
-                    "enable.auto.offset.store": False,
-                    "auto.offset.reset": "earliest",
-                    # It reads one record: brokers send at least one batch whatever its size.
-                    "fetch.message.max.bytes": 1024,
-                    "queued.min.messages": 1,
-                    "queued.max.messages.kbytes": 1024,
-                    "fetch.queue.backoff.ms": 10,
-                },
-            )
-        return self._consumer

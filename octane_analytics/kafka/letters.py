@@ -6,15 +6,13 @@ the first: whoever opens the log last is the only one that can mark it.
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from types import TracebackType
-from typing import Self
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from confluent_kafka import TopicPartition as RawPartition
 
 from octane_analytics.errors import AssignmentLost, NeedsOperator, OctaneError, Unavailable
-from octane_analytics.kafka.client import REQUEST_SECONDS, Broker, error_of, translate
-from octane_analytics.kafka.inspection import GroupView
+from octane_analytics.kafka.client import REQUEST_SECONDS, error_of, translate
+from octane_analytics.kafka.outside import Outsider
 from octane_analytics.settings.sections import KafkaSettings
 from octane_analytics.types import Span, TopicPartition
 
@@ -32,41 +30,33 @@ _FENCED = frozenset(
 )
 
 
-class LetterLog:
+class LetterLog(Outsider):
     """The configured dead-letter topic. Every method blocks; raises Unavailable where no broker
     answers, NeedsOperator for a topic or a right that is missing."""
 
     def __init__(self, settings: KafkaSettings, *, client_id: str) -> None:
+        super().__init__(
+            settings,
+            client_id,
+            **{
+                "group.id": f"{settings.group_id}.dlq",
+                "auto.offset.reset": "earliest",
+                "enable.partition.eof": True,
+                "isolation.level": "read_committed",
+            },
+        )
         self.topic = settings.dlq_topic
         self._transactional_id = f"octane-retry-{settings.group_id}-{self.topic}"
-        self._group = f"{settings.group_id}.dlq"
-        self._broker = Broker(settings, client_id)
-        self._view = GroupView(settings, client_id=client_id)
-        self._consumer: Consumer | None = None
         self._producer: Producer | None = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
-        self._view.close()
+        super().close()
         self._producer = None
-        if self._consumer is not None:
-            self._consumer.close()
-            self._consumer = None
 
     def spans(self) -> dict[TopicPartition, Span]:
         """What each partition holds, as far as no transaction is open."""
         found = {}
-        for number in range(self._view.partitions(self.topic)):
+        for number in self._partition_numbers(self.topic):
             try:
                 low, high = self._connected().get_watermark_offsets(
                     RawPartition(self.topic, number), timeout=REQUEST_SECONDS
@@ -172,17 +162,3 @@ class LetterLog:
                 f"on the transactional id {self._transactional_id}"
             )
         return translate(error, f"{doing} {self.topic} for a retry")
-
-    def _connected(self) -> Consumer:
-        if self._consumer is None:
-            self._consumer = self._broker.connect(
-                Consumer,
-                **{
-                    "group.id": self._group,  # never joined, nothing committed
-                    "enable.auto.commit": False,
-                    "auto.offset.reset": "earliest",
-                    "enable.partition.eof": True,
-                    "isolation.level": "read_committed",
-                },
-            )
-        return self._consumer

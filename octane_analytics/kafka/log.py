@@ -5,15 +5,15 @@ Partitions are assigned by hand and nothing is ever committed, so no group notic
 
 import time
 from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicCollection
 from confluent_kafka import TopicPartition as RawPartition
 from confluent_kafka.admin import AdminClient
 
 from octane_analytics.errors import OctaneError, Unavailable
-from octane_analytics.kafka.client import REQUEST_SECONDS, Broker, error_of, translate
+from octane_analytics.kafka.client import REQUEST_SECONDS, error_of, translate
+from octane_analytics.kafka.outside import Outsider
 from octane_analytics.settings.sections import KafkaSettings
 from octane_analytics.types import Committed, LogIdentity, Polled, Span, TopicPartition
 
@@ -23,7 +23,7 @@ _GROUP_SUFFIX = "-replay"
 """Reading needs a group's name, though nothing is committed under it."""
 
 
-class KafkaLog:
+class KafkaLog(Outsider):
     """The configured topic. Every method blocks on a broker, for seconds at most.
 
     Raises Unavailable where none answers, NeedsOperator for a topic or a right that is missing. Not
@@ -31,23 +31,10 @@ class KafkaLog:
     """
 
     def __init__(self, settings: KafkaSettings, *, client_id: str) -> None:
-        self._settings = settings
-        self._broker = Broker(settings, client_id)
-        self._group: Consumer | None = None
+        super().__init__(settings, client_id)
         self._reader: Consumer | None = None
         self._left: dict[int, int] = {}
         self._moved_at = 0.0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @property
     def topic(self) -> str:
@@ -58,23 +45,14 @@ class KafkaLog:
         return self._settings.group_id
 
     def close(self) -> None:
-        for consumer in (self._group, self._reader):
-            if consumer is not None:
-                consumer.close()
-        self._group = self._reader = None
+        super().close()
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
         self._left = {}
 
     def partitions(self) -> list[int]:
-        consumer = self._outsider()
-        try:
-            found = consumer.list_topics(self.topic, timeout=REQUEST_SECONDS)
-        except KafkaException as exception:
-            consumer.poll(0)  # has librdkafka say why
-            raise self._broker.unreachable(error_of(exception)) from exception
-        error = found.topics[self.topic].error
-        if error is not None:
-            raise translate(error, f"topic {self.topic} at {self._settings.bootstrap_servers}")
-        return sorted(found.topics[self.topic].partitions)
+        return self._partition_numbers(self.topic)
 
     def held(self, partitions: Sequence[int]) -> Mapping[int, Span]:
         """The offsets that each partition still holds, up to its end."""
@@ -82,7 +60,7 @@ class KafkaLog:
         for number in partitions:
             raw = RawPartition(self.topic, number)
             try:
-                low, high = self._outsider().get_watermark_offsets(raw, timeout=REQUEST_SECONDS)
+                low, high = self._connected().get_watermark_offsets(raw, timeout=REQUEST_SECONDS)
             except KafkaException as exception:
                 told = f"asking for the ends of {TopicPartition(self.topic, number)}"
                 raise translate(error_of(exception), told) from exception
@@ -93,7 +71,7 @@ class KafkaLog:
         """What the workers' group has committed."""
         raw = [RawPartition(self.topic, number) for number in partitions]
         try:
-            answer = self._outsider().committed(raw, timeout=REQUEST_SECONDS)
+            answer = self._connected().committed(raw, timeout=REQUEST_SECONDS)
         except KafkaException as exception:
             told = f"asking what group {self.group} has committed"
             raise translate(error_of(exception), told) from exception
@@ -110,7 +88,7 @@ class KafkaLog:
         milliseconds = int(epoch_seconds * 1000)
         raw = [RawPartition(self.topic, number, milliseconds) for number in partitions]
         try:
-            answer = self._outsider().offsets_for_times(raw, timeout=REQUEST_SECONDS)
+            answer = self._connected().offsets_for_times(raw, timeout=REQUEST_SECONDS)
         except KafkaException as exception:
             raise translate(error_of(exception), "looking up offsets by time") from exception
         found: dict[int, int | None] = {}
@@ -228,10 +206,3 @@ class KafkaLog:
         if self._broker.trouble is not None:
             return translate(self._broker.trouble, told)
         return Unavailable(told)
-
-    def _outsider(self) -> Consumer:
-        if self._group is None:
-            self._group = self._broker.connect(
-                Consumer, **{"group.id": self.group, "enable.auto.commit": False}
-            )
-        return self._group

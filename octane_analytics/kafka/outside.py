@@ -1,0 +1,66 @@
+"""What looks at Kafka from outside: one consumer, made when it is first needed and never in a group.
+
+Asked through a consumer, because only that never has the broker create what it is asked about.
+"""
+
+from types import TracebackType
+from typing import Self
+
+from confluent_kafka import Consumer, KafkaException
+from confluent_kafka.admin._metadata import ClusterMetadata
+
+from octane_analytics.kafka.client import REQUEST_SECONDS, Broker, error_of, translate
+from octane_analytics.settings.sections import KafkaSettings
+
+
+class Outsider:
+    """Base of such a look. Closed at the end of a `with` block; a call after that connects anew."""
+
+    def __init__(self, settings: KafkaSettings, client_id: str, **properties: object) -> None:
+        """`properties` are the consumer's, over `group.id` (never joined) and no commits."""
+        self._settings = settings
+        self._broker = Broker(settings, client_id)
+        self._properties = {
+            "group.id": settings.group_id,
+            "enable.auto.commit": False,
+            **properties,
+        }
+        self._consumer: Consumer | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._consumer is not None:
+            self._consumer.close()
+            self._consumer = None
+
+    def _connected(self) -> Consumer:
+        if self._consumer is None:
+            self._consumer = self._broker.connect(Consumer, **self._properties)
+        return self._consumer
+
+    def _metadata(self, topic: str) -> ClusterMetadata:
+        """Whether or not there is such a topic. Raises Unavailable, with the reason."""
+        consumer = self._connected()
+        try:
+            found: ClusterMetadata = consumer.list_topics(topic, timeout=REQUEST_SECONDS)
+        except KafkaException as exception:
+            consumer.poll(0)  # has librdkafka say why
+            raise self._broker.unreachable(error_of(exception)) from exception
+        return found
+
+    def _partition_numbers(self, topic: str) -> list[int]:
+        """In order. Raises NeedsOperator too where there is no such topic."""
+        found = self._metadata(topic).topics[topic]
+        if found.error is not None:
+            raise translate(found.error, f"topic {topic} at {self._settings.bootstrap_servers}")
+        return sorted(found.partitions)
