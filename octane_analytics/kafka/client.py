@@ -112,7 +112,11 @@ class Broker:
         translated = translate(reason, where)
         if isinstance(translated, NeedsOperator) or reason.fatal():
             return translated
-        return Unavailable(f"{translated}; check KAFKA_BOOTSTRAP_SERVERS and the broker")
+        advice = "check KAFKA_BOOTSTRAP_SERVERS and the broker"
+        if reason.code() != KafkaError._RESOLVE and "Connect to" not in reason.str():
+            # Whoever talks plainly to a listener that wants more is cut off without a word.
+            advice += f", and whether it wants TLS or SASL ({RDKAFKA_PREFIX}SECURITY_PROTOCOL)"
+        return Unavailable(f"{translated}; {advice}")
 
     def _remember(self, error: KafkaError) -> None:
         # That all brokers are down comes last and says least about why.

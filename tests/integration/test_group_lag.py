@@ -6,7 +6,7 @@ import time
 import pytest
 
 from octane_analytics.sandbox.kafka import EmbeddedKafka
-from tests.acceptance.command import run, running, wait_until
+from tests.acceptance.command import call, run, running, wait_until
 from tests.integration.operations_fixtures import Site, events, site
 
 __all__ = ["site"]
@@ -95,3 +95,23 @@ def test_lag_says_in_one_line_what_is_wrong(
     said = site.run("lag", code=code, **settings)
     assert told in said
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [["lag"], ["replay", "--from-offset", "0"]])
+def test_listener_that_wants_a_password_is_told(site: Site, arguments: list[str]) -> None:
+    listener = {"KAFKA_BOOTSTRAP_SERVERS": site.kafka.sasl_bootstrap_servers}
+    wrong = {
+        "KAFKA_RDKAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT",
+        "KAFKA_RDKAFKA_SASL_MECHANISM": "SCRAM-SHA-256",
+        "KAFKA_RDKAFKA_SASL_USERNAME": "somebody",
+        "KAFKA_RDKAFKA_SASL_PASSWORD": "mistaken-for-it",
+    }
+    for given, code, told in (
+        ({}, 69, "wants TLS or SASL (KAFKA_RDKAFKA_SECURITY_PROTOCOL)"),
+        (wrong, 78, "check the SASL settings"),
+    ):
+        done = call(*arguments, settings=site.environ | listener | given)
+        assert done.returncode == code, done.stderr
+        assert told in done.stderr
+        assert done.stderr.count("\n") == 1
+        assert "mistaken" not in done.stderr
