@@ -324,9 +324,9 @@ class Ingest:
             is_same = log.topic_id and log == self._ledger.log(partition)
             bound = self._source.latest if is_same else self._source.earliest
             position = bound(partition)
+            self._source.seek(partition, position)
         self._ledger.assign(partition, Committed(position, ""), log)
         self._open[partition] = Batch(partition, position)
-        self._source.seek(partition, position)
         self._replaced.discard(partition)
 
     def _is_full(self) -> bool:

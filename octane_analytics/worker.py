@@ -99,7 +99,9 @@ def run_worker(
     observer = SlotObserver(counted, Tally(metrics_directory, name()), figures, clock)
     sample = Sampler(ProcessMetrics(), name(), observer.tick)
     traces = tracing.start(name())
-    source = KafkaSource(settings.kafka, slot, on_queue=counted.queue_bytes.set)
+    source = KafkaSource(
+        settings.kafka, slot, on_queue=counted.queue_bytes.set, on_stall=observer.stalled
+    )
     sink = ClickHouse(
         settings.clickhouse,
         client_name=f"octane-analytics {name()}",

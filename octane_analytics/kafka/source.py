@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from confluent_kafka import (
+    OFFSET_END,
     OFFSET_INVALID,
     Consumer,
     KafkaError,
@@ -19,6 +20,7 @@ from confluent_kafka.admin import AdminClient
 
 from octane_analytics.errors import OctaneError, Unavailable
 from octane_analytics.kafka.client import REQUEST_SECONDS, Broker, error_of, translate
+from octane_analytics.kafka.progress import Progress
 from octane_analytics.settings.sections import KafkaSettings
 from octane_analytics.types import (
     Commit,
@@ -34,6 +36,11 @@ from octane_analytics.types import (
 _GONE = frozenset({KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET})
 _PROBE_SECONDS = 5.0
 _STATISTICS_MS = 5000
+_QUIET_SECONDS = 20.0
+"""After this long without anything of a partition the broker is asked for its end."""
+_GRACE_SECONDS = 5.0
+_LOOK_SECONDS = 1.0
+_ENDS_SECONDS = 1.0
 _NO_TOPIC_ID = "AAAAAAAAAAAAAAAAAAAAAA"
 """Kafka's zero UUID, in its own spelling: a broker without topic ids."""
 
@@ -47,20 +54,29 @@ class KafkaSource:
         slot: int | None,
         *,
         on_queue: Callable[[int], None] | None = None,
+        on_stall: Callable[[TopicPartition, int], None] | None = None,
+        quiet_seconds: float = _QUIET_SECONDS,
+        grace_seconds: float = _GRACE_SECONDS,
     ) -> None:
         """`on_queue` is told every few seconds, from within `poll`, how many bytes are fetched and
-        not handed out."""
+        not handed out; `on_stall` of each partition that handed out nothing for `quiet_seconds` and
+        `grace_seconds` of waiting in `poll` although the broker had more, and from where it is read
+        anew: behind no record that was not handed out, but what was may come again."""
         member = "" if slot is None else f"-{slot}"
         self._settings = settings
         self._slot = slot
         self._on_queue = on_queue
+        self._on_stall = on_stall
+        self._progress = Progress(quiet_seconds, grace_seconds)
+        self._waited = 0.0
+        """Seconds that `poll` has waited: with these the progress is measured, for a partition cannot
+        be blamed for what it did not hand out while nobody asked."""
+        self._look_at = _LOOK_SECONDS
         self._broker = Broker(settings, f"octane-analytics{member}")
         self._consumer: Consumer | None = None
         self._admin: AdminClient | None = None
         self._is_paused = False
         self._is_closing = False
-        self._starts: dict[TopicPartition, int] = {}
-        """Where reading began: librdkafka knows no position before the first record."""
         self._probe_at = 0.0
         self._unreachable: OctaneError | None = None
 
@@ -69,44 +85,77 @@ class KafkaSource:
             # A client on its way down gets no answers any more, and would wait for the committed
             # offsets until it is killed. It gives these back at once, without having read any.
             starts = {} if self._is_closing else listener.assigned([_partition(r) for r in raw])
-            self._starts.update(starts)
             for r in raw:
                 r.offset = starts.get(_partition(r), 0)
-            consumer.incremental_assign(raw)
-            if self._is_paused or self._is_closing:
-                consumer.pause(raw)
+            self._assign(consumer, raw)
 
         def on_revoke(consumer: Consumer, raw: list[RawPartition]) -> None:
-            try:
-                listener.revoked([_partition(r) for r in raw])
-            finally:
-                self._forget(raw)
-                consumer.incremental_unassign(raw)
+            give_up(consumer, raw, listener.revoked)
 
         def on_lost(consumer: Consumer, raw: list[RawPartition]) -> None:
+            give_up(consumer, raw, listener.lost)
+
+        def give_up(
+            consumer: Consumer,
+            raw: list[RawPartition],
+            tell: Callable[[Sequence[TopicPartition]], None],
+        ) -> None:
+            partitions = [_partition(r) for r in raw]
             try:
-                listener.lost([_partition(r) for r in raw])
+                tell(partitions)
             finally:
-                self._forget(raw)
-                consumer.incremental_unassign(raw)
+                self._progress.end(partitions)
+                _unassign(consumer, raw)
 
         self._member().subscribe(
             [self._settings.topic], on_assign=on_assign, on_revoke=on_revoke, on_lost=on_lost
         )
 
-    def _forget(self, raw: Sequence[RawPartition]) -> None:
-        for r in raw:
-            self._starts.pop(_partition(r), None)
-
     def poll(self, max_records: int, timeout_seconds: float) -> Polled:
+        if self._waited >= self._look_at and not self._is_paused:
+            self._look_at = self._waited + _LOOK_SECONDS
+            self._look()
+        began = time.monotonic()
         messages = self._member().consume(max_records, timeout_seconds)
+        # Not what the listener takes.
+        self._waited += min(timeout_seconds, time.monotonic() - began)
         if messages:
             self._broker.trouble = self._unreachable = None
+            if self._progress.unseen:
+                seen = {(m.topic(), m.partition()) for m in messages if m.error() is None}
+                self._progress.unseen -= seen
         elif self._broker.trouble is not None:
             self._probe()
         if not any(message.error() for message in messages):
             return Polled(messages)
         return self._sorted(messages)
+
+    def _look(self) -> None:
+        """Has partitions read anew that stand still."""
+        consumer, progress, now = self._member(), self._progress, self._waited
+        try:
+            at = consumer.position([_raw(p) for p in progress.partitions()])
+            progress.moved({_partition(r): r.offset for r in at}, now)
+            quiet = progress.quiet(now)
+            if quiet:
+                progress.ends(quiet, self._ends(quiet), now)
+            stalled = progress.stalled(now)
+            if stalled:
+                self._assign_anew([_raw(p, position) for p, position in stalled.items()])
+        except KafkaException as exception:
+            raise translate(error_of(exception), "reading partitions anew") from exception
+        if self._on_stall is not None:
+            for partition, position in stalled.items():
+                self._on_stall(partition, position)
+
+    def _ends(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """Of those that a broker tells of within a moment."""
+        asked = [_raw(partition, OFFSET_END) for partition in partitions]
+        try:
+            answer = self._member().offsets_for_times(asked, timeout=_ENDS_SECONDS)
+        except KafkaException:
+            return {}  # an outage shows elsewhere
+        return {_partition(r): r.offset for r in answer if r.error is None}
 
     def _sorted(self, messages: Sequence[Message]) -> Polled:
         records, ends, gone = [], [], []
@@ -121,6 +170,7 @@ class KafkaSource:
                 where = TopicPartition(topic, partition)
                 if error.code() == KafkaError._PARTITION_EOF:
                     ends.append(EndOfPartition(where, offset))
+                    self._progress.reached_end(where, offset, self._waited)
                     continue
                 if error.code() in _GONE:
                     gone.append(OffsetGone(where, offset))
@@ -222,7 +272,8 @@ class KafkaSource:
         try:
             for at in consumer.position(consumer.assignment()):
                 _, end = consumer.get_watermark_offsets(at, cached=True)
-                start = self._starts.get(_partition(at))
+                # librdkafka knows no position before the first record.
+                start = self._progress.position(_partition(at))
                 position = start if at.offset < 0 else at.offset
                 if position is None or end < 0:
                     return None
@@ -232,22 +283,39 @@ class KafkaSource:
         return total
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
-        consumer, raw = self._member(), [_raw(partition, offset)]
+        if partition not in self._progress:
+            raise Unavailable(f"{partition} is not assigned")
+        raw = _raw(partition, offset)
         try:
             try:
-                consumer.seek(raw[0])
+                self._member().seek(raw)
             except KafkaException as exception:
                 if error_of(exception).code() != KafkaError._STATE:
                     raise
                 # librdkafka has given the partition up since its position was out of range, and
                 # takes it up again only where it is assigned anew.
-                consumer.incremental_unassign(raw)
-                consumer.incremental_assign(raw)
-                if self._is_paused:
-                    consumer.pause(raw)
+                self._assign_anew([raw])
         except KafkaException as exception:
             raise translate(error_of(exception), f"seeking in {partition}") from exception
-        self._starts[partition] = offset
+        self._progress.begin(partition, offset, self._waited)
+
+    def _assign_anew(self, raw: list[RawPartition]) -> None:
+        consumer = self._member()
+        _unassign(consumer, raw)
+        self._assign(consumer, raw)
+
+    def _assign(self, consumer: Consumer, raw: list[RawPartition]) -> None:
+        """From the offsets that the partitions carry."""
+        is_paused = self._is_paused or self._is_closing
+        if raw and not is_paused:
+            # librdkafka remembers a pause beyond the assignment that it was made in: one that ended
+            # while the partition was elsewhere would last for good.
+            consumer.resume(raw)
+        consumer.incremental_assign(raw)
+        if raw and is_paused:
+            consumer.pause(raw)
+        for r in raw:
+            self._progress.begin(_partition(r), r.offset, self._waited)
 
     def pause(self) -> None:
         self._is_paused = True
@@ -258,6 +326,7 @@ class KafkaSource:
         self._is_paused = False
         consumer = self._member()
         consumer.resume(consumer.assignment())
+        self._progress.restart(self._waited)
 
     def close(self) -> None:
         """Leaves the partitions where they are for a static member, to others for a dynamic one."""
@@ -295,6 +364,12 @@ class KafkaSource:
                 properties["group.instance.id"] = f"{self._settings.instance_prefix}-{self._slot}"
             self._consumer = self._broker.connect(Consumer, **properties)
         return self._consumer
+
+
+def _unassign(consumer: Consumer, raw: Sequence[RawPartition]) -> None:
+    # librdkafka takes none of them for one that it has not: whose assignment failed half way.
+    assigned = {_partition(r) for r in consumer.assignment()}
+    consumer.incremental_unassign([r for r in raw if _partition(r) in assigned])
 
 
 def _queue_bytes(statistics: str) -> int:

@@ -140,6 +140,14 @@ class WorkerObserver:
             extra=fields(partition=partition.partition, position=position),
         )
 
+    def stalled(self, partition: TopicPartition, position: int) -> None:
+        """Not the core's: the source mends it by itself."""
+        self._metrics.partition_stalls.inc()
+        _LOG.warning(
+            "the partition stood still although Kafka has more of it: assigned anew at its position",
+            extra=fields(partition=partition.partition, position=position),
+        )
+
     def assigned(self, partitions: Sequence[TopicPartition], owned: int) -> None:
         self._changed("assigned", partitions, owned)
 

@@ -112,6 +112,11 @@ class WorkerMetrics:
             "Offsets that retention removed before they were read: events lost upstream of here.",
             registry=registry,
         )
+        self.partition_stalls = Counter(
+            "analytics_partition_stalls_total",
+            "Partitions that handed out nothing although Kafka had more, and were assigned anew.",
+            registry=registry,
+        )
         self.rebalances = Counter(
             "analytics_rebalances_total",
             "Changes of the assignment, by kind: assigned, revoked, lost.",

@@ -1,0 +1,99 @@
+"""Which partitions stand still although the broker has more of them.
+
+librdkafka can stop reading a partition without a word. Nothing that it tells of itself shows that: the
+end it knows is the last fetch's. So whoever reads asks the broker for the end of a partition that has
+been quiet for long, and gives it some more time, since a record may just have come in. Pure: knows no
+client, and `now` is whatever clock the caller has.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from octane_analytics.types import TopicPartition
+
+
+@dataclass(slots=True)
+class _Standing:
+    position: int
+    """The next offset to hand out."""
+    since: float
+    is_behind: bool = False
+
+
+class Progress:
+    """A partition is watched from `begin` to `end`."""
+
+    def __init__(self, patience: float, grace: float) -> None:
+        """A partition that is quiet for `patience` is `quiet`; one that turns out to be behind then
+        and stays quiet for `grace` is `stalled`. Both in units of `now`."""
+        self._patience = patience
+        self._grace = grace
+        self._standing: dict[TopicPartition, _Standing] = {}
+        self.unseen: set[TopicPartition] = set()
+        """Those of which nothing has come since `begin`: the client's word of where it is may still
+        be that of before."""
+
+    def __contains__(self, partition: TopicPartition) -> bool:
+        return partition in self._standing
+
+    def partitions(self) -> list[TopicPartition]:
+        return list(self._standing)
+
+    def position(self, partition: TopicPartition) -> int | None:
+        """The next offset to hand out as far as is known; None where the partition is not watched."""
+        standing = self._standing.get(partition)
+        return None if standing is None else standing.position
+
+    def begin(self, partition: TopicPartition, position: int, now: float) -> None:
+        """The partition is read from `position` on; also where it was read from elsewhere before."""
+        self._standing[partition] = _Standing(position, now)
+        self.unseen.add(partition)
+
+    def end(self, partitions: Iterable[TopicPartition]) -> None:
+        for partition in partitions:
+            self._standing.pop(partition, None)
+            self.unseen.discard(partition)
+
+    def restart(self, now: float) -> None:
+        """Whatever was quiet until now had a reason to be."""
+        for standing in self._standing.values():
+            standing.since, standing.is_behind = now, False
+
+    def moved(self, positions: Mapping[TopicPartition, int], now: float) -> None:
+        """Where each partition is; taken only from those of which something has come."""
+        for partition, position in positions.items():
+            standing = self._standing.get(partition)
+            if standing is None or partition in self.unseen or position <= standing.position:
+                continue
+            self._standing[partition] = _Standing(position, now)
+
+    def reached_end(self, partition: TopicPartition, offset: int, now: float) -> None:
+        """There is nothing to hand out before `offset`."""
+        standing = self._standing.get(partition)
+        if standing is not None:
+            self._standing[partition] = _Standing(max(offset, standing.position), now)
+
+    def quiet(self, now: float) -> list[TopicPartition]:
+        """Those whose end is to be asked for, and told to `ends` then."""
+        return [
+            partition
+            for partition, standing in self._standing.items()
+            if not standing.is_behind and now - standing.since >= self._patience
+        ]
+
+    def ends(
+        self, asked: Iterable[TopicPartition], ends: Mapping[TopicPartition, int], now: float
+    ) -> None:
+        """What the broker answered; a partition that it told nothing of is asked for again later."""
+        for partition in asked:
+            standing = self._standing[partition]
+            standing.since = now
+            standing.is_behind = ends.get(partition, 0) > standing.position
+
+    def stalled(self, now: float) -> dict[TopicPartition, int]:
+        """Those that are to be read anew, from where they are."""
+        return {
+            partition: standing.position
+            for partition, standing in self._standing.items()
+            if standing.is_behind and now - standing.since >= self._grace
+        }

@@ -1,0 +1,132 @@
+"""A partition that librdkafka no longer reads, without a word, is found and read anew."""
+
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import pytest
+from confluent_kafka import Consumer, Producer
+from confluent_kafka import TopicPartition as RawPartition
+
+from octane_analytics.kafka.source import KafkaSource
+from octane_analytics.sandbox.kafka import EmbeddedKafka
+from octane_analytics.settings.sections import KafkaSettings
+from octane_analytics.types import TopicPartition
+
+DEADLINE_SECONDS = 30.0
+LOOK_SECONDS = 1.3
+"""In so long the source has looked at least once."""
+
+
+@pytest.fixture(scope="module")
+def kafka() -> Iterator[EmbeddedKafka]:
+    with EmbeddedKafka(initial_rebalance_delay_ms=10) as engine:
+        yield engine
+
+
+class Member:
+    """A source that reads a topic of two partitions, and remembers what it was handed out."""
+
+    def __init__(self, kafka: EmbeddedKafka) -> None:
+        self.topic = f"events-{uuid.uuid4().hex[:8]}"
+        kafka.create_topic(self.topic, 2)
+        self._producer = Producer({"bootstrap.servers": kafka.bootstrap_servers, "log_level": 0})
+        self.stalls: list[tuple[TopicPartition, int]] = []
+        self.offsets: dict[int, list[int | None]] = {0: [], 1: []}
+        self.owned: set[TopicPartition] = set()
+        self.source = KafkaSource(
+            KafkaSettings(
+                bootstrap_servers=kafka.bootstrap_servers,
+                topic=self.topic,
+                group_id=self.topic,
+                rdkafka={"fetch.wait.max.ms": "50"},
+            ),
+            slot=None,
+            on_stall=lambda partition, position: self.stalls.append((partition, position)),
+            quiet_seconds=0.3,
+            grace_seconds=0.5,
+        )
+        self.source.subscribe(self)
+
+    def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        self.owned.update(partitions)
+        return dict.fromkeys(partitions, 0)
+
+    def revoked(self, partitions: Sequence[TopicPartition]) -> None:
+        self.owned.difference_update(partitions)
+
+    def lost(self, partitions: Sequence[TopicPartition]) -> None:
+        self.owned.difference_update(partitions)
+
+    def partition(self, number: int) -> TopicPartition:
+        return TopicPartition(self.topic, number)
+
+    def produce(self, number: int, records: int) -> None:
+        for _ in range(records):
+            self._producer.produce(self.topic, b"x", partition=number)
+        assert self._producer.flush(DEADLINE_SECONDS) == 0
+
+    def until(self, condition: Callable[[], object]) -> None:
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while not condition():
+            assert time.monotonic() < deadline, "the condition did not come true in time"
+            for record in self.source.poll(1000, 0.05).records:
+                self.offsets[record.partition() or 0].append(record.offset())
+
+    def poll_for(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        self.until(lambda: time.monotonic() > end)
+
+    @property
+    def client(self) -> Consumer:
+        assert self.source._consumer is not None
+        return self.source._consumer
+
+
+@pytest.fixture
+def member(kafka: EmbeddedKafka) -> Iterator[Member]:
+    made = Member(kafka)
+    made.produce(0, 3)
+    made.until(lambda: len(made.owned) == 2 and len(made.offsets[0]) == 3)
+    made.poll_for(LOOK_SECONDS)  # so that the source has seen where they are
+    yield made
+    made.source.close()
+
+
+# What librdkafka may do of itself in a race, done to it behind the source's back.
+_STOPS = {
+    "paused for good": lambda client, raw: client.pause(raw),
+    "no longer assigned": lambda client, raw: client.incremental_unassign(raw),
+}
+
+
+@pytest.mark.parametrize("stop", _STOPS.values(), ids=_STOPS)
+def test_partition_that_stands_still_is_assigned_anew_at_its_position(
+    member: Member, stop: Callable[[Consumer, list[RawPartition]], None]
+) -> None:
+    stop(member.client, [RawPartition(member.topic, 0)])
+    member.produce(0, 2)
+    member.until(lambda: len(member.offsets[0]) == 5)
+    assert member.offsets[0] == [0, 1, 2, 3, 4]
+    assert member.stalls == [(member.partition(0), 3)], "not the one that has nothing to hand out"
+
+
+def test_partition_that_stands_still_before_its_first_record_is_assigned_anew(
+    member: Member,
+) -> None:
+    member.source.seek(member.partition(0), 1)
+    member.client.incremental_unassign([RawPartition(member.topic, 0)])
+    member.offsets[0].clear()
+    member.until(lambda: len(member.offsets[0]) == 2)
+    assert member.offsets[0] == [1, 2]
+    assert member.stalls == [(member.partition(0), 1)]
+
+
+def test_pause_and_idleness_are_no_stalls(member: Member) -> None:
+    member.source.pause()
+    member.produce(0, 2)
+    member.poll_for(2 * LOOK_SECONDS)
+    member.source.resume()
+    member.until(lambda: len(member.offsets[0]) == 5)
+    member.poll_for(2 * LOOK_SECONDS)
+    assert member.stalls == []
