@@ -182,7 +182,9 @@ class Source(Protocol):
 
     def poll(self, max_records: int, timeout_seconds: float) -> Polled:
         """Blocks up to the timeout, also where it raises Unavailable: no broker can be reached, at
-        each call until one can. Raises AssignmentLost when this member was replaced for good."""
+        each call until one can. Raises AssignmentLost when this member was replaced for good, or when
+        the listener had no positions for what was assigned. What else the listener raises comes out
+        of this call or the next, never at the price of records."""
         ...
 
     def committed(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, Committed]:

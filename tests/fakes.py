@@ -311,7 +311,10 @@ class FakeSource:
         if coming:
             for where in coming:
                 broker.owners[where] = self
-            starts = self._listener.assigned(coming)
+            try:
+                starts = self._listener.assigned(coming)
+            except Unavailable as error:
+                raise AssignmentLost("no positions") from error
             for where in coming:
                 self._positions[where] = starts[where]
 
@@ -400,15 +403,17 @@ class FakeSource:
     def close(self) -> None:
         if self.is_closed:
             return
-        if self._positions and not self.is_fenced and self._listener is not None:
-            owned = list(self._positions)
-            if self.is_expired:
-                self._listener.lost(owned)
-            else:
-                self._listener.revoked(owned)
-            self._drop(owned)
-        self.is_closed = True
-        self._broker.leave(self)
+        try:
+            if self._positions and not self.is_fenced and self._listener is not None:
+                owned = list(self._positions)
+                if self.is_expired:
+                    self._listener.lost(owned)
+                else:
+                    self._listener.revoked(owned)
+                self._drop(owned)
+        finally:
+            self.is_closed = True
+            self._broker.leave(self)
 
     def _fail(self, operation: str) -> None:
         for faults in (self.faults, self._broker.faults):

@@ -18,7 +18,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient
 
-from octane_analytics.errors import OctaneError, Unavailable
+from octane_analytics.errors import AssignmentLost, OctaneError, Unavailable
 from octane_analytics.kafka.client import REQUEST_SECONDS, Broker, error_of, translate
 from octane_analytics.kafka.progress import Progress
 from octane_analytics.settings.sections import KafkaSettings
@@ -79,12 +79,26 @@ class KafkaSource:
         self._is_closing = False
         self._probe_at = 0.0
         self._unreachable: OctaneError | None = None
+        self._failure: Exception | None = None
+        """What the listener raised. It must not pass through librdkafka: the records of the same
+        call would be thrown away, and their partitions go on behind them."""
 
     def subscribe(self, listener: RebalanceListener) -> None:
         def on_assign(consumer: Consumer, raw: list[RawPartition]) -> None:
             # A client on its way down gets no answers any more, and would wait for the committed
             # offsets until it is killed. It gives these back at once, without having read any.
-            starts = {} if self._is_closing else listener.assigned([_partition(r) for r in raw])
+            partitions = [_partition(r) for r in raw]
+            starts: Mapping[TopicPartition, int] = {}
+            if not self._is_closing:
+                try:
+                    starts = listener.assigned(partitions)
+                except Unavailable as error:
+                    told = f"no positions for {len(raw)} partitions: {error}"
+                    self._fail(AssignmentLost(told), error)
+                    raw = []
+                except Exception as error:  # see _failure
+                    self._fail(error)
+                    raw = []
             for r in raw:
                 r.offset = starts.get(_partition(r), 0)
             self._assign(consumer, raw)
@@ -103,15 +117,17 @@ class KafkaSource:
             partitions = [_partition(r) for r in raw]
             try:
                 tell(partitions)
-            finally:
-                self._progress.end(partitions)
-                _unassign(consumer, raw)
+            except Exception as error:  # see _failure
+                self._fail(error)
+            self._progress.end(partitions)
+            _unassign(consumer, raw)
 
         self._member().subscribe(
             [self._settings.topic], on_assign=on_assign, on_revoke=on_revoke, on_lost=on_lost
         )
 
     def poll(self, max_records: int, timeout_seconds: float) -> Polled:
+        self._raise_failure()
         if self._waited >= self._look_at and not self._is_paused:
             self._look_at = self._waited + _LOOK_SECONDS
             self._look()
@@ -124,11 +140,24 @@ class KafkaSource:
             if self._progress.unseen:
                 seen = {(m.topic(), m.partition()) for m in messages if m.error() is None}
                 self._progress.unseen -= seen
-        elif self._broker.trouble is not None:
-            self._probe()
+        else:
+            self._raise_failure()
+            if self._broker.trouble is not None:
+                self._probe()
         if not any(message.error() for message in messages):
             return Polled(messages)
         return self._sorted(messages)
+
+    def _fail(self, error: Exception, cause: Exception | None = None) -> None:
+        """Has `poll` or `close` raise the error; the first of several."""
+        if self._failure is None:
+            error.__cause__ = cause or error.__cause__
+            self._failure = error
+
+    def _raise_failure(self) -> None:
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
 
     def _look(self) -> None:
         """Has partitions read anew that stand still."""
@@ -329,12 +358,16 @@ class KafkaSource:
         self._progress.restart(self._waited)
 
     def close(self) -> None:
-        """Leaves the partitions where they are for a static member, to others for a dynamic one."""
+        """Leaves the partitions where they are for a static member, to others for a dynamic one.
+
+        Is done also where it raises what the listener raised.
+        """
         self._admin = None
         self._is_closing = True
         if self._consumer is not None:
             self._consumer.close()
             self._consumer = None
+        self._raise_failure()
 
     def _read_statistics(self, statistics: str) -> None:
         if self._on_queue is not None:

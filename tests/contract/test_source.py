@@ -9,7 +9,7 @@ from typing import Protocol
 import pytest
 from confluent_kafka import KafkaError, Producer
 
-from octane_analytics.errors import Rebalancing, Unavailable
+from octane_analytics.errors import AssignmentLost, Rebalancing, Unavailable
 from octane_analytics.kafka.source import KafkaSource
 from octane_analytics.sandbox.kafka import ApiKey, EmbeddedKafka
 from octane_analytics.settings.sections import KafkaSettings
@@ -35,9 +35,11 @@ class Listener:
         self.starts = starts or {}
         self.owned: set[TopicPartition] = set()
         self.calls: list[tuple[str, frozenset[TopicPartition]]] = []
+        self.on_assigned: Callable[[], None] = lambda: None
         self.on_revoked: Callable[[], None] = lambda: None
 
     def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        self.on_assigned()
         self.calls.append(("assigned", frozenset(partitions)))
         self.owned |= set(partitions)
         return {p: self.starts.get(p.partition, 0) for p in partitions}
@@ -475,3 +477,54 @@ def test_partition_that_left_during_a_pause_is_read_when_it_comes_back_after_it(
     first.until(lambda: moved in first.listener.owned)
     bench.produce(moved.partition, b"0")
     first.until(lambda: first.offsets(moved.partition) == [0])
+
+
+def test_what_the_listener_raises_comes_out_of_poll_and_keeps_nothing_from_moving_on(
+    bench: Bench,
+) -> None:
+    first = Reader(bench.member()).join()
+
+    def refuse() -> None:
+        first.listener.on_revoked = lambda: None
+        raise Rebalancing("refused")
+
+    first.listener.on_revoked = refuse
+    second = Reader(bench.member())
+    with pytest.raises(Rebalancing, match="refused"):
+        first.until(lambda: False, second)
+    second.until(lambda: second.listener.owned, first)
+    for number in (0, 1):
+        bench.produce(number, b"0")
+    (moved,) = second.listener.owned
+    second.until(lambda: second.records and first.records, first)
+    assert second.offsets(moved.partition) == [0]
+    assert first.offsets(1 - moved.partition) == [0]
+
+
+def test_member_whose_listener_has_no_positions_is_not_to_go_on(bench: Bench) -> None:
+    bench.produce(0, b"0")
+    listener = Listener()
+
+    def fail() -> None:
+        raise Unavailable("no broker tells")
+
+    listener.on_assigned = fail
+    reader = Reader(bench.member(), listener)
+    with pytest.raises(AssignmentLost):
+        reader.until(lambda: reader.records)
+    assert reader.records == [], "from a position that nobody named"
+
+
+def test_close_is_done_also_where_it_raises_what_the_listener_raised(bench: Bench) -> None:
+    first = Reader(bench.member()).join()
+
+    def refuse() -> None:
+        raise Rebalancing("refused")
+
+    first.listener.on_revoked = refuse
+    with pytest.raises(Rebalancing, match="refused"):
+        first.source.close()
+    first.source.close()
+    bench.produce(0, b"0")
+    second = Reader(bench.member())
+    second.until(lambda: second.offsets() == [0])

@@ -1,12 +1,13 @@
 """What librdkafka hands over in one call, taken apart: nothing in it may get lost."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pytest
 from confluent_kafka import KafkaError
+from confluent_kafka import TopicPartition as RawPartition
 
-from octane_analytics.errors import Unavailable
+from octane_analytics.errors import AssignmentLost, Unavailable
 from octane_analytics.kafka.source import KafkaSource
 from octane_analytics.settings.sections import KafkaSettings
 from octane_analytics.types import EndOfPartition, OffsetGone, Polled, TopicPartition
@@ -75,3 +76,48 @@ def test_end_and_missing_offset_beside_a_complaint_are_told() -> None:
 def test_complaint_alone_is_raised() -> None:
     with pytest.raises(Unavailable, match="reading"):
         poll(COMPLAINT)
+
+
+class Rebalanced(Consumer):
+    """In whose `consume` a partition is taken away while records of another are handed out."""
+
+    def subscribe(self, topics: Sequence[str], **callbacks: Callable[..., None]) -> None:
+        self._callbacks = callbacks
+        self.unassigned: list[RawPartition] = []
+
+    def consume(self, count: int, timeout_seconds: float) -> list[Message]:
+        messages = super().consume(count, timeout_seconds)
+        if messages:
+            self._callbacks["on_revoke"](self, [RawPartition(_TOPIC, 1)])
+        return messages
+
+    def assignment(self) -> list[RawPartition]:
+        return [RawPartition(_TOPIC, 0), RawPartition(_TOPIC, 1)]
+
+    def incremental_unassign(self, partitions: Sequence[RawPartition]) -> None:
+        self.unassigned += partitions
+
+
+class Refusing:
+    """A listener that cannot let go in good order."""
+
+    def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        return dict.fromkeys(partitions, 0)
+
+    def revoked(self, partitions: Sequence[TopicPartition]) -> None:
+        raise AssignmentLost("fenced")
+
+    def lost(self, partitions: Sequence[TopicPartition]) -> None:
+        pass
+
+
+def test_records_beside_a_listener_that_raises_are_handed_out() -> None:
+    # confluent_kafka throws away what it has in hand when a callback raises, and goes on behind it.
+    source, consumer = KafkaSource(KafkaSettings(), None), Rebalanced([RECORD])
+    source._consumer = consumer  # type: ignore[assignment]
+    source.subscribe(Refusing())
+    assert [record.offset() for record in source.poll(100, 0.0).records] == [RECORD.at]
+    assert [raw.partition for raw in consumer.unassigned] == [1]
+    with pytest.raises(AssignmentLost, match="fenced"):
+        source.poll(100, 0.0)
+    assert source.poll(100, 0.0).records == [], "it is told once"
