@@ -160,7 +160,10 @@ class PartitionLag:
 
 
 class RebalanceListener(Protocol):
-    """Called from within `Source.poll` and `Source.close`, on the caller's thread."""
+    """Called from within `Source.poll` and `Source.close`, on the caller's thread.
+
+    May commit, ask and seek, and must not poll or close: Kafka's client ends the process for that.
+    """
 
     def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
         """Answers the offset that each partition is to be read from."""

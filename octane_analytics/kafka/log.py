@@ -7,18 +7,18 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicCollection
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as RawPartition
 from confluent_kafka.admin import AdminClient
 
 from octane_analytics.errors import OctaneError, Unavailable
 from octane_analytics.kafka.client import REQUEST_SECONDS, error_of, translate
+from octane_analytics.kafka.identity import log_identity
 from octane_analytics.kafka.outside import Outsider
 from octane_analytics.settings.sections import KafkaSettings
 from octane_analytics.types import Committed, LogIdentity, Polled, Span, TopicPartition
 
 _STALL_SECONDS = 60.0
-_NO_TOPIC_ID = "AAAAAAAAAAAAAAAAAAAAAA"
 _GROUP_SUFFIX = "-replay"
 """Reading needs a group's name, though nothing is committed under it."""
 
@@ -101,19 +101,7 @@ class KafkaLog(Outsider):
     def identity(self) -> LogIdentity:
         """Tells this topic from another one of the same name."""
         admin = self._broker.connect(AdminClient)
-        try:
-            cluster_id = admin.list_topics(self.topic, timeout=REQUEST_SECONDS).cluster_id or ""
-            described = admin.describe_topics(
-                TopicCollection([self.topic]), request_timeout=REQUEST_SECONDS
-            )[self.topic].result(timeout=REQUEST_SECONDS + 1.0)
-        except KafkaException as exception:
-            raise translate(error_of(exception), f"asking what {self.topic} is") from exception
-        except TimeoutError as error:
-            raise Unavailable(f"asking what {self.topic} is: no answer in time") from error
-        topic_id = str(described.topic_id)
-        return LogIdentity(
-            cluster_id, "" if topic_id == _NO_TOPIC_ID else topic_id, self._settings.log_epoch
-        )
+        return log_identity(admin, self.topic, self._settings.log_epoch)
 
     def begin(self, spans: Mapping[int, Span]) -> None:
         """Reading starts at the beginning of these spans; whatever was being read is given up."""

@@ -11,15 +11,13 @@ from confluent_kafka import (
     KafkaError,
     KafkaException,
     Message,
-    TopicCollection,
 )
-from confluent_kafka import (
-    TopicPartition as RawPartition,
-)
+from confluent_kafka import TopicPartition as RawPartition
 from confluent_kafka.admin import AdminClient
 
 from octane_analytics.errors import AssignmentLost, OctaneError, Unavailable
 from octane_analytics.kafka.client import REQUEST_SECONDS, Broker, error_of, translate
+from octane_analytics.kafka.identity import log_identity
 from octane_analytics.kafka.progress import Progress
 from octane_analytics.settings.sections import KafkaSettings
 from octane_analytics.types import (
@@ -41,8 +39,6 @@ _QUIET_SECONDS = 20.0
 _GRACE_SECONDS = 5.0
 _LOOK_SECONDS = 1.0
 _ENDS_SECONDS = 1.0
-_NO_TOPIC_ID = "AAAAAAAAAAAAAAAAAAAAAA"
-"""Kafka's zero UUID, in its own spelling: a broker without topic ids."""
 
 
 class KafkaSource:
@@ -92,12 +88,9 @@ class KafkaSource:
             if not self._is_closing:
                 try:
                     starts = listener.assigned(partitions)
-                except Unavailable as error:
-                    told = f"no positions for {len(raw)} partitions: {error}"
-                    self._fail(AssignmentLost(told), error)
-                    raw = []
                 except Exception as error:  # see _failure
-                    self._fail(error)
+                    told = f"no positions for {len(raw)} partitions: {error}"
+                    self._fail(AssignmentLost(told) if isinstance(error, Unavailable) else error)
                     raw = []
             for r in raw:
                 r.offset = starts.get(_partition(r), 0)
@@ -148,11 +141,9 @@ class KafkaSource:
             return Polled(messages)
         return self._sorted(messages)
 
-    def _fail(self, error: Exception, cause: Exception | None = None) -> None:
+    def _fail(self, error: Exception) -> None:
         """Has `poll` or `close` raise the error; the first of several."""
-        if self._failure is None:
-            error.__cause__ = cause or error.__cause__
-            self._failure = error
+        self._failure = self._failure or error
 
     def _raise_failure(self) -> None:
         failure, self._failure = self._failure, None
@@ -260,20 +251,7 @@ class KafkaSource:
     def log_identity(self, topic: str) -> LogIdentity:
         if self._admin is None:
             self._admin = self._broker.connect(AdminClient)
-        admin = self._admin
-        try:
-            cluster_id = admin.list_topics(topic, timeout=REQUEST_SECONDS).cluster_id or ""
-            described = admin.describe_topics(
-                TopicCollection([topic]), request_timeout=REQUEST_SECONDS
-            )[topic].result(timeout=REQUEST_SECONDS + 1.0)
-        except KafkaException as exception:
-            raise translate(error_of(exception), f"asking what {topic} is") from exception
-        except TimeoutError as error:
-            raise Unavailable(f"asking what {topic} is: no answer in time") from error
-        topic_id = str(described.topic_id)
-        return LogIdentity(
-            cluster_id, "" if topic_id == _NO_TOPIC_ID else topic_id, self._settings.log_epoch
-        )
+        return log_identity(self._admin, topic, self._settings.log_epoch)
 
     def earliest(self, partition: TopicPartition) -> int:
         return self._watermarks(partition)[0]
