@@ -388,6 +388,7 @@ class FakeSource:
         return self._broker.logs[partition].end
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
+        self._fail("seek")
         if partition not in self._positions:
             raise Unavailable(f"{partition} is not assigned")
         self._positions[partition] = offset

@@ -893,6 +893,20 @@ def test_topic_made_anew_under_a_running_worker_is_read_from_its_start() -> None
     assert token_of(0, 4, log=LOG._replace(topic_id="topic-2")) in rig.table.tokens
 
 
+def test_start_of_a_new_log_that_cannot_be_taken_up_yet_is_told_and_tried_again() -> None:
+    rig = Rig(size=4)
+    worker = rig.worker()
+    rig.produce(0, 6)
+    worker.turn(3)
+    rig.broker.recreate("topic-2")
+    worker.source.seek(P0, 6)
+    worker.source.faults.push("seek", DOWN, DOWN)
+    rig.produce(0, 4, prefix="new")
+    rig.settle(worker)
+    assert worker.observer.details("failed") == ["kafka"] * 2
+    assert rig.table.count() == once(names(0, 6), names(0, 4, "new"))
+
+
 def test_log_that_lost_its_tail_is_not_read_from_its_start_again() -> None:
     # A broker that fell over before it had written everything out: same topic, shorter log.
     rig = Rig(size=4)
