@@ -140,8 +140,10 @@ class KafkaBench:
 
     def close(self) -> None:
         self._kafka.set_broker_up()
-        for member in self._members:
-            member.close()
+        # Every one of them, whatever another's listener raises: a client that is left open goes on.
+        with contextlib.ExitStack() as stack:
+            for member in self._members:
+                stack.callback(member.close)
 
 
 @pytest.fixture(scope="module")
