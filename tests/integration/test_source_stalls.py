@@ -9,25 +9,19 @@ from confluent_kafka import Consumer, Producer
 from confluent_kafka import TopicPartition as RawPartition
 
 from octane_analytics.kafka.source import KafkaSource
-from octane_analytics.sandbox.kafka import EmbeddedKafka
 from octane_analytics.settings.sections import KafkaSettings
 from octane_analytics.types import TopicPartition
+from tests.kafka.apache import ApacheKafka
 
 DEADLINE_SECONDS = 30.0
 LOOK_SECONDS = 1.3
 """In so long the source has looked at least once."""
 
 
-@pytest.fixture(scope="module")
-def kafka() -> Iterator[EmbeddedKafka]:
-    with EmbeddedKafka(initial_rebalance_delay_ms=10) as engine:
-        yield engine
-
-
 class Member:
     """A source that reads a topic of two partitions, and remembers what it was handed out."""
 
-    def __init__(self, kafka: EmbeddedKafka) -> None:
+    def __init__(self, kafka: ApacheKafka) -> None:
         self.topic = f"events-{uuid.uuid4().hex[:8]}"
         kafka.create_topic(self.topic, 2)
         self._producer = Producer({"bootstrap.servers": kafka.bootstrap_servers, "log_level": 0})
@@ -84,7 +78,7 @@ class Member:
 
 
 @pytest.fixture
-def member(kafka: EmbeddedKafka) -> Iterator[Member]:
+def member(kafka: ApacheKafka) -> Iterator[Member]:
     made = Member(kafka)
     made.produce(0, 3)
     made.until(lambda: len(made.owned) == 2 and len(made.offsets[0]) == 3)
@@ -125,8 +119,26 @@ def test_partition_that_stands_still_before_its_first_record_is_assigned_anew(
 def test_pause_and_idleness_are_no_stalls(member: Member) -> None:
     member.source.pause()
     member.produce(0, 2)
-    member.poll_for(2 * LOOK_SECONDS)
+    member.poll_for(LOOK_SECONDS)
     member.source.resume()
     member.until(lambda: len(member.offsets[0]) == 5)
     member.poll_for(2 * LOOK_SECONDS)
+    assert member.stalls == []
+
+
+def test_end_that_only_a_transaction_has_moved_is_no_stall(
+    kafka: ApacheKafka, member: Member
+) -> None:
+    producer = Producer(
+        {"bootstrap.servers": kafka.bootstrap_servers, "transactional.id": member.topic}
+    )
+    producer.init_transactions(DEADLINE_SECONDS)
+    producer.begin_transaction()
+    producer.produce(member.topic, b"x", partition=0)
+    assert producer.flush(DEADLINE_SECONDS) == 0
+    member.poll_for(2 * LOOK_SECONDS)  # it is open: there is a record, and none to hand out
+    producer.abort_transaction(DEADLINE_SECONDS)
+    member.poll_for(2 * LOOK_SECONDS)  # now what stands last in the log is no record
+    member.produce(0, 1)
+    member.until(lambda: member.offsets[0] == [0, 1, 2, 5])
     assert member.stalls == []
