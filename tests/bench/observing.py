@@ -1,11 +1,12 @@
 """What metrics and traces cost: the same topic, with each, without, alternating in one run.
 
 `python -m tests.bench.observing`. Measured is the worker's CPU time for each event, from the first rows
-seen to the last, how much of it went into metrics and into traces (tests/bench/timed.py), and the share
-of a processor that the metrics process takes, which is scraped meanwhile. The records carry the header
-of an instrumented producer, one in a hundred of them sampled, whoever reads it; spans go to a receiver
-here. `bare` is the worker without any metric (tests/bench/bare.py); `metrics` is what runs by default,
-traces off, and `again` is the same once more: what two equal things differ by in this run.
+seen to the last, and the share of a processor that the metrics process takes, which is scraped
+meanwhile. The records carry the header of an instrumented producer, one in a hundred of them sampled,
+whoever reads it; spans go to a receiver here. `bare` is the worker without any metric
+(tests/bench/bare.py); `metrics` is what runs by default, traces off, and `again` is the same once more:
+what two equal things differ by in this run. `timed` is `traced` with a clock at each call
+(tests/bench/timed.py): it costs something itself, and tells what went into metrics and traces.
 """
 
 import argparse
@@ -41,7 +42,7 @@ from tests.bench.measure import children, cpu_seconds, rows
 from tests.kafka.apache import ApacheKafka, available
 
 TOPIC = "octane.events"
-BARE, METRICS, AGAIN, TRACED = "bare", "metrics", "again", "traced"
+BARE, METRICS, AGAIN, TRACED, TIMED = "bare", "metrics", "again", "traced", "timed"
 _SAMPLED_ONE_IN = 100
 _MEASURED_SHARE = 0.9
 _SCRAPE_SECONDS = 5.0
@@ -91,7 +92,7 @@ class Bench:
             "CONTROL_SOCKET": "none",
             "LOG_LEVEL": "warning",
         }
-        if variant == TRACED:
+        if variant in (TRACED, TIMED):
             settings |= {
                 "OTEL_EXPORTER_OTLP_ENDPOINT": self._spans.endpoint,
                 "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
@@ -99,7 +100,8 @@ class Bench:
             }
         times = self._directory / f"{name}.json"
         times.write_text(json.dumps({timed.METRICS: 0.0, timed.TRACES: 0.0}))
-        module = ["tests.bench.bare"] if variant == BARE else ["tests.bench.timed", str(times)]
+        modules = {BARE: ["tests.bench.bare"], TIMED: ["tests.bench.timed", str(times)]}
+        module = modules.get(variant, ["octane_analytics"])
         command = [sys.executable, "-m", *module, "worker", "--procs", "1"]
         table = ClickHouseSettings(host=self._engine.host, port=self._engine.tcp_port, table=name)
         with ClickHouse(table, client_name="bench") as clickhouse:
@@ -217,7 +219,7 @@ def _broker(stack: ExitStack, partitions: int) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
-    variants = (BARE, METRICS, TRACED, AGAIN)
+    variants = (BARE, METRICS, TIMED, TRACED, AGAIN)
     costs: dict[str, list[Cost]] = {variant: [] for variant in variants}
     with ExitStack() as stack:
         made = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="octane-observing-")))
@@ -231,13 +233,12 @@ def main(arguments: Sequence[str]) -> int:
             for variant in variants[:: -1 if number % 2 else 1]:
                 cost = bench.run(variant, number, options.batch_size)
                 costs[variant].append(cost)
-                spent = ", ".join(f"{on} {us:.3f}" for on, us in cost.spent_us.items())
-                told = f"{cost.worker_us:.2f} us ({spent}), {cost.metrics_share:.2%}"
+                told = f"{cost.worker_us:.2f} us, {cost.metrics_share:.2%} beside it"
                 print(f"{variant:>8} {told}, {cost.events_per_second:,.0f}/s", file=sys.stderr)
         flushes = len(spans.named(f"flush {TOPIC}"))
         linked = sum(len(span.links) for span in spans.named(f"flush {TOPIC}"))
     Console(width=None if sys.stdout.isatty() else 120).print(_table(costs))
-    sampled = options.rounds * options.events // _SAMPLED_ONE_IN
+    sampled = 2 * options.rounds * options.events // _SAMPLED_ONE_IN
     print(f"{flushes} batches traced, linked to {linked} of {sampled:,} sampled events")
     return 0
 
@@ -251,7 +252,13 @@ def _table(costs: Mapping[str, Sequence[Cost]]) -> Table:
         table.add_column(heading, justify="left" if heading == "variant" else "right")
     for heading in ("metrics", "traces", "metrics process"):
         table.add_column(heading, justify="right")
-    for variant, base in ((BARE, None), (METRICS, BARE), (AGAIN, METRICS), (TRACED, METRICS)):
+    for variant, base in (
+        (BARE, None),
+        (METRICS, BARE),
+        (AGAIN, METRICS),
+        (TRACED, METRICS),
+        (TIMED, TRACED),
+    ):
         mine = [cost.worker_us for cost in costs[variant]]
         other = [cost.worker_us for cost in costs[base or variant]]
         by_round = sorted(one / two - 1 for one, two in zip(mine, other, strict=True))
