@@ -238,14 +238,6 @@ class ClickHouse:
         the TTL is about to take are not looked for.
         """
         names = ", ".join(schema.COLUMN_NAMES)
-        batch = {
-            "name": "batch",
-            "structure": [
-                ("row", "UInt32"),
-                *((column.name, column.type) for column in schema.COLUMNS),
-            ],
-            "data": list(zip(range(len(columns[0])), *columns, strict=True)),
-        }
         found = self._ask(
             f"""
             WITH fresh AS (SELECT * FROM batch WHERE {schema.TTL} > now())
@@ -259,10 +251,34 @@ class ClickHouse:
             )
             ORDER BY row
             """,  # noqa: S608  # nothing but names from the contract and the quoted table
-            external_tables=[batch],
+            external_tables=[_batch(columns)],
         )
         rows = [row for (row,) in found]
         return [[column[row] for row in rows] for column in columns]
+
+    def count_equal(self, columns: Sequence[Sequence[object]]) -> list[int]:
+        """For each of these rows, in their order, how many equal ones the table has.
+
+        For some thousands of rows at a time. Raises Unavailable.
+        """
+        names = ", ".join(schema.COLUMN_NAMES)
+        found = self._ask(
+            f"""
+            SELECT row, here FROM batch INNER JOIN (
+                SELECT {names}, count() AS here FROM {self.table}
+                WHERE app_id IN (SELECT app_id FROM batch)
+                AND timestamp >= (SELECT min(timestamp) FROM batch)
+                AND timestamp <= (SELECT max(timestamp) FROM batch)
+                AND ({names}) IN (SELECT {names} FROM batch)
+                GROUP BY {names}
+            ) AS known USING ({names})
+            """,  # noqa: S608  # as above
+            external_tables=[_batch(columns)],
+        )
+        counts = [0] * len(columns[0])
+        for row, here in found:
+            counts[row] = here
+        return counts
 
     def _ask(
         self,
@@ -613,6 +629,18 @@ _NAMES = {
     for name, code in vars(driver_errors.ErrorCodes).items()
     if name.isupper() and isinstance(code, int)
 }
+
+
+def _batch(columns: Sequence[Sequence[object]]) -> dict[str, Any]:
+    """Rows that go along with a question, as its table `batch`, numbered in the column `row`."""
+    return {
+        "name": "batch",
+        "structure": [
+            ("row", "UInt32"),
+            *((column.name, column.type) for column in schema.COLUMNS),
+        ],
+        "data": list(zip(range(len(columns[0])), *columns, strict=True)),
+    }
 
 
 def _result_columns(columns: Sequence[tuple[str, str]]) -> tuple[ResultColumn, ...]:

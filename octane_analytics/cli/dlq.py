@@ -25,7 +25,7 @@ from octane_analytics.operations.letters import (
     letter_of,
     mark_of,
 )
-from octane_analytics.operations.retry import Outcome, Retry, choose, read_shelf
+from octane_analytics.operations.retry import Outcome, Present, Retry, choose, read_shelf
 from octane_analytics.settings.loading import Loaded
 from octane_analytics.types import Record, Span, TopicPartition
 from octane_analytics.worker import check_table
@@ -224,6 +224,14 @@ def _printable(text: str) -> str:
 @setting_options(*KAFKA, "KAFKA_GROUP_ID", "KAFKA_DLQ_TOPIC", *CLICKHOUSE)
 @_reason
 @_offsets
+@click.option(
+    "--present",
+    type=click.Choice([present.value for present in Present]),
+    default=Present.REFUSE.value,
+    show_default=True,
+    help="Where letters have equal rows in the table, as after a replay of their range: refuse to "
+    "insert anything, skip them (they are settled, not inserted), or insert them too.",
+)
 @click.option("--dry-run", is_flag=True, help="Only say what would be retried.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @_json
@@ -231,6 +239,7 @@ def retry(
     loaded: Loaded,
     reasons: Sequence[str],
     ranges: list[tuple[int | None, int, int]],
+    present: str,
     dry_run: bool,
     yes: bool,
     as_json: bool,
@@ -242,7 +251,8 @@ def retry(
     repeated, also after a crash, and a second retry at the same time makes the first one end. Ctrl-C
     stops between two chunks. The exit code is 1 when letters that were asked for stay.
 
-    Do not retry what `replay` has filled in from the topic, or would put in twice: retry first.
+    After a `replay` of their range letters are in the table already. That is looked for first, and
+    nothing is inserted until --present says what to do about it. Do not retry while a replay runs.
     """
     choice = Choice(frozenset(reasons), ranges)
     settings = loaded.settings
@@ -251,7 +261,8 @@ def retry(
         ClickHouse(settings.clickhouse, client_name="octane-analytics dlq retry") as sink,
     ):
         check_table(sink, settings)
-        found = _read(log, log.spans()).sorted()
+        shelf = _read(log, log.spans())
+        found = shelf.sorted()
         chosen, duplicates, hopeless = choose(found, choice)
         plan = (
             f"{len(chosen):,} letters of {log.topic} into {sink.table}; {len(duplicates):,} "
@@ -259,6 +270,10 @@ def retry(
         )
         if found.pending:
             plan += f"; {len(found.pending):,} that an earlier retry announced come first"
+        if dry_run:
+            there = len(Retry(log, sink, decode, shelf).find_present(chosen))
+            if there:
+                plan += f"; {there:,} have equal rows in the table (see --present)"
         if dry_run or not (yes or chosen or found.pending):
             click.echo(plan)
             return Exit.OK
@@ -266,7 +281,7 @@ def retry(
             click.confirm(f"retry {plan}?", abort=True, err=True)
         with Stop() as stop:
             log.open()
-            outcome = _retry(log, sink, choice, stop, len(chosen))
+            outcome = _retry(log, sink, choice, Present(present), stop, len(chosen))
         if as_json:
             click.echo(json.dumps(_outcome_object(outcome), indent=2))
         else:
@@ -276,7 +291,9 @@ def retry(
     return Exit.FAILED if outcome.stayed else Exit.OK
 
 
-def _retry(log: LetterLog, sink: ClickHouse, choice: Choice, stop: Stop, expected: int) -> Outcome:
+def _retry(
+    log: LetterLog, sink: ClickHouse, choice: Choice, present: Present, stop: Stop, expected: int
+) -> Outcome:
     # Only what stands there after the log was opened says what others have done.
     shelf = _read(log, log.spans())
     bar = reporter(f"from {log.topic}", expected)
@@ -290,7 +307,7 @@ def _retry(log: LetterLog, sink: ClickHouse, choice: Choice, stop: Stop, expecte
             is_stopping=stop.is_asked,
         )
         run.recover()
-        run.run(choice)
+        run.run(choice, present)
     return run.outcome
 
 
@@ -303,6 +320,7 @@ def _outcome_object(outcome: Outcome) -> dict[str, Any]:
         "refused_by_clickhouse": outcome.refused,
         "not_retryable": outcome.not_retryable,
         "duplicates": outcome.duplicates,
+        "present": outcome.present,
     }
 
 
@@ -314,6 +332,7 @@ def _tell(outcome: Outcome) -> None:
         ("stay: refused_by_clickhouse", outcome.refused),
         ("stay: without their value, or sent by no worker", outcome.not_retryable),
         ("left out: their record is inserted already", outcome.duplicates),
+        ("settled: the table has them", outcome.present),
     ):
         if count:
             click.echo(f"  {count:,} {told}")

@@ -3,15 +3,21 @@
 Never inserts a record twice: letters are announced in their own partition before they go in under the
 announcement's token, and what a crash left announced is inserted again under the same token before
 anything else. That rests on what the worker rests on: ClickHouse remembers the token until then.
+
+What a `replay` has filled in from the topic is not in those announcements, and a row does not tell where
+it came from. So the table is asked first: where it has rows equal to letters' events, nothing is
+inserted until the operator says which it is (`Present`).
 """
 
+import hashlib
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Protocol
 
-from octane_analytics.errors import ConfigError, DataRejected, DecodeError
+from octane_analytics.errors import ConfigError, DataRejected, DecodeError, OctaneError
 from octane_analytics.operations.letters import Choice, Kind, Letter, Mark, Shelf, Sorted, place_of
 from octane_analytics.types import Record, Row, Sink, Span, TopicPartition
 
@@ -31,6 +37,27 @@ class Log(Protocol):
     ) -> None: ...
 
 
+class Table(Sink, Protocol):
+    def count_equal(self, columns: Sequence[Sequence[object]]) -> Sequence[int]:
+        """For each of the rows how many equal ones the table has. Raises Unavailable."""
+        ...
+
+
+class Present(StrEnum):
+    """What to do about letters whose events have equal rows in the table."""
+
+    REFUSE = "refuse"
+    """Insert nothing at all."""
+    SKIP = "skip"
+    """They are in: settle as many letters as there are equal rows."""
+    INSERT = "insert"
+    """Those rows are other events: insert these too."""
+
+
+class AlreadyPresent(OctaneError):
+    """Nothing of this run has been inserted."""
+
+
 @dataclass(slots=True)
 class Outcome:
     """What became of the letters; holds at any time, also after an exception."""
@@ -45,6 +72,8 @@ class Outcome:
     """Events that ClickHouse refuses; they stay."""
     duplicates: int = 0
     """Further letters of a record that is inserted already."""
+    present: int = 0
+    """Settled without inserting, for the table has them."""
     not_retryable: int = 0
 
     @property
@@ -53,7 +82,7 @@ class Outcome:
 
     @property
     def done(self) -> int:
-        return self.inserted - self.finished + self.stayed
+        return self.inserted - self.finished + self.stayed + self.present
 
 
 def read_shelf(
@@ -87,7 +116,7 @@ class Retry:
     def __init__(
         self,
         log: Log,
-        sink: Sink,
+        sink: Table,
         decode: Callable[[bytes | None], Row],
         shelf: Shelf,
         *,
@@ -124,8 +153,10 @@ class Retry:
         self.outcome.finished = self.outcome.inserted
         self.outcome.refused = 0  # those are among what is left again
 
-    def run(self, choice: Choice) -> None:
+    def run(self, choice: Choice, present: Present = Present.REFUSE) -> None:
         """Retries the chosen letters, in chunks; stops between two of them when told to.
+
+        Raises AlreadyPresent as `present` has it.
 
         Raises Unavailable where Kafka or ClickHouse cannot be reached, AssignmentLost when another
         retry has begun: run again, and what was announced is finished first.
@@ -134,11 +165,48 @@ class Retry:
         retryable, duplicates, hopeless = choose(self._shelf.sorted(), choice)
         outcome.chosen = len(retryable) + len(hopeless)
         outcome.duplicates, outcome.not_retryable = len(duplicates), len(hopeless)
+        if present is not Present.INSERT:
+            found = self.find_present(retryable)
+            if found and present is Present.REFUSE:
+                raise AlreadyPresent(
+                    f"{len(found):,} of {len(retryable):,} letters have equal rows in the table, as "
+                    "after a replay of their range: --present skip settles these without inserting "
+                    "them, --present insert inserts them too"
+                )
+            self._settle(found)
+            places = {letter.place for letter in found}
+            retryable = [letter for letter in retryable if letter.place not in places]
         for chunk in self._chunks(retryable):
             if self._is_stopping():
                 return
             self._retry(chunk)
             self._on_progress(outcome)
+
+    def find_present(self, letters: Sequence[Letter]) -> list[Letter]:
+        """Those whose events have equal rows in the table, each row counted for one letter."""
+        found: list[Letter] = []
+        taken: Counter[bytes] = Counter()
+        for chunk in self._chunks(letters):
+            by_offset = {letter.place.offset: letter for letter in chunk}
+            events, _ = self._decoded(chunk)
+            if not events:
+                continue
+            counts = self._sink.count_equal(_columns(events))
+            for (record, row), count in zip(events, counts, strict=True):
+                if count:
+                    key = hashlib.blake2b(repr(row).encode(), digest_size=16).digest()
+                    if taken[key] < count:
+                        taken[key] += 1
+                        found.append(by_offset[place_of(record).offset])
+        return found
+
+    def _settle(self, letters: Sequence[Letter]) -> None:
+        for chunk in self._chunks(letters):
+            number = chunk[0].place.partition
+            done = Mark(Kind.DONE, self._new_id(), tuple(x.place.offset for x in chunk))
+            self._log.mark(TopicPartition(self._log.topic, number), done.headers(), done.value())
+            self._shelf.complete(number, done)
+            self.outcome.present += len(chunk)
 
     def _chunks(self, letters: Sequence[Letter]) -> Iterator[list[Letter]]:
         chunk: list[Letter] = []
@@ -155,18 +223,25 @@ class Retry:
 
     def _retry(self, chunk: Sequence[Letter]) -> None:
         partition = TopicPartition(self._log.topic, chunk[0].place.partition)
-        events = []
-        for record in self._records(partition, [letter.place.offset for letter in chunk]):
-            try:
-                events.append((record, self._decode(record.value())))
-            except DecodeError as error:
-                self.outcome.failed[error.reason] += 1
+        events, reasons = self._decoded(chunk)
+        self.outcome.failed.update(reasons)
         if not events:
             return
         offsets = tuple(place_of(record).offset for record, _ in events)
         intent = Mark(Kind.INTENT, self._new_id(), offsets)
         self._log.mark(partition, intent.headers(), intent.value())
         self._insert(partition, intent, events, is_repeat=False)
+
+    def _decoded(self, chunk: Sequence[Letter]) -> tuple[list[tuple[Record, Row]], list[str]]:
+        """The letters that are events, and why each of the others is none."""
+        partition = TopicPartition(self._log.topic, chunk[0].place.partition)
+        events, reasons = [], []
+        for record in self._records(partition, [letter.place.offset for letter in chunk]):
+            try:
+                events.append((record, self._decode(record.value())))
+            except DecodeError as error:
+                reasons.append(error.reason)
+        return events, reasons
 
     def _records(self, partition: TopicPartition, offsets: Sequence[int]) -> list[Record]:
         wanted = set(offsets)
@@ -198,7 +273,7 @@ class Retry:
         self, token: str, events: list[tuple[Record, Row]], is_repeat: bool
     ) -> list[tuple[Record, Row]]:
         """Halves what ClickHouse refuses until the bad rows are alone; answers what went in."""
-        columns = [list(column) for column in zip(*(row for _, row in events), strict=True)]
+        columns = _columns(events)
         try:
             self._sink.insert(columns, token, is_repeat=is_repeat)
         except DataRejected:
@@ -211,3 +286,7 @@ class Retry:
                 inserted += self._insert_parts(f"{token}/{first}-{last}", half, is_repeat)
             return inserted
         return events
+
+
+def _columns(events: Sequence[tuple[Record, Row]]) -> list[list[object]]:
+    return [list(column) for column in zip(*(row for _, row in events), strict=True)]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from octane_analytics.decode import decode
 from octane_analytics.errors import ConfigError, DataRejected, DecodeError, OctaneError, Unavailable
 from octane_analytics.operations.letters import Choice
-from octane_analytics.operations.retry import Outcome, Retry, read_shelf
+from octane_analytics.operations.retry import AlreadyPresent, Outcome, Present, Retry, read_shelf
 from octane_analytics.types import Row, Span, TopicPartition
 from tests.fakes import FakeRecord
 
@@ -94,6 +94,9 @@ class FakeTable:
             self.rows.extend(str(user) for user in columns[3])
         self.faults.strikes(is_done=True)
 
+    def count_equal(self, columns: Sequence[Sequence[object]]) -> list[int]:
+        return [self.rows.count(str(user)) for user in columns[3]]
+
     def close(self) -> None: ...
 
 
@@ -110,12 +113,16 @@ def lenient(value: bytes | None) -> Row:
 
 
 def run(
-    letters: FakeLetters, table: FakeTable, choice: Choice | None = None, chunk_letters: int = 3
+    letters: FakeLetters,
+    table: FakeTable,
+    choice: Choice | None = None,
+    chunk_letters: int = 3,
+    present: Present = Present.REFUSE,
 ) -> Outcome:
     shelf = read_shelf(letters, letters.spans())
     retry = Retry(letters, table, lenient, shelf, chunk_letters=chunk_letters)
     retry.recover()
-    retry.run(choice or Choice())
+    retry.run(choice or Choice(), present)
     return retry.outcome
 
 
@@ -181,6 +188,39 @@ def test_retries_by_parts_add_up(parts: list[str]) -> None:
     for part in [*parts, "all"]:
         run(letters, table, choices[part])
     assert sorted(table.rows) == users
+
+
+def test_letters_that_a_replay_has_put_in_are_not_inserted_again() -> None:
+    letters, users = a_mixed_topic()
+    table = FakeTable()
+    table.rows = [str(number) for number in range(7)]
+    with pytest.raises(AlreadyPresent, match="7 of 22 letters"):
+        run(letters, table)
+    assert len(table.rows) == 7
+    outcome = run(letters, table, present=Present.SKIP)
+    assert (outcome.inserted, outcome.present) == (13, 7)
+    assert sorted(table.rows) == users
+    # They are settled: nobody is asked about them again.
+    assert run(letters, table).inserted == 0
+    assert sorted(table.rows) == users
+
+
+def test_each_equal_row_stands_for_one_letter() -> None:
+    letters = FakeLetters()
+    for origin in range(5):
+        letters.add(origin % 2, origin, event(7))
+    table = FakeTable()
+    table.rows = ["7", "7"]
+    assert run(letters, table, present=Present.SKIP).inserted == 3
+    assert table.rows == ["7"] * 5
+
+
+def test_equal_rows_may_be_other_events() -> None:
+    letters, _ = a_mixed_topic()
+    table = FakeTable()
+    table.rows = ["3"]
+    assert run(letters, table, present=Present.INSERT).inserted == 20
+    assert table.rows.count("3") == 2
 
 
 def test_second_letter_of_a_record_is_retried_where_only_it_is_chosen() -> None:
