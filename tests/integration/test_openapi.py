@@ -1,0 +1,151 @@
+"""The server against its own description, with tokens and without; the page that shows it.
+
+OPENAPI_EXAMPLES=20 has schemathesis try all operations in all its ways, so many times each: minutes.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from openapi_spec_validator import validate
+
+from octane_analytics import schema
+from octane_analytics.clickhouse import ClickHouse
+from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
+from octane_analytics.settings.sections import ClickHouseSettings
+from tests.integration.test_api_access import Api, wait_until
+
+EXAMPLES = int(os.environ.get("OPENAPI_EXAMPLES", "0"))
+CHECKS = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_headers_conformance",
+    "response_schema_conformance",
+    "negative_data_rejection",
+    "unsupported_method",
+)
+"""Of schemathesis. Not `positive_data_acceptance`: no schema can say that `from` is before `to`."""
+FEW = "^/(query|reports|healthz|readyz|report/top_content)$"
+"""One of each kind. Its systematic tries of them all are thousands; POST /report alone a thousand."""
+
+
+@pytest.fixture(scope="module")
+def settings(clickhouse_engine: EmbeddedClickHouse) -> ClickHouseSettings:
+    """The table is that of all tests of this module."""
+    chosen = ClickHouseSettings(
+        host=clickhouse_engine.host, port=clickhouse_engine.tcp_port, database="openapi"
+    )
+    beside = ClickHouseSettings(host=chosen.host, port=chosen.port)
+    with ClickHouse(beside, client_name="tests") as connection:
+        connection.execute("CREATE DATABASE IF NOT EXISTS openapi")
+        connection.execute(schema.create_table(schema.TableName("openapi", chosen.table)))
+    return chosen
+
+
+def serving(settings: ClickHouseSettings, directory: Path, *, with_tokens: bool) -> Iterator[Api]:
+    api = Api(settings, directory)
+    api.environment |= {"API_WORKERS": "1", "CLICKHOUSE_TIMEOUT": "30", "API_RECEIVE_TIMEOUT": "30"}
+    if with_tokens:
+        api.add("all", "report", "query", "metrics")
+        api.add("bound", "report", parameters={"app_id": "openstream"})
+        api.add("hurried", "report", rate="1/min", burst=1)
+        api.environment["API_TOKENS_FILE"] = str(api.tokens)
+    with api.start() as process:
+        try:
+            wait_until(api.is_alive)
+            yield api
+        finally:
+            process.kill()
+            print(api.log.read_text()[-5000:])
+
+
+@pytest.fixture(scope="module")
+def local(settings: ClickHouseSettings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    yield from serving(settings, tmp_path_factory.mktemp("local"), with_tokens=False)
+
+
+@pytest.fixture(scope="module")
+def closed(settings: ClickHouseSettings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    yield from serving(settings, tmp_path_factory.mktemp("closed"), with_tokens=True)
+
+
+def test_description_is_valid_and_has_every_template(local: Api) -> None:
+    described = local.get("/openapi.json").json()
+    validate(described)
+    assert described["openapi"].startswith("3.1")
+    named = {each["name"] for each in local.get("/reports").json()["templates"]}
+    assert {f"/report/{name}" for name in named} < set(described["paths"])
+
+
+def schemathesis(api: Api, directory: Path, *arguments: str) -> set[int]:
+    """Has it try the server; which statuses it was answered with."""
+    described = directory / "openapi.json"
+    described.write_text(
+        httpx.get(f"{api.url}/openapi.json", headers={"Authorization": "Bearer all"}).text
+    )
+    before = len(api.requests())
+    done = subprocess.run(
+        [
+            str(Path(sys.executable).with_name("schemathesis")),
+            *("run", str(described), "--url", api.url, "--checks", ",".join(CHECKS)),
+            *("--seed", "1", "--generation-deterministic"),
+            *("--no-color", "--warnings", "off", "--request-timeout", "60"),
+            *arguments,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=900,
+        cwd=directory,
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr
+    return {int(str(request["status"])) for request in api.requests()[before:]}
+
+
+@pytest.mark.timeout(1000)
+def test_server_keeps_to_its_description(local: Api, tmp_path: Path) -> None:
+    if EXAMPLES:
+        phases = ["examples,coverage,fuzzing", "--max-examples", str(EXAMPLES)]
+        statuses = schemathesis(local, tmp_path, "--phases", *phases)
+    else:
+        statuses = schemathesis(
+            local, tmp_path, "--phases", "coverage", "--include-path-regex", FEW
+        )
+        statuses |= schemathesis(local, tmp_path, "--phases", "fuzzing", "--max-examples", "2")
+    assert statuses >= {200, 400, 405, 415, 422}
+    assert not {status for status in statuses if status >= 500}
+
+
+@pytest.mark.timeout(1000)
+@pytest.mark.parametrize(
+    ("token", "expected"),
+    [("all", {200, 422}), ("bound", {403}), ("hurried", {429}), ("unknown", {401})],
+)
+def test_server_keeps_to_its_description_with_tokens(
+    closed: Api, tmp_path: Path, token: str, expected: set[int]
+) -> None:
+    statuses = schemathesis(
+        closed,
+        tmp_path,
+        *("--phases", "fuzzing", "--max-examples", str(EXAMPLES or 2)),
+        *("--include-path-regex", ".*" if EXAMPLES else FEW),
+        *("--header", f"Authorization: Bearer {token}"),
+    )
+    assert statuses >= expected
+    assert not {status for status in statuses if status >= 500}
+
+
+def test_docs_are_served_whole_from_here(local: Api) -> None:
+    page = local.get("/docs")
+    assert page.headers["content-type"].startswith("text/html")
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    for file in ("docs/docs.css", "docs/docs.js"):
+        assert f'"{file}"' in page.text
+        assert local.get(f"/{file}").status_code == 200
+        assert "http://" not in local.get(f"/{file}").text
+        assert "https://" not in local.get(f"/{file}").text
+    assert local.get("/docs/index.py").status_code == 404
