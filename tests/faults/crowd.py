@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +29,8 @@ from tests.acceptance.command import COMMAND, environment, wait_until
 from tests.integration.test_api_server import free_port
 
 WORKERS, THREADS = 2, 4
+CONNECTIONS = WORKERS * (THREADS + THREADS + 1)
+"""To ClickHouse when all pools are full: each process has one for reports, queries and readiness."""
 HUNG_SECONDS = 60.0
 """No answer takes this long: five seconds for a connection, and the query's own limit."""
 _AWAY_SHARE = 0.1
@@ -49,13 +51,17 @@ class Crowd:
 
     statuses: Counter[int] = field(default_factory=Counter)
     late: Counter[int] = field(default_factory=Counter)
-    """Answers in the last quarter, when ClickHouse was back for long."""
+    """Answers to what was asked once ClickHouse was back."""
     hung: int = 0
     broken: int = 0
     slowest_seconds: float = 0.0
     pool_connections: int = 0
     clients_left: int = 0
     lines: list[str] = field(default_factory=list)
+    is_back: bool = False
+    """ClickHouse is, after its time away."""
+    is_over: bool = False
+    """The clients are to stop."""
 
     def problems(self) -> list[str]:
         found = []
@@ -72,8 +78,10 @@ class Crowd:
             found.append("ClickHouse was away and nobody noticed: no answer with 503")
         if not self.late[200]:
             found.append("no answer with 200 after ClickHouse came back")
-        if self.pool_connections > WORKERS * (THREADS + 1):
-            found.append(f"{self.pool_connections} connections to ClickHouse afterwards")
+        if self.pool_connections > CONNECTIONS:
+            found.append(
+                f"{self.pool_connections} connections to ClickHouse afterwards, of {CONNECTIONS}"
+            )
         if self.clients_left:
             found.append(f"{self.clients_left} connections of clients that have gone")
         return found + self.lines
@@ -145,20 +153,32 @@ def _api(
 async def _let_loose(
     crowd: Crowd, engine: EmbeddedClickHouse, port: int, clients: int, seconds: float
 ) -> None:
-    began = time.monotonic()
+    """Each part takes its share of the seconds, and as long as it takes to see what it is there for."""
     async with asyncio.TaskGroup() as group:
         for number in range(clients):
-            group.create_task(_client(crowd, port, number, began, seconds))
-        await asyncio.sleep(seconds / 2)
+            group.create_task(_client(crowd, port, number))
+        await _at_least(seconds * 0.5, lambda: crowd.statuses[200] >= clients)
         await asyncio.to_thread(engine.kill)
-        await asyncio.sleep(max(seconds * _AWAY_SHARE, 1.0))
+        await _at_least(seconds * _AWAY_SHARE, lambda: crowd.statuses[503] >= clients)
         await asyncio.to_thread(engine.start)
+        crowd.is_back = True
+        await _at_least(seconds * 0.4, lambda: crowd.late[200] >= clients)
+        crowd.is_over = True
 
 
-async def _client(crowd: Crowd, port: int, number: int, began: float, seconds: float) -> None:
+async def _at_least(seconds: float, condition: Callable[[], bool]) -> None:
+    """Gives up waiting after a while: what did not happen is a problem that `Crowd` tells."""
+    await asyncio.sleep(seconds)
+    deadline = time.monotonic() + HUNG_SECONDS
+    while not condition() and time.monotonic() < deadline:
+        await asyncio.sleep(0.05)
+
+
+async def _client(crowd: Crowd, port: int, number: int) -> None:
     streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
     asked = number
-    while (now := time.monotonic()) < began + seconds:
+    while not crowd.is_over:
+        now, is_back = time.monotonic(), crowd.is_back
         try:
             async with asyncio.timeout(HUNG_SECONDS):
                 if streams is None:
@@ -176,7 +196,7 @@ async def _client(crowd: Crowd, port: int, number: int, began: float, seconds: f
         if status:
             crowd.statuses[status] += 1
             crowd.slowest_seconds = max(crowd.slowest_seconds, time.monotonic() - now)
-            if now > began + seconds * 0.75:
+            if is_back:
                 crowd.late[status] += 1
         if status != 200:
             await asyncio.sleep(0.2)
@@ -224,7 +244,7 @@ def _wait_for_quiet(crowd: Crowd, workers: list[int], clickhouse_port: int, port
         remote, local = _connections(workers)
         crowd.pool_connections = remote[clickhouse_port]
         crowd.clients_left = local[port]
-        is_quiet = not crowd.clients_left and crowd.pool_connections <= WORKERS * (THREADS + 1)
+        is_quiet = not crowd.clients_left and crowd.pool_connections <= CONNECTIONS
         if is_quiet or time.monotonic() > deadline:
             return
         time.sleep(0.2)
@@ -271,7 +291,7 @@ def main() -> int:
         crowd = run(chosen.clients, chosen.seconds, Path(directory))
     answered = sum(crowd.statuses.values())
     print(f"{answered:,} answers: " + ", ".join(f"{n:,} x {s}" for s, n in crowd.statuses.items()))
-    print(f"in the last quarter: {dict(crowd.late)}")
+    print(f"to what was asked once ClickHouse was back: {dict(crowd.late)}")
     print(f"slowest answer {crowd.slowest_seconds:.1f} s, hung {crowd.hung}, broken {crowd.broken}")
     print(
         f"afterwards {crowd.pool_connections} connections to ClickHouse, "

@@ -12,5 +12,5 @@ from tests.faults.crowd import run
 def test_restart_of_clickhouse_hangs_and_breaks_no_request(tmp_path: Path) -> None:
     if importlib.util.find_spec("chdb") is None and os.environ.get("CI") != "true":
         pytest.skip("pip install 'octane-analytics[embedded]'")
-    crowd = run(60, 8.0, tmp_path)
+    crowd = run(60, 2.0, tmp_path)
     assert not crowd.problems(), f"{crowd.problems()}\n{crowd}"
