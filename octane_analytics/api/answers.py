@@ -1,4 +1,4 @@
-"""Values of results as JSON has them, and results as JSON.
+"""Values of results as JSON has them.
 
 | ClickHouse | JSON |
 |---|---|
@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 
 from octane_analytics.api.times import rfc3339
-from octane_analytics.clickhouse import Result, ResultColumn
+from octane_analytics.clickhouse import ResultColumn
 
 _WIDE = re.compile(r"\bU?Int(128|256)\b")
 _AS_THEY_ARE = frozenset({bool, float, str, type(None)})
@@ -62,30 +62,6 @@ def plain_columns(
         else:
             plain_ones.append([plain(value, is_wide) for value in values])
     return plain_ones
-
-
-def body(result: Result, max_rows: int) -> dict[str, object]:
-    """The part of an answer that the result is: columns, at most `max_rows` rows, whether it was cut."""
-    names = unique([column.name for column in result.columns])
-    are_wide = [is_wide(column.type) for column in result.columns]
-    rows = [
-        {name: plain(value, wide) for name, value, wide in zip(names, row, are_wide, strict=True)}
-        for row in result.rows[:max_rows]
-    ]
-    return {
-        "columns": [
-            {"name": name, "type": column.type}
-            for name, column in zip(names, result.columns, strict=True)
-        ],
-        "rows": rows,
-        "row_count": len(rows),
-        "truncated": len(result.rows) > max_rows,
-    }
-
-
-def is_wide(kind: str) -> bool:
-    """Whether integers of this type are more than many readers of JSON can hold."""
-    return bool(_WIDE.search(kind))
 
 
 def unique(names: Sequence[str]) -> list[str]:

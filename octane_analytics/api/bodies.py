@@ -20,6 +20,7 @@ class QueryRequest(msgspec.Struct, forbid_unknown_fields=True):
     max_bytes: ClassVar[int] = 256 << 10
 
     sql: str
+    format: str | None = None
 
 
 T = TypeVar("T", ReportRequest, QueryRequest)

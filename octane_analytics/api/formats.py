@@ -15,6 +15,7 @@ the memory of one block. Refuses to know HTTP's connections and where rows come 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from octane_analytics.api import arrow
@@ -57,13 +58,16 @@ FORMATS = {
 JSON = FORMATS["json"]
 
 
-def choose(name: str | None, accept: str) -> Format:
-    """The format that `name` says, else the one the Accept header likes best, else JSON.
+def choose(
+    name: str | None, accept: str, offered: Mapping[str, Format] = MappingProxyType(FORMATS)
+) -> Format:
+    """The format that `name` says, else the one the Accept header likes best, else JSON; of those
+    offered, JSON among them.
 
     Raises QueryError: 422 for an unknown name, 406 where the header takes none of them, 501 where this
     installation lacks what the format needs.
     """
-    chosen = _named(name) if name is not None else _accepted(accept)
+    chosen = _named(name, offered) if name is not None else _accepted(accept, offered)
     if chosen.name in arrow.FORMATS and not arrow.is_available():
         raise QueryError(
             501,
@@ -73,18 +77,18 @@ def choose(name: str | None, accept: str) -> Format:
     return chosen
 
 
-def _named(name: str) -> Format:
-    if name not in FORMATS:
+def _named(name: str, offered: Mapping[str, Format]) -> Format:
+    if name not in offered:
         raise QueryError(
             422,
             "bad_parameter",
-            f"format must be one of {', '.join(FORMATS)}",
+            f"format must be one of {', '.join(offered)}",
             parameter="format",
         )
-    return FORMATS[name]
+    return offered[name]
 
 
-def _accepted(accept: str) -> Format:
+def _accepted(accept: str, offered: Mapping[str, Format]) -> Format:
     ranked: list[tuple[float, int, Format]] = []
     for position, item in enumerate(accept.split(",")):
         media, *options = (part.strip().lower() for part in item.split(";"))
@@ -95,7 +99,7 @@ def _accepted(accept: str) -> Format:
             ranked.append((-quality, position, JSON))
         ranked += [
             (-quality, position, each)
-            for each in FORMATS.values()
+            for each in offered.values()
             if media in each.accepted or (media == "text/*" and each.name == "csv")
         ]
     if not ranked:
@@ -103,7 +107,7 @@ def _accepted(accept: str) -> Format:
             406,
             "not_acceptable",
             "none of the media types in Accept can be had",
-            available=[each.accepted[0] for each in FORMATS.values()],
+            available=[each.accepted[0] for each in offered.values()],
         )
     return min(ranked, key=lambda each: each[:2])[2]
 

@@ -32,7 +32,7 @@ LOOK_UP = (
 """Which of those names are tables that the user can see; those that it cannot see it cannot read."""
 
 _ROOT = "SelectWithUnionQuery"
-_OUTPUT = "INTO OUTFILE and FORMAT are not allowed: the answer is JSON"
+_OUTPUT = "INTO OUTFILE and FORMAT are not allowed: the request says `format`, or Accept"
 _SETTINGS = "a SETTINGS clause is not allowed: the limits are the service's"
 _MEMBERSHIP = re.compile(r"(global)?(not)?(null)?in(ignoreset)?\Z")
 _TAKE_STRUCTURES = frozenset({"values", "null"})

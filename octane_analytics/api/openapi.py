@@ -5,7 +5,8 @@ from typing import Any
 
 from octane_analytics import __version__
 from octane_analytics.api.bodies import QueryRequest, ReportRequest
-from octane_analytics.api.formats import FORMATS
+from octane_analytics.api.excerpts import OFFERED
+from octane_analytics.api.formats import FORMATS, Format
 from octane_analytics.api.json_schema import parameter_schema, parameters_schema
 from octane_analytics.api.templates import Template
 
@@ -130,8 +131,7 @@ def _post_query() -> Schema:
             "description": f"At most {QueryRequest.max_bytes} bytes.",
             "content": {"application/json": {"schema": _reference("AskQuery")}},
         },
-        "responses": {"200": _json("The answer.", _reference("Result"))}
-        | _errors(*_OF_BODY, *_OF_READ),
+        "responses": _answers(_reference("Result"), OFFERED) | _errors(*_OF_BODY, *_OF_READ),
     }
 
 
@@ -145,10 +145,10 @@ def _plain(name: str, summary: str, schema: Schema, *statuses: int) -> Schema:
     }
 
 
-def _answers(schema: Schema) -> Schema:
+def _answers(schema: Schema, formats: Mapping[str, Format] = FORMATS) -> Schema:
     content = {
         each.accepted[0]: {"schema": schema if each.name == "json" else {}}
-        for each in FORMATS.values()
+        for each in formats.values()
     }
     headers = {
         "X-Row-Limit": {"schema": {"type": "string"}, "description": "Rows it may have at most."},
@@ -191,7 +191,7 @@ def _schemas(templates: Mapping[str, Template]) -> Schema:
         "truncated": {"type": "boolean", "description": "Whether there are more rows."},
         "elapsed_ms": {"type": "number"},
     }
-    format_name = {"enum": [*FORMATS, None], "description": "Wins over the Accept header."}
+    format_name = _format_name(FORMATS)
     return {
         **{f"ask_{name}": _ask(each, format_name) for name, each in templates.items()},
         "Report": _object(
@@ -207,7 +207,9 @@ def _schemas(templates: Mapping[str, Template]) -> Schema:
             "next_offset",
         ),
         "Result": _object(result),
-        "AskQuery": _object({"sql": {"type": "string", "minLength": 1}}),
+        "AskQuery": _object(
+            {"sql": {"type": "string", "minLength": 1}, "format": _format_name(OFFERED)}, "format"
+        ),
         "Templates": _object(
             {"templates": {"type": "array", "items": {"type": "object"}}},
         ),
@@ -225,6 +227,10 @@ def _schemas(templates: Mapping[str, Template]) -> Schema:
             }
         ),
     }
+
+
+def _format_name(formats: Mapping[str, Format]) -> Schema:
+    return {"enum": [*formats, None], "description": "Wins over the Accept header."}
 
 
 def _ask(template: Template, format_name: Schema) -> Schema:

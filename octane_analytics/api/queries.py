@@ -12,13 +12,15 @@ from dataclasses import dataclass
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from octane_analytics.api import answers, faults, guard
+from octane_analytics.api import faults, formats, guard
 from octane_analytics.api.bodies import QueryRequest, decoded
 from octane_analytics.api.disconnects import unless_gone
+from octane_analytics.api.excerpts import OFFERED, Written, written
+from octane_analytics.api.formats import Format
 from octane_analytics.api.guard import Rules
 from octane_analytics.api.pool import Connection, Pool
 from octane_analytics.api.terms import QueryLimits, Terms
-from octane_analytics.clickhouse import Excerpt, trace_settings
+from octane_analytics.clickhouse import trace_settings
 from octane_analytics.errors import QueryError, StatementRejected, Unavailable
 from octane_analytics.telemetry.logging import fields
 
@@ -66,16 +68,17 @@ class RawQueries:
         asked = await decoded(request, QueryRequest)
         if not asked.sql.strip():
             raise QueryError(422, "invalid_body", "sql is empty")
+        chosen = formats.choose(asked.format, request.headers.get("accept", ""), OFFERED)
         account = _Account()
         started = time.perf_counter()
         comment = str(request.state.request_id)
         traced = trace_settings(request.state.traceparent)
 
-        def job(connection: Connection) -> bytes:
-            return self._answer(connection, asked.sql, comment, traced, account)
+        def job(connection: Connection) -> Written:
+            return self._answer(connection, asked.sql, chosen, comment, traced, account)
 
         try:
-            body = await unless_gone(request.receive, self._pool.run(job))
+            answer = await unless_gone(request.receive, self._pool.run(job))
         except Unavailable as error:
             account.outcome = "unavailable"
             log.error(
@@ -94,16 +97,22 @@ class RawQueries:
             raise
         finally:
             self._record(request, account, time.perf_counter() - started)
-        return Response(body, media_type="application/json")
+        headers = {
+            "Content-Type": chosen.media_type,
+            "X-Row-Limit": str(self._limits.result_rows),
+            "X-Truncated": "true" if answer.is_truncated else "false",
+        }
+        return Response(answer.body, headers=headers)
 
     def _answer(
         self,
         connection: Connection,
         sql: str,
+        chosen: Format,
         comment: str,
         traced: Mapping[str, object],
         account: _Account,
-    ) -> bytes:
+    ) -> Written:
         started = time.perf_counter()
         settings = self._terms.settle(connection, comment)
         try:
@@ -120,31 +129,9 @@ class RawQueries:
             raise faults.from_client(error) from error
         account.rows_read = excerpt.rows_read
         self._on_rows_read(excerpt.rows_read)
-        return self._encoded(excerpt, started, account)
-
-    def _encoded(self, excerpt: Excerpt, started: float, account: _Account) -> bytes:
-        rows, is_cut = encoded_rows(excerpt, self._limits.result_bytes)
-        if is_cut and not rows:
-            raise QueryError(
-                422,
-                "result_too_large",
-                f"one part of the result has more than {self._limits.result_bytes} bytes: ask for "
-                "fewer or shorter columns",
-            )
-        account.result_rows, account.is_truncated = len(rows), is_cut
-        names = answers.unique([column.name for column in excerpt.columns])
-        head = answers.encode(
-            {
-                "columns": [
-                    {"name": name, "type": column.type}
-                    for name, column in zip(names, excerpt.columns, strict=True)
-                ],
-                "row_count": len(rows),
-                "truncated": is_cut,
-                "elapsed_ms": round((time.perf_counter() - started) * 1000, 3),
-            }
-        )
-        return head[:-1] + b',"rows":[' + b",".join(rows) + b"]}"
+        answer = written(excerpt, chosen, self._limits.result_bytes, started)
+        account.result_rows, account.is_truncated = answer.row_count, answer.is_truncated
+        return answer
 
     def _record(self, request: Request, account: _Account, seconds: float) -> None:
         log.info(
@@ -191,27 +178,3 @@ def _explained(
     except StatementRejected as error:
         told = guard.located(str(error), prefix)
         raise StatementRejected(error.code, error.name, told) from error
-
-
-def encoded_rows(excerpt: Excerpt, max_bytes: int) -> tuple[list[bytes], bool]:
-    """The rows as JSON objects, as many as fit, and whether any are missing.
-
-    The names of the columns are the client's choice and repeat in each row, so bytes from the server
-    are no measure of those of the answer.
-    """
-    names = answers.unique([column.name for column in excerpt.columns])
-    are_wide = [answers.is_wide(column.type) for column in excerpt.columns]
-    rows: list[bytes] = []
-    left = max_bytes
-    for row in excerpt.rows:
-        encoded = answers.encode(
-            {
-                name: answers.plain(value, is_wide)
-                for name, value, is_wide in zip(names, row, are_wide, strict=True)
-            }
-        )
-        left -= len(encoded) + 1
-        if left < 0:
-            return rows, True
-        rows.append(encoded)
-    return rows, not excerpt.is_whole

@@ -1,12 +1,16 @@
 """Raw SQL through the app, against a real ClickHouse."""
 
 import asyncio
+import io
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import httpx
+import pyarrow
+import pyarrow.ipc
+import pyarrow.parquet
 import pytest
 from starlette.types import ASGIApp
 
@@ -48,6 +52,63 @@ def test_select_is_answered(app: ASGIApp, sql: str) -> None:
     told = query(app, sql).json()
     assert told["columns"] == [{"name": "n", "type": "UInt8"}]
     assert (told["rows"], told["row_count"], told["truncated"]) == ([{"n": 1}], 1, False)
+
+
+TABLE = "SELECT number AS n, concat('a,', toString(number)) AS s FROM numbers(2)"
+NDJSON = b'{"n":0,"s":"a,0"}\n{"n":1,"s":"a,1"}\n'
+CSV = b'n,s\r\n0,"a,0"\r\n1,"a,1"\r\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "accept", "media_type", "body"),
+    [
+        ("ndjson", None, "application/x-ndjson", NDJSON),
+        (None, "application/x-ndjson", "application/x-ndjson", NDJSON),
+        ("csv", None, "text/csv; charset=utf-8; header=present", CSV),
+        (None, "text/plain, text/csv;q=0.5", "text/csv; charset=utf-8; header=present", CSV),
+        ("csv", "application/json", "text/csv; charset=utf-8; header=present", CSV),
+    ],
+)
+def test_answer_has_the_format_asked_for(
+    app: ASGIApp, name: str | None, accept: str | None, media_type: str, body: bytes
+) -> None:
+    asked = {"sql": TABLE} | ({"format": name} if name else {})
+    answer = call(app, "POST", "/query", json=asked, headers={"Accept": accept} if accept else {})
+    assert (answer.status_code, answer.headers["content-type"]) == (200, media_type)
+    assert answer.content == body
+    assert answer.headers["x-truncated"] == "false"
+
+
+@pytest.mark.parametrize("name", ["arrow", "parquet"])
+def test_answer_is_a_table_for_those_who_want_one(app: ASGIApp, name: str) -> None:
+    answer = call(app, "POST", "/query", json={"sql": TABLE, "format": name})
+    body = io.BytesIO(answer.content)
+    read = pyarrow.ipc.open_stream(body).read_all if name == "arrow" else None
+    table = read() if read else pyarrow.parquet.read_table(body)
+    assert table.to_pylist() == [{"n": 0, "s": "a,0"}, {"n": 1, "s": "a,1"}]
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status"),
+    [
+        ({"format": "prometheus"}, {}, 422),
+        ({"format": "xml"}, {}, 422),
+        ({"format": 1}, {}, 422),
+        ({}, {"Accept": "text/plain"}, 406),
+    ],
+)
+def test_other_format_is_refused(
+    app: ASGIApp, body: dict[str, object], headers: dict[str, str], status: int
+) -> None:
+    answer = call(app, "POST", "/query", json={"sql": "SELECT 1"} | body, headers=headers)
+    assert answer.status_code == status
+
+
+@pytest.mark.parametrize("name", ["json", "ndjson", "csv", "arrow", "parquet"])
+def test_cut_answer_says_so_in_its_head(app: ASGIApp, name: str) -> None:
+    asked = {"sql": "SELECT number FROM numbers(2001)", "format": name}
+    answer = call(app, "POST", "/query", json=asked)
+    assert (answer.headers["x-truncated"], answer.headers["x-row-limit"]) == ("true", "2000")
 
 
 @pytest.mark.parametrize("sql", REFUSED)
