@@ -7,12 +7,14 @@ A file is one SELECT behind a `/* */` comment that holds TOML:
 | `title`, `description` | for people |
 | `cache_seconds` | how long an answer may be used again; 0 (the default) for never |
 | `row_limit` | rows of one answer at most, in place of API_MAX_RESULT_ROWS |
+| `page_rows` | rows of a page unless the request says otherwise: declares `limit` and `offset` |
 | `[parameters.NAME]` | `type`, `help`, `default` … : the fields of `parameter_types.Parameter` |
 | `[columns]` | what each column of the answer means |
 
 ClickHouse binds the values itself (`{name:Type}`); nothing is ever pasted into the SQL. Every template
 also takes the COMMON parameters and names the table by the two placeholders of TABLE. A parameter
-`limit` is the page's size, `offset` the page's start.
+`limit` is the page's size, `offset` the page's start; a template may declare them itself, with bounds of
+its own, in place of `page_rows`.
 
 Owns the format of one file; refuses to know values (see `parameters`) and how SQL is run.
 """
@@ -34,6 +36,8 @@ RESERVED = frozenset({"format"})
 """What a URL uses beside parameters."""
 MAX_CACHE_SECONDS = 86_400
 MAX_ROWS = 1_000_000_000
+MAX_PAGE_ROWS = 10_000
+MAX_OFFSET = 1_000_000
 
 _PLACEHOLDER = re.compile(r"\{(\w+):([^{}]+)\}")
 _NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
@@ -65,6 +69,7 @@ class _Header(msgspec.Struct, forbid_unknown_fields=True):
     columns: dict[str, str]
     cache_seconds: Annotated[int, msgspec.Meta(ge=0, le=MAX_CACHE_SECONDS)] = 0
     row_limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_ROWS)] | None = None
+    page_rows: Annotated[int, msgspec.Meta(ge=1, le=MAX_PAGE_ROWS)] | None = None
     parameters: dict[str, dict[str, Any]] = {}
 
 
@@ -85,12 +90,16 @@ def read(path: Path) -> Template:
     if not header.columns:
         raise ConfigError(f"{path}:{_line_of(toml, '[columns]', 2)}: columns: none is described")
     parameters = dict(COMMON)
+    pages = {} if header.page_rows is None else _page(header.page_rows)
     for name, declared in header.parameters.items():
         try:
+            if name in pages:
+                raise ValueError("is declared by page_rows already")
             parameters[name] = _parameter(name, declared)
         except ValueError as error:  # msgspec's ValidationError is one
             line = _line_of(toml, f"[parameters.{name}]", 2)
             raise ConfigError(f"{path}:{line}: parameter {name}: {error}") from error
+    parameters |= pages
     _check_sql(path, sql, sql_line, {name: each.type for name, each in parameters.items()})
     return Template(
         name=path.stem,
@@ -113,6 +122,15 @@ def _header(path: Path, toml: str) -> _Header:
         raise ConfigError(f"{path}:{line}: {error}") from error
     except msgspec.ValidationError as error:
         raise ConfigError(f"{path}:{_line_of_key(toml, str(error))}: {error}") from error
+
+
+def _page(rows: int) -> dict[str, Parameter]:
+    return {
+        "limit": Parameter(
+            "UInt32", "Rows at most.", default=rows, minimum=1, maximum=MAX_PAGE_ROWS
+        ),
+        "offset": Parameter("UInt32", "Rows to skip.", default=0, maximum=MAX_OFFSET),
+    }
 
 
 def _parameter(name: str, declared: Mapping[str, Any]) -> Parameter:

@@ -5,25 +5,13 @@ Distinct users per calendar day (of `timezone`), oldest first, each with the dis
 days that end with it. Every day that the range touches is there and counts from its midnight on; events at
 or after `to` do not count."""
 cache_seconds = 300
+page_rows = 100
 
 [parameters.timezone]
 type = "String"
 format = "timezone"
 default = "UTC"
 help = "IANA time zone in which days begin."
-
-[parameters.limit]
-type = "UInt32"
-default = 100
-minimum = 1
-maximum = 1000
-help = "Rows at most; the earliest are kept."
-
-[parameters.offset]
-type = "UInt32"
-default = 0
-maximum = 1000000
-help = "Rows to skip."
 
 [columns]
 day = "The day."

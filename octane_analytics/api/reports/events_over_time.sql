@@ -5,6 +5,7 @@ Events and users per bucket, oldest first. Buckets of a day begin at midnight in
 multiples of their width since 1970-01-01T00:00:00Z; buckets without events are there, with zeros. The first
 and the last count only what lies in the range."""
 cache_seconds = 30
+page_rows = 10000
 
 [parameters.bucket_seconds]
 type = "UInt32"
@@ -21,19 +22,6 @@ help = "IANA time zone in which days begin."
 [parameters.event_name]
 type = "String"
 help = "Only events of this name; absent for all."
-
-[parameters.limit]
-type = "UInt32"
-default = 10000
-minimum = 1
-maximum = 10000
-help = "Rows at most; the earliest are kept."
-
-[parameters.offset]
-type = "UInt32"
-default = 0
-maximum = 1000000
-help = "Rows to skip."
 
 [columns]
 bucket = "The bucket's first second."

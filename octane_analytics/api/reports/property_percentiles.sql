@@ -5,6 +5,7 @@ How a numeric property is spread, per bucket of time, oldest first. It counts wh
 events without it are left out, and buckets without any are there, empty. Buckets of a day begin at midnight
 in `timezone`, shorter ones at multiples of their width since 1970-01-01T00:00:00Z."""
 cache_seconds = 60
+page_rows = 10000
 
 [parameters.property]
 type = "String"
@@ -26,19 +27,6 @@ type = "String"
 format = "timezone"
 default = "UTC"
 help = "IANA time zone in which days begin."
-
-[parameters.limit]
-type = "UInt32"
-default = 10000
-minimum = 1
-maximum = 10000
-help = "Rows at most; the earliest are kept."
-
-[parameters.offset]
-type = "UInt32"
-default = 0
-maximum = 1000000
-help = "Rows to skip."
 
 [columns]
 bucket = "The bucket's first second."

@@ -6,25 +6,13 @@ How well playback goes, for each value of one property of `video_start`, `video_
 empty value. `watch_time` counts as in overview_stats; `startup_ms` of `video_start` and `buffer_duration_ms`
 of `video_buffering` count where they are JSON numbers above 0 and up to 86400000."""
 cache_seconds = 60
+page_rows = 100
 
 [parameters.by]
 type = "String"
 default = "network_type"
 allowed = ["network_type", "client_version", "content_id", "stream_id", "device", "country", "app_id"]
 help = "The property to group by; app_id is the event's own."
-
-[parameters.limit]
-type = "UInt32"
-default = 100
-minimum = 1
-maximum = 1000
-help = "Rows at most."
-
-[parameters.offset]
-type = "UInt32"
-default = 0
-maximum = 1000000
-help = "Rows to skip."
 
 [columns]
 value = "The property's value as text."

@@ -6,6 +6,7 @@ Of the users who first came (with an event `first_event`, within the range) on a
 are those of `timezone`. Only days that end by `to` are shown, so that no number is still growing; events
 before `from` are not looked at, so who came earlier counts as new."""
 cache_seconds = 300
+page_rows = 1000
 
 [parameters.first_event]
 type = "String"
@@ -27,19 +28,6 @@ type = "String"
 format = "timezone"
 default = "UTC"
 help = "IANA time zone in which days begin."
-
-[parameters.limit]
-type = "UInt32"
-default = 1000
-minimum = 1
-maximum = 10000
-help = "Rows at most."
-
-[parameters.offset]
-type = "UInt32"
-default = 0
-maximum = 1000000
-help = "Rows to skip."
 
 [columns]
 cohort = "The day on which they first came."

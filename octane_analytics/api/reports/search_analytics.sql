@@ -5,19 +5,7 @@ What people search for, most searched first, from `search` events (`properties.q
 `properties.results_count`) and `search_click` events (`properties.query`). Queries count as they were typed;
 events without one are left out."""
 cache_seconds = 60
-
-[parameters.limit]
-type = "UInt32"
-default = 100
-minimum = 1
-maximum = 10000
-help = "Rows at most."
-
-[parameters.offset]
-type = "UInt32"
-default = 0
-maximum = 1000000
-help = "Rows to skip."
+page_rows = 100
 
 [columns]
 query = "The text searched for."

@@ -5,19 +5,7 @@ What people watch, most watched first, from the events `video_heartbeat`, `video
 `video_buffering`. A piece of content is named by `properties.content_id`, else `stream_id`, else `video_id`;
 events without any are left out. `watch_time` counts as in overview_stats."""
 cache_seconds = 60
-
-[parameters.limit]
-type = "UInt32"
-default = 20
-minimum = 1
-maximum = 10000
-help = "Rows at most."
-
-[parameters.offset]
-type = "UInt32"
-default = 0
-maximum = 1000000
-help = "Rows to skip."
+page_rows = 20
 
 [columns]
 content_id = "The content's name."

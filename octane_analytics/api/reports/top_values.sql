@@ -4,6 +4,7 @@ description = """
 The commonest values of one property, most frequent first. A string counts as its text, anything else as its
 JSON; events without the property, or with null, are left out."""
 cache_seconds = 60
+page_rows = 20
 
 [parameters.property]
 type = "String"
@@ -13,19 +14,6 @@ help = "The property's name, a key of `properties`."
 [parameters.event_name]
 type = "String"
 help = "Only events of this name; absent for all."
-
-[parameters.limit]
-type = "UInt32"
-default = 20
-minimum = 1
-maximum = 10000
-help = "Rows at most."
-
-[parameters.offset]
-type = "UInt32"
-default = 0
-maximum = 1000000
-help = "Rows to skip."
 
 [columns]
 value = "The value as text."

@@ -113,6 +113,40 @@ def test_header_says_how_long_an_answer_keeps_and_how_long_it_gets(tmp_path: Pat
     assert (template.cache_seconds, template.row_limit) == (60, 1_000_000)
 
 
+PAGED = GOOD[: GOOD.index("[parameters.limit]")] + GOOD[GOOD.index("[columns]") :].replace(
+    "{limit:UInt32}", "{limit:UInt32} OFFSET {offset:UInt32}"
+)
+
+
+def test_page_rows_declare_a_page(tmp_path: Path) -> None:
+    write(tmp_path, PAGED.replace('"What it is"', '"What it is"\npage_rows = 20'))
+    parameters = read(tmp_path / "one.sql").parameters
+    assert list(parameters) == ["app_id", "from", "to", "limit", "offset"]
+    assert (parameters["limit"].default, parameters["limit"].maximum) == (20, 10_000)
+    assert (parameters["offset"].default, parameters["offset"].type) == (0, "UInt32")
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        (PAGED, 12, "{limit:UInt32} is not declared"),
+        (PAGED.replace('it is"', 'it is"\npage_rows = 0', 1), 4, "`int` >= 1"),
+        (GOOD.replace('it is"', 'it is"\npage_rows = 20', 1), 6, "declared by page_rows already"),
+        (
+            PAGED.replace('it is"', 'it is"\npage_rows = 20').replace("OFFSET {offset:UInt32}", ""),
+            9,
+            "{offset:UInt32} is never used",
+        ),
+    ],
+)
+def test_page_is_declared_once_and_used(tmp_path: Path, text: str, line: int, said: str) -> None:
+    write(tmp_path, text)
+    with pytest.raises(ConfigError) as raised:
+        read(tmp_path / "one.sql")
+    assert str(raised.value).startswith(f"{tmp_path / 'one.sql'}:{line}: ")
+    assert said in str(raised.value)
+
+
 @pytest.mark.parametrize(
     ("declared", "said"),
     [
