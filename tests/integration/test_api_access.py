@@ -214,7 +214,7 @@ def test_file_is_followed_and_a_broken_one_changes_nothing(start: Start) -> None
     wait_until(lambda: {api.ask("dash") for _ in range(10)} == {401})
 
     api.tokens.write_text("[tokens.broken")
-    time.sleep(1.5)
+    wait_until(lambda: f"{api.tokens}:1: " in api.log.read_text())
     before = children(api.process.pid)
     api.process.send_signal(signal.SIGHUP)
     wait_until(lambda: not set(before) & set(children(api.process.pid)))  # type: ignore[union-attr]
