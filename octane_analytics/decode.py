@@ -86,33 +86,38 @@ def decode_all(values: Sequence[bytes | None]) -> Decoded:
     """
     columns: tuple[list[Any], ...] = ([], [], [], [], [])
     invalid: list[tuple[int, str, str]] = []
-    _decode_part(values, 0, columns, invalid)
+    if values:
+        found = _columns(values)
+        if found is not None:
+            return Decoded(found, invalid)
+        _decode_halves(values, 0, columns, invalid)
     return Decoded(columns, invalid)
 
 
-def _decode_part(
+def _decode_halves(
     values: Sequence[bytes | None],
     first: int,
     columns: tuple[list[Any], ...],
     invalid: list[tuple[int, str, str]],
 ) -> None:
+    """Of values that are not all events."""
     if len(values) > 1:
-        found = _columns(values)
-        if found is None:
-            middle = len(values) // 2
-            _decode_part(values[:middle], first, columns, invalid)
-            _decode_part(values[middle:], first + middle, columns, invalid)
-            return
-        for column, more in zip(columns, found, strict=True):
-            column.extend(more)
-    elif values:
-        try:
-            row = decode(values[0])
-        except DecodeError as error:
-            invalid.append((first, error.reason, error.detail))
-        else:
-            for column, field in zip(columns, row, strict=True):
-                column.append(field.encode() if isinstance(field, str) else field)
+        middle = len(values) // 2
+        for begin, half in ((first, values[:middle]), (first + middle, values[middle:])):
+            found = _columns(half)
+            if found is None:
+                _decode_halves(half, begin, columns, invalid)
+            else:
+                for column, more in zip(columns, found, strict=True):
+                    column.extend(more)
+        return
+    try:
+        row = decode(values[0])
+    except DecodeError as error:
+        invalid.append((first, error.reason, error.detail))
+    else:
+        for column, field in zip(columns, row, strict=True):
+            column.append(field.encode() if isinstance(field, str) else field)
 
 
 def _columns(values: Sequence[bytes | None]) -> tuple[list[Any], ...] | None:
@@ -120,14 +125,14 @@ def _columns(values: Sequence[bytes | None]) -> tuple[list[Any], ...] | None:
 
     What is done for each event counts here, so each line is one loop in C over all of them.
     """
-    if None in values:
-        return None
     try:
         if not all(map(bytes.isascii, values)):  # type: ignore[arg-type]
             for value in values:
                 value.decode()  # type: ignore[union-attr]
         events = list(map(_decode_event, values))  # type: ignore[arg-type]
         timestamps = _all_epoch_seconds([event.timestamp for event in events])
+    except (TypeError, AttributeError):  # a tombstone is no bytes
+        return None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, DecodeError):
         return None
     app_ids = list(map(_utf8, [event.app_id for event in events]))
@@ -202,6 +207,7 @@ def _parse_tail(text: str) -> int:
 # of the cost of parsing each anew.
 _seconds = _Known(_parse_second, max_texts=100_000, max_characters=19)
 _tails = _Known(_parse_tail, max_texts=100_000, max_characters=len(".123456789+00:00"))
+_MAX_WIDTH = 40
 _second_of = itemgetter(slice(0, 19))
 _tail_of = itemgetter(slice(19, None))
 
@@ -222,13 +228,34 @@ def epoch_seconds(text: str) -> int:
 def _all_epoch_seconds(texts: Sequence[str]) -> list[int]:
     """As `epoch_seconds` for each of them; where all are UTC, as they mostly are, at half the cost."""
     try:
-        is_utc = not any(map(_tails.__getitem__, set(map(_tail_of, texts))))
-        seconds = list(map(_seconds.__getitem__, map(_second_of, texts))) if is_utc else []
+        seconds = list(map(_seconds.__getitem__, map(_second_of, texts))) if _are_utc(texts) else []
     except ValueError:
         seconds = []
     if seconds and min(seconds) >= 0 and max(seconds) <= MAX_EPOCH_SECONDS:
         return seconds
     return list(map(epoch_seconds, texts))
+
+
+def _are_utc(texts: Sequence[str]) -> bool:
+    """Whether behind the second each has nothing but a fraction and an offset of zero."""
+    widths = set(map(len, texts))
+    if len(widths) > 1 or max(widths) > _MAX_WIDTH:
+        return not any(map(_tails.__getitem__, set(map(_tail_of, texts))))
+    # Texts of one width stand in columns, and each column is one slice.
+    joined, width = "".join(texts), widths.pop()
+    return (
+        joined.isascii()
+        and width > len("2026-02-02T12:00:00")
+        and set(joined[width - 1 :: width]) <= {"Z", "z"}
+        and (
+            width == len("2026-02-02T12:00:00Z")
+            or (
+                width > len("2026-02-02T12:00:00.Z")
+                and set(joined[19::width]) == {"."}
+                and all(joined[at::width].isdigit() for at in range(20, width - 1))
+            )
+        )
+    )
 
 
 def _bad_timestamp(text: str) -> DecodeError:

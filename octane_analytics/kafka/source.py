@@ -39,6 +39,9 @@ _QUIET_SECONDS = 20.0
 _GRACE_SECONDS = 5.0
 _LOOK_SECONDS = 1.0
 _ENDS_SECONDS = 1.0
+_FETCH_BYTES = 2 << 20
+"""Of one answer and of one partition in it: so under backlog an answer is of one partition, and fills
+its batch with a run of tens of thousands of records while the other batches are still small."""
 
 
 class KafkaSource:
@@ -363,9 +366,14 @@ class KafkaSource:
                 # A rebalance waits for every member to hear of it.
                 "heartbeat.interval.ms": self._broker.default("heartbeat.interval.ms", 1000),
                 "queued.max.messages.kbytes": self._broker.default(
-                    "queued.max.messages.kbytes", 32_768
+                    "queued.max.messages.kbytes", 8_192
                 ),
+                "fetch.max.bytes": self._broker.default("fetch.max.bytes", _FETCH_BYTES),
             }
+            if "max.partition.fetch.bytes" not in self._settings.rdkafka:  # the other's alias
+                properties["fetch.message.max.bytes"] = self._broker.default(
+                    "fetch.message.max.bytes", _FETCH_BYTES
+                )
             if self._on_queue is not None:
                 properties["statistics.interval.ms"] = self._broker.default(
                     "statistics.interval.ms", _STATISTICS_MS

@@ -420,6 +420,28 @@ def _one_by_one(values: list[bytes | None]) -> tuple[list[Row], list[tuple[int, 
     return rows, invalid
 
 
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["2026-02-02T12:00:00Z", "1970-01-01t00:00:00z"],
+        ["2026-02-02T12:00:00.5Z", "2026-02-02T12:00:00xZ"],
+        ["2026-02-02T12:00:00.Z", "2026-02-02T12:00:01.Z"],
+        ["2026-02-02T12:00:00.1x3Z", "2026-02-02T12:00:01.123Z"],
+        ["2026-02-02T12:00:00.\u0661Z", "2026-02-02T12:00:00.1Z"],
+        ["2026-02-02T12:00:00.123+01:00", "2026-02-02T12:00:00.123+02:00"],
+        ["2026-02-02T12:00:00.123Z", "2026-02-02T12:00:00.123x"],
+        ["2026-02-02T12:00:0Z", "2026-02-02T12:00:0Z"],
+        [f"2026-02-02T12:00:00.{'1' * 50}Z", f"2026-02-02T12:00:01.{'1' * 50}Z"],
+    ],
+)
+def test_timestamps_of_one_width_are_read_as_each_alone(texts: list[str]) -> None:
+    values = [payload(timestamp=text) for text in texts]
+    rows, invalid = _one_by_one(list(values))
+    decoded = decode_all(values)
+    assert decoded.columns[0] == [row.timestamp for row in rows]
+    assert decoded.invalid == invalid
+
+
 @given(
     st.lists(
         st.sampled_from(
