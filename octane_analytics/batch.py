@@ -100,7 +100,7 @@ class Batch:
         if self.keeps_records:
             bad = {index for index, _, _ in decoded.invalid}
             self.records += [record for n, record in enumerate(records) if n not in bad]
-        self.payload_bytes += sum(map(len, filter(None, values) if decoded.invalid else values))
+        self.payload_bytes += sum(map(len, filter(None, values)))
         self.advance(_offset(records[-1]) + 1)
         return len(records)
 

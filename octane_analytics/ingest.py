@@ -244,6 +244,7 @@ class Ingest:
         for number, run in groupby([record.partition() for record in records]):
             begin, end = end, end + len(list(run))
             of_partition = records[begin:end]
+            assert number is not None, "a record that was read has a partition"
             batch = self._open.get(TopicPartition(self._options.topic, number))
             if batch is None or batch.is_complete:
                 continue  # not ours any more, or behind the announced range: it will be read again

@@ -368,6 +368,8 @@ class KafkaSource:
                 "queued.max.messages.kbytes": self._broker.default(
                     "queued.max.messages.kbytes", 8_192
                 ),
+                # Else a full queue, as there is under any backlog, stops fetching for a second.
+                "fetch.queue.backoff.ms": self._broker.default("fetch.queue.backoff.ms", 10),
                 "fetch.max.bytes": self._broker.default("fetch.max.bytes", _FETCH_BYTES),
             }
             if "max.partition.fetch.bytes" not in self._settings.rdkafka:  # the other's alias
