@@ -45,7 +45,7 @@ _COMMAND = str(Path(sys.executable).with_name("octane-analytics"))
     help="Which reports.",
 )
 @click.option("--port", default=18_771, show_default=True, help="Where the API is to listen.")
-def main(events: int, rounds: int, reports: tuple[str, ...], port: int) -> None:
+def api(events: int, rounds: int, reports: tuple[str, ...], port: int) -> None:
     """Measures reports through the API, uncached and cached, and through clickhouse-driver alone."""
     table = Table("report", "direct ms", "uncached ms", "ratio", "cached ms", "times faster")
     with (
@@ -62,13 +62,13 @@ def main(events: int, rounds: int, reports: tuple[str, ...], port: int) -> None:
                 "API_WORKERS": "1",
                 "LOG_LEVEL": "warning",
             }
-            with subprocess.Popen([_COMMAND, "api"], env=environment) as api:
+            with subprocess.Popen([_COMMAND, "api"], env=environment) as served:
                 try:
                     client = _connected(port)
                     for name in reports:
                         table.add_row(name, *_row(_measure(name, clickhouse, client, rounds)))
                 finally:
-                    api.terminate()
+                    served.terminate()
     Console().print(f"{events:,} events, {rounds} rounds, medians", table)
 
 
@@ -142,7 +142,3 @@ def _row(medians: list[float]) -> list[str]:
         f"{cached:.2f}",
         f"{uncached / cached:.0f}",
     ]
-
-
-if __name__ == "__main__":
-    main()

@@ -1,38 +1,63 @@
-"""`bin/bench`: the same topic into tables of the same kind, one contender after the other, in one run.
+"""`bin/bench`: what this service costs and how fast it is, beside what one would otherwise use.
 
-Events are the generator's, the same for the same seed; each run reads all of them (a backlog) as a
-group of its own. The contenders alternate, so that a machine that grows slower does so for all.
+One command for each question; without one it is `throughput`.
 """
 
 import json
-import statistics
+import os
+import platform
 import sys
-import tempfile
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 
 import click
-from confluent_kafka import Producer
 from rich.console import Console
 from rich.table import Table
 
-from octane_analytics import schema
-from octane_analytics.clickhouse import ClickHouse
-from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
-from octane_analytics.sandbox.generator import generate
-from octane_analytics.sandbox.kafka import EmbeddedKafka
-from octane_analytics.settings.sections import ClickHouseSettings
-from tests.bench.contenders import CONTENDERS, TOPIC, Job
-from tests.bench.measure import BenchError, Run, measure
-from tests.kafka.apache import ApacheKafka, available
+from tests.bench.api import api
+from tests.bench.contenders import CONTENDERS, NAIVE_ROWS
+from tests.bench.latency import latency
+from tests.bench.measure import Run
+from tests.bench.place import Backlog, Place, Shape
+from tests.bench.plot import svg
+from tests.bench.profile import profile, stages
+from tests.bench.tables import side_by_side, sweep_table
 
-_DEADLINE_SECONDS = 300.0
+_FEWEST_EVENTS = 20_000
 
 
-@click.command()
+class _Questions(click.Group):
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args or (args[0].startswith("-") and args[0] not in ("-h", "--help")):
+            args = ["throughput", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=_Questions, context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Measures on one ClickHouse and one Kafka, started here: Apache Kafka where Java is there, else the
+    embedded mock cluster. CPU and memory are read from /proc. Without a command: `throughput`.
+    """
+
+
+_contenders = click.option(
+    "--contender",
+    "contenders",
+    multiple=True,
+    type=click.Choice(list(CONTENDERS)),
+    help="Only these; may be given several times.",
+)
+_rounds = click.option("--rounds", default=3, show_default=True, help="Runs of each combination.")
+_json = click.option(
+    "--json", "json_file", type=click.Path(path_type=Path), help="Write all runs here."
+)
+_plot = click.option(
+    "--plot", "plot_file", type=click.Path(path_type=Path), help="Draw the medians here, as SVG."
+)
+
+
+@main.command()
 @click.option("--events", default=500_000, show_default=True, help="Events in the topic.")
 @click.option("--partitions", default=8, show_default=True, help="Partitions of the topic.")
 @click.option(
@@ -40,11 +65,11 @@ _DEADLINE_SECONDS = 300.0
     "processes",
     multiple=True,
     type=int,
-    default=(1,),
+    default=(1, 2),
     show_default=True,
     help="Worker processes, or consumers of the Kafka engine; may be given several times.",
 )
-@click.option("--rounds", default=3, show_default=True, help="Runs of each combination.")
+@_rounds
 @click.option(
     "--batch-size",
     "batch_sizes",
@@ -55,154 +80,130 @@ _DEADLINE_SECONDS = 300.0
     help="BATCH_SIZE; also the most a batch may take, so that backlog does not make all alike.",
 )
 @click.option(
-    "--contender",
-    "contenders",
-    multiple=True,
-    type=click.Choice(list(CONTENDERS)),
-    help="Only these (all unless given). The ratios are against kafka-engine where it takes part, "
-    "else against the first.",
+    "--grow",
+    "may_grow",
+    is_flag=True,
+    help="Let backlog make batches larger, as it does by default.",
 )
+@_contenders
 @click.option(
     "--compression", default="lz4", show_default=True, help="Of the records in the topic."
 )
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write all runs here.")
-def main(
+@_json
+@_plot
+@click.option(
+    "--profile", "is_profiled", is_flag=True, help="Then tell a worker's CPU by stage too."
+)
+def throughput(
     events: int,
     partitions: int,
     processes: Sequence[int],
     rounds: int,
     batch_sizes: Sequence[int],
+    may_grow: bool,
     contenders: Sequence[str],
     compression: str,
     json_file: Path | None,
+    plot_file: Path | None,
+    is_profiled: bool,
 ) -> None:
-    """Measures workers, ClickHouse's own Kafka engine and a naive loop on one Kafka and one ClickHouse.
-
-    CPU and memory are read from /proc, between the first insert seen and the last. Apache Kafka
-    where Java is there, else the embedded mock cluster.
+    """Works off one backlog again and again: worker, ClickHouse's own Kafka engine and a naive loop
+    take turns, so that the machine's moods meet them alike.
     """
     names = list(contenders or CONTENDERS)
+    backlog = Backlog(events, partitions)
     runs: list[Run] = []
-    with ExitStack() as stack:
-        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="octane-bench-"))
-        engine = stack.enter_context(EmbeddedClickHouse(Path(directory)))
-        servers = _broker(stack, partitions)
-        click.echo(f"producing {events:,} events …", err=True)
-        _fill(servers, events, compression)
+    with Place([backlog], compression) as place:
         for number in range(rounds):
-            for batch_size in batch_sizes:
+            for size in batch_sizes:
                 for procs in processes:
+                    shape = Shape(backlog, size, procs, may_grow)
                     for name in names[:: -1 if number % 2 else 1]:
-                        if name == "naive" and procs > 1:
-                            continue
-                        run = _run(engine, servers, name, batch_size, procs, number, events)
-                        click.echo(
-                            f"{name:>13} {batch_size:>6} x{procs} "
-                            f"{run.events_per_second:>9,.0f}/s {run.cpu_us:6.2f} µs",
-                            err=True,
-                        )
-                        runs.append(run)
-    if json_file is not None:
-        json_file.write_text(json.dumps([asdict(run) for run in runs], indent=1))
-    Console(width=None if sys.stdout.isatty() else 130).print(_table(runs, names))
+                        if name != "naive" or (size, procs) == (NAIVE_ROWS, 1):
+                            runs.append(place.run(name, shape))
+        _write(runs, place, json_file)
+        _print(side_by_side(runs, names), f"{events:,} events, {partitions} partitions", place)
+        if is_profiled:
+            for size in batch_sizes:
+                _print(stages(place, Shape(backlog, size, may_grow=may_grow)), "", place)
+    if plot_file is not None:
+        plot_file.write_text(svg(runs))
 
 
-def _broker(stack: ExitStack, partitions: int) -> str:
-    reason = available()
-    if reason is None:
-        kafka = stack.enter_context(ApacheKafka())
-        kafka.create_topic(TOPIC, partitions)
-        return kafka.bootstrap_servers
-    click.echo(f"{reason}: measuring on the embedded mock cluster, with 64 partitions", err=True)
-    mock = stack.enter_context(EmbeddedKafka(topics={TOPIC: max(partitions, 64)}))
-    return mock.bootstrap_servers
+_AXES = {
+    "batch": (1_000, 10_000, 50_000, 100_000),
+    "partitions": (4, 16, 64),
+    "size": (200, 1_000, 10_000),
+    "events": (100_000, 1_000_000),
+}
 
 
-def _fill(bootstrap_servers: str, events: int, compression: str) -> None:
-    producer = Producer(
-        {"bootstrap.servers": bootstrap_servers, "linger.ms": 20, "compression.type": compression}
-    )
-    for line in generate(events, seed=1, until=datetime.now(UTC)):
-        while True:
-            try:
-                producer.produce(TOPIC, line)
-                break
-            except BufferError:
-                producer.poll(0.1)
-    if producer.flush(60):
-        raise click.ClickException("Kafka did not take all events")
-
-
-def _run(
-    engine: EmbeddedClickHouse,
-    servers: str,
-    name: str,
-    batch_size: int,
-    procs: int,
-    number: int,
+@main.command()
+@click.argument("axis", type=click.Choice(list(_AXES)))
+@click.option(
+    "--value", "values", multiple=True, type=int, help="Values instead of the usual ones."
+)
+@click.option("--events", default=300_000, show_default=True, help="Events in a topic.")
+@click.option("--batch-size", default=10_000, show_default=True, help="Where it is not the axis.")
+@_rounds
+@_contenders
+@_json
+def sweep(
+    axis: str,
+    values: Sequence[int],
     events: int,
-) -> Run:
-    title = f"{name}_{batch_size}_{procs}_{number}".replace("-", "_")
-    target = ClickHouseSettings(host=engine.host, port=engine.tcp_port, table=title)
-    assert engine.pid is not None
-    with ClickHouse(target, client_name="bench") as clickhouse:
-        clickhouse.execute(schema.create_table(clickhouse.table))
-        job = Job(title, servers, clickhouse, engine.host, engine.tcp_port, batch_size, procs)
-        try:
-            with CONTENDERS[name](job) as clients:
-                run = measure(
-                    clickhouse,
-                    engine.pid,
-                    clients,
-                    contender=name,
-                    batch_size=batch_size,
-                    processes=procs,
-                    events=events,
-                    deadline_seconds=_DEADLINE_SECONDS,
-                )
-        except BenchError as error:
-            raise click.ClickException(str(error)) from error
-        clickhouse.execute(f"DROP TABLE {clickhouse.table} SYNC")
-        return run
+    batch_size: int,
+    rounds: int,
+    contenders: Sequence[str],
+    json_file: Path | None,
+) -> None:
+    """How the cost of an event changes with AXIS: the batch, the partitions, the bytes of an event, or
+    the events in the topic.
+    """
+    shapes = [_shape(axis, value, events, batch_size) for value in (values or _AXES[axis])]
+    names = list(contenders or ("exactly-once",))
+    found: list[tuple[Shape, Run]] = []
+    with Place([shape.backlog for shape in shapes]) as place:
+        for number in range(rounds):
+            for shape in shapes[:: -1 if number % 2 else 1]:
+                found += [(shape, place.run(name, shape)) for name in names]
+        _write([run for _, run in found], place, json_file)
+        _print(sweep_table(axis, shapes, names, found), "", place)
 
 
-def _table(runs: Sequence[Run], names: Sequence[str]) -> Table:
-    baseline = "kafka-engine" if "kafka-engine" in names else names[0]
-    table = Table(title=f"median (lowest to highest) of {len(runs)} runs; x is against {baseline}")
-    table.add_column("batch", justify="right")
-    table.add_column("procs", justify="right")
-    table.add_column("contender", no_wrap=True)
-    for heading in (
-        *("events/s", "x", "client µs", "ClickHouse µs", "events/CPU s x", "peak MiB", "inserts"),
-    ):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for batch_size, procs in dict.fromkeys((run.batch_size, run.processes) for run in runs):
-        of_shape = [run for run in runs if (run.batch_size, run.processes) == (batch_size, procs)]
-        compared = [run for run in of_shape if run.contender == baseline]
-        for name in names:
-            mine = [run for run in of_shape if run.contender == name]
-            if not mine:
-                continue
-            rates = [run.events_per_second for run in mine]
-            rate, cpu = statistics.median(rates), statistics.median(run.cpu_us for run in mine)
-            table.add_row(
-                f"{batch_size:,}",
-                str(procs),
-                name,
-                f"{statistics.median(rates):,.0f} ({min(rates):,.0f} to {max(rates):,.0f})",
-                _ratio(rate, [run.events_per_second for run in compared]),
-                f"{statistics.median(run.client_cpu_us for run in mine):.2f}",
-                f"{statistics.median(run.clickhouse_cpu_us for run in mine):.2f}",
-                _ratio(1 / cpu, [1 / run.cpu_us for run in compared]),
-                str(max(run.peak_client_mib for run in mine) or ""),
-                f"{statistics.median(run.inserts for run in mine):,.0f}",
-            )
-    return table
+def _shape(axis: str, value: int, events: int, batch_size: int) -> Shape:
+    if axis == "batch":
+        return Shape(Backlog(events, 8), value)
+    if axis == "partitions":
+        return Shape(Backlog(events, value), batch_size)
+    if axis == "events":
+        return Shape(Backlog(value, 8), batch_size)
+    # Large events: fewer of them, or producing takes longer than measuring.
+    fewer = max(min(events, events * 1_000 // value), _FEWEST_EVENTS)
+    return Shape(Backlog(fewer, 8, value), min(batch_size, fewer // 20))
 
 
-def _ratio(value: float, compared: Sequence[float]) -> str:
-    return f"{value / statistics.median(compared):.2f}" if compared else ""
+def _write(runs: Sequence[Run], place: Place, json_file: Path | None) -> None:
+    if json_file is not None:
+        machine = {
+            "broker": place.broker,
+            "cpus": os.cpu_count(),
+            "python": platform.python_version(),
+        }
+        content = {**machine, "runs": [asdict(run) for run in runs]}
+        json_file.write_text(json.dumps(content, indent=1))
 
+
+def _print(table: Table, about: str, place: Place) -> None:
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    if about:
+        console.print(f"{about}, {place.broker}")
+    console.print(table)
+
+
+main.add_command(latency)
+main.add_command(profile)
+main.add_command(api)
 
 if __name__ == "__main__":
-    main()
+    main(prog_name="bin/bench")

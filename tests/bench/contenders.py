@@ -16,8 +16,6 @@ from pathlib import Path
 from octane_analytics.clickhouse import ClickHouse
 from tests.bench.measure import children
 
-TOPIC = "octane.events"
-
 
 @dataclass(frozen=True)
 class Job:
@@ -25,13 +23,19 @@ class Job:
 
     name: str
     bootstrap_servers: str
+    topic: str
     clickhouse: ClickHouse
     """A connection whose table is the run's own, made and empty."""
     host: str
     port: int
     batch_size: int
     processes: int
+    may_grow: bool = False
+    """Whether batches may take more than their size under backlog, as they do by default."""
+    flush_seconds: int = 5
 
+
+NAIVE_ROWS = 1_000
 
 Contender = Callable[[Job], AbstractContextManager[Callable[[], list[int]]]]
 
@@ -40,19 +44,21 @@ Contender = Callable[[Job], AbstractContextManager[Callable[[], list[int]]]]
 def _worker(job: Job, delivery: str) -> Iterator[Callable[[], list[int]]]:
     settings = {
         "KAFKA_BOOTSTRAP_SERVERS": job.bootstrap_servers,
-        "KAFKA_TOPIC": TOPIC,
+        "KAFKA_TOPIC": job.topic,
         "KAFKA_GROUP_ID": job.name,
         "CLICKHOUSE_HOST": job.host,
         "CLICKHOUSE_PORT": str(job.port),
         "CLICKHOUSE_TABLE": job.clickhouse.table.table,
         "DELIVERY": delivery,
         "BATCH_SIZE": str(job.batch_size),
-        # Else backlog would make all sizes alike.
-        "BATCH_MAX_ROWS": str(job.batch_size),
+        "FLUSH_INTERVAL": str(job.flush_seconds),
         "WORKER_PROCS": str(job.processes),
         "METRICS_PORT": "0",
+        "CONTROL_SOCKET": "none",
         "LOG_LEVEL": "warning",
     }
+    if not job.may_grow:
+        settings["BATCH_MAX_ROWS"] = str(job.batch_size)
     command = str(Path(sys.executable).with_name("octane-analytics"))
     with _process([command, "worker"], settings) as pid:
         yield lambda: children(pid)
@@ -79,7 +85,7 @@ def kafka_engine(job: Job) -> Iterator[Callable[[], list[int]]]:
         CREATE TABLE {queue} (
             timestamp DateTime, app_id String, event_name String, user_id String, properties String
         ) ENGINE = Kafka SETTINGS
-            kafka_broker_list = '{job.bootstrap_servers}', kafka_topic_list = '{TOPIC}',
+            kafka_broker_list = '{job.bootstrap_servers}', kafka_topic_list = '{job.topic}',
             kafka_group_name = '{job.name}', kafka_format = 'JSONEachRow',
             kafka_num_consumers = {job.processes}, kafka_thread_per_consumer = 1,
             kafka_max_block_size = {job.batch_size}, kafka_poll_max_batch_size = {job.batch_size},
@@ -99,8 +105,8 @@ def kafka_engine(job: Job) -> Iterator[Callable[[], list[int]]]:
 @contextmanager
 def naive_loop(job: Job) -> Iterator[Callable[[], list[int]]]:
     arguments = (
-        *(job.bootstrap_servers, TOPIC, job.name, job.host, str(job.port)),
-        *(str(job.clickhouse.table), str(job.batch_size)),
+        *(job.bootstrap_servers, job.topic, job.name, job.host, str(job.port)),
+        *(str(job.clickhouse.table), str(NAIVE_ROWS)),
     )
     with _process([sys.executable, "-m", "tests.bench.naive", *arguments], {}) as pid:
         yield lambda: [pid]

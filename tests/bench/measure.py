@@ -1,4 +1,4 @@
-"""What one run costs: rows a second, CPU of every process, memory, inserts; from the first insert on.
+"""What one run costs: rows a second, CPU of every process, memory, parts; from the first insert on.
 
 Starting, joining the group and the very first insert do not count: the clock and the processes' CPU
 times are read when the first rows are seen and when the last ones are.
@@ -13,7 +13,8 @@ from pathlib import Path
 from octane_analytics.clickhouse import ClickHouse
 
 _TICKS = os.sysconf("SC_CLK_TCK")
-_POLL_SECONDS = 0.02
+_POLL_SECONDS = 0.2
+"""A look costs ClickHouse a millisecond, which counts as the contender's."""
 
 
 class BenchError(RuntimeError):
@@ -25,13 +26,19 @@ class Run:
     contender: str
     batch_size: int
     processes: int
+    partitions: int
+    event_bytes: int | None
+    """None: as the generator makes them."""
     events_per_second: float
     client_cpu_us: float
     """CPU time for each event of everything outside ClickHouse, in microseconds."""
     clickhouse_cpu_us: float
     peak_client_mib: int
     """Largest resident memory of one of the client's processes; 0 where there is none."""
-    inserts: int
+    peak_clickhouse_mib: int
+    """Largest that was seen."""
+    parts: int
+    """That the inserts made, before merges."""
 
     @property
     def cpu_us(self) -> float:
@@ -46,6 +53,8 @@ def measure(
     contender: str,
     batch_size: int,
     processes: int,
+    partitions: int,
+    event_bytes: int | None,
     events: int,
     deadline_seconds: float,
 ) -> Run:
@@ -57,11 +66,12 @@ def measure(
     first_at = time.monotonic()
     clients_before = sum(map(cpu_seconds, clients()))
     clickhouse_before = cpu_seconds(engine_pid)
-    found = first_rows
+    found, engine_kib = first_rows, 0
     while found < events:
         _check(deadline, contender, found, events)
         time.sleep(_POLL_SECONDS)
         found = rows(clickhouse)
+        engine_kib = max(engine_kib, _kib(engine_pid, "VmRSS"))
     seconds = time.monotonic() - first_at
     pids = list(clients())
     client_cpu = sum(map(cpu_seconds, pids)) - clients_before
@@ -76,11 +86,14 @@ def measure(
         contender=contender,
         batch_size=batch_size,
         processes=processes,
+        partitions=partitions,
+        event_bytes=event_bytes,
         events_per_second=measured / seconds,
         client_cpu_us=client_cpu / measured * 1e6,
         clickhouse_cpu_us=clickhouse_cpu / measured * 1e6,
-        peak_client_mib=max(map(_peak_mib, pids), default=0),
-        inserts=_inserts(clickhouse),
+        peak_client_mib=max((_kib(pid, "VmHWM") for pid in pids), default=0) >> 10,
+        peak_clickhouse_mib=engine_kib >> 10,
+        parts=parts(clickhouse),
     )
 
 
@@ -98,12 +111,13 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
-def _peak_mib(pid: int) -> int:
+def _kib(pid: int, name: str) -> int:
+    """Out of proc_pid_status(5)."""
     status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) >> 10
+    return int(status.partition(f"{name}:")[2].split()[0])
 
 
-def _inserts(clickhouse: ClickHouse) -> int:
+def parts(clickhouse: ClickHouse) -> int:
     return int(
         clickhouse.select(
             "SELECT max(max_block_number) FROM system.parts "
