@@ -76,8 +76,10 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with socket.create_server(("127.0.0.1", 0)) as first:
         port = str(first.getsockname()[1])
     data = str(directory / "data")
-    arguments = ("sandbox", "--procs", "1", "--partitions", "3", "--generate", "700")
-    arguments += ("--api-port", port, "--data-dir", data)
+    arguments = [
+        *("sandbox", "--procs", "1", "--partitions", "3", "--generate", "700"),
+        *("--api-port", port, "--data-dir", data),
+    ]
     with (
         marked(directory) as mark,
         running(directory / "output", *arguments, settings=mark) as command,
