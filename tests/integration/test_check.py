@@ -9,12 +9,14 @@ import pytest
 
 from octane_analytics import schema
 from octane_analytics.clickhouse import ClickHouse
+from octane_analytics.errors import NeedsOperator
 from octane_analytics.operations.clickhouse_checks import check_clickhouse
 from octane_analytics.operations.findings import Finding, Level
 from octane_analytics.operations.query_user_checks import check_query_user
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse, User
 from octane_analytics.settings.loading import load
 from octane_analytics.settings.sections import ClickHouseSettings
+from octane_analytics.worker import check_table
 from tests.acceptance.command import run, wait_until
 from tests.integration.operations_fixtures import Site, event, site
 from tests.integration.raw_sql import PASSWORD, users_file
@@ -32,6 +34,7 @@ USERS = [
     User("worker", grants=[f"GRANT SELECT, INSERT ON {TABLE}"]),
     User("stranger", grants=["GRANT SELECT ON default.other"]),
     User("reader", grants=[f"GRANT SELECT ON {TABLE}"]),
+    User("frozen", grants=[f"GRANT SELECT, INSERT ON {TABLE}"], settings={"readonly": 1}),
     User("mighty", grants=["GRANT SELECT, INSERT ON *.*"]),
     User(
         "unbounded",
@@ -168,6 +171,21 @@ def test_rights_of_the_workers_user(
     assert len(told) == len(lacking)
     for right, message in zip(lacking, told, strict=True):
         assert f"GRANT {right} ON {TABLE} TO {user}" in message
+
+
+@pytest.mark.parametrize(
+    ("user", "told"),
+    [("frozen", "profile is read-only"), ("reader", f"GRANT INSERT ON {TABLE} TO reader")],
+)
+def test_worker_does_not_start_for_a_user_that_cannot_insert(
+    peopled: ClickHouseSettings, user: str, told: str
+) -> None:
+    settings = replace(load({}).settings, clickhouse=replace(peopled, user=user))
+    with (
+        ClickHouse(settings.clickhouse, client_name="tests") as server,
+        pytest.raises(NeedsOperator, match=told),
+    ):
+        check_table(server, settings)
 
 
 @pytest.mark.parametrize(

@@ -505,6 +505,6 @@ SELECT arrayMap(x -> range(100000), range(100000))
 SELECT * FROM numbers(100000000) ORDER BY sipHash64(number), toString(number) LIMIT 1 BY number
 SELECT uniqExact(number) FROM numbers(1000000000)
 WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT r.n + 1 FROM r CROSS JOIN numbers(10) AS m) SELECT count() FROM r
-SELECT a.number FROM numbers(30000000) AS a JOIN numbers(30000000) AS b ON a.number = b.number WHERE sipHash64(a.number) = 1
+SELECT a.number FROM numbers(300000000) AS a JOIN numbers(300000000) AS b ON a.number = b.number WHERE sipHash64(a.number) = 1
 SELECT repeat('x', 1000000) FROM numbers(100000)
 SELECT groupArray(repeat('x', 100000)) FROM numbers(100000)
