@@ -53,15 +53,14 @@ DATA_ERRORS = frozenset(
 )
 """The server refuses the rows themselves: find them, dead-letter them, insert the others."""
 
-READ_ONLY = 164
-
+_READ_ONLY = 164
 OPERATOR_ERRORS = {
     16: "the table lacks a column: run `octane-analytics schema check`",
     53: "a column is of another type: run `octane-analytics schema check`",
     60: "create the table with `octane-analytics schema apply`",
     81: "create the database, then the table with `octane-analytics schema apply`",
     115: "this ClickHouse is too old for a setting the delivery protocol needs",
-    READ_ONLY: "the user's profile is read-only: give it one that may insert",
+    _READ_ONLY: "the user's profile is read-only: give it one that may insert",
     192: "check CLICKHOUSE_USER and CLICKHOUSE_PASSWORD",
     193: "check CLICKHOUSE_USER and CLICKHOUSE_PASSWORD",
     194: "check CLICKHOUSE_USER and CLICKHOUSE_PASSWORD",
@@ -463,10 +462,11 @@ class ClickHouse:
         """Whether the user has SELECT or INSERT on the configured table."""
         return bool(self.select(f"CHECK GRANT {right} ON {self.table}").rows[0][0])
 
-    def is_read_only(self) -> bool:
-        """Whether the user's profile forbids writing, whatever the user was granted."""
+    def check_profile(self) -> None:
+        """Raises NeedsOperator where the user's profile forbids writing, whatever was granted."""
         found = self.select("SELECT value FROM system.settings WHERE name = 'readonly'").rows
-        return found != [("0",)]
+        if found != [("0",)]:
+            raise NeedsOperator(OPERATOR_ERRORS[_READ_ONLY])
 
     def _window(self, setting: str, engine_full: str) -> int:
         own = _between(engine_full, f" {setting} = ", ",")

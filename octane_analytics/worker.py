@@ -14,7 +14,7 @@ from pathlib import Path
 from octane_analytics import schema
 from octane_analytics.batch import Limits
 from octane_analytics.breaker import BreakerLimits
-from octane_analytics.clickhouse import OPERATOR_ERRORS, READ_ONLY, ClickHouse
+from octane_analytics.clickhouse import OPERATOR_ERRORS, ClickHouse
 from octane_analytics.decode import decode_all
 from octane_analytics.errors import (
     ConfigError,
@@ -256,8 +256,8 @@ def _check_table(clickhouse: ClickHouse, settings: Settings) -> None:
     live = clickhouse.describe()
     for right in ("SELECT", "INSERT"):
         if not clickhouse.has_right(right):
-            if right == "INSERT" and clickhouse.is_read_only():
-                raise NeedsOperator(OPERATOR_ERRORS[READ_ONLY])
+            if right == "INSERT":
+                clickhouse.check_profile()
             raise NeedsOperator(
                 f"user {settings.clickhouse.user} lacks {right} on {clickhouse.table}: "
                 f"GRANT {right} ON {clickhouse.table} TO {settings.clickhouse.user}"

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from octane_analytics import schema, staging
-from octane_analytics.clickhouse import OPERATOR_ERRORS, READ_ONLY, ClickHouse
+from octane_analytics.clickhouse import ClickHouse
 from octane_analytics.errors import ConfigError, NeedsOperator, StatementRejected, Unavailable
 from octane_analytics.kafka.log import KafkaLog
 from octane_analytics.replay.plan import Compare, Mode, Plan, from_json
@@ -95,8 +95,7 @@ def _check_rights(clickhouse: ClickHouse, live: LiveTable, mode: Mode) -> None:
         if not _has(clickhouse, "TABLE ENGINE", "MergeTree"):
             lacking.append("TABLE ENGINE")
     if lacking:
-        if clickhouse.is_read_only():
-            raise NeedsOperator(OPERATOR_ERRORS[READ_ONLY])
+        clickhouse.check_profile()
         listed = ", ".join(f"{right} ON {rights[right]}" for right in lacking)
         raise NeedsOperator(
             f"the ClickHouse user lacks {listed}: grant that, for a replay keeps staging tables "
