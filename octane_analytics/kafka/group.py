@@ -21,7 +21,6 @@ from octane_analytics.settings.sections import KafkaSettings
 from octane_analytics.types import Commit, Committed, LogIdentity, TopicPartition
 
 _ADMIN_SECONDS = 4.0
-_SETTLE_SECONDS = 5.0
 _SMALL_FETCH_BYTES = 65_536
 _NO_GROUP = frozenset({KafkaError.GROUP_ID_NOT_FOUND, KafkaError.INVALID_GROUP_ID})
 
@@ -73,17 +72,7 @@ class Group(Outsider):
         return [TopicPartition(topic, number) for number in self._partition_numbers(topic)]
 
     def committed(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, Committed]:
-        """Waits out the moment in which a broker has only just become the group's coordinator."""
-        deadline = time.monotonic() + _SETTLE_SECONDS
-        while True:
-            try:
-                return self._source.committed(partitions)
-            except NeedsOperator:
-                raise
-            except Unavailable:
-                if time.monotonic() >= deadline:
-                    raise
-                time.sleep(0.2)
+        return self._committed(partitions)
 
     def bounds(self, partition: TopicPartition) -> tuple[int, int]:
         """The first offset that the log holds, and the one that its next record gets."""

@@ -9,6 +9,7 @@ from octane_analytics.errors import NeedsOperator, Unavailable
 from octane_analytics.kafka.client import REQUEST_SECONDS, Broker, error_of, translate
 from octane_analytics.kafka.outside import Outsider
 from octane_analytics.settings.sections import KafkaSettings
+from octane_analytics.types import TopicPartition
 
 
 class GroupView(Outsider):
@@ -24,15 +25,14 @@ class GroupView(Outsider):
 
     def lag(self, topic: str) -> int:
         """Records of the topic that the group has not committed, over all partitions."""
-        raw = [RawPartition(topic, number) for number in self._partition_numbers(topic)]
-        consumer = self._connected()
+        partitions = [TopicPartition(topic, number) for number in self._partition_numbers(topic)]
         total = 0
         try:
-            for committed in consumer.committed(raw, timeout=REQUEST_SECONDS):
-                low, high = consumer.get_watermark_offsets(
-                    RawPartition(topic, committed.partition), timeout=REQUEST_SECONDS
+            for partition, committed in self._committed(partitions).items():
+                low, high = self._connected().get_watermark_offsets(
+                    RawPartition(topic, partition.partition), timeout=REQUEST_SECONDS
                 )
-                total += high - max(low, committed.offset)
+                total += high - max(low, committed.offset or 0)
         except KafkaException as exception:
             raise translate(error_of(exception), "asking for the group's lag") from exception
         return total

@@ -15,7 +15,7 @@ from confluent_kafka import TopicPartition as RawPartition
 from octane_analytics.kafka.client import REQUEST_SECONDS, error_of, translate
 from octane_analytics.kafka.outside import Outsider
 from octane_analytics.settings.sections import KafkaSettings
-from octane_analytics.types import PartitionLag
+from octane_analytics.types import PartitionLag, TopicPartition
 
 _READ_SECONDS = 2.0
 _MOVING_PARTITIONS = 16
@@ -49,7 +49,7 @@ class LagProbe(Outsider):
             },
         )
         self._oldest: dict[int, _Oldest] = {}
-        self._committed: dict[int, int] = {}
+        self._seen: dict[int, int] = {}
 
     def look(self) -> Mapping[int, PartitionLag]:
         """By partition; raises Unavailable (NeedsOperator where there is no such topic)."""
@@ -67,7 +67,7 @@ class LagProbe(Outsider):
         for number in self._oldest.keys() - behind.keys():
             del self._oldest[number]
         self._read_oldest(consumer, self._stale(behind))
-        self._committed = committed
+        self._seen = committed
         return {
             number: PartitionLag(
                 max(0, ends[number] - committed[number]),
@@ -86,18 +86,17 @@ class LagProbe(Outsider):
 
     def _positions(self, consumer: Consumer, numbers: Sequence[int]) -> dict[int, int]:
         """What the group has committed; where that is nothing, the log's beginning."""
-        asked = [RawPartition(self._settings.topic, number) for number in numbers]
-        committed = {
-            raw.partition: raw.offset for raw in consumer.committed(asked, timeout=REQUEST_SECONDS)
-        }
-        new = [number for number, offset in committed.items() if offset < 0]
+        asked = [TopicPartition(self._settings.topic, number) for number in numbers]
+        found = {p.partition: at.offset for p, at in self._committed(asked).items()}
+        committed = {number: offset for number, offset in found.items() if offset is not None}
+        new = [number for number in numbers if number not in committed]
         return committed | self._bounds(consumer, new, OFFSET_BEGINNING)
 
     def _stale(self, behind: Mapping[int, int]) -> dict[int, int]:
         """The committed offsets whose records are to be read now."""
         known = self._oldest
         stale = [n for n, at in behind.items() if n not in known or known[n].offset != at]
-        moving = [n for n in stale if n in known and self._committed.get(n) != behind[n]]
+        moving = [n for n in stale if n in known and self._seen.get(n) != behind[n]]
         moving.sort(key=lambda n: known[n].read_at)
         put_off = set(moving[_MOVING_PARTITIONS:])
         return {n: behind[n] for n in stale if n not in put_off}

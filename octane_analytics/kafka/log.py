@@ -69,19 +69,8 @@ class KafkaLog(Outsider):
 
     def committed(self, partitions: Sequence[int]) -> Mapping[int, Committed]:
         """What the workers' group has committed."""
-        raw = [RawPartition(self.topic, number) for number in partitions]
-        try:
-            answer = self._connected().committed(raw, timeout=REQUEST_SECONDS)
-        except KafkaException as exception:
-            told = f"asking what group {self.group} has committed"
-            raise translate(error_of(exception), told) from exception
-        found = {}
-        for item in answer:
-            if item.error is not None:
-                raise translate(item.error, f"asking what group {self.group} has committed")
-            offset = item.offset if item.offset >= 0 else None
-            found[item.partition] = Committed(offset, item.metadata or "")
-        return found
+        found = self._committed([TopicPartition(self.topic, number) for number in partitions])
+        return {partition.partition: committed for partition, committed in found.items()}
 
     def at_time(self, epoch_seconds: float, partitions: Sequence[int]) -> Mapping[int, int | None]:
         """The first offset with that timestamp or a later one; None where there is none."""

@@ -3,14 +3,30 @@
 Asked through a consumer, because only that never has the broker create what it is asked about.
 """
 
+import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from confluent_kafka import Consumer, KafkaException
+from confluent_kafka import Consumer, KafkaError, KafkaException
+from confluent_kafka import TopicPartition as RawPartition
 from confluent_kafka.admin._metadata import ClusterMetadata
 
 from octane_analytics.kafka.client import REQUEST_SECONDS, Broker, error_of, translate
 from octane_analytics.settings.sections import KafkaSettings
+from octane_analytics.types import Committed, TopicPartition
+
+_COORDINATOR_SECONDS = 5.0
+_COORDINATOR_PAUSE_SECONDS = 0.2
+_COORDINATOR_MOVES = frozenset(
+    {
+        KafkaError._WAIT_COORD,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.NOT_COORDINATOR,
+    }
+)
+"""Of a group whose coordinator is being found, or has only just become it: ask again."""
 
 
 class Outsider:
@@ -64,3 +80,34 @@ class Outsider:
         if found.error is not None:
             raise translate(found.error, f"topic {topic} at {self._settings.bootstrap_servers}")
         return sorted(found.partitions)
+
+    def _committed(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, Committed]:
+        """What the configured group has committed of each, in their order.
+
+        Waits, for some seconds, while another broker becomes the group's coordinator.
+        """
+        raw = [RawPartition(p.topic, p.partition) for p in partitions]
+        deadline = time.monotonic() + _COORDINATOR_SECONDS
+        while True:
+            found, error = self._ask_committed(raw)
+            if error is None:
+                return found
+            if error.code() not in _COORDINATOR_MOVES or time.monotonic() >= deadline:
+                group = self._settings.group_id
+                raise translate(error, f"asking what group {group} has committed")
+            time.sleep(_COORDINATOR_PAUSE_SECONDS)
+
+    def _ask_committed(
+        self, raw: list[RawPartition]
+    ) -> tuple[dict[TopicPartition, Committed], KafkaError | None]:
+        found = {}
+        try:
+            for item in self._connected().committed(raw, timeout=REQUEST_SECONDS):
+                if item.error is not None:
+                    return {}, item.error
+                offset = item.offset if item.offset >= 0 else None
+                partition = TopicPartition(item.topic, item.partition)
+                found[partition] = Committed(offset, item.metadata or "")
+        except KafkaException as exception:
+            return {}, error_of(exception)
+        return found, None

@@ -1,0 +1,76 @@
+"""What looks at a group's committed offsets, while the group's coordinator is moving."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from confluent_kafka import KafkaError
+
+from octane_analytics.errors import NeedsOperator
+from octane_analytics.kafka.group import Group
+from octane_analytics.kafka.inspection import GroupView
+from octane_analytics.kafka.lag import LagProbe
+from octane_analytics.kafka.log import KafkaLog
+from octane_analytics.kafka.outside import Outsider
+from octane_analytics.sandbox.kafka import ApiKey, EmbeddedKafka
+from octane_analytics.settings.loading import load
+from octane_analytics.settings.sections import KafkaSettings
+from octane_analytics.types import TopicPartition
+
+TOPIC = "watched"
+
+Look = Callable[[KafkaSettings], tuple[Outsider, Callable[[], object]]]
+
+
+def group(settings: KafkaSettings) -> tuple[Outsider, Callable[[], object]]:
+    looker = Group(settings, client_id="tests")
+    return looker, lambda: looker.committed([TopicPartition(TOPIC, 0)])
+
+
+def view(settings: KafkaSettings) -> tuple[Outsider, Callable[[], object]]:
+    looker = GroupView(settings, client_id="tests")
+    return looker, lambda: looker.lag(TOPIC)
+
+
+def probe(settings: KafkaSettings) -> tuple[Outsider, Callable[[], object]]:
+    looker = LagProbe(settings, client_id="tests")
+    return looker, looker.look
+
+
+def log(settings: KafkaSettings) -> tuple[Outsider, Callable[[], object]]:
+    looker = KafkaLog(settings, client_id="tests")
+    return looker, lambda: looker.committed([0])
+
+
+@pytest.fixture(scope="module")
+def kafka() -> Iterator[EmbeddedKafka]:
+    with EmbeddedKafka(topics={TOPIC: 1}) as broker:
+        yield broker
+
+
+@pytest.fixture
+def settings(kafka: EmbeddedKafka) -> KafkaSettings:
+    environ = {"KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers, "KAFKA_TOPIC": TOPIC}
+    return load(environ).settings.kafka
+
+
+@pytest.mark.parametrize("look", [group, view, probe, log])
+def test_moving_coordinator_is_waited_for(
+    kafka: EmbeddedKafka, settings: KafkaSettings, look: Look
+) -> None:
+    looker, ask = look(settings)
+    with looker:
+        before = ask()
+        kafka.push_request_errors(ApiKey.OFFSET_FETCH, [KafkaError.NOT_COORDINATOR] * 4)
+        assert ask() == before
+
+
+@pytest.mark.parametrize("look", [group, view, probe, log])
+def test_missing_right_is_told_at_once(
+    kafka: EmbeddedKafka, settings: KafkaSettings, look: Look
+) -> None:
+    looker, ask = look(settings)
+    with looker:
+        kafka.push_request_errors(ApiKey.OFFSET_FETCH, [KafkaError.GROUP_AUTHORIZATION_FAILED])
+        with pytest.raises(NeedsOperator, match="grant the user READ on the group"):
+            ask()
+        ask()  # one answer was enough
