@@ -11,7 +11,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from octane_analytics import schema
-from octane_analytics.clickhouse import ClickHouse, Result
+from octane_analytics.clickhouse.client import ClickHouse
+from octane_analytics.clickhouse.inserts import ClickHouseSink
+from octane_analytics.clickhouse.results import Result
 from octane_analytics.replay.ports import Chunk, Counts, Note, Slice, Staged
 from octane_analytics.replay.rebuilding import MonthFacts
 from octane_analytics.schema import LiveTable, TableName
@@ -51,7 +53,7 @@ _MONTH = f"{schema.PARTITION_KEY} = {{month:UInt32}}"
 class Staging:
     """The tables of one replay (see `replay.ports.Bench`), and its target."""
 
-    def __init__(self, clickhouse: ClickHouse, replay_id: str, live: LiveTable) -> None:
+    def __init__(self, clickhouse: ClickHouseSink, replay_id: str, live: LiveTable) -> None:
         self._clickhouse = clickhouse
         self._id = replay_id
         self._target = clickhouse.table

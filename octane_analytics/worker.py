@@ -14,7 +14,9 @@ from pathlib import Path
 from octane_analytics import schema
 from octane_analytics.batch import Limits
 from octane_analytics.breaker import BreakerLimits
-from octane_analytics.clickhouse import OPERATOR_ERRORS, ClickHouse
+from octane_analytics.clickhouse.client import ClickHouse
+from octane_analytics.clickhouse.codes import OPERATOR_ERRORS
+from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.decode import decode_all
 from octane_analytics.errors import (
     ConfigError,
@@ -102,7 +104,7 @@ def run_worker(
     source = KafkaSource(
         settings.kafka, slot, on_queue=counted.queue_bytes.set, on_stall=observer.stalled
     )
-    sink = ClickHouse(
+    sink = ClickHouseSink(
         settings.clickhouse,
         client_name=f"octane-analytics {name()}",
         traceparent=tracing.traceparent if traces else None,

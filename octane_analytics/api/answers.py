@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 
 from octane_analytics.api.times import rfc3339
-from octane_analytics.clickhouse import ResultColumn
+from octane_analytics.clickhouse.results import ResultColumn
 
 _WIDE = re.compile(r"\bU?Int(128|256)\b")
 _AS_THEY_ARE = frozenset({bool, float, str, type(None)})

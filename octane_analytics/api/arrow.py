@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from octane_analytics.api.answers import encode, plain, unique
-from octane_analytics.clickhouse import ResultColumn
+from octane_analytics.clickhouse.results import ResultColumn
 
 FORMATS = ("arrow", "parquet")
 _GROUP_ROWS = 20_000

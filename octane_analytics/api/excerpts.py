@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 
 from octane_analytics.api.formats import FORMATS, Envelope, Format, Rows, writer
-from octane_analytics.clickhouse import Excerpt
+from octane_analytics.clickhouse.results import Excerpt
 from octane_analytics.errors import QueryError
 
 OFFERED = {name: each for name, each in FORMATS.items() if name != "prometheus"}

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from octane_analytics.api import arrow
 from octane_analytics.api.answers import encode, encode_lines, plain_columns, unique
-from octane_analytics.clickhouse import ResultColumn
+from octane_analytics.clickhouse.results import ResultColumn
 from octane_analytics.errors import QueryError
 
 Row = tuple[Any, ...]

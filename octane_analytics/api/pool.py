@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Protocol, TypeVar
 
-from octane_analytics.clickhouse import Excerpt, Result, RowStream
+from octane_analytics.clickhouse.results import Excerpt, Result, RowStream
 from octane_analytics.errors import Abandoned, NeedsOperator, QueryError, Unavailable
 
 RETRY_WITHIN_SECONDS = 1.0

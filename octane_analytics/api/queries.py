@@ -20,7 +20,7 @@ from octane_analytics.api.formats import Format
 from octane_analytics.api.guard import Rules
 from octane_analytics.api.pool import Connection, Pool
 from octane_analytics.api.terms import QueryLimits, Terms
-from octane_analytics.clickhouse import trace_settings
+from octane_analytics.clickhouse.connection import trace_settings
 from octane_analytics.errors import QueryError, StatementRejected, Unavailable
 from octane_analytics.telemetry.logging import fields
 

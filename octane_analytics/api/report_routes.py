@@ -14,7 +14,7 @@ from octane_analytics.api.json_schema import parameters_schema
 from octane_analytics.api.parameters import read_texts
 from octane_analytics.api.reporting import Answer, Asked, Reporting
 from octane_analytics.api.templates import Template
-from octane_analytics.clickhouse import trace_settings
+from octane_analytics.clickhouse.connection import trace_settings
 from octane_analytics.telemetry.metrics import ApiMetrics
 
 

@@ -15,7 +15,7 @@ from functools import partial
 import click
 
 from octane_analytics.cli.options import CLICKHOUSE, KAFKA, setting_options
-from octane_analytics.clickhouse import ClickHouse
+from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.exits import Exit
 from octane_analytics.kafka.group import Group
 from octane_analytics.operations.clickhouse_checks import check_clickhouse

@@ -13,7 +13,7 @@ from octane_analytics.cli.progress import reporter
 from octane_analytics.cli.signals import Stop
 from octane_analytics.cli.tables import aligned
 from octane_analytics.cli.times import utc
-from octane_analytics.clickhouse import ClickHouse
+from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.decode import decode
 from octane_analytics.exits import Exit
 from octane_analytics.kafka.letters import LetterLog
@@ -258,7 +258,7 @@ def retry(
     settings = loaded.settings
     with (
         _log(loaded) as log,
-        ClickHouse(settings.clickhouse, client_name="octane-analytics dlq retry") as sink,
+        ClickHouseSink(settings.clickhouse, client_name="octane-analytics dlq retry") as sink,
     ):
         check_table(sink, settings)
         shelf = _read(log, log.spans())
@@ -292,7 +292,12 @@ def retry(
 
 
 def _retry(
-    log: LetterLog, sink: ClickHouse, choice: Choice, present: Present, stop: Stop, expected: int
+    log: LetterLog,
+    sink: ClickHouseSink,
+    choice: Choice,
+    present: Present,
+    stop: Stop,
+    expected: int,
 ) -> Outcome:
     # Only what stands there after the log was opened says what others have done.
     shelf = _read(log, log.spans())

@@ -14,7 +14,8 @@ from octane_analytics.cli.options import CLICKHOUSE, KAFKA, option_name, setting
 from octane_analytics.cli.replay_run import Report, Run, Sizes
 from octane_analytics.cli.replay_told import tell_plan, tell_report
 from octane_analytics.cli.signals import Stop
-from octane_analytics.clickhouse import OPERATOR_ERRORS, ClickHouse
+from octane_analytics.clickhouse.codes import OPERATOR_ERRORS
+from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.errors import (
     NeedsOperator,
     OctaneError,
@@ -161,7 +162,7 @@ def replay(
     settings = with_fields(settings, clickhouse=pinned)
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(Stop())
-        clickhouse = stack.enter_context(ClickHouse(settings.clickhouse, client_name=_CLIENT))
+        clickhouse = stack.enter_context(ClickHouseSink(settings.clickhouse, client_name=_CLIENT))
         given = [from_offset, from_time, to_offset, to_time, *partitions, *months]
         if resume is not None and (any(item is not None for item in given) or dry_run):
             raise click.UsageError(

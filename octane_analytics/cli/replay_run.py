@@ -13,7 +13,7 @@ from typing import Self
 from octane_analytics.cli.progress import reporter
 from octane_analytics.cli.replay_setup import DRY, ENDED, owner
 from octane_analytics.cli.signals import Stop
-from octane_analytics.clickhouse import ClickHouse
+from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.decode import decode_all
 from octane_analytics.errors import ConfigError, NeedsOperator, OctaneError, Unavailable
 from octane_analytics.exits import Exit, exit_for
@@ -89,7 +89,7 @@ class Run:
         settings: Settings,
         plan: Plan,
         live: LiveTable,
-        clickhouse: ClickHouse,
+        clickhouse: ClickHouseSink,
         stop: Stop,
         sizes: Sizes,
         *,
@@ -249,7 +249,7 @@ class Run:
             with (
                 Stop() as stop,
                 KafkaLog(self._settings.kafka, client_id=f"{_CLIENT}-{slot}") as log,
-                ClickHouse(
+                ClickHouseSink(
                     self._settings.clickhouse, client_name=f"octane-analytics replay-{slot}"
                 ) as clickhouse,
             ):

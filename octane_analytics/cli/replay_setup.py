@@ -13,7 +13,8 @@ from pathlib import Path
 import click
 
 from octane_analytics import schema, staging
-from octane_analytics.clickhouse import ClickHouse
+from octane_analytics.clickhouse.client import ClickHouse
+from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.errors import ConfigError, NeedsOperator, StatementRejected, Unavailable
 from octane_analytics.kafka.log import KafkaLog
 from octane_analytics.replay.plan import Compare, Mode, Plan, from_json
@@ -155,7 +156,7 @@ def planned(
 
 
 def resumed(
-    clickhouse: ClickHouse, live: LiveTable, replay_id: str, *, is_live: bool
+    clickhouse: ClickHouseSink, live: LiveTable, replay_id: str, *, is_live: bool
 ) -> tuple[Plan, str | None]:
     """The plan of an interrupted replay, and the note of its report where it had ended.
 
@@ -186,7 +187,7 @@ def resumed(
     return plan, ended
 
 
-def clean_up(clickhouse: ClickHouse, live: LiveTable) -> None:
+def clean_up(clickhouse: ClickHouseSink, live: LiveTable) -> None:
     """Drops what dead replays have left; raises ConfigError where a living one is at work here."""
     for replay_id in staging.find(clickhouse):
         bench = Staging(clickhouse, replay_id, live)

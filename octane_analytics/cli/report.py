@@ -19,7 +19,7 @@ from octane_analytics.api.templates import Template
 from octane_analytics.cli import options
 from octane_analytics.cli.options import setting_options
 from octane_analytics.cli.report_table import Report, table
-from octane_analytics.clickhouse import ClickHouse
+from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.errors import QueryError, StatementRejected
 from octane_analytics.exits import Exit
 from octane_analytics.settings.loading import Loaded

@@ -22,7 +22,7 @@ from octane_analytics.cli.progress import reporter
 from octane_analytics.cli.report_table import fetch, table
 from octane_analytics.cli.signals import Stop
 from octane_analytics.cli.stack import Ports, Stack
-from octane_analytics.clickhouse import ClickHouse
+from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.exits import Exit
 from octane_analytics.kafka.inspection import GroupView
 from octane_analytics.kafka.producers import EventProducer

@@ -8,7 +8,8 @@ from octane_analytics import schema as contract
 from octane_analytics.cli import options
 from octane_analytics.cli.grants import grants
 from octane_analytics.cli.options import setting_options
-from octane_analytics.clickhouse import OPERATOR_ERRORS, ClickHouse
+from octane_analytics.clickhouse.client import ClickHouse
+from octane_analytics.clickhouse.codes import OPERATOR_ERRORS
 from octane_analytics.errors import StatementRejected
 from octane_analytics.exits import Exit
 from octane_analytics.schema import LiveTable, TableName

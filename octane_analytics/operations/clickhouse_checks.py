@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
 from octane_analytics import schema
-from octane_analytics.clickhouse import OPERATOR_ERRORS, Result
+from octane_analytics.clickhouse.codes import OPERATOR_ERRORS
+from octane_analytics.clickhouse.results import Result
 from octane_analytics.errors import NeedsOperator, OctaneError, StatementRejected
 from octane_analytics.operations.findings import Finding, fail, failed, ok, warn
 from octane_analytics.schema import LiveTable, TableName

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 
-from octane_analytics.clickhouse import Result
+from octane_analytics.clickhouse.results import Result
 from octane_analytics.errors import NeedsOperator, OctaneError, StatementRejected, Unavailable
 from octane_analytics.operations.findings import Finding, fail, ok, warn
 from octane_analytics.schema import TableName, identifier

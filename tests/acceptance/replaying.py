@@ -25,7 +25,7 @@ from confluent_kafka import TopicPartition as RawPartition
 from confluent_kafka.admin import AdminClient
 
 from octane_analytics import schema
-from octane_analytics.clickhouse import ClickHouse
+from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.decode import decode
 from octane_analytics.errors import DecodeError
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
@@ -72,9 +72,9 @@ class Scene:
         self.partitions = partitions
         self.directory = directory
         address: dict[str, Any] = {"host": engine.host, "port": engine.tcp_port}
-        self._root = ClickHouse(ClickHouseSettings(**address), client_name="tests")
+        self._root = ClickHouseSink(ClickHouseSettings(**address), client_name="tests")
         self._settings = ClickHouseSettings(database=self.name, **address)
-        self.clickhouse = ClickHouse(self._settings, client_name="tests")
+        self.clickhouse = ClickHouseSink(self._settings, client_name="tests")
         self.settings = {
             "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
             "KAFKA_TOPIC": self.topic,
@@ -214,12 +214,12 @@ class Scene:
         )
 
     @contextmanager
-    def connection(self) -> Iterator[ClickHouse]:
+    def connection(self) -> Iterator[ClickHouseSink]:
         """One more, for another thread."""
-        with ClickHouse(self._settings, client_name="tests") as clickhouse:
+        with ClickHouseSink(self._settings, client_name="tests") as clickhouse:
             yield clickhouse
 
-    def months(self, clickhouse: ClickHouse) -> dict[int, int]:
+    def months(self, clickhouse: ClickHouseSink) -> dict[int, int]:
         """Rows by month."""
         found = clickhouse.select(
             f"SELECT toYYYYMM(timestamp), count() FROM {clickhouse.table} GROUP BY 1"

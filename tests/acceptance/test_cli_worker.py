@@ -17,7 +17,7 @@ import pytest
 from confluent_kafka import Consumer
 
 from octane_analytics import schema
-from octane_analytics.clickhouse import ClickHouse
+from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.decode import REASONS, decode
 from octane_analytics.errors import DecodeError
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse

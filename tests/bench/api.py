@@ -23,7 +23,7 @@ from rich.table import Table
 from octane_analytics import schema
 from octane_analytics.api.library import load
 from octane_analytics.api.parameters import bind
-from octane_analytics.clickhouse import ClickHouse
+from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.decode import decode
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.sandbox.generator import generate
@@ -53,7 +53,7 @@ def api(events: int, rounds: int, reports: tuple[str, ...], port: int) -> None:
         EmbeddedClickHouse(Path(directory)) as engine,
     ):
         settings = ClickHouseSettings(host=engine.host, port=engine.tcp_port)
-        with ClickHouse(settings, client_name="bench") as clickhouse:
+        with ClickHouseSink(settings, client_name="bench") as clickhouse:
             _fill(clickhouse, events)
             environment = os.environ | {
                 "CLICKHOUSE_HOST": engine.host,
@@ -72,7 +72,7 @@ def api(events: int, rounds: int, reports: tuple[str, ...], port: int) -> None:
     Console().print(f"{events:,} events, {rounds} rounds, medians", table)
 
 
-def _fill(clickhouse: ClickHouse, events: int) -> None:
+def _fill(clickhouse: ClickHouseSink, events: int) -> None:
     clickhouse.execute(schema.create_table(clickhouse.table))
     until = datetime.now(UTC)
     rows = [
@@ -99,7 +99,7 @@ def _connected(port: int) -> http.client.HTTPConnection:
 
 
 def _measure(
-    name: str, clickhouse: ClickHouse, client: http.client.HTTPConnection, rounds: int
+    name: str, clickhouse: ClickHouseSink, client: http.client.HTTPConnection, rounds: int
 ) -> list[float]:
     """Milliseconds: direct, uncached, cached."""
     template = load().templates[name]

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from octane_analytics import schema
-from octane_analytics.clickhouse import ClickHouse
+from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.sandbox.kafka import EmbeddedKafka
 from octane_analytics.settings.sections import ClickHouseSettings

@@ -17,7 +17,7 @@ from confluent_kafka import Producer
 from rich.console import Console
 from rich.table import Table
 
-from octane_analytics.clickhouse import ClickHouse
+from octane_analytics.clickhouse.client import ClickHouse
 from tests.bench.contenders import CONTENDERS, Job
 from tests.bench.measure import rows
 from tests.bench.place import Backlog, Place

@@ -19,7 +19,7 @@ import click
 from confluent_kafka import Producer
 
 from octane_analytics import schema
-from octane_analytics.clickhouse import ClickHouse
+from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.sandbox.generator import generate
 from octane_analytics.sandbox.kafka import EmbeddedKafka

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from octane_analytics.batch import Limits
-from octane_analytics.clickhouse import ClickHouse
+from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.decode import decode_all
 from octane_analytics.ingest import Ingest, Options
 from octane_analytics.kafka.producers import KafkaDeadLetters
@@ -91,7 +91,10 @@ def stages(place: Place, shape: Shape) -> Table:
     ).settings
     assert place.engine.pid is not None
     spent, observer = _Spent(), FakeObserver()
-    with place.table(table) as admin, ClickHouse(settings.clickhouse, client_name="bench") as sink:
+    with (
+        place.table(table) as admin,
+        ClickHouseSink(settings.clickhouse, client_name="bench") as sink,
+    ):
         source = KafkaSource(settings.kafka, None)
         for owner, stage, method in (
             (source, "fetch", "poll"),

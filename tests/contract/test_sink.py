@@ -11,7 +11,7 @@ from typing import Protocol
 import pytest
 
 from octane_analytics import schema
-from octane_analytics.clickhouse import ClickHouse
+from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.errors import DataRejected, NeedsOperator, Unavailable
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.settings.sections import ClickHouseSettings
@@ -67,12 +67,12 @@ class ClickHouseBench:
             timeout_seconds=10.0,
         )
         self._name = schema.TableName(self._settings.database, self._settings.table)
-        self._connection = ClickHouse(self._settings, client_name="tests")
+        self._connection = ClickHouseSink(self._settings, client_name="tests")
         self._connection.execute(schema.create_table(self._name))
         self._connection.execute(
             f"ALTER TABLE {self._name} ADD CONSTRAINT told CHECK event_name != 'refused'"
         )
-        self.sink: Sink = ClickHouse(self._settings, client_name="tests sink")
+        self.sink: Sink = ClickHouseSink(self._settings, client_name="tests sink")
 
     def _column(self, name: str) -> list[str]:
         found = self._connection.select(f"SELECT {name} FROM {self._name} ORDER BY {name}")
@@ -213,7 +213,10 @@ def test_clickhouse_waits_for_an_operator_where_the_table_is_missing(
     engine: EmbeddedClickHouse,
 ) -> None:
     settings = ClickHouseSettings(host=engine.host, port=engine.tcp_port, table="nowhere")
-    with ClickHouse(settings, client_name="tests") as sink, pytest.raises(NeedsOperator) as raised:
+    with (
+        ClickHouseSink(settings, client_name="tests") as sink,
+        pytest.raises(NeedsOperator) as raised,
+    ):
         sink.insert(block(row("u1")), "t")
     assert "schema apply" in str(raised.value)
 
@@ -222,7 +225,10 @@ def test_clickhouse_waits_for_an_operator_where_the_password_is_wrong(
     engine: EmbeddedClickHouse,
 ) -> None:
     settings = ClickHouseSettings(host=engine.host, port=engine.tcp_port, password="wrong")
-    with ClickHouse(settings, client_name="tests") as sink, pytest.raises(NeedsOperator) as raised:
+    with (
+        ClickHouseSink(settings, client_name="tests") as sink,
+        pytest.raises(NeedsOperator) as raised,
+    ):
         sink.insert(block(row("u1")), "t")
     assert "CLICKHOUSE_PASSWORD" in str(raised.value)
     assert "wrong" not in str(raised.value)
@@ -232,7 +238,10 @@ def test_clickhouse_tells_of_a_port_that_speaks_another_protocol(
     engine: EmbeddedClickHouse,
 ) -> None:
     settings = ClickHouseSettings(host=engine.host, port=engine.http_port)
-    with ClickHouse(settings, client_name="tests") as sink, pytest.raises(Unavailable) as raised:
+    with (
+        ClickHouseSink(settings, client_name="tests") as sink,
+        pytest.raises(Unavailable) as raised,
+    ):
         sink.insert(block(row("u1")), "t")
     assert "CLICKHOUSE_PORT" in str(raised.value)
 
@@ -241,7 +250,7 @@ def test_clickhouse_fails_over_to_the_next_server_of_the_list(engine: EmbeddedCl
     settings = ClickHouseSettings(host=f"127.0.0.1:1,{engine.host}:{engine.tcp_port}")
     name = schema.TableName("default", f"events_{uuid.uuid4().hex[:8]}")
     settings = ClickHouseSettings(host=settings.host, table=name.table)
-    with ClickHouse(settings, client_name="tests") as sink:
+    with ClickHouseSink(settings, client_name="tests") as sink:
         sink.execute(schema.create_table(name))
         sink.insert(block(row("u1")), "t")
         assert sink.select(f"SELECT count() FROM {name}").rows == [(1,)]
@@ -250,7 +259,7 @@ def test_clickhouse_fails_over_to_the_next_server_of_the_list(engine: EmbeddedCl
 def test_table_as_it_is_made_is_what_the_contract_says(engine: EmbeddedClickHouse) -> None:
     name = schema.TableName("default", f"events_{uuid.uuid4().hex[:8]}")
     settings = ClickHouseSettings(host=engine.host, port=engine.tcp_port, table=name.table)
-    with ClickHouse(settings, client_name="tests") as connection:
+    with ClickHouseSink(settings, client_name="tests") as connection:
         assert connection.describe() is None
         connection.execute(schema.create_table(name, window=77))
         live = connection.describe()

@@ -14,7 +14,8 @@ from octane_analytics.api.library import load
 from octane_analytics.api.pool import Pool
 from octane_analytics.api.queries import RawQueries
 from octane_analytics.api.terms import QueryLimits
-from octane_analytics.clickhouse import ClickHouse
+from octane_analytics.clickhouse.client import ClickHouse
+from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.schema import TableName
 from octane_analytics.settings.sections import ClickHouseSettings
 from octane_analytics.telemetry.metrics import ApiMetrics
@@ -99,7 +100,7 @@ def event(
 
 
 def insert(settings: ClickHouseSettings, rows: Sequence[Row]) -> None:
-    with ClickHouse(settings, client_name="tests") as connection:
+    with ClickHouseSink(settings, client_name="tests") as connection:
         connection.insert([list(column) for column in zip(*rows, strict=True)], None)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from octane_analytics.clickhouse import ClickHouse
+from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.decode import decode_all
 from octane_analytics.kafka.inspection import GroupView
 from octane_analytics.settings.loading import load
@@ -27,7 +27,7 @@ _IN_A_PROCESS = ("check", "replay")
 @dataclass
 class Site:
     kafka: ApacheKafka
-    clickhouse: ClickHouse
+    clickhouse: ClickHouseSink
     directory: Path
     environ: dict[str, str]
     _runs: list[int] = field(default_factory=list)
@@ -152,5 +152,5 @@ def site(
         "METRICS_PORT": "0",
         "LOG_FORMAT": "json",
     }
-    with ClickHouse(clickhouse_settings, client_name="tests") as clickhouse:
+    with ClickHouseSink(clickhouse_settings, client_name="tests") as clickhouse:
         yield Site(kafka, clickhouse, tmp_path, environ)

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 from octane_analytics import schema
 from octane_analytics.api import queries
 from octane_analytics.api.terms import QueryLimits
-from octane_analytics.clickhouse import ClickHouse
+from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.schema import TableName
 from octane_analytics.settings.sections import ClickHouseSettings

@@ -20,7 +20,7 @@ import pytest
 
 from octane_analytics.api import tokenfile
 from octane_analytics.api.tokens import digest_of
-from octane_analytics.clickhouse import ClickHouse
+from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.settings.sections import ClickHouseSettings
 from tests.integration.test_api_server import Server, children

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from starlette.types import ASGIApp
 
-from octane_analytics.clickhouse import ClickHouse
+from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.decode import decode
 from octane_analytics.sandbox.generator import generate
 from octane_analytics.settings.sections import ClickHouseSettings

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from octane_analytics import schema
-from octane_analytics.clickhouse import ClickHouse
+from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse, User
 from octane_analytics.settings.sections import ClickHouseSettings
 
@@ -27,9 +27,9 @@ def engine(tmp_path: Path) -> Iterator[EmbeddedClickHouse]:
 
 
 @pytest.fixture
-def sink(engine: EmbeddedClickHouse) -> Iterator[ClickHouse]:
+def sink(engine: EmbeddedClickHouse) -> Iterator[ClickHouseSink]:
     settings = ClickHouseSettings(host=engine.host, port=engine.tcp_port)
-    with ClickHouse(settings, client_name="tests") as connected:
+    with ClickHouseSink(settings, client_name="tests") as connected:
         connected.execute(schema.create_table(connected.table))
         yield connected
 
@@ -46,7 +46,7 @@ def _joined(*batches: Columns) -> Columns:
     )
 
 
-def _users(sink: ClickHouse) -> list[str]:
+def _users(sink: ClickHouseSink) -> list[str]:
     return [user for (user,) in sink.select(f"SELECT user_id FROM {sink.table} ORDER BY 1").rows]
 
 
@@ -63,7 +63,7 @@ def _lose_part(engine: EmbeddedClickHouse, directory: Path, partition: str) -> N
 
 
 def test_repeated_insert_brings_back_what_the_token_log_alone_has(
-    engine: EmbeddedClickHouse, sink: ClickHouse, tmp_path: Path
+    engine: EmbeddedClickHouse, sink: ClickHouseSink, tmp_path: Path
 ) -> None:
     batch = _batch("a", "b", "b")
     # Parts have to stay apart, for one of them to be lost.
@@ -81,7 +81,7 @@ def test_repeated_insert_brings_back_what_the_token_log_alone_has(
 
 
 def test_repeated_insert_brings_back_the_missing_month_only(
-    engine: EmbeddedClickHouse, sink: ClickHouse, tmp_path: Path
+    engine: EmbeddedClickHouse, sink: ClickHouseSink, tmp_path: Path
 ) -> None:
     batch = _joined(_batch("old", seconds_ago=MONTH_SECONDS), _batch("new"))
     sink.insert(batch, "token")
@@ -93,14 +93,14 @@ def test_repeated_insert_brings_back_the_missing_month_only(
         assert _users(sink) == ["new", "old"]
 
 
-def test_repeated_insert_of_what_is_there_inserts_nothing(sink: ClickHouse) -> None:
+def test_repeated_insert_of_what_is_there_inserts_nothing(sink: ClickHouseSink) -> None:
     batch = _batch("a", "b", "b")
     for is_repeat in (False, True, True):
         sink.insert(batch, "token", is_repeat=is_repeat)
         assert _users(sink) == ["a", "b", "b"]
 
 
-def test_repeated_insert_does_not_look_for_rows_that_the_ttl_takes(sink: ClickHouse) -> None:
+def test_repeated_insert_does_not_look_for_rows_that_the_ttl_takes(sink: ClickHouseSink) -> None:
     batch = _batch("gone", seconds_ago=100 * 86_400)
     for _ in range(2):
         sink.insert(batch, "token", is_repeat=True)
@@ -111,14 +111,14 @@ def test_tokens_count_whatever_the_users_profile_says(tmp_path: Path) -> None:
     careless = User("careless", settings={"deduplicate_insert": "disable", "insert_deduplicate": 0})
     with EmbeddedClickHouse(tmp_path, users=[careless]) as engine:
         settings = ClickHouseSettings(host=engine.host, port=engine.tcp_port, user="careless")
-        with ClickHouse(settings, client_name="tests") as sink:
+        with ClickHouseSink(settings, client_name="tests") as sink:
             sink.execute(schema.create_table(sink.table))
             for _ in range(2):
                 sink.insert(_batch("a"), "token")
             assert _users(sink) == ["a"]
 
 
-def test_equal_rows_without_a_token_are_both_inserted(sink: ClickHouse) -> None:
+def test_equal_rows_without_a_token_are_both_inserted(sink: ClickHouseSink) -> None:
     batch = _batch("a")
     for _ in range(2):
         sink.insert(batch, None)
@@ -126,9 +126,9 @@ def test_equal_rows_without_a_token_are_both_inserted(sink: ClickHouse) -> None:
 
 
 def test_insert_goes_on_with_the_next_server_of_the_list(
-    engine: EmbeddedClickHouse, sink: ClickHouse
+    engine: EmbeddedClickHouse, sink: ClickHouseSink
 ) -> None:
     listed = ClickHouseSettings(host=f"127.0.0.1:1,{engine.host}:{engine.tcp_port}")
-    with ClickHouse(listed, client_name="tests") as failing_over:
+    with ClickHouseSink(listed, client_name="tests") as failing_over:
         failing_over.insert(_batch("a"), "token")
     assert _users(sink) == ["a"]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from octane_analytics.clickhouse import ClickHouse
+from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.decode import decode
 from octane_analytics.errors import AssignmentLost
 from octane_analytics.kafka.letters import LetterLog
@@ -144,7 +144,7 @@ def test_second_retry_ends_the_first(site: Site) -> None:
     settings = load(site.environ).settings
     with (
         LetterLog(settings.kafka, client_id="tests") as log,
-        ClickHouse(settings.clickhouse, client_name="tests") as sink,
+        ClickHouseSink(settings.clickhouse, client_name="tests") as sink,
     ):
         log.open()
         slow = Retry(log, sink, decode, read_shelf(log, log.spans()), chunk_letters=4)

@@ -14,7 +14,7 @@ import pytest
 from openapi_spec_validator import validate
 
 from octane_analytics import schema
-from octane_analytics.clickhouse import ClickHouse
+from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.settings.sections import ClickHouseSettings
 from tests.integration.test_api_access import Api, wait_until

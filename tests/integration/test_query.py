@@ -15,7 +15,7 @@ import pytest
 from starlette.types import ASGIApp
 
 from octane_analytics.api.guard import EXPLAIN_AST
-from octane_analytics.clickhouse import ClickHouse
+from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.settings.sections import ClickHouseSettings
 from tests.integration.api_fixtures import QUERY_LIMITS, app_over, event, insert

@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from octane_analytics.clickhouse import ClickHouse
+from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse, User
 from octane_analytics.settings.sections import ClickHouseSettings
 from tests.integration.raw_sql import PASSWORD, users_file

@@ -10,7 +10,7 @@ import pytest
 from clickhouse_driver import Client
 
 from octane_analytics import grants
-from octane_analytics.clickhouse import ClickHouse
+from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse, User
 from octane_analytics.settings.loading import load
 from octane_analytics.settings.sections import ClickHouseSettings

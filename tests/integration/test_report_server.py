@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from octane_analytics.clickhouse import ClickHouse
+from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.settings.sections import ClickHouseSettings
 from tests.integration.test_api_server import Server, children, wait_until
 

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from octane_analytics.api import tokens
 from octane_analytics.cli.main import COMMANDS
-from octane_analytics.clickhouse import DATA_ERRORS, OPERATOR_ERRORS
+from octane_analytics.clickhouse.codes import DATA_ERRORS, OPERATOR_ERRORS
 from octane_analytics.decode import REASONS
 from octane_analytics.exits import Exit
 from octane_analytics.settings.loading import catalogue, load

@@ -17,7 +17,7 @@ from octane_analytics.api.library import load
 from octane_analytics.api.pool import Connection, Pool
 from octane_analytics.api.queries import RawQueries
 from octane_analytics.api.terms import QueryLimits
-from octane_analytics.clickhouse import Excerpt, Result, ResultColumn, RowStream
+from octane_analytics.clickhouse.results import Excerpt, Result, ResultColumn, RowStream
 from octane_analytics.schema import TableName
 from octane_analytics.telemetry.metrics import ApiMetrics
 

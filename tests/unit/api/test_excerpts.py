@@ -4,7 +4,7 @@ import time
 import pytest
 
 from octane_analytics.api.excerpts import OFFERED, Written, written
-from octane_analytics.clickhouse import Excerpt, ResultColumn
+from octane_analytics.clickhouse.results import Excerpt, ResultColumn
 from octane_analytics.errors import QueryError
 
 ROWS = [(number, "x" * 10) for number in range(5)]

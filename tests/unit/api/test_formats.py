@@ -13,7 +13,7 @@ import pyarrow.parquet
 import pytest
 
 from octane_analytics.api.formats import FORMATS, Envelope, Rows, choose, writer
-from octane_analytics.clickhouse import ResultColumn
+from octane_analytics.clickhouse.results import ResultColumn
 from octane_analytics.errors import QueryError
 
 COLUMNS = (

@@ -9,7 +9,7 @@ import pytest
 
 from octane_analytics import schema
 from octane_analytics.cli.check import exit_code
-from octane_analytics.clickhouse import Result
+from octane_analytics.clickhouse.results import Result
 from octane_analytics.errors import NeedsOperator, OctaneError, StatementRejected, Unavailable
 from octane_analytics.exits import Exit
 from octane_analytics.kafka.group import GroupState, Member

@@ -1,0 +1,1 @@
+"""ClickHouse over its native protocol: the only room that knows clickhouse_driver."""

@@ -1,0 +1,244 @@
+"""Statements: selects whole, streamed or cut off, DDL, and what the server says of the table."""
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from clickhouse_driver import errors as driver_errors
+from clickhouse_driver.bufferedreader import CompressedBufferedReader
+from clickhouse_driver.defines import BUFFER_SIZE
+
+from octane_analytics import schema
+from octane_analytics.clickhouse.codes import OPERATOR_ERRORS, READ_ONLY
+from octane_analytics.clickhouse.connection import Connection
+from octane_analytics.clickhouse.results import (
+    STREAM_ROWS,
+    Excerpt,
+    Result,
+    ResultColumn,
+    RowStream,
+    result_columns,
+)
+from octane_analytics.errors import Abandoned, NeedsOperator, StatementRejected
+from octane_analytics.schema import LiveColumn, LiveTable
+
+_RESULT_TOO_LARGE = 396
+
+
+class ClickHouse(Connection):
+    """A connection that asks."""
+
+    def select(
+        self,
+        sql: str,
+        parameters: Mapping[str, object] | None = None,
+        *,
+        settings: Mapping[str, object] | None = None,
+        query_id: str | None = None,
+    ) -> Result:
+        """Runs one statement; `{name:Type}` in it is bound by the server.
+
+        Blocks until the whole result is here. Raises StatementRejected for what the server says
+        about the statement, Unavailable where it cannot be reached or cannot serve now.
+        """
+        with self._select_errors():
+            rows, columns = self._connected().execute(
+                sql,
+                dict(parameters or {}),
+                with_column_types=True,
+                settings=dict(settings or {}),
+                query_id=query_id,
+            )
+        return Result(result_columns(columns), rows)
+
+    @contextlib.contextmanager
+    def stream(
+        self,
+        sql: str,
+        parameters: Mapping[str, object] | None = None,
+        *,
+        settings: Mapping[str, object] | None = None,
+        query_id: str | None = None,
+    ) -> Iterator[RowStream]:
+        """As `select`, but the rows come as the server sends them.
+
+        Going through the rows blocks and raises what `select` raises. Leaving before their end gives
+        the connection up, at which the server cancels the query.
+        """
+        is_whole = False
+
+        def blocks(rows: Iterator[tuple[Any, ...]]) -> Iterator[list[tuple[Any, ...]]]:
+            nonlocal is_whole
+            while block := list(itertools.islice(rows, STREAM_ROWS)):
+                yield block
+            is_whole = True
+
+        try:
+            with self._select_errors():
+                client = self._connected()
+                rows = client.execute_iter(
+                    sql,
+                    dict(parameters or {}),
+                    with_column_types=True,
+                    settings=dict(settings or {}),
+                    query_id=query_id,
+                )
+                columns = next(rows)
+                told = client.last_query.progress
+            yield RowStream(
+                result_columns(columns), self._checked_blocks(blocks(rows)), lambda: int(told.rows)
+            )
+        finally:
+            if not is_whole:
+                self.close()
+
+    def _checked_blocks(
+        self, blocks: Iterator[list[tuple[Any, ...]]]
+    ) -> Iterator[list[tuple[Any, ...]]]:
+        with self._select_errors():
+            yield from blocks
+
+    @contextlib.contextmanager
+    def _select_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            raise self._select_error(error) from error
+
+    def excerpt(
+        self, sql: str, *, settings: Mapping[str, object], max_rows: int, max_bytes: int
+    ) -> Excerpt:
+        """As `select`, but reads no more than whole blocks of `max_bytes` in all, and `max_rows`.
+
+        The bytes are those of the answer before compression: ClickHouse counts a constant once for
+        a whole block and so lets through what is far beyond its own max_result_bytes. Where there is
+        more, the connection is given up, at which the server cancels the query.
+        """
+        columns: tuple[ResultColumn, ...] = ()
+        rows: list[tuple[Any, ...]] = []
+        client = self._connected()
+        try:
+            answer = client.execute_iter(sql, with_column_types=True, settings=dict(settings))
+            # As `use_client_time_zone` among the settings, which the server might refuse.
+            context = client.connection.context
+            context.settings = context.settings | {"use_client_time_zone": True}
+            told = client.last_query
+            source = client.connection.block_in
+            source.fin = CompressedBufferedReader(_Meter(source.read_block, max_bytes), BUFFER_SIZE)
+            columns = tuple(ResultColumn(name, kind) for name, kind in next(answer, ()))
+            is_whole = True
+            for row in answer:
+                if len(rows) == max_rows:
+                    is_whole = False
+                    break
+                rows.append(row)
+        except _TooLong:
+            is_whole = False
+        except Exception as error:
+            if not rows or getattr(error, "code", None) != _RESULT_TOO_LARGE:
+                raise self._select_error(error) from error
+            is_whole = False
+        if not is_whole:
+            self.close()
+        return Excerpt(columns, rows, is_whole, told.progress.rows)
+
+    def execute(self, statement: str) -> None:
+        """Runs a statement that answers nothing (DDL). Raises as `select` does."""
+        try:
+            self._connected().execute(statement)
+        except driver_errors.ServerException as error:
+            raise self._statement_error(error) from error
+        except (driver_errors.Error, OSError, EOFError) as error:
+            raise self._unavailable(error) from error
+
+    def describe(self) -> LiveTable | None:
+        """What the server says of the configured table; None where there is none."""
+        name = {"database": self._settings.database, "table": self._settings.table}
+        found = self.select(
+            "SELECT engine, sorting_key, partition_key, engine_full FROM system.tables "
+            "WHERE database = {database:String} AND name = {table:String}",
+            name,
+        ).rows
+        if not found:
+            return None
+        engine, sorting_key, partition_key, engine_full = found[0]
+        columns = self.select(
+            "SELECT name, type, compression_codec FROM system.columns "
+            "WHERE database = {database:String} AND table = {table:String} ORDER BY position",
+            name,
+        ).rows
+        is_replicated = engine.startswith(("Replicated", "Shared"))
+        setting = schema.REPLICATED_WINDOW_SETTING if is_replicated else schema.WINDOW_SETTING
+        return LiveTable(
+            engine=engine,
+            sorting_key=sorting_key,
+            partition_key=partition_key,
+            ttl=_between(engine_full, " TTL ", " SETTINGS "),
+            window=self._window(setting, engine_full),
+            columns=tuple(LiveColumn(*column) for column in columns),
+        )
+
+    def has_right(self, right: str) -> bool:
+        """Whether the user has SELECT or INSERT on the configured table."""
+        return bool(self.select(f"CHECK GRANT {right} ON {self.table}").rows[0][0])
+
+    def check_profile(self) -> None:
+        """Raises NeedsOperator where the user's profile forbids writing, whatever was granted."""
+        found = self.select("SELECT value FROM system.settings WHERE name = 'readonly'").rows
+        if found != [("0",)]:
+            raise NeedsOperator(OPERATOR_ERRORS[READ_ONLY])
+
+    def _window(self, setting: str, engine_full: str) -> int:
+        own = _between(engine_full, f" {setting} = ", ",")
+        if own:
+            return int(own)
+        return int(
+            self.select(
+                "SELECT value FROM system.merge_tree_settings WHERE name = {name:String}",
+                {"name": setting},
+            ).rows[0][0]
+        )
+
+    def _select_error(self, error: Exception) -> Exception:
+        """What a caller of `select` is told of it. Raises it where that is no affair of ours."""
+        if self._is_aborted:
+            self.close()
+            return Abandoned("the connection was given up")
+        if isinstance(error, driver_errors.ServerException):
+            return self._statement_error(error)
+        if isinstance(error, NotImplementedError):
+            self.close()
+            return StatementRejected(0, "UNKNOWN_TYPE", str(error))
+        if isinstance(error, driver_errors.UnknownTypeError):
+            self.close()
+            told = f"{error.message}: cast that column to String"
+            return StatementRejected(50, "UNKNOWN_TYPE", told)
+        if isinstance(error, (driver_errors.Error, OSError, EOFError)):
+            return self._unavailable(error)
+        self.close()
+        raise error
+
+
+class _TooLong(Exception):
+    pass
+
+
+class _Meter:
+    """Passes on what a connection unpacks until that is more than allowed, then raises _TooLong."""
+
+    def __init__(self, read_block: Callable[[], bytes], max_bytes: int) -> None:
+        self._read_block = read_block
+        self._left = max_bytes
+
+    def __call__(self) -> bytes:
+        block = self._read_block()
+        self._left -= len(block)
+        if self._left < 0:
+            raise _TooLong
+        return block
+
+
+def _between(text: str, before: str, after: str) -> str:
+    _, found, rest = text.partition(before)
+    return rest.partition(after)[0].strip() if found else ""

@@ -1,0 +1,75 @@
+"""The server's error codes: which are data errors, which the operator's to mend, which outages."""
+
+from clickhouse_driver import errors as driver_errors
+
+DATA_ERRORS = frozenset(
+    {
+        6,  # CANNOT_PARSE_TEXT
+        38,  # CANNOT_PARSE_DATE
+        41,  # CANNOT_PARSE_DATETIME
+        69,  # ARGUMENT_OUT_OF_BOUND
+        72,  # CANNOT_PARSE_NUMBER
+        117,  # INCORRECT_DATA
+        131,  # TOO_LARGE_STRING_SIZE
+        321,  # VALUE_IS_OUT_OF_RANGE_OF_DATA_TYPE
+        395,  # FUNCTION_THROW_IF_VALUE_IS_NON_ZERO
+        469,  # VIOLATED_CONSTRAINT
+        691,  # UNKNOWN_ELEMENT_OF_ENUM
+    }
+)
+"""The server refuses the rows themselves: find them, dead-letter them, insert the others."""
+
+READ_ONLY = 164
+OPERATOR_ERRORS = {
+    16: "the table lacks a column: run `octane-analytics schema check`",
+    53: "a column is of another type: run `octane-analytics schema check`",
+    60: "create the table with `octane-analytics schema apply`",
+    81: "create the database, then the table with `octane-analytics schema apply`",
+    115: "this ClickHouse is too old for a setting the delivery protocol needs",
+    READ_ONLY: "the user's profile is read-only: give it one that may insert",
+    192: "check CLICKHOUSE_USER and CLICKHOUSE_PASSWORD",
+    193: "check CLICKHOUSE_USER and CLICKHOUSE_PASSWORD",
+    194: "check CLICKHOUSE_USER and CLICKHOUSE_PASSWORD",
+    201: "the user's quota is used up: raise it or wait for its interval to end",
+    242: "the table is read-only: look at the server's log and, if replicated, at Keeper",
+    243: "the server's disk is full: free or add space",
+    452: "the user's profile pins a setting: loosen its constraint",
+    497: "grant the user what it lacks: INSERT and SELECT on the table",
+    516: "check CLICKHOUSE_USER and CLICKHOUSE_PASSWORD",
+}
+"""Waiting alone does not mend these; what the operator is to do. All codes that stand in neither
+table are outages: wait, and repeat the same insert. Nothing is ever skipped because of a code that
+is not known here to speak of the data."""
+
+CONNECTION_ERRORS = frozenset(
+    {
+        192,  # UNKNOWN_USER
+        193,  # WRONG_PASSWORD
+        194,  # REQUIRED_PASSWORD
+        202,  # TOO_MANY_SIMULTANEOUS_QUERIES
+        209,  # SOCKET_TIMEOUT
+        210,  # NETWORK_ERROR
+        516,  # AUTHENTICATION_FAILED
+        745,  # SERVER_OVERLOADED
+    }
+)
+"""Errors that say nothing of the statement but that this server does not serve us now."""
+
+_NAMES = {
+    code: name
+    for name, code in vars(driver_errors.ErrorCodes).items()
+    if name.isupper() and isinstance(code, int)
+}
+
+
+def error_name(code: int) -> str:
+    """ClickHouse's own name of one of its error codes."""
+    return str(_NAMES.get(code, "UNKNOWN"))
+
+
+def plain_message(message: str) -> str:
+    """The server's message on one line, without its stack trace and the exception's class."""
+    text = message.partition("Stack trace:")[0].strip()
+    # What to do about a forgotten password, at length, follows a failed login.
+    text = text.partition("If you use ClickHouse Cloud")[0].strip()
+    return " ".join(text.removeprefix("DB::Exception: ").split())

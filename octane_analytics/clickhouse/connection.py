@@ -1,0 +1,189 @@
+"""One connection: made when it is needed, failing over, its errors told apart."""
+
+import contextlib
+import socket
+import ssl
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from clickhouse_driver import Client
+from clickhouse_driver import errors as driver_errors
+
+from octane_analytics.clickhouse.codes import (
+    CONNECTION_ERRORS,
+    OPERATOR_ERRORS,
+    error_name,
+    plain_message,
+)
+from octane_analytics.errors import (
+    Abandoned,
+    NeedsOperator,
+    OctaneError,
+    StatementRejected,
+    Unavailable,
+)
+from octane_analytics.schema import TableName
+from octane_analytics.settings.sections import ClickHouseSettings
+
+CONNECT_SECONDS = 5.0
+
+
+class Connection:
+    """Made at the first call and after each failure, so an object may be built before a fork as long
+    as it is used after it only. Not for use by several threads at once, but for `abort`."""
+
+    def __init__(
+        self,
+        settings: ClickHouseSettings,
+        *,
+        client_name: str,
+        is_confined: bool = False,
+        traceparent: Callable[[], str | None] | None = None,
+    ) -> None:
+        """`is_confined` is for a user whose profile may pin any setting: none is sent unasked.
+
+        `traceparent` answers which span the next statement belongs to, as W3C's header has it.
+        """
+        self._traceparent = traceparent
+        self._settings = settings
+        self._is_confined = is_confined
+        self._is_aborted = False
+        self._client_name = client_name
+        self._client: Client | None = None
+        self._hosts = settings.hosts()
+
+    @property
+    def table(self) -> TableName:
+        return TableName(self._settings.database, self._settings.table)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._client is not None:
+            with contextlib.suppress(OSError, driver_errors.Error):
+                self._client.disconnect()
+            self._client = None
+
+    def abort(self) -> None:
+        """Ends this connection for good, from any thread: the call under way and all later ones raise
+        Abandoned, and the server cancels its query within a moment, for which no right is needed."""
+        self._is_aborted = True
+        client = self._client
+        if client is not None:
+            # Not closed: its number could be another connection's before the other thread looks.
+            with contextlib.suppress(OSError, AttributeError):
+                client.connection.socket.shutdown(socket.SHUT_RDWR)
+
+    def _connected(self) -> Client:
+        if self._is_aborted:
+            raise Abandoned("the connection was given up")
+        if self._client is None:
+            settings = self._settings
+            _check_ca_file(settings.ca_file)
+            first, *others = self._hosts
+            compression: str | bool = settings.compression_method()
+            session: dict[str, object] = {"server_side_params": True}
+            if self._is_confined:
+                # `excerpt` counts what it unpacks, in whatever method the server chooses.
+                compression = "lz4" if compression == "none" else compression
+            elif compression == "none":
+                compression = False
+            else:
+                # The server answers in a method of its own choice unless told.
+                session["network_compression_method"] = str(compression).upper()
+            self._client = Client(
+                host=first[0],
+                port=first[1],
+                alt_hosts=",".join(_authority(host, port) for host, port in others) or None,
+                database=settings.database,
+                user=settings.user,
+                password=settings.password,
+                secure=settings.is_secure,
+                ca_certs=settings.ca_file,
+                client_name=self._client_name,
+                connect_timeout=min(CONNECT_SECONDS, settings.timeout_seconds),
+                send_receive_timeout=settings.timeout_seconds,
+                sync_request_timeout=min(CONNECT_SECONDS, settings.timeout_seconds),
+                compression=compression,
+                settings=session,
+                # An unknown setting is an error: a server that does not know the deduplication
+                # token would otherwise insert twice without a word.
+                settings_is_important=True,
+                tcp_keepalive=True,
+            )
+        if self._traceparent is not None:
+            told = {"opentelemetry_traceparent": None, **trace_settings(self._traceparent())}
+            self._client.client_settings.update(told)
+        return self._client
+
+    def _statement_error(self, error: driver_errors.ServerException) -> OctaneError:
+        message = plain_message(error.message)
+        if error.code in CONNECTION_ERRORS:
+            return self._server_unavailable(error.code, message)
+        return StatementRejected(error.code, error_name(error.code), message)
+
+    def _server_unavailable(self, code: int, message: str) -> Unavailable:
+        self._fail_over()
+        told = f"ClickHouse error {code}: {message.rstrip('. ')}"
+        if code in OPERATOR_ERRORS:
+            return NeedsOperator(f"{told}; {OPERATOR_ERRORS[code]}")
+        return Unavailable(told)
+
+    def _unavailable(self, error: BaseException) -> Unavailable:
+        where = ", ".join(_authority(host, port) for host, port in self._hosts)
+        self._fail_over()
+        if isinstance(error, driver_errors.UnexpectedPacketFromServerError):
+            return NeedsOperator(
+                f"what listens at {where} does not speak ClickHouse's native protocol: "
+                "check CLICKHOUSE_HOST, CLICKHOUSE_PORT and CLICKHOUSE_SECURE"
+            )
+        said = getattr(error, "message", None) or str(error) or type(error).__name__
+        return Unavailable(
+            f"cannot talk to ClickHouse at {where}: {' '.join(said.split())}; "
+            "check CLICKHOUSE_HOST, CLICKHOUSE_PORT and CLICKHOUSE_SECURE"
+        )
+
+    def _fail_over(self) -> None:
+        """The next call begins with the next server of the list."""
+        self.close()
+        self._hosts = [*self._hosts[1:], self._hosts[0]]
+
+
+def trace_settings(traceparent: str | None) -> dict[str, object]:
+    """For `settings` of a select: has the server's spans belong to the trace. None for no trace.
+
+    `traceparent` is a valid W3C header of version 00. The driver (0.2.11) writes the trace's number with
+    its halves exchanged, so they are exchanged here; a test against the server notices if that changes.
+    """
+    if traceparent is None:
+        return {}
+    version, trace, parent, flags = traceparent.split("-")
+    exchanged = "-".join((version, trace[16:] + trace[:16], parent, flags))
+    return {"opentelemetry_traceparent": exchanged}
+
+
+def _check_ca_file(path: str | None) -> None:
+    """The driver's own complaint would be taken for one about the connection."""
+    if path is None:
+        return
+    try:
+        ssl.create_default_context(cafile=path)
+    except OSError as error:  # ssl.SSLError is one
+        reason = (
+            "it holds no PEM certificate" if isinstance(error, ssl.SSLError) else error.strerror
+        )
+        raise NeedsOperator(f"CLICKHOUSE_CA_FILE: cannot use {path}: {reason}") from error
+
+
+def _authority(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
