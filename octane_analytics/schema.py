@@ -42,6 +42,10 @@ SHOWN_TTL = "timestamp + toIntervalDay(90)"
 WINDOW_SETTING = "non_replicated_deduplication_window"
 REPLICATED_WINDOW_SETTING = "replicated_deduplication_window"
 
+_FITTING_TYPES = {
+    "DateTime": re.compile(r"DateTime(\('[^']*'\))?|Nullable\(DateTime(\('[^']*'\))?\)"),
+    "String": re.compile(r"(LowCardinality\()?(Nullable\()?String\)*"),
+}
 _PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
@@ -114,6 +118,22 @@ class LiveTable:
     @property
     def window_setting(self) -> str:
         return REPLICATED_WINDOW_SETTING if self.is_replicated else WINDOW_SETTING
+
+
+def unfit_columns(live: LiveTable) -> list[str]:
+    """One phrase for each column that cannot hold what is sent: missing, or of another kind.
+
+    Another time zone, LowCardinality and Nullable do no harm; into a DateTime64 seconds would go as
+    its own, smaller unit, without any error.
+    """
+    types = {column.name: column.type for column in live.columns}
+    found = []
+    for column in COLUMNS:
+        if column.name not in types:
+            found.append(f"lacks {column.name}")
+        elif not _FITTING_TYPES[column.type].fullmatch(types[column.name]):
+            found.append(f"has {column.name} as {types[column.name]}, not as {column.type}")
+    return found
 
 
 def differences(live: LiveTable) -> list[str]:

@@ -268,11 +268,9 @@ def _check_table(clickhouse: ClickHouse, settings: Settings) -> None:
         raise NeedsOperator(
             f"table {clickhouse.table} does not exist: create it with `octane-analytics schema apply`"
         )
-    missing = set(schema.COLUMN_NAMES) - {column.name for column in live.columns}
-    if missing:
+    if unfit := schema.unfit_columns(live):
         raise ConfigError(
-            f"table {clickhouse.table} lacks {', '.join(sorted(missing))}: "
-            "see `octane-analytics schema check`"
+            f"table {clickhouse.table} {', '.join(unfit)}: see `octane-analytics schema check`"
         )
     if live.window < 1 and settings.batch.delivery == Delivery.EXACTLY_ONCE.value:
         alter = schema.alter_window(clickhouse.table, live.window_setting)

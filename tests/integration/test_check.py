@@ -9,7 +9,7 @@ import pytest
 
 from octane_analytics import schema
 from octane_analytics.clickhouse.client import ClickHouse
-from octane_analytics.errors import NeedsOperator
+from octane_analytics.errors import ConfigError, NeedsOperator
 from octane_analytics.operations.clickhouse_checks import check_clickhouse
 from octane_analytics.operations.findings import Finding, Level
 from octane_analytics.operations.query_user_checks import check_query_user
@@ -186,6 +186,18 @@ def test_worker_does_not_start_for_a_user_that_cannot_insert(
         pytest.raises(NeedsOperator, match=told),
     ):
         check_table(server, settings)
+
+
+def test_worker_does_not_start_on_a_table_that_would_take_times_for_others(
+    peopled: ClickHouseSettings,
+) -> None:
+    settings = replace(load({}).settings, clickhouse=replace(peopled, table="finer"))
+    with ClickHouse(settings.clickhouse, client_name="tests") as server:
+        ddl = schema.create_table(server.table).replace("DateTime CODEC", "DateTime64(3) CODEC")
+        server.execute(ddl)
+        with pytest.raises(ConfigError, match=r"has timestamp as DateTime64\(3\), not as DateTime"):
+            check_table(server, settings)
+        server.execute(f"DROP TABLE {server.table}")
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from octane_analytics.schema import (
     create_table,
     differences,
     identifier,
+    unfit_columns,
     window_minutes,
 )
 
@@ -88,6 +89,42 @@ def test_identifier_is_bare_or_escaped(name: str, written: str) -> None:
 
 def test_window_minutes_is_how_long_a_token_is_remembered() -> None:
     assert window_minutes(10_000, 8.0) == pytest.approx(20.83, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("timestamp", "DateTime('UTC')"),
+        ("timestamp", "Nullable(DateTime)"),
+        ("app_id", "LowCardinality(String)"),
+        ("event_name", "LowCardinality(Nullable(String))"),
+        ("user_id", "Nullable(String)"),
+    ],
+)
+def test_column_of_a_related_type_is_fit_for_what_is_sent(name: str, kind: str) -> None:
+    assert unfit_columns(with_column(name, type=kind)) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("timestamp", "DateTime64(3)"),
+        ("timestamp", "Nullable(DateTime64(3, 'UTC'))"),
+        ("timestamp", "UInt32"),
+        ("timestamp", "String"),
+        ("user_id", "UUID"),
+        ("user_id", "FixedString(8)"),
+        ("properties", "JSON"),
+        ("properties", "Array(String)"),
+    ],
+)
+def test_column_of_another_kind_is_not(name: str, kind: str) -> None:
+    (told,) = unfit_columns(with_column(name, type=kind))
+    assert told.startswith(f"has {name} as {kind}, not as ")
+
+
+def test_missing_column_is_not_fit() -> None:
+    assert unfit_columns(replace(LIVE, columns=LIVE.columns[1:])) == ["lacks timestamp"]
 
 
 def test_differences_finds_none_in_the_contracts_own_table() -> None:
