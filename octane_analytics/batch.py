@@ -3,12 +3,12 @@
 Knows when it is full or due; refuses to know what happens to it then.
 """
 
-from collections.abc import Sequence
+from collections.abc import MutableSequence, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 from typing import Any
 
-from octane_analytics.types import Decode, Record, Rejected, Span, TopicPartition
+from octane_analytics.columns import PackedColumn, new_columns
+from octane_analytics.types import Decode, Record, Rejected, Row, Span, TopicPartition
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,10 @@ class Batch:
         self.first = self.end = first
         self.until = until
         self.keeps_records = keeps_records
-        self.columns: tuple[list[Any], ...] = ([], [], [], [], [])
+        # Where rows may have to be told apart, that is done again and again: unpacked once.
+        self.columns: tuple[MutableSequence[Any] | PackedColumn[Any], ...] = (
+            tuple([] for _ in Row._fields) if keeps_records else new_columns()
+        )
         self.records: list[Record] = []
         self.rejected: list[Rejected] = []
         self.contexts: list[object] = []
@@ -150,12 +153,10 @@ class Batch:
     def rows_within(self, span: Span) -> tuple[list[list[object]], list[Record]]:
         """The columns and records of the rows whose offsets lie in the span; needs the records."""
         picked = [index for index, record in enumerate(self.records) if _is_within(record, span)]
-        if not picked:
-            return [[] for _ in self.columns], []
-        if len(picked) == 1:
-            return [[column[picked[0]]] for column in self.columns], [self.records[picked[0]]]
-        pick = itemgetter(*picked)
-        return [list(pick(column)) for column in self.columns], list(pick(self.records))
+        return (
+            [[column[index] for index in picked] for column in self.columns],
+            [self.records[index] for index in picked],
+        )
 
 
 def _offset(record: Record) -> int:

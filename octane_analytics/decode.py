@@ -10,12 +10,19 @@ import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from operator import itemgetter
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
+from octane_analytics.columns import (
+    new_columns,
+    pack_bytes,
+    pack_seconds,
+    pack_text,
+    pack_texts,
+)
 from octane_analytics.errors import DecodeError
-from octane_analytics.types import Decoded, Row
+from octane_analytics.types import Columns, Decoded, Row
 
 REASONS: Final = (
     "tombstone",
@@ -84,12 +91,9 @@ def decode_all(values: Sequence[bytes | None]) -> Decoded:
     Reads all of them in a straight line as long as they are events, and looks for the others by
     halving: `decode` says then what is wrong.
     """
-    columns: tuple[list[Any], ...] = ([], [], [], [], [])
+    columns = new_columns()
     invalid: list[tuple[int, str, str]] = []
-    if values:
-        found = _columns(values)
-        if found is not None:
-            return Decoded(found, invalid)
+    if values and not _add_all(values, columns):
         _decode_halves(values, 0, columns, invalid)
     return Decoded(columns, invalid)
 
@@ -97,19 +101,15 @@ def decode_all(values: Sequence[bytes | None]) -> Decoded:
 def _decode_halves(
     values: Sequence[bytes | None],
     first: int,
-    columns: tuple[list[Any], ...],
+    columns: Columns,
     invalid: list[tuple[int, str, str]],
 ) -> None:
     """Of values that are not all events."""
     if len(values) > 1:
         middle = len(values) // 2
         for begin, half in ((first, values[:middle]), (first + middle, values[middle:])):
-            found = _columns(half)
-            if found is None:
+            if not _add_all(half, columns):
                 _decode_halves(half, begin, columns, invalid)
-            else:
-                for column, more in zip(columns, found, strict=True):
-                    column.extend(more)
         return
     try:
         row = decode(values[0])
@@ -117,35 +117,45 @@ def _decode_halves(
         invalid.append((first, error.reason, error.detail))
     else:
         for column, field in zip(columns, row, strict=True):
-            column.append(field.encode() if isinstance(field, str) else field)
+            column.extend([field.encode() if isinstance(field, str) else field])
 
 
-def _columns(values: Sequence[bytes | None]) -> tuple[list[Any], ...] | None:
-    """None when not every value is an event.
+def _add_all(values: Sequence[bytes | None], columns: Columns) -> bool:
+    """Adds the events to the columns, if all of the values are some; else answers False.
 
     What is done for each event counts here, so each line is one loop in C over all of them.
     """
     try:
-        if not all(map(bytes.isascii, values)):  # type: ignore[arg-type]
+        if not b"".join(values).isascii():  # type: ignore[arg-type]
             for value in values:
                 value.decode()  # type: ignore[union-attr]
         events = list(map(_decode_event, values))  # type: ignore[arg-type]
         timestamps = _all_epoch_seconds([event.timestamp for event in events])
-    except (TypeError, AttributeError):  # a tombstone is no bytes
-        return None
+    except TypeError:  # a tombstone is no bytes
+        return False
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, DecodeError):
-        return None
-    app_ids = list(map(_utf8, [event.app_id for event in events]))
-    event_names = list(map(_utf8, [event.event_name for event in events]))
-    user_ids = list(map(str.encode, [event.user_id for event in events]))
+        return False
+    app_ids = [event.app_id for event in events]
+    event_names = [event.event_name for event in events]
+    user_ids = [event.user_id for event in events]
     if not (all(app_ids) and all(event_names) and all(user_ids)):
-        return None
-    properties = list(map(bytes, [event.properties for event in events]))
-    if set(map(itemgetter(0), properties)) != _OPENS:
-        properties = [b"{}" if text == b"null" else text for text in properties]
-        if set(map(itemgetter(0), properties)) != _OPENS:
-            return None
-    return timestamps, app_ids, event_names, user_ids, properties
+        return False
+    properties, starts = pack_bytes([event.properties for event in events])
+    if not _OPENS.issuperset(map(properties.__getitem__, starts)):
+        texts = [b"{}" if (text := bytes(e.properties)) == b"null" else text for e in events]
+        properties, starts = pack_bytes(texts)
+        if not _OPENS.issuperset(map(properties.__getitem__, starts)):
+            return False
+    packed = (
+        pack_seconds(timestamps),
+        b"".join(map(_packed, app_ids)),
+        b"".join(map(_packed, event_names)),
+        pack_texts(user_ids),
+        properties,
+    )
+    for column, chunk in zip(columns, packed, strict=True):
+        column.append_packed(chunk, len(values))
+    return True
 
 
 class _Known(dict[str, _V]):
@@ -166,8 +176,8 @@ class _Known(dict[str, _V]):
         return made
 
 
-# The few applications and kinds of events are one object each, not one for each event.
-_utf8 = _Known(str.encode, max_texts=10_000, max_characters=64).__getitem__
+# There are few applications and kinds of events.
+_packed = _Known(pack_text, max_texts=10_000, max_characters=64).__getitem__
 
 
 def _explained(value: bytes, error: Exception) -> DecodeError:

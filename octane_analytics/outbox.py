@@ -11,6 +11,7 @@ from enum import Enum
 
 from octane_analytics import ledger as protocol
 from octane_analytics.batch import Batch
+from octane_analytics.columns import new_columns
 from octane_analytics.errors import DataRejected, Unavailable
 from octane_analytics.ledger import Ledger
 from octane_analytics.outages import CLICKHOUSE, DEAD_LETTERS, KAFKA, Outages
@@ -197,7 +198,7 @@ class Outbox:
         rows = sum(f.batch.rows for f in flights)
         if len(flights) < 2 or rows > self._max_rows:
             return
-        columns: list[list[object]] = [[] for _ in flights[0].batch.columns]
+        columns = new_columns()
         for flight in flights:
             for column, more in zip(columns, flight.batch.columns, strict=True):
                 column.extend(more)

@@ -8,6 +8,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+from octane_analytics.columns import PackedColumn
+
 
 class LogIdentity(NamedTuple):
     """Tells a topic's log from another one of the same name and the same offsets."""
@@ -66,10 +68,13 @@ class Row(NamedTuple):
     """The object's JSON text, byte for byte as it came."""
 
 
+Columns = tuple[PackedColumn[Any], ...]
+
+
 class Decoded(NamedTuple):
     """Many events as columns, and which of the values are none."""
 
-    columns: tuple[list[Any], ...]
+    columns: Columns
     """Row's fields, each for all events, in the order of their values; text is in UTF-8."""
     invalid: list[tuple[int, str, str]]
     """Index among the values, reason and detail; in ascending order."""

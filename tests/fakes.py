@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from octane_analytics.columns import new_columns
 from octane_analytics.errors import (
     AssignmentLost,
     DataRejected,
@@ -590,13 +591,15 @@ def each(decode: Callable[[bytes | None], Row]) -> Decode:
     """What takes one value as what takes many."""
 
     def decode_all(values: Sequence[bytes | None]) -> Decoded:
-        rows, invalid = [], []
+        columns, invalid = new_columns(), []
         for index, value in enumerate(values):
             try:
-                rows.append(decode(value))
+                row = decode(value)
             except DecodeError as error:
                 invalid.append((index, error.reason, error.detail))
-        columns = tuple([row[field] for row in rows] for field in range(5))
+                continue
+            for column, value_of in zip(columns, row, strict=True):
+                column.extend([value_of.encode() if isinstance(value_of, str) else value_of])
         return Decoded(columns, invalid)
 
     return decode_all

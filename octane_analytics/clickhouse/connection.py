@@ -7,9 +7,9 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from clickhouse_driver import Client
 from clickhouse_driver import errors as driver_errors
 
+from octane_analytics.clickhouse.blocks import PackingClient
 from octane_analytics.clickhouse.codes import (
     CONNECTION_ERRORS,
     OPERATOR_ERRORS,
@@ -50,7 +50,7 @@ class Connection:
         self._is_confined = is_confined
         self._is_aborted = False
         self._client_name = client_name
-        self._client: Client | None = None
+        self._client: PackingClient | None = None
         self._hosts = settings.hosts()
 
     @property
@@ -84,7 +84,7 @@ class Connection:
             with contextlib.suppress(OSError, AttributeError):
                 client.connection.socket.shutdown(socket.SHUT_RDWR)
 
-    def _connected(self) -> Client:
+    def _connected(self) -> PackingClient:
         if self._is_aborted:
             raise Abandoned("the connection was given up")
         if self._client is None:
@@ -101,7 +101,7 @@ class Connection:
             else:
                 # The server answers in a method of its own choice unless told.
                 session["network_compression_method"] = str(compression).upper()
-            self._client = Client(
+            self._client = PackingClient(
                 host=first[0],
                 port=first[1],
                 alt_hosts=",".join(_authority(host, port) for host, port in others) or None,

@@ -132,7 +132,7 @@ class ClickHouseSink(ClickHouse):
             external_tables=[_batch(columns)],
         )
         rows = [row for (row,) in found]
-        return [[column[row] for row in rows] for column in columns]
+        return [[values[row] for row in rows] for values in map(list, columns)]
 
     def count_equal(self, columns: Sequence[Sequence[object]]) -> list[int]:
         """For each of these rows, in their order, how many equal ones the table has.

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
-from octane_analytics.types import Committed, Polled, Span
+from octane_analytics.columns import new_columns
+from octane_analytics.types import Columns, Committed, Polled, Span
 
 
 class Log(Protocol):
@@ -23,7 +24,7 @@ class Log(Protocol):
 class Staged:
     """Records on their way into the staging table: the columns of Row, and whence each came."""
 
-    columns: tuple[list[Any], ...] = field(default_factory=lambda: ([], [], [], [], []))
+    columns: Columns = field(default_factory=new_columns)
     partitions: list[int] = field(default_factory=list)
     offsets: list[int] = field(default_factory=list)
     is_wanted: list[int] = field(default_factory=list)

@@ -6,13 +6,13 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from octane_analytics.errors import NeedsOperator, Unavailable
 from octane_analytics.replay.ports import Bench, Log, Staged
 from octane_analytics.timing import Backoff
-from octane_analytics.types import Clock, Decoded, Record, Row, Span
+from octane_analytics.types import Clock, Decoded, Record, Span
 
 BATCH_ROWS = 100_000
 BATCH_BYTES = 32 << 20
 _POLL_RECORDS = 10_000
 _POLL_SECONDS = 0.2
-_NO_ROW: Row = Row(0, "", "", "", b"")
+_NO_ROW = (0, b"", b"", b"", b"")
 PATIENCE_SECONDS = 60.0
 _FIRST_BACKOFF_SECONDS, _CAP_BACKOFF_SECONDS = 0.2, 5.0
 

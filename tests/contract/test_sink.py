@@ -1,5 +1,6 @@
 """What every Sink promises, held against the fake and against a real ClickHouse alike."""
 
+import contextlib
 import importlib.util
 import os
 import uuid
@@ -12,6 +13,7 @@ import pytest
 
 from octane_analytics import schema
 from octane_analytics.clickhouse.inserts import ClickHouseSink
+from octane_analytics.columns import SecondsColumn, TextColumn
 from octane_analytics.errors import DataRejected, NeedsOperator, Unavailable
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.settings.sections import ClickHouseSettings
@@ -106,11 +108,42 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedClickHo
         yield started
 
 
-@pytest.fixture(params=["fake", "clickhouse"])
+class PackedBench(ClickHouseBench):
+    """As a worker sends its rows: packed already, as far as they can be."""
+
+    def __init__(self, engine: EmbeddedClickHouse) -> None:
+        super().__init__(engine)
+        self.sink = PackingSink(self.sink)
+
+
+class PackingSink:
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+
+    def insert(
+        self, columns: Sequence[Sequence[object]], token: str | None, *, is_repeat: bool = False
+    ) -> None:
+        timestamps, *texts = columns
+        packed: list[Sequence[object]] = [timestamps]
+        with contextlib.suppress(OverflowError):
+            packed = [SecondsColumn(int(str(second)) for second in timestamps)]
+        packed += [TextColumn(_utf8(text) for text in column) for column in texts]
+        self._sink.insert(packed, token, is_repeat=is_repeat)
+
+    def close(self) -> None:
+        self._sink.close()
+
+
+def _utf8(text: object) -> bytes:
+    return text if isinstance(text, bytes) else str(text).encode()
+
+
+@pytest.fixture(params=["fake", "clickhouse", "clickhouse packed"])
 def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     make: dict[str, Callable[[], Bench]] = {
         "fake": FakeBench,
         "clickhouse": lambda: ClickHouseBench(request.getfixturevalue("engine")),
+        "clickhouse packed": lambda: PackedBench(request.getfixturevalue("engine")),
     }
     made = make[request.param]()
     yield made
@@ -172,6 +205,7 @@ def test_sink_takes_a_large_block_as_one(bench: Bench) -> None:
 
 def test_sink_stores_text_byte_for_byte(bench: Bench) -> None:
     told = ['{"a": "\\ud83d\\ude00"}', '{"b" :\t"é😀"}', '{"c":"\\u0000\x00\'"}', "{}"]
+    told += [f'{{"d":"{"x" * length}"}}' for length in (100, 1_000, 100_000)]
     bench.sink.insert(block(*(row("u", properties=text.encode()) for text in told)), "t")
     assert bench.properties() == sorted(told, key=str.encode)
 

@@ -8,11 +8,13 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from octane_analytics import schema
 from octane_analytics.clickhouse.inserts import ClickHouseSink
+from octane_analytics.columns import PackedColumn, SecondsColumn, TextColumn
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse, User
 from octane_analytics.settings.sections import ClickHouseSettings
 
@@ -38,6 +40,16 @@ def _batch(*users: str, seconds_ago: int = 0) -> Columns:
     rows = len(users)
     timestamp = int(time.time()) - seconds_ago
     return ([timestamp] * rows, ["app"] * rows, ["e"] * rows, list(users), [b"{}"] * rows)
+
+
+def _packed(*users: str) -> tuple[PackedColumn[Any], ...]:
+    timestamps, app_ids, names, user_ids, properties = _batch(*users)
+    texts = ([str(text).encode() for text in column] for column in (app_ids, names, user_ids))
+    return (
+        SecondsColumn(timestamps),  # type: ignore[arg-type]
+        *map(TextColumn, texts),
+        TextColumn(properties),  # type: ignore[arg-type]
+    )
 
 
 def _joined(*batches: Columns) -> Columns:
@@ -116,6 +128,45 @@ def test_tokens_count_whatever_the_users_profile_says(tmp_path: Path) -> None:
             for _ in range(2):
                 sink.insert(_batch("a"), "token")
             assert _users(sink) == ["a"]
+
+
+@pytest.mark.parametrize("compression", ["none", "lz4", "lz4hc", "zstd"])
+def test_packed_columns_are_sent_with_every_compression(
+    engine: EmbeddedClickHouse, sink: ClickHouseSink, compression: str
+) -> None:
+    settings = ClickHouseSettings(host=engine.host, port=engine.tcp_port, compression=compression)
+    users = [f"u{number:06}" for number in range(50_000)]
+    with ClickHouseSink(settings, client_name="tests") as compressing:
+        compressing.insert(_packed(*users), "token")
+        compressing.insert(_packed("last"), "next")
+    assert _users(sink) == ["last", *users]
+
+
+def test_packed_columns_go_into_columns_of_other_types(
+    engine: EmbeddedClickHouse, sink: ClickHouseSink
+) -> None:
+    sink.execute(f"DROP TABLE {sink.table}")
+    sink.execute(
+        f"CREATE TABLE {sink.table} (timestamp Nullable(DateTime), app_id LowCardinality(String), "
+        "event_name Nullable(String), user_id FixedString(2), properties String, "
+        "at DateTime DEFAULT now()) ENGINE = MergeTree ORDER BY user_id"
+    )
+    packed = _packed("u1", "u2")
+    sink.insert(packed, None)
+    assert sink.select(
+        f"SELECT toUnixTimestamp(timestamp), app_id, event_name, user_id, properties "
+        f"FROM {sink.table}"
+    ).rows == [(packed[0][0], "app", "e", user, "{}") for user in ("u1", "u2")]
+
+
+def test_packed_columns_go_into_a_time_of_another_zone(
+    engine: EmbeddedClickHouse, sink: ClickHouseSink
+) -> None:
+    sink.execute(f"ALTER TABLE {sink.table} MODIFY COLUMN timestamp DateTime('Asia/Tokyo')")
+    packed = _packed("u1")
+    sink.insert(packed, None)
+    found = sink.select(f"SELECT toUnixTimestamp(timestamp) FROM {sink.table}").rows
+    assert found == [(packed[0][0],)]
 
 
 def test_equal_rows_without_a_token_are_both_inserted(sink: ClickHouseSink) -> None:

@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2] / PACKAGE
 
 CORE = frozenset(
     [
+        "columns",
         "types",
         "errors",
         "timing",
@@ -35,15 +36,16 @@ CORE = frozenset(
 """Knows no client library, no environment variable, no signal."""
 
 MAY_IMPORT: Mapping[str, frozenset[str]] = {
-    "types": frozenset(),
+    "columns": frozenset(),
+    "types": frozenset({"columns"}),
     "errors": frozenset({"types"}),
     # What an exception means for the process that it ends.
     "exits": frozenset({"errors"}),
     "timing": frozenset({"types"}),
     "settings": frozenset({"errors"}),
     "schema": frozenset({"types"}),
-    "decode": frozenset({"types", "errors"}),
-    "batch": frozenset({"types", "errors"}),
+    "decode": frozenset({"columns", "types", "errors"}),
+    "batch": frozenset({"columns", "types", "errors"}),
     "breaker": frozenset({"errors"}),
     "outages": frozenset({"types", "errors"}),
     "outbox": CORE - {"outbox", "ingest", "replay"},
@@ -53,7 +55,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     # What the API's own settings say of limits is what the ClickHouse user is made with.
     "grants": frozenset({"schema", "settings"}),
     "kafka": frozenset({"types", "errors", "settings"}),
-    "clickhouse": frozenset({"types", "errors", "settings", "schema"}),
+    "clickhouse": frozenset({"columns", "types", "errors", "settings", "schema"}),
     # What a replay keeps beside the target; speaks ClickHouse through the room that knows it.
     "staging": frozenset({"types", "errors", "schema", "replay", "clickhouse"}),
     "telemetry": frozenset({"types", "errors", "settings"}),

@@ -43,13 +43,13 @@ def test_new_batch_covers_nothing() -> None:
 def test_take_fills_the_columns_in_the_order_of_row() -> None:
     batch = Batch(P0, 0)
     assert batch.take([record(0, b"u0"), record(1, b"u1")], decode, 1.0) == 2
-    assert batch.columns == (
+    assert [list(column) for column in batch.columns] == [
         [1, 1],
-        ["app", "app"],
-        ["event", "event"],
-        ["u0", "u1"],
+        [b"app", b"app"],
+        [b"event", b"event"],
+        [b"u0", b"u1"],
         [b"{}", b"{}"],
-    )
+    ]
     assert batch.rows == 2
     assert batch.payload_bytes == 4
     assert batch.opened_at == 1.0
@@ -194,11 +194,11 @@ def test_rows_within_tells_rows_and_their_records_by_offset() -> None:
     values = [(0, b"u0"), (2, b"u2"), (3, b"bad"), (7, b"u7"), (9, b"u9")]
     batch.take([record(offset, value) for offset, value in values], decode, 0.0)
     columns, records = batch.rows_within(Span(2, 8))
-    assert columns[3] == ["u2", "u7"]
+    assert columns[3] == [b"u2", b"u7"]
     assert [len(column) for column in columns] == [2] * 5
     assert [r.offset() for r in records] == [2, 7]
     columns, records = batch.rows_within(Span(9, 10))
-    assert (columns[3], [r.offset() for r in records]) == (["u9"], [9])
+    assert (columns[3], [r.offset() for r in records]) == ([b"u9"], [9])
     assert batch.rows_within(Span(3, 7)) == ([[], [], [], [], []], [])
 
 

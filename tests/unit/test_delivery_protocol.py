@@ -215,9 +215,10 @@ class World:
             return
         if self.delivery.token(process, partition) is None and type(self.delivery) is Announced:
             return  # not announced
-        events, token = flight.columns[3], self.delivery.token(process, partition)
+        events = [user.decode() for user in flight.columns[3]]
+        token = self.delivery.token(process, partition)
         if outcome == "late":
-            self.late.append((list(events), token))
+            self.late.append((events, token))
         if outcome in ("done", "answer lost") and flight.rows:
             self.table.insert(events, token)
         if outcome == "done":

@@ -1,0 +1,108 @@
+"""Packed columns: what goes in comes out, and the packing is the server's."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from octane_analytics.columns import (
+    PackedColumn,
+    SecondsColumn,
+    TextColumn,
+    new_columns,
+    pack_bytes,
+    pack_seconds,
+    pack_text,
+    pack_texts,
+)
+from octane_analytics.types import Row
+
+# Around each length at which its varint becomes longer.
+LENGTHS = [0, 1, 127, 128, 129, 16_383, 16_384, 16_385, 2_097_152]
+texts = st.text(st.characters(codec="utf-8"), max_size=200)
+
+
+@pytest.mark.parametrize(
+    ("length", "varint"),
+    [
+        (0, b"\x00"),
+        (1, b"\x01"),
+        (127, b"\x7f"),
+        (128, b"\x80\x01"),
+        (300, b"\xac\x02"),
+        (16_383, b"\xff\x7f"),
+        (16_384, b"\x80\x80\x01"),
+        (2_097_152, b"\x80\x80\x80\x01"),
+    ],
+)
+def test_text_stands_behind_its_length(length: int, varint: bytes) -> None:
+    text = b"x" * length
+    assert pack_bytes([text]) == (varint + text, [len(varint)])
+    assert pack_text(text.decode()) == varint + text
+
+
+def test_second_takes_four_bytes_the_lowest_first() -> None:
+    assert pack_seconds([0, 1, 0x01020304, 2**32 - 1]) == (
+        b"\x00\x00\x00\x00\x01\x00\x00\x00\x04\x03\x02\x01\xff\xff\xff\xff"
+    )
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_texts_of_every_length_come_out_as_they_went_in(length: int) -> None:
+    column = TextColumn([b"before", b"x" * length, b"behind"])
+    assert list(column) == [b"before", b"x" * length, b"behind"]
+
+
+@given(st.lists(st.lists(st.binary(max_size=300))))
+def test_column_of_texts_is_the_list_of_all_that_was_added(added: list[list[bytes]]) -> None:
+    column = TextColumn()
+    for more in added:
+        column.extend(more)
+    told = [text for more in added for text in more]
+    assert list(column) == told
+    assert len(column) == len(told)
+
+
+@given(st.lists(st.lists(st.integers(0, 2**32 - 1))))
+def test_column_of_seconds_is_the_list_of_all_that_was_added(added: list[list[int]]) -> None:
+    column = SecondsColumn()
+    for more in added:
+        column += more
+    assert list(column) == [second for more in added for second in more]
+
+
+@given(st.lists(st.binary()), st.lists(st.binary()))
+def test_column_takes_another_one_as_it_is(left: list[bytes], right: list[bytes]) -> None:
+    column, other = TextColumn(left), TextColumn(right)
+    column.extend(other)
+    assert column == TextColumn(left + right)
+    assert list(other) == right
+    assert column[:] == left + right
+
+
+@given(st.lists(texts))
+def test_packing_of_texts_is_that_of_their_bytes(values: list[str]) -> None:
+    assert pack_texts(values) == pack_bytes([value.encode() for value in values])[0]
+
+
+@pytest.mark.parametrize("values", [["a" * 127], ["a" * 128], ["é" * 64], ["é" * 127, "a"], [""]])
+def test_packing_of_texts_at_its_limits(values: list[str]) -> None:
+    assert pack_texts(values) == pack_bytes([value.encode() for value in values])[0]
+
+
+@given(st.lists(st.binary(max_size=300)))
+def test_each_text_begins_where_it_is_told(values: list[bytes]) -> None:
+    packed, starts = pack_bytes(values)
+    assert [packed[at : at + len(text)] for at, text in zip(starts, values, strict=True)] == values
+
+
+def test_second_out_of_range_is_refused() -> None:
+    for second in (-1, 2**32):
+        with pytest.raises(OverflowError):
+            SecondsColumn([second])
+
+
+def test_new_columns_are_those_of_a_row() -> None:
+    columns: tuple[PackedColumn[object], ...] = new_columns()
+    assert len(columns) == len(Row._fields)
+    assert [len(column) for column in columns] == [0] * len(columns)
+    assert [list(column) for column in columns] == [[]] * len(columns)
