@@ -22,6 +22,7 @@ from tests.bench.measure import Run
 from tests.bench.place import Backlog, Place, Shape
 from tests.bench.plot import svg
 from tests.bench.profile import profile, stages
+from tests.bench.start import start
 from tests.bench.tables import side_by_side, sweep_table
 
 _FEWEST_EVENTS = 20_000
@@ -204,6 +205,7 @@ def _print(table: Table, about: str, place: Place) -> None:
 main.add_command(latency)
 main.add_command(profile)
 main.add_command(api)
+main.add_command(start)
 
 if __name__ == "__main__":
     main(prog_name="bin/bench")

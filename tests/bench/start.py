@@ -1,0 +1,149 @@
+"""How soon a service works: from its start until every process consumes, and the command's own start.
+
+Every process consumes once each owns a partition, which the supervisor tells over its control socket.
+The group forms when the first of them does: what comes before is Python and the broker's own delay.
+"""
+
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from octane_analytics.supervisor.control import ask
+from tests.bench.measure import rows
+from tests.bench.place import Backlog, Place
+
+_COMMAND = str(Path(sys.executable).with_name("octane-analytics"))
+_DEADLINE_SECONDS = 90.0
+_LOOK_SECONDS = 0.02
+_EVENTS_EACH = 2_000
+
+
+@dataclass(frozen=True)
+class Start:
+    """Of one worker command, in seconds since it was started."""
+
+    group_forms: float
+    """The first process owns a partition."""
+    all_consume: float
+    """Every process owns one."""
+    all_stored: float
+    """Every event of the backlog can be read."""
+
+
+@click.command()
+@click.option("--procs", default=8, show_default=True, help="Worker processes; as many partitions.")
+@click.option("--rounds", default=5, show_default=True, help="Starts of each kind.")
+@click.option(
+    "--json", "json_file", type=click.Path(path_type=Path), help="Write the figures here."
+)
+def start(procs: int, rounds: int, json_file: Path | None) -> None:
+    """Measures how soon `worker` consumes with all its processes, and how long --help takes."""
+    backlog = Backlog(procs * _EVENTS_EACH, procs)
+    helps = [_help_seconds() for _ in range(rounds)]
+    with Place([backlog]) as place:
+        starts = [_start(place, backlog, procs, number) for number in range(rounds)]
+        broker = place.broker
+    if json_file is not None:
+        content = {"broker": broker, "procs": procs, "starts": [asdict(s) for s in starts]}
+        json_file.write_text(json.dumps({**content, "help_seconds": helps}, indent=1))
+    Console(width=None if sys.stdout.isatty() else 100).print(
+        f"worker --procs {procs}, {broker}, {rounds} starts", start_table(starts, helps)
+    )
+
+
+def start_table(starts: Sequence[Start], helps: Sequence[tuple[float, float]]) -> Table:
+    table = Table("seconds", "median", "lowest", "highest")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, values in (
+        ("start until the group forms", [s.group_forms for s in starts]),
+        ("group forms until all consume", [s.all_consume - s.group_forms for s in starts]),
+        ("start until all consume", [s.all_consume for s in starts]),
+        ("start until the backlog is stored", [s.all_stored for s in starts]),
+        ("--help, by the clock", [wall for wall, _ in helps]),
+        ("--help, CPU", [cpu for _, cpu in helps]),
+    ):
+        table.add_row(
+            name,
+            f"{statistics.median(values):.2f}",
+            f"{min(values):.2f}",
+            f"{max(values):.2f}",
+        )
+    return table
+
+
+def _help_seconds() -> tuple[float, float]:
+    """By the clock, and of CPU."""
+    began, before = time.perf_counter(), os.times()
+    subprocess.run([_COMMAND, "--help"], stdout=subprocess.DEVNULL, check=True)
+    after = os.times()
+    cpu = after.children_user + after.children_system
+    return (
+        time.perf_counter() - began,
+        cpu - before.children_user - before.children_system,
+    )
+
+
+def _start(place: Place, backlog: Backlog, procs: int, number: int) -> Start:
+    table = f"bench_start_{number}"
+    with place.table(table) as clickhouse, tempfile.TemporaryDirectory() as directory:
+        socket = Path(directory) / "control"
+        settings = {
+            "KAFKA_BOOTSTRAP_SERVERS": place.bootstrap_servers,
+            "KAFKA_TOPIC": backlog.topic,
+            "KAFKA_GROUP_ID": table,
+            "CLICKHOUSE_HOST": place.engine.host,
+            "CLICKHOUSE_PORT": str(place.engine.tcp_port),
+            "CLICKHOUSE_TABLE": table,
+            "FLUSH_INTERVAL": "1",
+            "CONTROL_SOCKET": str(socket),
+            "METRICS_PORT": "0",
+            "LOG_LEVEL": "warning",
+        }
+        began = time.monotonic()
+        with _worker(procs, settings) as child:
+            _wait_for(child, lambda: _consuming(socket) > 0)
+            group_forms = time.monotonic() - began
+            _wait_for(child, lambda: _consuming(socket) == procs)
+            all_consume = time.monotonic() - began
+            _wait_for(child, lambda: rows(clickhouse) == backlog.events)
+            return Start(group_forms, all_consume, time.monotonic() - began)
+
+
+@contextlib.contextmanager
+def _worker(procs: int, settings: dict[str, str]) -> Iterator["subprocess.Popen[bytes]"]:
+    command = [_COMMAND, "worker", "--procs", str(procs)]
+    with subprocess.Popen(command, env=os.environ | settings) as child:
+        try:
+            yield child
+        finally:
+            child.terminate()
+
+
+def _consuming(socket: Path) -> int:
+    """How many processes own a partition."""
+    try:
+        told = json.loads(ask(socket, 1.0))
+    except OSError:
+        return 0  # not there yet
+    return sum(1 for slot in told["slots"] if slot["partitions"])
+
+
+def _wait_for(child: "subprocess.Popen[bytes]", is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + _DEADLINE_SECONDS
+    while not is_so():
+        if child.poll() is not None or time.monotonic() > deadline:
+            raise click.ClickException("the worker does not consume with all its processes")
+        time.sleep(_LOOK_SECONDS)
