@@ -321,17 +321,25 @@ class Ingest:
         if not others:
             self._confirmed_at = now
 
-    def _start_anew(self, partition: TopicPartition) -> None:
+    def _start_anew(self, partitions: Sequence[TopicPartition]) -> None:
         """Reads a log that is another one now from its start, one that lost its tail from its end."""
+        if not partitions:
+            return
         with self._outages.watching(KAFKA, "position"):
             log = self._source.log_identity(self._options.topic)
-            is_same = log.topic_id and log == self._ledger.log(partition)
-            bound = self._source.latest if is_same else self._source.earliest
-            position = bound(partition)
-            self._source.seek(partition, position)
-        self._ledger.assign(partition, Committed(position, ""), log)
-        self._open[partition] = Batch(partition, position)
-        self._replaced.discard(partition)
+            if any(_is_another(log, self._ledger.log(p)) for p in partitions):
+                # Of a topic made anew the client may know too much, as that it had a later epoch.
+                self._forget(self._ledger.partitions())
+                self._source.renew()
+                return
+            for partition in partitions:
+                is_same = log.topic_id and log == self._ledger.log(partition)
+                bound = self._source.latest if is_same else self._source.earliest
+                position = bound(partition)
+                self._source.seek(partition, position)
+                self._ledger.assign(partition, Committed(position, ""), log)
+                self._open[partition] = Batch(partition, position)
+                self._replaced.discard(partition)
 
     def _is_full(self) -> bool:
         limits = self._options.limits
@@ -391,8 +399,7 @@ class Ingest:
             self._confirm_log()
             self._outbox.push()
             if self._outbox.is_empty:
-                for partition in [p for p in self._replaced if self._open[p].is_empty]:
-                    self._start_anew(partition)
+                self._start_anew([p for p in self._replaced if self._open[p].is_empty])
         except Rebalancing:
             self._backoff.reset()
             self._retry_at = self._clock.now() + _REBALANCE_RETRY_SECONDS

@@ -221,6 +221,11 @@ class Source(Protocol):
 
     def seek(self, partition: TopicPartition, offset: int) -> None: ...
 
+    def renew(self) -> None:
+        """Leaves the group and joins it again as a client that remembers nothing of the topic: what is
+        assigned is revoked within the call, and assigned anew by a later `poll`. Blocks for a moment."""
+        ...
+
     def pause(self) -> None:
         """Hand out nothing until `resume`, whatever is assigned meanwhile; stay in the group."""
         ...

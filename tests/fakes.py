@@ -267,6 +267,8 @@ class FakeSource:
         self._turn = 0
         self.faults = Faults()
         self.is_paused = False
+        self.is_outdated = False
+        """Reads nothing of a topic that was made anew, as librdkafka after a change of leaders."""
         self.is_expired = False
         self.is_fenced = False
         self.is_closed = False
@@ -339,6 +341,8 @@ class FakeSource:
                     gone.append(OffsetGone(where, position))
                     self._told_gone.add(where)
                 continue
+            if self.is_outdated:
+                continue
             room = min(self._fetch_records, max_records - len(records))
             while position < log.end and room > 0:
                 record = log.records.get(position)
@@ -395,6 +399,16 @@ class FakeSource:
         self._positions[partition] = offset
         self._told_end.pop(partition, None)
         self._told_gone.discard(partition)
+
+    def renew(self) -> None:
+        assert self._listener is not None, "renewed before subscribe"
+        owned = list(self._positions)
+        if owned:
+            self._listener.revoked(owned)
+            self._drop(owned)
+        self._broker.leave(self)
+        self.is_outdated = False
+        self._broker.join(self)
 
     def pause(self) -> None:
         self.is_paused = True

@@ -1,9 +1,10 @@
-"""Which partitions stand still although the broker has more of them.
+"""Which partitions stand still although the broker has more of them, or less than was read.
 
 librdkafka can stop reading a partition without a word. Nothing that it tells of itself shows that: the
 end it knows is the last fetch's. So whoever reads asks the broker for the end of a partition that has
-been quiet for long, and gives it some more time, since a record may just have come in. Pure: knows no
-client, and `now` is whatever clock the caller has.
+been quiet for long, and gives it some more time, since a record may just have come in. An end before
+the position is that of another log: there librdkafka should have said so. Pure: knows no client, and
+`now` is whatever clock the caller has.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,14 +18,15 @@ class _Standing:
     position: int
     """The next offset to hand out."""
     since: float
-    is_behind: bool = False
+    is_amiss: bool = False
+    """Its log does not end where it is read to."""
 
 
 class Progress:
     """A partition is watched from `begin` to `end`."""
 
     def __init__(self, patience: float, grace: float) -> None:
-        """A partition that is quiet for `patience` is `quiet`; one that turns out to be behind then
+        """A partition that is quiet for `patience` is `quiet`; one that turns out to end elsewhere then
         and stays quiet for `grace` is `stalled`. Both in units of `now`."""
         self._patience = patience
         self._grace = grace
@@ -57,7 +59,7 @@ class Progress:
     def restart(self, now: float) -> None:
         """Whatever was quiet until now had a reason to be."""
         for standing in self._standing.values():
-            standing.since, standing.is_behind = now, False
+            standing.since, standing.is_amiss = now, False
 
     def moved(self, positions: Mapping[TopicPartition, int], now: float) -> None:
         """Where each partition is; taken only from those of which something has come."""
@@ -78,7 +80,7 @@ class Progress:
         return [
             partition
             for partition, standing in self._standing.items()
-            if not standing.is_behind and now - standing.since >= self._patience
+            if not standing.is_amiss and now - standing.since >= self._patience
         ]
 
     def ends(
@@ -88,12 +90,12 @@ class Progress:
         for partition in asked:
             standing = self._standing[partition]
             standing.since = now
-            standing.is_behind = ends.get(partition, 0) > standing.position
+            standing.is_amiss = ends.get(partition, standing.position) != standing.position
 
     def stalled(self, now: float) -> dict[TopicPartition, int]:
         """Those that are to be read anew, from where they are."""
         return {
             partition: standing.position
             for partition, standing in self._standing.items()
-            if standing.is_behind and now - standing.since >= self._grace
+            if standing.is_amiss and now - standing.since >= self._grace
         }

@@ -67,6 +67,9 @@ class KafkaSource:
         self._on_queue = on_queue
         self._on_stall = on_stall
         self._progress = Progress(quiet_seconds, grace_seconds)
+        self._grace_seconds = grace_seconds
+        self._revived: dict[TopicPartition, float] = {}
+        """Partitions that were read anew because they stood still, until something of them comes."""
         self._waited = 0.0
         """Seconds that `poll` has waited: with these the progress is measured, for a partition cannot
         be blamed for what it did not hand out while nobody asked."""
@@ -78,11 +81,14 @@ class KafkaSource:
         self._is_closing = False
         self._probe_at = 0.0
         self._unreachable: OctaneError | None = None
+        self._listener: RebalanceListener | None = None
         self._failure: Exception | None = None
         """What the listener raised. It must not pass through librdkafka: the records of the same
         call would be thrown away, and their partitions go on behind them."""
 
     def subscribe(self, listener: RebalanceListener) -> None:
+        self._listener = listener
+
         def on_assign(consumer: Consumer, raw: list[RawPartition]) -> None:
             # A client on its way down gets no answers any more, and would wait for the committed
             # offsets until it is killed. It gives these back at once, without having read any.
@@ -116,6 +122,8 @@ class KafkaSource:
             except Exception as error:  # see _failure
                 self._fail(error)
             self._progress.end(partitions)
+            for partition in partitions:
+                self._revived.pop(partition, None)
             _unassign(consumer, raw)
 
         self._member().subscribe(
@@ -133,9 +141,11 @@ class KafkaSource:
         self._waited += min(timeout_seconds, time.monotonic() - began)
         if messages:
             self._broker.trouble = self._unreachable = None
-            if self._progress.unseen:
-                seen = {(m.topic(), m.partition()) for m in messages if m.error() is None}
+            if self._progress.unseen or self._revived:
+                seen = {_of(m) for m in messages if m.error() is None}
                 self._progress.unseen -= seen
+                for partition in seen & self._revived.keys():
+                    del self._revived[partition]
         else:
             self._raise_failure()
             if self._broker.trouble is not None:
@@ -154,8 +164,15 @@ class KafkaSource:
             raise failure
 
     def _look(self) -> None:
-        """Has partitions read anew that stand still."""
+        """Has partitions read anew that stand still; where that is of no use, by a new client.
+
+        librdkafka goes by no leader epoch below one that it has seen, also not where the topic was
+        made anew and its epochs begin at zero again (its issue 4898): then it never reads on.
+        """
         consumer, progress, now = self._member(), self._progress, self._waited
+        if any(now - since >= self._grace_seconds for since in self._revived.values()):
+            self.renew()
+            return
         try:
             at = consumer.position([_raw(p) for p in progress.partitions()])
             progress.moved({_partition(r): r.offset for r in at}, now)
@@ -165,6 +182,7 @@ class KafkaSource:
             stalled = progress.stalled(now)
             if stalled:
                 self._assign_anew([_raw(p, position) for p, position in stalled.items()])
+                self._revived |= dict.fromkeys(stalled, now)
         except KafkaException as exception:
             raise translate(error_of(exception), "reading partitions anew") from exception
         if self._on_stall is not None:
@@ -194,6 +212,7 @@ class KafkaSource:
                 if error.code() == KafkaError._PARTITION_EOF:
                     ends.append(EndOfPartition(where, offset))
                     self._progress.reached_end(where, offset, self._waited)
+                    self._revived.pop(where, None)
                     continue
                 if error.code() in _GONE:
                     gone.append(OffsetGone(where, offset))
@@ -327,6 +346,12 @@ class KafkaSource:
         for r in raw:
             self._progress.begin(_partition(r), r.offset, self._waited)
 
+    def renew(self) -> None:
+        assert self._listener is not None, "renewed before subscribe"
+        self.close()
+        self._is_closing = False
+        self.subscribe(self._listener)
+
     def pause(self) -> None:
         self._is_paused = True
         consumer = self._member()
@@ -400,6 +425,13 @@ def _queue_bytes(statistics: str) -> int:
         for topic in json.loads(statistics)["topics"].values()
         for partition in topic["partitions"].values()
     )
+
+
+def _of(message: Message) -> TopicPartition:
+    topic, number = message.topic(), message.partition()
+    assert topic is not None, "a record that was read has a topic"
+    assert number is not None, "and a partition"
+    return TopicPartition(topic, number)
 
 
 def _partition(raw: RawPartition) -> TopicPartition:

@@ -144,7 +144,7 @@ class WorkerObserver:
         """Not the core's: the source mends it by itself."""
         self._metrics.partition_stalls.inc()
         _LOG.warning(
-            "the partition stood still although Kafka has more of it: assigned anew at its position",
+            "the partition stood still although its log ends elsewhere: reading it anew",
             extra=fields(partition=partition.partition, position=position),
         )
 

@@ -114,7 +114,7 @@ class WorkerMetrics:
         )
         self.partition_stalls = Counter(
             "analytics_partition_stalls_total",
-            "Partitions that handed out nothing although Kafka had more, and were assigned anew.",
+            "Partitions that handed out nothing although their logs end elsewhere, and were read anew.",
             registry=registry,
         )
         self.rebalances = Counter(

@@ -298,6 +298,18 @@ def test_seek_back_tells_the_end_again(bench: Bench) -> None:
     assert reader.records == []
 
 
+def test_renewed_member_is_assigned_its_partitions_again(bench: Bench) -> None:
+    bench.produce(0, b"a", b"b")
+    reader = Reader(bench.member()).join()
+    reader.until(lambda: reader.offsets() == [0, 1])
+    owned = set(reader.listener.owned)
+    reader.forget()
+    reader.source.renew()
+    assert not reader.listener.owned
+    reader.until(lambda: reader.offsets() == [0, 1])
+    assert reader.listener.owned == owned
+
+
 def test_pause_hands_out_nothing_and_resume_goes_on_where_it_was(bench: Bench) -> None:
     bench.produce(0, *numbers(0, 300))
     reader = Reader(bench.member())

@@ -242,16 +242,21 @@ def recreate_topic(stack: Stack, rng: random.Random, deadline: float) -> int:
 
     What was in the log before counts as far as it had arrived; the new log has to arrive whole, no
     matter whether the workers saw the change, and whether it has outgrown their positions by then.
+    Leader epochs begin at 0 too: the broker is started anew before, so that workers know of higher ones.
     """
     load, breaks = stack.load, 0
     while breaks == 0 or time.monotonic() < deadline:
+        if stack.engines.broker == APACHE and (breaks == 0 or rng.random() < 0.3):
+            stack.engines.apache.kill()
+            stack.engines.apache.start()
+            time.sleep(rng.uniform(0.5, 2.0))
         load.pause()
         stack.audit.wait(load.is_poison, time.monotonic() + _BEFORE_DELETION_SECONDS)
         stack.audit.keep()
         first = load.sent
         load.burst(rng.randint(0, 3000))
         stack.audit.excuse(range(first, load.sent))
-        is_watched = rng.random() < 0.7
+        is_watched = breaks == 0 or rng.random() < 0.7
         if not is_watched:
             stack.stop()
         stack.engines.recreate_topic(stack.topic, stack.shape.partitions, rng.uniform(0.0, 2.0))

@@ -105,6 +105,20 @@ def test_partition_that_stands_still_is_assigned_anew_at_its_position(
     assert member.stalls == [(member.partition(0), 3)], "not the one that has nothing to hand out"
 
 
+def test_client_that_reads_a_partition_no_more_gives_way_to_a_new_one(
+    member: Member, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As after a change of leaders, when the topic was made anew.
+    monkeypatch.setattr(member.source, "_assign_anew", lambda raw: None)
+    given_up = member.client
+    given_up.incremental_unassign([RawPartition(member.topic, 0)])
+    member.produce(0, 2)
+    member.until(lambda: len(member.offsets[0]) == 8)
+    assert member.offsets[0] == [0, 1, 2, 0, 1, 2, 3, 4]
+    assert member.client is not given_up
+    assert member.stalls == [(member.partition(0), 3)]
+
+
 def test_partition_that_stands_still_before_its_first_record_is_assigned_anew(
     member: Member,
 ) -> None:

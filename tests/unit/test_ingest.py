@@ -879,12 +879,14 @@ def test_topic_made_anew_while_nobody_ran_is_read_from_its_start() -> None:
     assert rig.table.count() == once(names(0, 4), names(0, 4, "new"))
 
 
-def test_topic_made_anew_under_a_running_worker_is_read_from_its_start() -> None:
+@pytest.mark.parametrize("is_outdated", [False, True])
+def test_topic_made_anew_under_a_running_worker_is_read_from_its_start(is_outdated: bool) -> None:
     rig = Rig(size=4)
     worker = rig.worker()
     rig.produce(0, 6)
     worker.turn(3)
     rig.broker.recreate("topic-2")
+    worker.source.is_outdated = is_outdated
     worker.source.seek(P0, 6)  # the broker answers that this offset is out of range
     rig.produce(0, 4, prefix="new")
     rig.settle(worker)
@@ -900,7 +902,8 @@ def test_start_of_a_new_log_that_cannot_be_taken_up_yet_is_told_and_tried_again(
     worker.turn(3)
     rig.broker.recreate("topic-2")
     worker.source.seek(P0, 6)
-    worker.source.faults.push("seek", DOWN, DOWN)
+    worker.turn(1)  # by now the log is known to be another one
+    worker.source.faults.push("log_identity", DOWN, DOWN)
     rig.produce(0, 4, prefix="new")
     rig.settle(worker)
     assert worker.observer.details("failed") == ["kafka"] * 2
