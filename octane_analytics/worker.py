@@ -5,6 +5,7 @@ Also what is looked at once before any worker starts, in a process of its own.
 
 import gc
 import logging
+import select
 import signal
 import socket
 import time
@@ -51,15 +52,21 @@ _GC_ALLOCATIONS = 50_000
 _FIRST_BACKOFF_SECONDS = 0.2
 _CAP_BACKOFF_SECONDS = 10.0
 _LAG_SECONDS = 1.0
-_QUIET_POLL_SECONDS = 0.5
-"""What the first event after a pause may have to wait, for idle workers that cost next to nothing."""
+_METRICS_TURN_SECONDS = 2.0
+_QUIET_POLL_SECONDS = 1.0
+"""What a signal may have to wait, for idle workers that cost next to nothing; an event does not."""
 
 
 class StopSignal:
-    """Whether TERM or INT has come. Installs its handlers where it is made."""
+    """Whether TERM or INT has come. Installs its handlers where it is made, in the main thread."""
 
     def __init__(self) -> None:
         self._number: int | None = None
+        self._woken, wakes = socket.socketpair()
+        self._woken.setblocking(False)
+        wakes.setblocking(False)
+        self._wakes = wakes
+        signal.set_wakeup_fd(wakes.fileno(), warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._note)
         for number in (signal.SIGCHLD, signal.SIGQUIT):
@@ -73,6 +80,11 @@ class StopSignal:
     @property
     def is_set(self) -> bool:
         return self._number is not None
+
+    def wait(self, seconds: float) -> None:
+        """Until it is set, and for so long at most. A handler alone would not end a sleep."""
+        if not self.is_set:
+            select.select([self._woken], [], [], seconds)
 
 
 def run_worker(
@@ -214,7 +226,7 @@ def run_metrics(
     while not stop.is_set:
         figures.beat(time.monotonic())
         sample()
-        time.sleep(0.5)
+        stop.wait(_METRICS_TURN_SECONDS)
     server.stop()
     for watch in watching:
         watch.stop()

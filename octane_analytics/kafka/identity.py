@@ -1,12 +1,16 @@
 """What tells a topic's log from another one of the same name: asked in one way by whoever needs it."""
 
+import time
+from collections.abc import Callable
+
 from confluent_kafka import KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 
 from octane_analytics.errors import Unavailable
-from octane_analytics.kafka.client import REQUEST_SECONDS, error_of, translate
+from octane_analytics.kafka.client import REQUEST_SECONDS, Broker, error_of, translate
 from octane_analytics.types import LogIdentity
 
+_REST_SECONDS = 30.0
 _NO_TOPIC_ID = "AAAAAAAAAAAAAAAAAAAAAA"
 """Kafka's zero UUID, in its own spelling: a broker without topic ids."""
 
@@ -25,3 +29,44 @@ def log_identity(admin: AdminClient, topic: str, epoch: str) -> LogIdentity:
         raise Unavailable(f"asking what {topic} is: no answer in time") from error
     topic_id = str(described.topic_id)
     return LogIdentity(cluster_id, "" if topic_id == _NO_TOPIC_ID else topic_id, epoch)
+
+
+class LogTeller:
+    """Asks through a client of its own, which it has only while that is needed: its threads wake
+    several times a second whether there is anything to do or not."""
+
+    def __init__(
+        self, broker: Broker, epoch: str, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._broker = broker
+        self._epoch = epoch
+        self._now = now
+        self._admin: AdminClient | None = None
+        self._needed_at = 0.0
+
+    @property
+    def is_resting(self) -> bool:
+        return self._admin is None
+
+    def tell(self, topic: str) -> LogIdentity:
+        """See `log_identity`."""
+        return log_identity(self._connected(), topic, self._epoch)
+
+    def expect(self) -> None:
+        """It will be asked soon: connects, without waiting for that, so that no answer waits for it."""
+        self._connected()
+
+    def rest(self) -> None:
+        """Lets the client go that was not needed for long. Not to be called within a callback."""
+        if self._admin is not None and self._now() - self._needed_at >= _REST_SECONDS:
+            self.close()
+
+    def close(self) -> None:
+        """A later question connects anew."""
+        self._admin = None
+
+    def _connected(self) -> AdminClient:
+        self._needed_at = self._now()
+        if self._admin is None:
+            self._admin = self._broker.connect(AdminClient)
+        return self._admin

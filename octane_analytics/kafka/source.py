@@ -13,11 +13,10 @@ from confluent_kafka import (
     Message,
 )
 from confluent_kafka import TopicPartition as RawPartition
-from confluent_kafka.admin import AdminClient
 
 from octane_analytics.errors import AssignmentLost, OctaneError, Unavailable
 from octane_analytics.kafka.client import REQUEST_SECONDS, Broker, error_of, translate
-from octane_analytics.kafka.identity import log_identity
+from octane_analytics.kafka.identity import LogTeller
 from octane_analytics.kafka.progress import Progress
 from octane_analytics.settings.sections import KafkaSettings
 from octane_analytics.types import (
@@ -33,12 +32,14 @@ from octane_analytics.types import (
 
 _GONE = frozenset({KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET})
 _PROBE_SECONDS = 5.0
-_STATISTICS_MS = 5000
+_STATISTICS_MS = 10_000
 _QUIET_SECONDS = 20.0
 """After this long without anything of a partition the broker is asked for its end."""
 _GRACE_SECONDS = 5.0
 _LOOK_SECONDS = 1.0
 _ENDS_SECONDS = 1.0
+_GATHER_SECONDS = 0.1
+"""At most so long a poll goes on once it has something to hand out."""
 _FETCH_BYTES = 2 << 20
 """Of one answer and of one partition in it: so under backlog an answer is of one partition, and fills
 its batch with a run of tens of thousands of records while the other batches are still small."""
@@ -76,7 +77,12 @@ class KafkaSource:
         self._look_at = _LOOK_SECONDS
         self._broker = Broker(settings, f"octane-analytics{member}")
         self._consumer: Consumer | None = None
-        self._admin: AdminClient | None = None
+        self._logs = LogTeller(self._broker, settings.log_epoch)
+        self._arrivals = 0
+        """Goes up with whatever may have changed a position or the end of a partition."""
+        self._looked_arrivals = 0
+        self._lag: int | None = None
+        self._lag_arrivals = 0
         self._is_paused = False
         self._is_closing = False
         self._probe_at = 0.0
@@ -124,6 +130,7 @@ class KafkaSource:
             self._progress.end(partitions)
             for partition in partitions:
                 self._revived.pop(partition, None)
+            self._arrivals += 1
             _unassign(consumer, raw)
 
         self._member().subscribe(
@@ -136,10 +143,12 @@ class KafkaSource:
             self._look_at = self._waited + _LOOK_SECONDS
             self._look()
         began = time.monotonic()
-        messages = self._member().consume(max_records, timeout_seconds)
+        messages = self._consume(max_records, timeout_seconds)
         # Not what the listener takes.
         self._waited += min(timeout_seconds, time.monotonic() - began)
         if messages:
+            self._arrivals += 1
+            self._logs.expect()
             self._broker.trouble = self._unreachable = None
             if self._progress.unseen or self._revived:
                 seen = {_of(m) for m in messages if m.error() is None}
@@ -154,6 +163,16 @@ class KafkaSource:
             return Polled(messages)
         return self._sorted(messages)
 
+    def _consume(self, max_records: int, timeout_seconds: float) -> list[Message]:
+        consumer = self._member()
+        if timeout_seconds <= _GATHER_SECONDS:
+            return consumer.consume(max_records, timeout_seconds)
+        # librdkafka waits for as many as it is asked for, however long ago the first one came.
+        messages = consumer.consume(1, timeout_seconds)
+        if messages and max_records > 1:
+            messages += consumer.consume(max_records - 1, _GATHER_SECONDS)
+        return messages
+
     def _fail(self, error: Exception) -> None:
         """Has `poll` or `close` raise the error; the first of several."""
         self._failure = self._failure or error
@@ -166,16 +185,20 @@ class KafkaSource:
     def _look(self) -> None:
         """Has partitions read anew that stand still; where that is of no use, by a new client.
 
-        librdkafka goes by no leader epoch below one that it has seen, also not where the topic was
-        made anew and its epochs begin at zero again (its issue 4898): then it never reads on.
+        Lets the client go that nobody asks now. librdkafka goes by no leader epoch below one that it
+        has seen, also not where the topic was made anew and its epochs begin at zero again (its issue
+        4898): there it never reads on.
         """
         consumer, progress, now = self._member(), self._progress, self._waited
+        self._logs.rest()
         if any(now - since >= self._grace_seconds for since in self._revived.values()):
             self.renew()
             return
         try:
-            at = consumer.position([_raw(p) for p in progress.partitions()])
-            progress.moved({_partition(r): r.offset for r in at}, now)
+            if self._looked_arrivals != self._arrivals:
+                self._looked_arrivals = self._arrivals
+                at = consumer.position([_raw(p) for p in progress.partitions()])
+                progress.moved({_partition(r): r.offset for r in at}, now)
             quiet = progress.quiet(now)
             if quiet:
                 progress.ends(quiet, self._ends(quiet), now)
@@ -271,9 +294,7 @@ class KafkaSource:
                 raise translate(committed.error, f"committing {_partition(committed)}")
 
     def log_identity(self, topic: str) -> LogIdentity:
-        if self._admin is None:
-            self._admin = self._broker.connect(AdminClient)
-        return log_identity(self._admin, topic, self._settings.log_epoch)
+        return self._logs.tell(topic)
 
     def earliest(self, partition: TopicPartition) -> int:
         return self._watermarks(partition)[0]
@@ -297,6 +318,12 @@ class KafkaSource:
 
         Asks nobody. None until the first fetch of each partition has been answered.
         """
+        if self._lag != 0 or self._lag_arrivals != self._arrivals:
+            self._lag_arrivals = self._arrivals
+            self._lag = self._count_lag()
+        return self._lag
+
+    def _count_lag(self) -> int | None:
         consumer, total = self._member(), 0
         try:
             for at in consumer.position(consumer.assignment()):
@@ -327,6 +354,7 @@ class KafkaSource:
         except KafkaException as exception:
             raise translate(error_of(exception), f"seeking in {partition}") from exception
         self._progress.begin(partition, offset, self._waited)
+        self._arrivals += 1
 
     def _assign_anew(self, raw: list[RawPartition]) -> None:
         consumer = self._member()
@@ -345,6 +373,7 @@ class KafkaSource:
             consumer.pause(raw)
         for r in raw:
             self._progress.begin(_partition(r), r.offset, self._waited)
+        self._arrivals += 1
 
     def renew(self) -> None:
         assert self._listener is not None, "renewed before subscribe"
@@ -368,7 +397,7 @@ class KafkaSource:
 
         Is done also where it raises what the listener raised.
         """
-        self._admin = None
+        self._logs.close()
         self._is_closing = True
         if self._consumer is not None:
             self._consumer.close()

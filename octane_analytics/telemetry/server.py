@@ -8,6 +8,7 @@ import errno
 import http.server
 import logging
 import os
+import select
 import socket
 import threading
 from collections.abc import Callable, Sequence
@@ -79,6 +80,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 class _Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
+    timeout = 0  # `handle_request` is only called where there is one
 
     def __init__(self, listening: socket.socket, handler: type[_Handler]) -> None:
         super().__init__(listening.getsockname(), handler, bind_and_activate=False)
@@ -99,11 +101,23 @@ class MetricsServer:
         answers = {"exposition": staticmethod(exposition), "missing": staticmethod(missing)}
         handler = type("Handler", (_Handler,), answers)
         self._server = _Server(listening, handler)
+        self._stopping = os.eventfd(0, os.EFD_CLOEXEC)
+        self._thread = threading.Thread(target=self._serve, name="metrics", daemon=True)
 
     def start(self) -> None:
-        """Serves from a thread of this process."""
-        threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True).start()
+        """Serves from a thread of this process, which sleeps until somebody asks."""
+        self._thread.start()
+
+    def _serve(self) -> None:
+        poll = select.poll()
+        for descriptor in (self._stopping, self._server.fileno()):
+            poll.register(descriptor, select.POLLIN)
+        while self._stopping not in dict(poll.poll()):
+            self._server.handle_request()
 
     def stop(self) -> None:
-        self._server.shutdown()
+        """No connection is taken any more; does not wait for the answers under way."""
+        os.eventfd_write(self._stopping, 1)
+        self._thread.join()
         os.close(self._server.socket.detach())
+        os.close(self._stopping)

@@ -1,5 +1,7 @@
-"""A partition that librdkafka no longer reads, without a word, is found and read anew."""
+"""A partition that librdkafka no longer reads, without a word, is found and read anew; one that has
+nothing is waited for at no cost, and not a moment longer than it has nothing."""
 
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -156,3 +158,26 @@ def test_end_that_only_a_transaction_has_moved_is_no_stall(
     member.produce(0, 1)
     member.until(lambda: member.offsets[0] == [0, 1, 2, 5])
     assert member.stalls == []
+
+
+def test_record_that_comes_within_a_long_poll_ends_it(member: Member) -> None:
+    began = time.monotonic()
+    threading.Timer(0.2, member.produce, (0, 2)).start()
+    while not (records := member.source.poll(1000, DEADLINE_SECONDS).records):
+        assert time.monotonic() - began < DEADLINE_SECONDS
+    assert time.monotonic() - began < DEADLINE_SECONDS / 2
+    assert records[0].offset() == 3
+
+
+def test_lag_follows_what_is_handed_out_also_after_it_was_none(member: Member) -> None:
+    member.until(lambda: member.source.lag() == 0)
+    member.produce(0, 20)
+    member.until(
+        lambda: len(member.offsets[0]) > 3
+    )  # one fetch has brought more than one poll takes
+    while len(member.offsets[0]) < 23:
+        polled = member.source.poll(1, 0.05).records
+        member.offsets[0] += [record.offset() for record in polled]
+        assert member.source.lag() == 23 - len(member.offsets[0])
+    member.source.seek(member.partition(0), 10)
+    assert member.source.lag() == 13

@@ -48,6 +48,21 @@ def test_child_whose_supervisor_died_before_it_asked_to_be_told_ends_at_once(
     assert not went_on.exists()
 
 
+def test_signal_to_stop_ends_a_wait() -> None:
+    body = (
+        "from octane_analytics.worker import StopSignal\n"
+        "stop = StopSignal()\n"
+        "print(flush=True)\n"
+        "stop.wait(600)\n"
+        "raise SystemExit(7 if stop.is_set else 1)"
+    )
+    with subprocess.Popen([sys.executable, "-c", body], stdout=subprocess.PIPE) as waiting:
+        assert waiting.stdout is not None
+        waiting.stdout.readline()
+        waiting.terminate()
+        assert waiting.wait(60) == 7
+
+
 def test_supervisor_without_a_worker_that_starts_says_so_and_ends_with_a_code_of_its_own(
     tmp_path: Path,
 ) -> None:

@@ -1,0 +1,34 @@
+"""The server of the metrics, over a real socket."""
+
+import http.client
+import socket
+
+import pytest
+
+from octane_analytics.telemetry.server import MetricsServer, bind
+
+
+def _get(port: int, path: str) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    told = answer.status, answer.read()
+    connection.close()
+    return told
+
+
+def test_server_answers_until_it_is_stopped_and_lets_the_port_go_then() -> None:
+    listening = bind("127.0.0.1", 0, "METRICS_PORT")
+    port = listening.getsockname()[1]
+    server = MetricsServer(listening, lambda: b"analytics 1\n", lambda: ["worker-0 is not running"])
+    server.start()
+    held = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    held.request("GET", "/metrics")  # keeps its connection, and the server from nothing
+    assert held.getresponse().read() == b"analytics 1\n"
+    assert _get(port, "/healthz") == (200, b"ok\n")
+    assert _get(port, "/readyz") == (503, b"worker-0 is not running\n")
+    assert _get(port, "/elsewhere")[0] == 404
+    server.stop()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), timeout=20)
+    held.close()
