@@ -130,7 +130,9 @@ class PosixSystem:
             poll.poll(seconds * 1000)
             seconds = 0.0
         found = signal.sigtimedwait(HANDLED, seconds)
-        return None if found is None else found.si_signo
+        # CPython answers what was never filled in where the wait was interrupted (SIGSTOP and SIGCONT,
+        # a debugger that looks at the process) and its time was over by then.
+        return found.si_signo if found is not None and found.si_signo in HANDLED else None
 
     def _signal_descriptor(self) -> int:
         """Readable while a signal waits (signalfd(2)); it is never read, sigtimedwait fetches."""

@@ -40,8 +40,8 @@ NAIVE_ROWS = 1_000
 Contender = Callable[[Job], AbstractContextManager[Callable[[], list[int]]]]
 
 
-@contextmanager
-def _worker(job: Job, delivery: str) -> Iterator[Callable[[], list[int]]]:
+def worker_command(job: Job, delivery: str) -> tuple[list[str], dict[str, str]]:
+    """The command, and the environment that it needs beside the usual."""
     settings = {
         "KAFKA_BOOTSTRAP_SERVERS": job.bootstrap_servers,
         "KAFKA_TOPIC": job.topic,
@@ -59,8 +59,12 @@ def _worker(job: Job, delivery: str) -> Iterator[Callable[[], list[int]]]:
     }
     if not job.may_grow:
         settings["BATCH_MAX_ROWS"] = str(job.batch_size)
-    command = str(Path(sys.executable).with_name("octane-analytics"))
-    with _process([command, "worker"], settings) as pid:
+    return [str(Path(sys.executable).with_name("octane-analytics")), "worker"], settings
+
+
+@contextmanager
+def _worker(job: Job, delivery: str) -> Iterator[Callable[[], list[int]]]:
+    with _process(*worker_command(job, delivery)) as pid:
         yield lambda: children(pid)
 
 

@@ -7,6 +7,7 @@ what is left of the thread is the loop, of the process librdkafka's threads.
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -21,6 +22,7 @@ from octane_analytics.kafka.producers import KafkaDeadLetters
 from octane_analytics.kafka.source import KafkaSource
 from octane_analytics.settings.loading import load
 from octane_analytics.timing import Backoff, SystemClock
+from tests.bench.flame import flame
 from tests.bench.measure import cpu_seconds
 from tests.bench.place import Backlog, Place, Shape
 from tests.fakes import FakeObserver
@@ -67,12 +69,27 @@ class _Spent:
     is_flag=True,
     help="Let backlog make batches larger, as it does by default.",
 )
-def profile(events: int, partitions: int, batch_sizes: Sequence[int], may_grow: bool) -> None:
-    """A worker's CPU time of an event, by stage."""
+@click.option(
+    "--flame",
+    "flame_file",
+    type=click.Path(path_type=Path),
+    help="Draw a flame graph of the worker command here, as SVG, at the last --batch-size.",
+)
+def profile(
+    events: int,
+    partitions: int,
+    batch_sizes: Sequence[int],
+    may_grow: bool,
+    flame_file: Path | None,
+) -> None:
+    """A worker's CPU time of an event, by stage; and as a flame graph."""
     backlog = Backlog(events, partitions)
     with Place([backlog]) as place:
         for size in batch_sizes:
             Console(width=120).print(stages(place, Shape(backlog, size, may_grow=may_grow)))
+        if flame_file is not None:
+            flame(place, Shape(backlog, batch_sizes[-1], may_grow=may_grow), flame_file)
+            click.echo(f"wrote {flame_file}")
 
 
 def stages(place: Place, shape: Shape) -> Table:

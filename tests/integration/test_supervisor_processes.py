@@ -48,6 +48,21 @@ def test_child_whose_supervisor_died_before_it_asked_to_be_told_ends_at_once(
     assert not went_on.exists()
 
 
+def test_wait_that_was_stopped_beyond_its_time_has_seen_no_signal() -> None:
+    body = (
+        "from octane_analytics.supervisor.system import PosixSystem\n"
+        "print(flush=True)\n"
+        "print(PosixSystem().wait_signal(0.3))"
+    )
+    with subprocess.Popen([sys.executable, "-c", body], stdout=subprocess.PIPE) as waiting:
+        assert waiting.stdout is not None
+        waiting.stdout.readline()
+        waiting.send_signal(signal.SIGSTOP)
+        time.sleep(0.5)
+        waiting.send_signal(signal.SIGCONT)
+        assert waiting.stdout.read() == b"None\n"
+
+
 def test_signal_to_stop_ends_a_wait() -> None:
     body = (
         "from octane_analytics.worker import StopSignal\n"
