@@ -18,6 +18,8 @@ from octane_analytics.supervisor.notify import Notifier
 _BOOT_SECONDS = 10.0
 """How long a reload waits for the new workers before the old ones have to go."""
 _ALIVE_SECONDS = 1.0
+_LEAVING = 0
+"""In place of the number, from 1 up, that gunicorn gives each worker."""
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +62,7 @@ class Arbiter(gunicorn.arbiter.Arbiter):  # type: ignore[misc]
         super().stop(graceful)
 
     def manage_workers(self) -> None:
+        self._replace()
         if len(self.WORKERS) > self.num_workers:
             self._await_newest()
         super().manage_workers()
@@ -74,6 +77,16 @@ class Arbiter(gunicorn.arbiter.Arbiter):  # type: ignore[misc]
         super().reap_workers()
         self._tell()
 
+    def _replace(self) -> None:
+        """Starts successors of those that have had their share of requests."""
+        for worker in self.WORKERS.values():
+            if worker.has_had_its_share:
+                worker.age = _LEAVING  # gunicorn ends the oldest of those that are too many
+        staying = sum(worker.age != _LEAVING for worker in self.WORKERS.values())
+        if staying < len(self.WORKERS):
+            for _ in range(self.num_workers - staying):
+                self.spawn_worker()
+
     def _await_newest(self) -> None:
         """gunicorn ends the old ones as soon as the new ones are forked; nobody would answer."""
         deadline = time.monotonic() + _BOOT_SECONDS
@@ -87,7 +100,9 @@ class Arbiter(gunicorn.arbiter.Arbiter):  # type: ignore[misc]
     def _tell(self) -> None:
         if self._is_stopping:
             return
-        count = sum(_has_answered(worker) for worker in self.WORKERS.values())
+        count = sum(
+            _has_answered(worker) for worker in self.WORKERS.values() if worker.age != _LEAVING
+        )
         self._notifier.status(f"{count} of {self.num_workers} processes answer")
         if not self._is_ready and count >= self.num_workers:
             self._is_ready = True

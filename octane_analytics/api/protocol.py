@@ -2,7 +2,9 @@
 
 uvicorn gives an idle connection its keep-alive time and nothing else a limit: whoever sends a header a
 byte a minute, half a body, or does not read its answer, keeps a connection for as long as it likes. This
-is its parser with those limits. Owns the clock of each connection; refuses to know what is asked.
+is its parser with those limits. And where a process is to end, uvicorn closes each connection that has
+no request just then, though one may be on its way; here the client is told first, with an answer. Owns
+the clock of each connection; refuses to know what is asked.
 """
 
 import asyncio
@@ -18,6 +20,9 @@ from octane_analytics.telemetry.logging import fields
 
 MIN_BYTES_PER_SECOND = 1024
 """What a client has to take of its answer."""
+LEAVE_SECONDS = 1.0
+"""So long a process that ends waits for another request on each connection, to answer that it closes."""
+_CLOSE = (b"connection", b"close")
 _SLICE_BYTES = 16 << 10
 _RETRY_SECONDS = 1
 _REASONS = {
@@ -37,11 +42,14 @@ class BoundedProtocol(H11Protocol):
     receive_seconds: ClassVar[float] = 10.0
     send_seconds: ClassVar[float] = 30.0
     max_connections: ClassVar[int] = 1000
+    is_leaving: ClassVar[bool] = False
+    """Whether this process is to end: no connection is to be kept any more."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._receiving: asyncio.TimerHandle | None = None
         self._sending: asyncio.TimerHandle | None = None
+        self._leaving: asyncio.TimerHandle | None = None
         self._unsent_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -51,10 +59,13 @@ class BoundedProtocol(H11Protocol):
             return
         # From the first moment on: who connects and says nothing is dropped too.
         self._receiving = self.loop.call_later(self.receive_seconds, self._not_received)
+        if self.is_leaving:  # it had been accepted before
+            self.shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_receiving()
         self._stop_sending()
+        self._stop_leaving()
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
 
@@ -67,10 +78,50 @@ class BoundedProtocol(H11Protocol):
             super().data_received(data[start : start + _SLICE_BYTES])
         self._watch_receiving()
 
+    def handle_events(self) -> None:
+        before = self.cycle
+        super().handle_events()
+        if self.is_leaving and self.cycle is not before:
+            self._tell_of_leaving()
+
     def on_response_complete(self) -> None:
         self._stop_receiving()
         super().on_response_complete()
         self._watch_receiving()
+        if self.is_leaving:
+            self.shutdown()
+
+    @classmethod
+    def leave(cls) -> None:
+        """For this class of connections; each one that is open is to be told by `shutdown`."""
+        cls.is_leaving = True
+
+    def shutdown(self) -> None:
+        """Closes the connection with the next answer that can say so, or when there is none to give."""
+        if self.transport.is_closing():
+            return
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._tell_of_leaving()
+        elif self._leaving is None:
+            self._leaving = self.loop.call_later(LEAVE_SECONDS, self._leave)
+
+    def _tell_of_leaving(self) -> None:
+        # An answer that has begun says nothing of it: the client may have sent more before it is over.
+        self._stop_leaving()
+        if not self.cycle.response_started:
+            self.cycle.default_headers = [*self.cycle.default_headers, _CLOSE]
+
+    def _leave(self) -> None:
+        self._leaving = None
+        if self.conn.trailing_data[0] or self.conn.their_state is h11.SEND_BODY:
+            self.shutdown()  # half a request is there: the other half has its own deadline
+        else:
+            super().shutdown()
+
+    def _stop_leaving(self) -> None:
+        if self._leaving is not None:
+            self._leaving.cancel()
+            self._leaving = None
 
     def _watch_receiving(self) -> None:
         """Has the clock run while the client is to send and uvicorn's keep-alive does not look on."""

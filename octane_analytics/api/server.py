@@ -9,17 +9,22 @@ import dataclasses
 import functools
 import logging
 import math
+import mmap
 import os
 import resource
 import signal
+import socket
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
 from starlette.types import ASGIApp
+from uvicorn.config import Config
+from uvicorn.server import Server
 from uvicorn_worker import UvicornWorker
 
 from octane_analytics.api import functions
@@ -258,11 +263,48 @@ class _Worker(UvicornWorker):  # type: ignore[misc]
         super().__init__(*arguments, **options)
         self.config.http = self.app.protocol
         self.config.timeout_graceful_shutdown = self.cfg.graceful_timeout - DRAIN_MARGIN_SECONDS
+        # At its limit uvicorn would stop accepting at once, and whoever comes then would have to wait
+        # until this process has ended and the next one answers.
+        self.config.limit_max_requests = None
+        self._has_had_its_share = mmap.mmap(-1, 1)  # shared with the arbiter
         of_uvicorn = logging.getLogger("uvicorn.error")
         _to_root(of_uvicorn)
         # It tells of each start and stop in four lines, after gunicorn's, and warns of each bad
         # request, as the protocol does already.
         of_uvicorn.setLevel(logging.ERROR)
+
+    @property
+    def has_had_its_share(self) -> bool:
+        """Of requests. Known to the arbiter, who then replaces it; it goes on answering until then."""
+        return self._has_had_its_share[0] != 0
+
+    async def _serve(self) -> None:
+        self.config.app = self.wsgi
+        server = _Server(self.config, self.max_requests, self._note_share)
+        self._install_sigquit_handler()
+        await server.serve(sockets=self.sockets)
+        if not server.started:
+            sys.exit(Arbiter.WORKER_BOOT_ERROR)
+
+    def _note_share(self) -> None:
+        self._has_had_its_share[0] = 1
+
+
+class _Server(Server):
+    def __init__(self, config: Config, share: int, on_share: Callable[[], None]) -> None:
+        """`on_share` is called once `share` requests have been answered, and again after that."""
+        super().__init__(config)
+        self._share = share
+        self._on_share = on_share
+
+    async def on_tick(self, counter: int) -> bool:
+        if self.server_state.total_requests >= self._share:
+            self._on_share()
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.config.http_protocol_class.leave()  # type: ignore[attr-defined]
+        await super().shutdown(sockets)
 
 
 class _Logger(Logger):  # type: ignore[misc]

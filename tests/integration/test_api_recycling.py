@@ -1,0 +1,96 @@
+"""Processes of the API that are replaced, after their share of requests or by a reload: no client is to
+notice, whether it keeps its connection or makes a new one."""
+
+import http.client
+import random
+import signal
+import threading
+import time
+from dataclasses import dataclass, field
+
+import pytest
+
+from tests.integration.test_api_server import Server, children, server, wait_until
+
+__all__ = ["server"]
+
+_BODY = b'{"template": "overview_stats"}'
+_HEADERS = {"Content-Type": "application/json"}
+_REPLACEMENTS = 4
+_REQUESTS = 400
+_PAUSE_SECONDS = 0.02
+
+
+@dataclass
+class Client(threading.Thread):
+    """Asks again and again, after pauses in which its connection is idle; repeats nothing."""
+
+    server: Server
+    keeps: bool
+    """Its connection, until an answer says that it will be closed."""
+    stop: threading.Event
+    statuses: list[int] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    __hash__ = threading.Thread.__hash__
+
+    def run(self) -> None:
+        chance = random.Random(len(self.name))
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=30)
+        while not self.stop.is_set():
+            try:
+                connection.request("POST", "/report", _BODY, _HEADERS)
+                answer = connection.getresponse()
+                answer.read()
+                self.statuses.append(answer.status)
+            except (OSError, http.client.HTTPException) as error:
+                self.failures.append(repr(error))
+                connection.close()
+            if not self.keeps:
+                connection.close()
+            time.sleep(chance.uniform(0.0, _PAUSE_SECONDS))
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    ("processes", "is_told"), [(1, False), (2, False), (2, True)], ids=["one", "two", "reload"]
+)
+def test_clients_do_not_notice_that_processes_are_replaced(
+    server: Server, processes: int, is_told: bool
+) -> None:
+    server.environment |= {"API_WORKERS": str(processes)}
+    if not is_told:
+        server.environment |= {"API_MAX_REQUESTS": "20", "API_MAX_REQUESTS_JITTER": "20"}
+    with server.start() as process:
+        stop = threading.Event()
+        clients = [Client(server, number % 2 == 0, stop) for number in range(6)]
+        try:
+            wait_until(server.is_up)
+            seen = set(children(process.pid))
+            for client in clients:
+                client.start()
+
+            def are_replaced() -> bool:
+                now = set(children(process.pid))
+                if is_told and len(now) == processes and now <= seen:
+                    process.send_signal(signal.SIGHUP)
+                    wait_until(lambda: len(set(children(process.pid)) - seen) == processes)
+                seen.update(now)
+                answered = sum(len(client.statuses) for client in clients)
+                return len(seen) >= processes + _REPLACEMENTS and answered >= _REQUESTS
+
+            wait_until(are_replaced, 60)
+            stop.set()
+            for client in clients:
+                client.join(40)
+            assert [failure for client in clients for failure in client.failures] == []
+            assert {status for client in clients for status in client.statuses} == {200}
+            process.terminate()
+            assert process.wait(15) == 0
+        finally:
+            stop.set()
+            process.kill()
+            print(server.log.read_text())
