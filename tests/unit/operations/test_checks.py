@@ -179,6 +179,7 @@ GIB = 1 << 30
 class FakeServer:
     live: LiveTable | OctaneError | None = LIVE
     rights: tuple[str, ...] = ("SELECT", "INSERT")
+    is_read_only: bool = False
     ahead_seconds: float = 0.0
     disks: list[tuple[str, int, int]] | OctaneError = field(
         default_factory=lambda: [("default", 50 * GIB, 100 * GIB)]
@@ -202,6 +203,10 @@ class FakeServer:
 
     def has_right(self, right: str) -> bool:
         return right in self.rights
+
+    def check_profile(self) -> None:
+        if self.is_read_only:
+            raise NeedsOperator("the profile is read-only")
 
 
 def clickhouse(
@@ -242,6 +247,12 @@ HASTY = replace(SETTINGS, batch=BatchSettings(flush_seconds=0.1))
         (FakeServer(live=replace(LIVE, window=0)), SETTINGS, Level.FAIL, "has no window"),
         (FakeServer(), HASTY, Level.WARN, "--window 24001"),
         (FakeServer(rights=("SELECT",)), SETTINGS, Level.FAIL, "GRANT INSERT ON default"),
+        (
+            FakeServer(rights=("SELECT",), is_read_only=True),
+            SETTINGS,
+            Level.FAIL,
+            "the profile is read-only",
+        ),
         (FakeServer(ahead_seconds=60), SETTINGS, Level.WARN, "60 s ahead of"),
         (FakeServer(ahead_seconds=-60), SETTINGS, Level.WARN, "60 s behind"),
         (FakeServer(disks=[("d", GIB // 2, 100 * GIB)]), SETTINGS, Level.FAIL, "will stop"),
