@@ -13,6 +13,9 @@ from octane_analytics.errors import ConfigError
 from octane_analytics.settings.sections import MetricsSettings, Settings
 from octane_analytics.supervisor.control import FILE_NAME
 
+_PREFIX = "octane-analytics-"
+_HELD = "held"
+
 
 @contextlib.contextmanager
 def metrics_directory(settings: MetricsSettings) -> Iterator[Path]:
@@ -33,15 +36,44 @@ def metrics_directory(settings: MetricsSettings) -> Iterator[Path]:
 def private_directory() -> Iterator[Path]:
     """A new directory that only this user can read.
 
-    Removed at the end by the process that made it: a fork that leaves the same way does not.
+    Removed at the end by the process that made it: a fork that leaves the same way does not. Where that
+    process is killed the directory stays until this user makes the next one.
     """
+    _remove_abandoned()
     owner = os.getpid()
-    directory = Path(tempfile.mkdtemp(prefix="octane-analytics-"))
+    directory, lock = _make_held()
     try:
         yield directory
     finally:
         if os.getpid() == owner:
             shutil.rmtree(directory, ignore_errors=True)
+            os.close(lock)
+
+
+def _make_held() -> tuple[Path, int]:
+    """A new directory, and the descriptor of its lock, held until this process and its forks end."""
+    while True:
+        directory = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        lock = os.open(directory / _HELD, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if os.fstat(lock).st_nlink:
+            return directory, lock
+        os.close(lock)  # whoever removes what is abandoned came in between
+
+
+def _remove_abandoned() -> None:
+    """Removes this user's private directories whose lock nobody holds. One without a lock stays."""
+    for directory in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            found = directory.lstat()
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+                continue
+            lock = os.open(directory / _HELD, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(directory, ignore_errors=True)
+            finally:
+                os.close(lock)
 
 
 def control_socket(settings: Settings, environ: Mapping[str, str]) -> Path | None:

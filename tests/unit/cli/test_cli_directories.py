@@ -1,4 +1,8 @@
 import os
+import shutil
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -22,7 +26,75 @@ def test_private_directory_is_not_removed_by_another_process(
         monkeypatch.setattr(os, "getpid", lambda: -1)
     monkeypatch.undo()
     assert directory.exists()
-    directory.rmdir()
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def _holder(temporary: Path) -> tuple[subprocess.Popen[bytes], Path]:
+    """A process that has a private directory, and a fork that has it too."""
+    body = (
+        "import os, sys\n"
+        "from octane_analytics.cli.directories import private_directory\n"
+        "with private_directory() as directory:\n"
+        "    if os.fork():\n"
+        "        print(directory, flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", body],
+        env=os.environ | {"TMPDIR": str(temporary)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert holder.stdout is not None
+    return holder, Path(holder.stdout.readline().decode().strip())
+
+
+def test_private_directory_of_a_killed_process_goes_with_the_next_one(temporary: Path) -> None:
+    holder, held = _holder(temporary)
+    with holder:
+        (held / "counter.db").write_text("1")
+        with private_directory() as directory:
+            assert held.is_dir(), "it is in use"
+            assert directory != held
+        holder.kill()
+        holder.wait()
+        with private_directory():
+            assert held.is_dir(), "a fork has it still"
+        assert holder.stdin is not None
+        holder.stdin.close()  # ends the fork
+        holder.stdin = None
+        assert holder.stdout is not None
+        holder.stdout.read()
+    with private_directory() as directory:
+        assert list(temporary.iterdir()) == [directory]
+
+
+def test_what_is_not_a_private_directory_of_this_users_stays(temporary: Path) -> None:
+    elsewhere = temporary / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "held").touch()
+    (temporary / "octane-analytics-link").symlink_to(elsewhere)
+    (temporary / "octane-analytics-0").mkdir()
+    (temporary / "octane-analytics-file").touch()
+    locked_by_name = temporary / "octane-analytics-tricky"
+    locked_by_name.mkdir()
+    (locked_by_name / "held").symlink_to(elsewhere / "held")
+    before = set(temporary.rglob("*"))
+    if os.geteuid() == 0:
+        others = temporary / "octane-analytics-others"
+        others.mkdir()
+        (others / "held").touch()
+        os.chown(others, 12345, 12345)
+        before |= {others, others / "held"}
+    with private_directory():
+        pass
+    assert set(temporary.rglob("*")) == before
 
 
 def test_metrics_directory_is_made_and_kept(tmp_path: Path) -> None:
