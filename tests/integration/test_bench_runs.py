@@ -1,0 +1,61 @@
+"""`bin/bench` on real engines, as small as it goes: it measures what it says, and writes it down."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from tests.bench import place
+from tests.bench.api import WAYS
+from tests.bench.command import main
+
+
+def bench(*arguments: str) -> str:
+    done = CliRunner().invoke(main, list(arguments), catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_throughput_of_a_worker_and_of_the_kafka_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(place, "available", lambda: "the mock cluster starts sooner")
+    # A run that does not end with exactly as many rows as events is an error.
+    file, picture = tmp_path / "runs.json", tmp_path / "runs.svg"
+    shown = bench(
+        *("throughput", "--events", "20000", "--partitions", "2", "--rounds", "1", "--procs", "1"),
+        *("--batch-size", "1000", "--contender", "exactly-once", "--contender", "kafka-engine"),
+        *("--json", str(file), "--plot", str(picture)),
+    )
+    assert "exactly-once" in shown
+    told = json.loads(file.read_text())
+    assert {run["contender"] for run in told["runs"]} == {"exactly-once", "kafka-engine"}
+    for run in told["runs"]:
+        assert run["events_per_second"] > 0
+        assert run["clickhouse_cpu_us"] > 0
+        assert run["parts"] > 1
+    assert picture.read_text().startswith("<svg")
+
+
+def test_reports_in_every_way(tmp_path: Path) -> None:
+    file = tmp_path / "cells.json"
+    bench(
+        *(
+            "api",
+            "--events",
+            "2000",
+            "--requests",
+            "8",
+            "--rounds",
+            "1",
+            "--report",
+            "overview_stats",
+        ),
+        *("--clients", "1", "--clients", "4", "--port", "18773", "--json", str(file)),
+    )
+    cells = json.loads(file.read_text())
+    assert [(cell["clients"], cell["way"]) for cell in cells] == [
+        (clients, way) for clients in (1, 4) for way in WAYS
+    ]
+    assert all(cell["requests"] == 8 and 0 < cell["p50_ms"] <= cell["p99_ms"] for cell in cells)
