@@ -23,7 +23,8 @@ from octane_analytics.staging import Staging
 from octane_analytics.types import LogIdentity, Span
 from tests.acceptance.command import call, run, wait_until
 from tests.acceptance.replaying import Scene, kill, pool
-from tests.kafka.apache import ApacheKafka, KafkaError, prepare
+from tests.kafka.apache import ApacheKafka
+from tests.kafka.fixtures import apache_kafka
 
 EVENTS = 6_000
 READER, WRITER, READONLY, NO_ENGINE = "reader", "writer", "readonly", "noengine"
@@ -32,13 +33,7 @@ REPLAYER, REBUILDER = "replayer", "rebuilder"
 
 @pytest.fixture(scope="module")
 def kafka() -> Iterator[ApacheKafka]:
-    try:
-        prepare()
-    except KafkaError as error:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip(str(error))
-    with ApacheKafka() as broker:
+    with apache_kafka() as broker:
         yield broker
 
 

@@ -31,6 +31,7 @@ from octane_analytics.decode import decode_all
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.sandbox.generator import generate
 from octane_analytics.settings.sections import ClickHouseSettings
+from tests.bench import options
 from tests.bench.clients import Ask, Took, at_once
 from tests.bench.plot import Bar, bars
 
@@ -75,12 +76,8 @@ class Cell:
     help="Which reports; may be given several times.",
 )
 @click.option("--port", default=18_771, show_default=True, help="Where the API is to listen.")
-@click.option(
-    "--json", "json_file", type=click.Path(path_type=Path), help="Write the figures here."
-)
-@click.option(
-    "--plot", "plot_file", type=click.Path(path_type=Path), help="Draw the medians here, as SVG."
-)
+@options.json_file
+@options.plot_file
 def api(
     events: int,
     requests: int,

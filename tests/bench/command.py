@@ -15,6 +15,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from tests.bench import options
 from tests.bench.api import api
 from tests.bench.contenders import CONTENDERS, NAIVE_ROWS
 from tests.bench.latency import latency
@@ -42,25 +43,9 @@ def main() -> None:
     """
 
 
-_contenders = click.option(
-    "--contender",
-    "contenders",
-    multiple=True,
-    type=click.Choice(list(CONTENDERS)),
-    help="Only these; may be given several times.",
-)
-_rounds = click.option("--rounds", default=3, show_default=True, help="Runs of each combination.")
-_json = click.option(
-    "--json", "json_file", type=click.Path(path_type=Path), help="Write all runs here."
-)
-_plot = click.option(
-    "--plot", "plot_file", type=click.Path(path_type=Path), help="Draw the medians here, as SVG."
-)
-
-
 @main.command()
-@click.option("--events", default=500_000, show_default=True, help="Events in the topic.")
-@click.option("--partitions", default=8, show_default=True, help="Partitions of the topic.")
+@options.events
+@options.partitions
 @click.option(
     "--procs",
     "processes",
@@ -70,28 +55,15 @@ _plot = click.option(
     show_default=True,
     help="Worker processes, or consumers of the Kafka engine; may be given several times.",
 )
-@_rounds
-@click.option(
-    "--batch-size",
-    "batch_sizes",
-    multiple=True,
-    type=int,
-    default=(1_000, 10_000, 50_000),
-    show_default=True,
-    help="BATCH_SIZE; also the most a batch may take, so that backlog does not make all alike.",
-)
-@click.option(
-    "--grow",
-    "may_grow",
-    is_flag=True,
-    help="Let backlog make batches larger, as it does by default.",
-)
-@_contenders
+@options.rounds
+@options.batch_sizes
+@options.may_grow
+@options.contenders
 @click.option(
     "--compression", default="lz4", show_default=True, help="Of the records in the topic."
 )
-@_json
-@_plot
+@options.json_file
+@options.plot_file
 @click.option(
     "--profile", "is_profiled", is_flag=True, help="Then tell a worker's CPU by stage too."
 )
@@ -146,9 +118,9 @@ _AXES = {
 )
 @click.option("--events", default=300_000, show_default=True, help="Events in a topic.")
 @click.option("--batch-size", default=10_000, show_default=True, help="Where it is not the axis.")
-@_rounds
-@_contenders
-@_json
+@options.rounds
+@options.contenders
+@options.json_file
 def sweep(
     axis: str,
     values: Sequence[int],

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from octane_analytics.clickhouse.client import ClickHouse
+from tests.bench import options
 from tests.bench.contenders import CONTENDERS, Job
 from tests.bench.measure import rows
 from tests.bench.place import Backlog, Place
@@ -46,7 +47,7 @@ _EVENT = (
 )
 @click.option("--seconds", default=20, show_default=True, help="How long at each rate.")
 @click.option("--procs", default=1, show_default=True, help="Worker processes.")
-@click.option("--partitions", default=8, show_default=True, help="Partitions of the topic.")
+@options.partitions
 @click.option("--batch-size", default=1_000, show_default=True, help="BATCH_SIZE.")
 @click.option("--flush-interval", default=1, show_default=True, help="FLUSH_INTERVAL.")
 @click.option(
@@ -58,9 +59,7 @@ _EVENT = (
     show_default=True,
     help="Who is to be measured.",
 )
-@click.option(
-    "--json", "json_file", type=click.Path(path_type=Path), help="Write the figures here."
-)
+@options.json_file
 def latency(
     rates: Sequence[int],
     seconds: int,

@@ -22,6 +22,7 @@ from octane_analytics.kafka.producers import KafkaDeadLetters
 from octane_analytics.kafka.source import KafkaSource
 from octane_analytics.settings.loading import load
 from octane_analytics.timing import Backoff, SystemClock
+from tests.bench import options
 from tests.bench.flame import flame
 from tests.bench.measure import cpu_seconds
 from tests.bench.place import Backlog, Place, Shape
@@ -52,23 +53,10 @@ class _Spent:
 
 
 @click.command()
-@click.option("--events", default=500_000, show_default=True, help="Events in the topic.")
-@click.option("--partitions", default=8, show_default=True, help="Partitions of the topic.")
-@click.option(
-    "--batch-size",
-    "batch_sizes",
-    multiple=True,
-    type=int,
-    default=(1_000, 10_000, 50_000),
-    show_default=True,
-    help="BATCH_SIZE; also the most a batch may take.",
-)
-@click.option(
-    "--grow",
-    "may_grow",
-    is_flag=True,
-    help="Let backlog make batches larger, as it does by default.",
-)
+@options.events
+@options.partitions
+@options.batch_sizes
+@options.may_grow
 @click.option(
     "--flame",
     "flame_file",

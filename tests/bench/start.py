@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from octane_analytics.supervisor.control import ask
+from tests.bench import options
 from tests.bench.measure import rows
 from tests.bench.place import Backlog, Place
 
@@ -45,9 +46,7 @@ class Start:
 @click.command()
 @click.option("--procs", default=8, show_default=True, help="Worker processes; as many partitions.")
 @click.option("--rounds", default=5, show_default=True, help="Starts of each kind.")
-@click.option(
-    "--json", "json_file", type=click.Path(path_type=Path), help="Write the figures here."
-)
+@options.json_file
 def start(procs: int, rounds: int, json_file: Path | None) -> None:
     """Measures how soon `worker` consumes with all its processes, and how long --help takes."""
     backlog = Backlog(procs * _EVENTS_EACH, procs)

@@ -8,20 +8,14 @@ from pathlib import Path
 import pytest
 
 from tests.faults.stack import APACHE, EMBEDDED, Engines
-from tests.kafka.apache import KafkaError, prepare
+from tests.kafka.fixtures import require_apache
 
 
 def _engines(broker: str, directory: Path) -> Iterator[Engines]:
-    is_ci = os.environ.get("CI") == "true"
-    if importlib.util.find_spec("chdb") is None and not is_ci:
+    if importlib.util.find_spec("chdb") is None and os.environ.get("CI") != "true":
         pytest.skip("pip install 'octane-analytics[embedded]'")
     if broker == APACHE:
-        try:
-            prepare()
-        except KafkaError as error:
-            if is_ci:
-                raise
-            pytest.skip(str(error))
+        require_apache()
     with Engines(broker, directory) as engines:
         yield engines
 

@@ -11,7 +11,8 @@ from octane_analytics import schema
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.settings.sections import ClickHouseSettings
-from tests.kafka.apache import ApacheKafka, KafkaError, prepare
+from tests.kafka.apache import ApacheKafka
+from tests.kafka.fixtures import apache_kafka
 
 
 @pytest.fixture(scope="session")
@@ -42,11 +43,5 @@ def clickhouse_settings(clickhouse_engine: EmbeddedClickHouse) -> Iterator[Click
 @pytest.fixture(scope="module")
 def kafka() -> Iterator[ApacheKafka]:
     """Apache Kafka itself, one for each module."""
-    try:
-        prepare()
-    except KafkaError as error:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip(str(error))
-    with ApacheKafka() as broker:
+    with apache_kafka() as broker:
         yield broker

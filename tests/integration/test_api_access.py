@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Self
 
 import httpx
 import pytest
@@ -55,6 +56,17 @@ class Api(Server):
         """A token whose text is its name."""
         entry = {"hash": f"sha256:{digest_of(name).hex()}", "scopes": list(scopes)}
         tokenfile.add(self.tokens, name, entry | rest)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[Self]:
+        """Answers until the block ends; what it logged is printed then."""
+        with self.start() as self.process:
+            try:
+                wait_until(self.is_alive)
+                yield self
+            finally:
+                self.process.kill()
+                print(self.log.read_text()[-20_000:])
 
     def is_alive(self) -> bool:
         try:
@@ -109,45 +121,36 @@ def start(tmp_path: Path) -> Iterator[Start]:
             if prepare is not None:
                 prepare(api)
                 api.environment["API_TOKENS_FILE"] = str(api.tokens)
-            process = stack.enter_context(api.start())
-            stack.callback(lambda: print(api.log.read_text()[-20_000:]))
-            stack.callback(process.kill)
-            api.process = process
-            wait_until(api.is_alive)
+            stack.enter_context(api.running())
             workers = int(api.environment["API_WORKERS"])
-            wait_until(lambda: len(children(process.pid)) == workers)
+            wait_until(
+                lambda: api.process is not None and len(children(api.process.pid)) == workers
+            )
             return api
 
         yield start
 
 
-@contextlib.contextmanager
-def running(directory: Path, *, with_token: bool) -> Iterator[Api]:
+def nowhere(directory: Path, *, with_token: bool) -> Api:
     api = Api(NOWHERE, directory)
     api.environment["API_WORKERS"] = "1"
     if with_token:
         api.add("dash", "report")
         api.environment["API_TOKENS_FILE"] = str(api.tokens)
-    with api.start() as process:
-        try:
-            wait_until(api.is_alive)
-            yield api
-        finally:
-            process.kill()
-            print(api.log.read_text()[-20_000:])
+    return api
 
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     """One without tokens, that several tests do their worst to."""
-    with running(tmp_path_factory.mktemp("local"), with_token=False) as api:
+    with nowhere(tmp_path_factory.mktemp("local"), with_token=False).running() as api:
         yield api
 
 
 @pytest.fixture(scope="module")
 def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     """One with a token `dash`."""
-    with running(tmp_path_factory.mktemp("closed"), with_token=True) as api:
+    with nowhere(tmp_path_factory.mktemp("closed"), with_token=True).running() as api:
         yield api
 
 

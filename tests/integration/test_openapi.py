@@ -17,7 +17,7 @@ from octane_analytics import schema
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.settings.sections import ClickHouseSettings
-from tests.integration.test_api_access import Api, wait_until
+from tests.integration.test_api_access import Api
 
 EXAMPLES = int(os.environ.get("OPENAPI_EXAMPLES", "0"))
 CHECKS = (
@@ -55,13 +55,8 @@ def serving(settings: ClickHouseSettings, directory: Path, *, with_tokens: bool)
         api.add("bound", "report", parameters={"app_id": "openstream"})
         api.add("hurried", "report", rate="1/min", burst=1)
         api.environment["API_TOKENS_FILE"] = str(api.tokens)
-    with api.start() as process:
-        try:
-            wait_until(api.is_alive)
-            yield api
-        finally:
-            process.kill()
-            print(api.log.read_text()[-5000:])
+    with api.running():
+        yield api
 
 
 @pytest.fixture(scope="module")
