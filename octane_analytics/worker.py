@@ -217,7 +217,7 @@ def run_metrics(
 
     server = MetricsServer(
         listening,
-        lambda: metrics.exposition(metrics_directory, lag, dedup),
+        metrics.Exposition(metrics_directory, lag, dedup),
         missing,
     )
     server.start()

@@ -6,7 +6,6 @@ made after the fork.
 
 import ctypes
 import dataclasses
-import functools
 import logging
 import math
 import mmap
@@ -215,7 +214,7 @@ class _Application(BaseApplication):  # type: ignore[misc]
             ),
             queries=_raw_queries(settings, name, counted),
             metrics=counted,
-            exposition=functools.partial(metrics.exposition, self._metrics_directory),
+            exposition=metrics.Exposition(self._metrics_directory),
             policy=self.policy,
             cors_origins=api.cors_origins,
         )

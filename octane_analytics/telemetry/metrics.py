@@ -9,21 +9,24 @@ processes. The format is prometheus_client's multiprocess mode.
 import contextlib
 import os
 import platform
+import threading
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.utils import floatToGoString
 
 from octane_analytics import __version__
 from octane_analytics.telemetry import presence, tally
+from octane_analytics.telemetry.sums import Cell, Labels, Sums
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
-_ATTEMPTS = 10
+_BOUND = "le"
 _REQUEST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
@@ -74,13 +77,88 @@ class Families(Protocol):
     def collect(self) -> Iterable[Metric]: ...
 
 
+class Exposition:
+    """All processes' metrics in Prometheus' text format; each call reads the directory's files anew."""
+
+    def __init__(self, directory: Path, *others: Families) -> None:
+        self._sums = Sums(directory)
+        self._others = CollectorRegistry()
+        self._lock = threading.Lock()
+        self._texts: dict[Cell, str] = {}
+        for families in (Computed(directory), *others):
+            self._others.register(families)
+
+    def __call__(self) -> bytes:
+        with self._lock:
+            text = "".join(self._lines(self._sums.read()))
+        return text.encode() + generate_latest(self._others)
+
+    def close(self) -> None:
+        self._sums.close()
+
+    def _lines(self, sums: Mapping[Cell, float]) -> Iterator[str]:
+        families: dict[str, list[Cell]] = {}
+        for cell in sums:
+            families.setdefault(cell.family, []).append(cell)
+        for cells in families.values():
+            first = cells[0]
+            yield _head(first)
+            if first.kind == "histogram":
+                yield from self._histogram(cells, sums)
+            else:
+                for cell in cells:
+                    yield _line(self._text(cell), sums[cell])
+
+    def _histogram(self, cells: Sequence[Cell], sums: Mapping[Cell, float]) -> Iterator[str]:
+        """A file holds each bucket's own count, and no `_count`; it is the last bucket's sum."""
+        series: dict[Labels, list[tuple[float, Cell]]] = {}
+        for cell in cells:
+            bound = next((float(value) for name, value in cell.labels if name == _BOUND), None)
+            if bound is None:
+                yield _line(self._text(cell), sums[cell])
+                continue
+            labels = tuple(label for label in cell.labels if label[0] != _BOUND)
+            series.setdefault(labels, []).append((bound, cell))
+        for labels, buckets in series.items():
+            total = 0.0
+            for _, cell in sorted(buckets, key=itemgetter(0)):
+                total += sums[cell]
+                yield _line(self._text(cell), total)
+            yield _line(_text(f"{cell.family}_count", labels), total)
+
+    def _text(self, cell: Cell) -> str:
+        text = self._texts.get(cell)
+        if text is None:
+            text = self._texts[cell] = _text(cell.name, cell.labels)
+        return text
+
+
 def exposition(directory: Path, *others: Families) -> bytes:
-    """All processes' metrics in Prometheus' text format. Reads the directory's files."""
-    registry = CollectorRegistry()
-    _Collector(registry, path=str(directory))  # type: ignore[no-untyped-call]
-    for families in (Computed(directory), *others):
-        registry.register(families)
-    return generate_latest(registry)
+    """Once; who asks again and again keeps an `Exposition`."""
+    whole = Exposition(directory, *others)
+    try:
+        return whole()
+    finally:
+        whole.close()
+
+
+def _head(cell: Cell) -> str:
+    name = f"{cell.family}_total" if cell.kind == "counter" else cell.family
+    told = cell.help.replace("\\", r"\\").replace("\n", r"\n")
+    return f"# HELP {name} {told}\n# TYPE {name} {cell.kind}\n"
+
+
+def _line(text: str, value: float) -> str:
+    return f"{text} {floatToGoString(value)}\n"  # type: ignore[no-untyped-call]
+
+
+def _text(name: str, labels: Labels) -> str:
+    told = ",".join(f'{label}="{_escaped(value)}"' for label, value in labels)
+    return f"{name}{{{told}}}" if told else name
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
 
 
 class Computed:
@@ -109,39 +187,15 @@ def unready(directory: Path, names: Collection[str]) -> list[str]:
 
 def outages(directory: Path) -> list[str]:
     """The dependencies that some living process waits for."""
-    registry = CollectorRegistry()
-    collector = _Collector(registry, path=str(directory))  # type: ignore[no-untyped-call]
-    return sorted(
-        sample.labels["dependency"]
-        for family in collector.collect()
-        if family.name == "analytics_outage"
-        for sample in family.samples
-        if sample.value
-    )
-
-
-class _Collector(MultiProcessCollector):
-    """Passes over a file that has no size yet, as each has for a moment while it is being made, and
-    over gauges of a process that has ended."""
-
-    def collect(self) -> Iterable[Metric]:
-        for _ in range(_ATTEMPTS):
-            with contextlib.suppress(FileNotFoundError):
-                return self._collect()
-        return self._collect()
-
-    def _collect(self) -> Iterable[Metric]:
-        alive = presence.present(Path(self._path))
-        files = [
-            str(path)
-            for path in Path(self._path).glob("*.db")
-            if _is_told(path.stem, alive) and os.path.getsize(path)
-        ]
-        return self.merge(files, accumulate=True)  # type: ignore[no-untyped-call, no-any-return]
-
-
-def _is_told(name: str, alive: Collection[str]) -> bool:
-    return not name.startswith("gauge_") or name.rpartition("_")[2] in alive
+    sums = Sums(directory)
+    try:
+        return sorted(
+            dict(cell.labels)["dependency"]
+            for cell, value in sums.read().items()
+            if cell.family == "analytics_outage" and value
+        )
+    finally:
+        sums.close()
 
 
 class ApiMetrics:

@@ -66,8 +66,8 @@ class Seen:
     default; here Prometheus itself asks every second and waits no longer than that."""
     up: dict[str, float] = field(default_factory=dict)
     """Share of Prometheus' scrapes that were answered in that time, by job."""
-    scrape_ms: tuple[float, float] = (0.0, 0.0)
-    """Median and longest, kills going on, on a machine that does much else."""
+    scrape_ms: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Median, 99th percentile and longest, kills going on, on a machine that does much else."""
     quiet_ms: float = 0.0
     """Median while nothing else happens."""
     quiet_cpu_ms: float = 0.0
@@ -272,7 +272,8 @@ def _watch(
         share = f'avg_over_time(up{{job="{job}"}}[{int(seen.seconds)}s])'
         seen.up[job] = seer.value(share)
     seen.scrapes = len(reader.milliseconds)
-    seen.scrape_ms = (statistics.median(reader.milliseconds), max(reader.milliseconds))
+    took = sorted(reader.milliseconds)
+    seen.scrape_ms = (statistics.median(took), took[len(took) * 99 // 100], took[-1])
     _measure_quiet(stack, port, seen)
     _ask_panels(seer, seen)
     _judge(seen)
@@ -395,7 +396,9 @@ def _told(seen: Seen, broker: str) -> Mapping[str, str]:
         "files in the shared directory": f"{seen.files}, of {seen.processes} processes",
         "Prometheus' scrapes within a second": ", ".join(f"{s:.1%}" for s in seen.up.values()),
         "scrapes beside Prometheus': all, failed": f"{seen.scrapes}, {len(seen.failures)}",
-        "scrape under kills: median, longest": "{:.0f} ms, {:.0f} ms".format(*seen.scrape_ms),
+        "scrape under kills: median, p99, longest": ", ".join(
+            f"{m:.0f} ms" for m in seen.scrape_ms
+        ),
         f"scrape of {seen.processes} processes, quiet: median": f"{seen.quiet_ms:.1f} ms "
         f"({seen.quiet_cpu_ms:.1f} ms of CPU)",
         "dashboard: expressions, without data here": f"{seen.panels}, {len(seen.empty_panels)}",

@@ -5,7 +5,9 @@ import time
 from pathlib import Path
 
 import pytest
-from prometheus_client import values
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.parser import text_string_to_metric_families
 
 from octane_analytics.telemetry import metrics, presence
 from octane_analytics.telemetry.observer import WorkerObserver
@@ -94,15 +96,90 @@ def test_a_file_that_goes_away_under_a_scrape_fails_none(
     WorkerMetrics().events_consumed.inc(5)
     gone = tmp_path / "counter_worker-9.db"
     gone.touch()
-    real = os.path.getsize
+    real = presence.present
 
-    def getsize(path: Path) -> int:
-        if Path(path) == gone:
-            gone.unlink()
-        return real(path)
+    def present(directory: Path) -> frozenset[str]:
+        gone.unlink()
+        return real(directory)
 
-    monkeypatch.setattr(os.path, "getsize", getsize)
+    monkeypatch.setattr(presence, "present", present)
     assert "analytics_events_consumed_total 5.0" in _text(tmp_path)
+
+
+def test_what_is_shown_is_what_the_library_would_show(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = []
+    for slot in range(3):
+        held.append(_process(tmp_path, "worker", slot, monkeypatch))
+        counted = WorkerMetrics()
+        WorkerObserver(counted, Tally(tmp_path, f"worker-{slot}"))
+        counted.events_consumed.inc(slot + 0.5)
+        counted.outage.labels("kafka").set(1)
+        for reason in ('"quoted"', "back\\slash", "two\nlines", "ü", ""):
+            counted.events_rejected.labels(reason).inc(1e20)
+        for stage in ("insert", "fetch"):
+            counted.stage_seconds.labels(stage).observe(0.05 * slot)
+        ProcessMetrics().resident_bytes.labels(f"worker-{slot}").set(1 << 40)
+    Counter("other_total", 'A "help" with \\ and\nlines.', registry=None).inc()
+    Histogram("plain", "Without labels.", registry=None).observe(3)
+    Histogram("split", "With two.", ["b", "a"], registry=None).labels("1", "2").observe(3)
+    (tmp_path / "counter_worker-8.db").touch()
+    (tmp_path / "counter_worker-9.db").write_bytes(bytes(1 << 16))  # they are being made
+    registry = CollectorRegistry()
+    (tmp_path / "counter_worker-8.db").unlink()  # at which the library fails
+    MultiProcessCollector(registry, path=str(tmp_path))  # type: ignore[no-untyped-call]
+    registry.register(metrics.Computed(tmp_path))
+    expected = generate_latest(registry).decode()
+    (tmp_path / "counter_worker-8.db").touch()
+    shown = _text(tmp_path)
+    assert sorted(shown.splitlines()) == sorted(expected.splitlines())
+    families = list(text_string_to_metric_families(shown))
+    assert len({family.name for family in families}) == len(families), "each family is in one piece"
+    for descriptor in held:
+        os.close(descriptor)
+
+
+def test_what_is_added_and_replaced_between_two_looks_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = metrics.Exposition(tmp_path)
+    held = _process(tmp_path, "worker", 0, monkeypatch)
+    counted = WorkerMetrics()
+    counted.events_consumed.inc(7)
+    counted.queue_bytes.set(3)
+    assert "analytics_librdkafka_queue_bytes 3.0" in shown().decode()
+    assert 'reason="late"' not in shown().decode()
+    counted.events_rejected.labels("late").inc()
+    for number in range(200):  # beyond the first page, and the file's first size
+        counted.events_rejected.labels(f"{number}" * 100).inc()
+    counted.events_consumed.inc(1)
+    text = shown().decode()
+    assert 'analytics_events_rejected_total{reason="late"} 1.0' in text
+    assert text.count("analytics_events_rejected_total{") == 201
+    assert "analytics_events_consumed_total 8.0" in text
+    os.close(held)
+    assert "analytics_librdkafka_queue_bytes" not in shown().decode()
+    held = _process(tmp_path, "worker", 0, monkeypatch)  # its gauges are in a new file
+    again = WorkerMetrics()
+    again.assigned_partitions.set(4)
+    again.queue_bytes.set(5)
+    text = shown().decode()
+    assert "analytics_librdkafka_queue_bytes 5.0" in text
+    assert "analytics_assigned_partitions 4.0" in text
+    metrics.remove_files(tmp_path, "worker")
+    assert "analytics_events_consumed_total" not in shown().decode()
+    shown.close()
+    os.close(held)
+
+
+def test_every_gauge_is_a_sum() -> None:
+    """`sums` knows no other mode."""
+    made = [WorkerMetrics(None), ProcessMetrics(None), metrics.ApiMetrics(None)]
+    gauges = [metric for group in made for metric in vars(group).values()
+              if isinstance(metric, Gauge)]  # fmt: skip
+    assert len(gauges) >= 4
+    assert {gauge._multiprocess_mode for gauge in gauges} == {"sum"}
 
 
 def test_ages_in_one_call_are_as_many_in_many() -> None:
@@ -139,10 +216,12 @@ def test_sixteen_processes_are_shown_in_milliseconds(
             for status in ("200", "400", "403", "503"):
                 counted.requests.labels(route, status).inc()
     took = []
+    shown = metrics.Exposition(tmp_path)
     for _ in range(5):
         began = time.process_time()
-        text = _text(tmp_path)
+        text = shown().decode()
         took.append(time.process_time() - began)
+    shown.close()
     for descriptor in held:
         os.close(descriptor)
     assert "analytics_events_inserted_total 70.0" in text
