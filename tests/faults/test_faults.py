@@ -12,6 +12,7 @@ from tests.faults.stack import APACHE, AT_LEAST_ONCE, EXACTLY_ONCE, Engines, Sha
 
 BREAK_SECONDS = 1.0
 SETTLE_SECONDS = 40.0
+_LOG_LINES = 200
 SHAPE = Shape(rate=800.0, batch_size=100, session_seconds=2.5, clickhouse_seconds=2.0)
 
 ON_EMBEDDED = ("kill-worker", "cut-answer", "recreate-topic", "move-leaders", "brokers-down")
@@ -28,6 +29,9 @@ def carry_out(engines: Engines, name: str, logs: Path, delivery: str = EXACTLY_O
         settle_seconds=SETTLE_SECONDS,
         logs=logs,
     )
+    for log in sorted(logs.glob("*.log")):
+        lines = [line for line in log.read_text().splitlines() if '"librdkafka"' not in line]
+        print(log.name, *lines[-_LOG_LINES:], sep="\n")  # shown where the test fails
     assert result.breaks > 0
     assert result.report.produced > 0
     assert not result.report.problems, "\n".join(result.report.problems)
