@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Consumer
 
+from octane_analytics.kafka.inspection import GroupView
 from octane_analytics.sandbox.kafka import EmbeddedKafka
+from octane_analytics.settings.loading import load
 from tests.acceptance.command import COMMAND, environment, run, running, wait_until
 
 TOPIC = "octane.events"
@@ -153,7 +155,8 @@ def test_signal_ends_a_wait_for_input(kafka: EmbeddedKafka) -> None:
         assert child.stdout is not None
         child.stdin.write(b"a\nb\nunfinished")
         child.stdin.flush()
-        time.sleep(2.0)
+        with GroupView(load(_settings(kafka)).settings.kafka, client_id="tests") as view:
+            wait_until(lambda: view.lag(TOPIC) == 2)  # from here on it waits for the line's end
         child.send_signal(signal.SIGINT)
         assert child.wait(15.0) == 130
         assert child.stdout.read().startswith(b"2 delivered, 0 failed")
