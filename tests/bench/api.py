@@ -56,7 +56,7 @@ class Cell:
 
 @click.command()
 @click.option("--events", default=300_000, show_default=True, help="Events in the table.")
-@click.option("--requests", default=400, show_default=True, help="Of each kind, in each round.")
+@click.option("--requests", default=100, show_default=True, help="Of each kind, in each round.")
 @click.option("--rounds", default=3, show_default=True, help="Turns that each kind has.")
 @click.option(
     "--clients",
