@@ -98,6 +98,8 @@ class Ingest:
         self._active_at: dict[TopicPartition, float] = {}
         """When each partition with something to complete last had traffic."""
         self._replaced: set[TopicPartition] = set()
+        self._new_log: LogIdentity | None = None
+        """The one of which the observer need not be told that it is another one than before."""
         self._confirmed_at: float | None = None
         """When the log was last known to be the one that the partitions were taken over with."""
         self._retry_at: float | None = None
@@ -178,9 +180,12 @@ class Ingest:
                 first = start.offset
                 if first is None:
                     first = self._source.earliest(partition)
+                    if committed.offset is not None and log != self._new_log:
+                        self._observer.log_replaced(partition, committed.offset)
                 until = None if start.recovering is None else start.recovering.end
                 self._open[partition] = Batch(partition, first, until=until)
                 positions[partition] = first
+        self._new_log = log
         return positions
 
     def _persist(self, call: Callable[[], dict[TopicPartition, int]]) -> dict[TopicPartition, int]:
@@ -289,6 +294,7 @@ class Ingest:
         if _is_another(log, self._ledger.log(partition)) or latest < batch.end:
             self._observer.log_replaced(partition, batch.end)
             self._replaced.add(partition)
+            self._new_log = log
             if batch.until is not None:
                 batch.advance(batch.until)  # the rest of the announced range is no more
             return
@@ -316,6 +322,7 @@ class Ingest:
             if partition not in self._replaced:
                 self._observer.log_replaced(partition, self._open[partition].end)
                 self._replaced.add(partition)
+                self._new_log = log
             self._open[partition] = Batch(partition, self._open[partition].end)
         self._outbox.withdraw(others)
         if not others:

@@ -222,8 +222,9 @@ class Source(Protocol):
     def seek(self, partition: TopicPartition, offset: int) -> None: ...
 
     def renew(self) -> None:
-        """Leaves the group and joins it again as a client that remembers nothing of the topic: what is
-        assigned is revoked within the call, and assigned anew by a later `poll`. Blocks for a moment."""
+        """Has the next `poll` leave the group and join it again as a client that remembers nothing of
+        the topic: what is assigned is revoked within that call, which hands out nothing of before, and
+        is assigned anew by it or a later one. May be called by the listener."""
         ...
 
     def pause(self) -> None:

@@ -269,6 +269,7 @@ class FakeSource:
         self.is_paused = False
         self.is_outdated = False
         """Reads nothing of a topic that was made anew, as librdkafka after a change of leaders."""
+        self._is_renewed = False
         self.is_expired = False
         self.is_fenced = False
         self.is_closed = False
@@ -286,6 +287,8 @@ class FakeSource:
         self._fail("poll")
         if self.is_fenced:
             raise AssignmentLost("fenced")
+        if self._is_renewed:
+            self._leave_and_join()
         self._rebalance()
         polled = Polled([]) if self.is_paused else self._fetch(max_records)
         if not (polled.records or polled.ends or polled.gone):
@@ -401,14 +404,19 @@ class FakeSource:
         self._told_gone.discard(partition)
 
     def renew(self) -> None:
+        self._is_renewed = True
+
+    def _leave_and_join(self) -> None:
         assert self._listener is not None, "renewed before subscribe"
         owned = list(self._positions)
-        if owned:
-            self._listener.revoked(owned)
+        try:
+            if owned:
+                self._listener.revoked(owned)
+        finally:
             self._drop(owned)
-        self._broker.leave(self)
-        self.is_outdated = False
-        self._broker.join(self)
+            self._broker.leave(self)
+            self._is_renewed = self.is_outdated = False
+            self._broker.join(self)
 
     def pause(self) -> None:
         self.is_paused = True

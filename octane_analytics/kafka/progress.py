@@ -2,9 +2,9 @@
 
 librdkafka can stop reading a partition without a word. Nothing that it tells of itself shows that: the
 end it knows is the last fetch's. So whoever reads asks the broker for the end of a partition that has
-been quiet for long, and gives it some more time, since a record may just have come in. An end before
-the position is that of another log: there librdkafka should have said so. Pure: knows no client, and
-`now` is whatever clock the caller has.
+been quiet for some time, and gives it some more, since a record may just have come in. An end before
+the position is that of another log, or of a leader that has just become one: there librdkafka should
+have said so. Pure: knows no client, and `now` is whatever clock the caller has.
 """
 
 from collections.abc import Iterable, Mapping
@@ -85,12 +85,20 @@ class Progress:
 
     def ends(
         self, asked: Iterable[TopicPartition], ends: Mapping[TopicPartition, int], now: float
-    ) -> None:
-        """What the broker answered; a partition that it told nothing of is asked for again later."""
+    ) -> list[TopicPartition]:
+        """What the broker answered; a partition that it told nothing of is asked for again later.
+
+        Answers with those that end before their position.
+        """
+        short = []
         for partition in asked:
             standing = self._standing[partition]
+            end = ends.get(partition, standing.position)
             standing.since = now
-            standing.is_amiss = ends.get(partition, standing.position) != standing.position
+            standing.is_amiss = end != standing.position
+            if end < standing.position:
+                short.append(partition)
+        return short
 
     def stalled(self, now: float) -> dict[TopicPartition, int]:
         """Those that are to be read anew, from where they are."""

@@ -33,9 +33,10 @@ from octane_analytics.types import (
 _GONE = frozenset({KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET})
 _PROBE_SECONDS = 5.0
 _STATISTICS_MS = 10_000
-_QUIET_SECONDS = 20.0
+_QUIET_SECONDS = 5.0
 """After this long without anything of a partition the broker is asked for its end."""
-_GRACE_SECONDS = 5.0
+_GRACE_SECONDS = 20.0
+_REVIVAL_SECONDS = 5.0
 _LOOK_SECONDS = 1.0
 _ENDS_SECONDS = 1.0
 _GATHER_SECONDS = 0.1
@@ -57,18 +58,20 @@ class KafkaSource:
         on_stall: Callable[[TopicPartition, int], None] | None = None,
         quiet_seconds: float = _QUIET_SECONDS,
         grace_seconds: float = _GRACE_SECONDS,
+        revival_seconds: float = _REVIVAL_SECONDS,
     ) -> None:
         """`on_queue` is told every few seconds, from within `poll`, how many bytes are fetched and
         not handed out; `on_stall` of each partition that handed out nothing for `quiet_seconds` and
         `grace_seconds` of waiting in `poll` although the broker had more, and from where it is read
-        anew: behind no record that was not handed out, but what was may come again."""
+        anew: behind no record that was not handed out, but what was may come again. Where nothing
+        comes of it for `revival_seconds` all the same, it is read by a new client."""
         member = "" if slot is None else f"-{slot}"
         self._settings = settings
         self._slot = slot
         self._on_queue = on_queue
         self._on_stall = on_stall
         self._progress = Progress(quiet_seconds, grace_seconds)
-        self._grace_seconds = grace_seconds
+        self._revival_seconds = revival_seconds
         self._revived: dict[TopicPartition, float] = {}
         """Partitions that were read anew because they stood still, until something of them comes."""
         self._waited = 0.0
@@ -78,6 +81,10 @@ class KafkaSource:
         self._broker = Broker(settings, f"octane-analytics{member}")
         self._consumer: Consumer | None = None
         self._logs = LogTeller(self._broker, settings.log_epoch)
+        self._topic_id = ""
+        """What the topic was when this client began to read it, as far as is known."""
+        self._is_outdated = False
+        """The next `poll` is by a new client."""
         self._arrivals = 0
         """Goes up with whatever may have changed a position or the end of a partition."""
         self._looked_arrivals = 0
@@ -142,6 +149,8 @@ class KafkaSource:
         if self._waited >= self._look_at and not self._is_paused:
             self._look_at = self._waited + _LOOK_SECONDS
             self._look()
+        if self._is_outdated:
+            self._renew()
         began = time.monotonic()
         messages = self._consume(max_records, timeout_seconds)
         # Not what the listener takes.
@@ -187,11 +196,11 @@ class KafkaSource:
 
         Lets the client go that nobody asks now. librdkafka goes by no leader epoch below one that it
         has seen, also not where the topic was made anew and its epochs begin at zero again (its issue
-        4898): there it never reads on.
+        4898): there it never reads on, and says nothing.
         """
         consumer, progress, now = self._member(), self._progress, self._waited
         self._logs.rest()
-        if any(now - since >= self._grace_seconds for since in self._revived.values()):
+        if any(now - since >= self._revival_seconds for since in self._revived.values()):
             self.renew()
             return
         try:
@@ -200,9 +209,10 @@ class KafkaSource:
                 at = consumer.position([_raw(p) for p in progress.partitions()])
                 progress.moved({_partition(r): r.offset for r in at}, now)
             quiet = progress.quiet(now)
-            if quiet:
-                progress.ends(quiet, self._ends(quiet), now)
+            short = progress.ends(quiet, self._ends(quiet), now) if quiet else []
             stalled = progress.stalled(now)
+            if (short or stalled) and self._is_made_anew():
+                return
             if stalled:
                 self._assign_anew([_raw(p, position) for p, position in stalled.items()])
                 self._revived |= dict.fromkeys(stalled, now)
@@ -211,6 +221,14 @@ class KafkaSource:
         if self._on_stall is not None:
             for partition, position in stalled.items():
                 self._on_stall(partition, position)
+
+    def _is_made_anew(self) -> bool:
+        """Whether the topic is another one than this client began to read; it is of no more use then."""
+        try:
+            self.log_identity(self._settings.topic)
+        except Unavailable:
+            return False  # an outage shows elsewhere
+        return self._is_outdated
 
     def _ends(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         """Of those that a broker tells of within a moment."""
@@ -294,7 +312,12 @@ class KafkaSource:
                 raise translate(committed.error, f"committing {_partition(committed)}")
 
     def log_identity(self, topic: str) -> LogIdentity:
-        return self._logs.tell(topic)
+        log = self._logs.tell(topic)
+        if log.topic_id:
+            if self._topic_id and log.topic_id != self._topic_id:
+                self.renew()  # also where whoever asks takes the new log for the only one there was
+            self._topic_id = log.topic_id
+        return log
 
     def earliest(self, partition: TopicPartition) -> int:
         return self._watermarks(partition)[0]
@@ -376,10 +399,17 @@ class KafkaSource:
         self._arrivals += 1
 
     def renew(self) -> None:
+        # Not at once: this may be within a callback of the client that is to go.
+        self._is_outdated = True
+
+    def _renew(self) -> None:
         assert self._listener is not None, "renewed before subscribe"
-        self.close()
-        self._is_closing = False
-        self.subscribe(self._listener)
+        try:
+            self.close()
+        finally:
+            self._is_closing = self._is_outdated = False
+            self._topic_id = ""
+            self.subscribe(self._listener)
 
     def pause(self) -> None:
         self._is_paused = True

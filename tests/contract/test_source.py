@@ -304,10 +304,23 @@ def test_renewed_member_is_assigned_its_partitions_again(bench: Bench) -> None:
     reader.until(lambda: reader.offsets() == [0, 1])
     owned = set(reader.listener.owned)
     reader.forget()
+    reader.listener.calls.clear()
     reader.source.renew()
-    assert not reader.listener.owned
+    assert reader.listener.owned == owned, "not before the next poll"
+    reader.poll()
+    assert reader.listener.calls[0] == ("revoked", frozenset(owned))
     reader.until(lambda: reader.offsets() == [0, 1])
     assert reader.listener.owned == owned
+
+
+def test_listener_may_renew_the_member_that_calls_it(bench: Bench) -> None:
+    reader = Reader(bench.member())
+    once = [reader.source.renew]
+    reader.listener.on_assigned = lambda: once.pop()() if once else None
+    reader.until(lambda: len(reader.listener.calls) == 3)
+    assert [call for call, _ in reader.listener.calls] == ["assigned", "revoked", "assigned"]
+    bench.produce(0, b"a")
+    reader.until(lambda: reader.offsets() == [0])
 
 
 def test_pause_hands_out_nothing_and_resume_goes_on_where_it_was(bench: Bench) -> None:

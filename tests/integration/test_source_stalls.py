@@ -26,7 +26,8 @@ class Member:
     def __init__(self, kafka: ApacheKafka) -> None:
         self.topic = f"events-{uuid.uuid4().hex[:8]}"
         kafka.create_topic(self.topic, 2)
-        self._producer = Producer({"bootstrap.servers": kafka.bootstrap_servers, "log_level": 0})
+        self._bootstrap_servers = kafka.bootstrap_servers
+        self.renew_producer()
         self.stalls: list[tuple[TopicPartition, int]] = []
         self.offsets: dict[int, list[int | None]] = {0: [], 1: []}
         self.owned: set[TopicPartition] = set()
@@ -41,10 +42,12 @@ class Member:
             on_stall=lambda partition, position: self.stalls.append((partition, position)),
             quiet_seconds=0.3,
             grace_seconds=0.5,
+            revival_seconds=0.5,
         )
         self.source.subscribe(self)
 
     def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        self.source.log_identity(self.topic)  # as whoever goes by it does
         self.owned.update(partitions)
         return dict.fromkeys(partitions, 0)
 
@@ -56,6 +59,10 @@ class Member:
 
     def partition(self, number: int) -> TopicPartition:
         return TopicPartition(self.topic, number)
+
+    def renew_producer(self) -> None:
+        """It too goes by what it knew of a topic that was made anew."""
+        self._producer = Producer({"bootstrap.servers": self._bootstrap_servers, "log_level": 0})
 
     def produce(self, number: int, records: int) -> None:
         for _ in range(records):
@@ -119,6 +126,38 @@ def test_client_that_reads_a_partition_no_more_gives_way_to_a_new_one(
     assert member.offsets[0] == [0, 1, 2, 0, 1, 2, 3, 4]
     assert member.client is not given_up
     assert member.stalls == [(member.partition(0), 3)]
+
+
+def test_topic_made_anew_after_a_change_of_leaders_is_read_though_nobody_asks_what_it_is(
+    kafka: ApacheKafka,
+) -> None:
+    # One log ends before the position, the other one behind it. librdkafka tells neither.
+    members = {2: Member(kafka), 7: Member(kafka)}
+
+    def until_each(condition: Callable[[Member, int], bool]) -> None:
+        for records, member in members.items():
+            member.until(lambda member=member, records=records: condition(member, records))  # type: ignore[misc]
+
+    for member in members.values():
+        member.produce(0, 3)
+    until_each(lambda member, _: len(member.offsets[0]) == 3)
+    kafka.kill()
+    kafka.start()
+    for member in members.values():
+        member.produce(0, 1)
+    until_each(lambda member, _: len(member.offsets[0]) == 4 and member.source.lag() == 0)
+    clients = [member.client for member in members.values()]
+    for records, member in members.items():
+        kafka.delete_topic(member.topic)
+        kafka.create_topic(member.topic, 2)
+        member.renew_producer()
+        member.produce(0, records)
+    until_each(lambda member, records: len(member.offsets[0]) == 4 + records)
+    for (records, member), client in zip(members.items(), clients, strict=True):
+        assert member.offsets[0] == [0, 1, 2, 3, *range(records)]
+        assert member.client is not client
+        assert member.stalls == []
+        member.source.close()
 
 
 def test_partition_that_stands_still_before_its_first_record_is_assigned_anew(

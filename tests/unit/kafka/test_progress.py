@@ -27,10 +27,11 @@ def test_partition_that_stays_behind_is_stalled_at_its_position() -> None:
     assert watched.quiet(PATIENCE * 3) == [], "it is asked for once"
 
 
-def test_partition_that_ends_before_its_position_is_of_another_log() -> None:
+def test_partition_that_ends_before_its_position_is_told_and_stalled_all_the_same() -> None:
     watched = progress(10)
-    watched.ends([ONE], {ONE: 3}, PATIENCE)
-    assert watched.stalled(PATIENCE + GRACE) == {ONE: 10}
+    watched.begin(OTHER, 3, 0.0)
+    assert watched.ends([ONE, OTHER], {ONE: 3, OTHER: 4}, PATIENCE) == [ONE]
+    assert watched.stalled(PATIENCE + GRACE) == {ONE: 10, OTHER: 3}
 
 
 def test_partition_at_its_end_is_asked_for_again_later_and_never_stalled() -> None:
