@@ -9,14 +9,19 @@ import uuid
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from clickhouse_driver import Client
-from confluent_kafka import Consumer, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from octane_analytics.ledger import parse_intent
 
+_T = TypeVar("_T")
+
 _PARTITION_BITS = 48
 _READ_SECONDS = 180.0
+_ANSWER_SECONDS = 30.0
+_LOST = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE)
 _SHOWN = 10
 
 
@@ -95,12 +100,11 @@ def _messages(bootstrap_servers: str, topic: str) -> Iterator[Message]:
         }
     )
     try:
-        partitions = consumer.list_topics(topic, timeout=20.0).topics[topic].partitions
         left: dict[int, int] = {}
         starts = []
-        for number in partitions:
+        for number in _partitions(consumer, topic):
             where = TopicPartition(topic, number)
-            low, high = consumer.get_watermark_offsets(where, timeout=20.0)
+            low, high = _answer(lambda where=where: consumer.get_watermark_offsets(where, 20.0))  # type: ignore[misc]
             if low:
                 raise OverflowError(
                     f"{topic}[{number}] has dropped its first {low} records: there is nothing left "
@@ -114,7 +118,10 @@ def _messages(bootstrap_servers: str, topic: str) -> Iterator[Message]:
         while left:
             assert time.monotonic() < deadline, f"{topic} could not be read back in time"
             for message in consumer.consume(10_000, 0.2):
-                assert message.error() is None, message.error()
+                error = message.error()
+                if error is not None:
+                    assert error.code() not in _LOST, error
+                    continue  # of a broker that has only just come back
                 partition, offset = message.partition(), message.offset()
                 assert partition is not None
                 assert offset is not None
@@ -137,11 +144,10 @@ def lag(bootstrap_servers: str, group: str, topic: str) -> dict[int, str]:
         }
     )
     try:
-        partitions = consumer.list_topics(topic, timeout=20.0).topics[topic].partitions
         found = {}
-        asked = [TopicPartition(topic, number) for number in partitions]
-        for committed in consumer.committed(asked, timeout=20.0):
-            _, high = consumer.get_watermark_offsets(committed, timeout=20.0)
+        asked = [TopicPartition(topic, number) for number in _partitions(consumer, topic)]
+        for committed in _answer(lambda: consumer.committed(asked, 20.0)):
+            _, high = _answer(lambda at=committed: consumer.get_watermark_offsets(at, 20.0))  # type: ignore[misc]
             intent = parse_intent(committed.metadata or "")
             is_pending = intent is not None and intent.is_pending
             if max(committed.offset, 0) != high or is_pending:
@@ -151,6 +157,24 @@ def lag(bootstrap_servers: str, group: str, topic: str) -> dict[int, str]:
         return found
     finally:
         consumer.close()
+
+
+def _partitions(consumer: Consumer, topic: str) -> list[int]:
+    told = _answer(lambda: consumer.list_topics(topic, 20.0)).topics[topic]
+    assert told.error is None, told.error
+    return list(told.partitions)
+
+
+def _answer(ask: Callable[[], _T]) -> _T:
+    """Of a broker that may have only just come back, and then refuses for some moments."""
+    deadline = time.monotonic() + _ANSWER_SECONDS
+    while True:
+        try:
+            return ask()
+        except KafkaException:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
 
 
 class Audit:

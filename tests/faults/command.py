@@ -70,17 +70,28 @@ def run_at_random(
     logs: Path,
     say: Console,
 ) -> Result:
-    """Scenario after scenario on one stack that is never made anew; counts at the end."""
+    """Scenario after scenario on one stack that is never made anew; counts at the end.
+
+    One that does not come to its end is a problem of the report; what it left broken is mended.
+    """
     started, rng, breaks = time.monotonic(), random.Random(seed), 0
+    problems = []
     with Stack(engines, shape, seed, logs) as stack:
         stack.begin()
-        while time.monotonic() < started + seconds:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
             scenario = rng.choice(scenarios)
             say.print(f"{time.monotonic() - started:6.0f} s  {scenario.name}", highlight=False)
             turn = rng.uniform(1.0, _RANDOM_TURN_SECONDS)
-            breaks += scenario.run(stack, rng, time.monotonic() + turn)
+            try:
+                breaks += scenario.run(stack, rng, time.monotonic() + turn)
+            except Exception as error:
+                traceback.print_exc()
+                problems.append(f"{scenario.name}: {type(error).__name__}: {error}")
+                stack.mend()
             time.sleep(rng.uniform(0.0, 2.0))
         report = stack.finish(settle_seconds)
+        report.problems += problems
     return Result(f"random {seed}", engines.broker, breaks, report, time.monotonic() - started)
 
 

@@ -50,6 +50,10 @@ class Load:
     def sent(self) -> int:
         return len(self.is_poison)
 
+    @property
+    def is_running(self) -> bool:
+        return self._thread is not None
+
     def resume(self) -> None:
         """Begins to produce, or goes on."""
         assert self._thread is None, "it produces already"

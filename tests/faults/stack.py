@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Self
 
 from clickhouse_driver import Client
+from clickhouse_driver.errors import ServerException
+from confluent_kafka.admin import AdminClient
 
 from octane_analytics import schema
 from octane_analytics.exits import Exit
@@ -104,6 +106,10 @@ class Engines:
 
     def create_topic(self, name: str, partitions: int) -> None:
         self.kafka.create_topic(name, partitions)
+
+    def has_topic(self, name: str) -> bool:
+        admin = AdminClient({"bootstrap.servers": self.kafka.bootstrap_servers, "log_level": 0})
+        return name in admin.list_topics(timeout=20.0).topics
 
     def recreate_topic(self, name: str, partitions: int, pause_seconds: float) -> None:
         """Deletes the topic, and makes it again after a pause."""
@@ -245,7 +251,10 @@ class Command:
         _signal(self._running().pid, number)
 
     def signal_worker(self, slot: str, number: signal.Signals) -> None:
-        _signal(self.workers()[slot], number)
+        """Nothing when none lives in the slot any more: it may have ended by itself just now."""
+        pid = self.workers().get(slot)
+        if pid is not None:
+            _signal(pid, number)
 
     def _running(self) -> subprocess.Popen[bytes]:
         assert self._child is not None, "it does not run"
@@ -327,14 +336,33 @@ class Stack:
         if code not in _GOOD_ENDS:
             raise RuntimeError(f"the worker command ended with {code} after SIGTERM")
 
+    def mend(self) -> None:
+        """Has everything work again after a scenario that did not come to its end."""
+        self.engines.heal()
+        self.twin.kill()
+        with contextlib.suppress(ServerException):
+            self.engines.execute(f"RENAME TABLE {self.table}_away TO {self.table}")
+        if not self.engines.has_topic(self.topic):
+            self.engines.create_topic(self.topic, self.shape.partitions)
+        if not self.command.is_running:
+            self.command.kill()
+            self.command.start(self.procs)
+        if not self.load.is_running:
+            self.load.renew()  # the topic may be another one by now
+            self.load.resume()
+        self.load.poison_ratio = 0.0
+
     def finish(self, seconds: float) -> Report:
         """Ends the load, waits until everything has arrived, ends the worker, and counts."""
         self.engines.heal()
         load, audit = self.load, self.audit
-        load.pause()
+        problems = []
+        try:
+            load.pause()
+        except AssertionError as error:
+            problems.append(str(error))  # what became of them the log says
         audit.wait(load.is_poison, time.monotonic() + seconds)
         time.sleep(0.5)  # for what may come twice
-        problems = []
         try:
             self.stop()
         except (RuntimeError, subprocess.TimeoutExpired) as error:

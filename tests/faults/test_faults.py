@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import pytest
+from rich.console import Console
 
-from tests.faults.command import Result, run_scenario
+from tests.faults.command import Result, run_at_random, run_scenario
 from tests.faults.rolling import roll
-from tests.faults.scenarios import SCENARIOS
+from tests.faults.scenarios import SCENARIOS, Scenario
 from tests.faults.stack import APACHE, AT_LEAST_ONCE, EXACTLY_ONCE, Engines, Shape, Stack
 
 BREAK_SECONDS = 1.0
@@ -53,6 +55,30 @@ def test_no_event_is_lost_at_least_once(apache: Engines, name: str, tmp_path: Pa
 @pytest.mark.parametrize("name", ON_EMBEDDED)
 def test_every_event_arrives_once_embedded(embedded: Engines, name: str, tmp_path: Path) -> None:
     carry_out(embedded, name, tmp_path)
+
+
+def test_random_run_counts_to_the_end_though_a_scenario_falls_over(
+    embedded: Engines, tmp_path: Path
+) -> None:
+    def fall_over(stack: Stack, rng: Random, deadline: float) -> int:
+        stack.engines.clickhouse.kill()
+        stack.command.kill()
+        stack.load.pause()
+        raise LookupError("fell over")
+
+    result = run_at_random(
+        embedded,
+        [Scenario("fall-over", "leaves everything broken", fall_over)],
+        SHAPE,
+        seed=1,
+        seconds=0.01,
+        settle_seconds=SETTLE_SECONDS,
+        logs=tmp_path,
+        say=Console(quiet=True),
+    )
+    problems = set(result.report.problems)
+    assert problems == {"fall-over: LookupError: fell over"}
+    assert result.report.count == result.report.produced > 0
 
 
 def test_reload_under_load_keeps_every_event_and_waits_for_no_session(
