@@ -7,11 +7,7 @@ the API does.
 
 import http.client
 import json
-import os
-import subprocess
-import sys
-import tempfile
-import time
+import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -19,25 +15,19 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.table import Table
 
-from octane_analytics import schema
 from octane_analytics.api.library import load
 from octane_analytics.api.parameters import bind
 from octane_analytics.clickhouse.client import ClickHouse
-from octane_analytics.clickhouse.inserts import ClickHouseSink
-from octane_analytics.decode import decode_all
-from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
-from octane_analytics.sandbox.generator import generate
 from octane_analytics.settings.sections import ClickHouseSettings
 from tests.bench import options
-from tests.bench.clients import Ask, Took, at_once
-from tests.bench.plot import Bar, bars
+from tests.bench.bars import Bar, bars
+from tests.bench.clients import Ask, Took, at_once, quantile
+from tests.bench.report import show, write_json, write_picture
+from tests.bench.served import served
+from tests.bench.tables import spread
 
-_BATCH = 100_000
-_COMMAND = str(Path(sys.executable).with_name("octane-analytics"))
-_START_SECONDS = 30.0
 WAYS = ("direct", "uncached", "cached", "coalesced")
 
 
@@ -49,7 +39,8 @@ class Cell:
     clients: int
     way: str
     requests: int
-    per_second: float
+    per_second: tuple[float, ...]
+    """Of each round; the quantiles are of all requests."""
     p50_ms: float
     p99_ms: float
 
@@ -57,7 +48,7 @@ class Cell:
 @click.command()
 @click.option("--events", default=300_000, show_default=True, help="Events in the table.")
 @click.option("--requests", default=100, show_default=True, help="Of each kind, in each round.")
-@click.option("--rounds", default=3, show_default=True, help="Turns that each kind has.")
+@options.rounds
 @click.option(
     "--clients",
     "crowds",
@@ -91,19 +82,17 @@ def api(
     """Measures reports through clickhouse-driver alone (direct) and through the API: uncached, cached,
     and coalesced (all clients ask the same new thing at the same moment, which is one query).
     """
-    with _served(events, port) as settings:
+    with served(events, port) as settings:
         cells = [
             cell
             for report in reports
             for crowd in crowds
             for cell in _measure(report, settings, port, crowd, requests, rounds)
         ]
-    if json_file is not None:
-        json_file.write_text(json.dumps([vars(cell) for cell in cells], indent=1))
-    if plot_file is not None:
-        plot_file.write_text(_drawn(cells))
+    write_json(json_file, events=events, cells=[vars(cell) for cell in cells])
+    write_picture(plot_file, _drawn(cells))
     told = f"{events:,} events, one API process, {rounds} x {requests:,} requests of each kind"
-    Console(width=None if sys.stdout.isatty() else 120).print(told, api_table(cells))
+    show(told, api_table(cells))
 
 
 def api_table(cells: Sequence[Cell]) -> Table:
@@ -118,7 +107,7 @@ def api_table(cells: Sequence[Cell]) -> Table:
             cell.report,
             f"{cell.clients}",
             cell.way,
-            f"{cell.per_second:,.0f}",
+            spread(cell.per_second, ",.0f"),
             f"{cell.p50_ms:.2f}",
             f"{cell.p50_ms / direct.p50_ms:.2f}",
             f"{cell.p99_ms:.2f}",
@@ -130,70 +119,20 @@ def api_table(cells: Sequence[Cell]) -> Table:
 
 def _drawn(cells: Sequence[Cell]) -> str:
     return bars(
-        "Milliseconds until a report has been answered",
+        "Time until a report has been answered",
+        "ms",
         [
             Bar(
-                f"{cell.report}, {cell.way}, x{cell.clients}",
+                f"{cell.report}, {cell.clients} client{'s' if cell.clients > 1 else ''}",
+                cell.way,
                 (cell.p50_ms, max(cell.p99_ms - cell.p50_ms, 0.0)),
-                f"{cell.p50_ms:.1f} and {cell.p99_ms:.1f} ms",
-                is_first=cell.way == WAYS[0],
+                f"{cell.p50_ms:,.1f} and {cell.p99_ms:,.1f} ms, "
+                f"{statistics.median(cell.per_second):,.0f} requests/s",
             )
             for cell in cells
         ],
-        ("median", "99th percentile"),
+        ("median", "on to the 99th percentile"),
     )
-
-
-@contextmanager
-def _served(events: int, port: int) -> Iterator[ClickHouseSettings]:
-    """A table with events, and the API over it."""
-    with (
-        tempfile.TemporaryDirectory(prefix="octane-bench-") as directory,
-        EmbeddedClickHouse(Path(directory)) as engine,
-    ):
-        settings = ClickHouseSettings(host=engine.host, port=engine.tcp_port)
-        with ClickHouseSink(settings, client_name="bench") as clickhouse:
-            _fill(clickhouse, events)
-        environment = os.environ | {
-            "CLICKHOUSE_HOST": engine.host,
-            "CLICKHOUSE_PORT": str(engine.tcp_port),
-            "API_PORT": str(port),
-            "API_WORKERS": "1",
-            "LOG_LEVEL": "warning",
-        }
-        with subprocess.Popen([_COMMAND, "api"], env=environment) as served:
-            try:
-                _wait_until_ready(served, port)
-                yield settings
-            finally:
-                served.terminate()
-
-
-def _fill(clickhouse: ClickHouseSink, events: int) -> None:
-    clickhouse.execute(schema.create_table(clickhouse.table))
-    lines = list(generate(events, seed=1, until=datetime.now(UTC), span=timedelta(hours=20)))
-    for start in range(0, events, _BATCH):
-        clickhouse.insert(decode_all(lines[start : start + _BATCH]).columns, None)
-    clickhouse.execute(f"OPTIMIZE TABLE {clickhouse.table} FINAL")
-
-
-def _wait_until_ready(served: "subprocess.Popen[bytes]", port: int) -> None:
-    deadline = time.monotonic() + _START_SECONDS
-    while True:
-        client = http.client.HTTPConnection("127.0.0.1", port)
-        try:
-            client.request("GET", "/readyz")
-            if client.getresponse().status == 200:
-                return
-        except OSError:
-            pass
-        finally:
-            client.close()
-        if served.poll() is not None or time.monotonic() > deadline:
-            raise click.ClickException(
-                f"the API does not answer on port {port}: give another --port"
-            )
-        time.sleep(0.1)
 
 
 def _measure(
@@ -216,24 +155,26 @@ def _measure(
             "cached": [_asking(stack, port, report, lambda _: usual) for _ in direct],
             "coalesced": [_asking(stack, port, report, fresh) for _ in direct],
         }
-        took = {way: Took() for way in ways}
+        took: dict[str, list[Took]] = {way: [] for way in ways}
         for asks in ways.values():
-            at_once(asks, crowd, Took())  # connections and caches are warm from here on
-        for turn in range(1, rounds + 1):  # noqa: B007  # `fresh` reads it
-            for way, asks in ways.items():
-                at_once(asks, requests, took[way], in_step=way == "coalesced")
-    return [
-        Cell(
-            report,
-            crowd,
-            way,
-            len(of.milliseconds),
-            of.per_second,
-            of.quantile(0.5),
-            of.quantile(0.99),
-        )
-        for way, of in took.items()
-    ]
+            at_once(asks, crowd)  # connections and caches are warm from here on
+        for turn in range(1, rounds + 1):  # `fresh` reads it
+            for way, asks in list(ways.items())[:: 1 if turn % 2 else -1]:
+                took[way].append(at_once(asks, requests, in_step=way == "coalesced"))
+    return [_cell(report, crowd, way, rounds_of) for way, rounds_of in took.items()]
+
+
+def _cell(report: str, crowd: int, way: str, rounds: Sequence[Took]) -> Cell:
+    milliseconds = [one for took in rounds for one in took.milliseconds]
+    return Cell(
+        report,
+        crowd,
+        way,
+        len(milliseconds),
+        tuple(took.per_second for took in rounds),
+        quantile(milliseconds, 0.5),
+        quantile(milliseconds, 0.99),
+    )
 
 
 def _params(begin: datetime, end: datetime) -> dict[str, str]:

@@ -4,31 +4,32 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 Ask = Callable[[int], None]
 """Makes one request and waits for its whole answer; is told the number of the request, from 0 on."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Took:
-    """Of all requests of one kind."""
+    """Of all requests of one kind in one round."""
 
-    milliseconds: list[float] = field(default_factory=list)
-    wall_seconds: float = 0.0
+    milliseconds: Sequence[float]
+    wall_seconds: float
 
     @property
     def per_second(self) -> float:
         return len(self.milliseconds) / self.wall_seconds
 
-    def quantile(self, share: float) -> float:
-        """In milliseconds; the smallest that at least this share of the requests did not exceed."""
-        ordered = sorted(self.milliseconds)
-        return ordered[max(math.ceil(share * len(ordered)) - 1, 0)]
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """The smallest that at least this share of the values do not exceed."""
+    ordered = sorted(values)
+    return ordered[max(math.ceil(share * len(ordered)) - 1, 0)]
 
 
-def at_once(clients: Sequence[Ask], requests: int, took: Took, *, in_step: bool = False) -> None:
-    """Adds to `took` how long it took the clients to make so many requests, the same number each.
+def at_once(clients: Sequence[Ask], requests: int, *, in_step: bool = False) -> Took:
+    """How long it took the clients to make so many requests, the same number each.
 
     `in_step` has all of them make their first request at the same moment, then all their second, and
     so on. Blocks; raises what the first client that failed raised.
@@ -61,8 +62,7 @@ def at_once(clients: Sequence[Ask], requests: int, took: Took, *, in_step: bool 
     began = time.perf_counter()
     for thread in threads:
         thread.join()
-    took.wall_seconds += time.perf_counter() - began
+    wall_seconds = time.perf_counter() - began
     if failures:
         raise failures[0]
-    for mine in times:
-        took.milliseconds += mine
+    return Took([one for mine in times for one in mine], wall_seconds)

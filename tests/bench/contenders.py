@@ -4,16 +4,15 @@ A contender is a context manager around one run: it answers a function that list
 count beside ClickHouse.
 """
 
-import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from octane_analytics.clickhouse.client import ClickHouse
+from tests.acceptance.command import COMMAND, environment
 from tests.bench.measure import children
 
 
@@ -59,7 +58,7 @@ def worker_command(job: Job, delivery: str) -> tuple[list[str], dict[str, str]]:
     }
     if not job.may_grow:
         settings["BATCH_MAX_ROWS"] = str(job.batch_size)
-    return [str(Path(sys.executable).with_name("octane-analytics")), "worker"], settings
+    return [COMMAND, "worker"], settings
 
 
 @contextmanager
@@ -84,6 +83,8 @@ def at_least_once(job: Job) -> Iterator[Callable[[], list[int]]]:
 def kafka_engine(job: Job) -> Iterator[Callable[[], list[int]]]:
     """ClickHouse's Kafka table engine and a materialized view, as its documentation has them."""
     queue, view, clickhouse = f"{job.name}_queue", f"{job.name}_view", job.clickhouse
+    # More consumers than cores are refused otherwise, and more processes of a worker are not.
+    clickhouse.execute("SET kafka_disable_num_consumers_limit = 1")
     clickhouse.execute(
         f"""
         CREATE TABLE {queue} (
@@ -93,6 +94,7 @@ def kafka_engine(job: Job) -> Iterator[Callable[[], list[int]]]:
             kafka_group_name = '{job.name}', kafka_format = 'JSONEachRow',
             kafka_num_consumers = {job.processes}, kafka_thread_per_consumer = 1,
             kafka_max_block_size = {job.batch_size}, kafka_poll_max_batch_size = {job.batch_size},
+            kafka_flush_interval_ms = {job.flush_seconds * 1_000},
             date_time_input_format = 'best_effort'
         """
     )
@@ -118,7 +120,7 @@ def naive_loop(job: Job) -> Iterator[Callable[[], list[int]]]:
 
 @contextmanager
 def _process(command: list[str], settings: dict[str, str]) -> Iterator[int]:
-    with subprocess.Popen(command, env=os.environ | settings) as child:
+    with subprocess.Popen(command, env=environment(settings)) as child:
         try:
             yield child.pid
         finally:

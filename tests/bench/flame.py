@@ -13,9 +13,10 @@ from pathlib import Path
 
 import click
 
+from tests.bench.backlog import Shape
 from tests.bench.contenders import Job, worker_command
 from tests.bench.measure import children, rows
-from tests.bench.place import Place, Shape
+from tests.bench.place import Place
 
 _SAMPLES_A_SECOND = 400
 _DEADLINE_SECONDS = 300.0

@@ -18,10 +18,10 @@ from rich.console import Console
 from rich.table import Table
 
 from octane_analytics.clickhouse.client import ClickHouse
-from tests.bench import options
+from tests.bench.backlog import Backlog
 from tests.bench.contenders import CONTENDERS, Job
 from tests.bench.measure import rows
-from tests.bench.place import Backlog, Place
+from tests.bench.place import Place
 
 _LOOK_SECONDS = 0.02
 _WARM_SECONDS = 3.0
@@ -47,7 +47,7 @@ _EVENT = (
 )
 @click.option("--seconds", default=20, show_default=True, help="How long at each rate.")
 @click.option("--procs", default=1, show_default=True, help="Worker processes.")
-@options.partitions
+@click.option("--partitions", default=8, show_default=True, help="Partitions of the topic.")
 @click.option("--batch-size", default=1_000, show_default=True, help="BATCH_SIZE.")
 @click.option("--flush-interval", default=1, show_default=True, help="FLUSH_INTERVAL.")
 @click.option(
@@ -59,7 +59,9 @@ _EVENT = (
     show_default=True,
     help="Who is to be measured.",
 )
-@options.json_file
+@click.option(
+    "--json", "json_file", type=click.Path(path_type=Path), help="Write the figures here."
+)
 def latency(
     rates: Sequence[int],
     seconds: int,
@@ -75,8 +77,11 @@ def latency(
     figures = []
     for rate in rates:
         for name in contenders:
-            with Place([Backlog(0, partitions)]) as place:
-                found = _measure(place, name, rate, seconds, procs, batch_size, flush_interval)
+            backlog = Backlog(0, partitions)
+            with Place([backlog]) as place:
+                found = _measure(
+                    place, backlog.topic, name, rate, seconds, procs, batch_size, flush_interval
+                )
             figures.append({"contender": name, "rate": rate, **found})
             table.add_row(name, f"{rate:,}", f"{found['sent']:,.0f}", *_shown(found))
     if json_file is not None:
@@ -90,6 +95,7 @@ def _shown(found: dict[str, float]) -> list[str]:
 
 def _measure(
     place: Place,
+    topic: str,
     name: str,
     rate: int,
     seconds: int,
@@ -97,7 +103,6 @@ def _measure(
     batch_size: int,
     flush_seconds: int,
 ) -> dict[str, float]:
-    topic = Backlog(0, place.partitions).topic
     producer = Producer(
         {"bootstrap.servers": place.bootstrap_servers, "linger.ms": 5, "compression.type": "lz4"}
     )

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from octane_analytics.clickhouse.client import ClickHouse
+from tests.bench.backlog import Shape
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _POLL_SECONDS = 0.2
 """A look costs ClickHouse a millisecond, which counts as the contender's."""
 _TIMED_SHARE = 0.75
-"""Of the events: the rate is measured up to here, because the last ones fill no batch and wait for
+"""Of the events that fill batches: the rate is measured up to here, because others wait for
 FLUSH_INTERVAL, some seconds in which nothing is done. CPU time is that of all of them."""
 
 
@@ -32,6 +33,7 @@ class Run:
     partitions: int
     event_bytes: int | None
     """None: as the generator makes them."""
+    events: int
     events_per_second: float
     client_cpu_us: float
     """CPU time for each event of everything outside ClickHouse, in microseconds."""
@@ -48,55 +50,85 @@ class Run:
         return self.client_cpu_us + self.clickhouse_cpu_us
 
 
+@dataclass(frozen=True)
+class Look:
+    """How far a run had come at one moment."""
+
+    at: float
+    rows: int
+    client_seconds: float = 0.0
+    """CPU time since each process began, of all of them."""
+    clickhouse_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What a run came to."""
+
+    events_per_second: float
+    client_cpu_us: float
+    clickhouse_cpu_us: float
+
+
+def pace(first: Look, timed: Look, last: Look) -> Pace:
+    """The rate up to the look that was timed, CPU times up to the last; all since the first."""
+    events = last.rows - first.rows
+    return Pace(
+        (timed.rows - first.rows) / (timed.at - first.at),
+        (last.client_seconds - first.client_seconds) / events * 1e6,
+        (last.clickhouse_seconds - first.clickhouse_seconds) / events * 1e6,
+    )
+
+
 def measure(
     clickhouse: ClickHouse,
     engine_pid: int,
     clients: Callable[[], Iterable[int]],
     *,
     contender: str,
-    batch_size: int,
-    processes: int,
-    partitions: int,
-    event_bytes: int | None,
-    events: int,
+    shape: Shape,
+    full_events: int,
     deadline_seconds: float,
 ) -> Run:
     """Waits until the connection's table holds all events. Raises BenchError after the deadline."""
     deadline = time.monotonic() + deadline_seconds
-    while not (first_rows := rows(clickhouse)):
+    events = shape.backlog.events
+
+    def look(found: int) -> Look:
+        return Look(
+            time.monotonic(), found, sum(map(cpu_seconds, clients())), cpu_seconds(engine_pid)
+        )
+
+    while not (found := rows(clickhouse)):
         _check(deadline, contender, 0, events)
         time.sleep(_POLL_SECONDS)
-    first_at = time.monotonic()
-    clients_before = sum(map(cpu_seconds, clients()))
-    clickhouse_before = cpu_seconds(engine_pid)
-    found, engine_kib = first_rows, 0
-    timed_rows, timed_at = first_rows, first_at
+    first = timed = look(found)
+    engine_kib = 0
     while found < events:
         _check(deadline, contender, found, events)
         time.sleep(_POLL_SECONDS)
         found = rows(clickhouse)
-        if timed_rows < events * _TIMED_SHARE:
-            timed_rows, timed_at = found, time.monotonic()
+        if timed.rows < (full_events or events) * _TIMED_SHARE:
+            timed = Look(time.monotonic(), found)
         engine_kib = max(engine_kib, _kib(engine_pid, "VmRSS"))
-    pids = list(clients())
-    client_cpu = sum(map(cpu_seconds, pids)) - clients_before
-    clickhouse_cpu = cpu_seconds(engine_pid) - clickhouse_before
-    measured = events - first_rows
-    if found != events or timed_at == first_at:
+    last = look(found)
+    if found != events or timed is first:
         raise BenchError(
-            f"{contender}: {found:,} rows of {events:,} events, {first_rows:,} of them in the first "
+            f"{contender}: {found:,} rows of {events:,} events, {first.rows:,} of them in the first "
             "insert: too few are left to measure; give more --events"
         )
+    came_to = pace(first, timed, last)
     return Run(
         contender=contender,
-        batch_size=batch_size,
-        processes=processes,
-        partitions=partitions,
-        event_bytes=event_bytes,
-        events_per_second=(timed_rows - first_rows) / (timed_at - first_at),
-        client_cpu_us=client_cpu / measured * 1e6,
-        clickhouse_cpu_us=clickhouse_cpu / measured * 1e6,
-        peak_client_mib=max((_kib(pid, "VmHWM") for pid in pids), default=0) >> 10,
+        batch_size=shape.batch_size,
+        processes=shape.processes,
+        partitions=shape.backlog.partitions,
+        event_bytes=shape.backlog.event_bytes,
+        events=events,
+        events_per_second=came_to.events_per_second,
+        client_cpu_us=came_to.client_cpu_us,
+        clickhouse_cpu_us=came_to.clickhouse_cpu_us,
+        peak_client_mib=max((_kib(pid, "VmHWM") for pid in clients()), default=0) >> 10,
         peak_clickhouse_mib=engine_kib >> 10,
         parts=parts(clickhouse),
     )

@@ -1,29 +1,24 @@
 """Where a benchmark takes place: one ClickHouse, one Kafka, and topics that hold a backlog of events.
 
-Events are the generator's, the same for the same number; each topic is filled once and read many times,
-each time by a group of its own.
+Each topic is filled once and read many times, each time by a group of its own.
 """
 
-import random
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import click
-from confluent_kafka import Producer
 
 from octane_analytics import schema
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
-from octane_analytics.sandbox.generator import generate
 from octane_analytics.sandbox.kafka import EmbeddedKafka
 from octane_analytics.settings.sections import ClickHouseSettings
+from tests.bench.backlog import Backlog, Shape, fill
 from tests.bench.contenders import CONTENDERS, Job
 from tests.bench.measure import BenchError, Run, measure
 from tests.kafka.apache import ApacheKafka, available
@@ -31,32 +26,6 @@ from tests.kafka.apache import ApacheKafka, available
 _DEADLINE_SECONDS = 300.0
 _MOCK_PARTITIONS = 64
 """The mock cluster keeps 5 MiB of a partition: a backlog needs many of them."""
-_PROPERTIES = b'"properties":{'
-
-
-@dataclass(frozen=True)
-class Backlog:
-    """A topic's content."""
-
-    events: int
-    partitions: int
-    event_bytes: int | None = None
-    """None: as the generator makes them, about 290."""
-
-    @property
-    def topic(self) -> str:
-        return f"octane.bench.{self.partitions}.{self.event_bytes or 'mixed'}.{self.events}"
-
-
-@dataclass(frozen=True)
-class Shape:
-    """How a backlog is to be worked off."""
-
-    backlog: Backlog
-    batch_size: int
-    processes: int = 1
-    may_grow: bool = False
-    """Whether a batch may take more than its size under backlog, as it does by default."""
 
 
 class Place:
@@ -66,7 +35,8 @@ class Place:
         self._backlogs = list(dict.fromkeys(backlogs))
         self._compression = compression
         self._stack = ExitStack()
-        self.partitions = max(backlog.partitions for backlog in backlogs)
+        self._fewest_partitions = 1
+        self._remarked: set[Shape] = set()
         self.broker = ""
         """What the Kafka is, for a person."""
 
@@ -78,7 +48,12 @@ class Place:
             for backlog in self._backlogs:
                 if backlog.events:
                     click.echo(f"producing {backlog.events:,} events …", err=True)
-                    self._fill(backlog)
+                    fill(
+                        self.bootstrap_servers,
+                        backlog,
+                        self.partitions_of(backlog),
+                        self._compression,
+                    )
             self._stack = stack.pop_all()
         return self
 
@@ -100,26 +75,13 @@ class Place:
             return kafka.bootstrap_servers
         self.broker = f"the embedded mock cluster ({reason}), {_MOCK_PARTITIONS} partitions or more"
         click.echo(f"measuring on {self.broker}", err=True)
-        topics = {b.topic: max(b.partitions, _MOCK_PARTITIONS) for b in self._backlogs}
+        self._fewest_partitions = _MOCK_PARTITIONS
+        topics = {backlog.topic: self.partitions_of(backlog) for backlog in self._backlogs}
         return stack.enter_context(EmbeddedKafka(topics=topics)).bootstrap_servers
 
-    def _fill(self, backlog: Backlog) -> None:
-        producer = Producer(
-            {
-                "bootstrap.servers": self.bootstrap_servers,
-                "linger.ms": 20,
-                "compression.type": self._compression,
-            }
-        )
-        for event in _events(backlog):
-            while True:
-                try:
-                    producer.produce(backlog.topic, event)
-                    break
-                except BufferError:
-                    producer.poll(0.1)
-        if producer.flush(60):
-            raise click.ClickException("Kafka did not take all events")
+    def partitions_of(self, backlog: Backlog) -> int:
+        """How many its topic has here."""
+        return max(backlog.partitions, self._fewest_partitions)
 
     def table(self, title: str) -> ClickHouse:
         """A connection whose table is of that name, made and empty."""
@@ -133,6 +95,8 @@ class Place:
     def run(self, contender: str, shape: Shape) -> Run:
         """One contender works off the backlog into a table of its own."""
         name = f"bench_{uuid.uuid4().hex[:12]}"
+        full_events = shape.full_events(self.partitions_of(shape.backlog))
+        self._remark(shape, full_events)
         assert self.engine.pid is not None
         with self.table(name) as clickhouse:
             job = Job(
@@ -153,11 +117,8 @@ class Place:
                         self.engine.pid,
                         clients,
                         contender=contender,
-                        batch_size=shape.batch_size,
-                        processes=shape.processes,
-                        partitions=shape.backlog.partitions,
-                        event_bytes=shape.backlog.event_bytes,
-                        events=shape.backlog.events,
+                        shape=shape,
+                        full_events=full_events,
                         deadline_seconds=_DEADLINE_SECONDS,
                     )
             except BenchError as error:
@@ -170,17 +131,13 @@ class Place:
         )
         return run
 
-
-def _events(backlog: Backlog) -> Iterator[bytes]:
-    events = generate(backlog.events, seed=1, until=datetime.now(UTC))
-    if backlog.event_bytes is None:
-        return events
-    return _sized(events, backlog.event_bytes, random.Random(1))
-
-
-def _sized(events: Iterator[bytes], size: int, numbers: random.Random) -> Iterator[bytes]:
-    """The same events with other properties: hexadecimal digits as are needed for the size."""
-    for event in events:
-        head = event.partition(_PROPERTIES)[0] + _PROPERTIES + b'"fill":"'
-        room = max(size - len(head) - len(b'"}}'), 1)
-        yield head + b"%0*x" % (room, numbers.getrandbits(4 * room)) + b'"}}'
+    def _remark(self, shape: Shape, full_events: int) -> None:
+        rest = shape.backlog.events - full_events
+        if rest and shape not in self._remarked:
+            self._remarked.add(shape)
+            click.echo(
+                f"{rest:,} of {shape.backlog.events:,} events fill no batch of {shape.batch_size:,} in "
+                f"their partition and wait for FLUSH_INTERVAL: {shape.batch_size:,} times "
+                f"{self.partitions_of(shape.backlog)} or a multiple of it measures better",
+                err=True,
+            )

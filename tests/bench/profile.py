@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from octane_analytics.batch import Limits
@@ -23,9 +22,11 @@ from octane_analytics.kafka.source import KafkaSource
 from octane_analytics.settings.loading import load
 from octane_analytics.timing import Backoff, SystemClock
 from tests.bench import options
+from tests.bench.backlog import Backlog, Shape
 from tests.bench.flame import flame
 from tests.bench.measure import cpu_seconds
-from tests.bench.place import Backlog, Place, Shape
+from tests.bench.place import Place
+from tests.bench.report import show
 from tests.fakes import FakeObserver
 
 _T = TypeVar("_T")
@@ -57,12 +58,7 @@ class _Spent:
 @options.partitions
 @options.batch_sizes
 @options.may_grow
-@click.option(
-    "--flame",
-    "flame_file",
-    type=click.Path(path_type=Path),
-    help="Draw a flame graph of the worker command here, as SVG, at the last --batch-size.",
-)
+@options.flame_file
 def profile(
     events: int,
     partitions: int,
@@ -72,12 +68,18 @@ def profile(
 ) -> None:
     """A worker's CPU time of an event, by stage; and as a flame graph."""
     backlog = Backlog(events, partitions)
+    shapes = [Shape(backlog, size, may_grow=may_grow) for size in batch_sizes]
     with Place([backlog]) as place:
-        for size in batch_sizes:
-            Console(width=120).print(stages(place, Shape(backlog, size, may_grow=may_grow)))
-        if flame_file is not None:
-            flame(place, Shape(backlog, batch_sizes[-1], may_grow=may_grow), flame_file)
-            click.echo(f"wrote {flame_file}")
+        told_stages(place, shapes, flame_file)
+
+
+def told_stages(place: Place, shapes: Sequence[Shape], flame_file: Path | None) -> None:
+    """Shows the stages of each shape; draws the last one's flame graph where a file is named."""
+    for shape in shapes:
+        show(stages(place, shape))
+    if flame_file is not None:
+        flame(place, shapes[-1], flame_file)
+        click.echo(f"wrote {flame_file}")
 
 
 def stages(place: Place, shape: Shape) -> Table:

@@ -9,7 +9,6 @@ import json
 import os
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,15 +16,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from octane_analytics.supervisor.control import ask
+from tests.acceptance.command import COMMAND, environment
 from tests.bench import options
+from tests.bench.backlog import Backlog
 from tests.bench.measure import rows
-from tests.bench.place import Backlog, Place
+from tests.bench.place import Place
+from tests.bench.report import show, write_json
 
-_COMMAND = str(Path(sys.executable).with_name("octane-analytics"))
 _DEADLINE_SECONDS = 90.0
 _LOOK_SECONDS = 0.02
 _EVENTS_EACH = 2_000
@@ -45,7 +45,13 @@ class Start:
 
 @click.command()
 @click.option("--procs", default=8, show_default=True, help="Worker processes; as many partitions.")
-@click.option("--rounds", default=5, show_default=True, help="Starts of each kind.")
+@click.option(
+    "--rounds",
+    type=click.IntRange(1),
+    default=5,
+    show_default=True,
+    help="Starts of each kind.",
+)
 @options.json_file
 def start(procs: int, rounds: int, json_file: Path | None) -> None:
     """Measures how soon `worker` consumes with all its processes, and how long --help takes."""
@@ -54,12 +60,14 @@ def start(procs: int, rounds: int, json_file: Path | None) -> None:
     with Place([backlog]) as place:
         starts = [_start(place, backlog, procs, number) for number in range(rounds)]
         broker = place.broker
-    if json_file is not None:
-        content = {"broker": broker, "procs": procs, "starts": [asdict(s) for s in starts]}
-        json_file.write_text(json.dumps({**content, "help_seconds": helps}, indent=1))
-    Console(width=None if sys.stdout.isatty() else 100).print(
-        f"worker --procs {procs}, {broker}, {rounds} starts", start_table(starts, helps)
+    write_json(
+        json_file,
+        broker=broker,
+        procs=procs,
+        starts=[asdict(start) for start in starts],
+        helps=[{"wall_seconds": wall, "cpu_seconds": cpu} for wall, cpu in helps],
     )
+    show(f"worker --procs {procs}, {broker}, {rounds} starts", start_table(starts, helps))
 
 
 def start_table(starts: Sequence[Start], helps: Sequence[tuple[float, float]]) -> Table:
@@ -86,7 +94,7 @@ def start_table(starts: Sequence[Start], helps: Sequence[tuple[float, float]]) -
 def _help_seconds() -> tuple[float, float]:
     """By the clock, and of CPU."""
     began, before = time.perf_counter(), os.times()
-    subprocess.run([_COMMAND, "--help"], stdout=subprocess.DEVNULL, check=True)
+    subprocess.run([COMMAND, "--help"], stdout=subprocess.DEVNULL, check=True)
     after = os.times()
     cpu = after.children_user + after.children_system
     return (
@@ -123,8 +131,8 @@ def _start(place: Place, backlog: Backlog, procs: int, number: int) -> Start:
 
 @contextlib.contextmanager
 def _worker(procs: int, settings: dict[str, str]) -> Iterator["subprocess.Popen[bytes]"]:
-    command = [_COMMAND, "worker", "--procs", str(procs)]
-    with subprocess.Popen(command, env=os.environ | settings) as child:
+    command = [COMMAND, "worker", "--procs", str(procs)]
+    with subprocess.Popen(command, env=environment(settings)) as child:
         try:
             yield child
         finally:

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 
 from rich.table import Table
 
+from tests.bench.backlog import Shape
 from tests.bench.measure import Run
-from tests.bench.place import Shape
 
 BASELINE = "kafka-engine"
 
@@ -67,6 +67,7 @@ def sweep_table(
         "ClickHouse µs",
         "µs in all",
         "x",
+        *(["µs a kB"] if axis == "size" else []),
         "peak MiB",
         "parts",
     ):
@@ -76,7 +77,7 @@ def sweep_table(
         for shape in shapes:
             mine = [run for of, run in found if of == shape and run.contender == name]
             table.add_row(
-                f"{_value(axis, shape):,}",
+                f"{value_of(axis, shape):,}",
                 name,
                 _spread(mine, lambda run: run.events_per_second, ",.0f"),
                 _spread(mine, lambda run: run.client_cpu_us, ".2f"),
@@ -84,13 +85,48 @@ def sweep_table(
                 _spread(mine, lambda run: run.clickhouse_cpu_us, ".2f"),
                 _spread(mine, lambda run: run.cpu_us, ".2f"),
                 _ratio(mine, first, lambda run: run.cpu_us),
+                *([_spread(mine, _us_a_kilobyte, ".2f")] if axis == "size" else []),
                 str(max(run.peak_client_mib for run in mine) or ""),
                 f"{statistics.median(run.parts for run in mine):,.0f}",
             )
     return table
 
 
-def _value(axis: str, shape: Shape) -> int:
+def _us_a_kilobyte(run: Run) -> float:
+    assert run.event_bytes is not None
+    return run.cpu_us / run.event_bytes * 1_000
+
+
+_COSTS: dict[str, Callable[[Run], float]] = {
+    "client": lambda run: run.client_cpu_us,
+    "in all": lambda run: run.cpu_us,
+}
+
+
+def extremes(
+    axis: str, shapes: Sequence[Shape], names: Sequence[str], found: Sequence[tuple[Shape, Run]]
+) -> list[str]:
+    """How far each contender's cost goes apart: a sentence on the client, and one on all."""
+    told = []
+    for name in names:
+        for what, of in _COSTS.items():
+            medians = {
+                value_of(axis, shape): statistics.median(
+                    of(run) for at, run in found if at == shape and run.contender == name
+                )
+                for shape in shapes
+            }
+            if not all(medians.values()):
+                continue  # the engine has no client
+            dear, cheap = (pick(medians, key=medians.__getitem__) for pick in (max, min))
+            told.append(
+                f"{name}, {what}: {medians[dear]:.2f} µs an event at {axis} {dear:,} against "
+                f"{medians[cheap]:.2f} at {cheap:,}: {medians[dear] / medians[cheap]:.2f} x"
+            )
+    return told
+
+
+def value_of(axis: str, shape: Shape) -> int:
     return {
         "batch": shape.batch_size,
         "partitions": shape.backlog.partitions,
@@ -100,7 +136,11 @@ def _value(axis: str, shape: Shape) -> int:
 
 
 def _spread(runs: Sequence[Run], of: Callable[[Run], float], form: str) -> str:
-    values = [of(run) for run in runs]
+    return spread([of(run) for run in runs], form)
+
+
+def spread(values: Sequence[float], form: str) -> str:
+    """The median, and in brackets the lowest and the highest where there are several."""
     median = format(statistics.median(values), form)
     if len(values) == 1:
         return median

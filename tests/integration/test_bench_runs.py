@@ -54,7 +54,7 @@ def test_reports_in_every_way(tmp_path: Path) -> None:
         ),
         *("--clients", "1", "--clients", "4", "--port", "18773", "--json", str(file)),
     )
-    cells = json.loads(file.read_text())
+    cells = json.loads(file.read_text())["cells"]
     assert [(cell["clients"], cell["way"]) for cell in cells] == [
         (clients, way) for clients in (1, 4) for way in WAYS
     ]

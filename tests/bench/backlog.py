@@ -1,0 +1,95 @@
+"""What is in a topic and how it is to be worked off; and the filling of topics.
+
+Events are the generator's, the same for the same number, and each partition gets every so manyth of
+them: then all fill their batches at the same time, and what a run costs does not hang on how a
+partitioner threw its dice.
+"""
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import cycle
+from math import lcm
+
+import click
+from confluent_kafka import Producer
+
+from octane_analytics.sandbox.generator import generate
+
+_FLUSH_SECONDS = 60
+_PROPERTIES = b'"properties":{'
+_BATCHES_EACH = 2
+"""Of a partition, at least: with the first insert the measuring only begins."""
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """A topic's content."""
+
+    events: int
+    partitions: int
+    event_bytes: int | None = None
+    """None: as the generator makes them, about 290."""
+
+    @property
+    def topic(self) -> str:
+        return f"octane.bench.{self.partitions}.{self.event_bytes or 'mixed'}.{self.events}"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How a backlog is to be worked off."""
+
+    backlog: Backlog
+    batch_size: int
+    processes: int = 1
+    may_grow: bool = False
+    """Whether a batch may take more than its size under backlog, as it does by default."""
+
+    def full_events(self, partitions: int) -> int:
+        """Those that fill batches where there are so many partitions; others wait for FLUSH_INTERVAL."""
+        each = self.backlog.events // partitions
+        return (each - each % self.batch_size) * partitions
+
+
+def even_events(shapes: Sequence[Shape]) -> int:
+    """The fewest that are full batches in every partition of every shape, two of them at the least."""
+    rounds = [shape.backlog.partitions * shape.batch_size for shape in shapes]
+    whole = lcm(*rounds)
+    return -(-_BATCHES_EACH * max(rounds) // whole) * whole
+
+
+def fill(bootstrap_servers: str, backlog: Backlog, partitions: int, compression: str) -> None:
+    """Blocks until Kafka has all events, in a topic that has so many partitions."""
+    producer = Producer(
+        {
+            "bootstrap.servers": bootstrap_servers,
+            "linger.ms": 20,
+            "compression.type": compression,
+        }
+    )
+    for partition, event in zip(cycle(range(partitions)), _events(backlog), strict=False):
+        while True:
+            try:
+                producer.produce(backlog.topic, event, partition=partition)
+                break
+            except BufferError:
+                producer.poll(0.1)
+    if producer.flush(_FLUSH_SECONDS):
+        raise click.ClickException("Kafka did not take all events")
+
+
+def _events(backlog: Backlog) -> Iterator[bytes]:
+    events = generate(backlog.events, seed=1, until=datetime.now(UTC))
+    if backlog.event_bytes is None:
+        return events
+    return sized(events, backlog.event_bytes, random.Random(1))
+
+
+def sized(events: Iterator[bytes], size: int, numbers: random.Random) -> Iterator[bytes]:
+    """The same events with other properties: hexadecimal digits as are needed for the size."""
+    for event in events:
+        head = event.partition(_PROPERTIES)[0] + _PROPERTIES + b'"fill":"'
+        room = max(size - len(head) - len(b'"}}'), 1)
+        yield head + b"%0*x" % (room, numbers.getrandbits(4 * room)) + b'"}}'
