@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from rich.console import Console
-from rich.table import Table
 
 from tests.bench.api import WAYS, Cell, api_table
 from tests.bench.backlog import Backlog, Shape, even_events, sized
@@ -24,6 +23,7 @@ from tests.bench.plot import side_by_side_svg, sweep_svg
 from tests.bench.start import Start, start_table
 from tests.bench.sweep import swept
 from tests.bench.tables import extremes, side_by_side, sweep_table
+from tests.unit.table_cells import headed, lines
 
 RUN = Run(
     contender="exactly-once",
@@ -50,17 +50,6 @@ ENGINE = replace(
 
 
 BAR = Bar("one", "<one>", (1.0, 2.0), "3 s")
-
-
-def lines(table: Table) -> list[list[str]]:
-    """The cells of each line."""
-    return [list(cells) for cells in zip(*(column.cells for column in table.columns), strict=True)]
-
-
-def headed(table: Table) -> list[dict[str, str]]:
-    """As `lines`, by heading; of several equal headings the last."""
-    headings = [str(column.header) for column in table.columns]
-    return [dict(zip(headings, line, strict=True)) for line in lines(table)]
 
 
 @pytest.mark.parametrize(
