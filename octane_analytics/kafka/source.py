@@ -160,10 +160,10 @@ class KafkaSource:
             self._logs.expect()
             self._broker.trouble = self._unreachable = None
             if self._progress.unseen or self._revived:
-                seen = {_of(m) for m in messages if m.error() is None}
+                # Done for each record until something has come of each partition: plain pairs.
+                seen = {(m.topic(), m.partition()) for m in messages if m.error() is None}
                 self._progress.unseen -= seen
-                for partition in seen & self._revived.keys():
-                    del self._revived[partition]
+                self._revived = {p: at for p, at in self._revived.items() if p not in seen}
         else:
             self._raise_failure()
             if self._broker.trouble is not None:
@@ -484,13 +484,6 @@ def _queue_bytes(statistics: str) -> int:
         for topic in json.loads(statistics)["topics"].values()
         for partition in topic["partitions"].values()
     )
-
-
-def _of(message: Message) -> TopicPartition:
-    topic, number = message.topic(), message.partition()
-    assert topic is not None, "a record that was read has a topic"
-    assert number is not None, "and a partition"
-    return TopicPartition(topic, number)
 
 
 def _partition(raw: RawPartition) -> TopicPartition:
