@@ -370,8 +370,7 @@ def test_worker_that_cannot_start_says_why_in_one_line(
     service: Service, changed: dict[str, str], code: int, told: str
 ) -> None:
     settings = service.environ | {"LOG_LEVEL": "info"} | changed
-    # Ten seconds is what a person is promised; on a machine that is busy with other tests, more.
-    ended = run("worker", "--procs", "1", timeout_seconds=30, settings=settings)
+    ended = run("worker", "--procs", "1", timeout_seconds=10, settings=settings)
     assert ended.returncode == code, ended.stderr
     assert len(ended.stderr.splitlines()) == 1
     assert ended.stderr.startswith("octane-analytics: error: ")
