@@ -6,6 +6,7 @@ as an LEB128 varint. So an insert copies what was packed when the record came in
 memory of lists of texts, and a third of the time of an insert from them.
 """
 
+from abc import abstractmethod
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
@@ -77,11 +78,11 @@ class PackedColumn(Sequence[_V], Generic[_V]):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({list(self)!r})"
 
-    def _pack(self, values: list[_V]) -> bytes:
-        raise NotImplementedError
+    @abstractmethod
+    def _pack(self, values: list[_V]) -> bytes: ...
 
-    def _unpack(self, packed: bytes) -> Sequence[_V]:
-        raise NotImplementedError
+    @abstractmethod
+    def _unpack(self, packed: bytes) -> Sequence[_V]: ...
 
 
 class SecondsColumn(PackedColumn[int]):
