@@ -22,6 +22,7 @@ from octane_analytics.supervisor.control import ask
 from tests.acceptance.command import COMMAND, environment
 from tests.bench import options
 from tests.bench.backlog import Backlog
+from tests.bench.contenders import Job, worker_command
 from tests.bench.measure import rows
 from tests.bench.place import Place
 from tests.bench.report import show, write_json
@@ -29,6 +30,7 @@ from tests.bench.report import show, write_json
 _DEADLINE_SECONDS = 90.0
 _LOOK_SECONDS = 0.02
 _EVENTS_EACH = 2_000
+_BATCH_SIZE = 1_000
 
 
 @dataclass(frozen=True)
@@ -106,21 +108,22 @@ def _help_seconds() -> tuple[float, float]:
 def _start(place: Place, backlog: Backlog, procs: int, number: int) -> Start:
     table = f"bench_start_{number}"
     with place.table(table) as clickhouse, tempfile.TemporaryDirectory() as directory:
+        job = Job(
+            table,
+            place.bootstrap_servers,
+            backlog.topic,
+            clickhouse,
+            place.engine.host,
+            place.engine.tcp_port,
+            _BATCH_SIZE,
+            procs,
+            may_grow=True,
+            flush_seconds=1,
+        )
+        command, settings = worker_command(job, "exactly-once")
         socket = Path(directory) / "control"
-        settings = {
-            "KAFKA_BOOTSTRAP_SERVERS": place.bootstrap_servers,
-            "KAFKA_TOPIC": backlog.topic,
-            "KAFKA_GROUP_ID": table,
-            "CLICKHOUSE_HOST": place.engine.host,
-            "CLICKHOUSE_PORT": str(place.engine.tcp_port),
-            "CLICKHOUSE_TABLE": table,
-            "FLUSH_INTERVAL": "1",
-            "CONTROL_SOCKET": str(socket),
-            "METRICS_PORT": "0",
-            "LOG_LEVEL": "warning",
-        }
         began = time.monotonic()
-        with _worker(procs, settings) as child:
+        with _running(command, settings | {"CONTROL_SOCKET": str(socket)}) as child:
             _wait_for(child, lambda: _consuming(socket) > 0)
             group_forms = time.monotonic() - began
             _wait_for(child, lambda: _consuming(socket) == procs)
@@ -130,8 +133,7 @@ def _start(place: Place, backlog: Backlog, procs: int, number: int) -> Start:
 
 
 @contextlib.contextmanager
-def _worker(procs: int, settings: dict[str, str]) -> Iterator["subprocess.Popen[bytes]"]:
-    command = [COMMAND, "worker", "--procs", str(procs)]
+def _running(command: list[str], settings: dict[str, str]) -> Iterator["subprocess.Popen[bytes]"]:
     with subprocess.Popen(command, env=environment(settings)) as child:
         try:
             yield child
