@@ -13,6 +13,7 @@ from confluent_kafka import TopicPartition as RawPartition
 from confluent_kafka.admin._metadata import ClusterMetadata
 
 from octane_analytics.kafka.client import REQUEST_SECONDS, Broker, error_of, translate
+from octane_analytics.kafka.partitions import committed_of, partition_of, raw_of
 from octane_analytics.settings.sections import KafkaSettings
 from octane_analytics.types import Committed, TopicPartition
 
@@ -86,7 +87,7 @@ class Outsider:
 
         Waits, for some seconds, while another broker becomes the group's coordinator.
         """
-        raw = [RawPartition(p.topic, p.partition) for p in partitions]
+        raw = [raw_of(partition) for partition in partitions]
         deadline = time.monotonic() + _COORDINATOR_SECONDS
         while True:
             found, error = self._ask_committed(raw)
@@ -105,9 +106,7 @@ class Outsider:
             for item in self._connected().committed(raw, timeout=REQUEST_SECONDS):
                 if item.error is not None:
                     return {}, item.error
-                offset = item.offset if item.offset >= 0 else None
-                partition = TopicPartition(item.topic, item.partition)
-                found[partition] = Committed(offset, item.metadata or "")
+                found[partition_of(item)] = committed_of(item)
         except KafkaException as exception:
             return {}, error_of(exception)
         return found, None

@@ -7,7 +7,7 @@ the position is that of another log, or of a leader that has just become one: th
 have said so. Pure: knows no client, and `now` is whatever clock the caller has.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from octane_analytics.types import TopicPartition
@@ -25,11 +25,15 @@ class _Standing:
 class Progress:
     """A partition is watched from `begin` to `end`."""
 
-    def __init__(self, patience: float, grace: float) -> None:
+    def __init__(self, patience: float, grace: float, revival: float) -> None:
         """A partition that is quiet for `patience` is `quiet`; one that turns out to end elsewhere then
-        and stays quiet for `grace` is `stalled`. Both in units of `now`."""
+        and stays quiet for `grace` is `stalled`; one of which nothing comes for `revival` after it was
+        read anew is beyond that. All in units of `now`."""
         self._patience = patience
         self._grace = grace
+        self._revival = revival
+        self._revived: dict[TopicPartition, float] = {}
+        """When those were read anew that stood still, until something of them comes."""
         self._standing: dict[TopicPartition, _Standing] = {}
         self.unseen: set[TopicPartition] = set()
         """Those of which nothing has come since `begin`: the client's word of where it is may still
@@ -55,6 +59,12 @@ class Progress:
         for partition in partitions:
             self._standing.pop(partition, None)
             self.unseen.discard(partition)
+            self._revived.pop(partition, None)
+
+    def saw(self, partitions: Collection[tuple[object, object]]) -> None:
+        """Something of these, given as topic and number, was handed out."""
+        self.unseen.difference_update(partitions)
+        self._revived = {p: at for p, at in self._revived.items() if p not in partitions}
 
     def restart(self, now: float) -> None:
         """Whatever was quiet until now had a reason to be."""
@@ -74,6 +84,7 @@ class Progress:
         standing = self._standing.get(partition)
         if standing is not None:
             self._standing[partition] = _Standing(max(offset, standing.position), now)
+        self._revived.pop(partition, None)
 
     def quiet(self, now: float) -> list[TopicPartition]:
         """Those whose end is to be asked for, and told to `ends` then."""
@@ -107,3 +118,11 @@ class Progress:
             for partition, standing in self._standing.items()
             if standing.is_amiss and now - standing.since >= self._grace
         }
+
+    def revived(self, partitions: Iterable[TopicPartition], now: float) -> None:
+        """They stood still, and are read anew from now on."""
+        self._revived |= dict.fromkeys(partitions, now)
+
+    def is_beyond_revival(self, now: float) -> bool:
+        """Whether nothing has come of one that was read anew."""
+        return any(now - since >= self._revival for since in self._revived.values())

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 from confluent_kafka import (
     OFFSET_END,
-    OFFSET_INVALID,
     Consumer,
     KafkaError,
     KafkaException,
@@ -17,6 +16,7 @@ from confluent_kafka import TopicPartition as RawPartition
 from octane_analytics.errors import AssignmentLost, OctaneError, Unavailable
 from octane_analytics.kafka.client import REQUEST_SECONDS, Broker, error_of, translate
 from octane_analytics.kafka.identity import LogTeller
+from octane_analytics.kafka.partitions import committed_of, partition_of, raw_of
 from octane_analytics.kafka.progress import Progress
 from octane_analytics.settings.sections import KafkaSettings
 from octane_analytics.types import (
@@ -33,9 +33,9 @@ from octane_analytics.types import (
 _GONE = frozenset({KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET})
 _PROBE_SECONDS = 5.0
 _STATISTICS_MS = 10_000
-_QUIET_SECONDS = 5.0
+_QUIET_SECONDS = 20.0
 """After this long without anything of a partition the broker is asked for its end."""
-_GRACE_SECONDS = 20.0
+_GRACE_SECONDS = 5.0
 _REVIVAL_SECONDS = 5.0
 _LOOK_SECONDS = 1.0
 _ENDS_SECONDS = 1.0
@@ -70,10 +70,7 @@ class KafkaSource:
         self._slot = slot
         self._on_queue = on_queue
         self._on_stall = on_stall
-        self._progress = Progress(quiet_seconds, grace_seconds)
-        self._revival_seconds = revival_seconds
-        self._revived: dict[TopicPartition, float] = {}
-        """Partitions that were read anew because they stood still, until something of them comes."""
+        self._progress = Progress(quiet_seconds, grace_seconds, revival_seconds)
         self._waited = 0.0
         """Seconds that `poll` has waited: with these the progress is measured, for a partition cannot
         be blamed for what it did not hand out while nobody asked."""
@@ -105,7 +102,7 @@ class KafkaSource:
         def on_assign(consumer: Consumer, raw: list[RawPartition]) -> None:
             # A client on its way down gets no answers any more, and would wait for the committed
             # offsets until it is killed. It gives these back at once, without having read any.
-            partitions = [_partition(r) for r in raw]
+            partitions = [partition_of(r) for r in raw]
             starts: Mapping[TopicPartition, int] = {}
             if not self._is_closing:
                 try:
@@ -115,7 +112,7 @@ class KafkaSource:
                     self._fail(AssignmentLost(told) if isinstance(error, Unavailable) else error)
                     raw = []
             for r in raw:
-                r.offset = starts.get(_partition(r), 0)
+                r.offset = starts.get(partition_of(r), 0)
             self._assign(consumer, raw)
 
         def on_revoke(consumer: Consumer, raw: list[RawPartition]) -> None:
@@ -129,14 +126,12 @@ class KafkaSource:
             raw: list[RawPartition],
             tell: Callable[[Sequence[TopicPartition]], None],
         ) -> None:
-            partitions = [_partition(r) for r in raw]
+            partitions = [partition_of(r) for r in raw]
             try:
                 tell(partitions)
             except Exception as error:  # see _failure
                 self._fail(error)
             self._progress.end(partitions)
-            for partition in partitions:
-                self._revived.pop(partition, None)
             self._arrivals += 1
             _unassign(consumer, raw)
 
@@ -159,11 +154,11 @@ class KafkaSource:
             self._arrivals += 1
             self._logs.expect()
             self._broker.trouble = self._unreachable = None
-            if self._progress.unseen or self._revived:
+            if self._progress.unseen:
                 # Done for each record until something has come of each partition: plain pairs.
-                seen = {(m.topic(), m.partition()) for m in messages if m.error() is None}
-                self._progress.unseen -= seen
-                self._revived = {p: at for p, at in self._revived.items() if p not in seen}
+                self._progress.saw(
+                    {(m.topic(), m.partition()) for m in messages if m.error() is None}
+                )
         else:
             self._raise_failure()
             if self._broker.trouble is not None:
@@ -200,22 +195,22 @@ class KafkaSource:
         """
         consumer, progress, now = self._member(), self._progress, self._waited
         self._logs.rest()
-        if any(now - since >= self._revival_seconds for since in self._revived.values()):
+        if progress.is_beyond_revival(now):
             self.renew()
             return
         try:
             if self._looked_arrivals != self._arrivals:
                 self._looked_arrivals = self._arrivals
-                at = consumer.position([_raw(p) for p in progress.partitions()])
-                progress.moved({_partition(r): r.offset for r in at}, now)
+                at = consumer.position([raw_of(p) for p in progress.partitions()])
+                progress.moved({partition_of(r): r.offset for r in at}, now)
             quiet = progress.quiet(now)
             short = progress.ends(quiet, self._ends(quiet), now) if quiet else []
             stalled = progress.stalled(now)
             if (short or stalled) and self._is_made_anew():
                 return
             if stalled:
-                self._assign_anew([_raw(p, position) for p, position in stalled.items()])
-                self._revived |= dict.fromkeys(stalled, now)
+                self._assign_anew([raw_of(p, position) for p, position in stalled.items()])
+                progress.revived(stalled, now)
         except KafkaException as exception:
             raise translate(error_of(exception), "reading partitions anew") from exception
         if self._on_stall is not None:
@@ -232,12 +227,12 @@ class KafkaSource:
 
     def _ends(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         """Of those that a broker tells of within a moment."""
-        asked = [_raw(partition, OFFSET_END) for partition in partitions]
+        asked = [raw_of(partition, OFFSET_END) for partition in partitions]
         try:
             answer = self._member().offsets_for_times(asked, timeout=_ENDS_SECONDS)
         except KafkaException:
             return {}  # an outage shows elsewhere
-        return {_partition(r): r.offset for r in answer if r.error is None}
+        return {partition_of(r): r.offset for r in answer if r.error is None}
 
     def _sorted(self, messages: Sequence[Message]) -> Polled:
         records, ends, gone = [], [], []
@@ -253,7 +248,6 @@ class KafkaSource:
                 if error.code() == KafkaError._PARTITION_EOF:
                     ends.append(EndOfPartition(where, offset))
                     self._progress.reached_end(where, offset, self._waited)
-                    self._revived.pop(where, None)
                     continue
                 if error.code() in _GONE:
                     gone.append(OffsetGone(where, offset))
@@ -287,15 +281,16 @@ class KafkaSource:
 
     def committed(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, Committed]:
         try:
-            answer = self._member().committed([_raw(p) for p in partitions], REQUEST_SECONDS)
+            answer = self._member().committed([raw_of(p) for p in partitions], REQUEST_SECONDS)
         except KafkaException as exception:
             raise translate(error_of(exception), "asking for committed offsets") from exception
         found = {}
         for raw in answer:
             if raw.error is not None:
-                raise translate(raw.error, f"asking for the committed offset of {_partition(raw)}")
-            offset = raw.offset if raw.offset >= 0 else None
-            found[_partition(raw)] = Committed(offset, raw.metadata or "")
+                raise translate(
+                    raw.error, f"asking for the committed offset of {partition_of(raw)}"
+                )
+            found[partition_of(raw)] = committed_of(raw)
         return found
 
     def commit(self, commits: Sequence[Commit]) -> None:
@@ -309,7 +304,7 @@ class KafkaSource:
             raise translate(error_of(exception), "committing offsets") from exception
         for committed in answer or ():
             if committed.error is not None:
-                raise translate(committed.error, f"committing {_partition(committed)}")
+                raise translate(committed.error, f"committing {partition_of(committed)}")
 
     def log_identity(self, topic: str) -> LogIdentity:
         log = self._logs.tell(topic)
@@ -328,7 +323,7 @@ class KafkaSource:
     def _watermarks(self, partition: TopicPartition) -> tuple[int, int]:
         try:
             low, high = self._member().get_watermark_offsets(
-                _raw(partition), timeout=REQUEST_SECONDS
+                raw_of(partition), timeout=REQUEST_SECONDS
             )
         except KafkaException as exception:
             raise translate(
@@ -352,7 +347,7 @@ class KafkaSource:
             for at in consumer.position(consumer.assignment()):
                 _, end = consumer.get_watermark_offsets(at, cached=True)
                 # librdkafka knows no position before the first record.
-                start = self._progress.position(_partition(at))
+                start = self._progress.position(partition_of(at))
                 position = start if at.offset < 0 else at.offset
                 if position is None or end < 0:
                     return None
@@ -364,7 +359,7 @@ class KafkaSource:
     def seek(self, partition: TopicPartition, offset: int) -> None:
         if partition not in self._progress:
             raise Unavailable(f"{partition} is not assigned")
-        raw = _raw(partition, offset)
+        raw = raw_of(partition, offset)
         try:
             try:
                 self._member().seek(raw)
@@ -395,7 +390,7 @@ class KafkaSource:
         if raw and is_paused:
             consumer.pause(raw)
         for r in raw:
-            self._progress.begin(_partition(r), r.offset, self._waited)
+            self._progress.begin(partition_of(r), r.offset, self._waited)
         self._arrivals += 1
 
     def renew(self) -> None:
@@ -473,8 +468,8 @@ class KafkaSource:
 
 def _unassign(consumer: Consumer, raw: Sequence[RawPartition]) -> None:
     # librdkafka takes none of them for one that it has not: whose assignment failed half way.
-    assigned = {_partition(r) for r in consumer.assignment()}
-    consumer.incremental_unassign([r for r in raw if _partition(r) in assigned])
+    assigned = {partition_of(r) for r in consumer.assignment()}
+    consumer.incremental_unassign([r for r in raw if partition_of(r) in assigned])
 
 
 def _queue_bytes(statistics: str) -> int:
@@ -484,11 +479,3 @@ def _queue_bytes(statistics: str) -> int:
         for topic in json.loads(statistics)["topics"].values()
         for partition in topic["partitions"].values()
     )
-
-
-def _partition(raw: RawPartition) -> TopicPartition:
-    return TopicPartition(raw.topic, raw.partition)
-
-
-def _raw(partition: TopicPartition, offset: int = OFFSET_INVALID) -> RawPartition:
-    return RawPartition(partition.topic, partition.partition, offset)

@@ -1,14 +1,18 @@
 """Who stands still, told from who has nothing to hand out."""
 
+from collections.abc import Callable
+
+import pytest
+
 from octane_analytics.kafka.progress import Progress
 from octane_analytics.types import TopicPartition
 
 ONE, OTHER = TopicPartition("events", 0), TopicPartition("events", 1)
-PATIENCE, GRACE = 20.0, 5.0
+PATIENCE, GRACE, REVIVAL = 20.0, 5.0, 4.0
 
 
 def progress(position: int = 10) -> Progress:
-    made = Progress(PATIENCE, GRACE)
+    made = Progress(PATIENCE, GRACE, REVIVAL)
     made.begin(ONE, position, 0.0)
     return made
 
@@ -100,3 +104,37 @@ def test_partition_that_left_is_not_watched() -> None:
     assert ONE not in watched
     assert watched.partitions() == [OTHER]
     assert watched.quiet(PATIENCE) == [OTHER]
+
+
+def test_partition_that_was_read_anew_is_beyond_revival_when_nothing_comes_of_it() -> None:
+    watched = progress()
+    watched.revived([ONE], 100.0)
+    assert not watched.is_beyond_revival(100.0 + REVIVAL - 0.1)
+    assert watched.is_beyond_revival(100.0 + REVIVAL)
+
+
+COMES: dict[str, Callable[[Progress], None]] = {
+    "a record": lambda watched: watched.saw({("events", 0)}),
+    "the end": lambda watched: watched.reached_end(ONE, 10, 101.0),
+    "another owner": lambda watched: watched.end([ONE]),
+}
+
+
+@pytest.mark.parametrize("come", COMES.values(), ids=COMES)
+def test_partition_that_was_read_anew_is_alive_once_something_comes_of_it(
+    come: Callable[[Progress], None],
+) -> None:
+    watched = progress()
+    watched.begin(OTHER, 0, 0.0)
+    watched.revived([ONE, OTHER], 100.0)
+    come(watched)
+    assert watched.is_beyond_revival(100.0 + REVIVAL), "the other one is not"
+    watched.saw({("events", 1)})
+    assert not watched.is_beyond_revival(100.0 + REVIVAL)
+
+
+def test_what_was_handed_out_is_seen() -> None:
+    watched = progress()
+    watched.begin(OTHER, 0, 0.0)
+    watched.saw({("events", 0), ("others", 1)})
+    assert watched.unseen == {OTHER}

@@ -1,0 +1,19 @@
+"""confluent_kafka's topic partitions to ours, and back."""
+
+from confluent_kafka import OFFSET_INVALID
+from confluent_kafka import TopicPartition as RawPartition
+
+from octane_analytics.types import Committed, TopicPartition
+
+
+def raw_of(partition: TopicPartition, offset: int = OFFSET_INVALID) -> RawPartition:
+    return RawPartition(partition.topic, partition.partition, offset)
+
+
+def partition_of(raw: RawPartition) -> TopicPartition:
+    return TopicPartition(raw.topic, raw.partition)
+
+
+def committed_of(raw: RawPartition) -> Committed:
+    """Of an answer without an error."""
+    return Committed(raw.offset if raw.offset >= 0 else None, raw.metadata or "")
