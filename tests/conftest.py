@@ -8,7 +8,7 @@ from hypothesis import settings
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
-# Whoever starts the tests in the background of a shell has them, and all commands that they start, ignore
-# Ctrl-C; some tests send it.
+# Whoever starts the tests in the background of a shell has them, and all commands that they start,
+# ignore Ctrl-C; some tests send it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
