@@ -61,6 +61,16 @@ class Arbiter(gunicorn.arbiter.Arbiter):  # type: ignore[misc]
         self._notifier.stopping()
         super().stop(graceful)
 
+    def spawn_worker(self) -> int:
+        """The worker's process id; in the worker itself it does not return."""
+        # Until the worker has a handler of its own it has gunicorn's, which only puts the signal into
+        # a queue that nobody empties there: it would serve on until it is killed.
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        try:
+            return int(super().spawn_worker())
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+
     def manage_workers(self) -> None:
         self._replace()
         if len(self.WORKERS) > self.num_workers:
@@ -118,6 +128,13 @@ def give_slot(arbiter: Any, worker: Any) -> None:
     taken = {other.slot for other in arbiter.WORKERS.values()}
     worker.slot = next(slot for slot in itertools.count() if slot not in taken)
     worker.made = worker.tmp.last_update()
+
+
+def let_itself_be_ended() -> None:
+    """To be called first in gunicorn's hook `post_fork`: SIGTERM ends this worker from now on, also one
+    that came since the fork."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
 
 
 def _has_answered(worker: Any) -> bool:

@@ -29,7 +29,7 @@ from uvicorn_worker import UvicornWorker
 from octane_analytics.api import functions
 from octane_analytics.api.admission import Policy, policy_of
 from octane_analytics.api.app import QUIET, create_app
-from octane_analytics.api.arbiter import Arbiter, give_slot
+from octane_analytics.api.arbiter import Arbiter, give_slot, let_itself_be_ended
 from octane_analytics.api.callers import is_loopback
 from octane_analytics.api.guard import Limits, Rules
 from octane_analytics.api.library import Library, load
@@ -221,8 +221,7 @@ class _Application(BaseApplication):  # type: ignore[misc]
         return self._traces.served(app, QUIET) if self._traces else app
 
     def _begin_worker(self, arbiter: Any, worker: Any) -> None:
-        # Until now the arbiter's handler was in force, which would put the signal into a queue.
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        let_itself_be_ended()
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != arbiter.pid:
             raise SystemExit(os.EX_OK)  # it died before it could take this worker along

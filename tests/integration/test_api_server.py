@@ -20,6 +20,29 @@ from octane_analytics.settings.sections import ClickHouseSettings
 
 # gunicorn drops a socket object of its own after it has looked up its address.
 _WARNINGS = ("-W", "error", "-W", "ignore::ResourceWarning")
+_EARLY = """
+import os, signal
+from gunicorn.app.base import BaseApplication
+from octane_analytics.api.arbiter import Arbiter, give_slot, let_itself_be_ended
+from octane_analytics.supervisor.notify import Notifier
+
+def begin(arbiter, worker):
+    os.kill(os.getpid(), signal.SIGTERM)
+    let_itself_be_ended()
+    os._exit(3)
+
+class Application(BaseApplication):
+    def load_config(self):
+        self.cfg.set("pre_fork", give_slot)
+        self.cfg.set("post_fork", begin)
+
+arbiter = Arbiter(Application(), Notifier({}, os.getpid()))
+arbiter.pid = os.getpid()
+arbiter.init_signals()
+_, status = os.waitpid(arbiter.spawn_worker(), 0)
+signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+print(os.WTERMSIG(status), signal.pthread_sigmask(signal.SIG_BLOCK, []))
+"""
 _MAIN = """
 import os, pathlib, sys
 from octane_analytics.api.server import run_api
@@ -205,6 +228,14 @@ def test_request_under_way_is_answered_before_the_end(
     asking.join(10)
     assert [answer.status_code for answer in answers] == [200]
     assert arbiter.wait(30) == 0
+
+
+def test_a_worker_that_is_only_being_forked_is_ended_too() -> None:
+    done = subprocess.run(
+        [sys.executable, *_WARNINGS, "-c", _EARLY], capture_output=True, text=True, timeout=30
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [str(signal.SIGTERM.value), "set()"], done.stderr
 
 
 def test_workers_go_with_their_arbiter(server: Server, arbiter: subprocess.Popen[str]) -> None:
