@@ -1,8 +1,13 @@
 """What holds for all tests."""
 
 import signal
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import settings
+
+from tests.kafka.apache import ApacheKafka
+from tests.kafka.fixtures import require_apache
 
 # An example that took long met a busy machine; how long things take is measured elsewhere.
 settings.register_profile("patient", deadline=None)
@@ -12,3 +17,11 @@ settings.load_profile("patient")
 # ignore Ctrl-C; some tests send it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[ApacheKafka]:
+    """Apache Kafka itself, for all tests that want it: whoever stops it has to start it again."""
+    require_apache()
+    with ApacheKafka() as broker:
+        yield broker

@@ -24,17 +24,10 @@ from octane_analytics.types import LogIdentity, Span
 from tests.acceptance.command import call, run, wait_until
 from tests.acceptance.replaying import Scene, kill, pool
 from tests.kafka.apache import ApacheKafka
-from tests.kafka.fixtures import apache_kafka
 
 EVENTS = 6_000
 READER, WRITER, READONLY, NO_ENGINE = "reader", "writer", "readonly", "noengine"
 REPLAYER, REBUILDER = "replayer", "rebuilder"
-
-
-@pytest.fixture(scope="module")
-def kafka() -> Iterator[ApacheKafka]:
-    with apache_kafka() as broker:
-        yield broker
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +150,7 @@ def test_killed_fill_is_resumed_until_it_is_exact(scene: Scene) -> None:
     scene.produce(drawn(EVENTS))
     scene.store()
     scene.lose()
-    process = scene.start("--from-offset", "0", "--rate", "6000")
+    process = scene.start("--from-offset", "0", "--rate", "2000")
     for pause in (0.3, 0.5, 0.2):
         wait_until(lambda: scene.unfinished() is not None, 30)
         time.sleep(pause)

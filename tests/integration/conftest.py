@@ -11,8 +11,6 @@ from octane_analytics import schema
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.settings.sections import ClickHouseSettings
-from tests.kafka.apache import ApacheKafka
-from tests.kafka.fixtures import apache_kafka
 
 
 @pytest.fixture(scope="session")
@@ -38,10 +36,3 @@ def clickhouse_settings(clickhouse_engine: EmbeddedClickHouse) -> Iterator[Click
         connection.execute(schema.create_table(schema.TableName(database, settings.table)))
         yield settings
         connection.execute(f"DROP DATABASE {database}")
-
-
-@pytest.fixture(scope="module")
-def kafka() -> Iterator[ApacheKafka]:
-    """Apache Kafka itself, one for each module."""
-    with apache_kafka() as broker:
-        yield broker
