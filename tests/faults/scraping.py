@@ -18,13 +18,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from prometheus_client.parser import text_string_to_metric_families
-
 from tests.acceptance.command import free_port, running
 from tests.bench.measure import cpu_seconds
 from tests.faults.audit import wait_until
 from tests.faults.panels import expressions
 from tests.faults.prometheus import Prometheus, PromQLError, is_installed
+from tests.faults.scrapes import COUNTERS, Reader, scrape
 from tests.faults.stack import APACHE, EMBEDDED, Engines, Shape, Stack, directory_for_logs
 from tests.kafka.apache import available
 
@@ -37,7 +36,6 @@ _PROMPT_SHARE = 0.5
 """Less is no load, but something that does not answer."""
 _QUIET_SCRAPES = 50
 _SETTLE_SECONDS = 120.0
-_SOURCE_SUFFIXES = ("_total", "_count", "_sum", "_bucket")
 
 
 @dataclass
@@ -68,6 +66,8 @@ class Seen:
     """Share of Prometheus' scrapes that were answered in that time, by job."""
     scrape_ms: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """Median, 99th percentile and longest, kills going on, on a machine that does much else."""
+    prometheus_ms: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """The same, of Prometheus' own scrapes, by its `scrape_duration_seconds`."""
     quiet_ms: float = 0.0
     """Median while nothing else happens."""
     quiet_cpu_ms: float = 0.0
@@ -78,67 +78,6 @@ class Seen:
     panels: int = 0
     empty_panels: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
-
-
-class Reader:
-    """Asks the metrics port again and again from a thread, and holds each answer against the last."""
-
-    def __init__(self, port: int, pause_seconds: float) -> None:
-        self._port = port
-        self._pause_seconds = pause_seconds
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="reader", daemon=True)
-        self._before: dict[str, float] = {}
-        self.milliseconds: list[float] = []
-        self.failures: list[str] = []
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stop.wait(self._pause_seconds):
-            try:
-                text, milliseconds = scrape(self._port)
-            except (OSError, http.client.HTTPException, ValueError) as error:
-                self.failures.append(f"{type(error).__name__}: {error}")
-                continue
-            self.milliseconds.append(milliseconds)
-            now = counters(text)
-            for name, value in self._before.items():
-                if now.get(name, -1.0) < value:
-                    self.failures.append(f"{name} went from {value} to {now.get(name)}")
-            self._before = now
-
-
-def scrape(port: int) -> tuple[str, float]:
-    """The exposition and the milliseconds it took. Raises ValueError for any answer but 200."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    try:
-        started = time.perf_counter()
-        connection.request("GET", "/metrics")
-        answer = connection.getresponse()
-        text = answer.read().decode()
-        milliseconds = (time.perf_counter() - started) * 1000
-    finally:
-        connection.close()
-    if answer.status != 200:
-        raise ValueError(f"{answer.status}: {text}")
-    return text, milliseconds
-
-
-def counters(text: str) -> dict[str, float]:
-    """What may never go backwards, by name and labels."""
-    return {
-        f"{sample.name}{sorted(sample.labels.items())}": sample.value
-        for family in text_string_to_metric_families(text)
-        if family.type in ("counter", "histogram")
-        for sample in family.samples
-        if sample.name.endswith(_SOURCE_SUFFIXES)
-    }
 
 
 class Rows:
@@ -274,6 +213,11 @@ def _watch(
     seen.scrapes = len(reader.milliseconds)
     took = sorted(reader.milliseconds)
     seen.scrape_ms = (statistics.median(took), took[len(took) * 99 // 100], took[-1])
+    own = f'scrape_duration_seconds{{job="{WORKERS}"}}[{int(seen.seconds)}s]'
+    median, late, longest = (
+        seer.value(f"quantile_over_time({share}, {own})") * 1000 for share in (0.5, 0.99, 1)
+    )
+    seen.prometheus_ms = (median, late, longest)
     _measure_quiet(stack, port, seen)
     _ask_panels(seer, seen)
     _judge(seen)
@@ -295,7 +239,7 @@ def _kill(stack: Stack, api_port: int, kills: int, rng: random.Random) -> int:
 
 
 def _resets(seer: Prometheus, job: str, window: str) -> float:
-    counted = f'{{__name__=~"analytics_.+({"|".join(_SOURCE_SUFFIXES)})", job="{job}"}}'
+    counted = f'{{__name__=~"{COUNTERS}", job="{job}"}}'
     names = [labels["__name__"] for labels, _ in seer.query(f"group by (__name__) ({counted})")]
     assert INSERTED in names
     # One by one: resets() drops the name, and would not know one from the other.
@@ -399,6 +343,7 @@ def _told(seen: Seen, broker: str) -> Mapping[str, str]:
         "scrape under kills: median, p99, longest": ", ".join(
             f"{m:.0f} ms" for m in seen.scrape_ms
         ),
+        "the same of Prometheus' own": ", ".join(f"{m:.0f} ms" for m in seen.prometheus_ms),
         f"scrape of {seen.processes} processes, quiet: median": f"{seen.quiet_ms:.1f} ms "
         f"({seen.quiet_cpu_ms:.1f} ms of CPU)",
         "dashboard: expressions, without data here": f"{seen.panels}, {len(seen.empty_panels)}",

@@ -15,7 +15,7 @@ from octane_analytics.settings.sections import KafkaSettings
 from octane_analytics.telemetry.lag import LagWatch
 from tests.acceptance.command import free_port, running, wait_until
 from tests.bench.measure import children
-from tests.faults.scraping import scrape
+from tests.faults.scrapes import scrape
 from tests.integration.operations_fixtures import PARTITIONS, Site, event, events, site
 
 __all__ = ["site"]
