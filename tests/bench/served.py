@@ -38,6 +38,8 @@ def served(events: int, port: int) -> Iterator[ClickHouseSettings]:
             "CLICKHOUSE_PORT": str(engine.tcp_port),
             "API_PORT": str(port),
             "API_WORKERS": "1",
+            # As long as whoever asks ClickHouse directly waits for the others: nobody is sent away.
+            "API_QUEUE_TIMEOUT": "120",
             "LOG_LEVEL": "warning",
         }
         with subprocess.Popen([COMMAND, "api"], env=environment(told)) as process:
