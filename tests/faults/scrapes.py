@@ -1,7 +1,7 @@
 """One scrape after the other, each held against the last: `python -m tests.faults.scrapes PORT PAUSE`.
 
-In a process of its own, so that what it measures waits for the machine and not for other threads. Asks
-until its standard input ends, and then prints what it has seen, as JSON.
+In a process and a session of its own, so that what it measures waits for the machine and not for those
+who make the load. Asks until its standard input ends, and then prints what it has seen, as JSON.
 """
 
 import http.client
@@ -38,6 +38,7 @@ class Reader:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            start_new_session=True,  # the kernel shares the CPUs out by session
         )
 
     def stop(self) -> None:
