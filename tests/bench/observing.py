@@ -10,7 +10,6 @@ what two equal things differ by in this run. `timed` is `traced` with a clock at
 """
 
 import argparse
-import http.client
 import json
 import secrets
 import statistics
@@ -39,6 +38,7 @@ from tests.acceptance.command import environment, free_port
 from tests.acceptance.otlp import Receiver, receiver
 from tests.bench import timed
 from tests.bench.measure import children, cpu_seconds, rows
+from tests.faults.scrapes import scrape
 from tests.kafka.apache import ApacheKafka, available
 
 TOPIC = "octane.events"
@@ -173,16 +173,13 @@ def _scraped(port: int) -> Iterator[None]:
     """Within the block somebody scrapes, as Prometheus would."""
     stop = threading.Event()
 
-    def scrape() -> None:
+    def scrape_on() -> None:
         while True:
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-            connection.request("GET", "/metrics")
-            connection.getresponse().read()
-            connection.close()
+            scrape(port)
             if stop.wait(_SCRAPE_SECONDS):
                 return
 
-    thread = threading.Thread(target=scrape)
+    thread = threading.Thread(target=scrape_on)
     thread.start()
     try:
         yield
