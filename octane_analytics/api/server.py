@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any, ClassVar, NoReturn
 
 from gunicorn.app.base import BaseApplication
@@ -51,8 +52,9 @@ BACKLOG = 1024
 QUERY_GRACE_SECONDS = 5.0
 """How much later than ClickHouse itself this side gives a query up."""
 PROBE_SECONDS = 5.0
-DRAIN_MARGIN_SECONDS = 3
-"""How much earlier than its arbiter would kill it a worker gives up on open connections."""
+DRAIN_MARGIN_SECONDS = 3 + math.ceil(tracing.FLUSH_SECONDS)
+"""How much earlier than its arbiter would kill it a worker gives up on open connections: it has its last
+traces to send."""
 KEEPALIVE_SECONDS = 30
 _SLOTS_PER_WORKER = 4
 """Old and new ones stand beside each other during a reload, or two."""
@@ -276,6 +278,13 @@ class _Worker(UvicornWorker):  # type: ignore[misc]
         """Of requests. Known to the arbiter, who then replaces it; it goes on answering until then."""
         return self._has_had_its_share[0] != 0
 
+    def init_signals(self) -> None:
+        super().init_signals()
+        # uvicorn raises them once more when it has drained. Their default would end this process there,
+        # with its last traces unsent.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, _end)
+
     async def _serve(self) -> None:
         self.config.app = self.wsgi
         server = _Server(self.config, self.max_requests, self._note_share)
@@ -385,6 +394,10 @@ def _allow_descriptors(connections: int) -> None:
         wanted = min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(os.EX_OK)
 
 
 def _leave(code: int) -> NoReturn:

@@ -1,5 +1,7 @@
 """Which records' contexts a batch takes, and when traces are wanted at all."""
 
+import logging
+import socket
 import subprocess
 import sys
 
@@ -8,7 +10,7 @@ from opentelemetry import trace
 
 from octane_analytics.errors import ConfigError
 from octane_analytics.telemetry import tracing
-from octane_analytics.types import TopicPartition
+from octane_analytics.types import Span, TopicPartition
 from tests.fakes import FakeRecord
 
 SAMPLED = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -103,3 +105,21 @@ def test_without_traces_nothing_of_the_sdk_is_loaded() -> None:
     )
     done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_a_collector_that_does_not_answer_is_not_waited_for_for_long(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(tracing, "FLUSH_SECONDS", 0.2)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "2")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+        started = tracing.start("tests")
+        assert started is not None
+        started.batches("group").begin(TopicPartition("t", 0), Span(0, 0), []).end(1)
+        with caplog.at_level(logging.WARNING):
+            started.stop()
+    assert [record.message for record in caplog.records if record.name == tracing.__name__] == [
+        "traces were not taken in time: the last spans are lost"
+    ]
