@@ -1,12 +1,12 @@
 """Questions about topics and the group, asked without joining the group, and the making of a topic."""
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka import TopicPartition as RawPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from octane_analytics.errors import NeedsOperator, Unavailable
 from octane_analytics.kafka.client import REQUEST_SECONDS, Broker, error_of, translate
+from octane_analytics.kafka.offsets import ends_of
 from octane_analytics.kafka.outside import Outsider
 from octane_analytics.settings.sections import KafkaSettings
 from octane_analytics.types import TopicPartition
@@ -27,14 +27,9 @@ class GroupView(Outsider):
         """Records of the topic that the group has not committed, over all partitions."""
         partitions = [TopicPartition(topic, number) for number in self._partition_numbers(topic)]
         total = 0
-        try:
-            for partition, committed in self._committed(partitions).items():
-                low, high = self._connected().get_watermark_offsets(
-                    RawPartition(topic, partition.partition), timeout=REQUEST_SECONDS
-                )
-                total += high - max(low, committed.offset or 0)
-        except KafkaException as exception:
-            raise translate(error_of(exception), "asking for the group's lag") from exception
+        for partition, committed in self._committed(partitions).items():
+            low, high = ends_of(self._connected(), partition)
+            total += high - max(low, committed.offset or 0)
         return total
 
 

@@ -11,7 +11,8 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from confluent_kafka import TopicPartition as RawPartition
 
 from octane_analytics.errors import AssignmentLost, NeedsOperator, OctaneError, Unavailable
-from octane_analytics.kafka.client import REQUEST_SECONDS, error_of, translate
+from octane_analytics.kafka.client import error_of, translate
+from octane_analytics.kafka.offsets import ends_of
 from octane_analytics.kafka.outside import Outsider
 from octane_analytics.settings.sections import KafkaSettings
 from octane_analytics.types import Span, TopicPartition
@@ -57,15 +58,9 @@ class LetterLog(Outsider):
         """What each partition holds, as far as no transaction is open."""
         found = {}
         for number in self._partition_numbers(self.topic):
-            try:
-                low, high = self._connected().get_watermark_offsets(
-                    RawPartition(self.topic, number), timeout=REQUEST_SECONDS
-                )
-            except KafkaException as exception:
-                raise translate(
-                    error_of(exception), f"asking for the ends of {self.topic}[{number}]"
-                ) from exception
-            found[TopicPartition(self.topic, number)] = Span(low, max(low, high))
+            where = TopicPartition(self.topic, number)
+            low, high = ends_of(self._connected(), where)
+            found[where] = Span(low, max(low, high))
         return found
 
     def read(self, spans: Mapping[TopicPartition, Span]) -> Iterator[Sequence[Message]]:

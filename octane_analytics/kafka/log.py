@@ -14,6 +14,7 @@ from confluent_kafka.admin import AdminClient
 from octane_analytics.errors import OctaneError, Unavailable
 from octane_analytics.kafka.client import REQUEST_SECONDS, error_of, translate
 from octane_analytics.kafka.identity import log_identity
+from octane_analytics.kafka.offsets import ends_of
 from octane_analytics.kafka.outside import Outsider
 from octane_analytics.settings.sections import KafkaSettings
 from octane_analytics.types import Committed, LogIdentity, Polled, Span, TopicPartition
@@ -58,12 +59,7 @@ class KafkaLog(Outsider):
         """The offsets that each partition still holds, up to its end."""
         spans = {}
         for number in partitions:
-            raw = RawPartition(self.topic, number)
-            try:
-                low, high = self._connected().get_watermark_offsets(raw, timeout=REQUEST_SECONDS)
-            except KafkaException as exception:
-                told = f"asking for the ends of {TopicPartition(self.topic, number)}"
-                raise translate(error_of(exception), told) from exception
+            low, high = ends_of(self._connected(), TopicPartition(self.topic, number))
             spans[number] = Span(max(low, 0), max(high, low, 0))
         return spans
 

@@ -1,6 +1,5 @@
 """The consumer group's member: see `types.Source` for what it promises."""
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -14,25 +13,24 @@ from confluent_kafka import (
 from confluent_kafka import TopicPartition as RawPartition
 
 from octane_analytics.errors import AssignmentLost, OctaneError, Unavailable
-from octane_analytics.kafka.client import REQUEST_SECONDS, Broker, error_of, translate
+from octane_analytics.kafka import offsets
+from octane_analytics.kafka.client import Broker, error_of, translate
 from octane_analytics.kafka.identity import LogTeller
-from octane_analytics.kafka.partitions import committed_of, partition_of, raw_of
+from octane_analytics.kafka.membership import member_properties
+from octane_analytics.kafka.messages import sort_out
+from octane_analytics.kafka.partitions import partition_of, raw_of
 from octane_analytics.kafka.progress import Progress
 from octane_analytics.settings.sections import KafkaSettings
 from octane_analytics.types import (
     Commit,
     Committed,
-    EndOfPartition,
     LogIdentity,
-    OffsetGone,
     Polled,
     RebalanceListener,
     TopicPartition,
 )
 
-_GONE = frozenset({KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET})
 _PROBE_SECONDS = 5.0
-_STATISTICS_MS = 10_000
 _QUIET_SECONDS = 20.0
 """After this long without anything of a partition the broker is asked for its end."""
 _GRACE_SECONDS = 5.0
@@ -41,9 +39,6 @@ _LOOK_SECONDS = 1.0
 _ENDS_SECONDS = 1.0
 _GATHER_SECONDS = 0.1
 """At most so long a poll goes on once it has something to hand out."""
-_FETCH_BYTES = 2 << 20
-"""Of one answer and of one partition in it: so under backlog an answer is of one partition, and fills
-its batch with a run of tens of thousands of records while the other batches are still small."""
 
 
 class KafkaSource:
@@ -235,32 +230,15 @@ class KafkaSource:
         return {partition_of(r): r.offset for r in answer if r.error is None}
 
     def _sorted(self, messages: Sequence[Message]) -> Polled:
-        records, ends, gone = [], [], []
-        trouble: KafkaError | None = None
-        for message in messages:
-            error = message.error()
-            if error is None:
-                records.append(message)
-                continue
-            topic, partition, offset = message.topic(), message.partition(), message.offset()
-            if topic is not None and partition is not None and offset is not None:
-                where = TopicPartition(topic, partition)
-                if error.code() == KafkaError._PARTITION_EOF:
-                    ends.append(EndOfPartition(where, offset))
-                    self._progress.reached_end(where, offset, self._waited)
-                    continue
-                if error.code() in _GONE:
-                    gone.append(OffsetGone(where, offset))
-                    continue
-            if error.code() == KafkaError._MAX_POLL_EXCEEDED:
-                continue  # the callback for lost partitions follows
-            trouble = error
+        polled, trouble = sort_out(messages)
+        for end in polled.ends:
+            self._progress.reached_end(end.partition, end.offset, self._waited)
         if trouble is not None:
             # librdkafka has moved on past what stands beside its complaint, and tells it only once.
-            if not (records or ends or gone):
+            if not (polled.records or polled.ends or polled.gone):
                 raise translate(trouble, f"reading {self._settings.topic}")
             self._broker.trouble = trouble  # the next poll looks into it
-        return Polled(records, ends, gone)
+        return polled
 
     def _probe(self) -> None:
         """Asks a broker whether librdkafka's complaint still holds, every few seconds."""
@@ -280,31 +258,10 @@ class KafkaSource:
             raise self._unreachable
 
     def committed(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, Committed]:
-        try:
-            answer = self._member().committed([raw_of(p) for p in partitions], REQUEST_SECONDS)
-        except KafkaException as exception:
-            raise translate(error_of(exception), "asking for committed offsets") from exception
-        found = {}
-        for raw in answer:
-            if raw.error is not None:
-                raise translate(
-                    raw.error, f"asking for the committed offset of {partition_of(raw)}"
-                )
-            found[partition_of(raw)] = committed_of(raw)
-        return found
+        return offsets.committed_by(self._member(), partitions)
 
     def commit(self, commits: Sequence[Commit]) -> None:
-        raw = [
-            RawPartition(c.partition.topic, c.partition.partition, c.offset, c.metadata)
-            for c in commits
-        ]
-        try:
-            answer = self._member().commit(offsets=raw, asynchronous=False)
-        except KafkaException as exception:
-            raise translate(error_of(exception), "committing offsets") from exception
-        for committed in answer or ():
-            if committed.error is not None:
-                raise translate(committed.error, f"committing {partition_of(committed)}")
+        offsets.commit(self._member(), commits)
 
     def log_identity(self, topic: str) -> LogIdentity:
         log = self._logs.tell(topic)
@@ -315,21 +272,10 @@ class KafkaSource:
         return log
 
     def earliest(self, partition: TopicPartition) -> int:
-        return self._watermarks(partition)[0]
+        return offsets.ends_of(self._member(), partition)[0]
 
     def latest(self, partition: TopicPartition) -> int:
-        return self._watermarks(partition)[1]
-
-    def _watermarks(self, partition: TopicPartition) -> tuple[int, int]:
-        try:
-            low, high = self._member().get_watermark_offsets(
-                raw_of(partition), timeout=REQUEST_SECONDS
-            )
-        except KafkaException as exception:
-            raise translate(
-                error_of(exception), f"asking for the ends of {partition}"
-            ) from exception
-        return int(low), int(high)
+        return offsets.ends_of(self._member(), partition)[1]
 
     def lag(self) -> int | None:
         """Messages between what was handed out and the ends that the last fetches told of.
@@ -429,39 +375,9 @@ class KafkaSource:
             self._consumer = None
         self._raise_failure()
 
-    def _read_statistics(self, statistics: str) -> None:
-        if self._on_queue is not None:
-            self._on_queue(_queue_bytes(statistics))
-
     def _member(self) -> Consumer:
         if self._consumer is None:
-            properties: dict[str, object] = {
-                "group.id": self._settings.group_id,
-                "enable.auto.commit": False,
-                "enable.auto.offset.store": False,
-                "auto.offset.reset": "error",
-                "enable.partition.eof": True,
-                "partition.assignment.strategy": "cooperative-sticky",
-                # A rebalance waits for every member to hear of it.
-                "heartbeat.interval.ms": self._broker.default("heartbeat.interval.ms", 1000),
-                "queued.max.messages.kbytes": self._broker.default(
-                    "queued.max.messages.kbytes", 8_192
-                ),
-                # Else a full queue, as there is under any backlog, stops fetching for a second.
-                "fetch.queue.backoff.ms": self._broker.default("fetch.queue.backoff.ms", 10),
-                "fetch.max.bytes": self._broker.default("fetch.max.bytes", _FETCH_BYTES),
-            }
-            if "max.partition.fetch.bytes" not in self._settings.rdkafka:  # the other's alias
-                properties["fetch.message.max.bytes"] = self._broker.default(
-                    "fetch.message.max.bytes", _FETCH_BYTES
-                )
-            if self._on_queue is not None:
-                properties["statistics.interval.ms"] = self._broker.default(
-                    "statistics.interval.ms", _STATISTICS_MS
-                )
-                properties["stats_cb"] = self._read_statistics
-            if self._settings.instance_prefix and self._slot is not None:
-                properties["group.instance.id"] = f"{self._settings.instance_prefix}-{self._slot}"
+            properties = member_properties(self._broker, self._settings, self._slot, self._on_queue)
             self._consumer = self._broker.connect(Consumer, **properties)
         return self._consumer
 
@@ -470,12 +386,3 @@ def _unassign(consumer: Consumer, raw: Sequence[RawPartition]) -> None:
     # librdkafka takes none of them for one that it has not: whose assignment failed half way.
     assigned = {partition_of(r) for r in consumer.assignment()}
     consumer.incremental_unassign([r for r in raw if partition_of(r) in assigned])
-
-
-def _queue_bytes(statistics: str) -> int:
-    """Out of librdkafka's statistics (STATISTICS.md): over all partitions."""
-    return sum(
-        partition["fetchq_size"]
-        for topic in json.loads(statistics)["topics"].values()
-        for partition in topic["partitions"].values()
-    )
