@@ -15,14 +15,13 @@ from octane_analytics.errors import Rebalancing, Unavailable
 from octane_analytics.ledger import Ledger
 from octane_analytics.outages import KAFKA, Outages
 from octane_analytics.outbox import Delivery, Outbox
+from octane_analytics.positions import Positions
 from octane_analytics.timing import Backoff
 from octane_analytics.types import (
     Clock,
-    Committed,
     DeadLetters,
     Decode,
     EndOfPartition,
-    LogIdentity,
     Observer,
     OffsetGone,
     Record,
@@ -37,7 +36,6 @@ _POLL_RECORDS = 1_000
 took half as long again to fetch. Enough that what is done for each poll counts for little."""
 _REBALANCE_RETRY_SECONDS = 0.05
 _ASSIGN_ATTEMPTS_SECONDS = 60.0
-_CONFIRM_SECONDS = 1.0
 _CONTEXTS = 128
 """Producers' contexts that one batch remembers; tracing backends take about as many links."""
 
@@ -97,11 +95,16 @@ class Ingest:
         self._open: dict[TopicPartition, Batch] = {}
         self._active_at: dict[TopicPartition, float] = {}
         """When each partition with something to complete last had traffic."""
-        self._replaced: set[TopicPartition] = set()
-        self._new_log: LogIdentity | None = None
-        """The one of which the observer need not be told that it is another one than before."""
-        self._confirmed_at: float | None = None
-        """When the log was last known to be the one that the partitions were taken over with."""
+        self._positions = Positions(
+            options.topic,
+            source,
+            self._ledger,
+            self._open,
+            self._outbox,
+            clock,
+            observer,
+            self._outages,
+        )
         self._retry_at: float | None = None
         self._is_paused = False
         self._is_quiet = False
@@ -153,7 +156,7 @@ class Ingest:
 
     def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
         """See `types.RebalanceListener`."""
-        starts = self._persist(lambda: self._starts(partitions)) if partitions else {}
+        starts = self._persist(lambda: self._positions.assign(partitions)) if partitions else {}
         self._observer.assigned(partitions, len(self._ledger.partitions()))
         return starts
 
@@ -170,23 +173,6 @@ class Ingest:
         """See `types.RebalanceListener`."""
         self._forget(partitions)
         self._observer.lost(partitions, len(self._ledger.partitions()))
-
-    def _starts(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-        with self._outages.watching(KAFKA, "assign"):
-            log = self._source.log_identity(self._options.topic)
-            positions = {}
-            for partition, committed in self._source.committed(partitions).items():
-                start = self._ledger.assign(partition, committed, log)
-                first = start.offset
-                if first is None:
-                    first = self._source.earliest(partition)
-                    if committed.offset is not None and log != self._new_log:
-                        self._observer.log_replaced(partition, committed.offset)
-                until = None if start.recovering is None else start.recovering.end
-                self._open[partition] = Batch(partition, first, until=until)
-                positions[partition] = first
-        self._new_log = log
-        return positions
 
     def _persist(self, call: Callable[[], dict[TopicPartition, int]]) -> dict[TopicPartition, int]:
         # There is no assignment without positions, so this one place waits where it stands.
@@ -205,7 +191,7 @@ class Ingest:
             self._ledger.forget(partition)
             self._open.pop(partition, None)
             self._active_at.pop(partition, None)
-        self._replaced.difference_update(partitions)
+        self._positions.forget(partitions)
         self._outbox.forget(partitions)
 
     def _poll(self) -> None:
@@ -239,7 +225,7 @@ class Ingest:
         for end in polled.ends:
             self._reached_end(end)
         for gone in polled.gone:
-            self._find_position(gone)
+            self._find(gone)
         return len(polled.records)
 
     def _take(self, records: Sequence[Record]) -> None:
@@ -278,75 +264,12 @@ class Ingest:
             # The log ends with what is no record (a transaction's marker, a compacted record).
             batch.skip_to(end.offset, self._clock.now())
 
-    def _find_position(self, gone: OffsetGone) -> None:
-        """The log does not hold what was to be read next: say what is missing, go on behind it."""
-        partition, batch = gone.partition, self._open.get(gone.partition)
-        if batch is None:
-            return
+    def _find(self, gone: OffsetGone) -> None:
         try:
-            with self._outages.watching(KAFKA, "position"):
-                log = self._source.log_identity(self._options.topic)
-                earliest = self._source.earliest(partition)
-                latest = self._source.latest(partition)
+            self._positions.find(gone)
         except Unavailable:
-            self._source.seek(partition, batch.end)  # asks again, and is told again
-            return
-        if _is_another(log, self._ledger.log(partition)) or latest < batch.end:
-            self._observer.log_replaced(partition, batch.end)
-            self._replaced.add(partition)
-            self._new_log = log
-            if batch.until is not None:
-                batch.advance(batch.until)  # the rest of the announced range is no more
-            return
-        if earliest > batch.end:
-            before = batch.end
-            batch.skip_to(earliest, self._clock.now())
-            self._observer.offsets_gone(partition, before, batch.end)
-        # Also for a complaint about where the partition was read before: librdkafka may repeat one.
-        self._source.seek(partition, batch.end)
-
-    def _confirm_log(self) -> None:
-        """Makes sure that what was read is of the log that it is announced for.
-
-        A topic that was deleted and made again may have outgrown the position before anything is
-        fetched from there. Then no offset is out of range, and its first records would be skipped.
-        """
-        now = self._clock.now()
-        if self._confirmed_at is not None and now - self._confirmed_at < _CONFIRM_SECONDS:
-            return
-        with self._outages.watching(KAFKA, "identity"):
-            log = self._source.log_identity(self._options.topic)
-        owned = self._ledger.partitions()
-        others = [p for p in owned if _is_another(log, self._ledger.log(p))]
-        for partition in others:
-            if partition not in self._replaced:
-                self._observer.log_replaced(partition, self._open[partition].end)
-                self._replaced.add(partition)
-                self._new_log = log
-            self._open[partition] = Batch(partition, self._open[partition].end)
-        self._outbox.withdraw(others)
-        if not others:
-            self._confirmed_at = now
-
-    def _start_anew(self, partitions: Sequence[TopicPartition]) -> None:
-        """Reads a log that is another one now from its start, one that lost its tail from its end."""
-        if not partitions:
-            return
-        with self._outages.watching(KAFKA, "position"):
-            log = self._source.log_identity(self._options.topic)
-            if any(_is_another(log, self._ledger.log(p)) for p in partitions):
-                # Of a topic made anew the client may know too much, as that it had a later epoch.
-                self._forget(self._ledger.partitions())
-                self._source.renew()
-                return
-            for partition in partitions:
-                is_same = log.topic_id and log == self._ledger.log(partition)
-                bound = self._source.latest if is_same else self._source.earliest
-                position = bound(partition)
-                self._source.seek(partition, position)
-                self._ledger.assign(partition, Committed(position, ""), log)
-                self._open[partition] = Batch(partition, position)
-                self._replaced.discard(partition)
+            # Asks again, and is told again.
+            self._source.seek(gone.partition, self._open[gone.partition].end)
 
     def _is_full(self) -> bool:
         limits = self._options.limits
@@ -362,7 +285,7 @@ class Ingest:
             batch
             for batch in batches
             if batch.is_due(limits, now)
-            or (batch.partition in self._replaced and not batch.is_empty)
+            or (batch.partition in self._positions.replaced and not batch.is_empty)
         ]
         due += [batch for batch in self._excess() if batch not in due]
         if self._options.delivery is Delivery.AT_LEAST_ONCE and (
@@ -398,15 +321,16 @@ class Ingest:
     def _push(self) -> None:
         """Goes on with what is on its way, unless it is to wait."""
         if self._retry_at is None:
-            if self._outbox.is_empty and not self._replaced:
+            if self._outbox.is_empty and not self._positions.replaced:
                 return
         elif self._clock.now() < self._retry_at:
             return
         try:
-            self._confirm_log()
+            self._positions.confirm()
             self._outbox.push()
-            if self._outbox.is_empty:
-                self._start_anew([p for p in self._replaced if self._open[p].is_empty])
+            if self._outbox.is_empty and self._positions.start_anew():
+                self._forget(self._ledger.partitions())
+                self._source.renew()
         except Rebalancing:
             self._backoff.reset()
             self._retry_at = self._clock.now() + _REBALANCE_RETRY_SECONDS
@@ -457,8 +381,3 @@ class Ingest:
         if self._is_paused:
             self._source.resume()
             self._is_paused = False
-
-
-def _is_another(log: LogIdentity, known: LogIdentity) -> bool:
-    # A broker that has only just learnt to tell topics' ids says nothing of the topic itself.
-    return bool(log.topic_id and known.topic_id and log.topic_id != known.topic_id)

@@ -29,6 +29,7 @@ CORE = frozenset(
         "ledger",
         "outages",
         "outbox",
+        "positions",
         "ingest",
         "replay",
     ]
@@ -48,7 +49,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "batch": frozenset({"columns", "types", "errors"}),
     "breaker": frozenset({"errors"}),
     "outages": frozenset({"types", "errors"}),
-    "outbox": CORE - {"outbox", "ingest", "replay"},
+    "outbox": CORE - {"outbox", "positions", "ingest", "replay"},
+    "positions": CORE - {"positions", "ingest", "replay"},
     "ledger": frozenset({"types", "errors"}),
     "ingest": CORE - {"ingest", "replay"},
     "replay": CORE - {"replay"},

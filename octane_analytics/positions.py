@@ -1,0 +1,151 @@
+"""Where each partition is read from: at its assignment, where its log no longer holds the position, and
+where the log under the topic's name is another one than before.
+
+Owns what is known of the logs, and the seeks that follow from it; refuses to know when a batch leaves.
+Raises Unavailable where the broker cannot tell, and is asked again then.
+"""
+
+from collections.abc import Iterable, MutableMapping, Sequence
+
+from octane_analytics.batch import Batch
+from octane_analytics.ledger import Ledger
+from octane_analytics.outages import KAFKA, Outages
+from octane_analytics.outbox import Outbox
+from octane_analytics.types import (
+    Clock,
+    Committed,
+    LogIdentity,
+    Observer,
+    OffsetGone,
+    Source,
+    TopicPartition,
+)
+
+_CONFIRM_SECONDS = 1.0
+
+
+class Positions:
+    """Of one member's partitions. Puts an empty batch among the open ones wherever reading begins."""
+
+    def __init__(
+        self,
+        topic: str,
+        source: Source,
+        ledger: Ledger,
+        batches: MutableMapping[TopicPartition, Batch],
+        outbox: Outbox,
+        clock: Clock,
+        observer: Observer,
+        outages: Outages,
+    ) -> None:
+        """`batches` are the open ones, one of each partition, which the loop fills and sends out."""
+        self._topic = topic
+        self._source = source
+        self._ledger = ledger
+        self._batches = batches
+        self._outbox = outbox
+        self._clock = clock
+        self._observer = observer
+        self._outages = outages
+        self.replaced: set[TopicPartition] = set()
+        """Those whose log is another one, or has lost its tail: to be started anew once what was read
+        before is inserted."""
+        self._new_log: LogIdentity | None = None
+        """The one of which the observer need not be told that it is another one than before."""
+        self._confirmed_at: float | None = None
+        """When the log was last known to be the one that the partitions were taken over with."""
+
+    def assign(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """Takes the partitions over; answers with the offset that each is read from."""
+        with self._outages.watching(KAFKA, "assign"):
+            log = self._source.log_identity(self._topic)
+            positions = {}
+            for partition, committed in self._source.committed(partitions).items():
+                start = self._ledger.assign(partition, committed, log)
+                first = start.offset
+                if first is None:
+                    first = self._source.earliest(partition)
+                    if committed.offset is not None and log != self._new_log:
+                        self._observer.log_replaced(partition, committed.offset)
+                until = None if start.recovering is None else start.recovering.end
+                self._batches[partition] = Batch(partition, first, until=until)
+                positions[partition] = first
+        self._new_log = log
+        return positions
+
+    def forget(self, partitions: Iterable[TopicPartition]) -> None:
+        self.replaced.difference_update(partitions)
+
+    def find(self, gone: OffsetGone) -> None:
+        """The log does not hold what was to be read next: says what is missing, goes on behind it."""
+        partition, batch = gone.partition, self._batches.get(gone.partition)
+        if batch is None:
+            return
+        with self._outages.watching(KAFKA, "position"):
+            log = self._source.log_identity(self._topic)
+            earliest = self._source.earliest(partition)
+            latest = self._source.latest(partition)
+        if _is_another(log, self._ledger.log(partition)) or latest < batch.end:
+            self._observer.log_replaced(partition, batch.end)
+            self.replaced.add(partition)
+            self._new_log = log
+            if batch.until is not None:
+                batch.advance(batch.until)  # the rest of the announced range is no more
+            return
+        if earliest > batch.end:
+            before = batch.end
+            batch.skip_to(earliest, self._clock.now())
+            self._observer.offsets_gone(partition, before, batch.end)
+        # Also for a complaint about where the partition was read before: librdkafka may repeat one.
+        self._source.seek(partition, batch.end)
+
+    def confirm(self) -> None:
+        """Makes sure that what was read is of the log that it is announced for.
+
+        A topic that was deleted and made again may have outgrown the position before anything is
+        fetched from there. Then no offset is out of range, and its first records would be skipped.
+        """
+        now = self._clock.now()
+        if self._confirmed_at is not None and now - self._confirmed_at < _CONFIRM_SECONDS:
+            return
+        with self._outages.watching(KAFKA, "identity"):
+            log = self._source.log_identity(self._topic)
+        owned = self._ledger.partitions()
+        others = [p for p in owned if _is_another(log, self._ledger.log(p))]
+        for partition in others:
+            if partition not in self.replaced:
+                self._observer.log_replaced(partition, self._batches[partition].end)
+                self.replaced.add(partition)
+                self._new_log = log
+            self._batches[partition] = Batch(partition, self._batches[partition].end)
+        self._outbox.withdraw(others)
+        if not others:
+            self._confirmed_at = now
+
+    def start_anew(self) -> bool:
+        """Where a log lost its tail, reads on from its end; to be called with an empty outbox.
+
+        Answers whether the topic was made anew: then all partitions are to be taken over once more, by
+        a new client. The old one may know too much of them, as that there was a later leader epoch.
+        """
+        partitions = [p for p in self.replaced if self._batches[p].is_empty]
+        if not partitions:
+            return False
+        with self._outages.watching(KAFKA, "position"):
+            log = self._source.log_identity(self._topic)
+            if any(_is_another(log, self._ledger.log(p)) for p in partitions):
+                return True
+            for partition in partitions:
+                is_same = log.topic_id and log == self._ledger.log(partition)
+                bound = self._source.latest if is_same else self._source.earliest
+                position = bound(partition)
+                self._source.seek(partition, position)
+                self._ledger.assign(partition, Committed(position, ""), log)
+                self._batches[partition] = Batch(partition, position)
+                self.replaced.discard(partition)
+        return False
+
+
+def _is_another(log: LogIdentity, known: LogIdentity) -> bool:
+    # A broker that has only just learnt to tell topics' ids says nothing of the topic itself.
+    return bool(log.topic_id and known.topic_id and log.topic_id != known.topic_id)
