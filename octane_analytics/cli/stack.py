@@ -17,14 +17,8 @@ from octane_analytics import schema
 from octane_analytics.cli.directories import locked, make_writable
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.errors import ConfigError, Unavailable
-from octane_analytics.sandbox.clickhouse import (
-    HOST,
-    EmbeddedClickHouse,
-    Engine,
-    EngineError,
-    User,
-    is_free,
-)
+from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse, User
+from octane_analytics.sandbox.engine import HOST, Engine, EngineError, is_free
 from octane_analytics.sandbox.kafka import EmbeddedKafka
 from octane_analytics.sandbox.service import Service
 from octane_analytics.settings.loading import load

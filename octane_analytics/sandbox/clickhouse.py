@@ -1,7 +1,7 @@
 """A real ClickHouse in a child process, for development and tests.
 
-Owns the child's directory, ports, configuration and life. Refuses to know any table, and speaks no
-more of ClickHouse's protocols than it takes to see that the server is up: bring your own client.
+Owns the child's directory and configuration. Refuses to know any table, and speaks no more of
+ClickHouse's protocols than it takes to see that the server is up: bring your own client.
 
 The server is clickhouse-local out of the chdb-core wheel, made to listen with `SYSTEM START LISTEN`
 (ClickHouse #101143). Differences from clickhouse-server that show:
@@ -12,37 +12,22 @@ The server is clickhouse-local out of the chdb-core wheel, made to listen with `
 - anyone who can reach the loopback interface can connect as `default`, without a password.
 """
 
-import contextlib
 import http.client
 import importlib.util
 import os
-import random
 import re
 import secrets
-import signal
-import socket
-import subprocess
-import sys
-import threading
 import time
-import weakref
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Self
 from xml.sax.saxutils import escape
 
-HOST = "127.0.0.1"
+from octane_analytics.sandbox.engine import HOST, Engine, EngineError, free_port, is_free
+
 _CHILD = "octane_analytics.sandbox.clickhouse_child"
 _POLL_SECONDS = 0.02
 _LOG_TAIL_BYTES = 4096
-# Below what Linux (from 32768) and macOS (from 49152) hand out for outgoing connections. A port up
-# there could be taken while the server is down, even by a client that retries: connecting to a
-# closed loopback port of that range can end up connected to itself.
-_PORT_RANGE = range(18_000, 32_000)
-
 _CONFIG = """\
 <clickhouse>
   <listen_host>{host}</listen_host>
@@ -95,10 +80,6 @@ _USER = """
 _DEFAULT_PROFILE: dict[str, str | int] = {"poll_interval": 1}
 
 
-class EngineError(RuntimeError):
-    """An engine did not start or does not answer; the message says why, with the log's tail."""
-
-
 @dataclass(frozen=True, slots=True)
 class User:
     """One user beside `default`, who may connect from loopback.
@@ -117,100 +98,6 @@ class User:
         for name in (self.name, *self.settings, *self.readonly_settings):
             if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
                 raise ValueError(f"{name!r} cannot be the name of an element in users.xml")
-
-
-class Engine(ABC):
-    """The life of one child process that serves until its standard input closes.
-
-    As a context manager: started on entry, stopped on exit. Not for use from two threads at once.
-    """
-
-    def __init__(self) -> None:
-        self._child: subprocess.Popen[bytes] | None = None
-
-    @property
-    def pid(self) -> int | None:
-        """The child's process id; None when it is not running."""
-        return None if self._child is None or self._child.poll() is not None else self._child.pid
-
-    @abstractmethod
-    def start(self, timeout_seconds: float = 30.0) -> None:
-        """Block until the engine serves, or raise EngineError."""
-
-    def stop(self, timeout_seconds: float = 10.0) -> None:
-        """Shut the engine down and reap it: close its input, TERM after half the time, then KILL.
-
-        Does nothing when it is not running.
-        """
-        child, self._child = self._child, None
-        if child is None:
-            return
-        _close_pipes(child)
-        for last_resort in (child.terminate, child.kill):
-            child.send_signal(signal.SIGCONT)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                child.wait(timeout_seconds / 2)
-                return
-            last_resort()
-        child.wait(timeout_seconds)
-
-    def kill(self) -> None:
-        """`kill -9` and reap. Does nothing when it is not running."""
-        child, self._child = self._child, None
-        if child is not None:
-            child.kill()
-            child.wait(10.0)
-            _close_pipes(child)
-
-    def restart(self, timeout_seconds: float = 30.0) -> None:
-        """Stop, then start again as it was constructed."""
-        self.stop(timeout_seconds)
-        self.start(timeout_seconds)
-
-    def pause(self) -> None:
-        """SIGSTOP: connections stay open and nobody answers."""
-        self._signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """SIGCONT after `pause`."""
-        self._signal(signal.SIGCONT)
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.stop()
-
-    def _signal(self, number: signal.Signals) -> None:
-        if self._child is None:
-            raise EngineError("not running")
-        self._child.send_signal(number)
-
-    def _spawn(
-        self, module: str, *arguments: str, stdout: IO[bytes] | int, stderr: IO[bytes]
-    ) -> None:
-        """Run `python -m module arguments... PARENT_PID` with a pipe as its standard input."""
-        # The kernel ties the death signal to the thread that spawns, not to its process: an engine
-        # started from a thread that ends would end with it.
-        is_main = threading.current_thread() is threading.main_thread()
-        packages = (str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH"))
-        search_path = os.pathsep.join(filter(None, packages))
-        parent = str(os.getpid() if is_main else 0)
-        self._child = subprocess.Popen(
-            [sys.executable, "-P", "-m", module, *arguments, parent],
-            stdin=subprocess.PIPE,
-            stdout=stdout,
-            stderr=stderr,
-            env=os.environ | {"PYTHONPATH": search_path},
-            process_group=0,  # Ctrl-C in the terminal is for the parent to act upon
-        )
-        _close_pipes_in_forks(self._child)
 
 
 class EmbeddedClickHouse(Engine):
@@ -275,8 +162,8 @@ class EmbeddedClickHouse(Engine):
             raise EngineError(
                 "chdb-core is not installed: pip install 'octane-analytics[embedded]'"
             )
-        self._tcp_port = self._tcp_port or _free_port()
-        self._http_port = self._http_port or _free_port()
+        self._tcp_port = self._tcp_port or free_port()
+        self._http_port = self._http_port or free_port()
         for port in (self._tcp_port, self._http_port):
             if not is_free(port):
                 raise EngineError(f"port {port} on {HOST} is taken: choose another")
@@ -352,24 +239,6 @@ class EmbeddedClickHouse(Engine):
             return log.read().decode(errors="replace").strip()
 
 
-def is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-    return True
-
-
-def _free_port() -> int:
-    candidates = random.SystemRandom().sample(_PORT_RANGE, 100)
-    port = next(filter(is_free, candidates), None)
-    if port is None:
-        raise EngineError(f"no free port found in {_PORT_RANGE} on {HOST}")
-    return port
-
-
 def _profile_xml(user: User) -> str:
     settings = "".join(
         f"<{name}>{escape(str(value))}</{name}>"
@@ -387,25 +256,3 @@ def _user_xml(user: User) -> str:
         statements = "".join(f"<query>{escape(grant)}</query>" for grant in user.grants)
         grants = f"<grants>{statements}</grants>"
     return _USER.format(name=user.name, password=escape(user.password), grants=grants)
-
-
-def _close_pipes(child: subprocess.Popen[bytes]) -> None:
-    for pipe in (child.stdin, child.stdout):
-        if pipe is not None:
-            # A write that the child never took may still be buffered.
-            with contextlib.suppress(OSError):
-                pipe.close()
-
-
-def _close_pipes_in_forks(child: subprocess.Popen[bytes]) -> None:
-    """Keep forks of this process from holding the pipe, and with it the server, open after us.
-
-    Spawned programs do not inherit the pipe, but a plain fork copies every descriptor.
-    """
-    reference = weakref.ref(child)
-
-    def close_pipes() -> None:
-        if (spawned := reference()) is not None:
-            _close_pipes(spawned)
-
-    os.register_at_fork(after_in_child=close_pipes)

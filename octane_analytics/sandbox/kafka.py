@@ -27,7 +27,7 @@ from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from typing import IO, Any
 
-from octane_analytics.sandbox.clickhouse import HOST, Engine, EngineError, is_free
+from octane_analytics.sandbox.engine import HOST, Engine, EngineError, is_free
 from octane_analytics.sandbox.kafka_child import find_library
 
 _CHILD = "octane_analytics.sandbox.kafka_child"

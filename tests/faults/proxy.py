@@ -14,7 +14,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Self
 
-from octane_analytics.sandbox.clickhouse import HOST, is_free
+from octane_analytics.sandbox.engine import HOST, is_free
 
 _CHUNK_BYTES = 65_536
 _END_OF_STREAM = b"\x05"

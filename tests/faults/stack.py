@@ -24,7 +24,8 @@ from confluent_kafka.admin import AdminClient
 
 from octane_analytics import schema
 from octane_analytics.exits import Exit
-from octane_analytics.sandbox.clickhouse import HOST, EmbeddedClickHouse, EngineError
+from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
+from octane_analytics.sandbox.engine import HOST, EngineError
 from octane_analytics.sandbox.kafka import EmbeddedKafka
 from tests.acceptance.command import COMMAND, environment
 from tests.faults.audit import Audit, Report, lag, wait_until

@@ -17,7 +17,8 @@ import pytest
 from clickhouse_driver import Client
 from clickhouse_driver.errors import Error, ServerException
 
-from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse, EngineError, User
+from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse, User
+from octane_analytics.sandbox.engine import EngineError
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("chdb") is None and os.environ.get("CI") != "true",

@@ -22,7 +22,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient
 
-from octane_analytics.sandbox.clickhouse import EngineError
+from octane_analytics.sandbox.engine import EngineError
 from octane_analytics.sandbox.kafka import ApiKey, EmbeddedKafka
 
 QUIET = logging.getLogger("tests.kafka")
