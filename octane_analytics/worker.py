@@ -239,6 +239,7 @@ def preflight(settings: Settings) -> None:
     Blocks on ClickHouse and Kafka, each for some seconds at most. Raises NeedsOperator or ConfigError
     for what has to be mended, Unavailable for what may come back by itself.
     """
+    tracing.is_configured()
     with ClickHouse(settings.clickhouse, client_name="octane-analytics preflight") as clickhouse:
         check_table(clickhouse, settings)
     with GroupView(settings.kafka, client_id="octane-analytics-preflight") as view:

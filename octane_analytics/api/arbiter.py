@@ -14,6 +14,7 @@ import gunicorn.arbiter
 from gunicorn.app.base import BaseApplication
 
 from octane_analytics.supervisor.notify import Notifier
+from octane_analytics.telemetry.logging import fields
 
 _BOOT_SECONDS = 10.0
 """How long a reload waits for the new workers before the old ones have to go."""
@@ -38,6 +39,8 @@ class Arbiter(gunicorn.arbiter.Arbiter):  # type: ignore[misc]
         self._notifier = notifier
         self._is_ready = self._is_stopping = False
         self._last_ping = float("-inf")
+        self._spawn_error = ""
+        """Why the last worker could not be started, so that it is told once."""
         super().__init__(application)
 
     def handle_int(self) -> None:
@@ -59,15 +62,31 @@ class Arbiter(gunicorn.arbiter.Arbiter):  # type: ignore[misc]
     def stop(self, graceful: bool = True) -> None:
         self._is_stopping = True
         self._notifier.stopping()
-        super().stop(graceful)
+        # Else gunicorn would send SIGQUIT, which uvicorn's workers do not act on: they would go on
+        # accepting, and be killed at the end of the time that they have for a drain.
+        super().stop(True)
 
     def spawn_worker(self) -> int:
-        """The worker's process id; in the worker itself it does not return."""
+        """The worker's process id; in the worker itself it does not return.
+
+        0 where the machine has no room for one. gunicorn would end the whole service then; so the
+        others go on answering, and the next turn of the loop tries again.
+        """
         # Until the worker has a handler of its own it has gunicorn's, which only puts the signal into
         # a queue that nobody empties there: it would serve on until it is killed.
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
         try:
-            return int(super().spawn_worker())
+            pid = int(super().spawn_worker())
+            self._spawn_error = ""
+            return pid
+        except OSError as error:
+            if self._spawn_error != str(error):
+                self._spawn_error = str(error)
+                log.error(
+                    "cannot start a process: look at TasksMax, MemoryMax and the room in /dev/shm",
+                    extra=fields(error=str(error)),
+                )
+            return 0
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
 

@@ -3,7 +3,7 @@
 The state is memory that the processes share through the fork. A lock of the kernel's guards it, which
 a process that dies gives back. Rates are kept as in ATM's generic cell rate algorithm: one number per
 key, the time at which its bucket will be empty again. Requests under way are counted per process, so
-that one that was killed takes its count along.
+that what one had under way that was killed can be forgotten.
 
 Owns the arithmetic and the memory; refuses to know what is limited.
 """
@@ -50,7 +50,11 @@ class Allowances:
         Those beyond the last number share the last one's count.
         """
         self._process = min(process, self._processes - 1)
-        if process > self._process:
+        self.forget(process)
+
+    def forget(self, process: int) -> None:
+        """The process of that number has ended; what it had under way is so no more."""
+        if process >= self._processes:
             return
         with self._locked():
             for slot in range(self._keys):

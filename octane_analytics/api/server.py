@@ -4,6 +4,7 @@ Owns processes and the address; refuses to know routes. Connections, templates' 
 made after the fork.
 """
 
+import asyncio
 import ctypes
 import dataclasses
 import logging
@@ -15,7 +16,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any, ClassVar, NoReturn
@@ -56,6 +57,9 @@ DRAIN_MARGIN_SECONDS = 3 + math.ceil(tracing.FLUSH_SECONDS)
 """How much earlier than its arbiter would kill it a worker gives up on open connections: it has its last
 traces to send."""
 KEEPALIVE_SECONDS = 30
+HANG_SECONDS = 30
+"""A worker that is silent for longer is killed. It tells of itself twice in this time."""
+_BEAT_SECONDS = 1.0
 _SLOTS_PER_WORKER = 4
 """Old and new ones stand beside each other during a reload, or two."""
 _OTHER_DESCRIPTORS = 256
@@ -71,9 +75,11 @@ def run_api(settings: Settings, metrics_directory: Path, notifier: Notifier) -> 
     SIGTERM and SIGINT let requests under way finish, SIGQUIT does not; SIGHUP replaces the workers,
     the old ones once the new ones answer. Logging is configured by the caller, who takes NOTIFY_SOCKET
     out of the environment. Raises ConfigError, before anything is forked, where the address cannot be
-    listened on or may not be without tokens, or where a template or the file of tokens is broken.
+    listened on or may not be without tokens, or where a template, the file of tokens or OpenTelemetry's
+    variables are broken.
     Workers end here and do not return.
     """
+    tracing.is_configured()  # else each worker would find out, after its fork
     library = read_library(settings)
     policy = policy_of(
         settings.api.tokens_file,
@@ -169,9 +175,11 @@ class _Application(BaseApplication):  # type: ignore[misc]
             "max_requests_jitter": self._settings.api.max_requests_jitter,
             "graceful_timeout": math.ceil(drain + QUERY_GRACE_SECONDS + DRAIN_MARGIN_SECONDS),
             "keepalive": KEEPALIVE_SECONDS,
+            "timeout": HANG_SECONDS,
             "pre_fork": give_slot,
             "post_fork": self._begin_worker,
             "worker_exit": self._end_worker,
+            "child_exit": self._forget_worker,
             "umask": 0o077,
             "worker_tmp_dir": _memory_directory(),
             "control_socket_disable": True,
@@ -236,8 +244,14 @@ class _Application(BaseApplication):  # type: ignore[misc]
         self._traces = tracing.start(identity())
 
     def _end_worker(self, arbiter: Any, worker: Any) -> None:
+        """In the worker itself, unless it was killed."""
         if self._traces is not None:
             self._traces.stop()
+
+    def _forget_worker(self, arbiter: Any, worker: Any) -> None:
+        """In the arbiter, of every worker that has ended."""
+        if self.policy.allowances is not None:
+            self.policy.allowances.forget(worker.slot)
 
 
 class _Arbiter(Arbiter):
@@ -311,7 +325,12 @@ class _Server(Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.config.http_protocol_class.leave()  # type: ignore[attr-defined]
-        await super().shutdown(sockets)
+        # uvicorn tells of itself only until here, and what is under way may take longer.
+        beating = asyncio.create_task(_beat(self.config.callback_notify))
+        try:
+            await super().shutdown(sockets)
+        finally:
+            beating.cancel()
 
 
 class _Logger(Logger):  # type: ignore[misc]
@@ -396,7 +415,16 @@ def _allow_descriptors(connections: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+async def _beat(notify: Callable[[], Awaitable[None]] | None) -> None:
+    while notify is not None:
+        await notify()
+        await asyncio.sleep(_BEAT_SECONDS)
+
+
 def _end(number: int, frame: FrameType | None) -> NoReturn:
+    # Once: gunicorn sends SIGTERM every second to a worker that is one too many.
+    for again in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(again, signal.SIG_IGN)
     raise SystemExit(os.EX_OK)
 
 

@@ -165,7 +165,8 @@ class Feed:
             self.tally.fail(self._line, str(error))
         except Unavailable:
             self.tally.fail(self._line, "not sent")
-            raise
+            if not self._is_stopping():
+                raise
         if self.tally.sent % _POLL_EVERY == 0:
             self._look()
 

@@ -88,6 +88,7 @@ def produce(
             kafka.topic,
             client_id=_CLIENT_ID,
             instrumented=traces.instrumented if traces else None,
+            is_stopping=stop.is_asked,
         )
         stack.callback(producer.close)
         view = GroupView(kafka, client_id=_CLIENT_ID)

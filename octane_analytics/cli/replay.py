@@ -23,9 +23,9 @@ from octane_analytics.errors import (
 )
 from octane_analytics.exits import Exit
 from octane_analytics.kafka.log import KafkaLog
-from octane_analytics.replay.filling import Interrupted
 from octane_analytics.replay.plan import Compare, Mode, Plan
 from octane_analytics.replay.ranges import BadRange, Wanted, parse_offsets, parse_time
+from octane_analytics.replay.waiting import Interrupted
 from octane_analytics.settings.loading import Loaded
 from octane_analytics.settings.sections import ClickHouseSettings, Settings
 

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Self
 
 from octane_analytics.cli.progress import reporter
+from octane_analytics.cli.pulse import Pulse
 from octane_analytics.cli.replay_setup import DRY, ENDED, owner
 from octane_analytics.cli.signals import Stop
 from octane_analytics.clickhouse.inserts import ClickHouseSink
@@ -18,11 +19,12 @@ from octane_analytics.decode import decode_all
 from octane_analytics.errors import ConfigError, NeedsOperator, OctaneError, Unavailable
 from octane_analytics.exits import Exit, exit_for
 from octane_analytics.kafka.log import KafkaLog
-from octane_analytics.replay.filling import Filling, Interrupted, Outcome, Steps
+from octane_analytics.replay.filling import Filling, Outcome, Steps
 from octane_analytics.replay.plan import Mode, Plan
 from octane_analytics.replay.ports import Counts
-from octane_analytics.replay.reading import Pace, Reader
+from octane_analytics.replay.reading import Reader
 from octane_analytics.replay.rebuilding import MonthRefused, Rebuilding
+from octane_analytics.replay.waiting import Interrupted, Pace
 from octane_analytics.schema import LiveTable
 from octane_analytics.settings.sections import Settings
 from octane_analytics.staging import Staging
@@ -194,10 +196,10 @@ class Run:
             )
             os.close(sending)
             children[pid] = receiving
-        started = beat_at = self._clock.now()
+        started = self._clock.now()
         failure: OctaneError | None = None
         is_complete = True
-        with reporter(f"reading {self.plan.topic}", total) as bar:
+        with self._pulse(), reporter(f"reading {self.plan.topic}", total) as bar:
             while children:
                 for pid, code in system.reap():
                     receiving = children.pop(pid, -1)
@@ -221,9 +223,6 @@ class Run:
                 bar.update(
                     done_before + read, _note(done_before + read, total, read, now - started)
                 )
-                if now - beat_at >= _HEARTBEAT_SECONDS:
-                    self._bench.note("alive", "")
-                    beat_at = now
                 if children:
                     time.sleep(_TURN_SECONDS)
         if failure is not None:
@@ -254,23 +253,36 @@ class Run:
                 ) as clickhouse,
             ):
                 bench = Staging(clickhouse, self.plan.id, self._live)
-                pace = Pace(rate, self._clock)
+                pace = Pace(rate, self._clock, stop.is_asked)
                 reader = Reader(log, bench, decode_all, self.plan.wanted, self._clock, pace)
                 is_done = reader.copy(share, count, stop.is_asked)
+        except Interrupted:
+            return int(Exit.INTERRUPTED)
         except OctaneError as error:
             os.write(sending, str(error).encode()[:4000])
             return int(exit_for(error))
         return int(Exit.OK if is_done else Exit.INTERRUPTED)
 
+    def _pulse(self) -> Pulse:
+        """So that a replay on another machine does not take this one for dead, and its tables away."""
+
+        def beat() -> None:
+            name = f"{_CLIENT}-alive"
+            with ClickHouseSink(self._settings.clickhouse, client_name=name) as clickhouse:
+                Staging(clickhouse, self.plan.id, self._live).note("alive", "")
+
+        return Pulse(beat, _HEARTBEAT_SECONDS)
+
     def _bring_about(self) -> Outcome:
         label = "comparing with" if self.plan.mode is Mode.FILL else f"{self.plan.mode.value} to"
         target = f"{self.plan.database}.{self.plan.table}"
         with (
+            self._pulse(),
             KafkaLog(self._settings.kafka, client_id=_CLIENT) as log,
             reporter(f"{label} {target}", None) as bar,
         ):
             steps = Steps(lambda told: bar.update(0, told), self.stop.is_asked)
-            pace = Pace(self._sizes.rate, self._clock)
+            pace = Pace(self._sizes.rate, self._clock, self.stop.is_asked)
             reader = Reader(
                 log, self._bench, decode_all, self.plan.wanted, self._clock, Pace(None, self._clock)
             )

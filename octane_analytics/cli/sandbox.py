@@ -189,7 +189,9 @@ def _feed(parts: Stack, given: Input, rate: float | None, stop: Stop) -> Tally:
         bar.update(given.done(tally), counts(tally))
 
     spreading = replace(kafka, rdkafka={**kafka.rdkafka, **_SPREAD})
-    producer = EventProducer(spreading, kafka.topic, client_id=_CLIENT_NAME)
+    producer = EventProducer(
+        spreading, kafka.topic, client_id=_CLIENT_NAME, is_stopping=stop.is_asked
+    )
     view = GroupView(kafka, client_id=_CLIENT_NAME)
     with contextlib.closing(producer), contextlib.closing(view), bar:
         feed = Feed(

@@ -28,9 +28,12 @@ class EventProducer:
         *,
         client_id: str,
         instrumented: Callable[[Producer], Producer] | None = None,
+        is_stopping: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`instrumented` is applied to the client once it is made: for tracing."""
+        """`instrumented` is applied to the client once it is made: for tracing. Once `is_stopping`
+        holds, a full queue is not waited for."""
         self._topic = topic
+        self._is_stopping = is_stopping
         self._instrumented = instrumented
         self._broker = Broker(settings, client_id)
         self._producer: Producer | None = None
@@ -70,10 +73,10 @@ class EventProducer:
                     on_delivery=delivered,
                 )
             except BufferError:
-                if waited >= DELIVERY_SECONDS:
+                if waited >= DELIVERY_SECONDS or self._is_stopping():
                     raise Unavailable(
                         f"producing to {self._topic}: the queue has been full for "
-                        f"{DELIVERY_SECONDS:g} s; is the broker up?"
+                        f"{waited:.0f} s; is the broker up?"
                     ) from None
                 producer.poll(0.1)
                 waited += 0.1

@@ -24,12 +24,14 @@ its token, while that is young enough to be remembered; then fill compares anew 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from octane_analytics.errors import DataRejected, OctaneError
 from octane_analytics.ledger import parse_intent
 from octane_analytics.replay.plan import Compare, Mode, Plan
 from octane_analytics.replay.ports import Bench, Chunk, Log, Slice
-from octane_analytics.replay.reading import Pace, Reader, patiently
+from octane_analytics.replay.reading import Reader
+from octane_analytics.replay.waiting import Attempted, Interrupted, Pace, patiently
 from octane_analytics.types import Clock, Committed, Span
 
 _SETTLE_SECONDS = 60.0
@@ -41,9 +43,7 @@ _DOUBT_SECONDS = 600.0
 """An insert that was begun longer ago has ended; what the target holds tells how."""
 _MAX_PASSES = 1000
 
-
-class Interrupted(Exception):
-    """It was asked to stop, and has, between two chunks."""
+_T = TypeVar("_T")
 
 
 @dataclass(slots=True)
@@ -201,7 +201,7 @@ class Filling:
         """
         if not self._plan.is_live:
             return {p: span.end for p, span in self._plan.reading.items()}
-        partitions, committed, _ = patiently(self._facts, self._clock).value
+        partitions, committed, _ = self._patiently(self._facts).value
         limits = {p: committed[p].offset or 0 for p in partitions}
         for p, offset in self._committed.items():
             if limits.get(p, 0) < offset:
@@ -217,7 +217,7 @@ class Filling:
         """Stages what the workers may have inserted by now; up to where that is, by partition."""
         if not self._plan.is_live:
             return dict(limits)
-        partitions, committed, held = patiently(self._facts, self._clock).value
+        partitions, committed, held = self._patiently(self._facts).value
         ends = {}
         for p in partitions:
             intent = parse_intent(committed[p].metadata)
@@ -234,7 +234,7 @@ class Filling:
         return partitions, self._log.committed(partitions), self._log.held(partitions)
 
     def _stage_up_to(self, ends: Mapping[int, int]) -> None:
-        held = patiently(lambda: self._log.held(list(ends)), self._clock).value
+        held = self._patiently(lambda: self._log.held(list(ends))).value
         spans = {}
         for p, end in ends.items():
             first = max(self._staged.get(p, 0), held[p].first)
@@ -271,7 +271,7 @@ class Filling:
                 self._steps.say(f"comparing {part.number + 1:,} of {len(slices):,}")
                 find(self._pass, part)
 
-        patiently(attempt, self._clock)
+        self._patiently(attempt)
         return self._pass
 
     def _deliver(self, chunk: Chunk) -> bool:
@@ -295,8 +295,8 @@ class Filling:
         """Halves what the server refuses for its data until the bad rows are alone."""
         part = [column[first:end] for column in columns]
         try:
-            return patiently(
-                lambda: self._bench.insert(part, f"{token}/{first}-{end}"), self._clock
+            return self._patiently(
+                lambda: self._bench.insert(part, f"{token}/{first}-{end}")
             ).was_repeated
         except DataRejected as error:
             if end - first == 1:
@@ -306,6 +306,9 @@ class Filling:
         middle = (first + end) // 2
         lower = self._insert(columns, token, first, middle)
         return self._insert(columns, token, middle, end) or lower
+
+    def _patiently(self, call: Callable[[], _T]) -> Attempted[_T]:
+        return patiently(call, self._clock, self._steps.is_stopping)
 
 
 def _name(chunk: Chunk) -> str:

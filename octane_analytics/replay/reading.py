@@ -1,71 +1,17 @@
 """Copies spans of the log into staging, decoded, in bounded memory and at a bounded rate."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any
 
-from octane_analytics.errors import NeedsOperator, Unavailable
 from octane_analytics.replay.ports import Bench, Log, Staged
-from octane_analytics.timing import Backoff
+from octane_analytics.replay.waiting import Pace, patiently
 from octane_analytics.types import Clock, Decoded, Record, Span
 
 BATCH_ROWS = 100_000
 BATCH_BYTES = 32 << 20
-_POLL_RECORDS = 10_000
 _POLL_SECONDS = 0.2
 _NO_ROW = (0, b"", b"", b"", b"")
-PATIENCE_SECONDS = 60.0
-_FIRST_BACKOFF_SECONDS, _CAP_BACKOFF_SECONDS = 0.2, 5.0
-
-_T = TypeVar("_T")
 DecodeAll = Callable[[Sequence[bytes | None]], Decoded]
-
-
-class Pace:
-    """Holds a rate of events; None is none."""
-
-    def __init__(self, rate: float | None, clock: Clock) -> None:
-        self._rate = rate
-        self._clock = clock
-        self._started = clock.now()
-        self._done = 0
-
-    @property
-    def at_once(self) -> int:
-        """How many events to ask for, so that they come evenly."""
-        return _POLL_RECORDS if self._rate is None else max(1, min(_POLL_RECORDS, int(self._rate)))
-
-    def wait(self, events: int) -> None:
-        """Blocks until so many more are due, a second at most."""
-        self._done += events
-        if self._rate is not None:
-            ahead = self._done / self._rate - (self._clock.now() - self._started)
-            while ahead > 0:
-                self._clock.sleep(min(ahead, 1.0))
-                ahead = self._done / self._rate - (self._clock.now() - self._started)
-
-
-class Attempted(NamedTuple, Generic[_T]):
-    value: _T
-    was_repeated: bool
-    """Whether the first attempt failed, so that nobody knows what it did."""
-
-
-def patiently(call: Callable[[], _T], clock: Clock) -> Attempted[_T]:
-    """Repeats a call that may be repeated while it raises Unavailable, for a minute.
-
-    What waiting does not mend is raised at once.
-    """
-    backoff = Backoff(_FIRST_BACKOFF_SECONDS, _CAP_BACKOFF_SECONDS)
-    deadline = clock.now() + PATIENCE_SECONDS
-    while True:
-        try:
-            return Attempted(call(), backoff.attempts > 0)
-        except NeedsOperator:
-            raise
-        except Unavailable:
-            if clock.now() >= deadline:
-                raise
-        clock.sleep(backoff.next_seconds())
 
 
 class Reader:
@@ -95,7 +41,8 @@ class Reader:
     ) -> bool:
         """Blocks until the spans are staged (True) or it is to stop (False).
 
-        `on_progress` hears how many more records are staged. Raises Unavailable.
+        `on_progress` hears how many more records are staged. Raises Unavailable, or Interrupted where
+        it is to stop during an outage.
         """
         log, staged = self._log, Staged()
         log.begin(spans)
@@ -104,9 +51,9 @@ class Reader:
             self._take(records, staged)
             # All that one poll brought goes in together: what is staged of a partition has no gap.
             if len(staged) >= BATCH_ROWS or staged.payload_bytes >= BATCH_BYTES:
-                staged = self._flush(staged, on_progress)
+                staged = self._flush(staged, on_progress, is_stopping)
             self._pace.wait(len(records))
-        self._flush(staged, on_progress)
+        self._flush(staged, on_progress, is_stopping)
         return log.is_done
 
     def _take(self, records: Sequence[Record], staged: Staged) -> None:
@@ -145,8 +92,10 @@ class Reader:
         span = self._wanted.get(partition)
         return span is not None and span.first <= offset < span.end
 
-    def _flush(self, staged: Staged, on_progress: Callable[[int], None]) -> Staged:
+    def _flush(
+        self, staged: Staged, on_progress: Callable[[int], None], is_stopping: Callable[[], bool]
+    ) -> Staged:
         if len(staged):
-            patiently(lambda: self._bench.stage(staged), self._clock)
+            patiently(lambda: self._bench.stage(staged), self._clock, is_stopping)
             on_progress(len(staged))
         return Staged()

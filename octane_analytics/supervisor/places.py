@@ -5,6 +5,7 @@ import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from octane_analytics.errors import Unavailable
 from octane_analytics.supervisor.control import Control
 from octane_analytics.supervisor.plan import Child, Plan, Role
 from octane_analytics.supervisor.states import Slot, State
@@ -130,13 +131,19 @@ class Places:
         self._places.remove(place)
 
     def start(self, place: Place) -> None:
+        """Tries again later where the machine has no room for a process."""
         slot, child = place.slot, place.child
-        if slot.last_exit is not None:
-            slot.restarts += 1
         self._board.clear(place.index)
         figures = self._board.writer(place.index)
         now = self._system.now()
-        pid = self._system.fork(slot.name, lambda: self.in_child(lambda: child.run(figures)))
+        try:
+            pid = self._system.fork(slot.name, lambda: self.in_child(lambda: child.run(figures)))
+        except Unavailable as error:
+            slot.could_not_start(now)
+            _LOG.error("process not started", extra=fields(slot=slot.name, error=str(error)))
+            return
+        if slot.last_exit is not None:
+            slot.restarts += 1
         slot.started(pid, now)
         _LOG.info("process started", extra=fields(slot=slot.name, pid=pid, restarts=slot.restarts))
 

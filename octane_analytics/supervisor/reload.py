@@ -8,7 +8,7 @@ import logging
 import signal
 from collections.abc import Callable, Sequence
 
-from octane_analytics.errors import ConfigError
+from octane_analytics.errors import ConfigError, Unavailable
 from octane_analytics.exits import Exit
 from octane_analytics.supervisor.notify import Notifier
 from octane_analytics.supervisor.places import Places
@@ -70,10 +70,10 @@ class Reload:
         self._notifier.reloading(self._system.now())
         try:
             change = self._reread()
-        except ConfigError as error:
+            pid = self._system.fork("check", lambda: self._places.in_child(change.check))
+        except (ConfigError, Unavailable) as error:
             self._refuse(str(error))
             return
-        pid = self._system.fork("check", lambda: self._places.in_child(change.check))
         self._checking = (change, pid, self._system.now() + _CHECK_SECONDS)
 
     def abandon(self) -> None:

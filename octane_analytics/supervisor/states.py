@@ -2,6 +2,7 @@
 
 STARTING --first heartbeat--> RUNNING
 STARTING, RUNNING --exit--> BACKOFF --time--> STARTING, or FATAL when starts keep failing
+any --no process to be had--> BACKOFF
 any --stop--> STOPPING --exit--> EXITED
 any --replace--> STOPPING --exit--> STARTING
 """
@@ -65,6 +66,11 @@ class Slot:
     def started(self, pid: int, now: float) -> None:
         self.pid, self.started_at, self.is_killed = pid, now, False
         self._enter(State.STARTING, now)
+
+    def could_not_start(self, now: float) -> None:
+        """The machine had no room for a process. That passes, so it counts as no failed start."""
+        self._enter(State.BACKOFF, now)
+        self.wake_at = now + self.backoff.next_seconds()
 
     def heard(self, now: float) -> None:
         """The child's loop has turned."""

@@ -16,6 +16,7 @@ from typing import Protocol
 
 import setproctitle
 
+from octane_analytics.errors import Unavailable
 from octane_analytics.exits import Exit
 
 _PR_SET_PDEATHSIG = 1
@@ -43,7 +44,7 @@ class System(Protocol):
     def fork(self, name: str, run: Callable[[], int]) -> int:
         """Starts a child that runs this and exits with what it returns; answers its pid.
 
-        `name` is what ps(1) shows of it.
+        `name` is what ps(1) shows of it. Raises Unavailable where the machine has no room for it.
         """
         ...
 
@@ -83,7 +84,13 @@ class PosixSystem:
 
     def fork(self, name: str, run: Callable[[], int]) -> int:
         parent = os.getpid()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            raise Unavailable(
+                f"cannot start a process: {error.strerror}; look at the limits on processes and memory "
+                "(TasksMax and MemoryMax of a unit, ulimit -u)"
+            ) from error
         if pid:
             return pid
         code = int(Exit.INTERNAL)

@@ -40,7 +40,7 @@ _KINDS = {
 P = TypeVar("P")
 
 
-def is_configured(environ: Mapping[str, str]) -> bool:
+def is_configured(environ: Mapping[str, str] = os.environ) -> bool:
     """Whether traces are to be exported, by OpenTelemetry's variables.
 
     Raises ConfigError for an exporter or protocol that is not there: no traces at all would be a

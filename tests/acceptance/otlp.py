@@ -3,6 +3,7 @@
 import gzip
 import http.server
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -61,7 +62,8 @@ def _values(attributes: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def receiver() -> Iterator[Receiver]:
+def receiver(seconds: float = 0.0) -> Iterator[Receiver]:
+    """One that takes so long for each answer."""
     received = Receiver()
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -70,6 +72,7 @@ def receiver() -> Iterator[Receiver]:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             if self.headers.get("Content-Encoding") == "gzip":
                 body = gzip.decompress(body)
+            time.sleep(seconds)
             received.take(body)
             answer = ExportTraceServiceResponse().SerializeToString()
             self.send_response(200)

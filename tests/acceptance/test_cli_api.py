@@ -60,6 +60,14 @@ def test_api_keeps_the_directory_it_was_given(settings: dict[str, str], tmp_path
     assert any(shared.glob("*.db"))
 
 
+def test_traces_that_cannot_be_sent_are_one_line(settings: dict[str, str]) -> None:
+    done = run("api", settings=settings | {"OTEL_TRACES_EXPORTER": "zipkin"})
+    assert done.returncode == 78
+    told = "octane-analytics: error: OTEL_TRACES_EXPORTER=zipkin is not supported: "
+    assert done.stderr.startswith(told)
+    assert done.stderr.count("\n") == 1
+
+
 def test_port_that_is_taken_is_one_line(settings: dict[str, str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])

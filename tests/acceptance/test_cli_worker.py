@@ -363,6 +363,7 @@ def test_worker_dead_letters_the_rows_alone_that_clickhouse_refuses(
         ({"KAFKA_TOPIC": "missing"}, 78, "topic missing"),
         ({"KAFKA_RDKAFKA_NO_SUCH": "1"}, 78, "no.such"),
         ({"BATCH_SIZE": "many"}, 78, "BATCH_SIZE"),
+        ({"OTEL_TRACES_EXPORTER": "zipkin"}, 78, "OTEL_TRACES_EXPORTER=zipkin is not supported"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

@@ -8,8 +8,10 @@ import threading
 import time
 from dataclasses import dataclass, field
 
+import httpx
 import pytest
 
+from tests.acceptance.otlp import receiver
 from tests.integration.test_api_server import Server, children, server, wait_until
 
 __all__ = ["server"]
@@ -19,6 +21,10 @@ _HEADERS = {"Content-Type": "application/json"}
 _REPLACEMENTS = 4
 _REQUESTS = 400
 _PAUSE_SECONDS = 0.02
+_IMPATIENT = """
+from octane_analytics.api import server
+server.HANG_SECONDS = 2
+"""
 
 
 @dataclass
@@ -94,3 +100,65 @@ def test_clients_do_not_notice_that_processes_are_replaced(
             stop.set()
             process.kill()
             print(server.log.read_text())
+
+
+def test_answer_that_outlasts_the_arbiters_patience_is_still_given(server: Server) -> None:
+    server.prelude = _IMPATIENT
+    server.environment |= {
+        "API_WORKERS": "1",
+        "API_MAX_REQUESTS": "3",
+        "API_MAX_REQUESTS_JITTER": "0",
+    }
+    with server.start() as process:
+        try:
+            wait_until(server.is_up)
+            first = children(process.pid)
+            statuses: list[int] = []
+            asking = threading.Thread(
+                target=lambda: statuses.append(
+                    server.query("SELECT sleep(3) AS a, sleep(2.9) AS b").status_code
+                )
+            )
+            asking.start()
+            wait_until(lambda: set(children(process.pid)) > set(first) or not server.is_up())
+            asking.join(30)
+            assert statuses == [200]
+            wait_until(lambda: not set(first) & set(children(process.pid)))
+            process.terminate()
+            assert process.wait(15) == 0
+        finally:
+            process.kill()
+            print(server.log.read_text())
+
+
+def test_process_that_is_replaced_sends_all_of_its_traces(server: Server) -> None:
+    # gunicorn repeats its SIGTERM each second; to send them takes longer than that.
+    requests, each_seconds = 8, 0.4
+    with receiver(each_seconds) as collector:
+        server.environment |= {
+            "API_WORKERS": "1",
+            "API_MAX_REQUESTS": str(requests),
+            "API_MAX_REQUESTS_JITTER": "0",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint,
+            "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "1",
+        }
+        with server.start() as process:
+            try:
+                wait_until(lambda: len(children(process.pid)) == 1 and _answers(server))
+                first = children(process.pid)
+                for _ in range(requests):
+                    server.get("/reports")
+                wait_until(lambda: not set(first) & set(children(process.pid)))
+                process.terminate()
+                assert process.wait(15) == 0
+                assert len(collector.named("GET /reports")) == requests
+            finally:
+                process.kill()
+                print(server.log.read_text())
+
+
+def _answers(server: Server) -> bool:
+    try:
+        return server.get("/healthz").status_code == 200
+    except httpx.TransportError:
+        return False

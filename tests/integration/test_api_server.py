@@ -43,6 +43,16 @@ _, status = os.waitpid(arbiter.spawn_worker(), 0)
 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 print(os.WTERMSIG(status), signal.pthread_sigmask(signal.SIG_BLOCK, []))
 """
+_SCARCE = """
+import errno, os
+fork, forks = os.fork, []
+def scarce():
+    forks.append(1)
+    if len(forks) in (3, 4):
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    return fork()
+os.fork = scarce
+"""
 _MAIN = """
 import os, pathlib, sys
 from octane_analytics.api.server import run_api
@@ -87,6 +97,8 @@ class Server:
         self.metrics = directory / "metrics"
         self.log = directory / "log"
         self.url = f"http://127.0.0.1:{self.port}"
+        self.prelude = ""
+        """What it runs first."""
         self.environment = os.environ | {
             "API_PORT": str(self.port),
             "API_WORKERS": "2",
@@ -101,7 +113,7 @@ class Server:
     def start(self) -> subprocess.Popen[str]:
         with self.log.open("a") as log:
             return subprocess.Popen(
-                [sys.executable, *_WARNINGS, "-c", _MAIN, str(self.metrics)],
+                [sys.executable, *_WARNINGS, "-c", self.prelude + _MAIN, str(self.metrics)],
                 env=self.environment,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -236,6 +248,25 @@ def test_a_worker_that_is_only_being_forked_is_ended_too() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [str(signal.SIGTERM.value), "set()"], done.stderr
+
+
+def test_process_that_the_machine_has_no_room_for_is_started_later(server: Server) -> None:
+    server.prelude = _SCARCE
+    with server.start() as process:
+        try:
+            wait_until(lambda: len(children(process.pid)) == 2)
+            wait_until(server.is_up)
+            before = children(process.pid)
+            os.kill(before[0], signal.SIGKILL)
+            wait_until(lambda: "cannot start a process" in server.log.read_text())
+            assert server.get("/healthz").status_code == 200
+            wait_until(lambda: len(set(children(process.pid)) - {before[0]}) == 2)
+            process.terminate()
+            assert process.wait(30) == 0
+            assert server.log.read_text().count("cannot start a process") == 1
+        finally:
+            process.kill()
+            print(server.log.read_text())
 
 
 def test_workers_go_with_their_arbiter(server: Server, arbiter: subprocess.Popen[str]) -> None:

@@ -92,6 +92,18 @@ def test_process_that_died_takes_its_count_along() -> None:
     assert allowances.enter(A, 1)
 
 
+def test_what_a_killed_process_had_under_way_is_forgotten_without_a_successor() -> None:
+    allowances = Allowances(keys=4, processes=2)
+    allowances.open(1)
+    assert allowances.enter(A, 1)
+    allowances.open(0)
+    assert not allowances.enter(A, 1)
+    allowances.forget(1)
+    allowances.forget(2)  # one beyond the last has none of its own
+    assert allowances.enter(A, 1)
+    assert not allowances.enter(A, 1)
+
+
 def test_processes_beyond_the_last_share_its_count() -> None:
     allowances = Allowances(keys=4, processes=2)
     allowances.open(1)

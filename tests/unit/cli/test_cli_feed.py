@@ -34,11 +34,13 @@ class FakeProducer:
     failure: str | None = None
     error: Exception | None = None
     is_answering: bool = True
+    on_refusal: Callable[[], object] = lambda: None
 
     def send(
         self, value: bytes, key: bytes | None, on_result: Callable[[str | None], None]
     ) -> None:
         if self.error is not None:
+            self.on_refusal()
             raise self.error
         self.sent.append((value, key))
         self.times.append(self.clock.now())
@@ -226,3 +228,22 @@ def test_feed_tells_of_progress_with_the_last_word_at_the_end(
 )
 def test_key_is_the_user_of_an_event(line: bytes, key: bytes | None) -> None:
     assert key_of(line) == key
+
+
+def test_line_that_a_full_queue_does_not_take_is_no_error_once_it_is_to_stop(
+    producer: FakeProducer, clock: FakeClock
+) -> None:
+    asked: list[bool] = []
+    feed = Feed(producer, clock, is_stopping=lambda: bool(asked))
+
+    def lines() -> Iterator[Line]:
+        yield b"a"
+        producer.error = Unavailable("the queue is full")
+        # The signal comes while the producer waits.
+        producer.on_refusal = lambda: asked.append(True)
+        yield b"b"
+        yield b"c"
+
+    feed.run(lines())
+    assert (feed.tally.sent, feed.tally.delivered, feed.tally.failed) == (2, 1, 1)
+    assert feed.tally.reasons["not sent"].first_line == 2

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from octane_analytics.errors import ConfigError
+from octane_analytics.errors import ConfigError, Unavailable
 from octane_analytics.exits import Exit
 from octane_analytics.supervisor.arbiter import Arbiter
 from octane_analytics.supervisor.notify import Notifier
@@ -69,6 +69,8 @@ class FakeSystem:
         self._pending: list[int] = []
         self._ended: list[Process] = []
         self._forked: tuple[SlotFigures | None, Behaviour] | None = None
+        self.lacks_room = False
+        """For a further process."""
         self.is_deaf = False
         """No process hears even SIGKILL, as where one hangs in the kernel."""
 
@@ -114,6 +116,8 @@ class FakeSystem:
         return 60_000_000
 
     def fork(self, name: str, run: Callable[[], int]) -> int:
+        if self.lacks_room:
+            raise Unavailable("cannot start a process: Resource temporarily unavailable")
         run()
         assert self._forked is not None
         figures, behaviour = self._forked
@@ -307,6 +311,30 @@ def test_end_of_a_hung_worker_is_told_as_a_hang() -> None:
     rig = Rig([Behaviour(hangs_after=20.0), Behaviour()])
     rig.run((100.0, TERM))
     assert rig.causes == ["hang"]
+
+
+def _without_room(rig: Rig, begin: float, end: float) -> None:
+    for at, lacks in ((begin, True), (end, False)):
+        rig.system.at(at, lambda lacks=lacks: setattr(rig.system, "lacks_room", lacks))  # type: ignore[misc]
+
+
+def test_arbiter_outlives_a_machine_without_room_for_a_process() -> None:
+    rig = Rig([Behaviour(ends_after=20.0, code=1), Behaviour()])
+    _without_room(rig, 10.0, 50.0)
+    assert rig.run((60.0, TERM)) == Exit.OK
+    first, second = rig.system.of("worker-0")
+    assert second.started_at >= first.started_at + 30.0
+    assert len(rig.system.of("worker-1")) == 1, "the other one works on"
+
+
+def test_reload_for_which_there_is_no_room_is_refused() -> None:
+    rig = Rig([Behaviour()])
+    rig.change(rig.plan(1))
+    _without_room(rig, 10.0, 50.0)
+    rig.run((20.0, HUP), (100.0, TERM))
+    assert rig.adopted == 0
+    assert "refused" in rig.arbiter.status().last_reload
+    assert rig.notifier.kinds() == ["READY=1", "RELOADING=1", "READY=1", "STOPPING=1"]
 
 
 def test_arbiter_replaces_its_service_too() -> None:

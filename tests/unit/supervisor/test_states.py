@@ -55,6 +55,17 @@ def test_exit_is_followed_by_a_start_after_a_pause(code: int) -> None:
     assert slot.should_start(21.0)
 
 
+def test_slot_that_gets_no_process_waits_and_is_never_given_up() -> None:
+    slot = Slot("worker-0", POLICY)
+    for now in range(0, 100, 10):
+        assert slot.should_start(now)
+        slot.could_not_start(now)
+        assert state_of(slot) is State.BACKOFF
+        assert not slot.should_start(now)
+    slot.started(100, 100.0)
+    assert state_of(slot) is State.STARTING
+
+
 def test_pauses_grow_while_it_does_not_last() -> None:
     slot = Slot("worker-0", POLICY)
     now, pauses = 0.0, []

@@ -1,0 +1,36 @@
+"""A sign of life from a thread of its own."""
+
+import threading
+
+import pytest
+
+from octane_analytics.cli.pulse import Pulse
+from octane_analytics.errors import Unavailable
+
+SOON = 0.001
+
+
+@pytest.mark.parametrize("error", [None, Unavailable("away")], ids=["well", "outage"])
+def test_pulse_beats_again_and_again_while_entered(error: Exception | None) -> None:
+    beats, enough = [], threading.Event()
+
+    def beat() -> None:
+        beats.append(1)
+        if len(beats) >= 3:
+            enough.set()
+        if error is not None:
+            raise error
+
+    with Pulse(beat, SOON):
+        assert enough.wait(30.0)
+    count = len(beats)
+    assert not any(thread.name == "pulse" for thread in threading.enumerate())
+    assert len(beats) == count, "and not after that"
+
+
+def test_pulse_that_is_over_before_its_first_beat_ends_at_once() -> None:
+    beats: list[int] = []
+    with Pulse(lambda: beats.append(1), 3600.0):
+        pass
+    assert beats == []
+    assert not any(thread.name == "pulse" for thread in threading.enumerate())
