@@ -65,10 +65,15 @@ class Staging:
     def _table(self, name: str) -> TableName:
         return TableName(self._target.database, f"{PREFIX}{self._id}_{name}")
 
-    def create(self) -> None:
-        """Makes the tables. Raises StatementRejected where the user may not."""
-        for name, definition in _TABLES.items():
-            self._clickhouse.execute(f"CREATE TABLE {self._table(name)} {definition}")
+    def create(self, owner: str) -> None:
+        """Makes the tables, whose owner is known before there is more than the journal.
+
+        Raises StatementRejected where the user may not.
+        """
+        for name in ("journal", *(name for name in _TABLES if name != "journal")):
+            self._clickhouse.execute(f"CREATE TABLE {self._table(name)} {_TABLES[name]}")
+            if name == "journal":
+                self.note("owner", owner)
 
     def drop(self) -> None:
         for name in (*_TABLES, "build"):

@@ -120,6 +120,7 @@ def run_worker(
         settings.clickhouse,
         client_name=f"octane-analytics {name()}",
         traceparent=tracing.traceparent if traces else None,
+        on_statement=lambda: figures.waits_until(clock.now() + sink.patience_seconds),
     )
     dead_letters = KafkaDeadLetters(
         settings.kafka,

@@ -6,12 +6,16 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+from octane_analytics.sandbox import engine
+from tests import ports
 from tests.kafka.apache import ApacheKafka
 from tests.kafka.fixtures import require_apache
 
 # An example that took long met a busy machine; how long things take is measured elsewhere.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
+
+engine.PORT_RANGE = ports.FOR_ENGINES
 
 # Whoever starts the tests in the background of a shell has them, and all commands that they start,
 # ignore Ctrl-C; some tests send it.

@@ -157,12 +157,13 @@ class Run:
                         "a new one"
                     )
         else:
-            self._bench.create()
+            self._bench.create(owner())
             if self._is_dry:
                 self._bench.note(DRY, "")
             self._bench.note("plan", self.plan.as_json())
         self._has_begun = True
-        self._bench.note("owner", owner())
+        if is_resumed:
+            self._bench.note("owner", owner())
 
     def _end(self, is_done: bool) -> None:
         if not self._has_begun or is_done or self._is_dry:

@@ -165,6 +165,8 @@ def _serve(
 
 
 def _once(parts: Stack, given: Input, rate: float | None, stop: Stop) -> Exit:
+    if stop.is_asked():
+        return stop.exit_code
     clock = SystemClock()
     with ClickHouse(parts.settings.clickhouse, client_name=_CLIENT_NAME) as clickhouse:
         watch = Watch(clickhouse, lambda: parts.metric("analytics_dead_letters_total"), clock)

@@ -3,7 +3,6 @@
 import contextlib
 import http.client
 import importlib.util
-import random
 import secrets
 import sys
 import time
@@ -18,7 +17,7 @@ from octane_analytics.cli.directories import locked, make_writable
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.errors import ConfigError, Unavailable
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse, User
-from octane_analytics.sandbox.engine import HOST, Engine, EngineError, is_free
+from octane_analytics.sandbox.engine import HOST, Engine, EngineError, free_port, is_free
 from octane_analytics.sandbox.kafka import EmbeddedKafka
 from octane_analytics.sandbox.service import Service
 from octane_analytics.settings.loading import load
@@ -31,8 +30,6 @@ _POLL_SECONDS = 0.05
 _TAIL_LINES = 15
 _READER = User("reader", grants=["GRANT SELECT ON default.ai_analytics_events"])
 """For the API: no more than its queries need, and so no way to this machine's files."""
-_PORT_RANGE = range(18_000, 32_000)
-"""Below the ports that the kernel hands out for outgoing connections, which come and go."""
 _OURS = (
     *("KAFKA_", "CLICKHOUSE_", "METRICS_", "PROMETHEUS_", "API_HOST", "API_PORT"),
     *("API_TOKENS_FILE", "API_ALLOW_ANONYMOUS", "API_CORS_ORIGINS"),
@@ -185,18 +182,20 @@ class Stack:
             self.directory / "clickhouse", tcp_port=self._ports.clickhouse, users=[_READER]
         )
         stack.enter_context(clickhouse)
+        if self._is_stopping():
+            return
         defaults = Settings().kafka
         kafka = EmbeddedKafka(
             topics={defaults.topic: self.partitions, defaults.dlq_topic: self.partitions},
             initial_rebalance_delay_ms=_REBALANCE_DELAY_MS,
         )
         stack.enter_context(kafka)
+        if self._is_stopping():
+            return
         self._engines = {"ClickHouse": clickhouse, "Kafka": kafka}
-        ports = Ports(
-            api=_given_or_free(self._ports.api, "--api-port"),
-            metrics=_given_or_free(self._ports.metrics, "--metrics-port"),
-            clickhouse=clickhouse.tcp_port,
-        )
+        api = _given_or_free(self._ports.api, "--api-port", self._ports.metrics)
+        metrics = _given_or_free(self._ports.metrics, "--metrics-port", api)
+        ports = Ports(api=api, metrics=metrics, clickhouse=clickhouse.tcp_port)
         self.clickhouse_http = f"http://{clickhouse.host}:{clickhouse.http_port}"
         variables = environment(
             self._environ, self.directory, ports, bootstrap_servers=kafka.bootstrap_servers
@@ -265,13 +264,10 @@ class Stack:
             connection.close()
 
 
-def _given_or_free(port: int, option: str) -> int:
-    """Raises ConfigError where the port that was asked for is taken."""
+def _given_or_free(port: int, option: str, other: int) -> int:
+    """Raises ConfigError where the port that was asked for is taken, EngineError where all are."""
     if port:
         if not is_free(port):
             raise ConfigError(f"{option}: port {port} on {HOST} is taken: choose another")
         return port
-    for candidate in random.SystemRandom().sample(_PORT_RANGE, 100):
-        if is_free(candidate):
-            return candidate
-    raise Unavailable(f"no free port found in {_PORT_RANGE} on {HOST}")
+    return free_port(other)

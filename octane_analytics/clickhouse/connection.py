@@ -40,11 +40,14 @@ class Connection:
         client_name: str,
         is_confined: bool = False,
         traceparent: Callable[[], str | None] | None = None,
+        on_statement: Callable[[], None] = lambda: None,
     ) -> None:
         """`is_confined` is for a user whose profile may pin any setting: none is sent unasked.
 
         `traceparent` answers which span the next statement belongs to, as W3C's header has it.
+        `on_statement` is called before each statement, which may block for `patience_seconds`.
         """
+        self._on_statement = on_statement
         self._traceparent = traceparent
         self._settings = settings
         self._is_confined = is_confined
@@ -84,7 +87,16 @@ class Connection:
             with contextlib.suppress(OSError, AttributeError):
                 client.connection.socket.shutdown(socket.SHUT_RDWR)
 
+    @property
+    def patience_seconds(self) -> float:
+        """How long one statement may block: a server may need nearly all of the time it has to
+        answer a ping, to let a new connection in, to take a block, and to say that it has stored it."""
+        seconds = self._settings.timeout_seconds
+        short = min(CONNECT_SECONDS, seconds)
+        return short + len(self._hosts) * (short + seconds) + 2 * seconds
+
     def _connected(self) -> PackingClient:
+        self._on_statement()
         if self._is_aborted:
             raise Abandoned("the connection was given up")
         if self._client is None:

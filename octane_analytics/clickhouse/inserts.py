@@ -28,8 +28,11 @@ class ClickHouseSink(ClickHouse):
         *,
         client_name: str,
         traceparent: Callable[[], str | None] | None = None,
+        on_statement: Callable[[], None] = lambda: None,
     ) -> None:
-        super().__init__(settings, client_name=client_name, traceparent=traceparent)
+        super().__init__(
+            settings, client_name=client_name, traceparent=traceparent, on_statement=on_statement
+        )
         self._engine: str | None = None
         self._server_settings: dict[str, object] | None = None
 

@@ -162,8 +162,8 @@ class EmbeddedClickHouse(Engine):
             raise EngineError(
                 "chdb-core is not installed: pip install 'octane-analytics[embedded]'"
             )
-        self._tcp_port = self._tcp_port or free_port()
-        self._http_port = self._http_port or free_port()
+        self._tcp_port = self._tcp_port or free_port(self._http_port)
+        self._http_port = self._http_port or free_port(self._tcp_port)
         for port in (self._tcp_port, self._http_port):
             if not is_free(port):
                 raise EngineError(f"port {port} on {HOST} is taken: choose another")

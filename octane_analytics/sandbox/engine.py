@@ -21,7 +21,7 @@ HOST = "127.0.0.1"
 # Below what Linux (from 32768) and macOS (from 49152) hand out for outgoing connections. A port up
 # there could be taken while the server is down, even by a client that retries: connecting to a
 # closed loopback port of that range can end up connected to itself.
-_PORT_RANGE = range(18_000, 32_000)
+PORT_RANGE = range(18_000, 32_000)
 
 
 class EngineError(RuntimeError):
@@ -132,12 +132,13 @@ def is_free(port: int) -> bool:
     return True
 
 
-def free_port() -> int:
-    """One below those that outgoing connections get. Raises EngineError where there is none."""
-    candidates = random.SystemRandom().sample(_PORT_RANGE, 100)
-    port = next(filter(is_free, candidates), None)
+def free_port(*others: int) -> int:
+    """None of the others, and below those that outgoing connections get. Raises EngineError where there
+    is none."""
+    candidates = random.SystemRandom().sample(PORT_RANGE, 100)
+    port = next((n for n in candidates if n not in others and is_free(n)), None)
     if port is None:
-        raise EngineError(f"no free port found in {_PORT_RANGE} on {HOST}")
+        raise EngineError(f"no free port found in {PORT_RANGE} on {HOST}")
     return port
 
 

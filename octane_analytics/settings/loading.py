@@ -213,12 +213,6 @@ def _check_together(settings: Settings) -> None:
             f"CLICKHOUSE_TIMEOUT ({clickhouse.timeout_seconds:g} s) must be shorter than "
             f"DRAIN_TIMEOUT ({worker.drain_seconds:g} s), or a drain could not finish one insert"
         )
-    if clickhouse.timeout_seconds >= worker.heartbeat_seconds:
-        raise ConfigError(
-            f"CLICKHOUSE_TIMEOUT ({clickhouse.timeout_seconds:g} s) must be shorter than "
-            f"HEARTBEAT_TIMEOUT ({worker.heartbeat_seconds:g} s), or a slow insert would look like a "
-            "hung worker"
-        )
     poll_seconds = _max_poll_seconds(settings.kafka.rdkafka)
     if worker.drain_seconds >= poll_seconds:
         raise ConfigError(

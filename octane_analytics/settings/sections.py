@@ -220,7 +220,7 @@ class WorkerSettings:
         values.seconds(5, 3600),
         "120",
         "A worker whose loop has not turned for this long is killed and replaced; "
-        "must be longer than CLICKHOUSE_TIMEOUT.",
+        "the time that it waits for ClickHouse does not count.",
         unit="seconds",
     )
     control_socket: str | None = values.described(

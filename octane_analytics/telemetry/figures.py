@@ -37,7 +37,7 @@ class Figures:
     """One slot at one moment."""
 
     beat_at: float
-    """When the loop last turned."""
+    """When the loop last turned, or in the future while it waits for ClickHouse until then at most."""
     assigned_at: float
     """When the group last gave it an assignment, be it an empty one."""
     flushed_at: float
@@ -63,6 +63,10 @@ class SlotFigures:
     def beat(self, now: float) -> None:
         """The loop has turned."""
         self._record.beat_at = now
+
+    def waits_until(self, then: float) -> None:
+        """The loop will not turn for so long perhaps, on purpose."""
+        self._record.beat_at = then
 
     def assigned(self, partitions: int, now: float) -> None:
         self._record.partitions = partitions

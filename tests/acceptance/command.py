@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -134,9 +133,3 @@ def processes_with(mark: str) -> Mapping[int, str]:
         if mark.encode() in variables and line:
             found[int(entry.name)] = line.replace(b"\0", b" ").decode()
     return found
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -27,7 +27,7 @@ from confluent_kafka.admin import AdminClient
 from octane_analytics import schema
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.decode import decode
-from octane_analytics.errors import DecodeError
+from octane_analytics.errors import DecodeError, StatementRejected
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.settings.sections import ClickHouseSettings
 from octane_analytics.types import Row
@@ -309,6 +309,21 @@ class Scene:
         }
         assert len(ids) <= 1, ids
         return next(iter(ids), None)
+
+    def has_begun(self, process: "subprocess.Popen[bytes]") -> bool:
+        """Whether the process is at work: its plan is written down, and so is that it is at it."""
+        replay_id = self.unfinished()
+        if replay_id is None:
+            return False
+        journal = f"{self.name}.octane_replay_{replay_id}_journal"
+        try:
+            notes = self.clickhouse.select(f"SELECT kind, body FROM {journal}").rows
+        except StatementRejected:
+            return False  # it is only being made, or gone already
+        is_planned = any(kind == "plan" for kind, _ in notes)
+        return is_planned and any(
+            kind == "owner" and json.loads(body)["pid"] == process.pid for kind, body in notes
+        )
 
     def _consumer(self, group: str) -> Consumer:
         return Consumer(

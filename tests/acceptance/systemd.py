@@ -16,9 +16,10 @@ from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.exits import Exit
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.settings.sections import ClickHouseSettings
-from tests.acceptance.command import free_port, wait_until
+from tests.acceptance.command import wait_until
 from tests.acceptance.machine import CHECKOUT, Machine
 from tests.kafka.apache import ApacheKafka
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = "/usr/bin/python3"

@@ -8,17 +8,13 @@ import pytest
 
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from tests.acceptance.command import run, running, wait_until
+from tests.ports import free_port
 
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     with EmbeddedClickHouse(tmp_path_factory.mktemp("clickhouse")) as server:
         yield {"CLICKHOUSE_HOST": server.host, "CLICKHOUSE_PORT": str(server.tcp_port)}
-
-
-def _free_port() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return str(listener.getsockname()[1])
 
 
 def _answers(url: str) -> bool:
@@ -33,7 +29,7 @@ def test_api_serves_until_a_signal_and_leaves_no_directory(
     settings: dict[str, str], tmp_path: Path, number: signal.Signals
 ) -> None:
     assert run("schema", "apply", settings=settings).returncode == 0
-    port, own = _free_port(), tmp_path / "own"
+    port, own = str(free_port()), tmp_path / "own"
     own.mkdir()
     arguments = ("api", "--port", port, "--workers", "1", "--log-format", "json")
     with running(
@@ -50,7 +46,7 @@ def test_api_serves_until_a_signal_and_leaves_no_directory(
 
 
 def test_api_keeps_the_directory_it_was_given(settings: dict[str, str], tmp_path: Path) -> None:
-    port, shared = _free_port(), tmp_path / "shared"
+    port, shared = str(free_port()), tmp_path / "shared"
     arguments = ("api", "--port", port, "--prometheus-multiproc-dir", str(shared))
     with running(tmp_path / "output", *arguments, settings=settings) as command:
         wait_until(lambda: _answers(f"http://127.0.0.1:{port}/healthz"))

@@ -1,10 +1,12 @@
 """The installed `replay` on Apache Kafka and a real ClickHouse: rows are counted, as multisets."""
 
+import functools
 import importlib.util
 import json
 import os
 import random
 import signal
+import socket
 import threading
 import time
 from collections import Counter
@@ -125,7 +127,7 @@ def test_fill_beside_live_workers_is_exact(scene: Scene) -> None:
     scene.lose()
     # What the workers insert meanwhile are the very same events.
     with scene.working(), scene.producing(events, rate=1500):
-        wait_until(lambda: scene.rows() > EVENTS, 30)
+        wait_until(lambda: scene.rows() > EVENTS)
         scene.replay("--from-offset", "0")
         wait_until(lambda: scene.lag() == 0 and sum(scene.log().values()) == 2 * EVENTS, 60)
     assert scene.table() == scene.log()
@@ -152,12 +154,12 @@ def test_killed_fill_is_resumed_until_it_is_exact(scene: Scene) -> None:
     scene.lose()
     process = scene.start("--from-offset", "0", "--rate", "2000")
     for pause in (0.3, 0.5, 0.2):
-        wait_until(lambda: scene.unfinished() is not None, 30)
+        wait_until(functools.partial(scene.has_begun, process))
         time.sleep(pause)
         kill(process)
         replay_id = scene.unfinished()
         assert replay_id is not None
-        process = scene.start("--resume", replay_id)
+        process = scene.start("--resume", replay_id, "--rate", "2000")
     process.communicate(timeout=60)
     assert process.returncode == 0
     assert scene.table() == scene.log()
@@ -167,8 +169,8 @@ def test_killed_fill_is_resumed_until_it_is_exact(scene: Scene) -> None:
 def test_next_replay_cleans_up_after_one_that_was_killed(scene: Scene) -> None:
     scene.produce(drawn(EVENTS))
     scene.store()
-    process = scene.start("--from-offset", "0", "--rate", "1000")
-    wait_until(lambda: scene.unfinished() is not None, 30)
+    process = scene.start("--from-offset", "0", "--rate", "200")
+    wait_until(lambda: scene.has_begun(process))
     running = run("replay", "--from-offset", "0", settings=scene.settings)
     assert running.returncode == Exit.CONFIG
     assert f"process {process.pid}" in running.stderr
@@ -186,7 +188,7 @@ def test_interrupt_stops_cleanly_and_prints_the_command_that_goes_on(scene: Scen
     scene.store()
     lost = scene.lose()
     process = scene.start("--from-offset", "0", "--rate", "2000")
-    wait_until(lambda: scene.unfinished() is not None, 30)
+    wait_until(lambda: scene.has_begun(process))
     time.sleep(0.5)
     os.killpg(process.pid, signal.SIGINT)
     _, told = process.communicate(timeout=30)
@@ -202,12 +204,12 @@ def test_append_interrupted_and_resumed_inserts_each_event_once_more(scene: Scen
     scene.store()
     process = scene.start("--from-offset", "0", "--mode", "append", "--rate", "6000")
     for pause in (0.4, 0.6):
-        wait_until(lambda: scene.unfinished() is not None, 30)
+        wait_until(functools.partial(scene.has_begun, process))
         time.sleep(pause)
         kill(process)
         replay_id = scene.unfinished()
         assert replay_id is not None
-        process = scene.start("--resume", replay_id)
+        process = scene.start("--resume", replay_id, "--rate", "6000")
     out, _ = process.communicate(timeout=60)
     log = scene.log()
     assert scene.table() == log + log
@@ -426,7 +428,7 @@ def test_replay_that_had_ended_is_not_repeated_by_its_resumption(
     notes = {"ended": report.as_note(), "dry": ""}
     for kind, body in notes.items():
         bench = Staging(scene.clickhouse, plan.id, live)
-        bench.create()
+        bench.create(json.dumps({"host": socket.gethostname(), "pid": 0, "ticks": -1}))  # is gone
         bench.note("plan", plan.as_json())
         bench.note(kind, body)
         scene.clickhouse.execute(f"DROP TABLE {scene.name}.octane_replay_{plan.id}_log")

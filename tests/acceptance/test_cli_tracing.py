@@ -17,8 +17,9 @@ from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.sandbox.kafka import EmbeddedKafka
 from octane_analytics.settings.sections import ClickHouseSettings
-from tests.acceptance.command import free_port, run, running, wait_until
+from tests.acceptance.command import run, running, wait_until
 from tests.acceptance.otlp import Received, Receiver, receiver
+from tests.ports import free_port
 
 TOPIC = "octane.events"
 EVENTS = 60
@@ -81,6 +82,7 @@ def test_an_event_is_followed_from_its_producer_into_clickhouse(
             sent = run("produce", "-", given=given, settings=environ)
             assert sent.returncode == 0, sent.stderr
             wait_until(lambda: _count(clickhouse) == EVENTS)
+            worker.wait_for("record is no valid event")
             worker.child.send_signal(signal.SIGTERM)
             assert worker.wait() == 0, worker.output
         sends = [s for s in collector.spans if s.process == "produce"]

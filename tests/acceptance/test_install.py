@@ -58,7 +58,7 @@ def test_a_release_of_its_own_is_installed_with_pip(tmp_path: Path) -> None:
     # The packages of others come from this environment: fetching them is pip's business, and takes long.
     dependencies = str(checkout.dependencies)
     given = {"PATH": path, "PIP_NO_DEPS": "1", "PYTHONPATH": dependencies}
-    done = checkout.install(given=given)
+    done = checkout.install(given=given, timeout_seconds=110.0)
     assert done.returncode == 0, done.stderr
     (packages,) = checkout.base.glob("current/venv/lib/python3*/site-packages")
     (packages / "dependencies.pth").write_text(f"{dependencies}\n")

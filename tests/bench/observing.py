@@ -34,12 +34,13 @@ from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.sandbox.generator import generate
 from octane_analytics.sandbox.kafka import EmbeddedKafka
 from octane_analytics.settings.sections import ClickHouseSettings
-from tests.acceptance.command import environment, free_port
+from tests.acceptance.command import environment
 from tests.acceptance.otlp import Receiver, receiver
 from tests.bench import timed
 from tests.bench.measure import children, cpu_seconds, rows
 from tests.faults.scrapes import scrape
 from tests.kafka.apache import ApacheKafka, available
+from tests.ports import free_port
 
 TOPIC = "octane.events"
 BARE, METRICS, AGAIN, TRACED, TIMED = "bare", "metrics", "again", "traced", "timed"

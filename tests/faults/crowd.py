@@ -26,7 +26,7 @@ from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.settings.sections import ClickHouseSettings
 from tests.acceptance.command import COMMAND, environment, wait_until
-from tests.integration.test_api_server import free_port
+from tests.ports import free_port
 
 WORKERS, THREADS = 2, 4
 CONNECTIONS = WORKERS * (THREADS + THREADS + 1)

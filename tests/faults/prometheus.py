@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from tests.acceptance.command import free_port
 from tests.faults.audit import wait_until
 from tests.faults.stack import LEASH
+from tests.ports import free_port
 
 RULES = Path(__file__).resolve().parents[2] / "conf" / "prometheus" / "alerts.yml"
 _START_SECONDS = 30.0

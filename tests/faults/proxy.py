@@ -5,7 +5,6 @@ the rest. All of it runs in daemon threads of the process that made it.
 """
 
 import contextlib
-import random
 import socket
 import struct
 import threading
@@ -14,7 +13,8 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Self
 
-from octane_analytics.sandbox.engine import HOST, is_free
+from octane_analytics.sandbox.engine import HOST
+from tests.ports import free_port
 
 _CHUNK_BYTES = 65_536
 _END_OF_STREAM = b"\x05"
@@ -64,9 +64,7 @@ class Proxy:
         self._trickle_seconds = 0.0
         self.cuts = 0
         """Connections cut on purpose so far."""
-        self.port = next(
-            port for port in random.sample(range(18_000, 32_000), 100) if is_free(port)
-        )
+        self.port = free_port()
 
     def __enter__(self) -> Self:
         self._listen()

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.acceptance.command import free_port, running
+from tests.acceptance.command import running
 from tests.bench.measure import cpu_seconds
 from tests.faults.audit import wait_until
 from tests.faults.panels import expressions
@@ -26,12 +26,14 @@ from tests.faults.prometheus import Prometheus, PromQLError, is_installed
 from tests.faults.scrapes import COUNTERS, Reader, scrape
 from tests.faults.stack import APACHE, EMBEDDED, Engines, Shape, Stack, directory_for_logs
 from tests.kafka.apache import available
+from tests.ports import free_port
 
 INSERTED = "analytics_events_inserted_total"
 WORKERS, API = "octane-analytics", "api"
 """Jobs; the first is the one that the rules speak of."""
 SCRAPE_SECONDS = 1.0
 RATE_SECONDS = 10
+_LATELY = "10s"
 _PROMPT_SHARE = 0.5
 """Less is no load, but something that does not answer."""
 _QUIET_SCRAPES = 50
@@ -171,11 +173,13 @@ def _watch(
 ) -> None:
     port, api_port = ports
     of_workers = f'{{__name__=~"analytics_.+", job="{WORKERS}"}}'
+    # One scrape that failed makes Prometheus take all of a job's series for gone.
+    lately = f"last_over_time({of_workers}[{_LATELY}])"
     # All members have joined before anything is counted: later ones bring partitions along.
     wait_until(lambda: len(stack.command.workers()) == stack.procs, 60.0, "all workers")
     wait_until(lambda: seer.value(f'{INSERTED}{{job="{WORKERS}"}}') > 0, 60.0, "the first events")
     time.sleep(2 * SCRAPE_SECONDS)
-    before = int(seer.value(f"count({of_workers})"))
+    before = int(seer.value(f"count({lately})"))
     started = time.monotonic()
     reader, rows = Reader(port, read_seconds), Rows(stack)
     reader.start()
@@ -193,13 +197,13 @@ def _watch(
     seen.seconds = time.monotonic() - started
     window = f"{int(seen.seconds) + 60}s"
     for job in (WORKERS, API):
-        seen.inserted[job] = seer.value(f'{INSERTED}{{job="{job}"}}')
+        seen.inserted[job] = seer.value(f'last_over_time({INSERTED}{{job="{job}"}}[{_LATELY}])')
         seen.resets[job] = _resets(seer, job, window)
     rates = f'max_over_time(rate({INSERTED}{{job="{WORKERS}"}}[{RATE_SECONDS}s])[{window}:1s])'
     seen.highest_rate = seer.value(rates)
     seen.highest_true_rate = rows.highest_rate(RATE_SECONDS)
     ever = int(seer.value(f"count(last_over_time({of_workers}[{window}]))"))
-    seen.series = (before, int(seer.value(f"count({of_workers})")), ever)
+    seen.series = (before, int(seer.value(f"count({lately})")), ever)
     names = {path.stem for path in shared.glob("*.alive")}
     seen.processes = len(names)
     seen.files = len(list(shared.iterdir()))
@@ -240,7 +244,8 @@ def _kill(stack: Stack, api_port: int, kills: int, rng: random.Random) -> int:
 
 def _resets(seer: Prometheus, job: str, window: str) -> float:
     counted = f'{{__name__=~"{COUNTERS}", job="{job}"}}'
-    names = [labels["__name__"] for labels, _ in seer.query(f"group by (__name__) ({counted})")]
+    recent = f"group by (__name__) (last_over_time({counted}[{_LATELY}]))"
+    names = [labels["__name__"] for labels, _ in seer.query(recent)]
     assert INSERTED in names
     # One by one: resets() drops the name, and would not know one from the other.
     return sum(seer.value(f'sum(resets({name}{{job="{job}"}}[{window}]))') for name in names)

@@ -1,8 +1,6 @@
 """gunicorn as it runs in production: real processes, signals and sockets."""
 
-import contextlib
 import os
-import random
 import re
 import signal
 import socket
@@ -16,7 +14,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.settings.sections import ClickHouseSettings
+from tests.ports import free_port
 
 # gunicorn drops a socket object of its own after it has looked up its address.
 _WARNINGS = ("-W", "error", "-W", "ignore::ResourceWarning")
@@ -80,15 +80,6 @@ def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "not in time"
         time.sleep(0.02)
-
-
-def free_port() -> int:
-    """Below the range of outgoing connections: a client that waits for a port up there can end up
-    connected to itself."""
-    for port in random.sample(range(18_000, 32_000), 100):
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
-    raise AssertionError("no free port")
 
 
 class Server:
@@ -176,14 +167,12 @@ def test_server_answers_counts_logs_and_ends_with_zero_on_sigterm(
 
     for _ in range(20):
         assert server.get("/healthz").json() == {"status": "ok"}
-    text = server.get("/metrics").text
-    counted = re.search(
-        r'analytics_api_requests_total\{route="/healthz",status="200"\} (\d+)', text
-    )
-    assert counted is not None
-    assert int(counted[1]) == 20  # the sum over both workers
+    counted = 'analytics_api_requests_total{route="/healthz",status="200"} 20.0'
+    # The sum over both workers; each counts a request once its answer has gone out.
+    wait_until(lambda: counted in server.get("/metrics").text)
     kinds = ("counter_{}.db", "gauge_sum_{}.db", "histogram_{}.db", "{}.alive")
-    assert files(server) == {kind.format(f"api-{slot}") for kind in kinds for slot in (0, 1)}
+    expected = {kind.format(f"api-{slot}") for kind in kinds for slot in (0, 1)}
+    wait_until(lambda: server.get("/healthz").is_success and files(server) == expected)
 
     workers = children(arbiter.pid)
     arbiter.terminate()
@@ -230,14 +219,16 @@ def test_workers_are_replaced_in_their_slots(
 
 
 def test_request_under_way_is_answered_before_the_end(
-    server: Server, arbiter: subprocess.Popen[str]
+    server: Server, arbiter: subprocess.Popen[str], clickhouse_settings: ClickHouseSettings
 ) -> None:
     answers: list[httpx.Response] = []
-    asking = threading.Thread(target=lambda: answers.append(server.query("SELECT sleep(1.5) AS n")))
+    asking = threading.Thread(target=lambda: answers.append(server.query("SELECT sleep(3) AS n")))
     asking.start()
-    time.sleep(0.5)
+    with ClickHouse(clickhouse_settings, client_name="tests") as clickhouse:
+        listed = "SELECT count() FROM system.processes WHERE query LIKE 'SELECT sleep(3)%'"
+        wait_until(lambda: clickhouse.select(listed).rows == [(1,)])
     arbiter.terminate()
-    asking.join(10)
+    asking.join(30)
     assert [answer.status_code for answer in answers] == [200]
     assert arbiter.wait(30) == 0
 

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from tests.bench import place
+from tests.bench import measure, place
 from tests.bench.api import WAYS
 from tests.bench.command import main
+from tests.ports import free_port
 
 
 def bench(*arguments: str) -> str:
@@ -21,6 +22,7 @@ def test_throughput_of_a_worker_and_of_the_kafka_engine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(place, "available", lambda: "the mock cluster starts sooner")
+    monkeypatch.setattr(measure, "_POLL_SECONDS", 0.02)  # so few events are in within a look or two
     # A run that does not end with exactly as many rows as events is an error.
     file, picture = tmp_path / "runs.json", tmp_path / "runs.svg"
     shown = bench(
@@ -52,7 +54,7 @@ def test_reports_in_every_way(tmp_path: Path) -> None:
             "--report",
             "overview_stats",
         ),
-        *("--clients", "1", "--clients", "4", "--port", "18773", "--json", str(file)),
+        *("--clients", "1", "--clients", "4", "--port", str(free_port()), "--json", str(file)),
     )
     cells = json.loads(file.read_text())["cells"]
     assert [(cell["clients"], cell["way"]) for cell in cells] == [

@@ -20,6 +20,7 @@ from octane_analytics.worker import check_table
 from tests.acceptance.command import run, wait_until
 from tests.integration.operations_fixtures import Site, event, site
 from tests.integration.raw_sql import PASSWORD, users_file
+from tests.ports import free_port
 
 __all__ = ["site"]
 
@@ -97,10 +98,7 @@ def test_check_of_a_site_in_order_fails_nothing(site: Site) -> None:
 
 
 def test_check_knows_our_own_running_service(site: Site) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    site.environ["METRICS_PORT"] = port
+    site.environ["METRICS_PORT"] = str(free_port())
     with site.worker() as worker:
         worker.wait_for("assignment changed")
         found = site.json("check")

@@ -24,6 +24,7 @@ from confluent_kafka.admin import AdminClient
 
 from octane_analytics.sandbox.engine import EngineError
 from octane_analytics.sandbox.kafka import ApiKey, EmbeddedKafka
+from tests.ports import free_port
 
 QUIET = logging.getLogger("tests.kafka")
 QUIET.addHandler(logging.NullHandler())
@@ -264,10 +265,10 @@ def test_clusters_run_side_by_side(kafka: EmbeddedKafka) -> None:
 
 
 def test_fixed_ports_are_kept_over_kill_and_outage() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(EngineError, match=f"port {port} .* taken"):
-            EmbeddedKafka(port=port).start()
+    port = free_port()
+    taken = pytest.raises(EngineError, match=f"port {port} .* taken")
+    with socket.create_server(("127.0.0.1", port)), taken:
+        EmbeddedKafka(port=port).start()
     with EmbeddedKafka(topics={"events": 1}, port=port) as kafka:
         assert kafka.bootstrap_servers == f"127.0.0.1:{port}"
         producer = producer_of(kafka)

@@ -65,7 +65,7 @@ def test_limit_above_the_profiles_is_not_sent(server: ClickHouseSettings) -> Non
     generous = replace(QUERY_LIMITS, seconds=3600, memory_bytes=1 << 40, threads=64)
     with app_over(server, query_settings=asking, query_limits=generous) as app:
         assert query(app, "SELECT 1").status_code == 200
-        too_much = query(app, "SELECT groupArray(number) FROM numbers(1000000000)")
+        too_much = query(app, "SELECT length(range(300000000 + number)) FROM numbers(1)")
         assert too_much.json()["error"]["code"] == "memory_limit"
 
 

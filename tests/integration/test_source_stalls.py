@@ -1,6 +1,7 @@
 """A partition that librdkafka no longer reads, without a word, is found and read anew; one that has
 nothing is waited for at no cost, and not a moment longer than it has nothing."""
 
+import contextlib
 import threading
 import time
 import uuid
@@ -10,6 +11,7 @@ import pytest
 from confluent_kafka import Consumer, Producer
 from confluent_kafka import TopicPartition as RawPartition
 
+from octane_analytics.errors import Unavailable
 from octane_analytics.kafka.source import KafkaSource
 from octane_analytics.settings.sections import KafkaSettings
 from octane_analytics.types import TopicPartition
@@ -73,8 +75,9 @@ class Member:
         deadline = time.monotonic() + DEADLINE_SECONDS
         while not condition():
             assert time.monotonic() < deadline, "the condition did not come true in time"
-            for record in self.source.poll(1000, 0.05).records:
-                self.offsets[record.partition() or 0].append(record.offset())
+            with contextlib.suppress(Unavailable):  # the broker may be only just back
+                for record in self.source.poll(1000, 0.05).records:
+                    self.offsets[record.partition() or 0].append(record.offset())
 
     def poll_for(self, seconds: float) -> None:
         end = time.monotonic() + seconds

@@ -1,14 +1,13 @@
 """Apache Kafka itself on this machine: one KRaft node, broker and controller in one, on loopback.
 
-Owns the broker's process and its directory. Knows nothing of the package under test, nor of how the
-jars got here. `bin/kafka` gives the same to the command line.
+Owns the broker's process and its directory. Knows nothing of what the package under test does with
+it, nor of how the jars got here. `bin/kafka` gives the same to the command line.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import random
 import re
 import shutil
 import signal
@@ -22,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from confluent_kafka import KafkaException
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._metadata import ClusterMetadata
 from confluent_kafka.admin._scram import (
@@ -33,6 +32,7 @@ from confluent_kafka.admin._scram import (
 )
 from confluent_kafka.cimpl import NewTopic
 
+from octane_analytics.sandbox.engine import is_free
 from tests.kafka.jars import (
     Installation,
     KafkaError,
@@ -44,6 +44,7 @@ from tests.kafka.jars import (
     say,
     tail,
 )
+from tests.ports import free_port
 
 __all__ = ["ApacheKafka", "KafkaError", "available", "prepare"]
 
@@ -55,6 +56,7 @@ SCRAM_USER, SCRAM_PASSWORD = "octane", "not-a-secret"
 """Who may come in at the authenticated listener, once `admit` has been called."""
 
 CONSUMER_GROUPS = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"
+_OFFSETS = "__consumer_offsets"
 TOPICS = "org.apache.kafka.tools.TopicCommand"
 
 # Runs before the JVM, in its process: the broker ends with the thread that started it, even when
@@ -275,13 +277,13 @@ class ApacheKafka:
             raise KafkaError(f"the broker already runs on {self.bootstrap_servers}")
         deadline = time.monotonic() + deadline_seconds
         if self._port is None:
-            self._port = _free_port()
-        elif not _is_free(self._port):
+            self._port = free_port()
+        elif not is_free(self._port):
             raise KafkaError(f"port {self._port} on {HOST} is taken: choose another")
         while self._sasl_port is None or self._sasl_port == self._port:
-            self._sasl_port = _free_port()
+            self._sasl_port = free_port()
         while self._controller_port in (None, self._port, self._sasl_port):
-            self._controller_port = _free_port()
+            self._controller_port = free_port()
         if self._directory is None:
             self._directory = Path(tempfile.mkdtemp(prefix="octane-kafka-"))
         data = self._directory / "data"
@@ -323,9 +325,29 @@ class ApacheKafka:
             self._check(deadline)
             time.sleep(0.02)
         admin = self._admin()
-        while not _is_settled(self._metadata(admin)):
+        while not (
+            _is_settled(cluster := self._metadata(admin))
+            and (cluster is None or _OFFSETS not in cluster.topics or self._coordinates())
+        ):
             self._check(deadline)
             time.sleep(0.02)
+
+    def _coordinates(self) -> bool:
+        """Whether it answers for groups: it loads their offsets after its partitions have leaders."""
+        asking = Consumer(
+            {
+                "bootstrap.servers": self.bootstrap_servers,
+                "group.id": "octane-knock",
+                "log_level": 0,
+            }
+        )
+        try:
+            (found,) = asking.committed([TopicPartition("octane-knock", 0)], timeout=2)
+        except KafkaException:
+            return False
+        finally:
+            asking.close()
+        return found.error is None
 
     def _listens(self) -> bool:
         try:
@@ -411,25 +433,6 @@ def _archive_classes(installation: Installation) -> None:
         say(f"no fast start here: {error}")
     finally:
         kafka.close()
-
-
-def _free_port() -> int:
-    # Below Linux's ephemeral range: a client that reconnects while the broker is down could
-    # otherwise be given the broker's port for its own end, and even connect to itself.
-    for port in random.sample(range(20_000, 32_000), 200):
-        if _is_free(port):
-            return port
-    raise KafkaError(f"no free port between 20000 and 32000 on {HOST}")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-    return True
 
 
 def _format(template: Path, data: Path) -> None:

@@ -452,10 +452,6 @@ def test_secret_property_twice_is_refused_without_showing_it(tmp_path: Path) -> 
             ["CLICKHOUSE_TIMEOUT", "DRAIN_TIMEOUT", "90"],
         ),
         (
-            {"CLICKHOUSE_TIMEOUT": "100", "DRAIN_TIMEOUT": "200", "HEARTBEAT_TIMEOUT": "100"},
-            ["CLICKHOUSE_TIMEOUT", "HEARTBEAT_TIMEOUT", "100"],
-        ),
-        (
             {"DRAIN_TIMEOUT": "300"},
             ["DRAIN_TIMEOUT", "max.poll.interval.ms", "300"],
         ),
@@ -484,7 +480,6 @@ def test_values_that_go_together_are_taken() -> None:
             "BATCH_MAX_ROWS": "5000",
             "CLICKHOUSE_TIMEOUT": "200",
             "DRAIN_TIMEOUT": "300",
-            "HEARTBEAT_TIMEOUT": "201",
             "KAFKA_RDKAFKA_MAX_POLL_INTERVAL_MS": "400000",
         }
     )

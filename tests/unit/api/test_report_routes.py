@@ -93,7 +93,7 @@ def test_second_request_is_answered_from_the_cache() -> None:
     assert first.content == second.content
     assert (first.headers["x-cache"], second.headers["x-cache"]) == ("miss", "hit")
     assert second.headers["cache-control"] == "public, max-age=60"
-    assert second.headers["age"] == "0"
+    assert 0 <= int(second.headers["age"]) < 60
     assert report(app, "top_content").content == first.content
     assert len(script.calls) == 1
 
