@@ -133,7 +133,7 @@ def test_answer_that_outlasts_the_arbiters_patience_is_still_given(server: Serve
 
 def test_process_that_is_replaced_sends_all_of_its_traces(server: Server) -> None:
     # gunicorn repeats its SIGTERM each second; to send them takes longer than that.
-    requests, each_seconds = 8, 0.4
+    requests, each_seconds = 8, 0.3
     with receiver(each_seconds) as collector:
         server.environment |= {
             "API_WORKERS": "1",
