@@ -6,7 +6,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from octane_analytics.errors import Unavailable
+from octane_analytics.errors import OctaneError
 
 _JOIN_SECONDS = 5.0
 
@@ -14,7 +14,7 @@ _JOIN_SECONDS = 5.0
 class Pulse:
     """While entered, calls `beat` every `seconds` from a thread of its own; not to be forked in.
 
-    An outage is waited for: it shows elsewhere.
+    Errors are passed over: an outage shows elsewhere, and whom it tells may be gone already.
     """
 
     def __init__(self, beat: Callable[[], None], seconds: float) -> None:
@@ -38,5 +38,5 @@ class Pulse:
 
     def _run(self) -> None:
         while not self._over.wait(self._seconds):
-            with contextlib.suppress(Unavailable):
+            with contextlib.suppress(OctaneError):
                 self._beat()
