@@ -11,6 +11,9 @@ with librdkafka 2.16.1, makes it unfit to stand in for a broker in a claim about
 - a round of rebalancing lasts the session timeout less a second (the first one of a group
   `initial_rebalance_delay_ms`), cooperative groups take two rounds, and commits wait behind it: give
   consumers a short `session.timeout.ms`;
+- who has not joined again when a round ends is neither waited for nor expelled, and may own partitions
+  meanwhile that the round has given to others: a session must be longer than a busy machine makes a
+  member wait;
 - `group.instance.id` is taken but not honoured: who comes back under one is a new member beside the
   old until that one's session ends, and nobody is fenced unless an error is pushed;
 - there is no looking up of timestamps, no creating of topics over the protocol, and no limit to

@@ -29,7 +29,7 @@ from tests.ports import free_port
 
 TOPIC = "octane.events"
 PARTITIONS = 8
-SECOND_START_SECONDS = 30.0
+SECOND_START_SECONDS = 60.0
 
 
 @dataclass
@@ -67,7 +67,8 @@ def service(tmp_path: Path) -> Iterator[Service]:
     topics = {TOPIC: PARTITIONS, f"{TOPIC}.dlq": 1}
     with (
         EmbeddedClickHouse(tmp_path / "clickhouse") as engine,
-        EmbeddedKafka(topics=topics) as kafka,
+        # Long enough for processes that start together to join together.
+        EmbeddedKafka(topics=topics, initial_rebalance_delay_ms=500) as kafka,
     ):
         settings = ClickHouseSettings(host=engine.host, port=engine.tcp_port)
         with ClickHouse(settings, client_name="tests") as clickhouse:
@@ -145,7 +146,7 @@ def test_worker_stores_valid_events_once_and_dead_letters_the_others(
         tmp_path / "worker.log", "worker", "--procs", "2", settings=service.environ
     ) as worker:
         # One that joins later takes partitions over, whose records are then read a second time.
-        wait_until(lambda: len(_owners(worker)) == 2)
+        wait_until(lambda: _are_shared_out(worker, 2))
         sent = run("produce", "--max-lag", "50000", str(file), settings=service.environ)
         assert sent.returncode == 0, sent.stderr
         assert f"{len(lines):,} delivered, 0 failed" in sent.stdout
@@ -187,9 +188,12 @@ def test_worker_shares_partitions_and_goes_on_after_sigterm(
     file = tmp_path / "events.ndjson"
     file.write_bytes(b"\n".join(generate(events, seed=8, until=datetime.now(UTC))))
     arguments = ("worker", "--procs", "4")
-    with running(tmp_path / "first.log", *arguments, settings=service.environ) as worker:
-        wait_until(lambda: service.metric("analytics_assigned_partitions") == PARTITIONS)
-        wait_until(lambda: len(_owners(worker)) == 4)
+    # The mock cluster waits for a session's time less a second, and then goes on without members that a
+    # busy machine has kept from joining again. It does not expel them, as Kafka does: they would own
+    # partitions that others have been given.
+    settings = service.environ | {"KAFKA_RDKAFKA_SESSION_TIMEOUT_MS": "4000"}
+    with running(tmp_path / "first.log", *arguments, settings=settings) as worker:
+        wait_until(lambda: _are_shared_out(worker, 4))
         with running(
             tmp_path / "produce.log",
             *("produce", "--rate", "5000", str(file)),
@@ -201,7 +205,7 @@ def test_worker_shares_partitions_and_goes_on_after_sigterm(
             in_between = service.counts()
             assert producing.wait() == 0, producing.output
     assert in_between[0] == in_between[1] < events
-    with running(tmp_path / "second.log", *arguments, settings=service.environ) as worker:
+    with running(tmp_path / "second.log", *arguments, settings=settings) as worker:
         wait_until(lambda: service.counts()[0] >= events, SECOND_START_SECONDS)
         worker.interrupt()
         assert worker.wait() == 0, worker.output
@@ -212,10 +216,21 @@ def _inserted(worker: Running) -> set[object]:
     return {e["process"] for e in _log(worker) if e["message"] == "batch inserted"}
 
 
-def _owners(worker: Running) -> dict[object, object]:
-    """The processes that own partitions, by the last assignment each has logged."""
-    owned = {e["process"]: e["owned"] for e in _log(worker) if e["message"] == "assignment changed"}
-    return {process: count for process, count in owned.items() if count}
+def _are_shared_out(worker: Running, processes: int) -> bool:
+    """Whether each partition has one owner, and each process some."""
+    owned: dict[object, set[int]] = {}
+    for line in _log(worker):
+        if line["message"] == "assignment changed":
+            partitions = line["partitions"]
+            assert isinstance(partitions, list)
+            own = owned.setdefault(line["process"], set())
+            (own.update if line["kind"] == "assigned" else own.difference_update)(partitions)
+    shares = [own for own in owned.values() if own]
+    return (
+        len(shares) == processes
+        and sum(map(len, shares)) == PARTITIONS
+        and set[int]().union(*shares) == set(range(PARTITIONS))
+    )
 
 
 def test_worker_replaces_a_process_that_was_killed(service: Service, tmp_path: Path) -> None:
