@@ -1,42 +1,29 @@
 """A sign of life at even intervals, also while the statement that is waited for takes long."""
 
 import contextlib
-import threading
-from collections.abc import Callable
-from types import TracebackType
-from typing import Self
+from collections.abc import Callable, Iterator
 
 from octane_analytics.errors import OctaneError
+from octane_analytics.telemetry.watching import Watching
 
 _JOIN_SECONDS = 5.0
 
 
-class Pulse:
+@contextlib.contextmanager
+def pulse(beat: Callable[[], None], seconds: float) -> Iterator[None]:
     """While entered, calls `beat` every `seconds` from a thread of its own; not to be forked in.
 
     Errors are passed over: an outage shows elsewhere, and whom it tells may be gone already.
     """
 
-    def __init__(self, beat: Callable[[], None], seconds: float) -> None:
-        self._beat = beat
-        self._seconds = seconds
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
+    def look() -> float:
+        with contextlib.suppress(OctaneError):
+            beat()
+        return seconds
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._over.set()
-        self._thread.join(_JOIN_SECONDS)
-
-    def _run(self) -> None:
-        while not self._over.wait(self._seconds):
-            with contextlib.suppress(OctaneError):
-                self._beat()
+    watching = Watching("pulse", look, lambda: None, first_seconds=seconds)
+    watching.start()
+    try:
+        yield
+    finally:
+        watching.stop(_JOIN_SECONDS)

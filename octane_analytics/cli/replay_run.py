@@ -7,11 +7,12 @@ import os
 import struct
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from typing import Self
 
 from octane_analytics.cli.progress import reporter
-from octane_analytics.cli.pulse import Pulse
+from octane_analytics.cli.pulse import pulse
 from octane_analytics.cli.replay_setup import DRY, ENDED, owner
 from octane_analytics.cli.signals import Stop
 from octane_analytics.clickhouse.inserts import ClickHouseSink
@@ -200,7 +201,7 @@ class Run:
         started = self._clock.now()
         failure: OctaneError | None = None
         is_complete = True
-        with self._pulse(), reporter(f"reading {self.plan.topic}", total) as bar:
+        with self._pulsing(), reporter(f"reading {self.plan.topic}", total) as bar:
             while children:
                 for pid, code in system.reap():
                     receiving = children.pop(pid, -1)
@@ -264,7 +265,7 @@ class Run:
             return int(exit_for(error))
         return int(Exit.OK if is_done else Exit.INTERRUPTED)
 
-    def _pulse(self) -> Pulse:
+    def _pulsing(self) -> AbstractContextManager[None]:
         """So that a replay on another machine does not take this one for dead, and its tables away."""
 
         def beat() -> None:
@@ -272,13 +273,13 @@ class Run:
             with ClickHouseSink(self._settings.clickhouse, client_name=name) as clickhouse:
                 Staging(clickhouse, self.plan.id, self._live).note("alive", "")
 
-        return Pulse(beat, _HEARTBEAT_SECONDS)
+        return pulse(beat, _HEARTBEAT_SECONDS)
 
     def _bring_about(self) -> Outcome:
         label = "comparing with" if self.plan.mode is Mode.FILL else f"{self.plan.mode.value} to"
         target = f"{self.plan.database}.{self.plan.table}"
         with (
-            self._pulse(),
+            self._pulsing(),
             KafkaLog(self._settings.kafka, client_id=_CLIENT) as log,
             reporter(f"{label} {target}", None) as bar,
         ):

@@ -5,9 +5,20 @@ from collections.abc import Callable
 
 
 class Watching:
-    """Calls `look` from a thread of its own; each call answers after how many seconds the next comes."""
+    """Calls `look` from a thread of its own, the first time after `first_seconds`.
 
-    def __init__(self, name: str, look: Callable[[], float], close: Callable[[], None]) -> None:
+    Each call answers after how many seconds the next comes.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        look: Callable[[], float],
+        close: Callable[[], None],
+        *,
+        first_seconds: float = 0.0,
+    ) -> None:
+        self._pause_seconds = first_seconds
         self._look = look
         self._close = close
         self._stop = threading.Event()
@@ -22,6 +33,6 @@ class Watching:
         self._thread.join(seconds)
 
     def _run(self) -> None:
-        while not self._stop.is_set():
-            self._stop.wait(self._look())
+        while not self._stop.wait(self._pause_seconds):
+            self._pause_seconds = self._look()
         self._close()

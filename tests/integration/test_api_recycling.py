@@ -8,7 +8,6 @@ import threading
 import time
 from dataclasses import dataclass, field
 
-import httpx
 import pytest
 
 from tests.acceptance.otlp import receiver
@@ -144,7 +143,7 @@ def test_process_that_is_replaced_sends_all_of_its_traces(server: Server) -> Non
         }
         with server.start() as process:
             try:
-                wait_until(lambda: len(children(process.pid)) == 1 and _answers(server))
+                wait_until(lambda: len(children(process.pid)) == 1 and server.is_up())
                 first = children(process.pid)
                 for _ in range(requests):
                     server.get("/reports")
@@ -155,10 +154,3 @@ def test_process_that_is_replaced_sends_all_of_its_traces(server: Server) -> Non
             finally:
                 process.kill()
                 print(server.log.read_text())
-
-
-def _answers(server: Server) -> bool:
-    try:
-        return server.get("/healthz").status_code == 200
-    except httpx.TransportError:
-        return False
