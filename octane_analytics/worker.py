@@ -35,7 +35,7 @@ from octane_analytics.kafka.source import KafkaSource
 from octane_analytics.outbox import Delivery
 from octane_analytics.settings.sections import Settings
 from octane_analytics.telemetry import logging as logs
-from octane_analytics.telemetry import metrics, tracing
+from octane_analytics.telemetry import metrics, priority, tracing
 from octane_analytics.telemetry.figures import CountingSink, SlotFigures, SlotObserver
 from octane_analytics.telemetry.lag import LagWatch
 from octane_analytics.telemetry.process import Sampler
@@ -192,8 +192,10 @@ def run_metrics(
     `procs` tells how many workers there are to be just now.
     """
     stop = StopSignal()
-    # A Ctrl-C reaches the whole group; the metrics go on until the workers have drained.
+    # A Ctrl-C from before it left the terminal's session; the metrics go on until the workers have
+    # drained.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    priority.come_first()
     ready()
     name = metrics.Identity("metrics", 0)
     logs.configure(settings.log.level, settings.log.format, "metrics")

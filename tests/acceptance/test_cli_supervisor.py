@@ -322,6 +322,9 @@ def test_titles_and_readiness_are_those_of_the_processes_there_are_to_be(
             for name in ("supervisor", "metrics", "worker-0", "worker-1")
         }
 
+        # Who answers scrapes does not wait for its turn among the workers.
+        assert [os.getsid(pid) for pid in pids].count(worker.child.pid) == len(pids) - 1
+
         # Which of them there are to be is asked for anew each time.
         worker.child.send_signal(signal.SIGTTOU)
         wait_until(lambda: len(_children(worker.child.pid)) == 2)

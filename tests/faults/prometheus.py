@@ -77,6 +77,8 @@ class Prometheus:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                # The kernel shares the CPUs out by session, and it stands for another machine.
+                start_new_session=True,
             )
         wait_until(self._is_ready, _START_SECONDS, "Prometheus")
         return self
