@@ -108,17 +108,23 @@ class Bench:
         with ClickHouse(table, client_name="bench") as clickhouse:
             clickhouse.execute(schema.create_table(clickhouse.table))
             log = self._directory / f"{name}.log"
-            with _running(command, settings, log) as pid:
-                cost = self._measure(clickhouse, pid, port, times, is_bare=variant == BARE)
+            with _running(command, settings, log) as child:
+                cost = self._measure(clickhouse, child, port, times, is_bare=variant == BARE)
             clickhouse.execute(f"DROP TABLE {clickhouse.table} SYNC")
         return cost
 
     def _measure(
-        self, clickhouse: ClickHouse, supervisor: int, port: int, times: Path, *, is_bare: bool
+        self,
+        clickhouse: ClickHouse,
+        child: subprocess.Popen[bytes],
+        port: int,
+        times: Path,
+        *,
+        is_bare: bool,
     ) -> Cost:
         deadline = time.monotonic() + _DEADLINE_SECONDS
-        first = self._wait(clickhouse, 1, deadline)
-        worker, metrics = _roles(supervisor)
+        first = _wait(clickhouse, 1, child, deadline)
+        worker, metrics = _roles(child.pid)
         spent_before = json.loads(times.read_text())
         began, worker_before, metrics_before = (
             time.monotonic(),
@@ -126,7 +132,8 @@ class Bench:
         )
         with _scraped(port):
             # The last of each partition waits for its batch to grow old.
-            found = self._wait(clickhouse, int(self._events * _MEASURED_SHARE), deadline)
+            wanted = int(self._events * _MEASURED_SHARE)
+            found = _wait(clickhouse, wanted, child, deadline)
         seconds = time.monotonic() - began
         events = found - first
         assert events > self._events / 2, "too few are left to measure: give more --events"
@@ -138,11 +145,15 @@ class Bench:
             events / seconds,
         )
 
-    def _wait(self, clickhouse: ClickHouse, wanted: int, deadline: float) -> int:
-        while (found := rows(clickhouse)) < wanted:
-            assert time.monotonic() < deadline, f"only {found} of {wanted} events in time"
-            time.sleep(0.02)
-        return found
+
+def _wait(
+    clickhouse: ClickHouse, wanted: int, child: subprocess.Popen[bytes], deadline: float
+) -> int:
+    while (found := rows(clickhouse)) < wanted:
+        assert child.poll() is None, f"it has ended with {child.returncode}, see above"
+        assert time.monotonic() < deadline, f"only {found} of {wanted} events in time"
+        time.sleep(0.02)
+    return found
 
 
 def _roles(supervisor: int) -> tuple[int, int]:
@@ -155,11 +166,16 @@ def _roles(supervisor: int) -> tuple[int, int]:
 
 
 @contextmanager
-def _running(command: Sequence[str], settings: Mapping[str, str], log: Path) -> Iterator[int]:
+def _running(
+    command: Sequence[str], settings: Mapping[str, str], log: Path
+) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("wb") as sink:
         child = subprocess.Popen(command, env=environment(settings), stdout=sink, stderr=sink)
     try:
-        yield child.pid
+        yield child
+    except BaseException:
+        print(log.read_text(), file=sys.stderr)
+        raise
     finally:
         child.terminate()
         try:

@@ -1,6 +1,8 @@
 """`bin/bench` on real engines, as small as it goes: it measures what it says, and writes it down."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,8 @@ from tests.bench import measure, place
 from tests.bench.api import WAYS
 from tests.bench.command import main
 from tests.ports import free_port
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def bench(*arguments: str) -> str:
@@ -61,3 +65,12 @@ def test_reports_in_every_way(tmp_path: Path) -> None:
         (clients, way) for clients in (1, 4) for way in WAYS
     ]
     assert all(cell["requests"] == 8 and 0 < cell["p50_ms"] <= cell["p99_ms"] for cell in cells)
+
+
+@pytest.mark.parametrize("variant", [["bare"], ["timed", "times.json"]], ids=lambda names: names[0])
+def test_a_variant_of_the_command_finds_what_it_replaces(variant: list[str]) -> None:
+    module, *arguments = variant
+    command = [sys.executable, "-m", f"tests.bench.{module}", *arguments, "worker", "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "--procs" in done.stdout
