@@ -4,29 +4,21 @@ Owns processes and the address; refuses to know routes. Connections, templates' 
 made after the fork.
 """
 
-import asyncio
 import ctypes
 import dataclasses
 import logging
 import math
-import mmap
 import os
 import resource
 import signal
-import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from types import FrameType
-from typing import Any, ClassVar, NoReturn
+from typing import Any, NoReturn
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
 from starlette.types import ASGIApp
-from uvicorn.config import Config
-from uvicorn.server import Server
-from uvicorn_worker import UvicornWorker
 
 from octane_analytics.api import functions
 from octane_analytics.api.admission import Policy, policy_of
@@ -36,6 +28,7 @@ from octane_analytics.api.callers import is_loopback
 from octane_analytics.api.guard import Limits, Rules
 from octane_analytics.api.library import Library, load
 from octane_analytics.api.pool import Pool
+from octane_analytics.api.process import DRAIN_MARGIN_SECONDS, Worker
 from octane_analytics.api.protocol import with_limits
 from octane_analytics.api.queries import RawQueries
 from octane_analytics.api.terms import QueryLimits
@@ -45,7 +38,7 @@ from octane_analytics.schema import TableName
 from octane_analytics.settings.sections import ApiSettings, Settings
 from octane_analytics.supervisor.notify import Notifier
 from octane_analytics.telemetry import metrics, tracing
-from octane_analytics.telemetry.logging import configure, fields
+from octane_analytics.telemetry.logging import adopt, configure, fields
 from octane_analytics.telemetry.server import bind
 
 ROLE = "api"
@@ -53,13 +46,9 @@ BACKLOG = 1024
 QUERY_GRACE_SECONDS = 5.0
 """How much later than ClickHouse itself this side gives a query up."""
 PROBE_SECONDS = 5.0
-DRAIN_MARGIN_SECONDS = 3 + math.ceil(tracing.FLUSH_SECONDS)
-"""How much earlier than its arbiter would kill it a worker gives up on open connections: it has its last
-traces to send."""
 KEEPALIVE_SECONDS = 30
 HANG_SECONDS = 30
 """A worker that is silent for longer is killed. It tells of itself twice in this time."""
-_BEAT_SECONDS = 1.0
 _SLOTS_PER_WORKER = 4
 """Old and new ones stand beside each other during a reload, or two."""
 _OTHER_DESCRIPTORS = 256
@@ -167,7 +156,7 @@ class _Application(BaseApplication):  # type: ignore[misc]
             "bind": f"fd://{self._descriptor}",
             "backlog": BACKLOG,
             "workers": self._settings.api.workers,
-            "worker_class": _Worker,
+            "worker_class": Worker,
             "logger_class": _Logger,
             "loglevel": self._settings.log.level,
             "preload_app": False,
@@ -263,83 +252,13 @@ class _Arbiter(Arbiter):
         super().manage_workers()
 
 
-class _Worker(UvicornWorker):  # type: ignore[misc]
-    CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
-        "loop": "auto",
-        "ws": "none",
-        "lifespan": "on",
-        "access_log": False,
-        "server_header": False,
-        "proxy_headers": False,
-    }
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.config.http = self.app.protocol
-        self.config.timeout_graceful_shutdown = self.cfg.graceful_timeout - DRAIN_MARGIN_SECONDS
-        # At its limit uvicorn would stop accepting at once, and whoever comes then would have to wait
-        # until this process has ended and the next one answers.
-        self.config.limit_max_requests = None
-        self._has_had_its_share = mmap.mmap(-1, 1)  # shared with the arbiter
-        of_uvicorn = logging.getLogger("uvicorn.error")
-        _to_root(of_uvicorn)
-        # It tells of each start and stop in four lines, after gunicorn's, and warns of each bad
-        # request, as the protocol does already.
-        of_uvicorn.setLevel(logging.ERROR)
-
-    @property
-    def has_had_its_share(self) -> bool:
-        """Of requests. Known to the arbiter, who then replaces it; it goes on answering until then."""
-        return self._has_had_its_share[0] != 0
-
-    def init_signals(self) -> None:
-        super().init_signals()
-        # uvicorn raises them once more when it has drained. Their default would end this process there,
-        # with its last traces unsent.
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, _end)
-
-    async def _serve(self) -> None:
-        self.config.app = self.wsgi
-        server = _Server(self.config, self.max_requests, self._note_share)
-        self._install_sigquit_handler()
-        await server.serve(sockets=self.sockets)
-        if not server.started:
-            sys.exit(Arbiter.WORKER_BOOT_ERROR)
-
-    def _note_share(self) -> None:
-        self._has_had_its_share[0] = 1
-
-
-class _Server(Server):
-    def __init__(self, config: Config, share: int, on_share: Callable[[], None]) -> None:
-        """`on_share` is called once `share` requests have been answered, and again after that."""
-        super().__init__(config)
-        self._share = share
-        self._on_share = on_share
-
-    async def on_tick(self, counter: int) -> bool:
-        if self.server_state.total_requests >= self._share:
-            self._on_share()
-        return await super().on_tick(counter)
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self.config.http_protocol_class.leave()  # type: ignore[attr-defined]
-        # uvicorn tells of itself only until here, and what is under way may take longer.
-        beating = asyncio.create_task(_beat(self.config.callback_notify))
-        try:
-            await super().shutdown(sockets)
-        finally:
-            beating.cancel()
-
-
 class _Logger(Logger):  # type: ignore[misc]
     """gunicorn's lines go where all others go."""
 
     def setup(self, cfg: Any) -> None:
         super().setup(cfg)
-        _to_root(self.error_log)
-        _to_root(self.access_log)
+        adopt(self.error_log)
+        adopt(self.access_log)
 
 
 def _raw_queries(settings: Settings, name: str, counted: metrics.ApiMetrics) -> RawQueries:
@@ -376,12 +295,6 @@ def _raw_queries(settings: Settings, name: str, counted: metrics.ApiMetrics) -> 
     )
 
 
-def _to_root(logger: logging.Logger) -> None:
-    logger.handlers[:] = []
-    logger.propagate = True
-    logger.setLevel(logging.NOTSET)
-
-
 def _memory_directory() -> str | None:
     """Where a heartbeat's file never waits for a disk; None where there is no such place."""
     shared = "/dev/shm"  # noqa: S108
@@ -413,19 +326,6 @@ def _allow_descriptors(connections: int) -> None:
         wanted = min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-async def _beat(notify: Callable[[], Awaitable[None]] | None) -> None:
-    while notify is not None:
-        await notify()
-        await asyncio.sleep(_BEAT_SECONDS)
-
-
-def _end(number: int, frame: FrameType | None) -> NoReturn:
-    # Once: gunicorn sends SIGTERM every second to a worker that is one too many.
-    for again in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(again, signal.SIG_IGN)
-    raise SystemExit(os.EX_OK)
 
 
 def _leave(code: int) -> NoReturn:

@@ -81,3 +81,10 @@ def configure(level: str, style: str, process: str) -> None:
     logging.getLogger("tzlocal").setLevel(logging.WARNING)
     # It logs each failed connection with a trace, which the caller reports in one line anyway.
     logging.getLogger("clickhouse_driver").setLevel(logging.CRITICAL)
+
+
+def adopt(logger: logging.Logger) -> None:
+    """Has a library's logger write where all others do, and no more than they do."""
+    logger.handlers[:] = []
+    logger.propagate = True
+    logger.setLevel(logging.NOTSET)
