@@ -1,7 +1,7 @@
 """One process of the API: gunicorn's worker, with uvicorn's server in it.
 
-Ends in order, tells its arbiter that it lives until it has ended, and lets itself be replaced when it has
-answered its share of requests. Refuses to know the app.
+Ends in order, tells its arbiter that it lives until then, and says when it has answered its share of
+requests and wants to be replaced. Refuses to know the app.
 """
 
 import asyncio

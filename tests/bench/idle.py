@@ -4,6 +4,7 @@ CPU of the supervisor and all its children over half a minute, each worker with 
 nothing, and what each of them holds in memory. On Apache Kafka where that is to be had.
 """
 
+import argparse
 import json
 import tempfile
 import time
@@ -27,6 +28,8 @@ _SECONDS = 30.0
 
 
 def main() -> None:
+    told = "CPU and memory of eight workers without work, on engines started here: some two minutes."
+    argparse.ArgumentParser(prog="python -m tests.bench.idle", description=told).parse_args()
     with ExitStack() as stack:
         made = stack.enter_context(tempfile.TemporaryDirectory(prefix="octane-idle-"))
         engine = stack.enter_context(EmbeddedClickHouse(Path(made) / "clickhouse"))
