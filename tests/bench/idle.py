@@ -28,7 +28,7 @@ _SECONDS = 30.0
 
 
 def main() -> None:
-    told = "CPU and memory of eight workers without work, on engines started here: some two minutes."
+    told = "CPU and memory of eight workers without work, on engines started here; some minutes."
     argparse.ArgumentParser(prog="python -m tests.bench.idle", description=told).parse_args()
     with ExitStack() as stack:
         made = stack.enter_context(tempfile.TemporaryDirectory(prefix="octane-idle-"))
