@@ -68,8 +68,8 @@ class Seen:
     """Share of Prometheus' scrapes that were answered in that time, by job."""
     scrape_ms: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """Median, 99th percentile and longest, kills going on, on a machine that does much else."""
-    prometheus_ms: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """The same, of Prometheus' own scrapes, by its `scrape_duration_seconds`."""
+    prometheus_ms: dict[str, tuple[float, float, float]] = field(default_factory=dict)
+    """The same, of Prometheus' own scrapes, by its `scrape_duration_seconds`, by job."""
     quiet_ms: float = 0.0
     """Median while nothing else happens."""
     quiet_cpu_ms: float = 0.0
@@ -217,11 +217,12 @@ def _watch(
     seen.scrapes = len(reader.milliseconds)
     took = sorted(reader.milliseconds)
     seen.scrape_ms = (statistics.median(took), took[len(took) * 99 // 100], took[-1])
-    own = f'scrape_duration_seconds{{job="{WORKERS}"}}[{int(seen.seconds)}s]'
-    median, late, longest = (
-        seer.value(f"quantile_over_time({share}, {own})") * 1000 for share in (0.5, 0.99, 1)
-    )
-    seen.prometheus_ms = (median, late, longest)
+    for job in (WORKERS, API):
+        own = f'scrape_duration_seconds{{job="{job}"}}[{int(seen.seconds)}s]'
+        median, late, longest = (
+            seer.value(f"quantile_over_time({share}, {own})") * 1000 for share in (0.5, 0.99, 1)
+        )
+        seen.prometheus_ms[job] = (median, late, longest)
     _measure_quiet(stack, port, seen)
     _ask_panels(seer, seen)
     _judge(seen)
@@ -348,7 +349,10 @@ def _told(seen: Seen, broker: str) -> Mapping[str, str]:
         "scrape under kills: median, p99, longest": ", ".join(
             f"{m:.0f} ms" for m in seen.scrape_ms
         ),
-        "the same of Prometheus' own": ", ".join(f"{m:.0f} ms" for m in seen.prometheus_ms),
+        **{
+            f'the same of Prometheus\' own{{job="{job}"}}': ", ".join(f"{m:.0f} ms" for m in took)
+            for job, took in seen.prometheus_ms.items()
+        },
         f"scrape of {seen.processes} processes, quiet: median": f"{seen.quiet_ms:.1f} ms "
         f"({seen.quiet_cpu_ms:.1f} ms of CPU)",
         "dashboard: expressions, without data here": f"{seen.panels}, {len(seen.empty_panels)}",
