@@ -70,10 +70,14 @@ class Staging:
 
         Raises StatementRejected where the user may not.
         """
-        for name in ("journal", *(name for name in _TABLES if name != "journal")):
-            self._clickhouse.execute(f"CREATE TABLE {self._table(name)} {_TABLES[name]}")
-            if name == "journal":
-                self.note("owner", owner)
+        self._make("journal")
+        self.note("owner", owner)
+        for name in _TABLES:
+            if name != "journal":
+                self._make(name)
+
+    def _make(self, name: str) -> None:
+        self._clickhouse.execute(f"CREATE TABLE {self._table(name)} {_TABLES[name]}")
 
     def drop(self) -> None:
         for name in (*_TABLES, "build"):
