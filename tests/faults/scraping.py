@@ -211,14 +211,13 @@ def _watch(
         path.name for path in shared.iterdir() if path.stem.rpartition("_")[2] not in names
     ]
     seen.failures = reader.failures
-    for job in (WORKERS, API):
-        share = f'avg_over_time(up{{job="{job}"}}[{int(seen.seconds)}s])'
-        seen.up[job] = seer.value(share)
     seen.scrapes = len(reader.milliseconds)
     took = sorted(reader.milliseconds)
     seen.scrape_ms = (statistics.median(took), took[len(took) * 99 // 100], took[-1])
     for job in (WORKERS, API):
-        own = f'scrape_duration_seconds{{job="{job}"}}[{int(seen.seconds)}s]'
+        scraped = f'{{job="{job}"}}[{int(seen.seconds)}s]'
+        seen.up[job] = seer.value(f"avg_over_time(up{scraped})")
+        own = f"scrape_duration_seconds{scraped}"
         median, late, longest = (
             seer.value(f"quantile_over_time({share}, {own})") * 1000 for share in (0.5, 0.99, 1)
         )
