@@ -30,7 +30,7 @@ MEANINGS = {
     Exit.OK: "done",
     Exit.FAILED: "done in part: something differs, failed or was refused",
     Exit.USAGE: "the command line is wrong",
-    Exit.NOT_RUNNING: "no worker could be started, each ended again and again: the log says why",
+    Exit.NOT_RUNNING: "no worker could be started, every one ended again: see the log",
     Exit.UNAVAILABLE: "Kafka or ClickHouse cannot be reached: try again later",
     Exit.INTERNAL: "a fault in this program",
     Exit.CONFIG: "a setting, a right or the table is wrong: mend it first",

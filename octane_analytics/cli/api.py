@@ -7,13 +7,14 @@ import click
 from octane_analytics.api.server import run_api
 from octane_analytics.cli import options
 from octane_analytics.cli.directories import metrics_directory
+from octane_analytics.cli.help_format import Command
 from octane_analytics.cli.options import setting_options
 from octane_analytics.settings.loading import Loaded
 from octane_analytics.supervisor.notify import Notifier
 from octane_analytics.telemetry.logging import configure
 
 
-@click.command()
+@click.command(cls=Command)
 @setting_options(
     "API_HOST",
     "API_PORT",
@@ -43,7 +44,7 @@ from octane_analytics.telemetry.logging import configure
     *options.CLICKHOUSE,
     "PROMETHEUS_MULTIPROC_DIR",
     *options.LOG,
-    spelled={"API_HOST": "--host", "API_PORT": "--port", "API_WORKERS": "--workers"},
+    own=("api",),
 )
 def api(loaded: Loaded) -> int:
     """Serve reports and queries over HTTP.

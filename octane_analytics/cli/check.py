@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotInTime
 from dataclasses import replace
@@ -14,12 +14,14 @@ from functools import partial
 
 import click
 
-from octane_analytics.cli.options import CLICKHOUSE, KAFKA, setting_options
+from octane_analytics.cli.help_format import Command
+from octane_analytics.cli.options import CLICKHOUSE, KAFKA, setting_options, unknown_settings
+from octane_analytics.cli.tables import terminal_width, wrapped
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.exits import Exit
 from octane_analytics.kafka.group import Group
 from octane_analytics.operations.clickhouse_checks import check_clickhouse
-from octane_analytics.operations.findings import Finding, Level, ok, worst
+from octane_analytics.operations.findings import Finding, Level, ok, warn, worst
 from octane_analytics.operations.host_checks import check_descriptors, check_port
 from octane_analytics.operations.kafka_checks import check_kafka
 from octane_analytics.operations.preflight import Check, forgive_spares, run_all
@@ -34,7 +36,7 @@ _PARTITIONS_SECONDS = 3.0
 _COLOURS = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}
 
 
-@click.command()
+@click.command(cls=Command)
 @setting_options(
     "WORKER_PROCS",
     *KAFKA,
@@ -49,7 +51,7 @@ _COLOURS = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}
     "METRICS_PORT",
     "API_HOST",
     "API_PORT",
-    spelled={"WORKER_PROCS": "--procs"},
+    warns=False,
 )
 @click.option("--strict", is_flag=True, help="Exit with 1 where there are warnings only.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for a program to read.")
@@ -68,7 +70,7 @@ def check(loaded: Loaded, strict: bool, as_json: bool) -> int:
     settings = loaded.settings
     known: Future[int] = Future()
     checks: dict[str, Check] = {
-        "settings": partial(_settings, loaded),
+        "settings": partial(_settings, loaded, unknown_settings()),
         "host": partial(_host, settings),
         "kafka": partial(_kafka, settings, known),
     }
@@ -96,11 +98,13 @@ def exit_code(findings: list[Finding], strict: bool) -> Exit:
     return Exit.FAILED if strict and level is Level.WARN else Exit.OK
 
 
-def _settings(loaded: Loaded) -> Iterator[Finding]:
+def _settings(loaded: Loaded, mistaken: Sequence[str]) -> Iterator[Finding]:
     sources = Counter(origin.source for origin in loaded.origins)
     del sources["default"]
     told = ", ".join(f"{count} by {source}" for source, count in sources.items())
     yield ok("settings", f"valid; {told or 'all are defaults'} (see `octane-analytics config`)")
+    for line in mistaken:
+        yield warn("settings", line)
 
 
 def _host(settings: Settings) -> Iterator[Finding]:
@@ -162,8 +166,15 @@ def _print(findings: list[Finding], code: Exit, as_json: bool) -> None:
         }
         click.echo(json.dumps(told, indent=2))
         return
-    width = max(len(finding.subject) for finding in findings)
+    longest = max(len(finding.subject) for finding in findings)
+    width = terminal_width()
     for finding in findings:
-        level = click.style(finding.level.name.ljust(4), fg=_COLOURS[finding.level])
-        click.echo(f"{level}  {finding.subject:<{width}}  {finding.message}")
+        name = finding.level.name.ljust(4)
+        line = wrapped(
+            finding.message,
+            width,
+            first=f"{name}  {finding.subject:<{longest}}  ",
+            indent=longest + 8,
+        )
+        click.echo(click.style(name, fg=_COLOURS[finding.level]) + line.removeprefix(name))
     click.echo(f"{counts[Level.FAIL]} failures, {counts[Level.WARN]} warnings")

@@ -1,37 +1,69 @@
 """`octane-analytics config`."""
 
 import json
+import os
 import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import click
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from octane_analytics.cli.directories import control_socket
+from octane_analytics.cli.help_format import Command
+from octane_analytics.cli.invocation import APPLIED, FILES
 from octane_analytics.cli.options import option_name, setting_options
+from octane_analytics.cli.tables import aligned, terminal_width, wrapped
 from octane_analytics.settings.loading import Loaded, Origin, catalogue
+from octane_analytics.settings.sections import Settings
 
 _LISTED = {setting.name: setting for setting in catalogue()}
+_DERIVED: Mapping[str, Callable[[Settings], object]] = {
+    "KAFKA_DLQ_TOPIC": lambda settings: settings.kafka.dlq_topic,
+    "KAFKA_INSTANCE_PREFIX": lambda settings: settings.kafka.instance_prefix or "none",
+    "CLICKHOUSE_COMPRESSION": lambda settings: settings.clickhouse.compression_method(),
+    "WORKER_PROCS": lambda settings: settings.worker.procs,
+    "CONTROL_SOCKET": lambda settings: control_socket(settings, os.environ) or "none",
+    "CLICKHOUSE_QUERY_USER": lambda settings: settings.queries.user or settings.clickhouse.user,
+}
+"""Settings whose effective value is made of their text and of other settings or this host."""
 
 
-@click.command()
+@click.command(cls=Command)
 @setting_options(*(name for name, setting in _LISTED.items() if not setting.is_secret))
 @click.option("--json", "as_json", is_flag=True, help="One JSON array, for a program to read.")
 def config(loaded: Loaded, as_json: bool) -> None:
     """Show every setting, its value and where the value came from.
 
-    Takes the options of all other commands, to show what they would make of them. A secret is
-    masked; it has no option, but NAME_FILE may name a file that holds it. A variable
-    KAFKA_RDKAFKA_SOME_PROPERTY sets librdkafka's some.property. Off a terminal, one line a setting:
-    name, value and source, separated by tabs.
+    Values are those in effect: `auto` and an empty text are shown as what they stand for on this host.
+    Takes the options of all other commands, to show what they would make of them. A secret is masked;
+    it has no option, but NAME_FILE may name a file that holds it. A variable KAFKA_RDKAFKA_SOME_PROPERTY
+    sets librdkafka's some.property. Off a terminal, one line a setting: name, value, source and the
+    text that was given where the value is another, separated by tabs.
     """
+    origins = [_placed(origin) for origin in loaded.origins]
+    values = [_effective(origin, loaded.settings) for origin in origins]
     if as_json:
-        click.echo(json.dumps([_object(origin) for origin in loaded.origins], indent=2))
+        found = [_object(*pair) for pair in zip(origins, values, strict=True)]
+        click.echo(json.dumps(found, indent=2))
     elif sys.stdout.isatty():
-        Console().print(_table(loaded.origins))
+        click.echo("\n".join(_table(origins, values)))
     else:
-        for origin in loaded.origins:
-            click.echo(f"{origin.name}\t{origin.shown}\t{_source(origin)}")
+        for origin, value in zip(origins, values, strict=True):
+            given = [origin.shown] if origin.shown not in ("", value) else []
+            click.echo("\t".join([origin.name, value, _source(origin), *given]))
+
+
+def _placed(origin: Origin) -> Origin:
+    """With the environment file that set the variable, where --env-file names one."""
+    meta = click.get_current_context().meta
+    if origin.source != "environment" or origin.name not in meta.get(APPLIED, ()):
+        return origin
+    return replace(origin, detail=meta[FILES][origin.name])
+
+
+def _effective(origin: Origin, settings: Settings) -> str:
+    derive = _DERIVED.get(origin.name)
+    return origin.shown if derive is None else str(derive(settings))
 
 
 def _source(origin: Origin) -> str:
@@ -40,11 +72,12 @@ def _source(origin: Origin) -> str:
     return f"{origin.source} {origin.detail}".strip()
 
 
-def _object(origin: Origin) -> dict[str, object]:
+def _object(origin: Origin, value: str) -> dict[str, object]:
     setting = _LISTED.get(origin.name)
     return {
         "name": origin.name,
-        "value": origin.shown,
+        "value": value,
+        "given": None if origin.source == "default" else origin.shown,
         "source": origin.source,
         "detail": _source(origin).removeprefix(origin.source).strip() or None,
         "default": setting.default if setting else None,
@@ -53,17 +86,15 @@ def _object(origin: Origin) -> dict[str, object]:
     }
 
 
-def _table(origins: tuple[Origin, ...]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for heading in ("setting", "value", "unit", "from"):
-        table.add_column(heading, overflow="fold")
-    for origin in origins:
+def _table(origins: Sequence[Origin], values: Sequence[str]) -> Iterator[str]:
+    """Name, source and value; the value is last, because it may be long, and continues below."""
+    width = terminal_width()
+    rows = [(origin.name, origin.source) for origin in origins]
+    heading, *lines = aligned(("setting", "from"), rows)
+    column = max(map(len, (heading, *lines))) + 2
+    yield f"{heading:<{column}}value"
+    for origin, line, value in zip(origins, lines, values, strict=True):
         setting = _LISTED.get(origin.name)
-        table.add_row(
-            Text(origin.name),
-            Text(origin.shown),
-            Text(setting.unit if setting else ""),
-            Text(_source(origin)),
-            style="" if origin.source == "default" else "bold",
-        )
-    return table
+        text = f"{value} {setting.unit}" if value and setting and setting.unit else value
+        shown = wrapped(text, width, first=f"{line:<{column}}", indent=column).rstrip()
+        yield shown if origin.source == "default" else click.style(shown, bold=True)

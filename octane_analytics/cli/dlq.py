@@ -3,15 +3,20 @@
 import contextlib
 import json
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
 
+from octane_analytics.cli.confirmation import confirm
+from octane_analytics.cli.dlq_counts import counts_by_reason, counts_table
+from octane_analytics.cli.help_format import CommandGroup
+from octane_analytics.cli.invocation import typed
 from octane_analytics.cli.options import CLICKHOUSE, KAFKA, setting_options
 from octane_analytics.cli.progress import reporter
 from octane_analytics.cli.signals import Stop
-from octane_analytics.cli.tables import aligned
+from octane_analytics.cli.tables import terminal_width
 from octane_analytics.cli.times import utc
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.decode import decode
@@ -21,7 +26,6 @@ from octane_analytics.operations.letters import (
     Choice,
     Letter,
     Shelf,
-    Sorted,
     letter_of,
     mark_of,
 )
@@ -70,7 +74,7 @@ _offsets = click.option(
 )
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def dlq() -> None:
     """Count, show and retry dead letters."""
 
@@ -81,67 +85,19 @@ def dlq() -> None:
 def list_letters(loaded: Loaded, as_json: bool) -> None:
     """Count the dead letters by reason: all, retried with success, and left.
 
-    Reads the whole topic. A letter without its value, which was too large, cannot be retried.
+    Reads the whole topic; one that does not exist yet counts as empty. A letter without its value,
+    which was too large, cannot be retried.
     """
     with _log(loaded) as log:
-        shelf = _read(log, log.spans())
-    rows = _counts(shelf.sorted())
+        shelf = _read(log, _spans(log))
+    rows = counts_by_reason(shelf.sorted())
     if as_json:
         click.echo(json.dumps({"topic": log.topic, "reasons": rows}, indent=2))
         return
-    headings = ("letters", "retried", "left", "reason", "first", "last", "note")
-    cells = [
-        (
-            f"{row['letters']:,}",
-            f"{row['retried']:,}",
-            f"{row['left']:,}",
-            row["reason"],
-            utc(row["first_ms"]),
-            utc(row["last_ms"]),
-            ", ".join(
-                f"{row[name]:,} {told}"
-                for name, told in (
-                    ("not_retryable", "not retryable"),
-                    ("duplicates", "duplicates of retried ones"),
-                    ("pending", "to be finished by the next retry"),
-                )
-                if row[name]
-            ),
-        )
-        for row in rows
-    ]
-    for line in aligned(headings, cells, right=3):
+    for line in counts_table(rows, terminal_width()):
         click.echo(line)
     left = sum(row["left"] for row in rows)
     click.echo(f"{len(shelf.letters):,} letters in {log.topic}, {left:,} left")
-
-
-def _counts(found: Sorted) -> list[dict[str, Any]]:
-    rows: dict[str, dict[str, Any]] = {}
-    for name, letters in (
-        ("retried", found.inserted),
-        ("pending", found.pending),
-        ("duplicates", found.duplicates),
-        ("left", found.left),
-    ):
-        for letter in letters:
-            row = rows.setdefault(letter.reason, _empty(letter))
-            row["letters"] += 1
-            row[name] += 1
-            row["not_retryable"] += not letter.is_retryable
-            row["first_ms"] = min(row["first_ms"], letter.made_ms)
-            row["last_ms"] = max(row["last_ms"], letter.made_ms)
-    return sorted(rows.values(), key=lambda row: (-row["letters"], row["reason"]))
-
-
-def _empty(letter: Letter) -> dict[str, Any]:
-    counts = ("letters", "retried", "pending", "duplicates", "left", "not_retryable")
-    return {
-        "reason": letter.reason,
-        **dict.fromkeys(counts, 0),
-        "first_ms": letter.made_ms,
-        "last_ms": letter.made_ms,
-    }
 
 
 @dlq.command()
@@ -169,7 +125,7 @@ def show(
     choice = Choice(frozenset(reasons), ranges)
     left = limit
     with _log(loaded) as log:
-        for records in log.read(log.spans()):
+        for records in log.read(_spans(log)):
             for record in records:
                 if not left or mark_of(record) is not None:
                     continue
@@ -261,7 +217,8 @@ def retry(
         ClickHouseSink(settings.clickhouse, client_name="octane-analytics dlq retry") as sink,
     ):
         check_table(sink, settings)
-        shelf = _read(log, log.spans())
+        spans = _spans(log)
+        shelf = _read(log, spans)
         found = shelf.sorted()
         chosen, duplicates, hopeless = choose(found, choice)
         plan = (
@@ -274,11 +231,10 @@ def retry(
             there = len(Retry(log, sink, decode, shelf).find_present(chosen))
             if there:
                 plan += f"; {there:,} have equal rows in the table (see --present)"
-        if dry_run or not (yes or chosen or found.pending):
+        if dry_run or not spans or not (yes or chosen or found.pending):
             click.echo(plan)
             return Exit.OK
-        if not yes:
-            click.confirm(f"retry {plan}?", abort=True, err=True)
+        confirm(f"retry {plan}?", "dlq retry", yes=yes)
         with Stop() as stop:
             log.open()
             outcome = _retry(log, sink, choice, Present(present), stop, len(chosen))
@@ -362,7 +318,7 @@ def purge_report(loaded: Loaded, reasons: Sequence[str], as_json: bool) -> None:
     between.
     """
     with _log(loaded) as log:
-        spans = log.spans()
+        spans = _spans(log)
         found = _read(log, spans).sorted()
     found.left = [letter for letter in found.left if letter.reason not in reasons]
     by_number = {where.partition: span for where, span in spans.items()}
@@ -383,18 +339,32 @@ def purge_report(loaded: Loaded, reasons: Sequence[str], as_json: bool) -> None:
     if not records:
         click.echo("nothing to purge: every partition begins with a letter that waits")
         return
-    servers = loaded.settings.kafka.bootstrap_servers
+    kafka = loaded.settings.kafka
     click.echo("to delete that, for good:")
-    click.echo("  octane-analytics dlq purge-report --json > settled.json")
+    click.echo(f"  {typed('--json')} > settled.json")
     click.echo(
-        f"  kafka-delete-records --bootstrap-server {servers} --offset-json-file settled.json"
+        f"  kafka-delete-records --bootstrap-server {shlex.quote(kafka.bootstrap_servers)} "
+        "--offset-json-file settled.json"
     )
+    if "security.protocol" in kafka.rdkafka:
+        click.echo("  (add --command-config FILE with the properties of your TLS or SASL)")
 
 
 @contextlib.contextmanager
 def _log(loaded: Loaded) -> Iterator[LetterLog]:
     with LetterLog(loaded.settings.kafka, client_id=_CLIENT_ID) as log:
         yield log
+
+
+def _spans(log: LetterLog) -> dict[TopicPartition, Span]:
+    """What the topic holds; nothing, with a note, where it does not exist yet."""
+    if log.has_topic():
+        return log.spans()
+    click.echo(
+        f"topic {log.topic} does not exist: nothing was refused yet, or KAFKA_DLQ_TOPIC is another one",
+        err=True,
+    )
+    return {}
 
 
 def _read(log: LetterLog, spans: dict[TopicPartition, Span]) -> Shelf:

@@ -7,6 +7,7 @@ import click
 
 from octane_analytics import grants as contract
 from octane_analytics.cli import options
+from octane_analytics.cli.help_format import Command
 from octane_analytics.cli.options import setting_options
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.codes import OPERATOR_ERRORS
@@ -29,7 +30,7 @@ def _networks(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]
         raise click.BadParameter(str(error)) from error
 
 
-@click.command()
+@click.command(cls=Command)
 @setting_options(
     *options.CLICKHOUSE,
     "CLICKHOUSE_QUERY_USER",

@@ -1,32 +1,29 @@
 """`octane-analytics lag`."""
 
 import json
-import sys
 import time
 
 import click
 
+from octane_analytics.cli.help_format import Command
 from octane_analytics.cli.options import KAFKA, setting_options
 from octane_analytics.cli.signals import Stop
-from octane_analytics.cli.tables import aligned
+from octane_analytics.cli.tables import aligned, terminal_width
+from octane_analytics.cli.watching import show, watch_option
 from octane_analytics.exits import Exit
 from octane_analytics.kafka.group import Group
 from octane_analytics.operations.lag import Lag, PartitionLag, measure
 from octane_analytics.settings.loading import Loaded
 
 _CLIENT_ID = "octane-analytics-lag"
-_CLEAR = "\x1b[H\x1b[2J"
 _HEADINGS = ("partition", "committed", "end", "lag", "seconds", "pending", "owner")
+_DROPPED = ("pending", "committed")
+"""Columns that a narrow terminal does without, in this order."""
 
 
-@click.command()
+@click.command(cls=Command)
 @setting_options(*KAFKA, "KAFKA_GROUP_ID")
-@click.option(
-    "--watch",
-    type=click.FloatRange(min=0.2),
-    metavar="SECONDS",
-    help="Show it again every so many seconds, until Ctrl-C.  [default: once]",
-)
+@watch_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object (a line, with --watch).")
 def lag(loaded: Loaded, watch: float | None, as_json: bool) -> Exit:
     """Show how far the group is behind, for each partition.
@@ -38,28 +35,25 @@ def lag(loaded: Loaded, watch: float | None, as_json: bool) -> Exit:
     """
     kafka = loaded.settings.kafka
     with Group(kafka, client_id=_CLIENT_ID) as group, Stop() as stop:
-        while True:
+
+        def render() -> str:
             found = measure(group, kafka.group_id, kafka.topic, time.time())
             if as_json:
-                indent = None if watch else 2
-                click.echo(json.dumps(found.as_object(), indent=indent))
-            else:
-                clear = _CLEAR if watch and sys.stdout.isatty() else ""
-                click.echo(clear + "\n".join(lines(found)))
-            if watch is None:
-                return stop.exit_code if stop.is_asked() else Exit.OK
-            if stop.wait(watch):
-                return Exit.OK
+                return json.dumps(found.as_object(), indent=None if watch else 2)
+            return "\n".join(lines(found, terminal_width()))
+
+        show(render, watch, stop)
+        return stop.exit_code if stop.is_asked() and watch is None else Exit.OK
 
 
-def lines(found: Lag) -> list[str]:
-    """The table as text, the totals last."""
+def lines(found: Lag, width: int | None = None) -> list[str]:
+    """The table as text of at most `width` columns, the totals last."""
     has_owners = found.state != "unknown"
     rows = [_row(p, has_owners) for p in found.partitions]
     seconds = "unknown" if found.seconds is None else f"{found.seconds:,.1f} s"
     told = [
         f"group {found.group} ({found.state}) of topic {found.topic}",
-        *aligned(_HEADINGS, rows, right=5),
+        *aligned(_HEADINGS, rows, right=5, width=width, drop=_DROPPED),
         f"{found.messages:,} messages behind, the oldest {seconds} old"
         if found.messages
         else "nothing behind",

@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 
 from octane_analytics import __version__
+from octane_analytics.cli.help_format import CommandGroup
+from octane_analytics.cli.invocation import APPLIED, ARGUMENTS, FILES
 from octane_analytics.errors import OctaneError
 from octane_analytics.exits import MEANINGS, Exit, exit_for
 from octane_analytics.settings import environment_file
@@ -48,8 +51,37 @@ _EPILOG = "\b\nExit codes:\n" + "\n".join(
 _SILENT = logging.NullHandler()
 
 
-class Program(click.Group):
+class Program(CommandGroup):
     """Imports a sub-command's module only once that sub-command is wanted."""
+
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,
+    ) -> click.Context:
+        given = tuple(args)
+        context = super().make_context(info_name, args, parent, **extra)
+        context.meta[ARGUMENTS] = given
+        return context
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Raises click.NoSuchCommand, with the nearest names, for a command that does not exist."""
+        if args[0] not in COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
+            raise click.exceptions.NoSuchCommand(args[0], possibilities=COMMANDS, ctx=ctx)
+        return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Commands and their help without importing them, then the options."""
+        commands = [
+            CompletionItem(name, help=text)
+            for name, text in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return commands + click.Command.shell_complete(self, ctx, incomplete)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -128,8 +160,14 @@ def main(env_files: tuple[str, ...]) -> None:
     Settings come from the environment; an option stands for one setting and wins over it.
     `octane-analytics config` lists them all.
     """
-    given: dict[str, str] = {}
+    variables: dict[str, str] = {}
+    paths: dict[str, str] = {}
     for path in env_files:
-        given |= environment_file.read(Path(path))
-    for name, value in given.items():
+        found = environment_file.read(Path(path))
+        variables |= found
+        paths |= dict.fromkeys(found, path)
+    meta = click.get_current_context().meta
+    meta[FILES] = paths
+    meta[APPLIED] = variables.keys() - os.environ.keys()
+    for name, value in variables.items():
         os.environ.setdefault(name, value)

@@ -5,6 +5,8 @@ from typing import IO
 
 import click
 
+from octane_analytics.cli.confirmation import confirm
+from octane_analytics.cli.help_format import CommandGroup
 from octane_analytics.cli.options import KAFKA, setting_options
 from octane_analytics.errors import ConfigError, NeedsOperator
 from octane_analytics.kafka.group import Group
@@ -15,7 +17,7 @@ _CLIENT_ID = "octane-analytics-offsets"
 _settings = setting_options(*KAFKA, "KAFKA_GROUP_ID")
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def offsets() -> None:
     """Save the group's offsets with their intents, and set them."""
 
@@ -114,8 +116,8 @@ def import_offsets(
                 raise click.UsageError(
                     "standard input is the export: say --yes, nobody can be asked"
                 )
-            click.confirm(
-                f"set {len(moving)} offsets of group {kafka.group_id}?", abort=True, err=True
+            confirm(
+                f"set {len(moving)} offsets of group {kafka.group_id}?", "offsets import", yes=yes
             )
         group.commit(commits)
     click.echo(f"set {len(moving)} offsets of group {kafka.group_id}")

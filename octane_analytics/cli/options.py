@@ -1,15 +1,23 @@
-"""Options that stand for a setting: name, meaning, unit and default come from the catalogue."""
+"""Options that stand for a setting: name, meaning, unit and default come from the catalogue.
+
+An option means the same in every command: each setting has its own long option everywhere, and the few
+short ones (`SHORT`) stand for one setting each.
+"""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from octane_analytics.settings.loading import catalogue, load
+from octane_analytics.cli.help_format import SettingOption
+from octane_analytics.cli.invocation import FILES
+from octane_analytics.settings import values
+from octane_analytics.settings.loading import catalogue, load, section_of
 from octane_analytics.settings.rereading import Rereading
+from octane_analytics.settings.unknown import warnings
 from octane_analytics.settings.values import Setting
 
 R = TypeVar("R")
@@ -29,34 +37,83 @@ CLICKHOUSE = (
 LOG = ("LOG_LEVEL", "LOG_FORMAT")
 
 
+class _Processes(click.ParamType[int]):
+    """As WORKER_PROCS is read: a number, or `auto`."""
+
+    name = "processes"
+
+    def convert(
+        self, value: str | int, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        try:
+            return values.process_count(str(value))
+        except ValueError as error:
+            self.fail(f"{value!r}: {error}", param, ctx)
+
+
+PROCESSES = _Processes()
+SHORT = {
+    "WORKER_PROCS": "--procs",
+    "API_WORKERS": "--workers",
+    "API_HOST": "--host",
+    "API_PORT": "--port",
+}
+"""Further names of these settings' options, in every command that has them."""
+
+
 def setting_options(
-    *names: str, spelled: Mapping[str, str] | None = None, rereads: bool = False
+    *names: str,
+    own: Sequence[str] = (),
+    spelled: Mapping[str, str] | None = None,
+    rereads: bool = False,
+    warns: bool = True,
 ) -> Callable[[Callable[..., R]], Callable[..., R]]:
     """Gives a command an option for each of these settings, and one argument `loaded` for them.
 
-    `loaded` is what `settings.load` makes of the environment and these options. `spelled` holds
-    options whose name is not the setting's: `{"WORKER_PROCS": "--procs"}`. A secret gets no option,
+    `loaded` is what `settings.load` makes of the environment and these options. Help lists the options
+    of the sections `own` among the command's own, all others in a group of their section. `spelled`
+    holds further names of options: `{"API_TOKENS_FILE": "--file"}`. A secret gets no option,
     for every user of the machine can read a command line: ValueError. A command that `rereads` has a
-    second argument, `reread`: see `settings.rereading`.
+    second argument, `reread`: see `settings.rereading`. Names that are probably misspelled settings are
+    printed on standard error unless `warns` is False.
     """
     listed = {setting.name: setting for setting in catalogue()}
-    flags = {name: (spelled or {}).get(name, option_name(name)) for name in names}
+    short = SHORT | dict(spelled or {})
 
     def decorate(command: Callable[..., R]) -> Callable[..., R]:
         @wraps(command)
-        def with_settings(**values: Any) -> R:
-            given = {name: values.pop(name.lower()) for name in flags}
+        def with_settings(**arguments: Any) -> R:
+            given = {name: arguments.pop(name.lower()) for name in names}
             overrides = {name: value for name, value in given.items() if value is not None}
+            if warns:
+                print_warnings()
             if rereads:
-                values["reread"] = Rereading(os.environ, overrides, _environment_files())
-            return command(loaded=load(os.environ, overrides), **values)
+                arguments["reread"] = Rereading(os.environ, overrides, _environment_files())
+            return command(loaded=load(os.environ, overrides), **arguments)
 
         decorated: Callable[..., R] = with_settings
-        for name, flag in reversed(flags.items()):
-            decorated = _option(listed[name], flag)(decorated)
+        for name in reversed(names):
+            section = section_of(name)
+            flags = [short[name]] if name in short else []
+            decorated = _option(
+                listed[name],
+                [*flags, option_name(name)],
+                "" if section in own else section,
+            )(decorated)
         return decorated
 
     return decorate
+
+
+def print_warnings() -> None:
+    """See `settings.unknown`; one line each."""
+    for line in unknown_settings():
+        click.echo(f"octane-analytics: warning: {line}", err=True)
+
+
+def unknown_settings() -> list[str]:
+    """`settings.unknown.warnings` for the environment and the files of --env-file."""
+    return warnings(os.environ, click.get_current_context().meta.get(FILES, {}))
 
 
 def _environment_files() -> list[Path]:
@@ -65,20 +122,24 @@ def _environment_files() -> list[Path]:
 
 
 def option_name(setting: str) -> str:
-    """`BATCH_SIZE` is `--batch-size` unless a command spells it otherwise."""
+    """`BATCH_SIZE` is `--batch-size`, in every command that has it."""
     return "--" + setting.lower().replace("_", "-")
 
 
-def _option(setting: Setting, flag: str) -> Callable[[Callable[..., R]], Callable[..., R]]:
+def _option(
+    setting: Setting, flags: Sequence[str], section: str
+) -> Callable[[Callable[..., R]], Callable[..., R]]:
     if setting.is_secret:
         raise ValueError(f"{setting.name} is a secret: no option for it")
     told = f"{setting.help}  [env: {setting.name}; default: {setting.default or 'empty'}]"
     is_flag = isinstance(setting.parse(setting.default), bool)
     if is_flag:
-        flag = f"{flag}/--no-{flag.removeprefix('--')}"
+        flags = [f"{flag}/--no-{flag.removeprefix('--')}" for flag in flags]
     return click.option(
-        flag,
+        *flags,
         setting.name.lower(),
+        cls=SettingOption,
+        section=section,
         type=bool if is_flag else str,
         callback=partial(_checked, setting),
         metavar=None if is_flag else setting.unit.upper() or "VALUE",

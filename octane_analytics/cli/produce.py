@@ -8,6 +8,7 @@ import click
 
 from octane_analytics.cli import inputs
 from octane_analytics.cli.feed import Backlog, Feed, Tally
+from octane_analytics.cli.help_format import Command
 from octane_analytics.cli.options import KAFKA, setting_options
 from octane_analytics.cli.progress import reporter
 from octane_analytics.cli.signals import Stop
@@ -21,7 +22,7 @@ from octane_analytics.timing import SystemClock
 _CLIENT_ID = "octane-analytics-produce"
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument(
     "source",
     metavar="[FILE|-]",

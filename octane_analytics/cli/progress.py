@@ -8,16 +8,11 @@ from typing import Protocol, Self
 
 import click
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskID,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
+from rich.progress import Progress, TaskID, TextColumn, TimeElapsedColumn
 
 _LINE_SECONDS = 5.0
+_ELAPSED_COLUMNS = 10
+_MIN_BAR, _MAX_BAR = 8, 40
 
 
 class Reporter(Protocol):
@@ -47,16 +42,13 @@ class _Bar:
         self._task: TaskID | None = None
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TaskProgressColumn(),
-            TextColumn("{task.fields[note]}", markup=False),
             TimeElapsedColumn(),
             console=Console(stderr=True),
         )
 
     def __enter__(self) -> Self:
         self._progress.start()
-        self._task = self._progress.add_task(self._label, total=self._total, note="")
+        self._task = self._progress.add_task(self._label, total=self._total)
         return self
 
     def __exit__(
@@ -69,7 +61,31 @@ class _Bar:
 
     def update(self, done: int, note: str) -> None:
         if self._task is not None:
-            self._progress.update(self._task, completed=done, note=note)
+            share = min(1.0, done / self._total) if self._total else None
+            room = self._progress.console.width - _ELAPSED_COLUMNS
+            text = fitted(self._label, share, note, room)
+            self._progress.update(self._task, completed=done, description=text)
+
+
+def fitted(label: str, share: float | None, note: str, width: int) -> str:
+    """Label, bar, percentage and note in `width` columns; what does not fit is left out whole.
+
+    First the bar goes, then all but the first word of the label, then the parts of the note from its
+    second one on, for its first says how much is done.
+    """
+    percent = [] if share is None else [f"{share:4.0%}"]
+    parts = [part for part in note.split(", ") if part]
+    text = " ".join([label, *percent, ", ".join(parts)]).rstrip()
+    room = min(_MAX_BAR, width - len(text) - 1)
+    if share is not None and room >= _MIN_BAR:
+        filled = round(share * room)
+        bar = "━" * filled + "─" * (room - filled)
+        return " ".join([label, bar, *percent, ", ".join(parts)]).rstrip()
+    if len(text) > width:
+        label = label.partition(" ")[0]
+    while len(parts) > 1 and len(" ".join([label, *percent, ", ".join(parts)])) > width:
+        del parts[1]
+    return " ".join([label, *percent, ", ".join(parts)]).rstrip()
 
 
 class _Lines:

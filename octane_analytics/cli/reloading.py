@@ -69,6 +69,8 @@ class Reloading:
     def __call__(self) -> Change:
         """See `supervisor.plan.Reread`."""
         wanted = self._reread.load().settings
+        for line in self._reread.warnings():
+            _LOG.warning("unknown setting ignored", extra=logs.fields(detail=line))
         settings, fixed = keep_fixed(self._settings, wanted)
         if fixed:
             _LOG.warning("settings that only a restart changes", extra=logs.fields(names=fixed))

@@ -2,7 +2,6 @@
 
 import contextlib
 import shlex
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace as with_fields
 from datetime import UTC, datetime
@@ -10,7 +9,16 @@ from datetime import UTC, datetime
 import click
 
 from octane_analytics.cli import replay_setup as setup
-from octane_analytics.cli.options import CLICKHOUSE, KAFKA, option_name, setting_options
+from octane_analytics.cli.confirmation import confirm, has_terminal, require_terminal_or_yes
+from octane_analytics.cli.help_format import Command
+from octane_analytics.cli.invocation import root_words
+from octane_analytics.cli.options import (
+    CLICKHOUSE,
+    KAFKA,
+    PROCESSES,
+    option_name,
+    setting_options,
+)
 from octane_analytics.cli.replay_run import Report, Run, Sizes
 from octane_analytics.cli.replay_told import tell_plan, tell_report
 from octane_analytics.cli.signals import Stop
@@ -33,7 +41,7 @@ _CLIENT = "octane-analytics-replay"
 _ACCESS_DENIED = 497
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option(
     "--from-offset",
     metavar="OFFSETS",
@@ -100,14 +108,19 @@ _ACCESS_DENIED = 497
     "--force", is_flag=True, help="Of rebuild: also where rows go that stand nowhere in Kafka."
 )
 @click.option("--dry-run", is_flag=True, help="Tell what would be done, and leave the table alone.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option(
+    "--yes",
+    is_flag=True,
+    help="Do not ask. Without a terminal, append and rebuild refuse to start unless this is given.",
+)
 @click.option(
     "--procs",
-    type=click.IntRange(1, 64),
-    default=1,
+    type=PROCESSES,
+    default="1",
     show_default=True,
     metavar="PROCESSES",
-    help="Processes that read, each its share of the partitions.",
+    help="Consumer processes to fork, each for its share of the partitions (auto: one for each CPU this "
+    "process may use).",
 )
 @click.option(
     "--rate",
@@ -156,6 +169,10 @@ def replay(
     are tables octane_replay_<id>_… beside the target, dropped at the end; those of a fill or rebuild
     that died are dropped by the next replay.
     """
+    # fill inserts what is missing, however often it runs; the other modes repeat or replace rows.
+    is_destructive = mode != Mode.FILL.value
+    if is_destructive and resume is None and not dry_run:
+        require_terminal_or_yes(f"replay --mode {mode}", yes=yes)
     settings = _aimed(loaded.settings, target)
     is_live = settings.clickhouse == loaded.settings.clickhouse
     pinned = setup.pinned(settings.clickhouse, client_name=_CLIENT)
@@ -185,8 +202,8 @@ def replay(
             raise click.UsageError(str(error)) from error
         if resume is None:
             tell_plan(plan, is_dry=dry_run, is_json=is_json, procs=procs, rate=rate)
-            if not (yes or dry_run) and sys.stdin.isatty():
-                click.confirm("Go on?", abort=True, err=True)
+            if not dry_run and (is_destructive or has_terminal()):
+                confirm("Go on?", "the replay", yes=yes)
         run = Run(
             settings,
             plan,
@@ -222,7 +239,7 @@ def _tell_resume(run: Run, loaded: Loaded, target: str | None) -> None:
     """The command that goes on, with the settings that this one was given as options."""
     if not run.is_resumable:
         return
-    words = ["octane-analytics", "replay", "--resume", run.plan.id]
+    words = [*root_words(), "replay", "--resume", run.plan.id]
     for origin in loaded.origins:
         if origin.source == "option":
             words += [option_name(origin.name), origin.shown]

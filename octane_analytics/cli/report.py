@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from octane_analytics.api import formats
 from octane_analytics.api.guard import Limits
@@ -17,8 +16,10 @@ from octane_analytics.api.parameter_types import ARRAYS, INTEGERS, Parameter
 from octane_analytics.api.parameters import Bound, bind, read_texts
 from octane_analytics.api.templates import Template
 from octane_analytics.cli import options
+from octane_analytics.cli.help_format import Command
 from octane_analytics.cli.options import setting_options
-from octane_analytics.cli.report_table import Report, table
+from octane_analytics.cli.report_table import Report, print_table
+from octane_analytics.cli.tables import terminal_width, wrapped
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.errors import QueryError, StatementRejected
 from octane_analytics.exits import Exit
@@ -29,7 +30,7 @@ _CLIENT_NAME = "octane-analytics report"
 _FORMATS = ("table", *formats.FORMATS)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("name", required=False)
 @click.option(
     "--param",
@@ -126,7 +127,7 @@ def _run(template: Template, params: Sequence[str], format_name: str, settings: 
         if format_name == "table":
             answer = json.loads(b"".join(parts))
             names = [column["name"] for column in answer["columns"]]
-            Console().print(table(Report(template.name, names, answer["rows"])))
+            print_table(Report(template.name, names, answer["rows"]))
         else:
             stream = sys.stdout.buffer
             for part in parts:
@@ -166,7 +167,8 @@ def _list(library: Library, format_name: str) -> None:
     for template in library.templates.values():
         click.echo(f"{template.name}: {template.title}")
         for name, parameter in template.parameters.items():
-            click.echo(f"    {name} {parameter.type}{_default(parameter)}: {parameter.help}")
+            line = f"{name} {parameter.type}{_default(parameter)}: {parameter.help}"
+            click.echo(wrapped(line, terminal_width(), first=" " * 4, indent=8))
 
 
 def _default(parameter: Parameter) -> str:

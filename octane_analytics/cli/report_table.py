@@ -1,17 +1,24 @@
 """One report, asked of the API as any client would, and as a table for a terminal."""
 
 import json
+import re
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from octane_analytics.cli.tables import terminal_width
 from octane_analytics.errors import Unavailable
 
 _TIMEOUT_SECONDS = 30.0
+_UNLIMITED = Console(width=1_000_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,22 +46,73 @@ def fetch(api_url: str, name: str, parameters: Mapping[str, object]) -> Report:
     return Report(name, columns, found["rows"])
 
 
-def table(report: Report) -> Table:
-    """One row stands upright, several lie; numbers are grouped and to the right."""
-    if len(report.rows) == 1:
-        upright = Table(title=report.name, title_justify="left", show_header=False)
-        upright.add_column(overflow="fold")
-        upright.add_column(overflow="fold", justify="right")
-        for column, value in report.rows[0].items():
-            upright.add_row(Text(column), Text(_shown(value)))
-        return upright
+def print_table(report: Report) -> None:
+    """On standard output: as wide as the terminal, or as the table where there is none."""
+    width = terminal_width()
+    Console(width=width or _UNLIMITED.width).print(table(report, width))
+
+
+def table(report: Report, width: int | None = None) -> Table:
+    """The rows below one another: numbers are grouped, and to the right.
+
+    Wider than `width`, without borders and with headings broken after underscores; where that is too
+    wide as well, and for one row, a name and a value a line.
+    """
+    if len(report.rows) != 1:
+        for lying in (_bordered(report), _compact(report)):
+            needed = Measurement.get(_UNLIMITED, _UNLIMITED.options, lying).maximum
+            if width is None or needed <= width:
+                return lying
+    return _upright(report)
+
+
+def _bordered(report: Report) -> Table:
     lying = Table(title=report.name, title_justify="left")
+    return _filled(lying, report, report.columns)
+
+
+def _compact(report: Report) -> Table:
+    lying = Table(
+        title=report.name, title_justify="left", box=SIMPLE_HEAD, padding=0, pad_edge=False
+    )
+    headings = []
     for column in report.columns:
+        values = (len(_shown(row[column])) for row in report.rows)
+        headings.append(_broken(column, max(values, default=0)))
+    return _filled(lying, report, headings)
+
+
+def _broken(name: str, width: int) -> str:
+    """The name in lines of about that width, broken after underscores."""
+    parts = re.findall(r"[^_]*_*", name)
+    width = max(width, *map(len, parts))
+    lines = [""]
+    for part in parts:
+        if len(lines[-1]) + len(part) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)
+
+
+def _filled(lying: Table, report: Report, headings: Sequence[str]) -> Table:
+    for column, heading in zip(report.columns, headings, strict=True):
         is_number = any(_is_number(row[column]) for row in report.rows)
-        lying.add_column(column, overflow="fold", justify="right" if is_number else "left")
+        justify: Literal["left", "right"] = "right" if is_number else "left"
+        lying.add_column(Text(heading), overflow="fold", justify=justify)
     for row in report.rows:
         lying.add_row(*(Text(_shown(row[column])) for column in report.columns))
     return lying
+
+
+def _upright(report: Report) -> Table:
+    upright = Table(title=report.name, title_justify="left", show_header=False)
+    upright.add_column(no_wrap=True)
+    upright.add_column(overflow="fold", justify="right")
+    for row in report.rows:
+        for column in report.columns:
+            upright.add_row(Text(column), Text(_shown(row[column])))
+        upright.add_section()
+    return upright
 
 
 def _is_number(value: object) -> bool:

@@ -3,23 +3,23 @@
 import contextlib
 import os
 import shlex
-import shutil
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from octane_analytics.cli import inputs
 from octane_analytics.cli.directories import private_directory
 from octane_analytics.cli.feed import Backlog, Feed, Tally
+from octane_analytics.cli.help_format import Command
 from octane_analytics.cli.inputs import Input
+from octane_analytics.cli.invocation import program
 from octane_analytics.cli.once import Stored, Watch
+from octane_analytics.cli.options import PROCESSES, print_warnings
 from octane_analytics.cli.produce import counts, tell
 from octane_analytics.cli.progress import reporter
-from octane_analytics.cli.report_table import fetch, table
+from octane_analytics.cli.report_table import fetch, print_table
 from octane_analytics.cli.signals import Stop
 from octane_analytics.cli.stack import Ports, Stack
 from octane_analytics.clickhouse.client import ClickHouse
@@ -33,7 +33,6 @@ REPORTS: Mapping[str, Mapping[str, object]] = {
     "search_analytics": {"limit": 10},
     "top_content": {"limit": 10},
 }
-_OFF_TERMINAL_COLUMNS = 120
 _CLIENT_NAME = "octane-analytics-sandbox"
 _PARTITIONS = 16
 _PARTITION_BYTES = 2 << 20
@@ -46,10 +45,10 @@ _EXAMPLE_QUERY = (
     '{"sql": "SELECT event_name, count() FROM ai_analytics_events GROUP BY event_name"}'
 )
 
-_port = click.IntRange(min=1, max=65535)
+_port = click.IntRange(min=0, max=65535)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option(
     "--data-dir",
     type=click.Path(file_okay=False, path_type=Path),
@@ -59,9 +58,11 @@ _port = click.IntRange(min=1, max=65535)
 )
 @click.option(
     "--procs",
-    type=click.IntRange(min=1),
+    "--worker-procs",
+    type=PROCESSES,
     metavar="PROCESSES",
-    help="Consumer processes.  [env: WORKER_PROCS; default: one for each CPU]",
+    help="Consumer processes to fork (auto: one for each CPU this process may use).  "
+    "[env: WORKER_PROCS; default: auto]",
 )
 @click.option(
     "--partitions",
@@ -87,15 +88,25 @@ _port = click.IntRange(min=1, max=65535)
     is_flag=True,
     help="Stop when all events sent are in ClickHouse, and print the reports about them.",
 )
-@click.option("--api-port", type=_port, metavar="PORT", help="Of the API.  [default: a free one]")
 @click.option(
-    "--metrics-port", type=_port, metavar="PORT", help="Of /metrics.  [default: a free one]"
+    "--port",
+    "--api-port",
+    "api_port",
+    type=_port,
+    metavar="PORT",
+    help="Port the API listens on.  [default: a free one]",
+)
+@click.option(
+    "--metrics-port",
+    type=_port,
+    metavar="PORT",
+    help="Port /metrics is served on.  [default: a free one]",
 )
 @click.option(
     "--clickhouse-port",
     type=_port,
     metavar="PORT",
-    help="Of ClickHouse's native protocol.  [default: a free one]",
+    help="Port of ClickHouse's native protocol.  [default: a free one]",
 )
 @click.option("--verbose", is_flag=True, help="Show the logs of worker and API here.")
 def sandbox(
@@ -121,6 +132,7 @@ def sandbox(
 
     Ctrl-C or SIGTERM ends all of it within seconds.
     """
+    print_warnings()
     if generate and load:
         raise click.UsageError("give either --generate EVENTS or --load FILE")
     if once and not (generate or load):
@@ -231,10 +243,9 @@ def _print_reports(parts: Stack, clickhouse: ClickHouse) -> None:
             "table": clickhouse.table.table,
         },
     ).rows[0]
-    console = Console(width=None if sys.stdout.isatty() else _OFF_TERMINAL_COLUMNS)
     for name, parameters in REPORTS.items():
         found = fetch(_api(parts), name, {"from": span[0], "to": span[1], **parameters})
-        console.print(table(found))
+        print_table(found)
 
 
 def _verdict(tally: Tally, stored: Stored, seconds: float) -> Exit:
@@ -260,7 +271,7 @@ Metrics     http://{settings.metrics.host}:{settings.metrics.port}/metrics
 Data        {parts.directory}{"" if is_kept else " (removed at the end)"}
 
 Try:
-  {_command()} produce --kafka-bootstrap-servers {kafka.bootstrap_servers} \
+  {shlex.join(program())} produce --kafka-bootstrap-servers {kafka.bootstrap_servers} \
 --max-lag 50000 --generate 10000
   curl -s {api}/report -H 'Content-Type: application/json' \
 -d '{{"template": "overview_stats"}}'
@@ -273,10 +284,3 @@ Ctrl-C ends it.
 
 def _api(parts: Stack) -> str:
     return f"http://{parts.settings.api.host}:{parts.settings.api.port}"
-
-
-def _command() -> str:
-    """As it can be typed here: by its name where that leads to this one, else by its path."""
-    mine = Path(sys.argv[0]).absolute()
-    found = shutil.which(mine.name)
-    return mine.name if found and Path(found).samefile(mine) else shlex.quote(str(mine))

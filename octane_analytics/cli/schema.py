@@ -7,6 +7,7 @@ import click
 from octane_analytics import schema as contract
 from octane_analytics.cli import options
 from octane_analytics.cli.grants import grants
+from octane_analytics.cli.help_format import CommandGroup
 from octane_analytics.cli.options import setting_options
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.codes import OPERATOR_ERRORS
@@ -30,7 +31,7 @@ _window = click.option(
 )
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def schema() -> None:
     """Show, create or check the table; make the user that reads it."""
 

@@ -2,64 +2,58 @@
 
 import json
 import os
-import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
 
 from octane_analytics.cli.directories import control_socket
+from octane_analytics.cli.help_format import Command
 from octane_analytics.cli.options import setting_options
+from octane_analytics.cli.signals import Stop
+from octane_analytics.cli.tables import aligned, terminal_width, wrapped
+from octane_analytics.cli.watching import show, watch_option
 from octane_analytics.errors import ConfigError, Unavailable
 from octane_analytics.exits import Exit
 from octane_analytics.settings.loading import Loaded
 from octane_analytics.supervisor.control import FILE_NAME, ask
 
 _ANSWER_SECONDS = 5.0
-_STYLES = {"running": "green", "starting": "yellow", "backoff": "red", "fatal": "bold red"}
+_COLOURS = {"running": "green", "backoff": "red", "fatal": "red"}
+_HEADINGS = (
+    *("slot", "pid", "state", "uptime", "restarts", "partitions", "events/s", "lag"),
+    *("last flush", "memory"),
+)
+_NUMBERS = frozenset(_HEADINGS) - {"slot", "state"}
+_DROPPED = ("memory", "pid", "uptime", "restarts", "last flush", "partitions")
+"""Columns that a narrow terminal does without, the least important first."""
 
 
-@click.command()
+@click.command(cls=Command)
 @setting_options("CONTROL_SOCKET", "PROMETHEUS_MULTIPROC_DIR")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for a program to read.")
-@click.option(
-    "--watch",
-    is_flag=True,
-    help="Again and again, until Ctrl-C; with --json one object a line.",
-)
-@click.option(
-    "--interval",
-    type=click.FloatRange(0.1, 3600.0),
-    default=2.0,
-    show_default=True,
-    help="Seconds between two looks of --watch.",
-)
-def status(loaded: Loaded, as_json: bool, watch: bool, interval: float) -> int:
+@watch_option
+def status(loaded: Loaded, as_json: bool, watch: float | None) -> int:
     """Show how a running worker command and each of its processes do.
 
     Asks the supervisor over its control socket, as the same user or as root. Exits with 0 when every
     process runs and none waits for what is away, with 1 when not, with 69 when no supervisor answers.
+    A terminal shows the columns that fit; a pipe or a file gets all of them.
     """
     path = _find(loaded)
-    if not watch:
-        told = _ask(path)
-        _show(told, as_json)
-        return _code(told)
     told = _ask(path)
-    if as_json:
-        while True:
-            click.echo(json.dumps(told))
-            time.sleep(interval)
-            told = _ask(path)
-    with Live(_whole(told), console=Console(), auto_refresh=False) as live:
-        while True:
-            live.update(_whole(told), refresh=True)
-            time.sleep(interval)
-            told = _ask(path)
+    if watch is None:
+        click.echo(json.dumps(told, indent=2) if as_json else "\n".join(lines(told)))
+        return _code(told)
+
+    def render() -> str:
+        now = _ask(path)
+        return json.dumps(now) if as_json else "\n".join(lines(now))
+
+    with Stop() as stop:
+        show(render, watch, stop)
+    return int(Exit.OK)
 
 
 def _code(told: dict[str, Any]) -> int:
@@ -98,26 +92,23 @@ def _ask(path: Path) -> dict[str, Any]:
     return told
 
 
-def _show(told: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps(told, indent=2))
-        return
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=200)
-    console.print(_whole(told))
+def lines(told: dict[str, Any]) -> Iterator[str]:
+    """A line about the whole, the table of the slots, and the last errors."""
+    width = terminal_width()
+    health = "healthy" if told["is_healthy"] else "not healthy"
+    colour = "green" if told["is_healthy"] else "red"
+    summary = wrapped(f"{_summary(told)}, {health}", width)
+    # Coloured after wrapping: escape sequences have no width.
+    yield summary[: -len(health)] + click.style(summary[-len(health) :], fg=colour)
+    rows = [_row(slot) for slot in told["slots"]]
+    yield from aligned(_HEADINGS, rows, numbers=_NUMBERS, width=width, drop=_DROPPED)
+    for slot in told["slots"]:
+        error = _error(slot)
+        if error:
+            yield wrapped(error, width, first=f"{slot['slot']}: ", indent=2)
 
 
-def _whole(told: dict[str, Any]) -> Table:
-    """A grid of one line about the whole and the table of the slots."""
-    grid = Table.grid()
-    grid.add_row(_summary(told))
-    grid.add_row(_table(told))
-    return grid
-
-
-def _summary(told: dict[str, Any]) -> Text:
-    health = Text("healthy", "green") if told["is_healthy"] else Text("not healthy", "bold red")
+def _summary(told: dict[str, Any]) -> str:
     workers = [slot for slot in told["slots"] if slot["is_worker"]]
     up = sum(slot["state"] == "running" for slot in workers)
     parts = [
@@ -129,42 +120,24 @@ def _summary(told: dict[str, Any]) -> Text:
     ]
     if told["last_reload"]:
         parts.append(told["last_reload"])
-    return Text(", ".join(parts) + ", ").append_text(health)
+    return ", ".join(parts)
 
 
-def _table(told: dict[str, Any]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for heading, justify in (
-        ("slot", "left"),
-        ("pid", "right"),
-        ("state", "left"),
-        ("uptime", "right"),
-        ("restarts", "right"),
-        ("partitions", "right"),
-        ("events/s", "right"),
-        ("lag", "right"),
-        ("last flush", "right"),
-        ("memory", "right"),
-        ("last error", "left"),
-    ):
-        table.add_column(heading, justify=justify, overflow="fold")  # type: ignore[arg-type]
-    for slot in told["slots"]:
-        is_worker = slot["is_worker"]
-        state = "waiting" if slot["is_waiting"] else slot["state"]
-        table.add_row(
-            slot["slot"],
-            "-" if slot["pid"] is None else str(slot["pid"]),
-            Text(state, _STYLES.get(state, "yellow")),
-            _time(slot["uptime_seconds"]),
-            str(slot["restarts"]),
-            str(slot["partitions"]) if is_worker else "",
-            f"{slot['events_per_second']:,.0f}" if is_worker else "",
-            _number(slot["lag"]) if is_worker else "",
-            _ago(slot["last_flush_seconds"]) if is_worker else "",
-            _megabytes(slot["memory_bytes"]),
-            Text(_error(slot)),
-        )
-    return table
+def _row(slot: dict[str, Any]) -> tuple[str, ...]:
+    is_worker = slot["is_worker"]
+    state = "waiting" if slot["is_waiting"] else slot["state"]
+    return (
+        slot["slot"],
+        "-" if slot["pid"] is None else str(slot["pid"]),
+        click.style(state, fg=_COLOURS.get(state, "yellow")),
+        _time(slot["uptime_seconds"]),
+        str(slot["restarts"]),
+        str(slot["partitions"]) if is_worker else "",
+        f"{slot['events_per_second']:,.0f}" if is_worker else "",
+        _number(slot["lag"]) if is_worker else "",
+        _ago(slot["last_flush_seconds"]) if is_worker else "",
+        _megabytes(slot["memory_bytes"]),
+    )
 
 
 def _error(slot: dict[str, Any]) -> str:

@@ -1,16 +1,95 @@
-"""Columns of text that line up, for a terminal and for `awk` alike."""
+"""Columns of text that line up, and fit a terminal without breaking a word or a number."""
 
-from collections.abc import Iterator, Sequence
+import re
+import shutil
+import sys
+import textwrap
+from collections.abc import Collection, Iterator, Sequence
+
+import click
+
+_GAP = "  "
+_BREAK = "\ue000 "
+"""Where a line may continue below; never shown."""
+_COMMA = re.compile(r",(?=\S)(?!(?<=\d,)\d{3}(?!\d))")
+"""Between the entries of a list; not in 12,345."""
+
+
+def terminal_width() -> int | None:
+    """Columns of the terminal that standard output is; None where nothing limits a line."""
+    if sys.stdout is None or not sys.stdout.isatty():
+        return None
+    return shutil.get_terminal_size().columns
 
 
 def aligned(
-    headings: Sequence[str], rows: Sequence[Sequence[str]], *, right: int = 0
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    right: int = 0,
+    numbers: Collection[str] = (),
+    width: int | None = None,
+    drop: Sequence[str] = (),
 ) -> Iterator[str]:
-    """One line for the headings and one for each row; the first `right` columns are numbers."""
-    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
-    for row in (headings, *rows):
-        cells = (
-            cell.rjust(width) if index < right else cell.ljust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        yield "  ".join(cells).rstrip()
+    """One line for the headings and one for each row; the first `right` columns and those named in
+    `numbers` stand to the right.
+
+    A table wider than `width` loses the columns named in `drop`, in that order, until it fits. A last
+    column of text is then shortened at its end. Cells may be styled.
+    """
+    is_right = [index < right or name in numbers for index, name in enumerate(headings)]
+    table = [list(headings), *map(list, rows)]
+    widths = [
+        max(len(click.unstyle(row[index])) for row in table) for index in range(len(headings))
+    ]
+    kept = list(range(len(headings)))
+    for name in drop:
+        if width is None or _total(widths, kept) <= width:
+            break
+        kept.remove(headings.index(name))
+    last = kept[-1]
+    if width is not None and not is_right[last]:
+        left = width - _total(widths, kept[:-1]) - len(_GAP)
+        for row in table:
+            row[last] = _shortened(row[last], max(left, len(headings[last])))
+        widths[last] = max(len(click.unstyle(row[last])) for row in table)
+    for row in table:
+        cells = (_padded(row[index], widths[index], is_right=is_right[index]) for index in kept)
+        yield _GAP.join(cells).rstrip()
+
+
+def wrapped(text: str, width: int | None, *, first: str = "", indent: int = 0) -> str:
+    """`first` and the text, continued with `indent` spaces where it is longer than `width`.
+
+    A line ends after a word or the comma of a list. A word that does not fit beside the indentation
+    gets less of it.
+    """
+    if width is None or not text.strip():
+        return first + text
+    words = _COMMA.sub(f",{_BREAK}", text).split()
+    indent = max(0, min(indent, width - max(map(len, words))))
+    has_room = len(first) + len(words[0]) <= width
+    lines = textwrap.fill(
+        " ".join(words),
+        width,
+        initial_indent=first if has_room else " " * indent,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    if not has_room:
+        lines = f"{first.rstrip()}\n{lines}"
+    return lines.replace(_BREAK, "").replace(_BREAK[0], "")
+
+
+def _total(widths: Sequence[int], kept: Sequence[int]) -> int:
+    return sum(widths[index] for index in kept) + len(_GAP) * (len(kept) - 1)
+
+
+def _shortened(cell: str, width: int) -> str:
+    return cell if len(click.unstyle(cell)) <= width else f"{click.unstyle(cell)[: width - 1]}…"
+
+
+def _padded(cell: str, width: int, *, is_right: bool) -> str:
+    room = " " * (width - len(click.unstyle(cell)))
+    return room + cell if is_right else cell + room

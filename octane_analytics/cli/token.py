@@ -9,16 +9,17 @@ import click
 
 from octane_analytics.api import tokenfile, tokens
 from octane_analytics.api.tokens import QUERY, REPORT, SCOPES, Token
+from octane_analytics.cli.help_format import CommandGroup
 from octane_analytics.cli.options import setting_options
 from octane_analytics.errors import ConfigError
 from octane_analytics.settings.loading import Loaded
 
 _DURATION = re.compile(r"([0-9]{1,5})([hdw])\Z")
 _SECONDS = {"h": 3600, "d": 86_400, "w": 7 * 86_400}
-_file = setting_options("API_TOKENS_FILE", spelled={"API_TOKENS_FILE": "--file"})
+_file = setting_options("API_TOKENS_FILE", own=("api",), spelled={"API_TOKENS_FILE": "--file"})
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def token() -> None:
     """Make, list or revoke the tokens of the API.
 

@@ -13,6 +13,7 @@ from octane_analytics.cli.directories import (
     metrics_directory,
     own_directory,
 )
+from octane_analytics.cli.help_format import Command
 from octane_analytics.cli.options import CLICKHOUSE, KAFKA, LOG, setting_options
 from octane_analytics.cli.reloading import Reloading, check_at_start, plan
 from octane_analytics.errors import ConfigError
@@ -38,7 +39,7 @@ _SLOTS = 1025
 """Workers and the metrics process; the memory is taken as it is used."""
 
 
-@click.command()
+@click.command(cls=Command)
 @setting_options(
     "WORKER_PROCS",
     *KAFKA,
@@ -59,7 +60,7 @@ _SLOTS = 1025
     "METRICS_PORT",
     "PROMETHEUS_MULTIPROC_DIR",
     *LOG,
-    spelled={"WORKER_PROCS": "--procs"},
+    own=("worker",),
     rereads=True,
 )
 def worker(loaded: Loaded, reread: Rereading) -> int:

@@ -54,6 +54,11 @@ class LetterLog(Outsider):
         super().close()
         self._producer = None
 
+    def has_topic(self) -> bool:
+        """Whether the topic exists. A worker's first dead-letter message may be what creates it."""
+        error = self._metadata(self.topic).topics[self.topic].error
+        return error is None or error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART
+
     def spans(self) -> dict[TopicPartition, Span]:
         """What each partition holds, as far as no transaction is open."""
         found = {}

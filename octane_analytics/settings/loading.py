@@ -65,6 +65,14 @@ _SECTIONS = {
 }
 
 
+_SECTION_OF = {
+    item.metadata["setting"].name: section
+    for section, kind in _SECTIONS.items()
+    for item in fields(kind)
+    if "setting" in item.metadata
+}
+
+
 def catalogue() -> list[Setting]:
     """Every setting there is, in the order of the sections; KAFKA_RDKAFKA_… stands apart."""
     return [
@@ -73,6 +81,11 @@ def catalogue() -> list[Setting]:
         for item in fields(section)
         if "setting" in item.metadata
     ]
+
+
+def section_of(name: str) -> str:
+    """The section of the setting: `kafka`, `clickhouse`, … Raises KeyError for an unknown name."""
+    return _SECTION_OF[name]
 
 
 def load(environ: Mapping[str, str], overrides: Mapping[str, str] | None = None) -> Loaded:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from octane_analytics.settings import environment_file
 from octane_analytics.settings.loading import Loaded, load
+from octane_analytics.settings.unknown import warnings
 
 
 class Rereading:
@@ -28,6 +29,11 @@ class Rereading:
     def load(self) -> Loaded:
         """See `loading.load`."""
         return load(self._read() | self._given, self._overrides)
+
+    def warnings(self) -> list[str]:
+        """See `unknown.warnings`, of the files as they are now."""
+        paths = {name: str(file) for file in self._files for name in environment_file.read(file)}
+        return warnings((), paths)
 
     def _read(self) -> dict[str, str]:
         variables: dict[str, str] = {}

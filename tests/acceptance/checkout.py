@@ -107,7 +107,7 @@ class Checkout:
     ) -> subprocess.CompletedProcess[str]:
         """Runs it to its end, whatever its exit code."""
         return subprocess.run(
-            [self.path / "bin" / "install", "--root", self.target, *arguments],
+            [self.path / "bin" / "install", *self._root, *arguments],
             env=self.environment(given),
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -119,7 +119,7 @@ class Checkout:
     def begin(self, *arguments: str, given: Mapping[str, str] = _NONE) -> subprocess.Popen[str]:
         """The leader of a session of its own."""
         return subprocess.Popen(
-            [self.path / "bin" / "install", "--root", self.target, *arguments],
+            [self.path / "bin" / "install", *self._root, *arguments],
             env=self.environment(given),
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -128,6 +128,11 @@ class Checkout:
             # A shell without job control lets its children ignore it.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
+
+    @property
+    def _root(self) -> list[str]:
+        # The interpreter of these tests may be in a home directory, and nothing here is a service.
+        return ["--root", str(self.target), "--any-python"]
 
     @property
     def settings(self) -> Path:

@@ -277,7 +277,7 @@ def test_rebuild_refuses_a_range_that_leaves_out_events_of_the_month(scene: Scen
     scene.store()
     table = scene.table()
     for part in (["--from-offset", "10"], ["--from-offset", "0", "--to-offset", "50"]):
-        done = run("replay", "--mode", "rebuild", *part, settings=scene.settings)
+        done = run("replay", "--yes", "--mode", "rebuild", *part, settings=scene.settings)
         assert done.returncode == Exit.FAILED
         assert "the range leaves out" in done.stderr
         assert "--resume" not in done.stderr
@@ -290,14 +290,14 @@ def test_rebuild_refuses_a_month_that_kafka_no_longer_holds(scene: Scene) -> Non
     scene.store()
     scene.trim({0: 60})
     table = scene.table()
-    for extra in ((), ("--dry-run",)):
+    for extra in ("--yes", "--dry-run"):
         done = run(
             "replay",
             "--from-offset",
             "beginning",
             "--mode",
             "rebuild",
-            *extra,
+            extra,
             settings=scene.settings,
         )
         assert done.returncode == Exit.FAILED
@@ -394,7 +394,7 @@ def test_user_without_rights_is_told_which(scene: Scene) -> None:
     assert scene.replay(*arguments, REPLAYER)["inserted"] == lost
     assert scene.table() == scene.log()
     scene.lose()
-    rebuild = ["--mode", "rebuild"]
+    rebuild = ["--mode", "rebuild", "--yes"]
     lacking = f"lacks ALTER DELETE ON {scene.clickhouse.table}, TRUNCATE {beside}:"
     _refused(scene, [*arguments, REPLAYER, *rebuild], Exit.CONFIG, lacking)
     scene.replay(*arguments, REBUILDER, *rebuild)

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -95,7 +96,7 @@ def test_the_command_has_the_services_settings(installed: Checkout) -> None:
     (installed.target / "etc/credstore/octane-analytics.ch").write_text("s3cret\n")
     done = installed.run("config")
     assert done.returncode == 0, done.stderr
-    assert "KAFKA_TOPIC\tmine\tenvironment\n" in done.stdout
+    assert f"KAFKA_TOPIC\tmine\tenvironment {installed.settings}\n" in done.stdout
     assert "CLICKHOUSE_PASSWORD\t********\tfile octane-analytics.ch\n" in done.stdout
     assert (
         "KAFKA_TOPIC\tothers\t" in installed.run("config", given={"KAFKA_TOPIC": "others"}).stdout
@@ -132,7 +133,7 @@ def test_upgrade_and_rollback_keep_the_settings_and_change_the_units(installed: 
     assert done.returncode == 0, done.stderr
     assert installed.current == NEXT
     assert installed.run("--version").stdout.split()[-1] == NEXT
-    assert "KAFKA_TOPIC\tmine\tenvironment\n" in installed.run("config").stdout
+    assert "KAFKA_TOPIC\tmine\tenvironment " in installed.run("config").stdout
     assert installed.settings.read_text() == kept
     assert "# New.\n" in installed.settings.with_name("octane-analytics.env.new").read_text()
     assert "octane-analytics.env.new" in done.stderr
@@ -273,7 +274,7 @@ def test_a_build_that_fails_says_why_and_leaves_nothing(checkout: Checkout) -> N
     assert done.stderr.count("\n") == 2
     done = checkout.install(given={"UV_SAYS": "no such package"})
     assert "no such package\n" in done.stderr
-    assert error_of(done).endswith("mend what the lines above say, then run this again")
+    assert error_of(done).endswith("correct what the lines above name, then run this again")
     assert checkout.releases() == set()
     assert not (checkout.base / "current").exists()
 
@@ -281,7 +282,7 @@ def test_a_build_that_fails_says_why_and_leaves_nothing(checkout: Checkout) -> N
 def test_a_small_disk_is_told_before_anything_is_built(checkout: Checkout) -> None:
     checkout.target.mkdir()
     inside = f'mount -t tmpfs -o size=30m none "{checkout.target}" && exec "$@"'
-    install = [str(checkout.path / "bin/install"), "--root", str(checkout.target)]
+    install = [str(checkout.path / "bin/install"), "--root", str(checkout.target), "--any-python"]
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", inside, "sh", *install],
         env=checkout.environment(),
@@ -322,6 +323,132 @@ def test_units_verify_and_are_shut_in(installed: Checkout, tmp_path: Path) -> No
             check=False,
         )
         assert scored.returncode == 0, scored.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shell_completion_is_installed_and_removed(installed: Checkout, shell: str) -> None:
+    name = {"zsh": "_octane-analytics", "fish": "octane-analytics.fish"}.get(
+        shell, "octane-analytics"
+    )
+    (script,) = (installed.target / "usr/local/share").glob(f"{shell}*/*/{name}")
+    assert "_OCTANE_ANALYTICS_COMPLETE" in script.read_text()
+    if shutil.which(shell):
+        checked = subprocess.run([shell, "-n", script], capture_output=True, text=True, check=False)
+        assert checked.returncode == 0, checked.stderr
+    others = script.with_name("other")
+    others.touch()
+    assert installed.install("--uninstall").returncode == 0
+    assert [others] == list(script.parent.iterdir())
+
+
+def test_completion_completes_commands_and_options(installed: Checkout) -> None:
+    """As bash does it, with the script that was installed and the command from the PATH."""
+    ask = (
+        'source "$1"; COMP_WORDS=(octane-analytics $2); COMP_CWORD=$3; '
+        "_octane_analytics_completion octane-analytics; printf '%s\\n' \"${COMPREPLY[@]}\""
+    )
+    script = installed.target / "usr/local/share/bash-completion/completions/octane-analytics"
+    path = f"{installed.target}/usr/local/bin:{os.environ['PATH']}"
+    for words, place, expected in (
+        ("st", 1, "status"),
+        ("dlq pu", 2, "purge-report"),
+        ("status --wa", 2, "--watch"),
+        ("replay --mode re", 3, "rebuild"),
+    ):
+        done = subprocess.run(
+            ["bash", "-c", ask, "bash", script, words, str(place)],
+            env=installed.environment({"PATH": path}),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.stdout.split() == [expected], done.stderr
+
+
+def test_command_that_is_printed_is_the_one_that_was_typed(installed: Checkout) -> None:
+    """The installed command adds its --env-file, and a release is not called by its own path."""
+    script = "from octane_analytics.cli.invocation import program; print(program())"
+    (python,) = installed.base.glob("current/venv/bin/python")
+    command = str(installed.target / "usr/local/bin/octane-analytics")
+    for path, expected in (
+        (f"{installed.target}/usr/local/bin:/usr/bin:/bin", "octane-analytics"),
+        ("/usr/bin:/bin", command),
+    ):
+        done = subprocess.run(
+            [python, "-P", "-c", script],
+            env=installed.environment({"OCTANE_COMMAND": command, "PATH": path}),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout == f"['{expected}']\n"
+    assert "OCTANE_COMMAND" in Path(command).read_text()
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("/root/python", "is in a home directory"),
+        ("/home/me/.pyenv/bin/python", "is in a home directory"),
+        ("/tmp/python", "is in a temporary directory"),  # noqa: S108
+        (
+            "/var/lib/nowhere/python",
+            "the service's user, who may not enter or run /var/lib/nowhere",
+        ),
+    ],
+)
+def test_interpreter_that_the_service_could_not_run_is_refused(
+    checkout: Checkout, path: str, told: str
+) -> None:
+    # Says what an interpreter at that path would say of itself.
+    stand_in = checkout.put_program(
+        "stand-in",
+        f"#!/bin/sh\ncase $2 in *base_executable*) echo {path} ;; *) echo 3.11.2 ;; esac\n",
+    )
+    refused = subprocess.run(
+        [checkout.path / "bin/install", "--root", checkout.target],
+        env=checkout.environment({"PYTHON": str(stand_in)}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = error_of(refused)
+    assert f"{path} is " in said
+    assert told in said
+    assert not checkout.releases()
+
+
+def test_interpreter_below_a_closed_directory_is_refused(checkout: Checkout) -> None:
+    parent = Path("/var/lib")
+    if not os.access(parent, os.W_OK):
+        pytest.skip(
+            f"needs a directory outside of /tmp and the homes, and {parent} is not writable"
+        )
+    with tempfile.TemporaryDirectory(dir=parent, prefix="octane-closed-") as directory:
+        python = Path(directory) / "python"
+        python.symlink_to("/bin/true")
+        refused = subprocess.run(
+            ["bash", "-c", f"{_function('obstacle')}\nobstacle {python}"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert refused.stdout.strip().endswith(f"who may not enter or run {directory}")
+        Path(directory).chmod(0o755)
+        allowed = subprocess.run(
+            ["bash", "-c", f"{_function('obstacle')}\nobstacle {python}"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert allowed.stdout == ""
+
+
+def _function(name: str) -> str:
+    """The text of a function of bin/install."""
+    text = (ROOT / "bin/install").read_text()
+    start = text.index(f"{name}() {{")
+    return text[start : text.index("\n}\n", start) + 2]
 
 
 def test_uninstall_keeps_the_settings_unless_purged(installed: Checkout) -> None:

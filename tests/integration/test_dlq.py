@@ -2,6 +2,8 @@
 
 import json
 import random
+import shlex
+import subprocess
 from collections.abc import Sequence
 
 import pytest
@@ -15,7 +17,8 @@ from octane_analytics.operations.letters import Choice
 from octane_analytics.operations.retry import Present, Retry, read_shelf
 from octane_analytics.settings.loading import load
 from octane_analytics.types import Rejected, TopicPartition
-from tests.acceptance.command import call
+from tests.acceptance.command import call, environment, run
+from tests.acceptance.terminal import on_terminal
 from tests.fakes import FakeRecord
 from tests.integration.operations_fixtures import Site, event, site
 
@@ -86,9 +89,13 @@ def test_retry_after_a_replay_of_the_same_range_inserts_nothing_twice(site: Site
 def test_retry_asks_and_dry_run_does_nothing(site: Site) -> None:
     bury(site, (1, event(1)))
     assert "1 letters of" in site.run("dlq", "retry", "--dry-run")
-    assert "retry 1 letters" in site.run("dlq", "retry", code=130)
+    assert "standard input is not a terminal: add --yes" in site.run("dlq", "retry", code=2)
+    declined = on_terminal("dlq", "retry", answers=[("retry 1 ", "n\n")], settings=site.environ)
+    assert declined.code == 1
     assert site.users() == []
-    assert "1 inserted, 0 stay" in site.run("dlq", "retry", given="y\n")
+    agreed = on_terminal("dlq", "retry", answers=[("retry 1 ", "y\n")], settings=site.environ)
+    assert agreed.code == 0
+    assert "1 inserted, 0 stay" in agreed.lines
     assert site.users() == ["1"]
 
 
@@ -99,7 +106,20 @@ def test_purge_report_names_what_is_settled(site: Site) -> None:
     site.run("dlq", "retry", "--yes", code=1)
     told = site.json("dlq", "purge-report")
     assert told["partitions"] == [{"topic": f"{site.topic}.dlq", "partition": 0, "offset": 2}]
-    assert "kafka-delete-records" in site.run("dlq", "purge-report")
+    report = run("dlq", "purge-report", "--kafka-group-id", "it's", settings=site.environ)
+    again, delete = (line.strip() for line in report.stdout.splitlines()[-2:])
+    words, _, file = again.rpartition(" > ")
+    assert shlex.split(words)[1:] == ["dlq", "purge-report", "--kafka-group-id", "it's", "--json"]
+    assert delete.startswith("kafka-delete-records --bootstrap-server ")
+    assert delete.endswith(f" --offset-json-file {file}")
+    repeated = subprocess.run(
+        ["bash", "-c", words],
+        env=environment(site.environ),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(repeated.stdout) == told
     (given_up,) = site.json("dlq", "purge-report", "--give-up", "not_json")["partitions"]
     assert given_up["offset"] > 3
 
@@ -177,10 +197,28 @@ def test_letter_without_its_value_is_not_retryable(site: Site) -> None:
     assert "without their value" in site.run("dlq", "retry", "--yes", code=1)
 
 
+def test_dead_letter_topic_that_does_not_exist_yet_is_empty(site: Site) -> None:
+    nowhere = {"KAFKA_DLQ_TOPIC": f"{site.topic}.nowhere"}
+    for command, found in (
+        (("dlq", "list", "--json"), {"topic": f"{site.topic}.nowhere", "reasons": []}),
+        (("dlq", "purge-report", "--json"), {"partitions": [], "version": 1}),
+    ):
+        done = call(*command, settings=site.environ | nowhere)
+        assert done.returncode == 0
+        assert json.loads(done.stdout) == found
+        assert f"topic {site.topic}.nowhere does not exist" in done.stderr
+    text = call("dlq", "list", settings=site.environ | nowhere)
+    assert text.stdout == f"0 letters in {site.topic}.nowhere, 0 left\n"
+    retried = call("dlq", "retry", "--yes", settings=site.environ | nowhere)
+    assert retried.returncode == 0
+    assert retried.stdout.startswith("0 letters of ")
+    with LetterLog(load(site.environ | nowhere).settings.kafka, client_id="tests") as log:
+        assert not log.has_topic(), "asking creates nothing"
+
+
 @pytest.mark.parametrize(
     ("arguments", "settings", "code", "told"),
     [
-        (["list"], {"KAFKA_DLQ_TOPIC": "nowhere"}, 78, "topic nowhere"),
         (["retry", "--yes"], {"CLICKHOUSE_PORT": "1"}, 69, "cannot talk to ClickHouse"),
         (["retry", "--yes"], {"CLICKHOUSE_PASSWORD": "wrong"}, 78, "check CLICKHOUSE_USER"),
         (["retry", "--yes"], {"CLICKHOUSE_TABLE": "nowhere"}, 78, "schema apply"),

@@ -3,6 +3,7 @@
 import json
 
 from tests.acceptance.command import call
+from tests.acceptance.terminal import on_terminal
 from tests.integration.operations_fixtures import Site, events, site
 
 __all__ = ["site"]
@@ -17,7 +18,16 @@ def test_export_goes_back_as_it_was(site: Site) -> None:
     file.write_text(exported)
     assert f"{site.topic}[0]: 2 -> 10" in site.run("offsets", "import", "--dry-run", str(file))
     assert site.committed()[0] == (2, "")
-    assert "set 1 offsets" in site.run("offsets", "import", str(file), given="y\n")
+    site.run("offsets", "import", str(file), code=2, given="y\n")
+    assert site.committed()[0] == (2, "")
+    declined = on_terminal(
+        *("offsets", "import", str(file)), answers=[("set 1 ", "n\n")], settings=site.environ
+    )
+    assert declined.code == 1
+    agreed = on_terminal(
+        *("offsets", "import", str(file)), answers=[("set 1 ", "y\n")], settings=site.environ
+    )
+    assert (agreed.code, agreed.lines[-1][:13]) == (0, "set 1 offsets")
     assert site.committed() == before
     assert "nothing to do" in site.run("offsets", "import", "--yes", "-", given=exported)
 

@@ -58,3 +58,14 @@ def test_file_that_is_gone_or_wrong_is_an_error(file: Path) -> None:
     file.unlink()
     with pytest.raises(ConfigError, match="cannot read the environment file"):
         reread.load()
+
+
+def test_unknown_names_in_the_files_are_warned_about_at_each_reading(tmp_path: Path) -> None:
+    file = tmp_path / "service.env"
+    file.write_text("BATCH_SIZE=5\n")
+    rereading = Rereading({}, {}, [file])
+    assert rereading.warnings() == []
+    file.write_text("BATCH_SIZE=5\nFLUSH_INTERVALL=value\n")
+    (line,) = rereading.warnings()
+    assert "did you mean FLUSH_INTERVAL?" in line
+    assert "value" not in line

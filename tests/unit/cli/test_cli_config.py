@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,7 @@ def test_config_as_json_is_for_programs() -> None:
     assert found["BATCH_SIZE"] == {
         "name": "BATCH_SIZE",
         "value": "12",
+        "given": "12",
         "source": "option",
         "detail": "--batch-size",
         "default": "1000",
@@ -52,6 +54,34 @@ def test_config_as_json_is_for_programs() -> None:
         "help": found["BATCH_SIZE"]["help"],
     }
     assert found["KAFKA_RDKAFKA_LINGER_MS"]["value"] == "7"
+
+
+def test_config_shows_the_values_in_effect() -> None:
+    given = {
+        "KAFKA_TOPIC": "mine",
+        "WORKER_PROCS": "auto",
+        "KAFKA_INSTANCE_PREFIX": "none",
+        "CLICKHOUSE_HOST": "127.0.0.1",
+        "CLICKHOUSE_USER": "somebody",
+        "PROMETHEUS_MULTIPROC_DIR": "/srv/metrics",
+    }
+    values = {line.split("\t")[0]: line.split("\t")[1:] for line in _run(**given).splitlines()}
+    processes = str(len(os.sched_getaffinity(0)))
+    for name, expected in {
+        "KAFKA_DLQ_TOPIC": ["mine.dlq", "default"],
+        "WORKER_PROCS": [processes, "environment", "auto"],
+        "KAFKA_INSTANCE_PREFIX": ["none", "environment"],
+        "CLICKHOUSE_COMPRESSION": ["none", "default", "auto"],
+        "CLICKHOUSE_QUERY_USER": ["somebody", "default"],
+        "CONTROL_SOCKET": ["/srv/metrics/worker.sock", "default"],
+    }.items():
+        assert values[name] == expected, name
+    found = {item["name"]: item for item in json.loads(_run("--json", **given))}
+    assert (found["WORKER_PROCS"]["value"], found["WORKER_PROCS"]["given"]) == (processes, "auto")
+    assert (found["KAFKA_DLQ_TOPIC"]["value"], found["KAFKA_DLQ_TOPIC"]["given"]) == (
+        "mine.dlq",
+        None,
+    )
 
 
 def test_config_refuses_what_a_command_would_refuse() -> None:

@@ -1,4 +1,5 @@
 import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -137,9 +138,71 @@ def test_files_give_what_the_environment_lacks_and_the_last_one_wins(
     monkeypatch.setenv("BATCH_SIZE", "8")
     result = CliRunner().invoke(main, ["--env-file", str(common), "--env-file", str(own), "config"])
     assert result.exit_code == Exit.OK
-    assert "KAFKA_TOPIC\tcommon\tenvironment\n" in result.output
-    assert "KAFKA_GROUP_ID\town\tenvironment\n" in result.output
+    assert f"KAFKA_TOPIC\tcommon\tenvironment {common}\n" in result.output
+    assert f"KAFKA_GROUP_ID\town\tenvironment {own}\n" in result.output
     assert "BATCH_SIZE\t8\tenvironment\n" in result.output
+
+
+def test_unknown_settings_are_warned_about_without_their_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "service.env"
+    file.write_text("FLUSH_INTERVALL=value-1\nCLICKHOUSE_PASWORD=value-2\nNONSENSE=value-3\n")
+    for name in ("FLUSH_INTERVALL", "CLICKHOUSE_PASWORD", "NONSENSE"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("BATCH_SIZES", "value-4")
+    result = CliRunner().invoke(main, ["--env-file", str(file), "config"])
+    assert result.exit_code == Exit.OK
+    lines = result.stderr.splitlines()
+    assert all(line.startswith("octane-analytics: warning: ") for line in lines)
+    for name in ("FLUSH_INTERVALL", "CLICKHOUSE_PASWORD", "NONSENSE", "BATCH_SIZES"):
+        assert sum(f" {name} " in line for line in lines) == 1
+    assert "value-" not in result.output
+    helped = CliRunner().invoke(main, ["--env-file", str(file), "config", "--help"])
+    assert helped.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "nearest"),
+    [
+        (["statsu"], "'status'"),
+        (["wroker"], "'worker'"),
+        (["dlq", "purge-reprot"], "'purge-report'"),
+        (["schema", "aply"], "'apply'"),
+        (["token", "lst"], "'list'"),
+        (["offsets", "exprt"], "'export'"),
+        (["lag", "--kafka-tpic", "x"], "'--kafka-topic'"),
+    ],
+)
+def test_unknown_command_suggests_the_nearest(arguments: list[str], nearest: str) -> None:
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == Exit.USAGE
+    assert "Did you mean" in result.stderr
+    assert nearest in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_completion_of_commands_imports_none_of_them() -> None:
+    script = (
+        "import sys\n"
+        "from octane_analytics.cli.main import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "print([name for name in sys.modules if name.startswith('octane_analytics.kafka')])\n"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ
+        | {
+            "_OCTANE_ANALYTICS_COMPLETE": "bash_complete",
+            "COMP_WORDS": "octane-analytics s",
+            "COMP_CWORD": "1",
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert output.split() == ["plain,status", "plain,schema", "plain,sandbox", "[]"]
 
 
 def test_file_that_is_not_there_is_one_line_and_a_wrong_setting(tmp_path: Path) -> None:

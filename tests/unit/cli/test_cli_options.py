@@ -24,7 +24,6 @@ def run(seen: list[Loaded], monkeypatch: pytest.MonkeyPatch) -> Callable[..., st
         "FLUSH_INTERVAL",
         "CLICKHOUSE_SECURE",
         "WORKER_PROCS",
-        spelled={"WORKER_PROCS": "--procs"},
     )
     @click.option("--other", default=3)
     def command(loaded: Loaded, other: int) -> None:
@@ -79,7 +78,7 @@ def test_help_shows_default_unit_and_variable(run: Callable[..., str]) -> None:
     told = " ".join(run("--help").split())
     assert "--flush-interval SECONDS" in told
     assert "[env: FLUSH_INTERVAL; default: 5]" in told
-    assert "--procs PROCESSES" in told
+    assert "--procs, --worker-procs PROCESSES" in told
 
 
 def test_secret_gets_no_option() -> None:

@@ -1,6 +1,8 @@
 import pytest
 
-from octane_analytics.cli.progress import reporter
+from octane_analytics.cli.progress import fitted, reporter
+
+NOTE = "123,456 of 1,000,000 events, 123,456 events/s, 1,234 s left"
 
 
 def test_lines_come_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
@@ -20,3 +22,21 @@ def test_lines_show_no_share_of_an_unknown_total(capsys: pytest.CaptureFixture[s
         now = 105.0
         shown.update(50, "50 delivered")
     assert capsys.readouterr().err == "to t: 50 delivered\n"
+
+
+@pytest.mark.parametrize(
+    ("width", "expected"),
+    [
+        (120, f"reading octane.events {'━' * 4}{'─' * 29}  12% {NOTE}"),
+        (90, f"reading octane.events  12% {NOTE}"),
+        (72, f"reading  12% {NOTE}"),
+        (58, "reading  12% 123,456 of 1,000,000 events, 1,234 s left"),
+        (45, "reading  12% 123,456 of 1,000,000 events"),
+    ],
+)
+def test_bar_leaves_out_whole_parts_where_the_terminal_is_narrow(width: int, expected: str) -> None:
+    assert fitted("reading octane.events", 0.123456, NOTE, width) == expected
+
+
+def test_bar_of_an_unknown_total_shows_no_share() -> None:
+    assert fitted("comparing with t", None, "a month", 70) == "comparing with t a month"

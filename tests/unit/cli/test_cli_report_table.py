@@ -72,3 +72,33 @@ def test_rows_lie_and_markup_is_text() -> None:
 
 def test_report_without_rows_shows_its_columns() -> None:
     assert "query" in _drawn(Report("r", ["query"], []))
+
+
+WIDE = {f"a_column_of_the_report_{number}": 12_345_678 + number for number in range(6)}
+
+
+def _drawn_at(width: int, limit: int | None) -> list[str]:
+    output = io.StringIO()
+    rows: list[dict[str, object]] = [dict(WIDE), dict(WIDE)]
+    Console(file=output, width=width).print(table(Report("wide", list(WIDE), rows), limit))
+    return output.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("width", [200, 80])
+def test_rows_stay_rows_with_whole_numbers_while_they_fit(width: int) -> None:
+    rows = [line for line in _drawn_at(width, width) if "12,345,678" in line]
+    assert len(rows) == 2
+    assert all(f"{value:,}" in row for row in rows for value in WIDE.values())
+    headings = "".join("".join(_drawn_at(width, width)[:6]).split())
+    assert headings.count("report_") == len(WIDE)
+
+
+def test_rows_wider_than_the_terminal_are_shown_upright() -> None:
+    lines = _drawn_at(50, 50)
+    for column, value in WIDE.items():
+        assert sum(column in line and f"{value:,}" in line for line in lines) == 2
+
+
+def test_rows_are_in_one_table_where_nothing_limits_them() -> None:
+    (heading,) = [line for line in _drawn_at(1000, None) if "a_column_of_the_report_0" in line]
+    assert "a_column_of_the_report_5" in heading

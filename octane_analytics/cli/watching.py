@@ -1,0 +1,33 @@
+"""`--watch`: the same option in every command that has it, on a terminal, into a pipe and a file."""
+
+import sys
+from collections.abc import Callable
+
+import click
+
+from octane_analytics.cli.signals import Stop
+
+_SECONDS = 2.0
+_CLEAR = "\x1b[H\x1b[2J"
+
+watch_option = click.option(
+    "--watch",
+    type=click.FloatRange(0.1, 3600.0),
+    is_flag=False,
+    flag_value=_SECONDS,
+    metavar="[SECONDS]",
+    help=f"Repeat every so many seconds ({_SECONDS:g} where none are given) until Ctrl-C, which exits "
+    "with 0; with --json one object a line.  [default: once]",
+)
+
+
+def show(render: Callable[[], str], seconds: float | None, stop: Stop) -> None:
+    """Prints what `render` returns, once or every `seconds` until a signal.
+
+    A terminal is cleared first; elsewhere one output follows the other.
+    """
+    while True:
+        text = render()
+        click.echo(f"{_CLEAR}{text}" if seconds and sys.stdout.isatty() else text)
+        if seconds is None or stop.wait(seconds):
+            return

@@ -1,0 +1,59 @@
+"""Questions before data changes: without a terminal, on one, answered and interrupted."""
+
+import pytest
+
+from tests.acceptance.command import run
+from tests.acceptance.terminal import CTRL_C, PYTHON, on_terminal
+
+ASK = """
+import sys
+import click
+from octane_analytics.cli.confirmation import confirm
+from octane_analytics.cli.main import main
+from octane_analytics.cli.signals import Stop
+
+def ask():
+    with Stop():
+        confirm("Go on?", "the change", yes=False)
+    click.echo("changed")
+
+type(main).get_command = lambda self, context, name: click.Command("config", callback=ask)
+main(["config"])
+"""
+
+
+@pytest.mark.parametrize("mode", ["append", "rebuild"])
+def test_replay_that_changes_data_refuses_without_terminal_and_yes(mode: str) -> None:
+    # Nothing listens there: it refuses before it connects to anything.
+    nobody = {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", "CLICKHOUSE_HOST": "127.0.0.1:1"}
+    done = run("replay", "--mode", mode, "--from-offset", "0", settings=nobody)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert f"replay --mode {mode} changes data" in done.stderr
+    assert "--yes" in done.stderr
+    for given in (["--yes"], ["--dry-run"]):
+        done = run("replay", "--mode", mode, "--from-offset", "0", *given, settings=nobody)
+        assert done.returncode == 69, done.stderr
+
+
+def test_fill_goes_on_without_a_terminal() -> None:
+    nobody = {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", "CLICKHOUSE_HOST": "127.0.0.1:1"}
+    assert run("replay", "--from-offset", "0", settings=nobody).returncode == 69
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "last"),
+    [
+        ("y\n", 0, "changed"),
+        ("n\n", 1, "octane-analytics: error: the change declined: nothing was changed"),
+        ("\n", 1, "octane-analytics: error: the change declined: nothing was changed"),
+        (CTRL_C, 130, None),
+    ],
+    ids=["yes", "no", "enter", "Ctrl-C"],
+)
+def test_answer_decides_the_exit_code(answer: str, code: int, last: str | None) -> None:
+    shown = on_terminal(ASK, answers=[("[y/N]", answer)], command=PYTHON)
+    assert shown.code == code, shown.raw
+    assert "Traceback" not in shown.raw
+    if last is not None:
+        assert shown.lines[-1] == last
