@@ -42,6 +42,12 @@ SHOWN_TTL = "timestamp + toIntervalDay(90)"
 WINDOW_SETTING = "non_replicated_deduplication_window"
 REPLICATED_WINDOW_SETTING = "replicated_deduplication_window"
 REPLICATED_WINDOW_SECONDS_SETTING = "replicated_deduplication_window_seconds"
+DEFAULT_WINDOWS = {
+    WINDOW_SETTING: 0,
+    REPLICATED_WINDOW_SETTING: 10_000,
+    REPLICATED_WINDOW_SECONDS_SETTING: 3_600,
+}
+"""ClickHouse's own, for a user who may not ask the server for its defaults."""
 DEDUPLICATION_WINDOW_SECONDS = 86_400
 """A replicated table forgets tokens by age too, after an hour by default: a day covers an evening
 without workers."""

@@ -227,10 +227,9 @@ class ClickHouse(Connection):
         if not rows:
             return View(name, target)
         engine, engine_full = rows[0]
-        window = None
+        window = 0
         if engine.endswith(schema.ENGINE):
-            with contextlib.suppress(StatementRejected):  # the user may not read the defaults
-                window = self._table_setting(schema.window_setting(engine), engine_full)
+            window = self._table_setting(schema.window_setting(engine), engine_full)
         return View(name, target, engine, window)
 
     def has_right(self, right: str) -> bool:
@@ -248,12 +247,14 @@ class ClickHouse(Connection):
         own = _between(engine_full, f" {setting} = ", ",")
         if own:
             return int(own)
-        return int(
-            self.select(
+        try:
+            found = self.select(
                 "SELECT value FROM system.merge_tree_settings WHERE name = {name:String}",
                 {"name": setting},
-            ).rows[0][0]
-        )
+            ).rows
+        except StatementRejected:
+            return schema.DEFAULT_WINDOWS[setting]  # the user may not read them
+        return int(found[0][0])
 
     def _select_error(self, error: Exception) -> Exception:
         """What a caller of `select` is told of it. Raises it where that is no affair of ours."""

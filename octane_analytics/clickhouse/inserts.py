@@ -161,11 +161,7 @@ class ClickHouseSink(ClickHouse):
                 {"database": self._settings.database, "table": self._settings.table},
             )
             engine, engine_full = found[0] if found else ("", "")
-            try:
-                seconds = self._window_seconds(engine, engine_full)
-            except StatementRejected:
-                seconds = 0  # the user may not see it: rely on no token
-            self._known_table = _Table(engine, seconds)
+            self._known_table = _Table(engine, self._window_seconds(engine, engine_full))
         return self._known_table
 
     def missing(self, columns: Sequence[Sequence[object]]) -> list[list[object]]:

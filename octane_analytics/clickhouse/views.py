@@ -21,8 +21,8 @@ class View:
     """None where the server does not show it."""
     engine: str = ""
     """Of the target; empty where there is no target, or the user may not see it."""
-    window: int | None = None
-    """Of the target, in inserts; None where the engine has none or the user may not see it."""
+    window: int = 0
+    """Of the target, in inserts."""
 
     @property
     def lacks_target(self) -> bool:
@@ -72,12 +72,6 @@ def _finding(view: View) -> ViewFinding | None:
         return ViewFinding(
             f"view {view.name}: its target {view.target} is a {view.engine}, which does not recognise "
             "repeated inserts and counts them twice: use a table of the MergeTree family",
-            is_refusal=False,
-        )
-    if view.window is None:
-        return ViewFinding(
-            f"view {view.name}: the deduplication window of its target {view.target} cannot be seen: "
-            "GRANT SELECT ON system.merge_tree_settings to CLICKHOUSE_USER",
             is_refusal=False,
         )
     if view.window < 1:

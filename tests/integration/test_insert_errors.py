@@ -181,5 +181,5 @@ def test_table_that_does_not_exist_is_still_named(sink: ClickHouseSink) -> None:
 
 def _error(sink: ClickHouseSink, user: str) -> OctaneError:
     with pytest.raises(Unavailable) as raised:
-        sink.insert(([1_700_000_000], ["a"], ["e"], [user], ["{}"]), "token")
+        sink.insert([[1_700_000_000], *([text] for text in ("a", "e", user, "{}"))], "token")
     return raised.value
