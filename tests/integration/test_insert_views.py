@@ -88,7 +88,13 @@ WINDOW = "SETTINGS non_replicated_deduplication_window = 100"
 
 def _block(*users: str, at: float | None = None) -> list[list[object]]:
     rows = len(users)
-    return [[int(time.time() if at is None else at)] * rows, ["app"] * rows, ["e"] * rows, list(users), ["{}"] * rows]
+    return [
+        [int(time.time() if at is None else at)] * rows,
+        ["app"] * rows,
+        ["e"] * rows,
+        list(users),
+        ["{}"] * rows,
+    ]
 
 
 def _count(sink: ClickHouseSink, table: str, what: str = "count()") -> int:
@@ -242,9 +248,13 @@ def test_repeat_of_an_old_batch_looks_for_its_rows_first(sink: ClickHouseSink) -
     sink.insert(_block("a", "b", "b", at=now), "token")
     # Under a token that the server does not know, as after it has forgotten the first.
     for not_before in (now - 60, None, now + 3600):
-        sink.insert(_block("a", "b", "b", at=now), "forgotten", is_repeat=True, not_before=not_before)
+        sink.insert(
+            _block("a", "b", "b", at=now), "forgotten", is_repeat=True, not_before=not_before
+        )
         assert _count(sink, str(sink.table)) == 3
-    sink.insert(_block("a", "b", "b", "b", "c", at=now), "later", is_repeat=True, not_before=now - 60)
+    sink.insert(
+        _block("a", "b", "b", "b", "c", at=now), "later", is_repeat=True, not_before=now - 60
+    )
     assert _count(sink, str(sink.table)) == 5
     assert _count(sink, str(sink.table), "countIf(user_id = 'b')") == 3
 
