@@ -30,6 +30,7 @@ class Batch:
     """
 
     __slots__ = (
+        "appended_at",
         "columns",
         "contexts",
         "end",
@@ -66,6 +67,8 @@ class Batch:
         self.payload_bytes = 0
         self.opened_at: float | None = None
         """When the first record came in; None while there is none."""
+        self.appended_at: float | None = None
+        """Kafka's time of the newest record, epoch seconds: not inserted before. None: not known."""
 
     @property
     def rows(self) -> int:
@@ -104,6 +107,7 @@ class Batch:
             bad = {index for index, _, _ in decoded.invalid}
             self.records += [record for n, record in enumerate(records) if n not in bad]
         self.payload_bytes += sum(map(len, filter(None, values)))
+        self.appended_at = _timestamp(records[-1])
         self.advance(_offset(records[-1]) + 1)
         return len(records)
 
@@ -163,6 +167,11 @@ def _offset(record: Record) -> int:
     offset = record.offset()
     assert offset is not None, "a record that was read has an offset"
     return offset
+
+
+def _timestamp(record: Record) -> float | None:
+    kind, milliseconds = record.timestamp()
+    return milliseconds / 1000 if kind and milliseconds > 0 else None
 
 
 def _is_within(record: Record, span: Span) -> bool:

@@ -236,9 +236,10 @@ class Outbox:
         self, columns: Sequence[Sequence[object]], token: str | None, flight: _Flight | None
     ) -> None:
         is_repeat = flight is not None and flight.is_repeat
+        not_before = None if flight is None else flight.batch.appended_at
         try:
             with self._outages.watching(CLICKHOUSE, "insert"):
-                self._sink.insert(columns, token, is_repeat=is_repeat)
+                self._sink.insert(columns, token, is_repeat=is_repeat, not_before=not_before)
         except Unavailable:
             if flight is not None:
                 flight.is_repeat = True

@@ -41,6 +41,16 @@ TTL = "timestamp + INTERVAL 90 DAY"
 SHOWN_TTL = "timestamp + toIntervalDay(90)"
 WINDOW_SETTING = "non_replicated_deduplication_window"
 REPLICATED_WINDOW_SETTING = "replicated_deduplication_window"
+REPLICATED_WINDOW_SECONDS_SETTING = "replicated_deduplication_window_seconds"
+DEFAULT_WINDOWS = {
+    WINDOW_SETTING: 0,
+    REPLICATED_WINDOW_SETTING: 10_000,
+    REPLICATED_WINDOW_SECONDS_SETTING: 3_600,
+}
+"""ClickHouse's own, for a user who may not ask the server for its defaults."""
+DEDUPLICATION_WINDOW_SECONDS = 86_400
+"""A replicated table forgets tokens by age too, after an hour by default: a day covers an evening
+without workers."""
 
 _FITTING_TYPES = {
     "DateTime": re.compile(r"DateTime(\('[^']*'\))?|Nullable\(DateTime(\('[^']*'\))?\)"),
@@ -91,6 +101,15 @@ def window_minutes(window: int, inserts_per_second: float) -> float:
     return window / inserts_per_second / 60.0
 
 
+def is_replicated(engine: str) -> bool:
+    return engine.startswith(("Replicated", "Shared"))
+
+
+def window_setting(engine: str) -> str:
+    """The setting that says how many tokens a table of this engine remembers."""
+    return REPLICATED_WINDOW_SETTING if is_replicated(engine) else WINDOW_SETTING
+
+
 @dataclass(frozen=True, slots=True)
 class LiveColumn:
     name: str
@@ -110,14 +129,22 @@ class LiveTable:
     window: int
     """Inserts remembered by the setting that counts for this engine; 0 means none."""
     columns: tuple[LiveColumn, ...]
+    window_seconds: int | None = None
+    """Age at which a token is forgotten; None where tokens are only counted."""
 
     @property
     def is_replicated(self) -> bool:
-        return self.engine.startswith(("Replicated", "Shared"))
+        return is_replicated(self.engine)
 
     @property
     def window_setting(self) -> str:
-        return REPLICATED_WINDOW_SETTING if self.is_replicated else WINDOW_SETTING
+        return window_setting(self.engine)
+
+    @property
+    def is_window_short_lived(self) -> bool:
+        """Whether tokens are forgotten earlier than `schema apply` would have it."""
+        seconds = self.window_seconds
+        return seconds is not None and seconds < DEDUPLICATION_WINDOW_SECONDS
 
 
 def unfit_columns(live: LiveTable) -> list[str]:

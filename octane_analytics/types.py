@@ -240,11 +240,17 @@ class Sink(Protocol):
     """Where rows end up."""
 
     def insert(
-        self, columns: Sequence[Sequence[object]], token: str | None, *, is_repeat: bool = False
+        self,
+        columns: Sequence[Sequence[object]],
+        token: str | None,
+        *,
+        is_repeat: bool = False,
+        not_before: float | None = None,
     ) -> None:
         """Inserts one block; a block with a token that was inserted before is dropped.
 
-        `is_repeat` says that this block may be there already, from a call whose end nobody knows.
+        `is_repeat` says that this block may be there already, from a call whose end nobody knows;
+        `not_before`, in epoch seconds, that such a call cannot have been made earlier.
         `columns` in the order of Row, all of one length. Blocks until the server has said yes.
         Raises Unavailable (nothing is known of the block; the same call with the same token may be
         repeated) or DataRejected (the server refuses the data itself).

@@ -18,6 +18,7 @@ from octane_analytics.breaker import BreakerLimits
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.codes import OPERATOR_ERRORS
 from octane_analytics.clickhouse.inserts import ClickHouseSink
+from octane_analytics.clickhouse.views import view_findings
 from octane_analytics.decode import decode_all
 from octane_analytics.errors import (
     ConfigError,
@@ -33,6 +34,7 @@ from octane_analytics.kafka.lag import LagProbe
 from octane_analytics.kafka.producers import KafkaDeadLetters
 from octane_analytics.kafka.source import KafkaSource
 from octane_analytics.outbox import Delivery
+from octane_analytics.schema import LiveTable
 from octane_analytics.settings.sections import Settings
 from octane_analytics.telemetry import logging as logs
 from octane_analytics.telemetry import metrics, priority, tracing
@@ -294,3 +296,14 @@ def _check_table(clickhouse: ClickHouse, settings: Settings) -> None:
             f"table {clickhouse.table} has no deduplication window, and exactly-once rests on it: "
             f"run `octane-analytics schema apply` or {alter} (or set DELIVERY=at-least-once)"
         )
+    if settings.batch.delivery == Delivery.EXACTLY_ONCE.value:
+        _check_views(clickhouse, live)
+
+
+def _check_views(clickhouse: ClickHouse, live: LiveTable) -> None:
+    findings = view_findings(clickhouse.table, live, clickhouse.views())
+    for finding in findings:
+        if not finding.is_refusal:
+            _LOG.warning("a materialized view may be wrong", extra=logs.fields(why=finding.message))
+    if refusals := [finding.message for finding in findings if finding.is_refusal]:
+        raise ConfigError("; ".join(refusals))

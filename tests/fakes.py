@@ -500,7 +500,12 @@ class FakeSink:
         self.is_closed = False
 
     def insert(
-        self, columns: Sequence[Sequence[object]], token: str | None, *, is_repeat: bool = False
+        self,
+        columns: Sequence[Sequence[object]],
+        token: str | None,
+        *,
+        is_repeat: bool = False,
+        not_before: float | None = None,
     ) -> None:
         self._server.insert(columns, token)
 

@@ -59,14 +59,16 @@ def check_target(clickhouse: ClickHouse, mode: Mode) -> LiveTable:
         raise NeedsOperator(
             f"table {table} does not exist: create it with `octane-analytics schema apply`"
         )
+    if unfit := schema.unfit_columns(live):
+        raise ConfigError(f"table {table} {', '.join(unfit)}: see `octane-analytics schema check`")
     types = {column.name: column.type for column in live.columns}
-    for column in schema.COLUMNS:
-        if types.get(column.name) != column.type:
-            found = types.get(column.name, "missing")
-            raise ConfigError(
-                f"table {table}: column {column.name} is {found}, must be {column.type}: "
-                "see `octane-analytics schema check`"
-            )
+    others = [c for c in schema.COLUMNS if types[c.name] != c.type]
+    if mode is Mode.REBUILD and others:
+        listed = ", ".join(f"{c.name} as {types[c.name]}, not as {c.type}" for c in others)
+        raise ConfigError(
+            f"table {table} has {listed}, and rebuild replaces partitions by those of a table of the "
+            "expected schema: use --mode fill"
+        )
     if live.window < 1:
         raise ConfigError(
             f"table {table} has no deduplication window, which an interrupted replay rests on: run "

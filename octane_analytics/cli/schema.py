@@ -62,14 +62,15 @@ def show(loaded: Loaded, window: int) -> None:
 def apply(loaded: Loaded, window: int, partitions: int) -> Exit:
     """Create the database and the table where they are missing, and widen the deduplication window.
 
-    Safe to repeat. Of a table that exists only a window narrower than --window is changed; whatever
-    else differs from the contract is printed, and the exit code is 1.
+    Safe to repeat. Of a table that exists only a window narrower than --window is changed and, of a
+    replicated one, a window shorter than a day. Whatever else differs from the contract is printed,
+    and the exit code is 1.
     """
     settings = loaded.settings.clickhouse
     with ClickHouse(settings, client_name=_CLIENT_NAME) as clickhouse:
         live = _ensure(clickhouse, settings, window)
     found = contract.differences(live)
-    click.echo(_window_told(live.window, loaded.settings.batch, partitions))
+    click.echo(_window_told(live, loaded.settings.batch, partitions))
     return _report(clickhouse.table, found)
 
 
@@ -86,7 +87,7 @@ def check(loaded: Loaded) -> Exit:
     if live is None:
         click.echo(f"{clickhouse.table} does not exist: run `octane-analytics schema apply`")
         return Exit.FAILED
-    click.echo(f"deduplication window: {live.window:,} inserts")
+    click.echo(f"deduplication window: {_extent(live)}")
     return _report(clickhouse.table, contract.differences(live))
 
 
@@ -99,20 +100,36 @@ def _ensure(clickhouse: ClickHouse, settings: ClickHouseSettings, window: int) -
     if live is None:
         _execute(clickhouse, contract.create_table(clickhouse.table, window))
         click.echo(f"created table {clickhouse.table}")
-    elif live.window < window:
-        setting = live.window_setting
-        _execute(clickhouse, contract.alter_window(clickhouse.table, setting, window))
-        click.echo(
-            f"widened the deduplication window of {clickhouse.table} from {live.window:,} to "
-            f"{window:,} inserts ({setting})"
-        )
-    else:
+    elif not _widen(clickhouse, live, window):
         click.echo(f"table {clickhouse.table} exists: nothing to do")
         return live
     made = _describe(clickhouse)
     if made is None:
         raise StatementRejected(60, "UNKNOWN_TABLE", f"{clickhouse.table} vanished again")
     return made
+
+
+def _widen(clickhouse: ClickHouse, live: LiveTable, window: int) -> bool:
+    """Widens what is too narrow of the table's deduplication window; whether anything was."""
+    table = clickhouse.table
+    if live.window < window:
+        setting = live.window_setting
+        _execute(clickhouse, contract.alter_window(table, setting, window))
+        click.echo(
+            f"widened the deduplication window of {table} from {live.window:,} to "
+            f"{window:,} inserts ({setting})"
+        )
+    if live.is_window_short_lived:
+        setting, seconds = (
+            contract.REPLICATED_WINDOW_SECONDS_SETTING,
+            contract.DEDUPLICATION_WINDOW_SECONDS,
+        )
+        _execute(clickhouse, contract.alter_window(table, setting, seconds))
+        click.echo(
+            f"widened the deduplication window of {table} from {live.window_seconds:,} to "
+            f"{seconds:,} seconds ({setting})"
+        )
+    return live.window < window or live.is_window_short_lived
 
 
 def _describe(clickhouse: ClickHouse) -> LiveTable | None:
@@ -160,12 +177,17 @@ def _name(settings: ClickHouseSettings) -> TableName:
     return TableName(settings.database, settings.table)
 
 
-def _window_told(window: int, batch: BatchSettings, partitions: int) -> str:
-    minutes = contract.window_minutes(window, partitions / batch.flush_seconds)
+def _window_told(live: LiveTable, batch: BatchSettings, partitions: int) -> str:
+    minutes = contract.window_minutes(live.window, partitions / batch.flush_seconds)
     return (
-        f"deduplication window: {window:,} inserts, that is {minutes:,.0f} minutes of "
+        f"deduplication window: {_extent(live)}, that is {minutes:,.0f} minutes of "
         f"{partitions} partitions with one insert each {batch.flush_seconds:g} s"
     )
+
+
+def _extent(live: LiveTable) -> str:
+    age = "" if live.window_seconds is None else f" and {live.window_seconds:,} seconds"
+    return f"{live.window:,} inserts{age}"
 
 
 def _report(table: TableName, found: list[str]) -> Exit:

@@ -15,11 +15,20 @@ from clickhouse_driver.protocol import ClientPacketTypes
 from clickhouse_driver.varint import write_varint
 from clickhouse_driver.writer import write_binary_str, write_binary_uint8
 
+from octane_analytics.clickhouse.exceptions import read_exception
 from octane_analytics.columns import PackedColumn, SecondsColumn, TextColumn
 
 
 class PackingClient(Client):  # type: ignore[misc]  # the driver has no types
-    """The driver's client, whose inserts take packed columns among others."""
+    """The driver's client, whose inserts take packed columns among others.
+
+    The server's exceptions are read by `exceptions.read_exception`.
+    """
+
+    def get_connection(self) -> Connection:
+        connection = super().get_connection()
+        connection.receive_exception = lambda: read_exception(connection.fin)
+        return connection
 
     def send_data(
         self,

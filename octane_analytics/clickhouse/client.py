@@ -20,8 +20,9 @@ from octane_analytics.clickhouse.results import (
     RowStream,
     result_columns,
 )
+from octane_analytics.clickhouse.views import View
 from octane_analytics.errors import Abandoned, NeedsOperator, StatementRejected
-from octane_analytics.schema import LiveColumn, LiveTable
+from octane_analytics.schema import LiveColumn, LiveTable, TableName
 
 _RESULT_TOO_LARGE = 396
 
@@ -168,16 +169,68 @@ class ClickHouse(Connection):
             "WHERE database = {database:String} AND table = {table:String} ORDER BY position",
             name,
         ).rows
-        is_replicated = engine.startswith(("Replicated", "Shared"))
-        setting = schema.REPLICATED_WINDOW_SETTING if is_replicated else schema.WINDOW_SETTING
         return LiveTable(
             engine=engine,
             sorting_key=sorting_key,
             partition_key=partition_key,
             ttl=_between(engine_full, " TTL ", " SETTINGS "),
-            window=self._window(setting, engine_full),
+            window=self._table_setting(schema.window_setting(engine), engine_full),
             columns=tuple(LiveColumn(*column) for column in columns),
+            window_seconds=self._window_seconds(engine, engine_full),
         )
+
+    def _window_seconds(self, engine: str, engine_full: str) -> int | None:
+        if not schema.is_replicated(engine):
+            return None
+        return self._table_setting(schema.REPLICATED_WINDOW_SECONDS_SETTING, engine_full)
+
+    def views(self) -> list[View]:
+        """The materialized views that an insert into the configured table fires, chains included."""
+        found: list[View] = []
+        sources, seen = [self.table], {self.table}
+        while sources:
+            for name in self.direct_views(sources.pop()):
+                view = self._view(name)
+                found.append(view)
+                if view.target is not None and view.target not in seen:
+                    seen.add(view.target)
+                    sources.append(view.target)
+        return found
+
+    def direct_views(self, source: TableName) -> list[TableName]:
+        """The materialized views that read from this table."""
+        rows = self.select(
+            "SELECT arrayJoin(arrayZip(dependencies_database, dependencies_table)) AS view "
+            "FROM system.tables WHERE database = {database:String} AND name = {table:String} "
+            "ORDER BY view",
+            {"database": source.database, "table": source.table},
+        ).rows
+        return [TableName(*view) for (view,) in rows]
+
+    def _view(self, name: TableName) -> View:
+        try:
+            found = self.select(
+                "SELECT target_database, target_table FROM system.tables "
+                "WHERE database = {database:String} AND name = {table:String}",
+                {"database": name.database, "table": name.table},
+            ).rows
+        except StatementRejected:
+            return View(name, None)  # an older server does not list the targets
+        if not found or not found[0][1]:
+            return View(name, None)
+        target = TableName(*found[0])
+        rows = self.select(
+            "SELECT engine, engine_full FROM system.tables "
+            "WHERE database = {database:String} AND name = {table:String}",
+            {"database": target.database, "table": target.table},
+        ).rows
+        if not rows:
+            return View(name, target)
+        engine, engine_full = rows[0]
+        window = 0
+        if engine.endswith(schema.ENGINE):
+            window = self._table_setting(schema.window_setting(engine), engine_full)
+        return View(name, target, engine, window)
 
     def has_right(self, right: str) -> bool:
         """Whether the user has SELECT or INSERT on the configured table."""
@@ -189,16 +242,19 @@ class ClickHouse(Connection):
         if found != [("0",)]:
             raise NeedsOperator(OPERATOR_ERRORS[READ_ONLY])
 
-    def _window(self, setting: str, engine_full: str) -> int:
+    def _table_setting(self, setting: str, engine_full: str) -> int:
+        """Of a table whose `engine_full` this is: its own value or the server's default."""
         own = _between(engine_full, f" {setting} = ", ",")
         if own:
             return int(own)
-        return int(
-            self.select(
+        try:
+            found = self.select(
                 "SELECT value FROM system.merge_tree_settings WHERE name = {name:String}",
                 {"name": setting},
-            ).rows[0][0]
-        )
+            ).rows
+        except StatementRejected:
+            return schema.DEFAULT_WINDOWS[setting]  # the user may not read them
+        return int(found[0][0])
 
     def _select_error(self, error: Exception) -> Exception:
         """What a caller of `select` is told of it. Raises it where that is no affair of ours."""

@@ -5,25 +5,44 @@ from clickhouse_driver import errors as driver_errors
 DATA_ERRORS = frozenset(
     {
         6,  # CANNOT_PARSE_TEXT
+        12,  # PARAMETER_OUT_OF_BOUND
+        25,  # CANNOT_PARSE_ESCAPE_SEQUENCE
+        26,  # CANNOT_PARSE_QUOTED_STRING
+        27,  # CANNOT_PARSE_INPUT_ASSERTION_FAILED
+        32,  # ATTEMPT_TO_READ_AFTER_EOF
         38,  # CANNOT_PARSE_DATE
         41,  # CANNOT_PARSE_DATETIME
         69,  # ARGUMENT_OUT_OF_BOUND
+        70,  # CANNOT_CONVERT_TYPE
         72,  # CANNOT_PARSE_NUMBER
         117,  # INCORRECT_DATA
+        128,  # TOO_LARGE_ARRAY_SIZE
+        130,  # CANNOT_READ_ARRAY_FROM_TEXT
         131,  # TOO_LARGE_STRING_SIZE
+        153,  # ILLEGAL_DIVISION
+        190,  # SIZES_OF_ARRAYS_DONT_MATCH
         321,  # VALUE_IS_OUT_OF_RANGE_OF_DATA_TYPE
+        349,  # CANNOT_INSERT_NULL_IN_ORDINARY_COLUMN
+        376,  # CANNOT_PARSE_UUID
         395,  # FUNCTION_THROW_IF_VALUE_IS_NON_ZERO
+        407,  # DECIMAL_OVERFLOW
+        427,  # CANNOT_COMPILE_REGEXP
+        454,  # OPENSSL_ERROR
+        467,  # CANNOT_PARSE_BOOL
         469,  # VIOLATED_CONSTRAINT
+        675,  # CANNOT_PARSE_IPV4
+        676,  # CANNOT_PARSE_IPV6
         691,  # UNKNOWN_ELEMENT_OF_ENUM
     }
 )
 """The server refuses the rows themselves: find them, dead-letter them, insert the others."""
 
 READ_ONLY = 164
+UNKNOWN_TABLE = 60
 OPERATOR_ERRORS = {
     16: "the table lacks a column: run `octane-analytics schema check`",
     53: "a column is of another type: run `octane-analytics schema check`",
-    60: "create the table with `octane-analytics schema apply`",
+    UNKNOWN_TABLE: "create the table with `octane-analytics schema apply`",
     81: "create the database, then the table with `octane-analytics schema apply`",
     115: "this ClickHouse is too old for a setting the delivery protocol needs",
     READ_ONLY: "the user's profile is read-only: give it one that may insert",
@@ -67,9 +86,13 @@ def error_name(code: int) -> str:
     return str(_NAMES.get(code, "UNKNOWN"))
 
 
-def plain_message(message: str) -> str:
-    """The server's message on one line, without its stack trace and the exception's class."""
-    text = message.partition("Stack trace:")[0].strip()
-    # What to do about a forgotten password, at length, follows a failed login.
-    text = text.partition("If you use ClickHouse Cloud")[0].strip()
-    return " ".join(text.removeprefix("DB::Exception: ").split())
+_LOGIN_FAILED = 516
+
+
+def plain_message(error: driver_errors.ServerException) -> str:
+    """The server's message on one line. It may quote any text of a row: not to be searched."""
+    text = str(error.message)
+    if error.code == _LOGIN_FAILED:
+        # It goes on about a forgotten password, at length.
+        text = text.partition("If you use ClickHouse Cloud")[0]
+    return " ".join(text.split())

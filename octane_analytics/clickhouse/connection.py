@@ -139,7 +139,7 @@ class Connection:
         return self._client
 
     def _statement_error(self, error: driver_errors.ServerException) -> OctaneError:
-        message = plain_message(error.message)
+        message = plain_message(error)
         if error.code in CONNECTION_ERRORS:
             return self._server_unavailable(error.code, message)
         return StatementRejected(error.code, error_name(error.code), message)

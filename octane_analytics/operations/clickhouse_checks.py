@@ -6,6 +6,7 @@ from typing import Protocol
 from octane_analytics import schema
 from octane_analytics.clickhouse.codes import OPERATOR_ERRORS
 from octane_analytics.clickhouse.results import Result
+from octane_analytics.clickhouse.views import View, view_findings
 from octane_analytics.errors import NeedsOperator, OctaneError, StatementRejected
 from octane_analytics.operations.findings import Finding, fail, failed, ok, warn
 from octane_analytics.schema import LiveTable, TableName
@@ -32,6 +33,7 @@ class Server(Protocol):
     def table(self) -> TableName: ...
     def select(self, sql: str, parameters: Mapping[str, object] | None = None) -> Result: ...
     def describe(self) -> LiveTable | None: ...
+    def views(self) -> list[View]: ...
     def has_right(self, right: str) -> bool: ...
     def check_profile(self) -> None: ...
 
@@ -74,6 +76,7 @@ def check_clickhouse(
         return
     yield _table(where, server.table, live, settings)
     yield _window(where, live, settings, partitions())
+    yield from _views(where, server, live, settings)
     yield _disks(where, server)
 
 
@@ -140,12 +143,20 @@ def _window(where: str, live: LiveTable, settings: Settings, partitions: int | N
         return ok(subject, f"not needed: DELIVERY={settings.batch.delivery}")
     if live.window < 1:
         return fail(subject, "the table has no window: run `octane-analytics schema apply`")
+    if live.is_window_short_lived:
+        return warn(
+            subject,
+            f"window of {live.window:,} inserts and {live.window_seconds:,} s: a batch that waits "
+            "longer is looked for row by row. Run `octane-analytics schema apply`, which sets "
+            f"{schema.REPLICATED_WINDOW_SECONDS_SETTING} to {schema.DEDUPLICATION_WINDOW_SECONDS:,}",
+        )
+    age = "" if live.window_seconds is None else f" and {live.window_seconds:,} s"
     if partitions is None:
-        return ok(subject, f"window of {live.window:,} inserts")
+        return ok(subject, f"window of {live.window:,} inserts{age}")
     minutes = schema.window_minutes(live.window, partitions / settings.batch.flush_seconds)
     told = (
-        f"window of {live.window:,} inserts, {minutes:,.0f} minutes of {partitions} partitions with "
-        f"one insert each {settings.batch.flush_seconds:g} s"
+        f"window of {live.window:,} inserts{age}, {minutes:,.0f} minutes of {partitions} partitions "
+        f"with one insert each {settings.batch.flush_seconds:g} s"
     )
     if minutes < LEAST_WINDOW_MINUTES:
         wanted = int(live.window * LEAST_WINDOW_MINUTES / minutes) + 1
@@ -154,6 +165,23 @@ def _window(where: str, live: LiveTable, settings: Settings, partitions: int | N
             f"{told}: run `octane-analytics schema apply --window {wanted}` or raise FLUSH_INTERVAL",
         )
     return ok(subject, told)
+
+
+def _views(where: str, server: Server, live: LiveTable, settings: Settings) -> Iterator[Finding]:
+    subject = f"views at {where}"
+    if settings.batch.delivery != _EXACTLY_ONCE:
+        return
+    try:
+        views = server.views()
+    except OctaneError as error:
+        yield _failed(subject, error)
+        return
+    findings = view_findings(server.table, live, views)
+    for finding in findings:
+        yield (fail if finding.is_refusal else warn)(subject, finding.message)
+    if views and not findings:
+        names = ", ".join(str(view.name) for view in views)
+        yield ok(subject, f"{names}: their targets recognise repeated inserts")
 
 
 def _disks(where: str, server: Server) -> Finding:

@@ -48,9 +48,11 @@ _CONFIG = """\
     <settings_constraints_replace_previous>true</settings_constraints_replace_previous>
     <select_from_system_db_requires_grant>true</select_from_system_db_requires_grant>
     <select_from_information_schema_requires_grant>true</select_from_information_schema_requires_grant>
-  </access_control_improvements>{system_logs}
+  </access_control_improvements>{keeper}{system_logs}
 </clickhouse>
 """
+_KEEPER = """
+  <zookeeper><implementation>testkeeper</implementation></zookeeper>"""
 _SYSTEM_LOGS = """
   <query_log><database>system</database><table>query_log</table>
     <flush_interval_milliseconds>1000</flush_interval_milliseconds></query_log>
@@ -118,11 +120,13 @@ class EmbeddedClickHouse(Engine):
         users_files: Mapping[str, str] | None = None,
         max_memory_bytes: int = 2 << 30,
         system_logs: bool = False,
+        has_keeper: bool = False,
         log_level: str = "warning",
     ) -> None:
         """`users_files` are files for users.d, by name.
 
-        `system_logs` turns on `system.query_log` and `system.opentelemetry_span_log`."""
+        `system_logs` turns on `system.query_log` and `system.opentelemetry_span_log`. `has_keeper`
+        allows replicated tables, whose coordination is lost with the process."""
         super().__init__()
         self._directory = directory.absolute()
         self._tcp_port = tcp_port
@@ -131,6 +135,7 @@ class EmbeddedClickHouse(Engine):
         self._users_files = dict(users_files or {})
         self._max_memory_bytes = max_memory_bytes
         self._system_logs = system_logs
+        self._has_keeper = has_keeper
         self._log_level = log_level
 
     @property
@@ -195,6 +200,7 @@ class EmbeddedClickHouse(Engine):
             log=escape(str(self.log_path)),
             log_level=escape(self._log_level),
             max_memory_bytes=self._max_memory_bytes,
+            keeper=_KEEPER if self._has_keeper else "",
             system_logs=_SYSTEM_LOGS if self._system_logs else "",
         )
         users = _USERS.format(

@@ -82,7 +82,10 @@ class ClickHouseSettings:
         "CLICKHOUSE_DATABASE", values.text, "default", "Database of the table."
     )
     table: str = values.described(
-        "CLICKHOUSE_TABLE", values.text, "ai_analytics_events", "Table of the events."
+        "CLICKHOUSE_TABLE",
+        values.table,
+        "ai_analytics_events",
+        "Table of the events, without its database.",
     )
     is_secure: bool = values.described(
         "CLICKHOUSE_SECURE", values.flag, "0", "Speak TLS with ClickHouse."

@@ -16,6 +16,17 @@ def text(raw: str) -> str:
     return raw.strip()
 
 
+def table(raw: str) -> str:
+    name = text(raw)
+    database, dot, rest = name.partition(".")
+    if dot:
+        raise ValueError(
+            f"is a table's name alone, without its database: set CLICKHOUSE_DATABASE={database} and "
+            f"CLICKHOUSE_TABLE={rest}"
+        )
+    return name
+
+
 def optional(raw: str) -> str | None:
     return raw.strip() or None
 

@@ -178,9 +178,14 @@ class CountingSink:
         self._clock = clock
 
     def insert(
-        self, columns: Sequence[Sequence[object]], token: str | None, *, is_repeat: bool = False
+        self,
+        columns: Sequence[Sequence[object]],
+        token: str | None,
+        *,
+        is_repeat: bool = False,
+        not_before: float | None = None,
     ) -> None:
-        self._sink.insert(columns, token, is_repeat=is_repeat)
+        self._sink.insert(columns, token, is_repeat=is_repeat, not_before=not_before)
         now = self._clock.now()
         self._figures.flushed(len(columns[0]), now)
         self._figures.beat(now)

@@ -121,14 +121,19 @@ class PackingSink:
         self._sink = sink
 
     def insert(
-        self, columns: Sequence[Sequence[object]], token: str | None, *, is_repeat: bool = False
+        self,
+        columns: Sequence[Sequence[object]],
+        token: str | None,
+        *,
+        is_repeat: bool = False,
+        not_before: float | None = None,
     ) -> None:
         timestamps, *texts = columns
         packed: list[Sequence[object]] = [timestamps]
         with contextlib.suppress(OverflowError):
             packed = [SecondsColumn(int(str(second)) for second in timestamps)]
         packed += [TextColumn(_utf8(text) for text in column) for column in texts]
-        self._sink.insert(packed, token, is_repeat=is_repeat)
+        self._sink.insert(packed, token, is_repeat=is_repeat, not_before=not_before)
 
     def close(self) -> None:
         self._sink.close()

@@ -40,6 +40,22 @@ def test_new_batch_covers_nothing() -> None:
     assert batch.rows == 0
 
 
+@pytest.mark.parametrize(
+    ("timestamp", "appended_at"),
+    [((1, 1_770_000_000_500), 1_770_000_000.5), ((2, 1000), 1.0), ((0, 0), None), ((1, -1), None)],
+)
+def test_batch_knows_when_its_newest_record_was_appended(
+    timestamp: tuple[int, int], appended_at: float | None
+) -> None:
+    class Stamped(FakeRecord):
+        def timestamp(self) -> tuple[int, int]:
+            return timestamp
+
+    batch = filled(0)
+    batch.take([Stamped(P0, 1, b"v")], decode, 1.0)
+    assert batch.appended_at == appended_at
+
+
 def test_take_fills_the_columns_in_the_order_of_row() -> None:
     batch = Batch(P0, 0)
     assert batch.take([record(0, b"u0"), record(1, b"u1")], decode, 1.0) == 2

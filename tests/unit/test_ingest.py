@@ -367,6 +367,23 @@ def test_insert_whose_answer_was_lost_is_repeated_under_its_token() -> None:
     assert rig.table.count() == once(names(0, 3))
 
 
+def test_repeated_insert_says_before_when_it_cannot_have_been_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls: list[object] = []
+
+    def insert(self: FakeSink, *arguments: object, **options: object) -> None:
+        calls.append((options["is_repeat"], options["not_before"]))
+        if len(calls) == 1:
+            raise DOWN
+
+    monkeypatch.setattr(FakeSink, "insert", insert)
+    rig = Rig(size=3)
+    rig.produce(0, 3)
+    rig.settle(rig.worker())
+    assert calls == [(False, 1_770_000_000.0), (True, 1_770_000_000.0)]
+
+
 def test_waiting_between_attempts_grows_and_is_capped() -> None:
     rig = Rig(size=1)
     rig.produce(0, 1)

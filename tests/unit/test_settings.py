@@ -238,6 +238,12 @@ def test_hosts_refuses_what_is_no_host(host: str) -> None:
     assert "ch1.example.com" in told
 
 
+def test_table_with_its_database_is_refused_with_the_settings_that_say_it() -> None:
+    told = error_of({"CLICKHOUSE_TABLE": "ledger.events"})
+    assert "CLICKHOUSE_DATABASE=ledger" in told
+    assert "CLICKHOUSE_TABLE=events" in told
+
+
 @pytest.mark.parametrize(
     ("environ", "native"),
     [

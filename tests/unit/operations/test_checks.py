@@ -10,6 +10,7 @@ import pytest
 from octane_analytics import schema
 from octane_analytics.cli.check import exit_code
 from octane_analytics.clickhouse.results import Result
+from octane_analytics.clickhouse.views import View
 from octane_analytics.errors import NeedsOperator, OctaneError, StatementRejected, Unavailable
 from octane_analytics.exits import Exit
 from octane_analytics.kafka.group import GroupState, Member
@@ -186,6 +187,10 @@ class FakeServer:
     )
     away: OctaneError | None = None
     table: TableName = TABLE
+    fired: list[View] = field(default_factory=list)
+
+    def views(self) -> list[View]:
+        return self.fired
 
     def select(self, sql: str, parameters: Mapping[str, object] | None = None) -> Result:
         if self.away:

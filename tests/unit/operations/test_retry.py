@@ -84,7 +84,12 @@ class FakeTable:
         self.faults = Faults()
 
     def insert(
-        self, columns: Sequence[Sequence[object]], token: str | None, *, is_repeat: bool = False
+        self,
+        columns: Sequence[Sequence[object]],
+        token: str | None,
+        *,
+        is_repeat: bool = False,
+        not_before: float | None = None,
     ) -> None:
         self.faults.strikes(is_done=False)
         if POISON in columns[4]:
@@ -267,7 +272,12 @@ def test_announced_letter_that_is_no_event_to_this_version_is_an_error() -> None
 def test_outage_is_told_and_the_next_run_goes_on() -> None:
     class Away(FakeTable):
         def insert(
-            self, columns: Sequence[Sequence[object]], token: str | None, *, is_repeat: bool = False
+            self,
+            columns: Sequence[Sequence[object]],
+            token: str | None,
+            *,
+            is_repeat: bool = False,
+            not_before: float | None = None,
         ) -> None:
             raise Unavailable("ClickHouse is away")
 

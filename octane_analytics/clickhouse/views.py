@@ -1,0 +1,108 @@
+"""Materialized views on the table: what a repeated insert does to them, and which of them failed.
+
+Pure; the connection reads the facts. A repeated insert reaches the views too. Each target must then
+recognise the repeated block by itself, for which it needs a deduplication window of its own.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from octane_analytics import schema
+from octane_analytics.schema import LiveTable, TableName
+
+_NULL_ENGINE = "Null"
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    name: TableName
+    target: TableName | None
+    """None where the server does not show it."""
+    engine: str = ""
+    """Of the target; empty where there is no target, or the user may not see it."""
+    window: int = 0
+    """Of the target, in inserts."""
+
+    @property
+    def lacks_target(self) -> bool:
+        return self.target is not None and not self.engine
+
+
+@dataclass(frozen=True, slots=True)
+class ViewFinding:
+    message: str
+    is_refusal: bool
+    """Whether exactly-once delivery must not start with it."""
+
+
+def view_findings(table: TableName, live: LiveTable, views: Iterable[View]) -> list[ViewFinding]:
+    """What is wrong with these views of a table that receives repeated inserts, and what to do."""
+    stored = [view for view in views if view.engine != _NULL_ENGINE]
+    found = [finding for view in stored if (finding := _finding(view))]
+    if stored and not live.is_replicated:
+        listed = ", ".join(str(view.name) for view in stored)
+        found.append(
+            ViewFinding(
+                f"{table} is a {live.engine} with materialized views ({listed}): ClickHouse, killed "
+                "at the worst moment, forgets rows of such a table but not their token, and inserting "
+                "them again would count them twice in the views. Use a ReplicatedMergeTree, remove "
+                "the views, or set DELIVERY=at-least-once",
+                is_refusal=True,
+            )
+        )
+    return found
+
+
+def _finding(view: View) -> ViewFinding | None:
+    if view.target is None:
+        return ViewFinding(
+            f"view {view.name}: its target cannot be seen, and may count repeated inserts twice: "
+            f"GRANT SHOW TABLES ON {view.name} and on its target to CLICKHOUSE_USER",
+            is_refusal=False,
+        )
+    if view.lacks_target:
+        return ViewFinding(
+            f"view {view.name}: its target {view.target} does not exist, or CLICKHOUSE_USER may not "
+            f"see it: create {view.target}, or DROP VIEW {view.name}, or GRANT SHOW TABLES ON "
+            f"{view.target}",
+            is_refusal=False,
+        )
+    if not view.engine.endswith(schema.ENGINE):
+        return ViewFinding(
+            f"view {view.name}: its target {view.target} is a {view.engine}, which does not recognise "
+            "repeated inserts and counts them twice: use a table of the MergeTree family",
+            is_refusal=False,
+        )
+    if view.window < 1:
+        alter = schema.alter_window(view.target, schema.window_setting(view.engine))
+        return ViewFinding(
+            f"view {view.name}: its target {view.target} has no deduplication window and counts "
+            f"repeated inserts twice: {alter}",
+            is_refusal=True,
+        )
+    return None
+
+
+def failing_view(message: str, views: Iterable[TableName]) -> TableName | None:
+    """The view in which an insert failed, by the words that the server appends to its message.
+
+    Everything before that may be quoted from a row and is not looked at. ClickHouse puts the outermost
+    view last, after the expression that failed, so no row's text stands at the end.
+    """
+    for view in views:
+        name = rf"{_written(view.database)}\.{_written(view.table)}"
+        if re.search(rf": while pushing to view {name}( \([0-9a-f-]{{36}}\))?[. ]*\Z", message):
+            return view
+    return None
+
+
+def _written(name: str) -> str:
+    """The name in all the ways in which the server may write it."""
+    quoted = "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
+    return f"(?:{re.escape(name)}|{re.escape(quoted)})"
+
+
+def may_be_of_a_view(message: str) -> bool:
+    """Whether it is worth asking the server for the names that `failing_view` needs."""
+    return ": while pushing to view " in message

@@ -1,0 +1,320 @@
+"""Repeated inserts and what hangs on them: materialized views, and tokens that are forgotten by age."""
+
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from octane_analytics import schema
+from octane_analytics.clickhouse.inserts import ClickHouseSink, is_token_remembered
+from octane_analytics.clickhouse.views import View, view_findings
+from octane_analytics.errors import ConfigError, NeedsOperator
+from octane_analytics.operations.clickhouse_checks import check_clickhouse
+from octane_analytics.operations.findings import Level
+from octane_analytics.sandbox import clickhouse
+from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse, User
+from octane_analytics.sandbox.engine import EngineError
+from octane_analytics.schema import TableName
+from octane_analytics.settings.loading import load
+from octane_analytics.settings.sections import ClickHouseSettings, Settings
+from octane_analytics.worker import check_table
+from tests.acceptance.command import run
+from tests.tools import replica_child
+
+WORKER = User("worker", grants=["GRANT SELECT, INSERT ON views.ai_analytics_events"])
+
+
+def _started(directory: Path, user: User) -> Iterator[EmbeddedClickHouse]:
+    """A server that may have replicated tables, where its build is known."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clickhouse, "_CHILD", replica_child.__name__)
+        try:
+            engine = EmbeddedClickHouse(directory, has_keeper=True, users=[user])
+            engine.start()
+        except EngineError as error:
+            if replica_child.UNKNOWN_BUILD in str(error):
+                pytest.skip(replica_child.UNKNOWN_BUILD)
+            raise
+    try:
+        yield engine
+    finally:
+        engine.stop()
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedClickHouse]:
+    directory: Path = tmp_path_factory.mktemp("clickhouse")
+    yield from _started(directory, WORKER)
+
+
+@pytest.fixture
+def sink(engine: EmbeddedClickHouse) -> Iterator[ClickHouseSink]:
+    """In a database of its own, without the table."""
+    beside = ClickHouseSettings(host=engine.host, port=engine.tcp_port, timeout_seconds=10)
+    with ClickHouseSink(beside, client_name="tests") as root:
+        root.execute("CREATE DATABASE views ENGINE = Atomic")
+        with ClickHouseSink(replace(beside, database="views"), client_name="tests") as connected:
+            yield connected
+        root.execute("DROP DATABASE views SYNC")
+
+
+def _create(sink: ClickHouseSink, *, is_replicated: bool = True, seconds: int = 86_400) -> None:
+    statement = schema.create_table(sink.table)
+    if is_replicated:
+        replicated = f"ReplicatedMergeTree('/tables/{uuid.uuid4().hex}', 'one')"
+        statement = statement.partition("\nSETTINGS")[0].replace("MergeTree()", replicated)
+        statement += f" SETTINGS {schema.REPLICATED_WINDOW_SECONDS_SETTING} = {seconds}"
+    sink.execute(statement)
+
+
+def _create_view(
+    sink: ClickHouseSink, number: int, source: str, settings: str = "", engine: str = ""
+) -> None:
+    engine = engine or "SummingMergeTree ORDER BY user_id"
+    sink.execute(
+        f"CREATE TABLE target{number} (user_id String, n UInt64) ENGINE = {engine} {settings}"
+    )
+    sink.execute(
+        f"CREATE MATERIALIZED VIEW view{number} TO target{number} "
+        f"AS SELECT user_id, count() AS n FROM {source} GROUP BY user_id"
+    )
+
+
+WINDOW = "SETTINGS non_replicated_deduplication_window = 100"
+
+
+def _block(*users: str, at: float | None = None) -> list[list[object]]:
+    rows = len(users)
+    return [
+        [int(time.time() if at is None else at)] * rows,
+        ["app"] * rows,
+        ["e"] * rows,
+        list(users),
+        ["{}"] * rows,
+    ]
+
+
+def _count(sink: ClickHouseSink, table: str, what: str = "count()") -> int:
+    return int(sink.select(f"SELECT {what} FROM {table}").rows[0][0])
+
+
+def _settings(sink: ClickHouseSink, engine: EmbeddedClickHouse, user: str = "default") -> Settings:
+    server = ClickHouseSettings(
+        host=engine.host, port=engine.tcp_port, database=sink.table.database, user=user
+    )
+    return replace(load({}).settings, clickhouse=server)
+
+
+def _findings(sink: ClickHouseSink, engine: EmbeddedClickHouse) -> list[tuple[Level, str]]:
+    settings = _settings(sink, engine)
+    found = check_clickhouse(sink, "ch", settings, lambda: 4, time.time)
+    return [(f.level, f.message) for f in found if f.subject == "views at ch"]
+
+
+def test_repeated_insert_counts_once_in_every_view_of_a_chain(
+    sink: ClickHouseSink, engine: EmbeddedClickHouse
+) -> None:
+    _create(sink)
+    _create_view(sink, 1, str(sink.table), WINDOW)
+    _create_view(sink, 2, "target1", WINDOW)
+    for is_repeat in (False, True, True):
+        sink.insert(_block("a", "b", "b"), "token", is_repeat=is_repeat, not_before=time.time() - 1)
+    sink.insert(_block("a", "b", "b"), "another")
+    assert _count(sink, str(sink.table)) == 6
+    assert _count(sink, "target1", "sum(n)") == 6
+    assert _count(sink, "target2", "sum(n)") == 4, "two groups of each insert"
+    assert _findings(sink, engine) == [
+        (Level.OK, "views.view1, views.view2: their targets recognise repeated inserts")
+    ]
+    check_table(sink, _settings(sink, engine))
+
+
+def test_views_get_repeated_inserts_once_whatever_the_users_profile_says(tmp_path: Path) -> None:
+    careless = User("careless", settings={"deduplicate_blocks_in_dependent_materialized_views": 0})
+    for engine in _started(tmp_path, careless):
+        settings = ClickHouseSettings(host=engine.host, port=engine.tcp_port, user="careless")
+        with ClickHouseSink(settings, client_name="tests") as sink:
+            _create(sink)
+            _create_view(sink, 1, str(sink.table), WINDOW)
+            for _ in range(2):
+                sink.insert(_block("a"), "token")
+            assert _count(sink, "target1", "sum(n)") == 1
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_target_without_a_window_is_refused_with_the_statement_that_helps(
+    sink: ClickHouseSink, engine: EmbeddedClickHouse, depth: int
+) -> None:
+    _create(sink)
+    source = str(sink.table)
+    for number in range(1, depth + 1):
+        _create_view(sink, number, source, WINDOW if number < depth else "")
+        source = f"target{number}"
+    alter = f"ALTER TABLE views.target{depth} MODIFY SETTING non_replicated_deduplication_window = 10000"
+    settings = _settings(sink, engine)
+    with pytest.raises(ConfigError, match=f"view views.view{depth}.*{alter}"):
+        check_table(sink, settings)
+    ((level, message),) = _findings(sink, engine)
+    assert level is Level.FAIL
+    assert alter in message
+    at_least_once = replace(settings, batch=replace(settings.batch, delivery="at-least-once"))
+    check_table(sink, at_least_once)
+    sink.execute(alter)
+    check_table(sink, settings)
+
+
+def test_view_with_a_table_of_its_own_is_looked_at_too(
+    sink: ClickHouseSink, engine: EmbeddedClickHouse
+) -> None:
+    _create(sink)
+    sink.execute(
+        f"CREATE MATERIALIZED VIEW own ENGINE = MergeTree ORDER BY user_id "
+        f"AS SELECT user_id FROM {sink.table}"
+    )
+    ((level, message),) = _findings(sink, engine)
+    assert level is Level.FAIL
+    sink.execute(message[message.index("ALTER TABLE") :])
+    assert [level for level, _ in _findings(sink, engine)] == [Level.OK]
+
+
+def test_plain_table_with_a_view_is_refused(
+    sink: ClickHouseSink, engine: EmbeddedClickHouse
+) -> None:
+    _create(sink, is_replicated=False)
+    _create_view(sink, 1, str(sink.table), WINDOW)
+    with pytest.raises(ConfigError, match=r"views\.view1.*ReplicatedMergeTree"):
+        check_table(sink, _settings(sink, engine))
+    assert [level for level, _ in _findings(sink, engine)] == [Level.FAIL]
+    sink.execute("DROP VIEW view1 SYNC")
+    check_table(sink, _settings(sink, engine))
+
+
+def test_repair_of_a_plain_table_does_not_fire_a_view_that_was_added_later(
+    sink: ClickHouseSink,
+) -> None:
+    _create(sink, is_replicated=False)
+    sink.insert(_block("a"), "token")
+    # The token stays, as after a kill at the worst time.
+    sink.execute(f"ALTER TABLE {sink.table} DELETE WHERE 1 SETTINGS mutations_sync = 1")
+    _create_view(sink, 1, str(sink.table), WINDOW)
+    sink.insert(_block("b"), "other")
+    before = _count(sink, "target1", "sum(n)")
+    with pytest.raises(NeedsOperator, match=r"lacks 1 rows.*views.view1"):
+        sink.insert(_block("a"), "token", is_repeat=True)
+    assert _count(sink, "target1", "sum(n)") <= before + 1
+
+
+def test_view_that_the_worker_may_not_see_is_warned_about(
+    sink: ClickHouseSink, engine: EmbeddedClickHouse, caplog: pytest.LogCaptureFixture
+) -> None:
+    _create(sink)
+    _create_view(sink, 1, str(sink.table))
+    settings = _settings(sink, engine, "worker")
+    with ClickHouseSink(settings.clickhouse, client_name="tests") as limited:
+        check_table(limited, settings)
+    assert "GRANT SHOW TABLES ON views.view1" in str(vars(caplog.records[-1]))
+
+
+@pytest.mark.parametrize(
+    ("view", "level", "words"),
+    [
+        (("target", "MergeTree", 1), None, ""),
+        (("target", "ReplicatedSummingMergeTree", 10_000), None, ""),
+        (("target", "Null", 0), None, ""),
+        (("target", "Memory", 0), False, "is a Memory"),
+        (("target", "Distributed", 0), False, "is a Distributed"),
+        (("target", "", 0), False, "create db.target"),
+        ((None, "", 0), False, "GRANT SHOW TABLES ON db.view"),
+        (("target", "AggregatingMergeTree", 0), True, "MODIFY SETTING non_replicated"),
+        (("target", "ReplicatedMergeTree", 0), True, "MODIFY SETTING replicated_dedup"),
+    ],
+)
+def test_findings_about_a_target(
+    view: tuple[str | None, str, int], level: bool | None, words: str
+) -> None:
+    target, engine, window = view
+    live = schema.LiveTable("ReplicatedMergeTree", "", "", "", 1, ())
+    seen = View(TableName("db", "view"), target and TableName("db", target), engine, window)  # type: ignore[arg-type]
+    found = view_findings(TableName("db", "events"), live, [seen])
+    assert [(f.is_refusal, words in f.message) for f in found] == ([(level, True)] if words else [])
+
+
+def test_repeat_of_an_old_batch_looks_for_its_rows_first(sink: ClickHouseSink) -> None:
+    _create(sink, seconds=10)
+    now = time.time()
+    sink.insert(_block("a", "b", "b", at=now), "token")
+    # Under a token that the server does not know, as after it has forgotten the first.
+    for not_before in (now - 60, None, now + 3600):
+        sink.insert(
+            _block("a", "b", "b", at=now), "forgotten", is_repeat=True, not_before=not_before
+        )
+        assert _count(sink, str(sink.table)) == 3
+    sink.insert(
+        _block("a", "b", "b", "b", "c", at=now), "later", is_repeat=True, not_before=now - 60
+    )
+    assert _count(sink, str(sink.table)) == 5
+    assert _count(sink, str(sink.table), "countIf(user_id = 'b')") == 3
+
+
+@pytest.mark.parametrize(
+    ("window_seconds", "age_seconds", "is_remembered"),
+    [
+        (None, 1e9, True),
+        (3600, 60, True),
+        (3600, 1800, True),
+        (3600, 1801, False),
+        (3600, -1, False),
+        (3600, None, False),
+        (0, 1, False),
+    ],
+)
+def test_token_is_relied_on_for_half_of_the_window(
+    window_seconds: int | None, age_seconds: float | None, is_remembered: bool
+) -> None:
+    now = 1_700_000_000.0
+    not_before = None if age_seconds is None else now - age_seconds
+    assert is_token_remembered(window_seconds, not_before, now) is is_remembered
+
+
+def test_repeat_of_a_young_batch_relies_on_the_token(sink: ClickHouseSink) -> None:
+    _create(sink)
+    sink.insert(_block("a"), "token")
+    # An equal event of another batch, which was never inserted, is not taken for that one.
+    sink.insert(_block("a"), "another", is_repeat=True, not_before=time.time() - 1)
+    assert _count(sink, str(sink.table)) == 2
+    sink.insert(_block("a"), "another", is_repeat=True, not_before=time.time() - 1)
+    assert _count(sink, str(sink.table)) == 2
+
+
+def test_schema_apply_sets_the_window_of_a_replicated_table_to_a_day(
+    sink: ClickHouseSink, engine: EmbeddedClickHouse
+) -> None:
+    _create(sink, seconds=3600)
+    environ = {
+        "CLICKHOUSE_HOST": engine.host,
+        "CLICKHOUSE_PORT": str(engine.tcp_port),
+        "CLICKHOUSE_DATABASE": "views",
+    }
+    live = sink.describe()
+    assert live is not None
+    assert live.window_seconds == 3600
+    settings = _settings(sink, engine)
+    (found,) = [f for f in check_clickhouse(sink, "ch", settings, lambda: 4, time.time)
+                if f.subject == "deduplication at ch"]  # fmt: skip
+    assert found.level is Level.WARN
+    assert "10,000 inserts and 3,600 s" in found.message
+
+    first = run("schema", "apply", settings=environ).stdout
+    assert "from 3,600 to 86,400 seconds" in first
+    assert "deduplication window: 10,000 inserts and 86,400 seconds" in first
+    assert "nothing to do" in run("schema", "apply", settings=environ).stdout
+    live = sink.describe()
+    assert live is not None
+    assert live.window_seconds == 86_400
+    (found,) = [f for f in check_clickhouse(sink, "ch", settings, lambda: 4, time.time)
+                if f.subject == "deduplication at ch"]  # fmt: skip
+    assert found.level is Level.OK
+    assert "10,000 inserts and 86,400 s" in found.message

@@ -1,0 +1,95 @@
+"""Replay into tables that a worker accepts: Nullable, LowCardinality, another time zone."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from octane_analytics.cli.replay_setup import check_target
+from octane_analytics.clickhouse.inserts import ClickHouseSink
+from octane_analytics.errors import ConfigError
+from octane_analytics.replay.plan import Mode
+from octane_analytics.replay.ports import Staged
+from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
+from octane_analytics.settings.loading import load
+from octane_analytics.settings.sections import ClickHouseSettings
+from octane_analytics.staging import Staging
+from octane_analytics.worker import check_table
+
+COLUMNS = (
+    "timestamp Nullable(DateTime('Asia/Tokyo')), app_id LowCardinality(String), "
+    "event_name LowCardinality(Nullable(String)), user_id Nullable(String), properties String"
+)
+
+
+@pytest.fixture
+def sink(tmp_path: Path) -> Iterator[ClickHouseSink]:
+    with EmbeddedClickHouse(tmp_path) as engine:
+        settings = ClickHouseSettings(host=engine.host, port=engine.tcp_port)
+        with ClickHouseSink(settings, client_name="tests") as connected:
+            connected.execute(
+                f"CREATE TABLE {connected.table} ({COLUMNS}) ENGINE = MergeTree ORDER BY app_id "
+                "SETTINGS non_replicated_deduplication_window = 100"
+            )
+            yield connected
+
+
+def _columns(at: int, *users: str) -> list[list[object]]:
+    rows = len(users)
+    return [[at] * rows, ["app"] * rows, ["e"] * rows, list(users), ["{}"] * rows]
+
+
+@pytest.mark.parametrize("mode", [Mode.FILL, Mode.APPEND])
+def test_target_that_the_worker_accepts_is_accepted_and_filled(
+    sink: ClickHouseSink, mode: Mode
+) -> None:
+    settings = load({}).settings
+    check_table(sink, replace(settings, clickhouse=ClickHouseSettings()))
+    live = check_target(sink, mode)
+    now = int(time.time())
+    sink.insert(_columns(now, "a", "b"), None)
+    sink.execute(f"INSERT INTO {sink.table} (app_id) VALUES ('a row of NULLs')")
+    staging = Staging(sink, "id", live)
+    staging.create("owner")
+    users = ("a", "b", "b", "c")
+    staged = Staged(partitions=[0] * 4, offsets=[0, 1, 2, 3], is_wanted=[1] * 4)
+    for column, values in zip(staged.columns, _columns(now, *users), strict=True):
+        column.extend(v if isinstance(v, int) else str(v).encode() for v in values)
+    staging.stage(staged)
+    (part,) = staging.slices()
+    staging.find_lacking(1, part, None, None)
+    assert staging.lacking(1) == 2
+    (chunk,) = staging.chunks(1)
+    staging.insert(staging.rows(chunk), "token")
+    found = sink.select(f"SELECT user_id FROM {sink.table} WHERE app_id = 'app' ORDER BY 1").rows
+    assert [user for (user,) in found] == sorted(users)
+    staging.find_lacking(2, part, None, None)
+    assert staging.lacking(2) == 0
+    staging.drop()
+
+
+def test_rebuild_refuses_it_and_says_what_to_use(sink: ClickHouseSink) -> None:
+    with pytest.raises(ConfigError, match=r"app_id as LowCardinality.*--mode fill"):
+        check_target(sink, Mode.REBUILD)
+
+
+def test_repeated_insert_looks_for_rows_in_it(sink: ClickHouseSink) -> None:
+    now = int(time.time())
+    sink.insert(_columns(now, "a", "b"), "token")
+    sink.execute(f"ALTER TABLE {sink.table} DELETE WHERE user_id = 'b' SETTINGS mutations_sync = 1")
+    for _ in range(2):
+        sink.insert(_columns(now, "a", "b"), "token", is_repeat=True)
+        found = sink.select(f"SELECT user_id FROM {sink.table} ORDER BY 1").rows
+        assert found == [("a",), ("b",)]
+
+
+def test_repeated_insert_counts_equal_rows(sink: ClickHouseSink) -> None:
+    now = int(time.time())
+    sink.insert(_columns(now, "b", "b"), "token")
+    sink.execute(f"ALTER TABLE {sink.table} DELETE WHERE 1 SETTINGS mutations_sync = 1")
+    sink.insert(_columns(now, "b"), "one of them")
+    for _ in range(2):
+        sink.insert(_columns(now, "b", "b"), "token", is_repeat=True)
+        assert sink.select(f"SELECT count() FROM {sink.table}").rows == [(2,)]
