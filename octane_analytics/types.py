@@ -300,7 +300,16 @@ class Observer(Protocol):
         ...
 
     def log_replaced(self, partition: TopicPartition, position: int) -> None:
-        """The log no longer reaches up to the position: it is another one now, read from its start."""
+        """The log is another one now than the position was in, and is read from its beginning."""
+        ...
+
+    def log_truncated(self, partition: TopicPartition, position: int, end: int) -> None:
+        """The same log has lost its records from `end` on, up to the position: read on from `end`."""
+        ...
+
+    def foreign_offset(self, partition: TopicPartition, offset: int, first: int, end: int) -> None:
+        """The committed offset is after the log's end and not known to be of this log, which holds
+        the offsets from `first` to `end` and is read from its beginning."""
         ...
 
     def assigned(self, partitions: Sequence[TopicPartition], owned: int) -> None: ...

@@ -7,14 +7,14 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message
+from confluent_kafka import Consumer, KafkaError, Message
 from confluent_kafka import TopicPartition as RawPartition
 from confluent_kafka.admin import AdminClient
 
 from octane_analytics.errors import OctaneError, Unavailable
-from octane_analytics.kafka.client import REQUEST_SECONDS, error_of, translate
+from octane_analytics.kafka.client import translate
 from octane_analytics.kafka.identity import log_identity
-from octane_analytics.kafka.offsets import ends_of
+from octane_analytics.kafka.offsets import ends_of, offsets_at
 from octane_analytics.kafka.outside import Outsider
 from octane_analytics.settings.sections import KafkaSettings
 from octane_analytics.types import Committed, LogIdentity, Polled, Span, TopicPartition
@@ -70,18 +70,9 @@ class KafkaLog(Outsider):
 
     def at_time(self, epoch_seconds: float, partitions: Sequence[int]) -> Mapping[int, int | None]:
         """The first offset with that timestamp or a later one; None where there is none."""
-        milliseconds = int(epoch_seconds * 1000)
-        raw = [RawPartition(self.topic, number, milliseconds) for number in partitions]
-        try:
-            answer = self._connected().offsets_for_times(raw, timeout=REQUEST_SECONDS)
-        except KafkaException as exception:
-            raise translate(error_of(exception), "looking up offsets by time") from exception
-        found: dict[int, int | None] = {}
-        for item in answer:
-            if item.error is not None:
-                raise translate(item.error, "looking up offsets by time")
-            found[item.partition] = item.offset if item.offset >= 0 else None
-        return found
+        asked = [TopicPartition(self.topic, number) for number in partitions]
+        found = offsets_at(self._connected(), asked, epoch_seconds)
+        return {partition.partition: offset for partition, offset in found.items()}
 
     def identity(self) -> LogIdentity:
         """Tells this topic from another one of the same name."""

@@ -275,7 +275,7 @@ class KafkaSource:
         return offsets.ends_of(self._member(), partition)[0]
 
     def latest(self, partition: TopicPartition) -> int:
-        return offsets.ends_of(self._member(), partition)[1]
+        return self._logs.log_end(partition)
 
     def lag(self) -> int | None:
         """Messages between what was handed out and the ends that the last fetches told of.
