@@ -14,7 +14,7 @@ from confluent_kafka.admin import AdminClient
 from octane_analytics.errors import OctaneError, Unavailable
 from octane_analytics.kafka.client import translate
 from octane_analytics.kafka.identity import log_identity
-from octane_analytics.kafka.offsets import ends_of, offsets_at
+from octane_analytics.kafka.offsets import ends_of, log_ends, offsets_at
 from octane_analytics.kafka.outside import Outsider
 from octane_analytics.settings.sections import KafkaSettings
 from octane_analytics.types import Committed, LogIdentity, Polled, Span, TopicPartition
@@ -31,8 +31,16 @@ class KafkaLog(Outsider):
     for use by several threads.
     """
 
-    def __init__(self, settings: KafkaSettings, *, client_id: str) -> None:
+    def __init__(
+        self, settings: KafkaSettings, *, client_id: str, fetch_bytes: int | None = None
+    ) -> None:
+        """`fetch_bytes` bounds what is fetched of a partition at once, where little is to be read."""
         super().__init__(settings, client_id)
+        self._reading = (
+            {}
+            if fetch_bytes is None
+            else {"fetch.message.max.bytes": fetch_bytes, "queued.min.messages": 1}
+        )
         self._reader: Consumer | None = None
         self._left: dict[int, int] = {}
         self._moved_at = 0.0
@@ -62,6 +70,12 @@ class KafkaLog(Outsider):
             low, high = ends_of(self._connected(), TopicPartition(self.topic, number))
             spans[number] = Span(max(low, 0), max(high, low, 0))
         return spans
+
+    def log_ends(self, partitions: Sequence[int]) -> Mapping[int, int]:
+        """The offset that each partition's next record gets, open transactions or not."""
+        admin = self._broker.connect(AdminClient)
+        found = log_ends(admin, [TopicPartition(self.topic, number) for number in partitions])
+        return {partition.partition: end for partition, end in found.items()}
 
     def committed(self, partitions: Sequence[int]) -> Mapping[int, Committed]:
         """What the workers' group has committed."""
@@ -93,6 +107,7 @@ class KafkaLog(Outsider):
                     "queued.max.messages.kbytes": self._broker.default(
                         "queued.max.messages.kbytes", 32_768
                     ),
+                    **self._reading,
                 },
             )
         self._left = {number: span.end for number, span in spans.items() if span.first < span.end}

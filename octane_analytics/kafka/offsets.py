@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaException
 from confluent_kafka import TopicPartition as RawPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._listoffsets import OffsetSpec
 
 from octane_analytics.errors import Unavailable
 from octane_analytics.kafka.client import REQUEST_SECONDS, error_of, translate
@@ -31,7 +32,8 @@ def log_ends(
 ) -> dict[TopicPartition, int]:
     """The offset that each partition's next record gets; with `is_stable` the last stable offset, from
     which on an open transaction keeps records from consumers. Raises Unavailable or NeedsOperator."""
-    asked = {raw_of(partition): OffsetSpec.latest() for partition in partitions}
+    latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+    asked = dict.fromkeys(map(raw_of, partitions), latest)
     if not asked:
         return {}
     doing = "asking for the ends of the partitions"

@@ -25,6 +25,7 @@ from octane_analytics.types import (
     Commit,
     Committed,
     LogIdentity,
+    PartitionLag,
     Polled,
     RebalanceListener,
     TopicPartition,
@@ -80,6 +81,8 @@ class KafkaSource:
         self._arrivals = 0
         """Goes up with whatever may have changed a position or the end of a partition."""
         self._looked_arrivals = 0
+        self._committed: dict[TopicPartition, int] = {}
+        """Of each assigned partition; where it was read from until something is committed."""
         self._lag: int | None = None
         self._lag_arrivals = 0
         self._is_paused = False
@@ -107,7 +110,7 @@ class KafkaSource:
                     self._fail(AssignmentLost(told) if isinstance(error, Unavailable) else error)
                     raw = []
             for r in raw:
-                r.offset = starts.get(partition_of(r), 0)
+                r.offset = self._committed[partition_of(r)] = starts.get(partition_of(r), 0)
             self._assign(consumer, raw)
 
         def on_revoke(consumer: Consumer, raw: list[RawPartition]) -> None:
@@ -127,6 +130,8 @@ class KafkaSource:
             except Exception as error:  # see _failure
                 self._fail(error)
             self._progress.end(partitions)
+            for partition in partitions:
+                self._committed.pop(partition, None)
             self._arrivals += 1
             _unassign(consumer, raw)
 
@@ -262,6 +267,8 @@ class KafkaSource:
 
     def commit(self, commits: Sequence[Commit]) -> None:
         offsets.commit(self._member(), commits)
+        self._committed |= {commit.partition: commit.offset for commit in commits}
+        self._arrivals += 1
 
     def log_identity(self, topic: str) -> LogIdentity:
         log = self._logs.tell(topic)
@@ -278,7 +285,8 @@ class KafkaSource:
         return self._logs.log_end(partition)
 
     def lag(self) -> int | None:
-        """Messages between what was handed out and the ends that the last fetches told of.
+        """Messages of the assigned partitions that are not committed, as far as the last fetches know
+        the ends; see `types.PartitionLag`.
 
         Asks nobody. None until the first fetch of each partition has been answered.
         """
@@ -290,14 +298,12 @@ class KafkaSource:
     def _count_lag(self) -> int | None:
         consumer, total = self._member(), 0
         try:
-            for at in consumer.position(consumer.assignment()):
-                _, end = consumer.get_watermark_offsets(at, cached=True)
-                # librdkafka knows no position before the first record.
-                start = self._progress.position(partition_of(at))
-                position = start if at.offset < 0 else at.offset
-                if position is None or end < 0:
+            for raw in consumer.assignment():
+                _, end = consumer.get_watermark_offsets(raw, cached=True)
+                committed = self._committed.get(partition_of(raw))
+                if committed is None or end < 0:
                     return None
-                total += max(0, end - position)
+                total += PartitionLag(Committed(committed, ""), 0, end, end).messages
         except KafkaException:
             return None
         return total
