@@ -22,32 +22,32 @@ _DURATION = re.compile(r"(\d{1,9})([smhd])", re.ASCII)
 _UNIT_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
-class Retention(click.ParamType[int]):
-    """`7d`, `36h`, or forever; as milliseconds."""
-
-    name = "duration"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if value == _FOREVER:
-            return -1
-        match = _DURATION.fullmatch(value)
-        if match is None or int(match[1]) == 0:
-            self.fail(f"{value!r}: write a number with s, m, h or d, as in 7d, or {_FOREVER}")
-        return int(match[1]) * _UNIT_MS[match[2]]
+def _milliseconds(ctx: click.Context, param: click.Parameter, text: str | None) -> int | None:
+    """`7d`, `36h`, or forever."""
+    if text is None:
+        return None
+    if text == _FOREVER:
+        return -1
+    match = _DURATION.fullmatch(text)
+    if match is None or int(match[1]) == 0:
+        raise click.BadParameter(
+            f"{text!r}: write a number with s, m, h or d, as in 7d, or {_FOREVER}"
+        )
+    return int(match[1]) * _UNIT_MS[match[2]]
 
 
 def _shaped(command: Callable[..., R]) -> Callable[..., R]:
     for option in (
         click.option(
             "--dlq-retention",
-            type=Retention(),
+            callback=_milliseconds,
             metavar="DURATION",
             help="How long the dead-letter topic keeps records: 30d, or forever.  "
             "[default: the broker's]",
         ),
         click.option(
             "--retention",
-            type=Retention(),
+            callback=_milliseconds,
             metavar="DURATION",
             help="How long the topic keeps records: 7d, 36h, or forever.  [default: the broker's]",
         ),

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaException
+from confluent_kafka import OFFSET_END, Consumer, IsolationLevel, KafkaException
 from confluent_kafka import TopicPartition as RawPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec
@@ -48,6 +48,18 @@ def log_ends(
         raise translate(error_of(exception), doing) from exception
     except TimeoutError as error:
         raise Unavailable(f"{doing}: no answer in time") from error
+
+
+def known_ends(
+    consumer: Consumer, partitions: Iterable[TopicPartition], seconds: float
+) -> dict[TopicPartition, int]:
+    """The ends that the consumer reads to, of the partitions whose broker answers within `seconds`."""
+    asked = [raw_of(partition, OFFSET_END) for partition in partitions]
+    try:
+        answer = consumer.offsets_for_times(asked, timeout=seconds)
+    except KafkaException:
+        return {}  # an outage shows elsewhere
+    return {partition_of(raw): raw.offset for raw in answer if raw.error is None}
 
 
 def offsets_at(

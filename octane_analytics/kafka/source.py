@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from confluent_kafka import (
-    OFFSET_END,
     Consumer,
     KafkaError,
     KafkaException,
@@ -89,6 +88,10 @@ class KafkaSource:
         self._is_closing = False
         self._probe_at = 0.0
         self._unreachable: OctaneError | None = None
+        self._has_joined = False
+        self._join_error: OctaneError | None = None
+        """Why this member is not in its group, until it is: librdkafka reports each attempt, seconds
+        apart, and in between nothing has become better."""
         self._listener: RebalanceListener | None = None
         self._failure: Exception | None = None
         """What the listener raised. It must not pass through librdkafka: the records of the same
@@ -100,6 +103,7 @@ class KafkaSource:
         def on_assign(consumer: Consumer, raw: list[RawPartition]) -> None:
             # A client on its way down gets no answers any more, and would wait for the committed
             # offsets until it is killed. It gives these back at once, without having read any.
+            self._has_joined, self._join_error = True, None
             partitions = [partition_of(r) for r in raw]
             starts: Mapping[TopicPartition, int] = {}
             if not self._is_closing:
@@ -117,6 +121,7 @@ class KafkaSource:
             give_up(consumer, raw, listener.revoked)
 
         def on_lost(consumer: Consumer, raw: list[RawPartition]) -> None:
+            self._has_joined = False
             give_up(consumer, raw, listener.lost)
 
         def give_up(
@@ -163,6 +168,8 @@ class KafkaSource:
             self._raise_failure()
             if self._broker.trouble is not None:
                 self._probe()
+            if self._join_error is not None:
+                raise self._join_error
         if not any(message.error() for message in messages):
             return Polled(messages)
         return self._sorted(messages)
@@ -204,7 +211,11 @@ class KafkaSource:
                 at = consumer.position([raw_of(p) for p in progress.partitions()])
                 progress.moved({partition_of(r): r.offset for r in at}, now)
             quiet = progress.quiet(now)
-            short = progress.ends(quiet, self._ends(quiet), now) if quiet else []
+            short = (
+                progress.ends(quiet, offsets.known_ends(consumer, quiet, _ENDS_SECONDS), now)
+                if quiet
+                else []
+            )
             stalled = progress.stalled(now)
             if (short or stalled) and self._is_made_anew():
                 return
@@ -225,15 +236,6 @@ class KafkaSource:
             return False  # an outage shows elsewhere
         return self._is_outdated
 
-    def _ends(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-        """Of those that a broker tells of within a moment."""
-        asked = [raw_of(partition, OFFSET_END) for partition in partitions]
-        try:
-            answer = self._member().offsets_for_times(asked, timeout=_ENDS_SECONDS)
-        except KafkaException:
-            return {}  # an outage shows elsewhere
-        return {partition_of(r): r.offset for r in answer if r.error is None}
-
     def _sorted(self, messages: Sequence[Message]) -> Polled:
         polled, trouble = sort_out(messages)
         for end in polled.ends:
@@ -241,7 +243,10 @@ class KafkaSource:
         if trouble is not None:
             # librdkafka has moved on past what stands beside its complaint, and tells it only once.
             if not (polled.records or polled.ends or polled.gone):
-                raise translate(trouble, f"reading {self._settings.topic}")
+                error = translate(trouble, f"reading {self._settings.topic}")
+                if not self._has_joined and isinstance(error, Unavailable):
+                    self._join_error = error
+                raise error
             self._broker.trouble = trouble  # the next poll looks into it
         return polled
 
@@ -375,7 +380,7 @@ class KafkaSource:
         Is done also where it raises what the listener raised.
         """
         self._logs.close()
-        self._is_closing = True
+        self._is_closing, self._has_joined, self._join_error = True, False, None
         if self._consumer is not None:
             self._consumer.close()
             self._consumer = None
