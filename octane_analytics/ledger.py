@@ -11,7 +11,7 @@ under which token a range goes in; it does no input or output.
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from octane_analytics.types import Commit, Committed, LogIdentity, Span, TopicPartition
 
@@ -70,6 +70,8 @@ class Start:
     """None: from the earliest the log still holds."""
     recovering: Span | None = None
     """The range that was announced and is to be inserted again before anything else."""
+    is_of_log: bool = field(default=False, compare=False)
+    """The offset was committed for this very log: same cluster, topic id and epoch, none unknown."""
 
 
 @dataclass(slots=True)
@@ -113,12 +115,13 @@ class Ledger:
             # Declared replaced: nobody knows the range in the new log.
             self._partitions[partition] = _Partition(log, None)
             return Start(committed.offset)
+        is_of_log = bool(log.topic_id) and intent.log == log
         if not intent.is_pending:
             self._partitions[partition] = _Partition(log, None)
-            return Start(committed.offset)
+            return Start(committed.offset, is_of_log=is_of_log)
         # The intent's own identity names the token, also where the broker knew less of it then.
         self._partitions[partition] = _Partition(log, intent)
-        return Start(intent.span.first, intent.span)
+        return Start(intent.span.first, intent.span, is_of_log)
 
     def log(self, partition: TopicPartition) -> LogIdentity:
         """The identity that the partition's log had when it was taken over."""

@@ -8,7 +8,7 @@ Raises Unavailable where the broker cannot tell, and is asked again then.
 from collections.abc import Iterable, MutableMapping, Sequence
 
 from octane_analytics.batch import Batch
-from octane_analytics.ledger import Ledger
+from octane_analytics.ledger import Ledger, Start
 from octane_analytics.outages import KAFKA, Outages
 from octane_analytics.outbox import Outbox
 from octane_analytics.types import (
@@ -52,6 +52,8 @@ class Positions:
         before is inserted."""
         self._new_log: LogIdentity | None = None
         """The one of which the observer need not be told that it is another one than before."""
+        self._unproven: dict[TopicPartition, int] = {}
+        """Committed offsets that may belong to another log, until a record at or after one is read."""
         self._confirmed_at: float | None = None
         """When the log was last known to be the one that the partitions were taken over with."""
 
@@ -63,18 +65,34 @@ class Positions:
             for partition, committed in self._source.committed(partitions).items():
                 start = self._ledger.assign(partition, committed, log)
                 first = start.offset
+                self._unproven.pop(partition, None)
                 if first is None:
                     first = self._source.earliest(partition)
                     if committed.offset is not None and log != self._new_log:
                         self._observer.log_replaced(partition, committed.offset)
+                elif not start.is_of_log:
+                    first = self._within_log(partition, start)
                 until = None if start.recovering is None else start.recovering.end
                 self._batches[partition] = Batch(partition, first, until=until)
                 positions[partition] = first
         self._new_log = log
         return positions
 
+    def _within_log(self, partition: TopicPartition, start: Start) -> int:
+        """The offset to read from where nobody knows which log the committed one counts."""
+        offset = start.offset
+        assert offset is not None, "a partition without a committed offset starts at its beginning"
+        if start.recovering is None and offset > (end := self._source.latest(partition)):
+            earliest = self._source.earliest(partition)
+            self._observer.foreign_offset(partition, offset, earliest, end)
+            return earliest
+        self._unproven[partition] = offset
+        return offset
+
     def forget(self, partitions: Iterable[TopicPartition]) -> None:
         self.replaced.difference_update(partitions)
+        for partition in partitions:
+            self._unproven.pop(partition, None)
 
     def find(self, gone: OffsetGone) -> None:
         """The log does not hold what was to be read next: says what is missing, goes on behind it."""
@@ -85,11 +103,19 @@ class Positions:
             log = self._source.log_identity(self._topic)
             earliest = self._source.earliest(partition)
             latest = self._source.latest(partition)
-        if _is_another(log, self._ledger.log(partition)) or latest < batch.end:
-            self._observer.log_replaced(partition, batch.end)
+        is_another = _is_another(log, self._ledger.log(partition))
+        if is_another or latest < batch.end:
+            if is_another or not log.topic_id:
+                self._observer.log_replaced(partition, batch.end)
+            elif self._is_proven(batch):
+                self._observer.log_truncated(partition, batch.end, latest)
+            else:
+                self._observer.foreign_offset(partition, batch.end, earliest, latest)
             self.replaced.add(partition)
             self._new_log = log
             if batch.until is not None:
+                if not self._is_proven(batch):
+                    self._unproven[partition] = batch.until
                 batch.advance(batch.until)  # the rest of the announced range is no more
             return
         if earliest > batch.end:
@@ -125,6 +151,8 @@ class Positions:
     def start_anew(self) -> bool:
         """Where a log lost its tail, reads on from its end; to be called with an empty outbox.
 
+        A position that may be of another log proves no lost tail: this log is read from its beginning.
+
         Answers whether the topic was made anew: then all partitions are to be taken over once more, by
         a new client. The old one may know too much of them, as that there was a later leader epoch.
         """
@@ -137,13 +165,19 @@ class Positions:
                 return True
             for partition in partitions:
                 is_same = log.topic_id and log == self._ledger.log(partition)
-                bound = self._source.latest if is_same else self._source.earliest
+                has_lost_tail = is_same and self._is_proven(self._batches[partition])
+                bound = self._source.latest if has_lost_tail else self._source.earliest
                 position = bound(partition)
                 self._source.seek(partition, position)
+                self._unproven.pop(partition, None)
                 self._ledger.assign(partition, Committed(position, ""), log)
                 self._batches[partition] = Batch(partition, position)
                 self.replaced.discard(partition)
         return False
+
+    def _is_proven(self, batch: Batch) -> bool:
+        """Whether the batch's end is a position in this log, as committed for it or as read from it."""
+        return self._unproven.get(batch.partition) != batch.end
 
 
 def _is_another(log: LogIdentity, known: LogIdentity) -> bool:

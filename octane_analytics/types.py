@@ -156,12 +156,40 @@ class Inserted:
 
 @dataclass(frozen=True, slots=True)
 class PartitionLag:
-    """How far the group is behind in one partition."""
+    """How far the group is behind in one partition: the one definition of lag, wherever it is shown."""
 
-    messages: int
-    oldest_at: float | None
+    committed: Committed
+    first: int
+    """The earliest offset that the log holds."""
+    end: int
+    """The offset that the next record gets, open transactions or not."""
+    stable_end: int
+    """The last stable offset, up to where consumers read: before the end while a transaction is open."""
+    oldest_at: float | None = None
     """Kafka's timestamp of the oldest record that is not committed, epoch seconds; None where there is
     none or it is not known yet."""
+
+    @property
+    def position(self) -> int:
+        """Where the group goes on reading: at the log's beginning where it has committed nothing."""
+        return (
+            self.first if self.committed.offset is None else max(self.first, self.committed.offset)
+        )
+
+    @property
+    def messages(self) -> int:
+        """Offsets that the log holds and the group has not committed."""
+        return max(0, self.end - self.position)
+
+    @property
+    def held_back(self) -> int:
+        """Those of `messages` that an open transaction keeps from every consumer."""
+        return max(0, self.end - max(self.position, self.stable_end))
+
+    @property
+    def removed(self) -> int:
+        """Offsets that retention removed before the group committed them."""
+        return 0 if self.committed.offset is None else max(0, self.first - self.committed.offset)
 
 
 class RebalanceListener(Protocol):
@@ -306,7 +334,16 @@ class Observer(Protocol):
         ...
 
     def log_replaced(self, partition: TopicPartition, position: int) -> None:
-        """The log no longer reaches up to the position: it is another one now, read from its start."""
+        """The log is another one now than the position was in, and is read from its beginning."""
+        ...
+
+    def log_truncated(self, partition: TopicPartition, position: int, end: int) -> None:
+        """The same log has lost its records from `end` on, up to the position: read on from `end`."""
+        ...
+
+    def foreign_offset(self, partition: TopicPartition, offset: int, first: int, end: int) -> None:
+        """The committed offset is after the log's end and not known to be of this log, which holds
+        the offsets from `first` to `end` and is read from its beginning."""
         ...
 
     def assigned(self, partitions: Sequence[TopicPartition], owned: int) -> None: ...

@@ -31,8 +31,10 @@ from octane_analytics.exits import Exit
 from octane_analytics.ingest import Ingest, Options
 from octane_analytics.kafka.inspection import GroupView, ensure_topic
 from octane_analytics.kafka.lag import LagProbe
+from octane_analytics.kafka.log import KafkaLog
 from octane_analytics.kafka.producers import KafkaDeadLetters
 from octane_analytics.kafka.source import KafkaSource
+from octane_analytics.operations.expired_offsets import SAMPLE_FETCH_BYTES, find_stored_record
 from octane_analytics.outbox import Delivery
 from octane_analytics.schema import LiveTable
 from octane_analytics.settings.sections import Settings
@@ -55,6 +57,7 @@ _FIRST_BACKOFF_SECONDS = 0.2
 _CAP_BACKOFF_SECONDS = 10.0
 _LAG_SECONDS = 1.0
 _METRICS_TURN_SECONDS = 2.0
+_SAMPLE_SECONDS = 20.0
 _QUIET_POLL_SECONDS = 1.0
 """What a signal may have to wait, for idle workers that cost next to nothing; an event does not."""
 
@@ -230,6 +233,7 @@ def run_metrics(
         watch.start()
     while not stop.is_set:
         figures.beat(time.monotonic())
+        figures.lags(*(lag.total or (None,)))
         sample()
         stop.wait(_METRICS_TURN_SECONDS)
     server.stop()
@@ -254,6 +258,7 @@ def preflight(settings: Settings) -> None:
             "fewer partitions than processes: some will have nothing to do",
             extra=logs.fields(partitions=partitions, procs=settings.worker.procs),
         )
+    check_committed_offsets(settings)
     try:
         ensure_topic(settings.kafka, settings.kafka.dlq_topic)
     except Unavailable as error:
@@ -261,6 +266,19 @@ def preflight(settings: Settings) -> None:
             "no dead-letter topic: a record that is no valid event will halt its partition",
             extra=logs.fields(topic=settings.kafka.dlq_topic, error=str(error)),
         )
+
+
+def check_committed_offsets(settings: Settings) -> None:
+    """Raises NeedsOperator where the group would start at the first retained records and the table
+    already has some of them; else as `preflight` does."""
+    name = "octane-analytics-preflight"
+    with (
+        KafkaLog(settings.kafka, client_id=name, fetch_bytes=SAMPLE_FETCH_BYTES) as log,
+        ClickHouseSink(settings.clickhouse, client_name="octane-analytics preflight") as table,
+    ):
+        stored = find_stored_record(log, table, _SAMPLE_SECONDS)
+        if stored is not None:
+            raise NeedsOperator(stored.explain(log.group, table.table))
 
 
 def check_table(clickhouse: ClickHouse, settings: Settings) -> None:

@@ -596,6 +596,12 @@ class FakeObserver:
     def log_replaced(self, partition: TopicPartition, position: int) -> None:
         self._tell("log_replaced", (partition.partition, position))
 
+    def log_truncated(self, partition: TopicPartition, position: int, end: int) -> None:
+        self._tell("log_truncated", (partition.partition, position, end))
+
+    def foreign_offset(self, partition: TopicPartition, offset: int, first: int, end: int) -> None:
+        self._tell("foreign_offset", (partition.partition, offset, first, end))
+
     def assigned(self, partitions: Sequence[TopicPartition], owned: int) -> None:
         self._tell("assigned", ([p.partition for p in partitions], owned))
 

@@ -18,9 +18,13 @@ from octane_analytics.cli.help_format import Command
 from octane_analytics.cli.options import CLICKHOUSE, KAFKA, setting_options, unknown_settings
 from octane_analytics.cli.tables import terminal_width, wrapped
 from octane_analytics.clickhouse.client import ClickHouse
+from octane_analytics.clickhouse.inserts import ClickHouseSink
+from octane_analytics.errors import OctaneError
 from octane_analytics.exits import Exit
 from octane_analytics.kafka.group import Group
+from octane_analytics.kafka.log import KafkaLog
 from octane_analytics.operations.clickhouse_checks import check_clickhouse
+from octane_analytics.operations.expired_offsets import SAMPLE_FETCH_BYTES, find_stored_record
 from octane_analytics.operations.findings import Finding, Level, ok, warn, worst
 from octane_analytics.operations.host_checks import check_descriptors, check_port
 from octane_analytics.operations.kafka_checks import check_kafka
@@ -33,6 +37,7 @@ _NAME = "octane-analytics-check"
 _SECONDS = 12.0
 _QUERY_SECONDS = 5.0
 _PARTITIONS_SECONDS = 3.0
+_SAMPLE_SECONDS = 5.0
 _COLOURS = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}
 
 
@@ -77,6 +82,7 @@ def check(loaded: Loaded, strict: bool, as_json: bool) -> int:
     servers = [_authority(*address) for address in settings.clickhouse.hosts()]
     for where in servers:
         checks[f"clickhouse {where}"] = partial(_clickhouse, settings, where, known)
+    checks["table and offsets"] = partial(_table_and_offsets, settings)
     checks["raw SQL"] = partial(_raw_sql, settings, servers)
     findings, have_ended = run_all(checks, _SECONDS)
     findings = forgive_spares(findings, [f"clickhouse {where}" for where in servers])
@@ -127,6 +133,24 @@ def _clickhouse(settings: Settings, where: str, known: Future[int]) -> Iterator[
     one = _only(settings.clickhouse, where)
     with ClickHouse(one, client_name=_NAME) as server:
         yield from check_clickhouse(server, where, settings, partitions, time.time)
+
+
+def _table_and_offsets(settings: Settings) -> Iterator[Finding]:
+    """Whether a worker would refuse to start; what cannot be reached is reported by other checks."""
+    quick = replace(
+        settings.clickhouse,
+        timeout_seconds=min(settings.clickhouse.timeout_seconds, _QUERY_SECONDS),
+    )
+    with (
+        KafkaLog(settings.kafka, client_id=_NAME, fetch_bytes=SAMPLE_FETCH_BYTES) as log,
+        ClickHouseSink(quick, client_name=_NAME) as table,
+        contextlib.suppress(OctaneError),
+    ):
+        stored = find_stored_record(log, table, _SAMPLE_SECONDS)
+        if stored is not None:
+            yield warn(
+                "offsets", f"{stored.explain(log.group, table.table)}; until then it exits with 78"
+            )
 
 
 def _raw_sql(settings: Settings, servers: list[str]) -> Iterator[Finding]:

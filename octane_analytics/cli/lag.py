@@ -12,7 +12,8 @@ from octane_analytics.cli.tables import aligned, terminal_width
 from octane_analytics.cli.watching import show, watch_option
 from octane_analytics.exits import Exit
 from octane_analytics.kafka.group import Group
-from octane_analytics.operations.lag import Lag, PartitionLag, measure
+from octane_analytics.kafka.lag import LagProbe
+from octane_analytics.operations.lag import Lag, PartitionStatus, measure
 from octane_analytics.settings.loading import Loaded
 
 _CLIENT_ID = "octane-analytics-lag"
@@ -29,15 +30,20 @@ def lag(loaded: Loaded, watch: float | None, as_json: bool) -> Exit:
     """Show how far the group is behind, for each partition.
 
     committed is the next offset the group will read, end the next one the topic will write, lag the
-    records between them, seconds the age of the oldest of those by Kafka's timestamps. pending is a
-    range that a worker has announced and may have inserted. Works with the workers stopped, and
-    changes nothing. The owner is unknown where the broker does not tell a group's members.
+    records between them, those of open transactions too, seconds the age of the oldest of those by
+    Kafka's timestamps. pending is a range that a worker has announced and may have inserted. Works with
+    the workers stopped, and changes nothing. The owner is unknown where the broker does not tell a
+    group's members.
     """
     kafka = loaded.settings.kafka
-    with Group(kafka, client_id=_CLIENT_ID) as group, Stop() as stop:
+    with (
+        Group(kafka, client_id=_CLIENT_ID) as group,
+        LagProbe(kafka, client_id=_CLIENT_ID) as probe,
+        Stop() as stop,
+    ):
 
         def render() -> str:
-            found = measure(group, kafka.group_id, kafka.topic, time.time())
+            found = measure(probe, group, kafka.group_id, kafka.topic, time.time())
             if as_json:
                 return json.dumps(found.as_object(), indent=None if watch else 2)
             return "\n".join(lines(found, terminal_width()))
@@ -58,7 +64,14 @@ def lines(found: Lag, width: int | None = None) -> list[str]:
         if found.messages
         else "nothing behind",
     ]
-    gone = sum(p.gone for p in found.partitions)
+    held = [p for p in found.partitions if p.lag.held_back]
+    if held:
+        numbers = ", ".join(str(p.partition) for p in held)
+        told.append(
+            f"{found.held_back:,} of them are held back by an open transaction in partitions {numbers}: "
+            "no consumer gets them until it ends; see `kafka-transactions.sh find-hanging`"
+        )
+    gone = sum(p.lag.removed for p in found.partitions)
     if gone:
         told.append(
             f"{gone:,} offsets were removed by retention before they were read: lengthen the topic's "
@@ -67,16 +80,17 @@ def lines(found: Lag, width: int | None = None) -> list[str]:
     return told
 
 
-def _row(lag: PartitionLag, has_owners: bool) -> tuple[str, ...]:
+def _row(status: PartitionStatus, has_owners: bool) -> tuple[str, ...]:
+    lag = status.lag
     owner = "-" if has_owners else "unknown"
-    if lag.owner is not None:
-        owner = f"{lag.owner.instance_id or lag.owner.client_id}@{lag.owner.host}"
+    if status.owner is not None:
+        owner = f"{status.owner.instance_id or status.owner.client_id}@{status.owner.host}"
     return (
-        str(lag.partition),
-        "-" if lag.committed is None else str(lag.committed),
+        str(status.partition),
+        "-" if lag.committed.offset is None else str(lag.committed.offset),
         str(lag.end),
         f"{lag.messages:,}",
-        "?" if lag.seconds is None else f"{lag.seconds:,.1f}",
-        "-" if lag.pending is None else str(lag.pending),
+        "?" if status.seconds is None else f"{status.seconds:,.1f}",
+        "-" if status.pending is None else str(status.pending),
         owner,
     )

@@ -32,6 +32,7 @@ COMMANDS = {
     "report": "Run a report from the terminal, list all, or check them.",
     "token": "Make, list or revoke the tokens of the API.",
     "schema": "Show, create or check the table; make the user that reads it.",
+    "topic": "Create or check the topic and its dead-letter topic.",
     "replay": "Bring the table to what Kafka holds, over a range of the topic.",
     "produce": "Send newline-delimited JSON events to the topic.",
     "sandbox": "Run the whole service here, with embedded ClickHouse and Kafka.",

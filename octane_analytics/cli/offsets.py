@@ -1,6 +1,8 @@
 """`octane-analytics offsets`: the group's offsets with their intents, saved and set."""
 
 import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import IO
 
 import click
@@ -8,10 +10,20 @@ import click
 from octane_analytics.cli.confirmation import confirm
 from octane_analytics.cli.help_format import CommandGroup
 from octane_analytics.cli.options import KAFKA, setting_options
-from octane_analytics.errors import ConfigError, NeedsOperator
+from octane_analytics.errors import ConfigError
 from octane_analytics.kafka.group import Group
+from octane_analytics.operations.offset_targets import (
+    AtTime,
+    PartitionFacts,
+    Target,
+    consequences,
+    parse_target,
+    set_to,
+)
 from octane_analytics.operations.offsets import Snapshot, changes, parse_snapshot, plan
+from octane_analytics.replay.ranges import BadRange
 from octane_analytics.settings.loading import Loaded
+from octane_analytics.types import Commit, TopicPartition
 
 _CLIENT_ID = "octane-analytics-offsets"
 _settings = setting_options(*KAFKA, "KAFKA_GROUP_ID")
@@ -85,14 +97,7 @@ def import_offsets(
     kafka = loaded.settings.kafka
     with Group(kafka, client_id=_CLIENT_ID) as group:
         partitions = group.partitions(kafka.topic)
-        members = group.state().members
-        if members:
-            hosts = ", ".join(sorted({member.host for member in members}))
-            raise NeedsOperator(
-                f"group {kafka.group_id} has {len(members)} active members ({hosts}): stop every "
-                "worker first (a static member is gone only after its session timeout, 45 s by "
-                "default)"
-            )
+        group.require_no_members()
         commits = plan(
             snapshot,
             kafka.topic,
@@ -104,20 +109,89 @@ def import_offsets(
         moving = changes(group.committed(partitions), commits)
         if snapshot.group != kafka.group_id:
             click.echo(f"the export is of group {snapshot.group}", err=True)
-        for line in moving:
-            click.echo(line)
-        if not moving:
-            click.echo(f"group {kafka.group_id} is there already: nothing to do")
-            return
-        if dry_run:
-            return
-        if not yes:
-            if source.name == "<stdin>":
-                raise click.UsageError(
-                    "standard input is the export: say --yes, nobody can be asked"
-                )
-            confirm(
-                f"set {len(moving)} offsets of group {kafka.group_id}?", "offsets import", yes=yes
-            )
-        group.commit(commits)
-    click.echo(f"set {len(moving)} offsets of group {kafka.group_id}")
+        if source.name == "<stdin>" and moving and not (yes or dry_run):
+            raise click.UsageError("standard input is the export: say --yes, nobody can be asked")
+        _apply(group, kafka.group_id, moving, commits, "offsets import", dry_run=dry_run, yes=yes)
+
+
+@offsets.command("set")
+@_settings
+@click.option(
+    "--to",
+    "target",
+    required=True,
+    metavar="WHERE",
+    help="beginning (earliest), end (latest), PARTITION:OFFSET,… for those named, a time as "
+    "2026-02-02T12:00:00Z, or as far back as -6h (s, m, h, d), by Kafka's timestamps.  "
+    "[default: none; has to be given]",
+)
+@click.option(
+    "--drop-intents",
+    is_flag=True,
+    help="Also where a range is announced: what of it was inserted may be there twice.",
+)
+@click.option("--dry-run", is_flag=True, help="Only say what would be set.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def set_offsets(loaded: Loaded, target: str, drop_intents: bool, dry_run: bool, yes: bool) -> None:
+    """Set where the group goes on reading, in all partitions or in those named.
+
+    For a group whose offsets have expired: `--to end`, and then `octane-analytics replay --from-offset
+    beginning` inserts what the table lacks. `--to beginning` reads everything again that the topic
+    retains; what the deduplication window has forgotten is then in the table twice. Refuses while the
+    group has members, and where a range is announced and perhaps inserted.
+    `octane-analytics offsets export` before it keeps a way back.
+    """
+    try:
+        wanted = parse_target(target, datetime.now(UTC))
+    except BadRange as error:
+        raise click.BadParameter(str(error), param_hint="--to") from error
+    kafka = loaded.settings.kafka
+    with Group(kafka, client_id=_CLIENT_ID) as group:
+        group.require_no_members()
+        facts = _facts(group, kafka.topic, wanted)
+        commits = set_to(wanted, group.identity(kafka.topic), facts, drop_intents=drop_intents)
+        moving = changes({where: known.committed for where, known in facts.items()}, commits)
+        note = consequences(commits, facts)
+        _apply(
+            group, kafka.group_id, moving, commits, "offsets set", note, dry_run=dry_run, yes=yes
+        )
+
+
+def _facts(group: Group, topic: str, target: Target) -> dict[TopicPartition, PartitionFacts]:
+    partitions = group.partitions(topic)
+    committed, ends = group.committed(partitions), group.stable_ends(partitions)
+    at_time = (
+        group.offsets_at(partitions, target.epoch_seconds) if isinstance(target, AtTime) else {}
+    )
+    return {
+        where: PartitionFacts(
+            group.bounds(where)[0], ends[where], committed[where], at_time.get(where)
+        )
+        for where in partitions
+    }
+
+
+def _apply(
+    group: Group,
+    name: str,
+    moving: Sequence[str],
+    commits: Sequence[Commit],
+    action: str,
+    note: str = "",
+    *,
+    dry_run: bool,
+    yes: bool,
+) -> None:
+    """Print what moves and a note on it, ask, and commit."""
+    for line in moving:
+        click.echo(line)
+    if moving and note:
+        click.echo(note)
+    if not moving:
+        click.echo(f"group {name} is there already: nothing to do")
+        return
+    if dry_run:
+        return
+    confirm(f"set {len(moving)} offsets of group {name}?", action, yes=yes)
+    group.commit(commits)
+    click.echo(f"set {len(moving)} offsets of group {name}")

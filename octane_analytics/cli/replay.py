@@ -45,7 +45,7 @@ _ACCESS_DENIED = 497
 @click.option(
     "--from-offset",
     metavar="OFFSETS",
-    help="First offset: N for all partitions, P:N,P:N for those named, or beginning.  "
+    help="First offset: N for all partitions, P:N,P:N for those named, or beginning (earliest).  "
     "[default: none; this or --from-time has to be given]",
 )
 @click.option(
@@ -57,7 +57,7 @@ _ACCESS_DENIED = 497
 @click.option(
     "--to-offset",
     metavar="OFFSETS",
-    help="End before this offset: N, P:N,P:N, or end.  "
+    help="End before this offset: N, P:N,P:N, or end (latest).  "
     "[default: what the workers' group has committed]",
 )
 @click.option("--to-time", metavar="TIME", help="End before this Kafka timestamp.  [default: none]")

@@ -116,7 +116,7 @@ def _summary(told: dict[str, Any]) -> str:
         f"{told['state']}, up {_time(told['uptime_seconds'])}",
         f"{up} of {len(workers)} workers up",
         f"{told['events_per_second']:,.0f} events/s",
-        f"lag {_number(told['lag'])}",
+        f"lag {_number(told['lag'])}{_held_back(told['held_back'])}",
     ]
     if told["last_reload"]:
         parts.append(told["last_reload"])
@@ -167,6 +167,10 @@ def _ago(seconds: float | None) -> str:
 
 def _number(value: int | None) -> str:
     return "unknown" if value is None else f"{value:,}"
+
+
+def _held_back(messages: int) -> str:
+    return f" ({messages:,} held back by an open transaction)" if messages else ""
 
 
 def _megabytes(value: int | None) -> str:

@@ -35,6 +35,12 @@ _REPLACED = frozenset({KafkaError.FENCED_INSTANCE_ID, KafkaError._FENCED, KafkaE
 _SASL = f"check the SASL settings ({RDKAFKA_PREFIX}SASL_…)"
 _TOPIC = "create the topic or check its name"
 _OPERATOR = {
+    KafkaError.INCONSISTENT_GROUP_PROTOCOL: "the group has members of another application, with "
+    "another partition.assignment.strategy: stop them, or set another KAFKA_GROUP_ID",
+    KafkaError.GROUP_MAX_SIZE_REACHED: "raise the brokers' group.max.size, or start fewer processes",
+    KafkaError.INVALID_SESSION_TIMEOUT: f"set {RDKAFKA_PREFIX}SESSION_TIMEOUT_MS within the brokers' "
+    "group.min.session.timeout.ms and group.max.session.timeout.ms",
+    KafkaError.INVALID_GROUP_ID: "set another KAFKA_GROUP_ID",
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "grant the user what it lacks on the topic",
     KafkaError.GROUP_AUTHORIZATION_FAILED: "grant the user READ on the group",
     KafkaError.CLUSTER_AUTHORIZATION_FAILED: "grant the user what it lacks on the cluster",

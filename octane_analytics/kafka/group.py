@@ -15,6 +15,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from octane_analytics.errors import NeedsOperator, Rebalancing, Unavailable
 from octane_analytics.kafka.client import error_of, translate
+from octane_analytics.kafka.offsets import log_ends, offsets_at
 from octane_analytics.kafka.outside import Outsider
 from octane_analytics.kafka.source import KafkaSource
 from octane_analytics.settings.sections import KafkaSettings
@@ -22,6 +23,7 @@ from octane_analytics.types import Commit, Committed, LogIdentity, TopicPartitio
 
 _ADMIN_SECONDS = 4.0
 _SMALL_FETCH_BYTES = 65_536
+_STATIC_MEMBERS = "(a static member is gone only after its session timeout, 45 s by default)"
 _NO_GROUP = frozenset({KafkaError.GROUP_ID_NOT_FOUND, KafkaError.INVALID_GROUP_ID})
 
 
@@ -78,6 +80,16 @@ class Group(Outsider):
         """The first offset that the log holds, and the one that its next record gets."""
         return self._source.earliest(partition), self._source.latest(partition)
 
+    def stable_ends(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """Up to where consumers read; before the log's end where a transaction is open."""
+        return log_ends(self._administration(), partitions, is_stable=True)
+
+    def offsets_at(
+        self, partitions: Sequence[TopicPartition], epoch_seconds: float
+    ) -> dict[TopicPartition, int | None]:
+        """See `kafka.offsets.offsets_at`."""
+        return offsets_at(self._connected(), partitions, epoch_seconds)
+
     def identity(self, topic: str) -> LogIdentity:
         return self._source.log_identity(topic)
 
@@ -89,8 +101,18 @@ class Group(Outsider):
         except Rebalancing as error:
             raise NeedsOperator(
                 f"group {self._settings.group_id} has active members: stop every worker first "
-                "(a static member is gone only after its session timeout, 45 s by default)"
+                f"{_STATIC_MEMBERS}"
             ) from error
+
+    def require_no_members(self) -> None:
+        """Raises NeedsOperator while the group has members, Unavailable where no broker tells."""
+        members = self.state().members
+        if members:
+            hosts = ", ".join(sorted({member.host for member in members}))
+            raise NeedsOperator(
+                f"group {self._settings.group_id} has {len(members)} active members ({hosts}): stop "
+                f"every worker first {_STATIC_MEMBERS}"
+            )
 
     def state(self) -> GroupState:
         """Raises Unavailable too where the broker does not tell (no controller, an old version)."""

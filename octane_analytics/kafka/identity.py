@@ -8,7 +8,8 @@ from confluent_kafka.admin import AdminClient
 
 from octane_analytics.errors import Unavailable
 from octane_analytics.kafka.client import REQUEST_SECONDS, Broker, error_of, translate
-from octane_analytics.types import LogIdentity
+from octane_analytics.kafka.offsets import log_ends
+from octane_analytics.types import LogIdentity, TopicPartition
 
 _REST_SECONDS = 30.0
 _NO_TOPIC_ID = "AAAAAAAAAAAAAAAAAAAAAA"
@@ -51,6 +52,10 @@ class LogTeller:
     def tell(self, topic: str) -> LogIdentity:
         """See `log_identity`."""
         return log_identity(self._connected(), topic, self._epoch)
+
+    def log_end(self, partition: TopicPartition) -> int:
+        """The offset that the partition's next record gets; see `offsets.log_ends`."""
+        return log_ends(self._connected(), [partition])[partition]
 
     def expect(self) -> None:
         """It will be asked soon: connects, without waiting for that, so that no answer waits for it."""

@@ -6,18 +6,13 @@ from confluent_kafka.cimpl import NewTopic
 
 from octane_analytics.errors import NeedsOperator, Unavailable
 from octane_analytics.kafka.client import REQUEST_SECONDS, Broker, error_of, translate
-from octane_analytics.kafka.offsets import ends_of
-from octane_analytics.kafka.outside import Outsider
+from octane_analytics.kafka.lag import LagProbe
 from octane_analytics.settings.sections import KafkaSettings
-from octane_analytics.types import TopicPartition
 
 
-class GroupView(Outsider):
+class GroupView(LagProbe):
     """The configured group seen from outside. Every method blocks on a broker, for seconds at most,
     and raises Unavailable where none answers, NeedsOperator where there is no such topic."""
-
-    def __init__(self, settings: KafkaSettings, *, client_id: str) -> None:
-        super().__init__(settings, client_id)
 
     def partitions(self, topic: str) -> int:
         """How many the topic has."""
@@ -25,12 +20,7 @@ class GroupView(Outsider):
 
     def lag(self, topic: str) -> int:
         """Records of the topic that the group has not committed, over all partitions."""
-        partitions = [TopicPartition(topic, number) for number in self._partition_numbers(topic)]
-        total = 0
-        for partition, committed in self._committed(partitions).items():
-            low, high = ends_of(self._connected(), partition)
-            total += high - max(low, committed.offset or 0)
-        return total
+        return sum(lag.messages for lag in self.count(topic).values())
 
 
 def check_topic(settings: KafkaSettings, topic: str) -> None:

@@ -7,13 +7,16 @@ joins the group and commits nothing.
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaException
 from confluent_kafka import TopicPartition as RawPartition
+from confluent_kafka.admin import AdminClient
 
 from octane_analytics.kafka.client import REQUEST_SECONDS, error_of, translate
+from octane_analytics.kafka.offsets import log_ends
 from octane_analytics.kafka.outside import Outsider
+from octane_analytics.kafka.partitions import partition_of, raw_of
 from octane_analytics.settings.sections import KafkaSettings
 from octane_analytics.types import PartitionLag, TopicPartition
 
@@ -41,6 +44,8 @@ class LagProbe(Outsider):
             **{
                 "enable.auto.offset.store": False,
                 "auto.offset.reset": "earliest",
+                # The log's end and its oldest record, also where a transaction is open.
+                "isolation.level": "read_uncommitted",
                 # It reads one record: brokers send at least one batch whatever its size.
                 "fetch.message.max.bytes": 1024,
                 "queued.min.messages": 1,
@@ -50,47 +55,71 @@ class LagProbe(Outsider):
         )
         self._oldest: dict[int, _Oldest] = {}
         self._seen: dict[int, int] = {}
+        self._admin: AdminClient | None = None
+
+    def close(self) -> None:
+        super().close()
+        self._admin = None
 
     def look(self) -> Mapping[int, PartitionLag]:
         """By partition; raises Unavailable (NeedsOperator where there is no such topic)."""
+        found = self.count(self._settings.topic)
+        behind = {number: lag.position for number, lag in found.items() if lag.messages}
         try:
-            return self._look()
+            self._look_for_oldest(behind)
         except KafkaException as exception:
-            raise translate(error_of(exception), "asking for the group's lag") from exception
-
-    def _look(self) -> Mapping[int, PartitionLag]:
-        consumer, topic = self._connected(), self._settings.topic
-        numbers = self._partition_numbers(topic)
-        ends = self._bounds(consumer, numbers, OFFSET_END)
-        committed = self._positions(consumer, numbers)
-        behind = {n: at for n, at in committed.items() if at < ends[n]}
-        for number in self._oldest.keys() - behind.keys():
-            del self._oldest[number]
-        self._read_oldest(consumer, self._stale(behind))
-        self._seen = committed
+            raise translate(error_of(exception), "reading the oldest records") from exception
+        oldest = self._oldest
         return {
-            number: PartitionLag(
-                max(0, ends[number] - committed[number]),
-                self._oldest[number].at if number in self._oldest else None,
-            )
-            for number in numbers
+            number: replace(lag, oldest_at=oldest[number].at) if number in oldest else lag
+            for number, lag in found.items()
         }
 
-    def _bounds(self, consumer: Consumer, numbers: Sequence[int], bound: int) -> dict[int, int]:
-        asked = [RawPartition(self._settings.topic, number, bound) for number in numbers]
-        answer = consumer.offsets_for_times(asked, timeout=REQUEST_SECONDS) if asked else []
+    def count(self, topic: str) -> dict[int, PartitionLag]:
+        """As `look`, of any topic and without the times of the oldest records."""
+        partitions = [TopicPartition(topic, number) for number in self._partition_numbers(topic)]
+        committed = self._committed(partitions)
+        ends = self._ends(partitions, OFFSET_END)
+        # What only tells how far a group is behind is asked only where it is.
+        behind = [p for p in partitions if (committed[p].offset or 0) < ends[p]]
+        firsts = self._ends(behind, OFFSET_BEGINNING)
+        stable = self._stable_ends(behind)
+        return {
+            p.partition: PartitionLag(
+                committed[p],
+                firsts.get(p, committed[p].offset or 0),
+                ends[p],
+                stable.get(p, ends[p]),
+            )
+            for p in partitions
+        }
+
+    def _ends(self, partitions: Sequence[TopicPartition], bound: int) -> dict[TopicPartition, int]:
+        if not partitions:
+            return {}
+        asked = [raw_of(partition, bound) for partition in partitions]
+        doing = "asking for the ends of the partitions"
+        try:
+            answer = self._connected().offsets_for_times(asked, timeout=REQUEST_SECONDS)
+        except KafkaException as exception:
+            raise translate(error_of(exception), doing) from exception
         for raw in answer:
             if raw.error is not None:
-                raise translate(raw.error, f"asking for the ends of partition {raw.partition}")
-        return {raw.partition: raw.offset for raw in answer}
+                raise translate(raw.error, doing)
+        return {partition_of(raw): raw.offset for raw in answer}
 
-    def _positions(self, consumer: Consumer, numbers: Sequence[int]) -> dict[int, int]:
-        """What the group has committed; where that is nothing, the log's beginning."""
-        asked = [TopicPartition(self._settings.topic, number) for number in numbers]
-        found = {p.partition: at.offset for p, at in self._committed(asked).items()}
-        committed = {number: offset for number, offset in found.items() if offset is not None}
-        new = [number for number in numbers if number not in committed]
-        return committed | self._bounds(consumer, new, OFFSET_BEGINNING)
+    def _stable_ends(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        if not partitions or self._settings.rdkafka.get("isolation.level") == "read_uncommitted":
+            return {}
+        if self._admin is None:
+            self._admin = self._broker.connect(AdminClient)
+        return log_ends(self._admin, partitions, is_stable=True)
+
+    def _look_for_oldest(self, behind: Mapping[int, int]) -> None:
+        for number in self._oldest.keys() - behind.keys():
+            del self._oldest[number]
+        self._read_oldest(self._connected(), self._stale(behind))
+        self._seen = dict(behind)
 
     def _stale(self, behind: Mapping[int, int]) -> dict[int, int]:
         """The committed offsets whose records are to be read now."""

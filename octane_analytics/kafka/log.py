@@ -7,14 +7,14 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message
+from confluent_kafka import Consumer, KafkaError, Message
 from confluent_kafka import TopicPartition as RawPartition
 from confluent_kafka.admin import AdminClient
 
 from octane_analytics.errors import OctaneError, Unavailable
-from octane_analytics.kafka.client import REQUEST_SECONDS, error_of, translate
+from octane_analytics.kafka.client import translate
 from octane_analytics.kafka.identity import log_identity
-from octane_analytics.kafka.offsets import ends_of
+from octane_analytics.kafka.offsets import ends_of, log_ends, offsets_at
 from octane_analytics.kafka.outside import Outsider
 from octane_analytics.settings.sections import KafkaSettings
 from octane_analytics.types import Committed, LogIdentity, Polled, Span, TopicPartition
@@ -31,8 +31,16 @@ class KafkaLog(Outsider):
     for use by several threads.
     """
 
-    def __init__(self, settings: KafkaSettings, *, client_id: str) -> None:
+    def __init__(
+        self, settings: KafkaSettings, *, client_id: str, fetch_bytes: int | None = None
+    ) -> None:
+        """`fetch_bytes` bounds what is fetched of a partition at once, where little is to be read."""
         super().__init__(settings, client_id)
+        self._reading = (
+            {}
+            if fetch_bytes is None
+            else {"fetch.message.max.bytes": fetch_bytes, "queued.min.messages": 1}
+        )
         self._reader: Consumer | None = None
         self._left: dict[int, int] = {}
         self._moved_at = 0.0
@@ -63,6 +71,12 @@ class KafkaLog(Outsider):
             spans[number] = Span(max(low, 0), max(high, low, 0))
         return spans
 
+    def log_ends(self, partitions: Sequence[int]) -> Mapping[int, int]:
+        """The offset that each partition's next record gets, open transactions or not."""
+        admin = self._broker.connect(AdminClient)
+        found = log_ends(admin, [TopicPartition(self.topic, number) for number in partitions])
+        return {partition.partition: end for partition, end in found.items()}
+
     def committed(self, partitions: Sequence[int]) -> Mapping[int, Committed]:
         """What the workers' group has committed."""
         found = self._committed([TopicPartition(self.topic, number) for number in partitions])
@@ -70,18 +84,9 @@ class KafkaLog(Outsider):
 
     def at_time(self, epoch_seconds: float, partitions: Sequence[int]) -> Mapping[int, int | None]:
         """The first offset with that timestamp or a later one; None where there is none."""
-        milliseconds = int(epoch_seconds * 1000)
-        raw = [RawPartition(self.topic, number, milliseconds) for number in partitions]
-        try:
-            answer = self._connected().offsets_for_times(raw, timeout=REQUEST_SECONDS)
-        except KafkaException as exception:
-            raise translate(error_of(exception), "looking up offsets by time") from exception
-        found: dict[int, int | None] = {}
-        for item in answer:
-            if item.error is not None:
-                raise translate(item.error, "looking up offsets by time")
-            found[item.partition] = item.offset if item.offset >= 0 else None
-        return found
+        asked = [TopicPartition(self.topic, number) for number in partitions]
+        found = offsets_at(self._connected(), asked, epoch_seconds)
+        return {partition.partition: offset for partition, offset in found.items()}
 
     def identity(self) -> LogIdentity:
         """Tells this topic from another one of the same name."""
@@ -102,6 +107,7 @@ class KafkaLog(Outsider):
                     "queued.max.messages.kbytes": self._broker.default(
                         "queued.max.messages.kbytes", 32_768
                     ),
+                    **self._reading,
                 },
             )
         self._left = {number: span.end for number, span in spans.items() if span.first < span.end}

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from confluent_kafka import (
-    OFFSET_END,
     Consumer,
     KafkaError,
     KafkaException,
@@ -25,6 +24,7 @@ from octane_analytics.types import (
     Commit,
     Committed,
     LogIdentity,
+    PartitionLag,
     Polled,
     RebalanceListener,
     TopicPartition,
@@ -80,12 +80,18 @@ class KafkaSource:
         self._arrivals = 0
         """Goes up with whatever may have changed a position or the end of a partition."""
         self._looked_arrivals = 0
+        self._committed: dict[TopicPartition, int] = {}
+        """Of each assigned partition; where it was read from until something is committed."""
         self._lag: int | None = None
         self._lag_arrivals = 0
         self._is_paused = False
         self._is_closing = False
         self._probe_at = 0.0
         self._unreachable: OctaneError | None = None
+        self._has_joined = False
+        self._join_error: OctaneError | None = None
+        """Why this member is not in its group, until it is: librdkafka reports each attempt, seconds
+        apart, and in between nothing has become better."""
         self._listener: RebalanceListener | None = None
         self._failure: Exception | None = None
         """What the listener raised. It must not pass through librdkafka: the records of the same
@@ -97,6 +103,7 @@ class KafkaSource:
         def on_assign(consumer: Consumer, raw: list[RawPartition]) -> None:
             # A client on its way down gets no answers any more, and would wait for the committed
             # offsets until it is killed. It gives these back at once, without having read any.
+            self._has_joined, self._join_error = True, None
             partitions = [partition_of(r) for r in raw]
             starts: Mapping[TopicPartition, int] = {}
             if not self._is_closing:
@@ -107,13 +114,14 @@ class KafkaSource:
                     self._fail(AssignmentLost(told) if isinstance(error, Unavailable) else error)
                     raw = []
             for r in raw:
-                r.offset = starts.get(partition_of(r), 0)
+                r.offset = self._committed[partition_of(r)] = starts.get(partition_of(r), 0)
             self._assign(consumer, raw)
 
         def on_revoke(consumer: Consumer, raw: list[RawPartition]) -> None:
             give_up(consumer, raw, listener.revoked)
 
         def on_lost(consumer: Consumer, raw: list[RawPartition]) -> None:
+            self._has_joined = False
             give_up(consumer, raw, listener.lost)
 
         def give_up(
@@ -127,6 +135,8 @@ class KafkaSource:
             except Exception as error:  # see _failure
                 self._fail(error)
             self._progress.end(partitions)
+            for partition in partitions:
+                self._committed.pop(partition, None)
             self._arrivals += 1
             _unassign(consumer, raw)
 
@@ -158,6 +168,8 @@ class KafkaSource:
             self._raise_failure()
             if self._broker.trouble is not None:
                 self._probe()
+            if self._join_error is not None:
+                raise self._join_error
         if not any(message.error() for message in messages):
             return Polled(messages)
         return self._sorted(messages)
@@ -199,7 +211,11 @@ class KafkaSource:
                 at = consumer.position([raw_of(p) for p in progress.partitions()])
                 progress.moved({partition_of(r): r.offset for r in at}, now)
             quiet = progress.quiet(now)
-            short = progress.ends(quiet, self._ends(quiet), now) if quiet else []
+            short = (
+                progress.ends(quiet, offsets.known_ends(consumer, quiet, _ENDS_SECONDS), now)
+                if quiet
+                else []
+            )
             stalled = progress.stalled(now)
             if (short or stalled) and self._is_made_anew():
                 return
@@ -220,15 +236,6 @@ class KafkaSource:
             return False  # an outage shows elsewhere
         return self._is_outdated
 
-    def _ends(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-        """Of those that a broker tells of within a moment."""
-        asked = [raw_of(partition, OFFSET_END) for partition in partitions]
-        try:
-            answer = self._member().offsets_for_times(asked, timeout=_ENDS_SECONDS)
-        except KafkaException:
-            return {}  # an outage shows elsewhere
-        return {partition_of(r): r.offset for r in answer if r.error is None}
-
     def _sorted(self, messages: Sequence[Message]) -> Polled:
         polled, trouble = sort_out(messages)
         for end in polled.ends:
@@ -236,7 +243,10 @@ class KafkaSource:
         if trouble is not None:
             # librdkafka has moved on past what stands beside its complaint, and tells it only once.
             if not (polled.records or polled.ends or polled.gone):
-                raise translate(trouble, f"reading {self._settings.topic}")
+                error = translate(trouble, f"reading {self._settings.topic}")
+                if not self._has_joined and isinstance(error, Unavailable):
+                    self._join_error = error
+                raise error
             self._broker.trouble = trouble  # the next poll looks into it
         return polled
 
@@ -262,6 +272,8 @@ class KafkaSource:
 
     def commit(self, commits: Sequence[Commit]) -> None:
         offsets.commit(self._member(), commits)
+        self._committed |= {commit.partition: commit.offset for commit in commits}
+        self._arrivals += 1
 
     def log_identity(self, topic: str) -> LogIdentity:
         log = self._logs.tell(topic)
@@ -275,10 +287,11 @@ class KafkaSource:
         return offsets.ends_of(self._member(), partition)[0]
 
     def latest(self, partition: TopicPartition) -> int:
-        return offsets.ends_of(self._member(), partition)[1]
+        return self._logs.log_end(partition)
 
     def lag(self) -> int | None:
-        """Messages between what was handed out and the ends that the last fetches told of.
+        """Messages of the assigned partitions that are not committed, as far as the last fetches know
+        the ends; see `types.PartitionLag`.
 
         Asks nobody. None until the first fetch of each partition has been answered.
         """
@@ -290,14 +303,12 @@ class KafkaSource:
     def _count_lag(self) -> int | None:
         consumer, total = self._member(), 0
         try:
-            for at in consumer.position(consumer.assignment()):
-                _, end = consumer.get_watermark_offsets(at, cached=True)
-                # librdkafka knows no position before the first record.
-                start = self._progress.position(partition_of(at))
-                position = start if at.offset < 0 else at.offset
-                if position is None or end < 0:
+            for raw in consumer.assignment():
+                _, end = consumer.get_watermark_offsets(raw, cached=True)
+                committed = self._committed.get(partition_of(raw))
+                if committed is None or end < 0:
                     return None
-                total += max(0, end - position)
+                total += PartitionLag(Committed(committed, ""), 0, end, end).messages
         except KafkaException:
             return None
         return total
@@ -369,7 +380,7 @@ class KafkaSource:
         Is done also where it raises what the listener raised.
         """
         self._logs.close()
-        self._is_closing = True
+        self._is_closing, self._has_joined, self._join_error = True, False, None
         if self._consumer is not None:
             self._consumer.close()
             self._consumer = None

@@ -129,13 +129,15 @@ def _offsets(
 ) -> Finding:
     try:
         log = cluster.identity(topic)
-        gone = [
-            where
+        bounds = {
+            where: cluster.bounds(where)
             for where, told in committed.items()
-            if told.offset is not None and told.offset < cluster.bounds(where)[0]
-        ]
+            if told.offset is not None
+        }
     except OctaneError as error:
         return failed("offsets", error)
+    gone = [where for where, (first, _) in bounds.items() if _offset(committed, where) < first]
+    after_end = [where for where, (_, end) in bounds.items() if _offset(committed, where) > end]
     intents = {where: parse_intent(told.metadata) for where, told in committed.items()}
     others = [
         where
@@ -147,6 +149,13 @@ def _offsets(
             "offsets",
             f"retention has removed records of partitions {_numbers(gone)} that were not read: "
             "lengthen it",
+        )
+    if after_end:
+        return warn(
+            "offsets",
+            f"those of partitions {_numbers(after_end)} are after the end of the log: they are another "
+            "log's, and the worker reads from the beginning, or the log has lost its newest records, "
+            "and it reads on from the end; set them with `octane-analytics offsets set`",
         )
     if others:
         return warn(
@@ -161,6 +170,10 @@ def _offsets(
             f"partitions {_numbers(pending)} have announced ranges: finished first, once",
         )
     return ok("offsets", "none is outside the log, nothing is pending")
+
+
+def _offset(committed: Mapping[TopicPartition, Committed], where: TopicPartition) -> int:
+    return committed[where].offset or 0
 
 
 def _numbers(partitions: Sequence[TopicPartition]) -> str:

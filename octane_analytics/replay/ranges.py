@@ -20,13 +20,19 @@ class BadRange(OctaneError):
     """What was asked for is no range of this log; nothing has been touched."""
 
 
+_ALIASES = {"earliest": "beginning", "latest": "end"}
+"""Kafka's own words."""
+
 Offsets = int | str | Mapping[int, int]
 """One offset for all partitions, one for each named, or the word `beginning` or `end`."""
 
 
 def parse_offsets(text: str, word: str) -> Offsets:
-    """`N`, `P:N,P:N` or the word. Raises BadRange."""
-    if text == word:
+    """`N`, `P:N,P:N`, or the word (`beginning` or `end`; Kafka's `earliest` and `latest` mean the same).
+
+    Raises BadRange.
+    """
+    if _ALIASES.get(text, text) == word:
         return word
     if text.isdecimal():
         return int(text)

@@ -103,6 +103,7 @@ class Arbiter:
             "is_healthy": status.is_healthy,
             "events_per_second": round(status.events_per_second, 1),
             "lag": status.lag,
+            "held_back": status.held_back,
         }
         return json.dumps(whole)
 

@@ -24,7 +24,10 @@ class SlotStatus:
     partitions: int
     events_per_second: float
     lag: int | None
-    """Messages; None while not known."""
+    """Messages that the group has not committed in this worker's partitions, in all partitions where
+    this is the metrics process; None while not known."""
+    held_back: int
+    """Those of `lag` that open transactions keep from every consumer."""
     last_flush_seconds: float | None
     """Since the last insert of this process."""
     is_waiting: bool
@@ -57,9 +60,14 @@ class Status:
 
     @property
     def lag(self) -> int | None:
-        """None while one worker's is not known."""
-        known = [slot.lag for slot in self.workers if slot.lag is not None]
-        return sum(known) if known and len(known) == len(self.workers) else None
+        """The group's, as `octane-analytics lag` and the metrics have it, whether or not the workers
+        run; None while not known."""
+        return next((slot.lag for slot in self.slots if not slot.is_worker), None)
+
+    @property
+    def held_back(self) -> int:
+        """Those of `lag` that open transactions keep from every consumer."""
+        return sum(slot.held_back for slot in self.slots if not slot.is_worker)
 
     @property
     def is_healthy(self) -> bool:
@@ -78,6 +86,8 @@ class Status:
     def line(self) -> str:
         up = sum(slot.state == State.RUNNING.value for slot in self.workers)
         lag = "" if self.lag is None else f", lag {self.lag:,}"
+        if self.held_back:
+            lag += f" ({self.held_back:,} held back by an open transaction)"
         waiting = sum(slot.is_waiting for slot in self.workers)
         waits = f", {waiting} waiting for a dependency" if waiting else ""
         reload = f"; {self.last_reload}" if self.last_reload else ""
@@ -107,6 +117,7 @@ def slot_status(
         partitions=figures.partitions if is_up else 0,
         events_per_second=round(events_per_second, 1),
         lag=figures.lag if is_up else None,
+        held_back=figures.held_back if is_up else 0,
         last_flush_seconds=_since(figures.flushed_at, now),
         is_waiting=is_up and figures.waits,
         last_error=figures.error,

@@ -27,6 +27,7 @@ class _Record(ctypes.Structure):
         ("events", ctypes.c_uint64),
         ("partitions", ctypes.c_int64),
         ("lag", ctypes.c_int64),
+        ("held_back", ctypes.c_int64),
         ("waits", ctypes.c_int64),
         ("error", ctypes.c_char * _ERROR_BYTES),
     )
@@ -46,7 +47,10 @@ class Figures:
     """In inserts that ClickHouse has acknowledged to this process."""
     partitions: int
     lag: int | None
-    """Messages behind the end of its partitions; None while that is not known."""
+    """Messages that the group has not committed: of its partitions, or of all where the metrics process
+    reports; None while that is not known."""
+    held_back: int
+    """Those of `lag` that open transactions keep from every consumer."""
     waits: bool
     """For a dependency that fails, on purpose."""
     error: str
@@ -75,8 +79,9 @@ class SlotFigures:
     def owns(self, partitions: int) -> None:
         self._record.partitions = partitions
 
-    def lags(self, messages: int | None) -> None:
+    def lags(self, messages: int | None, held_back: int = 0) -> None:
         self._record.lag = -1 if messages is None else messages
+        self._record.held_back = held_back
 
     def flushed(self, events: int, now: float) -> None:
         self._record.events += events
@@ -131,6 +136,7 @@ class Board:
             events=record.events,
             partitions=record.partitions,
             lag=None if record.lag < 0 else record.lag,
+            held_back=record.held_back,
             waits=bool(record.waits),
             error=record.error.decode(errors="ignore"),
         )

@@ -47,6 +47,15 @@ class LagWatch:
         self._is_failing, self._seen, self._seen_at = False, seen, self._now()
         return _EVERY_SECONDS
 
+    @property
+    def total(self) -> tuple[int, int] | None:
+        """Messages over all partitions, and those of them that open transactions hold back; None while
+        they are not known."""
+        if self._is_failing or self._seen_at is None:
+            return None
+        seen = self._seen.values()
+        return sum(lag.messages for lag in seen), sum(lag.held_back for lag in seen)
+
     def collect(self) -> Iterable[Metric]:
         """See `metrics.Families`."""
         messages = GaugeMetricFamily(
@@ -59,16 +68,23 @@ class LagWatch:
             "Age of the oldest record that is not committed, by Kafka's timestamps; 0 without lag.",
             labels=["partition"],
         )
+        held_back = GaugeMetricFamily(
+            "analytics_lag_held_back_messages",
+            "Those of analytics_lag_messages after the last stable offset: an open transaction of a "
+            "producer keeps them from every consumer.",
+            labels=["partition"],
+        )
         looked = GaugeMetricFamily(
             "analytics_lag_updated_timestamp_seconds", "When lag was last seen."
         )
         now = self._now()
         for number, lag in self._seen.items():
             messages.add_metric([str(number)], lag.messages)
+            held_back.add_metric([str(number)], lag.held_back)
             if lag.messages == 0:
                 seconds.add_metric([str(number)], 0.0)
             elif lag.oldest_at is not None:
                 seconds.add_metric([str(number)], max(0.0, now - lag.oldest_at))
         if self._seen_at is not None:
             looked.add_metric([], self._seen_at)
-        return messages, seconds, looked
+        return messages, seconds, held_back, looked

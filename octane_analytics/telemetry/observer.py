@@ -136,8 +136,22 @@ class WorkerObserver:
 
     def log_replaced(self, partition: TopicPartition, position: int) -> None:
         _LOG.warning(
-            "the partition ends before the position: the topic was made anew, reading it from its start",
+            "topic was recreated; reading the partition from its beginning",
             extra=fields(partition=partition.partition, position=position),
+        )
+
+    def log_truncated(self, partition: TopicPartition, position: int, end: int) -> None:
+        _LOG.error(
+            "partition lost its newest records (an unclean leader election?); reading on from its end: "
+            "set another KAFKA_LOG_EPOCH before the next start",
+            extra=fields(partition=partition.partition, position=position, end=end),
+        )
+
+    def foreign_offset(self, partition: TopicPartition, offset: int, first: int, end: int) -> None:
+        _LOG.error(
+            "committed offset is after the partition's end and was not committed for this log; reading "
+            "the partition from its beginning",
+            extra=fields(partition=partition.partition, committed=offset, first=first, end=end),
         )
 
     def stalled(self, partition: TopicPartition, position: int) -> None:

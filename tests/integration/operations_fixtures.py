@@ -21,7 +21,7 @@ from tests.acceptance.command import Running, call, run, running, wait_until
 from tests.kafka.apache import ApacheKafka
 
 PARTITIONS = 2
-_IN_A_PROCESS = ("check", "replay")
+_IN_A_PROCESS = ("check", "replay", "worker")
 """Of their own: see `call`."""
 
 

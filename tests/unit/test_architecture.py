@@ -62,7 +62,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "staging": frozenset({"types", "errors", "schema", "replay", "clickhouse"}),
     "telemetry": frozenset({"types", "errors", "settings"}),
     "supervisor": frozenset({"types", "errors", "exits", "timing", "telemetry"}),
-    "worker": CORE | {"exits", "settings", "kafka", "clickhouse", "telemetry"},
+    "worker": CORE | {"exits", "settings", "kafka", "clickhouse", "telemetry", "operations"},
     # The supervisor's words to systemd; gunicorn's own come too early.
     "api": frozenset({"types", "errors", "exits", "settings", "schema", "clickhouse", "telemetry"})
     | {"supervisor"},

@@ -896,6 +896,74 @@ def test_topic_made_anew_while_nobody_ran_is_read_from_its_start() -> None:
     assert rig.table.count() == once(names(0, 4), names(0, 4, "new"))
 
 
+MIRRORED = LogIdentity("elsewhere", LOG.topic_id, LOG.epoch)
+FOREIGN_METADATA = st.sampled_from(
+    [
+        "",
+        "another consumer's",
+        "octane1;9",
+        Intent(Span(3, 3), LOG).metadata(),  # moved away from its intent
+        "mirrored",
+        "another epoch",
+    ]
+)
+
+
+@given(offset=st.integers(5, 2**40), metadata=FOREIGN_METADATA, low=st.integers(0, 4))
+def test_foreign_offset_after_the_end_reads_the_log_from_its_beginning(
+    offset: int, metadata: str, low: int
+) -> None:
+    logs = {"mirrored": MIRRORED, "another epoch": LOG._replace(epoch="before")}
+    if metadata in logs:
+        metadata = Intent(Span(offset, offset), logs[metadata]).metadata()
+    rig = Rig(size=4)
+    rig.produce(0, 4)
+    rig.broker.delete_before(0, low)
+    rig.broker.committed[P0] = Committed(offset, metadata)
+    worker = rig.worker()
+    worker.turn(3)
+    rig.produce(4, 8)
+    rig.settle(worker)
+    assert rig.table.count() == once(names(low, 8))
+    assert worker.observer.details("foreign_offset") == [(0, offset, low, 4)]
+    assert "log_replaced" not in worker.observer.names()
+
+
+def test_foreign_offset_within_the_log_is_where_reading_begins() -> None:
+    rig = Rig(size=2)
+    rig.produce(0, 6)
+    rig.broker.committed[P0] = Committed(4, "")
+    rig.settle(rig.worker())
+    assert rig.table.count() == once(names(4, 6))
+
+
+def test_own_log_that_lost_its_tail_is_read_on_from_its_end() -> None:
+    rig = Rig(size=2)
+    rig.produce(0, 4)
+    rig.broker.committed[P0] = Committed(9, intent(9, 9))
+    worker = rig.worker()
+    worker.turn(4)
+    rig.produce(4, 6)
+    rig.settle(worker)
+    assert worker.observer.details("log_truncated") == [(0, 9, 4)]
+    assert rig.table.count() == once(names(4, 6))
+
+
+def test_foreign_offset_at_a_log_that_loses_its_tail_before_a_record_came() -> None:
+    rig = Rig(size=2)
+    rig.produce(0, 6)
+    rig.broker.committed[P0] = Committed(6, "")
+    worker = rig.worker()
+    worker.turn(2)
+    rig.broker.logs[P0].end = 2
+    for offset in range(2, 6):
+        del rig.broker.logs[P0].records[offset]
+    worker.source.seek(P0, 6)
+    rig.settle(worker)
+    assert worker.observer.details("foreign_offset") == [(0, 6, 0, 2)]
+    assert rig.table.count() == once(names(0, 2))
+
+
 @pytest.mark.parametrize("is_outdated", [False, True])
 def test_topic_made_anew_under_a_running_worker_is_read_from_its_start(is_outdated: bool) -> None:
     rig = Rig(size=4)

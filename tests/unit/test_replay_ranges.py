@@ -25,13 +25,18 @@ FACTS = LogFacts(
 
 @pytest.mark.parametrize(
     ("text", "offsets"),
-    [("7", 7), ("0:1, 3:4", {0: 1, 3: 4}), ("beginning", "beginning")],
+    [("7", 7), ("0:1, 3:4", {0: 1, 3: 4}), ("beginning", "beginning"), ("earliest", "beginning")],
 )
 def test_offsets_are_one_for_all_one_for_each_or_a_word(text: str, offsets: object) -> None:
     assert parse_offsets(text, "beginning") == offsets
 
 
-@pytest.mark.parametrize("text", ["", "-1", "end", "0:", ":3", "0:1,0:2", "0:x", "1.5"])
+@pytest.mark.parametrize("text", ["end", "latest"])
+def test_end_is_latest_too(text: str) -> None:
+    assert parse_offsets(text, "end") == "end"
+
+
+@pytest.mark.parametrize("text", ["", "-1", "end", "latest", "0:", ":3", "0:1,0:2", "0:x", "1.5"])
 def test_offsets_that_are_none_are_refused(text: str) -> None:
     with pytest.raises(BadRange):
         parse_offsets(text, "beginning")

@@ -143,6 +143,12 @@ def test_kafka_that_is_away_is_one_failure_that_may_pass() -> None:
             "partitions 1 that were not read",
         ),
         (
+            FakeCluster(offsets={1: Committed(10, ""), 3: Committed(11, "")}, bound=(5, 10)),
+            "offsets",
+            Level.WARN,
+            "partitions 3 are after the end of the log",
+        ),
+        (
             FakeCluster(offsets={2: Committed(3, "octane1;3-3;elsewhere;id;")}),
             "offsets",
             Level.WARN,

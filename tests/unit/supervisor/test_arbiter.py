@@ -717,6 +717,8 @@ def test_status_tells_what_the_workers_report() -> None:
         for number, process in enumerate(rig.system.alive("worker")):
             process.figures.flushed(1000 * (number + 1), rig.system.now())
             process.figures.lags(7)
+        (metrics,) = rig.system.alive("metrics")
+        metrics.figures.lags(20, 3)
         rig.system.alive("worker")[0].figures.failed("kafka", OSError("no broker"), 1015.0)
 
     rig.system.at(15.0, work)
@@ -728,7 +730,9 @@ def test_status_tells_what_the_workers_report() -> None:
     assert (first.partitions, first.is_waiting, first.last_error) == (2, True, "kafka: no broker")
     assert second.events_per_second > first.events_per_second > 0.0
     assert second.last_flush_seconds == 4.5
-    assert status.lag == 14
+    assert (first.lag, second.lag) == (7, 7)
+    assert (status.lag, status.held_back) == (20, 3)
+    assert "lag 20 (3 held back by an open transaction)" in status.line()
     assert not status.is_healthy
     assert status.line().startswith("running: 2 of 2 workers up, ")
     assert "1 waiting for a dependency" in status.line()

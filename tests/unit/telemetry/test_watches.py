@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from octane_analytics.errors import Unavailable
 from octane_analytics.telemetry.lag import LagWatch
 from octane_analytics.telemetry.window import WindowWatch
-from octane_analytics.types import PartitionLag
+from octane_analytics.types import Committed, PartitionLag
 
 
 def _values(watch: LagWatch | WindowWatch) -> dict[tuple[str, str], float]:
@@ -16,9 +16,13 @@ def _values(watch: LagWatch | WindowWatch) -> dict[tuple[str, str], float]:
     }
 
 
+def behind(messages: int, oldest_at: float | None, held_back: int = 0) -> PartitionLag:
+    return PartitionLag(Committed(7, ""), 0, 7 + messages, 7 + messages - held_back, oldest_at)
+
+
 def test_lag_in_seconds_grows_while_nobody_looks() -> None:
     now = [1000.0]
-    seen = {0: PartitionLag(5, 990.0), 1: PartitionLag(0, None), 2: PartitionLag(3, None)}
+    seen = {0: behind(5, 990.0), 1: behind(0, None), 2: behind(3, None, 2)}
     watch = LagWatch(lambda: seen, lambda: now[0])
     watch.look()
     now[0] = 1030.0
@@ -26,6 +30,9 @@ def test_lag_in_seconds_grows_while_nobody_looks() -> None:
         ("analytics_lag_messages", "0"): 5,
         ("analytics_lag_messages", "1"): 0,
         ("analytics_lag_messages", "2"): 3,
+        ("analytics_lag_held_back_messages", "0"): 0,
+        ("analytics_lag_held_back_messages", "1"): 0,
+        ("analytics_lag_held_back_messages", "2"): 2,
         ("analytics_lag_seconds", "0"): 40.0,
         ("analytics_lag_seconds", "1"): 0.0,
         ("analytics_lag_updated_timestamp_seconds", ""): 1000.0,
@@ -34,9 +41,9 @@ def test_lag_in_seconds_grows_while_nobody_looks() -> None:
 
 def test_lag_stays_as_it_was_seen_while_kafka_is_away() -> None:
     answers: list[Mapping[int, PartitionLag] | Unavailable] = [
-        {0: PartitionLag(5, 990.0)},
+        {0: behind(5, 990.0, 4)},
         Unavailable("no broker"),
-        {0: PartitionLag(0, None)},
+        {0: behind(0, None)},
     ]
 
     def ask() -> Mapping[int, PartitionLag]:
@@ -46,8 +53,13 @@ def test_lag_stays_as_it_was_seen_while_kafka_is_away() -> None:
         return answer
 
     watch = LagWatch(ask, lambda: 1000.0)
-    often, rarely = watch.look(), watch.look()
+    totals = [watch.total]
+    often = watch.look()
+    totals.append(watch.total)
+    rarely = watch.look()
+    totals.append(watch.total)
     assert often < rarely
+    assert totals == [None, (5, 4), None]
     assert _values(watch)["analytics_lag_messages", "0"] == 5
     assert watch.look() == often
     assert _values(watch)["analytics_lag_messages", "0"] == 0

@@ -1,0 +1,163 @@
+"""A group whose committed offsets Kafka has forgotten, on Apache Kafka and real ClickHouse."""
+
+import json
+import time
+
+from confluent_kafka.admin import AdminClient
+
+from tests.acceptance.command import wait_until
+from tests.integration.operations_fixtures import Site, event, events, site
+
+__all__ = ["site"]
+
+
+def forget_offsets(site: Site) -> None:
+    """What Kafka does after offsets.retention.minutes without members."""
+    admin = AdminClient({"bootstrap.servers": site.kafka.bootstrap_servers, "log_level": 0})
+    admin.delete_consumer_groups([site.group])[site.group].result(20)
+
+
+def users(first: int, end: int) -> list[str]:
+    return sorted(str(user) for user in range(first, end))
+
+
+def test_expired_offsets_stop_the_worker_until_one_chooses(site: Site) -> None:
+    site.send(*events(range(10)))
+    site.send(*events(range(10, 15)), partition=1)
+    site.ingest()
+    forget_offsets(site)
+    site.send(*events(range(15, 18)))
+    said = site.run("worker", "--procs", "1", code=78)
+    assert said.count("\n") == 1
+    assert "no committed offset that is valid for partitions 0, 1" in said
+    for choice in ("offsets set --to end", "replay --from-offset beginning", "--to beginning"):
+        assert choice in said
+    assert site.rows() == 15
+
+    found = {c["level"]: c["message"] for c in json.loads(site.run("check", "--json"))["checks"]
+             if c["subject"] == "offsets"}  # fmt: skip
+    assert "offsets set --to end" in found["WARN"]
+
+    # The first choice: nothing twice, and what came in meanwhile is not lost.
+    site.run("offsets", "set", "--to", "end", "--yes")
+    site.run("replay", "--from-offset", "earliest", "--yes")
+    assert site.users() == users(0, 18)
+    site.send(*events(range(18, 20)))
+    site.ingest()
+    assert site.users() == users(0, 20)
+
+
+def test_expired_offsets_of_one_partition_stop_the_worker_too(site: Site) -> None:
+    site.send(*events(range(10)))
+    site.send(*events(range(10, 15)), partition=1)
+    site.ingest()
+    kept = site.committed()[0]
+    forget_offsets(site)
+    site.commit(0, *kept)
+    assert "partitions 1 of" in site.run("worker", "--procs", "1", code=78)
+    site.run("offsets", "set", "--to", "1:5", "--yes")
+    site.send(*events(range(15, 16)), partition=1)
+    site.ingest()
+    assert site.users() == users(0, 16)
+
+
+def test_offset_of_another_log_after_the_end_stops_the_worker_as_well(site: Site) -> None:
+    site.send(*events(range(10)))
+    site.ingest()
+    site.commit(0, 500)
+    assert "partitions 0 of" in site.run("worker", "--procs", "1", code=78)
+    checks = site.json("check")["checks"]
+    assert any("after the end of the log" in c["message"] for c in checks if c["level"] == "WARN")
+
+
+def test_offset_of_another_log_after_the_end_loses_no_record(site: Site) -> None:
+    site.send(*events(range(10)))
+    site.commit(0, 500)
+    with site.worker() as worker:
+        wait_until(lambda: site.rows() == 10)
+        worker.child.terminate()
+        assert worker.wait() == 0, worker.output
+    assert site.users() == users(0, 10)
+    assert (
+        "was not committed for this log; reading the partition from its beginning" in worker.output
+    )
+
+
+def test_records_that_the_table_lacks_are_no_reason_to_stop(site: Site) -> None:
+    site.store(*events(range(5)))
+    other = site.environ | {"KAFKA_TOPIC": f"{site.topic}.other"}
+    site.kafka.create_topic(other["KAFKA_TOPIC"], 2)
+    site.send(*events(range(5, 9)), b"not an event", topic=other["KAFKA_TOPIC"])
+    site.environ.update(other)
+    site.ingest()
+    assert site.users() == users(0, 9)
+
+
+def test_stored_records_are_found_after_rows_left_the_table(site: Site) -> None:
+    site.send(*events(range(400)))
+    site.ingest()
+    forget_offsets(site)
+    table = site.clickhouse.table
+    site.clickhouse.execute(f"DELETE FROM {table} WHERE toUInt32(user_id) < 200")
+    assert "already has records" in site.run("worker", "--procs", "1", code=78)
+    site.run("offsets", "set", "--to", "0:300", "--yes")
+    site.send(event(400))
+    site.ingest()
+    assert site.rows() >= 201
+
+
+def test_offsets_are_set_to_a_time_and_back(site: Site) -> None:
+    site.send(*events(range(4)))
+    time.sleep(0.05)
+    between = time.time()
+    time.sleep(0.05)
+    site.send(*events(range(4, 10)))
+    site.send(event("late"), partition=1)
+    moment = (
+        time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(between)) + f"{between % 1:.3f}"[1:] + "Z"
+    )
+    shown = site.run("offsets", "set", "--to", moment, "--dry-run")
+    assert f"{site.topic}[0]: nothing committed -> 4" in shown
+    assert "4 offsets are skipped, 0 are read" in shown
+    assert site.committed()[0][0] < 0
+    assert "set 2 offsets" in site.run("offsets", "set", "--to", moment, given="y\n")
+    log = json.loads(site.run("offsets", "export"))
+    intent = f"octane1;4-4;{log['cluster_id']};{log['topic_id']};"
+    assert site.committed() == {0: (4, intent), 1: (0, intent.replace("4-4", "0-0"))}
+    for words in (("end", "latest"), ("beginning", "earliest")):
+        site.run("offsets", "set", "--to", words[0], "--yes")
+        assert "nothing to do" in site.run("offsets", "set", "--to", words[1])
+    site.run("offsets", "set", "--to", "end", "--yes")
+    assert "10 are read" not in (said := site.run("offsets", "set", "--to", "-1h", "--yes"))
+    assert "11 are read again" in said
+    assert {at for at, _ in site.committed().values()} == {0}
+
+
+def test_setting_offsets_says_in_one_line_what_is_wrong(site: Site) -> None:
+    site.send(*events(range(3)))
+    log = json.loads(site.run("offsets", "export"))
+    site.commit(0, 0, f"octane1;0-2;{log['cluster_id']};{log['topic_id']};")
+    for target, code, told in (
+        ("0:1", 78, "announced ranges"),
+        ("1:9", 78, "holds the offsets from 0 to 0"),
+        ("7:0", 78, "there is no partition 7"),
+        ("7", 2, "neither partition nor time"),
+        ("0:x", 2, "write PARTITION:OFFSET"),
+        ("middle", 2, "write beginning (earliest)"),
+    ):
+        said = site.run("offsets", "set", "--to", target, "--yes", code=code)
+        assert told in said
+        assert said.count("\n") == 1
+    assert site.committed()[0][0] == 0
+    site.run("offsets", "set", "--to", "0:2", "--drop-intents", "--yes")
+    assert site.committed()[0][0] == 2
+
+
+def test_setting_offsets_refuses_while_members_are_active(site: Site) -> None:
+    site.send(*events(range(3)))
+    with site.worker() as worker:
+        site.wait_until_stored()
+        said = site.run("offsets", "set", "--to", "beginning", "--yes", code=78)
+        assert "has 1 active members (127.0.0.1)" in said
+        worker.child.terminate()
+        assert worker.wait() == 0

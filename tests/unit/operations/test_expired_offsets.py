@@ -1,0 +1,199 @@
+"""A log and a table in memory: which groups would insert again what the table has."""
+
+import json
+from collections.abc import Mapping, Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from octane_analytics.errors import OctaneError, Unavailable
+from octane_analytics.ledger import Intent
+from octane_analytics.operations.expired_offsets import StoredRecord, find_stored_record
+from octane_analytics.types import Committed, LogIdentity, Polled, Span, TopicPartition
+from tests.fakes import TOPIC, FakeRecord
+
+LOG = LogIdentity("cluster", "topic-1", "")
+NOTHING = Committed(None, "")
+
+
+def event(partition: int, offset: int) -> bytes:
+    return json.dumps(
+        {
+            "app_id": "openstream",
+            "event_name": "play",
+            "user_id": f"{partition}-{offset}",
+            "timestamp": "2026-02-02T12:00:00Z",
+        }
+    ).encode()
+
+
+class FakeRetainedLog:
+    topic = TOPIC
+    group = "workers"
+
+    def __init__(
+        self, held: Mapping[int, Span], committed: Mapping[int, Committed] | None = None
+    ) -> None:
+        self._held = held
+        self._committed = dict.fromkeys(held, NOTHING) | dict(committed or {})
+        self._spans: dict[int, Span] = {}
+        self.begun: list[dict[int, Span]] = []
+        self.payloads: dict[tuple[int, int], bytes | None] = {}
+        self.is_stuck = False
+        self.gone_at: list[int] = []
+
+    @property
+    def is_done(self) -> bool:
+        return not self._spans
+
+    def partitions(self) -> list[int]:
+        return list(self._held)
+
+    def held(self, partitions: Sequence[int]) -> Mapping[int, Span]:
+        return {number: self._held[number] for number in partitions}
+
+    def log_ends(self, partitions: Sequence[int]) -> Mapping[int, int]:
+        return {number: self._held[number].end for number in partitions}
+
+    def committed(self, partitions: Sequence[int]) -> Mapping[int, Committed]:
+        return self._committed
+
+    def identity(self) -> LogIdentity:
+        return LOG
+
+    def begin(self, spans: Mapping[int, Span]) -> None:
+        self._spans = dict(spans)
+        self.begun.append(dict(spans))
+
+    def poll(self, max_records: int, timeout_seconds: float) -> Polled:
+        if self.is_stuck:
+            return Polled([])
+        if len(self.begun) - 1 in self.gone_at:
+            raise OctaneError("no longer holds what is being read")
+        spans, self._spans = self._spans, {}
+        return Polled(
+            [
+                FakeRecord(
+                    TopicPartition(TOPIC, number),
+                    offset,
+                    self.payloads.get((number, offset), event(number, offset)),
+                )
+                for number, span in spans.items()
+                for offset in range(span.first, span.end)
+            ]
+        )
+
+
+class FakeTable:
+    table = "default.ai_analytics_events"
+
+    def __init__(self, *users: str) -> None:
+        self._users = set(users)
+
+    def count_equal(self, columns: Sequence[Sequence[object]]) -> list[int]:
+        assert columns[0], "asked about nothing"
+        texts = (v.decode() if isinstance(v, bytes) else str(v) for v in columns[3])
+        return [int(text in self._users) for text in texts]
+
+
+def users(partition: int, first: int, end: int) -> list[str]:
+    return [f"{partition}-{offset}" for offset in range(first, end)]
+
+
+def find(log: FakeRetainedLog, *stored: str) -> StoredRecord | None:
+    return find_stored_record(log, FakeTable(*stored), 10.0)
+
+
+@given(
+    first=st.integers(0, 5),
+    length=st.integers(1, 300),
+    share=st.floats(0.0, 1.0),
+    partitions=st.integers(1, 5),
+    data=st.data(),
+)
+def test_any_stored_beginning_of_a_log_is_found(
+    first: int, length: int, share: float, partitions: int, data: st.DataObject
+) -> None:
+    end = first + length
+    stored = first + max(1, round(length * share))
+    which = data.draw(st.integers(0, partitions - 1))
+    log = FakeRetainedLog({number: Span(first, end) for number in range(partitions)})
+    found = find(log, *users(which, first, stored))
+    assert found is not None
+    assert (found.partitions, found.where.partition) == (tuple(range(partitions)), which)
+    assert first <= found.offset < stored
+
+
+@given(gap=st.integers(0, 500), length=st.integers(100, 1000))
+def test_stored_half_of_a_log_is_found_wherever_it_is(gap: int, length: int) -> None:
+    stored_from = min(gap, length // 2)
+    log = FakeRetainedLog({0: Span(0, length)})
+    assert find(log, *users(0, stored_from, stored_from + length // 2)) is not None
+
+
+@pytest.mark.parametrize(
+    ("held", "committed"),
+    [
+        ({0: Span(0, 0), 1: Span(9, 9)}, {}),
+        ({0: Span(0, 9)}, {0: Committed(4, "")}),
+        ({0: Span(3, 9)}, {0: Committed(0, "")}),
+        ({0: Span(0, 9)}, {0: Committed(12, Intent(Span(12, 12), LOG).metadata())}),
+        ({0: Span(0, 9)}, {0: Committed(4, Intent(Span(4, 7), LOG).metadata())}),
+    ],
+)
+def test_log_that_is_not_read_from_its_beginning_is_not_sampled(
+    held: Mapping[int, Span], committed: Mapping[int, Committed]
+) -> None:
+    log = FakeRetainedLog(held, committed)
+    assert find(log, *users(0, 0, 9)) is None
+    assert not log.begun
+
+
+def test_foreign_offset_after_the_end_counts_as_none() -> None:
+    log = FakeRetainedLog(
+        {0: Span(0, 9), 1: Span(0, 9)}, {0: Committed(12, ""), 1: Committed(9, "")}
+    )
+    found = find(log, "0-0")
+    assert found is not None
+    assert found.partitions == (0,)
+
+
+def test_many_partitions_are_sampled_at_fewer_places() -> None:
+    log = FakeRetainedLog({number: Span(0, 1000) for number in range(200)})
+    assert find(log) is None
+    assert len(log.begun) == 2
+
+
+def test_records_that_are_no_events_do_not_shift_the_others() -> None:
+    log = FakeRetainedLog({0: Span(0, 4)})
+    log.payloads = {(0, 0): b"{", (0, 2): None}
+    found = find(log, "0-3")
+    assert found is not None
+    assert found.offset == 3
+    log.payloads = {(0, number): b"not an event" for number in range(4)}
+    assert find(log, "0-3") is None
+
+
+def test_retention_that_is_faster_leaves_the_later_places() -> None:
+    log = FakeRetainedLog({0: Span(0, 80)})
+    log.gone_at = [0]
+    found = find(log, *users(0, 0, 80))
+    assert found is not None
+    assert found.offset == 10
+
+
+def test_records_that_do_not_come_are_an_outage() -> None:
+    log = FakeRetainedLog({0: Span(0, 4)})
+    log.is_stuck = True
+    times = iter(range(0, 1000, 6))
+    with pytest.raises(Unavailable, match="could not read the retained records"):
+        find_stored_record(log, FakeTable(), 10.0, lambda: next(times))
+
+
+def test_explanation_is_one_line_with_every_choice() -> None:
+    told = StoredRecord((0, 3), TopicPartition(TOPIC, 3), 17).explain("workers", "default.events")
+    assert "\n" not in told
+    for part in ("group workers", "partitions 0, 3", "octane.events[3] offset 17", "--to end",
+                 "replay --from-offset beginning", "--to beginning"):  # fmt: skip
+        assert part in told
