@@ -43,29 +43,6 @@ AST_NODES = frozenset(
         "TupleDataType",
     ]
 )
-TREE_NODES = frozenset(
-    {
-        "QUERY",
-        "UNION",
-        "LIST",
-        "CONSTANT",
-        "IDENTIFIER",
-        "FUNCTION",
-        "TABLE_FUNCTION",
-        "LAMBDA",
-        "ARGUMENTS",
-        "MATCHER",
-        "APPLY COLUMN TRANSFORMER",
-        "EXCEPT COLUMN TRANSFORMER",
-        "REPLACE COLUMN TRANSFORMER",
-        "JOIN",
-        "CROSS JOIN",
-        "ARRAY_JOIN",
-        "WINDOW",
-        "SORT",
-        "INTERPOLATE",
-    }
-)
 TABLE_PLACES = frozenset(
     {"JOIN TREE", "TABLE EXPRESSION", "LEFT TABLE EXPRESSION", "RIGHT TABLE EXPRESSION"}
 )

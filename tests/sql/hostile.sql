@@ -78,7 +78,6 @@ SHOW PROCESSLIST
 SHOW SETTINGS LIKE 'max_%'
 SHOW USERS
 SHOW FUNCTIONS
-DESCRIBE TABLE {events}
 DESCRIBE (SELECT * FROM {far})
 EXISTS TABLE {far}
 CHECK TABLE {events}
@@ -297,10 +296,8 @@ SELECT fqdn()
 SELECT fullHostName()
 SELECT currentUser()
 SELECT user()
-SELECT currentDatabase()
 SELECT currentProfiles(), enabledProfiles(), defaultProfiles()
 SELECT currentRoles(), enabledRoles()
-SELECT version()
 SELECT buildId()
 SELECT uptime()
 SELECT serverUUID()
