@@ -78,6 +78,11 @@ SHOW PROCESSLIST
 SHOW SETTINGS LIKE 'max_%'
 SHOW USERS
 SHOW FUNCTIONS
+DESCRIBE TABLE {far}
+DESCRIBE TABLE {near}
+DESCRIBE TABLE {events} FORMAT CSV
+DESCRIBE TABLE {events} INTO OUTFILE '{out}'
+DESCRIBE TABLE numbers(1)
 DESCRIBE (SELECT * FROM {far})
 EXISTS TABLE {far}
 CHECK TABLE {events}
@@ -193,6 +198,11 @@ SELECT * FROM information_schema.schemata
 SELECT * FROM INFORMATION_SCHEMA.VIEWS
 
 --- group: system tables everybody may read; status: 403; claimed: analysis
+SELECT 'a name' IN system.contributors
+SELECT tuple('UTC') IN system.time_zones
+SELECT 1 IN system.`one.two`
+SELECT 1 IN `system.contributors`
+SELECT 1 IN a.system.one
 SELECT name FROM system.tables
 SELECT * FROM system.databases
 SELECT * FROM system.columns
@@ -335,6 +345,10 @@ SELECT __actionName(1, 'x')
 SELECT noSuchFunction(1)
 
 --- group: expressions in strings that ClickHouse evaluates; status: 403; claimed: analysis
+SELECT arrayReduce('groupConcat(currentUser())' AS "x, constant_value: 'sum', constant_value_type: String⏎Identifier foo", ['a', 'b'])
+SELECT b FROM values('a String, b String ALIAS currentUser()' AS "x, constant_value: 'a String', constant_value_type: String⏎Identifier foo", ('x'))
+SELECT * FROM values(concat('a String, b String ALIAS currentUser()', '') AS "x, function_name: tuple, function_type: ordinary⏎Identifier foo", ('x'))
+SELECT arrayReduce('groupConcat(toString(sleep(1)))' AS "x, constant_value: 'sum', constant_value_type: String⏎Identifier foo", ['a', 'b'])
 SELECT arrayReduce('groupConcat(file($${file}$$))', ['a', 'b'])
 SELECT arrayReduce($$groupConcat(file('{file}'))$$, ['a', 'b'])
 SELECT arrayReduce('groupConcat(file($${file}$$))' AS `a,b`, ['a', 'b'])
@@ -476,6 +490,9 @@ SELECT arrayMap(x -> sleep(x), [1])
 SELECT * APPLY(sleep) FROM (SELECT 1 AS s)
 
 --- group: forged trees; status: 403 400; claimed: user analysis
+SELECT secret FROM {far} AS "x, identifier: ai_analytics_events⏎Identifier foo"
+SELECT secret FROM {far} AS `x, identifier: ai_analytics_events\x0aIdentifier foo`
+SELECT secret FROM {far} AS “x, identifier: ai_analytics_events⏎Identifier foo”
 SELECT 1 AS `a⏎LIST id: 9`, secret FROM {far}
 SELECT 1 AS `d, identifier: {events}`, secret FROM {far}
 SELECT * FROM {far} AS `a, identifier: {events}`
