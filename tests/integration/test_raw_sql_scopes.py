@@ -47,7 +47,7 @@ def host(at: Target) -> str:
 
 def has_leaked(answer: httpx.Response, host: str) -> bool:
     if answer.status_code != 200:
-        return CANARY in answer.text
+        return False  # an error quotes the statement, with its constants folded
     values = str([list(row.values()) for row in answer.json()["rows"]])
     return CANARY in values or "leaked" in values or f"@{host}@" in values
 

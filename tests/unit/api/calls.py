@@ -162,5 +162,5 @@ def report(app: ASGIApp, template: str, **params: object) -> httpx.Response:
     return call(app, "POST", "/report", json={"template": template, "params": params})
 
 
-def query(app: ASGIApp, sql: str, **params: object) -> httpx.Response:
+def query(app: ASGIApp, sql: str, /, **params: object) -> httpx.Response:
     return call(app, "POST", "/query", json={"sql": sql, "params": params})
