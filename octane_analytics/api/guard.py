@@ -237,6 +237,8 @@ class _TreeCheck:
                 )
             self._functions.add(name.lower())
         given = node.list_of("ARGUMENTS")
+        if name.lower() in kinds.HIGHER_ORDER and len(given) > 1:
+            _check_reference(given[0], self._rules)
         if name.lower() in _TAKE_AGGREGATES:
             _check_aggregate_name(name, given, self._rules)
         if _MEMBERSHIP.match(name.lower()):
@@ -284,6 +286,19 @@ class _TreeCheck:
 
     def _is_defined(self, node: Node, name: str, *, is_set: bool) -> bool:
         return self._scopes.is_part(node, name) or (is_set and self._scopes.is_set(node, name))
+
+
+def _check_reference(node: Node, rules: Rules) -> None:
+    """`arrayMap(f, …)` calls a function `f`, without a node for it in the tree."""
+    if node.kind != "IDENTIFIER":
+        return
+    name = node.facts["identifier"]
+    lowered = name.lower()
+    is_special = lowered in _TAKE_AGGREGATES or _MEMBERSHIP.match(lowered)
+    if is_special or not rules.functions.allow(name):
+        raise refused(
+            f"the function {name} is not allowed here; a lambda is written x -> {name}(x)"
+        )
 
 
 def _check_aggregate_name(name: str, given: Sequence[Node], rules: Rules) -> None:

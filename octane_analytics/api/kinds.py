@@ -63,3 +63,48 @@ ALWAYS_READABLE = frozenset(
     ("system", name) for name in ("one", "numbers", "numbers_mt", "zeros", "zeros_mt")
 )
 """Made of nothing; `system.one` is what a SELECT without FROM reads."""
+
+HIGHER_ORDER = frozenset(
+    [
+        "arrayall",
+        "arrayavg",
+        "arraybottomk",
+        "arraycompact",
+        "arraycount",
+        "arraycumsum",
+        "arraycumsumnonnegative",
+        "arraydifference",
+        "arrayexists",
+        "arrayfill",
+        "arrayfilter",
+        "arrayfirst",
+        "arrayfirstindex",
+        "arrayfirstornull",
+        "arrayfold",
+        "arraylast",
+        "arraylastindex",
+        "arraylastornull",
+        "arraymap",
+        "arraymax",
+        "arraymin",
+        "arraypartialreversesort",
+        "arraypartialsort",
+        "arrayproduct",
+        "arrayreversefill",
+        "arrayreversesort",
+        "arrayreversesplit",
+        "arraysort",
+        "arraysplit",
+        "arraysum",
+        "arraytopk",
+        "mapall",
+        "mapapply",
+        "mapexists",
+        "mapfilter",
+        "mappartialreversesort",
+        "mappartialsort",
+        "mapreversesort",
+        "mapsort",
+    ]
+)
+"""Functions whose first argument may be the name of a function: `arrayMap(file, paths)` calls `file`."""

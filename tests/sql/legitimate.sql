@@ -54,6 +54,7 @@ SELECT '' AS empty, ' ' AS blank
 SELECT 'JOIN TREE', 'SETTINGS'
 
 --- group: forms of a SELECT
+SELECT arrayMap(toString, [1, 2]), arraySort(negate, [1, 2]), arraySum([1, 2])
 DESCRIBE TABLE {events}
 DESC ai_analytics_events
 SELECT version(), currentDatabase()

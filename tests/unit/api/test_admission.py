@@ -97,7 +97,10 @@ def test_each_route_needs_its_scope(
     app: App, method: str, path: str, options: dict[str, Any], scope: str
 ) -> None:
     for name in ("report", "query", "metrics"):
-        steps = {"/query": judged(ROW).steps, "/schema": [NOTHING, NOTHING]}
+        steps: dict[str, list[Any]] = {
+            "/query": judged(ROW).steps,
+            "/schema": [NOTHING, NOTHING],
+        }
         app.script.steps = steps.get(path, [ROW])
         answer = app.ask(name, method, path, **options)
         assert answer.status_code == (200 if name == scope else 403), answer.text
