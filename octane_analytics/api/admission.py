@@ -26,7 +26,7 @@ from octane_analytics.api.tokens import MAX_TOKENS, METRICS, QUERY, REPORT, Toke
 
 OPEN_ROUTES = frozenset({"/healthz", "/readyz", "/docs", "/docs/{file}"})
 """The page asks for a token itself; without one it shows nothing of this installation."""
-_SCOPES = {"/query": QUERY, "/metrics": METRICS}
+_SCOPES = {"/query": QUERY, "/schema": QUERY, "/metrics": METRICS}
 _BUSY_RETRY_SECONDS = 1
 _CORS_SENT = ("Authorization", "Content-Type", "Cache-Control", "If-None-Match", "X-Request-Id")
 _CORS_SHOWN = ("X-Request-Id", "Retry-After", "ETag", "Age")

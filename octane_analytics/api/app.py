@@ -92,6 +92,7 @@ def create_app(
         "/docs": Route("/docs", pages.page, methods=["GET"]),
         "/docs/{file}": Route("/docs/{file}", pages.file, methods=["GET"]),
         "/query": Route("/query", queries.query, methods=["POST"]),
+        "/schema": Route("/schema", queries.tables, methods=["GET"]),
         "/healthz": Route("/healthz", routes.healthz, methods=["GET"]),
         "/readyz": Route("/readyz", routes.readyz, methods=["GET"]),
         "/metrics": Route("/metrics", routes.metrics, methods=["GET"]),

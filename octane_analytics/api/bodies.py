@@ -20,6 +20,8 @@ class QueryRequest(msgspec.Struct, forbid_unknown_fields=True):
     max_bytes: ClassVar[int] = 256 << 10
 
     sql: str
+    params: dict[str, Any] | None = None
+    """Values of `{name:Type}` in the statement, by name."""
     format: str | None = None
 
 

@@ -34,6 +34,10 @@ _BUSY = frozenset(
         394,  # QUERY_WAS_CANCELLED
     }
 )
+_HINTS = {
+    # SAMPLING_NOT_SUPPORTED
+    141: "it has no sampling key: a tenth of the users is WHERE cityHash64(user_id) % 10 = 0",
+}
 _MISSING = frozenset({60, 81})  # UNKNOWN_TABLE, UNKNOWN_DATABASE
 
 
@@ -45,7 +49,10 @@ def from_client(error: StatementRejected) -> QueryError:
     status, code = _LIMITS.get(error.code, (400, "sql_error"))
     if error.code in _FORBIDDEN:
         status, code = 403, "forbidden_statement"
-    return QueryError(status, code, str(error), **known)
+    message = str(error)
+    if error.code in _HINTS:
+        message = f"{message.rstrip('. ')}; {_HINTS[error.code]}"
+    return QueryError(status, code, message, **known)
 
 
 def from_report(error: StatementRejected) -> QueryError:

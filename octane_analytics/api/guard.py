@@ -8,51 +8,42 @@ connections and who asks.
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
-from octane_analytics.api import kinds, querytree, structures
+from octane_analytics.api import kinds, querytree, structures, syntaxtree
 from octane_analytics.api.functions import Functions
 from octane_analytics.api.querytree import Node
+from octane_analytics.api.scopes import Scopes, TooComplex
 from octane_analytics.errors import QueryError
 from octane_analytics.schema import TableName
 
-PROBE = (
-    "SELECT toString(normalizedQueryHash({statement:String})), "
-    "formatQuerySingleLine({statement:String}) = ''"
-)
-"""Parses the statement as a value, bound by the server, so that nothing of it can join the words before
-it: what passes here is one whole statement by itself. Answers its fingerprint too."""
 EXPLAIN_AST = "EXPLAIN AST "
 EXPLAIN_TREE = "EXPLAIN QUERY TREE run_passes = 0 "
 LOOK_UP = (
     "SELECT database, name FROM system.tables "
     "WHERE has({pairs:Array(String)}, concat(if(is_temporary, '', database), '.', name))"
 )
-"""Which of those names are tables that the user can see; those that it cannot see it cannot read."""
+"""Which of those names are tables that the user can see. A second look only: some of what a user can
+read is not listed, so nothing follows from the absence of a name."""
+LOOK_UP_FUNCTIONS = (
+    "SELECT name FROM system.functions WHERE has({names:Array(String)}, lower(name))"
+)
 
 _ROOT = "SelectWithUnionQuery"
+_DESCRIPTION = [("DescribeQuery", 0), ("TableExpression", 1), ("TableIdentifier", 2)]
 _OUTPUT = "INTO OUTFILE and FORMAT are not allowed: the request says `format`, or Accept"
 _SETTINGS = "a SETTINGS clause is not allowed: the limits are the service's"
 _MEMBERSHIP = re.compile(r"(global)?(not)?(null)?in(ignoreset)?\Z")
 _TAKE_STRUCTURES = frozenset({"values", "null"})
 _TAKE_AGGREGATES = frozenset({"arrayreduce", "arrayreduceinranges", "initializeaggregation"})
 
-_ALIAS = r"(?:alias: [^,]+, )?"
-_IDENTIFIER = re.compile(
-    _ALIAS + r"identifier: (.+?)(?:, final: 1)?(?:, sample_size: [^,]*)?(?:, offset: [^,]*)?\Z"
-)
-_TABLE_FUNCTION = re.compile(_ALIAS + r"table_function_name: (\w+)(?:, .*)?\Z")
-_FUNCTION = re.compile(_ALIAS + r"function_name: (\w+), function_type: \w+(?:, .*)?\Z")
-_AST_FUNCTION = re.compile(r" *Function (\w+)")
+_AST_FUNCTION = re.compile(r"(\w+)(?: \(alias (.*)\))?\Z")
 _PLAIN_TABLE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)?\Z")
 _WORD = re.compile(r"\w*\Z")
-_PLAIN_COLUMN = re.compile(r"\w+(?:\.\w+)*\Z")
-_TEXT = re.compile(_ALIAS + r"constant_value: '(.*)', constant_value_type: String\Z")
 _NUMBER = r" *-?\d+(?:\.\d+)?(?:e-?\d+)? *"
 _AGGREGATE_NAME = re.compile(rf"(\w+)(?:\({_NUMBER}(?:,{_NUMBER})*\))?\Z")
 """With numbers for parameters at most: ClickHouse evaluates whatever stands there, subqueries too."""
-_ALIASED = re.compile(r"alias: ([^,]+), identifier: (.+)\Z")
 _POSITION = re.compile(r"\bat position (\d+)")
 
 
@@ -107,64 +98,57 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What the names alone do not settle."""
+    """Names that the statement defines itself, in lower case for functions; they must not be names of
+    anything that the server has."""
 
-    names: frozenset[str] = field(default_factory=frozenset)
-    """Of subqueries, aliases or columns if all is well, which must not be tables': `name` or `a.b`."""
-
-
-def check_ast(lines: Sequence[str], rules: Rules) -> None:
-    """Raises QueryError (403) unless this output of `EXPLAIN AST` is that of one plain SELECT.
-
-    Each line is one node, a space of indentation per level. Text of the query can break a line in two
-    and so add nodes that are not there, never hide one.
-    """
-    if not lines or _kind(lines[0]) != _ROOT:
-        what = _kind(lines[0]) if lines else "nothing"
-        raise refused(f"only one SELECT is allowed, and this is {what}")
-    for line in lines:
-        kind = _kind(line)
-        if kind == "Set":
-            raise refused(_SETTINGS)
-        if kind not in kinds.AST_NODES:
-            raise refused(f"{kind} is not allowed")
-        if kind == "Function":
-            # The table functions are judged by the query tree, which knows one from the other.
-            name = _AST_FUNCTION.match(line)
-            if not name:
-                raise refused("a function's name must be a plain one")
-            if name[1].lower() not in kinds.TABLE_FUNCTIONS and not rules.functions.allow(name[1]):
-                raise refused(f"the function {name[1]} is not allowed")
-    # The list of SELECTs apart, a clause for the output is a child of the root.
-    below = [line for line in lines if line.startswith(" ") and not line.startswith("  ")]
-    if any(_kind(line) != "ExpressionList" for line in below) or len(below) != 1:
-        raise refused(_OUTPUT)
+    tables: frozenset[str] = frozenset()
+    functions: frozenset[str] = frozenset()
 
 
-def check_tree(lines: Sequence[str], rules: Rules) -> Findings:
-    """Raises QueryError (403) unless all functions and tables in this output of `EXPLAIN QUERY TREE`
-    are allowed; what is left to look up."""
+def check_ast(lines: Sequence[str], rules: Rules) -> bool:
+    """Whether this output of `EXPLAIN AST` is that of DESCRIBE of a readable table; else that of one
+    plain SELECT. Raises QueryError (403) for anything else."""
+    what = (lines[0].split() or ["nothing"])[0] if lines else "nothing"
+    if what not in (_ROOT, _DESCRIPTION[0][0]):
+        raise refused(f"only one SELECT, or DESCRIBE of a table, is allowed, and this is {what}")
     try:
-        tree = querytree.parse(lines)
-    except querytree.Forged as error:
+        nodes = syntaxtree.parse(lines)
+    except syntaxtree.MalformedTree as error:
         raise refused(f"a name in the statement imitates ClickHouse's output: {error}") from error
-    if any(section.split(" ")[0] == "SETTINGS" for section in tree.sections):
-        raise refused(_SETTINGS)
-    names: set[str] = set()
-    aliases = _aliases(tree.root)
-    for node in tree.root.walk():
-        if node.kind not in kinds.TREE_NODES:
+    if [(node.kind, node.depth) for node in nodes] == _DESCRIPTION:
+        _check_described(nodes[-1].text, rules)
+        return True
+    if nodes[0].kind != _ROOT:
+        raise refused("DESCRIBE takes the name of a table alone")
+    lambdas = {
+        found[2]
+        for node in nodes
+        if node.kind == "Function" and (found := _AST_FUNCTION.match(node.text))
+        if found[1] == "lambda" and found[2]
+    }
+    for node in nodes:
+        if node.kind == "Set":
+            raise refused(_SETTINGS)
+        if node.kind not in kinds.AST_NODES:
             raise refused(f"{node.kind} is not allowed")
-        if node.kind == "FUNCTION":
-            names.update(_check_function(node, rules, aliases))
-        elif node.kind == "TABLE_FUNCTION":
-            _check_table_function(node)
-        elif node.kind == "IDENTIFIER":
-            name = _name(node)
-            if node.section in kinds.TABLE_PLACES:
-                for meant in _meant(name, aliases):
-                    names.update(_check_table(meant, rules))
-    return Findings(frozenset(names))
+        if node.kind == "Function":
+            _check_ast_function(node.text, rules, lambdas)
+    # The list of SELECTs apart, a clause for the output is a child of the root.
+    if [node.kind for node in nodes if node.depth == 1] != ["ExpressionList"]:
+        raise refused(_OUTPUT)
+    return False
+
+
+def check_tree(lines: Sequence[str], rules: Rules, quoted: Collection[str] = ()) -> Findings:
+    """Raises QueryError (403) unless all functions and tables in this output of `EXPLAIN QUERY TREE`
+    are allowed; returns what is left to look up. `quoted` are the names that stand in quotes."""
+    try:
+        root = querytree.parse(lines)
+    except querytree.UnknownKind as error:
+        raise refused(f"{error} is not allowed") from error
+    except querytree.MalformedTree as error:
+        raise refused(f"a name in the statement imitates ClickHouse's output: {error}") from error
+    return _TreeCheck(root, rules, quoted).findings()
 
 
 def check_tables(found: Sequence[tuple[str, str]], rules: Rules) -> None:
@@ -176,16 +160,19 @@ def check_tables(found: Sequence[tuple[str, str]], rules: Rules) -> None:
             )
 
 
+def check_functions(found: Sequence[str]) -> None:
+    """Raises QueryError (403) where the alias of a lambda that is called is a function of the server."""
+    if found:
+        raise refused(f"a lambda must not have the name of the function {found[0]}")
+
+
 def pairs(findings: Findings, rules: Rules) -> list[str]:
-    """For LOOK_UP: the names as `database.table`, an unqualified one in the connection's database and
-    among temporary tables."""
-    listed = []
-    for name in sorted(findings.names):
-        if "." in name:
-            listed.append(name)
-        else:
-            listed += [f"{rules.table.database}.{name}", f".{name}"]
-    return listed
+    """For LOOK_UP: the names in the connection's database and among temporary tables."""
+    return [
+        pair
+        for name in sorted(findings.tables)
+        for pair in (f"{rules.table.database}.{name}", f".{name}")
+    ]
 
 
 def located(message: str, prefix: str) -> str:
@@ -195,120 +182,165 @@ def located(message: str, prefix: str) -> str:
     )
 
 
-def unprobed(message: str) -> str:
-    """The parser's message about a probed statement without the probe."""
-    return message.partition(": In scope SELECT toString(normalizedQueryHash(")[0]
-
-
 def refused(message: str) -> QueryError:
     return QueryError(403, "forbidden_statement", message)
 
 
-def _aliases(root: Node) -> dict[str, set[str]]:
-    """Names that stand for other names: `WITH a AS b` has `x IN b` read the table `a`."""
-    aliases: dict[str, set[str]] = {}
-    for node in root.walk():
-        # A name with a comma in it comes to nothing here, and is refused where it is used.
-        if node.kind == "IDENTIFIER" and (found := _ALIASED.match(node.facts)):
-            aliases.setdefault(found[1], set()).add(found[2])
-    return aliases
+def _check_described(text: str, rules: Rules) -> None:
+    if not _PLAIN_TABLE.match(text) or not _is_readable(text, rules):
+        raise refused(_unknown(text))
 
 
-def _meant(name: str, aliases: Mapping[str, set[str]]) -> set[str]:
-    """The name and all that it may stand for, wherever in the statement that was said."""
-    meant: set[str] = set()
-    left = {name}
-    while left:
-        one = left.pop()
-        if one not in meant:
-            meant.add(one)
-            left |= aliases.get(one, set()) | aliases.get(one.partition(".")[0], set())
-    return meant
+def _check_ast_function(text: str, rules: Rules, lambdas: Collection[str]) -> None:
+    # The table functions are judged by the query tree, which knows one from the other.
+    name = _AST_FUNCTION.match(text)
+    if not name:
+        raise refused("a function's name must be a plain one")
+    is_known = name[1].lower() in kinds.TABLE_FUNCTIONS or rules.functions.allow(name[1])
+    if not is_known and name[1] not in lambdas:
+        raise refused(f"the function {name[1]} is not allowed")
 
 
-def _check_function(node: Node, rules: Rules, aliases: Mapping[str, set[str]]) -> Iterator[str]:
-    found = _told(node, "function_name", _FUNCTION)
-    if not found or not rules.functions.allow(found[1]):
-        told = found[1] if found else "with such a name"
-        raise refused(f"the function {told} is not allowed")
-    name = found[1].lower()
-    given = _arguments(node)
-    if name in _TAKE_AGGREGATES:
-        text = _text(given[0]) if given else None
-        called = _AGGREGATE_NAME.match(text) if text else None
-        if not called or not rules.functions.allow_aggregate(called[1]):
+class _TreeCheck:
+    """Judges all nodes of one query tree."""
+
+    def __init__(self, root: Node, rules: Rules, quoted: Collection[str]) -> None:
+        self._root = root
+        self._rules = rules
+        self._dotted = [name for name in quoted if "." in name]
+        self._scopes = Scopes(root)
+        self._tables: set[str] = set()
+        self._functions: set[str] = set()
+
+    def findings(self) -> Findings:
+        try:
+            for node in self._root.walk():
+                if node.kind == "FUNCTION":
+                    self._check_function(node)
+                elif node.kind == "TABLE_FUNCTION":
+                    _check_table_function(node)
+                elif node.kind == "IDENTIFIER" and node.section in kinds.TABLE_PLACES:
+                    self._check_table(node)
+        except TooComplex as error:
+            raise refused("too many names stand for one another: write it simpler") from error
+        except KeyError as error:
+            raise refused(f"the tree has a node without {error}") from error
+        return Findings(frozenset(self._tables), frozenset(self._functions))
+
+    def _check_function(self, node: Node) -> None:
+        name = node.facts["function_name"]
+        if not self._rules.functions.allow(name):
+            if not _WORD.match(name) or not self._scopes.is_lambda(node):
+                raise refused(
+                    f"the function {name} is not allowed here; a lambda can be called by the alias "
+                    "that an earlier part of WITH gives it: WITH (x -> x * 2) AS f SELECT f(1)"
+                )
+            self._functions.add(name.lower())
+        given = node.list_of("ARGUMENTS")
+        if name.lower() in kinds.HIGHER_ORDER and len(given) > 1:
+            _check_reference(given[0], self._rules)
+        if name.lower() in _TAKE_AGGREGATES:
+            _check_aggregate_name(name, given, self._rules)
+        if _MEMBERSHIP.match(name.lower()):
+            if len(given) != 2:
+                raise refused("IN needs two arguments")
+            # `x IN name` reads a table of that name.
+            if given[1].kind == "IDENTIFIER":
+                self._check_set(given[1])
+
+    def _check_set(self, node: Node) -> None:
+        """What IN reads from: a table as FROM reads it, or an expression that the statement names."""
+        name = self._name(node)
+        if self._may_read(name):
+            return
+        if "." in name or not self._is_defined(node, name, is_set=True):
             raise refused(
-                f"{found[1]} with such an aggregate function is not allowed; its name must be a "
-                "literal, its parameters numbers"
+                f"{_unknown(name)}; for a column that holds an array write has({name}, …)"
             )
-    if _MEMBERSHIP.match(name):
-        if len(given) != 2:
-            raise refused("a name in the statement imitates ClickHouse's output")
-        # `x IN name` reads a table of that name.
-        if given[1].kind == "IDENTIFIER":
-            for meant in _meant(_name(given[1]), aliases):
-                if _PLAIN_TABLE.match(meant):
-                    if not _is_readable(meant, rules):
-                        yield meant
-                elif not _PLAIN_COLUMN.match(meant):
-                    raise refused("what IN reads from must have a plain name")
+        self._tables.add(name)
+
+    def _check_table(self, node: Node) -> None:
+        name = self._name(node)
+        if self._may_read(name):
+            return
+        if "." in name or not self._is_defined(node, name, is_set=False):
+            if not _PLAIN_TABLE.match(name):
+                # clickhouse-local takes a table's name for a file's or a URL.
+                raise refused("a table's name must be a plain one, not a path or a URL")
+            raise refused(_unknown(name))
+        self._tables.add(name)
+
+    def _name(self, node: Node) -> str:
+        name = node.facts["identifier"]
+        if self._scopes.is_synonym(name):
+            raise refused(
+                f"{name} is an alias of another name: write that name where a table stands"
+            )
+        return name
+
+    def _may_read(self, name: str) -> bool:
+        # `a.b` in quotes is one name, and the tree shows it as it shows a table of a database.
+        if not _PLAIN_TABLE.match(name) or any(dotted in name for dotted in self._dotted):
+            return False
+        return _is_readable(name, self._rules)
+
+    def _is_defined(self, node: Node, name: str, *, is_set: bool) -> bool:
+        return self._scopes.is_part(node, name) or (is_set and self._scopes.is_set(node, name))
+
+
+def _check_reference(node: Node, rules: Rules) -> None:
+    """`arrayMap(f, …)` calls a function `f`, without a node for it in the tree."""
+    if node.kind != "IDENTIFIER":
+        return
+    name = node.facts["identifier"]
+    lowered = name.lower()
+    is_special = lowered in _TAKE_AGGREGATES or _MEMBERSHIP.match(lowered)
+    if is_special or not rules.functions.allow(name):
+        raise refused(
+            f"the function {name} is not allowed here; a lambda is written x -> {name}(x)"
+        )
+
+
+def _check_aggregate_name(name: str, given: Sequence[Node], rules: Rules) -> None:
+    text = _text(given[0]) if given else None
+    called = _AGGREGATE_NAME.match(text) if text else None
+    if not called or not rules.functions.allow_aggregate(called[1]):
+        raise refused(
+            f"{name} with such an aggregate function is not allowed; its name must be a "
+            "literal, its parameters numbers"
+        )
 
 
 def _check_table_function(node: Node) -> None:
-    found = _told(node, "table_function_name", _TABLE_FUNCTION)
-    if not found or found[1].lower() not in kinds.TABLE_FUNCTIONS:
-        told = found[1] if found else "with such a name"
-        raise refused(f"the table function {told} is not allowed")
-    name = found[1].lower()
-    if name not in _TAKE_STRUCTURES:
+    name = node.facts["table_function_name"]
+    if name.lower() not in kinds.TABLE_FUNCTIONS:
+        raise refused(f"the table function {name} is not allowed")
+    if name.lower() not in _TAKE_STRUCTURES:
         return
-    given = _arguments(node)
+    given = node.list_of("ARGUMENTS")
     text = _text(given[0]) if given else None
     is_fine = text is not None and structures.is_plain(text)
-    if name == "values" and given and not is_fine:
+    if name.lower() == "values" and given and not is_fine:
         # Rows may stand there too. An alias may stand for a structure; one word is none.
         is_fine = bool(_WORD.match(text)) if text is not None else _is_row(given[0])
     if not is_fine:
         raise refused(
-            f"{found[1]}() takes names and types alone for its structure, as a literal; or tuples"
+            f"{name}() takes names and types alone for its structure, as a literal; or tuples"
         )
 
 
-def _told(node: Node, key: str, pattern: re.Pattern[str]) -> re.Match[str] | None:
-    """What the pattern finds in the node's facts. An alias stands before them, as the client wrote it:
-    one that says the key too would be taken for the fact."""
-    if node.facts.count(f"{key}: ") != 1:
-        return None
-    return pattern.match(node.facts)
-
-
 def _is_row(node: Node) -> bool:
-    """Whether it is a tuple or a literal that is no string; an alias cannot imitate the end."""
+    """Whether it is a tuple or a literal that is not a string."""
     if node.kind == "FUNCTION":
-        return node.facts.endswith("function_name: tuple, function_type: ordinary")
-    return node.kind == "CONSTANT" and not node.facts.endswith("constant_value_type: String")
-
-
-def _arguments(node: Node) -> list[Node]:
-    arguments = next((child for child in node.children if child.section == "ARGUMENTS"), None)
-    return arguments.children if arguments and arguments.kind == "LIST" else []
+        return node.facts["function_name"] == "tuple"
+    return node.kind == "CONSTANT" and node.facts["constant_value_type"] != "String"
 
 
 def _text(node: Node) -> str | None:
     """The string that the node is, with its quotes as they were; None if it is not a literal one."""
-    found = _TEXT.match(node.facts) if node.kind == "CONSTANT" else None
-    return found[1].replace("\\'", "'") if found else None
-
-
-def _check_table(name: str, rules: Rules) -> Iterator[str]:
-    if _is_readable(name, rules):
-        return
-    if not _PLAIN_TABLE.match(name):
-        # clickhouse-local takes a table's name for a file's or a URL.
-        raise refused("a table's name must be a plain one, not a path or a URL")
-    if "." in name:
-        raise refused(f"the table {name} is not allowed")
-    yield name
+    if node.kind != "CONSTANT" or node.facts["constant_value_type"] != "String":
+        return None
+    return node.facts["constant_value"][1:-1].replace("\\'", "'")
 
 
 def _is_readable(name: str, rules: Rules) -> bool:
@@ -316,13 +348,5 @@ def _is_readable(name: str, rules: Rules) -> bool:
     return rules.may_read(database or rules.table.database, table)
 
 
-def _name(node: Node) -> str:
-    found = _told(node, "identifier", _IDENTIFIER)
-    if not found:
-        raise refused("an alias must not contain a comma or a line break")
-    return found[1]
-
-
-def _kind(line: str) -> str:
-    words = line.split()
-    return words[0] if words else "nothing"
+def _unknown(name: str) -> str:
+    return f"unknown table {name}: GET /schema lists the tables that raw SQL can read"

@@ -43,29 +43,6 @@ AST_NODES = frozenset(
         "TupleDataType",
     ]
 )
-TREE_NODES = frozenset(
-    {
-        "QUERY",
-        "UNION",
-        "LIST",
-        "CONSTANT",
-        "IDENTIFIER",
-        "FUNCTION",
-        "TABLE_FUNCTION",
-        "LAMBDA",
-        "ARGUMENTS",
-        "MATCHER",
-        "APPLY COLUMN TRANSFORMER",
-        "EXCEPT COLUMN TRANSFORMER",
-        "REPLACE COLUMN TRANSFORMER",
-        "JOIN",
-        "CROSS JOIN",
-        "ARRAY_JOIN",
-        "WINDOW",
-        "SORT",
-        "INTERPOLATE",
-    }
-)
 TABLE_PLACES = frozenset(
     {"JOIN TREE", "TABLE EXPRESSION", "LEFT TABLE EXPRESSION", "RIGHT TABLE EXPRESSION"}
 )
@@ -86,3 +63,48 @@ ALWAYS_READABLE = frozenset(
     ("system", name) for name in ("one", "numbers", "numbers_mt", "zeros", "zeros_mt")
 )
 """Made of nothing; `system.one` is what a SELECT without FROM reads."""
+
+HIGHER_ORDER = frozenset(
+    [
+        "arrayall",
+        "arrayavg",
+        "arraybottomk",
+        "arraycompact",
+        "arraycount",
+        "arraycumsum",
+        "arraycumsumnonnegative",
+        "arraydifference",
+        "arrayexists",
+        "arrayfill",
+        "arrayfilter",
+        "arrayfirst",
+        "arrayfirstindex",
+        "arrayfirstornull",
+        "arrayfold",
+        "arraylast",
+        "arraylastindex",
+        "arraylastornull",
+        "arraymap",
+        "arraymax",
+        "arraymin",
+        "arraypartialreversesort",
+        "arraypartialsort",
+        "arrayproduct",
+        "arrayreversefill",
+        "arrayreversesort",
+        "arrayreversesplit",
+        "arraysort",
+        "arraysplit",
+        "arraysum",
+        "arraytopk",
+        "mapall",
+        "mapapply",
+        "mapexists",
+        "mapfilter",
+        "mappartialreversesort",
+        "mappartialsort",
+        "mapreversesort",
+        "mapsort",
+    ]
+)
+"""Functions whose first argument may be the name of a function: `arrayMap(file, paths)` calls `file`."""

@@ -8,6 +8,7 @@ from octane_analytics.api.bodies import QueryRequest, ReportRequest
 from octane_analytics.api.excerpts import OFFERED
 from octane_analytics.api.formats import FORMATS, Format
 from octane_analytics.api.json_schema import parameter_schema, parameters_schema
+from octane_analytics.api.statement_parameters import MAX_PARAMETERS
 from octane_analytics.api.templates import Template
 
 Schema = dict[str, Any]
@@ -22,7 +23,7 @@ _ERRORS = {
     415: "The body must be application/json.",
     422: "A parameter is wrong, or a limit was reached.",
     429: "Too many requests: see Retry-After.",
-    501: "The format needs an extra that is not installed.",
+    501: "The format needs an extra that is not installed, or raw SQL a newer ClickHouse.",
     503: "ClickHouse is away, or all connections are busy: see Retry-After.",
     504: "Out of time.",
 }
@@ -45,6 +46,15 @@ def document(templates: Mapping[str, Template]) -> Schema:
             }
         },
         "/query": {"post": _post_query()},
+        "/schema": {
+            "get": {
+                "operationId": "schema",
+                "summary": "Tables that raw SQL can read",
+                "tags": ["query"],
+                "responses": {"200": _json("The tables.", _reference("Tables"))}
+                | _errors(401, 403, 429, 503, 504),
+            }
+        },
         "/healthz": {"get": _plain("healthz", "Whether the process lives", _reference("State"))},
         "/readyz": {
             "get": _plain("readyz", "Whether ClickHouse answers", _reference("State"), 503, 504)
@@ -208,7 +218,42 @@ def _schemas(templates: Mapping[str, Template]) -> Schema:
         ),
         "Result": _object(result),
         "AskQuery": _object(
-            {"sql": {"type": "string", "minLength": 1}, "format": _format_name(OFFERED)}, "format"
+            {
+                "sql": {"type": "string", "minLength": 1},
+                "params": {
+                    "type": ["object", "null"],
+                    "description": "Values of `{name:Type}` in the statement, by name.",
+                    "propertyNames": {"pattern": "^[A-Za-z_][A-Za-z0-9_]{0,63}$"},
+                    "maxProperties": MAX_PARAMETERS,
+                    "additionalProperties": {"type": ["string", "number", "boolean", "array"]},
+                },
+                "format": _format_name(OFFERED),
+            },
+            "format",
+            "params",
+        ),
+        "Tables": _object(
+            {
+                "tables": {
+                    "type": "array",
+                    "items": _object(
+                        {
+                            "database": {"type": "string"},
+                            "table": {"type": "string"},
+                            "columns": {
+                                "type": "array",
+                                "items": _object(
+                                    {
+                                        "name": {"type": "string"},
+                                        "type": {"type": "string"},
+                                        "comment": {"type": "string"},
+                                    }
+                                ),
+                            },
+                        }
+                    ),
+                }
+            }
         ),
         "Templates": _object(
             {"templates": {"type": "array", "items": {"type": "object"}}},

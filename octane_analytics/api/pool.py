@@ -45,7 +45,13 @@ class Connection(Protocol):
     ) -> AbstractContextManager[RowStream]: ...
 
     def excerpt(
-        self, sql: str, *, settings: Mapping[str, object], max_rows: int, max_bytes: int
+        self,
+        sql: str,
+        parameters: Mapping[str, object] | None = None,
+        *,
+        settings: Mapping[str, object],
+        max_rows: int,
+        max_bytes: int,
     ) -> Excerpt: ...
 
     def close(self) -> None: ...

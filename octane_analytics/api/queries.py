@@ -12,7 +12,15 @@ from dataclasses import dataclass
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from octane_analytics.api import faults, formats, guard
+from octane_analytics.api import (
+    faults,
+    formats,
+    guard,
+    quoted_names,
+    statement_parameters,
+    table_listing,
+)
+from octane_analytics.api.answers import encode
 from octane_analytics.api.bodies import QueryRequest, decoded
 from octane_analytics.api.disconnects import unless_gone
 from octane_analytics.api.excerpts import OFFERED, Written, written
@@ -26,7 +34,7 @@ from octane_analytics.telemetry.logging import fields
 
 _PINNED = frozenset({115, 164, 452})
 """UNKNOWN_SETTING, READONLY, SETTING_CONSTRAINT_VIOLATION: the profile is not what it was."""
-
+_UNKNOWN_FUNCTION = 46
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +76,7 @@ class RawQueries:
         asked = await decoded(request, QueryRequest)
         if not asked.sql.strip():
             raise QueryError(422, "invalid_body", "sql is empty")
+        given = statement_parameters.checked(asked.params)
         chosen = formats.choose(asked.format, request.headers.get("accept", ""), OFFERED)
         account = _Account()
         started = time.perf_counter()
@@ -75,7 +84,7 @@ class RawQueries:
         traced = trace_settings(request.state.traceparent)
 
         def job(connection: Connection) -> Written:
-            return self._answer(connection, asked.sql, chosen, comment, traced, account)
+            return self._answer(connection, asked.sql, given, chosen, comment, traced, account)
 
         try:
             answer = await unless_gone(request.receive, self._pool.run(job))
@@ -104,10 +113,32 @@ class RawQueries:
         }
         return Response(answer.body, headers=headers)
 
+    async def tables(self, request: Request) -> Response:
+        """`GET /schema`."""
+        comment = str(request.state.request_id)
+
+        def job(connection: Connection) -> list[table_listing.TableColumns]:
+            settings = self._terms.settle(connection, comment)
+            try:
+                return table_listing.read(connection, self._rules, settings)
+            except StatementRejected as error:
+                raise faults.from_report(error) from error
+
+        try:
+            found = await unless_gone(request.receive, self._pool.run(job))
+        except Unavailable as error:
+            log.error(
+                "ClickHouse cannot serve",
+                extra=fields(error=str(error), clickhouse_user=self._user, request_id=comment),
+            )
+            raise faults.unavailable(error) from error
+        return Response(encode({"tables": found}), media_type="application/json")
+
     def _answer(
         self,
         connection: Connection,
         sql: str,
+        given: Mapping[str, object],
         chosen: Format,
         comment: str,
         traced: Mapping[str, object],
@@ -116,9 +147,10 @@ class RawQueries:
         started = time.perf_counter()
         settings = self._terms.settle(connection, comment)
         try:
-            account.fingerprint = judge(connection, sql, self._rules, settings)
+            account.fingerprint = judge(connection, sql, given, self._rules, settings)
             excerpt = connection.excerpt(
                 sql,
+                given,
                 settings={**settings, **traced},
                 max_rows=self._limits.result_rows,
                 max_bytes=self._limits.result_bytes,
@@ -149,32 +181,64 @@ class RawQueries:
         )
 
 
-def judge(connection: Connection, sql: str, rules: Rules, settings: Mapping[str, object]) -> str:
-    """The statement's fingerprint (ClickHouse's normalizedQueryHash) if it may run.
+def judge(
+    connection: Connection,
+    sql: str,
+    given: Mapping[str, object],
+    rules: Rules,
+    settings: Mapping[str, object],
+) -> str:
+    """The statement's fingerprint (ClickHouse's normalizedQueryHash) if it may run with these values.
 
     Raises QueryError (403) if it may not, StatementRejected for what is no statement. Executes nothing
     of it.
     """
     asking = {name: value for name, value in settings.items() if name != "limit"}
-    try:
-        probed = connection.select(guard.PROBE, {"statement": sql}, settings=asking)
-    except StatementRejected as error:
-        raise StatementRejected(error.code, error.name, guard.unprobed(str(error))) from error
-    fingerprint = str(probed.rows[0][0])
-    guard.check_ast(_explained(connection, guard.EXPLAIN_AST, sql, asking), rules)
-    findings = guard.check_tree(_explained(connection, guard.EXPLAIN_TREE, sql, asking), rules)
-    if findings.names:
-        names = {"pairs": guard.pairs(findings, rules)}
+    probed = _probed(connection, sql, asking)
+    quoted_names.check(probed)
+    if guard.check_ast(_explained(connection, guard.EXPLAIN_AST, sql, given, asking), rules):
+        return probed.fingerprint
+    tree = _explained(connection, guard.EXPLAIN_TREE, sql, given, asking)
+    findings = guard.check_tree(tree, rules, quoted_names.unquoted(probed))
+    if findings.tables:
+        names: dict[str, object] = {"pairs": guard.pairs(findings, rules)}
         found = connection.select(guard.LOOK_UP, names, settings=asking)
         guard.check_tables([(str(row[0]), str(row[1])) for row in found.rows], rules)
-    return fingerprint
+    if findings.functions:
+        names = {"names": sorted(findings.functions)}
+        found = connection.select(guard.LOOK_UP_FUNCTIONS, names, settings=asking)
+        guard.check_functions([str(row[0]) for row in found.rows])
+    return probed.fingerprint
+
+
+def _probed(
+    connection: Connection, sql: str, settings: Mapping[str, object]
+) -> quoted_names.Probed:
+    try:
+        found = connection.select(quoted_names.PROBE, {"statement": sql}, settings=settings)
+    except StatementRejected as error:
+        if error.code == _UNKNOWN_FUNCTION:
+            raise QueryError(
+                501, "unsupported_server", "raw SQL needs ClickHouse 26.5 or newer"
+            ) from error
+        told = quoted_names.without_probe(str(error))
+        raise StatementRejected(error.code, error.name, told) from error
+    fingerprint, names, formatted_names, patterns, has_identifier = found.rows[0]
+    return quoted_names.Probed(
+        str(fingerprint), names, formatted_names, patterns, bool(has_identifier)
+    )
 
 
 def _explained(
-    connection: Connection, prefix: str, sql: str, settings: Mapping[str, object]
+    connection: Connection,
+    prefix: str,
+    sql: str,
+    given: Mapping[str, object],
+    settings: Mapping[str, object],
 ) -> list[str]:
     try:
-        return [str(row[0]) for row in connection.select(prefix + sql, settings=settings).rows]
+        found = connection.select(prefix + sql, given, settings=settings)
     except StatementRejected as error:
         told = guard.located(str(error), prefix)
         raise StatementRejected(error.code, error.name, told) from error
+    return [str(row[0]) for row in found.rows]

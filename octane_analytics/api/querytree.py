@@ -1,74 +1,280 @@
-"""ClickHouse's query tree out of the text that `EXPLAIN QUERY TREE` prints.
+"""Parser for the text of `EXPLAIN QUERY TREE run_passes = 0` (ClickHouse 26.9, `dumpTreeImpl`).
 
-A node is a line `KIND id: N, facts…`; two more spaces lead a level down, and lines without an id name
-the part of the parent that follows. Names stand in it unquoted, so a name with a line break in it adds
-lines of the client's choice. None of them goes unseen: the server numbers its nodes from 0 in the
-order of the lines and counts a list's children, so an added node breaks the sequence, and an added
-section that would tear nodes from their list breaks its count. Refuses to know what is allowed.
+A node is a line `KIND id: N, fact: value, …`; its children follow two spaces deeper, either directly or
+below a line that names a section of it. Names stand in the text as they are, so the parser is strict:
+it knows which sections and facts each kind has and at which indentation, the server numbers the nodes
+in the order of the lines, and counts the children of a list. Any other line is an error. The caller has
+to refuse names that could hold a separator of facts (see `quoted_names`). Does not depend on what is
+allowed.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 _NODE = re.compile(r"( *)([A-Z][A-Z_ ]*?) id: (\d+)(?:, (.*))?\Z", re.DOTALL)
-_PARAMETER = "ARGUMENT"
-"""Of a lambda: numbered from 0 for each."""
-
-
-class Forged(Exception):
-    """The text is not that of one tree: some name in the statement imitates the format."""
-
-
-@dataclass(slots=True)
-class Node:
-    kind: str
-    facts: str
-    section: str
-    """The line before it if that names a part of the parent; else empty."""
-    children: list["Node"] = field(default_factory=list)
-
-    def walk(self) -> Iterator["Node"]:
-        yield self
-        for child in self.children:
-            yield from child.walk()
+_CONSTANT = re.compile(
+    r"(?:alias: (?P<alias>(?:(?!, |: ).)+), )?constant_value: (?P<constant_value>.*),"
+    r" constant_value_type: (?P<constant_value_type>.*)\Z",
+    re.DOTALL,
+)
+_REPLACEMENT = re.compile(r"REPLACEMENT NAME .* EXPRESSION\Z")
+_NAMED_EXPRESSION = re.compile(r"EXPRESSION(?: .*)?\Z")
+_LISTS = ("identifiers", "column_identifiers")
+_PATTERNS = ("pattern", "columns_pattern")
+"""Facts that end a line: names with commas between them, or a regular expression as it was written."""
 
 
 @dataclass(frozen=True, slots=True)
-class Tree:
-    root: Node
-    sections: frozenset[str]
+class _Shape:
+    facts: frozenset[str] = frozenset()
+    sections: tuple[str, ...] = ()
+    """In the server's order; each at most once."""
+    has_plain_children: bool = False
 
 
-def parse(lines: Sequence[str]) -> Tree:
-    """Raises Forged."""
-    path: list[tuple[int, Node]] = []
-    nodes: list[Node] = []
-    sections: set[str] = set()
-    section = ""
+def _shape(facts: str = "", *sections: str, has_plain_children: bool = False) -> _Shape:
+    return _Shape(frozenset(facts.split()), sections, has_plain_children)
+
+
+_SUBQUERY = "alias is_subquery is_cte is_recursive_cte is_materialized cte_name union_mode"
+_SHAPES: Mapping[str, _Shape] = {
+    "QUERY": _shape(
+        f"{_SUBQUERY} is_distinct is_recursive_with is_limit_with_ties is_group_by_with_totals"
+        " is_group_by_all is_order_by_all is_limit_by_all group_by_type",
+        "WITH",
+        "PROJECTION",
+        "JOIN TREE",
+        "PREWHERE",
+        "WHERE",
+        "GROUP BY",
+        "HAVING",
+        "WINDOW",
+        "QUALIFY",
+        "ORDER BY",
+        "INTERPOLATE",
+        "LIMIT BY LIMIT",
+        "LIMIT BY OFFSET",
+        "LIMIT BY",
+        "LIMIT",
+        "OFFSET",
+    ),
+    "UNION": _shape(_SUBQUERY, "QUERIES"),
+    "LIST": _shape("nodes", has_plain_children=True),
+    "CONSTANT": _shape("alias constant_value constant_value_type"),
+    "IDENTIFIER": _shape("alias identifier final sample_size sample_offset"),
+    "FUNCTION": _shape(
+        "alias function_name function_type nulls_action", "PARAMETERS", "ARGUMENTS", "WINDOW"
+    ),
+    "TABLE_FUNCTION": _shape("alias table_function_name", "ARGUMENTS"),
+    "LAMBDA": _shape("alias", "EXPRESSION", has_plain_children=True),
+    "ARGUMENTS": _shape(has_plain_children=True),
+    "ARGUMENT": _shape("name"),
+    "MATCHER": _shape(
+        "matcher_type qualified_identifier columns_pattern column_identifiers",
+        has_plain_children=True,
+    ),
+    "APPLY COLUMN TRANSFORMER": _shape("apply_transformer_type", "EXPRESSION"),
+    "EXCEPT COLUMN TRANSFORMER": _shape("except_transformer_type identifiers pattern"),
+    "REPLACE COLUMN TRANSFORMER": _shape(""),
+    "JOIN": _shape(
+        "alias locality strictness kind",
+        "LEFT TABLE EXPRESSION",
+        "RIGHT TABLE EXPRESSION",
+        "JOIN EXPRESSION",
+    ),
+    "CROSS JOIN": _shape("alias"),
+    "ARRAY_JOIN": _shape("alias is_left", "TABLE EXPRESSION", "JOIN EXPRESSIONS"),
+    "WINDOW": _shape(
+        "alias parent_window_name frame_type frame_begin_type frame_end_type",
+        "PARTITION BY",
+        "ORDER BY",
+        "FRAME BEGIN OFFSET",
+        "FRAME END OFFSET",
+    ),
+    "SORT": _shape(
+        "sort_direction nulls_sort_direction collator with_fill",
+        "EXPRESSION",
+        "FILL FROM",
+        "FILL TO",
+        "FILL STEP",
+        "FILL STALENESS",
+    ),
+    "INTERPOLATE": _shape("", "EXPRESSION", "INTERPOLATE_EXPRESSION"),
+}
+KINDS = frozenset(_SHAPES)
+_REPEATED = {"CROSS JOIN": "TABLE EXPRESSION"}
+
+
+class MalformedTree(Exception):
+    """The text is not one query tree as ClickHouse 26.9 prints it, or a name imitates its format."""
+
+
+class UnknownKind(MalformedTree):
+    """A node of a kind that the parser does not know; its name is the argument."""
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    kind: str
+    facts: Mapping[str, str]
+    section: str = ""
+    """Section of the parent; empty where a parent has its children without one."""
+    parent: "Node | None" = field(default=None, repr=False)
+    children: list["Node"] = field(default_factory=list)
+
+    def walk(self) -> Iterator["Node"]:
+        """This node and all below it, in the order of the lines."""
+        stack = [self]
+        while stack:
+            node = stack.pop()
+            yield node
+            stack.extend(reversed(node.children))
+
+    def ancestors(self) -> Iterator["Node"]:
+        """From the parent up to the root."""
+        node = self.parent
+        while node is not None:
+            yield node
+            node = node.parent
+
+    def list_of(self, section: str) -> list["Node"]:
+        """Items of the list in that section; empty where there is none."""
+        found = next((child for child in self.children if child.section == section), None)
+        return found.children if found is not None and found.kind == "LIST" else []
+
+
+def parse(lines: Sequence[str]) -> Node:
+    """Return the root. Raises MalformedTree."""
+    parser = _Parser()
     for line in lines:
+        parser.add(line)
+    return parser.finished()
+
+
+class _Parser:
+    def __init__(self) -> None:
+        self._path: list[tuple[int, Node]] = []
+        self._root: Node | None = None
+        self._count = 0
+        self._lists: list[Node] = []
+        self._section: tuple[int, str] | None = None
+        """Indentation and name of a section that awaits its node."""
+        self._taken: dict[int, list[str]] = {}
+        """Sections that a node has had, by its identity."""
+
+    def add(self, line: str) -> None:
         found = _NODE.match(line)
+        if found:
+            self._add_node(len(found[1]), found[2], int(found[3]), found[4] or "")
+        else:
+            self._add_section(line)
+
+    def finished(self) -> Node:
+        if self._root is None:
+            raise MalformedTree("there is no node")
+        if self._section is not None:
+            raise MalformedTree(f"the section {self._section[1]!r} has no node")
+        for node in self._lists:
+            if node.facts.get("nodes") != str(len(node.children)):
+                raise MalformedTree("a list has another number of nodes than it says")
+        return self._root
+
+    def _add_node(self, indent: int, kind: str, number: int, facts: str) -> None:
+        if kind not in _SHAPES:
+            raise UnknownKind(kind)
+        node = Node(kind, _facts(kind, facts))
+        self._attach(indent, node)
+        if kind == "ARGUMENT":
+            # The server numbers these from 0 in each lambda.
+            expected = len(node.parent.children) - 1 if node.parent else 0
+        else:
+            expected = self._count
+            self._count += 1
+        if number != expected:
+            raise MalformedTree(f"node {number} stands where {expected} was expected")
+        if kind == "LIST":
+            self._lists.append(node)
+        self._path.append((indent, node))
+
+    def _attach(self, indent: int, node: Node) -> None:
+        section, self._section = self._section, None
+        self._leave(indent if section is None else section[0])
+        if not self._path:
+            if self._root is not None or indent or section is not None:
+                raise MalformedTree("there is a second root")
+            self._root = node
+            return
+        above, parent = self._path[-1]
+        if section is not None:
+            node.section = section[1]
+            is_placed = indent == section[0] + 2
+        else:
+            is_placed = indent == above + 2 and _SHAPES[parent.kind].has_plain_children
+        if not is_placed or (node.kind == "ARGUMENT") != (parent.kind == "ARGUMENTS"):
+            raise MalformedTree(f"a node {node.kind} stands where none is expected")
+        node.parent = parent
+        parent.children.append(node)
+
+    def _add_section(self, line: str) -> None:
+        name = line.strip(" ")
+        indent = len(line) - len(line.lstrip(" "))
+        if self._section is not None or not self._path:
+            raise MalformedTree(f"unknown line {line!r}")
+        self._leave(indent)
+        if not self._path:
+            raise MalformedTree(f"unknown line {line!r}")
+        above, owner = self._path[-1]
+        taken = self._taken.setdefault(id(owner), [])
+        if owner.kind == "REPLACE COLUMN TRANSFORMER":
+            self._add_replacement(line, name, indent - above, taken)
+            return
+        if owner.kind in ("SORT", "INTERPOLATE") and _NAMED_EXPRESSION.match(name):
+            name = "EXPRESSION"
+        if indent != above + 2 or not _may_follow(owner.kind, name, taken):
+            raise MalformedTree(f"unknown line {line!r}")
+        taken.append(name)
+        self._section = (indent, name)
+
+    def _add_replacement(self, line: str, name: str, depth: int, taken: list[str]) -> None:
+        if not taken and depth == 2 and re.fullmatch(r"REPLACEMENTS \d+", name):
+            taken.append(name)
+        elif taken and depth == 4 and _REPLACEMENT.match(name):
+            self._section = (len(line) - len(line.lstrip(" ")), "REPLACEMENT")
+        else:
+            raise MalformedTree(f"unknown line {line!r}")
+
+    def _leave(self, indent: int) -> None:
+        while self._path and self._path[-1][0] >= indent:
+            self._path.pop()
+
+
+def _may_follow(kind: str, section: str, taken: Sequence[str]) -> bool:
+    if _REPEATED.get(kind) == section:
+        return True
+    order = _SHAPES[kind].sections
+    if section not in order:
+        return False
+    return not taken or order.index(section) > order.index(taken[-1])
+
+
+def _facts(kind: str, text: str) -> Mapping[str, str]:
+    """Raises MalformedTree for a fact that this kind does not have, or has twice."""
+    if kind == "CONSTANT":
+        found = _CONSTANT.match(text)
         if not found:
-            section = line.strip()
-            sections.add(section)
-            continue
-        indent, node = len(found[1]), Node(found[2], found[4] or "", section)
-        section = ""
-        if node.kind == _PARAMETER:
-            continue
-        if int(found[3]) != len(nodes):
-            raise Forged(f"node {found[3]} stands where {len(nodes)} was expected")
-        while path and path[-1][0] >= indent:
-            path.pop()
-        if path:
-            path[-1][1].children.append(node)
-        elif nodes:
-            raise Forged("there is a second root")
-        path.append((indent, node))
-        nodes.append(node)
-    if not nodes:
-        raise Forged("there is no node")
-    for node in nodes:
-        if node.kind == "LIST" and node.facts != f"nodes: {len(node.children)}":
-            raise Forged(f"a list of {node.facts} has {len(node.children)}")
-    return Tree(nodes[0], frozenset(sections))
+            raise MalformedTree("a constant has other facts than a value and its type")
+        return {name: value for name, value in found.groupdict().items() if value is not None}
+    facts: dict[str, str] = {}
+    rest = text
+    while rest:
+        name, colon, rest = rest.partition(": ")
+        name = name.rstrip(" ")
+        if not colon or name in facts or name not in _SHAPES[kind].facts:
+            raise MalformedTree(f"a node {kind} has unknown facts")
+        if name in _LISTS or name in _PATTERNS:
+            value, rest = rest, ""
+        else:
+            value, _, rest = rest.partition(", ")
+        facts[name] = value
+    return facts

@@ -108,7 +108,13 @@ class ClickHouse(Connection):
             raise self._select_error(error) from error
 
     def excerpt(
-        self, sql: str, *, settings: Mapping[str, object], max_rows: int, max_bytes: int
+        self,
+        sql: str,
+        parameters: Mapping[str, object] | None = None,
+        *,
+        settings: Mapping[str, object],
+        max_rows: int,
+        max_bytes: int,
     ) -> Excerpt:
         """As `select`, but reads no more than whole blocks of `max_bytes` in all, and `max_rows`.
 
@@ -120,7 +126,9 @@ class ClickHouse(Connection):
         rows: list[tuple[Any, ...]] = []
         client = self._connected()
         try:
-            answer = client.execute_iter(sql, with_column_types=True, settings=dict(settings))
+            answer = client.execute_iter(
+                sql, dict(parameters or {}), with_column_types=True, settings=dict(settings)
+            )
             # As `use_client_time_zone` among the settings, which the server might refuse.
             context = client.connection.context
             context.settings = context.settings | {"use_client_time_zone": True}

@@ -232,7 +232,7 @@ def test_rows_up_to_the_limit_are_whole(app: ASGIApp) -> None:
         ("SELEC 1", 400, "sql_error"),
         ("SELECT nothing", 400, "sql_error"),
         ("SELECT * FROM nowhere.nothing", 403, "forbidden_statement"),
-        ("SELECT * FROM nothing_here", 400, "sql_error"),
+        ("SELECT * FROM nothing_here", 403, "forbidden_statement"),
         ("SELECT {a:String}", 400, "sql_error"),
         ("-- only a comment", 400, "sql_error"),
         ("SELECT length(range(300000000 + number)) FROM numbers(1)", 422, "memory_limit"),

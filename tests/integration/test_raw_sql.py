@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from starlette.types import ASGIApp
 
-from octane_analytics.api import functions
+from octane_analytics.api import functions, kinds
 from tests.integration.raw_sql import CANARY, Target, app_without, target
 from tests.sql import corpus
 from tests.sql.corpus import FENCES
@@ -120,6 +120,14 @@ def test_limit_that_the_statement_sets_itself_cuts_no_less(app: ASGIApp) -> None
         app, "SELECT number FROM numbers(9000) UNION ALL SELECT 1 SETTINGS limit = 0"
     ).json()
     assert (told["row_count"], told["truncated"]) == (2000, True)
+
+
+def test_functions_that_take_functions_are_known(at: Target) -> None:
+    found = at.ask(
+        "SELECT name FROM system.functions WHERE higher_order OR alias_to IN "
+        "(SELECT name FROM system.functions WHERE higher_order)"
+    )
+    assert {str(name).lower() for (name,) in found} <= kinds.HIGHER_ORDER
 
 
 def test_no_allowed_function_reads_more_than_its_arguments(at: Target) -> None:

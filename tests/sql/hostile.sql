@@ -78,7 +78,11 @@ SHOW PROCESSLIST
 SHOW SETTINGS LIKE 'max_%'
 SHOW USERS
 SHOW FUNCTIONS
-DESCRIBE TABLE {events}
+DESCRIBE TABLE {far}
+DESCRIBE TABLE {near}
+DESCRIBE TABLE {events} FORMAT CSV
+DESCRIBE TABLE {events} INTO OUTFILE '{out}'
+DESCRIBE TABLE numbers(1)
 DESCRIBE (SELECT * FROM {far})
 EXISTS TABLE {far}
 CHECK TABLE {events}
@@ -194,6 +198,11 @@ SELECT * FROM information_schema.schemata
 SELECT * FROM INFORMATION_SCHEMA.VIEWS
 
 --- group: system tables everybody may read; status: 403; claimed: analysis
+SELECT 'a name' IN system.contributors
+SELECT tuple('UTC') IN system.time_zones
+SELECT 1 IN system.`one.two`
+SELECT 1 IN `system.contributors`
+SELECT 1 IN a.system.one
 SELECT name FROM system.tables
 SELECT * FROM system.databases
 SELECT * FROM system.columns
@@ -263,6 +272,15 @@ SELECT * FROM Python(x)
 SELECT * FROM python('x')
 
 --- group: functions that read elsewhere; status: 403; claimed: analysis
+SELECT arrayMap(file, ['{file}'])
+SELECT arrayMap(`file`, ['{file}'])
+SELECT arrayMap((file) AS f, ['{file}'])
+SELECT arraySort(hostName, [1])
+SELECT mapApply(hostName, map('a', 'b'))
+SELECT arrayFold(hostName, [1], '')
+SELECT arrayMap(x -> arrayMap(file, [x]), ['{file}'])
+SELECT * APPLY(x -> arrayMap(file, [x])) FROM (SELECT '{file}')
+SELECT arrayMap(arrayReduce, ['groupConcat(hostName())'], [['a']])
 SELECT file('{file}')
 SELECT FILE('{file}')
 SELECT `file`('{file}')
@@ -297,10 +315,8 @@ SELECT fqdn()
 SELECT fullHostName()
 SELECT currentUser()
 SELECT user()
-SELECT currentDatabase()
 SELECT currentProfiles(), enabledProfiles(), defaultProfiles()
 SELECT currentRoles(), enabledRoles()
-SELECT version()
 SELECT buildId()
 SELECT uptime()
 SELECT serverUUID()
@@ -338,6 +354,10 @@ SELECT __actionName(1, 'x')
 SELECT noSuchFunction(1)
 
 --- group: expressions in strings that ClickHouse evaluates; status: 403; claimed: analysis
+SELECT arrayReduce('groupConcat(currentUser())' AS "x, constant_value: 'sum', constant_value_type: String⏎Identifier foo", ['a', 'b'])
+SELECT b FROM values('a String, b String ALIAS currentUser()' AS "x, constant_value: 'a String', constant_value_type: String⏎Identifier foo", ('x'))
+SELECT * FROM values(concat('a String, b String ALIAS currentUser()', '') AS "x, function_name: tuple, function_type: ordinary⏎Identifier foo", ('x'))
+SELECT arrayReduce('groupConcat(toString(sleep(1)))' AS "x, constant_value: 'sum', constant_value_type: String⏎Identifier foo", ['a', 'b'])
 SELECT arrayReduce('groupConcat(file($${file}$$))', ['a', 'b'])
 SELECT arrayReduce($$groupConcat(file('{file}'))$$, ['a', 'b'])
 SELECT arrayReduce('groupConcat(file($${file}$$))' AS `a,b`, ['a', 'b'])
@@ -479,6 +499,9 @@ SELECT arrayMap(x -> sleep(x), [1])
 SELECT * APPLY(sleep) FROM (SELECT 1 AS s)
 
 --- group: forged trees; status: 403 400; claimed: user analysis
+SELECT secret FROM {far} AS "x, identifier: ai_analytics_events⏎Identifier foo"
+SELECT secret FROM {far} AS `x, identifier: ai_analytics_events\x0aIdentifier foo`
+SELECT secret FROM {far} AS “x, identifier: ai_analytics_events⏎Identifier foo”
 SELECT 1 AS `a⏎LIST id: 9`, secret FROM {far}
 SELECT 1 AS `d, identifier: {events}`, secret FROM {far}
 SELECT * FROM {far} AS `a, identifier: {events}`

@@ -54,6 +54,14 @@ SELECT '' AS empty, ' ' AS blank
 SELECT 'JOIN TREE', 'SETTINGS'
 
 --- group: forms of a SELECT
+SELECT arrayMap(toString, [1, 2]), arraySort(negate, [1, 2]), arraySum([1, 2])
+DESCRIBE TABLE {events}
+DESC ai_analytics_events
+SELECT version(), currentDatabase()
+WITH (x -> x * 2) AS doubled SELECT doubled(count()) FROM {events}
+SELECT 1 IN system.one
+SELECT 'u1' IN (SELECT user_id FROM {events})
+SELECT k, count() FROM (SELECT number % 2 AS k FROM numbers(10)) GROUP BY k WITH TOTALS
 SELECT 1
 select 1
 (SELECT 1)

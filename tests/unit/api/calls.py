@@ -59,7 +59,7 @@ def judged(*answers: Result | Exception) -> "Script":
     """A connection that finds SELECT 1 in whatever it is asked about, then answers the statement."""
     return Script(
         result(("limit", "0", None, None, 0), ("readonly", "0", None, None, 0), name="String"),
-        result(("123", 0), fingerprint="String"),
+        result(("123", [], [], [], 0), fingerprint="String"),
         result(*((line,) for line in SELECT_TREE), explain="String"),
         result(*((line,) for line in QUERY_TREE), explain="String"),
         *answers,
@@ -101,9 +101,15 @@ class Script:
         yield RowStream(answer.columns, iter([answer.rows] if answer.rows else []), lambda: 5)
 
     def excerpt(
-        self, sql: str, *, settings: Mapping[str, object], max_rows: int, max_bytes: int
+        self,
+        sql: str,
+        parameters: Mapping[str, object] | None = None,
+        *,
+        settings: Mapping[str, object],
+        max_rows: int,
+        max_bytes: int,
     ) -> Excerpt:
-        rows = self.select(sql, settings=settings)
+        rows = self.select(sql, parameters, settings=settings)
         return Excerpt(rows.columns, rows.rows[:max_rows], len(rows.rows) <= max_rows, 7)
 
     def close(self) -> None:
@@ -156,5 +162,5 @@ def report(app: ASGIApp, template: str, **params: object) -> httpx.Response:
     return call(app, "POST", "/report", json={"template": template, "params": params})
 
 
-def query(app: ASGIApp, sql: str) -> httpx.Response:
-    return call(app, "POST", "/query", json={"sql": sql})
+def query(app: ASGIApp, sql: str, /, **params: object) -> httpx.Response:
+    return call(app, "POST", "/query", json={"sql": sql, "params": params})

@@ -30,6 +30,7 @@ from tests.unit.api.calls import (
 )
 
 ROW = result((1,), n="UInt64")
+NOTHING = result(name="String")
 FILE = "".join(
     f'[tokens.{name}]\nhash = "sha256:{digest_of(name).hex()}"\n{rest}\n'
     for name, rest in {
@@ -88,6 +89,7 @@ def app(tmp_path: Path) -> App:
         ("POST", "/report", REPORT, "report"),
         ("GET", "/reports", {}, "report"),
         ("POST", "/query", QUERY, "query"),
+        ("GET", "/schema", {}, "query"),
         ("GET", "/metrics", {}, "metrics"),
     ],
 )
@@ -95,7 +97,11 @@ def test_each_route_needs_its_scope(
     app: App, method: str, path: str, options: dict[str, Any], scope: str
 ) -> None:
     for name in ("report", "query", "metrics"):
-        app.script.steps = judged(ROW).steps if path == "/query" else [ROW]
+        steps: dict[str, list[Any]] = {
+            "/query": judged(ROW).steps,
+            "/schema": [NOTHING, NOTHING],
+        }
+        app.script.steps = steps.get(path, [ROW])
         answer = app.ask(name, method, path, **options)
         assert answer.status_code == (200 if name == scope else 403), answer.text
     missing = app.ask(None, method, path, **options)

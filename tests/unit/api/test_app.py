@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 import pytest
 from prometheus_client import CollectorRegistry
 
-from octane_analytics.api.guard import EXPLAIN_AST, EXPLAIN_TREE, PROBE
+from octane_analytics.api import quoted_names
+from octane_analytics.api.guard import EXPLAIN_AST, EXPLAIN_TREE
 from octane_analytics.errors import NeedsOperator, StatementRejected, Unavailable
 from tests.unit.api.calls import Script, app_over, call, judged, query, report, result
 
@@ -57,7 +58,7 @@ def test_query_is_judged_before_it_runs() -> None:
     assert set(answer.json()) == {"columns", "rows", "row_count", "truncated", "elapsed_ms"}
     asked, probe, ast, tree, run = script.calls
     assert "system.settings" in asked[0]
-    assert (probe[0], probe[1]) == (PROBE, {"statement": "SELECT 1"})
+    assert (probe[0], probe[1]) == (quoted_names.PROBE, {"statement": "SELECT 1"})
     assert (ast[0], tree[0]) == (f"{EXPLAIN_AST}SELECT 1", f"{EXPLAIN_TREE}SELECT 1")
     assert run[0] == "SELECT 1"
     # What the server does not know, or pins, is not sent.

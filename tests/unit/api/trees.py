@@ -106,7 +106,7 @@ ShowTables""",
 DescribeQuery (children 1)
  TableExpression (children 1)
   TableIdentifier t""",
-        "this is DescribeQuery",
+        "unknown table t",
     ),
     "EXPLAIN SELECT 1": (
         """\
