@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
+from octane_analytics.kafka.record_headers import headers_of
 from octane_analytics.types import Record, Span
 
 MARK_HEADER = "octane.retry"
@@ -230,7 +231,11 @@ class Choice:
 
 
 def _headers(record: Record) -> dict[str, bytes]:
-    return {name: value for name, value in record.headers() or () if isinstance(value, bytes)}
+    return {
+        name: value
+        for name, value in headers_of(record)
+        if isinstance(name, str) and isinstance(value, bytes)
+    }
 
 
 def _text(value: bytes | None) -> str:

@@ -11,7 +11,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar, cast
 
@@ -38,6 +38,8 @@ _KINDS = {
 }
 
 P = TypeVar("P")
+HeadersOf = Callable[[Record], Iterable[tuple[str | bytes, bytes | None]]]
+"""How a record's headers are read, whatever bytes their names are."""
 
 
 def is_configured(environ: Mapping[str, str] = os.environ) -> bool:
@@ -95,9 +97,9 @@ class Tracing:
         for handler in logging.getLogger().handlers:
             handler.addFilter(_add_ids)
 
-    def batches(self, group: str) -> "BatchTracer":
+    def batches(self, group: str, headers_of: HeadersOf) -> "BatchTracer":
         """What follows a worker's batches; `group` is its consumer group."""
-        return BatchTracer(self._tracer, group)
+        return BatchTracer(self._tracer, group, headers_of)
 
     def instrumented(self, producer: P) -> P:
         """A confluent_kafka Producer whose records carry the trace they belong to."""
@@ -146,10 +148,15 @@ class BatchTracer:
     """See `types.Tracer`."""
 
     def __init__(
-        self, tracer: trace.Tracer, group: str, now: Callable[[], float] = time.monotonic
+        self,
+        tracer: trace.Tracer,
+        group: str,
+        headers_of: HeadersOf,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._tracer = tracer
         self._group = group
+        self._headers_of = headers_of
         self._now = now
         self._looks = 2.0 * _LOOKS_PER_SECOND
         self._looked_at = now()
@@ -157,7 +164,7 @@ class BatchTracer:
     def contexts(self, records: Sequence[Record], room: int) -> Sequence[trace.SpanContext]:
         found = []
         for record in records[:: self._step(len(records))]:
-            for name, value in record.headers() or ():
+            for name, value in self._headers_of(record):
                 if name == "traceparent" and value and value[-1] in _SAMPLED:
                     context = _parse(value)
                     if context is not None:
