@@ -253,7 +253,7 @@ class _DeadLetter:
         escaped = sum(isinstance(name, bytes) for name, _ in kept)
         if escaped:
             ours["escaped_headers"] = str(escaped).encode()
-        sizes = self._sizes()
+        sizes = self._sizes() if self._without else {}
         ours |= {f"{part}_bytes": str(sizes[part]).encode() for part in self._without}
         return [
             *((_text(name), value) for name, value in kept),

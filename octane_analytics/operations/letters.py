@@ -48,6 +48,8 @@ class Letter:
     """Bytes of its value, or of the value that did not fit into the dead-letter topic."""
     is_cut: bool
     """Sent without its value, which was too large."""
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    """Bytes of its headers and its key, as far as they were too large and it was sent without them."""
 
     @property
     def is_retryable(self) -> bool:
@@ -81,6 +83,11 @@ def letter_of(record: Record) -> Letter:
         digest.digest(),
         int(cut) if is_cut else len(value or b""),
         is_cut,
+        {
+            part: int(size)
+            for part in ("headers", "key")
+            if (size := _text(headers.get(f"octane.{part}_bytes"))).isdecimal()
+        },
     )
 
 

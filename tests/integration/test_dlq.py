@@ -224,3 +224,16 @@ def test_record_with_foreign_header_names_is_stored_shown_and_retried(site: Site
     outcome = site.json("dlq", "retry", "--yes", code=1)
     assert (outcome["inserted"], outcome["not_retryable"]) == (1, 1)
     assert site.users() == ["1", "1", "2"]
+
+
+def test_letter_without_its_large_key_says_so_and_is_retried(site: Site) -> None:
+    key = random.Random(0).randbytes(1_100_000)
+    record = FakeRecord(TopicPartition(site.topic, 0), 5, event(5), key)
+    outlet = KafkaDeadLetters(load(site.environ).settings.kafka, client_id="tests")
+    outlet.send([Rejected(record, "wrong_type", "is odd")])
+    outlet.close()
+    assert "(without its key, too large to be kept: 1,100,000 bytes)" in site.run("dlq", "show")
+    shown = json.loads(site.run("dlq", "show", "--json"))
+    assert (shown["dropped_bytes"], shown["retryable"]) == ({"key": 1_100_000}, True)
+    assert "1 inserted, 0 stay" in site.run("dlq", "retry", "--yes")
+    assert site.users() == ["5"]

@@ -18,15 +18,17 @@ from hypothesis import strategies as st
 from opentelemetry import trace
 
 from octane_analytics.kafka import record_headers
+from octane_analytics.kafka.client import text_of
 from octane_analytics.kafka.letters import LetterLog
+from octane_analytics.kafka.offsets import committed_by
 from octane_analytics.kafka.producers import KafkaDeadLetters
 from octane_analytics.kafka.record_headers import Headers, headers_of
 from octane_analytics.operations.retry import read_shelf
 from octane_analytics.sandbox.kafka import EmbeddedKafka
 from octane_analytics.settings.sections import KafkaSettings
 from octane_analytics.telemetry.tracing import BatchTracer
-from octane_analytics.types import Rejected
-from tests.raw_producer import RawRecord, produce_raw
+from octane_analytics.types import Committed, Rejected, TopicPartition
+from tests.raw_producer import RawRecord, commit_raw, produce_raw
 
 DEADLINE_SECONDS = 20.0
 NOT_UTF8 = b"tr\xffce\xed\xa0\x80"
@@ -241,3 +243,25 @@ def test_dead_letter_topic_with_foreign_records_is_read(kafka: EmbeddedKafka) ->
         shelf = read_shelf(log, log.spans())
     assert len(shelf.letters) == len(KINDS)
     assert {letter.reason for letter in shelf.letters} == {"unknown"}
+
+
+def test_group_offset_with_foreign_metadata_counts_as_one_without(kafka: EmbeddedKafka) -> None:
+    topic = f"foreign-{uuid.uuid4().hex[:8]}"
+    kafka.create_topic(topic, 1)
+    commit_raw(kafka.bootstrap_servers, topic.encode(), b"group", 3, b"octane;\xff\xfe")
+    consumer = Consumer(
+        {"bootstrap.servers": kafka.bootstrap_servers, "group.id": "group", "log_level": 0}
+    )
+    where = TopicPartition(topic, 0)
+    (committed,) = committed_by(consumer, [where]).values()
+    consumer.close()
+    assert committed == Committed(3, "")
+
+
+def test_error_with_foreign_bytes_has_a_text() -> None:
+    class Foreign:
+        def str(self) -> str:
+            return b"no \xffaccess".decode()
+
+    error: Any = Foreign()
+    assert text_of(error) == "no \\xffaccess"
