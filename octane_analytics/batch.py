@@ -35,6 +35,7 @@ class Batch:
         "contexts",
         "end",
         "first",
+        "is_counted",
         "keeps_records",
         "opened_at",
         "partition",
@@ -51,11 +52,14 @@ class Batch:
         *,
         until: int | None = None,
         keeps_records: bool = False,
+        is_counted: bool = False,
     ) -> None:
         self.partition = partition
         self.first = self.end = first
         self.until = until
         self.keeps_records = keeps_records
+        self.is_counted = is_counted
+        """Whether the dead-letter limit has counted its records when they came in."""
         # Where rows may have to be told apart, that is done again and again: unpacked once.
         self.columns: tuple[MutableSequence[Any] | PackedColumn[Any], ...] = (
             tuple([] for _ in Row._fields) if keeps_records else new_columns()

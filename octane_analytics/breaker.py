@@ -1,4 +1,4 @@
-"""Tells a few bad records from a bad deployment upstream.
+"""Tells a few bad records from a bad deployment upstream, or a table that refuses their rows.
 
 Dead-lettering is for the odd record. When most of what comes in is refused, moving on would carry the
 whole topic over to the dead-letter topic, so ingestion stops instead; nothing is committed past it.
@@ -17,44 +17,68 @@ class BreakerLimits:
     max_ratio: float = 1.0
     """Share of refused records, over the last ten thousand and at least a thousand; 1 is no limit."""
     max_consecutive: int = 0
-    """Refused records in a row; 0 is no limit."""
+    """Rejected records in a row, or rows that ClickHouse refuses without one it takes in between;
+    0 is no limit."""
 
 
 class Breaker:
-    """Counts what one worker has read, partition by partition as it comes."""
+    """Counts what one worker reads, partition by partition as it comes, and what ClickHouse refuses."""
 
     def __init__(self, limits: BreakerLimits) -> None:
         self._limits = limits
         self._records = 0
         self._rejected = 0
         self._consecutive = 0
+        self._refused_consecutive = 0
 
     def saw(self, records: int, rejected: int) -> None:
         """Raises TooManyRejected once these are too many. `records` includes the `rejected`."""
         if records == 0:
             return
+        self._add(records, rejected)
+        self._consecutive = self._consecutive + rejected if rejected == records else 0
+        self._check(self._consecutive, "records in a row are no valid events")
+
+    def saw_inserted(self, rows: int) -> None:
+        """Count rows that ClickHouse took, of records that `saw` has not counted."""
+        self._refused_consecutive = 0
+        self._add(rows, 0)
+
+    def saw_refused(self, rows: int, *, is_counted: bool) -> None:
+        """Count rows that ClickHouse refused; call it before they go to the dead-letter topic.
+
+        `is_counted` says that `saw` has counted their records as valid. Raises TooManyRejected.
+        """
+        self._add(0 if is_counted else rows, rows)
+        self._refused_consecutive += rows
+        self._check(self._refused_consecutive, "rows in a row were refused by ClickHouse")
+
+    def _add(self, records: int, rejected: int) -> None:
         if self._records >= _WINDOW_RECORDS:
             # Halving lets the past fade without remembering each record.
             self._records //= 2
             self._rejected //= 2
         self._records += records
         self._rejected += rejected
-        self._consecutive = self._consecutive + rejected if rejected == records else 0
+
+    def _check(self, consecutive: int, what: str) -> None:
         limits = self._limits
-        if 0 < limits.max_consecutive <= self._consecutive:
+        if 0 < limits.max_consecutive <= consecutive:
             raise TooManyRejected(
-                f"{self._consecutive} records in a row are no valid events (DLQ_MAX_CONSECUTIVE is "
-                f"{limits.max_consecutive}); {_ADVICE}"
+                f"{consecutive} {what} (DLQ_MAX_CONSECUTIVE is {limits.max_consecutive}); {_ADVICE}"
             )
-        ratio = self._rejected / self._records
-        if self._records >= _LEAST_RECORDS and ratio > limits.max_ratio:
+        if self._records < _LEAST_RECORDS:
+            return
+        # Records of before the last halving may be refused after it.
+        ratio = min(1.0, self._rejected / self._records)
+        if ratio > limits.max_ratio:
             raise TooManyRejected(
-                f"{ratio:.0%} of the last {self._records} records are no valid events "
-                f"(DLQ_MAX_RATIO is {limits.max_ratio:g}); {_ADVICE}"
+                f"{ratio:.0%} of the last {self._records} records are no valid events, or were refused "
+                f"by ClickHouse (DLQ_MAX_RATIO is {limits.max_ratio:g}); {_ADVICE}"
             )
 
 
 _ADVICE = (
-    "consuming stops before they all become dead letters: mend the producer, or set DLQ_MAX_RATIO=1 "
-    "and DLQ_MAX_CONSECUTIVE=0 to send them to the dead-letter topic, and start again"
+    "consuming stops before they all go to the dead-letter topic: fix the producer or the table, or "
+    "set DLQ_MAX_RATIO=1 and DLQ_MAX_CONSECUTIVE=0 to send them there, and start again"
 )

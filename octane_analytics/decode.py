@@ -28,6 +28,7 @@ REASONS: Final = (
     "tombstone",
     "not_utf8",
     "not_json",
+    "bad_unicode",
     "not_an_object",
     "missing_field",
     "wrong_type",
@@ -192,7 +193,45 @@ def _explained(value: bytes, error: Exception) -> DecodeError:
         return DecodeError("wrong_type", detail)
     if isinstance(error, RecursionError):
         return DecodeError("not_json", "nested too deeply")
+    surrogate = _lone_surrogate(value)
+    if surrogate is not None:
+        return DecodeError(
+            "bad_unicode", f"{surrogate} is half of a surrogate pair: no character in UTF-8"
+        )
     return DecodeError("not_json", detail if value else "the value is empty")
+
+
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
+_SURROGATES = re.compile(
+    rb"\\u([dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+    rb"|\\(u[dD][89a-fA-F][0-9a-fA-F]{2})|\\.",
+    re.DOTALL,
+)
+
+
+def _lone_surrogate(value: bytes) -> str | None:
+    """The first escape of half a surrogate pair in a text that is JSON but for such escapes."""
+    found: list[str] = []
+
+    def replace_lone(match: re.Match[bytes]) -> bytes:
+        if match[2] is None:
+            return match[0]
+        found.append(f"\\{match[2].decode()}")
+        return rb"\ufffd"
+
+    def replace_in_string(match: re.Match[bytes]) -> bytes:
+        return _SURROGATES.sub(replace_lone, match[0])
+
+    readable = _STRING.sub(replace_in_string, value)
+    if not found:
+        return None
+    try:
+        _decode_event(readable)
+    except msgspec.ValidationError:
+        pass  # JSON; whether it is an event comes second
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+    return found[0]
 
 
 _SECOND = re.compile(r"\d{4}-\d{2}-\d{2}[Tt](?:[01]\d|2[0-3]):\d{2}:\d{2}", re.ASCII)
@@ -200,6 +239,7 @@ _TAIL = re.compile(r"(?:\.\d+)?(?:[Zz]|([+-])([01]\d|2[0-3]):([0-5]\d))", re.ASC
 
 
 def _parse_second(text: str) -> int:
+    """Raise ValueError also for a leap second, which `_leap_second` reads, and for the year 0."""
     if not _SECOND.fullmatch(text):
         raise ValueError(text)
     return calendar.timegm(datetime.fromisoformat(text.upper()).timetuple())
@@ -227,12 +267,36 @@ def epoch_seconds(text: str) -> int:
     try:
         second = _seconds[text[:19]] - _tails[text[19:]]
     except ValueError as error:
-        raise _bad_timestamp(text) from error
+        second = _rare_second(text, error)
     if not 0 <= second <= MAX_EPOCH_SECONDS:
         raise DecodeError(
             "timestamp_out_of_range", f"timestamp {text[:40]} is not from 1970-01-01 to 2106-02-07"
         )
     return second
+
+
+_SECONDS_PER_DAY: Final = 86_400
+_YEAR_ZERO: Final = -62_167_219_200
+_YEAR_2000: Final = 946_684_800
+
+
+def _rare_second(text: str, error: ValueError) -> int:
+    """Epoch seconds of an RFC 3339 timestamp that datetime refuses: a leap second, or the year 0.
+
+    A leap second is 23:59:60 UTC, whatever the day: which days have one is announced half a year
+    ahead. As in POSIX time it is the second that follows. Raises DecodeError.
+    """
+    try:
+        local, tail, year_offset = text[:19], _parse_tail(text[19:]), 0
+        if local.startswith("0000-"):  # as long a year as 2000, which has the same calendar
+            local, year_offset = f"2000{local[4:]}", _YEAR_ZERO - _YEAR_2000
+        is_leap = local.endswith(":60")
+        second = _parse_second(f"{local[:-2]}59" if is_leap else local) + is_leap - tail
+    except ValueError:
+        raise _bad_timestamp(text) from error
+    if is_leap and second % _SECONDS_PER_DAY:
+        raise _bad_timestamp(text) from error
+    return second + year_offset
 
 
 def _all_epoch_seconds(texts: Sequence[str]) -> list[int]:

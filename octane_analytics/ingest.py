@@ -88,6 +88,7 @@ class Ingest:
             clock,
             observer,
             self._outages,
+            self._breaker,
             delivery=options.delivery,
             max_rows=options.limits.max_rows,
             tracer=tracer,
@@ -254,6 +255,7 @@ class Ingest:
             if len(batch.rejected) > before:
                 self._observer.rejected(batch.rejected[before:])
             if batch.until is None:  # what was announced before was let through before
+                batch.is_counted = True
                 self._breaker.saw(of_batch, len(batch.rejected) - before)
         self._observer.consumed(taken)
         self._observer.spent("decode", self._clock.now() - now)
@@ -349,7 +351,11 @@ class Ingest:
         """Has a refused range come in once more, with its records, to tell the bad rows apart."""
         self._observer.isolating(batch.partition, batch.span, reason)
         self._open[batch.partition] = Batch(
-            batch.partition, batch.first, until=batch.end, keeps_records=True
+            batch.partition,
+            batch.first,
+            until=batch.end,
+            keeps_records=True,
+            is_counted=batch.is_counted,
         )
         self._source.seek(batch.partition, batch.first)
 

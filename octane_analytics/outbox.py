@@ -11,6 +11,7 @@ from enum import Enum
 
 from octane_analytics import ledger as protocol
 from octane_analytics.batch import Batch
+from octane_analytics.breaker import Breaker
 from octane_analytics.columns import new_columns
 from octane_analytics.errors import DataRejected, Unavailable
 from octane_analytics.ledger import Ledger
@@ -51,6 +52,9 @@ class _Flight:
     trace: Trace | None
     refused: set[int] = field(default_factory=set)
     """Offsets of rows that ClickHouse refused and the dead-letter topic has taken."""
+    counted: set[int] = field(default_factory=set)
+    """First offsets of the parts that the dead-letter limit has counted: each counts once, however
+    often an outage interrupts."""
 
 
 class Outbox:
@@ -65,6 +69,7 @@ class Outbox:
         clock: Clock,
         observer: Observer,
         outages: Outages,
+        breaker: Breaker,
         *,
         delivery: Delivery,
         max_rows: int,
@@ -77,6 +82,7 @@ class Outbox:
         self._clock = clock
         self._observer = observer
         self._outages = outages
+        self._breaker = breaker
         self._delivery = delivery
         self._max_rows = max_rows
         self._tracer = tracer
@@ -144,6 +150,8 @@ class Outbox:
         """Does what can be done in one turn. Blocks for some seconds, or one insert if that is longer.
 
         Raises Unavailable (Rebalancing for one that passes by itself): nothing is lost, call again.
+        Raises TooManyRejected once ClickHouse has refused too many rows; those of the last one are
+        not in the dead-letter topic, and nothing is committed past them.
         """
         deadline = self._clock.now() + _TURN_SECONDS
         self._announce()
@@ -265,6 +273,9 @@ class Outbox:
             try:
                 self._insert(columns, token and protocol.part_token(token, half), flight)
                 inserted += len(records)
+                if half.first not in flight.counted:
+                    flight.counted.add(half.first)
+                    self._breaker.saw_inserted(0 if flight.batch.is_counted else len(records))
             except DataRejected as refused:
                 inserted += self._insert_in_parts(flight, half, token, refused)
         return inserted
@@ -273,6 +284,9 @@ class Outbox:
         if span.first in flight.refused:
             return  # sent before something else could not be reached
         _, records = flight.batch.rows_within(span)
+        if span.first not in flight.counted:
+            flight.counted.add(span.first)
+            self._breaker.saw_refused(len(records), is_counted=flight.batch.is_counted)
         bad = [Rejected(record, "refused_by_clickhouse", str(error)) for record in records]
         self._send(bad)
         self._observer.rejected(bad)
@@ -280,6 +294,8 @@ class Outbox:
 
     def _arrived(self, flight: _Flight, rows: int) -> None:
         batch, seconds = flight.batch, self._clock.now() - flight.started_at
+        if rows and not batch.keeps_records:
+            self._breaker.saw_inserted(0)
         token = self._ledger.token(batch.partition)
         self._ledger.inserted(batch.partition, batch.span)
         with nullcontext() if flight.trace is None else flight.trace.entered():

@@ -33,6 +33,7 @@ from octane_analytics.kafka.inspection import GroupView, ensure_topic
 from octane_analytics.kafka.lag import LagProbe
 from octane_analytics.kafka.log import KafkaLog
 from octane_analytics.kafka.producers import KafkaDeadLetters
+from octane_analytics.kafka.record_headers import headers_of
 from octane_analytics.kafka.source import KafkaSource
 from octane_analytics.operations.expired_offsets import SAMPLE_FETCH_BYTES, find_stored_record
 from octane_analytics.outbox import Delivery
@@ -141,7 +142,7 @@ def run_worker(
         observer,
         _options(settings),
         Backoff(_FIRST_BACKOFF_SECONDS, _CAP_BACKOFF_SECONDS),
-        traces.batches(settings.kafka.group_id) if traces else None,
+        traces.batches(settings.kafka.group_id, headers_of) if traces else None,
     )
 
     lag_at = 0.0

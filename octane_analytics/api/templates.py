@@ -12,7 +12,9 @@ A file is one SELECT behind a `/* */` comment that holds TOML:
 | `[columns]` | what each column of the answer means |
 
 ClickHouse binds the values itself (`{name:Type}`); nothing is ever pasted into the SQL. Every template
-also takes the COMMON parameters and names the table by the two placeholders of TABLE. A parameter
+also takes the COMMON parameters and names the table by the two placeholders of TABLE. In place of the
+column `properties` it reads `{properties:JSON}`, which ClickHouse's JSON functions can parse whatever
+numbers are in it. A parameter
 `limit` is the page's size, `offset` the page's start; a template may declare them itself, with bounds of
 its own, in place of `page_rows`.
 
@@ -32,6 +34,15 @@ from octane_analytics.api.parameter_types import TIME, Parameter, problem
 from octane_analytics.errors import ConfigError
 
 TABLE = {"database": "Identifier", "table": "Identifier"}
+PROPERTIES = "{properties:JSON}"
+_READABLE_PROPERTIES = (
+    # Numbers beyond a double are JSON, and an event's properties may hold some; but for one of them
+    # simdjson refuses the whole text. There they become null, outside of strings.
+    "if(isValidJSON(properties), properties, arrayStringConcat(arrayMap("
+    "token -> if(match(token, '^-?[0-9]') AND isInfinite(toFloat64OrZero(token)), 'null', token), "
+    r"""extractAll(properties, '"(?:[^"\\\\]|\\\\.)*"|-?[0-9][-+.0-9Ee]*|[^-"0-9]+|.'))))"""
+)
+"""On one line, so that errors name the template's own lines."""
 RESERVED = frozenset({"format"})
 """What a URL uses beside parameters."""
 MAX_CACHE_SECONDS = 86_400
@@ -87,6 +98,7 @@ def read(path: Path) -> Template:
         raise ConfigError(f"{path}:1: must begin with a comment that stands on lines of its own")
     header = _header(path, toml)
     sql_line = toml.count("\n") + 4
+    sql = sql.replace(PROPERTIES, _READABLE_PROPERTIES)
     if not header.columns:
         raise ConfigError(f"{path}:{_line_of(toml, '[columns]', 2)}: columns: none is described")
     parameters = dict(COMMON)

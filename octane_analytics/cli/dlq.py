@@ -152,6 +152,7 @@ def _show(letter: Letter, record: Record, full: bool, as_json: bool) -> None:
             "origin": None if origin is None else dict(zip(_ORIGIN, origin, strict=True)),
             "retryable": letter.is_retryable,
             "bytes": letter.size,
+            "dropped_bytes": letter.dropped,
             "value": payload,
         }
         click.echo(json.dumps(told))
@@ -159,6 +160,8 @@ def _show(letter: Letter, record: Record, full: bool, as_json: bool) -> None:
     came = "no worker sent it" if origin is None else f"from {origin[0]}[{origin[1]}]@{origin[2]}"
     click.echo(f"{letter.place}  {utc(letter.made_ms)}  {came}")
     click.echo(f"  {letter.reason}: {_printable(letter.detail)}")
+    for part, size in letter.dropped.items():
+        click.echo(f"  (without its {part}, too large to be kept: {size:,} bytes)")
     if payload is None:
         cut = f"too large to be kept: {letter.size:,} bytes" if letter.is_cut else "no value"
         click.echo(f"  ({cut})")

@@ -1,8 +1,17 @@
 """Moments as these commands print them."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 
 def utc(milliseconds: int) -> str:
-    """Epoch milliseconds as RFC 3339 in UTC, to the second."""
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    """Epoch milliseconds as RFC 3339 in UTC, to the second.
+
+    The nearest second of the years 1 to 9999: a producer may give a record any timestamp.
+    """
+    moment = _EPOCH + timedelta(seconds=min(max(milliseconds // 1000, _FIRST), _LAST))
+    return f"{moment.replace(tzinfo=None).isoformat(timespec='seconds')}Z"
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST = int((datetime.min.replace(tzinfo=UTC) - _EPOCH).total_seconds())
+_LAST = int((datetime.max.replace(tzinfo=UTC) - _EPOCH) / timedelta(seconds=1))

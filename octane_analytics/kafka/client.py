@@ -57,7 +57,7 @@ _OPERATOR = {
 def translate(error: KafkaError, doing: str) -> OctaneError:
     """What a librdkafka error means for the caller. `doing` begins the message."""
     code = error.code()
-    told = f"{doing}: {error.str()} ({error.name()})"
+    told = f"{doing}: {text_of(error)} ({error.name()})"
     if code in _REBALANCING:
         return Rebalancing(told)
     if code in _REPLACED or error.fatal():
@@ -73,6 +73,14 @@ def error_of(exception: KafkaException) -> KafkaError:
     error = exception.args[0]
     assert isinstance(error, KafkaError), "that is what a KafkaException carries"
     return error
+
+
+def text_of(error: KafkaError) -> str:
+    """The error's message. A broker's may be in it, in any encoding."""
+    try:
+        return error.str()
+    except UnicodeDecodeError as undecodable:
+        return undecodable.object.decode(errors="backslashreplace")
 
 
 class Broker:
@@ -103,7 +111,7 @@ class Broker:
             )
         except KafkaException as exception:
             raise ConfigError(
-                f"librdkafka refuses the settings: {error_of(exception).str()}; "
+                f"librdkafka refuses the settings: {text_of(error_of(exception))}; "
                 f"properties are set as {RDKAFKA_PREFIX}… in upper case with underscores for dots"
             ) from exception
 
@@ -119,7 +127,7 @@ class Broker:
         if isinstance(translated, NeedsOperator) or reason.fatal():
             return translated
         advice = "check KAFKA_BOOTSTRAP_SERVERS and the broker"
-        if reason.code() != KafkaError._RESOLVE and "Connect to" not in reason.str():
+        if reason.code() != KafkaError._RESOLVE and "Connect to" not in text_of(reason):
             # Whoever talks plainly to a listener that wants more is cut off without a word.
             advice += f", and whether it wants TLS or SASL ({RDKAFKA_PREFIX}SECURITY_PROTOCOL)"
         return Unavailable(f"{translated}; {advice}")

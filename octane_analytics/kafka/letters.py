@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from confluent_kafka import TopicPartition as RawPartition
 
 from octane_analytics.errors import AssignmentLost, NeedsOperator, OctaneError, Unavailable
-from octane_analytics.kafka.client import error_of, translate
+from octane_analytics.kafka.client import error_of, text_of, translate
 from octane_analytics.kafka.offsets import ends_of
 from octane_analytics.kafka.outside import Outsider
 from octane_analytics.settings.sections import KafkaSettings
@@ -151,14 +151,14 @@ class LetterLog(Outsider):
 
     def _translated(self, exception: KafkaException, doing: str) -> OctaneError:
         error = error_of(exception)
-        if error.code() in _FENCED or (error.fatal() and "fenced" in error.str().lower()):
+        if error.code() in _FENCED or (error.fatal() and "fenced" in text_of(error).lower()):
             return AssignmentLost(
                 f"another retry of {self.topic} has begun: this one ends, and that one goes on from "
                 "what is done"
             )
         if error.code() == KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED:
             return NeedsOperator(
-                f"{doing} {self.topic} for a retry: {error.str()}; grant the user WRITE and DESCRIBE "
+                f"{doing} {self.topic} for a retry: {text_of(error)}; grant the user WRITE and DESCRIBE "
                 f"on the transactional id {self._transactional_id}"
             )
         return translate(error, f"{doing} {self.topic} for a retry")

@@ -15,5 +15,9 @@ def partition_of(raw: RawPartition) -> TopicPartition:
 
 
 def committed_of(raw: RawPartition) -> Committed:
-    """Of an answer without an error."""
-    return Committed(raw.offset if raw.offset >= 0 else None, raw.metadata or "")
+    """Of an answer without an error. Metadata that is not UTF-8, and so not ours, counts as empty."""
+    try:
+        metadata = raw.metadata or ""
+    except UnicodeDecodeError:
+        metadata = ""
+    return Committed(raw.offset if raw.offset >= 0 else None, metadata)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
+from octane_analytics.kafka.record_headers import headers_of
 from octane_analytics.types import Record, Span
 
 MARK_HEADER = "octane.retry"
@@ -47,6 +48,8 @@ class Letter:
     """Bytes of its value, or of the value that did not fit into the dead-letter topic."""
     is_cut: bool
     """Sent without its value, which was too large."""
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    """Bytes of its headers and its key, as far as they were too large and it was sent without them."""
 
     @property
     def is_retryable(self) -> bool:
@@ -80,6 +83,11 @@ def letter_of(record: Record) -> Letter:
         digest.digest(),
         int(cut) if is_cut else len(value or b""),
         is_cut,
+        {
+            part: int(size)
+            for part in ("headers", "key")
+            if (size := _text(headers.get(f"octane.{part}_bytes"))).isdecimal()
+        },
     )
 
 
@@ -230,7 +238,11 @@ class Choice:
 
 
 def _headers(record: Record) -> dict[str, bytes]:
-    return {name: value for name, value in record.headers() or () if isinstance(value, bytes)}
+    return {
+        name: value
+        for name, value in headers_of(record)
+        if isinstance(name, str) and isinstance(value, bytes)
+    }
 
 
 def _text(value: bytes | None) -> str:

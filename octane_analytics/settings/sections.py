@@ -174,14 +174,14 @@ class BatchSettings:
         values.ratio,
         "0.5",
         "Consuming stops with an error when more than this share of the last ten thousand records "
-        "(and of at least a thousand) are no valid events (1: never).",
+        "(and of at least a thousand) are no valid events or refused by ClickHouse (1: never).",
     )
     dlq_max_consecutive: int = values.described(
         "DLQ_MAX_CONSECUTIVE",
         values.whole(0, 1_000_000_000),
         "1000",
-        "Consuming stops with an error when so many records in a row are no valid events "
-        "(0: never).",
+        "Consuming stops with an error when so many records in a row are no valid events, or "
+        "ClickHouse refuses so many rows without taking one (0: never).",
         unit="records",
     )
     delivery: str = values.described(

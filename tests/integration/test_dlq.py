@@ -1,5 +1,6 @@
 """`octane-analytics dlq` on Apache Kafka and real ClickHouse."""
 
+import functools
 import json
 import random
 import shlex
@@ -21,6 +22,7 @@ from tests.acceptance.command import call, environment, run
 from tests.acceptance.terminal import on_terminal
 from tests.fakes import FakeRecord
 from tests.integration.operations_fixtures import Site, event, site
+from tests.raw_producer import RawRecord, produce_raw
 
 __all__ = ["site"]
 
@@ -234,3 +236,42 @@ def test_dlq_says_in_one_line_what_is_wrong(
     assert told in said
     assert said.count("\n") == 1
     assert site.rows() == 0
+
+
+def test_record_with_foreign_header_names_is_stored_shown_and_retried(site: Site) -> None:
+    foreign = [(b"tr\xffce", b"1"), (b"\xed\xa0\x80", None)]
+    trace = (b"traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+    send = functools.partial(produce_raw, site.kafka.bootstrap_servers)
+    good = RawRecord(event(1), b"\xff", [*foreign, trace])
+    bad = RawRecord(b"\xff not json", b"\xff", [*foreign, trace])
+    send(site.topic.encode(), [good, bad, good])
+    # With traces exported: to nobody, which stops no worker.
+    site.ingest(OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9")
+    assert site.users() == ["1", "1"]
+    assert [row["reason"] for row in site.json("dlq", "list")["reasons"]] == ["not_utf8"]
+    # Also where another client has written into the dead-letter topic itself.
+    late = RawRecord(b"x", b"\xff", foreign, timestamp_ms=1)
+    send(f"{site.topic}.dlq".encode(), [late])
+    bury(site, (100, event(2)))
+    rows = {row["reason"]: row["left"] for row in site.json("dlq", "list")["reasons"]}
+    assert rows == {"not_utf8": 1, "unknown": 1, "wrong_type": 1}
+    assert "not_utf8" in site.run("dlq", "list")
+    shown = [json.loads(x) for x in site.run("dlq", "show", "--json").splitlines()]
+    assert shown[0]["origin"] == {"topic": site.topic, "partition": 0, "offset": 1}
+    assert "no worker sent it" in site.run("dlq", "show")
+    outcome = site.json("dlq", "retry", "--yes", code=1)
+    assert (outcome["inserted"], outcome["not_retryable"]) == (1, 1)
+    assert site.users() == ["1", "1", "2"]
+
+
+def test_letter_without_its_large_key_says_so_and_is_retried(site: Site) -> None:
+    key = random.Random(0).randbytes(1_100_000)
+    record = FakeRecord(TopicPartition(site.topic, 0), 5, event(5), key)
+    outlet = KafkaDeadLetters(load(site.environ).settings.kafka, client_id="tests")
+    outlet.send([Rejected(record, "wrong_type", "is odd")])
+    outlet.close()
+    assert "(without its key, too large to be kept: 1,100,000 bytes)" in site.run("dlq", "show")
+    shown = json.loads(site.run("dlq", "show", "--json"))
+    assert (shown["dropped_bytes"], shown["retryable"]) == ({"key": 1_100_000}, True)
+    assert "1 inserted, 0 stay" in site.run("dlq", "retry", "--yes")
+    assert site.users() == ["5"]

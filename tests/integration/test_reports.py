@@ -1,14 +1,22 @@
 """Every number of every report agrees with a recount of the same events in plain Python."""
 
+import itertools
+import json
+import re
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from starlette.types import ASGIApp
 
+from octane_analytics.api import templates
 from octane_analytics.api.library import load
+from octane_analytics.clickhouse.client import ClickHouse
+from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.decode import decode
 from octane_analytics.sandbox.generator import generate
 from octane_analytics.settings.sections import ClickHouseSettings
@@ -304,3 +312,110 @@ def test_answer_is_cut_at_the_services_own_limit(clickhouse_settings: ClickHouse
         params = {"from": at(END - 86_400 * 3), "to": at(END), "bucket_seconds": 60}
         told = report(app, "events_over_time", **params).json()
     assert (told["row_count"], told["truncated"]) == (2000, True)
+
+
+BEYOND_A_DOUBLE = (
+    "1e400",
+    "-1.8e309",
+    "1E+99999999999999999999",
+    "1.7976931348623159e308",
+    "9" * 400 + ".5",
+    '[1,{"y" : 1e309},"z"]',
+    '"1e400 \\" \\\\",  "more" : 2e999 ',
+    "1e-400",
+    "123456789012345678901234567890",
+)
+REPORTS_OF_PROPERTIES: dict[str, dict[str, object]] = {
+    "overview_stats": {},
+    "property_percentiles": {"property": "startup_ms"},
+    "quality_of_experience": {"by": "network_type"},
+    "search_analytics": {},
+    "top_content": {"limit": 500},
+    "top_values": {"property": "device"},
+}
+
+
+def spliced(row: Row, number: str, app_id: str) -> Row:
+    """The event with one more property, in front of its others or after them."""
+    inner = row.properties.decode()[1:-1]
+    beyond = f'"beyond":{number}'
+    parts = [beyond, inner] if row.timestamp % 2 else [inner, beyond]
+    text = "{" + ",".join(filter(None, parts)) + "}"
+    whole = (
+        f'{{"app_id":"{app_id}","event_name":"{row.event_name}","user_id":"{row.user_id}",'
+        f'"timestamp":"{at(row.timestamp)}","properties":{text}}}'
+    )
+    return decode(whole.encode())
+
+
+def test_number_beyond_a_double_hides_none_of_its_neighbours(
+    app: ASGIApp, clickhouse_settings: ClickHouseSettings
+) -> None:
+    until = datetime.fromtimestamp(END, UTC)
+    lines = generate(3_000, seed=9, until=until, span=timedelta(hours=5))
+    plain = [decode(line)._replace(app_id="plain") for line in lines]
+    numbers = itertools.cycle(BEYOND_A_DOUBLE)
+    insert(clickhouse_settings, plain)
+    insert(clickhouse_settings, [spliced(row, next(numbers), "beyond") for row in plain])
+    for name, params in REPORTS_OF_PROPERTIES.items():
+        expected = rows_of(app, name, **WHOLE, app_id="plain", **params)
+        assert expected
+        assert rows_of(app, name, **WHOLE, app_id="beyond", **params) == about(expected), name
+
+
+def test_every_report_reads_properties_whatever_numbers_they_hold() -> None:
+    for name, template in load().templates.items():
+        reads = re.search(
+            r"\bJSON\w*\(\s*(?!readable\b)(?!properties\), properties, array)", template.sql
+        )
+        assert reads is None, f"{name}: {reads}"
+    assert {n for n, t in load().templates.items() if "JSON" in t.sql} == set(REPORTS_OF_PROPERTIES)
+
+
+def test_value_that_is_beyond_a_double_counts_as_null(
+    app: ASGIApp, clickhouse_settings: ClickHouseSettings
+) -> None:
+    texts = ['{"x":1e400,"y":1}', '{"x":5,"y":-1e400}', '{"x":"1e400"}']
+    insert(clickhouse_settings, [event(START + 1, "e", raw=text) for text in texts])
+    told = rows_of(app, "top_values", **WHOLE, property="x")
+    assert [row["value"] for row in told] == ["1e400", "5"]
+    buckets = rows_of(app, "property_percentiles", **WHOLE, property="y", bucket_seconds=86400)
+    assert [row["maximum"] for row in buckets if row["events"]] == [1.0]
+
+
+_SCALARS = (
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8)
+    | st.floats(allow_nan=False, allow_infinity=False)
+)  # fmt: skip
+_RAW_NUMBERS = st.from_regex(
+    r"-?(0|[1-9][0-9]{0,4})(\.[0-9]{1,3})?([eE][+-]?[0-9]{1,5})?", fullmatch=True
+)
+
+
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.lists(st.tuples(st.text(max_size=20), _RAW_NUMBERS, _SCALARS), min_size=1, max_size=40))
+def test_neighbours_of_any_number_are_read(
+    clickhouse_settings: ClickHouseSettings, drawn: list[tuple[str, str, object]]
+) -> None:
+    """What ClickHouse reads beside the number is what Python's json reads."""
+    texts = [
+        f'{{"s": {json.dumps(text)}, "n":{number}, "v":{json.dumps(value, ensure_ascii=False)}}}'
+        for text, number, value in drawn
+        if "\0" not in text
+    ]
+    texts.append("{}")
+    with ClickHouseSink(clickhouse_settings, client_name="tests") as sink:
+        sink.execute(f"TRUNCATE TABLE {sink.table}")
+    insert(
+        clickhouse_settings,
+        [event(START + n, "e", raw=text) for n, text in enumerate(texts)],
+    )
+    sql = templates._READABLE_PROPERTIES
+    with ClickHouse(clickhouse_settings, client_name="tests") as reader:
+        rows = reader.select(
+            f"SELECT isValidJSON({sql}), JSONExtractString({sql}, 's') "
+            f"FROM {reader.table} ORDER BY timestamp"
+        ).rows
+    assert [tuple(row) for row in rows] == [(1, json.loads(text).get("s", "")) for text in texts]

@@ -50,3 +50,26 @@ def test_breaker_without_limits_never_trips() -> None:
     breaker = Breaker(BreakerLimits(max_ratio=1.0, max_consecutive=0))
     for _ in range(100):
         breaker.saw(records=1000, rejected=1000)
+
+
+def test_breaker_counts_refused_rows_in_a_row() -> None:
+    breaker = Breaker(BreakerLimits(max_ratio=1.0, max_consecutive=10))
+    breaker.saw(records=100, rejected=0)
+    breaker.saw_refused(9, is_counted=True)
+    breaker.saw_inserted(0)
+    breaker.saw_refused(9, is_counted=True)
+    breaker.saw(records=100, rejected=0)
+    with pytest.raises(TooManyRejected, match="10 rows in a row were refused by ClickHouse"):
+        breaker.saw_refused(1, is_counted=True)
+
+
+@pytest.mark.parametrize("is_counted", [True, False])
+def test_breaker_counts_each_refused_record_once_in_the_share(is_counted: bool) -> None:
+    breaker = Breaker(BreakerLimits(max_ratio=0.5, max_consecutive=0))
+    if is_counted:
+        breaker.saw(records=2000, rejected=0)
+    for _ in range(1000):
+        breaker.saw_inserted(0 if is_counted else 1)
+        breaker.saw_refused(1, is_counted=is_counted)
+    with pytest.raises(TooManyRejected, match="50% of the last 200"):
+        breaker.saw_refused(1, is_counted=is_counted)

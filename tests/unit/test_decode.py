@@ -3,6 +3,7 @@
 import calendar
 import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -72,10 +73,23 @@ def test_decode_takes_the_contracts_own_example() -> None:
         (b"\xef\xbb\xbf" + payload(), "not_json"),
         (payload().replace(b'"', b"'"), "not_json"),
         (payload()[:-1] + b",}", "not_json"),
-        (payload(app_id="A").replace(b'"A"', b'"\\ud800"'), "not_json"),
+        (payload(app_id="A").replace(b'"A"', b'"\\ud800"'), "bad_unicode"),
         (payload(app_id="A").replace(b'"A"', b'"\x01"'), "not_json"),
-        (spliced(b'{"a": "\\ud800"}'), "not_json"),
-        (spliced(b'{"a": "\\udc00"}'), "not_json"),
+        (spliced(b'{"a": "\\ud800"}'), "bad_unicode"),
+        (spliced(b'{"a": "\\udc00"}'), "bad_unicode"),
+        (spliced(b'{"a": "\\uD83Dx"}'), "bad_unicode"),
+        (spliced(b'{"a": "\\ude00\\ud83d"}'), "bad_unicode"),
+        (spliced(b'{"a": "\\ud83d\\u0041"}'), "bad_unicode"),
+        (spliced(b'{"a": "\\ud83d\\n"}'), "bad_unicode"),
+        (spliced(b'{"a": "\\ud83d\\ud83d\\ude00"}'), "bad_unicode"),
+        (spliced(b'{"\\ud83d": 1}'), "bad_unicode"),
+        (payload()[:-1] + b', "extra": "\\udfff"}', "bad_unicode"),
+        (b'{"app_id": "\\ud800"}', "bad_unicode"),
+        (spliced(b'{"a": "\\ud800}'), "not_json"),
+        (spliced(b'{"a": "\\ud800", "b": }'), "not_json"),
+        (spliced(b'{"a": "\\ud800", "b": "\\x"}'), "not_json"),
+        (spliced(b'{"a": "\\ud800"}') + b"x", "not_json"),
+        (spliced(b'{"a": \\ud800}'), "not_json"),
         (spliced(b"{'a': 1}"), "not_json"),
         (spliced(b'{"a": }'), "not_json"),
         (spliced(b'{"a": NaN}'), "not_json"),
@@ -248,13 +262,20 @@ def test_timestamp_out_of_range_is_refused(text: str) -> None:
         "2026-02-02T12:00:00\u221201:00",
         "2026-02-02T12:00:00UTC",
         "2026-02-02T12:00:60Z",
-        "2016-12-31T23:59:60Z",
+        "2016-12-31T23:59:60",
+        "2016-12-31T23:59:61Z",
+        "2016-12-31T23:59:60+01:00",
+        "2016-12-31T15:59:60Z",
+        "2016-12-31T24:59:60Z",
+        "2016-12-32T23:59:60Z",
+        "0000-12-31T15:59:60Z",
         "2026-02-02T24:00:00Z",
         "2026-02-02T12:60:00Z",
         "2026-02-30T12:00:00Z",
         "2026-13-01T12:00:00Z",
         "2026-00-01T12:00:00Z",
-        "0000-01-01T12:00:00Z",
+        "0000-02-30T12:00:00Z",
+        "0000-01-01T12:00:00",
         "2025-02-29T12:00:00Z",
         "20260202T120000Z",
         "2026-W06-1T12:00:00Z",
@@ -268,6 +289,80 @@ def test_timestamp_out_of_range_is_refused(text: str) -> None:
 def test_timestamp_that_is_not_rfc_3339_is_refused_each_time(text: str) -> None:
     for _ in range(2):
         assert reason_of(payload(timestamp=text)) == "bad_timestamp"
+
+
+@pytest.mark.parametrize(
+    ("text", "following"),
+    [
+        ("2016-12-31T23:59:60Z", "2017-01-01T00:00:00Z"),
+        ("2016-12-31T23:59:60.999z", "2017-01-01T00:00:00Z"),
+        ("1990-12-31T15:59:60-08:00", "1991-01-01T00:00:00Z"),
+        ("2015-07-01t05:29:60.5+05:30", "2015-07-01T00:00:00Z"),
+        ("1969-12-31T23:59:60Z", "1970-01-01T00:00:00Z"),
+    ],
+)
+def test_leap_second_is_the_following_second(text: str, following: str) -> None:
+    second = int(datetime.fromisoformat(following).timestamp())
+    for _ in range(2):
+        assert epoch_seconds(text) == second
+    values = [payload(timestamp=each) for each in (EVENT["timestamp"], text)]
+    decoded = decode_all(values)
+    assert (list(decoded.columns[0]), decoded.invalid) == ([NOON, second], [])
+
+
+@pytest.mark.parametrize(
+    "text", ["0000-01-01T00:00:00Z", "0000-02-29T12:00:00Z", "9999-12-31T23:59:60Z"]
+)
+def test_timestamp_outside_datetime_is_out_of_range(text: str) -> None:
+    assert reason_of(payload(timestamp=text)) == "timestamp_out_of_range"
+
+
+@given(st.integers(0, MAX_EPOCH_SECONDS // 86_400), st.integers(-1439, 1439), st.booleans())
+def test_leap_second_is_read_at_the_end_of_days_in_utc_only(
+    day: int, minutes: int, is_utc_midnight: bool
+) -> None:
+    before = day * 86_400 - 1 if is_utc_midnight else day * 86_400 + 12 * 3600 - 1
+    text = written(before, minutes, None).replace(":59+", ":60+").replace(":59-", ":60-")
+    if is_utc_midnight:
+        assert epoch_seconds(text) == before + 1
+    else:
+        assert reason_of(payload(timestamp=text)) == "bad_timestamp"
+
+
+_ESCAPES = st.lists(
+    st.sampled_from(
+        [r"\ud83d", r"\ude00", r"\uD800", r"\uDFFF", r"\\", r"\n", r"\u0041", "u", "d8", "x"]
+    ),
+    max_size=8,
+).map("".join)
+
+
+@given(_ESCAPES, st.sampled_from(["app_id", "key", "value", "unknown"]))
+def test_escapes_of_half_a_pair_are_bad_unicode_anywhere(text: str, place: str) -> None:
+    has_lone = any("\ud800" <= character <= "\udfff" for character in json.loads(f'"{text}"'))
+    quoted = f'"{text}"'.encode()
+    value = {
+        "app_id": payload(app_id="A").replace(b'"A"', quoted[:-1] + b'."'),
+        "key": spliced(b"{" + quoted + b": 1}"),
+        "value": spliced(b'{"a": [' + quoted + b"]}"),
+        "unknown": payload()[:-1] + b', "extra": ' + quoted + b"}",
+    }[place]
+    if has_lone:
+        assert reason_of(value) == "bad_unicode"
+    else:
+        decode(value)
+
+
+_CASES = (Path(__file__).parent / "field_events.ndjson").read_bytes().splitlines()
+
+
+@pytest.mark.parametrize("value", _CASES)
+def test_field_events_are_stored_or_refused_as_they_say(value: bytes) -> None:
+    expected = json.loads(value)["properties"]["expect"]
+    if expected == "stored":
+        assert decode(value).properties in value
+    else:
+        assert reason_of(value) == expected
 
 
 def test_timestamps_that_are_remembered_are_bounded_in_number_and_length(

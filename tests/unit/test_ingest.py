@@ -1,20 +1,22 @@
 """The loop over a fake broker and a fake ClickHouse: what is delivered, in which order, through what."""
 
+import dataclasses
 import json
 import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from octane_analytics.batch import Limits
+from octane_analytics.breaker import BreakerLimits
 from octane_analytics.decode import decode_all
-from octane_analytics.errors import AssignmentLost, Rebalancing, Unavailable
+from octane_analytics.errors import AssignmentLost, Rebalancing, TooManyRejected, Unavailable
 from octane_analytics.ingest import Ingest, Options
 from octane_analytics.ledger import Intent, part_token, token
 from octane_analytics.outbox import Delivery
@@ -834,6 +836,88 @@ def test_outage_of_the_dead_letter_topic_is_named_also_for_refused_rows() -> Non
     rig.settle(worker)
     assert worker.observer.details("failed") == ["dead_letters"]
     assert rig.table.count() == once(["e1"])
+
+
+def limited(rig: Rig, **limits: Any) -> None:
+    rig.options = dataclasses.replace(rig.options, breaker=BreakerLimits(**limits))
+
+
+@both_deliveries
+def test_refused_rows_in_a_row_stop_the_worker_at_the_limit(delivery: Delivery) -> None:
+    rig = Rig(size=64, delivery=delivery)
+    limited(rig, max_consecutive=10)
+    refuse(rig, *names(8, 64))
+    rig.produce(0, 64)
+    worker = rig.worker()
+    with pytest.raises(TooManyRejected, match="10 rows in a row were refused by ClickHouse"):
+        rig.settle(worker)
+    assert [r.record.offset() for r in rig.broker.dead_letters] == list(range(8, 17))
+    committed = rig.broker.committed.get(P0)
+    assert committed is None or committed.offset in (None, 0)
+
+
+def test_refused_rows_in_a_row_are_counted_over_batches_and_partitions() -> None:
+    rig = Rig(size=4, partitions=2)
+    limited(rig, max_consecutive=7)
+    rig.table.refuses = lambda row: row.user_id.startswith("bad")
+    for number in range(4):
+        rig.produce(4 * number, 4 * number + 4, number % 2, "bad")
+    with pytest.raises(TooManyRejected, match="7 rows in a row"):
+        rig.settle(rig.worker())
+    assert len(rig.broker.dead_letters) == 6
+
+
+def test_refused_rows_that_others_stand_between_do_not_stop_the_worker() -> None:
+    rig = Rig(size=8)
+    limited(rig, max_consecutive=3)
+    refuse(rig, *(f"e{n}" for n in range(0, 400, 2)))
+    rig.produce(0, 400)
+    rig.settle(rig.worker(), turns=2000)
+    assert len(rig.broker.dead_letters) == 200
+
+
+def test_refused_rows_count_in_the_share_of_bad_records() -> None:
+    rig = Rig(size=200)
+    limited(rig, max_ratio=0.3)
+    rig.table.refuses = lambda row: int(row.user_id[1:]) % 2 == 0
+    worker = rig.worker()
+    rig.produce(0, 800)
+    rig.settle(worker)  # no share of a few records
+    rig.produce(800, 1200)
+    with pytest.raises(TooManyRejected, match=r"% of the last .* refused by ClickHouse"):
+        rig.settle(worker)
+
+
+@pytest.mark.parametrize("limit", [56, 57])
+def test_refused_rows_count_once_however_often_an_outage_interrupts(limit: int) -> None:
+    rig = Rig(size=64)
+    limited(rig, max_consecutive=limit)
+    refuse(rig, *names(8, 64))
+    rig.produce(0, 64)
+    worker = rig.worker()
+    for _ in range(5):
+        rig.broker.faults.push("dead_letters", DOWN)
+    if limit == 56:
+        with pytest.raises(TooManyRejected):
+            rig.settle(worker)
+    else:
+        rig.settle(worker)
+    assert len(rig.broker.dead_letters) == limit - 1
+
+
+def test_restart_meets_the_limit_of_refused_rows_again() -> None:
+    rig = Rig(size=2000, batch_bytes=1 << 30)
+    limited(rig, max_ratio=0.5)
+    rig.table.refuses = lambda row: True
+    rig.produce(0, 2000)
+    for _ in range(2):
+        worker = rig.worker()
+        with pytest.raises(TooManyRejected):
+            rig.settle(worker)
+        rig.broker.expire(worker.source)
+    rig.table.refuses = lambda row: int(row.user_id[1:]) % 4 == 0
+    rig.settle(rig.worker())
+    assert rig.table.count() == once([f"e{n}" for n in range(2000) if n % 4])
 
 
 # Logs that are not what they were

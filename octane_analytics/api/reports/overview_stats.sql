@@ -30,14 +30,15 @@ SELECT
 FROM
 (
     SELECT
+        {properties:JSON} AS readable,
         timestamp,
         event_name,
         user_id,
-        JSONExtractString(properties, 'session_id') AS session_id,
+        JSONExtractString(readable, 'session_id') AS session_id,
         -- The raw text keeps a string's quotes, so that only numbers survive.
         if(
             event_name = 'video_heartbeat',
-            toFloat64OrZero(JSONExtractRaw(properties, 'watch_time')),
+            toFloat64OrZero(JSONExtractRaw(readable, 'watch_time')),
             0
         ) AS watch_time,
         -- Whole milliseconds add up to the same sum in any order.

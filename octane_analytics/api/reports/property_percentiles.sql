@@ -73,9 +73,10 @@ FROM
     FROM
     (
         SELECT
+            {properties:JSON} AS readable,
             timestamp,
             -- The raw text keeps a string's quotes, so that only numbers survive.
-            toFloat64OrNull(JSONExtractRaw(properties, {property:String})) AS found,
+            toFloat64OrNull(JSONExtractRaw(readable, {property:String})) AS found,
             assumeNotNull(found) AS measured
         FROM {database:Identifier}.{table:Identifier}
         WHERE timestamp >= {from:DateTime('UTC')}

@@ -53,9 +53,10 @@ SELECT
 FROM
 (
     SELECT
+        {properties:JSON} AS readable,
         event_name,
         user_id,
-        if({by:String} = 'app_id', app_id, JSONExtractString(properties, {by:String})) AS value,
+        if({by:String} = 'app_id', app_id, JSONExtractString(readable, {by:String})) AS value,
         -- The raw text keeps a string's quotes, so that only numbers survive.
         transform(
             event_name,
@@ -63,7 +64,7 @@ FROM
             ['watch_time', 'startup_ms', 'buffer_duration_ms'],
             ''
         ) AS measure,
-        toFloat64OrZero(JSONExtractRaw(properties, measure)) AS measured,
+        toFloat64OrZero(JSONExtractRaw(readable, measure)) AS measured,
         -- Whole milliseconds add up to the same sum in any order.
         if(
             event_name = 'video_heartbeat' AND measured > 0 AND measured <= 86400,
@@ -73,7 +74,7 @@ FROM
         if(measured > 0 AND measured <= 86400000, toUInt64(round(measured)), 0) AS measured_ms,
         if(event_name = 'video_start', measured_ms, 0) AS startup_ms,
         if(event_name = 'video_buffering', measured_ms, 0) AS buffer_ms,
-        event_name = 'video_error' AND JSONExtractRaw(properties, 'fatal') = 'true' AS is_fatal
+        event_name = 'video_error' AND JSONExtractRaw(readable, 'fatal') = 'true' AS is_fatal
     FROM {database:Identifier}.{table:Identifier}
     WHERE event_name IN ('video_heartbeat', 'video_start', 'video_buffering', 'video_error')
         AND timestamp >= {from:DateTime('UTC')}

@@ -25,12 +25,13 @@ SELECT
 FROM
 (
     SELECT
+        {properties:JSON} AS readable,
         event_name,
         user_id,
-        JSONExtractString(properties, 'query') AS query,
+        JSONExtractString(readable, 'query') AS query,
         if(
             event_name = 'search',
-            toFloat64OrNull(JSONExtractRaw(properties, 'results_count')),
+            toFloat64OrNull(JSONExtractRaw(readable, 'results_count')),
             NULL
         ) AS results_count
     FROM {database:Identifier}.{table:Identifier}

@@ -27,19 +27,20 @@ SELECT
 FROM
 (
     SELECT
+        {properties:JSON} AS readable,
         event_name,
         user_id,
-        JSONExtract(properties, 'Tuple(content_id String, stream_id String, video_id String)') AS ids,
+        JSONExtract(readable, 'Tuple(content_id String, stream_id String, video_id String)') AS ids,
         multiIf(ids.1 != '', ids.1, ids.2 != '', ids.2, ids.3) AS content_id,
         -- The raw text keeps a string's quotes, so that only numbers survive.
         if(
             event_name = 'video_heartbeat',
-            toFloat64OrZero(JSONExtractRaw(properties, 'watch_time')),
+            toFloat64OrZero(JSONExtractRaw(readable, 'watch_time')),
             0
         ) AS watch_time,
         if(
             event_name = 'video_buffering',
-            toFloat64OrZero(JSONExtractRaw(properties, 'buffer_duration_ms')),
+            toFloat64OrZero(JSONExtractRaw(readable, 'buffer_duration_ms')),
             0
         ) AS buffer_duration_ms,
         -- Whole milliseconds add up to the same sum in any order.

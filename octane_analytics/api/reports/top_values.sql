@@ -29,19 +29,20 @@ SELECT
 FROM
 (
     SELECT
+        {properties:JSON} AS readable,
         user_id,
-        JSONType(properties, {property:String}) AS kind,
+        JSONType(readable, {property:String}) AS kind,
         if(
             kind = 'String',
-            JSONExtractString(properties, {property:String}),
-            JSONExtractRaw(properties, {property:String})
+            JSONExtractString(readable, {property:String}),
+            JSONExtractRaw(readable, {property:String})
         ) AS value
     FROM {database:Identifier}.{table:Identifier}
     WHERE timestamp >= {from:DateTime('UTC')}
         AND timestamp < {to:DateTime('UTC')}
         AND ({app_id:String} = '' OR app_id = {app_id:String})
         AND ({event_name:String} = '' OR event_name = {event_name:String})
-        AND JSONHas(properties, {property:String})
+        AND JSONHas(readable, {property:String})
 )
 WHERE kind != 'Null'
 GROUP BY value

@@ -9,6 +9,7 @@ import pytest
 from opentelemetry import trace
 
 from octane_analytics.errors import ConfigError
+from octane_analytics.kafka.record_headers import headers_of
 from octane_analytics.telemetry import tracing
 from octane_analytics.types import Span, TopicPartition
 from tests.fakes import FakeRecord
@@ -22,7 +23,7 @@ def _record(*headers: tuple[str, bytes | None]) -> FakeRecord:
 
 
 def _found(*records: FakeRecord, room: int = 128) -> int:
-    batches = tracing.BatchTracer(trace.NoOpTracer(), "group")
+    batches = tracing.BatchTracer(trace.NoOpTracer(), "group", headers_of)
     return len(batches.contexts(records, room))
 
 
@@ -46,7 +47,7 @@ def test_contexts_are_bounded() -> None:
 
 def test_looks_at_headers_are_bounded_by_time_and_records() -> None:
     now = [0.0]
-    batches = tracing.BatchTracer(trace.NoOpTracer(), "group", lambda: now[0])
+    batches = tracing.BatchTracer(trace.NoOpTracer(), "group", headers_of, lambda: now[0])
     records = [_record(("traceparent", SAMPLED))] * 1600
 
     def looked_at() -> int:
@@ -117,7 +118,7 @@ def test_a_collector_that_does_not_answer_is_not_waited_for_for_long(
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
         started = tracing.start("tests")
         assert started is not None
-        started.batches("group").begin(TopicPartition("t", 0), Span(0, 0), []).end(1)
+        started.batches("group", headers_of).begin(TopicPartition("t", 0), Span(0, 0), []).end(1)
         with caplog.at_level(logging.WARNING):
             started.stop()
     assert [record.message for record in caplog.records if record.name == tracing.__name__] == [
