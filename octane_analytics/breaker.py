@@ -55,6 +55,7 @@ class Breaker:
 
 
 _ADVICE = (
-    "consuming stops before they all become dead letters: mend the producer, or set DLQ_MAX_RATIO=1 "
-    "and DLQ_MAX_CONSECUTIVE=0 to send them to the dead-letter topic, and start again"
+    "consuming stops before they all go to the dead-letter topic: fix the producer, or set "
+    "DLQ_MAX_RATIO=1 and DLQ_MAX_CONSECUTIVE=0 to send them there, and start again; see "
+    "`octane-analytics manual runbook`"
 )
