@@ -5,6 +5,7 @@ import io
 import re
 import sys
 import textwrap
+from collections.abc import Sequence
 from importlib import resources
 from typing import NoReturn
 
@@ -12,7 +13,7 @@ import click
 from click.shell_completion import CompletionItem
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.markdown import CodeBlock, Markdown, TableElement
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 from rich.theme import Theme
 
@@ -41,6 +42,8 @@ PAGES = (
 
 _PAGE_LINK = re.compile(r"\[([^\[\]]+)\]\([\w-]+\.md(?:#[\w-]*)?\)")
 _MAX_COLUMNS = 100
+_CELL_PADDING = 2
+"""Columns of a cell besides its text."""
 _SIMILARITY = 0.5
 """Share of equal characters from which a name is suggested, as difflib counts it."""
 # Styles that are readable on light and on dark backgrounds.
@@ -64,14 +67,47 @@ class _CodeBlock(CodeBlock):
 
 
 class _Table(TableElement):
-    """Folds long words, such as names of settings: by default they end in an ellipsis."""
+    """Breaks no name where its table can be fitted into the width without that.
+
+    Otherwise words are folded; rich's default is to cut them and to add an ellipsis.
+    """
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for part in super().__rich_console__(console, options):
             if isinstance(part, Table):
-                for column in part.columns:
-                    column.overflow = "fold"
+                _keep_words(part, options.max_width)
             yield part
+
+
+def _keep_words(table: Table, max_width: int) -> None:
+    cells = [_cells(column) for column in table.columns]
+    longest = [
+        max(len(word) for cell in column for word in (*cell.split(), "")) for column in cells
+    ]
+    natural = [max(map(len, column)) for column in cells]
+    room = max_width - _CELL_PADDING * len(cells)
+    fits = sum(longest) <= room
+    for column, width in zip(table.columns, _widths(longest, natural, room), strict=True):
+        column.overflow = "fold"
+        column.width = width if fits else None
+
+
+def _cells(column: Column) -> list[str]:
+    return [
+        cell.plain if isinstance(cell, Text) else str(cell)
+        for cell in (column.header, *column.cells)
+    ]
+
+
+def _widths(longest: Sequence[int], natural: Sequence[int], room: int) -> list[int]:
+    """Widths of at least the longest words; what is left goes to the most crowded columns."""
+    widths = list(longest)
+    while sum(widths) < room:
+        crowded = [at for at, width in enumerate(widths) if width < natural[at]]
+        if not crowded:
+            break
+        widths[max(crowded, key=lambda at: natural[at] / widths[at])] += 1
+    return widths
 
 
 class _Page(Markdown):

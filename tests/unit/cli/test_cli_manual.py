@@ -117,3 +117,32 @@ def test_page_names_are_completed_with_descriptions() -> None:
     lines = done.stdout.splitlines()
     assert lines[1::3] == ["settings", "settings-api"]
     assert lines[2::3] == [description("settings"), description("settings-api")]
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_table_at_eighty_columns_breaks_no_name(name: str) -> None:
+    shown = _ANSI.sub("", formatted(read_page(name), 80))
+    rows = re.findall(r"^\|.*\|$", read_page(name), re.MULTILINE)
+    for row in rows:
+        text = re.sub(r"\[([^\[\]]+)\]\([\w-]+\.md[^)]*\)|`", r"\1", row)
+        for word in text.replace("|", " ").split():
+            assert word in shown or word.startswith("--"), word
+
+
+@given(
+    st.lists(
+        st.lists(
+            st.from_regex(r"[a-z]{1,20}( [a-z]{1,9}){0,9}", fullmatch=True), min_size=3, max_size=3
+        ),
+        min_size=1,
+        max_size=5,
+    ),
+    st.integers(30, 120),
+)
+def test_table_fits_and_keeps_words_if_they_fit(rows: list[list[str]], columns: int) -> None:
+    lines = ["| a | b | c |", "|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows)]
+    shown = _ANSI.sub("", formatted("\n".join(lines), columns))
+    assert all(len(line.rstrip()) <= columns for line in shown.splitlines())
+    longest = [max(len(word) for row in rows for word in row[at].split()) for at in range(3)]
+    if sum(longest) + 2 * 3 <= columns:
+        assert set(shown.split()) >= {word for row in rows for cell in row for word in cell.split()}
