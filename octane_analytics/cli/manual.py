@@ -29,6 +29,7 @@ PAGES = (
     "replay",
     "dead-letters",
     "operations",
+    "diagnostics",
     "metrics",
     "alerts",
     "runbook",
