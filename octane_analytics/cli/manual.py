@@ -30,6 +30,7 @@ PAGES = (
     "dead-letters",
     "operations",
     "diagnostics",
+    "offsets",
     "metrics",
     "alerts",
     "runbook",
