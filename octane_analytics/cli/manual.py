@@ -19,6 +19,7 @@ from rich.theme import Theme
 
 PAGES = (
     "delivery",
+    "clickhouse",
     "events",
     "settings",
     "settings-api",

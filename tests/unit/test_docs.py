@@ -251,8 +251,8 @@ def test_events_page_lists_every_reason() -> None:
     assert set(listed) - {"refused_by_clickhouse"} == set(REASONS)
 
 
-def test_delivery_page_lists_the_error_codes() -> None:
-    rows = table(page("delivery"), "codes").splitlines()
+def test_clickhouse_page_lists_the_error_codes() -> None:
+    rows = table(page("clickhouse"), "codes").splitlines()
     data, operator = ({int(code) for code in re.findall(r"\d+", row)} for row in rows[2:4])
     assert data - {252} == DATA_ERRORS
     assert operator == OPERATOR_ERRORS.keys()
@@ -273,7 +273,7 @@ def test_changelog_has_the_form_of_keep_a_changelog() -> None:
     assert unreleased == "[Unreleased]"
     assert all(re.fullmatch(r"\[\d+\.\d+\.\d+\] - \d{4}-\d\d-\d\d", name) for name in released)
     for line in CHANGELOG[CHANGELOG.index("## ") :].splitlines():
-        assert re.match(r"(## \[|### (Added|Changed|Fixed|Security)$|- [`A-Z].+\.$|$)", line), line
+        assert re.match(r"(## \[|### (Added|Changed|Fixed|Security)$|- [`A-Z0-9].+\.$|$)", line), line
 
 
 def test_changelog_has_a_section_for_this_version() -> None:
