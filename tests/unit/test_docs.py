@@ -273,7 +273,9 @@ def test_changelog_has_the_form_of_keep_a_changelog() -> None:
     assert unreleased == "[Unreleased]"
     assert all(re.fullmatch(r"\[\d+\.\d+\.\d+\] - \d{4}-\d\d-\d\d", name) for name in released)
     for line in CHANGELOG[CHANGELOG.index("## ") :].splitlines():
-        assert re.match(r"(## \[|### (Added|Changed|Fixed|Security)$|- [`A-Z0-9].+\.$|$)", line), line
+        assert re.match(r"(## \[|### (Added|Changed|Fixed|Security)$|- [`A-Z0-9].+\.$|$)", line), (
+            line
+        )
 
 
 def test_changelog_has_a_section_for_this_version() -> None:
