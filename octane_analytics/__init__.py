@@ -1,3 +1,3 @@
 """Events from Kafka into ClickHouse exactly once, and answers about them."""
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"

@@ -80,5 +80,6 @@ class Breaker:
 
 _ADVICE = (
     "consuming stops before they all go to the dead-letter topic: fix the producer or the table, or "
-    "set DLQ_MAX_RATIO=1 and DLQ_MAX_CONSECUTIVE=0 to send them there, and start again"
+    "set DLQ_MAX_RATIO=1 and DLQ_MAX_CONSECUTIVE=0 to send them there, and start again; see "
+    "`octane-analytics manual runbook`"
 )

@@ -312,8 +312,9 @@ def _check_table(clickhouse: ClickHouse, settings: Settings) -> None:
     if live.window < 1 and settings.batch.delivery == Delivery.EXACTLY_ONCE.value:
         alter = schema.alter_window(clickhouse.table, live.window_setting)
         raise ConfigError(
-            f"table {clickhouse.table} has no deduplication window, and exactly-once rests on it: "
-            f"run `octane-analytics schema apply` or {alter} (or set DELIVERY=at-least-once)"
+            f"table {clickhouse.table} has no deduplication window, which exactly-once depends on: run "
+            f"`octane-analytics schema apply` or {alter} (or set DELIVERY=at-least-once); see "
+            "`octane-analytics manual delivery`"
         )
     if settings.batch.delivery == Delivery.EXACTLY_ONCE.value:
         _check_views(clickhouse, live)

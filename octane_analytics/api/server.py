@@ -309,7 +309,8 @@ def _check_access(api: ApiSettings, address: str) -> None:
         raise ConfigError(
             f"API_HOST is {api.host}, which other machines can reach, and there are no tokens: "
             "make one with `octane-analytics token new NAME --file FILE` and set API_TOKENS_FILE, "
-            "or set API_ALLOW_ANONYMOUS=1 to serve reports to everybody"
+            "or set API_ALLOW_ANONYMOUS=1 to serve reports to everybody; "
+            "see `octane-analytics manual access`"
         )
     if "*" in api.cors_origins:
         raise ConfigError(

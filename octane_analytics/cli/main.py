@@ -41,11 +41,14 @@ COMMANDS = {
     "offsets": "Save the group's offsets with their intents, and set them.",
     "check": "Check that all is ready for the worker and the API to start.",
     "config": "Show every setting, its value and where the value came from.",
+    "manual": "Print a page of the manual, or list the pages.",
 }
 """Each is the object of that name in the module of that name, with this as the start of its help."""
 
-_EPILOG = "\b\nExit codes:\n" + "\n".join(
-    f"  {code.value:>3}  {meaning}" for code, meaning in MEANINGS.items()
+_EPILOG = (
+    "\b\nExit codes:\n"
+    + "\n".join(f"  {code.value:>3}  {meaning}" for code, meaning in MEANINGS.items())
+    + "\n\nThe manual: octane-analytics manual [PAGE]"
 )
 
 

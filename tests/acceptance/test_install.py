@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from octane_analytics import __version__
+from octane_analytics.cli.manual import PAGES
 from tests.acceptance.checkout import ROOT, Checkout, mode_of
 from tests.acceptance.command import wait_until
 
@@ -78,6 +79,11 @@ def test_a_release_of_its_own_is_installed_with_pip(tmp_path: Path) -> None:
     moved = checkout.target.rename(tmp_path / "moved")
     checkout.target = moved
     assert checkout.run("--version").stdout.split()[-1] == __version__
+    for page in PAGES:
+        # As package data for the command, and where README and alerts link to.
+        text = (ROOT / "octane_analytics" / "manual" / f"{page}.md").read_text()
+        linked = moved / f"opt/octane-analytics/current/octane_analytics/manual/{page}.md"
+        assert linked.read_text() == checkout.run("manual", page).stdout == text
     python = moved / "opt/octane-analytics/current/venv/bin/python"
     where = subprocess.run(
         [python, "-P", "-c", "import octane_analytics, gunicorn; print(octane_analytics.__file__)"],

@@ -1,6 +1,6 @@
-"""The runbook's incidents, brought about on Apache Kafka and real ClickHouse and mended by its commands.
+"""The runbook's incidents, provoked on Apache Kafka and real ClickHouse and repaired by its commands.
 
-The commands are read out of the page, so that what stands there is what was run.
+The commands are read out of the manual's page, so that the page's text is what was run.
 """
 
 import re
@@ -20,7 +20,8 @@ from tests.integration.operations_fixtures import Site, event, events, site
 
 __all__ = ["site"]
 
-PAGE = (Path(__file__).resolve().parents[2] / "conf" / "runbook.md").read_text()
+MANUAL = Path(__file__).resolve().parents[2] / "octane_analytics" / "manual"
+PAGE = (MANUAL / "runbook.md").read_text()
 STUBBORN = {"DLQ_MAX_RATIO": "1", "DLQ_MAX_CONSECUTIVE": "0"}
 OLDER = """
 from octane_analytics import decode as module
@@ -212,6 +213,5 @@ def test_offsets_were_moved_back_and_workers_have_run(site: Site) -> None:
 
 
 @pytest.mark.parametrize("command", re.findall(r"^octane-analytics (\w+)", PAGE, re.MULTILINE))
-def test_readme_has_every_command_of_the_runbook(command: str) -> None:
-    readme = Path(__file__).resolve().parents[2] / "README.md"
-    assert f"`{command}" in readme.read_text()
+def test_operations_page_has_every_command_of_the_runbook(command: str) -> None:
+    assert f"`{command}" in (MANUAL / "operations.md").read_text()

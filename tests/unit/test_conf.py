@@ -1,4 +1,4 @@
-"""Dashboard, alerts and runbook speak of metrics and sections that exist."""
+"""Dashboard, alerts and their pages name metrics, sections and log lines that exist."""
 
 import itertools
 import json
@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from tests.unit.test_docs import metric_names
+from tests.unit.test_docs import MANUAL, PACKAGE, anchors, metric_names
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 ALERTS = (CONF / "prometheus" / "alerts.yml").read_text()
-README = (CONF.parent / "README.md").read_text()
-RUNBOOK = (CONF / "runbook.md").read_text()
+ALERTS_TESTS = (CONF / "prometheus" / "alerts_test.yml").read_text()
+ALERTS_PAGE = (MANUAL / "alerts.md").read_text()
 DASHBOARD = json.loads((CONF / "grafana/dashboards/octane-analytics.json").read_text())
 PANELS = DASHBOARD["panels"]
 NAMES = re.findall(r"- alert: (\w+)", ALERTS)
@@ -103,15 +103,37 @@ def test_every_metric_has_a_panel(tmp_path: Path) -> None:
         assert re.search(rf"\b{name}(_bucket|_sum|_count)?\b", asked), name
 
 
-def test_alerts_and_their_tests_runbook_and_readme_name_metrics_that_exist(tmp_path: Path) -> None:
-    tested = (CONF / "prometheus" / "alerts_test.yml").read_text()
-    runbook = RUNBOOK.replace("analytics_(", "").replace("_(sum|count)", "")
-    for text in (ALERTS, tested, runbook, README):
+def test_alerts_readme_and_manual_name_metrics_that_exist(tmp_path: Path) -> None:
+    pages = [path.read_text() for path in (CONF.parent / "README.md", *MANUAL.glob("*.md"))]
+    for text in (ALERTS, ALERTS_TESTS, *pages):
+        text = text.replace("analytics_(", "").replace("_(sum|count)", "")
         assert not _unknown(text, tmp_path)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_alert_has_its_section_in_the_runbook_and_a_test(name: str) -> None:
-    assert f"runbook.md#{name.lower()}" in ALERTS
-    assert f"\n### {name}\n" in RUNBOOK
-    assert f"alertname: {name}" in (CONF / "prometheus" / "alerts_test.yml").read_text()
+def test_every_alert_has_its_section_and_a_test(name: str) -> None:
+    assert f'/manual/alerts.md#{name.lower()}"' in ALERTS
+    assert name.lower() in anchors(ALERTS_PAGE)
+    assert f"alertname: {name}" in ALERTS_TESTS
+
+
+def test_alerts_page_has_no_section_without_alert() -> None:
+    assert re.findall(r"^### (\w+)$", ALERTS_PAGE, re.MULTILINE) == NAMES
+
+
+def test_alerts_link_to_the_pages_that_are_installed() -> None:
+    (directory,) = set(re.findall(r"file://(\S+)/alerts\.md#", ALERTS))
+    assert directory == "/opt/octane-analytics/current/octane_analytics/manual"
+    installer = (CONF.parent / "bin" / "install").read_text()
+    assert 'cp -R octane_analytics/manual "$building/octane_analytics"' in installer
+
+
+GREPS = re.findall(r"journalctl .*?\| grep (?:-E )?'(.+?)'", ALERTS_PAGE)
+
+
+@pytest.mark.parametrize("pattern", GREPS)
+def test_alerts_page_greps_for_lines_that_are_logged(pattern: str) -> None:
+    source = "\n".join(path.read_text() for path in PACKAGE.rglob("*.py"))
+    logged = re.sub(r'"\s*\n\s*f?"', "", source)  # literals that go over several lines
+    for alternative in set(pattern.split("|")) - {"Traceback", '"status": 5'}:
+        assert re.search(rf'"[^"\n]*{re.escape(alternative)}', logged), alternative

@@ -78,7 +78,13 @@ def test_every_exit_code_has_a_meaning() -> None:
 
 
 def test_version_is_shown() -> None:
-    assert __version__ in CliRunner().invoke(main, ["--version"]).output
+    result = CliRunner().invoke(main, ["--version"])
+    assert result.output == f"octane-analytics, version {__version__}\n"
+    assert result.exit_code == Exit.OK
+
+
+def test_help_names_the_manual() -> None:
+    assert "octane-analytics manual [PAGE]" in CliRunner().invoke(main, ["--help"]).output
 
 
 @pytest.mark.parametrize("arguments", [["nonsense"], ["config", "--nonsense"], ["config", "extra"]])
