@@ -75,7 +75,7 @@ class RawQueries:
         traced = trace_settings(request.state.traceparent)
 
         def job(connection: Connection) -> Written:
-            return self._answer(connection, asked.sql, chosen, comment, traced, account)
+            return self._answer(connection, asked, chosen, comment, traced, account)
 
         try:
             answer = await unless_gone(request.receive, self._pool.run(job))
@@ -107,18 +107,23 @@ class RawQueries:
     def _answer(
         self,
         connection: Connection,
-        sql: str,
+        asked: QueryRequest,
         chosen: Format,
         comment: str,
         traced: Mapping[str, object],
         account: _Account,
     ) -> Written:
         started = time.perf_counter()
-        settings = self._terms.settle(connection, comment)
         try:
-            account.fingerprint = judge(connection, sql, self._rules, settings)
+            settings = self._terms.settle(connection, comment)
+        except StatementRejected as error:
+            # The statement is the service's own: no fault of the client's.
+            log.error("query settings unknown", extra=fields(error=str(error), request_id=comment))
+            raise faults.unavailable(Unavailable(str(error))) from error
+        try:
+            account.fingerprint = judge(connection, asked.sql, self._rules, settings)
             excerpt = connection.excerpt(
-                sql,
+                asked.sql,
                 settings={**settings, **traced},
                 max_rows=self._limits.result_rows,
                 max_bytes=self._limits.result_bytes,
@@ -129,7 +134,13 @@ class RawQueries:
             raise faults.from_client(error) from error
         account.rows_read = excerpt.rows_read
         self._on_rows_read(excerpt.rows_read)
-        answer = written(excerpt, chosen, self._limits.result_bytes, started)
+        answer = written(
+            excerpt,
+            chosen,
+            self._limits.result_bytes,
+            started,
+            is_csv_raw=asked.csv_raw,
+        )
         account.result_rows, account.is_truncated = answer.row_count, answer.is_truncated
         return answer
 
