@@ -35,6 +35,7 @@ SECURITY_HEADERS: Mapping[str, str] = {
 _CLIENT_GONE = 499
 """What nginx calls it; nobody receives it."""
 _PATH_CHARACTERS = 200
+_VERSIONS = frozenset({"1.0", "1.1"})
 _GIVEN_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}\Z")
 _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}\Z")
 """https://www.w3.org/TR/trace-context/#traceparent-header"""
@@ -98,6 +99,8 @@ class Access:
             if "content-length" in headers and "transfer-encoding" in headers:
                 # Where the body ends, a proxy in between may have seen otherwise.
                 await _answer_ambiguous(decorated, request_id)
+            elif scope.get("http_version", "1.1") not in _VERSIONS:
+                await _answer_other_version(decorated, request_id)
             else:
                 await self._app(scope, receive, decorated)
         except ClientDisconnect:
@@ -178,6 +181,11 @@ async def _answer_ambiguous(send: Send, request_id: str) -> None:
     error = QueryError(
         400, "bad_request", "Content-Length and Transfer-Encoding exclude each other"
     )
+    await _answer(send, error, request_id, (b"connection", b"close"))
+
+
+async def _answer_other_version(send: Send, request_id: str) -> None:
+    error = QueryError(505, "http_version_not_supported", "send the request as HTTP/1.1")
     await _answer(send, error, request_id, (b"connection", b"close"))
 
 

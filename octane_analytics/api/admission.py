@@ -23,13 +23,23 @@ from octane_analytics.api.callers import Caller, NotAdmitted
 from octane_analytics.api.faults import error_body
 from octane_analytics.api.rates import KEY_BYTES, Allowances
 from octane_analytics.api.tokens import MAX_TOKENS, METRICS, QUERY, REPORT, Token, TokenFile
+from octane_analytics.errors import QueryError
 
 OPEN_ROUTES = frozenset({"/healthz", "/readyz", "/docs", "/docs/{file}"})
 """The page asks for a token itself; without one it shows nothing of this installation."""
 _SCOPES = {"/query": QUERY, "/schema": QUERY, "/metrics": METRICS}
 _BUSY_RETRY_SECONDS = 1
 _CORS_SENT = ("Authorization", "Content-Type", "Cache-Control", "If-None-Match", "X-Request-Id")
-_CORS_SHOWN = ("X-Request-Id", "Retry-After", "ETag", "Age")
+_CORS_SHOWN = (
+    "X-Request-Id",
+    "Retry-After",
+    "ETag",
+    "Age",
+    "X-Cache",
+    "X-Row-Limit",
+    "X-Truncated",
+)
+_OF_BODY = ("content-length", "content-type")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +117,39 @@ def refusal(error: NotAdmitted, scope: Scope) -> Response:
     return Response(body, error.status, error.headers, media_type="application/json")
 
 
+class CrossOrigin(CORSMiddleware):
+    """Starlette's, with refusals in the form that all errors have."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        asked = Headers(scope=scope) if scope["type"] == "http" else Headers()
+        is_preflight = (
+            scope["type"] == "http"
+            and scope["method"] == "OPTIONS"
+            and "origin" in asked
+            and "access-control-request-method" in asked
+        )
+        answer = self.preflight_response(asked) if is_preflight else None
+        if answer is None or answer.status_code < 400:
+            await super().__call__(scope, receive, send)
+            return
+        error = QueryError(
+            answer.status_code,
+            "cross_origin_refused",
+            f"{bytes(answer.body).decode()}: API_CORS_ORIGINS lists the origins that may ask",
+        )
+        body = encode(error_body(error, scope["state"]["request_id"]))
+        headers = {name: value for name, value in answer.headers.items() if name not in _OF_BODY}
+        refused = Response(body, error.status, headers, media_type="application/json")
+        await refused(scope, receive, send)
+
+
 def cross_origin(origins: Sequence[str]) -> list[Middleware]:
     """What lets pages of these origins ask; nothing where there are none. No cookies, ever."""
     if not origins:
         return []
     return [
         Middleware(
-            CORSMiddleware,
+            CrossOrigin,
             allow_origins=list(origins),
             allow_methods=["GET", "POST"],
             allow_headers=_CORS_SENT,

@@ -14,6 +14,7 @@ class ReportRequest(msgspec.Struct, forbid_unknown_fields=True):
     template: str
     params: dict[str, Any] | None = None
     format: str | None = None
+    csv_raw: bool = False
 
 
 class QueryRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -23,6 +24,7 @@ class QueryRequest(msgspec.Struct, forbid_unknown_fields=True):
     params: dict[str, Any] | None = None
     """Values of `{name:Type}` in the statement, by name."""
     format: str | None = None
+    csv_raw: bool = False
 
 
 T = TypeVar("T", ReportRequest, QueryRequest)
@@ -31,12 +33,19 @@ T = TypeVar("T", ReportRequest, QueryRequest)
 async def decoded(request: Request, kind: type[T]) -> T:
     """The request's JSON body. Reads no further than `max_bytes`.
 
-    Raises QueryError: 415 for another content type, 413, 400 for what is not JSON, 422 for JSON of
-    another shape.
+    Raises QueryError: 415 for another content type or an encoded body, 413, 400 for what is not
+    JSON, 422 for JSON of another shape.
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise QueryError(415, "unsupported_media_type", "the body must be application/json")
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding != "identity":
+        raise QueryError(
+            415,
+            "unsupported_media_type",
+            "Content-Encoding is not supported: send the body uncompressed",
+        )
     body = bytearray()
     async for chunk in request.stream():
         body += chunk

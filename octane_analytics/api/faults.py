@@ -4,6 +4,8 @@ The body is `{"error": {"code", "message", ...}}`. Owns the table; refuses to kn
 the operator can mend is not told to clients: it goes to the log.
 """
 
+import re
+
 from octane_analytics.errors import NeedsOperator, QueryError, StatementRejected, Unavailable
 
 RETRY_AFTER_SECONDS = 2
@@ -29,15 +31,24 @@ _FORBIDDEN = frozenset(
 )
 _BUSY = frozenset(
     {
+        173,  # CANNOT_ALLOCATE_MEMORY
         201,  # QUOTA_EXCEEDED
+        203,  # NO_FREE_CONNECTION
         236,  # ABORTED
+        243,  # NOT_ENOUGH_SPACE: for what a query spills
+        279,  # ALL_CONNECTION_TRIES_FAILED
         394,  # QUERY_WAS_CANCELLED
+        439,  # CANNOT_SCHEDULE_TASK
+        473,  # DEADLOCK_AVOIDED
     }
 )
 _HINTS = {
     # SAMPLING_NOT_SUPPORTED
     141: "it has no sampling key: a tenth of the users is WHERE cityHash64(user_id) % 10 = 0",
 }
+_OF_QUERY = re.compile(r"(?:Query m|M)emory limit (?:\(for query\) )?exceeded")
+"""How MEMORY_LIMIT_EXCEEDED begins (26.9, and before) where it is the query's own limit, and not the
+user's or the server's. What follows may quote the statement and is not looked at."""
 _MISSING = frozenset({60, 81})  # UNKNOWN_TABLE, UNKNOWN_DATABASE
 
 
@@ -86,4 +97,4 @@ def error_body(error: QueryError, request_id: str) -> dict[str, object]:
 
 
 def _is_server_wide(error: StatementRejected) -> bool:
-    return error.code in _BUSY or (error.code == 241 and "(total)" in str(error))
+    return error.code in _BUSY or (error.code == 241 and not _OF_QUERY.match(str(error)))

@@ -10,6 +10,7 @@ the memory of one block. Refuses to know HTTP's connections and where rows come 
 | `csv` | text/csv | RFC 4180 with a header; null is empty, arrays and objects are JSON |
 | `prometheus` | text/plain | a gauge for each numeric column, the others as labels |
 | `arrow`, `parquet` | application/vnd.apache.… | needs the extra `arrow` |
+In CSV, text that a spreadsheet would calculate begins with an apostrophe, unless `csv_raw` is asked for.
 """
 
 import re
@@ -167,15 +168,20 @@ def writer(
     columns: Sequence[ResultColumn],
     rows: Rows,
     envelope: Envelope,
+    *,
+    is_csv_raw: bool = False,
 ) -> Writer:
-    """For these columns. Raises QueryError (406) where the format cannot carry them."""
+    """For these columns. Raises QueryError (406) where the format cannot carry them.
+
+    `is_csv_raw` leaves CSV cells that a spreadsheet would take for a formula as they are.
+    """
     match format.name:
         case "json":
             return _Json(columns, rows, envelope)
         case "ndjson":
             return _Ndjson(columns)
         case "csv":
-            return _Csv(columns)
+            return _Csv(columns, is_raw=is_csv_raw)
         case "prometheus":
             return _Prometheus(columns, str(envelope.before.get("template", "query")))
         case _:
@@ -232,15 +238,18 @@ class _Ndjson:
 
 
 class _Csv:
-    def __init__(self, columns: Sequence[ResultColumn]) -> None:
+    def __init__(self, columns: Sequence[ResultColumn], *, is_raw: bool) -> None:
         self._names = unique([column.name for column in columns])
         self._columns = columns
+        self._cell = _cell if is_raw else _harmless_cell
 
     def begin(self) -> bytes:
-        return _csv([[_cell(name)] for name in self._names])
+        return _csv([[self._cell(name)] for name in self._names])
 
     def rows(self, block: list[Row]) -> bytes:
-        return _csv([list(map(_cell, values)) for values in plain_columns(self._columns, block)])
+        return _csv(
+            [list(map(self._cell, values)) for values in plain_columns(self._columns, block)]
+        )
 
     def end(self) -> bytes:
         return b""
@@ -252,7 +261,17 @@ def _csv(columns: Sequence[Sequence[str]]) -> bytes:
     return "".join([f"{line}\r\n" for line in lines]).encode()
 
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What a spreadsheet takes for the beginning of a formula: owasp.org, "CSV Injection"."""
+_NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?\Z")
 _SPECIAL = re.compile(r'[",\r\n]')
+
+
+def _harmless_cell(value: object) -> str:
+    """Text that a spreadsheet would calculate gets an apostrophe before it; numbers stay numbers."""
+    if type(value) is str and value.startswith(_FORMULA) and not _NUMBER.match(value):
+        return _cell(f"'{value}")
+    return _cell(value)
 
 
 def _cell(value: object) -> str:
@@ -318,6 +337,11 @@ class _Prometheus:
 def _label(value: object) -> str:
     text = "" if value is None else value if isinstance(value, str) else encode(value).decode()
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+def row_object(columns: Sequence[ResultColumn], row: Row) -> dict[str, object]:
+    """One row as JSON has it."""
+    return _objects(unique([column.name for column in columns]), columns, [row])[0]
 
 
 def _objects(

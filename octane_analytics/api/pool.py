@@ -42,6 +42,7 @@ class Connection(Protocol):
         *,
         settings: Mapping[str, object] | None = None,
         query_id: str | None = None,
+        max_block_bytes: int | None = None,
     ) -> AbstractContextManager[RowStream]: ...
 
     def excerpt(

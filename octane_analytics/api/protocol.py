@@ -31,6 +31,7 @@ _REASONS = {
     431: ("headers_too_large", "the request's head is too large"),
     501: ("not_implemented", "this transfer encoding is not served"),
     503: ("too_many_connections", "too many clients are connected: try again later"),
+    505: ("http_version_not_supported", "only HTTP/1.1 and HTTP/1.0 are served"),
 }
 
 log = logging.getLogger(__name__)

@@ -84,7 +84,7 @@ class RawQueries:
         traced = trace_settings(request.state.traceparent)
 
         def job(connection: Connection) -> Written:
-            return self._answer(connection, asked.sql, given, chosen, comment, traced, account)
+            return self._answer(connection, asked, given, chosen, comment, traced, account)
 
         try:
             answer = await unless_gone(request.receive, self._pool.run(job))
@@ -137,7 +137,7 @@ class RawQueries:
     def _answer(
         self,
         connection: Connection,
-        sql: str,
+        asked: QueryRequest,
         given: Mapping[str, object],
         chosen: Format,
         comment: str,
@@ -145,11 +145,16 @@ class RawQueries:
         account: _Account,
     ) -> Written:
         started = time.perf_counter()
-        settings = self._terms.settle(connection, comment)
         try:
-            account.fingerprint = judge(connection, sql, given, self._rules, settings)
+            settings = self._terms.settle(connection, comment)
+        except StatementRejected as error:
+            # The statement is the service's own: no fault of the client's.
+            log.error("query settings unknown", extra=fields(error=str(error), request_id=comment))
+            raise faults.unavailable(Unavailable(str(error))) from error
+        try:
+            account.fingerprint = judge(connection, asked.sql, given, self._rules, settings)
             excerpt = connection.excerpt(
-                sql,
+                asked.sql,
                 given,
                 settings={**settings, **traced},
                 max_rows=self._limits.result_rows,
@@ -161,7 +166,13 @@ class RawQueries:
             raise faults.from_client(error) from error
         account.rows_read = excerpt.rows_read
         self._on_rows_read(excerpt.rows_read)
-        answer = written(excerpt, chosen, self._limits.result_bytes, started)
+        answer = written(
+            excerpt,
+            chosen,
+            self._limits.result_bytes,
+            started,
+            is_csv_raw=asked.csv_raw,
+        )
         account.result_rows, account.is_truncated = answer.row_count, answer.is_truncated
         return answer
 

@@ -15,7 +15,11 @@ from octane_analytics.api.parameters import read_texts
 from octane_analytics.api.reporting import Answer, Asked, Reporting
 from octane_analytics.api.templates import Template
 from octane_analytics.clickhouse.connection import trace_settings
+from octane_analytics.errors import QueryError
 from octane_analytics.telemetry.metrics import ApiMetrics
+
+_ANSWER_OPTIONS = ("format", "csv_raw")
+"""Of a URL's parameters those that are not the template's."""
 
 
 class ReportRoutes:
@@ -26,14 +30,25 @@ class ReportRoutes:
     async def post(self, request: Request) -> Response:
         asked = await decoded(request, ReportRequest)
         template = self._reporting.template(asked.template)
-        return await self._answered(request, template, asked.params or {}, asked.format)
+        return await self._answered(
+            request, template, asked.params or {}, asked.format, is_csv_raw=asked.csv_raw
+        )
 
     async def get(self, request: Request) -> Response:
         template = self._reporting.template(request.path_params["name"])
         pairs = request.query_params.multi_items()
         chosen = [value for name, value in pairs if name == "format"]
-        given = read_texts(template, [pair for pair in pairs if pair[0] != "format"])
-        return await self._answered(request, template, given, chosen[-1] if chosen else None)
+        raw = [value for name, value in pairs if name == "csv_raw"]
+        if raw and raw[-1] not in ("0", "1"):
+            raise QueryError(422, "bad_parameter", "csv_raw must be 0 or 1", parameter="csv_raw")
+        given = read_texts(template, [pair for pair in pairs if pair[0] not in _ANSWER_OPTIONS])
+        return await self._answered(
+            request,
+            template,
+            given,
+            chosen[-1] if chosen else None,
+            is_csv_raw=raw[-1:] == ["1"],
+        )
 
     async def listing(self, request: Request) -> Response:
         return Response(
@@ -49,6 +64,8 @@ class ReportRoutes:
         template: Template,
         given: dict[str, object],
         format_name: str | None,
+        *,
+        is_csv_raw: bool,
     ) -> Response:
         control = request.headers.get("cache-control", "").lower()
         caller = request.state.caller
@@ -62,6 +79,7 @@ class ReportRoutes:
             request_id=str(request.state.request_id),
             partition=partition(caller),
             trace=trace_settings(request.state.traceparent),
+            is_csv_raw=is_csv_raw,
             is_fresh="no-cache" in control or "no-store" in control,
         )
         answer = await self._reporting.answer(asked)

@@ -42,6 +42,7 @@ class Asked:
     request_id: str
     partition: str = ""
     is_fresh: bool = False
+    is_csv_raw: bool = False
     trace: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
 
 
@@ -94,7 +95,7 @@ class Reporting:
         template = asked.template
         bound = bind(template, asked.given, self._now())
         max_rows = bound.max_rows(template.row_limit or self._limits.result_rows)
-        key = encode([asked.partition, asked.format.name]) + bound.identity
+        key = encode([asked.partition, asked.format.name, asked.is_csv_raw]) + bound.identity
 
         async def work() -> Whole | Stream:
             made = await self._make(asked, bound, max_rows)
@@ -147,9 +148,16 @@ class Reporting:
                 {"template": template.name, "params": bound.effective},
                 lambda: _closing(bound, rows, started),
             )
-            with connection.stream(template.sql, values, settings=settings) as result:
+            with connection.stream(
+                template.sql,
+                values,
+                settings=settings,
+                max_block_bytes=self._limits.result_bytes,
+            ) as result:
                 rows = Rows(result.blocks, max_rows)
-                out = writer(asked.format, result.columns, rows, envelope)
+                out = writer(
+                    asked.format, result.columns, rows, envelope, is_csv_raw=asked.is_csv_raw
+                )
                 content = hashlib.blake2b(repr(result.columns).encode(), digest_size=12)
                 is_enveloped = asked.format is JSON
                 # An envelope tells when and how; the rows alone make two answers the same.

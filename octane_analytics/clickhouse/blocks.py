@@ -1,4 +1,5 @@
-"""Blocks on their way to the server: what is packed already is sent as it is.
+"""The driver's client with blocks of our own: packed columns on their way to the server, bounded
+results on their way from it.
 
 The layout is that of ClickHouse's native protocol, a Data packet of the client (its documentation,
 "Native protocol: client"); the driver writes all of it but the packed columns.
@@ -11,24 +12,51 @@ from clickhouse_driver import Client, defines
 from clickhouse_driver.block import BlockInfo
 from clickhouse_driver.columns.service import write_column
 from clickhouse_driver.connection import Connection
-from clickhouse_driver.protocol import ClientPacketTypes
+from clickhouse_driver.protocol import ClientPacketTypes, ServerPacketTypes
 from clickhouse_driver.varint import write_varint
 from clickhouse_driver.writer import write_binary_str, write_binary_uint8
 
 from octane_analytics.clickhouse.exceptions import read_exception
+from octane_analytics.clickhouse.result_blocks import ResultBlocks, ResultMeter
 from octane_analytics.columns import PackedColumn, SecondsColumn, TextColumn
 
 
 class PackingClient(Client):  # type: ignore[misc]  # the driver has no types
-    """The driver's client, whose inserts take packed columns among others.
+    """The driver's client, whose inserts take packed columns among others, and whose results are
+    bounded by `meter` in all and by `block_meter` in each block, where these are set.
 
     The server's exceptions are read by `exceptions.read_exception`.
     """
+
+    meter: ResultMeter | None = None
+    block_meter: ResultMeter | None = None
+    totals: tuple[Any, ...] | None = None
+    """The row that WITH TOTALS adds to the last query's result."""
 
     def get_connection(self) -> Connection:
         connection = super().get_connection()
         connection.receive_exception = lambda: read_exception(connection.fin)
         return connection
+
+    def receive_packet(self) -> Any:
+        """The driver calls it for each packet of a result."""
+        connection = self.connection
+        if not isinstance(connection.block_in, ResultBlocks):
+            connection.block_in = ResultBlocks(connection.block_in)
+        if self.block_meter is not None:
+            self.block_meter.reset()
+        connection.block_in.meter = self.meter or self.block_meter
+        packet = super().receive_packet()
+        # The driver takes totals and extremes for rows like any other.
+        kind = getattr(packet, "type", None)
+        if kind == ServerPacketTypes.TOTALS:
+            self.totals = next(iter(packet.block.get_rows()), None)
+        return True if kind in (ServerPacketTypes.TOTALS, ServerPacketTypes.EXTREMES) else packet
+
+    def establish_connection(self, settings: Any) -> None:
+        """The driver calls it before each statement."""
+        self.totals = None
+        super().establish_connection(settings)
 
     def send_data(
         self,

@@ -2,16 +2,15 @@
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from clickhouse_driver import errors as driver_errors
-from clickhouse_driver.bufferedreader import CompressedBufferedReader
-from clickhouse_driver.defines import BUFFER_SIZE
 
 from octane_analytics import schema
 from octane_analytics.clickhouse.codes import OPERATOR_ERRORS, READ_ONLY
 from octane_analytics.clickhouse.connection import Connection
+from octane_analytics.clickhouse.result_blocks import ResultMeter, ResultTooLarge, UnreadableResult
 from octane_analytics.clickhouse.results import (
     STREAM_ROWS,
     Excerpt,
@@ -61,9 +60,11 @@ class ClickHouse(Connection):
         *,
         settings: Mapping[str, object] | None = None,
         query_id: str | None = None,
+        max_block_bytes: int | None = None,
     ) -> Iterator[RowStream]:
         """As `select`, but the rows come as the server sends them.
 
+        One block may take no more memory than a result of `max_block_bytes`: else StatementRejected.
         Going through the rows blocks and raises what `select` raises. Leaving before their end gives
         the connection up, at which the server cancels the query.
         """
@@ -75,9 +76,9 @@ class ClickHouse(Connection):
                 yield block
             is_whole = True
 
+        client = self._connected()
         try:
             with self._select_errors():
-                client = self._connected()
                 rows = client.execute_iter(
                     sql,
                     dict(parameters or {}),
@@ -85,12 +86,16 @@ class ClickHouse(Connection):
                     settings=dict(settings or {}),
                     query_id=query_id,
                 )
+                client.block_meter = (
+                    None if max_block_bytes is None else ResultMeter(max_block_bytes)
+                )
                 columns = next(rows)
                 told = client.last_query.progress
             yield RowStream(
                 result_columns(columns), self._checked_blocks(blocks(rows)), lambda: int(told.rows)
             )
         finally:
+            client.block_meter = None
             if not is_whole:
                 self.close()
 
@@ -133,8 +138,7 @@ class ClickHouse(Connection):
             context = client.connection.context
             context.settings = context.settings | {"use_client_time_zone": True}
             told = client.last_query
-            source = client.connection.block_in
-            source.fin = CompressedBufferedReader(_Meter(source.read_block, max_bytes), BUFFER_SIZE)
+            client.meter = ResultMeter(max_bytes)
             columns = tuple(ResultColumn(name, kind) for name, kind in next(answer, ()))
             is_whole = True
             for row in answer:
@@ -142,15 +146,17 @@ class ClickHouse(Connection):
                     is_whole = False
                     break
                 rows.append(row)
-        except _TooLong:
+        except ResultTooLarge:
             is_whole = False
         except Exception as error:
             if not rows or getattr(error, "code", None) != _RESULT_TOO_LARGE:
                 raise self._select_error(error) from error
             is_whole = False
+        finally:
+            client.meter = None
         if not is_whole:
             self.close()
-        return Excerpt(columns, rows, is_whole, told.progress.rows)
+        return Excerpt(columns, rows, is_whole, told.progress.rows, client.totals)
 
     def execute(self, statement: str) -> None:
         """Runs a statement that answers nothing (DDL). Raises as `select` does."""
@@ -271,9 +277,23 @@ class ClickHouse(Connection):
             return Abandoned("the connection was given up")
         if isinstance(error, driver_errors.ServerException):
             return self._statement_error(error)
+        if isinstance(error, ResultTooLarge):
+            self.close()
+            return StatementRejected(
+                _RESULT_TOO_LARGE,
+                "TOO_MANY_ROWS_OR_BYTES",
+                "one block of the result takes more memory than a result may",
+            )
+        if isinstance(error, UnreadableResult):
+            self.close()
+            return StatementRejected(
+                50,
+                "UNKNOWN_TYPE",
+                f"a value of the result cannot be read ({error}): cast that column to String",
+            )
         if isinstance(error, NotImplementedError):
             self.close()
-            return StatementRejected(0, "UNKNOWN_TYPE", str(error))
+            return StatementRejected(50, "UNKNOWN_TYPE", f"{error}: cast that column to String")
         if isinstance(error, driver_errors.UnknownTypeError):
             self.close()
             told = f"{error.message}: cast that column to String"
@@ -282,25 +302,6 @@ class ClickHouse(Connection):
             return self._unavailable(error)
         self.close()
         raise error
-
-
-class _TooLong(Exception):
-    pass
-
-
-class _Meter:
-    """Passes on what a connection unpacks until that is more than allowed, then raises _TooLong."""
-
-    def __init__(self, read_block: Callable[[], bytes], max_bytes: int) -> None:
-        self._read_block = read_block
-        self._left = max_bytes
-
-    def __call__(self) -> bytes:
-        block = self._read_block()
-        self._left -= len(block)
-        if self._left < 0:
-            raise _TooLong
-        return block
 
 
 def _between(text: str, before: str, after: str) -> str:

@@ -37,6 +37,8 @@ class Excerpt:
     is_whole: bool
     rows_read: int
     """By the server, as far as it had told when reading ended."""
+    totals: tuple[Any, ...] | None = None
+    """The row of WITH TOTALS, where reading came to it."""
 
 
 def result_columns(columns: Sequence[tuple[str, str]]) -> tuple[ResultColumn, ...]:

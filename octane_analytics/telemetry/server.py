@@ -56,7 +56,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         match self.path.partition("?")[0]:
-            case "/metrics":
+            case "/" | "/metrics":
                 self._answer(200, CONTENT_TYPE, type(self).exposition())
             case "/healthz":
                 self._answer(200, _TEXT, b"ok\n")
@@ -89,7 +89,7 @@ class _Server(http.server.ThreadingHTTPServer):
 
 
 class MetricsServer:
-    """Answers GET /metrics, /healthz and /readyz until it is shut down."""
+    """Answers GET /metrics (and / as that), /healthz and /readyz until it is shut down."""
 
     def __init__(
         self,

@@ -96,6 +96,7 @@ class Script:
         *,
         settings: Mapping[str, object] | None = None,
         query_id: str | None = None,
+        max_block_bytes: int | None = None,
     ) -> Iterator[RowStream]:
         answer = self.select(sql, parameters, settings=settings, query_id=query_id)
         yield RowStream(answer.columns, iter([answer.rows] if answer.rows else []), lambda: 5)

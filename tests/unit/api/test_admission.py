@@ -306,12 +306,24 @@ def test_pages_of_listed_origins_may_ask_and_read_refusals(tmp_path: Path) -> No
     assert preflight.status_code == 200
     assert preflight.headers["access-control-allow-origin"] == "https://dash.example.com"
     assert "access-control-allow-credentials" not in preflight.headers
+    shown = app.ask("report", "GET", "/reports", headers=headers).headers
+    assert set(shown["access-control-expose-headers"].split(", ")) >= {
+        "X-Truncated",
+        "X-Row-Limit",
+        "X-Cache",
+        "X-Request-Id",
+        "ETag",
+        "Age",
+    }
     refused = app.ask(None, "GET", "/reports", headers=headers)
     assert refused.status_code == 401
     assert refused.headers["access-control-allow-origin"] == "https://dash.example.com"
     for origin in ("https://evil.example", "null", "https://dash.example.com.evil.example"):
         other = app.ask(None, "OPTIONS", "/report", headers=headers | {"Origin": origin})
         assert other.status_code == 400
+        error = other.json()["error"]
+        assert error["code"] == "cross_origin_refused"
+        assert error["request_id"] == other.headers["x-request-id"]
         assert "access-control-allow-origin" not in other.headers
 
 

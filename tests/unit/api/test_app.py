@@ -1,5 +1,6 @@
 """What each request is answered with, over connections that follow a script."""
 
+import gzip
 import json
 import logging
 from collections.abc import AsyncIterator
@@ -193,6 +194,9 @@ def test_no_route_is_answered_in_json(method: str, path: str, status: int) -> No
         (rejected(160), 504, "timeout"),
         (rejected(241, "Query memory limit exceeded"), 422, "memory_limit"),
         (rejected(241, "(total) memory limit exceeded"), 503, "overloaded"),
+        (rejected(241, "User memory limit exceeded: would use 2 GiB"), 503, "overloaded"),
+        (rejected(173, "Cannot allocate memory"), 503, "overloaded"),
+        (rejected(439, "Cannot schedule a task"), 503, "overloaded"),
         (rejected(396), 422, "result_too_large"),
         (rejected(164), 403, "forbidden_statement"),
         (rejected(497), 403, "forbidden_statement"),
@@ -217,7 +221,7 @@ def test_query_error_has_its_status(error: StatementRejected, status: int, code:
         (rejected(60, "secret table"), 503, "not_ready"),
         (rejected(497, "secret user"), 503, "unavailable"),
         (rejected(159), 504, "timeout"),
-        (rejected(241), 422, "memory_limit"),
+        (rejected(241, "Query memory limit exceeded: '(total)'"), 422, "memory_limit"),
     ],
 )
 def test_report_error_has_its_status_and_hides_the_sql(
@@ -324,3 +328,21 @@ def test_catalogue_lists_every_template() -> None:
     assert top["parameters"]["properties"]["limit"]["default"] == 20
     assert "watch_time" in top["columns"]
     assert json.dumps(told)
+
+
+@pytest.mark.parametrize(("path", "body"), [("/query", {"sql": "SELECT 1"}), ("/report", {})])
+def test_encoded_body_is_415(path: str, body: dict[str, object]) -> None:
+    answer = call(
+        app_over(Script()),
+        "POST",
+        path,
+        content=gzip.compress(json.dumps(body).encode()),
+        headers={"Content-Type": "application/json", "Content-Encoding": "gzip"},
+    )
+    assert (answer.status_code, answer.json()["error"]["code"]) == (415, "unsupported_media_type")
+
+
+def test_settings_that_cannot_be_asked_for_are_no_internal_error() -> None:
+    full = rejected(241, "(total) memory limit exceeded")
+    answer = call(app_over(Script(full)), "POST", "/query", json={"sql": "SELECT 1"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")

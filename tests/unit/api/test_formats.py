@@ -35,10 +35,12 @@ def written(
     columns: Sequence[ResultColumn] = COLUMNS,
     blocks: Sequence[list[tuple[Any, ...]]] = BLOCKS,
     max_rows: int = 100,
+    *,
+    is_csv_raw: bool = False,
 ) -> bytes:
     rows = Rows(blocks, max_rows)
     envelope = Envelope({"template": "top"}, lambda: {"elapsed_ms": 1})
-    out = writer(FORMATS[name], columns, rows, envelope)
+    out = writer(FORMATS[name], columns, rows, envelope, is_csv_raw=is_csv_raw)
     return b"".join([out.begin(), *(out.rows(block) for block in rows), out.end()])
 
 
@@ -66,13 +68,32 @@ def test_ndjson_is_an_object_a_line() -> None:
 
 
 def test_csv_has_a_header_and_reads_back() -> None:
-    text = written("csv").decode()
+    text = written("csv", is_csv_raw=True).decode()
     rows = list(csv.DictReader(io.StringIO(text, newline="")))
     assert rows == [
         {**{name: "" if value is None else str(value) for name, value in row.items()}, "tags": tags}
         for row, tags in zip(PLAIN, ['["a","b"]', "[]", '["☃"]'], strict=True)
     ]
     assert text.startswith("name,n,x,at,tags\r\n")
+
+
+@pytest.mark.parametrize(
+    ("value", "cell"),
+    [
+        *((f"{first}1+1", f"'{first}1+1") for first in "=+-@"),
+        ("\t=1", "'\t=1"),
+        ("-1.5", "-1.5"),
+        ("a=1", "a=1"),
+        ('=HYPERLINK("a")', '"\'=HYPERLINK(""a"")"'),
+        ("\r=1", '"\'\r=1"'),
+    ],
+)
+def test_csv_cell_is_no_formula_unless_raw(value: str, cell: str) -> None:
+    columns = (ResultColumn(value, "String"),)
+    body = written("csv", columns, [[(value,)]]).decode()
+    assert body == f"{cell}\r\n{cell}\r\n"
+    raw = written("csv", columns, [[(value,)]], is_csv_raw=True).decode()
+    assert ("'" in raw) is False
 
 
 def test_prometheus_has_a_gauge_for_each_number() -> None:

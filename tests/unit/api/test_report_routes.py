@@ -211,6 +211,7 @@ class Breaking(Script):
         *,
         settings: Mapping[str, object] | None = None,
         query_id: str | None = None,
+        max_block_bytes: int | None = None,
     ) -> Iterator[RowStream]:
         self.calls.append((sql, {}, {}))
 

@@ -25,6 +25,8 @@ def test_server_answers_until_it_is_stopped_and_lets_the_port_go_then() -> None:
     held = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     held.request("GET", "/metrics")  # keeps its connection, and the server from nothing
     assert held.getresponse().read() == b"analytics 1\n"
+    assert _get(port, "/") == _get(port, "/?name=x") == _get(port, "/metrics")
+    assert _get(port, "/")[0] == 200
     assert _get(port, "/healthz") == (200, b"ok\n")
     assert _get(port, "/readyz") == (503, b"worker-0 is not running\n")
     assert _get(port, "/elsewhere")[0] == 404

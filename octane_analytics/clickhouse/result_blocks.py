@@ -1,0 +1,234 @@
+"""Blocks of a result on their way from the server: bounded before they become Python objects.
+
+The bytes of a block say little of what its values take: a byte of `Array(UInt8)` becomes four pointers,
+two bytes of `Date` become an object, its text and their places in lists. The driver unpacks a whole
+column in one call, which holds the interpreter's lock. So each column's values are charged before the
+driver makes them, at an estimate of what they take up to the answer's bytes, and a block that exceeds
+the budget is refused. Does not depend on HTTP or on what is done with the rows.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any
+
+from clickhouse_driver import defines
+from clickhouse_driver import errors as driver_errors
+from clickhouse_driver.block import BlockInfo, ColumnOrientedBlock
+from clickhouse_driver.bufferedreader import CompressedBufferedReader
+from clickhouse_driver.columns.arraycolumn import ArrayColumn
+from clickhouse_driver.columns.base import Column, FormatColumn
+from clickhouse_driver.columns.datetimecolumn import DateTime64Column
+from clickhouse_driver.columns.lowcardinalitycolumn import LowCardinalityColumn
+from clickhouse_driver.columns.service import get_column_by_spec
+from clickhouse_driver.reader import read_binary_str, read_binary_uint8
+from clickhouse_driver.streams.native import BlockInputStream
+from clickhouse_driver.varint import read_varint
+
+MEMORY_FACTOR = 2
+"""A process may grow by this many times the bytes that a result may have."""
+_CELL_BYTES = 128
+"""An object, its places in a tuple, two lists and a row, and its text in the answer."""
+_CELL_BYTES_PER_WIRE_BYTE = 16
+_TEXT_COPIES = 3
+"""The driver's bytes, the string, and the answer's bytes."""
+_ESCAPED_TEXT_COPIES = 8
+"""JSON writes a control character with six: what stands within one row is encoded at once."""
+_OPAQUE = ("JSON", "Object(", "Dynamic", "Variant(")
+_CHILDREN = ("nested_column", "key_column", "value_column")
+
+
+class ResultTooLarge(Exception):
+    """The result exceeds its budget; the connection is in the middle of a block."""
+
+
+class UnreadableResult(Exception):
+    """The driver cannot read a value or a type of the result."""
+
+
+class ResultMeter:
+    """The budget of one result: bytes after decompression, and memory of its values."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin again: for results whose blocks are released one by one."""
+        self._bytes_left = self._max_bytes
+        self._memory_left = MEMORY_FACTOR * self._max_bytes
+
+    def add_bytes(self, count: int) -> None:
+        """Raise ResultTooLarge where the result exceeds its bytes."""
+        self._bytes_left -= count
+        if self._bytes_left < 0:
+            raise ResultTooLarge
+
+    def add_memory(self, count: int) -> None:
+        """Raise ResultTooLarge where the values exceed their memory."""
+        self._memory_left -= count
+        if self._memory_left < 0:
+            raise ResultTooLarge
+
+
+class ResultBlocks(BlockInputStream):  # type: ignore[misc]  # the driver has no types
+    """The driver's input stream of blocks; charges `meter`, if there is one, for each column."""
+
+    def __init__(self, source: BlockInputStream) -> None:
+        fin = source.fin
+        if isinstance(fin, CompressedBufferedReader):
+            # A reader of our own in its place; nothing has been read yet.
+            self._read_block: Callable[[], bytes] = source.read_block
+            fin = CompressedBufferedReader(self._metered_block, defines.BUFFER_SIZE)
+        super().__init__(fin, source.context)
+        self.meter: ResultMeter | None = None
+
+    def _metered_block(self) -> bytes:
+        block = self._read_block()
+        if self.meter is not None:
+            self.meter.add_bytes(len(block))
+        return block
+
+    def read(self, use_numpy: bool | None = None) -> ColumnOrientedBlock:
+        """As the driver's. Raise ResultTooLarge, UnreadableResult for what the driver cannot read."""
+        try:
+            return self._read()
+        except (driver_errors.Error, OSError, EOFError, ResultTooLarge, NotImplementedError):
+            raise
+        except (Exception, RecursionError) as error:
+            # pytz's unknown zones, years that Python's dates do not have, types nested too deep.
+            raise UnreadableResult(f"{type(error).__name__}: {error}") from error
+
+    def _read(self) -> ColumnOrientedBlock:
+        info = BlockInfo()
+        revision = self.context.server_info.used_revision
+        if revision >= defines.DBMS_MIN_REVISION_WITH_BLOCK_INFO:
+            info.read(self.fin)
+        column_count, row_count = read_varint(self.fin), read_varint(self.fin)
+        names_and_types, data = [], []
+        for _ in range(column_count):
+            name, kind = read_binary_str(self.fin), read_binary_str(self.fin)
+            names_and_types.append((name, kind))
+            has_custom_serialization = False
+            if revision >= defines.DBMS_MIN_REVISION_WITH_CUSTOM_SERIALIZATION:
+                has_custom_serialization = bool(read_binary_uint8(self.fin))
+            if row_count:
+                data.append(self._column(kind, row_count, has_custom_serialization))
+        return ColumnOrientedBlock(columns_with_types=names_and_types, data=data, info=info)
+
+    def _column(self, kind: str, row_count: int, has_custom_serialization: bool) -> Sequence[Any]:
+        options = {"context": self.context, "has_custom_serialization": has_custom_serialization}
+        column = get_column_by_spec(kind, options)
+        column.read_state_prefix(self.fin)
+        _keep_fractions(column)
+        source: Any = self.fin
+        if self.meter is not None:
+            is_opaque = any(name in kind for name in _OPAQUE)
+            is_nested = is_opaque or any(name in kind for name in ("Array(", "Map(", "Tuple("))
+            source = _MeteredReader(self.fin, self.meter, is_opaque, is_nested)
+            _meter_column(column, self.meter)
+        values: Sequence[Any] = column.read_data(row_count, source)
+        return values
+
+
+class _MeteredReader:
+    """Charges what columns read directly: offsets of arrays, strings, and all of opaque types."""
+
+    def __init__(self, fin: Any, meter: ResultMeter, is_opaque: bool, is_nested: bool) -> None:
+        self.uncharged = fin
+        self._meter = meter
+        self._per_byte = _CELL_BYTES if is_opaque else _CELL_BYTES_PER_WIRE_BYTE
+        self._per_text_byte = _ESCAPED_TEXT_COPIES if is_nested else _TEXT_COPIES
+
+    def read_one(self) -> int:
+        return int(self.uncharged.read_one())
+
+    def read(self, count: int) -> bytes:
+        self._meter.add_memory(count * self._per_byte)
+        data: bytes = self.uncharged.read(count)
+        return data
+
+    def read_strings(self, count: int, encoding: str | None = None) -> Sequence[Any]:
+        return self._charged(self.uncharged.read_strings(count, encoding=encoding))
+
+    def read_fixed_strings(
+        self, count: int, length: int, encoding: str | None = None
+    ) -> Sequence[Any]:
+        self._meter.add_memory(count * length * self._per_text_byte)
+        strings: Sequence[Any] = self.uncharged.read_fixed_strings(count, length, encoding=encoding)
+        return strings
+
+    def _charged(self, strings: Sequence[Any]) -> Sequence[Any]:
+        # Their number was charged before, and their bytes cannot exceed those of the result.
+        self._meter.add_memory(sum(map(len, strings)) * self._per_text_byte)
+        return strings
+
+
+def _meter_column(column: Any, meter: ResultMeter) -> None:
+    """Have the column and all within it charge their values before they read them."""
+    if isinstance(column, LowCardinalityColumn):
+        _charge_repeated(column, meter)
+    elif not isinstance(column, ArrayColumn):  # whose offsets the reader charges
+        has_own = type(column).read_data is not Column.read_data
+        _charge(column, "read_data" if has_own else "read_items", meter)
+    for child in _children(column):
+        _meter_column(child, meter)
+
+
+def _children(column: Any) -> list[Any]:
+    named = [getattr(column, name, None) for name in _CHILDREN]
+    return [each for each in [*named, *getattr(column, "nested_columns", ())] if each is not None]
+
+
+def _keep_fractions(column: Any) -> None:
+    """Have DateTime64 counted in integers: the driver divides as doubles, which round far from 1970."""
+    if isinstance(column, DateTime64Column):
+        column.after_read_items = functools.partial(_times, column)
+    for child in _children(column):
+        _keep_fractions(child)
+
+
+def _times(
+    column: DateTime64Column, items: Sequence[int], nulls_map: Sequence[int] | None = None
+) -> tuple[datetime | None, ...]:
+    """Truncated to the microsecond, as Python's times have it."""
+    ticks, zone, is_naive = 10**column.scale, column.timezone, column.offset_naive
+
+    def time(item: int) -> datetime:
+        second, rest = divmod(item, ticks)
+        microsecond = rest * 1_000_000 // ticks
+        made = datetime.fromtimestamp(second, zone).replace(microsecond=microsecond)
+        return made.replace(tzinfo=None) if is_naive else made
+
+    if nulls_map is None:
+        return tuple(map(time, items))
+    return tuple(
+        None if is_null else time(item) for item, is_null in zip(items, nulls_map, strict=True)
+    )
+
+
+def _charge(column: Any, method: str, meter: ResultMeter) -> None:
+    read = getattr(column, method)
+    is_fixed = isinstance(column, FormatColumn)
+
+    def charged(count: int, buf: Any) -> Any:
+        meter.add_memory(count * _CELL_BYTES)
+        # What a fixed width takes is charged by that.
+        is_charged = is_fixed and isinstance(buf, _MeteredReader)
+        return read(count, buf.uncharged if is_charged else buf)
+
+    setattr(column, method, charged)
+
+
+def _charge_repeated(column: Any, meter: ResultMeter) -> None:
+    """A string that is sent once and repeated by number is written each time it stands there."""
+    read = column._read_data
+
+    def charged(count: int, buf: Any, nulls_map: Any = None) -> Any:
+        meter.add_memory(count * _CELL_BYTES)
+        values = read(count, buf, nulls_map)
+        texts = sum(len(value) for value in values if isinstance(value, (str, bytes)))
+        meter.add_memory(texts * _TEXT_COPIES)
+        return values
+
+    column._read_data = charged
