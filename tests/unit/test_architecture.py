@@ -1,7 +1,7 @@
-"""The rooms of the house: which module may import which, held against every import there is.
+"""The direction of imports between packages, held against every import there is.
 
-The tables below are the architecture. A new room, a new dependency or a new direction is a decision:
-make it here, in the same commit.
+The tables below are the architecture. A new package, a new dependency or a new direction is a
+decision: make it here, in the same commit.
 """
 
 import ast
@@ -17,81 +17,285 @@ PACKAGE = "octane_analytics"
 ROOT = Path(__file__).resolve().parents[2] / PACKAGE
 
 CORE = frozenset(
-    [
-        "columns",
-        "types",
-        "errors",
-        "timing",
-        "schema",
-        "decode",
+    {
         "batch",
         "breaker",
+        "columns",
+        "decode",
+        "errors",
+        "events",
+        "ingest",
+        "interfaces",
         "ledger",
         "outages",
         "outbox",
+        "pipeline",
         "positions",
-        "ingest",
         "replay",
-    ]
+        "runtime",
+        "schema",
+        "timing",
+        "types",
+    }
 )
-"""Knows no client library, no environment variable, no signal."""
 
 MAY_IMPORT: Mapping[str, frozenset[str]] = {
-    "columns": frozenset(),
+    "errors": frozenset(),
     "types": frozenset({"columns"}),
-    "errors": frozenset({"types"}),
-    # What an exception means for the process that it ends.
-    "exits": frozenset({"errors"}),
-    "timing": frozenset({"types"}),
+    "interfaces": frozenset({"types"}),
+    "runtime": frozenset({"errors"}),
     "settings": frozenset({"errors"}),
-    "schema": frozenset({"types"}),
-    "decode": frozenset({"columns", "types", "errors"}),
-    "batch": frozenset({"columns", "types", "errors"}),
-    "breaker": frozenset({"errors"}),
-    "outages": frozenset({"types", "errors"}),
-    "outbox": CORE - {"outbox", "positions", "ingest", "replay"},
-    "positions": CORE - {"positions", "ingest", "replay"},
-    "ledger": frozenset({"types", "errors"}),
-    "ingest": CORE - {"ingest", "replay"},
-    "replay": CORE - {"replay"},
-    # What the API's own settings say of limits is what the ClickHouse user is made with.
-    "grants": frozenset({"schema", "settings"}),
-    "kafka": frozenset({"types", "errors", "settings"}),
-    "clickhouse": frozenset({"columns", "types", "errors", "settings", "schema"}),
-    # What a replay keeps beside the target; speaks ClickHouse through the room that knows it.
-    "staging": frozenset({"types", "errors", "schema", "replay", "clickhouse"}),
-    "telemetry": frozenset({"types", "errors", "settings"}),
-    "supervisor": frozenset({"types", "errors", "exits", "timing", "telemetry"}),
-    "worker": CORE | {"exits", "settings", "kafka", "clickhouse", "telemetry", "operations"},
-    # The supervisor's words to systemd; gunicorn's own come too early.
-    "api": frozenset({"types", "errors", "exits", "settings", "schema", "clickhouse", "telemetry"})
-    | {"supervisor"},
-    "sandbox": frozenset({"settings", "types", "errors"}),
-    # What operators look at and mend: below the commands, so that it is tested without them.
-    "operations": CORE | {"settings", "kafka", "clickhouse"},
-    "cli": CORE
-    | {"exits", "settings", "kafka", "clickhouse", "telemetry", "supervisor", "worker", "api"}
-    | {"grants", "sandbox", "staging", "operations"},
-    # `python -m octane_analytics` is the command.
+    "events": frozenset({"errors", "types"}),
+    "pipeline": frozenset({"errors", "events", "interfaces", "runtime", "types"}),
+    "replay": frozenset(
+        {
+            "columns",
+            "errors",
+            "events",
+            "interfaces",
+            "ledger",
+            "pipeline",
+            "runtime",
+            "timing",
+            "types",
+        }
+    ),
+    "kafka": frozenset({"errors", "interfaces", "runtime", "settings", "types"}),
+    "clickhouse": frozenset(
+        {"columns", "errors", "events", "replay", "runtime", "schema", "settings"}
+    ),
+    "telemetry": frozenset({"errors", "interfaces", "settings", "types"}),
+    "sandbox": frozenset(),
+    "operations": frozenset(
+        {
+            "clickhouse",
+            "decode",
+            "errors",
+            "events",
+            "interfaces",
+            "kafka",
+            "ledger",
+            "pipeline",
+            "replay",
+            "schema",
+            "settings",
+            "types",
+        }
+    ),
+    "operations.checks": frozenset(
+        {"clickhouse", "errors", "kafka", "operations", "pipeline", "settings", "types"}
+    ),
+    "supervisor": frozenset({"errors", "exits", "runtime", "telemetry", "timing"}),
+    "api": frozenset({"clickhouse", "errors", "schema", "supervisor", "telemetry"}),
+    "api.results": frozenset({"api", "clickhouse", "errors"}),
+    "api.auth": frozenset({"api", "errors", "telemetry"}),
+    "api.middleware": frozenset({"api", "api.auth", "api.results", "errors", "telemetry"}),
+    "api.reports": frozenset(
+        {"api", "api.auth", "api.results", "clickhouse", "errors", "telemetry"}
+    ),
+    "api.raw_sql": frozenset({"api", "api.results", "clickhouse", "errors", "telemetry"}),
+    "api.docs": frozenset({"api", "api.raw_sql", "api.reports", "api.results"}),
+    "api.server": frozenset(
+        {
+            "api",
+            "api.auth",
+            "api.docs",
+            "api.middleware",
+            "api.raw_sql",
+            "api.reports",
+            "api.results",
+            "clickhouse",
+            "errors",
+            "schema",
+            "settings",
+            "supervisor",
+            "telemetry",
+        }
+    ),
+    "worker": frozenset(
+        {
+            "batch",
+            "breaker",
+            "clickhouse",
+            "decode",
+            "errors",
+            "events",
+            "exits",
+            "ingest",
+            "interfaces",
+            "kafka",
+            "operations",
+            "outbox",
+            "pipeline",
+            "runtime",
+            "schema",
+            "settings",
+            "supervisor",
+            "telemetry",
+            "timing",
+            "types",
+        }
+    ),
+    "cli": frozenset(
+        {
+            "api",
+            "api.server",
+            "clickhouse",
+            "decode",
+            "errors",
+            "exits",
+            "grants",
+            "kafka",
+            "operations",
+            "replay",
+            "runtime",
+            "sandbox",
+            "schema",
+            "settings",
+            "staging",
+            "supervisor",
+            "telemetry",
+            "timing",
+            "types",
+            "worker",
+        }
+    ),
+    "cli.output": frozenset(),
+    "cli.produce": frozenset(
+        {
+            "cli",
+            "errors",
+            "events",
+            "exits",
+            "interfaces",
+            "kafka",
+            "runtime",
+            "sandbox",
+            "settings",
+            "telemetry",
+            "timing",
+        }
+    ),
+    "cli.replay": frozenset(
+        {
+            "cli",
+            "cli.output",
+            "clickhouse",
+            "errors",
+            "events",
+            "exits",
+            "interfaces",
+            "kafka",
+            "replay",
+            "runtime",
+            "settings",
+            "supervisor",
+            "types",
+        }
+    ),
+    "cli.sandbox": frozenset(
+        {
+            "cli",
+            "cli.produce",
+            "clickhouse",
+            "errors",
+            "exits",
+            "interfaces",
+            "kafka",
+            "sandbox",
+            "settings",
+            "telemetry",
+            "timing",
+            "types",
+        }
+    ),
+    "cli.commands": frozenset(
+        {
+            "api",
+            "api.auth",
+            "api.docs",
+            "api.middleware",
+            "api.raw_sql",
+            "api.reports",
+            "api.results",
+            "api.server",
+            "cli",
+            "cli.output",
+            "cli.produce",
+            "cli.replay",
+            "cli.sandbox",
+            "clickhouse",
+            "errors",
+            "events",
+            "interfaces",
+            "kafka",
+            "operations",
+            "operations.checks",
+            "replay",
+            "runtime",
+            "sandbox",
+            "settings",
+            "supervisor",
+            "telemetry",
+            "types",
+            "worker",
+        }
+    ),
     "__main__": frozenset({"cli"}),
-    # The package's own __init__ holds the version, which any room may ask for.
     "__init__": frozenset(),
+    "batch": frozenset({"columns", "types"}),
+    "breaker": frozenset({"errors"}),
+    "columns": frozenset(),
+    "decode": frozenset({"columns", "errors", "types"}),
+    "exits": frozenset({"errors"}),
+    "grants": frozenset({"schema", "settings"}),
+    "ingest": frozenset(
+        {
+            "batch",
+            "breaker",
+            "errors",
+            "ledger",
+            "outages",
+            "outbox",
+            "positions",
+            "timing",
+            "types",
+        }
+    ),
+    "ledger": frozenset({"types"}),
+    "outages": frozenset({"errors", "types"}),
+    "outbox": frozenset({"batch", "breaker", "columns", "errors", "ledger", "outages", "types"}),
+    "positions": frozenset({"batch", "ledger", "outages", "outbox", "types"}),
+    "schema": frozenset(),
+    "staging": frozenset({"clickhouse", "replay", "schema"}),
+    "timing": frozenset(),
 }
 
 THIRD_PARTY: Mapping[str, frozenset[str]] = {
-    "decode": frozenset({"msgspec"}),
+    "events": frozenset({"msgspec"}),
     "kafka": frozenset({"confluent_kafka"}),
     "clickhouse": frozenset({"clickhouse_driver"}),
-    "telemetry": frozenset({"prometheus_client", "opentelemetry"}),
-    "api": frozenset(
-        {"starlette", "gunicorn", "uvicorn", "uvicorn_worker", "h11", "msgspec", "tomlkit"}
-    ),
+    "telemetry": frozenset({"opentelemetry", "prometheus_client"}),
     "sandbox": frozenset({"msgspec"}),
-    # Writing into argv is no work for Python; without it `ps` shows eight times the same line.
     "supervisor": frozenset({"setproctitle"}),
+    "api": frozenset(
+        {"gunicorn", "h11", "msgspec", "starlette", "tomlkit", "uvicorn", "uvicorn_worker"}
+    ),
+    "api.auth": frozenset({"msgspec", "starlette", "tomlkit"}),
+    "api.docs": frozenset({"starlette"}),
+    "api.middleware": frozenset({"starlette"}),
+    "api.raw_sql": frozenset({"sqlglot", "starlette"}),
+    "api.reports": frozenset({"msgspec", "starlette"}),
+    "api.results": frozenset({"msgspec"}),
+    "api.server": frozenset({"gunicorn", "h11", "starlette", "uvicorn", "uvicorn_worker"}),
     "cli": frozenset({"click", "rich"}),
+    "cli.commands": frozenset({"click", "rich"}),
+    "cli.output": frozenset({"click", "rich"}),
+    "cli.produce": frozenset({"click"}),
+    "cli.replay": frozenset({"click"}),
+    "cli.sandbox": frozenset({"click", "rich"}),
+    "decode": frozenset({"msgspec"}),
 }
-"""Distributions' import names by room; a room that is absent has the standard library only."""
 
 SOLE_IMPORTERS = {"confluent_kafka": "kafka", "clickhouse_driver": "clickhouse"}
 
@@ -115,21 +319,28 @@ def violations(modules: Mapping[str, str]) -> list[str]:
     imports = {name: list(_imports(name, tree, modules)) for name, tree in trees.items()}
     found: list[str] = []
     for name, tree in trees.items():
-        room = room_of(name)
-        if room not in MAY_IMPORT:
-            found.append(f"{name}: there is no room {room!r} in the table")
+        package = package_of(name)
+        if package not in MAY_IMPORT:
+            found.append(f"{name}: there is no package {package!r} in the table")
             continue
-        found += _misplaced_imports(name, room, imports[name])
-        found += _misbehaviour(name, room, tree)
+        found += _misplaced_imports(name, package, imports[name])
+        found += _misbehaviour(name, package, tree)
     found += _cycle("modules", _module_graph(imports, modules))
-    found += _cycle("rooms", _room_graph(imports))
+    found += _cycle("packages", _package_graph(imports))
     return found
 
 
-def room_of(module: str) -> str:
-    """`octane_analytics.cli.main` is in the room cli, `octane_analytics` in __init__."""
-    parts = module.split(".")
-    return parts[1] if len(parts) > 1 else "__init__"
+def package_of(module: str) -> str:
+    """Return the package that a module belongs to; a module at the top level is its own.
+
+    `octane_analytics.cli.main` is in `cli`, `octane_analytics.api.auth.tokens` in `api.auth`,
+    `octane_analytics` itself in `__init__`.
+    """
+    parts = module.split(".")[1:]
+    for length in range(len(parts), 0, -1):
+        if (name := ".".join(parts[:length])) in MAY_IMPORT:
+            return name
+    return parts[0] if parts else "__init__"
 
 
 def _imports(name: str, tree: ast.Module, modules: Mapping[str, str]) -> Iterator[Import]:
@@ -167,29 +378,29 @@ def _origin(name: str, node: ast.ImportFrom) -> str:
 
 def _is_module(name: str, modules: Mapping[str, str]) -> bool:
     package, _, member = name.partition(".")
-    is_room = package == PACKAGE and member in MAY_IMPORT
-    return is_room or name in modules or f"{name}.__init__" in modules
+    is_known = package == PACKAGE and member in MAY_IMPORT
+    return is_known or name in modules or f"{name}.__init__" in modules
 
 
-def _misplaced_imports(name: str, room: str, imports: list[Import]) -> Iterator[str]:
+def _misplaced_imports(name: str, package: str, imports: list[Import]) -> Iterator[str]:
     for item in imports:
         where = f"{name}:{item.line}"
         if item.is_own:
-            target = room_of(item.target)
-            if target not in MAY_IMPORT[room] | {room, "__init__"}:
-                yield f"{where}: {room} may not import {target}"
+            target = package_of(item.target)
+            if target not in MAY_IMPORT[package] | {package, "__init__"}:
+                yield f"{where}: {package} may not import {target}"
             if item.is_local:
                 yield f"{where}: an import of {item.target} hides in a function"
         elif (top := item.target.partition(".")[0]) not in sys.stdlib_module_names:
-            if top in SOLE_IMPORTERS and room != SOLE_IMPORTERS[top]:
+            if top in SOLE_IMPORTERS and package != SOLE_IMPORTERS[top]:
                 yield f"{where}: only {SOLE_IMPORTERS[top]} may import {top}"
-            elif top not in THIRD_PARTY.get(room, ()):
-                yield f"{where}: {room} may not import {top}"
-        elif room in CORE and top == "signal":
+            elif top not in THIRD_PARTY.get(package, ()):
+                yield f"{where}: {package} may not import {top}"
+        elif package in CORE - {"runtime"} and top == "signal":
             yield f"{where}: the core knows no signals"
 
 
-def _misbehaviour(name: str, room: str, tree: ast.Module) -> Iterator[str]:
+def _misbehaviour(name: str, package: str, tree: ast.Module) -> Iterator[str]:
     if not ast.get_docstring(tree):
         yield f"{name}: has no docstring"
     if name.endswith(".__init__"):
@@ -213,7 +424,7 @@ def _misbehaviour(name: str, room: str, tree: ast.Module) -> Iterator[str]:
             case (
                 ast.Attribute(value=ast.Name(id="os"), attr="environ" | "environb" | "getenv")
                 | ast.alias(name="environ" | "environb" | "getenv")
-            ) if room in CORE:
+            ) if package in CORE:
                 yield f"{name}:{node.lineno}: the core knows no environment variables"
             case _:
                 pass
@@ -238,11 +449,11 @@ def _module_graph(
     return graph
 
 
-def _room_graph(imports: Mapping[str, list[Import]]) -> dict[str, set[str]]:
+def _package_graph(imports: Mapping[str, list[Import]]) -> dict[str, set[str]]:
     graph: dict[str, set[str]] = {}
     for name, items in imports.items():
-        rooms = {room_of(item.target) for item in items if item.is_own}
-        graph.setdefault(room_of(name), set()).update(rooms - {room_of(name)})
+        packages = {package_of(item.target) for item in items if item.is_own}
+        graph.setdefault(package_of(name), set()).update(packages - {package_of(name)})
     return graph
 
 
@@ -260,48 +471,51 @@ def _sources() -> dict[str, str]:
     }
 
 
-def test_package_keeps_to_its_rooms() -> None:
+def test_modules_import_as_the_table_allows() -> None:
     sources = _sources()
     assert f"{PACKAGE}.types" in sources, f"{ROOT} does not hold the package"
     found = violations(sources)
     assert not found, "\n".join(["", *found])
 
 
-def test_table_itself_has_no_cycle_and_no_stranger() -> None:
-    graph = {room: set(others) for room, others in MAY_IMPORT.items()}
-    assert list(_cycle("rooms", graph)) == []
+def test_table_has_no_cycle_and_no_unknown_name() -> None:
+    graph = {package: set(others) for package, others in MAY_IMPORT.items()}
+    assert list(_cycle("packages", graph)) == []
     assert set().union(*MAY_IMPORT.values()) | THIRD_PARTY.keys() | CORE <= MAY_IMPORT.keys()
 
 
-def test_table_lets_the_core_see_only_the_core() -> None:
-    for room in CORE:
-        assert MAY_IMPORT[room] <= CORE
+def test_core_imports_only_the_core() -> None:
+    for package in CORE:
+        assert MAY_IMPORT[package] <= CORE
     clients = {"confluent_kafka", "clickhouse_driver", "prometheus_client", "opentelemetry"}
-    assert not any(THIRD_PARTY.get(room, frozenset()) & clients for room in CORE)
+    assert not any(THIRD_PARTY.get(package, frozenset()) & clients for package in CORE)
 
 
-def test_table_names_one_importer_of_each_client() -> None:
+def test_client_libraries_have_one_importer() -> None:
     for library, owner in SOLE_IMPORTERS.items():
-        assert [room for room, known in THIRD_PARTY.items() if library in known] == [owner]
+        assert [package for package, known in THIRD_PARTY.items() if library in known] == [owner]
 
 
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("ledger", "from octane_analytics.types import Span"),
-        ("ledger", "from octane_analytics import __version__"),
-        ("clickhouse", "from octane_analytics import schema as contract"),
-        ("clickhouse", "import clickhouse_driver.errors"),
-        ("kafka.source", "from confluent_kafka.admin import AdminClient"),
-        ("kafka.source", "from .client import Broker"),
-        ("kafka.source", "from octane_analytics.kafka import client"),
-        ("ingest", "from octane_analytics.ledger import Ledger"),
-        ("replay", "from octane_analytics import ingest"),
-        ("worker", "import os\nfrom octane_analytics.kafka import client"),
+        ("pipeline.delivery_ledger", "from octane_analytics.types import OffsetRange"),
+        ("pipeline.delivery_ledger", "from octane_analytics import __version__"),
+        ("pipeline.ingest_loop", "from octane_analytics.pipeline.batch import Batch"),
+        ("clickhouse.client", "from octane_analytics.clickhouse import schema as expected"),
+        ("clickhouse.client", "import clickhouse_driver.errors"),
+        ("kafka.consumer", "from confluent_kafka.admin import AdminClient"),
+        ("kafka.consumer", "from .client import Broker"),
+        ("kafka.consumer", "from octane_analytics.kafka import client"),
+        ("replay.fill", "from octane_analytics import pipeline"),
+        ("worker.process", "import os\nfrom octane_analytics.kafka import client"),
+        ("worker.process", "from octane_analytics.supervisor import status_board"),
+        ("api.server.app", "from octane_analytics.api.auth import tokens"),
         ("cli.main", "import signal, click\nfrom octane_analytics.supervisor import arbiter"),
-        ("settings", "import os\ndef f() -> object:\n    return os.environ"),
+        ("settings.loading", "import os\ndef f() -> object:\n    return os.environ"),
         ("sandbox.engine", "def f() -> None:\n    import ctypes"),
-        ("telemetry.metrics", "from ..settings import load"),
+        ("telemetry.exposition", "from ..settings import loading"),
+        ("runtime.stop_signal", "import signal"),
     ],
 )
 def test_checker_accepts(module: str, source: str) -> None:
@@ -311,28 +525,42 @@ def test_checker_accepts(module: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("module", "source", "complaint"),
     [
-        ("ledger", "from octane_analytics.kafka import client", "ledger may not import kafka"),
-        ("ledger", "from octane_analytics import kafka", "ledger may not import kafka"),
-        ("ledger", "import octane_analytics.settings", "ledger may not import settings"),
-        ("ledger", "from . import settings", "ledger may not import settings"),
-        ("ledger", "from .batch import Batch", "ledger may not import batch"),
-        ("telemetry.metrics", "from .. import api", "telemetry may not import api"),
-        ("ingest", "from octane_analytics.settings import load", "ingest may not import settings"),
-        ("worker", "from octane_analytics.cli.main import main", "worker may not import cli"),
-        ("worker", "from octane_analytics.supervisor import states", "not import supervisor"),
-        ("worker", "import confluent_kafka", "only kafka may import confluent_kafka"),
+        (
+            "pipeline.batch",
+            "from octane_analytics.kafka import client",
+            "pipeline may not import kafka",
+        ),
+        ("pipeline.batch", "from octane_analytics import kafka", "pipeline may not import kafka"),
+        ("pipeline.batch", "import octane_analytics.settings", "pipeline may not import settings"),
+        ("pipeline.batch", "from .. import settings", "pipeline may not import settings"),
+        ("events.decode", "from ..pipeline.batch import Batch", "events may not import pipeline"),
+        ("telemetry.exposition", "from .. import api", "telemetry may not import api"),
+        ("pipeline.batch", "from octane_analytics.settings import load", "may not import settings"),
+        (
+            "worker.process",
+            "from octane_analytics.cli.main import main",
+            "worker may not import cli",
+        ),
+        (
+            "api.auth.tokens",
+            "from octane_analytics.api.server import app",
+            "may not import api.server",
+        ),
+        ("api.raw_sql.validator", "from octane_analytics.api.reports import cache", "api.reports"),
+        ("cli.output.table", "from octane_analytics.cli.commands import lag", "cli.commands"),
+        ("worker.process", "import confluent_kafka", "only kafka may import confluent_kafka"),
         ("sandbox.kafka", "import confluent_kafka.admin", "only kafka may import"),
-        ("api.app", "from clickhouse_driver import Client", "only clickhouse may import"),
-        ("batch", "import msgspec", "batch may not import msgspec"),
+        ("api.server.app", "from clickhouse_driver import Client", "only clickhouse may import"),
+        ("pipeline.batch", "import msgspec", "pipeline may not import msgspec"),
         ("supervisor.arbiter", "import click", "supervisor may not import click"),
-        ("ingest", "import signal", "the core knows no signals"),
-        ("ingest", "from signal import SIGTERM", "the core knows no signals"),
-        ("timing", "import os\nX = os.environ.get('X')", "no environment variables"),
-        ("timing", "import os\nX = os.getenv('X')", "no environment variables"),
-        ("timing", "from os import environ", "no environment variables"),
+        ("pipeline.ingest_loop", "import signal", "the core knows no signals"),
+        ("pipeline.ingest_loop", "from signal import SIGTERM", "the core knows no signals"),
+        ("runtime.timing", "import os\nX = os.environ.get('X')", "no environment variables"),
+        ("runtime.timing", "import os\nX = os.getenv('X')", "no environment variables"),
+        ("runtime.timing", "from os import environ", "no environment variables"),
         (
             "cli.main",
-            "def f() -> None:\n    from octane_analytics.worker import run",
+            "def f() -> None:\n    from octane_analytics.worker import process",
             "hides in a function",
         ),
         (
@@ -347,8 +575,8 @@ def test_checker_accepts(module: str, source: str) -> None:
         ),
         ("cli.main", "from typing import TYPE_CHECKING", "TYPE_CHECKING hides"),
         ("cli.main", "import typing\nif typing.TYPE_CHECKING:\n    import rich", "hides an import"),
-        ("helpers", "", "there is no room 'helpers'"),
-        ("api.__init__", "from octane_analytics.api.app import app", "version only"),
+        ("helpers", "", "there is no package 'helpers'"),
+        ("api.__init__", "from octane_analytics.api.server.app import app", "version only"),
         ("api.__init__", "__all__ = ['app']", "version only"),
     ],
 )
@@ -361,18 +589,18 @@ def test_checker_refuses_a_module_without_docstring() -> None:
     assert violations({f"{PACKAGE}.types": "X = 1"}) == [f"{PACKAGE}.types: has no docstring"]
 
 
-def test_checker_refuses_modules_of_one_room_that_import_each_other() -> None:
-    modules = _one("api.app", "from octane_analytics.api.auth import check")
-    modules |= _one("api.auth", "from octane_analytics.api import app")
+def test_checker_refuses_a_cycle_of_modules() -> None:
+    modules = _one("api.app", "from octane_analytics.api.pool import check")
+    modules |= _one("api.pool", "from octane_analytics.api import app")
     (found,) = violations(modules)
     assert found.startswith("modules import each other: ")
 
 
-def test_checker_refuses_rooms_that_import_each_other_through_different_modules() -> None:
-    modules = _one("kafka.source", "from octane_analytics.telemetry.tracing import span")
-    modules |= _one("telemetry.metrics", "from octane_analytics.kafka.client import Broker")
+def test_checker_refuses_a_cycle_of_packages() -> None:
+    modules = _one("kafka.consumer", "from octane_analytics.telemetry.tracing import span")
+    modules |= _one("telemetry.exposition", "from octane_analytics.kafka.client import Broker")
     found = violations(modules)
-    assert any(text.startswith("rooms import each other: ") for text in found), found
+    assert any(text.startswith("packages import each other: ") for text in found), found
     assert not any(text.startswith("modules import each other") for text in found), found
 
 
