@@ -16,7 +16,7 @@ from octane_analytics.ledger import Ledger
 from octane_analytics.outages import KAFKA, Outages
 from octane_analytics.outbox import Delivery, Outbox
 from octane_analytics.positions import Positions
-from octane_analytics.timing import Backoff
+from octane_analytics.runtime.timing import Backoff
 from octane_analytics.types import (
     Clock,
     DeadLetters,

@@ -27,7 +27,6 @@ from octane_analytics.errors import (
     StatementRejected,
     Unavailable,
 )
-from octane_analytics.exits import Exit
 from octane_analytics.ingest import Ingest, Options
 from octane_analytics.kafka.inspection import GroupView, ensure_topic
 from octane_analytics.kafka.lag import LagProbe
@@ -37,19 +36,21 @@ from octane_analytics.kafka.record_headers import headers_of
 from octane_analytics.kafka.source import KafkaSource
 from octane_analytics.operations.expired_offsets import SAMPLE_FETCH_BYTES, find_stored_record
 from octane_analytics.outbox import Delivery
+from octane_analytics.runtime import scheduling
+from octane_analytics.runtime.exit_codes import Exit
+from octane_analytics.runtime.periodic import Watching
+from octane_analytics.runtime.timing import Backoff, SystemClock
 from octane_analytics.schema import LiveTable
 from octane_analytics.settings.sections import Settings
 from octane_analytics.telemetry import logging as logs
-from octane_analytics.telemetry import metrics, priority, tracing
+from octane_analytics.telemetry import metrics, tracing
 from octane_analytics.telemetry.figures import CountingSink, SlotFigures, SlotObserver
 from octane_analytics.telemetry.lag import LagWatch
 from octane_analytics.telemetry.process import Sampler
 from octane_analytics.telemetry.server import MetricsServer
 from octane_analytics.telemetry.tally import Tally
-from octane_analytics.telemetry.watching import Watching
 from octane_analytics.telemetry.window import WindowWatch
 from octane_analytics.telemetry.worker_metrics import ProcessMetrics, WorkerMetrics
-from octane_analytics.timing import Backoff, SystemClock
 
 _LOG = logging.getLogger(__name__)
 ROLE = "worker"
@@ -201,7 +202,7 @@ def run_metrics(
     # A Ctrl-C from before it left the terminal's session; the metrics go on until the workers have
     # drained.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    priority.come_first()
+    scheduling.come_first()
     ready()
     name = metrics.Identity("metrics", 0)
     logs.configure(settings.log.level, settings.log.format, "metrics")

@@ -20,7 +20,6 @@ from octane_analytics.cli.tables import terminal_width, wrapped
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.errors import OctaneError
-from octane_analytics.exits import Exit
 from octane_analytics.kafka.group import Group
 from octane_analytics.kafka.log import KafkaLog
 from octane_analytics.operations.clickhouse_checks import check_clickhouse
@@ -30,6 +29,7 @@ from octane_analytics.operations.host_checks import check_descriptors, check_por
 from octane_analytics.operations.kafka_checks import check_kafka
 from octane_analytics.operations.preflight import Check, forgive_spares, run_all
 from octane_analytics.operations.query_user_checks import check_no_query_user, check_query_user
+from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.settings.loading import Loaded
 from octane_analytics.settings.sections import ClickHouseSettings, Settings
 

@@ -15,12 +15,10 @@ from octane_analytics.cli.help_format import CommandGroup
 from octane_analytics.cli.invocation import typed
 from octane_analytics.cli.options import CLICKHOUSE, KAFKA, setting_options
 from octane_analytics.cli.progress import reporter
-from octane_analytics.cli.signals import Stop
 from octane_analytics.cli.tables import terminal_width
 from octane_analytics.cli.times import utc
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.decode import decode
-from octane_analytics.exits import Exit
 from octane_analytics.kafka.letters import LetterLog
 from octane_analytics.operations.letters import (
     Choice,
@@ -30,6 +28,8 @@ from octane_analytics.operations.letters import (
     mark_of,
 )
 from octane_analytics.operations.retry import Outcome, Present, Retry, choose, read_shelf
+from octane_analytics.runtime.exit_codes import Exit
+from octane_analytics.runtime.stop_signal import Stop
 from octane_analytics.settings.loading import Loaded
 from octane_analytics.types import Record, Span, TopicPartition
 from octane_analytics.worker import check_table

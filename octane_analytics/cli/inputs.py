@@ -11,7 +11,7 @@ import click
 
 from octane_analytics.cli.feed import Tally
 from octane_analytics.cli.lines import Line, read_lines
-from octane_analytics.cli.signals import Stop
+from octane_analytics.runtime.stop_signal import Stop
 from octane_analytics.sandbox.generator import generate
 
 STANDARD_INPUT = "-"

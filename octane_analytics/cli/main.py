@@ -20,7 +20,7 @@ from octane_analytics import __version__
 from octane_analytics.cli.help_format import CommandGroup
 from octane_analytics.cli.invocation import APPLIED, ARGUMENTS, FILES
 from octane_analytics.errors import OctaneError
-from octane_analytics.exits import MEANINGS, Exit, exit_for
+from octane_analytics.runtime.exit_codes import MEANINGS, Exit, exit_for
 from octane_analytics.settings import environment_file
 
 PROGRAM = "octane-analytics"

@@ -11,13 +11,13 @@ from octane_analytics.cli.feed import Backlog, Feed, Tally
 from octane_analytics.cli.help_format import Command
 from octane_analytics.cli.options import KAFKA, setting_options
 from octane_analytics.cli.progress import reporter
-from octane_analytics.cli.signals import Stop
-from octane_analytics.exits import Exit
 from octane_analytics.kafka.inspection import GroupView
 from octane_analytics.kafka.producers import EventProducer
+from octane_analytics.runtime.exit_codes import Exit
+from octane_analytics.runtime.stop_signal import Stop
+from octane_analytics.runtime.timing import SystemClock
 from octane_analytics.settings.loading import Loaded
 from octane_analytics.telemetry import tracing
-from octane_analytics.timing import SystemClock
 
 _CLIENT_ID = "octane-analytics-produce"
 

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 
 from octane_analytics.errors import OctaneError
-from octane_analytics.telemetry.watching import Watching
+from octane_analytics.runtime.periodic import Watching
 
 _JOIN_SECONDS = 5.0
 

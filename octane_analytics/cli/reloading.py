@@ -11,7 +11,7 @@ from socket import socket
 from typing import Any
 
 from octane_analytics.errors import OctaneError
-from octane_analytics.exits import Exit, exit_for
+from octane_analytics.runtime.exit_codes import Exit, exit_for
 from octane_analytics.settings.rereading import Rereading
 from octane_analytics.settings.sections import Settings
 from octane_analytics.supervisor.plan import Change, Child, Plan, Role

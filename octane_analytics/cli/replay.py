@@ -21,7 +21,6 @@ from octane_analytics.cli.options import (
 )
 from octane_analytics.cli.replay_run import Report, Run, Sizes
 from octane_analytics.cli.replay_told import tell_plan, tell_report
-from octane_analytics.cli.signals import Stop
 from octane_analytics.clickhouse.codes import OPERATOR_ERRORS
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.errors import (
@@ -29,11 +28,12 @@ from octane_analytics.errors import (
     OctaneError,
     StatementRejected,
 )
-from octane_analytics.exits import Exit
 from octane_analytics.kafka.log import KafkaLog
 from octane_analytics.replay.plan import Compare, Mode, Plan
 from octane_analytics.replay.ranges import BadRange, Wanted, parse_offsets, parse_time
 from octane_analytics.replay.waiting import Interrupted
+from octane_analytics.runtime.exit_codes import Exit
+from octane_analytics.runtime.stop_signal import Stop
 from octane_analytics.settings.loading import Loaded
 from octane_analytics.settings.sections import ClickHouseSettings, Settings
 

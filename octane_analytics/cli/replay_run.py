@@ -14,11 +14,9 @@ from typing import Self
 from octane_analytics.cli.progress import reporter
 from octane_analytics.cli.pulse import pulse
 from octane_analytics.cli.replay_setup import DRY, ENDED, owner
-from octane_analytics.cli.signals import Stop
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.decode import decode_all
 from octane_analytics.errors import ConfigError, NeedsOperator, OctaneError, Unavailable
-from octane_analytics.exits import Exit, exit_for
 from octane_analytics.kafka.log import KafkaLog
 from octane_analytics.replay.filling import Filling, Outcome, Steps
 from octane_analytics.replay.plan import Mode, Plan
@@ -26,11 +24,13 @@ from octane_analytics.replay.ports import Counts
 from octane_analytics.replay.reading import Reader
 from octane_analytics.replay.rebuilding import MonthRefused, Rebuilding
 from octane_analytics.replay.waiting import Interrupted, Pace
+from octane_analytics.runtime.exit_codes import Exit, exit_for
+from octane_analytics.runtime.stop_signal import Stop
+from octane_analytics.runtime.timing import SystemClock
 from octane_analytics.schema import LiveTable
 from octane_analytics.settings.sections import Settings
 from octane_analytics.staging import Staging
 from octane_analytics.supervisor.system import PosixSystem
-from octane_analytics.timing import SystemClock
 from octane_analytics.types import Span
 
 _CLIENT = "octane-analytics-replay"

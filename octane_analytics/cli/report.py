@@ -22,7 +22,7 @@ from octane_analytics.cli.report_table import Report, print_table
 from octane_analytics.cli.tables import terminal_width, wrapped
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.errors import QueryError, StatementRejected
-from octane_analytics.exits import Exit
+from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.settings.loading import Loaded
 from octane_analytics.settings.sections import Settings
 

@@ -20,13 +20,13 @@ from octane_analytics.cli.options import PROCESSES, print_warnings
 from octane_analytics.cli.produce import counts, tell
 from octane_analytics.cli.progress import reporter
 from octane_analytics.cli.report_table import fetch, print_table
-from octane_analytics.cli.signals import Stop
 from octane_analytics.cli.stack import Ports, Stack
 from octane_analytics.clickhouse.client import ClickHouse
-from octane_analytics.exits import Exit
 from octane_analytics.kafka.inspection import GroupView
 from octane_analytics.kafka.producers import EventProducer
-from octane_analytics.timing import SystemClock
+from octane_analytics.runtime.exit_codes import Exit
+from octane_analytics.runtime.stop_signal import Stop
+from octane_analytics.runtime.timing import SystemClock
 
 REPORTS: Mapping[str, Mapping[str, object]] = {
     "overview_stats": {},

@@ -12,7 +12,7 @@ from octane_analytics.cli.options import setting_options
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.codes import OPERATOR_ERRORS
 from octane_analytics.errors import StatementRejected
-from octane_analytics.exits import Exit
+from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.schema import LiveTable, TableName
 from octane_analytics.settings.loading import Loaded
 from octane_analytics.settings.sections import BatchSettings, ClickHouseSettings

@@ -11,11 +11,11 @@ import click
 from octane_analytics.cli.directories import control_socket
 from octane_analytics.cli.help_format import Command
 from octane_analytics.cli.options import setting_options
-from octane_analytics.cli.signals import Stop
 from octane_analytics.cli.tables import aligned, terminal_width, wrapped
 from octane_analytics.cli.watching import show, watch_option
 from octane_analytics.errors import ConfigError, Unavailable
-from octane_analytics.exits import Exit
+from octane_analytics.runtime.exit_codes import Exit
+from octane_analytics.runtime.stop_signal import Stop
 from octane_analytics.settings.loading import Loaded
 from octane_analytics.supervisor.control import FILE_NAME, ask
 

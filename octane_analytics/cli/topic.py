@@ -9,9 +9,9 @@ import click
 
 from octane_analytics.cli.help_format import CommandGroup
 from octane_analytics.cli.options import KAFKA, setting_options
-from octane_analytics.exits import Exit
 from octane_analytics.kafka.topic_admin import TopicAdmin, TopicShape
 from octane_analytics.operations.topic_differences import differences, retention_text
+from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.settings.loading import Loaded
 
 R = TypeVar("R")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import click
 
-from octane_analytics.cli.signals import Stop
+from octane_analytics.runtime.stop_signal import Stop
 
 _SECONDS = 2.0
 _CLEAR = "\x1b[H\x1b[2J"

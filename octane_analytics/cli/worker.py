@@ -17,7 +17,7 @@ from octane_analytics.cli.help_format import Command
 from octane_analytics.cli.options import CLICKHOUSE, KAFKA, LOG, setting_options
 from octane_analytics.cli.reloading import Reloading, check_at_start, plan
 from octane_analytics.errors import ConfigError
-from octane_analytics.exits import Exit
+from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.settings.loading import Loaded
 from octane_analytics.settings.rereading import Rereading
 from octane_analytics.settings.sections import Settings

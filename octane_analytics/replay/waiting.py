@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Generic, NamedTuple, TypeVar
 
 from octane_analytics.errors import NeedsOperator, Unavailable
-from octane_analytics.timing import Backoff
+from octane_analytics.runtime.timing import Backoff
 from octane_analytics.types import Clock
 
 PATIENCE_SECONDS = 60.0

@@ -14,7 +14,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import asdict
 
-from octane_analytics.exits import Exit
+from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.supervisor.control import Control
 from octane_analytics.supervisor.ends import cause_of, exit_where_none_starts, told
 from octane_analytics.supervisor.notify import Notifier

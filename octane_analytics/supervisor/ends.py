@@ -3,7 +3,7 @@
 import signal
 from collections.abc import Collection
 
-from octane_analytics.exits import Exit
+from octane_analytics.runtime.exit_codes import Exit
 
 CAUSES = ("hang", "signal", "unavailable", "config", "fault")
 

@@ -9,7 +9,7 @@ import signal
 from collections.abc import Callable, Sequence
 
 from octane_analytics.errors import ConfigError, Unavailable
-from octane_analytics.exits import Exit
+from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.supervisor.notify import Notifier
 from octane_analytics.supervisor.places import Places
 from octane_analytics.supervisor.plan import Change, Plan, Reread

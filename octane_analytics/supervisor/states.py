@@ -10,8 +10,8 @@ any --replace--> STOPPING --exit--> STARTING
 from dataclasses import dataclass, field
 from enum import Enum
 
-from octane_analytics.exits import Exit
-from octane_analytics.timing import Backoff
+from octane_analytics.runtime.exit_codes import Exit
+from octane_analytics.runtime.timing import Backoff
 
 
 class State(Enum):

@@ -17,7 +17,7 @@ from typing import Protocol
 import setproctitle
 
 from octane_analytics.errors import Unavailable
-from octane_analytics.exits import Exit
+from octane_analytics.runtime.exit_codes import Exit
 
 _PR_SET_PDEATHSIG = 1
 _SFD_CLOEXEC = os.O_CLOEXEC

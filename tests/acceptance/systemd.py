@@ -13,7 +13,7 @@ from pathlib import Path
 
 from octane_analytics import schema
 from octane_analytics.clickhouse.client import ClickHouse
-from octane_analytics.exits import Exit
+from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.settings.sections import ClickHouseSettings
 from tests.acceptance.command import wait_until

@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from octane_analytics.cli.replay_run import Report
-from octane_analytics.exits import Exit
 from octane_analytics.ledger import Intent
 from octane_analytics.replay.plan import Compare, Mode, Plan
 from octane_analytics.replay.ports import Counts
+from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse, User
 from octane_analytics.staging import Staging
 from octane_analytics.types import LogIdentity, Span

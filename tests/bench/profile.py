@@ -19,8 +19,8 @@ from octane_analytics.decode import decode_all
 from octane_analytics.ingest import Ingest, Options
 from octane_analytics.kafka.producers import KafkaDeadLetters
 from octane_analytics.kafka.source import KafkaSource
+from octane_analytics.runtime.timing import Backoff, SystemClock
 from octane_analytics.settings.loading import load
-from octane_analytics.timing import Backoff, SystemClock
 from tests.bench import options
 from tests.bench.backlog import Backlog, Shape
 from tests.bench.flame import flame

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from octane_analytics.exits import Exit
+from octane_analytics.runtime.exit_codes import Exit
 from tests.acceptance.command import processes_with, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]

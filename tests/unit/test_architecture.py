@@ -34,7 +34,6 @@ CORE = frozenset(
         "replay",
         "runtime",
         "schema",
-        "timing",
         "types",
     }
 )
@@ -48,17 +47,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "events": frozenset({"errors", "types"}),
     "pipeline": frozenset({"errors", "events", "interfaces", "runtime", "types"}),
     "replay": frozenset(
-        {
-            "columns",
-            "errors",
-            "events",
-            "interfaces",
-            "ledger",
-            "pipeline",
-            "runtime",
-            "timing",
-            "types",
-        }
+        {"columns", "errors", "events", "interfaces", "ledger", "pipeline", "runtime", "types"}
     ),
     "kafka": frozenset({"errors", "interfaces", "runtime", "settings", "types"}),
     "clickhouse": frozenset(
@@ -85,7 +74,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "operations.checks": frozenset(
         {"clickhouse", "errors", "kafka", "operations", "pipeline", "settings", "types"}
     ),
-    "supervisor": frozenset({"errors", "exits", "runtime", "telemetry", "timing"}),
+    "supervisor": frozenset({"errors", "runtime", "telemetry"}),
     "api": frozenset({"clickhouse", "errors", "schema", "supervisor", "telemetry"}),
     "api.results": frozenset({"api", "clickhouse", "errors"}),
     "api.auth": frozenset({"api", "errors", "telemetry"}),
@@ -120,7 +109,6 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
             "decode",
             "errors",
             "events",
-            "exits",
             "ingest",
             "interfaces",
             "kafka",
@@ -132,7 +120,6 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
             "settings",
             "supervisor",
             "telemetry",
-            "timing",
             "types",
         }
     ),
@@ -143,7 +130,6 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
             "clickhouse",
             "decode",
             "errors",
-            "exits",
             "grants",
             "kafka",
             "operations",
@@ -155,7 +141,6 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
             "staging",
             "supervisor",
             "telemetry",
-            "timing",
             "types",
             "worker",
         }
@@ -166,14 +151,12 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
             "cli",
             "errors",
             "events",
-            "exits",
             "interfaces",
             "kafka",
             "runtime",
             "sandbox",
             "settings",
             "telemetry",
-            "timing",
         }
     ),
     "cli.replay": frozenset(
@@ -183,7 +166,6 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
             "clickhouse",
             "errors",
             "events",
-            "exits",
             "interfaces",
             "kafka",
             "replay",
@@ -199,13 +181,12 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
             "cli.produce",
             "clickhouse",
             "errors",
-            "exits",
             "interfaces",
             "kafka",
+            "runtime",
             "sandbox",
             "settings",
             "telemetry",
-            "timing",
             "types",
         }
     ),
@@ -247,7 +228,6 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "breaker": frozenset({"errors"}),
     "columns": frozenset(),
     "decode": frozenset({"columns", "errors", "types"}),
-    "exits": frozenset({"errors"}),
     "grants": frozenset({"schema", "settings"}),
     "ingest": frozenset(
         {
@@ -258,7 +238,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
             "outages",
             "outbox",
             "positions",
-            "timing",
+            "runtime",
             "types",
         }
     ),
@@ -268,7 +248,6 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "positions": frozenset({"batch", "ledger", "outages", "outbox", "types"}),
     "schema": frozenset(),
     "staging": frozenset({"clickhouse", "replay", "schema"}),
-    "timing": frozenset(),
 }
 
 THIRD_PARTY: Mapping[str, frozenset[str]] = {

@@ -20,7 +20,7 @@ from octane_analytics.errors import AssignmentLost, Rebalancing, TooManyRejected
 from octane_analytics.ingest import Ingest, Options
 from octane_analytics.ledger import Intent, part_token, token
 from octane_analytics.outbox import Delivery
-from octane_analytics.timing import Backoff
+from octane_analytics.runtime.timing import Backoff
 from octane_analytics.types import (
     Commit,
     Committed,

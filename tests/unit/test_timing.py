@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octane_analytics.timing import Backoff, SystemClock
+from octane_analytics.runtime.timing import Backoff, SystemClock
 
 
 class Fixed(random.Random):

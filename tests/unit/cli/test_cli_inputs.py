@@ -7,7 +7,7 @@ import pytest
 
 from octane_analytics.cli import inputs
 from octane_analytics.cli.feed import Tally
-from octane_analytics.cli.signals import Stop
+from octane_analytics.runtime.stop_signal import Stop
 
 
 def test_moment_without_an_offset_is_utc() -> None:

@@ -18,7 +18,7 @@ from octane_analytics.errors import (
     StatementRejected,
     Unavailable,
 )
-from octane_analytics.exits import MEANINGS, Exit
+from octane_analytics.runtime.exit_codes import MEANINGS, Exit
 
 
 def _leaves(command: click.Command, path: str) -> list[tuple[str, click.Command]]:

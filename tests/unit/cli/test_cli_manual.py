@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from octane_analytics.cli.main import main
 from octane_analytics.cli.manual import PAGES, description, formatted, read_page
-from octane_analytics.exits import Exit
+from octane_analytics.runtime.exit_codes import Exit
 
 COMMAND = str(Path(sys.executable).with_name("octane-analytics"))
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")

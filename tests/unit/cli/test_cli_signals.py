@@ -3,8 +3,8 @@ import signal
 
 import pytest
 
-from octane_analytics.cli.signals import Stop
-from octane_analytics.exits import Exit
+from octane_analytics.runtime.exit_codes import Exit
+from octane_analytics.runtime.stop_signal import Stop
 
 
 @pytest.mark.parametrize(

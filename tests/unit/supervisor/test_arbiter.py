@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from octane_analytics.errors import ConfigError, Unavailable
-from octane_analytics.exits import Exit
+from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.supervisor.arbiter import Arbiter
 from octane_analytics.supervisor.notify import Notifier
 from octane_analytics.supervisor.plan import Change, Child, Plan, Role

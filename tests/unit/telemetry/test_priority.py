@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from octane_analytics.telemetry import priority
+from octane_analytics.runtime import scheduling
 
 _NOBODY = 65534
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody else")
@@ -20,7 +20,7 @@ def _after(prepare: Callable[[], None]) -> tuple[bool, int, str]:
         told = "nothing"
         try:
             prepare()
-            priority.come_first()
+            scheduling.come_first()
             autogroup = Path("/proc/self/autogroup")
             of_session = autogroup.read_text().split()[-1] if autogroup.exists() else ""
             told = f"{os.getsid(0) == os.getpid()} {os.nice(0)} {of_session}"

@@ -6,7 +6,7 @@ import signal
 from types import FrameType, TracebackType
 from typing import Self
 
-from octane_analytics.exits import Exit
+from octane_analytics.runtime.exit_codes import Exit
 
 _NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
