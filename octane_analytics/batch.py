@@ -7,8 +7,9 @@ from collections.abc import MutableSequence, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from octane_analytics.columns import PackedColumn, new_columns
-from octane_analytics.types import Decode, Record, Rejected, Row, Span, TopicPartition
+from octane_analytics.events.event import Decode, Row
+from octane_analytics.events.packed_columns import PackedColumn, new_columns
+from octane_analytics.types import Record, Rejected, Span, TopicPartition
 
 
 @dataclass(frozen=True, slots=True)

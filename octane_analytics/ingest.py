@@ -12,6 +12,7 @@ from itertools import groupby
 from octane_analytics.batch import Batch, Limits
 from octane_analytics.breaker import Breaker, BreakerLimits
 from octane_analytics.errors import Rebalancing, Unavailable
+from octane_analytics.events.event import Decode
 from octane_analytics.ledger import Ledger
 from octane_analytics.outages import KAFKA, Outages
 from octane_analytics.outbox import Delivery, Outbox
@@ -20,7 +21,6 @@ from octane_analytics.runtime.timing import Backoff
 from octane_analytics.types import (
     Clock,
     DeadLetters,
-    Decode,
     EndOfPartition,
     Observer,
     OffsetGone,

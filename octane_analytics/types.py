@@ -3,12 +3,10 @@
 Owns no behaviour beyond what a value knows of itself, and refuses to know any client library.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
-
-from octane_analytics.columns import PackedColumn
 
 
 class LogIdentity(NamedTuple):
@@ -54,34 +52,6 @@ class Record(Protocol):
     def value(self) -> bytes | None: ...
     def headers(self) -> Any: ...
     def timestamp(self) -> tuple[int, int]: ...
-
-
-class Row(NamedTuple):
-    """One event as the table stores it, in the order of its columns."""
-
-    timestamp: int
-    """Epoch seconds, UTC."""
-    app_id: str
-    event_name: str
-    user_id: str
-    properties: bytes
-    """The object's JSON text, byte for byte as it came."""
-
-
-Columns = tuple[PackedColumn[Any], ...]
-
-
-class Decoded(NamedTuple):
-    """Many events as columns, and which of the values are none."""
-
-    columns: Columns
-    """Row's fields, each for all events, in the order of their values; text is in UTF-8."""
-    invalid: list[tuple[int, str, str]]
-    """Index among the values, reason and detail; in ascending order."""
-
-
-Decode = Callable[[Sequence[bytes | None]], Decoded]
-"""Takes the values of records; None is a tombstone."""
 
 
 @dataclass(frozen=True, slots=True)

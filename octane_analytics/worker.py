@@ -19,7 +19,6 @@ from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.codes import OPERATOR_ERRORS
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.clickhouse.views import view_findings
-from octane_analytics.decode import decode_all
 from octane_analytics.errors import (
     ConfigError,
     NeedsOperator,
@@ -27,6 +26,7 @@ from octane_analytics.errors import (
     StatementRejected,
     Unavailable,
 )
+from octane_analytics.events.decode import decode_all
 from octane_analytics.ingest import Ingest, Options
 from octane_analytics.kafka.inspection import GroupView, ensure_topic
 from octane_analytics.kafka.lag import LagProbe

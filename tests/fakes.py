@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from octane_analytics.columns import new_columns
 from octane_analytics.errors import (
     AssignmentLost,
     DataRejected,
@@ -20,12 +19,12 @@ from octane_analytics.errors import (
     Rebalancing,
     Unavailable,
 )
+from octane_analytics.events.event import Decode, Decoded, Row
+from octane_analytics.events.packed_columns import new_columns
 from octane_analytics.ledger import parse_intent
 from octane_analytics.types import (
     Commit,
     Committed,
-    Decode,
-    Decoded,
     EndOfPartition,
     Inserted,
     LogIdentity,
@@ -34,7 +33,6 @@ from octane_analytics.types import (
     RebalanceListener,
     Record,
     Rejected,
-    Row,
     Span,
     TopicPartition,
 )

@@ -18,7 +18,7 @@ from octane_analytics.cli.progress import reporter
 from octane_analytics.cli.tables import terminal_width
 from octane_analytics.cli.times import utc
 from octane_analytics.clickhouse.inserts import ClickHouseSink
-from octane_analytics.decode import decode
+from octane_analytics.events.decode import decode
 from octane_analytics.kafka.letters import LetterLog
 from octane_analytics.operations.letters import (
     Choice,

@@ -9,8 +9,8 @@ from functools import partial
 from typing import Protocol
 
 from octane_analytics.cli.lines import Line, TooLong
-from octane_analytics.decode import decode
 from octane_analytics.errors import DecodeError, NeedsOperator, Unavailable
+from octane_analytics.events.decode import decode
 from octane_analytics.types import Clock
 
 FLUSH_SECONDS = 10.0

@@ -18,7 +18,7 @@ from clickhouse_driver.writer import write_binary_str, write_binary_uint8
 
 from octane_analytics.clickhouse.exceptions import read_exception
 from octane_analytics.clickhouse.result_blocks import ResultBlocks, ResultMeter
-from octane_analytics.columns import PackedColumn, SecondsColumn, TextColumn
+from octane_analytics.events.packed_columns import PackedColumn, SecondsColumn, TextColumn
 
 
 class PackingClient(Client):  # type: ignore[misc]  # the driver has no types

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from octane_analytics.decode import decode_all
 from octane_analytics.errors import OctaneError, Unavailable
+from octane_analytics.events.decode import decode_all
 from octane_analytics.ledger import Ledger
 from octane_analytics.types import Committed, LogIdentity, Polled, Record, Span, TopicPartition
 

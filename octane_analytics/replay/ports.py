@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from octane_analytics.columns import new_columns
-from octane_analytics.types import Columns, Committed, Polled, Span
+from octane_analytics.events.event import Columns
+from octane_analytics.events.packed_columns import new_columns
+from octane_analytics.types import Committed, Polled, Span
 
 
 class Log(Protocol):

@@ -26,11 +26,11 @@ from confluent_kafka.admin import AdminClient
 
 from octane_analytics import schema
 from octane_analytics.clickhouse.inserts import ClickHouseSink
-from octane_analytics.decode import decode
 from octane_analytics.errors import DecodeError, StatementRejected
+from octane_analytics.events.decode import decode
+from octane_analytics.events.event import Row
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.settings.sections import ClickHouseSettings
-from octane_analytics.types import Row
 from tests.acceptance.command import COMMAND, environment, run, running, wait_until
 from tests.kafka.apache import ApacheKafka
 

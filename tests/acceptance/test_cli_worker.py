@@ -18,8 +18,8 @@ from confluent_kafka import Consumer
 
 from octane_analytics import schema
 from octane_analytics.clickhouse.client import ClickHouse
-from octane_analytics.decode import REASONS, decode
 from octane_analytics.errors import DecodeError
+from octane_analytics.events.decode import REASONS, decode
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.sandbox.generator import BROKEN_KINDS, break_event, generate
 from octane_analytics.sandbox.kafka import EmbeddedKafka

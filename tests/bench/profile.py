@@ -15,7 +15,7 @@ from rich.table import Table
 
 from octane_analytics.batch import Limits
 from octane_analytics.clickhouse.inserts import ClickHouseSink
-from octane_analytics.decode import decode_all
+from octane_analytics.events.decode import decode_all
 from octane_analytics.ingest import Ingest, Options
 from octane_analytics.kafka.producers import KafkaDeadLetters
 from octane_analytics.kafka.source import KafkaSource

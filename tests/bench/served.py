@@ -13,7 +13,7 @@ import click
 
 from octane_analytics import schema
 from octane_analytics.clickhouse.inserts import ClickHouseSink
-from octane_analytics.decode import decode_all
+from octane_analytics.events.decode import decode_all
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.sandbox.generator import generate
 from octane_analytics.settings.sections import ClickHouseSettings

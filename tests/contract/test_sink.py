@@ -13,11 +13,12 @@ import pytest
 
 from octane_analytics import schema
 from octane_analytics.clickhouse.inserts import ClickHouseSink
-from octane_analytics.columns import SecondsColumn, TextColumn
 from octane_analytics.errors import DataRejected, NeedsOperator, Unavailable
+from octane_analytics.events.event import Row
+from octane_analytics.events.packed_columns import SecondsColumn, TextColumn
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.settings.sections import ClickHouseSettings
-from octane_analytics.types import Row, Sink
+from octane_analytics.types import Sink
 from tests.fakes import FakeClickHouse, FakeClock, FakeSink
 
 # The table drops what is older than ninety days.

@@ -16,10 +16,10 @@ from octane_analytics.api.queries import RawQueries
 from octane_analytics.api.terms import QueryLimits
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.inserts import ClickHouseSink
+from octane_analytics.events.event import Row
 from octane_analytics.schema import TableName
 from octane_analytics.settings.sections import ClickHouseSettings
 from octane_analytics.telemetry.metrics import ApiMetrics
-from octane_analytics.types import Row
 
 LIMITS = Limits(seconds=10, result_rows=2000, result_bytes=8 << 20, memory_bytes=512 << 20)
 QUERY_LIMITS = QueryLimits(

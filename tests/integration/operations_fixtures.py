@@ -13,7 +13,7 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from octane_analytics.clickhouse.inserts import ClickHouseSink
-from octane_analytics.decode import decode_all
+from octane_analytics.events.decode import decode_all
 from octane_analytics.kafka.inspection import GroupView
 from octane_analytics.settings.loading import load
 from octane_analytics.settings.sections import ClickHouseSettings

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from octane_analytics.types import Row
+from octane_analytics.events.event import Row
 
 Answer = dict[str, Any]
 

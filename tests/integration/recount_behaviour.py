@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from octane_analytics.types import Row
+from octane_analytics.events.event import Row
 from tests.integration.recount import Answer, Seen
 
 

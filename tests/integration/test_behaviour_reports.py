@@ -10,10 +10,10 @@ import pytest
 from starlette.types import ASGIApp
 
 from octane_analytics.clickhouse.client import ClickHouse
-from octane_analytics.decode import decode
+from octane_analytics.events.decode import decode
+from octane_analytics.events.event import Row
 from octane_analytics.sandbox.generator import generate
 from octane_analytics.settings.sections import ClickHouseSettings
-from octane_analytics.types import Row
 from tests.integration import recount_behaviour
 from tests.integration.api_fixtures import app_over, at, event, insert
 from tests.integration.recount import seen

@@ -14,7 +14,7 @@ import pytest
 
 from octane_analytics import schema
 from octane_analytics.clickhouse.inserts import ClickHouseSink
-from octane_analytics.columns import PackedColumn, SecondsColumn, TextColumn
+from octane_analytics.events.packed_columns import PackedColumn, SecondsColumn, TextColumn
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse, User
 from octane_analytics.settings.sections import ClickHouseSettings
 from tests.acceptance.command import wait_until

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import pytest
 
 from octane_analytics.clickhouse.inserts import ClickHouseSink
-from octane_analytics.decode import decode
 from octane_analytics.errors import AssignmentLost
+from octane_analytics.events.decode import decode
 from octane_analytics.kafka.letters import LetterLog
 from octane_analytics.kafka.producers import KafkaDeadLetters
 from octane_analytics.operations.letters import Choice

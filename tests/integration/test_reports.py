@@ -17,10 +17,10 @@ from octane_analytics.api import templates
 from octane_analytics.api.library import load
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.inserts import ClickHouseSink
-from octane_analytics.decode import decode
+from octane_analytics.events.decode import decode
+from octane_analytics.events.event import Row
 from octane_analytics.sandbox.generator import generate
 from octane_analytics.settings.sections import ClickHouseSettings
-from octane_analytics.types import Row
 from tests.integration import recount
 from tests.integration.api_fixtures import app_over, at, event, insert
 from tests.unit.api.calls import report

@@ -20,8 +20,6 @@ CORE = frozenset(
     {
         "batch",
         "breaker",
-        "columns",
-        "decode",
         "errors",
         "events",
         "ingest",
@@ -40,25 +38,22 @@ CORE = frozenset(
 
 MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "errors": frozenset(),
-    "types": frozenset({"columns"}),
+    "types": frozenset(),
     "interfaces": frozenset({"types"}),
     "runtime": frozenset({"errors"}),
     "settings": frozenset({"errors"}),
     "events": frozenset({"errors", "types"}),
     "pipeline": frozenset({"errors", "events", "interfaces", "runtime", "types"}),
     "replay": frozenset(
-        {"columns", "errors", "events", "interfaces", "ledger", "pipeline", "runtime", "types"}
+        {"errors", "events", "interfaces", "ledger", "pipeline", "runtime", "types"}
     ),
     "kafka": frozenset({"errors", "interfaces", "runtime", "settings", "types"}),
-    "clickhouse": frozenset(
-        {"columns", "errors", "events", "replay", "runtime", "schema", "settings"}
-    ),
+    "clickhouse": frozenset({"errors", "events", "replay", "runtime", "schema", "settings"}),
     "telemetry": frozenset({"errors", "interfaces", "settings", "types"}),
     "sandbox": frozenset(),
     "operations": frozenset(
         {
             "clickhouse",
-            "decode",
             "errors",
             "events",
             "interfaces",
@@ -106,7 +101,6 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
             "batch",
             "breaker",
             "clickhouse",
-            "decode",
             "errors",
             "events",
             "ingest",
@@ -128,8 +122,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
             "api",
             "api.server",
             "clickhouse",
-            "decode",
             "errors",
+            "events",
             "grants",
             "kafka",
             "operations",
@@ -224,16 +218,15 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     ),
     "__main__": frozenset({"cli"}),
     "__init__": frozenset(),
-    "batch": frozenset({"columns", "types"}),
+    "batch": frozenset({"events", "types"}),
     "breaker": frozenset({"errors"}),
-    "columns": frozenset(),
-    "decode": frozenset({"columns", "errors", "types"}),
     "grants": frozenset({"schema", "settings"}),
     "ingest": frozenset(
         {
             "batch",
             "breaker",
             "errors",
+            "events",
             "ledger",
             "outages",
             "outbox",
@@ -244,7 +237,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     ),
     "ledger": frozenset({"types"}),
     "outages": frozenset({"errors", "types"}),
-    "outbox": frozenset({"batch", "breaker", "columns", "errors", "ledger", "outages", "types"}),
+    "outbox": frozenset({"batch", "breaker", "errors", "events", "ledger", "outages", "types"}),
     "positions": frozenset({"batch", "ledger", "outages", "outbox", "types"}),
     "schema": frozenset(),
     "staging": frozenset({"clickhouse", "replay", "schema"}),
@@ -273,7 +266,6 @@ THIRD_PARTY: Mapping[str, frozenset[str]] = {
     "cli.produce": frozenset({"click"}),
     "cli.replay": frozenset({"click"}),
     "cli.sandbox": frozenset({"click", "rich"}),
-    "decode": frozenset({"msgspec"}),
 }
 
 SOLE_IMPORTERS = {"confluent_kafka": "kafka", "clickhouse_driver": "clickhouse"}

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from octane_analytics.batch import Batch, Limits
 from octane_analytics.errors import DecodeError
-from octane_analytics.types import Row, Span, TopicPartition
+from octane_analytics.events.event import Row
+from octane_analytics.types import Span, TopicPartition
 from tests.fakes import FakeRecord, each
 
 P0 = TopicPartition("octane.events", 0)

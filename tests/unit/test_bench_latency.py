@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from octane_analytics.decode import decode_all
+from octane_analytics.events.decode import decode_all
 from tests.bench.latency import latency_table, remarks
 from tests.bench.latency_run import Latency
 from tests.bench.steady import Sent, event, rest, steadily

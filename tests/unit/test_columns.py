@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octane_analytics.columns import (
+from octane_analytics.events.event import Row
+from octane_analytics.events.packed_columns import (
     PackedColumn,
     SecondsColumn,
     TextColumn,
@@ -14,7 +15,6 @@ from octane_analytics.columns import (
     pack_text,
     pack_texts,
 )
-from octane_analytics.types import Row
 
 # Around each length at which its varint becomes longer.
 LENGTHS = [0, 1, 127, 128, 129, 16_383, 16_384, 16_385, 2_097_152]

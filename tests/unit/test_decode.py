@@ -10,10 +10,16 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from octane_analytics import decode as module
-from octane_analytics.decode import MAX_EPOCH_SECONDS, REASONS, decode, decode_all, epoch_seconds
 from octane_analytics.errors import DecodeError
-from octane_analytics.types import Row
+from octane_analytics.events import decode as module
+from octane_analytics.events.decode import (
+    MAX_EPOCH_SECONDS,
+    REASONS,
+    decode,
+    decode_all,
+    epoch_seconds,
+)
+from octane_analytics.events.event import Row
 
 EVENT: dict[str, Any] = {
     "app_id": "openstream",

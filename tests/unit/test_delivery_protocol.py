@@ -20,8 +20,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from octane_analytics.batch import Batch
 from octane_analytics.errors import DecodeError
+from octane_analytics.events.event import Row
 from octane_analytics.ledger import Ledger, parse_intent
-from octane_analytics.types import Commit, Committed, LogIdentity, Record, Row, TopicPartition
+from octane_analytics.types import Commit, Committed, LogIdentity, Record, TopicPartition
 from tests.fakes import FakeRecord, each
 
 PROCESSES = 3

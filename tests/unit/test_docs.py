@@ -17,7 +17,7 @@ from octane_analytics.api import tokens
 from octane_analytics.cli.main import COMMANDS
 from octane_analytics.cli.manual import PAGES, description
 from octane_analytics.clickhouse.codes import DATA_ERRORS, OPERATOR_ERRORS
-from octane_analytics.decode import REASONS
+from octane_analytics.events.decode import REASONS
 from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.settings.loading import catalogue, load
 from octane_analytics.telemetry.lag import LagWatch

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from octane_analytics.batch import Limits
 from octane_analytics.breaker import BreakerLimits
-from octane_analytics.decode import decode_all
 from octane_analytics.errors import AssignmentLost, Rebalancing, TooManyRejected, Unavailable
+from octane_analytics.events.decode import decode_all
 from octane_analytics.ingest import Ingest, Options
 from octane_analytics.ledger import Intent, part_token, token
 from octane_analytics.outbox import Delivery

@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octane_analytics.decode import decode
 from octane_analytics.errors import ConfigError, DataRejected, DecodeError, OctaneError, Unavailable
+from octane_analytics.events.decode import decode
+from octane_analytics.events.event import Row
 from octane_analytics.operations.letters import Choice
 from octane_analytics.operations.retry import AlreadyPresent, Outcome, Present, Retry, read_shelf
-from octane_analytics.types import Row, Span, TopicPartition
+from octane_analytics.types import Span, TopicPartition
 from tests.fakes import FakeRecord
 
 TOPIC = "octane.events.dlq"

@@ -14,15 +14,15 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from octane_analytics.columns import (
+from octane_analytics.errors import DecodeError
+from octane_analytics.events.event import Columns, Decoded, Row
+from octane_analytics.events.packed_columns import (
     new_columns,
     pack_bytes,
     pack_seconds,
     pack_text,
     pack_texts,
 )
-from octane_analytics.errors import DecodeError
-from octane_analytics.types import Columns, Decoded, Row
 
 REASONS: Final = (
     "tombstone",
