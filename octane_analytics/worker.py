@@ -13,8 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from octane_analytics import schema
-from octane_analytics.batch import Limits
-from octane_analytics.breaker import BreakerLimits
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.codes import OPERATOR_ERRORS
 from octane_analytics.clickhouse.inserts import ClickHouseSink
@@ -27,7 +25,6 @@ from octane_analytics.errors import (
     Unavailable,
 )
 from octane_analytics.events.decode import decode_all
-from octane_analytics.ingest import Ingest, Options
 from octane_analytics.kafka.inspection import GroupView, ensure_topic
 from octane_analytics.kafka.lag import LagProbe
 from octane_analytics.kafka.log import KafkaLog
@@ -35,7 +32,10 @@ from octane_analytics.kafka.producers import KafkaDeadLetters
 from octane_analytics.kafka.record_headers import headers_of
 from octane_analytics.kafka.source import KafkaSource
 from octane_analytics.operations.expired_offsets import SAMPLE_FETCH_BYTES, find_stored_record
-from octane_analytics.outbox import Delivery
+from octane_analytics.pipeline.batch import Limits
+from octane_analytics.pipeline.batch_writer import Delivery
+from octane_analytics.pipeline.dlq_limit import BreakerLimits
+from octane_analytics.pipeline.ingest_loop import Ingest, Options
 from octane_analytics.runtime import scheduling
 from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.runtime.periodic import Watching

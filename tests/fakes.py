@@ -21,7 +21,7 @@ from octane_analytics.errors import (
 )
 from octane_analytics.events.event import Decode, Decoded, Row
 from octane_analytics.events.packed_columns import new_columns
-from octane_analytics.ledger import parse_intent
+from octane_analytics.pipeline.delivery_ledger import parse_intent
 from octane_analytics.types import (
     Commit,
     Committed,

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from octane_analytics.errors import OctaneError, Unavailable
 from octane_analytics.events.decode import decode_all
-from octane_analytics.ledger import Ledger
+from octane_analytics.pipeline.delivery_ledger import Ledger
 from octane_analytics.types import Committed, LogIdentity, Polled, Record, Span, TopicPartition
 
 _SAMPLES = 8

@@ -10,7 +10,7 @@ from datetime import datetime
 from enum import Enum
 
 from octane_analytics.errors import ConfigError
-from octane_analytics.ledger import Intent, Ledger
+from octane_analytics.pipeline.delivery_ledger import Intent, Ledger
 from octane_analytics.replay.ranges import BadRange, parse_offsets, parse_time
 from octane_analytics.types import Commit, Committed, LogIdentity, Span, TopicPartition
 

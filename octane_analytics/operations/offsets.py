@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from octane_analytics.errors import ConfigError
-from octane_analytics.ledger import Intent, parse_intent
+from octane_analytics.pipeline.delivery_ledger import Intent, parse_intent
 from octane_analytics.types import Commit, Committed, LogIdentity, Span, TopicPartition
 
 FORMAT = "octane-analytics offsets 1"

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from octane_analytics.errors import DataRejected, OctaneError
-from octane_analytics.ledger import parse_intent
+from octane_analytics.pipeline.delivery_ledger import parse_intent
 from octane_analytics.replay.plan import Compare, Mode, Plan
 from octane_analytics.replay.ports import Bench, Chunk, Log, Slice
 from octane_analytics.replay.reading import Reader

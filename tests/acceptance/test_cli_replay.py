@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from octane_analytics.cli.replay_run import Report
-from octane_analytics.ledger import Intent
+from octane_analytics.pipeline.delivery_ledger import Intent
 from octane_analytics.replay.plan import Compare, Mode, Plan
 from octane_analytics.replay.ports import Counts
 from octane_analytics.runtime.exit_codes import Exit

@@ -14,7 +14,7 @@ from typing import TypeVar
 from clickhouse_driver import Client
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from octane_analytics.ledger import parse_intent
+from octane_analytics.pipeline.delivery_ledger import parse_intent
 
 _T = TypeVar("_T")
 

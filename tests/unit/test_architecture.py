@@ -17,23 +17,7 @@ PACKAGE = "octane_analytics"
 ROOT = Path(__file__).resolve().parents[2] / PACKAGE
 
 CORE = frozenset(
-    {
-        "batch",
-        "breaker",
-        "errors",
-        "events",
-        "ingest",
-        "interfaces",
-        "ledger",
-        "outages",
-        "outbox",
-        "pipeline",
-        "positions",
-        "replay",
-        "runtime",
-        "schema",
-        "types",
-    }
+    {"errors", "events", "interfaces", "pipeline", "replay", "runtime", "schema", "types"}
 )
 
 MAY_IMPORT: Mapping[str, frozenset[str]] = {
@@ -44,9 +28,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "settings": frozenset({"errors"}),
     "events": frozenset({"errors", "types"}),
     "pipeline": frozenset({"errors", "events", "interfaces", "runtime", "types"}),
-    "replay": frozenset(
-        {"errors", "events", "interfaces", "ledger", "pipeline", "runtime", "types"}
-    ),
+    "replay": frozenset({"errors", "events", "interfaces", "pipeline", "runtime", "types"}),
     "kafka": frozenset({"errors", "interfaces", "runtime", "settings", "types"}),
     "clickhouse": frozenset({"errors", "events", "replay", "runtime", "schema", "settings"}),
     "telemetry": frozenset({"errors", "interfaces", "settings", "types"}),
@@ -58,7 +40,6 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
             "events",
             "interfaces",
             "kafka",
-            "ledger",
             "pipeline",
             "replay",
             "schema",
@@ -98,16 +79,12 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     ),
     "worker": frozenset(
         {
-            "batch",
-            "breaker",
             "clickhouse",
             "errors",
             "events",
-            "ingest",
             "interfaces",
             "kafka",
             "operations",
-            "outbox",
             "pipeline",
             "runtime",
             "schema",
@@ -218,27 +195,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     ),
     "__main__": frozenset({"cli"}),
     "__init__": frozenset(),
-    "batch": frozenset({"events", "types"}),
-    "breaker": frozenset({"errors"}),
     "grants": frozenset({"schema", "settings"}),
-    "ingest": frozenset(
-        {
-            "batch",
-            "breaker",
-            "errors",
-            "events",
-            "ledger",
-            "outages",
-            "outbox",
-            "positions",
-            "runtime",
-            "types",
-        }
-    ),
-    "ledger": frozenset({"types"}),
-    "outages": frozenset({"errors", "types"}),
-    "outbox": frozenset({"batch", "breaker", "errors", "events", "ledger", "outages", "types"}),
-    "positions": frozenset({"batch", "ledger", "outages", "outbox", "types"}),
     "schema": frozenset(),
     "staging": frozenset({"clickhouse", "replay", "schema"}),
 }

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octane_analytics.batch import Batch, Limits
 from octane_analytics.errors import DecodeError
 from octane_analytics.events.event import Row
+from octane_analytics.pipeline.batch import Batch, Limits
 from octane_analytics.types import Span, TopicPartition
 from tests.fakes import FakeRecord, each
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from octane_analytics.breaker import Breaker, BreakerLimits
 from octane_analytics.errors import TooManyRejected
+from octane_analytics.pipeline.dlq_limit import Breaker, BreakerLimits
 
 
 def test_breaker_lets_the_odd_bad_record_through() -> None:

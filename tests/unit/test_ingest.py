@@ -13,13 +13,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from octane_analytics.batch import Limits
-from octane_analytics.breaker import BreakerLimits
 from octane_analytics.errors import AssignmentLost, Rebalancing, TooManyRejected, Unavailable
 from octane_analytics.events.decode import decode_all
-from octane_analytics.ingest import Ingest, Options
-from octane_analytics.ledger import Intent, part_token, token
-from octane_analytics.outbox import Delivery
+from octane_analytics.pipeline.batch import Limits
+from octane_analytics.pipeline.batch_writer import Delivery
+from octane_analytics.pipeline.delivery_ledger import Intent, part_token, token
+from octane_analytics.pipeline.dlq_limit import BreakerLimits
+from octane_analytics.pipeline.ingest_loop import Ingest, Options
 from octane_analytics.runtime.timing import Backoff
 from octane_analytics.types import (
     Commit,

@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octane_analytics.ledger import Intent, Ledger, Start, parse_intent, part_token, token
+from octane_analytics.pipeline.delivery_ledger import (
+    Intent,
+    Ledger,
+    Start,
+    parse_intent,
+    part_token,
+    token,
+)
 from octane_analytics.types import Commit, Committed, LogIdentity, Span, TopicPartition
 
 LOG = LogIdentity("cluster", "topic-1", "")

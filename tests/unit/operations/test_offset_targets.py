@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from octane_analytics.errors import ConfigError
-from octane_analytics.ledger import Ledger
 from octane_analytics.operations.offset_targets import (
     AtOffsets,
     AtTime,
@@ -17,6 +16,7 @@ from octane_analytics.operations.offset_targets import (
     parse_target,
     set_to,
 )
+from octane_analytics.pipeline.delivery_ledger import Ledger
 from octane_analytics.replay.ranges import BadRange
 from octane_analytics.types import Committed, LogIdentity, TopicPartition
 

@@ -9,13 +9,13 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from enum import Enum
 
-from octane_analytics import ledger as protocol
-from octane_analytics.batch import Batch
-from octane_analytics.breaker import Breaker
 from octane_analytics.errors import DataRejected, Unavailable
 from octane_analytics.events.packed_columns import new_columns
-from octane_analytics.ledger import Ledger
-from octane_analytics.outages import CLICKHOUSE, DEAD_LETTERS, KAFKA, Outages
+from octane_analytics.pipeline import delivery_ledger as protocol
+from octane_analytics.pipeline.batch import Batch
+from octane_analytics.pipeline.delivery_ledger import Ledger
+from octane_analytics.pipeline.dlq_limit import Breaker
+from octane_analytics.pipeline.outages import CLICKHOUSE, DEAD_LETTERS, KAFKA, Outages
 from octane_analytics.types import (
     Clock,
     DeadLetters,

@@ -9,14 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from octane_analytics.batch import Batch, Limits
-from octane_analytics.breaker import Breaker, BreakerLimits
 from octane_analytics.errors import Rebalancing, Unavailable
 from octane_analytics.events.event import Decode
-from octane_analytics.ledger import Ledger
-from octane_analytics.outages import KAFKA, Outages
-from octane_analytics.outbox import Delivery, Outbox
-from octane_analytics.positions import Positions
+from octane_analytics.pipeline.batch import Batch, Limits
+from octane_analytics.pipeline.batch_writer import Delivery, Outbox
+from octane_analytics.pipeline.delivery_ledger import Ledger
+from octane_analytics.pipeline.dlq_limit import Breaker, BreakerLimits
+from octane_analytics.pipeline.outages import KAFKA, Outages
+from octane_analytics.pipeline.positions import Positions
 from octane_analytics.runtime.timing import Backoff
 from octane_analytics.types import (
     Clock,

@@ -7,10 +7,10 @@ Raises Unavailable where the broker cannot tell, and is asked again then.
 
 from collections.abc import Iterable, MutableMapping, Sequence
 
-from octane_analytics.batch import Batch
-from octane_analytics.ledger import Ledger, Start
-from octane_analytics.outages import KAFKA, Outages
-from octane_analytics.outbox import Outbox
+from octane_analytics.pipeline.batch import Batch
+from octane_analytics.pipeline.batch_writer import Outbox
+from octane_analytics.pipeline.delivery_ledger import Ledger, Start
+from octane_analytics.pipeline.outages import KAFKA, Outages
 from octane_analytics.types import (
     Clock,
     Committed,
