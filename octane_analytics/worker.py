@@ -25,12 +25,12 @@ from octane_analytics.errors import (
     Unavailable,
 )
 from octane_analytics.events.decode import decode_all
-from octane_analytics.kafka.inspection import GroupView, ensure_topic
+from octane_analytics.kafka.consumer import KafkaSource
+from octane_analytics.kafka.event_producer import KafkaDeadLetters
 from octane_analytics.kafka.lag import LagProbe
-from octane_analytics.kafka.log import KafkaLog
-from octane_analytics.kafka.producers import KafkaDeadLetters
 from octane_analytics.kafka.record_headers import headers_of
-from octane_analytics.kafka.source import KafkaSource
+from octane_analytics.kafka.topic_reader import KafkaLog
+from octane_analytics.kafka.topics import GroupView, ensure_topic
 from octane_analytics.operations.expired_offsets import SAMPLE_FETCH_BYTES, find_stored_record
 from octane_analytics.pipeline.batch import Limits
 from octane_analytics.pipeline.batch_writer import Delivery

@@ -20,8 +20,8 @@ from octane_analytics.cli.tables import terminal_width, wrapped
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.errors import OctaneError
-from octane_analytics.kafka.group import Group
-from octane_analytics.kafka.log import KafkaLog
+from octane_analytics.kafka.group_admin import Group
+from octane_analytics.kafka.topic_reader import KafkaLog
 from octane_analytics.operations.clickhouse_checks import check_clickhouse
 from octane_analytics.operations.expired_offsets import SAMPLE_FETCH_BYTES, find_stored_record
 from octane_analytics.operations.findings import Finding, Level, ok, warn, worst

@@ -19,7 +19,7 @@ from octane_analytics.cli.tables import terminal_width
 from octane_analytics.cli.times import utc
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.events.decode import decode
-from octane_analytics.kafka.letters import LetterLog
+from octane_analytics.kafka.dlq_topic import LetterLog
 from octane_analytics.operations.letters import (
     Choice,
     Letter,

@@ -11,8 +11,8 @@ from octane_analytics.cli.feed import Backlog, Feed, Tally
 from octane_analytics.cli.help_format import Command
 from octane_analytics.cli.options import KAFKA, setting_options
 from octane_analytics.cli.progress import reporter
-from octane_analytics.kafka.inspection import GroupView
-from octane_analytics.kafka.producers import EventProducer
+from octane_analytics.kafka.event_producer import EventProducer
+from octane_analytics.kafka.topics import GroupView
 from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.runtime.stop_signal import Stop
 from octane_analytics.runtime.timing import SystemClock

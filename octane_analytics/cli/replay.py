@@ -28,7 +28,7 @@ from octane_analytics.errors import (
     OctaneError,
     StatementRejected,
 )
-from octane_analytics.kafka.log import KafkaLog
+from octane_analytics.kafka.topic_reader import KafkaLog
 from octane_analytics.replay.plan import Compare, Mode, Plan
 from octane_analytics.replay.ranges import BadRange, Wanted, parse_offsets, parse_time
 from octane_analytics.replay.waiting import Interrupted

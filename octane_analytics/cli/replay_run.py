@@ -17,7 +17,7 @@ from octane_analytics.cli.replay_setup import DRY, ENDED, owner
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.errors import ConfigError, NeedsOperator, OctaneError, Unavailable
 from octane_analytics.events.decode import decode_all
-from octane_analytics.kafka.log import KafkaLog
+from octane_analytics.kafka.topic_reader import KafkaLog
 from octane_analytics.replay.filling import Filling, Outcome, Steps
 from octane_analytics.replay.plan import Mode, Plan
 from octane_analytics.replay.ports import Counts

@@ -16,7 +16,7 @@ from octane_analytics import schema, staging
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.errors import ConfigError, NeedsOperator, StatementRejected, Unavailable
-from octane_analytics.kafka.log import KafkaLog
+from octane_analytics.kafka.topic_reader import KafkaLog
 from octane_analytics.replay.plan import Compare, Mode, Plan, from_json
 from octane_analytics.replay.ports import Note
 from octane_analytics.replay.ranges import BadRange, LogFacts, Wanted, resolve

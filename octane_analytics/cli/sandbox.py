@@ -22,8 +22,8 @@ from octane_analytics.cli.progress import reporter
 from octane_analytics.cli.report_table import fetch, print_table
 from octane_analytics.cli.stack import Ports, Stack
 from octane_analytics.clickhouse.client import ClickHouse
-from octane_analytics.kafka.inspection import GroupView
-from octane_analytics.kafka.producers import EventProducer
+from octane_analytics.kafka.event_producer import EventProducer
+from octane_analytics.kafka.topics import GroupView
 from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.runtime.stop_signal import Stop
 from octane_analytics.runtime.timing import SystemClock

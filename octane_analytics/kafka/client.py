@@ -13,7 +13,7 @@ from octane_analytics.errors import (
     Rebalancing,
     Unavailable,
 )
-from octane_analytics.kafka.complaints import Complaints
+from octane_analytics.kafka.log_throttle import Complaints
 from octane_analytics.settings.loading import RDKAFKA_PREFIX
 from octane_analytics.settings.sections import KafkaSettings
 

@@ -14,9 +14,9 @@ from confluent_kafka import TopicPartition as RawPartition
 from confluent_kafka.admin import AdminClient
 
 from octane_analytics.kafka.client import REQUEST_SECONDS, error_of, translate
+from octane_analytics.kafka.conversions import partition_of, raw_of
 from octane_analytics.kafka.offsets import log_ends
-from octane_analytics.kafka.outside import Outsider
-from octane_analytics.kafka.partitions import partition_of, raw_of
+from octane_analytics.kafka.standalone_client import Outsider
 from octane_analytics.settings.sections import KafkaSettings
 from octane_analytics.types import PartitionLag, TopicPartition
 

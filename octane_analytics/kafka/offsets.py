@@ -9,7 +9,7 @@ from confluent_kafka.admin._listoffsets import OffsetSpec
 
 from octane_analytics.errors import Unavailable
 from octane_analytics.kafka.client import REQUEST_SECONDS, error_of, translate
-from octane_analytics.kafka.partitions import committed_of, partition_of, raw_of
+from octane_analytics.kafka.conversions import committed_of, partition_of, raw_of
 from octane_analytics.types import Commit, Committed, TopicPartition
 
 

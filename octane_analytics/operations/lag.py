@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from octane_analytics.errors import Unavailable
-from octane_analytics.kafka.group import GroupState, Member
+from octane_analytics.kafka.group_admin import GroupState, Member
 from octane_analytics.pipeline.delivery_ledger import parse_intent
 from octane_analytics.types import Committed, PartitionLag, Span, TopicPartition
 

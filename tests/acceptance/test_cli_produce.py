@@ -10,7 +10,7 @@ import pytest
 from confluent_kafka import Consumer
 
 from octane_analytics.kafka.client import REQUEST_SECONDS
-from octane_analytics.kafka.inspection import GroupView
+from octane_analytics.kafka.topics import GroupView
 from octane_analytics.sandbox.kafka import EmbeddedKafka
 from octane_analytics.settings.loading import load
 from tests.acceptance.command import COMMAND, environment, run, running, wait_until

@@ -9,7 +9,7 @@ from typing import Any
 
 from octane_analytics import worker
 from octane_analytics.__main__ import main
-from octane_analytics.kafka.source import KafkaSource
+from octane_analytics.kafka.consumer import KafkaSource
 from octane_analytics.telemetry.figures import SlotObserver
 from octane_analytics.types import Inserted, Rejected
 

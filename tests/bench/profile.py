@@ -15,8 +15,8 @@ from rich.table import Table
 
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.events.decode import decode_all
-from octane_analytics.kafka.producers import KafkaDeadLetters
-from octane_analytics.kafka.source import KafkaSource
+from octane_analytics.kafka.consumer import KafkaSource
+from octane_analytics.kafka.event_producer import KafkaDeadLetters
 from octane_analytics.pipeline.batch import Limits
 from octane_analytics.pipeline.ingest_loop import Ingest, Options
 from octane_analytics.runtime.timing import Backoff, SystemClock

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from octane_analytics.__main__ import main
-from octane_analytics.kafka import membership
+from octane_analytics.kafka import consumer_config
 from octane_analytics.telemetry import tracing
 from octane_analytics.telemetry.figures import SlotObserver
 from octane_analytics.telemetry.process import Sampler
@@ -76,7 +76,7 @@ def install(times: Times, file: Path) -> None:
     for name in ("consumed", "rejected", "dead_lettered", "spent", "inserted"):
         times.timed(SlotObserver, name, METRICS)
     times.timed(Sampler, "__call__", METRICS)
-    times.timed(membership, "queue_bytes", METRICS)
+    times.timed(consumer_config, "queue_bytes", METRICS)
     for owner, name in (
         (tracing.BatchTracer, "contexts"),
         (tracing.BatchTracer, "begin"),

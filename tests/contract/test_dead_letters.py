@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, KafkaError
 from confluent_kafka import TopicPartition as RawPartition
 
 from octane_analytics.errors import NeedsOperator, Unavailable
-from octane_analytics.kafka.producers import KafkaDeadLetters
+from octane_analytics.kafka.event_producer import KafkaDeadLetters
 from octane_analytics.sandbox.kafka import ApiKey, EmbeddedKafka
 from octane_analytics.settings.sections import KafkaSettings
 from octane_analytics.types import DeadLetters, Record, Rejected, TopicPartition

@@ -10,7 +10,7 @@ import pytest
 from confluent_kafka import KafkaError, Producer
 
 from octane_analytics.errors import AssignmentLost, Rebalancing, Unavailable
-from octane_analytics.kafka.source import KafkaSource
+from octane_analytics.kafka.consumer import KafkaSource
 from octane_analytics.sandbox.kafka import ApiKey, EmbeddedKafka
 from octane_analytics.settings.sections import KafkaSettings
 from octane_analytics.types import (

@@ -14,7 +14,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.events.decode import decode_all
-from octane_analytics.kafka.inspection import GroupView
+from octane_analytics.kafka.topics import GroupView
 from octane_analytics.settings.loading import load
 from octane_analytics.settings.sections import ClickHouseSettings
 from tests.acceptance.command import Running, call, run, running, wait_until

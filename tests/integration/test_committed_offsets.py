@@ -6,11 +6,11 @@ import pytest
 from confluent_kafka import KafkaError
 
 from octane_analytics.errors import NeedsOperator
-from octane_analytics.kafka.group import Group
-from octane_analytics.kafka.inspection import GroupView
+from octane_analytics.kafka.group_admin import Group
 from octane_analytics.kafka.lag import LagProbe
-from octane_analytics.kafka.log import KafkaLog
-from octane_analytics.kafka.outside import Outsider
+from octane_analytics.kafka.standalone_client import Outsider
+from octane_analytics.kafka.topic_reader import KafkaLog
+from octane_analytics.kafka.topics import GroupView
 from octane_analytics.sandbox.kafka import ApiKey, EmbeddedKafka
 from octane_analytics.settings.loading import load
 from octane_analytics.settings.sections import KafkaSettings

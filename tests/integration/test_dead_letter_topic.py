@@ -7,9 +7,9 @@ from confluent_kafka import Consumer, Message
 from confluent_kafka import TopicPartition as RawPartition
 
 from octane_analytics.errors import NeedsOperator
-from octane_analytics.kafka.inspection import check_topic, ensure_topic
-from octane_analytics.kafka.producers import KafkaDeadLetters
+from octane_analytics.kafka.event_producer import KafkaDeadLetters
 from octane_analytics.kafka.record_headers import headers_of
+from octane_analytics.kafka.topics import check_topic, ensure_topic
 from octane_analytics.settings.sections import KafkaSettings
 from octane_analytics.types import Rejected, TopicPartition
 from tests.acceptance.command import wait_until

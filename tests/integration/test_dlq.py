@@ -12,8 +12,8 @@ import pytest
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.errors import AssignmentLost
 from octane_analytics.events.decode import decode
-from octane_analytics.kafka.letters import LetterLog
-from octane_analytics.kafka.producers import KafkaDeadLetters
+from octane_analytics.kafka.dlq_topic import LetterLog
+from octane_analytics.kafka.event_producer import KafkaDeadLetters
 from octane_analytics.operations.letters import Choice
 from octane_analytics.operations.retry import Present, Retry, read_shelf
 from octane_analytics.settings.loading import load

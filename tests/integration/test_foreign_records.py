@@ -19,9 +19,9 @@ from opentelemetry import trace
 
 from octane_analytics.kafka import record_headers
 from octane_analytics.kafka.client import text_of
-from octane_analytics.kafka.letters import LetterLog
+from octane_analytics.kafka.dlq_topic import LetterLog
+from octane_analytics.kafka.event_producer import KafkaDeadLetters
 from octane_analytics.kafka.offsets import committed_by
-from octane_analytics.kafka.producers import KafkaDeadLetters
 from octane_analytics.kafka.record_headers import Headers, headers_of
 from octane_analytics.operations.retry import read_shelf
 from octane_analytics.sandbox.kafka import EmbeddedKafka

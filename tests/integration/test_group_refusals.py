@@ -7,7 +7,7 @@ import pytest
 from confluent_kafka import Consumer, KafkaError
 
 from octane_analytics.errors import NeedsOperator, OctaneError
-from octane_analytics.kafka.source import KafkaSource
+from octane_analytics.kafka.consumer import KafkaSource
 from octane_analytics.sandbox.kafka import ApiKey, EmbeddedKafka
 from octane_analytics.settings.sections import KafkaSettings
 from octane_analytics.types import TopicPartition

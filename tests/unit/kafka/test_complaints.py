@@ -2,7 +2,7 @@
 
 import logging
 
-from octane_analytics.kafka.complaints import Complaints
+from octane_analytics.kafka.log_throttle import Complaints
 
 REFUSED = "Connect to ipv4#127.0.0.1:9092 failed: Connection refused (after %dms in state CONNECT)"
 

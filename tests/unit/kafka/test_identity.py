@@ -1,7 +1,7 @@
 """The client that is asked about a topic's log is there while somebody may ask."""
 
 from octane_analytics.kafka.client import Broker
-from octane_analytics.kafka.identity import LogTeller
+from octane_analytics.kafka.topic_identity import LogTeller
 from octane_analytics.settings.sections import KafkaSettings
 
 _NOBODY = KafkaSettings(bootstrap_servers="127.0.0.1:1", rdkafka={"log_level": "0"})

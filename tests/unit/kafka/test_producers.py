@@ -5,7 +5,7 @@ import time
 import pytest
 
 from octane_analytics.errors import Unavailable
-from octane_analytics.kafka.producers import EventProducer
+from octane_analytics.kafka.event_producer import EventProducer
 from octane_analytics.settings.sections import KafkaSettings
 
 

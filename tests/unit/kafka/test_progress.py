@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from octane_analytics.kafka.progress import Progress
+from octane_analytics.kafka.stall_detector import Progress
 from octane_analytics.types import TopicPartition
 
 ONE, OTHER = TopicPartition("events", 0), TopicPartition("events", 1)

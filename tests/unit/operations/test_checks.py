@@ -12,7 +12,7 @@ from octane_analytics.cli.check import exit_code
 from octane_analytics.clickhouse.results import Result
 from octane_analytics.clickhouse.views import View
 from octane_analytics.errors import NeedsOperator, OctaneError, StatementRejected, Unavailable
-from octane_analytics.kafka.group import GroupState, Member
+from octane_analytics.kafka.group_admin import GroupState, Member
 from octane_analytics.operations.clickhouse_checks import check_clickhouse
 from octane_analytics.operations.findings import Finding, Level, fail, ok, warn, worst
 from octane_analytics.operations.host_checks import check_descriptors, check_port

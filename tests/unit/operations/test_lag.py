@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from octane_analytics.cli.lag import lines
 from octane_analytics.errors import OctaneError, Unavailable
-from octane_analytics.kafka.group import GroupState, Member
+from octane_analytics.kafka.group_admin import GroupState, Member
 from octane_analytics.operations.lag import Lag, measure
 from octane_analytics.types import Committed, PartitionLag, Span, TopicPartition
 

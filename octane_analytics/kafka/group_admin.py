@@ -15,9 +15,9 @@ from confluent_kafka.cimpl import NewTopic
 
 from octane_analytics.errors import NeedsOperator, Rebalancing, Unavailable
 from octane_analytics.kafka.client import error_of, translate
+from octane_analytics.kafka.consumer import KafkaSource
 from octane_analytics.kafka.offsets import log_ends, offsets_at
-from octane_analytics.kafka.outside import Outsider
-from octane_analytics.kafka.source import KafkaSource
+from octane_analytics.kafka.standalone_client import Outsider
 from octane_analytics.settings.sections import KafkaSettings
 from octane_analytics.types import Commit, Committed, LogIdentity, TopicPartition
 

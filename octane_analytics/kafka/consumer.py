@@ -14,11 +14,11 @@ from confluent_kafka import TopicPartition as RawPartition
 from octane_analytics.errors import AssignmentLost, OctaneError, Unavailable
 from octane_analytics.kafka import offsets
 from octane_analytics.kafka.client import Broker, error_of, translate
-from octane_analytics.kafka.identity import LogTeller
-from octane_analytics.kafka.membership import member_properties
-from octane_analytics.kafka.messages import sort_out
-from octane_analytics.kafka.partitions import partition_of, raw_of
-from octane_analytics.kafka.progress import Progress
+from octane_analytics.kafka.consumer_config import member_properties
+from octane_analytics.kafka.conversions import partition_of, raw_of
+from octane_analytics.kafka.poll_results import sort_out
+from octane_analytics.kafka.stall_detector import Progress
+from octane_analytics.kafka.topic_identity import LogTeller
 from octane_analytics.settings.sections import KafkaSettings
 from octane_analytics.types import (
     Commit,

@@ -8,8 +8,8 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from octane_analytics.errors import OctaneError, Unavailable
 from octane_analytics.kafka.client import Broker, error_of, text_of, translate
-from octane_analytics.kafka.inspection import check_topic
 from octane_analytics.kafka.record_headers import headers_of
+from octane_analytics.kafka.topics import check_topic
 from octane_analytics.settings.sections import KafkaSettings
 from octane_analytics.types import Rejected
 

@@ -13,9 +13,9 @@ from confluent_kafka.admin import AdminClient
 
 from octane_analytics.errors import OctaneError, Unavailable
 from octane_analytics.kafka.client import translate
-from octane_analytics.kafka.identity import log_identity
 from octane_analytics.kafka.offsets import ends_of, log_ends, offsets_at
-from octane_analytics.kafka.outside import Outsider
+from octane_analytics.kafka.standalone_client import Outsider
+from octane_analytics.kafka.topic_identity import log_identity
 from octane_analytics.settings.sections import KafkaSettings
 from octane_analytics.types import Committed, LogIdentity, Polled, Span, TopicPartition
 

@@ -13,7 +13,7 @@ from confluent_kafka import TopicPartition as RawPartition
 from confluent_kafka.admin._metadata import ClusterMetadata
 
 from octane_analytics.kafka.client import REQUEST_SECONDS, Broker, error_of, translate
-from octane_analytics.kafka.partitions import committed_of, partition_of, raw_of
+from octane_analytics.kafka.conversions import committed_of, partition_of, raw_of
 from octane_analytics.settings.sections import KafkaSettings
 from octane_analytics.types import Committed, TopicPartition
 

@@ -13,7 +13,7 @@ from confluent_kafka import TopicPartition as RawPartition
 from octane_analytics.errors import AssignmentLost, NeedsOperator, OctaneError, Unavailable
 from octane_analytics.kafka.client import error_of, text_of, translate
 from octane_analytics.kafka.offsets import ends_of
-from octane_analytics.kafka.outside import Outsider
+from octane_analytics.kafka.standalone_client import Outsider
 from octane_analytics.settings.sections import KafkaSettings
 from octane_analytics.types import Span, TopicPartition
 
