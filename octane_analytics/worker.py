@@ -12,10 +12,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from octane_analytics import schema
+from octane_analytics.clickhouse import schema
 from octane_analytics.clickhouse.client import ClickHouse
-from octane_analytics.clickhouse.codes import OPERATOR_ERRORS
+from octane_analytics.clickhouse.error_codes import OPERATOR_ERRORS
 from octane_analytics.clickhouse.inserts import ClickHouseSink
+from octane_analytics.clickhouse.schema import LiveTable
 from octane_analytics.clickhouse.views import view_findings
 from octane_analytics.errors import (
     ConfigError,
@@ -40,7 +41,6 @@ from octane_analytics.runtime import scheduling
 from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.runtime.periodic import Watching
 from octane_analytics.runtime.timing import Backoff, SystemClock
-from octane_analytics.schema import LiveTable
 from octane_analytics.settings.sections import Settings
 from octane_analytics.telemetry import logging as logs
 from octane_analytics.telemetry import metrics, tracing

@@ -29,8 +29,8 @@ from octane_analytics.api.queries import RawQueries
 from octane_analytics.api.report_routes import ReportRoutes
 from octane_analytics.api.reporting import Reporting
 from octane_analytics.api.templates import Template
+from octane_analytics.clickhouse.schema import TableName
 from octane_analytics.errors import QueryError, StatementRejected, Unavailable
-from octane_analytics.schema import TableName
 from octane_analytics.telemetry.logging import fields
 from octane_analytics.telemetry.metrics import CONTENT_TYPE, ApiMetrics
 

@@ -15,8 +15,8 @@ from octane_analytics.api import kinds, querytree, structures, syntaxtree
 from octane_analytics.api.functions import Functions
 from octane_analytics.api.querytree import Node
 from octane_analytics.api.scopes import Scopes, TooComplex
+from octane_analytics.clickhouse.schema import TableName
 from octane_analytics.errors import QueryError
-from octane_analytics.schema import TableName
 
 EXPLAIN_AST = "EXPLAIN AST "
 EXPLAIN_TREE = "EXPLAIN QUERY TREE run_passes = 0 "

@@ -22,8 +22,8 @@ from octane_analytics.api.parameters import Bound, bind
 from octane_analytics.api.pool import Connection, Pool
 from octane_analytics.api.streams import Conduit, Stream
 from octane_analytics.api.templates import Template
+from octane_analytics.clickhouse.schema import TableName
 from octane_analytics.errors import QueryError, StatementRejected, Unavailable
-from octane_analytics.schema import TableName
 from octane_analytics.telemetry.logging import fields
 
 Outcome = Literal["hit", "shared", "miss", "bypass"]

@@ -33,8 +33,8 @@ from octane_analytics.api.protocol import with_limits
 from octane_analytics.api.queries import RawQueries
 from octane_analytics.api.terms import QueryLimits
 from octane_analytics.clickhouse.client import ClickHouse
+from octane_analytics.clickhouse.schema import TableName
 from octane_analytics.errors import ConfigError
-from octane_analytics.schema import TableName
 from octane_analytics.settings.sections import ApiSettings, Settings
 from octane_analytics.supervisor.notify import Notifier
 from octane_analytics.telemetry import metrics, tracing

@@ -5,12 +5,12 @@ import sys
 
 import click
 
-from octane_analytics import grants as contract
 from octane_analytics.cli import options
 from octane_analytics.cli.help_format import Command
 from octane_analytics.cli.options import setting_options
+from octane_analytics.clickhouse import query_user as contract
 from octane_analytics.clickhouse.client import ClickHouse
-from octane_analytics.clickhouse.codes import OPERATOR_ERRORS
+from octane_analytics.clickhouse.error_codes import OPERATOR_ERRORS
 from octane_analytics.errors import ConfigError, StatementRejected
 from octane_analytics.settings.loading import Loaded
 

@@ -21,7 +21,7 @@ from octane_analytics.cli.options import (
 )
 from octane_analytics.cli.replay_run import Report, Run, Sizes
 from octane_analytics.cli.replay_told import tell_plan, tell_report
-from octane_analytics.clickhouse.codes import OPERATOR_ERRORS
+from octane_analytics.clickhouse.error_codes import OPERATOR_ERRORS
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.errors import (
     NeedsOperator,

@@ -15,6 +15,8 @@ from octane_analytics.cli.progress import reporter
 from octane_analytics.cli.pulse import pulse
 from octane_analytics.cli.replay_setup import DRY, ENDED, owner
 from octane_analytics.clickhouse.inserts import ClickHouseSink
+from octane_analytics.clickhouse.replay_staging import Staging
+from octane_analytics.clickhouse.schema import LiveTable
 from octane_analytics.errors import ConfigError, NeedsOperator, OctaneError, Unavailable
 from octane_analytics.events.decode import decode_all
 from octane_analytics.kafka.topic_reader import KafkaLog
@@ -27,9 +29,7 @@ from octane_analytics.replay.waiting import Interrupted, Pace
 from octane_analytics.runtime.exit_codes import Exit, exit_for
 from octane_analytics.runtime.stop_signal import Stop
 from octane_analytics.runtime.timing import SystemClock
-from octane_analytics.schema import LiveTable
 from octane_analytics.settings.sections import Settings
-from octane_analytics.staging import Staging
 from octane_analytics.supervisor.system import PosixSystem
 from octane_analytics.types import Span
 

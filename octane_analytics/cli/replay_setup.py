@@ -12,17 +12,17 @@ from pathlib import Path
 
 import click
 
-from octane_analytics import schema, staging
+from octane_analytics.clickhouse import replay_staging, schema
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.inserts import ClickHouseSink
+from octane_analytics.clickhouse.replay_staging import Staging
+from octane_analytics.clickhouse.schema import LiveTable
 from octane_analytics.errors import ConfigError, NeedsOperator, StatementRejected, Unavailable
 from octane_analytics.kafka.topic_reader import KafkaLog
 from octane_analytics.replay.plan import Compare, Mode, Plan, from_json
 from octane_analytics.replay.ports import Note
 from octane_analytics.replay.ranges import BadRange, LogFacts, Wanted, resolve
-from octane_analytics.schema import LiveTable
 from octane_analytics.settings.sections import ClickHouseSettings
-from octane_analytics.staging import Staging
 from octane_analytics.types import Span
 
 ENDED, DRY = "ended", "dry"
@@ -142,7 +142,7 @@ def planned(
             if held[p].first < end:
                 reading[p] = Span(held[p].first, end)
     return Plan(
-        id=staging.new_id(datetime.now(UTC), secrets.token_hex(2)),
+        id=replay_staging.new_id(datetime.now(UTC), secrets.token_hex(2)),
         mode=mode,
         compare=compare,
         topic=log.topic,
@@ -164,7 +164,7 @@ def resumed(
 
     Raises BadRange where there is none to go on with. What an ended one has left is dropped.
     """
-    if replay_id not in staging.find(clickhouse):
+    if replay_id not in replay_staging.find(clickhouse):
         raise BadRange(
             f"there is no interrupted replay {replay_id} beside {clickhouse.table}: it was finished, "
             "or a later replay has cleaned up after it; start it anew"
@@ -191,7 +191,7 @@ def resumed(
 
 def clean_up(clickhouse: ClickHouseSink, live: LiveTable) -> None:
     """Drops what dead replays have left; raises ConfigError where a living one is at work here."""
-    for replay_id in staging.find(clickhouse):
+    for replay_id in replay_staging.find(clickhouse):
         bench = Staging(clickhouse, replay_id, live)
         notes: Sequence[Note] = ()
         if bench.has_journal():
@@ -208,7 +208,7 @@ def clean_up(clickhouse: ClickHouseSink, live: LiveTable) -> None:
         if waits and is_same:
             click.echo(
                 f"an interrupted append waits for --resume {replay_id}; to give it up, drop the "
-                f"tables {staging.PREFIX}{replay_id}_…",
+                f"tables {replay_staging.PREFIX}{replay_id}_…",
                 err=True,
             )
             continue

@@ -4,16 +4,16 @@ from dataclasses import replace
 
 import click
 
-from octane_analytics import schema as contract
 from octane_analytics.cli import options
 from octane_analytics.cli.grants import grants
 from octane_analytics.cli.help_format import CommandGroup
 from octane_analytics.cli.options import setting_options
+from octane_analytics.clickhouse import schema as contract
 from octane_analytics.clickhouse.client import ClickHouse
-from octane_analytics.clickhouse.codes import OPERATOR_ERRORS
+from octane_analytics.clickhouse.error_codes import OPERATOR_ERRORS
+from octane_analytics.clickhouse.schema import LiveTable, TableName
 from octane_analytics.errors import StatementRejected
 from octane_analytics.runtime.exit_codes import Exit
-from octane_analytics.schema import LiveTable, TableName
 from octane_analytics.settings.loading import Loaded
 from octane_analytics.settings.sections import BatchSettings, ClickHouseSettings
 

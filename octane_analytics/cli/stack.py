@@ -12,8 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from octane_analytics import schema
 from octane_analytics.cli.directories import locked, make_writable
+from octane_analytics.clickhouse import schema
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.errors import ConfigError, Unavailable
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse, User

@@ -7,9 +7,9 @@ from typing import Any
 
 from clickhouse_driver import errors as driver_errors
 
-from octane_analytics import schema
-from octane_analytics.clickhouse.codes import OPERATOR_ERRORS, READ_ONLY
+from octane_analytics.clickhouse import schema
 from octane_analytics.clickhouse.connection import Connection
+from octane_analytics.clickhouse.error_codes import OPERATOR_ERRORS, READ_ONLY
 from octane_analytics.clickhouse.result_blocks import ResultMeter, ResultTooLarge, UnreadableResult
 from octane_analytics.clickhouse.results import (
     STREAM_ROWS,
@@ -19,9 +19,9 @@ from octane_analytics.clickhouse.results import (
     RowStream,
     result_columns,
 )
+from octane_analytics.clickhouse.schema import LiveColumn, LiveTable, TableName
 from octane_analytics.clickhouse.views import View
 from octane_analytics.errors import Abandoned, NeedsOperator, StatementRejected
-from octane_analytics.schema import LiveColumn, LiveTable, TableName
 
 _RESULT_TOO_LARGE = 396
 

@@ -9,13 +9,14 @@ from typing import Self
 
 from clickhouse_driver import errors as driver_errors
 
-from octane_analytics.clickhouse.blocks import PackingClient
-from octane_analytics.clickhouse.codes import (
+from octane_analytics.clickhouse.error_codes import (
     CONNECTION_ERRORS,
     OPERATOR_ERRORS,
     error_name,
     plain_message,
 )
+from octane_analytics.clickhouse.native_blocks import PackingClient
+from octane_analytics.clickhouse.schema import TableName
 from octane_analytics.errors import (
     Abandoned,
     NeedsOperator,
@@ -23,7 +24,6 @@ from octane_analytics.errors import (
     StatementRejected,
     Unavailable,
 )
-from octane_analytics.schema import TableName
 from octane_analytics.settings.sections import ClickHouseSettings
 
 CONNECT_SECONDS = 5.0

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 from clickhouse_driver import errors as driver_errors
 
-from octane_analytics import schema
+from octane_analytics.clickhouse import schema
 from octane_analytics.clickhouse.client import ClickHouse
-from octane_analytics.clickhouse.codes import DATA_ERRORS, UNKNOWN_TABLE, plain_message
+from octane_analytics.clickhouse.error_codes import DATA_ERRORS, UNKNOWN_TABLE, plain_message
+from octane_analytics.clickhouse.schema import TableName
 from octane_analytics.clickhouse.views import failing_view, may_be_of_a_view
 from octane_analytics.errors import (
     DataRejected,
@@ -19,7 +20,6 @@ from octane_analytics.errors import (
     StatementRejected,
     Unavailable,
 )
-from octane_analytics.schema import TableName
 from octane_analytics.settings.sections import ClickHouseSettings
 
 _TOO_MANY_PARTS = 252

@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from octane_analytics import schema
-from octane_analytics.schema import LiveTable, TableName
+from octane_analytics.clickhouse import schema
+from octane_analytics.clickhouse.schema import LiveTable, TableName
 
 _NULL_ENGINE = "Null"
 

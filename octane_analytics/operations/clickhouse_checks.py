@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
-from octane_analytics import schema
-from octane_analytics.clickhouse.codes import OPERATOR_ERRORS
+from octane_analytics.clickhouse import schema
+from octane_analytics.clickhouse.error_codes import OPERATOR_ERRORS
 from octane_analytics.clickhouse.results import Result
+from octane_analytics.clickhouse.schema import LiveTable, TableName
 from octane_analytics.clickhouse.views import View, view_findings
 from octane_analytics.errors import NeedsOperator, OctaneError, StatementRejected
 from octane_analytics.operations.findings import Finding, fail, failed, ok, warn
-from octane_analytics.schema import LiveTable, TableName
 from octane_analytics.settings.sections import Settings
 
 MAX_SKEW_SECONDS = 5.0

@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from octane_analytics import schema
+from octane_analytics.clickhouse import schema
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from octane_analytics import schema
+from octane_analytics.clickhouse import schema
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.sandbox.kafka import EmbeddedKafka

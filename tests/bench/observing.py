@@ -28,7 +28,7 @@ from confluent_kafka import Producer
 from rich.console import Console
 from rich.table import Table
 
-from octane_analytics import schema
+from octane_analytics.clickhouse import schema
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.sandbox.generator import generate

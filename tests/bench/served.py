@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from octane_analytics import schema
+from octane_analytics.clickhouse import schema
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.events.decode import decode_all
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import pytest
 
-from octane_analytics import schema
+from octane_analytics.clickhouse import schema
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.errors import DataRejected, NeedsOperator, Unavailable
 from octane_analytics.events.event import Row

@@ -22,7 +22,7 @@ from clickhouse_driver import Client
 from clickhouse_driver.errors import ServerException
 from confluent_kafka.admin import AdminClient
 
-from octane_analytics import schema
+from octane_analytics.clickhouse import schema
 from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.sandbox.engine import HOST, EngineError

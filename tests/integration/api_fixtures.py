@@ -16,8 +16,8 @@ from octane_analytics.api.queries import RawQueries
 from octane_analytics.api.terms import QueryLimits
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.inserts import ClickHouseSink
+from octane_analytics.clickhouse.schema import TableName
 from octane_analytics.events.event import Row
-from octane_analytics.schema import TableName
 from octane_analytics.settings.sections import ClickHouseSettings
 from octane_analytics.telemetry.metrics import ApiMetrics
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from octane_analytics import schema
+from octane_analytics.clickhouse import schema
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.settings.sections import ClickHouseSettings

@@ -13,12 +13,12 @@ from unittest import mock
 
 from starlette.types import ASGIApp
 
-from octane_analytics import schema
 from octane_analytics.api import queries
 from octane_analytics.api.terms import QueryLimits
+from octane_analytics.clickhouse import schema
 from octane_analytics.clickhouse.client import ClickHouse
+from octane_analytics.clickhouse.schema import TableName
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
-from octane_analytics.schema import TableName
 from octane_analytics.settings.sections import ClickHouseSettings
 from tests.integration.api_fixtures import QUERY_LIMITS, app_over, event, insert
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from octane_analytics import schema
+from octane_analytics.clickhouse import schema
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.errors import ConfigError, NeedsOperator
 from octane_analytics.operations.clickhouse_checks import check_clickhouse

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from octane_analytics import schema
+from octane_analytics.clickhouse import schema
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.events.packed_columns import PackedColumn, SecondsColumn, TextColumn
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse, User

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from octane_analytics import schema
+from octane_analytics.clickhouse import schema
 from octane_analytics.clickhouse.inserts import ClickHouseSink, is_token_remembered
+from octane_analytics.clickhouse.schema import TableName
 from octane_analytics.clickhouse.views import View, view_findings
 from octane_analytics.errors import ConfigError, NeedsOperator
 from octane_analytics.operations.clickhouse_checks import check_clickhouse
@@ -17,7 +18,6 @@ from octane_analytics.operations.findings import Level
 from octane_analytics.sandbox import clickhouse
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse, User
 from octane_analytics.sandbox.engine import EngineError
-from octane_analytics.schema import TableName
 from octane_analytics.settings.loading import load
 from octane_analytics.settings.sections import ClickHouseSettings, Settings
 from octane_analytics.worker import check_table

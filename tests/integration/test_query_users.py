@@ -9,7 +9,7 @@ from ipaddress import ip_network
 import pytest
 from clickhouse_driver import Client
 
-from octane_analytics import grants
+from octane_analytics.clickhouse import query_user
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse, User
 from octane_analytics.settings.loading import load
@@ -112,13 +112,13 @@ def test_file_and_sql_say_the_same(server: ClickHouseSettings) -> None:
     with ClickHouse(server, client_name="tests") as connection:
         ((shown,),) = connection.select("SHOW CREATE PROFILE octane_query").rows
         ((quota,),) = connection.select("SHOW CREATE QUOTA octane_query").rows
-        sql = grants.statements(load({}).settings, None)
+        sql = query_user.statements(load({}).settings, None)
         (made_quota,) = [statement for statement in sql if "QUOTA" in statement]
         ((made_quota,),) = connection.select(
             "SELECT formatQuerySingleLine({sql:String})", {"sql": made_quota}
         ).rows
     # CREATE SETTINGS PROFILE name SETTINGS …
-    expected = elements(", ".join(grants.profile(load({}).settings)))
+    expected = elements(", ".join(query_user.profile(load({}).settings)))
     assert elements(shown.split("SETTINGS ", 2)[2]) == expected
     assert made_quota.replace("OR REPLACE ", "") == quota
 
@@ -132,8 +132,11 @@ def test_sql_is_what_clickhouse_parses(server: ClickHouseSettings) -> None:
             "API_QUERY_TABLES": "system.*,a.b",
         }
     ).settings
-    made = grants.statements(
-        settings, grants.hashed("geheim'\\"), [ip_network("10.0.0.0/8"), ip_network("::1")], "c 1"
+    made = query_user.statements(
+        settings,
+        query_user.hashed("geheim'\\"),
+        [ip_network("10.0.0.0/8"), ip_network("::1")],
+        "c 1",
     )
     with ClickHouse(server, client_name="tests") as connection:
         for statement in made:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Consumer
 
-from octane_analytics import schema
+from octane_analytics.clickhouse import schema
 from tests.acceptance.command import wait_until
 from tests.integration.operations_fixtures import Site, event, events, site
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from clickhouse_driver import errors as driver_errors
 
-from octane_analytics import schema
+from octane_analytics.clickhouse import schema
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.errors import DataRejected, OctaneError, StatementRejected
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse

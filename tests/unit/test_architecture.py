@@ -16,9 +16,7 @@ import pytest
 PACKAGE = "octane_analytics"
 ROOT = Path(__file__).resolve().parents[2] / PACKAGE
 
-CORE = frozenset(
-    {"errors", "events", "interfaces", "pipeline", "replay", "runtime", "schema", "types"}
-)
+CORE = frozenset({"errors", "events", "interfaces", "pipeline", "replay", "runtime", "types"})
 
 MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "errors": frozenset(),
@@ -30,7 +28,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "pipeline": frozenset({"errors", "events", "interfaces", "runtime", "types"}),
     "replay": frozenset({"errors", "events", "interfaces", "pipeline", "runtime", "types"}),
     "kafka": frozenset({"errors", "interfaces", "runtime", "settings", "types"}),
-    "clickhouse": frozenset({"errors", "events", "replay", "runtime", "schema", "settings"}),
+    "clickhouse": frozenset({"errors", "events", "replay", "runtime", "settings"}),
     "telemetry": frozenset({"errors", "interfaces", "settings", "types"}),
     "sandbox": frozenset(),
     "operations": frozenset(
@@ -42,7 +40,6 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
             "kafka",
             "pipeline",
             "replay",
-            "schema",
             "settings",
             "types",
         }
@@ -51,7 +48,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         {"clickhouse", "errors", "kafka", "operations", "pipeline", "settings", "types"}
     ),
     "supervisor": frozenset({"errors", "runtime", "telemetry"}),
-    "api": frozenset({"clickhouse", "errors", "schema", "supervisor", "telemetry"}),
+    "api": frozenset({"clickhouse", "errors", "supervisor", "telemetry"}),
     "api.results": frozenset({"api", "clickhouse", "errors"}),
     "api.auth": frozenset({"api", "errors", "telemetry"}),
     "api.middleware": frozenset({"api", "api.auth", "api.results", "errors", "telemetry"}),
@@ -71,7 +68,6 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
             "api.results",
             "clickhouse",
             "errors",
-            "schema",
             "settings",
             "supervisor",
             "telemetry",
@@ -87,7 +83,6 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
             "operations",
             "pipeline",
             "runtime",
-            "schema",
             "settings",
             "supervisor",
             "telemetry",
@@ -101,15 +96,12 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
             "clickhouse",
             "errors",
             "events",
-            "grants",
             "kafka",
             "operations",
             "replay",
             "runtime",
             "sandbox",
-            "schema",
             "settings",
-            "staging",
             "supervisor",
             "telemetry",
             "types",
@@ -195,9 +187,6 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     ),
     "__main__": frozenset({"cli"}),
     "__init__": frozenset(),
-    "grants": frozenset({"schema", "settings"}),
-    "schema": frozenset(),
-    "staging": frozenset({"clickhouse", "replay", "schema"}),
 }
 
 THIRD_PARTY: Mapping[str, frozenset[str]] = {

@@ -16,7 +16,7 @@ from octane_analytics import __version__
 from octane_analytics.api import tokens
 from octane_analytics.cli.main import COMMANDS
 from octane_analytics.cli.manual import PAGES, description
-from octane_analytics.clickhouse.codes import DATA_ERRORS, OPERATOR_ERRORS
+from octane_analytics.clickhouse.error_codes import DATA_ERRORS, OPERATOR_ERRORS
 from octane_analytics.events.decode import REASONS
 from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.settings.loading import catalogue, load

@@ -1,4 +1,4 @@
-from octane_analytics.grants import NO_HASH, hashed, statements
+from octane_analytics.clickhouse.query_user import NO_HASH, hashed, statements
 from octane_analytics.settings.loading import load
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from octane_analytics.schema import (
+from octane_analytics.clickhouse.schema import (
     COLUMNS,
     SHOWN_CODECS,
     LiveColumn,

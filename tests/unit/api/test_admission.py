@@ -14,8 +14,8 @@ from octane_analytics.api.library import load
 from octane_analytics.api.queries import RawQueries
 from octane_analytics.api.rates import Allowances
 from octane_analytics.api.tokens import TokenFile, digest_of
+from octane_analytics.clickhouse.schema import TableName
 from octane_analytics.errors import Unavailable
-from octane_analytics.schema import TableName
 from octane_analytics.telemetry.metrics import ApiMetrics
 from tests.unit.api.calls import (
     LIMITS,

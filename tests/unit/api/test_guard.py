@@ -13,8 +13,8 @@ from octane_analytics.api.guard import (
     located,
     pairs,
 )
+from octane_analytics.clickhouse.schema import TableName
 from octane_analytics.errors import QueryError
-from octane_analytics.schema import TableName
 from tests.unit.api.calls import QUERY_TREE, RULES
 from tests.unit.api.trees import ALLOWED, REFUSED
 

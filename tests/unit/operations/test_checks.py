@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from octane_analytics import schema
 from octane_analytics.cli.check import exit_code
+from octane_analytics.clickhouse import schema
 from octane_analytics.clickhouse.results import Result
+from octane_analytics.clickhouse.schema import LiveColumn, LiveTable, TableName
 from octane_analytics.clickhouse.views import View
 from octane_analytics.errors import NeedsOperator, OctaneError, StatementRejected, Unavailable
 from octane_analytics.kafka.group_admin import GroupState, Member
@@ -19,7 +20,6 @@ from octane_analytics.operations.host_checks import check_descriptors, check_por
 from octane_analytics.operations.kafka_checks import check_kafka
 from octane_analytics.operations.preflight import forgive_spares, run_all
 from octane_analytics.runtime.exit_codes import Exit
-from octane_analytics.schema import LiveColumn, LiveTable, TableName
 from octane_analytics.settings.sections import (
     BatchSettings,
     ClickHouseSettings,

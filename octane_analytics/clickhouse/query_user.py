@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 
-from octane_analytics.schema import TableName, identifier
+from octane_analytics.clickhouse.schema import TableName, identifier
 from octane_analytics.settings.sections import Settings
 
 NAME = "octane_query"

@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from octane_analytics import schema
+from octane_analytics.clickhouse import schema
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.clickhouse.results import Result
+from octane_analytics.clickhouse.schema import LiveTable, TableName
 from octane_analytics.replay.ports import Chunk, Counts, Note, Slice, Staged
 from octane_analytics.replay.rebuilding import MonthFacts
-from octane_analytics.schema import LiveTable, TableName
 
 PREFIX = "octane_replay_"
 SLICE_ROWS = 1_000_000
