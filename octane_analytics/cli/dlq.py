@@ -32,7 +32,7 @@ from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.runtime.stop_signal import Stop
 from octane_analytics.settings.loading import Loaded
 from octane_analytics.types import Record, Span, TopicPartition
-from octane_analytics.worker import check_table
+from octane_analytics.worker.process import check_table
 
 _CLIENT_ID = "octane-analytics-dlq"
 _SHOWN_CHARACTERS = 400

@@ -15,7 +15,6 @@ from octane_analytics.cli.directories import (
 )
 from octane_analytics.cli.help_format import Command
 from octane_analytics.cli.options import CLICKHOUSE, KAFKA, LOG, setting_options
-from octane_analytics.cli.reloading import Reloading, check_at_start, plan
 from octane_analytics.errors import ConfigError
 from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.settings.loading import Loaded
@@ -31,7 +30,8 @@ from octane_analytics.telemetry import metrics
 from octane_analytics.telemetry.figures import Board
 from octane_analytics.telemetry.server import bind
 from octane_analytics.telemetry.worker_metrics import SupervisorMetrics
-from octane_analytics.worker import ROLE
+from octane_analytics.worker.process import ROLE
+from octane_analytics.worker.reload import Reloading, check_at_start, plan
 
 _LOG = logging.getLogger(__name__)
 _PREFLIGHT_SECONDS = 60.0

@@ -10,7 +10,7 @@ from octane_analytics.telemetry.tally import Tally
 from octane_analytics.telemetry.worker_metrics import STAGES, WorkerMetrics
 from octane_analytics.types import Inserted, Rejected, Span, TopicPartition
 
-_LOG = logging.getLogger("octane_analytics.worker")
+_LOG = logging.getLogger("octane_analytics.worker.process")
 DEPENDENCIES = ("clickhouse", "kafka", "dead_letters")
 _REJECTED_LINES = 5
 _REJECTED_SECONDS = 10.0

@@ -7,11 +7,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from octane_analytics import worker
 from octane_analytics.__main__ import main
 from octane_analytics.kafka.consumer import KafkaSource
 from octane_analytics.telemetry.figures import SlotObserver
 from octane_analytics.types import Inserted, Rejected
+from octane_analytics.worker import process
 
 
 class _Blind(SlotObserver):
@@ -41,5 +41,5 @@ class _Idle:
 
 if __name__ == "__main__":
     for name, stand_in in (("SlotObserver", _Blind), ("KafkaSource", _Mute), ("Sampler", _Idle)):
-        setattr(worker, name, stand_in)
+        setattr(process, name, stand_in)
     sys.exit(main())

@@ -16,7 +16,7 @@ from octane_analytics.operations.query_user_checks import check_query_user
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse, User
 from octane_analytics.settings.loading import load
 from octane_analytics.settings.sections import ClickHouseSettings
-from octane_analytics.worker import check_table
+from octane_analytics.worker.process import check_table
 from tests.acceptance.command import run, wait_until
 from tests.integration.operations_fixtures import Site, event, site
 from tests.integration.raw_sql import PASSWORD, users_file

@@ -65,7 +65,7 @@ def test_wait_that_was_stopped_beyond_its_time_has_seen_no_signal() -> None:
 
 def test_signal_to_stop_ends_a_wait() -> None:
     body = (
-        "from octane_analytics.worker import StopSignal\n"
+        "from octane_analytics.worker.process import StopSignal\n"
         "stop = StopSignal()\n"
         "print(flush=True)\n"
         "stop.wait(600)\n"

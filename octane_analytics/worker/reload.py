@@ -19,7 +19,7 @@ from octane_analytics.supervisor.states import Policy
 from octane_analytics.supervisor.system import unblock_signals
 from octane_analytics.telemetry import logging as logs
 from octane_analytics.telemetry.figures import Board, SlotFigures
-from octane_analytics.worker import ROLE, preflight, run_metrics, run_worker
+from octane_analytics.worker.process import ROLE, preflight, run_metrics, run_worker
 
 _LOG = logging.getLogger(__name__)
 _KILL_MARGIN_SECONDS = 15.0
