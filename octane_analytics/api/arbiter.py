@@ -13,7 +13,7 @@ from typing import Any
 import gunicorn.arbiter
 from gunicorn.app.base import BaseApplication
 
-from octane_analytics.supervisor.notify import Notifier
+from octane_analytics.supervisor.sd_notify import Notifier
 from octane_analytics.telemetry.logging import fields
 
 _BOOT_SECONDS = 10.0

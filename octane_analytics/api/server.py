@@ -36,7 +36,7 @@ from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.schema import TableName
 from octane_analytics.errors import ConfigError
 from octane_analytics.settings.sections import ApiSettings, Settings
-from octane_analytics.supervisor.notify import Notifier
+from octane_analytics.supervisor.sd_notify import Notifier
 from octane_analytics.telemetry import metrics, tracing
 from octane_analytics.telemetry.logging import adopt, configure, fields
 from octane_analytics.telemetry.server import bind

@@ -10,7 +10,7 @@ from octane_analytics.cli.directories import metrics_directory
 from octane_analytics.cli.help_format import Command
 from octane_analytics.cli.options import setting_options
 from octane_analytics.settings.loading import Loaded
-from octane_analytics.supervisor.notify import Notifier
+from octane_analytics.supervisor.sd_notify import Notifier
 from octane_analytics.telemetry.logging import configure
 
 

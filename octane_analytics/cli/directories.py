@@ -11,7 +11,7 @@ from pathlib import Path
 
 from octane_analytics.errors import ConfigError
 from octane_analytics.settings.sections import MetricsSettings, Settings
-from octane_analytics.supervisor.control import FILE_NAME
+from octane_analytics.supervisor.control_socket import FILE_NAME
 
 _PREFIX = "octane-analytics-"
 _HELD = "held"

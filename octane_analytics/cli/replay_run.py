@@ -30,7 +30,7 @@ from octane_analytics.runtime.exit_codes import Exit, exit_for
 from octane_analytics.runtime.stop_signal import Stop
 from octane_analytics.runtime.timing import SystemClock
 from octane_analytics.settings.sections import Settings
-from octane_analytics.supervisor.system import PosixSystem
+from octane_analytics.supervisor.posix import PosixSystem
 from octane_analytics.types import Span
 
 _CLIENT = "octane-analytics-replay"

@@ -17,7 +17,7 @@ from octane_analytics.errors import ConfigError, Unavailable
 from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.runtime.stop_signal import Stop
 from octane_analytics.settings.loading import Loaded
-from octane_analytics.supervisor.control import FILE_NAME, ask
+from octane_analytics.supervisor.control_socket import FILE_NAME, ask
 
 _ANSWER_SECONDS = 5.0
 _COLOURS = {"running": "green", "backoff": "red", "fatal": "red"}

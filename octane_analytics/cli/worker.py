@@ -21,13 +21,13 @@ from octane_analytics.settings.loading import Loaded
 from octane_analytics.settings.rereading import Rereading
 from octane_analytics.settings.sections import Settings
 from octane_analytics.supervisor.arbiter import Arbiter
-from octane_analytics.supervisor.control import Control
-from octane_analytics.supervisor.ends import CAUSES
-from octane_analytics.supervisor.notify import Notifier
-from octane_analytics.supervisor.system import PosixSystem, title
+from octane_analytics.supervisor.control_socket import Control
+from octane_analytics.supervisor.exit_causes import CAUSES
+from octane_analytics.supervisor.posix import PosixSystem, title
+from octane_analytics.supervisor.sd_notify import Notifier
+from octane_analytics.supervisor.status_board import Board
 from octane_analytics.telemetry import logging as logs
 from octane_analytics.telemetry import metrics
-from octane_analytics.telemetry.figures import Board
 from octane_analytics.telemetry.server import bind
 from octane_analytics.telemetry.worker_metrics import SupervisorMetrics
 from octane_analytics.worker.process import ROLE

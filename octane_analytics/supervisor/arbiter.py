@@ -15,16 +15,16 @@ from collections.abc import Callable
 from dataclasses import asdict
 
 from octane_analytics.runtime.exit_codes import Exit
-from octane_analytics.supervisor.control import Control
-from octane_analytics.supervisor.ends import cause_of, exit_where_none_starts, told
-from octane_analytics.supervisor.notify import Notifier
-from octane_analytics.supervisor.places import Place, Places
-from octane_analytics.supervisor.plan import Plan, Reread, Role
+from octane_analytics.supervisor.control_socket import Control
+from octane_analytics.supervisor.exit_causes import cause_of, exit_where_none_starts, told
+from octane_analytics.supervisor.posix import System
+from octane_analytics.supervisor.process_plan import Plan, Reread, Role
 from octane_analytics.supervisor.reload import Reload
-from octane_analytics.supervisor.states import State
+from octane_analytics.supervisor.sd_notify import Notifier
+from octane_analytics.supervisor.slot_state import State
+from octane_analytics.supervisor.slots import Place, Places
 from octane_analytics.supervisor.status import Status
-from octane_analytics.supervisor.system import System
-from octane_analytics.telemetry.figures import Board
+from octane_analytics.supervisor.status_board import Board
 from octane_analytics.telemetry.logging import fields
 
 _LOG = logging.getLogger(__name__)

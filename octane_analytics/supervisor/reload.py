@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 
 from octane_analytics.errors import ConfigError, Unavailable
 from octane_analytics.runtime.exit_codes import Exit
-from octane_analytics.supervisor.notify import Notifier
-from octane_analytics.supervisor.places import Places
-from octane_analytics.supervisor.plan import Change, Plan, Reread
-from octane_analytics.supervisor.rolling import Outcome, Roll
-from octane_analytics.supervisor.states import Slot
-from octane_analytics.supervisor.system import System
+from octane_analytics.supervisor.posix import System
+from octane_analytics.supervisor.process_plan import Change, Plan, Reread
+from octane_analytics.supervisor.rolling_restart import Outcome, Roll
+from octane_analytics.supervisor.sd_notify import Notifier
+from octane_analytics.supervisor.slot_state import Slot
+from octane_analytics.supervisor.slots import Places
 from octane_analytics.telemetry.logging import fields
 
 _LOG = logging.getLogger(__name__)

@@ -4,8 +4,8 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from octane_analytics.supervisor.states import Slot, State
-from octane_analytics.telemetry.figures import Figures
+from octane_analytics.supervisor.slot_state import Slot, State
+from octane_analytics.supervisor.status_board import Figures
 
 _WINDOW_SECONDS = 10.0
 _SAMPLE_SECONDS = 0.5

@@ -42,9 +42,9 @@ from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.runtime.periodic import Watching
 from octane_analytics.runtime.timing import Backoff, SystemClock
 from octane_analytics.settings.sections import Settings
+from octane_analytics.supervisor.status_board import CountingSink, SlotFigures, SlotObserver
 from octane_analytics.telemetry import logging as logs
 from octane_analytics.telemetry import metrics, tracing
-from octane_analytics.telemetry.figures import CountingSink, SlotFigures, SlotObserver
 from octane_analytics.telemetry.lag import LagWatch
 from octane_analytics.telemetry.process import Sampler
 from octane_analytics.telemetry.server import MetricsServer

@@ -14,11 +14,11 @@ from octane_analytics.errors import OctaneError
 from octane_analytics.runtime.exit_codes import Exit, exit_for
 from octane_analytics.settings.rereading import Rereading
 from octane_analytics.settings.sections import Settings
-from octane_analytics.supervisor.plan import Change, Child, Plan, Role
-from octane_analytics.supervisor.states import Policy
-from octane_analytics.supervisor.system import unblock_signals
+from octane_analytics.supervisor.posix import unblock_signals
+from octane_analytics.supervisor.process_plan import Change, Child, Plan, Role
+from octane_analytics.supervisor.slot_state import Policy
+from octane_analytics.supervisor.status_board import Board, SlotFigures
 from octane_analytics.telemetry import logging as logs
-from octane_analytics.telemetry.figures import Board, SlotFigures
 from octane_analytics.worker.process import ROLE, preflight, run_metrics, run_worker
 
 _LOG = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from octane_analytics.supervisor.control import Control
+from octane_analytics.supervisor.control_socket import Control
 from tests.acceptance.command import COMMAND, environment, run, running, wait_until
 from tests.acceptance.terminal import CTRL_C, on_terminal
 

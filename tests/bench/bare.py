@@ -9,7 +9,7 @@ from typing import Any
 
 from octane_analytics.__main__ import main
 from octane_analytics.kafka.consumer import KafkaSource
-from octane_analytics.telemetry.figures import SlotObserver
+from octane_analytics.supervisor.status_board import SlotObserver
 from octane_analytics.types import Inserted, Rejected
 from octane_analytics.worker import process
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import click
 from rich.table import Table
 
-from octane_analytics.supervisor.control import ask
+from octane_analytics.supervisor.control_socket import ask
 from tests.acceptance.command import COMMAND, environment
 from tests.bench import options
 from tests.bench.backlog import Backlog

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from octane_analytics.supervisor.control import ask
+from octane_analytics.supervisor.control_socket import ask
 from tests.faults.audit import Report, wait_until
 from tests.faults.stack import APACHE, EMBEDDED, Engines, Shape, Stack, directory_for_logs
 from tests.kafka.apache import available

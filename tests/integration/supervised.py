@@ -13,11 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from octane_analytics.supervisor.arbiter import Arbiter
-from octane_analytics.supervisor.notify import Notifier
-from octane_analytics.supervisor.plan import Child, Plan, Role
-from octane_analytics.supervisor.states import Policy
-from octane_analytics.supervisor.system import PosixSystem, unblock_signals
-from octane_analytics.telemetry.figures import Board, SlotFigures
+from octane_analytics.supervisor.posix import PosixSystem, unblock_signals
+from octane_analytics.supervisor.process_plan import Child, Plan, Role
+from octane_analytics.supervisor.sd_notify import Notifier
+from octane_analytics.supervisor.slot_state import Policy
+from octane_analytics.supervisor.status_board import Board, SlotFigures
 
 _QUICK = Policy(first_backoff_seconds=0.01, cap_backoff_seconds=0.02, start_attempts=3)
 _LIFE_SECONDS = 60.0

@@ -50,7 +50,7 @@ def test_child_whose_supervisor_died_before_it_asked_to_be_told_ends_at_once(
 
 def test_wait_that_was_stopped_beyond_its_time_has_seen_no_signal() -> None:
     body = (
-        "from octane_analytics.supervisor.system import PosixSystem\n"
+        "from octane_analytics.supervisor.posix import PosixSystem\n"
         "print(flush=True)\n"
         "print(PosixSystem().wait_signal(0.3))"
     )

@@ -47,7 +47,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "operations.checks": frozenset(
         {"clickhouse", "errors", "kafka", "operations", "pipeline", "settings", "types"}
     ),
-    "supervisor": frozenset({"errors", "runtime", "telemetry"}),
+    "supervisor": frozenset({"errors", "runtime", "telemetry", "types"}),
     "api": frozenset({"clickhouse", "errors", "supervisor", "telemetry"}),
     "api.results": frozenset({"api", "clickhouse", "errors"}),
     "api.auth": frozenset({"api", "errors", "telemetry"}),

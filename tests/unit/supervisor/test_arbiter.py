@@ -11,11 +11,11 @@ import pytest
 from octane_analytics.errors import ConfigError, Unavailable
 from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.supervisor.arbiter import Arbiter
-from octane_analytics.supervisor.notify import Notifier
-from octane_analytics.supervisor.plan import Change, Child, Plan, Role
-from octane_analytics.supervisor.rolling import SETTLE_SECONDS
-from octane_analytics.supervisor.states import Policy
-from octane_analytics.telemetry.figures import Board, SlotFigures
+from octane_analytics.supervisor.process_plan import Change, Child, Plan, Role
+from octane_analytics.supervisor.rolling_restart import SETTLE_SECONDS
+from octane_analytics.supervisor.sd_notify import Notifier
+from octane_analytics.supervisor.slot_state import Policy
+from octane_analytics.supervisor.status_board import Board, SlotFigures
 
 POLICY = Policy(
     first_backoff_seconds=1.0,

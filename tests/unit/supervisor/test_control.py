@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from octane_analytics.errors import ConfigError
-from octane_analytics.supervisor import control as module
-from octane_analytics.supervisor.control import QUESTION, Control
+from octane_analytics.supervisor import control_socket as module
+from octane_analytics.supervisor.control_socket import QUESTION, Control
 
 ANSWER = '{"is_healthy": true}'
 

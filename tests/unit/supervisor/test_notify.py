@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from octane_analytics.supervisor.notify import Notifier
+from octane_analytics.supervisor.sd_notify import Notifier
 
 
 @pytest.fixture(params=["path", "abstract"])

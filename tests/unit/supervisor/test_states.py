@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from octane_analytics.runtime.exit_codes import Exit
-from octane_analytics.supervisor.states import Policy, Slot, State
+from octane_analytics.supervisor.slot_state import Policy, Slot, State
 
 POLICY = Policy(
     first_backoff_seconds=1.0,

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from octane_analytics.supervisor.states import Policy
-from octane_analytics.telemetry.figures import SlotFigures
+from octane_analytics.supervisor.slot_state import Policy
+from octane_analytics.supervisor.status_board import SlotFigures
 
 
 class Role(Enum):

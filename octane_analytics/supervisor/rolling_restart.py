@@ -8,7 +8,7 @@ successor, and no other slot hears of it.
 from collections.abc import Callable, Sequence
 from enum import Enum
 
-from octane_analytics.supervisor.states import Slot, State
+from octane_analytics.supervisor.slot_state import Slot, State
 
 SETTLE_SECONDS = 20.0
 """A successor whose loop turns is taken to work after this, assignment or not: there may be no broker

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from octane_analytics.errors import Unavailable
-from octane_analytics.supervisor.control import Control
-from octane_analytics.supervisor.plan import Child, Plan, Role
-from octane_analytics.supervisor.states import Slot, State
+from octane_analytics.supervisor.control_socket import Control
+from octane_analytics.supervisor.posix import System
+from octane_analytics.supervisor.process_plan import Child, Plan, Role
+from octane_analytics.supervisor.slot_state import Slot, State
 from octane_analytics.supervisor.status import Rate, SlotStatus, slot_status
-from octane_analytics.supervisor.system import System
-from octane_analytics.telemetry.figures import Board
+from octane_analytics.supervisor.status_board import Board
 from octane_analytics.telemetry.logging import fields
 
 _LOG = logging.getLogger(__name__)
