@@ -18,8 +18,8 @@ from octane_analytics.api.answers import encode
 from octane_analytics.api.faults import error_body
 from octane_analytics.errors import QueryError
 from octane_analytics.telemetry import tracing
+from octane_analytics.telemetry.exposition import ApiMetrics
 from octane_analytics.telemetry.logging import fields
-from octane_analytics.telemetry.metrics import ApiMetrics
 
 OTHER = "other"
 """The route of a path that there is not."""

@@ -31,8 +31,8 @@ from octane_analytics.api.reporting import Reporting
 from octane_analytics.api.templates import Template
 from octane_analytics.clickhouse.schema import TableName
 from octane_analytics.errors import QueryError, StatementRejected, Unavailable
+from octane_analytics.telemetry.exposition import CONTENT_TYPE, ApiMetrics
 from octane_analytics.telemetry.logging import fields
-from octane_analytics.telemetry.metrics import CONTENT_TYPE, ApiMetrics
 
 _TOUCH = "SELECT 1 FROM {database:Identifier}.{table:Identifier} LIMIT 0"
 QUIET = ("/healthz", "/readyz", "/metrics")

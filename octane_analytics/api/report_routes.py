@@ -16,7 +16,7 @@ from octane_analytics.api.reporting import Answer, Asked, Reporting
 from octane_analytics.api.templates import Template
 from octane_analytics.clickhouse.connection import trace_settings
 from octane_analytics.errors import QueryError
-from octane_analytics.telemetry.metrics import ApiMetrics
+from octane_analytics.telemetry.exposition import ApiMetrics
 
 _ANSWER_OPTIONS = ("format", "csv_raw")
 """Of a URL's parameters those that are not the template's."""

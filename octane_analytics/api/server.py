@@ -37,9 +37,9 @@ from octane_analytics.clickhouse.schema import TableName
 from octane_analytics.errors import ConfigError
 from octane_analytics.settings.sections import ApiSettings, Settings
 from octane_analytics.supervisor.sd_notify import Notifier
-from octane_analytics.telemetry import metrics, tracing
+from octane_analytics.telemetry import exposition, tracing
 from octane_analytics.telemetry.logging import adopt, configure, fields
-from octane_analytics.telemetry.server import bind
+from octane_analytics.telemetry.metrics_server import bind
 
 ROLE = "api"
 BACKLOG = 1024
@@ -88,7 +88,7 @@ def run_api(settings: Settings, metrics_directory: Path, notifier: Notifier) -> 
             "raw SQL runs as CLICKHOUSE_USER: give it a user of its own with CLICKHOUSE_QUERY_USER "
             "(`octane-analytics schema grants` makes one)"
         )
-    metrics.remove_files(metrics_directory, ROLE)
+    exposition.remove_files(metrics_directory, ROLE)
     arbiter_pid = os.getpid()
     application = _Application(settings, metrics_directory, library, policy, listening.detach())
     try:
@@ -187,7 +187,7 @@ class _Application(BaseApplication):  # type: ignore[misc]
         )
         hasty = dataclasses.replace(clickhouse, timeout_seconds=PROBE_SECONDS)
         name = "octane-analytics api"
-        counted = metrics.ApiMetrics()
+        counted = exposition.ApiMetrics()
         app = create_app(
             templates=self._library.templates,
             cache_bytes=api.cache_bytes,
@@ -213,7 +213,7 @@ class _Application(BaseApplication):  # type: ignore[misc]
             ),
             queries=_raw_queries(settings, name, counted),
             metrics=counted,
-            exposition=metrics.Exposition(self._metrics_directory),
+            exposition=exposition.Exposition(self._metrics_directory),
             policy=self.policy,
             cors_origins=api.cors_origins,
         )
@@ -226,8 +226,8 @@ class _Application(BaseApplication):  # type: ignore[misc]
             raise SystemExit(os.EX_OK)  # it died before it could take this worker along
         log_settings = self._settings.log
         configure(log_settings.level, log_settings.format, f"{ROLE}-{worker.slot}")
-        identity = metrics.Identity(ROLE, worker.slot)
-        metrics.open_directory(self._metrics_directory, identity)
+        identity = exposition.Identity(ROLE, worker.slot)
+        exposition.open_directory(self._metrics_directory, identity)
         if self.policy.allowances is not None:
             self.policy.allowances.open(worker.slot)
         self._traces = tracing.start(identity())
@@ -261,7 +261,7 @@ class _Logger(Logger):  # type: ignore[misc]
         adopt(self.access_log)
 
 
-def _raw_queries(settings: Settings, name: str, counted: metrics.ApiMetrics) -> RawQueries:
+def _raw_queries(settings: Settings, name: str, counted: exposition.ApiMetrics) -> RawQueries:
     api, clickhouse, queries = settings.api, settings.clickhouse, settings.queries
     asking = dataclasses.replace(
         clickhouse, timeout_seconds=api.query_seconds + QUERY_GRACE_SECONDS

@@ -22,7 +22,7 @@ from octane_analytics.sandbox.kafka import EmbeddedKafka
 from octane_analytics.sandbox.service import Service
 from octane_analytics.settings.loading import load
 from octane_analytics.settings.sections import Settings
-from octane_analytics.telemetry.metrics import exposition
+from octane_analytics.telemetry.exposition import exposition
 
 START_SECONDS = 60.0
 STOP_SECONDS = 8.0

@@ -26,9 +26,9 @@ from octane_analytics.supervisor.exit_causes import CAUSES
 from octane_analytics.supervisor.posix import PosixSystem, title
 from octane_analytics.supervisor.sd_notify import Notifier
 from octane_analytics.supervisor.status_board import Board
+from octane_analytics.telemetry import exposition
 from octane_analytics.telemetry import logging as logs
-from octane_analytics.telemetry import metrics
-from octane_analytics.telemetry.server import bind
+from octane_analytics.telemetry.metrics_server import bind
 from octane_analytics.telemetry.worker_metrics import SupervisorMetrics
 from octane_analytics.worker.process import ROLE
 from octane_analytics.worker.reload import Reloading, check_at_start, plan
@@ -83,8 +83,8 @@ def worker(loaded: Loaded, reread: Rereading) -> int:
         return code
     with metrics_directory(settings.metrics) as directory:
         for role in (ROLE, "metrics", "supervisor"):
-            metrics.remove_files(directory, role)
-        metrics.open_directory(directory, metrics.Identity("supervisor", 0))
+            exposition.remove_files(directory, role)
+        exposition.open_directory(directory, exposition.Identity("supervisor", 0))
         restarts = SupervisorMetrics(causes=CAUSES).restarts
         board = Board(_SLOTS)
         make_plan = functools.partial(plan, listening=listening, directory=directory, board=board)

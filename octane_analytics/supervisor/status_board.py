@@ -10,8 +10,8 @@ import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from octane_analytics.telemetry.inserted_counter import Tally
 from octane_analytics.telemetry.observer import WorkerObserver
-from octane_analytics.telemetry.tally import Tally
 from octane_analytics.telemetry.worker_metrics import WorkerMetrics
 from octane_analytics.types import Clock, Sink, TopicPartition
 

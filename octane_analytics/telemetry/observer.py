@@ -5,8 +5,8 @@ import time
 from collections.abc import Sequence
 
 from octane_analytics.errors import NeedsOperator
+from octane_analytics.telemetry.inserted_counter import Tally
 from octane_analytics.telemetry.logging import fields
-from octane_analytics.telemetry.tally import Tally
 from octane_analytics.telemetry.worker_metrics import STAGES, WorkerMetrics
 from octane_analytics.types import Inserted, Rejected, Span, TopicPartition
 

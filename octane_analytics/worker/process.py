@@ -43,13 +43,13 @@ from octane_analytics.runtime.periodic import Watching
 from octane_analytics.runtime.timing import Backoff, SystemClock
 from octane_analytics.settings.sections import Settings
 from octane_analytics.supervisor.status_board import CountingSink, SlotFigures, SlotObserver
+from octane_analytics.telemetry import exposition, tracing
 from octane_analytics.telemetry import logging as logs
-from octane_analytics.telemetry import metrics, tracing
-from octane_analytics.telemetry.lag import LagWatch
-from octane_analytics.telemetry.process import Sampler
-from octane_analytics.telemetry.server import MetricsServer
-from octane_analytics.telemetry.tally import Tally
-from octane_analytics.telemetry.window import WindowWatch
+from octane_analytics.telemetry.dedup_window import WindowWatch
+from octane_analytics.telemetry.inserted_counter import Tally
+from octane_analytics.telemetry.lag_metrics import LagWatch
+from octane_analytics.telemetry.metrics_server import MetricsServer
+from octane_analytics.telemetry.process_metrics import Sampler
 from octane_analytics.telemetry.worker_metrics import ProcessMetrics, WorkerMetrics
 
 _LOG = logging.getLogger(__name__)
@@ -112,9 +112,9 @@ def run_worker(
     # collector would look at each of them several times.
     gc.freeze()
     gc.set_threshold(_GC_ALLOCATIONS, 10, 10)
-    name = metrics.Identity(ROLE, slot)
+    name = exposition.Identity(ROLE, slot)
     logs.configure(settings.log.level, settings.log.format, name())
-    metrics.open_directory(metrics_directory, name)
+    exposition.open_directory(metrics_directory, name)
     counted = WorkerMetrics()
     clock = SystemClock()
     observer = SlotObserver(counted, Tally(metrics_directory, name()), figures, clock)
@@ -204,9 +204,9 @@ def run_metrics(
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     scheduling.come_first()
     ready()
-    name = metrics.Identity("metrics", 0)
+    name = exposition.Identity("metrics", 0)
     logs.configure(settings.log.level, settings.log.format, "metrics")
-    metrics.open_directory(metrics_directory, name)
+    exposition.open_directory(metrics_directory, name)
     sample = Sampler(ProcessMetrics(), name())
     probe = LagProbe(settings.kafka, client_id="octane-analytics-lag")
     clickhouse = ClickHouse(settings.clickhouse, client_name="octane-analytics metrics")
@@ -222,12 +222,12 @@ def run_metrics(
     ]
 
     def missing() -> list[str]:
-        workers = [metrics.Identity(ROLE, slot)() for slot in range(procs())]
-        return metrics.unready(metrics_directory, workers)
+        workers = [exposition.Identity(ROLE, slot)() for slot in range(procs())]
+        return exposition.unready(metrics_directory, workers)
 
     server = MetricsServer(
         listening,
-        metrics.Exposition(metrics_directory, lag, dedup),
+        exposition.Exposition(metrics_directory, lag, dedup),
         missing,
     )
     server.start()

@@ -19,7 +19,7 @@ from octane_analytics.__main__ import main
 from octane_analytics.kafka import consumer_config
 from octane_analytics.supervisor.status_board import SlotObserver
 from octane_analytics.telemetry import tracing
-from octane_analytics.telemetry.process import Sampler
+from octane_analytics.telemetry.process_metrics import Sampler
 
 METRICS, TRACES = "metrics", "traces"
 

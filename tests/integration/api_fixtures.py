@@ -19,7 +19,7 @@ from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.clickhouse.schema import TableName
 from octane_analytics.events.event import Row
 from octane_analytics.settings.sections import ClickHouseSettings
-from octane_analytics.telemetry.metrics import ApiMetrics
+from octane_analytics.telemetry.exposition import ApiMetrics
 
 LIMITS = Limits(seconds=10, result_rows=2000, result_bytes=8 << 20, memory_bytes=512 << 20)
 QUERY_LIMITS = QueryLimits(

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from octane_analytics.kafka.lag import LagProbe
 from octane_analytics.settings.sections import KafkaSettings
-from octane_analytics.telemetry.lag import LagWatch
+from octane_analytics.telemetry.lag_metrics import LagWatch
 from tests.acceptance.command import running, wait_until
 from tests.bench.measure import children
 from tests.faults.scrapes import scrape

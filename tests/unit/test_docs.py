@@ -20,9 +20,9 @@ from octane_analytics.clickhouse.error_codes import DATA_ERRORS, OPERATOR_ERRORS
 from octane_analytics.events.decode import REASONS
 from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.settings.loading import catalogue, load
-from octane_analytics.telemetry.lag import LagWatch
-from octane_analytics.telemetry.metrics import ApiMetrics, Computed
-from octane_analytics.telemetry.window import WindowWatch
+from octane_analytics.telemetry.dedup_window import WindowWatch
+from octane_analytics.telemetry.exposition import ApiMetrics, Computed
+from octane_analytics.telemetry.lag_metrics import LagWatch
 from octane_analytics.telemetry.worker_metrics import (
     ProcessMetrics,
     SupervisorMetrics,

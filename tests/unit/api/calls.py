@@ -19,7 +19,7 @@ from octane_analytics.api.queries import RawQueries
 from octane_analytics.api.terms import QueryLimits
 from octane_analytics.clickhouse.results import Excerpt, Result, ResultColumn, RowStream
 from octane_analytics.clickhouse.schema import TableName
-from octane_analytics.telemetry.metrics import ApiMetrics
+from octane_analytics.telemetry.exposition import ApiMetrics
 
 NOW = datetime(2026, 2, 2, 12, 0, 0, 500_000, tzinfo=UTC)
 LIMITS = Limits(seconds=30, result_rows=3, result_bytes=1 << 20, memory_bytes=1 << 30)

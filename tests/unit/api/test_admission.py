@@ -16,7 +16,7 @@ from octane_analytics.api.rates import Allowances
 from octane_analytics.api.tokens import TokenFile, digest_of
 from octane_analytics.clickhouse.schema import TableName
 from octane_analytics.errors import Unavailable
-from octane_analytics.telemetry.metrics import ApiMetrics
+from octane_analytics.telemetry.exposition import ApiMetrics
 from tests.unit.api.calls import (
     LIMITS,
     NOW,

@@ -9,9 +9,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.parser import text_string_to_metric_families
 
-from octane_analytics.telemetry import metrics, presence
+from octane_analytics.telemetry import exposition, liveness
+from octane_analytics.telemetry.inserted_counter import Tally
 from octane_analytics.telemetry.observer import WorkerObserver
-from octane_analytics.telemetry.tally import Tally
 from octane_analytics.telemetry.worker_metrics import (
     ProcessMetrics,
     WeightedHistogram,
@@ -26,21 +26,21 @@ def _restored(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _text(directory: Path) -> str:
-    return metrics.exposition(directory).decode()
+    return exposition.exposition(directory).decode()
 
 
 def _process(directory: Path, role: str, slot: int, monkeypatch: pytest.MonkeyPatch) -> int:
     """As a process that starts; answers what it holds as long as it lives."""
     held: list[int] = []
-    real = presence.hold
+    real = liveness.hold
 
     def hold(directory: Path, name: str) -> int:
         held.append(real(directory, name))
         return held[-1]
 
-    monkeypatch.setattr(presence, "hold", hold)
-    metrics.open_directory(directory, metrics.Identity(role, slot))
-    monkeypatch.setattr(presence, "hold", real)
+    monkeypatch.setattr(liveness, "hold", hold)
+    exposition.open_directory(directory, exposition.Identity(role, slot))
+    monkeypatch.setattr(liveness, "hold", real)
     return held[0]
 
 
@@ -53,16 +53,16 @@ def test_counters_outlive_a_process_and_gauges_do_not(
     counted.assigned_partitions.set(4)
     counted.outage.labels("clickhouse").set(1)
     assert "analytics_assigned_partitions 4.0" in _text(tmp_path)
-    assert metrics.unready(tmp_path, ["worker-0"]) == ["waiting for clickhouse"]
+    assert exposition.unready(tmp_path, ["worker-0"]) == ["waiting for clickhouse"]
     os.close(held)  # as its end would
     assert "analytics_assigned_partitions 4.0" not in _text(tmp_path)
     assert "analytics_events_consumed_total 7.0" in _text(tmp_path)
-    assert metrics.unready(tmp_path, ["worker-0"]) == ["worker-0 is not running"]
+    assert exposition.unready(tmp_path, ["worker-0"]) == ["worker-0 is not running"]
     held = _process(tmp_path, "worker", 0, monkeypatch)
     again = WorkerMetrics()
     again.events_consumed.inc(1)
     assert "analytics_events_consumed_total 8.0" in _text(tmp_path)
-    assert metrics.unready(tmp_path, ["worker-0"]) == []
+    assert exposition.unready(tmp_path, ["worker-0"]) == []
     os.close(held)
 
 
@@ -73,13 +73,13 @@ def test_a_new_boot_removes_its_own_role_s_files_only(
         os.close(_process(tmp_path, role, 0, monkeypatch))
         WorkerMetrics().events_consumed.inc(5)
         Tally(tmp_path, f"{role}-0").count(0, 3, "a")
-    metrics.remove_files(tmp_path, "worker")
+    exposition.remove_files(tmp_path, "worker")
     assert "analytics_events_consumed_total 5.0" in _text(tmp_path)
     assert not list(tmp_path.glob("*worker-0.db"))
     ancient = tmp_path / "counter_web-0.db"
     ancient.touch()
     os.utime(ancient, (1, 1))
-    metrics.remove_files(tmp_path, "worker")
+    exposition.remove_files(tmp_path, "worker")
     assert not ancient.exists()
 
 
@@ -96,13 +96,13 @@ def test_a_file_that_goes_away_under_a_scrape_fails_none(
     WorkerMetrics().events_consumed.inc(5)
     gone = tmp_path / "counter_worker-9.db"
     gone.touch()
-    real = presence.present
+    real = liveness.present
 
     def present(directory: Path) -> frozenset[str]:
         gone.unlink()
         return real(directory)
 
-    monkeypatch.setattr(presence, "present", present)
+    monkeypatch.setattr(liveness, "present", present)
     assert "analytics_events_consumed_total 5.0" in _text(tmp_path)
 
 
@@ -129,7 +129,7 @@ def test_what_is_shown_is_what_the_library_would_show(
     registry = CollectorRegistry()
     (tmp_path / "counter_worker-8.db").unlink()  # at which the library fails
     MultiProcessCollector(registry, path=str(tmp_path))  # type: ignore[no-untyped-call]
-    registry.register(metrics.Computed(tmp_path))
+    registry.register(exposition.Computed(tmp_path))
     expected = generate_latest(registry).decode()
     (tmp_path / "counter_worker-8.db").touch()
     shown = _text(tmp_path)
@@ -143,7 +143,7 @@ def test_what_is_shown_is_what_the_library_would_show(
 def test_what_is_added_and_replaced_between_two_looks_is_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shown = metrics.Exposition(tmp_path)
+    shown = exposition.Exposition(tmp_path)
     held = _process(tmp_path, "worker", 0, monkeypatch)
     counted = WorkerMetrics()
     counted.events_consumed.inc(7)
@@ -167,7 +167,7 @@ def test_what_is_added_and_replaced_between_two_looks_is_seen(
     text = shown().decode()
     assert "analytics_librdkafka_queue_bytes 5.0" in text
     assert "analytics_assigned_partitions 4.0" in text
-    metrics.remove_files(tmp_path, "worker")
+    exposition.remove_files(tmp_path, "worker")
     assert "analytics_events_consumed_total" not in shown().decode()
     shown.close()
     os.close(held)
@@ -175,7 +175,7 @@ def test_what_is_added_and_replaced_between_two_looks_is_seen(
 
 def test_every_gauge_is_a_sum() -> None:
     """`sums` knows no other mode."""
-    made = [WorkerMetrics(None), ProcessMetrics(None), metrics.ApiMetrics(None)]
+    made = [WorkerMetrics(None), ProcessMetrics(None), exposition.ApiMetrics(None)]
     gauges = [metric for group in made for metric in vars(group).values()
               if isinstance(metric, Gauge)]  # fmt: skip
     assert len(gauges) >= 4
@@ -210,13 +210,13 @@ def test_sixteen_processes_are_shown_in_milliseconds(
         Tally(tmp_path, f"worker-{slot}").count(slot, 5, "a")
     for slot in range(2):
         held.append(_process(tmp_path, "api", slot, monkeypatch))
-        counted = metrics.ApiMetrics()
+        counted = exposition.ApiMetrics()
         for route in ("/report", "/report/{name}", "/reports", "/query", "/metrics", "/readyz"):
             counted.request_seconds.labels(route).observe(1)
             for status in ("200", "400", "403", "503"):
                 counted.requests.labels(route, status).inc()
     took = []
-    shown = metrics.Exposition(tmp_path)
+    shown = exposition.Exposition(tmp_path)
     for _ in range(5):
         began = time.process_time()
         text = shown().decode()

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from octane_analytics.telemetry.server import MetricsServer, bind
+from octane_analytics.telemetry.metrics_server import MetricsServer, bind
 
 
 def _get(port: int, path: str) -> tuple[int, bytes]:

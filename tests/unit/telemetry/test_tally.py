@@ -5,8 +5,8 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octane_analytics.telemetry import tally
-from octane_analytics.telemetry.tally import Tally
+from octane_analytics.telemetry import inserted_counter
+from octane_analytics.telemetry.inserted_counter import Tally
 
 
 def test_a_batch_is_counted_once(tmp_path: Path) -> None:
@@ -15,14 +15,14 @@ def test_a_batch_is_counted_once(tmp_path: Path) -> None:
     assert not mine.count(3, 10, "a")
     assert mine.count(3, 5, "b")
     assert mine.count(0, 5, "c")
-    assert tally.total(tmp_path) == 20
+    assert inserted_counter.total(tmp_path) == 20
 
 
 def test_a_batch_without_a_token_is_always_counted(tmp_path: Path) -> None:
     mine = Tally(tmp_path, "worker-0")
     assert mine.count(0, 1, None)
     assert mine.count(0, 1, None)
-    assert tally.total(tmp_path) == 2
+    assert inserted_counter.total(tmp_path) == 2
 
 
 def test_a_successor_in_the_slot_goes_on_counting(tmp_path: Path) -> None:
@@ -30,7 +30,7 @@ def test_a_successor_in_the_slot_goes_on_counting(tmp_path: Path) -> None:
     successor = Tally(tmp_path, "worker-0")
     assert not successor.count(1, 10, "a")
     assert successor.count(1, 7, "b")
-    assert tally.total(tmp_path) == 17
+    assert inserted_counter.total(tmp_path) == 17
 
 
 def test_another_slot_sees_what_is_counted(tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_another_slot_sees_what_is_counted(tmp_path: Path) -> None:
     assert not second.count(1, 10, "a")
     assert second.count(1, 7, "b")
     assert not first.count(1, 7, "b"), "a zombie wakes up"
-    assert tally.total(tmp_path) == 17
+    assert inserted_counter.total(tmp_path) == 17
 
 
 def test_partitions_far_apart_share_a_file(tmp_path: Path) -> None:
@@ -47,19 +47,19 @@ def test_partitions_far_apart_share_a_file(tmp_path: Path) -> None:
     assert mine.count(0, 1, "a")
     assert mine.count(5000, 2, "b")
     assert mine.count(0, 4, "c")
-    assert tally.total(tmp_path) == 7
+    assert inserted_counter.total(tmp_path) == 7
 
 
 def test_a_new_boot_counts_from_zero_and_knows_what_was_counted(tmp_path: Path) -> None:
     mine = Tally(tmp_path, "worker-0")
     mine.count(0, 1, "other")
     mine.count(200, 10, "a")
-    tally.begin_anew(tmp_path, "worker")
-    assert tally.total(tmp_path) == 0
+    inserted_counter.begin_anew(tmp_path, "worker")
+    assert inserted_counter.total(tmp_path) == 0
     fresh = Tally(tmp_path, "worker-1")
     assert not fresh.count(200, 10, "a")
     assert fresh.count(200, 5, "b")
-    assert tally.total(tmp_path) == 5
+    assert inserted_counter.total(tmp_path) == 5
 
 
 @given(
@@ -89,7 +89,9 @@ def test_a_count_that_was_cut_short_counts_before_or_after(
         zeroed[at : at + 8] = after[at : at + 8]
     path.write_bytes(zeroed)
     was_counted = written > 16
-    assert tally.total(directory) == sum(batches[:-1]) + (batches[-1] if was_counted else 0)
+    assert inserted_counter.total(directory) == sum(batches[:-1]) + (
+        batches[-1] if was_counted else 0
+    )
     successor = Tally(directory, "worker-0")
     assert successor.count(0, batches[-1], "last") is not was_counted
-    assert tally.total(directory) == sum(batches)
+    assert inserted_counter.total(directory) == sum(batches)

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from octane_analytics.errors import Unavailable
-from octane_analytics.telemetry.lag import LagWatch
-from octane_analytics.telemetry.window import WindowWatch
+from octane_analytics.telemetry.dedup_window import WindowWatch
+from octane_analytics.telemetry.lag_metrics import LagWatch
 from octane_analytics.types import Committed, PartitionLag
 
 

@@ -18,7 +18,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from octane_analytics.telemetry import presence
+from octane_analytics.telemetry import liveness
 
 _SUFFIX = ".db"
 _FIRST_BYTES = 4096
@@ -53,7 +53,7 @@ class Sums:
     def read(self) -> dict[Cell, float]:
         """Counters and histograms of all processes there ever were, gauges of those alive."""
         found = {entry.name: entry.inode() for entry in os.scandir(self._directory)}
-        alive = presence.present(self._directory)
+        alive = liveness.present(self._directory)
         for name in self._files.keys() - found.keys():
             self._files.pop(name).close()
         sums: dict[Cell, float] = {}

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from octane_analytics.errors import ConfigError
-from octane_analytics.telemetry.metrics import CONTENT_TYPE
+from octane_analytics.telemetry.exposition import CONTENT_TYPE
 
 _LOG = logging.getLogger(__name__)
 _REQUEST_SECONDS = 10.0

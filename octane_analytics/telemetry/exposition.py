@@ -22,8 +22,8 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.utils import floatToGoString
 
 from octane_analytics import __version__
-from octane_analytics.telemetry import presence, tally
-from octane_analytics.telemetry.sums import Cell, Labels, Sums
+from octane_analytics.telemetry import inserted_counter, liveness
+from octane_analytics.telemetry.multiprocess_reader import Cell, Labels, Sums
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 _BOUND = "le"
@@ -54,7 +54,7 @@ def open_directory(directory: Path, identity: Identity) -> None:
     )
     for path in directory.glob(f"gauge_*_{identity.name}.db"):
         path.unlink()  # the last process's of this name say nothing of this one
-    presence.hold(directory, identity.name)
+    liveness.hold(directory, identity.name)
 
 
 def remove_files(directory: Path, role: str) -> None:
@@ -62,7 +62,7 @@ def remove_files(directory: Path, role: str) -> None:
 
     The other roles' files stay. Inserted events count from zero again.
     """
-    tally.begin_anew(directory, role)
+    inserted_counter.begin_anew(directory, role)
     booted_at = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
     for path in (*directory.glob("*.db"), *directory.glob("*.alive")):
         name = path.stem.rpartition("_")[2]
@@ -171,7 +171,7 @@ class Computed:
         yield CounterMetricFamily(
             "analytics_events_inserted_total",
             "Events in inserts that ClickHouse has acknowledged, each batch once.",
-            value=tally.total(self._directory),
+            value=inserted_counter.total(self._directory),
         )
         build = GaugeMetricFamily("analytics_build_info", "Always 1.", labels=["version", "python"])
         build.add_metric([__version__, platform.python_version()], 1.0)
@@ -180,7 +180,7 @@ class Computed:
 
 def unready(directory: Path, names: Collection[str]) -> list[str]:
     """What keeps these processes from serving, a line each; empty when they do."""
-    absent = sorted(set(names) - presence.present(directory))
+    absent = sorted(set(names) - liveness.present(directory))
     waits = [f"waiting for {dependency}" for dependency in outages(directory)]
     return [f"{name} is not running" for name in absent] + waits
 
