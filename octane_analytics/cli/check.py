@@ -22,13 +22,13 @@ from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.errors import OctaneError
 from octane_analytics.kafka.group_admin import Group
 from octane_analytics.kafka.topic_reader import KafkaLog
-from octane_analytics.operations.clickhouse_checks import check_clickhouse
+from octane_analytics.operations.checks.clickhouse import check_clickhouse
+from octane_analytics.operations.checks.finding import Finding, Level, ok, warn, worst
+from octane_analytics.operations.checks.host import check_descriptors, check_port
+from octane_analytics.operations.checks.kafka import check_kafka
+from octane_analytics.operations.checks.query_user import check_no_query_user, check_query_user
+from octane_analytics.operations.checks.runner import Check, forgive_spares, run_all
 from octane_analytics.operations.expired_offsets import SAMPLE_FETCH_BYTES, find_stored_record
-from octane_analytics.operations.findings import Finding, Level, ok, warn, worst
-from octane_analytics.operations.host_checks import check_descriptors, check_port
-from octane_analytics.operations.kafka_checks import check_kafka
-from octane_analytics.operations.preflight import Check, forgive_spares, run_all
-from octane_analytics.operations.query_user_checks import check_no_query_user, check_query_user
 from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.settings.loading import Loaded
 from octane_analytics.settings.sections import ClickHouseSettings, Settings

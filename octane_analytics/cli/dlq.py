@@ -20,14 +20,14 @@ from octane_analytics.cli.times import utc
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.events.decode import decode
 from octane_analytics.kafka.dlq_topic import LetterLog
-from octane_analytics.operations.letters import (
-    Choice,
-    Letter,
-    Shelf,
-    letter_of,
-    mark_of,
+from octane_analytics.operations.dead_letter_retry import (
+    Outcome,
+    Present,
+    Retry,
+    choose,
+    read_shelf,
 )
-from octane_analytics.operations.retry import Outcome, Present, Retry, choose, read_shelf
+from octane_analytics.operations.dead_letters import Choice, Letter, Shelf, letter_of, mark_of
 from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.runtime.stop_signal import Stop
 from octane_analytics.settings.loading import Loaded

@@ -5,7 +5,7 @@ from typing import Any
 
 from octane_analytics.cli.tables import aligned
 from octane_analytics.cli.times import utc
-from octane_analytics.operations.letters import Letter, Sorted
+from octane_analytics.operations.dead_letters import Letter, Sorted
 
 _HEADINGS = ("letters", "retried", "left", "reason", "first", "last", "note")
 _DROPPED = ("first", "note", "last")

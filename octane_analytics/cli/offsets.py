@@ -12,6 +12,7 @@ from octane_analytics.cli.help_format import CommandGroup
 from octane_analytics.cli.options import KAFKA, setting_options
 from octane_analytics.errors import ConfigError
 from octane_analytics.kafka.group_admin import Group
+from octane_analytics.operations.offset_snapshot import Snapshot, changes, parse_snapshot, plan
 from octane_analytics.operations.offset_targets import (
     AtTime,
     PartitionFacts,
@@ -20,7 +21,6 @@ from octane_analytics.operations.offset_targets import (
     parse_target,
     set_to,
 )
-from octane_analytics.operations.offsets import Snapshot, changes, parse_snapshot, plan
 from octane_analytics.replay.ranges import BadRange
 from octane_analytics.settings.loading import Loaded
 from octane_analytics.types import Commit, TopicPartition

@@ -10,9 +10,9 @@ import pytest
 from octane_analytics.clickhouse import schema
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.errors import ConfigError, NeedsOperator
-from octane_analytics.operations.clickhouse_checks import check_clickhouse
-from octane_analytics.operations.findings import Finding, Level
-from octane_analytics.operations.query_user_checks import check_query_user
+from octane_analytics.operations.checks.clickhouse import check_clickhouse
+from octane_analytics.operations.checks.finding import Finding, Level
+from octane_analytics.operations.checks.query_user import check_query_user
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse, User
 from octane_analytics.settings.loading import load
 from octane_analytics.settings.sections import ClickHouseSettings

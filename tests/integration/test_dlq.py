@@ -14,8 +14,8 @@ from octane_analytics.errors import AssignmentLost
 from octane_analytics.events.decode import decode
 from octane_analytics.kafka.dlq_topic import LetterLog
 from octane_analytics.kafka.event_producer import KafkaDeadLetters
-from octane_analytics.operations.letters import Choice
-from octane_analytics.operations.retry import Present, Retry, read_shelf
+from octane_analytics.operations.dead_letter_retry import Present, Retry, read_shelf
+from octane_analytics.operations.dead_letters import Choice
 from octane_analytics.settings.loading import load
 from octane_analytics.types import Rejected, TopicPartition
 from tests.acceptance.command import call, environment, run

@@ -23,7 +23,7 @@ from octane_analytics.kafka.dlq_topic import LetterLog
 from octane_analytics.kafka.event_producer import KafkaDeadLetters
 from octane_analytics.kafka.offsets import committed_by
 from octane_analytics.kafka.record_headers import Headers, headers_of
-from octane_analytics.operations.retry import read_shelf
+from octane_analytics.operations.dead_letter_retry import read_shelf
 from octane_analytics.sandbox.kafka import EmbeddedKafka
 from octane_analytics.settings.sections import KafkaSettings
 from octane_analytics.telemetry.tracing import BatchTracer

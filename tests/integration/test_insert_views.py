@@ -13,8 +13,8 @@ from octane_analytics.clickhouse.inserts import ClickHouseSink, is_token_remembe
 from octane_analytics.clickhouse.schema import TableName
 from octane_analytics.clickhouse.views import View, view_findings
 from octane_analytics.errors import ConfigError, NeedsOperator
-from octane_analytics.operations.clickhouse_checks import check_clickhouse
-from octane_analytics.operations.findings import Level
+from octane_analytics.operations.checks.clickhouse import check_clickhouse
+from octane_analytics.operations.checks.finding import Level
 from octane_analytics.sandbox import clickhouse
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse, User
 from octane_analytics.sandbox.engine import EngineError

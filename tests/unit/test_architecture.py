@@ -32,17 +32,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "telemetry": frozenset({"errors", "interfaces", "settings", "types"}),
     "sandbox": frozenset(),
     "operations": frozenset(
-        {
-            "clickhouse",
-            "errors",
-            "events",
-            "interfaces",
-            "kafka",
-            "pipeline",
-            "replay",
-            "settings",
-            "types",
-        }
+        {"errors", "events", "interfaces", "kafka", "pipeline", "replay", "types"}
     ),
     "operations.checks": frozenset(
         {"clickhouse", "errors", "kafka", "operations", "pipeline", "settings", "types"}
@@ -98,6 +88,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
             "events",
             "kafka",
             "operations",
+            "operations.checks",
             "replay",
             "runtime",
             "sandbox",

@@ -14,11 +14,11 @@ from octane_analytics.clickhouse.schema import LiveColumn, LiveTable, TableName
 from octane_analytics.clickhouse.views import View
 from octane_analytics.errors import NeedsOperator, OctaneError, StatementRejected, Unavailable
 from octane_analytics.kafka.group_admin import GroupState, Member
-from octane_analytics.operations.clickhouse_checks import check_clickhouse
-from octane_analytics.operations.findings import Finding, Level, fail, ok, warn, worst
-from octane_analytics.operations.host_checks import check_descriptors, check_port
-from octane_analytics.operations.kafka_checks import check_kafka
-from octane_analytics.operations.preflight import forgive_spares, run_all
+from octane_analytics.operations.checks.clickhouse import check_clickhouse
+from octane_analytics.operations.checks.finding import Finding, Level, fail, ok, warn, worst
+from octane_analytics.operations.checks.host import check_descriptors, check_port
+from octane_analytics.operations.checks.kafka import check_kafka
+from octane_analytics.operations.checks.runner import forgive_spares, run_all
 from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.settings.sections import (
     BatchSettings,

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octane_analytics.operations.letters import (
+from octane_analytics.operations.dead_letters import (
     UNKNOWN,
     Choice,
     Kind,

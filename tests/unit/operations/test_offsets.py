@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from octane_analytics.errors import ConfigError
-from octane_analytics.operations.offsets import Snapshot, changes, parse_snapshot, plan
+from octane_analytics.operations.offset_snapshot import Snapshot, changes, parse_snapshot, plan
 from octane_analytics.types import Commit, Committed, LogIdentity, TopicPartition
 
 TOPIC = "octane.events"

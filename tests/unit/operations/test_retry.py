@@ -9,8 +9,14 @@ from hypothesis import strategies as st
 from octane_analytics.errors import ConfigError, DataRejected, DecodeError, OctaneError, Unavailable
 from octane_analytics.events.decode import decode
 from octane_analytics.events.event import Row
-from octane_analytics.operations.letters import Choice
-from octane_analytics.operations.retry import AlreadyPresent, Outcome, Present, Retry, read_shelf
+from octane_analytics.operations.dead_letter_retry import (
+    AlreadyPresent,
+    Outcome,
+    Present,
+    Retry,
+    read_shelf,
+)
+from octane_analytics.operations.dead_letters import Choice
 from octane_analytics.types import Span, TopicPartition
 from tests.fakes import FakeRecord
 

@@ -7,7 +7,7 @@ import resource
 import socket
 from collections.abc import Callable
 
-from octane_analytics.operations.findings import Finding, fail, ok, warn
+from octane_analytics.operations.checks.finding import Finding, fail, ok, warn
 
 LEAST_DESCRIPTORS = 1024
 _ASK_SECONDS = 2.0

@@ -19,7 +19,15 @@ from typing import Protocol
 
 from octane_analytics.errors import ConfigError, DataRejected, DecodeError, OctaneError
 from octane_analytics.events.event import Row
-from octane_analytics.operations.letters import Choice, Kind, Letter, Mark, Shelf, Sorted, place_of
+from octane_analytics.operations.dead_letters import (
+    Choice,
+    Kind,
+    Letter,
+    Mark,
+    Shelf,
+    Sorted,
+    place_of,
+)
 from octane_analytics.types import Record, Sink, Span, TopicPartition
 
 CHUNK_LETTERS = 5_000

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from octane_analytics.errors import NeedsOperator, OctaneError, Unavailable
 from octane_analytics.kafka.group_admin import GroupState, Member
-from octane_analytics.operations.findings import Finding, fail, failed, ok, warn
+from octane_analytics.operations.checks.finding import Finding, fail, failed, ok, warn
 from octane_analytics.pipeline.delivery_ledger import parse_intent
 from octane_analytics.settings.sections import Settings
 from octane_analytics.types import Committed, LogIdentity, TopicPartition

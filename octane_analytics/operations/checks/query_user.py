@@ -6,7 +6,7 @@ from typing import Protocol
 from octane_analytics.clickhouse.results import Result
 from octane_analytics.clickhouse.schema import TableName, identifier
 from octane_analytics.errors import NeedsOperator, OctaneError, StatementRejected, Unavailable
-from octane_analytics.operations.findings import Finding, fail, ok, warn
+from octane_analytics.operations.checks.finding import Finding, fail, ok, warn
 from octane_analytics.settings.sections import Settings
 
 SUBJECT = "raw SQL"

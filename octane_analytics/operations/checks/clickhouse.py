@@ -9,7 +9,7 @@ from octane_analytics.clickhouse.results import Result
 from octane_analytics.clickhouse.schema import LiveTable, TableName
 from octane_analytics.clickhouse.views import View, view_findings
 from octane_analytics.errors import NeedsOperator, OctaneError, StatementRejected
-from octane_analytics.operations.findings import Finding, fail, failed, ok, warn
+from octane_analytics.operations.checks.finding import Finding, fail, failed, ok, warn
 from octane_analytics.settings.sections import Settings
 
 MAX_SKEW_SECONDS = 5.0

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
-from octane_analytics.operations.findings import Finding, Level
+from octane_analytics.operations.checks.finding import Finding, Level
 
 Check = Callable[[], Iterator[Finding]]
 
