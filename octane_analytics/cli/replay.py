@@ -29,9 +29,9 @@ from octane_analytics.errors import (
     StatementRejected,
 )
 from octane_analytics.kafka.topic_reader import KafkaLog
+from octane_analytics.replay.pacing import Interrupted
 from octane_analytics.replay.plan import Compare, Mode, Plan
 from octane_analytics.replay.ranges import BadRange, Wanted, parse_offsets, parse_time
-from octane_analytics.replay.waiting import Interrupted
 from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.runtime.stop_signal import Stop
 from octane_analytics.settings.loading import Loaded

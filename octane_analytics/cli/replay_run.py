@@ -20,12 +20,12 @@ from octane_analytics.clickhouse.schema import LiveTable
 from octane_analytics.errors import ConfigError, NeedsOperator, OctaneError, Unavailable
 from octane_analytics.events.decode import decode_all
 from octane_analytics.kafka.topic_reader import KafkaLog
-from octane_analytics.replay.filling import Filling, Outcome, Steps
+from octane_analytics.replay.fill import Filling, Outcome, Steps
+from octane_analytics.replay.interfaces import Counts
+from octane_analytics.replay.pacing import Interrupted, Pace
 from octane_analytics.replay.plan import Mode, Plan
-from octane_analytics.replay.ports import Counts
-from octane_analytics.replay.reading import Reader
-from octane_analytics.replay.rebuilding import MonthRefused, Rebuilding
-from octane_analytics.replay.waiting import Interrupted, Pace
+from octane_analytics.replay.rebuild import MonthRefused, Rebuilding
+from octane_analytics.replay.staging_reader import Reader
 from octane_analytics.runtime.exit_codes import Exit, exit_for
 from octane_analytics.runtime.stop_signal import Stop
 from octane_analytics.runtime.timing import SystemClock

@@ -19,8 +19,8 @@ from octane_analytics.clickhouse.replay_staging import Staging
 from octane_analytics.clickhouse.schema import LiveTable
 from octane_analytics.errors import ConfigError, NeedsOperator, StatementRejected, Unavailable
 from octane_analytics.kafka.topic_reader import KafkaLog
+from octane_analytics.replay.interfaces import Note
 from octane_analytics.replay.plan import Compare, Mode, Plan, from_json
-from octane_analytics.replay.ports import Note
 from octane_analytics.replay.ranges import BadRange, LogFacts, Wanted, resolve
 from octane_analytics.settings.sections import ClickHouseSettings
 from octane_analytics.types import Span

@@ -15,8 +15,8 @@ from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.clickhouse.results import Result
 from octane_analytics.clickhouse.schema import LiveTable, TableName
-from octane_analytics.replay.ports import Chunk, Counts, Note, Slice, Staged
-from octane_analytics.replay.rebuilding import MonthFacts
+from octane_analytics.replay.interfaces import Chunk, Counts, Note, Slice, Staged
+from octane_analytics.replay.rebuild import MonthFacts
 
 PREFIX = "octane_replay_"
 SLICE_ROWS = 1_000_000

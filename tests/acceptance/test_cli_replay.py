@@ -18,8 +18,8 @@ import pytest
 from octane_analytics.cli.replay_run import Report
 from octane_analytics.clickhouse.replay_staging import Staging
 from octane_analytics.pipeline.delivery_ledger import Intent
+from octane_analytics.replay.interfaces import Counts
 from octane_analytics.replay.plan import Compare, Mode, Plan
-from octane_analytics.replay.ports import Counts
 from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse, User
 from octane_analytics.types import LogIdentity, Span

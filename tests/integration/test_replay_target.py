@@ -11,8 +11,8 @@ from octane_analytics.cli.replay_setup import check_target
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.clickhouse.replay_staging import Staging
 from octane_analytics.errors import ConfigError
+from octane_analytics.replay.interfaces import Staged
 from octane_analytics.replay.plan import Mode
-from octane_analytics.replay.ports import Staged
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.settings.loading import load
 from octane_analytics.settings.sections import ClickHouseSettings

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from octane_analytics.errors import NeedsOperator, Unavailable
-from octane_analytics.replay.waiting import PATIENCE_SECONDS, Interrupted, Pace, patiently
+from octane_analytics.replay.pacing import PATIENCE_SECONDS, Interrupted, Pace, patiently
 from tests.fakes import FakeClock
 
 BEGIN = 1000.0

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from octane_analytics.errors import OctaneError
-from octane_analytics.replay.filling import Filling, Outcome, Steps
+from octane_analytics.replay.fill import Filling, Outcome, Steps
 from octane_analytics.types import Clock
 
 _QUIET_SECONDS = 30.0

@@ -28,10 +28,10 @@ from typing import TypeVar
 
 from octane_analytics.errors import DataRejected, OctaneError
 from octane_analytics.pipeline.delivery_ledger import parse_intent
+from octane_analytics.replay.interfaces import Bench, Chunk, Log, Slice
+from octane_analytics.replay.pacing import Attempted, Interrupted, Pace, patiently
 from octane_analytics.replay.plan import Compare, Mode, Plan
-from octane_analytics.replay.ports import Bench, Chunk, Log, Slice
-from octane_analytics.replay.reading import Reader
-from octane_analytics.replay.waiting import Attempted, Interrupted, Pace, patiently
+from octane_analytics.replay.staging_reader import Reader
 from octane_analytics.types import Clock, Committed, Span
 
 _SETTLE_SECONDS = 60.0

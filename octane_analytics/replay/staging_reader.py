@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from octane_analytics.events.event import Decoded
-from octane_analytics.replay.ports import Bench, Log, Staged
-from octane_analytics.replay.waiting import Pace, patiently
+from octane_analytics.replay.interfaces import Bench, Log, Staged
+from octane_analytics.replay.pacing import Pace, patiently
 from octane_analytics.types import Clock, Record, Span
 
 BATCH_ROWS = 100_000
