@@ -14,11 +14,11 @@ import click
 
 from octane_analytics.cli.help_format import SettingOption
 from octane_analytics.cli.invocation import FILES
-from octane_analytics.settings import values
+from octane_analytics.settings import fields
+from octane_analytics.settings.fields import Setting
 from octane_analytics.settings.loading import catalogue, load, section_of
-from octane_analytics.settings.rereading import Rereading
+from octane_analytics.settings.reload import Rereading
 from octane_analytics.settings.unknown import warnings
-from octane_analytics.settings.values import Setting
 
 R = TypeVar("R")
 
@@ -46,7 +46,7 @@ class _Processes(click.ParamType[int]):
         self, value: str | int, param: click.Parameter | None, ctx: click.Context | None
     ) -> int:
         try:
-            return values.process_count(str(value))
+            return fields.process_count(str(value))
         except ValueError as error:
             self.fail(f"{value!r}: {error}", param, ctx)
 

@@ -18,7 +18,7 @@ from octane_analytics.cli.options import CLICKHOUSE, KAFKA, LOG, setting_options
 from octane_analytics.errors import ConfigError
 from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.settings.loading import Loaded
-from octane_analytics.settings.rereading import Rereading
+from octane_analytics.settings.reload import Rereading
 from octane_analytics.settings.sections import Settings
 from octane_analytics.supervisor.arbiter import Arbiter
 from octane_analytics.supervisor.control_socket import Control

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from octane_analytics.errors import ConfigError
-from octane_analytics.settings.queries import QuerySettings
+from octane_analytics.settings.fields import Setting
+from octane_analytics.settings.raw_sql import QuerySettings
 from octane_analytics.settings.sections import (
     ApiSettings,
     BatchSettings,
@@ -23,7 +24,6 @@ from octane_analytics.settings.sections import (
     Settings,
     WorkerSettings,
 )
-from octane_analytics.settings.values import Setting
 
 RDKAFKA_PREFIX = "KAFKA_RDKAFKA_"
 HTTP_PORTS = (8123, 8443)

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from octane_analytics.errors import ConfigError
-from octane_analytics.settings import values
-from octane_analytics.settings.queries import QuerySettings
+from octane_analytics.settings import fields
+from octane_analytics.settings.raw_sql import QuerySettings
 
 MAX_BATCH_ROWS = 1_000_000
 """clickhouse-driver cuts an insert into blocks of 1,048,576 rows, and a batch has to stay one block;
@@ -19,33 +19,33 @@ _AUTHORITY = re.compile(r"(?:\[([^\[\]\s]+)\]|([^:\[\]\s]+))(?::([0-9]{1,5}))?")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KafkaSettings:
-    bootstrap_servers: str = values.described(
+    bootstrap_servers: str = fields.described(
         "KAFKA_BOOTSTRAP_SERVERS",
-        values.text,
+        fields.text,
         "kafka:9092",
         "Brokers to begin with, comma-separated.",
     )
-    topic: str = values.described(
-        "KAFKA_TOPIC", values.text, "octane.events", "Topic that carries the events."
+    topic: str = fields.described(
+        "KAFKA_TOPIC", fields.text, "octane.events", "Topic that carries the events."
     )
-    group_id: str = values.described(
-        "KAFKA_GROUP_ID", values.text, "analytics-worker", "Consumer group of all workers."
+    group_id: str = fields.described(
+        "KAFKA_GROUP_ID", fields.text, "analytics-worker", "Consumer group of all workers."
     )
-    dlq_topic_or_none: str | None = values.described(
+    dlq_topic_or_none: str | None = fields.described(
         "KAFKA_DLQ_TOPIC",
-        values.optional,
+        fields.optional,
         "",
         "Dead-letter topic for records that are not valid events (empty: the topic plus .dlq).",
     )
-    instance_prefix: str = values.described(
+    instance_prefix: str = fields.described(
         "KAFKA_INSTANCE_PREFIX",
-        values.instance,
+        fields.instance,
         "auto",
         "Names this host's members of the group, with the slot's number behind it, so that a "
         "restarted worker gets its partitions back without a rebalance (auto: the host's name; "
         "none: no static membership).",
     )
-    log_epoch: str = values.described(
+    log_epoch: str = fields.described(
         "KAFKA_LOG_EPOCH",
         str.strip,
         "",
@@ -62,50 +62,50 @@ class KafkaSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClickHouseSettings:
-    host: str = values.described(
+    host: str = fields.described(
         "CLICKHOUSE_HOST",
-        values.text,
+        fields.text,
         "clickhouse",
         "ClickHouse servers, comma-separated, each with an optional :port; tried in this order.",
     )
-    port: int = values.described(
+    port: int = fields.described(
         "CLICKHOUSE_PORT",
-        values.port,
+        fields.port,
         "9000",
         "Port of the native protocol (9440 with TLS; not 8123).",
     )
-    user: str = values.described("CLICKHOUSE_USER", values.text, "default", "ClickHouse user.")
-    password: str = values.described(
-        "CLICKHOUSE_PASSWORD", values.secret, "", "Password of the ClickHouse user.", secret=True
+    user: str = fields.described("CLICKHOUSE_USER", fields.text, "default", "ClickHouse user.")
+    password: str = fields.described(
+        "CLICKHOUSE_PASSWORD", fields.secret, "", "Password of the ClickHouse user.", secret=True
     )
-    database: str = values.described(
-        "CLICKHOUSE_DATABASE", values.text, "default", "Database of the table."
+    database: str = fields.described(
+        "CLICKHOUSE_DATABASE", fields.text, "default", "Database of the table."
     )
-    table: str = values.described(
+    table: str = fields.described(
         "CLICKHOUSE_TABLE",
-        values.table,
+        fields.table,
         "ai_analytics_events",
         "Table of the events, without its database.",
     )
-    is_secure: bool = values.described(
-        "CLICKHOUSE_SECURE", values.flag, "0", "Speak TLS with ClickHouse."
+    is_secure: bool = fields.described(
+        "CLICKHOUSE_SECURE", fields.flag, "0", "Speak TLS with ClickHouse."
     )
-    ca_file: str | None = values.described(
+    ca_file: str | None = fields.described(
         "CLICKHOUSE_CA_FILE",
-        values.optional,
+        fields.optional,
         "",
         "Certificate authorities to trust, PEM (empty: certifi's).",
     )
-    compression: str = values.described(
+    compression: str = fields.described(
         "CLICKHOUSE_COMPRESSION",
-        values.choice("auto", "lz4", "zstd", "none"),
+        fields.choice("auto", "lz4", "zstd", "none"),
         "auto",
         "Compression between here and ClickHouse: lz4, zstd, none, or auto: none where every "
         "CLICKHOUSE_HOST is this machine's loopback, else lz4.",
     )
-    timeout_seconds: float = values.described(
+    timeout_seconds: float = fields.described(
         "CLICKHOUSE_TIMEOUT",
-        values.seconds(1, 3600),
+        fields.seconds(1, 3600),
         "60",
         "How long one insert or query may take before its connection is given up.",
         unit="seconds",
@@ -141,52 +141,52 @@ def _is_loopback(host: str) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchSettings:
-    size: int = values.described(
+    size: int = fields.described(
         "BATCH_SIZE",
-        values.whole(1, MAX_BATCH_ROWS),
+        fields.whole(1, MAX_BATCH_ROWS),
         "1000",
         "A partition's batch is inserted once it has this many events.",
         unit="events",
     )
-    flush_seconds: float = values.described(
+    flush_seconds: float = fields.described(
         "FLUSH_INTERVAL",
-        values.seconds(0.05, 3600),
+        fields.seconds(0.05, 3600),
         "5",
         "A batch is inserted once its first event is this old.",
         unit="seconds",
     )
-    max_rows: int = values.described(
+    max_rows: int = fields.described(
         "BATCH_MAX_ROWS",
-        values.whole(1, MAX_BATCH_ROWS),
+        fields.whole(1, MAX_BATCH_ROWS),
         "100000",
         "Under backlog a batch takes what is already fetched, up to this many events.",
         unit="events",
     )
-    max_bytes: int = values.described(
+    max_bytes: int = fields.described(
         "BATCH_MAX_BYTES",
-        values.whole(1024, 1 << 30),
+        fields.whole(1024, 1 << 30),
         str(32 << 20),
         "A batch is inserted once its payloads have this many bytes.",
         unit="bytes",
     )
-    dlq_max_ratio: float = values.described(
+    dlq_max_ratio: float = fields.described(
         "DLQ_MAX_RATIO",
-        values.ratio,
+        fields.ratio,
         "0.5",
         "Consuming stops with an error when more than this share of the last ten thousand records "
         "(and of at least a thousand) are no valid events or refused by ClickHouse (1: never).",
     )
-    dlq_max_consecutive: int = values.described(
+    dlq_max_consecutive: int = fields.described(
         "DLQ_MAX_CONSECUTIVE",
-        values.whole(0, 1_000_000_000),
+        fields.whole(0, 1_000_000_000),
         "1000",
         "Consuming stops with an error when so many records in a row are no valid events, or "
         "ClickHouse refuses so many rows without taking one (0: never).",
         unit="records",
     )
-    delivery: str = values.described(
+    delivery: str = fields.described(
         "DELIVERY",
-        values.choice("exactly-once", "at-least-once"),
+        fields.choice("exactly-once", "at-least-once"),
         "exactly-once",
         "exactly-once: announced and deduplicated inserts per partition; at-least-once: one insert "
         "over all partitions of a worker, committed after it.",
@@ -195,40 +195,40 @@ class BatchSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSettings:
-    procs: int = values.described(
+    procs: int = fields.described(
         "WORKER_PROCS",
-        values.process_count,
+        fields.process_count,
         "auto",
         "Consumer processes to fork (auto: one for each CPU this process may use).",
         unit="processes",
     )
-    drain_seconds: float = values.described(
+    drain_seconds: float = fields.described(
         "DRAIN_TIMEOUT",
-        values.seconds(1, 3600),
+        fields.seconds(1, 3600),
         "90",
         "How long a worker may take to finish its batches on shutdown before it is killed; "
         "what it had not finished is finished by its successor.",
         unit="seconds",
     )
-    max_bytes: int = values.described(
+    max_bytes: int = fields.described(
         "WORKER_MAX_BYTES",
-        values.whole(1 << 20, 1 << 40),
+        fields.whole(1 << 20, 1 << 40),
         str(32 << 20),
         "Payload bytes that one process holds in all its batches before it inserts the largest; "
         "librdkafka's queue (KAFKA_RDKAFKA_QUEUED_MAX_MESSAGES_KBYTES, 32768 here) comes on top.",
         unit="bytes",
     )
-    heartbeat_seconds: float = values.described(
+    heartbeat_seconds: float = fields.described(
         "HEARTBEAT_TIMEOUT",
-        values.seconds(5, 3600),
+        fields.seconds(5, 3600),
         "120",
         "A worker whose loop has not turned for this long is killed and replaced; "
         "the time that it waits for ClickHouse does not count.",
         unit="seconds",
     )
-    control_socket: str | None = values.described(
+    control_socket: str | None = fields.described(
         "CONTROL_SOCKET",
-        values.optional,
+        fields.optional,
         "",
         "Local socket over which `octane-analytics status` asks the supervisor (empty: worker.sock in "
         "systemd's RUNTIME_DIRECTORY, else in PROMETHEUS_MULTIPROC_DIR, else in a directory of this "
@@ -238,121 +238,121 @@ class WorkerSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiSettings:
-    host: str = values.described(
-        "API_HOST", values.text, "127.0.0.1", "Address the API listens on."
+    host: str = fields.described(
+        "API_HOST", fields.text, "127.0.0.1", "Address the API listens on."
     )
-    port: int = values.described("API_PORT", values.any_port, "8001", "Port the API listens on.")
-    workers: int = values.described(
-        "API_WORKERS", values.whole(1, 256), "2", "API processes to fork.", unit="processes"
+    port: int = fields.described("API_PORT", fields.any_port, "8001", "Port the API listens on.")
+    workers: int = fields.described(
+        "API_WORKERS", fields.whole(1, 256), "2", "API processes to fork.", unit="processes"
     )
-    threads: int = values.described(
+    threads: int = fields.described(
         "API_THREADS",
-        values.whole(1, 64),
+        fields.whole(1, 64),
         "4",
         "Reports and queries that one API process runs at once, each on a ClickHouse connection of "
         "its own.",
         unit="threads",
     )
-    queue_seconds: float = values.described(
+    queue_seconds: float = fields.described(
         "API_QUEUE_TIMEOUT",
-        values.seconds(0.1, 600),
+        fields.seconds(0.1, 600),
         "5",
         "How long a request may wait for one of those connections before it is turned away.",
         unit="seconds",
     )
-    query_seconds: float = values.described(
+    query_seconds: float = fields.described(
         "API_QUERY_TIMEOUT",
-        values.seconds(1, 3600),
+        fields.seconds(1, 3600),
         "30",
         "How long one report or query may run.",
         unit="seconds",
     )
-    max_requests: int = values.described(
+    max_requests: int = fields.described(
         "API_MAX_REQUESTS",
-        values.whole(0, 1_000_000_000),
+        fields.whole(0, 1_000_000_000),
         "0",
         "An API process that has answered so many requests is replaced by a new one (0: never).",
         unit="requests",
     )
-    max_requests_jitter: int = values.described(
+    max_requests_jitter: int = fields.described(
         "API_MAX_REQUESTS_JITTER",
-        values.whole(0, 1_000_000_000),
+        fields.whole(0, 1_000_000_000),
         "1000",
         "Up to so many more, at random for each process, so that not all are replaced at once.",
         unit="requests",
     )
-    max_result_rows: int = values.described(
+    max_result_rows: int = fields.described(
         "API_MAX_RESULT_ROWS",
-        values.whole(1, 1_000_000),
+        fields.whole(1, 1_000_000),
         "10000",
         "Rows of an answer; further ones are cut off, and the answer says so.",
         unit="rows",
     )
-    max_result_bytes: int = values.described(
+    max_result_bytes: int = fields.described(
         "API_MAX_RESULT_BYTES",
-        values.whole(1 << 16, 1 << 32),
+        fields.whole(1 << 16, 1 << 32),
         str(64 << 20),
         "A result with more bytes than this, before compression, is refused.",
         unit="bytes",
     )
-    max_memory_bytes: int = values.described(
+    max_memory_bytes: int = fields.described(
         "API_MAX_MEMORY_BYTES",
-        values.whole(1 << 20, 1 << 50),
+        fields.whole(1 << 20, 1 << 50),
         str(2 << 30),
         "Memory that one report or query may take in ClickHouse.",
         unit="bytes",
     )
-    cache_bytes: int = values.described(
+    cache_bytes: int = fields.described(
         "API_CACHE_BYTES",
-        values.whole(0, 1 << 40),
+        fields.whole(0, 1 << 40),
         str(32 << 20),
         "Answers to reports that one API process keeps for as long as their template says (0: none).",
         unit="bytes",
     )
-    reports_directory: str | None = values.described(
+    reports_directory: str | None = fields.described(
         "REPORTS_DIR",
-        values.optional,
+        fields.optional,
         "",
         "Directory of report templates (*.sql) that add to the built-in ones or, by their name, "
         "stand in for them.",
     )
-    tokens_file: str | None = values.described(
+    tokens_file: str | None = fields.described(
         "API_TOKENS_FILE",
-        values.optional,
+        fields.optional,
         "",
         "TOML file of the tokens that requests must carry; `octane-analytics token` writes it "
         "(empty: no tokens, and loopback only).",
     )
-    allow_anonymous: bool = values.described(
+    allow_anonymous: bool = fields.described(
         "API_ALLOW_ANONYMOUS",
-        values.flag,
+        fields.flag,
         "0",
         "Without tokens, serve reports to whoever can reach API_HOST; raw SQL stays with loopback.",
     )
-    cors_origins: tuple[str, ...] = values.described(
+    cors_origins: tuple[str, ...] = fields.described(
         "API_CORS_ORIGINS",
-        values.origins,
+        fields.origins,
         "",
         "Web pages that may call the API from a browser, by origin, comma-separated: "
         "https://dash.example.com (empty: none; *: all).",
     )
-    receive_seconds: float = values.described(
+    receive_seconds: float = fields.described(
         "API_RECEIVE_TIMEOUT",
-        values.seconds(0.5, 600),
+        fields.seconds(0.5, 600),
         "10",
         "A request that has not come whole in this time is dropped.",
         unit="seconds",
     )
-    send_seconds: float = values.described(
+    send_seconds: float = fields.described(
         "API_SEND_TIMEOUT",
-        values.seconds(0.5, 600),
+        fields.seconds(0.5, 600),
         "30",
         "A client that takes less than 1 KiB a second of its answer is dropped after this time.",
         unit="seconds",
     )
-    max_connections: int = values.described(
+    max_connections: int = fields.described(
         "API_MAX_CONNECTIONS",
-        values.whole(1, 100_000),
+        fields.whole(1, 100_000),
         "1000",
         "Clients connected to one API process at once; further ones are turned away.",
         unit="connections",
@@ -361,15 +361,15 @@ class ApiSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricsSettings:
-    host: str = values.described(
-        "METRICS_HOST", values.text, "127.0.0.1", "Address /metrics is served on."
+    host: str = fields.described(
+        "METRICS_HOST", fields.text, "127.0.0.1", "Address /metrics is served on."
     )
-    port: int = values.described(
-        "METRICS_PORT", values.any_port, "8000", "Port /metrics is served on."
+    port: int = fields.described(
+        "METRICS_PORT", fields.any_port, "8000", "Port /metrics is served on."
     )
-    directory: str | None = values.described(
+    directory: str | None = fields.described(
         "PROMETHEUS_MULTIPROC_DIR",
-        values.optional,
+        fields.optional,
         "",
         "Directory of the files in which all processes keep their metrics; share it between worker "
         "and API to see both on one port (empty: one of its own below the temporary directory).",
@@ -378,15 +378,15 @@ class MetricsSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
-    level: str = values.described(
+    level: str = fields.described(
         "LOG_LEVEL",
-        values.choice("debug", "info", "warning", "error"),
+        fields.choice("debug", "info", "warning", "error"),
         "info",
         "Least severe line kept.",
     )
-    format: str = values.described(
+    format: str = fields.described(
         "LOG_FORMAT",
-        values.choice("auto", "json", "text"),
+        fields.choice("auto", "json", "text"),
         "auto",
         "json: one object a line; text: columns; auto: text on a terminal, else json.",
     )

@@ -12,7 +12,7 @@ from typing import Any
 
 from octane_analytics.errors import OctaneError
 from octane_analytics.runtime.exit_codes import Exit, exit_for
-from octane_analytics.settings.rereading import Rereading
+from octane_analytics.settings.reload import Rereading
 from octane_analytics.settings.sections import Settings
 from octane_analytics.supervisor.posix import unblock_signals
 from octane_analytics.supervisor.process_plan import Change, Child, Plan, Role

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from octane_analytics.errors import ConfigError
-from octane_analytics.settings.rereading import Rereading
+from octane_analytics.settings.reload import Rereading
 
 
 @pytest.fixture

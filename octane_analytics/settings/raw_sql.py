@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from octane_analytics.settings import values
+from octane_analytics.settings import fields
 
 _TABLE = re.compile(r"(\w+)\.(\w+|\*)\Z")
 _FUNCTION = re.compile(r"\w+\Z")
@@ -25,51 +25,51 @@ def _functions(raw: str) -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuerySettings:
-    user: str | None = values.described(
+    user: str | None = fields.described(
         "CLICKHOUSE_QUERY_USER",
-        values.optional,
+        fields.optional,
         "",
         "ClickHouse user of raw SQL, see `octane-analytics schema grants` (empty: CLICKHOUSE_USER, "
         "which may do far more than raw SQL should).",
     )
-    password: str = values.described(
+    password: str = fields.described(
         "CLICKHOUSE_QUERY_PASSWORD",
-        values.secret,
+        fields.secret,
         "",
         "Password of CLICKHOUSE_QUERY_USER.",
         secret=True,
     )
-    tables: frozenset[tuple[str, str]] = values.described(
+    tables: frozenset[tuple[str, str]] = fields.described(
         "API_QUERY_TABLES",
         _tables,
         "",
         "Further tables raw SQL may read, as database.table or database.*, comma-separated; the "
         "ClickHouse user needs the right to, too.",
     )
-    functions: frozenset[str] = values.described(
+    functions: frozenset[str] = fields.described(
         "API_QUERY_FUNCTIONS",
         _functions,
         "",
         "Further functions raw SQL may call, comma-separated; every function that computes and does "
         "nothing else may be called already.",
     )
-    max_rows_read: int = values.described(
+    max_rows_read: int = fields.described(
         "API_QUERY_MAX_ROWS_READ",
-        values.whole(1, 1 << 62),
+        fields.whole(1, 1 << 62),
         "10000000000",
         "Rows that one raw query may read.",
         unit="rows",
     )
-    max_bytes_read: int = values.described(
+    max_bytes_read: int = fields.described(
         "API_QUERY_MAX_BYTES_READ",
-        values.whole(1 << 20, 1 << 62),
+        fields.whole(1 << 20, 1 << 62),
         str(1 << 40),
         "Bytes, uncompressed, that one raw query may read.",
         unit="bytes",
     )
-    threads: int = values.described(
+    threads: int = fields.described(
         "API_QUERY_MAX_THREADS",
-        values.whole(1, 1024),
+        fields.whole(1, 1024),
         "4",
         "Threads that ClickHouse may use for one raw query.",
         unit="threads",
