@@ -4,7 +4,7 @@ import os
 
 import click
 
-from octane_analytics.api.server import run_api
+from octane_analytics.api.server.run import run_api
 from octane_analytics.cli import options
 from octane_analytics.cli.directories import metrics_directory
 from octane_analytics.cli.help_format import Command

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import click
 
-from octane_analytics.api import formats
-from octane_analytics.api.guard import Limits
-from octane_analytics.api.json_schema import parameters_schema
-from octane_analytics.api.library import Library, load
-from octane_analytics.api.parameter_types import ARRAYS, INTEGERS, Parameter
-from octane_analytics.api.parameters import Bound, bind, read_texts
-from octane_analytics.api.templates import Template
+from octane_analytics.api.raw_sql.validator import Limits
+from octane_analytics.api.reports.json_schema import parameters_schema
+from octane_analytics.api.reports.library import Library, load
+from octane_analytics.api.reports.parameter_types import ARRAYS, INTEGERS, Parameter
+from octane_analytics.api.reports.parameters import Bound, bind, read_texts
+from octane_analytics.api.reports.template import Template
+from octane_analytics.api.results import formats
 from octane_analytics.cli import options
 from octane_analytics.cli.help_format import Command
 from octane_analytics.cli.options import setting_options

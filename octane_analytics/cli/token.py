@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from octane_analytics.api import tokenfile, tokens
-from octane_analytics.api.tokens import QUERY, REPORT, SCOPES, Token
+from octane_analytics.api.auth import token_file, tokens
+from octane_analytics.api.auth.tokens import QUERY, REPORT, SCOPES, Token
 from octane_analytics.cli.help_format import CommandGroup
 from octane_analytics.cli.options import setting_options
 from octane_analytics.errors import ConfigError
@@ -143,7 +143,7 @@ def new(
         "created": datetime.now(UTC).replace(microsecond=0),
         "expires": expires,
     }
-    tokenfile.add(path, name, {key: value for key, value in entry.items() if value is not None})
+    token_file.add(path, name, {key: value for key, value in entry.items() if value is not None})
     click.echo(f"added {name} to {path}; this is its token, shown only now:", err=True)
     click.echo(made)
 
@@ -168,7 +168,7 @@ def list_tokens(loaded: Loaded, as_json: bool) -> None:
 def revoke(loaded: Loaded, name: str) -> None:
     """Remove a token. The API refuses it within a second."""
     path = _path(loaded)
-    tokenfile.remove(path, name)
+    token_file.remove(path, name)
     click.echo(f"removed {name} from {path}")
 
 

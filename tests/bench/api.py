@@ -18,8 +18,8 @@ from pathlib import Path
 import click
 from rich.table import Table
 
-from octane_analytics.api.library import load
-from octane_analytics.api.parameters import bind
+from octane_analytics.api.reports.library import load
+from octane_analytics.api.reports.parameters import bind
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.settings.sections import ClickHouseSettings
 from tests.bench import options

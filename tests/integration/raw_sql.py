@@ -13,8 +13,8 @@ from unittest import mock
 
 from starlette.types import ASGIApp
 
-from octane_analytics.api import queries
-from octane_analytics.api.terms import QueryLimits
+from octane_analytics.api.raw_sql import endpoint
+from octane_analytics.api.raw_sql.query_settings import QueryLimits
 from octane_analytics.clickhouse import schema
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.schema import TableName
@@ -154,5 +154,5 @@ def app_without(at: Target, *fences: str, seconds: float = 5.0) -> Iterator[ASGI
     user = at.settings if "user" in fences else at.query_settings
     with ExitStack() as stack:
         if "analysis" in fences:
-            stack.enter_context(mock.patch.object(queries, "judge", return_value=""))
+            stack.enter_context(mock.patch.object(endpoint, "judge", return_value=""))
         yield stack.enter_context(app_over(at.settings, query_limits=limits, query_settings=user))

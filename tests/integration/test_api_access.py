@@ -19,8 +19,8 @@ from typing import Self
 import httpx
 import pytest
 
-from octane_analytics.api import tokenfile
-from octane_analytics.api.tokens import digest_of
+from octane_analytics.api.auth import token_file
+from octane_analytics.api.auth.tokens import digest_of
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.settings.sections import ClickHouseSettings
@@ -55,7 +55,7 @@ class Api(Server):
     def add(self, name: str, *scopes: str, **rest: object) -> None:
         """A token whose text is its name."""
         entry = {"hash": f"sha256:{digest_of(name).hex()}", "scopes": list(scopes)}
-        tokenfile.add(self.tokens, name, entry | rest)
+        token_file.add(self.tokens, name, entry | rest)
 
     @contextlib.contextmanager
     def running(self) -> Iterator[Self]:
@@ -212,7 +212,7 @@ def test_file_is_followed_and_a_broken_one_changes_nothing(start: Start) -> None
     assert api.process is not None
     api.add("late", "report")
     wait_until(lambda: api.ask("late") == 200)
-    tokenfile.remove(api.tokens, "dash")
+    token_file.remove(api.tokens, "dash")
     # Both workers, whichever answers.
     wait_until(lambda: {api.ask("dash") for _ in range(10)} == {401})
     # And the arbiter, from whom later ones have what was known last.

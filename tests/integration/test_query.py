@@ -14,7 +14,7 @@ import pyarrow.parquet
 import pytest
 from starlette.types import ASGIApp
 
-from octane_analytics.api.guard import EXPLAIN_AST
+from octane_analytics.api.raw_sql.validator import EXPLAIN_AST
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.settings.sections import ClickHouseSettings

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from starlette.types import ASGIApp
 
-from octane_analytics.api import functions, kinds
+from octane_analytics.api.raw_sql import allowlists, functions
 from tests.integration.raw_sql import CANARY, Target, app_without, target
 from tests.sql import corpus
 from tests.sql.corpus import FENCES
@@ -127,17 +127,17 @@ def test_functions_that_take_functions_are_known(at: Target) -> None:
         "SELECT name FROM system.functions WHERE higher_order OR alias_to IN "
         "(SELECT name FROM system.functions WHERE higher_order)"
     )
-    assert {str(name).lower() for (name,) in found} <= kinds.HIGHER_ORDER
+    assert {str(name).lower() for (name,) in found} <= allowlists.HIGHER_ORDER
 
 
 def test_no_allowed_function_reads_more_than_its_arguments(at: Target) -> None:
     """Those of the running server that it lists as of a kind that does."""
     listed = functions.load()
-    kinds = ("Dictionary", "Embedded Dictionary", "Introspection", "AI", "Machine Learning")
+    allowlists = ("Dictionary", "Embedded Dictionary", "Introspection", "AI", "Machine Learning")
     found = at.ask(
-        f"SELECT name FROM system.functions WHERE categories IN {kinds} AND NOT is_aggregate "
+        f"SELECT name FROM system.functions WHERE categories IN {allowlists} AND NOT is_aggregate "
         "UNION ALL SELECT name FROM system.functions WHERE alias_to IN "
-        f"(SELECT name FROM system.functions WHERE categories IN {kinds} AND NOT is_aggregate)"
+        f"(SELECT name FROM system.functions WHERE categories IN {allowlists} AND NOT is_aggregate)"
     )
     assert len(found) > 50
     assert [name for (name,) in found if listed.allow(str(name))] == []

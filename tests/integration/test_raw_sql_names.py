@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from starlette.types import ASGIApp
 
-from octane_analytics.api import querytree
-from octane_analytics.api.guard import EXPLAIN_TREE
+from octane_analytics.api.raw_sql import query_tree
+from octane_analytics.api.raw_sql.validator import EXPLAIN_TREE
 from octane_analytics.clickhouse.client import ClickHouse
 from tests.integration.raw_sql import CANARY, Target, app_without, target
 from tests.unit.api.calls import query
@@ -248,7 +248,7 @@ def test_accepted_name_is_the_one_that_the_tree_shows(at: Target, app: ASGIApp) 
         assert shown.isprintable(), sql
         with ClickHouse(at.settings, client_name="tests") as connection:
             lines = [str(row[0]) for row in connection.select(EXPLAIN_TREE + sql).rows]
-        items = querytree.parse(lines).list_of("PROJECTION")
+        items = query_tree.parse(lines).list_of("PROJECTION")
         assert [item.facts.get("alias") for item in items] == [shown, "last"], sql
 
     holds()
@@ -282,7 +282,7 @@ def test_no_table_of_the_server_is_read_by_in(at: Target, app: ASGIApp) -> None:
     readable = {"one", "numbers", "numbers_mt", "zeros", "zeros_mt"}
     found = at.ask("SELECT database, name FROM system.tables WHERE database != 'default'")
     assert len(found) > 100
-    with mock.patch("octane_analytics.api.guard.LOOK_UP", "SELECT '', '' LIMIT 0"):
+    with mock.patch("octane_analytics.api.raw_sql.validator.LOOK_UP", "SELECT '', '' LIMIT 0"):
         for database, table in found:
             if database == "system" and table in readable:
                 continue

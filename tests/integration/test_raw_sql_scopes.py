@@ -30,8 +30,8 @@ def at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
 def app(at: Target) -> Iterator[ASGIApp]:
     with (
         app_without(at, "user", "limits", seconds=2.0) as opened,
-        mock.patch("octane_analytics.api.guard.LOOK_UP", "SELECT '', '' LIMIT 0"),
-        mock.patch("octane_analytics.api.guard.LOOK_UP_FUNCTIONS", "SELECT '' LIMIT 0"),
+        mock.patch("octane_analytics.api.raw_sql.validator.LOOK_UP", "SELECT '', '' LIMIT 0"),
+        mock.patch("octane_analytics.api.raw_sql.validator.LOOK_UP_FUNCTIONS", "SELECT '' LIMIT 0"),
     ):
         yield opened
 

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.types import ASGIApp
 
-from octane_analytics.api import templates
-from octane_analytics.api.library import load
+from octane_analytics.api.reports import template as templates
+from octane_analytics.api.reports.library import load
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.events.decode import decode

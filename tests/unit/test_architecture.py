@@ -38,12 +38,12 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         {"clickhouse", "errors", "kafka", "operations", "pipeline", "settings", "types"}
     ),
     "supervisor": frozenset({"errors", "runtime", "telemetry", "types"}),
-    "api": frozenset({"clickhouse", "errors", "supervisor", "telemetry"}),
+    "api": frozenset({"clickhouse", "errors"}),
     "api.results": frozenset({"api", "clickhouse", "errors"}),
     "api.auth": frozenset({"api", "errors", "telemetry"}),
     "api.middleware": frozenset({"api", "api.auth", "api.results", "errors", "telemetry"}),
     "api.reports": frozenset(
-        {"api", "api.auth", "api.results", "clickhouse", "errors", "telemetry"}
+        {"api", "api.auth", "api.raw_sql", "api.results", "clickhouse", "errors", "telemetry"}
     ),
     "api.raw_sql": frozenset({"api", "api.results", "clickhouse", "errors", "telemetry"}),
     "api.docs": frozenset({"api", "api.raw_sql", "api.reports", "api.results"}),
@@ -81,7 +81,10 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     ),
     "cli": frozenset(
         {
-            "api",
+            "api.auth",
+            "api.raw_sql",
+            "api.reports",
+            "api.results",
             "api.server",
             "clickhouse",
             "errors",
@@ -187,9 +190,7 @@ THIRD_PARTY: Mapping[str, frozenset[str]] = {
     "telemetry": frozenset({"opentelemetry", "prometheus_client"}),
     "sandbox": frozenset({"msgspec"}),
     "supervisor": frozenset({"setproctitle"}),
-    "api": frozenset(
-        {"gunicorn", "h11", "msgspec", "starlette", "tomlkit", "uvicorn", "uvicorn_worker"}
-    ),
+    "api": frozenset({"msgspec", "starlette"}),
     "api.auth": frozenset({"msgspec", "starlette", "tomlkit"}),
     "api.docs": frozenset({"starlette"}),
     "api.middleware": frozenset({"starlette"}),

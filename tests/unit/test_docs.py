@@ -13,7 +13,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from octane_analytics import __version__
-from octane_analytics.api import tokens
+from octane_analytics.api.auth import tokens
 from octane_analytics.cli.main import COMMANDS
 from octane_analytics.cli.manual import PAGES, description
 from octane_analytics.clickhouse.error_codes import DATA_ERRORS, OPERATOR_ERRORS

@@ -10,13 +10,13 @@ import httpx
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 
-from octane_analytics.api import functions
-from octane_analytics.api.app import create_app
-from octane_analytics.api.guard import Limits, Rules
-from octane_analytics.api.library import load
-from octane_analytics.api.pool import Connection, Pool
-from octane_analytics.api.queries import RawQueries
-from octane_analytics.api.terms import QueryLimits
+from octane_analytics.api.connection_pool import Connection, Pool
+from octane_analytics.api.raw_sql import functions
+from octane_analytics.api.raw_sql.endpoint import RawQueries
+from octane_analytics.api.raw_sql.query_settings import QueryLimits
+from octane_analytics.api.raw_sql.validator import Limits, Rules
+from octane_analytics.api.reports.library import load
+from octane_analytics.api.server.app import create_app
 from octane_analytics.clickhouse.results import Excerpt, Result, ResultColumn, RowStream
 from octane_analytics.clickhouse.schema import TableName
 from octane_analytics.telemetry.exposition import ApiMetrics

@@ -8,12 +8,12 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry
 
-from octane_analytics.api.admission import Policy
-from octane_analytics.api.app import create_app
-from octane_analytics.api.library import load
-from octane_analytics.api.queries import RawQueries
-from octane_analytics.api.rates import Allowances
-from octane_analytics.api.tokens import TokenFile, digest_of
+from octane_analytics.api.auth.rate_limits import Allowances
+from octane_analytics.api.auth.tokens import TokenFile, digest_of
+from octane_analytics.api.middleware.authorization import Policy
+from octane_analytics.api.raw_sql.endpoint import RawQueries
+from octane_analytics.api.reports.library import load
+from octane_analytics.api.server.app import create_app
 from octane_analytics.clickhouse.schema import TableName
 from octane_analytics.errors import Unavailable
 from octane_analytics.telemetry.exposition import ApiMetrics

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from octane_analytics.api.answers import encode, plain, plain_columns, unique
+from octane_analytics.api.results.json_values import encode, plain, plain_columns, unique
 from octane_analytics.clickhouse.results import ResultColumn
 
 BERLIN = timezone(timedelta(hours=2))

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 import pytest
 from prometheus_client import CollectorRegistry
 
-from octane_analytics.api import quoted_names
-from octane_analytics.api.guard import EXPLAIN_AST, EXPLAIN_TREE
+from octane_analytics.api.raw_sql import quoted_names
+from octane_analytics.api.raw_sql.validator import EXPLAIN_AST, EXPLAIN_TREE
 from octane_analytics.errors import NeedsOperator, StatementRejected, Unavailable
 from tests.unit.api.calls import Script, app_over, call, judged, query, report, result
 

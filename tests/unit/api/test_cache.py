@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from octane_analytics.api.cache import Cache, Flights, Whole
+from octane_analytics.api.reports.cache import Cache, Flights, Whole
 
 
 def whole(size: int = 10, made_at: float = 0.0) -> Whole:

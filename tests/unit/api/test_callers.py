@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 from starlette.datastructures import Headers
 
-from octane_analytics.api.callers import (
+from octane_analytics.api.auth.callers import (
     ANONYMOUS,
     Caller,
     NotAdmitted,
@@ -16,7 +16,7 @@ from octane_analytics.api.callers import (
     with_fixed,
     without_tokens,
 )
-from octane_analytics.api.tokens import Token, Tokens, digest_of
+from octane_analytics.api.auth.tokens import Token, Tokens, digest_of
 from octane_analytics.errors import QueryError
 
 NOW = datetime(2026, 2, 2, tzinfo=UTC)

@@ -4,7 +4,7 @@ import pytest
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
-from octane_analytics.api.disconnects import unless_gone
+from octane_analytics.api.disconnect import unless_gone
 
 
 async def never() -> Message:

@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from octane_analytics.api.excerpts import OFFERED, Written, written
+from octane_analytics.api.raw_sql.result import OFFERED, Written, written
 from octane_analytics.clickhouse.results import Excerpt, ResultColumn
 from octane_analytics.errors import QueryError
 

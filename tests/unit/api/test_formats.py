@@ -12,7 +12,7 @@ import pyarrow.ipc
 import pyarrow.parquet
 import pytest
 
-from octane_analytics.api.formats import FORMATS, Envelope, Rows, choose, writer
+from octane_analytics.api.results.formats import FORMATS, Envelope, Rows, choose, writer
 from octane_analytics.clickhouse.results import ResultColumn
 from octane_analytics.errors import QueryError
 
@@ -240,7 +240,7 @@ def test_unknown_name_is_told_with_the_known_ones() -> None:
 def test_format_that_is_not_installed_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("octane_analytics.api.arrow.is_available", lambda: False)
+    monkeypatch.setattr("octane_analytics.api.results.arrow.is_available", lambda: False)
     with pytest.raises(QueryError, match=r"pip install 'octane-analytics\[arrow\]'") as raised:
         choose("parquet", "")
     assert raised.value.status == 501

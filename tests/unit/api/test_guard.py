@@ -1,7 +1,7 @@
 import pytest
 
-from octane_analytics.api import functions
-from octane_analytics.api.guard import (
+from octane_analytics.api.raw_sql import functions
+from octane_analytics.api.raw_sql.validator import (
     EXPLAIN_AST,
     Findings,
     Limits,

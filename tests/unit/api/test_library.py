@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from octane_analytics.api.library import REPORTS, load
+from octane_analytics.api.reports.library import REPORTS, load
 from octane_analytics.errors import ConfigError
 from tests.unit.api.test_templates import GOOD
 

@@ -2,9 +2,9 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from octane_analytics.api.library import load
-from octane_analytics.api.parameters import bind
-from octane_analytics.api.times import rfc3339
+from octane_analytics.api.reports.library import load
+from octane_analytics.api.reports.parameters import bind
+from octane_analytics.api.timestamps import rfc3339
 from octane_analytics.errors import QueryError
 
 NOW = datetime(2026, 2, 2, 12, 0, 0, 500_000, tzinfo=UTC)

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from octane_analytics.api.pool import Connection, Pool
+from octane_analytics.api.connection_pool import Connection, Pool
 from octane_analytics.clickhouse.results import Result
 from octane_analytics.errors import Abandoned, NeedsOperator, QueryError, Unavailable
 from tests.unit.api.calls import Script, pool, result

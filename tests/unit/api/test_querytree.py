@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octane_analytics.api import querytree, syntaxtree
+from octane_analytics.api.raw_sql import query_tree, syntax_tree
 from tests.unit.api.calls import QUERY_TREE, SELECT_TREE
 
 JOINED = (
@@ -30,7 +30,7 @@ JOINED = (
 
 
 def test_tree_has_facts_sections_and_parents() -> None:
-    root = querytree.parse(JOINED)
+    root = query_tree.parse(JOINED)
     left = next(node for node in root.walk() if node.facts.get("alias") == "l")
     assert left.facts == {
         "alias": "l",
@@ -61,15 +61,15 @@ def test_tree_has_facts_sections_and_parents() -> None:
 )
 @pytest.mark.parametrize("at", range(1, len(QUERY_TREE) + 1))
 def test_line_more_is_an_error(line: str, at: int) -> None:
-    with pytest.raises(querytree.MalformedTree):
-        querytree.parse([*QUERY_TREE[:at], line, *QUERY_TREE[at:]])
+    with pytest.raises(query_tree.MalformedTree):
+        query_tree.parse([*QUERY_TREE[:at], line, *QUERY_TREE[at:]])
 
 
 # But for the argument: a lambda may have none.
 @pytest.mark.parametrize("at", [at for at, line in enumerate(JOINED) if "ARGUMENT id" not in line])
 def test_line_less_is_an_error(at: int) -> None:
-    with pytest.raises(querytree.MalformedTree):
-        querytree.parse([*JOINED[:at], *JOINED[at + 1 :]])
+    with pytest.raises(query_tree.MalformedTree):
+        query_tree.parse([*JOINED[:at], *JOINED[at + 1 :]])
 
 
 @pytest.mark.parametrize(
@@ -83,30 +83,30 @@ def test_line_less_is_an_error(at: int) -> None:
     ],
 )
 def test_unknown_facts_are_an_error(facts: str) -> None:
-    with pytest.raises(querytree.MalformedTree):
-        querytree.parse([*QUERY_TREE[:-1], f"    IDENTIFIER id: 3, {facts}"])
+    with pytest.raises(query_tree.MalformedTree):
+        query_tree.parse([*QUERY_TREE[:-1], f"    IDENTIFIER id: 3, {facts}"])
 
 
 def test_unknown_kind_is_named() -> None:
-    with pytest.raises(querytree.UnknownKind, match="TABLE"):
-        querytree.parse(["TABLE id: 0, table_name: a"])
+    with pytest.raises(query_tree.UnknownKind, match="TABLE"):
+        query_tree.parse(["TABLE id: 0, table_name: a"])
 
 
 @given(st.lists(st.sampled_from(JOINED), max_size=12), st.integers(0, len(JOINED)))
 def test_lines_of_the_tree_twice_are_an_error(more: list[str], at: int) -> None:
     if more:
-        with pytest.raises(querytree.MalformedTree):
-            querytree.parse([*JOINED[:at], *more, *JOINED[at:]])
+        with pytest.raises(query_tree.MalformedTree):
+            query_tree.parse([*JOINED[:at], *more, *JOINED[at:]])
 
 
 @pytest.mark.parametrize("line", ["foo", "    Identifier foo", "     Literal UInt64_1", "", "Set"])
 @pytest.mark.parametrize("at", range(1, len(SELECT_TREE) + 1))
 def test_syntax_tree_with_a_line_more_is_an_error(line: str, at: int) -> None:
-    with pytest.raises(syntaxtree.MalformedTree):
-        syntaxtree.parse([*SELECT_TREE[:at], line, *SELECT_TREE[at:]])
+    with pytest.raises(syntax_tree.MalformedTree):
+        syntax_tree.parse([*SELECT_TREE[:at], line, *SELECT_TREE[at:]])
 
 
 @pytest.mark.parametrize("at", range(1, len(SELECT_TREE)))
 def test_syntax_tree_with_a_line_less_is_an_error(at: int) -> None:
-    with pytest.raises(syntaxtree.MalformedTree):
-        syntaxtree.parse([*SELECT_TREE[:at], *SELECT_TREE[at + 1 :]])
+    with pytest.raises(syntax_tree.MalformedTree):
+        syntax_tree.parse([*SELECT_TREE[:at], *SELECT_TREE[at + 1 :]])

@@ -1,6 +1,6 @@
 import pytest
 
-from octane_analytics.api.quoted_names import Probed, check, unquoted, without_probe
+from octane_analytics.api.raw_sql.quoted_names import Probed, check, unquoted, without_probe
 from octane_analytics.errors import QueryError
 
 

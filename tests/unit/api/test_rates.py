@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octane_analytics.api.rates import Allowances
-from octane_analytics.api.tokens import Rate
+from octane_analytics.api.auth.rate_limits import Allowances
+from octane_analytics.api.auth.tokens import Rate
 
 A, B, C = (bytes([n]) * 16 for n in (1, 2, 3))
 

@@ -14,8 +14,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp, Message
 
-from octane_analytics.api.formats import FORMATS
-from octane_analytics.api.guard import Limits
+from octane_analytics.api.raw_sql.validator import Limits
+from octane_analytics.api.results.formats import FORMATS
 from octane_analytics.clickhouse.results import Result, RowStream
 from octane_analytics.errors import StatementRejected, Unavailable
 from tests.unit.api.calls import NOW, Script, app_over, call, report, result

@@ -1,6 +1,6 @@
 import pytest
 
-from octane_analytics.api.statement_parameters import MAX_PARAMETERS, checked
+from octane_analytics.api.raw_sql.statement_parameters import MAX_PARAMETERS, checked
 from octane_analytics.errors import QueryError
 
 

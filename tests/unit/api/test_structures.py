@@ -1,6 +1,6 @@
 import pytest
 
-from octane_analytics.api.structures import is_plain
+from octane_analytics.api.raw_sql.column_definitions import is_plain
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from octane_analytics.api.library import load
-from octane_analytics.api.parameter_types import TIME
-from octane_analytics.api.templates import COMMON, read
+from octane_analytics.api.reports.library import load
+from octane_analytics.api.reports.parameter_types import TIME
+from octane_analytics.api.reports.template import COMMON, read
 from octane_analytics.errors import ConfigError
 
 GOOD = """/*

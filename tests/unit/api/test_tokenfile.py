@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from octane_analytics.api import tokenfile
-from octane_analytics.api.tokens import digest_of, read
+from octane_analytics.api.auth import token_file
+from octane_analytics.api.auth.tokens import digest_of, read
 from octane_analytics.errors import ConfigError
 
 
@@ -19,7 +19,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_file_is_made_for_its_owner_alone(path: Path) -> None:
-    tokenfile.add(path, "dash", entry() | {"parameters": {"app_id": "openstream"}})
+    token_file.add(path, "dash", entry() | {"parameters": {"app_id": "openstream"}})
     assert path.stat().st_mode & 0o777 == 0o600
     (token,) = read(path).listed
     assert token.parameters == {"app_id": "openstream"}
@@ -27,30 +27,30 @@ def test_file_is_made_for_its_owner_alone(path: Path) -> None:
 
 
 def test_comments_and_order_stay(path: Path) -> None:
-    tokenfile.add(path, "b", entry("b"))
+    token_file.add(path, "b", entry("b"))
     text = path.read_text().replace("[tokens.b]", "# the board's\n[tokens.b]")
     text = text.replace('scopes = ["report"]', 'scopes = ["report"]  # no more')
     path.write_text(text)
-    tokenfile.add(path, "a", entry("a"))
-    tokenfile.add(path, "c", entry("c"))
-    tokenfile.remove(path, "a")
+    token_file.add(path, "a", entry("a"))
+    token_file.add(path, "c", entry("c"))
+    token_file.remove(path, "a")
     assert path.read_text().startswith(text)
     assert [token.name for token in read(path).listed] == ["b", "c"]
-    tokenfile.remove(path, "c")
-    tokenfile.remove(path, "b")
+    token_file.remove(path, "c")
+    token_file.remove(path, "b")
     assert read(path).listed == ()
     assert "the board's" in path.read_text()
 
 
 def test_taken_and_missing_names_are_told(path: Path) -> None:
-    tokenfile.add(path, "dash", entry())
+    token_file.add(path, "dash", entry())
     before = path.read_bytes()
     with pytest.raises(ConfigError, match="has a token dash already"):
-        tokenfile.add(path, "dash", entry("other"))
+        token_file.add(path, "dash", entry("other"))
     with pytest.raises(ConfigError, match="has no token nix"):
-        tokenfile.remove(path, "nix")
+        token_file.remove(path, "nix")
     with pytest.raises(ConfigError, match="has no token nix"):
-        tokenfile.remove(path.with_name("none.toml"), "nix")
+        token_file.remove(path.with_name("none.toml"), "nix")
     assert path.read_bytes() == before
     assert not path.with_name("none.toml").exists()
 
@@ -59,30 +59,30 @@ def test_taken_and_missing_names_are_told(path: Path) -> None:
 def test_broken_file_is_left_alone(path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(ConfigError, match=r"tokens\.toml:\d+: "):
-        tokenfile.add(path, "dash", entry())
+        token_file.add(path, "dash", entry())
     assert path.read_text() == text
 
 
 def test_entry_that_could_not_be_read_again_is_not_written(path: Path) -> None:
-    tokenfile.add(path, "dash", entry())
+    token_file.add(path, "dash", entry())
     before = path.read_bytes()
     with pytest.raises(ConfigError, match="another token has the same"):
-        tokenfile.add(path, "twin", entry())
+        token_file.add(path, "twin", entry())
     assert path.read_bytes() == before
 
 
 def test_right_of_the_group_to_read_stays_and_no_other(path: Path) -> None:
-    tokenfile.add(path, "a", entry("a"))
+    token_file.add(path, "a", entry("a"))
     path.chmod(0o664)
-    tokenfile.add(path, "b", entry("b"))
+    token_file.add(path, "b", entry("b"))
     assert path.stat().st_mode & 0o777 == 0o640
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
 def test_owner_stays_when_root_changes_the_file(path: Path) -> None:
-    tokenfile.add(path, "a", entry("a"))
+    token_file.add(path, "a", entry("a"))
     os.chown(path, 12345, 23456)
-    tokenfile.add(path, "b", entry("b"))
+    token_file.add(path, "b", entry("b"))
     assert (path.stat().st_uid, path.stat().st_gid) == (12345, 23456)
 
 
@@ -90,19 +90,19 @@ def test_link_stays_a_link(path: Path) -> None:
     real = path.parent / "elsewhere" / "real.toml"
     real.parent.mkdir()
     path.symlink_to(real)
-    tokenfile.add(path, "a", entry())
+    token_file.add(path, "a", entry())
     assert path.is_symlink()
     assert [token.name for token in read(real).listed] == ["a"]
 
 
 def test_directory_that_is_not_there_is_told(path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cannot write .*No such file"):
-        tokenfile.add(path.parent / "none" / "tokens.toml", "a", entry())
+        token_file.add(path.parent / "none" / "tokens.toml", "a", entry())
 
 
 def test_changes_at_the_same_time_lose_nothing(path: Path) -> None:
     threads = [
-        threading.Thread(target=tokenfile.add, args=(path, f"t{n}", entry(str(n))))
+        threading.Thread(target=token_file.add, args=(path, f"t{n}", entry(str(n))))
         for n in range(8)
     ]
     for thread in threads:

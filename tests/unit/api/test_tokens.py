@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from octane_analytics.api.tokens import (
+from octane_analytics.api.auth.tokens import (
     PREFIX,
     Rate,
     TokenFile,

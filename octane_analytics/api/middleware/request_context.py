@@ -1,0 +1,207 @@
+"""The layer around all routes: request ids, the access log, metrics, headers, the last resort.
+
+Pure ASGI. Refuses to know what is answered, and who may ask.
+"""
+
+import logging
+import re
+import time
+import uuid
+from collections.abc import Collection, Mapping, Sequence
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.routing import BaseRoute, Match
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from octane_analytics.api.errors import error_body
+from octane_analytics.api.results.json_values import encode
+from octane_analytics.errors import QueryError
+from octane_analytics.telemetry import tracing
+from octane_analytics.telemetry.exposition import ApiMetrics
+from octane_analytics.telemetry.logging import fields
+
+OTHER = "other"
+"""The route of a path that there is not."""
+SECURITY_HEADERS: Mapping[str, str] = {
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+    # An answer that a browser takes for a page can load and do nothing, nor be framed.
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+}
+"""For each answer that has not one of that name already."""
+_CLIENT_GONE = 499
+"""What nginx calls it; nobody receives it."""
+_PATH_CHARACTERS = 200
+_VERSIONS = frozenset({"1.0", "1.1"})
+_GIVEN_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}\Z")
+_TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}\Z")
+"""https://www.w3.org/TR/trace-context/#traceparent-header"""
+
+log = logging.getLogger(__name__)
+
+
+class Access:
+    """Wraps the application. Answers 500 for what escapes it, with no more than the request's id.
+
+    Sets `request.state`: `request_id`, `route` (the template of the path, or OTHER) and
+    `traceparent` (None unless the client sent a valid one).
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        metrics: ApiMetrics,
+        routes: Sequence[BaseRoute],
+        quiet: Collection[str],
+    ) -> None:
+        """Requests to the routes in `quiet` are logged as debug lines only."""
+        self._app = app
+        self._metrics = metrics
+        self._routes = routes
+        self._quiet = frozenset(quiet)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        headers = Headers(scope=scope)
+        request_id = _request_id(headers)
+        state = scope.setdefault("state", {})
+        state.update(
+            request_id=request_id,
+            route=self._route(scope),
+            # The request's own span, where this process records one.
+            traceparent=tracing.traceparent() or _traceparent(headers),
+            caller=None,
+            caller_name="",
+        )
+        status = sent_bytes = 0
+        self._metrics.in_flight.inc()
+
+        async def decorated(message: Message) -> None:
+            nonlocal status, sent_bytes
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                answered = MutableHeaders(scope=message)
+                answered["X-Request-Id"] = request_id
+                for name, value in SECURITY_HEADERS.items():
+                    answered.setdefault(name, value)
+            else:
+                sent_bytes += len(message.get("body", b""))
+            await send(message)
+
+        try:
+            if "content-length" in headers and "transfer-encoding" in headers:
+                # Where the body ends, a proxy in between may have seen otherwise.
+                await _answer_ambiguous(decorated, request_id)
+            elif scope.get("http_version", "1.1") not in _VERSIONS:
+                await _answer_other_version(decorated, request_id)
+            else:
+                await self._app(scope, receive, decorated)
+        except ClientDisconnect:
+            status = _CLIENT_GONE
+        except Exception:  # the boundary of a request
+            log.exception("request failed", extra=fields(request_id=request_id))
+            if status:
+                raise  # the response has begun: only cutting it off can tell the client
+            await _answer_500(decorated, request_id)
+        finally:
+            self._metrics.in_flight.dec()
+            seconds = time.perf_counter() - started
+            self._record(scope, status or _CLIENT_GONE, seconds, sent_bytes)
+
+    def _route(self, scope: Scope) -> str:
+        # As the router itself does, so that the two cannot differ.
+        found = OTHER
+        for route in self._routes:
+            match, _ = route.matches(scope)
+            if match == Match.FULL:
+                return str(getattr(route, "path", OTHER))
+            if match == Match.PARTIAL and found == OTHER:
+                found = str(getattr(route, "path", OTHER))
+        return found
+
+    def _record(self, scope: Scope, status: int, seconds: float, sent_bytes: int) -> None:
+        state = scope["state"]
+        self._metrics.requests.labels(state["route"], str(status)).inc()
+        self._metrics.request_seconds.labels(state["route"]).observe(seconds)
+        is_quiet = state["route"] in self._quiet and status < 400
+        client = scope.get("client")
+        log.log(
+            logging.DEBUG if is_quiet else logging.INFO,
+            "request",
+            extra=fields(
+                method=scope["method"],
+                route=state["route"],
+                path=_path(scope),
+                status=status,
+                ms=round(seconds * 1000, 3),
+                bytes=sent_bytes,
+                caller=state["caller_name"],
+                client=client[0] if client else "",
+                request_id=state["request_id"],
+                **_trace_field(state["traceparent"]),
+            ),
+        )
+
+
+def _trace_field(traceparent: str | None) -> dict[str, str]:
+    return {"trace_id": traceparent.split("-")[1]} if traceparent else {}
+
+
+def _path(scope: Scope) -> str:
+    """As it was sent, still escaped, so that it is harmless in a log; without the query."""
+    raw = scope.get("raw_path") or scope["path"].encode(errors="replace")
+    sent = raw.partition(b"?")[0].decode("ascii", "backslashreplace")
+    harmless = "".join(each if " " < each < "\x7f" else "?" for each in sent)
+    return harmless[:_PATH_CHARACTERS]
+
+
+def _request_id(headers: Headers) -> str:
+    given = headers.get("x-request-id", "")
+    return given if _GIVEN_ID.match(given) else uuid.uuid4().hex
+
+
+def _traceparent(headers: Headers) -> str | None:
+    given = headers.getlist("traceparent")
+    return given[0] if len(given) == 1 and _TRACEPARENT.match(given[0]) else None
+
+
+async def _answer_500(send: Send, request_id: str) -> None:
+    error = QueryError(500, "internal", "internal error: see the service's log")
+    await _answer(send, error, request_id)
+
+
+async def _answer_ambiguous(send: Send, request_id: str) -> None:
+    error = QueryError(
+        400, "bad_request", "Content-Length and Transfer-Encoding exclude each other"
+    )
+    await _answer(send, error, request_id, (b"connection", b"close"))
+
+
+async def _answer_other_version(send: Send, request_id: str) -> None:
+    error = QueryError(505, "http_version_not_supported", "send the request as HTTP/1.1")
+    await _answer(send, error, request_id, (b"connection", b"close"))
+
+
+async def _answer(
+    send: Send, error: QueryError, request_id: str, *more: tuple[bytes, bytes]
+) -> None:
+    body = encode(error_body(error, request_id))
+    await send(
+        {
+            "type": "http.response.start",
+            "status": error.status,
+            "headers": [
+                (b"content-type", b"application/json"),
+                (b"content-length", str(len(body)).encode()),
+                *more,
+            ],
+        }
+    )
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,1 @@
+"""`POST /query`: which statements are allowed, and how they are run."""

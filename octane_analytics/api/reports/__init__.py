@@ -1,0 +1,1 @@
+"""Named reports: their templates, parameters, cache and routes."""

@@ -1,0 +1,130 @@
+"""The routes that answer reports: POST /report, GET /report/NAME, GET /reports.
+
+Owns requests and headers; refuses to know how an answer is made (see `reporting`).
+"""
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from octane_analytics.api.auth.callers import partition, with_fixed
+from octane_analytics.api.reports.cache import Whole
+from octane_analytics.api.reports.json_schema import parameters_schema
+from octane_analytics.api.reports.parameters import read_texts
+from octane_analytics.api.reports.service import Answer, Asked, Reporting
+from octane_analytics.api.reports.template import Template
+from octane_analytics.api.request_bodies import ReportRequest, decoded
+from octane_analytics.api.results import formats, json_values
+from octane_analytics.clickhouse.connection import trace_settings
+from octane_analytics.errors import QueryError
+from octane_analytics.telemetry.exposition import ApiMetrics
+
+_ANSWER_OPTIONS = ("format", "csv_raw")
+"""Of a URL's parameters those that are not the template's."""
+
+
+class ReportRoutes:
+    def __init__(self, reporting: Reporting, metrics: ApiMetrics) -> None:
+        self._reporting = reporting
+        self._metrics = metrics
+
+    async def post(self, request: Request) -> Response:
+        asked = await decoded(request, ReportRequest)
+        template = self._reporting.template(asked.template)
+        return await self._answered(
+            request, template, asked.params or {}, asked.format, is_csv_raw=asked.csv_raw
+        )
+
+    async def get(self, request: Request) -> Response:
+        template = self._reporting.template(request.path_params["name"])
+        pairs = request.query_params.multi_items()
+        chosen = [value for name, value in pairs if name == "format"]
+        raw = [value for name, value in pairs if name == "csv_raw"]
+        if raw and raw[-1] not in ("0", "1"):
+            raise QueryError(422, "bad_parameter", "csv_raw must be 0 or 1", parameter="csv_raw")
+        given = read_texts(template, [pair for pair in pairs if pair[0] not in _ANSWER_OPTIONS])
+        return await self._answered(
+            request,
+            template,
+            given,
+            chosen[-1] if chosen else None,
+            is_csv_raw=raw[-1:] == ["1"],
+        )
+
+    async def listing(self, request: Request) -> Response:
+        return Response(
+            json_values.encode(
+                {"templates": [_described(each) for each in self._reporting.templates.values()]}
+            ),
+            media_type="application/json",
+        )
+
+    async def _answered(
+        self,
+        request: Request,
+        template: Template,
+        given: dict[str, object],
+        format_name: str | None,
+        *,
+        is_csv_raw: bool,
+    ) -> Response:
+        control = request.headers.get("cache-control", "").lower()
+        caller = request.state.caller
+        bound = with_fixed(caller, template.parameters, given)
+        # The file of tokens does not know of which type a parameter is.
+        fixed = read_texts(template, [(name, str(bound[name])) for name in caller.parameters])
+        asked = Asked(
+            template=template,
+            given=bound | fixed,
+            format=formats.choose(format_name, request.headers.get("accept", "")),
+            request_id=str(request.state.request_id),
+            partition=partition(caller),
+            trace=trace_settings(request.state.traceparent),
+            is_csv_raw=is_csv_raw,
+            is_fresh="no-cache" in control or "no-store" in control,
+        )
+        answer = await self._reporting.answer(asked)
+        self._metrics.cache.labels(answer.outcome).inc()
+        headers = {"Vary": "Accept, Authorization", "X-Row-Limit": str(answer.max_rows)}
+        if not isinstance(answer.content, Whole):
+            return StreamingResponse(
+                answer.content.chunks(),
+                media_type=answer.content.media_type,
+                headers=headers | {"Cache-Control": "no-store"},
+            )
+        headers |= _whole_headers(asked, answer, answer.content)
+        if request.method != "POST" and _matches(
+            request.headers.get("if-none-match", ""), answer.content.etag
+        ):
+            return Response(status_code=304, headers=headers)
+        headers["Content-Type"] = answer.content.media_type
+        return Response(answer.content.body, headers=headers)
+
+
+def _whole_headers(asked: Asked, answer: Answer, whole: Whole) -> dict[str, str]:
+    seconds = asked.template.cache_seconds
+    scope = "private" if asked.partition else "public"
+    return {
+        "ETag": whole.etag,
+        "Age": str(int(answer.age_seconds)),
+        "Cache-Control": f"{scope}, max-age={seconds}" if seconds else f"{scope}, no-cache",
+        "X-Cache": answer.outcome,
+        "X-Truncated": "true" if whole.is_truncated else "false",
+    }
+
+
+def _matches(if_none_match: str, etag: str) -> bool:
+    """By RFC 9110's weak comparison."""
+    listed = {item.strip().removeprefix("W/") for item in if_none_match.split(",")}
+    return "*" in listed or etag.removeprefix("W/") in listed
+
+
+def _described(template: Template) -> dict[str, object]:
+    return {
+        "name": template.name,
+        "title": template.title,
+        "description": template.description,
+        "parameters": parameters_schema(template),
+        "columns": template.columns,
+        "cache_seconds": template.cache_seconds,
+        "row_limit": template.row_limit,
+    }

@@ -1,0 +1,190 @@
+"""Report templates: SQL files that declare their parameters, read and checked before anybody asks.
+
+A file is one SELECT behind a `/* */` comment that holds TOML:
+
+| key | is |
+|---|---|
+| `title`, `description` | for people |
+| `cache_seconds` | how long an answer may be used again; 0 (the default) for never |
+| `row_limit` | rows of one answer at most, in place of API_MAX_RESULT_ROWS |
+| `page_rows` | rows of a page unless the request says otherwise: declares `limit` and `offset` |
+| `[parameters.NAME]` | `type`, `help`, `default` … : the fields of `parameter_types.Parameter` |
+| `[columns]` | what each column of the answer means |
+
+ClickHouse binds the values itself (`{name:Type}`); nothing is ever pasted into the SQL. Every template
+also takes the COMMON parameters and names the table by the two placeholders of TABLE. In place of the
+column `properties` it reads `{properties:JSON}`, which ClickHouse's JSON functions can parse whatever
+numbers are in it. A parameter
+`limit` is the page's size, `offset` the page's start; a template may declare them itself, with bounds of
+its own, in place of `page_rows`.
+
+Owns the format of one file; refuses to know values (see `parameters`) and how SQL is run.
+"""
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+
+from octane_analytics.api.reports.parameter_types import TIME, Parameter, problem
+from octane_analytics.errors import ConfigError
+
+TABLE = {"database": "Identifier", "table": "Identifier"}
+PROPERTIES = "{properties:JSON}"
+_READABLE_PROPERTIES = (
+    # Numbers beyond a double are JSON, and an event's properties may hold some; but for one of them
+    # simdjson refuses the whole text. There they become null, outside of strings.
+    "if(isValidJSON(properties), properties, arrayStringConcat(arrayMap("
+    "token -> if(match(token, '^-?[0-9]') AND isInfinite(toFloat64OrZero(token)), 'null', token), "
+    r"""extractAll(properties, '"(?:[^"\\\\]|\\\\.)*"|-?[0-9][-+.0-9Ee]*|[^-"0-9]+|.'))))"""
+)
+"""On one line, so that errors name the template's own lines."""
+RESERVED = frozenset({"format"})
+"""What a URL uses beside parameters."""
+MAX_CACHE_SECONDS = 86_400
+MAX_ROWS = 1_000_000_000
+MAX_PAGE_ROWS = 10_000
+MAX_OFFSET = 1_000_000
+
+_PLACEHOLDER = re.compile(r"\{(\w+):([^{}]+)\}")
+_NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
+_TOML_LINE = re.compile(r"\(at line (\d+), column \d+\)")
+
+COMMON = {
+    "app_id": Parameter("String", "Only this application's events; absent for all."),
+    "from": Parameter(TIME, "Begin of the range, inclusive; absent for 24 hours before `to`."),
+    "to": Parameter(TIME, "End of the range, exclusive; absent for now."),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    name: str
+    title: str
+    description: str
+    parameters: Mapping[str, Parameter]
+    columns: Mapping[str, str]
+    cache_seconds: int
+    row_limit: int | None
+    """None: the service's."""
+    sql: str
+
+
+class _Header(msgspec.Struct, forbid_unknown_fields=True):
+    title: str
+    description: str
+    columns: dict[str, str]
+    cache_seconds: Annotated[int, msgspec.Meta(ge=0, le=MAX_CACHE_SECONDS)] = 0
+    row_limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_ROWS)] | None = None
+    page_rows: Annotated[int, msgspec.Meta(ge=1, le=MAX_PAGE_ROWS)] | None = None
+    parameters: dict[str, dict[str, Any]] = {}
+
+
+def read(path: Path) -> Template:
+    """The template in that file. Raises ConfigError that names file and line of what is wrong."""
+    if not _NAME.match(path.stem):
+        raise ConfigError(f"{path}:1: the file's name must be lower-case letters, digits and _")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}:1: cannot be read: {error}") from error
+    opening, _, rest = text.partition("\n")
+    toml, closing, sql = rest.partition("\n*/\n")
+    if opening != "/*" or not closing:
+        raise ConfigError(f"{path}:1: must begin with a comment that stands on lines of its own")
+    header = _header(path, toml)
+    sql_line = toml.count("\n") + 4
+    sql = sql.replace(PROPERTIES, _READABLE_PROPERTIES)
+    if not header.columns:
+        raise ConfigError(f"{path}:{_line_of(toml, '[columns]', 2)}: columns: none is described")
+    parameters = dict(COMMON)
+    pages = {} if header.page_rows is None else _page(header.page_rows)
+    for name, declared in header.parameters.items():
+        try:
+            if name in pages:
+                raise ValueError("is declared by page_rows already")
+            parameters[name] = _parameter(name, declared)
+        except ValueError as error:  # msgspec's ValidationError is one
+            line = _line_of(toml, f"[parameters.{name}]", 2)
+            raise ConfigError(f"{path}:{line}: parameter {name}: {error}") from error
+    parameters |= pages
+    _check_sql(path, sql, sql_line, {name: each.type for name, each in parameters.items()})
+    return Template(
+        name=path.stem,
+        title=header.title,
+        description=" ".join(header.description.split()),
+        parameters=parameters,
+        columns=header.columns,
+        cache_seconds=header.cache_seconds,
+        row_limit=header.row_limit,
+        sql=sql.strip(),
+    )
+
+
+def _header(path: Path, toml: str) -> _Header:
+    try:
+        return msgspec.convert(tomllib.loads(toml), _Header)
+    except tomllib.TOMLDecodeError as error:
+        found = _TOML_LINE.search(str(error))
+        line = int(found[1]) + 1 if found else 1
+        raise ConfigError(f"{path}:{line}: {error}") from error
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{path}:{_line_of_key(toml, str(error))}: {error}") from error
+
+
+def _page(rows: int) -> dict[str, Parameter]:
+    return {
+        "limit": Parameter(
+            "UInt32", "Rows at most.", default=rows, minimum=1, maximum=MAX_PAGE_ROWS
+        ),
+        "offset": Parameter("UInt32", "Rows to skip.", default=0, maximum=MAX_OFFSET),
+    }
+
+
+def _parameter(name: str, declared: Mapping[str, Any]) -> Parameter:
+    if name in COMMON or name in TABLE or name in RESERVED:
+        raise ValueError("is a name that every template has already")
+    if not _NAME.match(name):
+        raise ValueError("is not a lower-case name")
+    parameter = msgspec.convert(declared, Parameter)
+    wrong = problem(parameter)
+    if wrong:
+        raise ValueError(wrong)
+    if name in ("limit", "offset") and parameter.type != "UInt32":
+        raise ValueError("is a page's, so its type must be UInt32")
+    return parameter
+
+
+def _check_sql(path: Path, sql: str, first_line: int, declared: Mapping[str, str]) -> None:
+    if not sql.strip():
+        raise ConfigError(f"{path}:{first_line}: there is no SQL")
+    types = {**declared, **TABLE}
+    used = set()
+    for found in _PLACEHOLDER.finditer(sql):
+        name, kind = found.groups()
+        line = first_line + sql.count("\n", 0, found.start())
+        if name not in types:
+            raise ConfigError(f"{path}:{line}: {found[0]} is not declared")
+        if kind != types[name]:
+            raise ConfigError(f"{path}:{line}: {found[0]} is declared as {types[name]}")
+        used.add(name)
+    for name in types:
+        if name not in used:
+            raise ConfigError(f"{path}:{first_line}: {{{name}:{types[name]}}} is never used")
+
+
+def _line_of(text: str, line: str, offset: int) -> int:
+    """The number in the file of the first such line of the header; 1 where there is none."""
+    lines = text.split("\n")
+    return lines.index(line) + offset if line in lines else 1
+
+
+def _line_of_key(toml: str, message: str) -> int:
+    """The line in the file of the key that msgspec's message names as `$.key`; 1 where it names none."""
+    found = re.search(r"\$\.(\w+)", message)
+    key = re.search(rf"^{found[1]}\b", toml, re.MULTILINE) if found else None
+    return toml.count("\n", 0, key.start()) + 2 if key else 1

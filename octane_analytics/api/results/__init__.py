@@ -1,0 +1,1 @@
+"""Query results in the formats that clients ask for."""

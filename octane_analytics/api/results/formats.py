@@ -1,0 +1,353 @@
+"""Results as bytes: which format a request asks for, and the writer of each.
+
+A writer takes columns and blocks of rows and makes chunks of bytes, so that a result of any size takes
+the memory of one block. Refuses to know HTTP's connections and where rows come from.
+
+| format | media type | what it is |
+|---|---|---|
+| `json` | application/json | one object: columns, rows, whether they were cut |
+| `ndjson` | application/x-ndjson | one object a row |
+| `csv` | text/csv | RFC 4180 with a header; null is empty, arrays and objects are JSON |
+| `prometheus` | text/plain | a gauge for each numeric column, the others as labels |
+| `arrow`, `parquet` | application/vnd.apache.… | needs the extra `arrow` |
+In CSV, text that a spreadsheet would calculate begins with an apostrophe, unless `csv_raw` is asked for.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Protocol
+
+from octane_analytics.api.results import arrow
+from octane_analytics.api.results.json_values import encode, encode_lines, plain_columns, unique
+from octane_analytics.clickhouse.results import ResultColumn
+from octane_analytics.errors import QueryError
+
+Row = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    name: str
+    media_type: str
+    accepted: tuple[str, ...]
+    """Media types in Accept that mean this one, without parameters."""
+
+
+FORMATS = {
+    each.name: each
+    for each in (
+        Format("json", "application/json", ("application/json",)),
+        Format(
+            "ndjson",
+            "application/x-ndjson",
+            ("application/x-ndjson", "application/ndjson", "application/jsonl"),
+        ),
+        Format("csv", "text/csv; charset=utf-8; header=present", ("text/csv",)),
+        Format(
+            "prometheus",
+            "text/plain; version=0.0.4; charset=utf-8",
+            ("text/plain",),
+        ),
+        Format(
+            "arrow", "application/vnd.apache.arrow.stream", ("application/vnd.apache.arrow.stream",)
+        ),
+        Format("parquet", "application/vnd.apache.parquet", ("application/vnd.apache.parquet",)),
+    )
+}
+JSON = FORMATS["json"]
+
+
+def choose(
+    name: str | None, accept: str, offered: Mapping[str, Format] = MappingProxyType(FORMATS)
+) -> Format:
+    """The format that `name` says, else the one the Accept header likes best, else JSON; of those
+    offered, JSON among them.
+
+    Raises QueryError: 422 for an unknown name, 406 where the header takes none of them, 501 where this
+    installation lacks what the format needs.
+    """
+    chosen = _named(name, offered) if name is not None else _accepted(accept, offered)
+    if chosen.name in arrow.FORMATS and not arrow.is_available():
+        raise QueryError(
+            501,
+            "format_not_installed",
+            f"{chosen.name} needs the extra `arrow`: pip install 'octane-analytics[arrow]'",
+        )
+    return chosen
+
+
+def _named(name: str, offered: Mapping[str, Format]) -> Format:
+    if name not in offered:
+        raise QueryError(
+            422,
+            "bad_parameter",
+            f"format must be one of {', '.join(offered)}",
+            parameter="format",
+        )
+    return offered[name]
+
+
+def _accepted(accept: str, offered: Mapping[str, Format]) -> Format:
+    ranked: list[tuple[float, int, Format]] = []
+    for position, item in enumerate(accept.split(",")):
+        media, *options = (part.strip().lower() for part in item.split(";"))
+        quality = _quality(options)
+        if quality <= 0:
+            continue
+        if media in ("", "*/*", "application/*"):
+            ranked.append((-quality, position, JSON))
+        ranked += [
+            (-quality, position, each)
+            for each in offered.values()
+            if media in each.accepted or (media == "text/*" and each.name == "csv")
+        ]
+    if not ranked:
+        raise QueryError(
+            406,
+            "not_acceptable",
+            "none of the media types in Accept can be had",
+            available=[each.accepted[0] for each in offered.values()],
+        )
+    return min(ranked, key=lambda each: each[:2])[2]
+
+
+def _quality(options: Sequence[str]) -> float:
+    for option in options:
+        name, _, value = option.partition("=")
+        if name.strip() == "q":
+            try:
+                return float(value)
+            except ValueError:
+                return 0.0
+    return 1.0
+
+
+class Rows:
+    """The rows of an answer, block by block: at most `max_rows`, whatever comes.
+
+    To be gone through once; after that `count` and `is_truncated` say what there was.
+    """
+
+    def __init__(self, blocks: Iterable[list[Row]], max_rows: int) -> None:
+        self._blocks = blocks
+        self._max_rows = max_rows
+        self.count = 0
+        self.is_truncated = False
+
+    def __iter__(self) -> Iterator[list[Row]]:
+        for block in self._blocks:
+            room = self._max_rows - self.count
+            if len(block) > room:
+                self.is_truncated = True
+                block = block[:room]
+            if block:
+                self.count += len(block)
+                yield block
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What a JSON answer says beside the rows. `after` is asked once they have all been written."""
+
+    before: Mapping[str, object]
+    after: Callable[[], Mapping[str, object]]
+
+
+class Writer(Protocol):
+    """`begin`, then `rows` for each block, then `end`; what they answer, joined, is the body."""
+
+    def begin(self) -> bytes: ...
+    def rows(self, block: list[Row]) -> bytes: ...
+    def end(self) -> bytes: ...
+
+
+def writer(
+    format: Format,  # noqa: A002
+    columns: Sequence[ResultColumn],
+    rows: Rows,
+    envelope: Envelope,
+    *,
+    is_csv_raw: bool = False,
+) -> Writer:
+    """For these columns. Raises QueryError (406) where the format cannot carry them.
+
+    `is_csv_raw` leaves CSV cells that a spreadsheet would take for a formula as they are.
+    """
+    match format.name:
+        case "json":
+            return _Json(columns, rows, envelope)
+        case "ndjson":
+            return _Ndjson(columns)
+        case "csv":
+            return _Csv(columns, is_raw=is_csv_raw)
+        case "prometheus":
+            return _Prometheus(columns, str(envelope.before.get("template", "query")))
+        case _:
+            return arrow.writer(format.name, columns)
+
+
+class _Json:
+    def __init__(self, columns: Sequence[ResultColumn], rows: Rows, envelope: Envelope) -> None:
+        self._names = unique([column.name for column in columns])
+        self._columns = columns
+        self._rows = rows
+        self._envelope = envelope
+        self._has_rows = False
+
+    def begin(self) -> bytes:
+        described = [
+            {"name": name, "type": column.type}
+            for name, column in zip(self._names, self._columns, strict=True)
+        ]
+        head = encode({**self._envelope.before, "columns": described})
+        return head[:-1] + b',"rows":['
+
+    def rows(self, block: list[Row]) -> bytes:
+        lines = encode_lines(_objects(self._names, self._columns, block))
+        separator = b"," if self._has_rows else b""
+        self._has_rows = True
+        # A line break inside a string is escaped, so that each one stands between two rows.
+        return separator + lines[:-1].replace(b"\n", b",")
+
+    def end(self) -> bytes:
+        tail = encode(
+            {
+                "row_count": self._rows.count,
+                "truncated": self._rows.is_truncated,
+                **self._envelope.after(),
+            }
+        )
+        return b"]," + tail[1:]
+
+
+class _Ndjson:
+    def __init__(self, columns: Sequence[ResultColumn]) -> None:
+        self._names = unique([column.name for column in columns])
+        self._columns = columns
+
+    def begin(self) -> bytes:
+        return b""
+
+    def rows(self, block: list[Row]) -> bytes:
+        return encode_lines(_objects(self._names, self._columns, block))
+
+    def end(self) -> bytes:
+        return b""
+
+
+class _Csv:
+    def __init__(self, columns: Sequence[ResultColumn], *, is_raw: bool) -> None:
+        self._names = unique([column.name for column in columns])
+        self._columns = columns
+        self._cell = _cell if is_raw else _harmless_cell
+
+    def begin(self) -> bytes:
+        return _csv([[self._cell(name)] for name in self._names])
+
+    def rows(self, block: list[Row]) -> bytes:
+        return _csv(
+            [list(map(self._cell, values)) for values in plain_columns(self._columns, block)]
+        )
+
+    def end(self) -> bytes:
+        return b""
+
+
+def _csv(columns: Sequence[Sequence[str]]) -> bytes:
+    # The csv module goes character by character, which takes twice as long.
+    lines = map(",".join, zip(*columns, strict=True))
+    return "".join([f"{line}\r\n" for line in lines]).encode()
+
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What a spreadsheet takes for the beginning of a formula: owasp.org, "CSV Injection"."""
+_NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?\Z")
+_SPECIAL = re.compile(r'[",\r\n]')
+
+
+def _harmless_cell(value: object) -> str:
+    """Text that a spreadsheet would calculate gets an apostrophe before it; numbers stay numbers."""
+    if type(value) is str and value.startswith(_FORMULA) and not _NUMBER.match(value):
+        return _cell(f"'{value}")
+    return _cell(value)
+
+
+def _cell(value: object) -> str:
+    """Null is nothing at all, an empty string is quoted."""
+    kind = type(value)
+    if kind is str:
+        text = str(value)
+    elif value is None:
+        return ""
+    elif kind is int or kind is float:
+        # What JSON has no number for is null there.
+        return str(value) if value - value == 0 else ""  # type: ignore[operator]
+    else:
+        text = encode(value).decode()
+    if not text or _SPECIAL.search(text):
+        return '"' + text.replace('"', '""') + '"'
+    return text
+
+
+_NUMERIC = re.compile(r"(Nullable\()?(LowCardinality\()?(U?Int|Float|Decimal)")
+_UNFIT = re.compile(r"[^a-zA-Z0-9_]")
+
+
+class _Prometheus:
+    """The text format 0.0.4, in which a metric's lines stand together: so all rows are held."""
+
+    def __init__(self, columns: Sequence[ResultColumn], report: str) -> None:
+        names = [_UNFIT.sub("_", name) for name in unique([column.name for column in columns])]
+        numeric = [bool(_NUMERIC.match(column.type)) for column in columns]
+        self._columns = columns
+        self._labels = [(i, name) for i, name in enumerate(names) if not numeric[i]]
+        self._gauges = [
+            (i, f"octane_{_UNFIT.sub('_', report)}_{name}")
+            for i, name in enumerate(names)
+            if numeric[i]
+        ]
+        if not self._gauges:
+            raise QueryError(
+                406, "not_acceptable", "no column is a number: Prometheus text cannot carry that"
+            )
+        self._lines: dict[int, list[str]] = {i: [] for i, _ in self._gauges}
+
+    def begin(self) -> bytes:
+        return b""
+
+    def rows(self, block: list[Row]) -> bytes:
+        for row in zip(*plain_columns(self._columns, block), strict=True):
+            labels = ",".join(f'{name}="{_label(row[i])}"' for i, name in self._labels)
+            around = f"{{{labels}}}" if labels else ""
+            for i, gauge in self._gauges:
+                if row[i] is not None:
+                    self._lines[i].append(f"{gauge}{around} {row[i]}\n")
+        return b""
+
+    def end(self) -> bytes:
+        parts = []
+        for i, gauge in self._gauges:
+            parts.append(f"# TYPE {gauge} gauge\n")
+            parts += self._lines[i]
+        return "".join(parts).encode()
+
+
+def _label(value: object) -> str:
+    text = "" if value is None else value if isinstance(value, str) else encode(value).decode()
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+def row_object(columns: Sequence[ResultColumn], row: Row) -> dict[str, object]:
+    """One row as JSON has it."""
+    return _objects(unique([column.name for column in columns]), columns, [row])[0]
+
+
+def _objects(
+    names: Sequence[str], columns: Sequence[ResultColumn], block: list[Row]
+) -> list[dict[str, object]]:
+    return [
+        dict(zip(names, row, strict=True))
+        for row in zip(*plain_columns(columns, block), strict=True)
+    ]

@@ -1,0 +1,1 @@
+"""gunicorn, its workers and the Starlette application that they serve."""

@@ -1,0 +1,182 @@
+"""The routes: reports, raw SQL, readiness, metrics.
+
+Owns requests and answers; refuses to know how connections are made and where settings come from.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from octane_analytics.api import errors
+from octane_analytics.api.connection_pool import Connection, Pool
+from octane_analytics.api.docs.pages import Pages
+from octane_analytics.api.middleware.authorization import Admission, Policy, cross_origin
+from octane_analytics.api.middleware.request_context import Access
+from octane_analytics.api.raw_sql.endpoint import RawQueries
+from octane_analytics.api.raw_sql.validator import Limits
+from octane_analytics.api.reports.cache import Cache
+from octane_analytics.api.reports.routes import ReportRoutes
+from octane_analytics.api.reports.service import Reporting
+from octane_analytics.api.reports.template import Template
+from octane_analytics.api.results import json_values
+from octane_analytics.clickhouse.schema import TableName
+from octane_analytics.errors import QueryError, StatementRejected, Unavailable
+from octane_analytics.telemetry.exposition import CONTENT_TYPE, ApiMetrics
+from octane_analytics.telemetry.logging import fields
+
+_TOUCH = "SELECT 1 FROM {database:Identifier}.{table:Identifier} LIMIT 0"
+QUIET = ("/healthz", "/readyz", "/metrics")
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+def create_app(
+    *,
+    templates: Mapping[str, Template],
+    table: TableName,
+    limits: Limits,
+    pool: Pool,
+    probes: Pool,
+    queries: RawQueries,
+    metrics: ApiMetrics,
+    exposition: Callable[[], bytes],
+    cache_bytes: int = 0,
+    policy: Policy | None = None,
+    cors_origins: Sequence[str] = (),
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> Starlette:
+    """The application. Closes all pools when its lifespan ends.
+
+    `probes` is for readiness, so that it does not wait behind queries; `exposition` answers all
+    processes' metrics and may block on files; `cache_bytes` bounds the answers kept; `policy` says
+    who is served (None: this machine, without tokens); pages of the `cors_origins` may ask from a
+    browser; `now` is where a range ends that has no `to`.
+    """
+    routes = _Routes(table, limits, pool, probes, exposition)
+    reporting = Reporting(
+        templates=templates,
+        table=table,
+        limits=limits,
+        pool=pool,
+        cache=Cache(cache_bytes),
+        now=now,
+        on_rows_read=metrics.rows_read.labels("/report").inc,
+    )
+    reports = ReportRoutes(reporting, metrics)
+    pages = Pages(templates)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        pool.close()
+        probes.close()
+        queries.close()
+
+    served = {
+        "/report": Route("/report", reports.post, methods=["POST"]),
+        "/report/{name}": Route("/report/{name}", reports.get, methods=["GET"]),
+        "/reports": Route("/reports", reports.listing, methods=["GET"]),
+        "/openapi.json": Route("/openapi.json", pages.openapi, methods=["GET"]),
+        "/docs": Route("/docs", pages.page, methods=["GET"]),
+        "/docs/{file}": Route("/docs/{file}", pages.file, methods=["GET"]),
+        "/query": Route("/query", queries.query, methods=["POST"]),
+        "/schema": Route("/schema", queries.tables, methods=["GET"]),
+        "/healthz": Route("/healthz", routes.healthz, methods=["GET"]),
+        "/readyz": Route("/readyz", routes.readyz, methods=["GET"]),
+        "/metrics": Route("/metrics", routes.metrics, methods=["GET"]),
+    }
+    app = Starlette(
+        routes=list(served.values()),
+        exception_handlers={HTTPException: _http_error, QueryError: _query_error},
+        middleware=[
+            Middleware(Access, metrics=metrics, routes=list(served.values()), quiet=QUIET),
+            # A browser asks beforehand without a token, and may read a refusal.
+            *cross_origin(cors_origins),
+            Middleware(Admission, policy=policy or Policy()),
+        ],
+        lifespan=lifespan,
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+@dataclass(frozen=True, slots=True)
+class _Routes:
+    _table: TableName
+    _limits: Limits
+    _pool: Pool
+    _probes: Pool
+    _exposition: Callable[[], bytes]
+
+    async def healthz(self, request: Request) -> Response:
+        return _json(200, json_values.encode({"status": "ok"}))
+
+    async def readyz(self, request: Request) -> Response:
+        def job(connection: Connection) -> None:
+            try:
+                connection.select(_TOUCH, self._identifiers(), settings={"readonly": 1})
+            except StatementRejected as error:
+                raise errors.from_report(error) from error
+
+        await _run(self._probes, job, request)
+        return _json(200, json_values.encode({"status": "ready"}))
+
+    async def metrics(self, request: Request) -> Response:
+        return Response(
+            await asyncio.to_thread(self._exposition), headers={"Content-Type": CONTENT_TYPE}
+        )
+
+    def _identifiers(self) -> dict[str, object]:
+        return {"database": self._table.database, "table": self._table.table}
+
+
+async def _run(pool: Pool, job: Callable[[Connection], T], request: Request) -> T:
+    try:
+        return await pool.run(job)
+    except Unavailable as error:
+        log.error(
+            "ClickHouse cannot serve",
+            extra=fields(error=str(error), request_id=_request_id(request)),
+        )
+        raise errors.unavailable(error) from error
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
+    message = {404: "no such path", 405: "another method is needed"}.get(
+        error.status_code, error.detail
+    )
+    answer = await _query_error(request, QueryError(error.status_code, code, message))
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+async def _query_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, QueryError)
+    body = json_values.encode(errors.error_body(error, _request_id(request)))
+    answer = _json(error.status, body)
+    if error.status == 503:
+        answer.headers["Retry-After"] = str(errors.RETRY_AFTER_SECONDS)
+    return answer
+
+
+def _json(status: int, body: bytes) -> Response:
+    return Response(body, status, media_type="application/json")
+
+
+def _request_id(request: Request) -> str:
+    return str(request.state.request_id)
