@@ -93,7 +93,7 @@ class Program(CommandGroup):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"octane_analytics.cli.{cmd_name}")
+        module = importlib.import_module(f"octane_analytics.cli.commands.{cmd_name}")
         if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see octane_analytics.__main__
             signal.signal(signal.SIGINT, signal.default_int_handler)
         command: click.Command = getattr(module, cmd_name)

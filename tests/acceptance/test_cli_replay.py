@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from octane_analytics.cli.replay_run import Report
+from octane_analytics.cli.replay.run import Report
 from octane_analytics.clickhouse.replay_staging import Staging
 from octane_analytics.pipeline.delivery_ledger import Intent
 from octane_analytics.replay.interfaces import Counts

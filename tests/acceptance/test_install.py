@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from octane_analytics import __version__
-from octane_analytics.cli.manual import PAGES
+from octane_analytics.cli.commands.manual import PAGES
 from tests.acceptance.checkout import ROOT, Checkout, mode_of
 from tests.acceptance.command import wait_until
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from octane_analytics.cli.replay_setup import check_target
+from octane_analytics.cli.replay.setup import check_target
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.clickhouse.replay_staging import Staging
 from octane_analytics.errors import ConfigError

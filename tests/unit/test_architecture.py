@@ -79,46 +79,11 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
             "types",
         }
     ),
-    "cli": frozenset(
-        {
-            "api.auth",
-            "api.raw_sql",
-            "api.reports",
-            "api.results",
-            "api.server",
-            "clickhouse",
-            "errors",
-            "events",
-            "kafka",
-            "operations",
-            "operations.checks",
-            "replay",
-            "runtime",
-            "sandbox",
-            "settings",
-            "supervisor",
-            "telemetry",
-            "types",
-            "worker",
-        }
-    ),
-    "cli.output": frozenset(),
-    "cli.produce": frozenset(
-        {
-            "cli",
-            "errors",
-            "events",
-            "interfaces",
-            "kafka",
-            "runtime",
-            "sandbox",
-            "settings",
-            "telemetry",
-        }
-    ),
+    "cli": frozenset({"cli.output", "errors", "operations", "runtime", "settings", "supervisor"}),
+    "cli.output": frozenset({"errors", "runtime"}),
+    "cli.produce": frozenset({"errors", "events", "interfaces", "runtime", "sandbox", "types"}),
     "cli.replay": frozenset(
         {
-            "cli",
             "cli.output",
             "clickhouse",
             "errors",
@@ -135,12 +100,10 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "cli.sandbox": frozenset(
         {
             "cli",
-            "cli.produce",
+            "cli.output",
             "clickhouse",
             "errors",
             "interfaces",
-            "kafka",
-            "runtime",
             "sandbox",
             "settings",
             "telemetry",
@@ -198,12 +161,12 @@ THIRD_PARTY: Mapping[str, frozenset[str]] = {
     "api.reports": frozenset({"msgspec", "starlette"}),
     "api.results": frozenset({"msgspec"}),
     "api.server": frozenset({"gunicorn", "h11", "starlette", "uvicorn", "uvicorn_worker"}),
-    "cli": frozenset({"click", "rich"}),
+    "cli": frozenset({"click"}),
     "cli.commands": frozenset({"click", "rich"}),
     "cli.output": frozenset({"click", "rich"}),
     "cli.produce": frozenset({"click"}),
     "cli.replay": frozenset({"click"}),
-    "cli.sandbox": frozenset({"click", "rich"}),
+    "cli.sandbox": frozenset({"rich"}),
 }
 
 SOLE_IMPORTERS = {"confluent_kafka": "kafka", "clickhouse_driver": "clickhouse"}

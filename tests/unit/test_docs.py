@@ -14,8 +14,8 @@ from prometheus_client import CollectorRegistry
 
 from octane_analytics import __version__
 from octane_analytics.api.auth import tokens
+from octane_analytics.cli.commands.manual import PAGES, description
 from octane_analytics.cli.main import COMMANDS
-from octane_analytics.cli.manual import PAGES, description
 from octane_analytics.clickhouse.error_codes import DATA_ERRORS, OPERATOR_ERRORS
 from octane_analytics.events.decode import REASONS
 from octane_analytics.runtime.exit_codes import Exit
@@ -151,7 +151,7 @@ def examples() -> Iterator[tuple[str, str]]:
 
 
 def _command(name: str) -> click.Command:
-    command = getattr(importlib.import_module(f"octane_analytics.cli.{name}"), name)
+    command = getattr(importlib.import_module(f"octane_analytics.cli.commands.{name}"), name)
     assert isinstance(command, click.Command)
     return command
 

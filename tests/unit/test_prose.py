@@ -23,7 +23,7 @@ PROSE = (
     ".github/CONTRIBUTING.md",
     "tests/README.md",
     "octane_analytics/manual/*.md",
-    "octane_analytics/cli/manual.py",
+    "octane_analytics/cli/commands/manual.py",
     "conf/**/*.*",
     "systemd/*",
 )

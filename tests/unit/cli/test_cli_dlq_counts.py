@@ -1,6 +1,6 @@
 import pytest
 
-from octane_analytics.cli.dlq_counts import counts_table
+from octane_analytics.cli.dlq.counts import counts_table
 
 ROW = {
     "letters": 1_234_567,

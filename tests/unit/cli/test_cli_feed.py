@@ -3,8 +3,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from octane_analytics.cli.feed import FLUSH_SECONDS, Backlog, Feed, Tally, key_of
-from octane_analytics.cli.lines import Line, TooLong
+from octane_analytics.cli.produce.line_reader import Line, TooLong
+from octane_analytics.cli.produce.sender import FLUSH_SECONDS, Backlog, Feed, Tally, key_of
 from octane_analytics.errors import NeedsOperator, Unavailable
 
 EVENT = (

@@ -23,7 +23,9 @@ def _walk(command: click.Command, path: str) -> Iterator[tuple[str, click.Comman
 ALL = [
     found
     for name in COMMANDS
-    for found in _walk(getattr(importlib.import_module(f"octane_analytics.cli.{name}"), name), name)
+    for found in _walk(
+        getattr(importlib.import_module(f"octane_analytics.cli.commands.{name}"), name), name
+    )
 ]
 each_command = pytest.mark.parametrize(("path", "command"), ALL, ids=[path for path, _ in ALL])
 

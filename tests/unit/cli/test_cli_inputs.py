@@ -5,8 +5,8 @@ from pathlib import Path
 import click
 import pytest
 
-from octane_analytics.cli import inputs
-from octane_analytics.cli.feed import Tally
+from octane_analytics.cli.produce import inputs
+from octane_analytics.cli.produce.sender import Tally
 from octane_analytics.runtime.stop_signal import Stop
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octane_analytics.cli.lines import Line, TooLong, read_lines
+from octane_analytics.cli.produce.line_reader import Line, TooLong, read_lines
 
 
 def _always(descriptor: int, seconds: float) -> bool:

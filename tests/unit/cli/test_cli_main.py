@@ -32,7 +32,7 @@ def _leaves(command: click.Command, path: str) -> list[tuple[str, click.Command]
 
 
 def _command(name: str) -> click.Command:
-    command = getattr(importlib.import_module(f"octane_analytics.cli.{name}"), name)
+    command = getattr(importlib.import_module(f"octane_analytics.cli.commands.{name}"), name)
     assert isinstance(command, click.Command)
     return command
 

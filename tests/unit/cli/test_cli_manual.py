@@ -12,8 +12,8 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from octane_analytics.cli.commands.manual import PAGES, description, formatted, read_page
 from octane_analytics.cli.main import main
-from octane_analytics.cli.manual import PAGES, description, formatted, read_page
 from octane_analytics.runtime.exit_codes import Exit
 
 COMMAND = str(Path(sys.executable).with_name("octane-analytics"))

@@ -2,7 +2,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from octane_analytics.cli.once import STALL_SECONDS, Stored, Watch
+from octane_analytics.cli.sandbox.drain import STALL_SECONDS, Stored, Watch
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.results import Result
 from octane_analytics.errors import Unavailable

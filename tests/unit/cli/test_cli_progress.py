@@ -1,6 +1,6 @@
 import pytest
 
-from octane_analytics.cli.progress import fitted, reporter
+from octane_analytics.cli.output.progress import fitted, reporter
 
 NOTE = "123,456 of 1,000,000 events, 123,456 events/s, 1,234 s left"
 

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from octane_analytics.cli.pulse import pulse
+from octane_analytics.cli.replay.heartbeat import pulse
 from octane_analytics.errors import Unavailable
 
 SOON = 0.001

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from rich.console import Console
 
-from octane_analytics.cli.report_table import Report, fetch, table
+from octane_analytics.cli.sandbox.report_client import Report, fetch, table
 from octane_analytics.errors import Unavailable
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from octane_analytics.cli.stack import Ports, Stack, environment
+from octane_analytics.cli.sandbox.stack import Ports, Stack, environment
 from octane_analytics.errors import ConfigError
 from octane_analytics.settings.loading import load
 

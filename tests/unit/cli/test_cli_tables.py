@@ -2,7 +2,7 @@ import click
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octane_analytics.cli.tables import aligned, wrapped
+from octane_analytics.cli.output.table import aligned, wrapped
 
 NUMBERS = st.integers(0, 10**15).map(lambda number: f"{number:,}")
 WORDS = st.text("abc-é", max_size=30)

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from octane_analytics.api.auth.tokens import read
-from octane_analytics.cli.token import token
+from octane_analytics.cli.commands.token import token
 from octane_analytics.errors import ConfigError
 
 Run = Callable[..., Result]

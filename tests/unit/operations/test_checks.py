@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from octane_analytics.cli.check import exit_code
+from octane_analytics.cli.commands.check import exit_code
 from octane_analytics.clickhouse import schema
 from octane_analytics.clickhouse.results import Result
 from octane_analytics.clickhouse.schema import LiveColumn, LiveTable, TableName

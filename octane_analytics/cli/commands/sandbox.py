@@ -9,18 +9,18 @@ from pathlib import Path
 
 import click
 
-from octane_analytics.cli import inputs
+from octane_analytics.cli.commands.produce import counts, tell
 from octane_analytics.cli.directories import private_directory
-from octane_analytics.cli.feed import Backlog, Feed, Tally
 from octane_analytics.cli.help_format import Command
-from octane_analytics.cli.inputs import Input
 from octane_analytics.cli.invocation import program
-from octane_analytics.cli.once import Stored, Watch
 from octane_analytics.cli.options import PROCESSES, print_warnings
-from octane_analytics.cli.produce import counts, tell
-from octane_analytics.cli.progress import reporter
-from octane_analytics.cli.report_table import fetch, print_table
-from octane_analytics.cli.stack import Ports, Stack
+from octane_analytics.cli.output.progress import reporter
+from octane_analytics.cli.produce import inputs
+from octane_analytics.cli.produce.inputs import Input
+from octane_analytics.cli.produce.sender import Backlog, Feed, Tally
+from octane_analytics.cli.sandbox.drain import Stored, Watch
+from octane_analytics.cli.sandbox.report_client import fetch, print_table
+from octane_analytics.cli.sandbox.stack import Ports, Stack
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.kafka.event_producer import EventProducer
 from octane_analytics.kafka.topics import GroupView

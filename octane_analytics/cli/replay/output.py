@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import click
 
-from octane_analytics.cli.replay_run import Report
+from octane_analytics.cli.replay.run import Report
 from octane_analytics.replay.plan import Compare, Mode, Plan
 
 _SHOWN = 32

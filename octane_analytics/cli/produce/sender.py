@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
-from octane_analytics.cli.lines import Line, TooLong
+from octane_analytics.cli.produce.line_reader import Line, TooLong
 from octane_analytics.errors import DecodeError, NeedsOperator, Unavailable
 from octane_analytics.events.decode import decode
 from octane_analytics.types import Clock

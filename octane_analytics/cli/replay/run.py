@@ -11,9 +11,9 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from typing import Self
 
-from octane_analytics.cli.progress import reporter
-from octane_analytics.cli.pulse import pulse
-from octane_analytics.cli.replay_setup import DRY, ENDED, owner
+from octane_analytics.cli.output.progress import reporter
+from octane_analytics.cli.replay.heartbeat import pulse
+from octane_analytics.cli.replay.setup import DRY, ENDED, owner
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.clickhouse.replay_staging import Staging
 from octane_analytics.clickhouse.schema import LiveTable

@@ -8,8 +8,6 @@ from datetime import UTC, datetime
 
 import click
 
-from octane_analytics.cli import replay_setup as setup
-from octane_analytics.cli.confirmation import confirm, has_terminal, require_terminal_or_yes
 from octane_analytics.cli.help_format import Command
 from octane_analytics.cli.invocation import root_words
 from octane_analytics.cli.options import (
@@ -19,8 +17,10 @@ from octane_analytics.cli.options import (
     option_name,
     setting_options,
 )
-from octane_analytics.cli.replay_run import Report, Run, Sizes
-from octane_analytics.cli.replay_told import tell_plan, tell_report
+from octane_analytics.cli.output.confirmation import confirm, has_terminal, require_terminal_or_yes
+from octane_analytics.cli.replay import setup
+from octane_analytics.cli.replay.output import tell_plan, tell_report
+from octane_analytics.cli.replay.run import Report, Run, Sizes
 from octane_analytics.clickhouse.error_codes import OPERATOR_ERRORS
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.errors import (

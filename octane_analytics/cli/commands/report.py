@@ -18,8 +18,8 @@ from octane_analytics.api.results import formats
 from octane_analytics.cli import options
 from octane_analytics.cli.help_format import Command
 from octane_analytics.cli.options import setting_options
-from octane_analytics.cli.report_table import Report, print_table
-from octane_analytics.cli.tables import terminal_width, wrapped
+from octane_analytics.cli.output.table import terminal_width, wrapped
+from octane_analytics.cli.sandbox.report_client import Report, print_table
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.errors import QueryError, StatementRejected
 from octane_analytics.runtime.exit_codes import Exit

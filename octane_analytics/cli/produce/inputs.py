@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 
 import click
 
-from octane_analytics.cli.feed import Tally
-from octane_analytics.cli.lines import Line, read_lines
+from octane_analytics.cli.produce.line_reader import Line, read_lines
+from octane_analytics.cli.produce.sender import Tally
 from octane_analytics.runtime.stop_signal import Stop
 from octane_analytics.sandbox.generator import generate
 

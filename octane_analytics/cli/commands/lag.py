@@ -7,8 +7,8 @@ import click
 
 from octane_analytics.cli.help_format import Command
 from octane_analytics.cli.options import KAFKA, setting_options
-from octane_analytics.cli.tables import aligned, terminal_width
-from octane_analytics.cli.watching import show, watch_option
+from octane_analytics.cli.output.table import aligned, terminal_width
+from octane_analytics.cli.output.watching import show, watch_option
 from octane_analytics.kafka.group_admin import Group
 from octane_analytics.kafka.lag import LagProbe
 from octane_analytics.operations.lag import Lag, PartitionStatus, measure

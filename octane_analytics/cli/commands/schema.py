@@ -5,7 +5,7 @@ from dataclasses import replace
 import click
 
 from octane_analytics.cli import options
-from octane_analytics.cli.grants import grants
+from octane_analytics.cli.commands.schema_grants import grants
 from octane_analytics.cli.help_format import CommandGroup
 from octane_analytics.cli.options import setting_options
 from octane_analytics.clickhouse import schema as contract

@@ -14,7 +14,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from octane_analytics.cli.tables import terminal_width
+from octane_analytics.cli.output.table import terminal_width
 from octane_analytics.errors import Unavailable
 
 _TIMEOUT_SECONDS = 30.0

@@ -7,9 +7,9 @@ from typing import IO
 
 import click
 
-from octane_analytics.cli.confirmation import confirm
 from octane_analytics.cli.help_format import CommandGroup
 from octane_analytics.cli.options import KAFKA, setting_options
+from octane_analytics.cli.output.confirmation import confirm
 from octane_analytics.errors import ConfigError
 from octane_analytics.kafka.group_admin import Group
 from octane_analytics.operations.offset_snapshot import Snapshot, changes, parse_snapshot, plan

@@ -12,7 +12,7 @@ from octane_analytics.cli.directories import control_socket
 from octane_analytics.cli.help_format import Command
 from octane_analytics.cli.invocation import APPLIED, FILES
 from octane_analytics.cli.options import option_name, setting_options
-from octane_analytics.cli.tables import aligned, terminal_width, wrapped
+from octane_analytics.cli.output.table import aligned, terminal_width, wrapped
 from octane_analytics.settings.loading import Loaded, Origin, catalogue
 from octane_analytics.settings.sections import Settings
 

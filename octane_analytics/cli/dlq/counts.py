@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
-from octane_analytics.cli.tables import aligned
-from octane_analytics.cli.times import utc
+from octane_analytics.cli.output.table import aligned
+from octane_analytics.cli.output.timestamps import utc
 from octane_analytics.operations.dead_letters import Letter, Sorted
 
 _HEADINGS = ("letters", "retried", "left", "reason", "first", "last", "note")

@@ -11,8 +11,8 @@ import click
 from octane_analytics.cli.directories import control_socket
 from octane_analytics.cli.help_format import Command
 from octane_analytics.cli.options import setting_options
-from octane_analytics.cli.tables import aligned, terminal_width, wrapped
-from octane_analytics.cli.watching import show, watch_option
+from octane_analytics.cli.output.table import aligned, terminal_width, wrapped
+from octane_analytics.cli.output.watching import show, watch_option
 from octane_analytics.errors import ConfigError, Unavailable
 from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.runtime.stop_signal import Stop

@@ -6,11 +6,11 @@ from datetime import datetime
 
 import click
 
-from octane_analytics.cli import inputs
-from octane_analytics.cli.feed import Backlog, Feed, Tally
 from octane_analytics.cli.help_format import Command
 from octane_analytics.cli.options import KAFKA, setting_options
-from octane_analytics.cli.progress import reporter
+from octane_analytics.cli.output.progress import reporter
+from octane_analytics.cli.produce import inputs
+from octane_analytics.cli.produce.sender import Backlog, Feed, Tally
 from octane_analytics.kafka.event_producer import EventProducer
 from octane_analytics.kafka.topics import GroupView
 from octane_analytics.runtime.exit_codes import Exit

@@ -16,7 +16,7 @@ import click
 
 from octane_analytics.cli.help_format import Command
 from octane_analytics.cli.options import CLICKHOUSE, KAFKA, setting_options, unknown_settings
-from octane_analytics.cli.tables import terminal_width, wrapped
+from octane_analytics.cli.output.table import terminal_width, wrapped
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.errors import OctaneError

@@ -9,14 +9,14 @@ from typing import Any
 
 import click
 
-from octane_analytics.cli.confirmation import confirm
-from octane_analytics.cli.dlq_counts import counts_by_reason, counts_table
+from octane_analytics.cli.dlq.counts import counts_by_reason, counts_table
 from octane_analytics.cli.help_format import CommandGroup
 from octane_analytics.cli.invocation import typed
 from octane_analytics.cli.options import CLICKHOUSE, KAFKA, setting_options
-from octane_analytics.cli.progress import reporter
-from octane_analytics.cli.tables import terminal_width
-from octane_analytics.cli.times import utc
+from octane_analytics.cli.output.confirmation import confirm
+from octane_analytics.cli.output.progress import reporter
+from octane_analytics.cli.output.table import terminal_width
+from octane_analytics.cli.output.timestamps import utc
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.events.decode import decode
 from octane_analytics.kafka.dlq_topic import LetterLog

@@ -1,0 +1,1 @@
+"""What `octane-analytics dlq` counts and prints."""

@@ -1,0 +1,1 @@
+"""Tables, times and progress bars on a terminal."""

@@ -1,0 +1,1 @@
+"""Reading events from files and sending them to Kafka."""

@@ -1,0 +1,1 @@
+"""Composition, execution and output of `octane-analytics replay`."""

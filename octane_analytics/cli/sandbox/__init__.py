@@ -1,0 +1,1 @@
+"""The processes of `octane-analytics sandbox` and what it prints."""
