@@ -7,9 +7,9 @@ import pytest
 from hypothesis import settings
 
 from octane_analytics.sandbox import engine
-from tests import ports
-from tests.kafka.apache import ApacheKafka
-from tests.kafka.fixtures import require_apache
+from tests.support import ports
+from tests.tools.kafka.apache import ApacheKafka
+from tests.tools.kafka.fixtures import require_apache
 
 # An example that took long met a busy machine; how long things take is measured elsewhere.
 settings.register_profile("patient", deadline=None)

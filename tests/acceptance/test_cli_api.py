@@ -7,8 +7,8 @@ import httpx
 import pytest
 
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
-from tests.acceptance.command import run, running, wait_until
-from tests.ports import free_port
+from tests.support.command import run, running, wait_until
+from tests.support.ports import free_port
 
 
 @pytest.fixture(scope="module")

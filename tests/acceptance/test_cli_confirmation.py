@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.acceptance.command import run
-from tests.acceptance.terminal import CTRL_C, PYTHON, on_terminal
+from tests.support.command import run
+from tests.support.terminal import CTRL_C, PYTHON, on_terminal
 
 ASK = """
 import sys

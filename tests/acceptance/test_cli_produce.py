@@ -13,7 +13,7 @@ from octane_analytics.kafka.client import REQUEST_SECONDS
 from octane_analytics.kafka.topics import GroupView
 from octane_analytics.sandbox.kafka import EmbeddedKafka
 from octane_analytics.settings.loading import load
-from tests.acceptance.command import COMMAND, environment, run, running, wait_until
+from tests.support.command import COMMAND, environment, run, running, wait_until
 
 TOPIC = "octane.events"
 PARTITIONS = 4

@@ -23,9 +23,9 @@ from octane_analytics.replay.plan import Compare, Mode, Plan
 from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse, User
 from octane_analytics.types import LogIdentity, Span
-from tests.acceptance.command import call, run, wait_until
-from tests.acceptance.replaying import Scene, kill, pool
-from tests.kafka.apache import ApacheKafka
+from tests.support.command import call, run, wait_until
+from tests.support.replay_runs import Scene, kill, pool
+from tests.tools.kafka.apache import ApacheKafka
 
 EVENTS = 6_000
 READER, WRITER, READONLY, NO_ENGINE = "reader", "writer", "readonly", "noengine"

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.acceptance.command import (
+from tests.support.command import (
     COMMAND,
     Running,
     environment,

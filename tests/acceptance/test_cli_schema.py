@@ -7,7 +7,7 @@ import pytest
 from clickhouse_driver import Client
 
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse, User
-from tests.acceptance.command import run
+from tests.support.command import run
 
 Schema = Callable[..., CompletedProcess[str]]
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from octane_analytics.supervisor.control_socket import Control
-from tests.acceptance.command import COMMAND, environment, run, running, wait_until
-from tests.acceptance.terminal import CTRL_C, on_terminal
+from tests.support.command import COMMAND, environment, run, running, wait_until
+from tests.support.terminal import CTRL_C, on_terminal
 
 ALL_COLUMNS = (
     "slot pid state uptime restarts partitions events/s lag last flush memory".split()  # noqa: SIM905

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.command import Running, run, running, wait_until
 from tests.acceptance.test_cli_worker import (
     PARTITIONS,
     TOPIC,
@@ -21,7 +20,8 @@ from tests.acceptance.test_cli_worker import (
     _pids,
     service,  # noqa: F401  # a fixture
 )
-from tests.faults.load import Load
+from tests.support.command import Running, run, running, wait_until
+from tests.tools.faults.load import Load
 
 RATE = 1500
 KILLS = 51

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.acceptance.command import run
-from tests.acceptance.terminal import on_terminal
+from tests.support.command import run
+from tests.support.terminal import on_terminal
 
 NOWHERE = {
     "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1,127.0.0.1:2,broker-with-a-long-name.invalid:9092",

@@ -17,9 +17,9 @@ from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.sandbox.kafka import EmbeddedKafka
 from octane_analytics.settings.sections import ClickHouseSettings
-from tests.acceptance.command import run, running, wait_until
-from tests.acceptance.otlp import Received, Receiver, receiver
-from tests.ports import free_port
+from tests.support.command import run, running, wait_until
+from tests.support.otlp import Received, Receiver, receiver
+from tests.support.ports import free_port
 
 TOPIC = "octane.events"
 EVENTS = 60

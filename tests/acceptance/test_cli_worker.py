@@ -24,8 +24,8 @@ from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.sandbox.generator import BROKEN_KINDS, break_event, generate
 from octane_analytics.sandbox.kafka import EmbeddedKafka
 from octane_analytics.settings.sections import ClickHouseSettings
-from tests.acceptance.command import Running, run, running, wait_until
-from tests.ports import free_port
+from tests.support.command import Running, run, running, wait_until
+from tests.support.ports import free_port
 
 TOPIC = "octane.events"
 PARTITIONS = 8

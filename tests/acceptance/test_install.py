@@ -11,8 +11,8 @@ import pytest
 
 from octane_analytics import __version__
 from octane_analytics.cli.commands.manual import PAGES
-from tests.acceptance.checkout import ROOT, Checkout, mode_of
-from tests.acceptance.command import wait_until
+from tests.support.checkout import ROOT, Checkout, mode_of
+from tests.support.command import wait_until
 
 NEXT = "99.0.0"
 SYSTEMCTL = """#!/bin/sh

@@ -11,8 +11,8 @@ import pytest
 from octane_analytics.cli.main import COMMANDS
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.sandbox.engine import free_port
-from tests.acceptance.command import environment
-from tests.kafka.apache import ApacheKafka
+from tests.support.command import environment
+from tests.tools.kafka.apache import ApacheKafka
 
 ROOT = Path(__file__).resolve().parents[2]
 SECTION = "## With servers of your own"

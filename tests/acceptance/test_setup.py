@@ -11,8 +11,8 @@ from types import MappingProxyType
 
 import pytest
 
-from tests.acceptance.checkout import ROOT
-from tests.acceptance.command import wait_until
+from tests.support.checkout import ROOT
+from tests.support.command import wait_until
 
 _STAND_IN_FOR_UV = """#!/bin/sh
 set -e

@@ -14,7 +14,7 @@ from octane_analytics.kafka.event_producer import KafkaDeadLetters
 from octane_analytics.sandbox.kafka import ApiKey, EmbeddedKafka
 from octane_analytics.settings.sections import KafkaSettings
 from octane_analytics.types import DeadLetters, Record, Rejected, TopicPartition
-from tests.fakes import FakeBroker, FakeClock, FakeDeadLetters, FakeRecord
+from tests.fakes.pipeline import FakeBroker, FakeClock, FakeDeadLetters, FakeRecord
 
 WHERE = TopicPartition("octane.events", 3)
 DEADLINE_SECONDS = 20.0

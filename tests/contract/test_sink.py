@@ -19,7 +19,7 @@ from octane_analytics.events.packed_columns import SecondsColumn, TextColumn
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.settings.sections import ClickHouseSettings
 from octane_analytics.types import Sink
-from tests.fakes import FakeClickHouse, FakeClock, FakeSink
+from tests.fakes.pipeline import FakeClickHouse, FakeClock, FakeSink
 
 # The table drops what is older than ninety days.
 NOW = int(datetime.now(UTC).timestamp())

@@ -22,7 +22,7 @@ from octane_analytics.types import (
     Source,
     TopicPartition,
 )
-from tests.fakes import TOPIC, FakeBroker, FakeClock, FakeSource
+from tests.fakes.pipeline import TOPIC, FakeBroker, FakeClock, FakeSource
 
 PARTITIONS = 2
 DEADLINE_SECONDS = 20.0

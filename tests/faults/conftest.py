@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.stack import APACHE, EMBEDDED, Engines
-from tests.kafka.fixtures import require_apache
+from tests.tools.faults.stack import APACHE, EMBEDDED, Engines
+from tests.tools.kafka.fixtures import require_apache
 
 
 def _engines(broker: str, directory: Path) -> Iterator[Engines]:

@@ -7,10 +7,10 @@ from random import Random
 import pytest
 from rich.console import Console
 
-from tests.faults.command import Result, run_at_random, run_scenario
-from tests.faults.rolling import roll
-from tests.faults.scenarios import SCENARIOS, Scenario
-from tests.faults.stack import APACHE, AT_LEAST_ONCE, EXACTLY_ONCE, Engines, Shape, Stack
+from tests.tools.faults.command import Result, run_at_random, run_scenario
+from tests.tools.faults.rolling import roll
+from tests.tools.faults.scenarios import SCENARIOS, Scenario
+from tests.tools.faults.stack import APACHE, AT_LEAST_ONCE, EXACTLY_ONCE, Engines, Shape, Stack
 
 BREAK_SECONDS = 1.0
 SETTLE_SECONDS = 75.0

@@ -1,13 +1,13 @@
-"""The short form of `python -m tests.faults.scraping`."""
+"""The short form of `python -m tests.tools.faults.scraping`."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-from tests.faults.prometheus import is_installed
-from tests.faults.scraping import run
-from tests.faults.stack import Engines
+from tests.tools.faults.prometheus import is_installed
+from tests.tools.faults.scraping import run
+from tests.tools.faults.stack import Engines
 
 
 def test_prometheus_counts_every_row_through_kills(embedded: Engines, tmp_path: Path) -> None:

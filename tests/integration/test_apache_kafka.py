@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
-from tests.kafka.apache import ApacheKafka, KafkaError
+from tests.tools.kafka.apache import ApacheKafka, KafkaError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -128,7 +128,7 @@ def test_paused_broker_answers_nothing_until_it_is_resumed(kafka: ApacheKafka) -
 def test_broker_ends_with_a_process_that_was_killed(kafka: ApacheKafka) -> None:
     script = (
         "import sys, time\n"
-        "from tests.kafka.apache import ApacheKafka\n"
+        "from tests.tools.kafka.apache import ApacheKafka\n"
         "broker = ApacheKafka()\n"
         "broker.start()\n"
         "print(broker.pid, broker.directory, flush=True)\n"

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from tests.acceptance.otlp import receiver
 from tests.integration.test_api_server import Server, children, server, wait_until
+from tests.support.otlp import receiver
 
 __all__ = ["server"]
 

@@ -16,7 +16,7 @@ import pytest
 
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.settings.sections import ClickHouseSettings
-from tests.ports import free_port
+from tests.support.ports import free_port
 
 # gunicorn drops a socket object of its own after it has looked up its address.
 _WARNINGS = ("-W", "error", "-W", "ignore::ResourceWarning")

@@ -14,11 +14,11 @@ from octane_analytics.events.decode import decode
 from octane_analytics.events.event import Row
 from octane_analytics.sandbox.generator import generate
 from octane_analytics.settings.sections import ClickHouseSettings
-from tests.integration import recount_behaviour
-from tests.integration.api_fixtures import app_over, at, event, insert
-from tests.integration.recount import seen
 from tests.integration.test_reports import about, rows_of
-from tests.unit.api.calls import report
+from tests.support import recount_behaviour
+from tests.support.api_fixtures import app_over, at, event, insert
+from tests.support.asgi_calls import report
+from tests.support.recount import seen
 
 # Two days after Berlin's clocks went back.
 END = int(datetime(2026, 10, 27, 12, tzinfo=UTC).timestamp())

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from tests.bench import measure, place
-from tests.bench.api import WAYS
-from tests.bench.command import main
-from tests.ports import free_port
+from tests.support.ports import free_port
+from tests.tools.bench import environment, measure
+from tests.tools.bench.api import WAYS
+from tests.tools.bench.command import main
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,7 +25,7 @@ def bench(*arguments: str) -> str:
 def test_throughput_of_a_worker_and_of_the_kafka_engine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(place, "available", lambda: "the mock cluster starts sooner")
+    monkeypatch.setattr(environment, "available", lambda: "the mock cluster starts sooner")
     monkeypatch.setattr(measure, "_POLL_SECONDS", 0.02)  # so few events are in within a look or two
     # A run that does not end with exactly as many rows as events is an error.
     file, picture = tmp_path / "runs.json", tmp_path / "runs.svg"

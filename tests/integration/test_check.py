@@ -17,10 +17,10 @@ from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse, User
 from octane_analytics.settings.loading import load
 from octane_analytics.settings.sections import ClickHouseSettings
 from octane_analytics.worker.process import check_table
-from tests.acceptance.command import run, wait_until
-from tests.integration.operations_fixtures import Site, event, site
-from tests.integration.raw_sql import PASSWORD, users_file
-from tests.ports import free_port
+from tests.support.command import run, wait_until
+from tests.support.operations_fixtures import Site, event, site
+from tests.support.ports import free_port
+from tests.support.raw_sql import PASSWORD, users_file
 
 __all__ = ["site"]
 

@@ -17,7 +17,7 @@ from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.events.packed_columns import PackedColumn, SecondsColumn, TextColumn
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse, User
 from octane_analytics.settings.sections import ClickHouseSettings
-from tests.acceptance.command import wait_until
+from tests.support.command import wait_until
 
 MONTH_SECONDS = 31 * 86_400
 Columns = tuple[list[object], ...]

@@ -12,9 +12,9 @@ from octane_analytics.kafka.record_headers import headers_of
 from octane_analytics.kafka.topics import check_topic, ensure_topic
 from octane_analytics.settings.sections import KafkaSettings
 from octane_analytics.types import Rejected, TopicPartition
-from tests.acceptance.command import wait_until
-from tests.fakes import FakeRecord
-from tests.kafka.apache import ApacheKafka
+from tests.fakes.pipeline import FakeRecord
+from tests.support.command import wait_until
+from tests.tools.kafka.apache import ApacheKafka
 
 
 def _rejected(offset: int, value: bytes) -> Rejected:

@@ -18,11 +18,11 @@ from octane_analytics.operations.dead_letter_retry import Present, Retry, read_s
 from octane_analytics.operations.dead_letters import Choice
 from octane_analytics.settings.loading import load
 from octane_analytics.types import Rejected, TopicPartition
-from tests.acceptance.command import call, environment, run
-from tests.acceptance.terminal import on_terminal
-from tests.fakes import FakeRecord
-from tests.integration.operations_fixtures import Site, event, site
-from tests.raw_producer import RawRecord, produce_raw
+from tests.fakes.pipeline import FakeRecord
+from tests.support.command import call, environment, run
+from tests.support.operations_fixtures import Site, event, site
+from tests.support.raw_producer import RawRecord, produce_raw
+from tests.support.terminal import on_terminal
 
 __all__ = ["site"]
 

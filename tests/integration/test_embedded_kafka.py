@@ -24,7 +24,7 @@ from confluent_kafka.admin import AdminClient
 
 from octane_analytics.sandbox.engine import EngineError
 from octane_analytics.sandbox.kafka import ApiKey, EmbeddedKafka
-from tests.ports import free_port
+from tests.support.ports import free_port
 
 QUIET = logging.getLogger("tests.kafka")
 QUIET.addHandler(logging.NullHandler())

@@ -5,8 +5,8 @@ import time
 
 from confluent_kafka.admin import AdminClient
 
-from tests.acceptance.command import wait_until
-from tests.integration.operations_fixtures import Site, event, events, site
+from tests.support.command import wait_until
+from tests.support.operations_fixtures import Site, event, events, site
 
 __all__ = ["site"]
 

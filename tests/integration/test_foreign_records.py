@@ -28,7 +28,7 @@ from octane_analytics.sandbox.kafka import EmbeddedKafka
 from octane_analytics.settings.sections import KafkaSettings
 from octane_analytics.telemetry.tracing import BatchTracer
 from octane_analytics.types import Committed, Rejected, TopicPartition
-from tests.raw_producer import RawRecord, commit_raw, produce_raw
+from tests.support.raw_producer import RawRecord, commit_raw, produce_raw
 
 DEADLINE_SECONDS = 20.0
 NOT_UTF8 = b"tr\xffce\xed\xa0\x80"

@@ -6,8 +6,8 @@ import time
 import pytest
 
 from octane_analytics.sandbox.kafka import EmbeddedKafka
-from tests.acceptance.command import call, run, running, wait_until
-from tests.integration.operations_fixtures import Site, events, site
+from tests.support.command import call, run, running, wait_until
+from tests.support.operations_fixtures import Site, events, site
 
 __all__ = ["site"]
 

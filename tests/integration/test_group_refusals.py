@@ -11,8 +11,8 @@ from octane_analytics.kafka.consumer import KafkaSource
 from octane_analytics.sandbox.kafka import ApiKey, EmbeddedKafka
 from octane_analytics.settings.sections import KafkaSettings
 from octane_analytics.types import TopicPartition
-from tests.acceptance.command import wait_until
-from tests.integration.operations_fixtures import Site, events, site
+from tests.support.command import wait_until
+from tests.support.operations_fixtures import Site, events, site
 
 __all__ = ["site"]
 

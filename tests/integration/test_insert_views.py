@@ -21,7 +21,7 @@ from octane_analytics.sandbox.engine import EngineError
 from octane_analytics.settings.loading import load
 from octane_analytics.settings.sections import ClickHouseSettings, Settings
 from octane_analytics.worker.process import check_table
-from tests.acceptance.command import run
+from tests.support.command import run
 from tests.tools import replica_child
 
 WORKER = User("worker", grants=["GRANT SELECT, INSERT ON views.ai_analytics_events"])

@@ -2,9 +2,9 @@
 
 import json
 
-from tests.acceptance.command import call
-from tests.acceptance.terminal import on_terminal
-from tests.integration.operations_fixtures import Site, events, site
+from tests.support.command import call
+from tests.support.operations_fixtures import Site, events, site
+from tests.support.terminal import on_terminal
 
 __all__ = ["site"]
 

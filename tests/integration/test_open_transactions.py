@@ -10,10 +10,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from octane_analytics.kafka.lag import LagProbe
 from octane_analytics.settings.loading import load
-from tests.acceptance.command import running, wait_until
-from tests.faults.scrapes import scrape
-from tests.integration.operations_fixtures import Site, event, events, site
-from tests.ports import free_port
+from tests.support.command import running, wait_until
+from tests.support.operations_fixtures import Site, event, events, site
+from tests.support.ports import free_port
+from tests.tools.faults.scrapes import scrape
 
 __all__ = ["site"]
 

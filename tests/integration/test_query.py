@@ -18,9 +18,9 @@ from octane_analytics.api.raw_sql.validator import EXPLAIN_AST
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.settings.sections import ClickHouseSettings
-from tests.integration.api_fixtures import QUERY_LIMITS, app_over, event, insert
-from tests.unit.api.calls import call, query
-from tests.unit.api.trees import ALLOWED, REFUSED
+from tests.support.api_fixtures import QUERY_LIMITS, app_over, event, insert
+from tests.support.asgi_calls import call, query
+from tests.support.explain_trees import ALLOWED, REFUSED
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import pytest
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse, User
 from octane_analytics.settings.sections import ClickHouseSettings
-from tests.integration.raw_sql import PASSWORD, users_file
 from tests.integration.test_api_server import Server, wait_until
+from tests.support.raw_sql import PASSWORD, users_file
 
 ENDLESS = "SELECT count() AS endless FROM numbers(10000000000) WHERE sipHash64(number) = 1"
 GATHERING = (

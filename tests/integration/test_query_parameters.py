@@ -7,9 +7,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.types import ASGIApp
 
-from tests.integration.api_fixtures import app_over
-from tests.integration.raw_sql import CANARY, Target, app_without, target
-from tests.unit.api.calls import call, query
+from tests.support.api_fixtures import app_over
+from tests.support.asgi_calls import call, query
+from tests.support.raw_sql import CANARY, Target, app_without, target
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,9 @@ from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse, User
 from octane_analytics.settings.loading import load
 from octane_analytics.settings.sections import ClickHouseSettings
-from tests.integration.api_fixtures import QUERY_LIMITS, app_over
-from tests.integration.raw_sql import PASSWORD, users_file
-from tests.unit.api.calls import query
+from tests.support.api_fixtures import QUERY_LIMITS, app_over
+from tests.support.asgi_calls import query
+from tests.support.raw_sql import PASSWORD, users_file
 
 # In clickhouse-local a user's grants take READ ON FILE and the like only where they are named.
 GRANT = ["GRANT SELECT ON *.*"]

@@ -7,10 +7,10 @@ import pytest
 from starlette.types import ASGIApp
 
 from octane_analytics.api.raw_sql import allowlists, functions
-from tests.integration.raw_sql import CANARY, Target, app_without, target
-from tests.sql import corpus
-from tests.sql.corpus import FENCES
-from tests.unit.api.calls import query
+from tests.support.asgi_calls import query
+from tests.support.raw_sql import CANARY, Target, app_without, target
+from tests.support.sql import corpus
+from tests.support.sql.corpus import FENCES
 
 HOSTILE, LEGITIMATE = corpus.hostile(), corpus.legitimate()
 EXPLOSIONS = [statement for statement in HOSTILE if statement.group == "explosions"]

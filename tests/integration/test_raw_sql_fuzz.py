@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.types import ASGIApp
 
-from tests.integration.raw_sql import CANARY, Target, app_without, target
-from tests.sql import corpus
-from tests.unit.api.calls import query
+from tests.support.asgi_calls import query
+from tests.support.raw_sql import CANARY, Target, app_without, target
+from tests.support.sql import corpus
 
 EXAMPLES = int(os.environ.get("RAW_SQL_FUZZ_EXAMPLES", "300"))
 _TOKEN = re.compile(r"\s+|\w+|'(?:[^'\\]|\\.)*'|`[^`]*`|.", re.DOTALL)

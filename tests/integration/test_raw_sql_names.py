@@ -14,8 +14,8 @@ from starlette.types import ASGIApp
 from octane_analytics.api.raw_sql import query_tree
 from octane_analytics.api.raw_sql.validator import EXPLAIN_TREE
 from octane_analytics.clickhouse.client import ClickHouse
-from tests.integration.raw_sql import CANARY, Target, app_without, target
-from tests.unit.api.calls import query
+from tests.support.asgi_calls import query
+from tests.support.raw_sql import CANARY, Target, app_without, target
 
 EXAMPLES = int(os.environ.get("RAW_SQL_NAMES_EXAMPLES", "250"))
 SECRET = "(SELECT max(secret) FROM vault.canary)"

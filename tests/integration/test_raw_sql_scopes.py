@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from starlette.types import ASGIApp
 
-from tests.integration.raw_sql import CANARY, Target, app_without, target
-from tests.unit.api.calls import query
+from tests.support.asgi_calls import query
+from tests.support.raw_sql import CANARY, Target, app_without, target
 
 EXAMPLES = int(os.environ.get("RAW_SQL_SCOPES_EXAMPLES", "400"))
 TABLE = "near_canary"

@@ -21,9 +21,9 @@ from octane_analytics.events.decode import decode
 from octane_analytics.events.event import Row
 from octane_analytics.sandbox.generator import generate
 from octane_analytics.settings.sections import ClickHouseSettings
-from tests.integration import recount
-from tests.integration.api_fixtures import app_over, at, event, insert
-from tests.unit.api.calls import report
+from tests.support import recount
+from tests.support.api_fixtures import app_over, at, event, insert
+from tests.support.asgi_calls import report
 
 END = int(time.time()) // 60 * 60 - 60
 START = END - 6 * 3600

@@ -8,8 +8,8 @@ import pytest
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.errors import StatementRejected
 from octane_analytics.settings.sections import ClickHouseSettings
-from tests.integration.api_fixtures import app_over
-from tests.unit.api.calls import call, query
+from tests.support.api_fixtures import app_over
+from tests.support.asgi_calls import call, query
 
 MAX_BYTES = 16 << 20
 LARGE = [

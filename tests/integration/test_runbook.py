@@ -15,8 +15,8 @@ import pytest
 from confluent_kafka import Consumer
 
 from octane_analytics.clickhouse import schema
-from tests.acceptance.command import wait_until
-from tests.integration.operations_fixtures import Site, event, events, site
+from tests.support.command import wait_until
+from tests.support.operations_fixtures import Site, event, events, site
 
 __all__ = ["site"]
 

@@ -15,7 +15,7 @@ from octane_analytics.errors import Unavailable
 from octane_analytics.kafka.consumer import KafkaSource
 from octane_analytics.settings.sections import KafkaSettings
 from octane_analytics.types import Commit, TopicPartition
-from tests.kafka.apache import ApacheKafka
+from tests.tools.kafka.apache import ApacheKafka
 
 DEADLINE_SECONDS = 30.0
 LOOK_SECONDS = 1.3

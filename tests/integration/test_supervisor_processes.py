@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from octane_analytics.runtime.exit_codes import Exit
-from tests.acceptance.command import processes_with, wait_until
+from tests.support.command import processes_with, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 MARK = "OCTANE_SUPERVISED"
@@ -19,7 +19,7 @@ KILLS = 6
 
 def begin(mark: str, *arguments: str, **environ: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.integration.supervised", *arguments],
+        [sys.executable, "-m", "tests.support.supervised", *arguments],
         env=os.environ | {MARK: mark} | environ,
         cwd=ROOT,
         stdin=subprocess.DEVNULL,

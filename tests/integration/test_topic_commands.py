@@ -9,8 +9,8 @@ import pytest
 
 from octane_analytics.kafka.topic_admin import TopicAdmin, TopicShape
 from octane_analytics.settings.loading import load
-from tests.acceptance.command import call, wait_until
-from tests.integration.operations_fixtures import Site, events, site
+from tests.support.command import call, wait_until
+from tests.support.operations_fixtures import Site, events, site
 
 __all__ = ["site"]
 

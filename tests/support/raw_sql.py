@@ -1,0 +1,158 @@
+"""A server worth attacking: canaries in a file, in tables and behind a port, and fences that can be left
+out one by one."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from pathlib import Path
+from unittest import mock
+
+from starlette.types import ASGIApp
+
+from octane_analytics.api.raw_sql import endpoint
+from octane_analytics.api.raw_sql.query_settings import QueryLimits
+from octane_analytics.clickhouse import schema
+from octane_analytics.clickhouse.client import ClickHouse
+from octane_analytics.clickhouse.schema import TableName
+from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
+from octane_analytics.settings.sections import ClickHouseSettings
+from tests.support.api_fixtures import QUERY_LIMITS, app_over, event, insert
+
+CANARY = "canary7f3a91"
+"""Whatever must not be read holds this."""
+PASSWORD = "of-the-tests"
+USERS_FILE = Path(__file__).parents[2] / "conf" / "clickhouse" / "octane-query.xml"
+
+
+def users_file(password: str = PASSWORD) -> str:
+    """The file of conf/, with a password in it."""
+    return USERS_FILE.read_text().replace("0" * 64, sha256(password.encode()).hexdigest())
+
+
+class NoLimits(QueryLimits):
+    def settings(self) -> dict[str, object]:
+        return {}
+
+
+class Listener:
+    """Counts who connects, and lets nobody in."""
+
+    def __init__(self) -> None:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._socket.getsockname()[1]
+        self.visits = 0
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                visitor, _ = self._socket.accept()
+            except OSError:
+                return
+            self.visits += 1
+            visitor.close()
+
+    def close(self) -> None:
+        # Closing alone would not wake the thread that accepts.
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+
+@dataclass(slots=True)
+class Target:
+    """The server and what stands in it. `names` are for the corpus."""
+
+    settings: ClickHouseSettings
+    directory: Path
+    listener: Listener
+    names: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def query_settings(self) -> ClickHouseSettings:
+        return replace(self.settings, user="octane_query", password=PASSWORD)
+
+    def ask(self, sql: str) -> list[tuple[object, ...]]:
+        with ClickHouse(self.settings, client_name="tests") as connection:
+            return connection.select(sql).rows
+
+    def state(self) -> list[object]:
+        """What no statement may change."""
+        return [
+            self.ask("SELECT count(), sum(cityHash64(*)) FROM default.ai_analytics_events"),
+            self.ask("SELECT * FROM far_place.canary"),
+            self.ask("SELECT * FROM default.near_canary"),
+            self.ask(
+                "SELECT database, name, engine, create_table_query FROM system.tables "
+                "WHERE database NOT IN ('system', 'information_schema', 'INFORMATION_SCHEMA') "
+                "ORDER BY ALL"
+            ),
+            self.ask("SELECT name FROM system.databases ORDER BY name"),
+            self.ask("SELECT name FROM system.functions WHERE origin != 'System' ORDER BY name"),
+            self.ask("SELECT name FROM system.users ORDER BY name"),
+            self.ask("SELECT * FROM system.grants ORDER BY ALL"),
+            self.ask("SELECT name FROM system.roles ORDER BY name"),
+            (self.directory / "out.csv").exists(),
+            self.listener.visits,
+        ]
+
+    def can_merge(self) -> bool:
+        with ClickHouse(self.settings, client_name="tests") as connection:
+            connection.execute("OPTIMIZE TABLE default.ai_analytics_events FINAL")
+        return True
+
+
+@contextmanager
+def target(directory: Path) -> Iterator[Target]:
+    listener = Listener()
+    engine = EmbeddedClickHouse(
+        directory / "clickhouse", users_files={"octane-query.xml": users_file()}
+    )
+    with ExitStack() as stack:
+        stack.callback(listener.close)
+        stack.enter_context(engine)
+        settings = ClickHouseSettings(host=engine.host, port=engine.tcp_port)
+        (directory / "canary.txt").write_text(f"{CANARY}\n")
+        with ClickHouse(settings, client_name="tests") as connection:
+            for statement in (
+                schema.create_table(TableName("default", "ai_analytics_events")),
+                "CREATE DATABASE far_place",
+                "CREATE TABLE far_place.canary (secret String) ENGINE = MergeTree ORDER BY secret",
+                "CREATE TABLE default.near_canary (secret String) ENGINE = MergeTree ORDER BY secret",
+            ):
+                connection.execute(statement)
+            for table in ("far_place.canary", "default.near_canary"):
+                connection.execute(f"INSERT INTO {table} SELECT '{CANARY}'")
+        names = {
+            "events": "default.ai_analytics_events",
+            "database": "default",
+            "near": "default.near_canary",
+            "far": "far_place.canary",
+            "far_database": "far_place",
+            "file": directory / "canary.txt",
+            "out": directory / "out.csv",
+            "port": listener.port,
+        }
+        now = int(time.time())  # older ones the TTL would take
+        opened = Target(settings, directory, listener, names)
+        insert(
+            settings,
+            [event(now - n, name, f"u{n}", a=n) for n, name in enumerate("abcab")],
+        )
+        yield opened
+
+
+@contextmanager
+def app_without(at: Target, *fences: str, seconds: float = 5.0) -> Iterator[ASGIApp]:
+    """The whole service but for these fences: `user`, `analysis`, `limits`."""
+    limits = replace(QUERY_LIMITS, seconds=seconds)
+    if "limits" in fences:
+        limits = NoLimits(**{name: getattr(limits, name) for name in QueryLimits.__slots__})
+    user = at.settings if "user" in fences else at.query_settings
+    with ExitStack() as stack:
+        if "analysis" in fences:
+            stack.enter_context(mock.patch.object(endpoint, "judge", return_value=""))
+        yield stack.enter_context(app_over(at.settings, query_limits=limits, query_settings=user))

@@ -1,0 +1,72 @@
+"""A supervisor with children of its own making: `python -m tests.support.supervised KIND [FILE]`.
+
+restless   eight workers that end by themselves at once and are replaced as soon, so that it always forks
+orphan     one whose supervisor dies between the fork and the child's first act; FILE: the child went on
+failing    two workers that end before they have said anything
+"""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from octane_analytics.supervisor.arbiter import Arbiter
+from octane_analytics.supervisor.posix import PosixSystem, unblock_signals
+from octane_analytics.supervisor.process_plan import Child, Plan, Role
+from octane_analytics.supervisor.sd_notify import Notifier
+from octane_analytics.supervisor.slot_state import Policy
+from octane_analytics.supervisor.status_board import Board, SlotFigures
+
+_QUICK = Policy(first_backoff_seconds=0.01, cap_backoff_seconds=0.02, start_attempts=3)
+_LIFE_SECONDS = 60.0
+
+
+class Slow(PosixSystem):
+    """Its child comes to itself only when its parent is gone."""
+
+    def fork(self, name: str, run: Callable[[], int]) -> int:
+        pid = super().fork(name, run)
+        os.kill(os.getpid(), signal.SIGKILL)
+        return pid
+
+    def _die_with(self, parent: int) -> None:
+        while os.getppid() == parent:
+            time.sleep(0.001)
+        super()._die_with(parent)
+
+
+def _restless(figures: SlotFigures) -> int:
+    figures.beat(time.monotonic())
+    return 1
+
+
+def _failing(_: SlotFigures) -> int:
+    return 70
+
+
+def _lasting(_: SlotFigures) -> int:
+    unblock_signals()
+    time.sleep(_LIFE_SECONDS)
+    return 0
+
+
+def main(kind: str, file: str = "") -> int:
+    def writing(_: SlotFigures) -> int:
+        Path(file).touch()
+        return 0
+
+    runs = {"restless": _restless, "orphan": writing, "failing": _failing}
+    service = [Child("service", Role.SERVICE, _lasting)] if kind != "orphan" else []
+    procs = {"restless": 8, "orphan": 1, "failing": 2}[kind]
+    plan = Plan(
+        service, lambda slot: Child(f"worker-{slot}", Role.WORKER, runs[kind]), procs, _QUICK
+    )
+    system = Slow() if kind == "orphan" else PosixSystem()
+    system.block_signals()
+    return Arbiter(system, plan, Board(16), notifier=Notifier(os.environ, os.getpid())).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

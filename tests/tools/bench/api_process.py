@@ -1,0 +1,77 @@
+"""The API as a benchmark asks it: a process of its own, over a table with events."""
+
+import http.client
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import click
+
+from octane_analytics.clickhouse import schema
+from octane_analytics.clickhouse.inserts import ClickHouseSink
+from octane_analytics.events.decode import decode_all
+from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
+from octane_analytics.sandbox.generator import generate
+from octane_analytics.settings.sections import ClickHouseSettings
+from tests.support.command import COMMAND, environment
+
+_BATCH = 100_000
+_START_SECONDS = 30.0
+
+
+@contextmanager
+def served(events: int, port: int) -> Iterator[ClickHouseSettings]:
+    """A table with so many events of the last twenty hours, and one API process over it."""
+    with (
+        tempfile.TemporaryDirectory(prefix="octane-bench-") as directory,
+        EmbeddedClickHouse(Path(directory)) as engine,
+    ):
+        settings = ClickHouseSettings(host=engine.host, port=engine.tcp_port)
+        with ClickHouseSink(settings, client_name="bench") as clickhouse:
+            _fill(clickhouse, events)
+        told = {
+            "CLICKHOUSE_HOST": engine.host,
+            "CLICKHOUSE_PORT": str(engine.tcp_port),
+            "API_PORT": str(port),
+            "API_WORKERS": "1",
+            # As long as whoever asks ClickHouse directly waits for the others: nobody is sent away.
+            "API_QUEUE_TIMEOUT": "120",
+            "LOG_LEVEL": "warning",
+        }
+        with subprocess.Popen([COMMAND, "api"], env=environment(told)) as process:
+            try:
+                _wait_until_ready(process, port)
+                yield settings
+            finally:
+                process.terminate()
+
+
+def _fill(clickhouse: ClickHouseSink, events: int) -> None:
+    clickhouse.execute(schema.create_table(clickhouse.table))
+    lines = list(generate(events, seed=1, until=datetime.now(UTC), span=timedelta(hours=20)))
+    for start in range(0, events, _BATCH):
+        clickhouse.insert(decode_all(lines[start : start + _BATCH]).columns, None)
+    clickhouse.execute(f"OPTIMIZE TABLE {clickhouse.table} FINAL")
+
+
+def _wait_until_ready(process: "subprocess.Popen[bytes]", port: int) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while True:
+        client = http.client.HTTPConnection("127.0.0.1", port)
+        try:
+            client.request("GET", "/readyz")
+            if client.getresponse().status == 200:
+                return
+        except OSError:
+            pass
+        finally:
+            client.close()
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise click.ClickException(
+                f"the API does not answer on port {port}: give another --port"
+            )
+        time.sleep(0.1)

@@ -1,0 +1,139 @@
+"""Who moves the same topic into a table of the same kind; each is started, measured and stopped.
+
+A contender is a context manager around one run: it answers a function that lists the processes to
+count beside ClickHouse.
+"""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+
+from octane_analytics.clickhouse.client import ClickHouse
+from tests.support.command import COMMAND, environment
+from tests.tools.bench.measure import children
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: everything is of this name, so that runs do not meet."""
+
+    name: str
+    bootstrap_servers: str
+    topic: str
+    clickhouse: ClickHouse
+    """A connection whose table is the run's own, made and empty."""
+    host: str
+    port: int
+    batch_size: int
+    processes: int
+    may_grow: bool = False
+    """Whether batches may take more than their size under backlog, as they do by default."""
+    flush_seconds: int = 5
+
+
+NAIVE_ROWS = 1_000
+
+Contender = Callable[[Job], AbstractContextManager[Callable[[], list[int]]]]
+
+
+def worker_command(job: Job, delivery: str) -> tuple[list[str], dict[str, str]]:
+    """The command, and the environment that it needs beside the usual."""
+    settings = {
+        "KAFKA_BOOTSTRAP_SERVERS": job.bootstrap_servers,
+        "KAFKA_TOPIC": job.topic,
+        "KAFKA_GROUP_ID": job.name,
+        "CLICKHOUSE_HOST": job.host,
+        "CLICKHOUSE_PORT": str(job.port),
+        "CLICKHOUSE_TABLE": job.clickhouse.table.table,
+        "DELIVERY": delivery,
+        "BATCH_SIZE": str(job.batch_size),
+        "FLUSH_INTERVAL": str(job.flush_seconds),
+        "WORKER_PROCS": str(job.processes),
+        "METRICS_PORT": "0",
+        "CONTROL_SOCKET": "none",
+        "LOG_LEVEL": "warning",
+    }
+    if not job.may_grow:
+        settings["BATCH_MAX_ROWS"] = str(job.batch_size)
+    return [COMMAND, "worker"], settings
+
+
+@contextmanager
+def _worker(job: Job, delivery: str) -> Iterator[Callable[[], list[int]]]:
+    with _process(*worker_command(job, delivery)) as pid:
+        yield lambda: children(pid)
+
+
+@contextmanager
+def exactly_once(job: Job) -> Iterator[Callable[[], list[int]]]:
+    with _worker(job, "exactly-once") as pids:
+        yield pids
+
+
+@contextmanager
+def at_least_once(job: Job) -> Iterator[Callable[[], list[int]]]:
+    with _worker(job, "at-least-once") as pids:
+        yield pids
+
+
+@contextmanager
+def kafka_engine(job: Job) -> Iterator[Callable[[], list[int]]]:
+    """ClickHouse's Kafka table engine and a materialized view, as its documentation has them."""
+    queue, view, clickhouse = f"{job.name}_queue", f"{job.name}_view", job.clickhouse
+    # More consumers than cores are refused otherwise, and more processes of a worker are not.
+    clickhouse.execute("SET kafka_disable_num_consumers_limit = 1")
+    clickhouse.execute(
+        f"""
+        CREATE TABLE {queue} (
+            timestamp DateTime, app_id String, event_name String, user_id String, properties String
+        ) ENGINE = Kafka SETTINGS
+            kafka_broker_list = '{job.bootstrap_servers}', kafka_topic_list = '{job.topic}',
+            kafka_group_name = '{job.name}', kafka_format = 'JSONEachRow',
+            kafka_num_consumers = {job.processes}, kafka_thread_per_consumer = 1,
+            kafka_max_block_size = {job.batch_size}, kafka_poll_max_batch_size = {job.batch_size},
+            kafka_flush_interval_ms = {job.flush_seconds * 1_000},
+            date_time_input_format = 'best_effort'
+        """
+    )
+    clickhouse.execute(
+        f"CREATE MATERIALIZED VIEW {view} TO {clickhouse.table} AS SELECT * FROM {queue}"
+    )
+    try:
+        yield list
+    finally:
+        clickhouse.execute(f"DROP TABLE {view} SYNC")
+        clickhouse.execute(f"DROP TABLE {queue} SYNC")
+
+
+@contextmanager
+def naive_loop(job: Job) -> Iterator[Callable[[], list[int]]]:
+    arguments = (
+        *(job.bootstrap_servers, job.topic, job.name, job.host, str(job.port)),
+        *(str(job.clickhouse.table), str(NAIVE_ROWS)),
+    )
+    with _process([sys.executable, "-m", "tests.tools.bench.naive", *arguments], {}) as pid:
+        yield lambda: [pid]
+
+
+@contextmanager
+def _process(command: list[str], settings: dict[str, str]) -> Iterator[int]:
+    with subprocess.Popen(command, env=environment(settings)) as child:
+        try:
+            yield child.pid
+        finally:
+            child.send_signal(signal.SIGTERM)
+            try:
+                child.wait(60)
+            except subprocess.TimeoutExpired:
+                child.kill()
+
+
+CONTENDERS: dict[str, Contender] = {
+    "exactly-once": exactly_once,
+    "at-least-once": at_least_once,
+    "kafka-engine": kafka_engine,
+    "naive": naive_loop,
+}

@@ -1,0 +1,143 @@
+"""Where a benchmark takes place: one ClickHouse, one Kafka, and topics that hold a backlog of events.
+
+Each topic is filled once and read many times, each time by a group of its own.
+"""
+
+import tempfile
+import uuid
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import click
+
+from octane_analytics.clickhouse import schema
+from octane_analytics.clickhouse.client import ClickHouse
+from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
+from octane_analytics.sandbox.kafka import EmbeddedKafka
+from octane_analytics.settings.sections import ClickHouseSettings
+from tests.tools.bench.backlog import Backlog, Shape, fill
+from tests.tools.bench.contenders import CONTENDERS, Job
+from tests.tools.bench.measure import BenchError, Run, measure
+from tests.tools.kafka.apache import ApacheKafka, available
+
+_DEADLINE_SECONDS = 300.0
+_MOCK_PARTITIONS = 64
+"""The mock cluster keeps 5 MiB of a partition: a backlog needs many of them."""
+
+
+class Place:
+    """A context manager; entering starts the engines and fills the topics, for some tens of seconds."""
+
+    def __init__(self, backlogs: Sequence[Backlog], compression: str = "lz4") -> None:
+        self._backlogs = list(dict.fromkeys(backlogs))
+        self._compression = compression
+        self._stack = ExitStack()
+        self._fewest_partitions = 1
+        self._remarked: set[Shape] = set()
+        self.broker = ""
+        """What the Kafka is, for a person."""
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="octane-bench-"))
+            self.engine = stack.enter_context(EmbeddedClickHouse(Path(directory)))
+            self.bootstrap_servers = self._start_broker(stack)
+            for backlog in self._backlogs:
+                if backlog.events:
+                    click.echo(f"producing {backlog.events:,} events …", err=True)
+                    fill(
+                        self.bootstrap_servers,
+                        backlog,
+                        self.partitions_of(backlog),
+                        self._compression,
+                    )
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def _start_broker(self, stack: ExitStack) -> str:
+        reason = available()
+        if reason is None:
+            kafka = stack.enter_context(ApacheKafka())
+            for backlog in self._backlogs:
+                kafka.create_topic(backlog.topic, backlog.partitions)
+            self.broker = "Apache Kafka"
+            return kafka.bootstrap_servers
+        self.broker = f"the embedded mock cluster ({reason}), {_MOCK_PARTITIONS} partitions or more"
+        click.echo(f"measuring on {self.broker}", err=True)
+        self._fewest_partitions = _MOCK_PARTITIONS
+        topics = {backlog.topic: self.partitions_of(backlog) for backlog in self._backlogs}
+        return stack.enter_context(EmbeddedKafka(topics=topics)).bootstrap_servers
+
+    def partitions_of(self, backlog: Backlog) -> int:
+        """How many its topic has here."""
+        return max(backlog.partitions, self._fewest_partitions)
+
+    def table(self, title: str) -> ClickHouse:
+        """A connection whose table is of that name, made and empty."""
+        clickhouse = ClickHouse(
+            ClickHouseSettings(host=self.engine.host, port=self.engine.tcp_port, table=title),
+            client_name="bench",
+        )
+        clickhouse.execute(schema.create_table(clickhouse.table))
+        return clickhouse
+
+    def run(self, contender: str, shape: Shape) -> Run:
+        """One contender works off the backlog into a table of its own."""
+        name = f"bench_{uuid.uuid4().hex[:12]}"
+        full_events = shape.full_events(self.partitions_of(shape.backlog))
+        self._remark(shape, full_events)
+        assert self.engine.pid is not None
+        with self.table(name) as clickhouse:
+            job = Job(
+                name,
+                self.bootstrap_servers,
+                shape.backlog.topic,
+                clickhouse,
+                self.engine.host,
+                self.engine.tcp_port,
+                shape.batch_size,
+                shape.processes,
+                may_grow=shape.may_grow,
+            )
+            try:
+                with CONTENDERS[contender](job) as clients:
+                    run = measure(
+                        clickhouse,
+                        self.engine.pid,
+                        clients,
+                        contender=contender,
+                        shape=shape,
+                        full_events=full_events,
+                        deadline_seconds=_DEADLINE_SECONDS,
+                    )
+            except BenchError as error:
+                raise click.ClickException(str(error)) from error
+            clickhouse.execute(f"DROP TABLE {clickhouse.table} SYNC")
+        click.echo(
+            f"{contender:>13} {shape.batch_size:>6,} x{shape.processes} "
+            f"{run.events_per_second:>9,.0f}/s {run.cpu_us:6.2f} µs",
+            err=True,
+        )
+        return run
+
+    def _remark(self, shape: Shape, full_events: int) -> None:
+        rest = shape.backlog.events - full_events
+        if rest and shape not in self._remarked:
+            self._remarked.add(shape)
+            click.echo(
+                f"{rest:,} of {shape.backlog.events:,} events fill no batch of {shape.batch_size:,} in "
+                f"their partition and wait for FLUSH_INTERVAL: {shape.batch_size:,} times "
+                f"{self.partitions_of(shape.backlog)} or a multiple of it measures better",
+                err=True,
+            )

@@ -1,0 +1,183 @@
+"""One run at a steady rate: how long after it was produced each event could be read.
+
+Each event carries when it was handed to the producer (tests/tools/bench/load_generator.py). An insert is a part
+(merges are stopped), and a part's rows could be read when the part was first seen, at most one look
+later than they could be.
+"""
+
+import contextlib
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import click
+
+from octane_analytics.clickhouse.client import ClickHouse
+from tests.tools.bench.backlog import Backlog
+from tests.tools.bench.contenders import CONTENDERS, Job
+from tests.tools.bench.environment import Place
+from tests.tools.bench.load_generator import Sent
+from tests.tools.bench.measure import parts, rows
+
+_LOOK_SECONDS = 0.02
+_WARM_SECONDS = 3
+_FIRST_EVENTS = 100
+_DEADLINE_SECONDS = 120.0
+_TABLE = "bench_latency"
+_BEHIND_SECONDS = 1.0
+_PRODUCED = "JSONExtractFloat(properties, 'produced_at')"
+_SEEN = "transform(_part, {names:Array(String)}, {seconds:Array(Float64)}, toFloat64(0))"
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Of one run, in seconds."""
+
+    contender: str
+    rate: int
+    """Asked for, events a second."""
+    sent: float
+    late_seconds: float
+    """That the producer was behind the rate at its worst."""
+    is_rate_held: bool
+    p50: float
+    p95: float
+    p99: float
+    max: float
+    p50_first: float
+    """Of the first quarter of the time."""
+    p50_last: float
+    parts: int
+
+    @property
+    def is_kept_up(self) -> bool:
+        """Whether the contender was as fast as the producer: else latency is how long one measured."""
+        return self.p50_last <= self.p50_first + _BEHIND_SECONDS
+
+
+def run_steadily(
+    place: Place,
+    backlog: Backlog,
+    name: str,
+    rate: int,
+    seconds: int,
+    procs: int,
+    batch_size: int,
+    flush_seconds: int,
+) -> Latency:
+    """One contender takes what is sent for so many seconds, from a topic that nothing was in."""
+    with place.table(_TABLE) as clickhouse:
+        clickhouse.execute(f"SYSTEM STOP MERGES {clickhouse.table}")
+        job = Job(
+            _TABLE,
+            place.bootstrap_servers,
+            backlog.topic,
+            clickhouse,
+            place.engine.host,
+            place.engine.tcp_port,
+            batch_size,
+            procs,
+            may_grow=True,
+            flush_seconds=flush_seconds,
+        )
+        with CONTENDERS[name](job), _watching(place) as seen_at:
+            _send(place, backlog, _FIRST_EVENTS, 0, 1)
+            _wait_for(clickhouse, _FIRST_EVENTS)  # a group has formed
+            sent = _send(place, backlog, rate, _WARM_SECONDS, seconds)
+            _wait_for(clickhouse, _FIRST_EVENTS + rate * (_WARM_SECONDS + seconds))
+            time.sleep(5 * _LOOK_SECONDS)
+        return _latency(clickhouse, seen_at, name, rate, sent)
+
+
+def _send(place: Place, backlog: Backlog, rate: int, warm_seconds: int, seconds: int) -> Sent:
+    """By a process of its own; blocks until Kafka has all of it."""
+    numbers = (place.partitions_of(backlog), rate, warm_seconds, seconds)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "tests.tools.bench.load_generator",
+            place.bootstrap_servers,
+            backlog.topic,
+        ]
+        + [str(number) for number in numbers],
+        stdout=subprocess.PIPE,
+        check=False,
+    )
+    if done.returncode:
+        raise click.ClickException("the events could not be sent; what is above says why")
+    return Sent(**json.loads(done.stdout))
+
+
+def _wait_for(clickhouse: ClickHouse, wanted: int) -> None:
+    deadline = time.monotonic() + _DEADLINE_SECONDS
+    while (found := rows(clickhouse)) < wanted:
+        if time.monotonic() > deadline:
+            raise click.ClickException(f"only {found:,} of {wanted:,} events arrived in time")
+        time.sleep(0.2)
+    if found > wanted:
+        raise click.ClickException(f"{found:,} rows of {wanted:,} events")
+
+
+@contextlib.contextmanager
+def _watching(place: Place) -> Iterator[dict[str, float]]:
+    """When each part of the table was first seen, by its name; by a thread, with its own connection."""
+    seen_at: dict[str, float] = {}
+    stop = threading.Event()
+
+    def look() -> None:
+        with place.table(_TABLE) as clickhouse:
+            while not stop.wait(_LOOK_SECONDS):
+                found = clickhouse.select(
+                    "SELECT name FROM system.parts WHERE active AND table = {table:String}",
+                    {"table": _TABLE},
+                ).rows
+                now = time.time()
+                for (name,) in found:
+                    seen_at.setdefault(name, now)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield seen_at
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _latency(
+    clickhouse: ClickHouse, seen_at: dict[str, float], name: str, rate: int, sent: Sent
+) -> Latency:
+    """Of the events that count."""
+    ((quantiles, first, last),) = clickhouse.select(
+        f"SELECT quantilesExact(0.5, 0.95, 0.99, 1)({_SEEN} - {_PRODUCED} AS took), "
+        f"quantileExactIf(took, {_PRODUCED} < {{first:Float64}}), "
+        f"quantileExactIf(took, {_PRODUCED} >= {{last:Float64}}) "
+        f"FROM {clickhouse.table} WHERE {_PRODUCED} >= {{began:Float64}}",
+        {
+            "names": list(seen_at),
+            "seconds": list(seen_at.values()),
+            "began": sent.began,
+            "first": sent.began + sent.seconds / 4,
+            "last": sent.began + sent.seconds * 3 / 4,
+        },
+    ).rows
+    p50, p95, p99, highest = quantiles
+    return Latency(
+        contender=name,
+        rate=rate,
+        sent=sent.per_second,
+        late_seconds=sent.late_seconds,
+        is_rate_held=sent.is_held(rate),
+        p50=p50,
+        p95=p95,
+        p99=p99,
+        max=highest,
+        p50_first=first,
+        p50_last=last,
+        parts=parts(clickhouse),
+    )

@@ -1,0 +1,169 @@
+"""What one run costs: rows a second, CPU of every process, memory, parts; from the first insert on.
+
+Starting, joining the group and the very first insert do not count: the clock and the processes' CPU
+times are read when the first rows are seen, CPU times again when the last ones are.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from octane_analytics.clickhouse.client import ClickHouse
+from tests.tools.bench.backlog import Shape
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_POLL_SECONDS = 0.2
+"""A look costs ClickHouse a millisecond, which counts as the contender's."""
+_TIMED_SHARE = 0.75
+"""Of the events that fill batches: the rate is measured up to here, because others wait for
+FLUSH_INTERVAL, some seconds in which nothing is done. CPU time is that of all of them."""
+
+
+class BenchError(RuntimeError):
+    """A run did not do what it was to be measured at."""
+
+
+@dataclass(frozen=True)
+class Run:
+    contender: str
+    batch_size: int
+    processes: int
+    partitions: int
+    event_bytes: int | None
+    """None: as the generator makes them."""
+    events: int
+    events_per_second: float
+    client_cpu_us: float
+    """CPU time for each event of everything outside ClickHouse, in microseconds."""
+    clickhouse_cpu_us: float
+    peak_client_mib: int
+    """Largest resident memory of one of the client's processes; 0 where there is none."""
+    peak_clickhouse_mib: int
+    """Largest that was seen."""
+    parts: int
+    """That the inserts made, before merges."""
+
+    @property
+    def cpu_us(self) -> float:
+        return self.client_cpu_us + self.clickhouse_cpu_us
+
+
+@dataclass(frozen=True)
+class Look:
+    """How far a run had come at one moment."""
+
+    at: float
+    rows: int
+    client_seconds: float = 0.0
+    """CPU time since each process began, of all of them."""
+    clickhouse_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What a run came to."""
+
+    events_per_second: float
+    client_cpu_us: float
+    clickhouse_cpu_us: float
+
+
+def pace(first: Look, timed: Look, last: Look) -> Pace:
+    """The rate up to the look that was timed, CPU times up to the last; all since the first."""
+    events = last.rows - first.rows
+    return Pace(
+        (timed.rows - first.rows) / (timed.at - first.at),
+        (last.client_seconds - first.client_seconds) / events * 1e6,
+        (last.clickhouse_seconds - first.clickhouse_seconds) / events * 1e6,
+    )
+
+
+def measure(
+    clickhouse: ClickHouse,
+    engine_pid: int,
+    clients: Callable[[], Iterable[int]],
+    *,
+    contender: str,
+    shape: Shape,
+    full_events: int,
+    deadline_seconds: float,
+) -> Run:
+    """Waits until the connection's table holds all events. Raises BenchError after the deadline."""
+    deadline = time.monotonic() + deadline_seconds
+    events = shape.backlog.events
+
+    def look(found: int) -> Look:
+        return Look(
+            time.monotonic(), found, sum(map(cpu_seconds, clients())), cpu_seconds(engine_pid)
+        )
+
+    while not (found := rows(clickhouse)):
+        _check(deadline, contender, 0, events)
+        time.sleep(_POLL_SECONDS)
+    first = timed = look(found)
+    engine_kib = 0
+    while found < events:
+        _check(deadline, contender, found, events)
+        time.sleep(_POLL_SECONDS)
+        found = rows(clickhouse)
+        if timed.rows < (full_events or events) * _TIMED_SHARE:
+            timed = Look(time.monotonic(), found)
+        engine_kib = max(engine_kib, _kib(engine_pid, "VmRSS"))
+    last = look(found)
+    if found != events or timed is first:
+        raise BenchError(
+            f"{contender}: {found:,} rows of {events:,} events, {first.rows:,} of them in the first "
+            "insert: too few are left to measure; give more --events"
+        )
+    came_to = pace(first, timed, last)
+    return Run(
+        contender=contender,
+        batch_size=shape.batch_size,
+        processes=shape.processes,
+        partitions=shape.backlog.partitions,
+        event_bytes=shape.backlog.event_bytes,
+        events=events,
+        events_per_second=came_to.events_per_second,
+        client_cpu_us=came_to.client_cpu_us,
+        clickhouse_cpu_us=came_to.clickhouse_cpu_us,
+        peak_client_mib=max((_kib(pid, "VmHWM") for pid in clients()), default=0) >> 10,
+        peak_clickhouse_mib=engine_kib >> 10,
+        parts=parts(clickhouse),
+    )
+
+
+def rows(clickhouse: ClickHouse) -> int:
+    return int(clickhouse.select(f"SELECT count() FROM {clickhouse.table}").rows[0][0])
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of the process, from proc_pid_stat(5)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def _kib(pid: int, name: str) -> int:
+    """Out of proc_pid_status(5)."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition(f"{name}:")[2].split()[0])
+
+
+def parts(clickhouse: ClickHouse) -> int:
+    return int(
+        clickhouse.select(
+            "SELECT max(max_block_number) FROM system.parts "
+            "WHERE database = {database:String} AND table = {table:String}",
+            {"database": clickhouse.table.database, "table": clickhouse.table.table},
+        ).rows[0][0]
+    )
+
+
+def _check(deadline: float, contender: str, found: int, events: int) -> None:
+    if time.monotonic() > deadline:
+        raise BenchError(f"{contender}: only {found:,} of {events:,} events in time")

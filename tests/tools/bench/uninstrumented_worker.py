@@ -1,0 +1,45 @@
+"""The command with a worker that counts nothing: `python -m tests.tools.bench.uninstrumented_worker worker …`.
+
+What its metrics cost is told by the difference. It still beats for its supervisor.
+"""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from octane_analytics.__main__ import main
+from octane_analytics.kafka.consumer import KafkaSource
+from octane_analytics.supervisor.status_board import SlotObserver
+from octane_analytics.types import Inserted, Rejected
+from octane_analytics.worker import process
+
+
+class _Blind(SlotObserver):
+    def consumed(self, records: int) -> None: ...
+
+    def rejected(self, rejected: Sequence[Rejected]) -> None: ...
+
+    def spent(self, call: str, seconds: float) -> None: ...
+
+    def inserted(self, batch: Inserted) -> None: ...
+
+
+class _Mute(KafkaSource):
+    """Without librdkafka's statistics."""
+
+    def __init__(self, settings: Any, slot: int | None, **_: object) -> None:
+        super().__init__(settings, slot)
+
+
+class _Idle:
+    """In place of the sampler."""
+
+    def __init__(self, *_: object) -> None: ...
+
+    def __call__(self) -> None: ...
+
+
+if __name__ == "__main__":
+    for name, stand_in in (("SlotObserver", _Blind), ("KafkaSource", _Mute), ("Sampler", _Idle)):
+        setattr(process, name, stand_in)
+    sys.exit(main())

@@ -1,0 +1,438 @@
+"""A broker, a real ClickHouse, a proxy between, and the installed worker command over them.
+
+`Engines` are what takes seconds to start and serves many scenarios; a `Stack` is one scenario's own
+topic, group, table, load and worker command on them.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from clickhouse_driver import Client
+from clickhouse_driver.errors import ServerException
+from confluent_kafka.admin import AdminClient
+
+from octane_analytics.clickhouse import schema
+from octane_analytics.runtime.exit_codes import Exit
+from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
+from octane_analytics.sandbox.engine import HOST, EngineError
+from octane_analytics.sandbox.kafka import EmbeddedKafka
+from tests.support.command import COMMAND, environment
+from tests.tools.faults.audit import Audit, Report, lag, wait_until
+from tests.tools.faults.load import Load
+from tests.tools.faults.proxy import Proxy
+from tests.tools.kafka.apache import SCRAM_PASSWORD, SCRAM_USER, ApacheKafka
+
+APACHE, EMBEDDED = "apache", "embedded"
+EXACTLY_ONCE, AT_LEAST_ONCE = "exactly-once", "at-least-once"
+
+EMBEDDED_BROKERS = 3
+_SESSION_SECONDS = {APACHE: 6.0, EMBEDDED: 2.0}
+_START_SECONDS = 30.0
+
+_GOOD_ENDS = (
+    Exit.OK,
+    Exit.TERMINATED,  # before it had found its dependencies to be in order
+    -signal.SIGTERM,  # before it had imported all it needs
+)
+
+# The command ends with the thread that started it, even when that was killed; so do, then, its
+# children. (As in tests/tools/kafka/apache.py, and for the same reason not a preexec_fn.)
+LEASH = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+if os.getppid() != int(sys.argv[1]):
+    os._exit(1)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+class Engines:
+    """Start and stop from the main thread: both engines end with the thread that started them."""
+
+    def __init__(self, broker: str, directory: Path) -> None:
+        self.broker = broker
+        self.kafka: ApacheKafka | EmbeddedKafka = (
+            ApacheKafka() if broker == APACHE else EmbeddedKafka(brokers=EMBEDDED_BROKERS)
+        )
+        self.clickhouse = EmbeddedClickHouse(directory / "clickhouse")
+        self.proxy = Proxy(lambda: self.clickhouse.tcp_port)
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self.kafka)
+            if isinstance(self.kafka, ApacheKafka):
+                self.kafka.admit()
+            stack.enter_context(self.clickhouse)
+            stack.enter_context(self.proxy)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @property
+    def apache(self) -> ApacheKafka:
+        assert isinstance(self.kafka, ApacheKafka)
+        return self.kafka
+
+    @property
+    def embedded(self) -> EmbeddedKafka:
+        assert isinstance(self.kafka, EmbeddedKafka)
+        return self.kafka
+
+    def heal(self) -> None:
+        """Undoes whatever a scenario left broken."""
+        self.proxy.heal()
+        if self.clickhouse.pid is None:
+            self.clickhouse.start()
+        self.clickhouse.resume()
+        if isinstance(self.kafka, ApacheKafka):
+            if not self.kafka.is_running:
+                self.kafka.start()
+            self.kafka.resume()
+            self.kafka.admit()
+        else:
+            self.kafka.set_broker_up()
+
+    def create_topic(self, name: str, partitions: int) -> None:
+        self.kafka.create_topic(name, partitions)
+
+    def has_topic(self, name: str) -> bool:
+        admin = AdminClient({"bootstrap.servers": self.kafka.bootstrap_servers, "log_level": 0})
+        return name in admin.list_topics(timeout=20.0).topics
+
+    def recreate_topic(self, name: str, partitions: int, pause_seconds: float) -> None:
+        """Deletes the topic, and makes it again after a pause."""
+        self.kafka.delete_topic(name)
+        if isinstance(self.kafka, ApacheKafka):
+            time.sleep(pause_seconds)
+            self.kafka.create_topic(name, partitions)
+            return
+        # The mock cluster makes a topic, smaller than ours, for any client that asks for it: be first.
+        for _ in range(100):
+            try:
+                self.kafka.create_topic(name, partitions)
+                return
+            except EngineError:
+                self.kafka.delete_topic(name)
+        raise TimeoutError(f"{name} is made by clients before it can be made by us")
+
+    def execute(self, statement: str) -> None:
+        """Straight to ClickHouse, not through the proxy."""
+        with Client(HOST, self.clickhouse.tcp_port, connect_timeout=5) as client:
+            client.execute(statement)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How large, and under which promise, a stack runs."""
+
+    delivery: str = EXACTLY_ONCE
+    procs: int = 3
+    partitions: int = 8
+    rate: float = 1500.0
+    batch_size: int = 150
+    flush_seconds: float = 0.5
+    session_seconds: float | None = None
+    """The group gives a silent member's partitions away after this; None leaves it to the broker."""
+    clickhouse_seconds: float = 4.0
+    """The worker gives an insert up after this."""
+    log_level: str = "info"
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """The worker's, beyond those that follow from the rest."""
+
+
+class Command:
+    """`octane-analytics worker` as a user would run it; stopped, killed and started again at will."""
+
+    def __init__(self, settings: Mapping[str, str], log: Path) -> None:
+        self._settings = dict(settings)
+        self.log = log
+        self._child: subprocess.Popen[bytes] | None = None
+        self._read_bytes = 0
+        self._slots: dict[str, int] = {}
+
+    def start(self, procs: int) -> None:
+        """Returns once its processes are about to start.
+
+        Found something away, it ends with 69, and is started again, as systemd would.
+        """
+        assert self._child is None, "it runs already"
+        deadline = time.monotonic() + _START_SECONDS
+        while True:
+            begun_at = self.log.stat().st_size if self.log.exists() else 0
+            child = self._spawn(procs)
+            while child.poll() is None and time.monotonic() < deadline:
+                if b'"starting"' in self.log.read_bytes()[begun_at:]:
+                    break
+                time.sleep(0.05)
+            if child.poll() != Exit.UNAVAILABLE or time.monotonic() >= deadline:
+                self._child = child
+                return
+            time.sleep(0.5)
+
+    def _spawn(self, procs: int) -> subprocess.Popen[bytes]:
+        leash = [sys.executable, "-I", "-S", "-c", LEASH, str(os.getpid())]
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                [*leash, sys.executable, COMMAND, "worker", "--procs", str(procs)],
+                env=environment(self._settings),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def stop(self, seconds: float = 60.0) -> int:
+        """SIGTERM, and its exit code. Raises TimeoutExpired, having killed everything."""
+        child, self._child = self._running(), None
+        workers = self.workers()
+        child.terminate()
+        try:
+            return child.wait(seconds)
+        except subprocess.TimeoutExpired:
+            for pid in workers.values():
+                _signal(pid, signal.SIGKILL)
+            child.kill()
+            child.wait()
+            raise
+
+    def kill(self) -> None:
+        """`kill -9` of the supervisor, which takes its children with it. Nothing when it is down."""
+        if self._child is None:
+            return
+        child, self._child = self._child, None
+        workers = self.workers()
+        child.kill()
+        child.wait()
+        for pid in workers.values():
+            wait_until(lambda pid=pid: not _is_alive(pid), 10.0, "the worker's end")  # type: ignore[misc]
+
+    @property
+    def is_running(self) -> bool:
+        return self._child is not None and self._child.poll() is None
+
+    def workers(self) -> dict[str, int]:
+        """Process ids of the workers that live, by slot."""
+        return {slot: pid for slot, pid in self._alive().items() if slot.startswith("worker-")}
+
+    def pid_of(self, slot: str) -> int:
+        """Of the process that lives in the slot."""
+        return self._alive()[slot]
+
+    def _alive(self) -> dict[str, int]:
+        with self.log.open("rb") as log:
+            log.seek(self._read_bytes)
+            read = log.read()
+        complete = read[: read.rfind(b"\n") + 1]
+        self._read_bytes += len(complete)
+        for line in complete.splitlines():
+            if b'"process started"' in line:
+                fields = json.loads(line)
+                self._slots[fields["slot"]] = fields["pid"]
+        return {slot: pid for slot, pid in self._slots.items() if _is_alive(pid)}
+
+    def tail(self, lines: int = 30) -> str:
+        """The end of its log."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+    def tell(self, number: signal.Signals) -> None:
+        """To the supervisor."""
+        _signal(self._running().pid, number)
+
+    def signal_worker(self, slot: str, number: signal.Signals) -> None:
+        """Nothing when none lives in the slot any more: it may have ended by itself just now."""
+        pid = self.workers().get(slot)
+        if pid is not None:
+            _signal(pid, number)
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        assert self._child is not None, "it does not run"
+        return self._child
+
+
+class Stack:
+    """One topic, group, table and worker command. As a context manager: made and removed."""
+
+    def __init__(self, engines: Engines, shape: Shape, seed: int, directory: Path) -> None:
+        self.engines = engines
+        self.shape = shape
+        self.name = f"faults_{uuid.uuid4().hex[:8]}"
+        self.topic = f"{self.name}.events"
+        self.dlq_topic = f"{self.topic}.dlq"
+        self.group = f"{self.name}-workers"
+        self.table = f"{self.name}.ai_analytics_events"
+        self.seed = seed
+        self._directory = directory
+        self.procs = shape.procs
+
+    def __enter__(self) -> Self:
+        engines, shape = self.engines, self.shape
+        engines.create_topic(self.topic, shape.partitions)
+        engines.create_topic(self.dlq_topic, 1)
+        engines.execute(f"CREATE DATABASE {self.name} ENGINE = Atomic")
+        name = schema.TableName(*self.table.split("."))
+        engines.execute(schema.create_table(name))
+        servers = self.bootstrap_servers
+        self.load = Load(servers, self.topic, shape.partitions, shape.rate, self.seed)
+        self.audit = Audit(
+            servers, self.topic, self.dlq_topic, engines.clickhouse.tcp_port, self.table
+        )
+        asked = {"CONTROL_SOCKET": str(self.control_socket)}
+        self.command = Command(self._settings() | asked, self._directory / f"{self.name}.log")
+        unasked = {"CONTROL_SOCKET": "none"}
+        self.twin = Command(self._settings() | unasked, self._directory / f"{self.name}-twin.log")
+        """A second one that takes itself for the first: the same members of the same group."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.command.kill()
+        self.twin.kill()
+        with contextlib.suppress(AssertionError):
+            self.load.pause(5.0)
+        self.engines.heal()
+        self.engines.execute(f"DROP DATABASE {self.name} SYNC")
+
+    @property
+    def bootstrap_servers(self) -> str:
+        return self.engines.kafka.bootstrap_servers
+
+    @property
+    def control_socket(self) -> Path:
+        """Where the command tells how it does."""
+        return self._directory / f"{self.name}.sock"
+
+    @property
+    def session_seconds(self) -> float:
+        return self.shape.session_seconds or _SESSION_SECONDS[self.engines.broker]
+
+    def begin(self) -> None:
+        """Starts the worker and the load; returns once events arrive."""
+        self.command.start(self.procs)
+        self.load.resume()
+        try:
+            wait_until(self.audit.rows, 40.0, "the first row in the table")
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}; the worker says:\n{self.command.tail()}") from error
+
+    def restart(self, procs: int | None = None) -> None:
+        """SIGTERM, which has to end well, and a new start."""
+        self.stop()
+        self.procs = procs or self.procs
+        self.command.start(self.procs)
+
+    def stop(self) -> None:
+        code = self.command.stop()
+        if code not in _GOOD_ENDS:
+            raise RuntimeError(f"the worker command ended with {code} after SIGTERM")
+
+    def mend(self) -> None:
+        """Has everything work again after a scenario that did not come to its end."""
+        self.engines.heal()
+        self.twin.kill()
+        with contextlib.suppress(ServerException):
+            self.engines.execute(f"RENAME TABLE {self.table}_away TO {self.table}")
+        if not self.engines.has_topic(self.topic):
+            self.engines.create_topic(self.topic, self.shape.partitions)
+        if not self.command.is_running:
+            self.command.kill()
+            self.command.start(self.procs)
+        if not self.load.is_running:
+            self.load.renew()  # the topic may be another one by now
+            self.load.resume()
+        self.load.poison_ratio = 0.0
+
+    def finish(self, seconds: float) -> Report:
+        """Ends the load, waits until everything has arrived, ends the worker, and counts."""
+        self.engines.heal()
+        load, audit = self.load, self.audit
+        problems = []
+        try:
+            load.pause()
+        except AssertionError as error:
+            problems.append(str(error))  # what became of them the log says
+        audit.wait(load.is_poison, time.monotonic() + seconds)
+        time.sleep(0.5)  # for what may come twice
+        try:
+            self.stop()
+        except (RuntimeError, subprocess.TimeoutExpired) as error:
+            problems.append(str(error))
+        report = audit.report(
+            load.is_poison,
+            load.is_acknowledged,
+            may_repeat=self.shape.delivery == AT_LEAST_ONCE,
+        )
+        behind = lag(self.bootstrap_servers, self.group, self.topic)
+        if behind:
+            problems.append(f"after the last drain: {behind}")
+        report.problems += problems
+        return report
+
+    def _settings(self) -> dict[str, str]:
+        shape, clickhouse = self.shape, self.shape.clickhouse_seconds
+        kafka = self.engines.kafka
+        is_apache = isinstance(kafka, ApacheKafka)
+        servers = {"KAFKA_BOOTSTRAP_SERVERS": self.bootstrap_servers}
+        if isinstance(kafka, ApacheKafka):
+            servers = {
+                "KAFKA_BOOTSTRAP_SERVERS": kafka.sasl_bootstrap_servers,
+                "KAFKA_RDKAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT",
+                "KAFKA_RDKAFKA_SASL_MECHANISM": "SCRAM-SHA-256",
+                "KAFKA_RDKAFKA_SASL_USERNAME": SCRAM_USER,
+                "KAFKA_RDKAFKA_SASL_PASSWORD": SCRAM_PASSWORD,
+            }
+        return {
+            **servers,
+            "KAFKA_TOPIC": self.topic,
+            "KAFKA_GROUP_ID": self.group,
+            # The mock cluster takes static members' names and does not honour them.
+            "KAFKA_INSTANCE_PREFIX": "faults" if is_apache else "none",
+            "KAFKA_RDKAFKA_SESSION_TIMEOUT_MS": str(int(self.session_seconds * 1000)),
+            "KAFKA_RDKAFKA_HEARTBEAT_INTERVAL_MS": "300",
+            "CLICKHOUSE_HOST": HOST,
+            "CLICKHOUSE_PORT": str(self.engines.proxy.port),
+            "CLICKHOUSE_DATABASE": self.name,
+            "CLICKHOUSE_TIMEOUT": f"{clickhouse:g}",
+            "DRAIN_TIMEOUT": f"{clickhouse * 5:g}",
+            "DELIVERY": shape.delivery,
+            "BATCH_SIZE": str(shape.batch_size),
+            "FLUSH_INTERVAL": f"{shape.flush_seconds:g}",
+            "METRICS_PORT": "0",
+            "LOG_LEVEL": shape.log_level,
+            "LOG_FORMAT": "json",
+            **shape.settings,
+        }
+
+
+@contextlib.contextmanager
+def directory_for_logs(kept: Path | None = None) -> Iterator[Path]:
+    """A temporary one unless one is given, which is kept."""
+    if kept is not None:
+        kept.mkdir(parents=True, exist_ok=True)
+        yield kept
+        return
+    with tempfile.TemporaryDirectory(prefix="octane-faults-") as made:
+        yield Path(made)
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False

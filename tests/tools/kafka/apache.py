@@ -1,0 +1,459 @@
+"""Apache Kafka itself on this machine: one KRaft node, broker and controller in one, on loopback.
+
+Owns the broker's process and its directory. Knows nothing of what the package under test does with
+it, nor of how the jars got here. `bin/kafka` gives the same to the command line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._metadata import ClusterMetadata
+from confluent_kafka.admin._scram import (
+    ScramCredentialInfo,
+    ScramMechanism,
+    UserScramCredentialDeletion,
+    UserScramCredentialUpsertion,
+)
+from confluent_kafka.cimpl import NewTopic
+
+from octane_analytics.sandbox.engine import is_free
+from tests.support.ports import free_port
+from tests.tools.kafka.jars import (
+    Installation,
+    KafkaError,
+    available,
+    cache_lock,
+    fetch,
+    new_id,
+    run,
+    say,
+    tail,
+)
+
+__all__ = ["ApacheKafka", "KafkaError", "available", "prepare"]
+
+HOST = "127.0.0.1"
+
+SETTINGS = Path(__file__).resolve().parent / "broker.properties"
+
+SCRAM_USER, SCRAM_PASSWORD = "octane", "not-a-secret"
+"""Who may come in at the authenticated listener, once `admit` has been called."""
+
+CONSUMER_GROUPS = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"
+_OFFSETS = "__consumer_offsets"
+TOPICS = "org.apache.kafka.tools.TopicCommand"
+
+# Runs before the JVM, in its process: the broker ends with the thread that started it, even when
+# that was killed. (subprocess's preexec_fn could do it too, but is unsafe once there are threads.)
+_LEASH = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+if os.getppid() != int(sys.argv[1]):
+    os._exit(1)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+class ApacheKafka:
+    """One broker. As a context manager it is started, and in the end killed.
+
+    directory receives all that the broker writes (`data/`, `server.properties`, `broker.log`) and
+    is kept; without one, a temporary directory is made and removed. port is a free one unless
+    given, and stays the same through kill and restart. partitions is the default for new topics;
+    settings are properties that win over broker.properties. A leashed broker is killed with the
+    thread that started it, whatever ends that one. The constructor touches nothing; the rest raises
+    KafkaError.
+    """
+
+    def __init__(
+        self,
+        directory: Path | None = None,
+        *,
+        port: int | None = None,
+        partitions: int = 1,
+        settings: Mapping[str, str] | None = None,
+        is_leashed: bool = True,
+    ) -> None:
+        self._directory = directory.absolute() if directory else None
+        self._is_temporary = directory is None
+        self._port = port
+        self._sasl_port: int | None = None
+        self._controller_port: int | None = None
+        self._settings = {"num.partitions": str(partitions), **(settings or {})}
+        self._is_leashed = is_leashed
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def bootstrap_servers(self) -> str:
+        return f"{HOST}:{self.port}"
+
+    @property
+    def sasl_bootstrap_servers(self) -> str:
+        """The listener that wants SASL/SCRAM-SHA-256, and wants it again every few seconds."""
+        if self._sasl_port is None:
+            raise KafkaError("the broker has no port before it is started")
+        return f"{HOST}:{self._sasl_port}"
+
+    @property
+    def port(self) -> int:
+        """Known from the first start on."""
+        if self._port is None:
+            raise KafkaError("the broker has no port before it is started")
+        return self._port
+
+    @property
+    def directory(self) -> Path:
+        """Known from the first start on."""
+        if self._directory is None:
+            raise KafkaError("the broker has no directory before it is started")
+        return self._directory
+
+    @property
+    def pid(self) -> int:
+        return self._running().pid
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process lives; a paused one does."""
+        return self._process is not None and self._process.poll() is None
+
+    def start(self, deadline_seconds: float = 60) -> None:
+        """Starts the broker and returns when it answers and every partition has a leader.
+
+        Takes about two seconds, after the first time on a machine (see prepare). What an earlier
+        start left in the directory is served again.
+        """
+        self._start(prepare(), None, deadline_seconds)
+
+    def stop(self, deadline_seconds: float = 30) -> None:
+        """Ends the broker in good order, by force after the deadline. Nothing when it is down."""
+        if self._process is None:
+            return
+        self._process.send_signal(signal.SIGTERM)
+        self._process.send_signal(signal.SIGCONT)
+        try:
+            self._process.wait(deadline_seconds)
+        except subprocess.TimeoutExpired:
+            self.kill()
+        self._process = None
+
+    def kill(self) -> None:
+        """kill -9; returns when the process is gone. Nothing when it is down."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def restart(self, deadline_seconds: float = 60) -> None:
+        """Stops the broker unless it is down, and starts it on the same port and data."""
+        self.stop()
+        self.start(deadline_seconds)
+
+    def pause(self) -> None:
+        """Freezes the process (SIGSTOP): connections stay open and nothing answers."""
+        self._running().send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._running().send_signal(signal.SIGCONT)
+
+    def close(self) -> None:
+        """Kills the broker, and removes the directory if it was a temporary one."""
+        self.kill()
+        if self._is_temporary and self._directory is not None:
+            shutil.rmtree(self._directory, ignore_errors=True)
+            self._directory = None
+
+    def release(self) -> None:
+        """Lets the process and its directory live on without this object."""
+        # Popen warns about a child that it outlives, unless it was told how the child ended.
+        self._running().returncode = 0
+        self._process = None
+        self._is_temporary = False
+
+    def create_topic(
+        self, name: str, partitions: int = 1, settings: Mapping[str, str] | None = None
+    ) -> None:
+        """Returns when every partition has a leader."""
+        topic = NewTopic(name, num_partitions=partitions, config=dict(settings or {}))
+        self._settle(
+            f"creating topic {name}",
+            lambda admin: admin.create_topics([topic])[name].result(),
+            lambda cluster: name in cluster.topics and len(cluster.topics[name].partitions) > 0,
+        )
+
+    def delete_topic(self, name: str) -> None:
+        """Returns when the broker no longer knows the topic."""
+        self._settle(
+            f"deleting topic {name}",
+            lambda admin: admin.delete_topics([name])[name].result(),
+            lambda cluster: name not in cluster.topics,
+        )
+
+    def admit(self) -> None:
+        """Lets SCRAM_USER in at the authenticated listener."""
+        info = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_256, 4096)
+        self._alter_user(
+            UserScramCredentialUpsertion(SCRAM_USER, info, SCRAM_PASSWORD.encode()),
+        )
+
+    def expel(self) -> None:
+        """Takes SCRAM_USER's credential away: new connections fail at once, others when they expire."""
+        self._alter_user(UserScramCredentialDeletion(SCRAM_USER, ScramMechanism.SCRAM_SHA_256))
+
+    def _alter_user(
+        self, alteration: UserScramCredentialUpsertion | UserScramCredentialDeletion
+    ) -> None:
+        admin = self._admin()  # a client that nobody holds takes its requests with it
+        try:
+            admin.alter_user_scram_credentials([alteration])[SCRAM_USER].result(20)
+        except KafkaException as error:
+            raise KafkaError(f"altering {SCRAM_USER}: {error.args[0].str()}") from error
+
+    def topics(self, *arguments: str) -> str:
+        """What `kafka-topics.sh` prints; takes a JVM's start, about a second."""
+        return self._tool(TOPICS, *arguments)
+
+    def consumer_groups(self, *arguments: str) -> str:
+        """What `kafka-consumer-groups.sh` prints; takes a JVM's start, about a second."""
+        return self._tool(CONSUMER_GROUPS, *arguments)
+
+    def lag(self, group: str) -> dict[tuple[str, int], int]:
+        """Messages by topic and partition, as the consumer-groups command counts them.
+
+        Partitions without a committed offset are absent.
+        """
+        lag = {}
+        for line in self.consumer_groups("--describe", "--group", group).splitlines():
+            # GROUP TOPIC PARTITION CURRENT-OFFSET LOG-END-OFFSET LAG CONSUMER-ID HOST CLIENT-ID
+            fields = line.split()
+            if len(fields) >= 6 and fields[0] == group and fields[5].isdigit():
+                lag[fields[1], int(fields[2])] = int(fields[5])
+        return lag
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None or self._process.poll() is not None:
+            raise KafkaError("the broker is not running")
+        return self._process
+
+    def _start(
+        self,
+        installation: Installation,
+        options: Sequence[str] | None,
+        deadline_seconds: float,
+    ) -> None:
+        if self.is_running:
+            raise KafkaError(f"the broker already runs on {self.bootstrap_servers}")
+        deadline = time.monotonic() + deadline_seconds
+        if self._port is None:
+            self._port = free_port()
+        elif not is_free(self._port):
+            raise KafkaError(f"port {self._port} on {HOST} is taken: choose another")
+        while self._sasl_port is None or self._sasl_port == self._port:
+            self._sasl_port = free_port()
+        while self._controller_port in (None, self._port, self._sasl_port):
+            self._controller_port = free_port()
+        if self._directory is None:
+            self._directory = Path(tempfile.mkdtemp(prefix="octane-kafka-"))
+        data = self._directory / "data"
+        _format(installation.template, data)
+        properties = self._directory / "server.properties"
+        addresses = {
+            "listeners": f"PLAINTEXT://{HOST}:{self._port},"
+            f"SASL_PLAINTEXT://{HOST}:{self._sasl_port},"
+            f"CONTROLLER://{HOST}:{self._controller_port}",
+            "advertised.listeners": f"PLAINTEXT://{HOST}:{self._port},"
+            f"SASL_PLAINTEXT://{HOST}:{self._sasl_port}",
+            "controller.quorum.voters": f"1@{HOST}:{self._controller_port}",
+            "log.dirs": str(data),
+        }
+        # The last line about a property wins.
+        own = "".join(f"{name}={value}\n" for name, value in (self._settings | addresses).items())
+        properties.write_text(f"{SETTINGS.read_text()}\n# This broker's own\n{own}")
+        command = installation.command("kafka.Kafka", str(properties), options=options)
+        if self._is_leashed:
+            command = [sys.executable, "-I", "-S", "-c", _LEASH, str(os.getpid()), *command]
+        with (self._directory / "broker.log").open("ab") as log:
+            # A session of its own, so that Ctrl-C at the terminal reaches only who started it.
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        try:
+            self._await_answer(deadline)
+        except BaseException:
+            self.kill()
+            raise
+
+    def _await_answer(self, deadline: float) -> None:
+        # librdkafka backs off after a refused connection, so knock with a bare socket first.
+        while not self._listens():
+            self._check(deadline)
+            time.sleep(0.02)
+        admin = self._admin()
+        while not (
+            _is_settled(cluster := self._metadata(admin))
+            and (cluster is None or _OFFSETS not in cluster.topics or self._coordinates())
+        ):
+            self._check(deadline)
+            time.sleep(0.02)
+
+    def _coordinates(self) -> bool:
+        """Whether it answers for groups: it loads their offsets after its partitions have leaders."""
+        asking = Consumer(
+            {
+                "bootstrap.servers": self.bootstrap_servers,
+                "group.id": "octane-knock",
+                "log_level": 0,
+            }
+        )
+        try:
+            (found,) = asking.committed([TopicPartition("octane-knock", 0)], timeout=2)
+        except KafkaException:
+            return False
+        finally:
+            asking.close()
+        return found.error is None
+
+    def _listens(self) -> bool:
+        try:
+            socket.create_connection((HOST, self.port), timeout=1).close()
+        except OSError:
+            return False
+        return True
+
+    def _check(self, deadline: float) -> None:
+        assert self._process is not None
+        if self._process.poll() is not None:
+            reason = f"ended with code {self._process.returncode} instead of starting"
+        elif time.monotonic() > deadline:
+            reason = "did not start in time"
+        else:
+            return
+        log = self.directory / "broker.log"
+        raise KafkaError(f"the broker {reason}; from {log}:\n{tail(log.read_text())}")
+
+    def _admin(self) -> AdminClient:
+        # log_level 0: what the client says about a broker that was killed on purpose is noise.
+        return AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
+
+    def _metadata(self, admin: AdminClient) -> ClusterMetadata | None:
+        with contextlib.suppress(KafkaException):
+            return admin.list_topics(timeout=5)
+        return None
+
+    def _settle(
+        self,
+        what: str,
+        request: Callable[[AdminClient], object],
+        is_done: Callable[[ClusterMetadata], bool],
+        deadline_seconds: float = 20,
+    ) -> None:
+        deadline = time.monotonic() + deadline_seconds
+        admin = self._admin()
+        try:
+            request(admin)
+        except KafkaException as error:
+            raise KafkaError(f"{what}: {error.args[0].str()}") from error
+        while True:
+            cluster = self._metadata(admin)
+            if cluster is not None and is_done(cluster) and _is_settled(cluster):
+                return
+            if time.monotonic() > deadline:
+                raise KafkaError(f"{what}: not visible after {deadline_seconds:.0f} s")
+            time.sleep(0.02)
+
+    def _tool(self, main: str, *arguments: str) -> str:
+        command = fetch().command(main, "--bootstrap-server", self.bootstrap_servers, *arguments)
+        return run(command, failure=f"{main.rpartition('.')[2]} {' '.join(arguments)} failed")
+
+
+def prepare(deadline_seconds: float = 90) -> Installation:
+    """What start() does the first time on a machine: fetches Kafka and readies a fast start.
+
+    Takes up to a minute then, nothing later. Safe in several processes at once. The deadline is for
+    the download.
+    """
+    installation = fetch(deadline_seconds)
+    if not installation.archive.exists():
+        with cache_lock():
+            if not installation.archive.exists():
+                _archive_classes(installation)
+    return installation
+
+
+def _archive_classes(installation: Installation) -> None:
+    """Has a broker write down the classes it loaded; later ones start in half the time with it.
+
+    Costs speed only where Java cannot do that, so a failure is told and passed over.
+    """
+    say("preparing a fast start (once per Java runtime; about ten seconds)")
+    unfinished = installation.archive.with_suffix(".unfinished")
+    kafka = ApacheKafka()
+    try:
+        kafka._start(installation, [f"-XX:ArchiveClassesAtExit={unfinished}"], 60)
+        kafka.create_topic("warm-up")
+        kafka.stop(60)
+        unfinished.rename(installation.archive)
+    except (OSError, KafkaError) as error:
+        say(f"no fast start here: {error}")
+    finally:
+        kafka.close()
+
+
+def _format(template: Path, data: Path) -> None:
+    """Makes data a copy of the template with identities of its own, unless it already has some."""
+    if (data / "meta.properties").exists():
+        return
+    data.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(template / "bootstrap.checkpoint", data / "bootstrap.checkpoint")
+    meta = (template / "meta.properties").read_text()
+    for name in ("cluster.id", "directory.id"):
+        meta = re.sub(rf"(?m)^{re.escape(name)}=.*$", f"{name}={new_id()}", meta)
+    (data / "meta.properties").write_text(meta)
+
+
+def _is_settled(cluster: ClusterMetadata | None) -> bool:
+    return (
+        cluster is not None
+        and len(cluster.brokers) > 0
+        and all(
+            partition.leader >= 0
+            for topic in cluster.topics.values()
+            for partition in topic.partitions.values()
+        )
+    )

@@ -1,0 +1,333 @@
+"""The gate and the layer around it, over the app without a server."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client import CollectorRegistry
+
+from octane_analytics.api.auth.rate_limits import Allowances
+from octane_analytics.api.auth.tokens import TokenFile, digest_of
+from octane_analytics.api.middleware.authorization import Policy
+from octane_analytics.api.raw_sql.endpoint import RawQueries
+from octane_analytics.api.reports.library import load
+from octane_analytics.api.server.app import create_app
+from octane_analytics.clickhouse.schema import TableName
+from octane_analytics.errors import Unavailable
+from octane_analytics.telemetry.exposition import ApiMetrics
+from tests.support.asgi_calls import (
+    LIMITS,
+    NOW,
+    QUERY_LIMITS,
+    RULES,
+    Script,
+    call,
+    judged,
+    pool,
+    result,
+)
+
+ROW = result((1,), n="UInt64")
+NOTHING = result(name="String")
+FILE = "".join(
+    f'[tokens.{name}]\nhash = "sha256:{digest_of(name).hex()}"\n{rest}\n'
+    for name, rest in {
+        "report": 'scopes = ["report"]',
+        "query": 'scopes = ["query"]',
+        "metrics": 'scopes = ["metrics"]',
+        "bound": 'scopes = ["report", "query"]\nparameters = { app_id = "openstream" }',
+        "slow": 'scopes = ["report"]\nrate = "1/min"\nburst = 2',
+        "single": 'scopes = ["report"]\nconcurrency = 1',
+        "old": 'scopes = ["report"]\nexpires = 2020-01-01T00:00:00Z',
+    }.items()
+)
+REPORT: dict[str, Any] = {"json": {"template": "overview_stats"}}
+QUERY: dict[str, Any] = {"json": {"sql": "SELECT 1"}}
+
+
+class App:
+    """The application behind tokens; `origins` are those of CORS."""
+
+    def __init__(self, directory: Path, origins: tuple[str, ...] = ()) -> None:
+        path = directory / "tokens.toml"
+        path.write_text(FILE)
+        self.script = Script()
+        self.registry = CollectorRegistry()
+        self.policy = Policy(tokens=TokenFile(path), allowances=Allowances(keys=16, processes=1))
+        self.app = create_app(
+            templates=load(None).templates,
+            table=TableName("db", "events"),
+            limits=LIMITS,
+            pool=pool(self.script),
+            probes=pool(self.script),
+            queries=RawQueries(pool(self.script), RULES, QUERY_LIMITS, "analyst"),
+            metrics=ApiMetrics(self.registry),
+            exposition=lambda: b"# metrics\n",
+            policy=self.policy,
+            cache_bytes=1 << 20,
+            cors_origins=origins,
+            now=lambda: NOW,
+        )
+
+    def ask(self, token: str | None, method: str, path: str, **options: Any) -> httpx.Response:
+        headers = dict(options.pop("headers", {}))
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
+        return call(self.app, method, path, headers=headers, **options)
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> App:
+    return App(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "options", "scope"),
+    [
+        ("POST", "/report", REPORT, "report"),
+        ("GET", "/reports", {}, "report"),
+        ("POST", "/query", QUERY, "query"),
+        ("GET", "/schema", {}, "query"),
+        ("GET", "/metrics", {}, "metrics"),
+    ],
+)
+def test_each_route_needs_its_scope(
+    app: App, method: str, path: str, options: dict[str, Any], scope: str
+) -> None:
+    for name in ("report", "query", "metrics"):
+        steps: dict[str, list[Any]] = {
+            "/query": judged(ROW).steps,
+            "/schema": [NOTHING, NOTHING],
+        }
+        app.script.steps = steps.get(path, [ROW])
+        answer = app.ask(name, method, path, **options)
+        assert answer.status_code == (200 if name == scope else 403), answer.text
+    missing = app.ask(None, method, path, **options)
+    assert missing.status_code == 401
+    assert missing.headers["www-authenticate"].startswith("Bearer realm=")
+    unknown = app.ask("nonsense", method, path, **options)
+    assert (unknown.status_code, unknown.json()["error"]["code"]) == (401, "token_unknown")
+    assert app.ask("old", method, path, **options).status_code == 401
+
+
+@pytest.mark.parametrize("path", ["/nowhere", "/query/", "//query", "/Query", "/healthz/", "/"])
+def test_path_that_is_none_tells_strangers_nothing(app: App, path: str) -> None:
+    assert app.ask(None, "POST", path, **QUERY).status_code == 401
+    assert app.ask("report", "POST", path, **QUERY).status_code == 404
+
+
+def test_path_in_another_spelling_is_the_same_route(app: App) -> None:
+    assert app.ask("report", "POST", "/%71uery", **QUERY).status_code == 403
+    assert app.ask(None, "POST", "/%71uery", **QUERY).status_code == 401
+
+
+def test_method_that_is_none_needs_a_token_too(app: App) -> None:
+    assert app.ask(None, "GET", "/query").status_code == 401
+    assert app.ask("query", "GET", "/query").status_code == 405
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_health_is_open(app: App, path: str) -> None:
+    app.script.steps = [Unavailable("x"), Unavailable("x")]
+    assert app.ask(None, "GET", path).status_code in (200, 503)
+    app.script.steps = [Unavailable("x"), Unavailable("x")]
+    assert app.ask("nonsense", "GET", path).status_code in (200, 503)
+
+
+def test_bound_token_sees_its_own_only(app: App) -> None:
+    app.script.steps = [ROW]
+    answer = app.ask("bound", "POST", "/report", **REPORT)
+    assert answer.json()["params"]["app_id"] == "openstream"
+    assert app.script.calls[0][1]["app_id"] == "openstream"
+    other = {"template": "overview_stats", "params": {"app_id": "other"}}
+    refused = app.ask("bound", "POST", "/report", json=other)
+    assert (refused.status_code, refused.json()["error"]["parameter"]) == (403, "app_id")
+    assert app.ask("bound", "POST", "/query", **QUERY).status_code == 403
+    assert len(app.script.calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        ("", 200),
+        ("?app_id=openstream", 200),
+        ("?app_id=other", 403),
+        ("?app_id=", 403),
+        ("?app_id=openstream&app_id=other", None),
+        ("?app_id=other&app_id=openstream", None),
+        ("?app%5Fid=other", 403),
+    ],
+)
+def test_bound_token_sees_its_own_only_by_url(app: App, query: str, status: int | None) -> None:
+    app.script.steps = [ROW]
+    answer = app.ask("bound", "GET", f"/report/overview_stats{query}")
+    assert status is None or answer.status_code == status
+    assert all(values["app_id"] == "openstream" for _, values, _ in app.script.calls)
+    if answer.status_code == 200:
+        assert answer.headers["cache-control"].startswith("private")
+
+
+def test_kept_answer_is_for_the_token_that_asked(app: App) -> None:
+    app.script.steps = [ROW, ROW]
+    for name in ("report", "bound"):
+        assert app.ask(name, "GET", "/report/overview_stats?app_id=openstream").status_code == 200
+    assert len(app.script.calls) == 2
+
+
+@pytest.mark.parametrize("path", ["/docs", "/docs/docs.js"])
+def test_page_is_open_and_has_a_policy_of_its_own(app: App, path: str) -> None:
+    answer = app.ask(None, "GET", path)
+    assert answer.status_code == 200
+    assert "script-src 'self'" in answer.headers["content-security-policy"]
+    assert app.ask(None, "GET", "/openapi.json").status_code == 401
+    assert app.ask("report", "GET", "/openapi.json").status_code == 200
+
+
+def test_duplicate_key_does_not_slip_past_what_is_fixed(app: App) -> None:
+    app.script.steps = [ROW]
+    body = b'{"template":"overview_stats","params":{"app_id":"other"},"params":{"app_id":"openstream"}}'
+    headers = {"Content-Type": "application/json"}
+    app.ask("bound", "POST", "/report", content=body, headers=headers)
+    assert [values["app_id"] for _, values, _ in app.script.calls] == ["openstream"]
+
+
+def test_rate_is_answered_with_429_and_when_to_come_again(app: App) -> None:
+    for _ in range(2):
+        assert app.ask("slow", "GET", "/reports").status_code == 200
+    answer = app.ask("slow", "GET", "/reports")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (429, "rate_limited")
+    assert 1 <= int(answer.headers["retry-after"]) <= 60
+    assert app.ask("report", "GET", "/reports").status_code == 200
+
+
+def test_refused_requests_count_too(app: App) -> None:
+    for status in (403, 403, 429):
+        assert app.ask("slow", "POST", "/query", **QUERY).status_code == status
+
+
+def test_one_more_at_once_than_allowed_is_429(app: App) -> None:
+    seen: list[int] = []
+
+    def meanwhile() -> Any:
+        seen.append(app.ask("single", "GET", "/reports").status_code)
+        return ROW
+
+    app.script.steps = [meanwhile]
+    assert app.ask("single", "POST", "/report", **REPORT).status_code == 200
+    assert seen == [429]
+    assert app.ask("single", "GET", "/reports").status_code == 200
+
+
+def test_failed_request_is_no_longer_under_way(app: App) -> None:
+    app.script.steps = [ZeroDivisionError()]
+    assert app.ask("single", "POST", "/report", **REPORT).status_code == 500
+    assert app.ask("single", "GET", "/reports").status_code == 200
+
+
+def test_revoked_token_is_refused_at_once_the_file_is_read(
+    app: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert app.ask("report", "GET", "/reports").status_code == 200
+    (tmp_path / "tokens.toml").write_text("")
+    assert app.policy.tokens is not None
+    app.policy.tokens.current(float("inf"))
+    assert app.ask("report", "GET", "/reports").status_code == 401
+
+
+def test_access_log_names_the_caller_and_not_its_token(
+    app: App, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    app.script.steps = [ROW]
+    app.ask("report", "POST", "/report?key=hush", headers={"X-Request-Id": "r-1"}, **REPORT)
+    app.ask("nonsense-token", "GET", "/nowhere%0d%0aforged%00")
+    told = [
+        record.__dict__["octane_fields"]
+        for record in caplog.records
+        if record.getMessage() == "request"
+    ]
+    assert [each["caller"] for each in told] == ["report", ""]
+    assert [each["route"] for each in told] == ["/report", "other"]
+    assert (told[0]["status"], told[0]["request_id"]) == (200, "r-1")
+    assert told[0]["bytes"] > 0
+    assert told[1]["status"] == 401
+    everything = str(told)
+    for secret in ("hush", "nonsense-token", "Bearer", digest_of("report").hex()):
+        assert secret not in everything
+    assert told[1]["path"].isprintable()
+
+
+@pytest.mark.parametrize(
+    ("given", "is_passed_on"),
+    [
+        ("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", True),
+        ("00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01", False),
+        ("00-00000000000000000000000000000000-00f067aa0ba902b7-01", False),
+        ("00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01", False),
+        ("ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", False),
+        ("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\n", False),
+        ("x", False),
+    ],
+)
+def test_traceparent_is_passed_on_if_it_is_one(app: App, given: str, is_passed_on: bool) -> None:
+    app.script.steps = [ROW]
+    app.ask("report", "POST", "/report", headers={"traceparent": given}, **REPORT)
+    _, _, settings = app.script.calls[0]
+    assert ("opentelemetry_traceparent" in settings) == is_passed_on
+
+
+def test_every_answer_has_its_security_headers(app: App) -> None:
+    for token, path in ((None, "/healthz"), (None, "/query"), ("report", "/reports")):
+        headers = app.ask(token, "GET", path).headers
+        assert headers["content-security-policy"].startswith("default-src 'none'")
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["cache-control"] == "no-store"
+        assert headers["referrer-policy"] == "no-referrer"
+
+
+def test_pages_of_other_sites_may_not_ask(app: App) -> None:
+    headers = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
+    preflight = app.ask(None, "OPTIONS", "/query", headers=headers)
+    assert preflight.status_code == 401
+    answer = app.ask("report", "GET", "/reports", headers=headers)
+    assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+def test_pages_of_listed_origins_may_ask_and_read_refusals(tmp_path: Path) -> None:
+    app = App(tmp_path, origins=("https://dash.example.com",))
+    headers = {
+        "Origin": "https://dash.example.com",
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization, content-type",
+    }
+    preflight = app.ask(None, "OPTIONS", "/report", headers=headers)
+    assert preflight.status_code == 200
+    assert preflight.headers["access-control-allow-origin"] == "https://dash.example.com"
+    assert "access-control-allow-credentials" not in preflight.headers
+    shown = app.ask("report", "GET", "/reports", headers=headers).headers
+    assert set(shown["access-control-expose-headers"].split(", ")) >= {
+        "X-Truncated",
+        "X-Row-Limit",
+        "X-Cache",
+        "X-Request-Id",
+        "ETag",
+        "Age",
+    }
+    refused = app.ask(None, "GET", "/reports", headers=headers)
+    assert refused.status_code == 401
+    assert refused.headers["access-control-allow-origin"] == "https://dash.example.com"
+    for origin in ("https://evil.example", "null", "https://dash.example.com.evil.example"):
+        other = app.ask(None, "OPTIONS", "/report", headers=headers | {"Origin": origin})
+        assert other.status_code == 400
+        error = other.json()["error"]
+        assert error["code"] == "cross_origin_refused"
+        assert error["request_id"] == other.headers["x-request-id"]
+        assert "access-control-allow-origin" not in other.headers
+
+
+def test_both_lengths_are_one_too_many(app: App) -> None:
+    headers = {"Transfer-Encoding": "chunked", "Content-Length": "5"}
+    answer = app.ask("report", "POST", "/report", headers=headers, content=b"hello")
+    assert (answer.status_code, answer.headers["connection"]) == (400, "close")

@@ -1,0 +1,283 @@
+"""What reports are answered with: caching, formats, streams, over connections that follow a script."""
+
+import asyncio
+import json
+import logging
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client import CollectorRegistry
+from starlette.types import ASGIApp, Message
+
+from octane_analytics.api.raw_sql.validator import Limits
+from octane_analytics.api.results.formats import FORMATS
+from octane_analytics.clickhouse.results import Result, RowStream
+from octane_analytics.errors import StatementRejected, Unavailable
+from tests.support.asgi_calls import NOW, Script, app_over, call, report, result
+
+ROW = result(("x", 1), s="String", n="UInt64")
+WIDE = Limits(seconds=30, result_rows=1_000_000, result_bytes=1 << 30, memory_bytes=1 << 30)
+MANY = result(*((f"{n:01000d}", n) for n in range(5000)), s="String", n="UInt64")
+"""Some 5 MB in any format: more than is answered whole."""
+PATH = "/report/top_content"
+
+
+def get(app: ASGIApp, path: str = PATH, **headers: str) -> httpx.Response:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return call(app, "GET", path, headers=named)
+
+
+def test_get_answers_as_post_does() -> None:
+    script = Script(ROW, ROW)
+    app = app_over(script)
+    told = get(app, "/report/top_content?limit=2&app_id=a&from=-2h&to=1770033600").json()
+    assert told["params"] == {
+        "app_id": "a",
+        "from": "2026-02-02T10:00:01Z",
+        "to": "2026-02-02T12:00:00Z",
+        "limit": 2,
+        "offset": 0,
+    }
+    posted = report(app, "top_content", limit=2, app_id="a", **{"from": "-2h", "to": 1770033600})
+    assert posted.json()["params"] == told["params"]
+
+
+def test_get_takes_arrays_as_repeated_parameters() -> None:
+    script = Script(ROW)
+    assert get(app_over(script), "/report/funnel?steps=a&steps=b").status_code == 200
+    assert script.calls[0][1]["steps"] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code"),
+    [
+        ("/report/nothing", 404, "unknown_template"),
+        ("/report/top_content?limit=many", 422, "bad_parameter"),
+        ("/report/top_content?limit=1&limit=2", 422, "bad_parameter"),
+        ("/report/top_content?app_id=", 422, "bad_parameter"),
+        ("/report/top_content?colour=red", 422, "unknown_parameter"),
+        ("/report/top_content?format=xml", 422, "bad_parameter"),
+        ("/report/funnel", 422, "bad_parameter"),
+        ("/report/funnel?steps=a", 422, "bad_parameter"),
+        ("/report/active_users?timezone=Europe/Atlantis", 422, "bad_parameter"),
+    ],
+)
+def test_get_refuses_what_post_does(path: str, status: int, code: str) -> None:
+    answer = get(app_over(Script()), path)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_format_is_chosen_by_name_or_accept(name: str) -> None:
+    app = app_over(Script(ROW, ROW, ROW))
+    by_name = get(app, f"{PATH}?format={name}")
+    by_accept = get(app, accept=FORMATS[name].accepted[0])
+    posted = call(app, "POST", "/report", json={"template": "top_content", "format": name})
+    kinds = {each.headers["content-type"] for each in (by_name, by_accept, posted)}
+    assert kinds == {FORMATS[name].media_type}
+
+
+def test_second_request_is_answered_from_the_cache() -> None:
+    script = Script(ROW)
+    registry = CollectorRegistry()
+    app = app_over(script, cache_bytes=1 << 20, registry=registry)
+    first, second = get(app), get(app)
+    assert len(script.calls) == 1
+    read = registry.get_sample_value("analytics_api_rows_read_total", {"route": "/report"})
+    assert read == 5, "as the connection tells, and once"
+    assert first.content == second.content
+    assert (first.headers["x-cache"], second.headers["x-cache"]) == ("miss", "hit")
+    assert second.headers["cache-control"] == "public, max-age=60"
+    assert 0 <= int(second.headers["age"]) < 60
+    assert report(app, "top_content").content == first.content
+    assert len(script.calls) == 1
+
+
+@pytest.mark.parametrize(
+    "path", [f"{PATH}?limit=3", f"{PATH}?format=csv", f"{PATH}?app_id=a", f"{PATH}?from=-1h"]
+)
+def test_request_that_asks_something_else_is_not_answered_from_the_cache(path: str) -> None:
+    script = Script(ROW, ROW)
+    app = app_over(script, cache_bytes=1 << 20)
+    get(app)
+    assert get(app, path).headers["x-cache"] == "miss"
+
+
+def test_range_relative_to_now_is_the_same_request_a_moment_later() -> None:
+    script = Script(ROW, ROW, ROW)
+    clock = iter(NOW + timedelta(seconds=each) for each in (0, 7, 14, 15))
+    app = app_over(script, cache_bytes=1 << 20, now=lambda: next(clock))
+    first, second = get(app, f"{PATH}?from=-7d"), get(app, f"{PATH}?from=-7d")
+    assert second.headers["x-cache"] == "hit"
+    assert second.json()["params"]["to"] == first.json()["params"]["to"]
+
+
+@pytest.mark.parametrize("control", ["no-cache", "max-age=0, no-cache", "no-store"])
+def test_no_cache_goes_past_the_cache(control: str) -> None:
+    script = Script(ROW, result(("y", 2), s="String", n="UInt64"))
+    app = app_over(script, cache_bytes=1 << 20)
+    get(app)
+    fresh = get(app, cache_control=control)
+    assert (fresh.headers["x-cache"], fresh.json()["rows"]) == ("bypass", [{"s": "y", "n": 2}])
+
+
+def test_same_rows_have_the_same_etag_and_are_not_sent_again() -> None:
+    script = Script(ROW, ROW, result(("y", 2), s="String", n="UInt64"))
+    app = app_over(script)
+    first = get(app)
+    etag = first.headers["etag"]
+    again = get(app, if_none_match=f'"other", {etag}')
+    assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", etag)
+    other = get(app, if_none_match=etag)
+    assert (other.status_code, other.headers["etag"] != etag) == (200, True)
+
+
+def test_etag_goes_with_the_format() -> None:
+    app = app_over(Script(ROW, ROW))
+    assert get(app).headers["etag"] != get(app, f"{PATH}?format=csv").headers["etag"]
+
+
+def test_error_is_not_kept() -> None:
+    script = Script(StatementRejected(159, "TIMEOUT_EXCEEDED", "slow"), ROW)
+    app = app_over(script, cache_bytes=1 << 20)
+    assert get(app).status_code == 504
+    assert get(app).status_code == 200
+
+
+def test_identical_requests_at_once_are_one_query() -> None:
+    release = threading.Event()
+
+    def slowly() -> Result:
+        release.wait(10)
+        return ROW
+
+    script = Script(slowly)
+    app = app_over(script)
+
+    async def ask() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            asking = [asyncio.ensure_future(client.get(PATH)) for _ in range(200)]
+            await asyncio.sleep(0.2)
+            release.set()
+            return await asyncio.gather(*asking)
+
+    answers = asyncio.run(ask())
+    assert {answer.status_code for answer in answers} == {200}
+    outcomes = [answer.headers["x-cache"] for answer in answers]
+    assert (outcomes.count("miss"), outcomes.count("shared")) == (1, 199)
+    assert len(script.calls) == 1
+
+
+@pytest.mark.parametrize("name", ["json", "ndjson", "csv"])
+def test_large_answer_streams_and_is_whole(name: str) -> None:
+    app = app_over(Script(MANY, MANY), limits=WIDE, cache_bytes=1 << 30)
+    path = f"/report/overview_stats?format={name}"
+    answer = get(app, path)
+    assert answer.status_code == 200
+    assert "content-length" not in answer.headers
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["x-row-limit"] == "1000000"
+    if name == "json":
+        told = answer.json()
+        assert (told["row_count"], told["truncated"]) == (5000, False)
+        assert [row["n"] for row in told["rows"]] == list(range(5000))
+    else:
+        lines = answer.text.splitlines()
+        assert len(lines) == 5000 + (name == "csv")
+        if name == "ndjson":
+            assert [json.loads(line)["n"] for line in lines] == list(range(5000))
+    # It was not kept.
+    assert get(app, path).status_code == 200
+
+
+class Breaking(Script):
+    """Streams a lot, then fails."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self._error = error
+
+    @contextmanager
+    def stream(
+        self,
+        sql: str,
+        parameters: Mapping[str, object] | None = None,
+        *,
+        settings: Mapping[str, object] | None = None,
+        query_id: str | None = None,
+        max_block_bytes: int | None = None,
+    ) -> Iterator[RowStream]:
+        self.calls.append((sql, {}, {}))
+
+        def blocks() -> Iterator[list[tuple[Any, ...]]]:
+            yield MANY.rows
+            raise self._error
+
+        yield RowStream(MANY.columns, blocks(), lambda: 0)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [Unavailable("the connection broke"), StatementRejected(159, "TIMEOUT_EXCEEDED", "slow")],
+)
+def test_error_in_the_middle_cuts_the_answer_and_is_logged(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    script = Breaking(error)
+    app = app_over(script, limits=WIDE)
+    sent: list[Message] = []
+
+    async def run() -> None:
+        messages = iter([{"type": "http.request", "body": b"", "more_body": False}])
+
+        async def receive() -> Message:
+            for message in messages:
+                return message
+            await asyncio.sleep(3600)
+            raise AssertionError
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": "/report/overview_stats",
+            "query_string": b"format=ndjson",
+            "headers": [(b"host", b"localhost")],
+            "client": ("127.0.0.1", 1),
+            "asgi": {"spec_version": "2.3"},
+        }
+        await app(scope, receive, send)
+
+    with caplog.at_level(logging.ERROR), pytest.raises(Exception) as raised:  # noqa: PT011
+        asyncio.run(run())
+    told = repr(raised.value) + repr(getattr(raised.value, "exceptions", ""))
+    assert "broke off in the middle" in told
+    assert sent[0]["status"] == 200
+    assert all(message.get("more_body") for message in sent[1:])
+    assert len(sent) > 1
+    # What is on its way is not begun anew.
+    assert len(script.calls) == 1
+    assert caplog.records
+
+
+def test_row_limit_of_the_service_holds_and_is_told() -> None:
+    rows = result(*((n,) for n in range(4)), n="UInt64")
+    answer = get(app_over(Script(rows)), "/report/overview_stats")
+    assert answer.headers["x-truncated"] == "true"
+    assert answer.headers["x-row-limit"] == "3"
+    assert answer.json()["row_count"] == 3
+
+
+def test_next_page_is_named_where_there_is_one() -> None:
+    rows = result(*((n,) for n in range(3)), n="UInt64")
+    app = app_over(Script(rows, rows))
+    assert get(app, f"{PATH}?limit=2&offset=10").json()["next_offset"] == 12
+    assert get(app, f"{PATH}?limit=3&offset=10").json()["next_offset"] is None

@@ -1,0 +1,166 @@
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from octane_analytics.api.connection_pool import Connection, Pool
+from octane_analytics.clickhouse.results import Result
+from octane_analytics.errors import Abandoned, NeedsOperator, QueryError, Unavailable
+from tests.support.asgi_calls import Script, pool, result
+
+ONE = result((1,), n="UInt8")
+
+
+@contextmanager
+def closing(opened: Pool) -> Iterator[Pool]:
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def select(connection: Connection) -> Result:
+    return connection.select("SELECT 1")
+
+
+def test_connection_is_made_at_the_first_job_and_kept() -> None:
+    made: list[Script] = []
+
+    def connect() -> Script:
+        made.append(Script(ONE, ONE))
+        return made[-1]
+
+    with closing(Pool(connect, size=2, queue_seconds=1, deadline_seconds=1)) as opened:
+        assert not made
+        assert asyncio.run(opened.run(select)) == ONE
+        assert asyncio.run(opened.run(select)) == ONE
+        assert len(made) == 1
+    assert made[0].is_closed
+
+
+def test_stale_connection_is_not_noticed() -> None:
+    script = Script(Unavailable("broken pipe"), ONE)
+    with closing(pool(script)) as opened:
+        assert asyncio.run(opened.run(select)) == ONE
+
+
+def test_second_failure_is_told() -> None:
+    script = Script(Unavailable("refused"), Unavailable("refused"), ONE)
+    with closing(pool(script)) as opened, pytest.raises(Unavailable):
+        asyncio.run(opened.run(select))
+    assert len(script.calls) == 2
+
+
+def test_what_an_operator_must_mend_is_not_tried_again() -> None:
+    script = Script(NeedsOperator("wrong password"), ONE)
+    with closing(pool(script)) as opened, pytest.raises(NeedsOperator):
+        asyncio.run(opened.run(select))
+    assert len(script.calls) == 1
+
+
+def test_job_beyond_the_size_is_turned_away_in_time() -> None:
+    release = threading.Event()
+
+    def wait() -> Result:
+        release.wait(10)
+        return ONE
+
+    async def both(opened: Pool) -> None:
+        first = asyncio.create_task(opened.run(select))
+        await asyncio.sleep(0)
+        with pytest.raises(QueryError) as raised:
+            await opened.run(select)
+        assert (raised.value.status, raised.value.code) == (503, "overloaded")
+        release.set()
+        assert await first == ONE
+        assert await opened.run(select) == ONE
+
+    with closing(pool(Script(wait, ONE), queue_seconds=0.02)) as opened:
+        asyncio.run(both(opened))
+
+
+def test_job_past_its_deadline_keeps_its_place_until_it_ends() -> None:
+    release = threading.Event()
+
+    def wait() -> Result:
+        release.wait(10)
+        return ONE
+
+    async def late(opened: Pool) -> None:
+        with pytest.raises(QueryError) as raised:
+            await opened.run(select)
+        assert (raised.value.status, raised.value.code) == (504, "timeout")
+        with pytest.raises(QueryError) as raised:
+            await opened.run(select)
+        assert raised.value.code == "overloaded"
+        release.set()
+        opened_again = await asyncio.wait_for(_until_free(opened), 5)
+        assert opened_again == ONE
+
+    async def _until_free(opened: Pool) -> Result:
+        while True:
+            try:
+                return await opened.run(select)
+            except QueryError:
+                continue
+
+    with closing(pool(Script(wait, ONE), queue_seconds=0.02, deadline_seconds=0.02)) as opened:
+        asyncio.run(late(opened))
+
+
+class Busy(Script):
+    """Works until it is cut off."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.started, self.cut = threading.Event(), threading.Event()
+
+    def select(self, *_: object, **__: object) -> Result:
+        self.started.set()
+        assert self.cut.wait(5)
+        raise Abandoned("cut off")
+
+    def abort(self) -> None:
+        self.cut.set()
+
+
+def test_caller_that_goes_cuts_its_connection_which_is_not_used_again() -> None:
+    busy, made = Busy(), list[Connection]()
+
+    def connect() -> Connection:
+        made.append(Script(ONE) if made else busy)
+        return made[-1]
+
+    async def leave() -> None:
+        running = asyncio.create_task(opened.run(select))
+        await asyncio.to_thread(busy.started.wait, 5)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert await opened.run(select) == ONE
+
+    cancelled: list[None] = []
+    with closing(
+        Pool(
+            connect,
+            size=1,
+            queue_seconds=5,
+            deadline_seconds=5,
+            on_cancelled=lambda: cancelled.append(None),
+        )
+    ) as opened:
+        asyncio.run(leave())
+    assert len(cancelled) == 1, "and not the one that was answered"
+    assert busy.cut.is_set()
+    assert busy.is_closed
+    assert len(made) == 2
+
+
+def test_job_past_its_deadline_is_cut_off() -> None:
+    busy = Busy()
+    with closing(pool(busy, deadline_seconds=0.05)) as opened, pytest.raises(QueryError) as raised:
+        asyncio.run(opened.run(select))
+    assert raised.value.status == 504
+    assert busy.cut.is_set()
