@@ -28,7 +28,7 @@ class TopicPartition(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class OffsetRange:
     """The offsets `[first, end)` of one partition; there may be gaps between them."""
 
     first: int
@@ -55,7 +55,7 @@ class Record(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Rejected:
+class RejectedRecord:
     """A record that cannot be an event, and why: what the dead-letter topic gets."""
 
     record: Record
@@ -109,11 +109,11 @@ class Polled:
 
 
 @dataclass(frozen=True, slots=True)
-class Inserted:
+class InsertedBatch:
     """A batch that ClickHouse has acknowledged."""
 
     partition: TopicPartition
-    span: Span
+    span: OffsetRange
     rows: int
     payload_bytes: int
     timestamps: Sequence[int]
@@ -125,7 +125,7 @@ class Inserted:
 
 
 @dataclass(frozen=True, slots=True)
-class PartitionLag:
+class UncommittedLag:
     """How far the group is behind in one partition: the one definition of lag, wherever it is shown."""
 
     committed: Committed
@@ -219,7 +219,7 @@ class Source(Protocol):
 
     def seek(self, partition: TopicPartition, offset: int) -> None: ...
 
-    def renew(self) -> None:
+    def recreate_client(self) -> None:
         """Has the next `poll` leave the group and join it again as a client that remembers nothing of
         the topic: what is assigned is revoked within that call, which hands out nothing of before, and
         is assigned anew by it or a later one. May be called by the listener."""
@@ -261,7 +261,7 @@ class Sink(Protocol):
 class DeadLetters(Protocol):
     """Where records go that cannot be events."""
 
-    def send(self, rejected: Sequence[Rejected]) -> None:
+    def send(self, rejected: Sequence[RejectedRecord]) -> None:
         """Blocks until every one of them is acknowledged. Raises Unavailable."""
         ...
 
@@ -281,21 +281,23 @@ class Observer(Protocol):
 
     def consumed(self, records: int) -> None: ...
 
-    def rejected(self, rejected: Sequence[Rejected]) -> None: ...
+    def rejected(self, rejected: Sequence[RejectedRecord]) -> None: ...
 
     def dead_lettered(self, records: int) -> None: ...
 
-    def inserted(self, batch: Inserted) -> None: ...
+    def inserted(self, batch: InsertedBatch) -> None: ...
 
-    def spent(self, call: str, seconds: float) -> None:
+    def call_finished(self, call: str, seconds: float) -> None:
         """A call took so long, whether it went well or not: `poll`, `decode`, `announce`, `insert`, …"""
         ...
 
-    def recovered(self, partition: TopicPartition, span: Span) -> None:
+    def recovered(self, partition: TopicPartition, span: OffsetRange) -> None:
         """A predecessor's announced range has been inserted again under its token."""
         ...
 
-    def isolating(self, partition: TopicPartition, span: Span, reason: str) -> None:
+    def bisecting_rejected_rows(
+        self, partition: TopicPartition, span: OffsetRange, reason: str
+    ) -> None:
         """ClickHouse refuses the range for its data; its bad rows are being looked for."""
         ...
 
@@ -354,4 +356,6 @@ class Tracer(Protocol):
         """The sampled producers' contexts that the records carry, `room` of them at most."""
         ...
 
-    def begin(self, partition: TopicPartition, span: Span, contexts: Sequence[object]) -> Trace: ...
+    def begin(
+        self, partition: TopicPartition, span: OffsetRange, contexts: Sequence[object]
+    ) -> Trace: ...

@@ -23,7 +23,7 @@ _ABORT_AGAIN_SECONDS = 0.25
 T = TypeVar("T")
 
 
-class Connection(Protocol):
+class PooledConnection(Protocol):
     """What a job gets; `ClickHouse` satisfies it. Heals itself: a call after a failure connects anew."""
 
     def select(
@@ -60,15 +60,15 @@ class Connection(Protocol):
     def abort(self) -> None: ...
 
 
-class _Errand:
+class PoolJob:
     """One job on its way, so that it can be given up from the event loop while a thread works on it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._connection: Connection | None = None
+        self._connection: PooledConnection | None = None
         self.is_abandoned = False
 
-    def begin(self, connection: Connection) -> None:
+    def begin(self, connection: PooledConnection) -> None:
         with self._lock:
             if self.is_abandoned:
                 raise Abandoned("given up before it began")
@@ -87,12 +87,12 @@ class _Errand:
                 self._connection.abort()
 
 
-class Pool:
+class ConnectionPool:
     """Owns its threads and connections, which are made when first needed. For one event loop."""
 
     def __init__(
         self,
-        connect: Callable[[], Connection],
+        connect: Callable[[], PooledConnection],
         *,
         size: int,
         queue_seconds: float,
@@ -106,10 +106,10 @@ class Pool:
         self._queue_seconds = queue_seconds
         self._deadline_seconds = deadline_seconds
         self._free = asyncio.Semaphore(size)
-        self._idle: deque[Connection] = deque()
+        self._idle: deque[PooledConnection] = deque()
         self._threads = ThreadPoolExecutor(size, thread_name_prefix="clickhouse")
 
-    async def run(self, job: Callable[[Connection], T]) -> T:
+    async def run(self, job: Callable[[PooledConnection], T]) -> T:
         """The job's result; it must be one that can be repeated, for it may run twice.
 
         Raises what the job raises, and QueryError where no connection got free in time (503) or the
@@ -124,7 +124,7 @@ class Pool:
                 "overloaded",
                 f"{self._size} reports and queries are running already: try again later",
             ) from None
-        errand = _Errand()
+        errand = PoolJob()
         loop = asyncio.get_running_loop()
         future = loop.run_in_executor(self._threads, self._work, job, errand)
         future.add_done_callback(self._finish)
@@ -139,7 +139,7 @@ class Pool:
                 504, "timeout", f"no answer within {self._deadline_seconds:g} seconds"
             ) from None
 
-    def _cancel(self, errand: _Errand, future: asyncio.Future[T]) -> None:
+    def _cancel(self, errand: PoolJob, future: asyncio.Future[T]) -> None:
         if not future.done():
             self._on_cancelled()
         _abandon(errand, future)
@@ -155,7 +155,7 @@ class Pool:
         if not future.cancelled():
             future.exception()  # so that nobody complains if the caller has gone
 
-    def _work(self, job: Callable[[Connection], T], errand: _Errand) -> T:
+    def _work(self, job: Callable[[PooledConnection], T], errand: PoolJob) -> T:
         connection = self._idle.pop() if self._idle else self._connect()
         started = time.monotonic()
         try:
@@ -174,7 +174,7 @@ class Pool:
                 connection.close()
 
 
-def _abandon(errand: _Errand, future: asyncio.Future[T]) -> None:
+def _abandon(errand: PoolJob, future: asyncio.Future[T]) -> None:
     """Again and again until the thread is done: it may be just about to connect."""
     if not future.done():
         errand.abandon()

@@ -10,7 +10,7 @@ from starlette.types import Receive
 T = TypeVar("T")
 
 
-async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+async def cancel_on_disconnect(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
     """The work's result. Cancels it and raises ClientDisconnect when the client goes first.
 
     The request's body must have been read: what else `receive` brings is dropped.

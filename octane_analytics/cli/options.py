@@ -17,7 +17,7 @@ from octane_analytics.cli.invocation import FILES
 from octane_analytics.settings import fields
 from octane_analytics.settings.fields import Setting
 from octane_analytics.settings.loading import catalogue, load, section_of
-from octane_analytics.settings.reload import Rereading
+from octane_analytics.settings.reload import EnvironmentReload
 from octane_analytics.settings.unknown import warnings
 
 R = TypeVar("R")
@@ -88,7 +88,7 @@ def setting_options(
             if warns:
                 print_warnings()
             if rereads:
-                arguments["reread"] = Rereading(os.environ, overrides, _environment_files())
+                arguments["reread"] = EnvironmentReload(os.environ, overrides, _environment_files())
             return command(loaded=load(os.environ, overrides), **arguments)
 
         decorated: Callable[..., R] = with_settings

@@ -8,7 +8,7 @@ from typing import Any
 from clickhouse_driver import errors as driver_errors
 
 from octane_analytics.clickhouse import schema
-from octane_analytics.clickhouse.connection import Connection
+from octane_analytics.clickhouse.connection import NativeConnection
 from octane_analytics.clickhouse.error_codes import OPERATOR_ERRORS, READ_ONLY
 from octane_analytics.clickhouse.result_blocks import ResultMeter, ResultTooLarge, UnreadableResult
 from octane_analytics.clickhouse.results import (
@@ -26,7 +26,7 @@ from octane_analytics.errors import Abandoned, NeedsOperator, StatementRejected
 _RESULT_TOO_LARGE = 396
 
 
-class ClickHouse(Connection):
+class ClickHouse(NativeConnection):
     """A connection that asks."""
 
     def select(

@@ -29,7 +29,7 @@ from octane_analytics.settings.sections import ClickHouseSettings
 CONNECT_SECONDS = 5.0
 
 
-class Connection:
+class NativeConnection:
     """Made at the first call and after each failure, so an object may be built before a fork as long
     as it is used after it only. Not for use by several threads at once, but for `abort`."""
 

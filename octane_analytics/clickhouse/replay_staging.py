@@ -15,7 +15,13 @@ from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.clickhouse.results import Result
 from octane_analytics.clickhouse.schema import LiveTable, TableName
-from octane_analytics.replay.interfaces import Chunk, Counts, Note, Slice, Staged
+from octane_analytics.replay.interfaces import (
+    Counts,
+    JournalEntry,
+    Staged,
+    StagedChunk,
+    StagedSlice,
+)
 from octane_analytics.replay.rebuild import MonthFacts
 
 PREFIX = "octane_replay_"
@@ -50,7 +56,7 @@ _BETWEEN = (
 _MONTH = f"{schema.PARTITION_KEY} = {{month:UInt32}}"
 
 
-class Staging:
+class ReplayStaging:
     """The tables of one replay (see `replay.ports.Bench`), and its target."""
 
     def __init__(self, clickhouse: ClickHouseSink, replay_id: str, live: LiveTable) -> None:
@@ -71,7 +77,7 @@ class Staging:
         Raises StatementRejected where the user may not.
         """
         self._make("journal")
-        self.note("owner", owner)
+        self.journal("owner", owner)
         for name in _TABLES:
             if name != "journal":
                 self._make(name)
@@ -91,15 +97,15 @@ class Staging:
         found = self._ask(f"EXISTS TABLE {self._table('journal')}")
         return bool(found.rows[0][0])
 
-    def note(self, kind: str, body: str) -> None:
+    def journal(self, kind: str, body: str) -> None:
         self._insert("journal", ("kind", "body"), [[kind], [body]])
 
-    def notes(self) -> list[Note]:
+    def journal_entries(self) -> list[JournalEntry]:
         found = self._ask(
             "SELECT dateDiff('millisecond', at, now64(3)) / 1000, kind, body "
             f"FROM {self._table('journal')} ORDER BY at"
         )
-        return [Note(*row) for row in found.rows]
+        return [JournalEntry(*row) for row in found.rows]
 
     def stage(self, staged: Staged) -> None:
         names = [*schema.COLUMN_NAMES, "partition", "offset", "is_wanted"]
@@ -154,17 +160,17 @@ class Staging:
         )
         return [month for (month,) in found.rows]
 
-    def slices(self) -> list[Slice]:
+    def slices(self) -> list[StagedSlice]:
         found = self._ask(
             "SELECT toUInt32(min(minute)), toUInt32(max(minute)) + 60 FROM ("
             "SELECT toStartOfMinute(timestamp) AS minute, sum(count()) OVER (ORDER BY minute) AS upto "
             f"FROM {self._table('log')} WHERE reason = '' GROUP BY minute"
             f") GROUP BY intDiv(upto - 1, {SLICE_ROWS}) ORDER BY 1"
         )
-        return [Slice(number, *row) for number, row in enumerate(found.rows)]
+        return [StagedSlice(number, *row) for number, row in enumerate(found.rows)]
 
-    def find_lacking(
-        self, number: int, part: Slice, limits: Mapping[int, int] | None, after: int | None
+    def find_missing(
+        self, number: int, part: StagedSlice, limits: Mapping[int, int] | None, after: int | None
     ) -> None:
         log = self._table("log")
         counted = "is_wanted" if limits is None else _BEFORE
@@ -187,7 +193,7 @@ class Staging:
         """
         self._write_down(number, part, lacking, {"limits": _array(limits), "after": after or 0})
 
-    def _is_about_all(self, part: Slice) -> bool:
+    def _is_about_all(self, part: StagedSlice) -> bool:
         """Whether asking row by row would leave nothing out of the slice, or little of the target.
 
         It costs nearly half of the comparison, and is what bounds memory where the target has far more.
@@ -200,7 +206,7 @@ class Staging:
         ((unwanted, staged, there),) = found.rows
         return bool(not unwanted and there <= _MUCH_MORE * staged)
 
-    def take_all(self, number: int, part: Slice) -> None:
+    def take_all(self, number: int, part: StagedSlice) -> None:
         everything = f"""
             SELECT row, count() AS times FROM (
                 SELECT row FROM {self._table("log")}
@@ -211,7 +217,7 @@ class Staging:
         self._write_down(number, part, everything, {})
 
     def _write_down(
-        self, number: int, part: Slice, rows: str, values: Mapping[str, object]
+        self, number: int, part: StagedSlice, rows: str, values: Mapping[str, object]
     ) -> None:
         """Notes each of the rows as often as it says, numbered from 0."""
         self._ask(
@@ -238,7 +244,7 @@ class Staging:
             {"max_threads": 1, "max_insert_threads": 1},
         )
 
-    def leave_undecided(
+    def mark_undecided(
         self,
         number: int,
         after: int | None,
@@ -267,7 +273,7 @@ class Staging:
         )
         return int(found.rows[0][0])
 
-    def chunks(self, number: int) -> list[Chunk]:
+    def chunks(self, number: int) -> list[StagedChunk]:
         found = self._ask(
             "SELECT slice, min(number), max(number) FROM ("
             "SELECT slice, number, "
@@ -277,9 +283,9 @@ class Staging:
             "ORDER BY 1, 2",
             {"pass": number},
         )
-        return [Chunk(number, *row) for row in found.rows]
+        return [StagedChunk(number, *row) for row in found.rows]
 
-    def rows(self, chunk: Chunk) -> Sequence[Sequence[object]]:
+    def rows(self, chunk: StagedChunk) -> Sequence[Sequence[object]]:
         found = self._ask(
             "SELECT toUInt32(timestamp), app_id, event_name, user_id, properties "
             f"FROM {self._table('lacking')} WHERE pass = {{pass:UInt32}} AND slice = {{slice:UInt32}} "
@@ -288,7 +294,7 @@ class Staging:
         )
         return list(zip(*found.rows, strict=True))
 
-    def lacking(self, number: int) -> int:
+    def missing_rows(self, number: int) -> int:
         found = self._ask(
             f"SELECT count() FROM {self._table('lacking')} WHERE pass = {{pass:UInt32}}",
             {"pass": number},
@@ -348,7 +354,7 @@ class Staging:
             f"ALTER TABLE {self._target} REPLACE PARTITION {int(month)} FROM {self._table('build')}"
         )
 
-    def question(
+    def rows_unknown_to_kafka(
         self, number: int, month: int, limits: Mapping[int, int], ends: Mapping[int, int]
     ) -> None:
         self._ask(
@@ -369,7 +375,7 @@ class Staging:
         return self._clickhouse.select(sql, values, settings={**_SPILL, **(settings or {})})
 
 
-def find(clickhouse: ClickHouse) -> list[str]:
+def find_unfinished(clickhouse: ClickHouse) -> list[str]:
     """The ids of all replays that have left something in the target's database."""
     found = clickhouse.select(
         "SELECT name FROM system.tables WHERE database = {database:String} "

@@ -159,7 +159,7 @@ def _add_all(values: Sequence[bytes | None], columns: Columns) -> bool:
     return True
 
 
-class _Known(dict[str, _V]):
+class _ParseCache(dict[str, _V]):
     """Remembers what it has made of each text; bounded, and no long text is kept."""
 
     def __init__(self, make: Callable[[str], _V], max_texts: int, max_characters: int) -> None:
@@ -178,7 +178,7 @@ class _Known(dict[str, _V]):
 
 
 # There are few applications and kinds of events.
-_packed = _Known(pack_text, max_texts=10_000, max_characters=64).__getitem__
+_packed = _ParseCache(pack_text, max_texts=10_000, max_characters=64).__getitem__
 
 
 def _explained(value: bytes, error: Exception) -> DecodeError:
@@ -255,8 +255,8 @@ def _parse_tail(text: str) -> int:
 
 # Events of one time share all but the fraction of their text, so its halves are looked up: a third
 # of the cost of parsing each anew.
-_seconds = _Known(_parse_second, max_texts=100_000, max_characters=19)
-_tails = _Known(_parse_tail, max_texts=100_000, max_characters=len(".123456789+00:00"))
+_seconds = _ParseCache(_parse_second, max_texts=100_000, max_characters=19)
+_tails = _ParseCache(_parse_tail, max_texts=100_000, max_characters=len(".123456789+00:00"))
 _MAX_WIDTH = 40
 _second_of = itemgetter(slice(0, 19))
 _tail_of = itemgetter(slice(19, None))

@@ -13,7 +13,7 @@ from octane_analytics.errors import (
     Rebalancing,
     Unavailable,
 )
-from octane_analytics.kafka.log_throttle import Complaints
+from octane_analytics.kafka.log_throttle import LogThrottle
 from octane_analytics.settings.loading import RDKAFKA_PREFIX
 from octane_analytics.settings.sections import KafkaSettings
 
@@ -104,7 +104,7 @@ class Broker:
                     "bootstrap.servers": self.settings.bootstrap_servers,
                     "client.id": self.client_id,
                     "error_cb": self._remember,
-                    "logger": Complaints(),
+                    "logger": LogThrottle(),
                     # Idle connections are closed by brokers all the time.
                     "log.connection.close": False,
                 }

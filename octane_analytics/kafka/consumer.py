@@ -15,19 +15,19 @@ from octane_analytics.errors import AssignmentLost, OctaneError, Unavailable
 from octane_analytics.kafka import offsets
 from octane_analytics.kafka.client import Broker, error_of, translate
 from octane_analytics.kafka.consumer_config import member_properties
-from octane_analytics.kafka.conversions import partition_of, raw_of
-from octane_analytics.kafka.poll_results import sort_out
-from octane_analytics.kafka.stall_detector import Progress
-from octane_analytics.kafka.topic_identity import LogTeller
+from octane_analytics.kafka.conversions import from_confluent, to_confluent
+from octane_analytics.kafka.poll_results import classify_messages
+from octane_analytics.kafka.stall_detector import StallDetector
+from octane_analytics.kafka.topic_identity import TopicIdentityClient
 from octane_analytics.settings.sections import KafkaSettings
 from octane_analytics.types import (
     Commit,
     Committed,
     LogIdentity,
-    PartitionLag,
     Polled,
     RebalanceListener,
     TopicPartition,
+    UncommittedLag,
 )
 
 _PROBE_SECONDS = 5.0
@@ -65,19 +65,19 @@ class KafkaSource:
         self._slot = slot
         self._on_queue = on_queue
         self._on_stall = on_stall
-        self._progress = Progress(quiet_seconds, grace_seconds, revival_seconds)
+        self._progress = StallDetector(quiet_seconds, grace_seconds, revival_seconds)
         self._waited = 0.0
         """Seconds that `poll` has waited: with these the progress is measured, for a partition cannot
         be blamed for what it did not hand out while nobody asked."""
         self._look_at = _LOOK_SECONDS
         self._broker = Broker(settings, f"octane-analytics{member}")
         self._consumer: Consumer | None = None
-        self._logs = LogTeller(self._broker, settings.log_epoch)
+        self._logs = TopicIdentityClient(self._broker, settings.log_epoch)
         self._topic_id = ""
         """What the topic was when this client began to read it, as far as is known."""
         self._is_outdated = False
         """The next `poll` is by a new client."""
-        self._arrivals = 0
+        self._progress_version = 0
         """Goes up with whatever may have changed a position or the end of a partition."""
         self._looked_arrivals = 0
         self._committed: dict[TopicPartition, int] = {}
@@ -104,7 +104,7 @@ class KafkaSource:
             # A client on its way down gets no answers any more, and would wait for the committed
             # offsets until it is killed. It gives these back at once, without having read any.
             self._has_joined, self._join_error = True, None
-            partitions = [partition_of(r) for r in raw]
+            partitions = [from_confluent(r) for r in raw]
             starts: Mapping[TopicPartition, int] = {}
             if not self._is_closing:
                 try:
@@ -114,7 +114,7 @@ class KafkaSource:
                     self._fail(AssignmentLost(told) if isinstance(error, Unavailable) else error)
                     raw = []
             for r in raw:
-                r.offset = self._committed[partition_of(r)] = starts.get(partition_of(r), 0)
+                r.offset = self._committed[from_confluent(r)] = starts.get(from_confluent(r), 0)
             self._assign(consumer, raw)
 
         def on_revoke(consumer: Consumer, raw: list[RawPartition]) -> None:
@@ -129,15 +129,15 @@ class KafkaSource:
             raw: list[RawPartition],
             tell: Callable[[Sequence[TopicPartition]], None],
         ) -> None:
-            partitions = [partition_of(r) for r in raw]
+            partitions = [from_confluent(r) for r in raw]
             try:
                 tell(partitions)
             except Exception as error:  # see _failure
                 self._fail(error)
-            self._progress.end(partitions)
+            self._progress.unassign(partitions)
             for partition in partitions:
                 self._committed.pop(partition, None)
-            self._arrivals += 1
+            self._progress_version += 1
             _unassign(consumer, raw)
 
         self._member().subscribe(
@@ -148,7 +148,7 @@ class KafkaSource:
         self._raise_failure()
         if self._waited >= self._look_at and not self._is_paused:
             self._look_at = self._waited + _LOOK_SECONDS
-            self._look()
+            self._check_progress()
         if self._is_outdated:
             self._renew()
         began = time.monotonic()
@@ -156,12 +156,12 @@ class KafkaSource:
         # Not what the listener takes.
         self._waited += min(timeout_seconds, time.monotonic() - began)
         if messages:
-            self._arrivals += 1
-            self._logs.expect()
+            self._progress_version += 1
+            self._logs.warm_up()
             self._broker.trouble = self._unreachable = None
             if self._progress.unseen:
                 # Done for each record until something has come of each partition: plain pairs.
-                self._progress.saw(
+                self._progress.records_received(
                     {(m.topic(), m.partition()) for m in messages if m.error() is None}
                 )
         else:
@@ -193,7 +193,7 @@ class KafkaSource:
         if failure is not None:
             raise failure
 
-    def _look(self) -> None:
+    def _check_progress(self) -> None:
         """Has partitions read anew that stand still; where that is of no use, by a new client.
 
         Lets the client go that nobody asks now. librdkafka goes by no leader epoch below one that it
@@ -201,15 +201,15 @@ class KafkaSource:
         4898): there it never reads on, and says nothing.
         """
         consumer, progress, now = self._member(), self._progress, self._waited
-        self._logs.rest()
+        self._logs.close_if_idle()
         if progress.is_beyond_revival(now):
-            self.renew()
+            self.recreate_client()
             return
         try:
-            if self._looked_arrivals != self._arrivals:
-                self._looked_arrivals = self._arrivals
-                at = consumer.position([raw_of(p) for p in progress.partitions()])
-                progress.moved({partition_of(r): r.offset for r in at}, now)
+            if self._looked_arrivals != self._progress_version:
+                self._looked_arrivals = self._progress_version
+                at = consumer.position([to_confluent(p) for p in progress.partitions()])
+                progress.moved({from_confluent(r): r.offset for r in at}, now)
             quiet = progress.quiet(now)
             short = (
                 progress.ends(quiet, offsets.known_ends(consumer, quiet, _ENDS_SECONDS), now)
@@ -220,7 +220,7 @@ class KafkaSource:
             if (short or stalled) and self._is_made_anew():
                 return
             if stalled:
-                self._assign_anew([raw_of(p, position) for p, position in stalled.items()])
+                self._assign_anew([to_confluent(p, position) for p, position in stalled.items()])
                 progress.revived(stalled, now)
         except KafkaException as exception:
             raise translate(error_of(exception), "reading partitions anew") from exception
@@ -237,7 +237,7 @@ class KafkaSource:
         return self._is_outdated
 
     def _sorted(self, messages: Sequence[Message]) -> Polled:
-        polled, trouble = sort_out(messages)
+        polled, trouble = classify_messages(messages)
         for end in polled.ends:
             self._progress.reached_end(end.partition, end.offset, self._waited)
         if trouble is not None:
@@ -273,18 +273,18 @@ class KafkaSource:
     def commit(self, commits: Sequence[Commit]) -> None:
         offsets.commit(self._member(), commits)
         self._committed |= {commit.partition: commit.offset for commit in commits}
-        self._arrivals += 1
+        self._progress_version += 1
 
     def log_identity(self, topic: str) -> LogIdentity:
-        log = self._logs.tell(topic)
+        log = self._logs.fetch(topic)
         if log.topic_id:
             if self._topic_id and log.topic_id != self._topic_id:
-                self.renew()  # also where whoever asks takes the new log for the only one there was
+                self.recreate_client()  # also where whoever asks takes the new log for the only one there was
             self._topic_id = log.topic_id
         return log
 
     def earliest(self, partition: TopicPartition) -> int:
-        return offsets.ends_of(self._member(), partition)[0]
+        return offsets.watermarks(self._member(), partition)[0]
 
     def latest(self, partition: TopicPartition) -> int:
         return self._logs.log_end(partition)
@@ -295,8 +295,8 @@ class KafkaSource:
 
         Asks nobody. None until the first fetch of each partition has been answered.
         """
-        if self._lag != 0 or self._lag_arrivals != self._arrivals:
-            self._lag_arrivals = self._arrivals
+        if self._lag != 0 or self._lag_arrivals != self._progress_version:
+            self._lag_arrivals = self._progress_version
             self._lag = self._count_lag()
         return self._lag
 
@@ -305,10 +305,10 @@ class KafkaSource:
         try:
             for raw in consumer.assignment():
                 _, end = consumer.get_watermark_offsets(raw, cached=True)
-                committed = self._committed.get(partition_of(raw))
+                committed = self._committed.get(from_confluent(raw))
                 if committed is None or end < 0:
                     return None
-                total += PartitionLag(Committed(committed, ""), 0, end, end).messages
+                total += UncommittedLag(Committed(committed, ""), 0, end, end).messages
         except KafkaException:
             return None
         return total
@@ -316,7 +316,7 @@ class KafkaSource:
     def seek(self, partition: TopicPartition, offset: int) -> None:
         if partition not in self._progress:
             raise Unavailable(f"{partition} is not assigned")
-        raw = raw_of(partition, offset)
+        raw = to_confluent(partition, offset)
         try:
             try:
                 self._member().seek(raw)
@@ -328,8 +328,8 @@ class KafkaSource:
                 self._assign_anew([raw])
         except KafkaException as exception:
             raise translate(error_of(exception), f"seeking in {partition}") from exception
-        self._progress.begin(partition, offset, self._waited)
-        self._arrivals += 1
+        self._progress.assign(partition, offset, self._waited)
+        self._progress_version += 1
 
     def _assign_anew(self, raw: list[RawPartition]) -> None:
         consumer = self._member()
@@ -347,10 +347,10 @@ class KafkaSource:
         if raw and is_paused:
             consumer.pause(raw)
         for r in raw:
-            self._progress.begin(partition_of(r), r.offset, self._waited)
-        self._arrivals += 1
+            self._progress.assign(from_confluent(r), r.offset, self._waited)
+        self._progress_version += 1
 
-    def renew(self) -> None:
+    def recreate_client(self) -> None:
         # Not at once: this may be within a callback of the client that is to go.
         self._is_outdated = True
 
@@ -395,5 +395,5 @@ class KafkaSource:
 
 def _unassign(consumer: Consumer, raw: Sequence[RawPartition]) -> None:
     # librdkafka takes none of them for one that it has not: whose assignment failed half way.
-    assigned = {partition_of(r) for r in consumer.assignment()}
-    consumer.incremental_unassign([r for r in raw if partition_of(r) in assigned])
+    assigned = {from_confluent(r) for r in consumer.assignment()}
+    consumer.incremental_unassign([r for r in raw if from_confluent(r) in assigned])

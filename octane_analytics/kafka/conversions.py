@@ -6,11 +6,11 @@ from confluent_kafka import TopicPartition as RawPartition
 from octane_analytics.types import Committed, TopicPartition
 
 
-def raw_of(partition: TopicPartition, offset: int = OFFSET_INVALID) -> RawPartition:
+def to_confluent(partition: TopicPartition, offset: int = OFFSET_INVALID) -> RawPartition:
     return RawPartition(partition.topic, partition.partition, offset)
 
 
-def partition_of(raw: RawPartition) -> TopicPartition:
+def from_confluent(raw: RawPartition) -> TopicPartition:
     return TopicPartition(raw.topic, raw.partition)
 
 

@@ -12,10 +12,10 @@ from confluent_kafka import TopicPartition as RawPartition
 
 from octane_analytics.errors import AssignmentLost, NeedsOperator, OctaneError, Unavailable
 from octane_analytics.kafka.client import error_of, text_of, translate
-from octane_analytics.kafka.offsets import ends_of
-from octane_analytics.kafka.standalone_client import Outsider
+from octane_analytics.kafka.offsets import watermarks
+from octane_analytics.kafka.standalone_client import StandaloneClient
 from octane_analytics.settings.sections import KafkaSettings
-from octane_analytics.types import Span, TopicPartition
+from octane_analytics.types import OffsetRange, TopicPartition
 
 _SILENCE_SECONDS = 30.0
 _OPEN_SECONDS = 20.0
@@ -31,7 +31,7 @@ _FENCED = frozenset(
 )
 
 
-class LetterLog(Outsider):
+class DeadLetterTopic(StandaloneClient):
     """The configured dead-letter topic. Every method blocks; raises Unavailable where no broker
     answers, NeedsOperator for a topic or a right that is missing."""
 
@@ -59,16 +59,16 @@ class LetterLog(Outsider):
         error = self._metadata(self.topic).topics[self.topic].error
         return error is None or error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART
 
-    def spans(self) -> dict[TopicPartition, Span]:
+    def spans(self) -> dict[TopicPartition, OffsetRange]:
         """What each partition holds, as far as no transaction is open."""
         found = {}
         for number in self._partition_numbers(self.topic):
             where = TopicPartition(self.topic, number)
-            low, high = ends_of(self._connected(), where)
-            found[where] = Span(low, max(low, high))
+            low, high = watermarks(self._connected(), where)
+            found[where] = OffsetRange(low, max(low, high))
         return found
 
-    def read(self, spans: Mapping[TopicPartition, Span]) -> Iterator[Sequence[Message]]:
+    def read(self, spans: Mapping[TopicPartition, OffsetRange]) -> Iterator[Sequence[Message]]:
         """Every record of the spans that is there, in order within each partition, in portions.
 
         Raises Unavailable when nothing comes for half a minute.
@@ -92,7 +92,7 @@ class LetterLog(Outsider):
         finally:
             consumer.unassign()
 
-    def _is_within(self, message: Message, left: dict[TopicPartition, Span]) -> bool:
+    def _is_within(self, message: Message, left: dict[TopicPartition, OffsetRange]) -> bool:
         """Whether this is a record of its span; takes spans that are read to their end out."""
         topic, number, offset = message.topic(), message.partition(), message.offset()
         error = message.error()

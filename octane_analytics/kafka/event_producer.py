@@ -11,7 +11,7 @@ from octane_analytics.kafka.client import Broker, error_of, text_of, translate
 from octane_analytics.kafka.record_headers import headers_of
 from octane_analytics.kafka.topics import check_topic
 from octane_analytics.settings.sections import KafkaSettings
-from octane_analytics.types import Rejected
+from octane_analytics.types import RejectedRecord
 
 DELIVERY_SECONDS = 20.0
 """How long a record may be on its way before it counts as failed."""
@@ -153,7 +153,7 @@ class KafkaDeadLetters:
         )
         self._is_checked = False
 
-    def send(self, rejected: Sequence[Rejected]) -> None:
+    def send(self, rejected: Sequence[RejectedRecord]) -> None:
         if not self._is_checked:
             # A topic that is not there would only show as a time-out of every record.
             check_topic(self._settings, self._topic)
@@ -222,7 +222,7 @@ class KafkaDeadLetters:
 class _DeadLetter:
     """One dead-letter message: a rejected record, or what is left of it without some parts."""
 
-    def __init__(self, item: Rejected, without: frozenset[_Part] = frozenset()) -> None:
+    def __init__(self, item: RejectedRecord, without: frozenset[_Part] = frozenset()) -> None:
         self._item = item
         self._without = without
 

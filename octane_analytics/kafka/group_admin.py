@@ -17,7 +17,7 @@ from octane_analytics.errors import NeedsOperator, Rebalancing, Unavailable
 from octane_analytics.kafka.client import error_of, translate
 from octane_analytics.kafka.consumer import KafkaSource
 from octane_analytics.kafka.offsets import log_ends, offsets_at
-from octane_analytics.kafka.standalone_client import Outsider
+from octane_analytics.kafka.standalone_client import StandaloneClient
 from octane_analytics.settings.sections import KafkaSettings
 from octane_analytics.types import Commit, Committed, LogIdentity, TopicPartition
 
@@ -51,7 +51,7 @@ class GroupState:
         return next((m for m in self.members if partition in m.partitions), None)
 
 
-class Group(Outsider):
+class ConsumerGroupAdmin(StandaloneClient):
     """The configured group. Every method blocks on a broker, for seconds at most, and raises
     Unavailable where none answers, NeedsOperator for a topic or a right that is missing."""
 

@@ -14,11 +14,11 @@ from confluent_kafka import TopicPartition as RawPartition
 from confluent_kafka.admin import AdminClient
 
 from octane_analytics.kafka.client import REQUEST_SECONDS, error_of, translate
-from octane_analytics.kafka.conversions import partition_of, raw_of
+from octane_analytics.kafka.conversions import from_confluent, to_confluent
 from octane_analytics.kafka.offsets import log_ends
-from octane_analytics.kafka.standalone_client import Outsider
+from octane_analytics.kafka.standalone_client import StandaloneClient
 from octane_analytics.settings.sections import KafkaSettings
-from octane_analytics.types import PartitionLag, TopicPartition
+from octane_analytics.types import TopicPartition, UncommittedLag
 
 _READ_SECONDS = 2.0
 _MOVING_PARTITIONS = 16
@@ -34,7 +34,7 @@ class _Oldest:
     """Monotonic."""
 
 
-class LagProbe(Outsider):
+class LagProbe(StandaloneClient):
     """Not for use by several threads. Every method blocks on a broker, for seconds at most."""
 
     def __init__(self, settings: KafkaSettings, *, client_id: str) -> None:
@@ -61,7 +61,7 @@ class LagProbe(Outsider):
         super().close()
         self._admin = None
 
-    def look(self) -> Mapping[int, PartitionLag]:
+    def measure(self) -> Mapping[int, UncommittedLag]:
         """By partition; raises Unavailable (NeedsOperator where there is no such topic)."""
         found = self.count(self._settings.topic)
         behind = {number: lag.position for number, lag in found.items() if lag.messages}
@@ -75,7 +75,7 @@ class LagProbe(Outsider):
             for number, lag in found.items()
         }
 
-    def count(self, topic: str) -> dict[int, PartitionLag]:
+    def count(self, topic: str) -> dict[int, UncommittedLag]:
         """As `look`, of any topic and without the times of the oldest records."""
         partitions = [TopicPartition(topic, number) for number in self._partition_numbers(topic)]
         committed = self._committed(partitions)
@@ -85,7 +85,7 @@ class LagProbe(Outsider):
         firsts = self._ends(behind, OFFSET_BEGINNING)
         stable = self._stable_ends(behind)
         return {
-            p.partition: PartitionLag(
+            p.partition: UncommittedLag(
                 committed[p],
                 firsts.get(p, committed[p].offset or 0),
                 ends[p],
@@ -97,7 +97,7 @@ class LagProbe(Outsider):
     def _ends(self, partitions: Sequence[TopicPartition], bound: int) -> dict[TopicPartition, int]:
         if not partitions:
             return {}
-        asked = [raw_of(partition, bound) for partition in partitions]
+        asked = [to_confluent(partition, bound) for partition in partitions]
         doing = "asking for the ends of the partitions"
         try:
             answer = self._connected().offsets_for_times(asked, timeout=REQUEST_SECONDS)
@@ -106,7 +106,7 @@ class LagProbe(Outsider):
         for raw in answer:
             if raw.error is not None:
                 raise translate(raw.error, doing)
-        return {partition_of(raw): raw.offset for raw in answer}
+        return {from_confluent(raw): raw.offset for raw in answer}
 
     def _stable_ends(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         if not partitions or self._settings.rdkafka.get("isolation.level") == "read_uncommitted":

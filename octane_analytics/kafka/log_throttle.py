@@ -11,7 +11,7 @@ _TIMES = re.compile(r"\(after .*\)")
 """After how long it failed, and how many of them librdkafka left out."""
 
 
-class Complaints:
+class LogThrottle:
     """One client's log, as librdkafka writes to it: the same complaint once in a while, not each time.
 
     librdkafka keeps to that itself, but not for a bootstrap server that is away: of that it tells some

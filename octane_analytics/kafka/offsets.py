@@ -9,11 +9,11 @@ from confluent_kafka.admin._listoffsets import OffsetSpec
 
 from octane_analytics.errors import Unavailable
 from octane_analytics.kafka.client import REQUEST_SECONDS, error_of, translate
-from octane_analytics.kafka.conversions import committed_of, partition_of, raw_of
+from octane_analytics.kafka.conversions import committed_of, from_confluent, to_confluent
 from octane_analytics.types import Commit, Committed, TopicPartition
 
 
-def ends_of(consumer: Consumer, partition: TopicPartition) -> tuple[int, int]:
+def watermarks(consumer: Consumer, partition: TopicPartition) -> tuple[int, int]:
     """The first offset that the log holds, and its end as the consumer sees it.
 
     For a consumer that reads committed records only, which is the default, that is the last stable
@@ -21,7 +21,7 @@ def ends_of(consumer: Consumer, partition: TopicPartition) -> tuple[int, int]:
     log's end itself. Raises Unavailable or NeedsOperator.
     """
     try:
-        low, high = consumer.get_watermark_offsets(raw_of(partition), timeout=REQUEST_SECONDS)
+        low, high = consumer.get_watermark_offsets(to_confluent(partition), timeout=REQUEST_SECONDS)
     except KafkaException as exception:
         raise translate(error_of(exception), f"asking for the ends of {partition}") from exception
     return int(low), int(high)
@@ -33,7 +33,7 @@ def log_ends(
     """The offset that each partition's next record gets; with `is_stable` the last stable offset, from
     which on an open transaction keeps records from consumers. Raises Unavailable or NeedsOperator."""
     latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-    asked = dict.fromkeys(map(raw_of, partitions), latest)
+    asked = dict.fromkeys(map(to_confluent, partitions), latest)
     if not asked:
         return {}
     doing = "asking for the ends of the partitions"
@@ -41,7 +41,7 @@ def log_ends(
     try:
         answers = admin.list_offsets(asked, isolation_level=level, request_timeout=REQUEST_SECONDS)
         return {
-            partition_of(raw): answer.result(timeout=REQUEST_SECONDS + 1.0).offset
+            from_confluent(raw): answer.result(timeout=REQUEST_SECONDS + 1.0).offset
             for raw, answer in answers.items()
         }
     except KafkaException as exception:
@@ -54,12 +54,12 @@ def known_ends(
     consumer: Consumer, partitions: Iterable[TopicPartition], seconds: float
 ) -> dict[TopicPartition, int]:
     """The ends that the consumer reads to, of the partitions whose broker answers within `seconds`."""
-    asked = [raw_of(partition, OFFSET_END) for partition in partitions]
+    asked = [to_confluent(partition, OFFSET_END) for partition in partitions]
     try:
         answer = consumer.offsets_for_times(asked, timeout=seconds)
     except KafkaException:
         return {}  # an outage shows elsewhere
-    return {partition_of(raw): raw.offset for raw in answer if raw.error is None}
+    return {from_confluent(raw): raw.offset for raw in answer if raw.error is None}
 
 
 def offsets_at(
@@ -73,7 +73,8 @@ def offsets_at(
     doing = "looking up offsets by time"
     try:
         answer = consumer.offsets_for_times(
-            [raw_of(partition, milliseconds) for partition in partitions], timeout=REQUEST_SECONDS
+            [to_confluent(partition, milliseconds) for partition in partitions],
+            timeout=REQUEST_SECONDS,
         )
     except KafkaException as exception:
         raise translate(error_of(exception), doing) from exception
@@ -81,7 +82,7 @@ def offsets_at(
     for raw in answer:
         if raw.error is not None:
             raise translate(raw.error, doing)
-        found[partition_of(raw)] = raw.offset if raw.offset >= 0 else None
+        found[from_confluent(raw)] = raw.offset if raw.offset >= 0 else None
     return found
 
 
@@ -90,14 +91,14 @@ def committed_by(
 ) -> Mapping[TopicPartition, Committed]:
     """What the consumer's group has committed: all of them or an error, see `client.translate`."""
     try:
-        answer = consumer.committed([raw_of(p) for p in partitions], REQUEST_SECONDS)
+        answer = consumer.committed([to_confluent(p) for p in partitions], REQUEST_SECONDS)
     except KafkaException as exception:
         raise translate(error_of(exception), "asking for committed offsets") from exception
     found = {}
     for raw in answer:
         if raw.error is not None:
-            raise translate(raw.error, f"asking for the committed offset of {partition_of(raw)}")
-        found[partition_of(raw)] = committed_of(raw)
+            raise translate(raw.error, f"asking for the committed offset of {from_confluent(raw)}")
+        found[from_confluent(raw)] = committed_of(raw)
     return found
 
 
@@ -113,4 +114,4 @@ def commit(consumer: Consumer, commits: Sequence[Commit]) -> None:
         raise translate(error_of(exception), "committing offsets") from exception
     for committed in answer or ():
         if committed.error is not None:
-            raise translate(committed.error, f"committing {partition_of(committed)}")
+            raise translate(committed.error, f"committing {from_confluent(committed)}")

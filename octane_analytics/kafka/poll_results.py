@@ -9,7 +9,7 @@ from octane_analytics.types import EndOfPartition, OffsetGone, Polled, TopicPart
 _GONE = frozenset({KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET})
 
 
-def sort_out(messages: Sequence[Message]) -> tuple[Polled, KafkaError | None]:
+def classify_messages(messages: Sequence[Message]) -> tuple[Polled, KafkaError | None]:
     """What came in, and the last complaint that stood beside it."""
     records, ends, gone = [], [], []
     trouble: KafkaError | None = None

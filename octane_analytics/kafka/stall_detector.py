@@ -14,7 +14,7 @@ from octane_analytics.types import TopicPartition
 
 
 @dataclass(slots=True)
-class _Standing:
+class _PartitionProgress:
     position: int
     """The next offset to hand out."""
     since: float
@@ -22,7 +22,7 @@ class _Standing:
     """Its log does not end where it is read to."""
 
 
-class Progress:
+class StallDetector:
     """A partition is watched from `begin` to `end`."""
 
     def __init__(self, patience: float, grace: float, revival: float) -> None:
@@ -34,7 +34,7 @@ class Progress:
         self._revival = revival
         self._revived: dict[TopicPartition, float] = {}
         """When those were read anew that stood still, until something of them comes."""
-        self._standing: dict[TopicPartition, _Standing] = {}
+        self._standing: dict[TopicPartition, _PartitionProgress] = {}
         self.unseen: set[TopicPartition] = set()
         """Those of which nothing has come since `begin`: the client's word of where it is may still
         be that of before."""
@@ -50,18 +50,18 @@ class Progress:
         standing = self._standing.get(partition)
         return None if standing is None else standing.position
 
-    def begin(self, partition: TopicPartition, position: int, now: float) -> None:
+    def assign(self, partition: TopicPartition, position: int, now: float) -> None:
         """The partition is read from `position` on; also where it was read from elsewhere before."""
-        self._standing[partition] = _Standing(position, now)
+        self._standing[partition] = _PartitionProgress(position, now)
         self.unseen.add(partition)
 
-    def end(self, partitions: Iterable[TopicPartition]) -> None:
+    def unassign(self, partitions: Iterable[TopicPartition]) -> None:
         for partition in partitions:
             self._standing.pop(partition, None)
             self.unseen.discard(partition)
             self._revived.pop(partition, None)
 
-    def saw(self, partitions: Collection[tuple[object, object]]) -> None:
+    def records_received(self, partitions: Collection[tuple[object, object]]) -> None:
         """Something of these, given as topic and number, was handed out."""
         self.unseen.difference_update(partitions)
         self._revived = {p: at for p, at in self._revived.items() if p not in partitions}
@@ -77,13 +77,13 @@ class Progress:
             standing = self._standing.get(partition)
             if standing is None or partition in self.unseen or position <= standing.position:
                 continue
-            self._standing[partition] = _Standing(position, now)
+            self._standing[partition] = _PartitionProgress(position, now)
 
     def reached_end(self, partition: TopicPartition, offset: int, now: float) -> None:
         """There is nothing to hand out before `offset`."""
         standing = self._standing.get(partition)
         if standing is not None:
-            self._standing[partition] = _Standing(max(offset, standing.position), now)
+            self._standing[partition] = _PartitionProgress(max(offset, standing.position), now)
         self._revived.pop(partition, None)
 
     def quiet(self, now: float) -> list[TopicPartition]:

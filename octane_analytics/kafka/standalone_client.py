@@ -13,7 +13,7 @@ from confluent_kafka import TopicPartition as RawPartition
 from confluent_kafka.admin._metadata import ClusterMetadata
 
 from octane_analytics.kafka.client import REQUEST_SECONDS, Broker, error_of, translate
-from octane_analytics.kafka.conversions import committed_of, partition_of, raw_of
+from octane_analytics.kafka.conversions import committed_of, from_confluent, to_confluent
 from octane_analytics.settings.sections import KafkaSettings
 from octane_analytics.types import Committed, TopicPartition
 
@@ -30,7 +30,7 @@ _COORDINATOR_MOVES = frozenset(
 """Of a group whose coordinator is being found, or has only just become it: ask again."""
 
 
-class Outsider:
+class StandaloneClient:
     """Base of such a look. Closed at the end of a `with` block; a call after that connects anew."""
 
     def __init__(self, settings: KafkaSettings, client_id: str, **properties: object) -> None:
@@ -87,7 +87,7 @@ class Outsider:
 
         Waits, for some seconds, while another broker becomes the group's coordinator.
         """
-        raw = [raw_of(partition) for partition in partitions]
+        raw = [to_confluent(partition) for partition in partitions]
         deadline = time.monotonic() + _COORDINATOR_SECONDS
         while True:
             found, error = self._ask_committed(raw)
@@ -106,7 +106,7 @@ class Outsider:
             for item in self._connected().committed(raw, timeout=REQUEST_SECONDS):
                 if item.error is not None:
                     return {}, item.error
-                found[partition_of(item)] = committed_of(item)
+                found[from_confluent(item)] = committed_of(item)
         except KafkaException as exception:
             return {}, error_of(exception)
         return found, None

@@ -10,7 +10,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from octane_analytics.errors import ConfigError, NeedsOperator, Unavailable
 from octane_analytics.kafka.client import REQUEST_SECONDS, error_of, translate
-from octane_analytics.kafka.standalone_client import Outsider
+from octane_analytics.kafka.standalone_client import StandaloneClient
 from octane_analytics.settings.sections import KafkaSettings
 
 _RETENTION = "retention.ms"
@@ -40,7 +40,7 @@ class TopicShape:
     """-1 keeps records for good."""
 
 
-class TopicAdmin(Outsider):
+class TopicAdmin(StandaloneClient):
     """Every method blocks on a broker, for seconds at most. Raises Unavailable where none answers,
     NeedsOperator for a right that is missing."""
 

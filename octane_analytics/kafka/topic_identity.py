@@ -32,7 +32,7 @@ def log_identity(admin: AdminClient, topic: str, epoch: str) -> LogIdentity:
     return LogIdentity(cluster_id, "" if topic_id == _NO_TOPIC_ID else topic_id, epoch)
 
 
-class LogTeller:
+class TopicIdentityClient:
     """Asks through a client of its own, which it has only while that is needed: its threads wake
     several times a second whether there is anything to do or not."""
 
@@ -49,7 +49,7 @@ class LogTeller:
     def is_resting(self) -> bool:
         return self._admin is None
 
-    def tell(self, topic: str) -> LogIdentity:
+    def fetch(self, topic: str) -> LogIdentity:
         """See `log_identity`."""
         return log_identity(self._connected(), topic, self._epoch)
 
@@ -57,11 +57,11 @@ class LogTeller:
         """The offset that the partition's next record gets; see `offsets.log_ends`."""
         return log_ends(self._connected(), [partition])[partition]
 
-    def expect(self) -> None:
+    def warm_up(self) -> None:
         """It will be asked soon: connects, without waiting for that, so that no answer waits for it."""
         self._connected()
 
-    def rest(self) -> None:
+    def close_if_idle(self) -> None:
         """Lets the client go that was not needed for long. Not to be called within a callback."""
         if self._admin is not None and self._now() - self._needed_at >= _REST_SECONDS:
             self.close()

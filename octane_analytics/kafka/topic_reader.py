@@ -13,18 +13,18 @@ from confluent_kafka.admin import AdminClient
 
 from octane_analytics.errors import OctaneError, Unavailable
 from octane_analytics.kafka.client import translate
-from octane_analytics.kafka.offsets import ends_of, log_ends, offsets_at
-from octane_analytics.kafka.standalone_client import Outsider
+from octane_analytics.kafka.offsets import log_ends, offsets_at, watermarks
+from octane_analytics.kafka.standalone_client import StandaloneClient
 from octane_analytics.kafka.topic_identity import log_identity
 from octane_analytics.settings.sections import KafkaSettings
-from octane_analytics.types import Committed, LogIdentity, Polled, Span, TopicPartition
+from octane_analytics.types import Committed, LogIdentity, OffsetRange, Polled, TopicPartition
 
 _STALL_SECONDS = 60.0
 _GROUP_SUFFIX = "-replay"
 """Reading needs a group's name, though nothing is committed under it."""
 
 
-class KafkaLog(Outsider):
+class TopicReader(StandaloneClient):
     """The configured topic. Every method blocks on a broker, for seconds at most.
 
     Raises Unavailable where none answers, NeedsOperator for a topic or a right that is missing. Not
@@ -63,12 +63,12 @@ class KafkaLog(Outsider):
     def partitions(self) -> list[int]:
         return self._partition_numbers(self.topic)
 
-    def held(self, partitions: Sequence[int]) -> Mapping[int, Span]:
+    def held(self, partitions: Sequence[int]) -> Mapping[int, OffsetRange]:
         """The offsets that each partition still holds, up to its end."""
         spans = {}
         for number in partitions:
-            low, high = ends_of(self._connected(), TopicPartition(self.topic, number))
-            spans[number] = Span(max(low, 0), max(high, low, 0))
+            low, high = watermarks(self._connected(), TopicPartition(self.topic, number))
+            spans[number] = OffsetRange(max(low, 0), max(high, low, 0))
         return spans
 
     def log_ends(self, partitions: Sequence[int]) -> Mapping[int, int]:
@@ -93,7 +93,7 @@ class KafkaLog(Outsider):
         admin = self._broker.connect(AdminClient)
         return log_identity(admin, self.topic, self._settings.log_epoch)
 
-    def begin(self, spans: Mapping[int, Span]) -> None:
+    def begin(self, spans: Mapping[int, OffsetRange]) -> None:
         """Reading starts at the beginning of these spans; whatever was being read is given up."""
         if self._reader is None:
             self._reader = self._broker.connect(

@@ -10,7 +10,7 @@ from octane_analytics.kafka.lag import LagProbe
 from octane_analytics.settings.sections import KafkaSettings
 
 
-class GroupView(LagProbe):
+class TopicInspector(LagProbe):
     """The configured group seen from outside. Every method blocks on a broker, for seconds at most,
     and raises Unavailable where none answers, NeedsOperator where there is no such topic."""
 
@@ -25,7 +25,7 @@ class GroupView(LagProbe):
 
 def check_topic(settings: KafkaSettings, topic: str) -> None:
     """Blocks. Raises as GroupView does unless a broker answers and has the topic."""
-    with GroupView(settings, client_id="octane-analytics-check") as view:
+    with TopicInspector(settings, client_id="octane-analytics-check") as view:
         view.partitions(topic)
 
 

@@ -20,39 +20,39 @@ from typing import Protocol
 from octane_analytics.errors import ConfigError, DataRejected, DecodeError, OctaneError
 from octane_analytics.events.event import Row
 from octane_analytics.operations.dead_letters import (
-    Choice,
-    Kind,
-    Letter,
-    Mark,
-    Shelf,
-    Sorted,
-    place_of,
+    DeadLetter,
+    DeadLetterIndex,
+    MessageKind,
+    RetryMarker,
+    RetryState,
+    Selection,
+    position_of,
 )
-from octane_analytics.types import Record, Sink, Span, TopicPartition
+from octane_analytics.types import OffsetRange, Record, Sink, TopicPartition
 
 CHUNK_LETTERS = 5_000
 CHUNK_BYTES = 16 << 20
 
 
-class Log(Protocol):
+class DeadLetterSource(Protocol):
     """`kafka.letters.LetterLog`, as far as it is needed here."""
 
     topic: str
 
-    def spans(self) -> dict[TopicPartition, Span]: ...
-    def read(self, spans: Mapping[TopicPartition, Span]) -> Iterator[Sequence[Record]]: ...
+    def spans(self) -> dict[TopicPartition, OffsetRange]: ...
+    def read(self, spans: Mapping[TopicPartition, OffsetRange]) -> Iterator[Sequence[Record]]: ...
     def mark(
         self, partition: TopicPartition, headers: Sequence[tuple[str, bytes]], value: bytes
     ) -> None: ...
 
 
-class Table(Sink, Protocol):
+class EventsTable(Sink, Protocol):
     def count_equal(self, columns: Sequence[Sequence[object]]) -> Sequence[int]:
         """For each of the rows how many equal ones the table has. Raises Unavailable."""
         ...
 
 
-class Present(StrEnum):
+class StoredRows(StrEnum):
     """What to do about letters whose events have equal rows in the table."""
 
     REFUSE = "refuse"
@@ -68,7 +68,7 @@ class AlreadyPresent(OctaneError):
 
 
 @dataclass(slots=True)
-class Outcome:
+class RetryOutcome:
     """What became of the letters; holds at any time, also after an exception."""
 
     chosen: int = 0
@@ -94,18 +94,22 @@ class Outcome:
         return self.inserted - self.finished + self.stayed + self.present
 
 
-def read_shelf(
-    log: Log, spans: Mapping[TopicPartition, Span], tell: Callable[[int], None] = lambda _: None
-) -> Shelf:
+def read_index(
+    log: DeadLetterSource,
+    spans: Mapping[TopicPartition, OffsetRange],
+    tell: Callable[[int], None] = lambda _: None,
+) -> DeadLetterIndex:
     """All letters and marks of the spans; about 300 bytes of memory for each letter. Blocks."""
-    shelf = Shelf()
+    shelf = DeadLetterIndex()
     for records in log.read(spans):
         shelf.take(records)
         tell(len(shelf.letters))
     return shelf
 
 
-def choose(found: Sorted, choice: Choice) -> tuple[list[Letter], list[Letter], list[Letter]]:
+def select(
+    found: RetryState, choice: Selection
+) -> tuple[list[DeadLetter], list[DeadLetter], list[DeadLetter]]:
     """The letters to retry, further letters of a record that goes in anyway, and hopeless ones."""
     retryable, hopeless = {}, []
     duplicates = [letter for letter in found.duplicates if choice.includes(letter)]
@@ -119,23 +123,23 @@ def choose(found: Sorted, choice: Choice) -> tuple[list[Letter], list[Letter], l
     return list(retryable.values()), duplicates, hopeless
 
 
-class Retry:
+class DeadLetterRetry:
     """One run over an opened log."""
 
     def __init__(
         self,
-        log: Log,
-        sink: Table,
+        log: DeadLetterSource,
+        sink: EventsTable,
         decode: Callable[[bytes | None], Row],
-        shelf: Shelf,
+        shelf: DeadLetterIndex,
         *,
-        on_progress: Callable[[Outcome], None] = lambda _: None,
+        on_progress: Callable[[RetryOutcome], None] = lambda _: None,
         is_stopping: Callable[[], bool] = lambda: False,
         new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
         chunk_letters: int = CHUNK_LETTERS,
     ) -> None:
         """`shelf` holds all that the log held once it was opened."""
-        self.outcome = Outcome()
+        self.outcome = RetryOutcome()
         self._log = log
         self._sink = sink
         self._decode = decode
@@ -155,14 +159,14 @@ class Retry:
                     events.append((record, self._decode(record.value())))
                 except DecodeError as error:
                     raise ConfigError(
-                        f"letter {place_of(record)} was announced by a retry that took it for an "
+                        f"letter {position_of(record)} was announced by a retry that took it for an "
                         f"event, and is none to this version ({error}): run that version's retry"
                     ) from error
             self._insert(partition, intent, events, is_repeat=True)
         self.outcome.finished = self.outcome.inserted
         self.outcome.refused = 0  # those are among what is left again
 
-    def run(self, choice: Choice, present: Present = Present.REFUSE) -> None:
+    def run(self, choice: Selection, present: StoredRows = StoredRows.REFUSE) -> None:
         """Retries the chosen letters, in chunks; stops between two of them when told to.
 
         Raises AlreadyPresent as `present` has it.
@@ -171,12 +175,12 @@ class Retry:
         retry has begun: run again, and what was announced is finished first.
         """
         outcome = self.outcome
-        retryable, duplicates, hopeless = choose(self._shelf.sorted(), choice)
+        retryable, duplicates, hopeless = select(self._shelf.sorted(), choice)
         outcome.chosen = len(retryable) + len(hopeless)
         outcome.duplicates, outcome.not_retryable = len(duplicates), len(hopeless)
-        if present is not Present.INSERT:
+        if present is not StoredRows.INSERT:
             found = self.find_present(retryable)
-            if found and present is Present.REFUSE:
+            if found and present is StoredRows.REFUSE:
                 raise AlreadyPresent(
                     f"{len(found):,} of {len(retryable):,} letters have equal rows in the table, as "
                     "after a replay of their range: --present skip settles these without inserting "
@@ -191,9 +195,9 @@ class Retry:
             self._retry(chunk)
             self._on_progress(outcome)
 
-    def find_present(self, letters: Sequence[Letter]) -> list[Letter]:
+    def find_present(self, letters: Sequence[DeadLetter]) -> list[DeadLetter]:
         """Those whose events have equal rows in the table, each row counted for one letter."""
-        found: list[Letter] = []
+        found: list[DeadLetter] = []
         taken: Counter[bytes] = Counter()
         for chunk in self._chunks(letters):
             by_offset = {letter.place.offset: letter for letter in chunk}
@@ -206,19 +210,21 @@ class Retry:
                     key = hashlib.blake2b(repr(row).encode(), digest_size=16).digest()
                     if taken[key] < count:
                         taken[key] += 1
-                        found.append(by_offset[place_of(record).offset])
+                        found.append(by_offset[position_of(record).offset])
         return found
 
-    def _settle(self, letters: Sequence[Letter]) -> None:
+    def _settle(self, letters: Sequence[DeadLetter]) -> None:
         for chunk in self._chunks(letters):
             number = chunk[0].place.partition
-            done = Mark(Kind.DONE, self._new_id(), tuple(x.place.offset for x in chunk))
+            done = RetryMarker(
+                MessageKind.DONE, self._new_id(), tuple(x.place.offset for x in chunk)
+            )
             self._log.mark(TopicPartition(self._log.topic, number), done.headers(), done.value())
             self._shelf.complete(number, done)
             self.outcome.present += len(chunk)
 
-    def _chunks(self, letters: Sequence[Letter]) -> Iterator[list[Letter]]:
-        chunk: list[Letter] = []
+    def _chunks(self, letters: Sequence[DeadLetter]) -> Iterator[list[DeadLetter]]:
+        chunk: list[DeadLetter] = []
         size = 0
         for letter in sorted(letters, key=lambda x: x.place):
             is_full = len(chunk) >= self._chunk_letters or size + letter.size > CHUNK_BYTES
@@ -230,18 +236,18 @@ class Retry:
         if chunk:
             yield chunk
 
-    def _retry(self, chunk: Sequence[Letter]) -> None:
+    def _retry(self, chunk: Sequence[DeadLetter]) -> None:
         partition = TopicPartition(self._log.topic, chunk[0].place.partition)
         events, reasons = self._decoded(chunk)
         self.outcome.failed.update(reasons)
         if not events:
             return
-        offsets = tuple(place_of(record).offset for record, _ in events)
-        intent = Mark(Kind.INTENT, self._new_id(), offsets)
+        offsets = tuple(position_of(record).offset for record, _ in events)
+        intent = RetryMarker(MessageKind.INTENT, self._new_id(), offsets)
         self._log.mark(partition, intent.headers(), intent.value())
         self._insert(partition, intent, events, is_repeat=False)
 
-    def _decoded(self, chunk: Sequence[Letter]) -> tuple[list[tuple[Record, Row]], list[str]]:
+    def _decoded(self, chunk: Sequence[DeadLetter]) -> tuple[list[tuple[Record, Row]], list[str]]:
         """The letters that are events, and why each of the others is none."""
         partition = TopicPartition(self._log.topic, chunk[0].place.partition)
         events, reasons = [], []
@@ -254,7 +260,7 @@ class Retry:
 
     def _records(self, partition: TopicPartition, offsets: Sequence[int]) -> list[Record]:
         wanted = set(offsets)
-        span = Span(min(offsets), max(offsets) + 1)
+        span = OffsetRange(min(offsets), max(offsets) + 1)
         return [
             record
             for records in self._log.read({partition: span})
@@ -265,14 +271,16 @@ class Retry:
     def _insert(
         self,
         partition: TopicPartition,
-        intent: Mark,
+        intent: RetryMarker,
         events: Sequence[tuple[Record, Row]],
         *,
         is_repeat: bool,
     ) -> None:
         """The announced letters under their token, and the mark that says so."""
         inserted = self._insert_parts(intent.token, list(events), is_repeat) if events else []
-        done = Mark(Kind.DONE, intent.id, tuple(place_of(r).offset for r, _ in inserted))
+        done = RetryMarker(
+            MessageKind.DONE, intent.id, tuple(position_of(r).offset for r, _ in inserted)
+        )
         self._log.mark(partition, done.headers(), done.value())
         self._shelf.complete(partition.partition, done)
         self.outcome.inserted += len(inserted)
@@ -291,7 +299,7 @@ class Retry:
             middle = len(events) // 2
             inserted = []
             for half in (events[:middle], events[middle:]):
-                first, last = place_of(half[0][0]).offset, place_of(half[-1][0]).offset
+                first, last = position_of(half[0][0]).offset, position_of(half[-1][0]).offset
                 inserted += self._insert_parts(f"{token}/{first}-{last}", half, is_repeat)
             return inserted
         return events

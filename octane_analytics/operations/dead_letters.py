@@ -14,14 +14,14 @@ from enum import Enum
 from typing import NamedTuple
 
 from octane_analytics.kafka.record_headers import headers_of
-from octane_analytics.types import Record, Span
+from octane_analytics.types import OffsetRange, Record
 
 MARK_HEADER = "octane.retry"
 UNKNOWN = "unknown"
 """The reason of a record that no worker sent."""
 
 
-class Place(NamedTuple):
+class DeadLetterPosition(NamedTuple):
     """Where a letter lies in the dead-letter topic."""
 
     partition: int
@@ -32,10 +32,10 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class DeadLetter:
     """What is kept of a letter while all of them are looked at: not its value."""
 
-    place: Place
+    place: DeadLetterPosition
     made_ms: int
     """When it was sent to the dead-letter topic, epoch milliseconds."""
     reason: str
@@ -56,7 +56,7 @@ class Letter:
         return self.origin is not None and not self.is_cut
 
 
-def letter_of(record: Record) -> Letter:
+def parse_dead_letter(record: Record) -> DeadLetter:
     """Reads the headers that the worker has added; its own come last, after the record's."""
     headers = _headers(record)
     value = record.value()
@@ -74,8 +74,8 @@ def letter_of(record: Record) -> Letter:
     for part in (topic, partition, offset, _text(headers.get("octane.timestamp"))):
         digest.update(part.encode() + b"\0")
     digest.update(b"" if value is None else b"\1" + value)
-    return Letter(
-        place_of(record),
+    return DeadLetter(
+        position_of(record),
         record.timestamp()[1],
         reason if origin and reason else UNKNOWN,
         detail,
@@ -91,23 +91,23 @@ def letter_of(record: Record) -> Letter:
     )
 
 
-def place_of(record: Record) -> Place:
+def position_of(record: Record) -> DeadLetterPosition:
     partition, offset = record.partition(), record.offset()
     assert partition is not None, "a record that was read has a partition"
     assert offset is not None, "a record that was read has an offset"
-    return Place(partition, offset)
+    return DeadLetterPosition(partition, offset)
 
 
-class Kind(Enum):
+class MessageKind(Enum):
     INTENT = "intent"
     DONE = "done"
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class RetryMarker:
     """Says of letters of its own partition that they are about to be inserted, or have been."""
 
-    kind: Kind
+    kind: MessageKind
     id: str
     """The same in the intent and in what completes it; names the deduplication token."""
     offsets: tuple[int, ...]
@@ -124,7 +124,7 @@ class Mark:
         return json.dumps({"id": self.id, "offsets": format_ranges(self.offsets)}).encode()
 
 
-def mark_of(record: Record) -> Mark | None:
+def parse_retry_marker(record: Record) -> RetryMarker | None:
     """None for a letter, also where the record that it holds had carried our header."""
     headers = _headers(record)
     kind = headers.get(MARK_HEADER)
@@ -132,7 +132,9 @@ def mark_of(record: Record) -> Mark | None:
         return None
     try:
         told = json.loads(record.value() or b"")
-        return Mark(Kind(kind.decode()), str(told["id"]), tuple(parse_ranges(told["offsets"])))
+        return RetryMarker(
+            MessageKind(kind.decode()), str(told["id"]), tuple(parse_ranges(told["offsets"]))
+        )
     except (ValueError, TypeError, KeyError):
         return None  # not written by a retry
 
@@ -156,39 +158,39 @@ def parse_ranges(text: str) -> Iterator[int]:
 
 
 @dataclass
-class Shelf:
+class DeadLetterIndex:
     """All letters of the topic, in the order in which each partition holds them."""
 
-    letters: list[Letter] = field(default_factory=list)
-    pending: dict[tuple[int, str], Mark] = field(default_factory=dict)
+    letters: list[DeadLetter] = field(default_factory=list)
+    pending: dict[tuple[int, str], RetryMarker] = field(default_factory=dict)
     """Intents that nothing has completed, by partition and id."""
-    inserted: set[Place] = field(default_factory=set)
+    inserted: set[DeadLetterPosition] = field(default_factory=set)
 
     def take(self, records: Iterable[Record]) -> None:
         for record in records:
-            mark = mark_of(record)
+            mark = parse_retry_marker(record)
             if mark is None:
-                self.letters.append(letter_of(record))
+                self.letters.append(parse_dead_letter(record))
                 continue
-            partition = place_of(record).partition
-            if mark.kind is Kind.INTENT:
+            partition = position_of(record).partition
+            if mark.kind is MessageKind.INTENT:
                 self.pending[partition, mark.id] = mark
             else:
                 self.complete(partition, mark)
 
-    def complete(self, partition: int, done: Mark) -> None:
+    def complete(self, partition: int, done: RetryMarker) -> None:
         self.pending.pop((partition, done.id), None)
-        self.inserted.update(Place(partition, offset) for offset in done.offsets)
+        self.inserted.update(DeadLetterPosition(partition, offset) for offset in done.offsets)
 
-    def sorted(self) -> "Sorted":
+    def sorted(self) -> "RetryState":
         """The letters by what is still to be done about them."""
         announced = {
-            Place(partition, offset)
+            DeadLetterPosition(partition, offset)
             for (partition, _), mark in self.pending.items()
             for offset in mark.offsets
         }
         inserted = {x.digest for x in self.letters if x.place in self.inserted}
-        found = Sorted()
+        found = RetryState()
         for letter in self.letters:
             if letter.place in self.inserted:
                 found.inserted.append(letter)
@@ -202,16 +204,16 @@ class Shelf:
 
 
 @dataclass
-class Sorted:
-    inserted: list[Letter] = field(default_factory=list)
-    pending: list[Letter] = field(default_factory=list)
+class RetryState:
+    inserted: list[DeadLetter] = field(default_factory=list)
+    pending: list[DeadLetter] = field(default_factory=list)
     """Announced by a retry that has not ended; the next one finishes them first."""
-    duplicates: list[Letter] = field(default_factory=list)
+    duplicates: list[DeadLetter] = field(default_factory=list)
     """Their record went in with another letter of it."""
-    left: list[Letter] = field(default_factory=list)
+    left: list[DeadLetter] = field(default_factory=list)
     """Several letters of one record may be among them."""
 
-    def settled_before(self, spans: Mapping[int, Span]) -> dict[int, int]:
+    def settled_before(self, spans: Mapping[int, OffsetRange]) -> dict[int, int]:
         """For each partition the offset below which no letter waits for anything."""
         found = {number: span.end for number, span in spans.items()}
         for letter in (*self.left, *self.pending):
@@ -221,14 +223,14 @@ class Sorted:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Selection:
     """Which letters a command is about; everything unless told otherwise."""
 
     reasons: frozenset[str] = frozenset()
     ranges: Sequence[tuple[int | None, int, int]] = ()
     """Partition (None: each), first and last offset in the dead-letter topic."""
 
-    def includes(self, letter: Letter) -> bool:
+    def includes(self, letter: DeadLetter) -> bool:
         if self.reasons and letter.reason not in self.reasons:
             return False
         return not self.ranges or any(

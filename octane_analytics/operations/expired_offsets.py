@@ -14,8 +14,15 @@ from typing import Protocol
 
 from octane_analytics.errors import OctaneError, Unavailable
 from octane_analytics.events.decode import decode_all
-from octane_analytics.pipeline.delivery_ledger import Ledger
-from octane_analytics.types import Committed, LogIdentity, Polled, Record, Span, TopicPartition
+from octane_analytics.pipeline.delivery_ledger import DeliveryLedger
+from octane_analytics.types import (
+    Committed,
+    LogIdentity,
+    OffsetRange,
+    Polled,
+    Record,
+    TopicPartition,
+)
 
 _SAMPLES = 8
 """Places of a partition where records are read, evenly spaced from its beginning: rows may have left
@@ -39,11 +46,11 @@ class RetainedLog(Protocol):
     @property
     def is_done(self) -> bool: ...
     def partitions(self) -> list[int]: ...
-    def held(self, partitions: Sequence[int]) -> Mapping[int, Span]: ...
+    def held(self, partitions: Sequence[int]) -> Mapping[int, OffsetRange]: ...
     def log_ends(self, partitions: Sequence[int]) -> Mapping[int, int]: ...
     def committed(self, partitions: Sequence[int]) -> Mapping[int, Committed]: ...
     def identity(self) -> LogIdentity: ...
-    def begin(self, spans: Mapping[int, Span]) -> None: ...
+    def begin(self, spans: Mapping[int, OffsetRange]) -> None: ...
     def poll(self, max_records: int, timeout_seconds: float) -> Polled: ...
 
 
@@ -114,12 +121,12 @@ def find_stored_record(
     return None
 
 
-def _read_from_beginning(log: RetainedLog) -> dict[int, Span]:
+def _read_from_beginning(log: RetainedLog) -> dict[int, OffsetRange]:
     """The retained offsets of the partitions whose committed offset is absent or of another log."""
     committed = log.committed(log.partitions())
     identity = log.identity()
     starts = {
-        number: Ledger().assign(TopicPartition(log.topic, number), told, identity)
+        number: DeliveryLedger().assign(TopicPartition(log.topic, number), told, identity)
         for number, told in committed.items()
     }
     absent = [number for number, told in committed.items() if told.offset is None]
@@ -134,9 +141,9 @@ def _read_from_beginning(log: RetainedLog) -> dict[int, Span]:
     return {number: span for number, span in held.items() if span.first < span.end}
 
 
-def _sample(span: Span, place: int, places: int) -> Span:
+def _sample(span: OffsetRange, place: int, places: int) -> OffsetRange:
     first = span.first + (span.end - span.first) * place // places
-    return Span(first, min(first + _SAMPLE_OFFSETS, span.end))
+    return OffsetRange(first, min(first + _SAMPLE_OFFSETS, span.end))
 
 
 def _first_stored(records: Sequence[Record], table: Table) -> Record | None:

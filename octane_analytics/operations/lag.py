@@ -7,13 +7,13 @@ from typing import Any, Protocol
 from octane_analytics.errors import Unavailable
 from octane_analytics.kafka.group_admin import GroupState, Member
 from octane_analytics.pipeline.delivery_ledger import parse_intent
-from octane_analytics.types import Committed, PartitionLag, Span, TopicPartition
+from octane_analytics.types import Committed, OffsetRange, TopicPartition, UncommittedLag
 
 
-class Lags(Protocol):
+class LagSource(Protocol):
     """`kafka.lag.LagProbe`, as far as it is needed here."""
 
-    def look(self) -> Mapping[int, PartitionLag]: ...
+    def measure(self) -> Mapping[int, UncommittedLag]: ...
 
 
 class Members(Protocol):
@@ -27,10 +27,10 @@ class PartitionStatus:
     """A partition's lag, and what its committed offset and the group's state say of it."""
 
     partition: int
-    lag: PartitionLag
+    lag: UncommittedLag
     seconds: float | None
     """Age of the oldest record not committed; 0 without lag, None where nobody can tell."""
-    pending: Span | None
+    pending: OffsetRange | None
     """Announced and perhaps inserted; inserted again, once, by whoever has the partition next."""
     owner: Member | None
 
@@ -60,7 +60,7 @@ class PartitionStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class Lag:
+class GroupLagReport:
     group: str
     topic: str
     state: str
@@ -95,14 +95,14 @@ class Lag:
         }
 
 
-def measure(lags: Lags, members: Members, name: str, topic: str, now: float) -> Lag:
+def measure(lags: LagSource, members: Members, name: str, topic: str, now: float) -> GroupLagReport:
     """Blocks for some seconds at most. `now` in epoch seconds. Raises Unavailable, NeedsOperator."""
-    found = lags.look()
+    found = lags.measure()
     try:
         state = members.state()
     except Unavailable:
         state = GroupState("unknown", ())
-    return Lag(
+    return GroupLagReport(
         name,
         topic,
         "no such group" if not state.exists else state.state,
@@ -119,13 +119,13 @@ def measure(lags: Lags, members: Members, name: str, topic: str, now: float) -> 
     )
 
 
-def _seconds(lag: PartitionLag, now: float) -> float | None:
+def _seconds(lag: UncommittedLag, now: float) -> float | None:
     if not lag.messages:
         return 0.0
     return None if lag.oldest_at is None else max(0.0, now - lag.oldest_at)
 
 
-def _pending(committed: Committed) -> Span | None:
+def _pending(committed: Committed) -> OffsetRange | None:
     intent = parse_intent(committed.metadata)
     if intent is None or not intent.is_pending or intent.span.first != committed.offset:
         return None

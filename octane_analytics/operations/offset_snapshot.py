@@ -12,7 +12,7 @@ from typing import Any
 
 from octane_analytics.errors import ConfigError
 from octane_analytics.pipeline.delivery_ledger import Intent, parse_intent
-from octane_analytics.types import Commit, Committed, LogIdentity, Span, TopicPartition
+from octane_analytics.types import Commit, Committed, LogIdentity, OffsetRange, TopicPartition
 
 FORMAT = "octane-analytics offsets 1"
 
@@ -127,7 +127,7 @@ def _metadata(committed: Committed, log: LogIdentity, is_same: bool) -> str:
     if is_same:
         return committed.metadata
     assert committed.offset is not None, "only such offsets are set"
-    return Intent(Span(committed.offset, committed.offset), log).metadata()
+    return Intent(OffsetRange(committed.offset, committed.offset), log).metadata()
 
 
 def _pending(committed: Committed) -> str | None:

@@ -10,9 +10,9 @@ from datetime import datetime
 from enum import Enum
 
 from octane_analytics.errors import ConfigError
-from octane_analytics.pipeline.delivery_ledger import Intent, Ledger
+from octane_analytics.pipeline.delivery_ledger import DeliveryLedger, Intent
 from octane_analytics.replay.ranges import BadRange, parse_offsets, parse_time
-from octane_analytics.types import Commit, Committed, LogIdentity, Span, TopicPartition
+from octane_analytics.types import Commit, Committed, LogIdentity, OffsetRange, TopicPartition
 
 _BY_PARTITION = re.compile(r"\s*\d+\s*:", re.ASCII)
 
@@ -104,7 +104,7 @@ def set_to(
                 "set"
             )
     return [
-        Commit(where, offset, Intent(Span(offset, offset), log).metadata())
+        Commit(where, offset, Intent(OffsetRange(offset, offset), log).metadata())
         for where, offset in wanted.items()
     ]
 
@@ -148,5 +148,5 @@ def _wanted(
 
 def _is_pending(committed: Committed, log: LogIdentity) -> bool:
     """Whether a worker that starts now would first insert an announced range of this log."""
-    start = Ledger().assign(TopicPartition("", 0), committed, log)
+    start = DeliveryLedger().assign(TopicPartition("", 0), committed, log)
     return start.recovering is not None

@@ -9,11 +9,11 @@ from typing import Any
 
 from octane_analytics.events.event import Decode, Row
 from octane_analytics.events.packed_columns import PackedColumn, new_columns
-from octane_analytics.types import Record, Rejected, Span, TopicPartition
+from octane_analytics.types import OffsetRange, Record, RejectedRecord, TopicPartition
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class BatchLimits:
     """When a batch is due (`size`, `flush_seconds`) and what it may never exceed."""
 
     size: int
@@ -36,6 +36,7 @@ class Batch:
         "contexts",
         "end",
         "first",
+        "fixed_end",
         "is_counted",
         "keeps_records",
         "opened_at",
@@ -43,7 +44,6 @@ class Batch:
         "payload_bytes",
         "records",
         "rejected",
-        "until",
     )
 
     def __init__(
@@ -57,7 +57,7 @@ class Batch:
     ) -> None:
         self.partition = partition
         self.first = self.end = first
-        self.until = until
+        self.fixed_end = until
         self.keeps_records = keeps_records
         self.is_counted = is_counted
         """Whether the dead-letter limit has counted its records when they came in."""
@@ -66,7 +66,7 @@ class Batch:
             tuple([] for _ in Row._fields) if keeps_records else new_columns()
         )
         self.records: list[Record] = []
-        self.rejected: list[Rejected] = []
+        self.rejected: list[RejectedRecord] = []
         self.contexts: list[object] = []
         """Of the producers whose traces its records belong to; empty unless traced."""
         self.payload_bytes = 0
@@ -80,8 +80,8 @@ class Batch:
         return len(self.columns[0])
 
     @property
-    def span(self) -> Span:
-        return Span(self.first, self.end)
+    def span(self) -> OffsetRange:
+        return OffsetRange(self.first, self.end)
 
     @property
     def is_empty(self) -> bool:
@@ -90,14 +90,14 @@ class Batch:
     @property
     def is_complete(self) -> bool:
         """Whether an announced range has been read to its end."""
-        return self.until is not None and self.end >= self.until
+        return self.fixed_end is not None and self.end >= self.fixed_end
 
-    def take(self, records: Sequence[Record], decode: Decode, now: float) -> int:
+    def append(self, records: Sequence[Record], decode: Decode, now: float) -> int:
         """Adds records of this partition, in offset order; answers how many of them it took."""
         if records and _offset(records[0]) < self.end:
             records = [record for record in records if _offset(record) >= self.end]
-        if self.until is not None:
-            records = self._within(records, self.until)
+        if self.fixed_end is not None:
+            records = self._within(records, self.fixed_end)
         if not records:
             return 0
         if self.opened_at is None:
@@ -107,7 +107,7 @@ class Batch:
         for column, more in zip(self.columns, decoded.columns, strict=True):
             column.extend(more)
         for index, reason, detail in decoded.invalid:
-            self.rejected.append(Rejected(records[index], reason, detail))
+            self.rejected.append(RejectedRecord(records[index], reason, detail))
         if self.keeps_records:
             bad = {index for index, _, _ in decoded.invalid}
             self.records += [record for n, record in enumerate(records) if n not in bad]
@@ -118,8 +118,8 @@ class Batch:
 
     def advance(self, end: int) -> None:
         """Every record before `end` has been seen, whether the partition holds one there or not."""
-        if self.until is not None:
-            end = min(end, self.until)
+        if self.fixed_end is not None:
+            end = min(end, self.fixed_end)
         self.end = max(self.end, end)
 
     def skip_to(self, end: int, now: float) -> None:
@@ -134,8 +134,8 @@ class Batch:
             self.advance(until)
         return taken
 
-    def is_due(self, limits: Limits, now: float) -> bool:
-        if self.until is not None:
+    def is_due(self, limits: BatchLimits, now: float) -> bool:
+        if self.fixed_end is not None:
             return self.is_complete
         if self.opened_at is None:
             return False
@@ -145,21 +145,21 @@ class Batch:
             or now - self.opened_at >= self._age_limit(limits)
         )
 
-    def is_full(self, limits: Limits) -> bool:
+    def is_full(self, limits: BatchLimits) -> bool:
         """Whether it has to be inserted before it may take more."""
         return self.is_complete or (
-            self.until is None
+            self.fixed_end is None
             and (
                 self.rows + len(self.rejected) >= limits.max_rows
                 or self.payload_bytes >= limits.max_bytes
             )
         )
 
-    def _age_limit(self, limits: Limits) -> float:
+    def _age_limit(self, limits: BatchLimits) -> float:
         # Spread over the partitions, so that their inserts do not come all at once.
         return limits.flush_seconds * (1.0 - (self.partition.partition % 8) / 32.0)
 
-    def rows_within(self, span: Span) -> tuple[list[list[object]], list[Record]]:
+    def rows_within(self, span: OffsetRange) -> tuple[list[list[object]], list[Record]]:
         """The columns and records of the rows whose offsets lie in the span; needs the records."""
         picked = [index for index, record in enumerate(self.records) if _is_within(record, span)]
         return (
@@ -179,5 +179,5 @@ def _timestamp(record: Record) -> float | None:
     return milliseconds / 1000 if kind and milliseconds > 0 else None
 
 
-def _is_within(record: Record, span: Span) -> bool:
+def _is_within(record: Record, span: OffsetRange) -> bool:
     return span.first <= _offset(record) < span.end

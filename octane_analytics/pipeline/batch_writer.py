@@ -13,18 +13,18 @@ from octane_analytics.errors import DataRejected, Unavailable
 from octane_analytics.events.packed_columns import new_columns
 from octane_analytics.pipeline import delivery_ledger as protocol
 from octane_analytics.pipeline.batch import Batch
-from octane_analytics.pipeline.delivery_ledger import Ledger
-from octane_analytics.pipeline.dlq_limit import Breaker
+from octane_analytics.pipeline.delivery_ledger import DeliveryLedger
+from octane_analytics.pipeline.dlq_limit import DlqLimit
 from octane_analytics.pipeline.outages import CLICKHOUSE, DEAD_LETTERS, KAFKA, Outages
 from octane_analytics.types import (
     Clock,
     DeadLetters,
-    Inserted,
+    InsertedBatch,
     Observer,
-    Rejected,
+    OffsetRange,
+    RejectedRecord,
     Sink,
     Source,
-    Span,
     TopicPartition,
     Trace,
     Tracer,
@@ -40,7 +40,7 @@ class Delivery(Enum):
 
 
 @dataclass(slots=True)
-class _Flight:
+class _PendingBatch:
     """One batch; a step is left behind once it is known to be done."""
 
     batch: Batch
@@ -57,7 +57,7 @@ class _Flight:
     often an outage interrupts."""
 
 
-class Outbox:
+class BatchWriter:
     """At most one batch of each partition at a time."""
 
     def __init__(
@@ -65,11 +65,11 @@ class Outbox:
         source: Source,
         sink: Sink,
         dead_letters: DeadLetters,
-        ledger: Ledger,
+        ledger: DeliveryLedger,
         clock: Clock,
         observer: Observer,
         outages: Outages,
-        breaker: Breaker,
+        breaker: DlqLimit,
         *,
         delivery: Delivery,
         max_rows: int,
@@ -86,14 +86,14 @@ class Outbox:
         self._delivery = delivery
         self._max_rows = max_rows
         self._tracer = tracer
-        self._flights: list[_Flight] = []
+        self._flights: list[_PendingBatch] = []
         self._refused: list[tuple[Batch, str]] = []
 
     @property
     def is_empty(self) -> bool:
         return not self._flights
 
-    def load(self, batches: Iterable[Batch]) -> None:
+    def enqueue(self, batches: Iterable[Batch]) -> None:
         """Takes the batches over; a range that was announced before is not announced again."""
         now = self._clock.now()
         for batch in batches:
@@ -101,14 +101,14 @@ class Outbox:
             if self._tracer is not None:
                 trace = self._tracer.begin(batch.partition, batch.span, batch.contexts)
             self._flights.append(
-                _Flight(
+                _PendingBatch(
                     batch,
                     now,
-                    is_announced=batch.until is not None
+                    is_announced=batch.fixed_end is not None
                     or self._delivery is Delivery.AT_LEAST_ONCE,
                     # A batch that keeps its records is read again, after its rejects were sent.
                     are_rejects_sent=batch.keeps_records,
-                    is_repeat=batch.until is not None,
+                    is_repeat=batch.fixed_end is not None,
                     trace=trace,
                 )
             )
@@ -117,7 +117,7 @@ class Outbox:
         gone = set(partitions)
         self._keep([f for f in self._flights if f.batch.partition not in gone])
 
-    def withdraw(self, partitions: Iterable[TopicPartition]) -> None:
+    def discard(self, partitions: Iterable[TopicPartition]) -> None:
         """Forgets batches that may hold records of another log than the one they are for.
 
         What was announced from the first was read before its log went; a range that was read a
@@ -128,17 +128,17 @@ class Outbox:
             [
                 f
                 for f in self._flights
-                if f.batch.partition not in gone or (f.is_announced and f.batch.until is None)
+                if f.batch.partition not in gone or (f.is_announced and f.batch.fixed_end is None)
             ]
         )
 
-    def _keep(self, flights: list[_Flight]) -> None:
+    def _keep(self, flights: list[_PendingBatch]) -> None:
         for flight in self._flights:
             if flight.trace is not None and flight not in flights:
                 flight.trace.end(None)
         self._flights = flights
 
-    def take_refused(self) -> list[tuple[Batch, str]]:
+    def pop_rejected(self) -> list[tuple[Batch, str]]:
         """Batches that ClickHouse refused for their data since the last call, each with the reason.
 
         They have left the outbox: each is to be read once more with its records.
@@ -169,7 +169,7 @@ class Outbox:
         """Commits what is inserted of these partitions, with nothing pending. Raises Unavailable."""
         commits = self._ledger.completions(partitions)
         if commits:
-            with self._outages.watching(KAFKA, "complete"):
+            with self._outages.track(KAFKA, "complete"):
                 self._source.commit(commits)
             self._ledger.completed(commits)
 
@@ -178,7 +178,7 @@ class Outbox:
         spans = {f.batch.partition: f.batch.span for f in flights}
         if not spans:
             return
-        with _step(flights, "intent"), self._outages.watching(KAFKA, "announce"):
+        with _step(flights, "intent"), self._outages.track(KAFKA, "announce"):
             self._source.commit(self._ledger.announce(spans))
         self._ledger.accept(spans)
         for flight in flights:
@@ -190,9 +190,9 @@ class Outbox:
         for flight in flights:
             flight.are_rejects_sent = True
 
-    def _send(self, rejected: Sequence[Rejected]) -> None:
+    def _send(self, rejected: Sequence[RejectedRecord]) -> None:
         if rejected:
-            with self._outages.watching(DEAD_LETTERS, "send"):
+            with self._outages.track(DEAD_LETTERS, "send"):
                 self._dead_letters.send(rejected)
             self._observer.dead_lettered(len(rejected))
 
@@ -241,12 +241,12 @@ class Outbox:
         self._arrived(flight, rows)
 
     def _insert(
-        self, columns: Sequence[Sequence[object]], token: str | None, flight: _Flight | None
+        self, columns: Sequence[Sequence[object]], token: str | None, flight: _PendingBatch | None
     ) -> None:
         is_repeat = flight is not None and flight.is_repeat
         not_before = None if flight is None else flight.batch.appended_at
         try:
-            with self._outages.watching(CLICKHOUSE, "insert"):
+            with self._outages.track(CLICKHOUSE, "insert"):
                 self._sink.insert(columns, token, is_repeat=is_repeat, not_before=not_before)
         except Unavailable:
             if flight is not None:
@@ -254,7 +254,7 @@ class Outbox:
             raise
 
     def _insert_in_parts(
-        self, flight: _Flight, span: Span, token: str | None, error: DataRejected
+        self, flight: _PendingBatch, span: OffsetRange, token: str | None, error: DataRejected
     ) -> int:
         """Halves a refused range until the bad rows are alone; answers how many rows went in.
 
@@ -266,7 +266,7 @@ class Outbox:
             return 0
         middle = (span.first + span.end) // 2
         inserted = 0
-        for half in (Span(span.first, middle), Span(middle, span.end)):
+        for half in (OffsetRange(span.first, middle), OffsetRange(middle, span.end)):
             columns, records = flight.batch.rows_within(half)
             if not records:
                 continue
@@ -280,19 +280,19 @@ class Outbox:
                 inserted += self._insert_in_parts(flight, half, token, refused)
         return inserted
 
-    def _send_refused(self, flight: _Flight, span: Span, error: DataRejected) -> None:
+    def _send_refused(self, flight: _PendingBatch, span: OffsetRange, error: DataRejected) -> None:
         if span.first in flight.refused:
             return  # sent before something else could not be reached
         _, records = flight.batch.rows_within(span)
         if span.first not in flight.counted:
             flight.counted.add(span.first)
             self._breaker.saw_refused(len(records), is_counted=flight.batch.is_counted)
-        bad = [Rejected(record, "refused_by_clickhouse", str(error)) for record in records]
+        bad = [RejectedRecord(record, "refused_by_clickhouse", str(error)) for record in records]
         self._send(bad)
         self._observer.rejected(bad)
         flight.refused.add(span.first)
 
-    def _arrived(self, flight: _Flight, rows: int) -> None:
+    def _arrived(self, flight: _PendingBatch, rows: int) -> None:
         batch, seconds = flight.batch, self._clock.now() - flight.started_at
         if rows and not batch.keeps_records:
             self._breaker.saw_inserted(0)
@@ -300,7 +300,7 @@ class Outbox:
         self._ledger.inserted(batch.partition, batch.span)
         with nullcontext() if flight.trace is None else flight.trace.entered():
             self._observer.inserted(
-                Inserted(
+                InsertedBatch(
                     batch.partition,
                     batch.span,
                     rows,
@@ -310,13 +310,13 @@ class Outbox:
                     seconds,
                 )
             )
-            if batch.until is not None and not batch.keeps_records:
+            if batch.fixed_end is not None and not batch.keeps_records:
                 self._observer.recovered(batch.partition, batch.span)
         if flight.trace is not None:
             flight.trace.end(rows)
 
 
-def _step(flights: Sequence[_Flight], name: str) -> AbstractContextManager[object]:
+def _step(flights: Sequence[_PendingBatch], name: str) -> AbstractContextManager[object]:
     """Around a step that these batches take together; what it calls belongs to the last one's trace."""
     traces = [flight.trace for flight in flights if flight.trace is not None]
     if not traces:

@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from octane_analytics.types import Commit, Committed, LogIdentity, Span, TopicPartition
+from octane_analytics.types import Commit, Committed, LogIdentity, OffsetRange, TopicPartition
 
 _MARK = "octane1"
 """Begins every intent; the digit is the format's version."""
@@ -27,7 +27,7 @@ class Intent:
     for a topic may be made anew under a group's committed offsets.
     """
 
-    span: Span
+    span: OffsetRange
     log: LogIdentity
 
     @property
@@ -48,7 +48,7 @@ def parse_intent(metadata: str) -> Intent | None:
     first, _, end = parts[0].partition("-")
     if not (first.isdecimal() and end.isdecimal()) or int(first) > int(end):
         return None
-    return Intent(Span(int(first), int(end)), LogIdentity(*parts[1:]))
+    return Intent(OffsetRange(int(first), int(end)), LogIdentity(*parts[1:]))
 
 
 def token(partition: TopicPartition, intent: Intent) -> str:
@@ -57,18 +57,18 @@ def token(partition: TopicPartition, intent: Intent) -> str:
     return f"octane/{log}/{partition.topic}/{partition.partition}/{intent.span}"
 
 
-def part_token(whole: str, part: Span) -> str:
+def part_token(whole: str, part: OffsetRange) -> str:
     """The token of a part of a range that has to be inserted in parts."""
     return f"{whole}/{part}"
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class StartPosition:
     """Where a partition is to be read from after its assignment."""
 
     offset: int | None
     """None: from the earliest the log still holds."""
-    recovering: Span | None = None
+    recovering: OffsetRange | None = None
     """The range that was announced and is to be inserted again before anything else."""
     is_of_log: bool = field(default=False, compare=False)
     """The offset was committed for this very log: same cluster, topic id and epoch, none unknown."""
@@ -83,7 +83,7 @@ class _Partition:
     """Everything before it is inserted, and the coordinator is still to hear of it."""
 
 
-class Ledger:
+class DeliveryLedger:
     """The partitions that this worker owns. Every method is immediate."""
 
     def __init__(self) -> None:
@@ -95,39 +95,41 @@ class Ledger:
     def partitions(self) -> list[TopicPartition]:
         return list(self._partitions)
 
-    def assign(self, partition: TopicPartition, committed: Committed, log: LogIdentity) -> Start:
+    def assign(
+        self, partition: TopicPartition, committed: Committed, log: LogIdentity
+    ) -> StartPosition:
         """Takes the partition over from what its last owner left behind."""
         intent = parse_intent(committed.metadata)
         if intent is None or committed.offset != intent.span.first:
             # No intent, or one that the offset was moved away from by other means.
             self._partitions[partition] = _Partition(log, None)
-            return Start(committed.offset)
+            return StartPosition(committed.offset)
         if intent.log.cluster_id != log.cluster_id:
             # Whoever carried the group's offsets to another cluster put this one in its place; the
             # topic has another id there, and nobody knows the range.
             self._partitions[partition] = _Partition(log, None)
-            return Start(committed.offset)
+            return StartPosition(committed.offset)
         if intent.log.topic_id and log.topic_id and intent.log.topic_id != log.topic_id:
             # The topic was made anew: its offsets mean other records now.
             self._partitions[partition] = _Partition(log, None)
-            return Start(None)
+            return StartPosition(None)
         if intent.log.epoch != log.epoch:
             # Declared replaced: nobody knows the range in the new log.
             self._partitions[partition] = _Partition(log, None)
-            return Start(committed.offset)
+            return StartPosition(committed.offset)
         is_of_log = bool(log.topic_id) and intent.log == log
         if not intent.is_pending:
             self._partitions[partition] = _Partition(log, None)
-            return Start(committed.offset, is_of_log=is_of_log)
+            return StartPosition(committed.offset, is_of_log=is_of_log)
         # The intent's own identity names the token, also where the broker knew less of it then.
         self._partitions[partition] = _Partition(log, intent)
-        return Start(intent.span.first, intent.span, is_of_log)
+        return StartPosition(intent.span.first, intent.span, is_of_log)
 
     def log(self, partition: TopicPartition) -> LogIdentity:
         """The identity that the partition's log had when it was taken over."""
         return self._partitions[partition].log
 
-    def announce(self, spans: Mapping[TopicPartition, Span]) -> list[Commit]:
+    def announce(self, spans: Mapping[TopicPartition, OffsetRange]) -> list[Commit]:
         """The commit that announces these ranges and completes what was inserted before them."""
         commits = []
         for partition, span in spans.items():
@@ -139,7 +141,7 @@ class Ledger:
             commits.append(Commit(partition, span.first, Intent(span, state.log).metadata()))
         return commits
 
-    def accept(self, spans: Mapping[TopicPartition, Span]) -> None:
+    def accept(self, spans: Mapping[TopicPartition, OffsetRange]) -> None:
         """The coordinator has taken the commit that announced these ranges."""
         for partition, span in spans.items():
             state = self._partitions[partition]
@@ -151,7 +153,7 @@ class Ledger:
         intent = self._partitions[partition].intent
         return None if intent is None else token(partition, intent)
 
-    def inserted(self, partition: TopicPartition, span: Span) -> None:
+    def inserted(self, partition: TopicPartition, span: OffsetRange) -> None:
         """Everything up to the span's end is in ClickHouse or the dead-letter topic."""
         state = self._partitions[partition]
         if state.intent is not None and state.intent.span != span:
@@ -164,7 +166,7 @@ class Ledger:
         for partition in partitions:
             state = self._partitions[partition]
             if state.done is not None:
-                nothing = Intent(Span(state.done, state.done), state.log)
+                nothing = Intent(OffsetRange(state.done, state.done), state.log)
                 commits.append(Commit(partition, state.done, nothing.metadata()))
         return commits
 

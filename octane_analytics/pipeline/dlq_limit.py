@@ -13,7 +13,7 @@ _LEAST_RECORDS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class BreakerLimits:
+class DlqLimitConfig:
     max_ratio: float = 1.0
     """Share of refused records, over the last ten thousand and at least a thousand; 1 is no limit."""
     max_consecutive: int = 0
@@ -21,17 +21,17 @@ class BreakerLimits:
     0 is no limit."""
 
 
-class Breaker:
+class DlqLimit:
     """Counts what one worker reads, partition by partition as it comes, and what ClickHouse refuses."""
 
-    def __init__(self, limits: BreakerLimits) -> None:
+    def __init__(self, limits: DlqLimitConfig) -> None:
         self._limits = limits
         self._records = 0
         self._rejected = 0
         self._consecutive = 0
         self._refused_consecutive = 0
 
-    def saw(self, records: int, rejected: int) -> None:
+    def record(self, records: int, rejected: int) -> None:
         """Raises TooManyRejected once these are too many. `records` includes the `rejected`."""
         if records == 0:
             return

@@ -11,10 +11,10 @@ from itertools import groupby
 
 from octane_analytics.errors import Rebalancing, Unavailable
 from octane_analytics.events.event import Decode
-from octane_analytics.pipeline.batch import Batch, Limits
-from octane_analytics.pipeline.batch_writer import Delivery, Outbox
-from octane_analytics.pipeline.delivery_ledger import Ledger
-from octane_analytics.pipeline.dlq_limit import Breaker, BreakerLimits
+from octane_analytics.pipeline.batch import Batch, BatchLimits
+from octane_analytics.pipeline.batch_writer import BatchWriter, Delivery
+from octane_analytics.pipeline.delivery_ledger import DeliveryLedger
+from octane_analytics.pipeline.dlq_limit import DlqLimit, DlqLimitConfig
 from octane_analytics.pipeline.outages import KAFKA, Outages
 from octane_analytics.pipeline.positions import Positions
 from octane_analytics.runtime.timing import Backoff
@@ -41,11 +41,11 @@ _CONTEXTS = 128
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class IngestOptions:
     topic: str
-    limits: Limits
+    limits: BatchLimits
     delivery: Delivery = Delivery.EXACTLY_ONCE
-    breaker: BreakerLimits = field(default_factory=BreakerLimits)
+    breaker: DlqLimitConfig = field(default_factory=DlqLimitConfig)
     poll_seconds: float = 0.1
     quiet_poll_seconds: float = 0.1
     """How long a poll waits where nothing came in before and nothing waits to leave."""
@@ -55,7 +55,7 @@ class Options:
     """Payload bytes over all open batches beyond which the largest of them go out."""
 
 
-class Ingest:
+class IngestLoop:
     """One member of the consumer group and its insert connection. Runs on one thread."""
 
     def __init__(
@@ -66,7 +66,7 @@ class Ingest:
         decode: Decode,
         clock: Clock,
         observer: Observer,
-        options: Options,
+        options: IngestOptions,
         backoff: Backoff,
         tracer: Tracer | None = None,
     ) -> None:
@@ -77,10 +77,10 @@ class Ingest:
         self._options = options
         self._backoff = backoff
         self._tracer = tracer
-        self._ledger = Ledger()
+        self._ledger = DeliveryLedger()
         self._outages = Outages(clock, observer)
-        self._breaker = Breaker(options.breaker)
-        self._outbox = Outbox(
+        self._breaker = DlqLimit(options.breaker)
+        self._outbox = BatchWriter(
             source,
             sink,
             dead_letters,
@@ -118,14 +118,14 @@ class Ingest:
         """
         self._source.subscribe(self)
         while not should_stop():
-            self.step()
+            self.run_once()
         is_drained = self.drain(drain_seconds)
         self._source.close()
         return is_drained
 
-    def step(self) -> None:
+    def run_once(self) -> None:
         """One turn: what is on its way goes on, records come in, what is due leaves."""
-        self._push()
+        self._flush_pending()
         if self._outbox.is_empty and self._retry_at is None:
             self._resume()  # also where what had filled the outbox was taken away
         self._poll()
@@ -144,12 +144,12 @@ class Ingest:
         deadline = self._clock.now() + seconds
         self._pause()
         while self._clock.now() < deadline:
-            left = [b for b in self._open.values() if not b.is_empty and b.until is None]
+            left = [b for b in self._open.values() if not b.is_empty and b.fixed_end is None]
             if self._outbox.is_empty and left:
                 self._send_out(left)
-            self._push()
+            self._flush_pending()
             if self._outbox.is_empty and not left and self._complete(self._ledger.partitions()):
-                return all(batch.until is None for batch in self._open.values())
+                return all(batch.fixed_end is None for batch in self._open.values())
             self._pause()
             if not self._outbox.is_empty or self._retry_at is not None or not left:
                 self._receive(self._options.poll_seconds)
@@ -165,7 +165,7 @@ class Ingest:
         """See `types.RebalanceListener`."""
         if self._backoff.attempts == 0:  # else something is away, and the next owner finishes it
             self._retry_at = None
-            self._push()
+            self._flush_pending()
         self._complete([p for p in partitions if p in self._ledger])
         self._forget(partitions)
         self._observer.revoked(partitions, len(self._ledger.partitions()))
@@ -217,19 +217,19 @@ class Ingest:
 
     def _receive(self, timeout_seconds: float) -> int:
         try:
-            with self._outages.watching(KAFKA, "poll"):
+            with self._outages.track(KAFKA, "poll"):
                 polled = self._source.poll(_POLL_RECORDS, timeout_seconds)
         except Unavailable:
             return 0
         if polled.records:
-            self._take(polled.records)
+            self._add_records(polled.records)
         for end in polled.ends:
             self._reached_end(end)
         for gone in polled.gone:
-            self._find(gone)
+            self._recover_lost_position(gone)
         return len(polled.records)
 
-    def _take(self, records: Sequence[Record]) -> None:
+    def _add_records(self, records: Sequence[Record]) -> None:
         now = self._clock.now()
         taken = 0
         end = 0
@@ -241,7 +241,7 @@ class Ingest:
             if batch is None or batch.is_complete:
                 continue  # not ours any more, or behind the announced range: it will be read again
             before, first = len(batch.rejected), batch.end
-            of_batch = batch.take(of_partition, self._decode, now)
+            of_batch = batch.append(of_partition, self._decode, now)
             room = _CONTEXTS - len(batch.contexts)
             if self._tracer is not None and room:
                 if of_batch < len(of_partition):
@@ -254,11 +254,11 @@ class Ingest:
             taken += of_batch
             if len(batch.rejected) > before:
                 self._observer.rejected(batch.rejected[before:])
-            if batch.until is None:  # what was announced before was let through before
+            if batch.fixed_end is None:  # what was announced before was let through before
                 batch.is_counted = True
-                self._breaker.saw(of_batch, len(batch.rejected) - before)
+                self._breaker.record(of_batch, len(batch.rejected) - before)
         self._observer.consumed(taken)
-        self._observer.spent("decode", self._clock.now() - now)
+        self._observer.call_finished("decode", self._clock.now() - now)
 
     def _reached_end(self, end: EndOfPartition) -> None:
         batch = self._open.get(end.partition)
@@ -266,7 +266,7 @@ class Ingest:
             # The log ends with what is no record (a transaction's marker, a compacted record).
             batch.skip_to(end.offset, self._clock.now())
 
-    def _find(self, gone: OffsetGone) -> None:
+    def _recover_lost_position(self, gone: OffsetGone) -> None:
         try:
             self._positions.find(gone)
         except Unavailable:
@@ -293,7 +293,7 @@ class Ingest:
         if self._options.delivery is Delivery.AT_LEAST_ONCE and (
             due or sum(batch.rows for batch in batches) >= limits.size
         ):
-            return [b for b in batches if not b.is_empty and (b.until is None or b.is_complete)]
+            return [b for b in batches if not b.is_empty and (b.fixed_end is None or b.is_complete)]
         return due
 
     def _excess(self) -> list[Batch]:
@@ -305,7 +305,7 @@ class Ingest:
         for batch in sorted(self._open.values(), key=lambda b: b.payload_bytes, reverse=True):
             if held <= self._options.max_bytes // 2:
                 break
-            if batch.until is None:
+            if batch.fixed_end is None:
                 found.append(batch)
                 held -= batch.payload_bytes
         return found
@@ -313,14 +313,14 @@ class Ingest:
     def _send_out(self, batches: Sequence[Batch]) -> None:
         for batch in batches:
             self._open[batch.partition] = Batch(batch.partition, batch.end)
-            if batch.until is not None:
+            if batch.fixed_end is not None:
                 # Records behind the range were not taken: they are still to be read.
                 self._source.seek(batch.partition, batch.end)
             self._active_at[batch.partition] = self._clock.now()
-        self._outbox.load(batches)
-        self._push()
+        self._outbox.enqueue(batches)
+        self._flush_pending()
 
-    def _push(self) -> None:
+    def _flush_pending(self) -> None:
         """Goes on with what is on its way, unless it is to wait."""
         if self._retry_at is None:
             if self._outbox.is_empty and not self._positions.replaced:
@@ -332,7 +332,7 @@ class Ingest:
             self._outbox.push()
             if self._outbox.is_empty and self._positions.start_anew():
                 self._forget(self._ledger.partitions())
-                self._source.renew()
+                self._source.recreate_client()
         except Rebalancing:
             self._backoff.reset()
             self._retry_at = self._clock.now() + _REBALANCE_RETRY_SECONDS
@@ -344,12 +344,12 @@ class Ingest:
             self._backoff.reset()
             self._retry_at = None
         finally:
-            for batch, reason in self._outbox.take_refused():
+            for batch, reason in self._outbox.pop_rejected():
                 self._read_again(batch, reason)
 
     def _read_again(self, batch: Batch, reason: str) -> None:
         """Has a refused range come in once more, with its records, to tell the bad rows apart."""
-        self._observer.isolating(batch.partition, batch.span, reason)
+        self._observer.bisecting_rejected_rows(batch.partition, batch.span, reason)
         self._open[batch.partition] = Batch(
             batch.partition,
             batch.first,

@@ -18,7 +18,7 @@ class Outages:
         self._failing: dict[str, set[str]] = {}
 
     @contextmanager
-    def watching(self, dependency: str, call: str) -> Iterator[None]:
+    def track(self, dependency: str, call: str) -> Iterator[None]:
         """Around one call: notes how it ended and how long it took, lets its exception through."""
         began = self._clock.now()
         try:
@@ -29,7 +29,7 @@ class Outages:
             self._failed(dependency, call, error)
             raise
         finally:
-            self._observer.spent(call, self._clock.now() - began)
+            self._observer.call_finished(call, self._clock.now() - began)
         self._served(dependency, call)
 
     def _failed(self, dependency: str, call: str, error: Unavailable) -> None:

@@ -8,8 +8,8 @@ Raises Unavailable where the broker cannot tell, and is asked again then.
 from collections.abc import Iterable, MutableMapping, Sequence
 
 from octane_analytics.pipeline.batch import Batch
-from octane_analytics.pipeline.batch_writer import Outbox
-from octane_analytics.pipeline.delivery_ledger import Ledger, Start
+from octane_analytics.pipeline.batch_writer import BatchWriter
+from octane_analytics.pipeline.delivery_ledger import DeliveryLedger, StartPosition
 from octane_analytics.pipeline.outages import KAFKA, Outages
 from octane_analytics.types import (
     Clock,
@@ -31,9 +31,9 @@ class Positions:
         self,
         topic: str,
         source: Source,
-        ledger: Ledger,
+        ledger: DeliveryLedger,
         batches: MutableMapping[TopicPartition, Batch],
-        outbox: Outbox,
+        outbox: BatchWriter,
         clock: Clock,
         observer: Observer,
         outages: Outages,
@@ -59,7 +59,7 @@ class Positions:
 
     def assign(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         """Takes the partitions over; answers with the offset that each is read from."""
-        with self._outages.watching(KAFKA, "assign"):
+        with self._outages.track(KAFKA, "assign"):
             log = self._source.log_identity(self._topic)
             positions = {}
             for partition, committed in self._source.committed(partitions).items():
@@ -78,7 +78,7 @@ class Positions:
         self._new_log = log
         return positions
 
-    def _within_log(self, partition: TopicPartition, start: Start) -> int:
+    def _within_log(self, partition: TopicPartition, start: StartPosition) -> int:
         """The offset to read from where nobody knows which log the committed one counts."""
         offset = start.offset
         assert offset is not None, "a partition without a committed offset starts at its beginning"
@@ -99,7 +99,7 @@ class Positions:
         partition, batch = gone.partition, self._batches.get(gone.partition)
         if batch is None:
             return
-        with self._outages.watching(KAFKA, "position"):
+        with self._outages.track(KAFKA, "position"):
             log = self._source.log_identity(self._topic)
             earliest = self._source.earliest(partition)
             latest = self._source.latest(partition)
@@ -113,10 +113,10 @@ class Positions:
                 self._observer.foreign_offset(partition, batch.end, earliest, latest)
             self.replaced.add(partition)
             self._new_log = log
-            if batch.until is not None:
+            if batch.fixed_end is not None:
                 if not self._is_proven(batch):
-                    self._unproven[partition] = batch.until
-                batch.advance(batch.until)  # the rest of the announced range is no more
+                    self._unproven[partition] = batch.fixed_end
+                batch.advance(batch.fixed_end)  # the rest of the announced range is no more
             return
         if earliest > batch.end:
             before = batch.end
@@ -134,7 +134,7 @@ class Positions:
         now = self._clock.now()
         if self._confirmed_at is not None and now - self._confirmed_at < _CONFIRM_SECONDS:
             return
-        with self._outages.watching(KAFKA, "identity"):
+        with self._outages.track(KAFKA, "identity"):
             log = self._source.log_identity(self._topic)
         owned = self._ledger.partitions()
         others = [p for p in owned if _is_another(log, self._ledger.log(p))]
@@ -144,7 +144,7 @@ class Positions:
                 self.replaced.add(partition)
                 self._new_log = log
             self._batches[partition] = Batch(partition, self._batches[partition].end)
-        self._outbox.withdraw(others)
+        self._outbox.discard(others)
         if not others:
             self._confirmed_at = now
 
@@ -159,7 +159,7 @@ class Positions:
         partitions = [p for p in self.replaced if self._batches[p].is_empty]
         if not partitions:
             return False
-        with self._outages.watching(KAFKA, "position"):
+        with self._outages.track(KAFKA, "position"):
             log = self._source.log_identity(self._topic)
             if any(_is_another(log, self._ledger.log(p)) for p in partitions):
                 return True

@@ -28,11 +28,16 @@ from typing import TypeVar
 
 from octane_analytics.errors import DataRejected, OctaneError
 from octane_analytics.pipeline.delivery_ledger import parse_intent
-from octane_analytics.replay.interfaces import Bench, Chunk, Log, Slice
-from octane_analytics.replay.pacing import Attempted, Interrupted, Pace, patiently
-from octane_analytics.replay.plan import Compare, Mode, Plan
-from octane_analytics.replay.staging_reader import Reader
-from octane_analytics.types import Clock, Committed, Span
+from octane_analytics.replay.interfaces import ReplayLog, StagedChunk, StagedSlice, StagingStore
+from octane_analytics.replay.pacing import (
+    AttemptFailed,
+    Interrupted,
+    RateLimit,
+    retry_while_unavailable,
+)
+from octane_analytics.replay.plan import Compare, Mode, ReplayPlan
+from octane_analytics.replay.staging_reader import StagingReader
+from octane_analytics.types import Clock, Committed, OffsetRange
 
 _SETTLE_SECONDS = 60.0
 """How long to go after events that the workers are inserting equal ones of."""
@@ -47,7 +52,7 @@ _T = TypeVar("_T")
 
 
 @dataclass(slots=True)
-class Outcome:
+class FillOutcome:
     inserted: int = 0
     refused: int = 0
     """Rows that ClickHouse does not take for what is in them."""
@@ -57,7 +62,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Steps:
+class ReplayControl:
     """Whom it tells how far it is, and asks whether to go on."""
 
     say: Callable[[str], None]
@@ -68,18 +73,18 @@ class Steps:
             raise Interrupted
 
 
-class Filling:
+class FillReplay:
     """Of one replay whose range is staged. Not for use by several threads."""
 
     def __init__(
         self,
-        plan: Plan,
-        bench: Bench,
-        log: Log,
-        reader: Reader,
+        plan: ReplayPlan,
+        bench: StagingStore,
+        log: ReplayLog,
+        reader: StagingReader,
         clock: Clock,
-        pace: Pace,
-        steps: Steps,
+        pace: RateLimit,
+        steps: ReplayControl,
     ) -> None:
         self._plan = plan
         self._bench = bench
@@ -88,12 +93,12 @@ class Filling:
         self._clock = clock
         self._pace = pace
         self._steps = steps
-        self._outcome = Outcome()
+        self._outcome = FillOutcome()
         self._pass = 0
         self._staged: dict[int, int] = {}
         self._committed: dict[int, int] = {}
 
-    def run(self, *, is_dry: bool = False) -> Outcome:
+    def run(self, *, is_dry: bool = False) -> FillOutcome:
         """Blocks until the target holds what it should. Raises Interrupted between two chunks.
 
         Dry, it answers as inserted what it would insert.
@@ -121,14 +126,14 @@ class Filling:
 
     def next_pass(self) -> int:
         self._pass += 1
-        self._bench.note("pass", str(self._pass))
+        self._bench.journal("pass", str(self._pass))
         return self._pass
 
     def _recover(self) -> None:
         """Finishes the chunk that a predecessor had under way."""
         begun: dict[str, float] = {}
         done: set[str] = set()
-        for note in self._bench.notes():
+        for note in self._bench.journal_entries():
             if note.kind == "pass":
                 self._pass = max(self._pass, int(note.body))
             elif note.kind == "chunk":
@@ -140,16 +145,16 @@ class Filling:
         for name, age_seconds in begun.items():
             is_young = age_seconds < _DOUBT_SECONDS or self._plan.mode is Mode.APPEND
             if is_young and name not in done:
-                self._deliver(Chunk(*map(int, name.split("/"))))
+                self._deliver(StagedChunk(*map(int, name.split("/"))))
 
     def _append(self) -> None:
-        notes = self._bench.notes()
+        notes = self._bench.journal_entries()
         planned = [int(note.body) for note in notes if note.kind == "planned"]
         if planned:
             number = planned[-1]
         else:
             number = self._plan_pass(self._bench.take_all)
-            self._bench.note("planned", str(number))
+            self._bench.journal("planned", str(number))
         done = {note.body.partition(" ")[0] for note in notes if note.kind == "done"}
         for chunk in self._bench.chunks(number):
             if _name(chunk) not in done:
@@ -179,7 +184,7 @@ class Filling:
                 continue
             number = self._pass
             ends = self.read_ends(limits)
-            left = self._bench.leave_undecided(number, after, limits, ends)
+            left = self._bench.mark_undecided(number, after, limits, ends)
             after = number
             if not left:
                 self._outcome.undecided = 0
@@ -229,7 +234,7 @@ class Filling:
         self._stage_up_to(ends)
         return ends
 
-    def _facts(self) -> tuple[list[int], Mapping[int, Committed], Mapping[int, Span]]:
+    def _facts(self) -> tuple[list[int], Mapping[int, Committed], Mapping[int, OffsetRange]]:
         partitions = self._log.partitions()
         return partitions, self._log.committed(partitions), self._log.held(partitions)
 
@@ -239,7 +244,7 @@ class Filling:
         for p, end in ends.items():
             first = max(self._staged.get(p, 0), held[p].first)
             if first < end:
-                spans[p] = Span(first, end)
+                spans[p] = OffsetRange(first, end)
         if spans and not self._reader.copy(spans, is_stopping=self._steps.is_stopping):
             raise Interrupted
         self._staged |= {p: span.end for p, span in spans.items()}
@@ -248,9 +253,9 @@ class Filling:
         self, limits: Mapping[int, int] | None, after: int | None, *, is_dry: bool
     ) -> tuple[int, bool]:
         """How many rows were lacking and are inserted, and whether to look again at everything."""
-        number = self._plan_pass(lambda n, part: self._bench.find_lacking(n, part, limits, after))
+        number = self._plan_pass(lambda n, part: self._bench.find_missing(n, part, limits, after))
         if is_dry:
-            self._outcome.inserted = self._bench.lacking(number)
+            self._outcome.inserted = self._bench.missing_rows(number)
             return self._outcome.inserted, False
         before = self._outcome.inserted
         is_doubtful = False
@@ -259,7 +264,7 @@ class Filling:
             is_doubtful |= self._deliver(chunk)
         return self._outcome.inserted - before, is_doubtful
 
-    def _plan_pass(self, find: Callable[[int, Slice], None]) -> int:
+    def _plan_pass(self, find: Callable[[int, StagedSlice], None]) -> int:
         """A number whose pass is written down completely; one that failed halfway is never used."""
 
         def attempt() -> None:
@@ -274,16 +279,16 @@ class Filling:
         self._patiently(attempt)
         return self._pass
 
-    def _deliver(self, chunk: Chunk) -> bool:
+    def _deliver(self, chunk: StagedChunk) -> bool:
         """Inserts the chunk; whether it had to be repeated."""
         name = _name(chunk)
         columns = self._bench.rows(chunk)
-        self._bench.note("chunk", name)
+        self._bench.journal("chunk", name)
         token = f"octane-replay/{self._plan.id}/{name}"
         refused_before = self._outcome.refused
         is_repeated = self._insert(columns, token, 0, len(columns[0]))
         rows = len(columns[0]) - (self._outcome.refused - refused_before)
-        self._bench.note("done", f"{name} {rows}")
+        self._bench.journal("done", f"{name} {rows}")
         self._outcome.inserted += rows
         self._steps.say(f"{self._outcome.inserted:,} inserted")
         self._pace.wait(rows)
@@ -307,9 +312,9 @@ class Filling:
         lower = self._insert(columns, token, first, middle)
         return self._insert(columns, token, middle, end) or lower
 
-    def _patiently(self, call: Callable[[], _T]) -> Attempted[_T]:
-        return patiently(call, self._clock, self._steps.is_stopping)
+    def _patiently(self, call: Callable[[], _T]) -> AttemptFailed[_T]:
+        return retry_while_unavailable(call, self._clock, self._steps.is_stopping)
 
 
-def _name(chunk: Chunk) -> str:
+def _name(chunk: StagedChunk) -> str:
     return "/".join(map(str, chunk))

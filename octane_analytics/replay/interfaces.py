@@ -6,16 +6,16 @@ from typing import NamedTuple, Protocol
 
 from octane_analytics.events.event import Columns
 from octane_analytics.events.packed_columns import new_columns
-from octane_analytics.types import Committed, Polled, Span
+from octane_analytics.types import Committed, OffsetRange, Polled
 
 
-class Log(Protocol):
+class ReplayLog(Protocol):
     """The topic from outside. All block, and raise Unavailable."""
 
     def partitions(self) -> list[int]: ...
-    def held(self, partitions: Sequence[int]) -> Mapping[int, Span]: ...
+    def held(self, partitions: Sequence[int]) -> Mapping[int, OffsetRange]: ...
     def committed(self, partitions: Sequence[int]) -> Mapping[int, Committed]: ...
-    def begin(self, spans: Mapping[int, Span]) -> None: ...
+    def begin(self, spans: Mapping[int, OffsetRange]) -> None: ...
     def poll(self, max_records: int, timeout_seconds: float) -> Polled: ...
     @property
     def is_done(self) -> bool: ...
@@ -52,7 +52,7 @@ class Counts:
     last_epoch: int | None = None
 
 
-class Slice(NamedTuple):
+class StagedSlice(NamedTuple):
     """Event times `[first, end)`, epoch seconds, with a bounded number of staged rows."""
 
     number: int
@@ -60,7 +60,7 @@ class Slice(NamedTuple):
     end: int
 
 
-class Chunk(NamedTuple):
+class StagedChunk(NamedTuple):
     """Rows `[first, last]` of what a pass found lacking in a slice."""
 
     number: int
@@ -70,21 +70,21 @@ class Chunk(NamedTuple):
     last: int
 
 
-class Note(NamedTuple):
+class JournalEntry(NamedTuple):
     age_seconds: float
     kind: str
     body: str
 
 
-class Bench(Protocol):
+class StagingStore(Protocol):
     """The staging tables of one replay, and the target beside them.
 
     All block; they raise Unavailable, and StatementRejected for what the server says of a statement.
     Staging is a set of (partition, offset): staging a record twice changes nothing.
     """
 
-    def note(self, kind: str, body: str) -> None: ...
-    def notes(self) -> Sequence[Note]: ...
+    def journal(self, kind: str, body: str) -> None: ...
+    def journal_entries(self) -> Sequence[JournalEntry]: ...
     def stage(self, staged: Staged) -> None: ...
     def positions(self) -> Mapping[int, int]:
         """The offset behind the last one staged, by partition."""
@@ -95,9 +95,9 @@ class Bench(Protocol):
         ...
 
     def counts(self) -> Counts: ...
-    def slices(self) -> Sequence[Slice]: ...
-    def find_lacking(
-        self, number: int, part: Slice, limits: Mapping[int, int] | None, after: int | None
+    def slices(self) -> Sequence[StagedSlice]: ...
+    def find_missing(
+        self, number: int, part: StagedSlice, limits: Mapping[int, int] | None, after: int | None
     ) -> None:
         """Notes as pass `number` what the target lacks of the slice.
 
@@ -107,11 +107,11 @@ class Bench(Protocol):
         """
         ...
 
-    def take_all(self, number: int, part: Slice) -> None:
+    def take_all(self, number: int, part: StagedSlice) -> None:
         """Notes as pass `number` every event of the range in the slice, once."""
         ...
 
-    def leave_undecided(
+    def mark_undecided(
         self,
         number: int,
         after: int | None,
@@ -121,12 +121,12 @@ class Bench(Protocol):
         """Notes which of the events in question also stand between limits and ends; how many."""
         ...
 
-    def chunks(self, number: int) -> Sequence[Chunk]: ...
-    def rows(self, chunk: Chunk) -> Sequence[Sequence[object]]:
+    def chunks(self, number: int) -> Sequence[StagedChunk]: ...
+    def rows(self, chunk: StagedChunk) -> Sequence[Sequence[object]]:
         """The columns of Row."""
         ...
 
-    def lacking(self, number: int) -> int:
+    def missing_rows(self, number: int) -> int:
         """How many rows pass `number` found lacking."""
         ...
 

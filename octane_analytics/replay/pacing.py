@@ -20,7 +20,7 @@ class Interrupted(Exception):
     """It was asked to stop, and has, between two chunks."""
 
 
-class Pace:
+class RateLimit:
     """Holds a rate of events; None is none."""
 
     def __init__(
@@ -33,7 +33,7 @@ class Pace:
         self._done = 0
 
     @property
-    def at_once(self) -> int:
+    def available(self) -> int:
         """How many events to ask for, so that they come evenly."""
         if self._rate is None:
             return _MOST_AT_ONCE
@@ -47,15 +47,15 @@ class Pace:
             _wait_until(due, self._clock, self._is_stopping)
 
 
-class Attempted(NamedTuple, Generic[_T]):
+class AttemptFailed(NamedTuple, Generic[_T]):
     value: _T
     was_repeated: bool
     """Whether the first attempt failed, so that nobody knows what it did."""
 
 
-def patiently(
+def retry_while_unavailable(
     call: Callable[[], _T], clock: Clock, is_stopping: Callable[[], bool]
-) -> Attempted[_T]:
+) -> AttemptFailed[_T]:
     """Repeats a call that may be repeated while it raises Unavailable, for a minute.
 
     What waiting does not mend is raised at once, and Interrupted in place of a further attempt once
@@ -65,7 +65,7 @@ def patiently(
     deadline = clock.now() + PATIENCE_SECONDS
     while True:
         try:
-            return Attempted(call(), backoff.attempts > 0)
+            return AttemptFailed(call(), backoff.attempts > 0)
         except NeedsOperator:
             raise
         except Unavailable as error:

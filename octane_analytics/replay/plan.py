@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
-from octane_analytics.types import LogIdentity, Span
+from octane_analytics.types import LogIdentity, OffsetRange
 
 
 class Mode(StrEnum):
@@ -24,7 +24,7 @@ class Compare(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ReplayPlan:
     id: str
     mode: Mode
     compare: Compare
@@ -35,9 +35,9 @@ class Plan:
     table: str
     is_live: bool
     """Whether the workers insert into this table themselves."""
-    wanted: Mapping[int, Span]
+    wanted: Mapping[int, OffsetRange]
     """The range, by partition."""
-    reading: Mapping[int, Span]
+    reading: Mapping[int, OffsetRange]
     """What has to be read for it."""
     months: Sequence[int] = ()
     """Of a rebuild: as 202611."""
@@ -63,15 +63,15 @@ class Plan:
         return json.dumps(fields)
 
 
-def from_json(text: str) -> Plan:
+def from_json(text: str) -> ReplayPlan:
     fields = json.loads(text)
-    return Plan(
+    return ReplayPlan(
         **fields
         | {
             "mode": Mode(fields["mode"]),
             "compare": Compare(fields["compare"]),
             "log": LogIdentity(*fields["log"]),
-            "wanted": {int(p): Span(*span) for p, span in fields["wanted"].items()},
-            "reading": {int(p): Span(*span) for p, span in fields["reading"].items()},
+            "wanted": {int(p): OffsetRange(*span) for p, span in fields["wanted"].items()},
+            "reading": {int(p): OffsetRange(*span) for p, span in fields["reading"].items()},
         }
     )

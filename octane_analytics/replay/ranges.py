@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from octane_analytics.errors import OctaneError
-from octane_analytics.types import Span
+from octane_analytics.types import OffsetRange
 
 _AGO = re.compile(r"-(\d+(?:\.\d+)?)([smhd])", re.ASCII)
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -62,7 +62,7 @@ def parse_time(text: str, now: datetime) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class RequestedRange:
     """What the operator asked for; None where nothing was said."""
 
     from_offset: Offsets | None = None
@@ -79,7 +79,7 @@ class Wanted:
 class LogFacts:
     """What log and group say, by partition."""
 
-    held: Mapping[int, Span]
+    held: Mapping[int, OffsetRange]
     committed: Mapping[int, int]
     """Up to where the workers have inserted; a partition without any commit is absent."""
     from_time: Mapping[int, int | None]
@@ -87,7 +87,7 @@ class LogFacts:
     to_time: Mapping[int, int | None]
 
 
-def resolve(wanted: Wanted, facts: LogFacts, *, is_live: bool) -> dict[int, Span]:
+def resolve(wanted: RequestedRange, facts: LogFacts, *, is_live: bool) -> dict[int, OffsetRange]:
     """The offsets of each chosen partition; none of the spans is empty.
 
     `is_live` says that the workers insert into the target themselves: then nothing beyond what they
@@ -109,21 +109,21 @@ def resolve(wanted: Wanted, facts: LogFacts, *, is_live: bool) -> dict[int, Span
     chosen = [p for p in chosen if _is_named(wanted.from_offset, p)]
     firsts = _firsts(wanted, facts, chosen)
     ends = _ends(wanted, facts, chosen, is_live=is_live)
-    spans = {p: Span(firsts[p], ends[p]) for p in chosen if firsts[p] < ends[p]}
+    spans = {p: OffsetRange(firsts[p], ends[p]) for p in chosen if firsts[p] < ends[p]}
     if not spans:
         up_to = " that the group has committed" if is_live else ""
         raise BadRange(f"the range is empty: no offset{up_to} lies in it")
     return spans
 
 
-def _chosen(wanted: Wanted, facts: LogFacts) -> list[int]:
+def _chosen(wanted: RequestedRange, facts: LogFacts) -> list[int]:
     unknown = [p for p in wanted.partitions if p not in facts.held]
     if unknown:
         raise BadRange(f"there is no partition {unknown[0]}: the topic has 0 to {max(facts.held)}")
     return sorted(set(wanted.partitions)) or sorted(facts.held)
 
 
-def _check_named(wanted: Wanted, chosen: Sequence[int]) -> None:
+def _check_named(wanted: RequestedRange, chosen: Sequence[int]) -> None:
     for option, offsets in (("from", wanted.from_offset), ("to", wanted.to_offset)):
         if isinstance(offsets, Mapping):
             strangers = [p for p in offsets if p not in chosen]
@@ -138,7 +138,7 @@ def _is_named(offsets: Offsets | None, partition: int) -> bool:
     return not isinstance(offsets, Mapping) or partition in offsets
 
 
-def _firsts(wanted: Wanted, facts: LogFacts, chosen: Sequence[int]) -> dict[int, int]:
+def _firsts(wanted: RequestedRange, facts: LogFacts, chosen: Sequence[int]) -> dict[int, int]:
     held = facts.held
     if wanted.from_time is not None:
         found = {p: facts.from_time.get(p) for p in chosen}
@@ -164,7 +164,7 @@ def _firsts(wanted: Wanted, facts: LogFacts, chosen: Sequence[int]) -> dict[int,
 
 
 def _ends(
-    wanted: Wanted, facts: LogFacts, chosen: Sequence[int], *, is_live: bool
+    wanted: RequestedRange, facts: LogFacts, chosen: Sequence[int], *, is_live: bool
 ) -> dict[int, int]:
     held = facts.held
     limits = {p: facts.committed.get(p, 0) if is_live else held[p].end for p in chosen}

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from octane_analytics.errors import OctaneError
-from octane_analytics.replay.fill import Filling, Outcome, Steps
+from octane_analytics.replay.fill import FillOutcome, FillReplay, ReplayControl
 from octane_analytics.types import Clock
 
 _QUIET_SECONDS = 30.0
@@ -35,7 +35,7 @@ class MonthFacts:
     in_target: int
 
 
-class Builder(Protocol):
+class MonthBuilder(Protocol):
     """`staging.Staging`, as far as it is needed here."""
 
     def month_facts(self, month: int, limits: Mapping[int, int]) -> MonthFacts: ...
@@ -48,16 +48,22 @@ class Builder(Protocol):
         self, month: int, limits: Mapping[int, int], ends: Mapping[int, int]
     ) -> int: ...
     def replace(self, month: int) -> None: ...
-    def question(
+    def rows_unknown_to_kafka(
         self, number: int, month: int, limits: Mapping[int, int], ends: Mapping[int, int]
     ) -> None:
         """Notes those events between limits and ends as what pass `number` left undecided."""
         ...
 
 
-class Rebuilding:
+class RebuildReplay:
     def __init__(
-        self, filling: Filling, builder: Builder, clock: Clock, steps: Steps, *, is_forced: bool
+        self,
+        filling: FillReplay,
+        builder: MonthBuilder,
+        clock: Clock,
+        steps: ReplayControl,
+        *,
+        is_forced: bool,
     ) -> None:
         self._filling = filling
         self._builder = builder
@@ -65,13 +71,15 @@ class Rebuilding:
         self._steps = steps
         self._is_forced = is_forced
 
-    def run(self, months: tuple[int, ...], planned: Mapping[int, int], *, is_dry: bool) -> Outcome:
+    def run(
+        self, months: tuple[int, ...], planned: Mapping[int, int], *, is_dry: bool
+    ) -> FillOutcome:
         """Blocks. Every month is looked at before the first one is touched; raises MonthRefused.
 
         `planned` is up to where the log was to be read: what came later is not left out by the range.
         """
         self._filling.start()
-        outcome = Outcome()
+        outcome = FillOutcome()
         for month in months:
             facts = self._builder.month_facts(month, planned)
             self._check(month, facts)
@@ -125,6 +133,6 @@ class Rebuilding:
         ends = self._filling.read_ends(limits)
         if self._builder.count_between(month, limits, ends):
             number = self._filling.next_pass()
-            self._builder.question(number, month, limits, ends)
+            self._builder.rows_unknown_to_kafka(number, month, limits, ends)
             self._filling.fill_questioned(number)
         return built

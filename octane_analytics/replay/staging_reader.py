@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from octane_analytics.events.event import Decoded
-from octane_analytics.replay.interfaces import Bench, Log, Staged
-from octane_analytics.replay.pacing import Pace, patiently
-from octane_analytics.types import Clock, Record, Span
+from octane_analytics.replay.interfaces import ReplayLog, Staged, StagingStore
+from octane_analytics.replay.pacing import RateLimit, retry_while_unavailable
+from octane_analytics.types import Clock, OffsetRange, Record
 
 BATCH_ROWS = 100_000
 BATCH_BYTES = 32 << 20
@@ -15,17 +15,17 @@ _NO_ROW = (0, b"", b"", b"", b"")
 DecodeAll = Callable[[Sequence[bytes | None]], Decoded]
 
 
-class Reader:
+class StagingReader:
     """Not for use by several threads; one for each process that reads."""
 
     def __init__(
         self,
-        log: Log,
-        bench: Bench,
+        log: ReplayLog,
+        bench: StagingStore,
         decode: DecodeAll,
-        wanted: Mapping[int, Span],
+        wanted: Mapping[int, OffsetRange],
         clock: Clock,
-        pace: Pace,
+        pace: RateLimit,
     ) -> None:
         self._log = log
         self._bench = bench
@@ -36,7 +36,7 @@ class Reader:
 
     def copy(
         self,
-        spans: Mapping[int, Span],
+        spans: Mapping[int, OffsetRange],
         on_progress: Callable[[int], None] = lambda _: None,
         is_stopping: Callable[[], bool] = lambda: False,
     ) -> bool:
@@ -48,7 +48,7 @@ class Reader:
         log, staged = self._log, Staged()
         log.begin(spans)
         while not log.is_done and not is_stopping():
-            records = log.poll(self._pace.at_once, _POLL_SECONDS).records
+            records = log.poll(self._pace.available, _POLL_SECONDS).records
             self._take(records, staged)
             # All that one poll brought goes in together: what is staged of a partition has no gap.
             if len(staged) >= BATCH_ROWS or staged.payload_bytes >= BATCH_BYTES:
@@ -97,6 +97,6 @@ class Reader:
         self, staged: Staged, on_progress: Callable[[int], None], is_stopping: Callable[[], bool]
     ) -> Staged:
         if len(staged):
-            patiently(lambda: self._bench.stage(staged), self._clock, is_stopping)
+            retry_while_unavailable(lambda: self._bench.stage(staged), self._clock, is_stopping)
             on_progress(len(staged))
         return Staged()

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 
 
-class Watching:
+class PeriodicThread:
     """Calls `look` from a thread of its own, the first time after `first_seconds`.
 
     Each call answers after how many seconds the next comes.

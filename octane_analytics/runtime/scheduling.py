@@ -14,7 +14,7 @@ _ADVANTAGE = 10
 _AUTOGROUP = Path("/proc/self/autogroup")
 
 
-def come_first() -> None:
+def schedule_first() -> None:
     """Has this process scheduled before those it was forked from, as far as the machine allows it.
 
     Makes it the leader of a session of its own, which needs no right; a terminal's signals do not reach

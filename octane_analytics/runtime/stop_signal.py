@@ -11,7 +11,7 @@ from octane_analytics.runtime.exit_codes import Exit
 _NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Stop:
+class StopSignal:
     """While entered, both signals only ask to stop. For the main thread."""
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class Stop:
         self._pipe = os.pipe()
         os.set_blocking(self._pipe[1], False)
         for number in _NUMBERS:
-            self._previous[number] = signal.signal(number, self._note)
+            self._previous[number] = signal.signal(number, self._record)
         return self
 
     def __exit__(
@@ -38,7 +38,7 @@ class Stop:
             os.close(descriptor)
         self._pipe = None
 
-    def is_asked(self) -> bool:
+    def is_set(self) -> bool:
         """Whether one of the signals has come."""
         return self._number is not None
 
@@ -50,7 +50,7 @@ class Stop:
     def wait(self, seconds: float) -> bool:
         """Blocks until a signal comes or the time is over; whether one has come."""
         self._select([], seconds)
-        return self.is_asked()
+        return self.is_set()
 
     def wait_readable(self, descriptor: int, seconds: float) -> bool:
         """Blocks until the descriptor can be read, a signal comes or the time is over."""
@@ -60,7 +60,7 @@ class Stop:
         assert self._pipe is not None, "to be entered first"
         return select.select([self._pipe[0], *descriptors], [], [], seconds)[0]
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _record(self, number: int, frame: FrameType | None) -> None:
         if self._number is None and self._pipe is not None:
             self._number = number
             os.write(self._pipe[1], b"\0")

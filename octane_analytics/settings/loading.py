@@ -13,7 +13,7 @@ from typing import Any, Literal, cast
 
 from octane_analytics.errors import ConfigError
 from octane_analytics.settings.fields import Setting
-from octane_analytics.settings.raw_sql import QuerySettings
+from octane_analytics.settings.raw_sql import RawSqlSettings
 from octane_analytics.settings.sections import (
     ApiSettings,
     BatchSettings,
@@ -59,7 +59,7 @@ _SECTIONS = {
     "batch": BatchSettings,
     "worker": WorkerSettings,
     "api": ApiSettings,
-    "queries": QuerySettings,
+    "queries": RawSqlSettings,
     "metrics": MetricsSettings,
     "log": LogSettings,
 }

@@ -24,7 +24,7 @@ def _functions(raw: str) -> frozenset[str]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class QuerySettings:
+class RawSqlSettings:
     user: str | None = fields.described(
         "CLICKHOUSE_QUERY_USER",
         fields.optional,

@@ -13,7 +13,7 @@ from octane_analytics.settings.loading import Loaded, load
 from octane_analytics.settings.unknown import warnings
 
 
-class Rereading:
+class EnvironmentReload:
     """To be made at the start. Raises ConfigError where a file cannot be read."""
 
     def __init__(

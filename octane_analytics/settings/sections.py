@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from octane_analytics.errors import ConfigError
 from octane_analytics.settings import fields
-from octane_analytics.settings.raw_sql import QuerySettings
+from octane_analytics.settings.raw_sql import RawSqlSettings
 
 MAX_BATCH_ROWS = 1_000_000
 """clickhouse-driver cuts an insert into blocks of 1,048,576 rows, and a batch has to stay one block;
@@ -399,6 +399,6 @@ class Settings:
     batch: BatchSettings = field(default_factory=BatchSettings)
     worker: WorkerSettings = field(default_factory=WorkerSettings)
     api: ApiSettings = field(default_factory=ApiSettings)
-    queries: QuerySettings = field(default_factory=QuerySettings)
+    queries: RawSqlSettings = field(default_factory=RawSqlSettings)
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
     log: LogSettings = field(default_factory=LogSettings)

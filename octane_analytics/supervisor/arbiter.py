@@ -15,16 +15,16 @@ from collections.abc import Callable
 from dataclasses import asdict
 
 from octane_analytics.runtime.exit_codes import Exit
-from octane_analytics.supervisor.control_socket import Control
-from octane_analytics.supervisor.exit_causes import cause_of, exit_where_none_starts, told
+from octane_analytics.supervisor.control_socket import ControlSocket
+from octane_analytics.supervisor.exit_causes import cause_of, exit_where_none_starts, format_exit
 from octane_analytics.supervisor.posix import System
-from octane_analytics.supervisor.process_plan import Plan, Reread, Role
-from octane_analytics.supervisor.reload import Reload
+from octane_analytics.supervisor.process_plan import ProcessPlan, Reread, Role
+from octane_analytics.supervisor.reload import ReloadProcedure
 from octane_analytics.supervisor.sd_notify import Notifier
-from octane_analytics.supervisor.slot_state import State
-from octane_analytics.supervisor.slots import Place, Places
-from octane_analytics.supervisor.status import Status
-from octane_analytics.supervisor.status_board import Board
+from octane_analytics.supervisor.slot_state import SlotPhase
+from octane_analytics.supervisor.slots import Slot, Slots
+from octane_analytics.supervisor.status import ServiceStatus
+from octane_analytics.supervisor.status_board import StatusBoard
 from octane_analytics.telemetry.logging import fields
 
 _LOG = logging.getLogger(__name__)
@@ -35,17 +35,17 @@ _GRACE_SECONDS = 10.0
 """So long after a deadline the supervisor must have acted on it, or systemd acts on the supervisor."""
 
 
-class Arbiter:
+class Supervisor:
     """Owns the children from `run`'s start to its end. Keeps to one thread and no client."""
 
     def __init__(
         self,
         system: System,
-        plan: Plan,
-        board: Board,
+        plan: ProcessPlan,
+        board: StatusBoard,
         *,
         notifier: Notifier,
-        control: Control | None = None,
+        control: ControlSocket | None = None,
         reread: Reread | None = None,
         on_end: Callable[[str], None] | None = None,
     ) -> None:
@@ -54,8 +54,10 @@ class Arbiter:
         self._notifier = notifier
         self._control = control
         self._on_end = on_end
-        self._places = Places(system, board, plan, control)
-        self._reload = Reload(system, self._places, notifier, plan, reread, lambda: self._is_ready)
+        self._places = Slots(system, board, plan, control)
+        self._reload = ReloadProcedure(
+            system, self._places, notifier, plan, reread, lambda: self._is_ready
+        )
         self._stopped_by: int | None = None
         self._code = int(Exit.OK)
         self._gave_up = ""
@@ -79,9 +81,9 @@ class Arbiter:
             if self._control is not None:
                 self._control.turn(self._system.now(), self._answer)
 
-    def status(self) -> Status:
+    def status(self) -> ServiceStatus:
         now = self._system.now()
-        return Status(
+        return ServiceStatus(
             pid=self._system.pid(),
             state=self._state(),
             uptime_seconds=round(now - self._begun_at, 1),
@@ -146,9 +148,9 @@ class Arbiter:
 
     def _stop_role(self, role: Role) -> None:
         for place in self._places.of(role):
-            if place.slot.state is State.STOPPING:
+            if place.slot.state is SlotPhase.STOPPING:
                 place.slot.stop(self._system.now())  # no successor any more
-            elif place.slot.state is not State.EXITED or place.slot.last_exit is None:
+            elif place.slot.state is not SlotPhase.EXITED or place.slot.last_exit is None:
                 self._places.stop(place)
 
     def _kill_all(self) -> None:
@@ -187,11 +189,11 @@ class Arbiter:
 
     def _give_up_if_none_starts(self) -> None:
         slots = [place.slot for place in self._places.of(Role.WORKER)]
-        if not all(slot.state is State.FATAL for slot in slots):
+        if not all(slot.state is SlotPhase.FATAL for slot in slots):
             return
         self._code = int(exit_where_none_starts([slot.last_exit for slot in slots]))
         ends = ", ".join(
-            f"{slot.name} with {told(slot.last_exit)}"
+            f"{slot.name} with {format_exit(slot.last_exit)}"
             for slot in slots
             if slot.last_exit is not None
         )
@@ -218,8 +220,8 @@ class Arbiter:
         if (
             not self._is_ready
             and self._stopped_by is None
-            and State.RUNNING in workers
-            and all(state in (State.RUNNING, State.FATAL) for state in workers)
+            and SlotPhase.RUNNING in workers
+            and all(state in (SlotPhase.RUNNING, SlotPhase.FATAL) for state in workers)
         ):
             self._is_ready = True
             self._notifier.ready()
@@ -229,7 +231,7 @@ class Arbiter:
         if watchdog_seconds is None:
             return
         is_due = self._alive_at is None or now - self._alive_at >= watchdog_seconds / 4
-        if is_due and self._places.are_lively(now, _GRACE_SECONDS):
+        if is_due and self._places.all_responsive(now, _GRACE_SECONDS):
             self._alive_at = now
             self._notifier.alive()
 
@@ -239,12 +241,12 @@ class Arbiter:
         return min([turn_seconds, *waits])
 
 
-def _log_exit(place: Place, pid: int, code: int, now: float) -> None:
+def _log_exit(place: Slot, pid: int, code: int, now: float) -> None:
     slot = place.slot
-    facts = {"slot": slot.name, "pid": pid, "exit": told(code)}
-    if slot.state is State.EXITED:
+    facts = {"slot": slot.name, "pid": pid, "exit": format_exit(code)}
+    if slot.state is SlotPhase.EXITED:
         _LOG.info("process ended", extra=fields(**facts))
-    elif slot.state is State.FATAL:
+    elif slot.state is SlotPhase.FATAL:
         _LOG.error("process ended for good", extra=fields(**facts))
     else:
         seconds = round((slot.wake_at or now) - now, 2)

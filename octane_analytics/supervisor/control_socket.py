@@ -33,7 +33,7 @@ class _Client:
 
 
 @dataclass(slots=True)
-class Control:
+class ControlSocket:
     """Listens from `open` to `close`. `turn` does what can be done without waiting."""
 
     path: Path

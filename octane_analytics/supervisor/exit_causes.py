@@ -17,7 +17,7 @@ def cause_of(code: int, *, is_killed: bool) -> str | None:
     return {int(Exit.UNAVAILABLE): "unavailable", int(Exit.CONFIG): "config"}.get(code, "fault")
 
 
-def told(code: int) -> str | int:
+def format_exit(code: int) -> str | int:
     """An exit code as the log has it: a signal by its name."""
     if code >= 0:
         return code

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from octane_analytics.supervisor.slot_state import Policy
-from octane_analytics.supervisor.status_board import SlotFigures
+from octane_analytics.supervisor.slot_state import RestartPolicy
+from octane_analytics.supervisor.status_board import SlotStatusWriter
 
 
 class Role(Enum):
@@ -15,33 +15,33 @@ class Role(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Child:
+class ChildProcess:
     """What runs in a slot. `run` is called in the forked process, with where to tell how it does."""
 
     name: str
     role: Role
-    run: Callable[[SlotFigures], int]
+    run: Callable[[SlotStatusWriter], int]
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    services: Sequence[Child]
-    worker: Callable[[int], Child]
+class ProcessPlan:
+    services: Sequence[ChildProcess]
+    worker: Callable[[int], ChildProcess]
     """By the number of its slot."""
     procs: int
-    policy: Policy
+    policy: RestartPolicy
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class PlanChange:
     """Settings that were read anew and are in themselves right."""
 
-    plan: Plan
+    plan: ProcessPlan
     check: Callable[[], int]
     """Whether the service could work with them; run in a process of its own, answers its exit code."""
     adopt: Callable[[], None]
     """They are the settings from now on."""
 
 
-Reread = Callable[[], Change]
+Reread = Callable[[], PlanChange]
 """Raises ConfigError for a setting that is wrong."""

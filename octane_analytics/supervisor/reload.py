@@ -11,18 +11,18 @@ from collections.abc import Callable, Sequence
 from octane_analytics.errors import ConfigError, Unavailable
 from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.supervisor.posix import System
-from octane_analytics.supervisor.process_plan import Change, Plan, Reread
-from octane_analytics.supervisor.rolling_restart import Outcome, Roll
+from octane_analytics.supervisor.process_plan import PlanChange, ProcessPlan, Reread
+from octane_analytics.supervisor.rolling_restart import RollingRestart, RollOutcome
 from octane_analytics.supervisor.sd_notify import Notifier
-from octane_analytics.supervisor.slot_state import Slot
-from octane_analytics.supervisor.slots import Places
+from octane_analytics.supervisor.slot_state import SlotState
+from octane_analytics.supervisor.slots import Slots
 from octane_analytics.telemetry.logging import fields
 
 _LOG = logging.getLogger(__name__)
 _CHECK_SECONDS = 60.0
 
 
-class Reload:
+class ReloadProcedure:
     """Owns the plan in force. Nothing blocks: what is under way goes on with each `turn`.
 
     `is_ready` tells whether systemd has been told so before: only then does the end of a reload say it.
@@ -31,9 +31,9 @@ class Reload:
     def __init__(
         self,
         system: System,
-        places: Places,
+        places: Slots,
         notifier: Notifier,
-        plan: Plan,
+        plan: ProcessPlan,
         reread: Reread | None,
         is_ready: Callable[[], bool],
     ) -> None:
@@ -47,11 +47,11 @@ class Reload:
         """Reloads that came to their end."""
         self.last = ""
         """What became of the last one, empty where all is well."""
-        self._checking: tuple[Change, int, float] | None = None
+        self._checking: tuple[PlanChange, int, float] | None = None
         """What a reload would change to, the process that looks at it, and its deadline."""
-        self._change: Change | None = None
-        self._roll: Roll | None = None
-        self._former: Plan | None = None
+        self._change: PlanChange | None = None
+        self._roll: RollingRestart | None = None
+        self._former: ProcessPlan | None = None
         """What a roll that fails goes back to; None while it is just that."""
 
     @property
@@ -81,7 +81,7 @@ class Reload:
         self._roll = None
         self._end_check()
 
-    def drop(self, slot: Slot) -> None:
+    def drop(self, slot: SlotState) -> None:
         """The slot is done away with."""
         if self._roll is not None:
             self._roll.drop(slot)
@@ -107,7 +107,7 @@ class Reload:
         outcome, slot = self._roll.turn(now, self._places.has_work)
         if slot is not None:
             self._places.stop(self._places.at(slot), then_start=True)
-        elif outcome is Outcome.DONE:
+        elif outcome is RollOutcome.DONE:
             seconds, self._roll = now - self._roll.begun_at, None
             if self._change is not None:
                 self.done += 1
@@ -115,7 +115,7 @@ class Reload:
             self._former = self._change = None
             _LOG.info("every process is replaced", extra=fields(seconds=round(seconds, 1)))
             self._notifier.ready()
-        elif outcome is Outcome.FAILED:
+        elif outcome is RollOutcome.FAILED:
             self._fall_back()
 
     def _end_check(self) -> None:
@@ -129,20 +129,20 @@ class Reload:
         if not self.is_under_way and self._is_ready():
             self._notifier.ready()
 
-    def _take_over(self, change: Change) -> None:
+    def _take_over(self, change: PlanChange) -> None:
         former, self.plan, self._change = self.plan, change.plan, change
         # One that was under way has not shown that its settings work.
         self._former = self._former or former
         self._roll = None
-        self._places.plan_anew(self.plan)
+        self._places.replan(self.plan)
         known = [place.slot for place in self._places.in_rolling_order()]
         if former.procs != self.plan.procs:  # else as many stay as TTIN and TTOU have left
             self._places.resize(self.plan)
         staying = [place.slot for place in self._places.in_rolling_order()]
         self._begin_roll([slot for slot in known if any(slot is other for other in staying)])
 
-    def _begin_roll(self, slots: Sequence[Slot]) -> None:
-        self._roll = Roll(slots, self._system.now())
+    def _begin_roll(self, slots: Sequence[SlotState]) -> None:
+        self._roll = RollingRestart(slots, self._system.now())
         self.last = ""
         _LOG.info("replacing processes one after the other", extra=fields(slots=len(slots)))
 
@@ -157,5 +157,5 @@ class Reload:
             return
         _LOG.error("a process does not start with the new settings: back to the old ones")
         self.plan, self._former, self._change = self._former, None, None
-        self._places.plan_anew(self.plan)
-        self._roll = Roll(replaced[::-1], self._system.now())
+        self._places.replan(self.plan)
+        self._roll = RollingRestart(replaced[::-1], self._system.now())

@@ -14,7 +14,7 @@ from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.runtime.timing import Backoff
 
 
-class State(Enum):
+class SlotPhase(Enum):
     STARTING = "starting"
     RUNNING = "running"
     BACKOFF = "backoff"
@@ -24,7 +24,7 @@ class State(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class RestartPolicy:
     first_backoff_seconds: float = 0.5
     cap_backoff_seconds: float = 5.0
     start_attempts: int = 8
@@ -38,12 +38,12 @@ class Policy:
 
 
 @dataclass(slots=True)
-class Slot:
+class SlotState:
     """One place for a child. The number stays; the process in it changes."""
 
     name: str
-    policy: Policy
-    state: State = State.EXITED
+    policy: RestartPolicy
+    state: SlotPhase = SlotPhase.EXITED
     pid: int | None = None
     since: float = 0.0
     """When the state began, monotonic."""
@@ -65,86 +65,86 @@ class Slot:
 
     def started(self, pid: int, now: float) -> None:
         self.pid, self.started_at, self.is_killed = pid, now, False
-        self._enter(State.STARTING, now)
+        self._enter(SlotPhase.STARTING, now)
 
-    def could_not_start(self, now: float) -> None:
+    def spawn_failed(self, now: float) -> None:
         """The machine had no room for a process. That passes, so it counts as no failed start."""
-        self._enter(State.BACKOFF, now)
+        self._enter(SlotPhase.BACKOFF, now)
         self.wake_at = now + self.backoff.next_seconds()
 
-    def heard(self, now: float) -> None:
+    def heartbeat_seen(self, now: float) -> None:
         """The child's loop has turned."""
-        if self.state is State.STARTING:
+        if self.state is SlotPhase.STARTING:
             self.failed_starts = 0
-            self._enter(State.RUNNING, now)
-        if self.state is State.RUNNING and now - self.started_at >= self.policy.stable_seconds:
+            self._enter(SlotPhase.RUNNING, now)
+        if self.state is SlotPhase.RUNNING and now - self.started_at >= self.policy.stable_seconds:
             self.backoff.reset()
 
     def is_hung(self, last_heard_at: float, now: float) -> bool:
-        if self.is_killed or self.state not in (State.STARTING, State.RUNNING):
+        if self.is_killed or self.state not in (SlotPhase.STARTING, SlotPhase.RUNNING):
             return False
         return now - max(last_heard_at, self.started_at) > self.policy.heartbeat_seconds
 
     def exited(self, code: int, now: float) -> None:
         """The child is reaped; `code` is negative for the signal that ended it."""
         self.pid, self.last_exit = None, code
-        if self.state is State.STOPPING:
-            self._enter(State.EXITED, now)
+        if self.state is SlotPhase.STOPPING:
+            self._enter(SlotPhase.EXITED, now)
             if self.starts_again:
-                self._begin_anew()
+                self._reset()
             return
-        if self.state is State.STARTING:
+        if self.state is SlotPhase.STARTING:
             self.failed_starts += 1
         if code == Exit.CONFIG or self.failed_starts >= self.policy.start_attempts:
-            self._enter(State.FATAL, now)
+            self._enter(SlotPhase.FATAL, now)
             return
-        self._enter(State.BACKOFF, now)
+        self._enter(SlotPhase.BACKOFF, now)
         self.wake_at = now + self.backoff.next_seconds()
 
     def should_start(self, now: float) -> bool:
-        if self.state is State.BACKOFF:
+        if self.state is SlotPhase.BACKOFF:
             return self.wake_at is not None and now >= self.wake_at
-        return self.state is State.EXITED and self.last_exit is None
+        return self.state is SlotPhase.EXITED and self.last_exit is None
 
     def stop(self, now: float) -> None:
         """The child has been told to finish; with no child there is nothing to wait for."""
         self.starts_again = False
         if self.pid is None:
-            self._enter(State.EXITED, now)
+            self._enter(SlotPhase.EXITED, now)
             self.last_exit = self.last_exit or 0
-        elif self.state is not State.STOPPING:
-            self._enter(State.STOPPING, now)
+        elif self.state is not SlotPhase.STOPPING:
+            self._enter(SlotPhase.STOPPING, now)
             self.wake_at, self.is_killed = now + self.policy.drain_seconds, False
 
     def replace(self, now: float) -> None:
         """As `stop`, and a successor is to start once the child has ended; what failed is forgotten."""
         self.stop(now)
         if self.pid is None:
-            self._begin_anew()
+            self._reset()
         else:
             self.starts_again = True
 
-    def _begin_anew(self) -> None:
+    def _reset(self) -> None:
         self.last_exit, self.failed_starts, self.starts_again = None, 0, False
         self.backoff.reset()
 
-    def is_lively(self, last_heard_at: float, now: float, grace_seconds: float) -> bool:
+    def is_responsive(self, last_heard_at: float, now: float, grace_seconds: float) -> bool:
         """Whether its child has kept its deadline, or is at most so long past it: by then killing a
         child has helped, or nothing here will."""
         if self.pid is None:
             return True
-        if self.state is State.STOPPING:
+        if self.state is SlotPhase.STOPPING:
             return now - self.since <= self.policy.drain_seconds + grace_seconds
         silent_seconds = now - max(last_heard_at, self.started_at)
         return silent_seconds <= self.policy.heartbeat_seconds + grace_seconds
 
     def should_be_killed(self, now: float) -> bool:
-        return self.state is State.STOPPING and self.wake_at is not None and now >= self.wake_at
+        return self.state is SlotPhase.STOPPING and self.wake_at is not None and now >= self.wake_at
 
     def killed(self) -> None:
         self.is_killed = True
-        if self.state is State.STOPPING:
+        if self.state is SlotPhase.STOPPING:
             self.wake_at = None
 
-    def _enter(self, state: State, now: float) -> None:
+    def _enter(self, state: SlotPhase, now: float) -> None:
         self.state, self.since, self.wake_at = state, now, None

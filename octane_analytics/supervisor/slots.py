@@ -6,53 +6,55 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from octane_analytics.errors import Unavailable
-from octane_analytics.supervisor.control_socket import Control
+from octane_analytics.supervisor.control_socket import ControlSocket
 from octane_analytics.supervisor.posix import System
-from octane_analytics.supervisor.process_plan import Child, Plan, Role
-from octane_analytics.supervisor.slot_state import Slot, State
-from octane_analytics.supervisor.status import Rate, SlotStatus, slot_status
-from octane_analytics.supervisor.status_board import Board
+from octane_analytics.supervisor.process_plan import ChildProcess, ProcessPlan, Role
+from octane_analytics.supervisor.slot_state import SlotPhase, SlotState
+from octane_analytics.supervisor.status import EventRate, SlotStatus, slot_status
+from octane_analytics.supervisor.status_board import StatusBoard
 from octane_analytics.telemetry.logging import fields
 
 _LOG = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
-class Place:
-    child: Child
-    slot: Slot
+class Slot:
+    child: ChildProcess
+    slot: SlotState
     index: int
     """Of its record on the board."""
     is_leaving: bool = False
     """There is to be no process in it any more once this one has ended."""
-    rate: Rate = field(default_factory=Rate)
+    rate: EventRate = field(default_factory=EventRate)
 
 
-class Places:
+class Slots:
     """In the order of the plan: services first, then workers by number."""
 
-    def __init__(self, system: System, board: Board, plan: Plan, control: Control | None) -> None:
+    def __init__(
+        self, system: System, board: StatusBoard, plan: ProcessPlan, control: ControlSocket | None
+    ) -> None:
         self._system = system
         self._board = board
         self._services = len(plan.services)
         self._places = [
-            Place(child, Slot(child.name, plan.policy), index)
+            Slot(child, SlotState(child.name, plan.policy), index)
             for index, child in enumerate([*plan.services, *map(plan.worker, range(plan.procs))])
         ]
         self._control = control
-        self._tell_wanted()
+        self._publish_wanted()
 
-    def __iter__(self) -> Iterator[Place]:
+    def __iter__(self) -> Iterator[Slot]:
         return iter(self._places)
 
-    def of(self, role: Role) -> list[Place]:
+    def of(self, role: Role) -> list[Slot]:
         return [place for place in self._places if place.child.role is role]
 
-    def at(self, slot: Slot) -> Place:
+    def at(self, slot: SlotState) -> Slot:
         (place,) = (place for place in self._places if place.slot is slot)
         return place
 
-    def in_rolling_order(self) -> list[Place]:
+    def in_rolling_order(self) -> list[Slot]:
         """Those that stay, the workers first."""
         return [p for p in [*self.of(Role.WORKER), *self.of(Role.SERVICE)] if not p.is_leaving]
 
@@ -60,11 +62,11 @@ class Places:
         """Workers that stay."""
         return sum(not place.is_leaving for place in self.of(Role.WORKER))
 
-    def _tell_wanted(self) -> None:
+    def _publish_wanted(self) -> None:
         # Those that stay have the lowest numbers: the highest leaves, and the lowest free is taken.
         self._board.workers = self.wanted()
 
-    def plan_anew(self, plan: Plan) -> None:
+    def replan(self, plan: ProcessPlan) -> None:
         """For the processes that start from now on."""
         for place in self._places:
             place.slot.policy = plan.policy
@@ -74,17 +76,17 @@ class Places:
                 else plan.worker(place.index - self._services)
             )
 
-    def grow(self, plan: Plan) -> Place | None:
+    def grow(self, plan: ProcessPlan) -> Slot | None:
         """One worker more: the next one up, or one that was about to leave. None: there is no room."""
         place = self._grow(plan)
         if place is None:
             _LOG.warning("no more workers: all slots there are have one")
         else:
-            self._tell_wanted()
+            self._publish_wanted()
             _LOG.info("one worker more", extra=fields(slot=place.slot.name))
         return place
 
-    def _grow(self, plan: Plan) -> Place | None:
+    def _grow(self, plan: ProcessPlan) -> Slot | None:
         there = {place.index: place for place in self._places}
         index = self._services
         while index in there and not there[index].is_leaving:
@@ -97,12 +99,12 @@ class Places:
         if index >= self._board.capacity:
             return None
         child = plan.worker(index - self._services)
-        place = Place(child, Slot(child.name, plan.policy), index)
+        place = Slot(child, SlotState(child.name, plan.policy), index)
         self._places.append(place)
         self._places.sort(key=lambda p: p.index)
         return place
 
-    def shrink(self) -> Place | None:
+    def shrink(self) -> Slot | None:
         """The worker with the highest number leaves. None: it is the only one."""
         staying = [place for place in self.of(Role.WORKER) if not place.is_leaving]
         if len(staying) <= 1:
@@ -110,27 +112,27 @@ class Places:
             return None
         place = staying[-1]
         place.is_leaving = True
-        if place.slot.state is State.STOPPING:
+        if place.slot.state is SlotPhase.STOPPING:
             place.slot.stop(self._system.now())
         else:
             self.stop(place)
         if place.slot.pid is None:
             self.drop(place)
-        self._tell_wanted()
+        self._publish_wanted()
         _LOG.info("one worker fewer", extra=fields(slot=place.slot.name))
         return place
 
-    def resize(self, plan: Plan) -> None:
+    def resize(self, plan: ProcessPlan) -> None:
         """As many workers as the plan has, or as there is room for."""
         while self.wanted() < plan.procs and self.grow(plan) is not None:
             pass
         while self.wanted() > plan.procs and self.shrink() is not None:
             pass
 
-    def drop(self, place: Place) -> None:
+    def drop(self, place: Slot) -> None:
         self._places.remove(place)
 
-    def start(self, place: Place) -> None:
+    def start(self, place: Slot) -> None:
         """Tries again later where the machine has no room for a process."""
         slot, child = place.slot, place.child
         self._board.clear(place.index)
@@ -139,7 +141,7 @@ class Places:
         try:
             pid = self._system.fork(slot.name, lambda: self.in_child(lambda: child.run(figures)))
         except Unavailable as error:
-            slot.could_not_start(now)
+            slot.spawn_failed(now)
             _LOG.error("process not started", extra=fields(slot=slot.name, error=str(error)))
             return
         if slot.last_exit is not None:
@@ -153,25 +155,25 @@ class Places:
             self._control.close()
         return run()
 
-    def stop(self, place: Place, *, then_start: bool = False) -> None:
+    def stop(self, place: Slot, *, then_start: bool = False) -> None:
         """Has the process finish what it does."""
-        if place.slot.pid is not None and place.slot.state is not State.STOPPING:
+        if place.slot.pid is not None and place.slot.state is not SlotPhase.STOPPING:
             self._system.kill(place.slot.pid, signal.SIGTERM)
         (place.slot.replace if then_start else place.slot.stop)(self._system.now())
 
-    def kill(self, place: Place) -> None:
+    def kill(self, place: Slot) -> None:
         if place.slot.pid is not None:
             self._system.kill(place.slot.pid, signal.SIGKILL)
             place.slot.killed()
 
-    def look_after(self, place: Place, now: float) -> None:
+    def look_after(self, place: Slot, now: float) -> None:
         """Notes that the process lives, and kills one that hangs or is past its deadline."""
         slot, figures = place.slot, self._board.read(place.index)
         if slot.pid is None:
             return
-        place.rate.saw(figures.events, now)
+        place.rate.record(figures.events, now)
         if figures.beat_at > slot.started_at:
-            slot.heard(now)
+            slot.heartbeat_seen(now)
         if slot.is_hung(figures.beat_at, now):
             silent_seconds = round(now - max(figures.beat_at, slot.started_at))
             _LOG.error(
@@ -183,20 +185,20 @@ class Places:
             _LOG.warning("worker did not finish in time: killing it", extra=fields(slot=slot.name))
             self.kill(place)
 
-    def has_work(self, slot: Slot) -> bool:
+    def has_work(self, slot: SlotState) -> bool:
         """Whether the slot's process has been given its assignment, or needs none."""
         place = self.at(slot)
         if place.child.role is Role.SERVICE:
             return True
         return self._board.read(place.index).assigned_at > slot.started_at
 
-    def are_lively(self, now: float, grace_seconds: float) -> bool:
+    def all_responsive(self, now: float, grace_seconds: float) -> bool:
         return all(
-            place.slot.is_lively(self._board.read(place.index).beat_at, now, grace_seconds)
+            place.slot.is_responsive(self._board.read(place.index).beat_at, now, grace_seconds)
             for place in self._places
         )
 
-    def status(self, place: Place, now: float) -> SlotStatus:
+    def status(self, place: Slot, now: float) -> SlotStatus:
         pid = place.slot.pid
         return slot_status(
             place.slot,

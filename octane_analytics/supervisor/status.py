@@ -4,8 +4,8 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from octane_analytics.supervisor.slot_state import Slot, State
-from octane_analytics.supervisor.status_board import Figures
+from octane_analytics.supervisor.slot_state import SlotPhase, SlotState
+from octane_analytics.supervisor.status_board import SlotStatusRecord
 
 _WINDOW_SECONDS = 10.0
 _SAMPLE_SECONDS = 0.5
@@ -40,7 +40,7 @@ class SlotStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
+class ServiceStatus:
     pid: int
     state: str
     """starting, running, reloading or stopping."""
@@ -74,9 +74,9 @@ class Status:
         """Every slot runs, none waits for what is away, and the service is not on its way down.
 
         A slot that is being replaced in a reload is no fault."""
-        usual = {State.RUNNING.value}
+        usual = {SlotPhase.RUNNING.value}
         if self.state == "reloading":
-            usual |= {State.STARTING.value, State.STOPPING.value, State.EXITED.value}
+            usual |= {SlotPhase.STARTING.value, SlotPhase.STOPPING.value, SlotPhase.EXITED.value}
         return (
             self.state in ("running", "reloading")
             and all(slot.state in usual for slot in self.slots)
@@ -84,7 +84,7 @@ class Status:
         )
 
     def line(self) -> str:
-        up = sum(slot.state == State.RUNNING.value for slot in self.workers)
+        up = sum(slot.state == SlotPhase.RUNNING.value for slot in self.workers)
         lag = "" if self.lag is None else f", lag {self.lag:,}"
         if self.held_back:
             lag += f" ({self.held_back:,} held back by an open transaction)"
@@ -98,8 +98,8 @@ class Status:
 
 
 def slot_status(
-    slot: Slot,
-    figures: Figures,
+    slot: SlotState,
+    figures: SlotStatusRecord,
     events_per_second: float,
     memory_bytes: int | None,
     now: float,
@@ -132,12 +132,12 @@ def _since(then: float, now: float) -> float | None:
 
 
 @dataclass(slots=True)
-class Rate:
+class EventRate:
     """Events per second over the last seconds, from a count that begins anew with each process."""
 
     _seen: deque[tuple[float, int]] = field(default_factory=deque)
 
-    def saw(self, total: int, now: float) -> None:
+    def record(self, total: int, now: float) -> None:
         if self._seen and total < self._seen[-1][1]:
             self._seen.clear()
         if not self._seen or now - self._seen[-1][0] >= _SAMPLE_SECONDS:

@@ -10,7 +10,7 @@ import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from octane_analytics.telemetry.inserted_counter import Tally
+from octane_analytics.telemetry.inserted_counter import InsertedEventCounter
 from octane_analytics.telemetry.observer import WorkerObserver
 from octane_analytics.telemetry.worker_metrics import WorkerMetrics
 from octane_analytics.types import Clock, Sink, TopicPartition
@@ -34,7 +34,7 @@ class _Record(ctypes.Structure):
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class SlotStatusRecord:
     """One slot at one moment."""
 
     beat_at: float
@@ -57,18 +57,18 @@ class Figures:
     """The last one, empty where there was none."""
 
 
-class SlotFigures:
+class SlotStatusWriter:
     """The writing side. For one process at a time."""
 
     def __init__(self, record: _Record) -> None:
         self._record = record
         self._failing: set[str] = set()
 
-    def beat(self, now: float) -> None:
+    def heartbeat(self, now: float) -> None:
         """The loop has turned."""
         self._record.beat_at = now
 
-    def waits_until(self, then: float) -> None:
+    def extend_deadline(self, then: float) -> None:
         """The loop will not turn for so long perhaps, on purpose."""
         self._record.beat_at = then
 
@@ -76,10 +76,10 @@ class SlotFigures:
         self._record.partitions = partitions
         self._record.assigned_at = now
 
-    def owns(self, partitions: int) -> None:
+    def set_partitions(self, partitions: int) -> None:
         self._record.partitions = partitions
 
-    def lags(self, messages: int | None, held_back: int = 0) -> None:
+    def set_lag(self, messages: int | None, held_back: int = 0) -> None:
         self._record.lag = -1 if messages is None else messages
         self._record.held_back = held_back
 
@@ -99,7 +99,7 @@ class SlotFigures:
         self._record.waits = int(bool(self._failing))
 
 
-class Board:
+class StatusBoard:
     """All slots' records. Made by the supervisor before it forks."""
 
     def __init__(self, slots: int) -> None:
@@ -123,12 +123,12 @@ class Board:
         ctypes.memset(ctypes.byref(self._records[slot]), 0, ctypes.sizeof(_Record))
         self._records[slot].lag = -1
 
-    def writer(self, slot: int) -> SlotFigures:
-        return SlotFigures(self._records[slot])
+    def writer(self, slot: int) -> SlotStatusWriter:
+        return SlotStatusWriter(self._records[slot])
 
-    def read(self, slot: int) -> Figures:
+    def read(self, slot: int) -> SlotStatusRecord:
         record = self._records[slot]
-        return Figures(
+        return SlotStatusRecord(
             beat_at=record.beat_at,
             assigned_at=record.assigned_at,
             flushed_at=record.flushed_at,
@@ -146,7 +146,11 @@ class SlotObserver(WorkerObserver):
     """A worker's observer that tells its supervisor too; hearing of a failure is a sign of life."""
 
     def __init__(
-        self, metrics: WorkerMetrics, tally: Tally, figures: SlotFigures, clock: Clock
+        self,
+        metrics: WorkerMetrics,
+        tally: InsertedEventCounter,
+        figures: SlotStatusWriter,
+        clock: Clock,
     ) -> None:
         super().__init__(metrics, tally)
         self._figures = figures
@@ -158,17 +162,17 @@ class SlotObserver(WorkerObserver):
 
     def revoked(self, partitions: Sequence[TopicPartition], owned: int) -> None:
         super().revoked(partitions, owned)
-        self._figures.owns(owned)
+        self._figures.set_partitions(owned)
 
     def lost(self, partitions: Sequence[TopicPartition], owned: int) -> None:
         super().lost(partitions, owned)
-        self._figures.owns(owned)
+        self._figures.set_partitions(owned)
 
     def failed(self, dependency: str, error: Exception) -> None:
         super().failed(dependency, error)
         now = self._clock.now()
         self._figures.failed(dependency, error, now)
-        self._figures.beat(now)
+        self._figures.heartbeat(now)
 
     def resumed(self, dependency: str) -> None:
         super().resumed(dependency)
@@ -178,7 +182,7 @@ class SlotObserver(WorkerObserver):
 class CountingSink:
     """See `types.Sink`. Tells of every insert that has gone through, which is a sign of life too."""
 
-    def __init__(self, sink: Sink, figures: SlotFigures, clock: Clock) -> None:
+    def __init__(self, sink: Sink, figures: SlotStatusWriter, clock: Clock) -> None:
         self._sink = sink
         self._figures = figures
         self._clock = clock
@@ -194,7 +198,7 @@ class CountingSink:
         self._sink.insert(columns, token, is_repeat=is_repeat, not_before=not_before)
         now = self._clock.now()
         self._figures.flushed(len(columns[0]), now)
-        self._figures.beat(now)
+        self._figures.heartbeat(now)
 
     def close(self) -> None:
         self._sink.close()

@@ -10,14 +10,14 @@ from octane_analytics.errors import OctaneError
 _EVERY_SECONDS = 60.0
 
 
-class WindowWatch:
+class DedupWindowCollector:
     """`ask` answers the table's window, None where there is no table; `collect` what it said last."""
 
     def __init__(self, ask: Callable[[], int | None]) -> None:
         self._ask = ask
         self._window: int | None = None
 
-    def look(self) -> float:
+    def update(self) -> float:
         with contextlib.suppress(OctaneError):  # the workers say what is wrong with ClickHouse
             self._window = self._ask()
         return _EVERY_SECONDS

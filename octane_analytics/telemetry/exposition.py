@@ -23,14 +23,14 @@ from prometheus_client.utils import floatToGoString
 
 from octane_analytics import __version__
 from octane_analytics.telemetry import inserted_counter, liveness
-from octane_analytics.telemetry.multiprocess_reader import Cell, Labels, Sums
+from octane_analytics.telemetry.multiprocess_reader import Labels, MultiprocessReader, SeriesKey
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 _BOUND = "le"
 _REQUEST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
-class Identity:
+class ProcessName:
     """Names this process's files. No underscore: the library takes file names apart at those."""
 
     def __init__(self, role: str, slot: int) -> None:
@@ -42,7 +42,7 @@ class Identity:
         return self.name
 
 
-def open_directory(directory: Path, identity: Identity) -> None:
+def open_directory(directory: Path, identity: ProcessName) -> None:
     """Has every metric that this process makes from now on kept in the directory.
 
     To be called once in each process, after the fork and before the first metric is made.
@@ -54,7 +54,7 @@ def open_directory(directory: Path, identity: Identity) -> None:
     )
     for path in directory.glob(f"gauge_*_{identity.name}.db"):
         path.unlink()  # the last process's of this name say nothing of this one
-    liveness.hold(directory, identity.name)
+    liveness.lock(directory, identity.name)
 
 
 def remove_files(directory: Path, role: str) -> None:
@@ -62,7 +62,7 @@ def remove_files(directory: Path, role: str) -> None:
 
     The other roles' files stay. Inserted events count from zero again.
     """
-    inserted_counter.begin_anew(directory, role)
+    inserted_counter.reset_counts(directory, role)
     booted_at = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
     for path in (*directory.glob("*.db"), *directory.glob("*.alive")):
         name = path.stem.rpartition("_")[2]
@@ -71,7 +71,7 @@ def remove_files(directory: Path, role: str) -> None:
                 path.unlink()
 
 
-class Families(Protocol):
+class MetricSource(Protocol):
     """Metrics that are known where they are served, and need no file."""
 
     def collect(self) -> Iterable[Metric]: ...
@@ -80,12 +80,12 @@ class Families(Protocol):
 class Exposition:
     """All processes' metrics in Prometheus' text format; each call reads the directory's files anew."""
 
-    def __init__(self, directory: Path, *others: Families) -> None:
-        self._sums = Sums(directory)
+    def __init__(self, directory: Path, *others: MetricSource) -> None:
+        self._sums = MultiprocessReader(directory)
         self._others = CollectorRegistry()
         self._lock = threading.Lock()
-        self._texts: dict[Cell, str] = {}
-        for families in (Computed(directory), *others):
+        self._texts: dict[SeriesKey, str] = {}
+        for families in (ComputedMetrics(directory), *others):
             self._others.register(families)
 
     def __call__(self) -> bytes:
@@ -96,8 +96,8 @@ class Exposition:
     def close(self) -> None:
         self._sums.close()
 
-    def _lines(self, sums: Mapping[Cell, float]) -> Iterator[str]:
-        families: dict[str, list[Cell]] = {}
+    def _lines(self, sums: Mapping[SeriesKey, float]) -> Iterator[str]:
+        families: dict[str, list[SeriesKey]] = {}
         for cell in sums:
             families.setdefault(cell.family, []).append(cell)
         for cells in families.values():
@@ -109,9 +109,11 @@ class Exposition:
                 for cell in cells:
                     yield _line(self._text(cell), sums[cell])
 
-    def _histogram(self, cells: Sequence[Cell], sums: Mapping[Cell, float]) -> Iterator[str]:
+    def _histogram(
+        self, cells: Sequence[SeriesKey], sums: Mapping[SeriesKey, float]
+    ) -> Iterator[str]:
         """A file holds each bucket's own count, and no `_count`; it is the last bucket's sum."""
-        series: dict[Labels, list[tuple[float, Cell]]] = {}
+        series: dict[Labels, list[tuple[float, SeriesKey]]] = {}
         for cell in cells:
             bound = next((float(value) for name, value in cell.labels if name == _BOUND), None)
             if bound is None:
@@ -126,14 +128,14 @@ class Exposition:
                 yield _line(self._text(cell), total)
             yield _line(_text(f"{cell.family}_count", labels), total)
 
-    def _text(self, cell: Cell) -> str:
+    def _text(self, cell: SeriesKey) -> str:
         text = self._texts.get(cell)
         if text is None:
             text = self._texts[cell] = _text(cell.name, cell.labels)
         return text
 
 
-def exposition(directory: Path, *others: Families) -> bytes:
+def exposition(directory: Path, *others: MetricSource) -> bytes:
     """Once; who asks again and again keeps an `Exposition`."""
     whole = Exposition(directory, *others)
     try:
@@ -142,7 +144,7 @@ def exposition(directory: Path, *others: Families) -> bytes:
         whole.close()
 
 
-def _head(cell: Cell) -> str:
+def _head(cell: SeriesKey) -> str:
     name = f"{cell.family}_total" if cell.kind == "counter" else cell.family
     told = cell.help.replace("\\", r"\\").replace("\n", r"\n")
     return f"# HELP {name} {told}\n# TYPE {name} {cell.kind}\n"
@@ -161,7 +163,7 @@ def _escaped(value: str) -> str:
     return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
 
 
-class Computed:
+class ComputedMetrics:
     """What is not counted in the library's files: the exact count of inserted events, and the build."""
 
     def __init__(self, directory: Path) -> None:
@@ -180,14 +182,14 @@ class Computed:
 
 def unready(directory: Path, names: Collection[str]) -> list[str]:
     """What keeps these processes from serving, a line each; empty when they do."""
-    absent = sorted(set(names) - liveness.present(directory))
+    absent = sorted(set(names) - liveness.alive(directory))
     waits = [f"waiting for {dependency}" for dependency in outages(directory)]
     return [f"{name} is not running" for name in absent] + waits
 
 
 def outages(directory: Path) -> list[str]:
     """The dependencies that some living process waits for."""
-    sums = Sums(directory)
+    sums = MultiprocessReader(directory)
     try:
         return sorted(
             dict(cell.labels)["dependency"]

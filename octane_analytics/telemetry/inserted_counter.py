@@ -29,7 +29,7 @@ _GROWTH_BYTES = 4096
 _SUFFIX = ".tally"
 
 
-class Tally:
+class InsertedEventCounter:
     """One slot's count; the file is made where it is missing. For one process at a time."""
 
     def __init__(self, directory: Path, name: str) -> None:
@@ -107,7 +107,7 @@ def total(directory: Path) -> int:
     )
 
 
-def begin_anew(directory: Path, role: str) -> None:
+def reset_counts(directory: Path, role: str) -> None:
     """Counts from zero again, for a new boot; keeps which batches the last one had counted.
 
     What that one had counted and not completed is inserted again, and must not be counted twice.

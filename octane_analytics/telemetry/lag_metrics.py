@@ -12,28 +12,28 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
 from octane_analytics.errors import OctaneError
 from octane_analytics.telemetry.logging import fields
-from octane_analytics.types import PartitionLag
+from octane_analytics.types import UncommittedLag
 
 _LOG = logging.getLogger(__name__)
 _EVERY_SECONDS = 1.0
 _FAILED_SECONDS = 5.0
 
 
-class LagWatch:
+class LagCollector:
     """`collect` answers what the last look saw."""
 
     def __init__(
         self,
-        ask: Callable[[], Mapping[int, PartitionLag]],
+        ask: Callable[[], Mapping[int, UncommittedLag]],
         now: Callable[[], float] = time.time,
     ) -> None:
         self._ask = ask
         self._now = now
-        self._seen: Mapping[int, PartitionLag] = {}
+        self._seen: Mapping[int, UncommittedLag] = {}
         self._seen_at: float | None = None
         self._is_failing = False
 
-    def look(self) -> float:
+    def update(self) -> float:
         """Where no broker answers, what was seen before stays, and its time tells its age."""
         try:
             seen = self._ask()

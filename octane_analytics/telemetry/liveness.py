@@ -12,7 +12,7 @@ from pathlib import Path
 _SUFFIX = ".alive"
 
 
-def hold(directory: Path, name: str) -> int:
+def lock(directory: Path, name: str) -> int:
     """Says that the process called `name` is alive, until the returned descriptor is closed.
 
     To be called after the fork: a child that inherits the descriptor would hold it too.
@@ -24,7 +24,7 @@ def hold(directory: Path, name: str) -> int:
     return descriptor
 
 
-def present(directory: Path) -> frozenset[str]:
+def alive(directory: Path) -> frozenset[str]:
     """The names of those alive."""
     return frozenset(
         path.name.removesuffix(_SUFFIX) for path in directory.glob(f"*{_SUFFIX}") if _is_held(path)

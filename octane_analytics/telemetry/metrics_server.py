@@ -78,7 +78,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         _LOG.debug(format % args)
 
 
-class _Server(http.server.ThreadingHTTPServer):
+class _HTTPServer(http.server.ThreadingHTTPServer):
     daemon_threads = True
     timeout = 0  # `handle_request` is only called where there is one
 
@@ -100,7 +100,7 @@ class MetricsServer:
         """`missing` answers, a line each, what keeps the service from being ready."""
         answers = {"exposition": staticmethod(exposition), "missing": staticmethod(missing)}
         handler = type("Handler", (_Handler,), answers)
-        self._server = _Server(listening, handler)
+        self._server = _HTTPServer(listening, handler)
         self._stopping = os.eventfd(0, os.EFD_CLOEXEC)
         self._thread = threading.Thread(target=self._serve, name="metrics", daemon=True)
 

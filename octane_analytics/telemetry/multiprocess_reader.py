@@ -31,7 +31,7 @@ Labels = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Cell:
+class SeriesKey:
     """What a value is of. There is one for each: it stands for itself, and is found fast."""
 
     kind: str
@@ -42,21 +42,21 @@ class Cell:
     help: str
 
 
-class Sums:
+class MultiprocessReader:
     """For one thread at a time, in the process that made it: keeps the files open."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._files: dict[str, _File] = {}
-        self._cells: dict[tuple[str, bytes], Cell] = {}
+        self._cells: dict[tuple[str, bytes], SeriesKey] = {}
 
-    def read(self) -> dict[Cell, float]:
+    def read(self) -> dict[SeriesKey, float]:
         """Counters and histograms of all processes there ever were, gauges of those alive."""
         found = {entry.name: entry.inode() for entry in os.scandir(self._directory)}
-        alive = liveness.present(self._directory)
+        alive = liveness.alive(self._directory)
         for name in self._files.keys() - found.keys():
             self._files.pop(name).close()
-        sums: dict[Cell, float] = {}
+        sums: dict[SeriesKey, float] = {}
         for name, inode in sorted(found.items()):
             if name.endswith(_SUFFIX) and _is_told(name.removesuffix(_SUFFIX), alive):
                 with contextlib.suppress(FileNotFoundError):  # gone since
@@ -81,13 +81,13 @@ class Sums:
 
 
 class _File:
-    def __init__(self, path: Path, inode: int, cells: dict[tuple[str, bytes], Cell]) -> None:
+    def __init__(self, path: Path, inode: int, cells: dict[tuple[str, bytes], SeriesKey]) -> None:
         """`cells` are those that all files know, by kind and key."""
         self.inode = inode
         self._kind = path.name.partition("_")[0]
         self._known = cells
         self._used = _HEADER_BYTES
-        self._cells: list[Cell] = []
+        self._cells: list[SeriesKey] = []
         self._format = f"={_HEADER_BYTES}x"
         self._values = struct.Struct(self._format)
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -95,7 +95,7 @@ class _File:
     def close(self) -> None:
         os.close(self._descriptor)
 
-    def read(self) -> Iterator[tuple[Cell, float]]:
+    def read(self) -> Iterator[tuple[SeriesKey, float]]:
         """Nothing of a file that is only being made."""
         data = os.pread(self._descriptor, max(self._used, _FIRST_BYTES), 0)
         used = _INTEGER.unpack_from(data)[0] if len(data) >= _HEADER_BYTES else 0
@@ -124,9 +124,9 @@ class _File:
         self._values = struct.Struct(self._format)
 
 
-def _cell(kind: str, key: bytes) -> Cell:
+def _cell(kind: str, key: bytes) -> SeriesKey:
     family, name, labels, told = json.loads(key)
-    return Cell(kind, family, name, tuple(sorted(labels.items())), told)
+    return SeriesKey(kind, family, name, tuple(sorted(labels.items())), told)
 
 
 def _is_told(name: str, alive: Collection[str]) -> bool:

@@ -5,10 +5,10 @@ import time
 from collections.abc import Sequence
 
 from octane_analytics.errors import NeedsOperator
-from octane_analytics.telemetry.inserted_counter import Tally
+from octane_analytics.telemetry.inserted_counter import InsertedEventCounter
 from octane_analytics.telemetry.logging import fields
 from octane_analytics.telemetry.worker_metrics import STAGES, WorkerMetrics
-from octane_analytics.types import Inserted, Rejected, Span, TopicPartition
+from octane_analytics.types import InsertedBatch, OffsetRange, RejectedRecord, TopicPartition
 
 _LOG = logging.getLogger("octane_analytics.worker.process")
 DEPENDENCIES = ("clickhouse", "kafka", "dead_letters")
@@ -21,7 +21,7 @@ _ERROR_CLASSES = ("data", "operator", "outage")
 class WorkerObserver:
     """See `types.Observer`. Says each outage once when it begins and once when it ends."""
 
-    def __init__(self, metrics: WorkerMetrics, tally: Tally) -> None:
+    def __init__(self, metrics: WorkerMetrics, tally: InsertedEventCounter) -> None:
         self._metrics = metrics
         self._tally = tally
         self._stages = {call: metrics.stage_seconds.labels(name) for call, name in STAGES.items()}
@@ -48,7 +48,7 @@ class WorkerObserver:
     def consumed(self, records: int) -> None:
         self._metrics.events_consumed.inc(records)
 
-    def rejected(self, rejected: Sequence[Rejected]) -> None:
+    def rejected(self, rejected: Sequence[RejectedRecord]) -> None:
         for item in rejected:
             self._metrics.events_rejected.labels(item.reason).inc()
             self._metrics.pipeline_errors.labels("decode").inc()
@@ -81,12 +81,12 @@ class WorkerObserver:
     def dead_lettered(self, records: int) -> None:
         self._metrics.dead_letters.inc(records)
 
-    def spent(self, call: str, seconds: float) -> None:
+    def call_finished(self, call: str, seconds: float) -> None:
         stage = self._stages.get(call)
         if stage is not None:
             stage.observe(seconds)
 
-    def inserted(self, batch: Inserted) -> None:
+    def inserted(self, batch: InsertedBatch) -> None:
         # First of all: the count is exact only if nothing comes between ClickHouse's yes and it that
         # could fail.
         if not self._tally.count(batch.partition.partition, batch.rows, batch.token):
@@ -112,14 +112,16 @@ class WorkerObserver:
             weight = len(timestamps) / len(picked)
             self._metrics.event_latency_seconds.observe_ages(time.time(), picked, weight)
 
-    def recovered(self, partition: TopicPartition, span: Span) -> None:
+    def recovered(self, partition: TopicPartition, span: OffsetRange) -> None:
         self._metrics.batches_recovered.inc()
         _LOG.info(
             "announced batch of the last owner inserted again under its token",
             extra=fields(partition=partition.partition, offsets=str(span)),
         )
 
-    def isolating(self, partition: TopicPartition, span: Span, reason: str) -> None:
+    def bisecting_rejected_rows(
+        self, partition: TopicPartition, span: OffsetRange, reason: str
+    ) -> None:
         self._metrics.pipeline_errors.labels("clickhouse").inc()
         self._metrics.clickhouse_errors.labels("data").inc()
         _LOG.warning(

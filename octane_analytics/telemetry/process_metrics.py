@@ -11,7 +11,7 @@ _EVERY_SECONDS = 5.0
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
-class Sampler:
+class ProcessSampler:
     """For a loop to call at every turn: does something only when it is time."""
 
     def __init__(

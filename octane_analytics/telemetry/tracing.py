@@ -21,7 +21,7 @@ from opentelemetry import propagate, trace
 from octane_analytics import __version__
 from octane_analytics.errors import ConfigError
 from octane_analytics.telemetry import logging as logs
-from octane_analytics.types import Record, Span, TopicPartition
+from octane_analytics.types import OffsetRange, Record, TopicPartition
 
 _LOG = logging.getLogger(__name__)
 _SERVICE = "octane-analytics"
@@ -185,7 +185,7 @@ class BatchTracer:
         return step
 
     def begin(
-        self, partition: TopicPartition, span: Span, contexts: Sequence[object]
+        self, partition: TopicPartition, span: OffsetRange, contexts: Sequence[object]
     ) -> "BatchTrace":
         """A span that is linked to all of the contexts. It belongs to the first one's trace, so that
         one id leads from that event's producer to ClickHouse, and so that a batch is recorded where

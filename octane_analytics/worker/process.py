@@ -30,26 +30,26 @@ from octane_analytics.kafka.consumer import KafkaSource
 from octane_analytics.kafka.event_producer import KafkaDeadLetters
 from octane_analytics.kafka.lag import LagProbe
 from octane_analytics.kafka.record_headers import headers_of
-from octane_analytics.kafka.topic_reader import KafkaLog
-from octane_analytics.kafka.topics import GroupView, ensure_topic
+from octane_analytics.kafka.topic_reader import TopicReader
+from octane_analytics.kafka.topics import TopicInspector, ensure_topic
 from octane_analytics.operations.expired_offsets import SAMPLE_FETCH_BYTES, find_stored_record
-from octane_analytics.pipeline.batch import Limits
+from octane_analytics.pipeline.batch import BatchLimits
 from octane_analytics.pipeline.batch_writer import Delivery
-from octane_analytics.pipeline.dlq_limit import BreakerLimits
-from octane_analytics.pipeline.ingest_loop import Ingest, Options
+from octane_analytics.pipeline.dlq_limit import DlqLimitConfig
+from octane_analytics.pipeline.ingest_loop import IngestLoop, IngestOptions
 from octane_analytics.runtime import scheduling
 from octane_analytics.runtime.exit_codes import Exit
-from octane_analytics.runtime.periodic import Watching
+from octane_analytics.runtime.periodic import PeriodicThread
 from octane_analytics.runtime.timing import Backoff, SystemClock
 from octane_analytics.settings.sections import Settings
-from octane_analytics.supervisor.status_board import CountingSink, SlotFigures, SlotObserver
+from octane_analytics.supervisor.status_board import CountingSink, SlotObserver, SlotStatusWriter
 from octane_analytics.telemetry import exposition, tracing
 from octane_analytics.telemetry import logging as logs
-from octane_analytics.telemetry.dedup_window import WindowWatch
-from octane_analytics.telemetry.inserted_counter import Tally
-from octane_analytics.telemetry.lag_metrics import LagWatch
+from octane_analytics.telemetry.dedup_window import DedupWindowCollector
+from octane_analytics.telemetry.inserted_counter import InsertedEventCounter
+from octane_analytics.telemetry.lag_metrics import LagCollector
 from octane_analytics.telemetry.metrics_server import MetricsServer
-from octane_analytics.telemetry.process_metrics import Sampler
+from octane_analytics.telemetry.process_metrics import ProcessSampler
 from octane_analytics.telemetry.worker_metrics import ProcessMetrics, WorkerMetrics
 
 _LOG = logging.getLogger(__name__)
@@ -75,13 +75,13 @@ class StopSignal:
         self._wakes = wakes
         signal.set_wakeup_fd(wakes.fileno(), warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._note)
+            signal.signal(number, self._record)
         for number in (signal.SIGCHLD, signal.SIGQUIT):
             signal.signal(number, signal.SIG_DFL)
         for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGTTIN, signal.SIGTTOU):
             signal.signal(number, signal.SIG_IGN)  # the supervisor's, also where all are told
 
-    def _note(self, number: int, _: object) -> None:
+    def _record(self, number: int, _: object) -> None:
         self._number = number
 
     @property
@@ -98,7 +98,7 @@ def run_worker(
     settings: Settings,
     slot: int,
     metrics_directory: Path,
-    figures: SlotFigures,
+    figures: SlotStatusWriter,
     ready: Callable[[], None],
 ) -> int:
     """Consumes until SIGTERM or SIGINT, then drains. Blocks; answers the exit code.
@@ -112,13 +112,15 @@ def run_worker(
     # collector would look at each of them several times.
     gc.freeze()
     gc.set_threshold(_GC_ALLOCATIONS, 10, 10)
-    name = exposition.Identity(ROLE, slot)
+    name = exposition.ProcessName(ROLE, slot)
     logs.configure(settings.log.level, settings.log.format, name())
     exposition.open_directory(metrics_directory, name)
     counted = WorkerMetrics()
     clock = SystemClock()
-    observer = SlotObserver(counted, Tally(metrics_directory, name()), figures, clock)
-    sample = Sampler(ProcessMetrics(), name(), observer.tick)
+    observer = SlotObserver(
+        counted, InsertedEventCounter(metrics_directory, name()), figures, clock
+    )
+    sample = ProcessSampler(ProcessMetrics(), name(), observer.tick)
     traces = tracing.start(name())
     source = KafkaSource(
         settings.kafka, slot, on_queue=counted.queue_bytes.set, on_stall=observer.stalled
@@ -127,14 +129,14 @@ def run_worker(
         settings.clickhouse,
         client_name=f"octane-analytics {name()}",
         traceparent=tracing.traceparent if traces else None,
-        on_statement=lambda: figures.waits_until(clock.now() + sink.patience_seconds),
+        on_statement=lambda: figures.extend_deadline(clock.now() + sink.patience_seconds),
     )
     dead_letters = KafkaDeadLetters(
         settings.kafka,
         client_id=f"octane-analytics-dlq-{slot}",
         instrumented=traces.instrumented if traces else None,
     )
-    ingest = Ingest(
+    ingest = IngestLoop(
         source,
         CountingSink(sink, figures, clock),
         dead_letters,
@@ -151,11 +153,11 @@ def run_worker(
     def should_stop() -> bool:
         nonlocal lag_at
         now = clock.now()
-        figures.beat(now)
+        figures.heartbeat(now)
         sample()
         if now - lag_at >= _LAG_SECONDS:
             lag_at = now
-            figures.lags(source.lag())
+            figures.set_lag(source.lag())
         return stop.is_set
 
     try:
@@ -174,14 +176,14 @@ def run_worker(
     return int(Exit.OK)
 
 
-def _options(settings: Settings) -> Options:
+def _options(settings: Settings) -> IngestOptions:
     batch = settings.batch
-    return Options(
+    return IngestOptions(
         topic=settings.kafka.topic,
-        limits=Limits(batch.size, batch.flush_seconds, batch.max_rows, batch.max_bytes),
+        limits=BatchLimits(batch.size, batch.flush_seconds, batch.max_rows, batch.max_bytes),
         delivery=Delivery(batch.delivery),
         max_bytes=settings.worker.max_bytes,
-        breaker=BreakerLimits(batch.dlq_max_ratio, batch.dlq_max_consecutive),
+        breaker=DlqLimitConfig(batch.dlq_max_ratio, batch.dlq_max_consecutive),
         quiet_poll_seconds=min(_QUIET_POLL_SECONDS, batch.flush_seconds / 4),
     )
 
@@ -190,7 +192,7 @@ def run_metrics(
     settings: Settings,
     listening: socket.socket,
     metrics_directory: Path,
-    figures: SlotFigures,
+    figures: SlotStatusWriter,
     ready: Callable[[], None],
     procs: Callable[[], int],
 ) -> int:
@@ -202,12 +204,12 @@ def run_metrics(
     # A Ctrl-C from before it left the terminal's session; the metrics go on until the workers have
     # drained.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    scheduling.come_first()
+    scheduling.schedule_first()
     ready()
-    name = exposition.Identity("metrics", 0)
+    name = exposition.ProcessName("metrics", 0)
     logs.configure(settings.log.level, settings.log.format, "metrics")
     exposition.open_directory(metrics_directory, name)
-    sample = Sampler(ProcessMetrics(), name())
+    sample = ProcessSampler(ProcessMetrics(), name())
     probe = LagProbe(settings.kafka, client_id="octane-analytics-lag")
     clickhouse = ClickHouse(settings.clickhouse, client_name="octane-analytics metrics")
 
@@ -215,14 +217,14 @@ def run_metrics(
         live = clickhouse.describe()
         return None if live is None else live.window
 
-    lag, dedup = LagWatch(probe.look), WindowWatch(window)
+    lag, dedup = LagCollector(probe.measure), DedupWindowCollector(window)
     watching = [
-        Watching("lag", lag.look, probe.close),
-        Watching("window", dedup.look, clickhouse.close),
+        PeriodicThread("lag", lag.update, probe.close),
+        PeriodicThread("window", dedup.update, clickhouse.close),
     ]
 
     def missing() -> list[str]:
-        workers = [exposition.Identity(ROLE, slot)() for slot in range(procs())]
+        workers = [exposition.ProcessName(ROLE, slot)() for slot in range(procs())]
         return exposition.unready(metrics_directory, workers)
 
     server = MetricsServer(
@@ -234,8 +236,8 @@ def run_metrics(
     for watch in watching:
         watch.start()
     while not stop.is_set:
-        figures.beat(time.monotonic())
-        figures.lags(*(lag.total or (None,)))
+        figures.heartbeat(time.monotonic())
+        figures.set_lag(*(lag.total or (None,)))
         sample()
         stop.wait(_METRICS_TURN_SECONDS)
     server.stop()
@@ -253,7 +255,7 @@ def preflight(settings: Settings) -> None:
     tracing.is_configured()
     with ClickHouse(settings.clickhouse, client_name="octane-analytics preflight") as clickhouse:
         check_table(clickhouse, settings)
-    with GroupView(settings.kafka, client_id="octane-analytics-preflight") as view:
+    with TopicInspector(settings.kafka, client_id="octane-analytics-preflight") as view:
         partitions = view.partitions(settings.kafka.topic)
     if partitions < settings.worker.procs:
         _LOG.warning(
@@ -275,7 +277,7 @@ def check_committed_offsets(settings: Settings) -> None:
     already has some of them; else as `preflight` does."""
     name = "octane-analytics-preflight"
     with (
-        KafkaLog(settings.kafka, client_id=name, fetch_bytes=SAMPLE_FETCH_BYTES) as log,
+        TopicReader(settings.kafka, client_id=name, fetch_bytes=SAMPLE_FETCH_BYTES) as log,
         ClickHouseSink(settings.clickhouse, client_name="octane-analytics preflight") as table,
     ):
         stored = find_stored_record(log, table, _SAMPLE_SECONDS)

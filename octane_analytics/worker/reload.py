@@ -12,12 +12,12 @@ from typing import Any
 
 from octane_analytics.errors import OctaneError
 from octane_analytics.runtime.exit_codes import Exit, exit_for
-from octane_analytics.settings.reload import Rereading
+from octane_analytics.settings.reload import EnvironmentReload
 from octane_analytics.settings.sections import Settings
 from octane_analytics.supervisor.posix import unblock_signals
-from octane_analytics.supervisor.process_plan import Change, Child, Plan, Role
-from octane_analytics.supervisor.slot_state import Policy
-from octane_analytics.supervisor.status_board import Board, SlotFigures
+from octane_analytics.supervisor.process_plan import ChildProcess, PlanChange, ProcessPlan, Role
+from octane_analytics.supervisor.slot_state import RestartPolicy
+from octane_analytics.supervisor.status_board import SlotStatusWriter, StatusBoard
 from octane_analytics.telemetry import logging as logs
 from octane_analytics.worker.process import ROLE, preflight, run_metrics, run_worker
 
@@ -35,38 +35,41 @@ _FIXED = {
 """By section: what a process that takes over from another has to have in common with it."""
 
 
-def plan(settings: Settings, listening: socket, directory: Path, board: Board) -> Plan:
-    def worker(slot: int) -> Child:
-        def run(figures: SlotFigures) -> int:
+def plan(settings: Settings, listening: socket, directory: Path, board: StatusBoard) -> ProcessPlan:
+    def worker(slot: int) -> ChildProcess:
+        def run(figures: SlotStatusWriter) -> int:
             return run_worker(settings, slot, directory, figures, unblock_signals)
 
-        return Child(f"{ROLE}-{slot}", Role.WORKER, run)
+        return ChildProcess(f"{ROLE}-{slot}", Role.WORKER, run)
 
-    service = Child(
+    service = ChildProcess(
         "metrics",
         Role.SERVICE,
         lambda figures: run_metrics(
             settings, listening, directory, figures, unblock_signals, lambda: board.workers
         ),
     )
-    policy = Policy(
+    policy = RestartPolicy(
         heartbeat_seconds=settings.worker.heartbeat_seconds,
         drain_seconds=settings.worker.drain_seconds + _KILL_MARGIN_SECONDS,
     )
-    return Plan([service], worker, settings.worker.procs, policy)
+    return ProcessPlan([service], worker, settings.worker.procs, policy)
 
 
-class Reloading:
+class SettingsReload:
     """Reads the settings again, each time they are asked for; keeps those that are in force."""
 
     def __init__(
-        self, settings: Settings, reread: Rereading, make_plan: Callable[[Settings], Plan]
+        self,
+        settings: Settings,
+        reread: EnvironmentReload,
+        make_plan: Callable[[Settings], ProcessPlan],
     ) -> None:
         self._settings = settings
         self._reread = reread
         self._make_plan = make_plan
 
-    def __call__(self) -> Change:
+    def __call__(self) -> PlanChange:
         """See `supervisor.plan.Reread`."""
         wanted = self._reread.load().settings
         for line in self._reread.warnings():
@@ -76,7 +79,7 @@ class Reloading:
             _LOG.warning("settings that only a restart changes", extra=logs.fields(names=fixed))
         changed = _changed(self._settings, settings)
         _LOG.info("settings read anew", extra=logs.fields(changed=changed))
-        return Change(
+        return PlanChange(
             self._make_plan(settings),
             functools.partial(_check, settings),
             functools.partial(self._adopt, settings),

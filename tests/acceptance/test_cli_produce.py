@@ -10,7 +10,7 @@ import pytest
 from confluent_kafka import Consumer
 
 from octane_analytics.kafka.client import REQUEST_SECONDS
-from octane_analytics.kafka.topics import GroupView
+from octane_analytics.kafka.topics import TopicInspector
 from octane_analytics.sandbox.kafka import EmbeddedKafka
 from octane_analytics.settings.loading import load
 from tests.support.command import COMMAND, environment, run, running, wait_until
@@ -120,7 +120,7 @@ def test_line_that_is_too_large_fails_alone(kafka: EmbeddedKafka) -> None:
 
 
 def _await_records(kafka: EmbeddedKafka, count: int) -> None:
-    with GroupView(load(_settings(kafka)).settings.kafka, client_id="tests") as view:
+    with TopicInspector(load(_settings(kafka)).settings.kafka, client_id="tests") as view:
         wait_until(lambda: view.lag(TOPIC) >= count)
 
 

@@ -15,14 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from octane_analytics.cli.replay.run import Report
-from octane_analytics.clickhouse.replay_staging import Staging
+from octane_analytics.cli.replay.run import ReplayReport
+from octane_analytics.clickhouse.replay_staging import ReplayStaging
 from octane_analytics.pipeline.delivery_ledger import Intent
 from octane_analytics.replay.interfaces import Counts
-from octane_analytics.replay.plan import Compare, Mode, Plan
+from octane_analytics.replay.plan import Compare, Mode, ReplayPlan
 from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse, User
-from octane_analytics.types import LogIdentity, Span
+from octane_analytics.types import LogIdentity, OffsetRange
 from tests.support.command import call, run, wait_until
 from tests.support.replay_runs import Scene, kill, pool
 from tests.tools.kafka.apache import ApacheKafka
@@ -137,7 +137,7 @@ def test_announced_range_is_left_to_the_workers(scene: Scene) -> None:
     scene.produce(drawn(400), partition=0)
     scene.store({0: 300})
     identity = LogIdentity("c", "t", "")
-    scene.commit({0: 300}, Intent(Span(300, 400), identity).metadata())
+    scene.commit({0: 300}, Intent(OffsetRange(300, 400), identity).metadata())
     scene.lose()
     report = scene.replay("--from-offset", "0", "--partition", "0", code=Exit.FAILED)
     assert report["read"] == 300
@@ -407,9 +407,9 @@ def test_replay_that_had_ended_is_not_repeated_by_its_resumption(
     """Killed while it drops its tables, or before an append that was only a dry run."""
     scene.produce(drawn(40))
     scene.store()
-    spans = {0: Span(0, 10)}
+    spans = {0: OffsetRange(0, 10)}
     identity = LogIdentity("c", "t", "")
-    plan = Plan(
+    plan = ReplayPlan(
         "20261128000000_beef",
         Mode.APPEND,
         Compare.LOG,
@@ -424,13 +424,13 @@ def test_replay_that_had_ended_is_not_repeated_by_its_resumption(
     )
     live = scene.clickhouse.describe()
     assert live is not None
-    report = Report(plan, is_dry=False, counts=Counts(read=10, valid=10), inserted=10)
+    report = ReplayReport(plan, is_dry=False, counts=Counts(read=10, valid=10), inserted=10)
     notes = {"ended": report.as_note(), "dry": ""}
     for kind, body in notes.items():
-        bench = Staging(scene.clickhouse, plan.id, live)
+        bench = ReplayStaging(scene.clickhouse, plan.id, live)
         bench.create(json.dumps({"host": socket.gethostname(), "pid": 0, "ticks": -1}))  # is gone
-        bench.note("plan", plan.as_json())
-        bench.note(kind, body)
+        bench.journal("plan", plan.as_json())
+        bench.journal(kind, body)
         scene.clickhouse.execute(f"DROP TABLE {scene.name}.octane_replay_{plan.id}_log")
         resumed = call("replay", "--resume", plan.id, settings=scene.settings)
         if kind == "ended":

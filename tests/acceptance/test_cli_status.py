@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from octane_analytics.supervisor.control_socket import Control
+from octane_analytics.supervisor.control_socket import ControlSocket
 from tests.support.command import COMMAND, environment, run, running, wait_until
 from tests.support.terminal import CTRL_C, on_terminal
 
@@ -64,7 +64,7 @@ STATUS = {
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Iterator[dict[str, str]]:
-    control = Control(tmp_path / "worker.sock")
+    control = ControlSocket(tmp_path / "worker.sock")
     control.open()
     has_ended = threading.Event()
 

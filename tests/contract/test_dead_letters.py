@@ -13,7 +13,7 @@ from octane_analytics.errors import NeedsOperator, Unavailable
 from octane_analytics.kafka.event_producer import KafkaDeadLetters
 from octane_analytics.sandbox.kafka import ApiKey, EmbeddedKafka
 from octane_analytics.settings.sections import KafkaSettings
-from octane_analytics.types import DeadLetters, Record, Rejected, TopicPartition
+from octane_analytics.types import DeadLetters, Record, RejectedRecord, TopicPartition
 from tests.fakes.pipeline import FakeBroker, FakeClock, FakeDeadLetters, FakeRecord
 
 WHERE = TopicPartition("octane.events", 3)
@@ -123,8 +123,8 @@ def rejected(
     key: bytes | None = None,
     headers: Sequence[tuple[str, bytes | None]] = (),
     detail: str = "what is wrong",
-) -> Rejected:
-    return Rejected(FakeRecord(WHERE, offset, value, key, tuple(headers)), "not_json", detail)
+) -> RejectedRecord:
+    return RejectedRecord(FakeRecord(WHERE, offset, value, key, tuple(headers)), "not_json", detail)
 
 
 def test_dead_letters_are_there_once_send_returns_in_their_order(bench: Bench) -> None:

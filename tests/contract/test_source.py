@@ -305,7 +305,7 @@ def test_renewed_member_is_assigned_its_partitions_again(bench: Bench) -> None:
     owned = set(reader.listener.owned)
     reader.forget()
     reader.listener.calls.clear()
-    reader.source.renew()
+    reader.source.recreate_client()
     assert reader.listener.owned == owned, "not before the next poll"
     reader.poll()
     assert reader.listener.calls[0] == ("revoked", frozenset(owned))
@@ -315,7 +315,7 @@ def test_renewed_member_is_assigned_its_partitions_again(bench: Bench) -> None:
 
 def test_listener_may_renew_the_member_that_calls_it(bench: Bench) -> None:
     reader = Reader(bench.member())
-    once = [reader.source.renew]
+    once = [reader.source.recreate_client]
     reader.listener.on_assigned = lambda: once.pop()() if once else None
     reader.until(lambda: len(reader.listener.calls) == 3)
     assert [call for call, _ in reader.listener.calls] == ["assigned", "revoked", "assigned"]

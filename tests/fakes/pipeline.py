@@ -26,14 +26,14 @@ from octane_analytics.types import (
     Commit,
     Committed,
     EndOfPartition,
-    Inserted,
+    InsertedBatch,
     LogIdentity,
     OffsetGone,
+    OffsetRange,
     Polled,
     RebalanceListener,
     Record,
-    Rejected,
-    Span,
+    RejectedRecord,
     TopicPartition,
 )
 
@@ -159,7 +159,7 @@ class FakeBroker:
         self.owners: dict[TopicPartition, FakeSource] = {}
         self.members: list[FakeSource] = []
         self.targets: dict[TopicPartition, FakeSource] = {}
-        self.dead_letters: list[Rejected] = []
+        self.dead_letters: list[RejectedRecord] = []
         self.faults = Faults()
         self.journal: list[Entry] = []
         self.is_balancing = True
@@ -401,7 +401,7 @@ class FakeSource:
         self._told_end.pop(partition, None)
         self._told_gone.discard(partition)
 
-    def renew(self) -> None:
+    def recreate_client(self) -> None:
         self._is_renewed = True
 
     def _leave_and_join(self) -> None:
@@ -532,7 +532,7 @@ class FakeDeadLetters:
         self._broker = broker
         self.is_closed = False
 
-    def send(self, rejected: Sequence[Rejected]) -> None:
+    def send(self, rejected: Sequence[RejectedRecord]) -> None:
         def act() -> None:
             self._broker.dead_letters.extend(rejected)
             self._broker.journal.append(
@@ -569,23 +569,25 @@ class FakeObserver:
     def consumed(self, records: int) -> None:
         self.records += records
 
-    def rejected(self, rejected: Sequence[Rejected]) -> None:
+    def rejected(self, rejected: Sequence[RejectedRecord]) -> None:
         self.rejections.update(item.reason for item in rejected)
 
     def dead_lettered(self, records: int) -> None:
         self.dead_letters += records
 
-    def inserted(self, batch: Inserted) -> None:
+    def inserted(self, batch: InsertedBatch) -> None:
         self.rows += batch.rows
         self._tell("inserted", (batch.partition.partition, str(batch.span), batch.rows))
 
-    def spent(self, call: str, seconds: float) -> None:
+    def call_finished(self, call: str, seconds: float) -> None:
         self.calls[call] += 1
 
-    def recovered(self, partition: TopicPartition, span: Span) -> None:
+    def recovered(self, partition: TopicPartition, span: OffsetRange) -> None:
         self._tell("recovered", (partition.partition, str(span)))
 
-    def isolating(self, partition: TopicPartition, span: Span, reason: str) -> None:
+    def bisecting_rejected_rows(
+        self, partition: TopicPartition, span: OffsetRange, reason: str
+    ) -> None:
         self._tell("isolating", (partition.partition, str(span)))
 
     def offsets_gone(self, partition: TopicPartition, first: int, end: int) -> None:

@@ -6,11 +6,11 @@ import pytest
 from confluent_kafka import KafkaError
 
 from octane_analytics.errors import NeedsOperator
-from octane_analytics.kafka.group_admin import Group
+from octane_analytics.kafka.group_admin import ConsumerGroupAdmin
 from octane_analytics.kafka.lag import LagProbe
-from octane_analytics.kafka.standalone_client import Outsider
-from octane_analytics.kafka.topic_reader import KafkaLog
-from octane_analytics.kafka.topics import GroupView
+from octane_analytics.kafka.standalone_client import StandaloneClient
+from octane_analytics.kafka.topic_reader import TopicReader
+from octane_analytics.kafka.topics import TopicInspector
 from octane_analytics.sandbox.kafka import ApiKey, EmbeddedKafka
 from octane_analytics.settings.loading import load
 from octane_analytics.settings.sections import KafkaSettings
@@ -18,26 +18,26 @@ from octane_analytics.types import TopicPartition
 
 TOPIC = "watched"
 
-Look = Callable[[KafkaSettings], tuple[Outsider, Callable[[], object]]]
+Look = Callable[[KafkaSettings], tuple[StandaloneClient, Callable[[], object]]]
 
 
-def group(settings: KafkaSettings) -> tuple[Outsider, Callable[[], object]]:
-    looker = Group(settings, client_id="tests")
+def group(settings: KafkaSettings) -> tuple[StandaloneClient, Callable[[], object]]:
+    looker = ConsumerGroupAdmin(settings, client_id="tests")
     return looker, lambda: looker.committed([TopicPartition(TOPIC, 0)])
 
 
-def view(settings: KafkaSettings) -> tuple[Outsider, Callable[[], object]]:
-    looker = GroupView(settings, client_id="tests")
+def view(settings: KafkaSettings) -> tuple[StandaloneClient, Callable[[], object]]:
+    looker = TopicInspector(settings, client_id="tests")
     return looker, lambda: looker.lag(TOPIC)
 
 
-def probe(settings: KafkaSettings) -> tuple[Outsider, Callable[[], object]]:
+def probe(settings: KafkaSettings) -> tuple[StandaloneClient, Callable[[], object]]:
     looker = LagProbe(settings, client_id="tests")
-    return looker, looker.look
+    return looker, looker.measure
 
 
-def log(settings: KafkaSettings) -> tuple[Outsider, Callable[[], object]]:
-    looker = KafkaLog(settings, client_id="tests")
+def log(settings: KafkaSettings) -> tuple[StandaloneClient, Callable[[], object]]:
+    looker = TopicReader(settings, client_id="tests")
     return looker, lambda: looker.committed([0])
 
 

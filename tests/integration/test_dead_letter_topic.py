@@ -11,15 +11,15 @@ from octane_analytics.kafka.event_producer import KafkaDeadLetters
 from octane_analytics.kafka.record_headers import headers_of
 from octane_analytics.kafka.topics import check_topic, ensure_topic
 from octane_analytics.settings.sections import KafkaSettings
-from octane_analytics.types import Rejected, TopicPartition
+from octane_analytics.types import RejectedRecord, TopicPartition
 from tests.fakes.pipeline import FakeRecord
 from tests.support.command import wait_until
 from tests.tools.kafka.apache import ApacheKafka
 
 
-def _rejected(offset: int, value: bytes) -> Rejected:
+def _rejected(offset: int, value: bytes) -> RejectedRecord:
     where = TopicPartition("octane.events", 3)
-    return Rejected(FakeRecord(where, offset, value, b"key"), "not_json", "it is not")
+    return RejectedRecord(FakeRecord(where, offset, value, b"key"), "not_json", "it is not")
 
 
 def test_missing_topic_is_made_once(kafka: ApacheKafka) -> None:
@@ -94,7 +94,7 @@ def test_record_too_large_for_the_topic_goes_without_its_large_parts(
     record = FakeRecord(
         TopicPartition("octane.events", 3), 7, value, key, (("a", foreign[10:]), ("b" * 9, None))
     )
-    headers, left = _only_message(kafka, topic, Rejected(record, "not_json", "is not"))
+    headers, left = _only_message(kafka, topic, RejectedRecord(record, "not_json", "is not"))
     for name, content, original in (("value", left.value(), value), ("key", left.key(), key)):
         assert content == (None if name in dropped else original)
     assert ("a" in headers) == ("headers" not in dropped)
@@ -109,7 +109,7 @@ def test_record_is_emptied_where_its_small_parts_together_are_too_large(
     kafka.create_topic("narrowest", 1, {"max.message.bytes": "700"})
     value, foreign, key = (INCOMPRESSIBLE.randbytes(900) for _ in range(3))
     record = FakeRecord(TopicPartition("octane.events", 3), 7, value, key, (("a", foreign),))
-    headers, left = _only_message(kafka, "narrowest", Rejected(record, "not_json", "is not"))
+    headers, left = _only_message(kafka, "narrowest", RejectedRecord(record, "not_json", "is not"))
     assert (left.value(), left.key()) == (None, None)
     assert {name: headers[f"octane.{name}_bytes"] for name in PARTS} == {
         "value": b"900",
@@ -121,7 +121,7 @@ def test_record_is_emptied_where_its_small_parts_together_are_too_large(
 def test_record_too_large_for_the_client_goes_without_its_value(kafka: ApacheKafka) -> None:
     kafka.create_topic("client-limit", 1)
     record = FakeRecord(TopicPartition("octane.events", 3), 7, b"x" * 50_000, b"key")
-    item = Rejected(record, "not_json", "is not")
+    item = RejectedRecord(record, "not_json", "is not")
     _, left = _only_message(kafka, "client-limit", item, {"message.max.bytes": "20000"})
     assert (left.value(), left.key()) == (None, b"key")
 
@@ -131,12 +131,12 @@ def test_record_too_large_for_a_segment_goes_without_its_value(kafka: ApacheKafk
     kafka.create_topic("segment-limit", 1, limits)
     value = INCOMPRESSIBLE.randbytes(2_000_000)
     record = FakeRecord(TopicPartition("octane.events", 3), 7, value, b"key")
-    _, left = _only_message(kafka, "segment-limit", Rejected(record, "not_json", "is not"))
+    _, left = _only_message(kafka, "segment-limit", RejectedRecord(record, "not_json", "is not"))
     assert (left.value(), left.key()) == (None, b"key")
 
 
 def _only_message(
-    kafka: ApacheKafka, topic: str, item: Rejected, rdkafka: dict[str, str] | None = None
+    kafka: ApacheKafka, topic: str, item: RejectedRecord, rdkafka: dict[str, str] | None = None
 ) -> tuple[dict[str | bytes, bytes | None], Message]:
     """The dead-letter message that the rejected record becomes, between two others."""
     settings = KafkaSettings(

@@ -12,12 +12,12 @@ import pytest
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.errors import AssignmentLost
 from octane_analytics.events.decode import decode
-from octane_analytics.kafka.dlq_topic import LetterLog
+from octane_analytics.kafka.dlq_topic import DeadLetterTopic
 from octane_analytics.kafka.event_producer import KafkaDeadLetters
-from octane_analytics.operations.dead_letter_retry import Present, Retry, read_shelf
-from octane_analytics.operations.dead_letters import Choice
+from octane_analytics.operations.dead_letter_retry import DeadLetterRetry, StoredRows, read_index
+from octane_analytics.operations.dead_letters import Selection
 from octane_analytics.settings.loading import load
-from octane_analytics.types import Rejected, TopicPartition
+from octane_analytics.types import RejectedRecord, TopicPartition
 from tests.fakes.pipeline import FakeRecord
 from tests.support.command import call, environment, run
 from tests.support.operations_fixtures import Site, event, site
@@ -33,7 +33,10 @@ def bury(site: Site, *letters: tuple[int, bytes | None], reason: str = "wrong_ty
     outlet = KafkaDeadLetters(settings, client_id="tests")
     where = TopicPartition(site.topic, 0)
     outlet.send(
-        [Rejected(FakeRecord(where, offset, value), reason, "is odd") for offset, value in letters]
+        [
+            RejectedRecord(FakeRecord(where, offset, value), reason, "is odd")
+            for offset, value in letters
+        ]
     )
     outlet.close()
 
@@ -145,11 +148,13 @@ def test_interrupted_retry_is_finished_by_the_next(site: Site) -> None:
 
         def close(self) -> None: ...
 
-    with LetterLog(settings.kafka, client_id="tests") as log:
+    with DeadLetterTopic(settings.kafka, client_id="tests") as log:
         log.open()
-        retry = Retry(log, Breaking(), decode, read_shelf(log, log.spans()), chunk_letters=4)
+        retry = DeadLetterRetry(
+            log, Breaking(), decode, read_index(log, log.spans()), chunk_letters=4
+        )
         with pytest.raises(Crash):
-            retry.run(Choice())
+            retry.run(Selection())
     assert site.rows() == 4
     (row,) = site.json("dlq", "list")["reasons"]
     assert row["pending"] == 4
@@ -165,14 +170,16 @@ def test_second_retry_ends_the_first(site: Site) -> None:
     bury(site, *((user, event(user)) for user in range(10)))
     settings = load(site.environ).settings
     with (
-        LetterLog(settings.kafka, client_id="tests") as log,
+        DeadLetterTopic(settings.kafka, client_id="tests") as log,
         ClickHouseSink(settings.clickhouse, client_name="tests") as sink,
     ):
         log.open()
-        slow = Retry(log, sink, decode, read_shelf(log, log.spans()), chunk_letters=4)
+        slow = DeadLetterRetry(log, sink, decode, read_index(log, log.spans()), chunk_letters=4)
         assert "10 inserted" in site.run("dlq", "retry", "--yes")
         with pytest.raises(AssignmentLost, match="another retry"):
-            slow.run(Choice(), Present.INSERT)  # by the log's fence alone, the table left unasked
+            slow.run(
+                Selection(), StoredRows.INSERT
+            )  # by the log's fence alone, the table left unasked
     assert site.rows() == 10
 
 
@@ -214,7 +221,7 @@ def test_dead_letter_topic_that_does_not_exist_yet_is_empty(site: Site) -> None:
     retried = call("dlq", "retry", "--yes", settings=site.environ | nowhere)
     assert retried.returncode == 0
     assert retried.stdout.startswith("0 letters of ")
-    with LetterLog(load(site.environ | nowhere).settings.kafka, client_id="tests") as log:
+    with DeadLetterTopic(load(site.environ | nowhere).settings.kafka, client_id="tests") as log:
         assert not log.has_topic(), "asking creates nothing"
 
 
@@ -268,7 +275,7 @@ def test_letter_without_its_large_key_says_so_and_is_retried(site: Site) -> None
     key = random.Random(0).randbytes(1_100_000)
     record = FakeRecord(TopicPartition(site.topic, 0), 5, event(5), key)
     outlet = KafkaDeadLetters(load(site.environ).settings.kafka, client_id="tests")
-    outlet.send([Rejected(record, "wrong_type", "is odd")])
+    outlet.send([RejectedRecord(record, "wrong_type", "is odd")])
     outlet.close()
     assert "(without its key, too large to be kept: 1,100,000 bytes)" in site.run("dlq", "show")
     shown = json.loads(site.run("dlq", "show", "--json"))

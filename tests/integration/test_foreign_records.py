@@ -19,15 +19,15 @@ from opentelemetry import trace
 
 from octane_analytics.kafka import record_headers
 from octane_analytics.kafka.client import text_of
-from octane_analytics.kafka.dlq_topic import LetterLog
+from octane_analytics.kafka.dlq_topic import DeadLetterTopic
 from octane_analytics.kafka.event_producer import KafkaDeadLetters
 from octane_analytics.kafka.offsets import committed_by
 from octane_analytics.kafka.record_headers import Headers, headers_of
-from octane_analytics.operations.dead_letter_retry import read_shelf
+from octane_analytics.operations.dead_letter_retry import read_index
 from octane_analytics.sandbox.kafka import EmbeddedKafka
 from octane_analytics.settings.sections import KafkaSettings
 from octane_analytics.telemetry.tracing import BatchTracer
-from octane_analytics.types import Committed, Rejected, TopicPartition
+from octane_analytics.types import Committed, RejectedRecord, TopicPartition
 from tests.support.raw_producer import RawRecord, commit_raw, produce_raw
 
 DEADLINE_SECONDS = 20.0
@@ -218,7 +218,7 @@ def test_record_with_foreign_headers_is_dead_lettered_whole(kafka: EmbeddedKafka
     kafka.create_topic(dlq, 1)
     config = KafkaSettings(bootstrap_servers=kafka.bootstrap_servers, dlq_topic_or_none=dlq)
     outlet = KafkaDeadLetters(config, client_id="tests")
-    outlet.send([Rejected(message, "not_json", "is not") for message in messages])
+    outlet.send([RejectedRecord(message, "not_json", "is not") for message in messages])
     outlet.close()
     for record, dead_letter in zip(KINDS.values(), read(kafka, dlq, len(KINDS)), strict=True):
         headers = headers_of(dead_letter)
@@ -239,8 +239,8 @@ def test_dead_letter_topic_with_foreign_records_is_read(kafka: EmbeddedKafka) ->
     kafka.create_topic(dlq, 1)
     produce_raw(kafka.bootstrap_servers, dlq.encode(), list(KINDS.values()))
     config = KafkaSettings(bootstrap_servers=kafka.bootstrap_servers, dlq_topic_or_none=dlq)
-    with LetterLog(config, client_id="tests") as log:
-        shelf = read_shelf(log, log.spans())
+    with DeadLetterTopic(config, client_id="tests") as log:
+        shelf = read_index(log, log.spans())
     assert len(shelf.letters) == len(KINDS)
     assert {letter.reason for letter in shelf.letters} == {"unknown"}
 

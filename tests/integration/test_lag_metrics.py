@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from octane_analytics.kafka.lag import LagProbe
 from octane_analytics.settings.sections import KafkaSettings
-from octane_analytics.telemetry.lag_metrics import LagWatch
+from octane_analytics.telemetry.lag_metrics import LagCollector
 from tests.support.command import running, wait_until
 from tests.support.operations_fixtures import PARTITIONS, Site, event, events, site
 from tests.support.ports import free_port
@@ -55,10 +55,10 @@ def looked(site: Site) -> Callable[[], Shown]:
     settings = KafkaSettings(
         bootstrap_servers=site.kafka.bootstrap_servers, topic=site.topic, group_id=site.group
     )
-    watch = LagWatch(LagProbe(settings, client_id="tests").look)
+    watch = LagCollector(LagProbe(settings, client_id="tests").measure)
 
     def look() -> Shown:
-        watch.look()
+        watch.update()
         return {
             (sample.name, int(sample.labels["partition"])): sample.value
             for family in watch.collect()
@@ -102,7 +102,7 @@ def test_many_partitions_are_all_right_once_the_group_stands(site: Site) -> None
     probe = LagProbe(settings, client_id="tests")
 
     def ages() -> list[float]:
-        return sorted({round(sent_at - (lag.oldest_at or 0)) for lag in probe.look().values()})
+        return sorted({round(sent_at - (lag.oldest_at or 0)) for lag in probe.measure().values()})
 
     wait_until(lambda: ages() == [500])
     consumer = Consumer(

@@ -52,7 +52,7 @@ def test_open_transaction_is_shown_everywhere(
     with running(tmp_path / "worker.log", "worker", "--procs", "1", settings=settings) as worker:
         wait_until(lambda: site.rows() == 4)
         with LagProbe(load(site.environ).settings.kafka, client_id="tests") as probe:
-            wait_until(lambda: probe.look()[0].committed.offset == 4)
+            wait_until(lambda: probe.measure()[0].committed.offset == 4)
         found = site.json("lag")
         first = found["partitions"][0]
         assert (first["end"], first["stable_end"]) == (11, 4)

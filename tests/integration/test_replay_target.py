@@ -9,7 +9,7 @@ import pytest
 
 from octane_analytics.cli.replay.setup import check_target
 from octane_analytics.clickhouse.inserts import ClickHouseSink
-from octane_analytics.clickhouse.replay_staging import Staging
+from octane_analytics.clickhouse.replay_staging import ReplayStaging
 from octane_analytics.errors import ConfigError
 from octane_analytics.replay.interfaces import Staged
 from octane_analytics.replay.plan import Mode
@@ -51,7 +51,7 @@ def test_target_that_the_worker_accepts_is_accepted_and_filled(
     now = int(time.time())
     sink.insert(_columns(now, "a", "b"), None)
     sink.execute(f"INSERT INTO {sink.table} (app_id) VALUES ('a row of NULLs')")
-    staging = Staging(sink, "id", live)
+    staging = ReplayStaging(sink, "id", live)
     staging.create("owner")
     users = ("a", "b", "b", "c")
     staged = Staged(partitions=[0] * 4, offsets=[0, 1, 2, 3], is_wanted=[1] * 4)
@@ -59,14 +59,14 @@ def test_target_that_the_worker_accepts_is_accepted_and_filled(
         column.extend(v if isinstance(v, int) else str(v).encode() for v in values)
     staging.stage(staged)
     (part,) = staging.slices()
-    staging.find_lacking(1, part, None, None)
-    assert staging.lacking(1) == 2
+    staging.find_missing(1, part, None, None)
+    assert staging.missing_rows(1) == 2
     (chunk,) = staging.chunks(1)
     staging.insert(staging.rows(chunk), "token")
     found = sink.select(f"SELECT user_id FROM {sink.table} WHERE app_id = 'app' ORDER BY 1").rows
     assert [user for (user,) in found] == sorted(users)
-    staging.find_lacking(2, part, None, None)
-    assert staging.lacking(2) == 0
+    staging.find_missing(2, part, None, None)
+    assert staging.missing_rows(2) == 0
     staging.drop()
 
 

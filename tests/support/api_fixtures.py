@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 
 from starlette.types import ASGIApp
 
-from octane_analytics.api.connection_pool import Pool
+from octane_analytics.api.connection_pool import ConnectionPool
 from octane_analytics.api.raw_sql import functions
-from octane_analytics.api.raw_sql.endpoint import RawQueries
+from octane_analytics.api.raw_sql.endpoint import RawSqlEndpoint
 from octane_analytics.api.raw_sql.query_settings import QueryLimits
-from octane_analytics.api.raw_sql.validator import Limits, Rules
+from octane_analytics.api.raw_sql.validator import AccessRules, ComplexityLimits
 from octane_analytics.api.reports.library import load
 from octane_analytics.api.server.app import create_app
 from octane_analytics.clickhouse.client import ClickHouse
@@ -21,7 +21,9 @@ from octane_analytics.events.event import Row
 from octane_analytics.settings.sections import ClickHouseSettings
 from octane_analytics.telemetry.exposition import ApiMetrics
 
-LIMITS = Limits(seconds=10, result_rows=2000, result_bytes=8 << 20, memory_bytes=512 << 20)
+LIMITS = ComplexityLimits(
+    seconds=10, result_rows=2000, result_bytes=8 << 20, memory_bytes=512 << 20
+)
 QUERY_LIMITS = QueryLimits(
     seconds=10,
     result_rows=2000,
@@ -37,21 +39,23 @@ def raw_queries(
     settings: ClickHouseSettings,
     limits: QueryLimits = QUERY_LIMITS,
     readable: Collection[tuple[str, str]] = (),
-) -> RawQueries:
-    pool = Pool(
+) -> RawSqlEndpoint:
+    pool = ConnectionPool(
         lambda: ClickHouse(settings, client_name="tests", is_confined=True),
         size=2,
         queue_seconds=30,
         deadline_seconds=20,
     )
     table = TableName(settings.database, settings.table)
-    return RawQueries(pool, Rules(table, functions.load(), readable), limits, settings.user)
+    return RawSqlEndpoint(
+        pool, AccessRules(table, functions.load(), readable), limits, settings.user
+    )
 
 
 @contextmanager
 def app_over(
     settings: ClickHouseSettings,
-    limits: Limits = LIMITS,
+    limits: ComplexityLimits = LIMITS,
     *,
     query_limits: QueryLimits = QUERY_LIMITS,
     query_settings: ClickHouseSettings | None = None,
@@ -59,7 +63,7 @@ def app_over(
 ) -> Iterator[ASGIApp]:
     """`query_settings` are those of the user that raw SQL runs as; the same unless given."""
     pools = [
-        Pool(
+        ConnectionPool(
             lambda: ClickHouse(settings, client_name="tests"),
             size=size,
             queue_seconds=30,

@@ -10,11 +10,11 @@ import httpx
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 
-from octane_analytics.api.connection_pool import Connection, Pool
+from octane_analytics.api.connection_pool import ConnectionPool, PooledConnection
 from octane_analytics.api.raw_sql import functions
-from octane_analytics.api.raw_sql.endpoint import RawQueries
+from octane_analytics.api.raw_sql.endpoint import RawSqlEndpoint
 from octane_analytics.api.raw_sql.query_settings import QueryLimits
-from octane_analytics.api.raw_sql.validator import Limits, Rules
+from octane_analytics.api.raw_sql.validator import AccessRules, ComplexityLimits
 from octane_analytics.api.reports.library import load
 from octane_analytics.api.server.app import create_app
 from octane_analytics.clickhouse.results import Excerpt, Result, ResultColumn, RowStream
@@ -22,7 +22,7 @@ from octane_analytics.clickhouse.schema import TableName
 from octane_analytics.telemetry.exposition import ApiMetrics
 
 NOW = datetime(2026, 2, 2, 12, 0, 0, 500_000, tzinfo=UTC)
-LIMITS = Limits(seconds=30, result_rows=3, result_bytes=1 << 20, memory_bytes=1 << 30)
+LIMITS = ComplexityLimits(seconds=30, result_rows=3, result_bytes=1 << 20, memory_bytes=1 << 30)
 QUERY_LIMITS = QueryLimits(
     seconds=30,
     result_rows=3,
@@ -32,7 +32,7 @@ QUERY_LIMITS = QueryLimits(
     bytes_read=1 << 40,
     threads=2,
 )
-RULES = Rules(TableName("db", "events"), functions.load())
+RULES = AccessRules(TableName("db", "events"), functions.load())
 SELECT_TREE = (
     "SelectWithUnionQuery (children 1)",
     " ExpressionList (children 1)",
@@ -120,17 +120,17 @@ class Script:
         self.is_closed = True
 
 
-def pool(connection: Connection, **changes: float) -> Pool:
+def pool(connection: PooledConnection, **changes: float) -> ConnectionPool:
     options: dict[str, Any] = {"queue_seconds": 5.0, "deadline_seconds": 5.0} | changes
-    return Pool(lambda: connection, size=1, **options)
+    return ConnectionPool(lambda: connection, size=1, **options)
 
 
 def app_over(
-    connection: Connection,
+    connection: PooledConnection,
     *,
-    probe: Connection | None = None,
+    probe: PooledConnection | None = None,
     registry: CollectorRegistry | None = None,
-    limits: Limits = LIMITS,
+    limits: ComplexityLimits = LIMITS,
     cache_bytes: int = 0,
     now: Callable[[], datetime] = lambda: NOW,
 ) -> ASGIApp:
@@ -140,7 +140,7 @@ def app_over(
         limits=limits,
         pool=pool(connection),
         probes=pool(probe or connection),
-        queries=RawQueries(pool(connection), RULES, QUERY_LIMITS, "analyst"),
+        queries=RawSqlEndpoint(pool(connection), RULES, QUERY_LIMITS, "analyst"),
         metrics=ApiMetrics(registry),
         exposition=lambda: b"# metrics\n",
         cache_bytes=cache_bytes,

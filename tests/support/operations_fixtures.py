@@ -14,7 +14,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.events.decode import decode_all
-from octane_analytics.kafka.topics import GroupView
+from octane_analytics.kafka.topics import TopicInspector
 from octane_analytics.settings.loading import load
 from octane_analytics.settings.sections import ClickHouseSettings
 from tests.support.command import Running, call, run, running, wait_until
@@ -108,7 +108,7 @@ class Site:
 
     def wait_until_stored(self) -> None:
         """Until the group has committed every record, as Kafka tells it; asks without a process each."""
-        with GroupView(load(self.environ).settings.kafka, client_id="tests") as view:
+        with TopicInspector(load(self.environ).settings.kafka, client_id="tests") as view:
             wait_until(lambda: view.lag(self.topic) == 0)
 
     def rows(self, sql: str = "count()") -> Any:

@@ -154,5 +154,5 @@ def app_without(at: Target, *fences: str, seconds: float = 5.0) -> Iterator[ASGI
     user = at.settings if "user" in fences else at.query_settings
     with ExitStack() as stack:
         if "analysis" in fences:
-            stack.enter_context(mock.patch.object(endpoint, "judge", return_value=""))
+            stack.enter_context(mock.patch.object(endpoint, "validate", return_value=""))
         yield stack.enter_context(app_over(at.settings, query_limits=limits, query_settings=user))

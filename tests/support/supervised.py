@@ -12,14 +12,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from octane_analytics.supervisor.arbiter import Arbiter
+from octane_analytics.supervisor.arbiter import Supervisor
 from octane_analytics.supervisor.posix import PosixSystem, unblock_signals
-from octane_analytics.supervisor.process_plan import Child, Plan, Role
+from octane_analytics.supervisor.process_plan import ChildProcess, ProcessPlan, Role
 from octane_analytics.supervisor.sd_notify import Notifier
-from octane_analytics.supervisor.slot_state import Policy
-from octane_analytics.supervisor.status_board import Board, SlotFigures
+from octane_analytics.supervisor.slot_state import RestartPolicy
+from octane_analytics.supervisor.status_board import SlotStatusWriter, StatusBoard
 
-_QUICK = Policy(first_backoff_seconds=0.01, cap_backoff_seconds=0.02, start_attempts=3)
+_QUICK = RestartPolicy(first_backoff_seconds=0.01, cap_backoff_seconds=0.02, start_attempts=3)
 _LIFE_SECONDS = 60.0
 
 
@@ -37,35 +37,37 @@ class Slow(PosixSystem):
         super()._die_with(parent)
 
 
-def _restless(figures: SlotFigures) -> int:
-    figures.beat(time.monotonic())
+def _restless(figures: SlotStatusWriter) -> int:
+    figures.heartbeat(time.monotonic())
     return 1
 
 
-def _failing(_: SlotFigures) -> int:
+def _failing(_: SlotStatusWriter) -> int:
     return 70
 
 
-def _lasting(_: SlotFigures) -> int:
+def _lasting(_: SlotStatusWriter) -> int:
     unblock_signals()
     time.sleep(_LIFE_SECONDS)
     return 0
 
 
 def main(kind: str, file: str = "") -> int:
-    def writing(_: SlotFigures) -> int:
+    def writing(_: SlotStatusWriter) -> int:
         Path(file).touch()
         return 0
 
     runs = {"restless": _restless, "orphan": writing, "failing": _failing}
-    service = [Child("service", Role.SERVICE, _lasting)] if kind != "orphan" else []
+    service = [ChildProcess("service", Role.SERVICE, _lasting)] if kind != "orphan" else []
     procs = {"restless": 8, "orphan": 1, "failing": 2}[kind]
-    plan = Plan(
-        service, lambda slot: Child(f"worker-{slot}", Role.WORKER, runs[kind]), procs, _QUICK
+    plan = ProcessPlan(
+        service, lambda slot: ChildProcess(f"worker-{slot}", Role.WORKER, runs[kind]), procs, _QUICK
     )
     system = Slow() if kind == "orphan" else PosixSystem()
     system.block_signals()
-    return Arbiter(system, plan, Board(16), notifier=Notifier(os.environ, os.getpid())).run()
+    return Supervisor(
+        system, plan, StatusBoard(16), notifier=Notifier(os.environ, os.getpid())
+    ).run()
 
 
 if __name__ == "__main__":

@@ -20,9 +20,9 @@ from octane_analytics.clickhouse.error_codes import DATA_ERRORS, OPERATOR_ERRORS
 from octane_analytics.events.decode import REASONS
 from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.settings.loading import catalogue, load
-from octane_analytics.telemetry.dedup_window import WindowWatch
-from octane_analytics.telemetry.exposition import ApiMetrics, Computed
-from octane_analytics.telemetry.lag_metrics import LagWatch
+from octane_analytics.telemetry.dedup_window import DedupWindowCollector
+from octane_analytics.telemetry.exposition import ApiMetrics, ComputedMetrics
+from octane_analytics.telemetry.lag_metrics import LagCollector
 from octane_analytics.telemetry.worker_metrics import (
     ProcessMetrics,
     SupervisorMetrics,
@@ -227,7 +227,12 @@ def metric_names(directory: Path) -> dict[str, tuple[str, ...]]:
     ]
     families = {
         family.name + ("_total" if family.type == "counter" else ""): family
-        for source in (registry, Computed(directory), LagWatch(dict), WindowWatch(int))
+        for source in (
+            registry,
+            ComputedMetrics(directory),
+            LagCollector(dict),
+            DedupWindowCollector(int),
+        )
         for family in source.collect()
     }
     labels = {metric._name: metric._labelnames for group in made for metric in vars(group).values()}

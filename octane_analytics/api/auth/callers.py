@@ -33,7 +33,7 @@ class Caller:
     token: Token | None = None
 
 
-class NotAdmitted(QueryError):
+class AccessDenied(QueryError):
     """A refusal that carries headers: what is missing, or when to come again."""
 
     def __init__(
@@ -48,7 +48,7 @@ def by_token(headers: Headers, tokens: Tokens, now: datetime) -> Caller:
     given = headers.getlist("authorization")
     if len(given) > 1:
         # Which of them counts, another reader of the same request may see otherwise.
-        raise NotAdmitted(400, "bad_request", "more than one Authorization header")
+        raise AccessDenied(400, "bad_request", "more than one Authorization header")
     if not given:
         raise _unauthorized("token_missing", "a token is needed: Authorization: Bearer TOKEN", "")
     scheme, _, presented = given[0].partition(" ")
@@ -75,12 +75,12 @@ def without_tokens(headers: Headers, peer: str | None, *, is_open: bool) -> Call
     if is_open:
         return Caller(ANONYMOUS, frozenset({REPORT}))
     if is_near:
-        raise NotAdmitted(
+        raise AccessDenied(
             403,
             "not_local",
             "without tokens the API answers to localhost and IP addresses only, not to that Host",
         )
-    raise NotAdmitted(403, "not_local", "without tokens only this machine is served")
+    raise AccessDenied(403, "not_local", "without tokens only this machine is served")
 
 
 def admit(caller: Caller, scope: str) -> None:
@@ -88,13 +88,13 @@ def admit(caller: Caller, scope: str) -> None:
     if scope in caller.scopes:
         return
     if caller.token is None:
-        raise NotAdmitted(
+        raise AccessDenied(
             403, "not_local", f"the scope {scope} is for loopback, or for a token that has it"
         )
     why = f"the token {caller.name} has not the scope {scope}"
     if scope == QUERY and caller.parameters:
         why = f"the token {caller.name} has fixed parameters, and so no raw SQL"
-    raise NotAdmitted(
+    raise AccessDenied(
         403,
         "scope_missing",
         why,
@@ -102,7 +102,7 @@ def admit(caller: Caller, scope: str) -> None:
     )
 
 
-def with_fixed(
+def apply_bound_parameters(
     caller: Caller, known: Collection[str], given: Mapping[str, object]
 ) -> dict[str, object]:
     """What a report runs with that knows these parameters: what is given, and the caller's fixed ones.
@@ -165,6 +165,6 @@ def _is_same(asked: object, fixed: str | int) -> bool:
     return not isinstance(asked, bool) and isinstance(asked, str | int) and str(asked) == str(fixed)
 
 
-def _unauthorized(code: str, message: str, error: str) -> NotAdmitted:
+def _unauthorized(code: str, message: str, error: str) -> AccessDenied:
     challenge = f'{_CHALLENGE}, error="{error}"' if error else _CHALLENGE
-    return NotAdmitted(401, code, message, {"WWW-Authenticate": challenge})
+    return AccessDenied(401, code, message, {"WWW-Authenticate": challenge})

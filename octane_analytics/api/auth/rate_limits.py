@@ -16,7 +16,7 @@ import struct
 import time
 from collections.abc import Callable, Iterator
 
-from octane_analytics.api.auth.tokens import Rate
+from octane_analytics.api.auth.tokens import TokenRate
 
 KEY_BYTES = 16
 _FREE = bytes(KEY_BYTES)
@@ -24,7 +24,7 @@ _TIME = struct.Struct("=d")
 _COUNT = struct.Struct("=H")
 
 
-class Allowances:
+class RateLimiter:
     """To be made before the fork; `open` in each process. Holds `keys` keys, for `processes` processes.
 
     `monotonic` must be one clock for all processes, as Linux' is.
@@ -60,7 +60,7 @@ class Allowances:
             for slot in range(self._keys):
                 _COUNT.pack_into(self._memory, self._count_at(slot, process), 0)
 
-    def take(self, key: bytes, rate: Rate) -> float:
+    def acquire_token(self, key: bytes, rate: TokenRate) -> float:
         """0 for a request that may go on; otherwise the seconds after which to try again."""
         with self._locked():
             now = self._monotonic()
@@ -79,7 +79,7 @@ class Allowances:
             _TIME.pack_into(self._memory, at, empty + interval)
             return 0.0
 
-    def enter(self, key: bytes, limit: int) -> bool:
+    def acquire_slot(self, key: bytes, limit: int) -> bool:
         """Whether one more may be under way; if so, `leave` it."""
         with self._locked():
             slot = self._slot(key, self._monotonic())
@@ -88,7 +88,7 @@ class Allowances:
             self._add(slot, 1)
             return True
 
-    def leave(self, key: bytes) -> None:
+    def release_slot(self, key: bytes) -> None:
         with self._locked():
             slot = self._find(key)
             if slot is not None:

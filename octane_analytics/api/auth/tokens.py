@@ -54,7 +54,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Rate:
+class TokenRate:
     per_second: float
     burst: int
 
@@ -67,7 +67,7 @@ class Token:
     digest: bytes
     scopes: frozenset[str]
     parameters: Mapping[str, str | int] = field(default_factory=lambda: MappingProxyType({}))
-    rate: Rate | None = None
+    rate: TokenRate | None = None
     concurrency: int | None = None
     expires: datetime | None = None
 
@@ -183,7 +183,7 @@ def _token(name: str, table: Any, taken: set[bytes]) -> Token:
     )
 
 
-def rate(told: str | None, burst: int | None) -> Rate | None:
+def rate(told: str | None, burst: int | None) -> TokenRate | None:
     """What `20/s` or `600/min` is; without a burst, that of one second. ValueError for anything else."""
     if told is None:
         if burst is not None:
@@ -195,7 +195,7 @@ def rate(told: str | None, burst: int | None) -> Rate | None:
     per_second = int(found[1]) / _PERIOD_SECONDS[found[2]]
     if burst is not None and not 1 <= burst <= 1_000_000:
         raise ValueError("must be from 1 to 1000000 - at `burst`")
-    return Rate(per_second, math.ceil(per_second) if burst is None else burst)
+    return TokenRate(per_second, math.ceil(per_second) if burst is None else burst)
 
 
 def _line_of(text: str, key: str | None, token: str | None = None) -> int:

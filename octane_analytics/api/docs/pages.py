@@ -19,7 +19,7 @@ _POLICY = (
 )
 
 
-class Pages:
+class DocumentationPages:
     """Reads the package's files once, when it is made."""
 
     def __init__(self, templates: Mapping[str, Template]) -> None:

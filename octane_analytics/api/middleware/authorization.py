@@ -18,8 +18,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from octane_analytics.api.auth import callers
-from octane_analytics.api.auth.callers import Caller, NotAdmitted
-from octane_analytics.api.auth.rate_limits import KEY_BYTES, Allowances
+from octane_analytics.api.auth.callers import AccessDenied, Caller
+from octane_analytics.api.auth.rate_limits import KEY_BYTES, RateLimiter
 from octane_analytics.api.auth.tokens import MAX_TOKENS, METRICS, QUERY, REPORT, Token, TokenFile
 from octane_analytics.api.errors import error_body
 from octane_analytics.api.results.json_values import encode
@@ -43,11 +43,11 @@ _OF_BODY = ("content-length", "content-type")
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class AccessPolicy:
     """Who is served. `allowances` is None where nothing is limited: in tests, and without tokens."""
 
     tokens: TokenFile | None = None
-    allowances: Allowances | None = None
+    allowances: RateLimiter | None = None
     allow_anonymous: bool = False
     open_routes: frozenset[str] = OPEN_ROUTES
     scopes: Mapping[str, str] = field(default_factory=lambda: dict(_SCOPES))
@@ -67,10 +67,10 @@ class Policy:
         return callers.by_token(headers, tokens, datetime.now(UTC))
 
 
-class Admission:
+class AuthorizationMiddleware:
     """Wraps the application; what it refuses it answers itself."""
 
-    def __init__(self, app: ASGIApp, *, policy: Policy) -> None:
+    def __init__(self, app: ASGIApp, *, policy: AccessPolicy) -> None:
         self._app = app
         self._policy = policy
 
@@ -80,14 +80,14 @@ class Admission:
             return
         try:
             token = self._admitted(scope)
-        except NotAdmitted as error:
+        except AccessDenied as error:
             await refusal(error, scope)(scope, receive, send)
             return
         try:
             await self._app(scope, receive, send)
         finally:
             if token is not None and self._policy.allowances is not None:
-                self._policy.allowances.leave(_key(token))
+                self._policy.allowances.release_slot(_key(token))
 
     def _admitted(self, scope: Scope) -> Token | None:
         """The token that has one request more under way now, if they are counted."""
@@ -102,8 +102,8 @@ class Admission:
         callers.admit(caller, needed)
         if token is None or allowances is None or token.concurrency is None:
             return None
-        if not allowances.enter(_key(token), token.concurrency):
-            raise NotAdmitted(
+        if not allowances.acquire_slot(_key(token), token.concurrency):
+            raise AccessDenied(
                 429,
                 "too_many_at_once",
                 f"the token {token.name} may have {token.concurrency} requests under way",
@@ -112,7 +112,7 @@ class Admission:
         return token
 
 
-def refusal(error: NotAdmitted, scope: Scope) -> Response:
+def refusal(error: AccessDenied, scope: Scope) -> Response:
     body = encode(error_body(error, scope["state"]["request_id"]))
     return Response(body, error.status, error.headers, media_type="application/json")
 
@@ -158,22 +158,22 @@ def cross_origin(origins: Sequence[str]) -> list[Middleware]:
     ]
 
 
-def policy_of(tokens_file: str | None, *, allow_anonymous: bool, processes: int) -> Policy:
+def policy_of(tokens_file: str | None, *, allow_anonymous: bool, processes: int) -> AccessPolicy:
     """To be made before the fork. Raises ConfigError where the file is wrong."""
     if tokens_file is None:
-        return Policy(allow_anonymous=allow_anonymous)
-    return Policy(
+        return AccessPolicy(allow_anonymous=allow_anonymous)
+    return AccessPolicy(
         tokens=TokenFile(Path(tokens_file)),
-        allowances=Allowances(keys=MAX_TOKENS, processes=processes),
+        allowances=RateLimiter(keys=MAX_TOKENS, processes=processes),
     )
 
 
-def _take(allowances: Allowances, token: Token) -> None:
+def _take(allowances: RateLimiter, token: Token) -> None:
     if token.rate is None:
         return
-    seconds = allowances.take(_key(token), token.rate)
+    seconds = allowances.acquire_token(_key(token), token.rate)
     if seconds > 0:
-        raise NotAdmitted(
+        raise AccessDenied(
             429,
             "rate_limited",
             f"the token {token.name} may ask {_told(token.rate.per_second)} times a second, "

@@ -43,7 +43,7 @@ _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a
 log = logging.getLogger(__name__)
 
 
-class Access:
+class RequestContextMiddleware:
     """Wraps the application. Answers 500 for what escapes it, with no more than the request's id.
 
     Sets `request.state`: `request_id`, `route` (the template of the path, or OTHER) and

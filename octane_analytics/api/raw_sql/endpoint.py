@@ -13,17 +13,17 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from octane_analytics.api import errors
-from octane_analytics.api.connection_pool import Connection, Pool
-from octane_analytics.api.disconnect import unless_gone
+from octane_analytics.api.connection_pool import ConnectionPool, PooledConnection
+from octane_analytics.api.disconnect import cancel_on_disconnect
 from octane_analytics.api.raw_sql import (
     quoted_names,
     statement_parameters,
     table_listing,
     validator,
 )
-from octane_analytics.api.raw_sql.query_settings import QueryLimits, Terms
-from octane_analytics.api.raw_sql.result import OFFERED, Written, written
-from octane_analytics.api.raw_sql.validator import Rules
+from octane_analytics.api.raw_sql.query_settings import QueryLimits, QuerySettings
+from octane_analytics.api.raw_sql.result import OFFERED, SerializedResult, serialize
+from octane_analytics.api.raw_sql.validator import AccessRules
 from octane_analytics.api.request_bodies import QueryRequest, decoded
 from octane_analytics.api.results import formats
 from octane_analytics.api.results.formats import Format
@@ -50,14 +50,14 @@ class _Account:
     outcome: str = "ok"
 
 
-class RawQueries:
+class RawSqlEndpoint:
     """The endpoint. `user` is ClickHouse's, for log lines; `on_rows_read` is told for each answer how
     many rows ClickHouse has read for it."""
 
     def __init__(
         self,
-        pool: Pool,
-        rules: Rules,
+        pool: ConnectionPool,
+        rules: AccessRules,
         limits: QueryLimits,
         user: str,
         on_rows_read: Callable[[int], object] = lambda _: None,
@@ -65,7 +65,7 @@ class RawQueries:
         self._pool = pool
         self._rules = rules
         self._limits = limits
-        self._terms = Terms(limits)
+        self._terms = QuerySettings(limits)
         self._user = user
         self._on_rows_read = on_rows_read
 
@@ -83,11 +83,11 @@ class RawQueries:
         comment = str(request.state.request_id)
         traced = trace_settings(request.state.traceparent)
 
-        def job(connection: Connection) -> Written:
+        def job(connection: PooledConnection) -> SerializedResult:
             return self._answer(connection, asked, given, chosen, comment, traced, account)
 
         try:
-            answer = await unless_gone(request.receive, self._pool.run(job))
+            answer = await cancel_on_disconnect(request.receive, self._pool.run(job))
         except Unavailable as error:
             account.outcome = "unavailable"
             log.error(
@@ -117,15 +117,15 @@ class RawQueries:
         """`GET /schema`."""
         comment = str(request.state.request_id)
 
-        def job(connection: Connection) -> list[table_listing.TableColumns]:
-            settings = self._terms.settle(connection, comment)
+        def job(connection: PooledConnection) -> list[table_listing.TableColumns]:
+            settings = self._terms.negotiate(connection, comment)
             try:
                 return table_listing.read(connection, self._rules, settings)
             except StatementRejected as error:
                 raise errors.from_report(error) from error
 
         try:
-            found = await unless_gone(request.receive, self._pool.run(job))
+            found = await cancel_on_disconnect(request.receive, self._pool.run(job))
         except Unavailable as error:
             log.error(
                 "ClickHouse cannot serve",
@@ -136,23 +136,23 @@ class RawQueries:
 
     def _answer(
         self,
-        connection: Connection,
+        connection: PooledConnection,
         asked: QueryRequest,
         given: Mapping[str, object],
         chosen: Format,
         comment: str,
         traced: Mapping[str, object],
         account: _Account,
-    ) -> Written:
+    ) -> SerializedResult:
         started = time.perf_counter()
         try:
-            settings = self._terms.settle(connection, comment)
+            settings = self._terms.negotiate(connection, comment)
         except StatementRejected as error:
             # The statement is the service's own: no fault of the client's.
             log.error("query settings unknown", extra=fields(error=str(error), request_id=comment))
             raise errors.unavailable(Unavailable(str(error))) from error
         try:
-            account.fingerprint = judge(connection, asked.sql, given, self._rules, settings)
+            account.fingerprint = validate(connection, asked.sql, given, self._rules, settings)
             excerpt = connection.excerpt(
                 asked.sql,
                 given,
@@ -166,7 +166,7 @@ class RawQueries:
             raise errors.from_client(error) from error
         account.rows_read = excerpt.rows_read
         self._on_rows_read(excerpt.rows_read)
-        answer = written(
+        answer = serialize(
             excerpt,
             chosen,
             self._limits.result_bytes,
@@ -192,11 +192,11 @@ class RawQueries:
         )
 
 
-def judge(
-    connection: Connection,
+def validate(
+    connection: PooledConnection,
     sql: str,
     given: Mapping[str, object],
-    rules: Rules,
+    rules: AccessRules,
     settings: Mapping[str, object],
 ) -> str:
     """The statement's fingerprint (ClickHouse's normalizedQueryHash) if it may run with these values.
@@ -225,7 +225,7 @@ def judge(
 
 
 def _probed(
-    connection: Connection, sql: str, settings: Mapping[str, object]
+    connection: PooledConnection, sql: str, settings: Mapping[str, object]
 ) -> quoted_names.Probed:
     try:
         found = connection.select(quoted_names.PROBE, {"statement": sql}, settings=settings)
@@ -243,7 +243,7 @@ def _probed(
 
 
 def _explained(
-    connection: Connection,
+    connection: PooledConnection,
     prefix: str,
     sql: str,
     given: Mapping[str, object],

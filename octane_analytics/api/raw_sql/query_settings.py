@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from octane_analytics.api.connection_pool import Connection
+from octane_analytics.api.connection_pool import PooledConnection
 from octane_analytics.telemetry.logging import fields
 
 ASK = (
@@ -59,7 +59,7 @@ class QueryLimits:
         }
 
 
-class Terms:
+class QuerySettings:
     """Shared by the threads of a pool; asks again after a minute, for profiles change."""
 
     def __init__(self, limits: QueryLimits) -> None:
@@ -69,7 +69,7 @@ class Terms:
         self._settled_at = 0.0
         self._told: set[str] = set()
 
-    def settle(self, connection: Connection, comment: str) -> dict[str, object]:
+    def negotiate(self, connection: PooledConnection, comment: str) -> dict[str, object]:
         """What to send with a query; `comment` goes into system.query_log. Raises as `select`."""
         with self._lock:
             settled = self._settled

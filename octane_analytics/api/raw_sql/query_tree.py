@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from octane_analytics.api.raw_sql.syntax_tree import MalformedTree
+
 _NODE = re.compile(r"( *)([A-Z][A-Z_ ]*?) id: (\d+)(?:, (.*))?\Z", re.DOTALL)
 _CONSTANT = re.compile(
     r"(?:alias: (?P<alias>(?:(?!, |: ).)+), )?constant_value: (?P<constant_value>.*),"
@@ -104,10 +106,6 @@ _SHAPES: Mapping[str, _Shape] = {
 }
 KINDS = frozenset(_SHAPES)
 _REPEATED = {"CROSS JOIN": "TABLE EXPRESSION"}
-
-
-class MalformedTree(Exception):
-    """The text is not one query tree as ClickHouse 26.9 prints it, or a name imitates its format."""
 
 
 class UnknownKind(MalformedTree):

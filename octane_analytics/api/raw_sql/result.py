@@ -28,20 +28,20 @@ _SMALL_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class SerializedResult:
     body: bytes
     row_count: int
     is_truncated: bool
 
 
-def written(
+def serialize(
     excerpt: Excerpt,
     chosen: Format,
     max_bytes: int,
     started: float,
     *,
     is_csv_raw: bool = False,
-) -> Written:
+) -> SerializedResult:
     """As many of the rows as fit; `started` is when the query was, by time.perf_counter().
 
     The names of the columns are the client's choice and may repeat in each row, so bytes from the
@@ -86,7 +86,7 @@ def written(
             "twice that: ask for fewer or shorter columns",
         )
     parts.append(out.end())
-    return Written(b"".join(parts), rows.count, rows.is_truncated)
+    return SerializedResult(b"".join(parts), rows.count, rows.is_truncated)
 
 
 def _text_length(row: Row) -> int:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import TypedDict
 
-from octane_analytics.api.connection_pool import Connection
-from octane_analytics.api.raw_sql.validator import Rules
+from octane_analytics.api.connection_pool import PooledConnection
+from octane_analytics.api.raw_sql.validator import AccessRules
 
 READ = (
     "SELECT database, table, name, type, comment FROM system.columns "
@@ -14,7 +14,7 @@ READ = (
 )
 
 
-class Column(TypedDict):
+class ListedColumn(TypedDict):
     name: str
     type: str
     comment: str
@@ -23,11 +23,11 @@ class Column(TypedDict):
 class TableColumns(TypedDict):
     database: str
     table: str
-    columns: list[Column]
+    columns: list[ListedColumn]
 
 
 def read(
-    connection: Connection, rules: Rules, settings: Mapping[str, object]
+    connection: PooledConnection, rules: AccessRules, settings: Mapping[str, object]
 ) -> list[TableColumns]:
     """Raises as `Connection.select`."""
     named = [(rules.table.database, rules.table.table), *rules.readable]

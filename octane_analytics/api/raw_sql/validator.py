@@ -48,7 +48,7 @@ _POSITION = re.compile(r"\bat position (\d+)")
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ComplexityLimits:
     """What one report may take of ClickHouse."""
 
     seconds: float
@@ -78,7 +78,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class AccessRules:
     """`readable` are further (database, table) pairs, the table `*` for all of a database; names in
     lower case where ClickHouse does not tell them apart is up to the operator."""
 
@@ -105,21 +105,21 @@ class Findings:
     functions: frozenset[str] = frozenset()
 
 
-def check_ast(lines: Sequence[str], rules: Rules) -> bool:
+def check_ast(lines: Sequence[str], rules: AccessRules) -> bool:
     """Whether this output of `EXPLAIN AST` is that of DESCRIBE of a readable table; else that of one
     plain SELECT. Raises QueryError (403) for anything else."""
     what = (lines[0].split() or ["nothing"])[0] if lines else "nothing"
     if what not in (_ROOT, _DESCRIPTION[0][0]):
-        raise refused(f"only one SELECT, or DESCRIBE of a table, is allowed, and this is {what}")
+        raise forbidden(f"only one SELECT, or DESCRIBE of a table, is allowed, and this is {what}")
     try:
         nodes = syntax_tree.parse(lines)
     except syntax_tree.MalformedTree as error:
-        raise refused(f"a name in the statement imitates ClickHouse's output: {error}") from error
+        raise forbidden(f"a name in the statement imitates ClickHouse's output: {error}") from error
     if [(node.kind, node.depth) for node in nodes] == _DESCRIPTION:
         _check_described(nodes[-1].text, rules)
         return True
     if nodes[0].kind != _ROOT:
-        raise refused("DESCRIBE takes the name of a table alone")
+        raise forbidden("DESCRIBE takes the name of a table alone")
     lambdas = {
         found[2]
         for node in nodes
@@ -128,34 +128,34 @@ def check_ast(lines: Sequence[str], rules: Rules) -> bool:
     }
     for node in nodes:
         if node.kind == "Set":
-            raise refused(_SETTINGS)
+            raise forbidden(_SETTINGS)
         if node.kind not in allowlists.AST_NODES:
-            raise refused(f"{node.kind} is not allowed")
+            raise forbidden(f"{node.kind} is not allowed")
         if node.kind == "Function":
             _check_ast_function(node.text, rules, lambdas)
     # The list of SELECTs apart, a clause for the output is a child of the root.
     if [node.kind for node in nodes if node.depth == 1] != ["ExpressionList"]:
-        raise refused(_OUTPUT)
+        raise forbidden(_OUTPUT)
     return False
 
 
-def check_tree(lines: Sequence[str], rules: Rules, quoted: Collection[str] = ()) -> Findings:
+def check_tree(lines: Sequence[str], rules: AccessRules, quoted: Collection[str] = ()) -> Findings:
     """Raises QueryError (403) unless all functions and tables in this output of `EXPLAIN QUERY TREE`
     are allowed; returns what is left to look up. `quoted` are the names that stand in quotes."""
     try:
         root = query_tree.parse(lines)
     except query_tree.UnknownKind as error:
-        raise refused(f"{error} is not allowed") from error
-    except query_tree.MalformedTree as error:
-        raise refused(f"a name in the statement imitates ClickHouse's output: {error}") from error
+        raise forbidden(f"{error} is not allowed") from error
+    except syntax_tree.MalformedTree as error:
+        raise forbidden(f"a name in the statement imitates ClickHouse's output: {error}") from error
     return _TreeCheck(root, rules, quoted).findings()
 
 
-def check_tables(found: Sequence[tuple[str, str]], rules: Rules) -> None:
+def check_tables(found: Sequence[tuple[str, str]], rules: AccessRules) -> None:
     """Raises QueryError (403) where a name that was looked up is that of a table not to be read."""
     for database, table in found:
         if not rules.may_read(database, table):
-            raise refused(
+            raise forbidden(
                 f"the table {table} is not allowed; a WITH part or alias needs another name"
             )
 
@@ -163,10 +163,10 @@ def check_tables(found: Sequence[tuple[str, str]], rules: Rules) -> None:
 def check_functions(found: Sequence[str]) -> None:
     """Raises QueryError (403) where the alias of a lambda that is called is a function of the server."""
     if found:
-        raise refused(f"a lambda must not have the name of the function {found[0]}")
+        raise forbidden(f"a lambda must not have the name of the function {found[0]}")
 
 
-def pairs(findings: Findings, rules: Rules) -> list[str]:
+def pairs(findings: Findings, rules: AccessRules) -> list[str]:
     """For LOOK_UP: the names in the connection's database and among temporary tables."""
     return [
         pair
@@ -182,29 +182,29 @@ def located(message: str, prefix: str) -> str:
     )
 
 
-def refused(message: str) -> QueryError:
+def forbidden(message: str) -> QueryError:
     return QueryError(403, "forbidden_statement", message)
 
 
-def _check_described(text: str, rules: Rules) -> None:
+def _check_described(text: str, rules: AccessRules) -> None:
     if not _PLAIN_TABLE.match(text) or not _is_readable(text, rules):
-        raise refused(_unknown(text))
+        raise forbidden(_unknown(text))
 
 
-def _check_ast_function(text: str, rules: Rules, lambdas: Collection[str]) -> None:
+def _check_ast_function(text: str, rules: AccessRules, lambdas: Collection[str]) -> None:
     # The table functions are judged by the query tree, which knows one from the other.
     name = _AST_FUNCTION.match(text)
     if not name:
-        raise refused("a function's name must be a plain one")
+        raise forbidden("a function's name must be a plain one")
     is_known = name[1].lower() in allowlists.TABLE_FUNCTIONS or rules.functions.allow(name[1])
     if not is_known and name[1] not in lambdas:
-        raise refused(f"the function {name[1]} is not allowed")
+        raise forbidden(f"the function {name[1]} is not allowed")
 
 
 class _TreeCheck:
     """Judges all nodes of one query tree."""
 
-    def __init__(self, root: Node, rules: Rules, quoted: Collection[str]) -> None:
+    def __init__(self, root: Node, rules: AccessRules, quoted: Collection[str]) -> None:
         self._root = root
         self._rules = rules
         self._dotted = [name for name in quoted if "." in name]
@@ -222,16 +222,16 @@ class _TreeCheck:
                 elif node.kind == "IDENTIFIER" and node.section in allowlists.TABLE_PLACES:
                     self._check_table(node)
         except TooComplex as error:
-            raise refused("too many names stand for one another: write it simpler") from error
+            raise forbidden("too many names stand for one another: write it simpler") from error
         except KeyError as error:
-            raise refused(f"the tree has a node without {error}") from error
+            raise forbidden(f"the tree has a node without {error}") from error
         return Findings(frozenset(self._tables), frozenset(self._functions))
 
     def _check_function(self, node: Node) -> None:
         name = node.facts["function_name"]
         if not self._rules.functions.allow(name):
             if not _WORD.match(name) or not self._scopes.is_lambda(node):
-                raise refused(
+                raise forbidden(
                     f"the function {name} is not allowed here; a lambda can be called by the alias "
                     "that an earlier part of WITH gives it: WITH (x -> x * 2) AS f SELECT f(1)"
                 )
@@ -243,7 +243,7 @@ class _TreeCheck:
             _check_aggregate_name(name, given, self._rules)
         if _MEMBERSHIP.match(name.lower()):
             if len(given) != 2:
-                raise refused("IN needs two arguments")
+                raise forbidden("IN needs two arguments")
             # `x IN name` reads a table of that name.
             if given[1].kind == "IDENTIFIER":
                 self._check_set(given[1])
@@ -254,7 +254,7 @@ class _TreeCheck:
         if self._may_read(name):
             return
         if "." in name or not self._is_defined(node, name, is_set=True):
-            raise refused(
+            raise forbidden(
                 f"{_unknown(name)}; for a column that holds an array write has({name}, …)"
             )
         self._tables.add(name)
@@ -266,14 +266,14 @@ class _TreeCheck:
         if "." in name or not self._is_defined(node, name, is_set=False):
             if not _PLAIN_TABLE.match(name):
                 # clickhouse-local takes a table's name for a file's or a URL.
-                raise refused("a table's name must be a plain one, not a path or a URL")
-            raise refused(_unknown(name))
+                raise forbidden("a table's name must be a plain one, not a path or a URL")
+            raise forbidden(_unknown(name))
         self._tables.add(name)
 
     def _name(self, node: Node) -> str:
         name = node.facts["identifier"]
         if self._scopes.is_synonym(name):
-            raise refused(
+            raise forbidden(
                 f"{name} is an alias of another name: write that name where a table stands"
             )
         return name
@@ -288,7 +288,7 @@ class _TreeCheck:
         return self._scopes.is_part(node, name) or (is_set and self._scopes.is_set(node, name))
 
 
-def _check_reference(node: Node, rules: Rules) -> None:
+def _check_reference(node: Node, rules: AccessRules) -> None:
     """`arrayMap(f, …)` calls a function `f`, without a node for it in the tree."""
     if node.kind != "IDENTIFIER":
         return
@@ -296,16 +296,16 @@ def _check_reference(node: Node, rules: Rules) -> None:
     lowered = name.lower()
     is_special = lowered in _TAKE_AGGREGATES or _MEMBERSHIP.match(lowered)
     if is_special or not rules.functions.allow(name):
-        raise refused(
+        raise forbidden(
             f"the function {name} is not allowed here; a lambda is written x -> {name}(x)"
         )
 
 
-def _check_aggregate_name(name: str, given: Sequence[Node], rules: Rules) -> None:
+def _check_aggregate_name(name: str, given: Sequence[Node], rules: AccessRules) -> None:
     text = _text(given[0]) if given else None
     called = _AGGREGATE_NAME.match(text) if text else None
     if not called or not rules.functions.allow_aggregate(called[1]):
-        raise refused(
+        raise forbidden(
             f"{name} with such an aggregate function is not allowed; its name must be a "
             "literal, its parameters numbers"
         )
@@ -314,7 +314,7 @@ def _check_aggregate_name(name: str, given: Sequence[Node], rules: Rules) -> Non
 def _check_table_function(node: Node) -> None:
     name = node.facts["table_function_name"]
     if name.lower() not in allowlists.TABLE_FUNCTIONS:
-        raise refused(f"the table function {name} is not allowed")
+        raise forbidden(f"the table function {name} is not allowed")
     if name.lower() not in _TAKE_STRUCTURES:
         return
     given = node.list_of("ARGUMENTS")
@@ -324,7 +324,7 @@ def _check_table_function(node: Node) -> None:
         # Rows may stand there too. An alias may stand for a structure; one word is none.
         is_fine = bool(_WORD.match(text)) if text is not None else _is_row(given[0])
     if not is_fine:
-        raise refused(
+        raise forbidden(
             f"{name}() takes names and types alone for its structure, as a literal; or tuples"
         )
 
@@ -343,7 +343,7 @@ def _text(node: Node) -> str | None:
     return node.facts["constant_value"][1:-1].replace("\\'", "'")
 
 
-def _is_readable(name: str, rules: Rules) -> bool:
+def _is_readable(name: str, rules: AccessRules) -> bool:
     database, _, table = name.rpartition(".")
     return rules.may_read(database or rules.table.database, table)
 

@@ -14,7 +14,7 @@ _OVERHEAD_BYTES = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Whole:
+class CachedAnswer:
     """An answer that is all there. `made_at` is monotonic."""
 
     body: bytes
@@ -24,16 +24,16 @@ class Whole:
     made_at: float
 
 
-class Cache:
+class ReportCache:
     """Keeps what was asked for last, up to `max_bytes`; an answer larger than a quarter of that is not
     kept at all."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._kept: OrderedDict[bytes, tuple[Whole, float]] = OrderedDict()
+        self._kept: OrderedDict[bytes, tuple[CachedAnswer, float]] = OrderedDict()
         self.size_bytes = 0
 
-    def get(self, key: bytes, now: float) -> Whole | None:
+    def get(self, key: bytes, now: float) -> CachedAnswer | None:
         """None where there is none, or where it is too old by now."""
         entry = self._kept.get(key)
         if entry is None:
@@ -45,7 +45,7 @@ class Cache:
         self._kept.move_to_end(key)
         return whole
 
-    def put(self, key: bytes, whole: Whole, seconds: float) -> None:
+    def put(self, key: bytes, whole: CachedAnswer, seconds: float) -> None:
         """Keeps it until `seconds` after it was made."""
         if key in self._kept:
             self._drop(key)
@@ -62,14 +62,14 @@ class Cache:
         self.size_bytes -= _size(key, whole)
 
 
-def _size(key: bytes, whole: Whole) -> int:
+def _size(key: bytes, whole: CachedAnswer) -> int:
     return len(key) + len(whole.body) + _OVERHEAD_BYTES
 
 
 T = TypeVar("T")
 
 
-class Flights(Generic[T]):
+class SingleFlight(Generic[T]):
     """Work that is under way, by key: who asks for the same waits for the same.
 
     What is no Whole can have one taker only: the first who asked gets it, the others get None and
@@ -77,7 +77,7 @@ class Flights(Generic[T]):
     """
 
     def __init__(self) -> None:
-        self._flights: dict[bytes, _Flight[T]] = {}
+        self._flights: dict[bytes, _SharedQuery[T]] = {}
 
     async def join(self, key: bytes, work: Callable[[], Awaitable[T]]) -> tuple[T | None, bool]:
         """The work's result, and whether it was somebody else who had begun it.
@@ -88,7 +88,7 @@ class Flights(Generic[T]):
         is_shared = flight is not None
         if flight is None:
             task = asyncio.ensure_future(work())
-            flight = self._flights[key] = _Flight(task)
+            flight = self._flights[key] = _SharedQuery(task)
             task.add_done_callback(lambda _: self._land(key, task))
         flight.waiting += 1
         try:
@@ -98,7 +98,7 @@ class Flights(Generic[T]):
             if not flight.waiting and not flight.task.done():
                 flight.task.cancel()
                 del self._flights[key]
-        if isinstance(result, Whole):
+        if isinstance(result, CachedAnswer):
             return result, is_shared
         if flight.is_taken:
             return None, is_shared
@@ -114,7 +114,7 @@ class Flights(Generic[T]):
 
 
 @dataclass(slots=True)
-class _Flight(Generic[T]):
+class _SharedQuery(Generic[T]):
     task: "asyncio.Future[T]"
     waiting: int = 0
     is_taken: bool = False

@@ -94,13 +94,13 @@ def problem(parameter: Parameter) -> str | None:
                 return f"{value!r} is not of type {item_type}"
     if parameter.default is not None:
         try:
-            checked(parameter, parameter.default)
+            validate(parameter, parameter.default)
         except ValueError as error:
             return f"its default {error}"
     return None
 
 
-def checked(parameter: Parameter, value: object) -> Any:
+def validate(parameter: Parameter, value: object) -> Any:
     """The value, which came as JSON, as the type has it; a time stays as it was written.
 
     Raises ValueError that says what it must be.
@@ -161,7 +161,7 @@ def from_text(parameter: Parameter, texts: Sequence[str]) -> object:
     return text
 
 
-def sent(value: object) -> object:
+def to_clickhouse(value: object) -> object:
     """As the driver can send it."""
     if value is None:
         return ""
@@ -189,7 +189,7 @@ def _checked_array(parameter: Parameter, value: object) -> list[object]:
     items = []
     for number, one in enumerate(value, 1):
         try:
-            items.append(checked(item, one))
+            items.append(validate(item, one))
         except ValueError as error:
             raise ValueError(f"item {number} {error}") from None
     return items

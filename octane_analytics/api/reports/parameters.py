@@ -9,7 +9,13 @@ from datetime import datetime
 
 import msgspec
 
-from octane_analytics.api.reports.parameter_types import TIME, Parameter, checked, from_text, sent
+from octane_analytics.api.reports.parameter_types import (
+    TIME,
+    Parameter,
+    from_text,
+    to_clickhouse,
+    validate,
+)
 from octane_analytics.api.reports.template import Template
 from octane_analytics.api.timestamps import NOW, Moment, from_epoch, moment, rfc3339
 from octane_analytics.errors import QueryError
@@ -18,7 +24,7 @@ DEFAULT_RANGE_SECONDS = 24 * 3600
 
 
 @dataclass(frozen=True, slots=True)
-class Bound:
+class BoundParameters:
     """`effective` is what to show (times in RFC 3339, null for an absent option), `values` what to
     send to ClickHouse: of a `limit` one more, which tells a cut answer from a whole one.
 
@@ -50,7 +56,7 @@ def read_texts(template: Template, pairs: Iterable[tuple[str, str]]) -> dict[str
     return given
 
 
-def bind(template: Template, given: Mapping[str, object], now: datetime) -> Bound:
+def bind(template: Template, given: Mapping[str, object], now: datetime) -> BoundParameters:
     """Fills in what is absent or null. Raises QueryError (422) that names the parameter.
 
     Both ends of the range are rounded up to a second: `from` takes in events of its own second only
@@ -71,12 +77,12 @@ def bind(template: Template, given: Mapping[str, object], now: datetime) -> Boun
             identity.append(moments[name])
         else:
             chosen = _chosen(name, parameter, given.get(name))
-            values[name] = sent(chosen)
+            values[name] = to_clickhouse(chosen)
             if name == "limit" and isinstance(chosen, int):
                 values[name] = chosen + 1
             effective[name] = chosen
             identity.append(chosen)
-    return Bound(effective, values, msgspec.json.encode(identity))
+    return BoundParameters(effective, values, msgspec.json.encode(identity))
 
 
 def _known(template: Template, name: str) -> Parameter:
@@ -97,7 +103,7 @@ def _chosen(name: str, parameter: Parameter, value: object) -> object:
     if value is None:
         return parameter.default
     try:
-        return checked(parameter, value)
+        return validate(parameter, value)
     except ValueError as error:
         raise _bad(name, str(error)) from error
 

@@ -6,11 +6,11 @@ Owns requests and headers; refuses to know how an answer is made (see `reporting
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from octane_analytics.api.auth.callers import partition, with_fixed
-from octane_analytics.api.reports.cache import Whole
+from octane_analytics.api.auth.callers import apply_bound_parameters, partition
+from octane_analytics.api.reports.cache import CachedAnswer
 from octane_analytics.api.reports.json_schema import parameters_schema
 from octane_analytics.api.reports.parameters import read_texts
-from octane_analytics.api.reports.service import Answer, Asked, Reporting
+from octane_analytics.api.reports.service import ReportAnswer, ReportQuery, ReportService
 from octane_analytics.api.reports.template import Template
 from octane_analytics.api.request_bodies import ReportRequest, decoded
 from octane_analytics.api.results import formats, json_values
@@ -23,7 +23,7 @@ _ANSWER_OPTIONS = ("format", "csv_raw")
 
 
 class ReportRoutes:
-    def __init__(self, reporting: Reporting, metrics: ApiMetrics) -> None:
+    def __init__(self, reporting: ReportService, metrics: ApiMetrics) -> None:
         self._reporting = reporting
         self._metrics = metrics
 
@@ -69,10 +69,10 @@ class ReportRoutes:
     ) -> Response:
         control = request.headers.get("cache-control", "").lower()
         caller = request.state.caller
-        bound = with_fixed(caller, template.parameters, given)
+        bound = apply_bound_parameters(caller, template.parameters, given)
         # The file of tokens does not know of which type a parameter is.
         fixed = read_texts(template, [(name, str(bound[name])) for name in caller.parameters])
-        asked = Asked(
+        asked = ReportQuery(
             template=template,
             given=bound | fixed,
             format=formats.choose(format_name, request.headers.get("accept", "")),
@@ -85,7 +85,7 @@ class ReportRoutes:
         answer = await self._reporting.answer(asked)
         self._metrics.cache.labels(answer.outcome).inc()
         headers = {"Vary": "Accept, Authorization", "X-Row-Limit": str(answer.max_rows)}
-        if not isinstance(answer.content, Whole):
+        if not isinstance(answer.content, CachedAnswer):
             return StreamingResponse(
                 answer.content.chunks(),
                 media_type=answer.content.media_type,
@@ -100,7 +100,7 @@ class ReportRoutes:
         return Response(answer.content.body, headers=headers)
 
 
-def _whole_headers(asked: Asked, answer: Answer, whole: Whole) -> dict[str, str]:
+def _whole_headers(asked: ReportQuery, answer: ReportAnswer, whole: CachedAnswer) -> dict[str, str]:
     seconds = asked.template.cache_seconds
     scope = "private" if asked.partition else "public"
     return {

@@ -14,14 +14,14 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from octane_analytics.api import errors
-from octane_analytics.api.connection_pool import Connection, Pool
-from octane_analytics.api.raw_sql.validator import Limits
-from octane_analytics.api.reports.cache import Cache, Flights, Whole
-from octane_analytics.api.reports.parameters import Bound, bind
+from octane_analytics.api.connection_pool import ConnectionPool, PooledConnection
+from octane_analytics.api.raw_sql.validator import ComplexityLimits
+from octane_analytics.api.reports.cache import CachedAnswer, ReportCache, SingleFlight
+from octane_analytics.api.reports.parameters import BoundParameters, bind
 from octane_analytics.api.reports.template import Template
 from octane_analytics.api.results.formats import JSON, Envelope, Format, Rows, writer
 from octane_analytics.api.results.json_values import encode
-from octane_analytics.api.results.streaming import Conduit, Stream
+from octane_analytics.api.results.streaming import ChunkStream, Stream
 from octane_analytics.clickhouse.schema import TableName
 from octane_analytics.errors import QueryError, StatementRejected, Unavailable
 from octane_analytics.telemetry.logging import fields
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ReportQuery:
     """`partition` keeps callers' answers apart: only requests of the same one share. `is_fresh` asks
     for an answer that is made now; `trace` are settings that tell ClickHouse whose trace it is in."""
 
@@ -47,14 +47,14 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    content: Whole | Stream
+class ReportAnswer:
+    content: CachedAnswer | Stream
     outcome: Outcome
     max_rows: int
     age_seconds: float
 
 
-class Reporting:
+class ReportService:
     """For one event loop."""
 
     def __init__(
@@ -62,9 +62,9 @@ class Reporting:
         *,
         templates: Mapping[str, Template],
         table: TableName,
-        limits: Limits,
-        pool: Pool,
-        cache: Cache,
+        limits: ComplexityLimits,
+        pool: ConnectionPool,
+        cache: ReportCache,
         now: Callable[[], datetime],
         on_rows_read: Callable[[int], object],
         monotonic: Callable[[], float] = time.monotonic,
@@ -77,7 +77,7 @@ class Reporting:
         self._now = now
         self._on_rows_read = on_rows_read
         self._monotonic = monotonic
-        self._flights: Flights[Whole | Stream] = Flights()
+        self._flights: SingleFlight[CachedAnswer | Stream] = SingleFlight()
 
     def template(self, name: str) -> Template:
         """Raises QueryError (404)."""
@@ -90,22 +90,22 @@ class Reporting:
             )
         return self.templates[name]
 
-    async def answer(self, asked: Asked) -> Answer:
+    async def answer(self, asked: ReportQuery) -> ReportAnswer:
         """Raises QueryError."""
         template = asked.template
         bound = bind(template, asked.given, self._now())
         max_rows = bound.max_rows(template.row_limit or self._limits.result_rows)
         key = encode([asked.partition, asked.format.name, asked.is_csv_raw]) + bound.identity
 
-        async def work() -> Whole | Stream:
+        async def work() -> CachedAnswer | Stream:
             made = await self._make(asked, bound, max_rows)
-            if isinstance(made, Whole):
+            if isinstance(made, CachedAnswer):
                 self._cache.put(key, made, template.cache_seconds)
             return made
 
-        def answered(content: Whole | Stream, outcome: Outcome) -> Answer:
-            age = self._monotonic() - content.made_at if isinstance(content, Whole) else 0.0
-            return Answer(content, outcome, max_rows, max(age, 0.0))
+        def answered(content: CachedAnswer | Stream, outcome: Outcome) -> ReportAnswer:
+            age = self._monotonic() - content.made_at if isinstance(content, CachedAnswer) else 0.0
+            return ReportAnswer(content, outcome, max_rows, max(age, 0.0))
 
         if asked.is_fresh:
             return answered(await work(), "bypass")
@@ -117,8 +117,10 @@ class Reporting:
             return answered(await work(), "miss")
         return answered(content, "shared" if is_shared else "miss")
 
-    async def _make(self, asked: Asked, bound: Bound, max_rows: int) -> Whole | Stream:
-        conduit = Conduit()
+    async def _make(
+        self, asked: ReportQuery, bound: BoundParameters, max_rows: int
+    ) -> CachedAnswer | Stream:
+        conduit = ChunkStream()
         work = asyncio.ensure_future(self._run(asked, bound, max_rows, conduit))
         try:
             either: set[asyncio.Future[Any]] = {work, conduit.overflowed}
@@ -134,14 +136,14 @@ class Reporting:
         return made or Stream(conduit, work, asked.format.media_type)
 
     async def _run(
-        self, asked: Asked, bound: Bound, max_rows: int, conduit: Conduit
-    ) -> Whole | None:
+        self, asked: ReportQuery, bound: BoundParameters, max_rows: int, conduit: ChunkStream
+    ) -> CachedAnswer | None:
         template = asked.template
         values = {**bound.values, "database": self._table.database, "table": self._table.table}
         limits = self._limits.settings(asked.request_id)
         settings = {**limits, **asked.trace, "limit": max_rows + 1}
 
-        def job(connection: Connection) -> Whole | None:
+        def job(connection: PooledConnection) -> CachedAnswer | None:
             conduit.begin()
             started = time.perf_counter()
             envelope = Envelope(
@@ -177,7 +179,7 @@ class Reporting:
                 return None
             etag = f'W/"{content.hexdigest()}"'
             media_type = asked.format.media_type
-            return Whole(body, media_type, etag, rows.is_truncated, self._monotonic())
+            return CachedAnswer(body, media_type, etag, rows.is_truncated, self._monotonic())
 
         try:
             return await self._pool.run(job)
@@ -200,7 +202,7 @@ class Reporting:
             raise errors.unavailable(error) from error
 
 
-def _closing(bound: Bound, rows: Rows, started: float) -> dict[str, object]:
+def _closing(bound: BoundParameters, rows: Rows, started: float) -> dict[str, object]:
     closing: dict[str, object] = {}
     offset = bound.effective.get("offset")
     if isinstance(offset, int):

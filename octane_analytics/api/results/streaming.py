@@ -22,11 +22,11 @@ class StreamBroken(OctaneError):
     """The answer ended before its end: all that can be done is to cut the connection."""
 
 
-class _Abandoned(Exception):
+class _ReaderGone(Exception):
     """Nobody reads any more."""
 
 
-class Conduit:
+class ChunkStream:
     """One answer's way. `put` and `body` are for the thread, the rest is for the loop it is made in."""
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class Conduit:
     def put(self, chunk: bytes) -> None:
         """Blocks while the reader is behind. Raises where nobody reads any more."""
         if self._is_abandoned.is_set():
-            raise _Abandoned
+            raise _ReaderGone
         if not chunk:
             return
         if self._is_streaming:
@@ -73,7 +73,7 @@ class Conduit:
     def _send(self, chunk: bytes) -> None:
         self._room.acquire()
         if self._is_abandoned.is_set():
-            raise _Abandoned
+            raise _ReaderGone
         self._loop.call_soon_threadsafe(self._queue.put_nowait, chunk)
 
     def _overflow(self) -> None:
@@ -105,7 +105,7 @@ class Conduit:
 class Stream:
     """A large answer that is on its way. To be read once, or abandoned."""
 
-    def __init__(self, conduit: Conduit, work: "asyncio.Future[Any]", media_type: str) -> None:
+    def __init__(self, conduit: ChunkStream, work: "asyncio.Future[Any]", media_type: str) -> None:
         self._conduit = conduit
         self._work = work
         self.media_type = media_type

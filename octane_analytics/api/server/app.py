@@ -19,15 +19,19 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from octane_analytics.api import errors
-from octane_analytics.api.connection_pool import Connection, Pool
-from octane_analytics.api.docs.pages import Pages
-from octane_analytics.api.middleware.authorization import Admission, Policy, cross_origin
-from octane_analytics.api.middleware.request_context import Access
-from octane_analytics.api.raw_sql.endpoint import RawQueries
-from octane_analytics.api.raw_sql.validator import Limits
-from octane_analytics.api.reports.cache import Cache
+from octane_analytics.api.connection_pool import ConnectionPool, PooledConnection
+from octane_analytics.api.docs.pages import DocumentationPages
+from octane_analytics.api.middleware.authorization import (
+    AccessPolicy,
+    AuthorizationMiddleware,
+    cross_origin,
+)
+from octane_analytics.api.middleware.request_context import RequestContextMiddleware
+from octane_analytics.api.raw_sql.endpoint import RawSqlEndpoint
+from octane_analytics.api.raw_sql.validator import ComplexityLimits
+from octane_analytics.api.reports.cache import ReportCache
 from octane_analytics.api.reports.routes import ReportRoutes
-from octane_analytics.api.reports.service import Reporting
+from octane_analytics.api.reports.service import ReportService
 from octane_analytics.api.reports.template import Template
 from octane_analytics.api.results import json_values
 from octane_analytics.clickhouse.schema import TableName
@@ -47,14 +51,14 @@ def create_app(
     *,
     templates: Mapping[str, Template],
     table: TableName,
-    limits: Limits,
-    pool: Pool,
-    probes: Pool,
-    queries: RawQueries,
+    limits: ComplexityLimits,
+    pool: ConnectionPool,
+    probes: ConnectionPool,
+    queries: RawSqlEndpoint,
     metrics: ApiMetrics,
     exposition: Callable[[], bytes],
     cache_bytes: int = 0,
-    policy: Policy | None = None,
+    policy: AccessPolicy | None = None,
     cors_origins: Sequence[str] = (),
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Starlette:
@@ -66,17 +70,17 @@ def create_app(
     browser; `now` is where a range ends that has no `to`.
     """
     routes = _Routes(table, limits, pool, probes, exposition)
-    reporting = Reporting(
+    reporting = ReportService(
         templates=templates,
         table=table,
         limits=limits,
         pool=pool,
-        cache=Cache(cache_bytes),
+        cache=ReportCache(cache_bytes),
         now=now,
         on_rows_read=metrics.rows_read.labels("/report").inc,
     )
     reports = ReportRoutes(reporting, metrics)
-    pages = Pages(templates)
+    pages = DocumentationPages(templates)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -102,10 +106,12 @@ def create_app(
         routes=list(served.values()),
         exception_handlers={HTTPException: _http_error, QueryError: _query_error},
         middleware=[
-            Middleware(Access, metrics=metrics, routes=list(served.values()), quiet=QUIET),
+            Middleware(
+                RequestContextMiddleware, metrics=metrics, routes=list(served.values()), quiet=QUIET
+            ),
             # A browser asks beforehand without a token, and may read a refusal.
             *cross_origin(cors_origins),
-            Middleware(Admission, policy=policy or Policy()),
+            Middleware(AuthorizationMiddleware, policy=policy or AccessPolicy()),
         ],
         lifespan=lifespan,
     )
@@ -116,16 +122,16 @@ def create_app(
 @dataclass(frozen=True, slots=True)
 class _Routes:
     _table: TableName
-    _limits: Limits
-    _pool: Pool
-    _probes: Pool
+    _limits: ComplexityLimits
+    _pool: ConnectionPool
+    _probes: ConnectionPool
     _exposition: Callable[[], bytes]
 
     async def healthz(self, request: Request) -> Response:
         return _json(200, json_values.encode({"status": "ok"}))
 
     async def readyz(self, request: Request) -> Response:
-        def job(connection: Connection) -> None:
+        def job(connection: PooledConnection) -> None:
             try:
                 connection.select(_TOUCH, self._identifiers(), settings={"readonly": 1})
             except StatementRejected as error:
@@ -143,7 +149,7 @@ class _Routes:
         return {"database": self._table.database, "table": self._table.table}
 
 
-async def _run(pool: Pool, job: Callable[[Connection], T], request: Request) -> T:
+async def _run(pool: ConnectionPool, job: Callable[[PooledConnection], T], request: Request) -> T:
     try:
         return await pool.run(job)
     except Unavailable as error:

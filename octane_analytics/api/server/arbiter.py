@@ -25,7 +25,7 @@ _LEAVING = 0
 log = logging.getLogger(__name__)
 
 
-class Arbiter(gunicorn.arbiter.Arbiter):  # type: ignore[misc]
+class ApiArbiter(gunicorn.arbiter.Arbiter):  # type: ignore[misc]
     """Says READY once every worker answers, and pings while its loop turns.
 
     gunicorn itself would say READY before the first fork, where NOTIFY_SOCKET is in the environment;
@@ -149,7 +149,7 @@ def give_slot(arbiter: Any, worker: Any) -> None:
     worker.made = worker.tmp.last_update()
 
 
-def let_itself_be_ended() -> None:
+def restore_sigterm() -> None:
     """To be called first in gunicorn's hook `post_fork`: SIGTERM ends this worker from now on, also one
     that came since the fork."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

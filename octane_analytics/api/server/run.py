@@ -21,17 +21,17 @@ from gunicorn.glogging import Logger
 from starlette.types import ASGIApp
 
 from octane_analytics.api.auth.callers import is_loopback
-from octane_analytics.api.connection_pool import Pool
-from octane_analytics.api.middleware.authorization import Policy, policy_of
+from octane_analytics.api.connection_pool import ConnectionPool
+from octane_analytics.api.middleware.authorization import AccessPolicy, policy_of
 from octane_analytics.api.raw_sql import functions
-from octane_analytics.api.raw_sql.endpoint import RawQueries
+from octane_analytics.api.raw_sql.endpoint import RawSqlEndpoint
 from octane_analytics.api.raw_sql.query_settings import QueryLimits
-from octane_analytics.api.raw_sql.validator import Limits, Rules
+from octane_analytics.api.raw_sql.validator import AccessRules, ComplexityLimits
 from octane_analytics.api.reports.library import Library, load
 from octane_analytics.api.server.app import QUIET, create_app
-from octane_analytics.api.server.arbiter import Arbiter, give_slot, let_itself_be_ended
+from octane_analytics.api.server.arbiter import ApiArbiter, give_slot, restore_sigterm
 from octane_analytics.api.server.bounded_protocol import with_limits
-from octane_analytics.api.server.worker import DRAIN_MARGIN_SECONDS, Worker
+from octane_analytics.api.server.worker import DRAIN_MARGIN_SECONDS, ApiWorker
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.schema import TableName
 from octane_analytics.errors import ConfigError
@@ -92,7 +92,7 @@ def run_api(settings: Settings, metrics_directory: Path, notifier: Notifier) -> 
     arbiter_pid = os.getpid()
     application = _Application(settings, metrics_directory, library, policy, listening.detach())
     try:
-        _Arbiter(application, notifier).run()
+        _ConfiguredArbiter(application, notifier).run()
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else os.EX_SOFTWARE
         if os.getpid() != arbiter_pid:
@@ -123,7 +123,7 @@ class _Application(BaseApplication):  # type: ignore[misc]
         settings: Settings,
         metrics_directory: Path,
         library: Library,
-        policy: Policy,
+        policy: AccessPolicy,
         descriptor: int,
     ) -> None:
         self._settings = settings
@@ -156,7 +156,7 @@ class _Application(BaseApplication):  # type: ignore[misc]
             "bind": f"fd://{self._descriptor}",
             "backlog": BACKLOG,
             "workers": self._settings.api.workers,
-            "worker_class": Worker,
+            "worker_class": ApiWorker,
             "logger_class": _Logger,
             "loglevel": self._settings.log.level,
             "preload_app": False,
@@ -192,20 +192,20 @@ class _Application(BaseApplication):  # type: ignore[misc]
             templates=self._library.templates,
             cache_bytes=api.cache_bytes,
             table=TableName(clickhouse.database, clickhouse.table),
-            limits=Limits(
+            limits=ComplexityLimits(
                 seconds=api.query_seconds,
                 result_rows=api.max_result_rows,
                 result_bytes=api.max_result_bytes,
                 memory_bytes=api.max_memory_bytes,
             ),
-            pool=Pool(
+            pool=ConnectionPool(
                 lambda: ClickHouse(patient, client_name=name),
                 size=api.threads,
                 queue_seconds=api.queue_seconds,
                 deadline_seconds=api.query_seconds + QUERY_GRACE_SECONDS,
                 on_cancelled=counted.queries_cancelled.inc,
             ),
-            probes=Pool(
+            probes=ConnectionPool(
                 lambda: ClickHouse(hasty, client_name=name),
                 size=1,
                 queue_seconds=PROBE_SECONDS,
@@ -220,13 +220,13 @@ class _Application(BaseApplication):  # type: ignore[misc]
         return self._traces.served(app, QUIET) if self._traces else app
 
     def _begin_worker(self, arbiter: Any, worker: Any) -> None:
-        let_itself_be_ended()
+        restore_sigterm()
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != arbiter.pid:
             raise SystemExit(os.EX_OK)  # it died before it could take this worker along
         log_settings = self._settings.log
         configure(log_settings.level, log_settings.format, f"{ROLE}-{worker.slot}")
-        identity = exposition.Identity(ROLE, worker.slot)
+        identity = exposition.ProcessName(ROLE, worker.slot)
         exposition.open_directory(self._metrics_directory, identity)
         if self.policy.allowances is not None:
             self.policy.allowances.open(worker.slot)
@@ -243,7 +243,7 @@ class _Application(BaseApplication):  # type: ignore[misc]
             self.policy.allowances.forget(worker.slot)
 
 
-class _Arbiter(Arbiter):
+class _ConfiguredArbiter(ApiArbiter):
     def manage_workers(self) -> None:
         # Once a second or so. A worker that is forked while the file of tokens is broken then has
         # those of the last good one, and not a token that was revoked in between.
@@ -261,22 +261,22 @@ class _Logger(Logger):  # type: ignore[misc]
         adopt(self.access_log)
 
 
-def _raw_queries(settings: Settings, name: str, counted: exposition.ApiMetrics) -> RawQueries:
+def _raw_queries(settings: Settings, name: str, counted: exposition.ApiMetrics) -> RawSqlEndpoint:
     api, clickhouse, queries = settings.api, settings.clickhouse, settings.queries
     asking = dataclasses.replace(
         clickhouse, timeout_seconds=api.query_seconds + QUERY_GRACE_SECONDS
     )
     if queries.user is not None:
         asking = dataclasses.replace(asking, user=queries.user, password=queries.password)
-    return RawQueries(
-        Pool(
+    return RawSqlEndpoint(
+        ConnectionPool(
             lambda: ClickHouse(asking, client_name=name, is_confined=True),
             size=api.threads,
             queue_seconds=api.queue_seconds,
             deadline_seconds=api.query_seconds + QUERY_GRACE_SECONDS,
             on_cancelled=counted.queries_cancelled.inc,
         ),
-        Rules(
+        AccessRules(
             TableName(clickhouse.database, clickhouse.table),
             functions.load(queries.functions),
             queries.tables,

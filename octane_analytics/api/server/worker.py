@@ -20,7 +20,7 @@ from uvicorn.config import Config
 from uvicorn.server import Server
 from uvicorn_worker import UvicornWorker
 
-from octane_analytics.api.server.arbiter import Arbiter
+from octane_analytics.api.server.arbiter import ApiArbiter
 from octane_analytics.telemetry import tracing
 from octane_analytics.telemetry.logging import adopt
 
@@ -30,7 +30,7 @@ traces to send."""
 _BEAT_SECONDS = 1.0
 
 
-class Worker(UvicornWorker):  # type: ignore[misc]
+class ApiWorker(UvicornWorker):  # type: ignore[misc]
     """What the arbiter forks. Its application's `protocol` is the class that speaks HTTP."""
 
     CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
@@ -57,7 +57,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]
         of_uvicorn.setLevel(logging.ERROR)
 
     @property
-    def has_had_its_share(self) -> bool:
+    def reached_max_requests(self) -> bool:
         """Of requests. Known to the arbiter, who then replaces it; it goes on answering until then."""
         return self._has_had_its_share[0] != 0
 
@@ -70,17 +70,17 @@ class Worker(UvicornWorker):  # type: ignore[misc]
 
     async def _serve(self) -> None:
         self.config.app = self.wsgi
-        server = _Server(self.config, self.max_requests, self._note_share)
+        server = _UvicornServer(self.config, self.max_requests, self._note_share)
         self._install_sigquit_handler()
         await server.serve(sockets=self.sockets)
         if not server.started:
-            sys.exit(Arbiter.WORKER_BOOT_ERROR)
+            sys.exit(ApiArbiter.WORKER_BOOT_ERROR)
 
     def _note_share(self) -> None:
         self._has_had_its_share[0] = 1
 
 
-class _Server(Server):
+class _UvicornServer(Server):
     def __init__(self, config: Config, share: int, on_share: Callable[[], None]) -> None:
         """`on_share` is called once `share` requests have been answered, and again after that."""
         super().__init__(config)

@@ -20,14 +20,14 @@ from octane_analytics.cli.output.table import terminal_width, wrapped
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.errors import OctaneError
-from octane_analytics.kafka.group_admin import Group
-from octane_analytics.kafka.topic_reader import KafkaLog
+from octane_analytics.kafka.group_admin import ConsumerGroupAdmin
+from octane_analytics.kafka.topic_reader import TopicReader
 from octane_analytics.operations.checks.clickhouse import check_clickhouse
 from octane_analytics.operations.checks.finding import Finding, Level, ok, warn, worst
 from octane_analytics.operations.checks.host import check_descriptors, check_port
 from octane_analytics.operations.checks.kafka import check_kafka
 from octane_analytics.operations.checks.query_user import check_no_query_user, check_query_user
-from octane_analytics.operations.checks.runner import Check, forgive_spares, run_all
+from octane_analytics.operations.checks.runner import Check, downgrade_redundant_failures, run_all
 from octane_analytics.operations.expired_offsets import SAMPLE_FETCH_BYTES, find_stored_record
 from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.settings.loading import Loaded
@@ -85,7 +85,7 @@ def check(loaded: Loaded, strict: bool, as_json: bool) -> int:
     checks["table and offsets"] = partial(_table_and_offsets, settings)
     checks["raw SQL"] = partial(_raw_sql, settings, servers)
     findings, have_ended = run_all(checks, _SECONDS)
-    findings = forgive_spares(findings, [f"clickhouse {where}" for where in servers])
+    findings = downgrade_redundant_failures(findings, [f"clickhouse {where}" for where in servers])
     code = exit_code(findings, strict)
     _print(findings, code, as_json)
     if not have_ended:
@@ -120,7 +120,7 @@ def _host(settings: Settings) -> Iterator[Finding]:
 
 
 def _kafka(settings: Settings, known: Future[int]) -> Iterator[Finding]:
-    with Group(settings.kafka, client_id=_NAME) as group:
+    with ConsumerGroupAdmin(settings.kafka, client_id=_NAME) as group:
         yield from check_kafka(group, settings, time.time(), known.set_result)
 
 
@@ -142,7 +142,7 @@ def _table_and_offsets(settings: Settings) -> Iterator[Finding]:
         timeout_seconds=min(settings.clickhouse.timeout_seconds, _QUERY_SECONDS),
     )
     with (
-        KafkaLog(settings.kafka, client_id=_NAME, fetch_bytes=SAMPLE_FETCH_BYTES) as log,
+        TopicReader(settings.kafka, client_id=_NAME, fetch_bytes=SAMPLE_FETCH_BYTES) as log,
         ClickHouseSink(quick, client_name=_NAME) as table,
         contextlib.suppress(OctaneError),
     ):

@@ -19,19 +19,25 @@ from octane_analytics.cli.output.table import terminal_width
 from octane_analytics.cli.output.timestamps import utc
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.events.decode import decode
-from octane_analytics.kafka.dlq_topic import LetterLog
+from octane_analytics.kafka.dlq_topic import DeadLetterTopic
 from octane_analytics.operations.dead_letter_retry import (
-    Outcome,
-    Present,
-    Retry,
-    choose,
-    read_shelf,
+    DeadLetterRetry,
+    RetryOutcome,
+    StoredRows,
+    read_index,
+    select,
 )
-from octane_analytics.operations.dead_letters import Choice, Letter, Shelf, letter_of, mark_of
+from octane_analytics.operations.dead_letters import (
+    DeadLetter,
+    DeadLetterIndex,
+    Selection,
+    parse_dead_letter,
+    parse_retry_marker,
+)
 from octane_analytics.runtime.exit_codes import Exit
-from octane_analytics.runtime.stop_signal import Stop
+from octane_analytics.runtime.stop_signal import StopSignal
 from octane_analytics.settings.loading import Loaded
-from octane_analytics.types import Record, Span, TopicPartition
+from octane_analytics.types import OffsetRange, Record, TopicPartition
 from octane_analytics.worker.process import check_table
 
 _CLIENT_ID = "octane-analytics-dlq"
@@ -122,14 +128,14 @@ def show(
     The first ones of those that are asked for, retried or not. With --json one object a line, its
     value as text (what is not UTF-8 replaced).
     """
-    choice = Choice(frozenset(reasons), ranges)
+    choice = Selection(frozenset(reasons), ranges)
     left = limit
     with _log(loaded) as log:
         for records in log.read(_spans(log)):
             for record in records:
-                if not left or mark_of(record) is not None:
+                if not left or parse_retry_marker(record) is not None:
                     continue
-                letter = letter_of(record)
+                letter = parse_dead_letter(record)
                 if choice.includes(letter):
                     left -= 1
                     _show(letter, record, full, as_json)
@@ -139,7 +145,7 @@ def show(
         click.echo("no such letters", err=True)
 
 
-def _show(letter: Letter, record: Record, full: bool, as_json: bool) -> None:
+def _show(letter: DeadLetter, record: Record, full: bool, as_json: bool) -> None:
     value = record.value()
     payload = None if value is None else value.decode(errors="replace")
     origin = letter.origin
@@ -185,8 +191,8 @@ def _printable(text: str) -> str:
 @_offsets
 @click.option(
     "--present",
-    type=click.Choice([present.value for present in Present]),
-    default=Present.REFUSE.value,
+    type=click.Choice([present.value for present in StoredRows]),
+    default=StoredRows.REFUSE.value,
     show_default=True,
     help="Where letters have equal rows in the table, as after a replay of their range: refuse to "
     "insert anything, skip them (they are settled, not inserted), or insert them too.",
@@ -213,7 +219,7 @@ def retry(
     After a `replay` of their range letters are in the table already. That is looked for first, and
     nothing is inserted until --present says what to do about it. Do not retry while a replay runs.
     """
-    choice = Choice(frozenset(reasons), ranges)
+    choice = Selection(frozenset(reasons), ranges)
     settings = loaded.settings
     with (
         _log(loaded) as log,
@@ -223,7 +229,7 @@ def retry(
         spans = _spans(log)
         shelf = _read(log, spans)
         found = shelf.sorted()
-        chosen, duplicates, hopeless = choose(found, choice)
+        chosen, duplicates, hopeless = select(found, choice)
         plan = (
             f"{len(chosen):,} letters of {log.topic} into {sink.table}; {len(duplicates):,} "
             f"duplicates left out, {len(hopeless):,} not retryable"
@@ -231,51 +237,51 @@ def retry(
         if found.pending:
             plan += f"; {len(found.pending):,} that an earlier retry announced come first"
         if dry_run:
-            there = len(Retry(log, sink, decode, shelf).find_present(chosen))
+            there = len(DeadLetterRetry(log, sink, decode, shelf).find_present(chosen))
             if there:
                 plan += f"; {there:,} have equal rows in the table (see --present)"
         if dry_run or not spans or not (yes or chosen or found.pending):
             click.echo(plan)
             return Exit.OK
         confirm(f"retry {plan}?", "dlq retry", yes=yes)
-        with Stop() as stop:
+        with StopSignal() as stop:
             log.open()
-            outcome = _retry(log, sink, choice, Present(present), stop, len(chosen))
+            outcome = _retry(log, sink, choice, StoredRows(present), stop, len(chosen))
         if as_json:
             click.echo(json.dumps(_outcome_object(outcome), indent=2))
         else:
             _tell(outcome)
-        if stop.is_asked():
+        if stop.is_set():
             return stop.exit_code
     return Exit.FAILED if outcome.stayed else Exit.OK
 
 
 def _retry(
-    log: LetterLog,
+    log: DeadLetterTopic,
     sink: ClickHouseSink,
-    choice: Choice,
-    present: Present,
-    stop: Stop,
+    choice: Selection,
+    present: StoredRows,
+    stop: StopSignal,
     expected: int,
-) -> Outcome:
+) -> RetryOutcome:
     # Only what stands there after the log was opened says what others have done.
     shelf = _read(log, log.spans())
     bar = reporter(f"from {log.topic}", expected)
     with bar:
-        run = Retry(
+        run = DeadLetterRetry(
             log,
             sink,
             decode,
             shelf,
             on_progress=lambda o: bar.update(o.done, f"{o.inserted:,} inserted, {o.stayed:,} stay"),
-            is_stopping=stop.is_asked,
+            is_stopping=stop.is_set,
         )
         run.recover()
         run.run(choice, present)
     return run.outcome
 
 
-def _outcome_object(outcome: Outcome) -> dict[str, Any]:
+def _outcome_object(outcome: RetryOutcome) -> dict[str, Any]:
     return {
         "chosen": outcome.chosen,
         "inserted": outcome.inserted,
@@ -288,7 +294,7 @@ def _outcome_object(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _tell(outcome: Outcome) -> None:
+def _tell(outcome: RetryOutcome) -> None:
     click.echo(f"{outcome.inserted:,} inserted, {outcome.stayed:,} stay")
     for told, count in (
         ("of those inserted, announced by an earlier retry", outcome.finished),
@@ -354,12 +360,12 @@ def purge_report(loaded: Loaded, reasons: Sequence[str], as_json: bool) -> None:
 
 
 @contextlib.contextmanager
-def _log(loaded: Loaded) -> Iterator[LetterLog]:
-    with LetterLog(loaded.settings.kafka, client_id=_CLIENT_ID) as log:
+def _log(loaded: Loaded) -> Iterator[DeadLetterTopic]:
+    with DeadLetterTopic(loaded.settings.kafka, client_id=_CLIENT_ID) as log:
         yield log
 
 
-def _spans(log: LetterLog) -> dict[TopicPartition, Span]:
+def _spans(log: DeadLetterTopic) -> dict[TopicPartition, OffsetRange]:
     """What the topic holds; nothing, with a note, where it does not exist yet."""
     if log.has_topic():
         return log.spans()
@@ -370,7 +376,7 @@ def _spans(log: LetterLog) -> dict[TopicPartition, Span]:
     return {}
 
 
-def _read(log: LetterLog, spans: dict[TopicPartition, Span]) -> Shelf:
+def _read(log: DeadLetterTopic, spans: dict[TopicPartition, OffsetRange]) -> DeadLetterIndex:
     total = sum(span.end - span.first for span in spans.values())
     with reporter(f"reading {log.topic}", total) as bar:
-        return read_shelf(log, spans, lambda letters: bar.update(letters, f"{letters:,} letters"))
+        return read_index(log, spans, lambda letters: bar.update(letters, f"{letters:,} letters"))

@@ -9,11 +9,11 @@ from octane_analytics.cli.help_format import Command
 from octane_analytics.cli.options import KAFKA, setting_options
 from octane_analytics.cli.output.table import aligned, terminal_width
 from octane_analytics.cli.output.watching import show, watch_option
-from octane_analytics.kafka.group_admin import Group
+from octane_analytics.kafka.group_admin import ConsumerGroupAdmin
 from octane_analytics.kafka.lag import LagProbe
-from octane_analytics.operations.lag import Lag, PartitionStatus, measure
+from octane_analytics.operations.lag import GroupLagReport, PartitionStatus, measure
 from octane_analytics.runtime.exit_codes import Exit
-from octane_analytics.runtime.stop_signal import Stop
+from octane_analytics.runtime.stop_signal import StopSignal
 from octane_analytics.settings.loading import Loaded
 
 _CLIENT_ID = "octane-analytics-lag"
@@ -37,9 +37,9 @@ def lag(loaded: Loaded, watch: float | None, as_json: bool) -> Exit:
     """
     kafka = loaded.settings.kafka
     with (
-        Group(kafka, client_id=_CLIENT_ID) as group,
+        ConsumerGroupAdmin(kafka, client_id=_CLIENT_ID) as group,
         LagProbe(kafka, client_id=_CLIENT_ID) as probe,
-        Stop() as stop,
+        StopSignal() as stop,
     ):
 
         def render() -> str:
@@ -49,10 +49,10 @@ def lag(loaded: Loaded, watch: float | None, as_json: bool) -> Exit:
             return "\n".join(lines(found, terminal_width()))
 
         show(render, watch, stop)
-        return stop.exit_code if stop.is_asked() and watch is None else Exit.OK
+        return stop.exit_code if stop.is_set() and watch is None else Exit.OK
 
 
-def lines(found: Lag, width: int | None = None) -> list[str]:
+def lines(found: GroupLagReport, width: int | None = None) -> list[str]:
     """The table as text of at most `width` columns, the totals last."""
     has_owners = found.state != "unknown"
     rows = [_row(p, has_owners) for p in found.partitions]

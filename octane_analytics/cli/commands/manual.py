@@ -71,7 +71,7 @@ class _CodeBlock(CodeBlock):
         yield Text(code, no_wrap=True, overflow="ignore")
 
 
-class _Table(TableElement):
+class _PageTable(TableElement):
     """Breaks no name where its table can be fitted into the width without that.
 
     Otherwise words are folded; rich's default is to cut them and to add an ellipsis.
@@ -119,7 +119,7 @@ class _Page(Markdown):
     elements = Markdown.elements | {
         "fence": _CodeBlock,
         "code_block": _CodeBlock,
-        "table_open": _Table,
+        "table_open": _PageTable,
     }
 
 

@@ -11,7 +11,7 @@ from octane_analytics.cli.help_format import CommandGroup
 from octane_analytics.cli.options import KAFKA, setting_options
 from octane_analytics.cli.output.confirmation import confirm
 from octane_analytics.errors import ConfigError
-from octane_analytics.kafka.group_admin import Group
+from octane_analytics.kafka.group_admin import ConsumerGroupAdmin
 from octane_analytics.operations.offset_snapshot import Snapshot, changes, parse_snapshot, plan
 from octane_analytics.operations.offset_targets import (
     AtTime,
@@ -43,7 +43,7 @@ def export(loaded: Loaded) -> None:
     to be the last word.
     """
     kafka = loaded.settings.kafka
-    with Group(kafka, client_id=_CLIENT_ID) as group:
+    with ConsumerGroupAdmin(kafka, client_id=_CLIENT_ID) as group:
         partitions = group.partitions(kafka.topic)
         committed = group.committed(partitions)
         if all(told.offset is None for told in committed.values()):
@@ -95,7 +95,7 @@ def import_offsets(
     except ValueError as error:
         raise ConfigError(f"{source.name} is not JSON: {error}") from error
     kafka = loaded.settings.kafka
-    with Group(kafka, client_id=_CLIENT_ID) as group:
+    with ConsumerGroupAdmin(kafka, client_id=_CLIENT_ID) as group:
         partitions = group.partitions(kafka.topic)
         group.require_no_members()
         commits = plan(
@@ -146,7 +146,7 @@ def set_offsets(loaded: Loaded, target: str, drop_intents: bool, dry_run: bool, 
     except BadRange as error:
         raise click.BadParameter(str(error), param_hint="--to") from error
     kafka = loaded.settings.kafka
-    with Group(kafka, client_id=_CLIENT_ID) as group:
+    with ConsumerGroupAdmin(kafka, client_id=_CLIENT_ID) as group:
         group.require_no_members()
         facts = _facts(group, kafka.topic, wanted)
         commits = set_to(wanted, group.identity(kafka.topic), facts, drop_intents=drop_intents)
@@ -157,7 +157,9 @@ def set_offsets(loaded: Loaded, target: str, drop_intents: bool, dry_run: bool, 
         )
 
 
-def _facts(group: Group, topic: str, target: Target) -> dict[TopicPartition, PartitionFacts]:
+def _facts(
+    group: ConsumerGroupAdmin, topic: str, target: Target
+) -> dict[TopicPartition, PartitionFacts]:
     partitions = group.partitions(topic)
     committed, ends = group.committed(partitions), group.stable_ends(partitions)
     at_time = (
@@ -172,7 +174,7 @@ def _facts(group: Group, topic: str, target: Target) -> dict[TopicPartition, Par
 
 
 def _apply(
-    group: Group,
+    group: ConsumerGroupAdmin,
     name: str,
     moving: Sequence[str],
     commits: Sequence[Commit],

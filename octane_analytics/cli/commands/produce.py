@@ -10,11 +10,11 @@ from octane_analytics.cli.help_format import Command
 from octane_analytics.cli.options import KAFKA, setting_options
 from octane_analytics.cli.output.progress import reporter
 from octane_analytics.cli.produce import inputs
-from octane_analytics.cli.produce.sender import Backlog, Feed, Tally
+from octane_analytics.cli.produce.sender import Backlog, EventSender, SendStats
 from octane_analytics.kafka.event_producer import EventProducer
-from octane_analytics.kafka.topics import GroupView
+from octane_analytics.kafka.topics import TopicInspector
 from octane_analytics.runtime.exit_codes import Exit
-from octane_analytics.runtime.stop_signal import Stop
+from octane_analytics.runtime.stop_signal import StopSignal
 from octane_analytics.runtime.timing import SystemClock
 from octane_analytics.settings.loading import Loaded
 from octane_analytics.telemetry import tracing
@@ -76,9 +76,9 @@ def produce(
     with contextlib.ExitStack() as stack:
         # Before the signals are taken over: opening a FIFO blocks.
         descriptor = stack.enter_context(inputs.opened(source or "-")) if not generate else -1
-        stop = stack.enter_context(Stop())
+        stop = stack.enter_context(StopSignal())
         if generate:
-            given = inputs.made_up(generate, seed=seed, until=until)
+            given = inputs.generated(generate, seed=seed, until=until)
         else:
             given = inputs.read(descriptor, stop)
         traces = tracing.start("produce")
@@ -89,19 +89,19 @@ def produce(
             kafka.topic,
             client_id=_CLIENT_ID,
             instrumented=traces.instrumented if traces else None,
-            is_stopping=stop.is_asked,
+            is_stopping=stop.is_set,
         )
         stack.callback(producer.close)
-        view = GroupView(kafka, client_id=_CLIENT_ID)
+        view = TopicInspector(kafka, client_id=_CLIENT_ID)
         stack.callback(view.close)
         view.partitions(kafka.topic)  # no broker, or no such topic: told before anything is sent
         bar = reporter(f"to {kafka.topic}", given.total)
-        feed = Feed(
+        feed = EventSender(
             producer,
             clock,
             rate=rate,
             backlog=Backlog(view, kafka.topic, max_lag) if max_lag else None,
-            is_stopping=stop.is_asked,
+            is_stopping=stop.is_set,
             on_progress=lambda tally: bar.update(given.done(tally), counts(tally)),
         )
         started = clock.now()
@@ -110,16 +110,16 @@ def produce(
                 feed.run(given.lines)
         finally:
             tell(feed.tally, clock.now() - started)
-    if stop.is_asked():
+    if stop.is_set():
         return stop.exit_code
     return Exit.FAILED if feed.tally.failed else Exit.OK
 
 
-def counts(tally: Tally) -> str:
+def counts(tally: SendStats) -> str:
     return f"{tally.delivered:,} delivered, {tally.failed:,} failed"
 
 
-def tell(tally: Tally, seconds: float) -> None:
+def tell(tally: SendStats, seconds: float) -> None:
     """The last word: why lines failed, on standard error, and the counts, on standard output."""
     for why, reason in tally.reasons.items():
         click.echo(f"{reason.count:,} failed, first line {reason.first_line:,}: {why}", err=True)

@@ -19,8 +19,8 @@ from octane_analytics.cli.options import (
 )
 from octane_analytics.cli.output.confirmation import confirm, has_terminal, require_terminal_or_yes
 from octane_analytics.cli.replay import setup
-from octane_analytics.cli.replay.output import tell_plan, tell_report
-from octane_analytics.cli.replay.run import Report, Run, Sizes
+from octane_analytics.cli.replay.output import print_plan, print_report
+from octane_analytics.cli.replay.run import ReplayReport, ReplayRun, Sizes
 from octane_analytics.clickhouse.error_codes import OPERATOR_ERRORS
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.errors import (
@@ -28,12 +28,12 @@ from octane_analytics.errors import (
     OctaneError,
     StatementRejected,
 )
-from octane_analytics.kafka.topic_reader import KafkaLog
+from octane_analytics.kafka.topic_reader import TopicReader
 from octane_analytics.replay.pacing import Interrupted
-from octane_analytics.replay.plan import Compare, Mode, Plan
-from octane_analytics.replay.ranges import BadRange, Wanted, parse_offsets, parse_time
+from octane_analytics.replay.plan import Compare, Mode, ReplayPlan
+from octane_analytics.replay.ranges import BadRange, RequestedRange, parse_offsets, parse_time
 from octane_analytics.runtime.exit_codes import Exit
-from octane_analytics.runtime.stop_signal import Stop
+from octane_analytics.runtime.stop_signal import StopSignal
 from octane_analytics.settings.loading import Loaded
 from octane_analytics.settings.sections import ClickHouseSettings, Settings
 
@@ -175,10 +175,10 @@ def replay(
         require_terminal_or_yes(f"replay --mode {mode}", yes=yes)
     settings = _aimed(loaded.settings, target)
     is_live = settings.clickhouse == loaded.settings.clickhouse
-    pinned = setup.pinned(settings.clickhouse, client_name=_CLIENT)
+    pinned = setup.pin_to_first_host(settings.clickhouse, client_name=_CLIENT)
     settings = with_fields(settings, clickhouse=pinned)
     with contextlib.ExitStack() as stack:
-        stop = stack.enter_context(Stop())
+        stop = stack.enter_context(StopSignal())
         clickhouse = stack.enter_context(ClickHouseSink(settings.clickhouse, client_name=_CLIENT))
         given = [from_offset, from_time, to_offset, to_time, *partitions, *months]
         if resume is not None and (any(item is not None for item in given) or dry_run):
@@ -194,17 +194,17 @@ def replay(
                 if resume is not None:
                     plan, ended = setup.resumed(clickhouse, live, resume, is_live=is_live)
                     if ended is not None:
-                        return _close(Report.of_note(plan, ended), is_json=is_json)
+                        return _close(ReplayReport.of_note(plan, ended), is_json=is_json)
                 else:
                     setup.clean_up(clickhouse, live)
                     plan = _plan(settings, wanted, Mode(mode), Compare(compare), is_live, months)
         except BadRange as error:
             raise click.UsageError(str(error)) from error
         if resume is None:
-            tell_plan(plan, is_dry=dry_run, is_json=is_json, procs=procs, rate=rate)
+            print_plan(plan, is_dry=dry_run, is_json=is_json, procs=procs, rate=rate)
             if not dry_run and (is_destructive or has_terminal()):
                 confirm("Go on?", "the replay", yes=yes)
-        run = Run(
+        run = ReplayRun(
             settings,
             plan,
             live,
@@ -217,7 +217,9 @@ def replay(
         return _run(run, loaded, target, is_resumed=resume is not None, is_json=is_json)
 
 
-def _run(run: Run, loaded: Loaded, target: str | None, *, is_resumed: bool, is_json: bool) -> Exit:
+def _run(
+    run: ReplayRun, loaded: Loaded, target: str | None, *, is_resumed: bool, is_json: bool
+) -> Exit:
     try:
         with _explained():
             report = run.run(is_resumed=is_resumed)
@@ -230,12 +232,12 @@ def _run(run: Run, loaded: Loaded, target: str | None, *, is_resumed: bool, is_j
     return _close(report, is_json=is_json)
 
 
-def _close(report: Report, *, is_json: bool) -> Exit:
-    tell_report(report, is_json=is_json)
+def _close(report: ReplayReport, *, is_json: bool) -> Exit:
+    print_report(report, is_json=is_json)
     return Exit.FAILED if report.refused or report.undecided else Exit.OK
 
 
-def _tell_resume(run: Run, loaded: Loaded, target: str | None) -> None:
+def _tell_resume(run: ReplayRun, loaded: Loaded, target: str | None) -> None:
     """The command that goes on, with the settings that this one was given as options."""
     if not run.is_resumable:
         return
@@ -267,9 +269,9 @@ def _wanted(
     to_time: str | None,
     partitions: Sequence[int],
     clamp: bool,
-) -> Wanted:
+) -> RequestedRange:
     now = datetime.now(UTC)
-    return Wanted(
+    return RequestedRange(
         from_offset=None if from_offset is None else parse_offsets(from_offset, "beginning"),
         from_time=None if from_time is None else parse_time(from_time, now),
         to_offset=None if to_offset is None else parse_offsets(to_offset, "end"),
@@ -281,13 +283,13 @@ def _wanted(
 
 def _plan(
     settings: Settings,
-    wanted: Wanted,
+    wanted: RequestedRange,
     mode: Mode,
     compare: Compare,
     is_live: bool,
     months: Sequence[int],
-) -> Plan:
-    with KafkaLog(settings.kafka, client_id=_CLIENT) as log:
+) -> ReplayPlan:
+    with TopicReader(settings.kafka, client_id=_CLIENT) as log:
         return setup.planned(
             log,
             wanted,

@@ -8,18 +8,18 @@ from pathlib import Path
 
 import click
 
-from octane_analytics.api.raw_sql.validator import Limits
+from octane_analytics.api.raw_sql.validator import ComplexityLimits
 from octane_analytics.api.reports.json_schema import parameters_schema
 from octane_analytics.api.reports.library import Library, load
 from octane_analytics.api.reports.parameter_types import ARRAYS, INTEGERS, Parameter
-from octane_analytics.api.reports.parameters import Bound, bind, read_texts
+from octane_analytics.api.reports.parameters import BoundParameters, bind, read_texts
 from octane_analytics.api.reports.template import Template
 from octane_analytics.api.results import formats
 from octane_analytics.cli import options
 from octane_analytics.cli.help_format import Command
 from octane_analytics.cli.options import setting_options
 from octane_analytics.cli.output.table import terminal_width, wrapped
-from octane_analytics.cli.sandbox.report_client import Report, print_table
+from octane_analytics.cli.sandbox.report_client import PrintedReport, print_table
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.errors import QueryError, StatementRejected
 from octane_analytics.runtime.exit_codes import Exit
@@ -127,7 +127,7 @@ def _run(template: Template, params: Sequence[str], format_name: str, settings: 
         if format_name == "table":
             answer = json.loads(b"".join(parts))
             names = [column["name"] for column in answer["columns"]]
-            print_table(Report(template.name, names, answer["rows"]))
+            print_table(PrintedReport(template.name, names, answer["rows"]))
         else:
             stream = sys.stdout.buffer
             for part in parts:
@@ -188,7 +188,7 @@ def _check(templates: Sequence[Template], settings: Settings) -> bool:
     return is_sound
 
 
-def _problem(template: Template, clickhouse: ClickHouse, limits: Limits) -> str | None:
+def _problem(template: Template, clickhouse: ClickHouse, limits: ComplexityLimits) -> str | None:
     given = {name: _sample(each) for name, each in template.parameters.items() if each.required}
     values = _values(bind(template, given, datetime.now(UTC)), clickhouse)
     allowed = {**limits.settings(_CLIENT_NAME), "limit": 0}
@@ -221,13 +221,13 @@ def _sample(parameter: Parameter) -> object:
     return {"Bool": True, "Date": "2026-02-02"}.get(parameter.type, "-1h")
 
 
-def _values(bound: Bound, clickhouse: ClickHouse) -> dict[str, object]:
+def _values(bound: BoundParameters, clickhouse: ClickHouse) -> dict[str, object]:
     name = clickhouse.table
     return {**bound.values, "database": name.database, "table": name.table}
 
 
-def _limits(settings: Settings) -> Limits:
-    return Limits(
+def _limits(settings: Settings) -> ComplexityLimits:
+    return ComplexityLimits(
         seconds=settings.api.query_seconds,
         result_rows=settings.api.max_result_rows,
         result_bytes=settings.api.max_result_bytes,

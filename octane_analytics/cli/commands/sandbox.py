@@ -17,15 +17,15 @@ from octane_analytics.cli.options import PROCESSES, print_warnings
 from octane_analytics.cli.output.progress import reporter
 from octane_analytics.cli.produce import inputs
 from octane_analytics.cli.produce.inputs import Input
-from octane_analytics.cli.produce.sender import Backlog, Feed, Tally
-from octane_analytics.cli.sandbox.drain import Stored, Watch
+from octane_analytics.cli.produce.sender import Backlog, EventSender, SendStats
+from octane_analytics.cli.sandbox.drain import DeliveryWaiter, Stored
 from octane_analytics.cli.sandbox.report_client import fetch, print_table
 from octane_analytics.cli.sandbox.stack import Ports, Stack
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.kafka.event_producer import EventProducer
-from octane_analytics.kafka.topics import GroupView
+from octane_analytics.kafka.topics import TopicInspector
 from octane_analytics.runtime.exit_codes import Exit
-from octane_analytics.runtime.stop_signal import Stop
+from octane_analytics.runtime.stop_signal import StopSignal
 from octane_analytics.runtime.timing import SystemClock
 
 REPORTS: Mapping[str, Mapping[str, object]] = {
@@ -138,7 +138,7 @@ def sandbox(
     if once and not (generate or load):
         raise click.UsageError("--once needs --generate EVENTS or --load FILE")
     with contextlib.ExitStack() as stack:
-        stop = stack.enter_context(Stop())
+        stop = stack.enter_context(StopSignal())
         parts = Stack(
             data_dir or stack.enter_context(private_directory()),
             procs=procs,
@@ -146,13 +146,13 @@ def sandbox(
             ports=Ports(api_port or 0, metrics_port or 0, clickhouse_port or 0),
             is_verbose=verbose,
             environ=os.environ,
-            is_stopping=stop.is_asked,
+            is_stopping=stop.is_set,
         )
         click.echo("starting ClickHouse, Kafka, worker and API …", err=True)
         stack.enter_context(parts)
         given = None
         if generate:
-            given = inputs.made_up(generate, seed=seed)
+            given = inputs.generated(generate, seed=seed)
         elif load:
             given = inputs.read(stack.enter_context(inputs.opened(load)), stop)
         if once and given:
@@ -161,12 +161,12 @@ def sandbox(
 
 
 def _serve(
-    parts: Stack, given: Input | None, rate: float | None, stop: Stop, *, is_kept: bool
+    parts: Stack, given: Input | None, rate: float | None, stop: StopSignal, *, is_kept: bool
 ) -> Exit:
     """Until a signal, which is how a sandbox is meant to end."""
-    if not stop.is_asked():
+    if not stop.is_set():
         click.echo(_addresses(parts, is_kept=is_kept))
-    if given is not None and not stop.is_asked():
+    if given is not None and not stop.is_set():
         clock = SystemClock()
         started = clock.now()
         tell(_feed(parts, given, rate, stop), clock.now() - started)
@@ -176,52 +176,54 @@ def _serve(
     return Exit.OK
 
 
-def _once(parts: Stack, given: Input, rate: float | None, stop: Stop) -> Exit:
-    if stop.is_asked():
+def _once(parts: Stack, given: Input, rate: float | None, stop: StopSignal) -> Exit:
+    if stop.is_set():
         return stop.exit_code
     clock = SystemClock()
     with ClickHouse(parts.settings.clickhouse, client_name=_CLIENT_NAME) as clickhouse:
-        watch = Watch(clickhouse, lambda: parts.metric("analytics_dead_letters_total"), clock)
+        watch = DeliveryWaiter(
+            clickhouse, lambda: parts.metric("analytics_dead_letters_total"), clock
+        )
         watch.begin()
         started = clock.now()
         tally = _feed(parts, given, rate, stop)
         stored = _wait(parts, watch, tally.delivered, stop)
         seconds = clock.now() - started
-        if stop.is_asked():
+        if stop.is_set():
             return stop.exit_code
         _print_reports(parts, clickhouse)
     return _verdict(tally, stored, seconds)
 
 
-def _feed(parts: Stack, given: Input, rate: float | None, stop: Stop) -> Tally:
+def _feed(parts: Stack, given: Input, rate: float | None, stop: StopSignal) -> SendStats:
     """Sends it all, no faster than the workers commit: the embedded broker keeps little."""
     kafka = parts.settings.kafka
     bar = reporter("to Kafka", given.total)
 
-    def show(tally: Tally) -> None:
+    def show(tally: SendStats) -> None:
         parts.check()
         bar.update(given.done(tally), counts(tally))
 
     spreading = replace(kafka, rdkafka={**kafka.rdkafka, **_SPREAD})
     producer = EventProducer(
-        spreading, kafka.topic, client_id=_CLIENT_NAME, is_stopping=stop.is_asked
+        spreading, kafka.topic, client_id=_CLIENT_NAME, is_stopping=stop.is_set
     )
-    view = GroupView(kafka, client_id=_CLIENT_NAME)
+    view = TopicInspector(kafka, client_id=_CLIENT_NAME)
     with contextlib.closing(producer), contextlib.closing(view), bar:
-        feed = Feed(
+        feed = EventSender(
             producer,
             SystemClock(),
             key=lambda line: None,  # spread evenly, or one busy user would fill one partition
             rate=rate,
             backlog=Backlog(view, kafka.topic, _MAX_LAG, parts.partitions * _PARTITION_BYTES),
-            is_stopping=stop.is_asked,
+            is_stopping=stop.is_set,
             on_progress=show,
         )
         feed.run(given.lines)
     return feed.tally
 
 
-def _wait(parts: Stack, watch: Watch, expected: int, stop: Stop) -> Stored:
+def _wait(parts: Stack, watch: DeliveryWaiter, expected: int, stop: StopSignal) -> Stored:
     with reporter("in ClickHouse", expected) as bar:
 
         def show(stored: Stored) -> None:
@@ -248,7 +250,7 @@ def _print_reports(parts: Stack, clickhouse: ClickHouse) -> None:
         print_table(found)
 
 
-def _verdict(tally: Tally, stored: Stored, seconds: float) -> Exit:
+def _verdict(tally: SendStats, stored: Stored, seconds: float) -> Exit:
     """Prints what became of all lines; OK only if every event is in the table once."""
     events = tally.delivered - stored.dead_letters
     click.echo(f"{stored.rows:,} of {events:,} events in ClickHouse")

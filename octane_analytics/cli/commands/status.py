@@ -15,7 +15,7 @@ from octane_analytics.cli.output.table import aligned, terminal_width, wrapped
 from octane_analytics.cli.output.watching import show, watch_option
 from octane_analytics.errors import ConfigError, Unavailable
 from octane_analytics.runtime.exit_codes import Exit
-from octane_analytics.runtime.stop_signal import Stop
+from octane_analytics.runtime.stop_signal import StopSignal
 from octane_analytics.settings.loading import Loaded
 from octane_analytics.supervisor.control_socket import FILE_NAME, ask
 
@@ -51,7 +51,7 @@ def status(loaded: Loaded, as_json: bool, watch: float | None) -> int:
         now = _ask(path)
         return json.dumps(now) if as_json else "\n".join(lines(now))
 
-    with Stop() as stop:
+    with StopSignal() as stop:
         show(render, watch, stop)
     return int(Exit.OK)
 

@@ -18,20 +18,20 @@ from octane_analytics.cli.options import CLICKHOUSE, KAFKA, LOG, setting_options
 from octane_analytics.errors import ConfigError
 from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.settings.loading import Loaded
-from octane_analytics.settings.reload import Rereading
+from octane_analytics.settings.reload import EnvironmentReload
 from octane_analytics.settings.sections import Settings
-from octane_analytics.supervisor.arbiter import Arbiter
-from octane_analytics.supervisor.control_socket import Control
+from octane_analytics.supervisor.arbiter import Supervisor
+from octane_analytics.supervisor.control_socket import ControlSocket
 from octane_analytics.supervisor.exit_causes import CAUSES
 from octane_analytics.supervisor.posix import PosixSystem, title
 from octane_analytics.supervisor.sd_notify import Notifier
-from octane_analytics.supervisor.status_board import Board
+from octane_analytics.supervisor.status_board import StatusBoard
 from octane_analytics.telemetry import exposition
 from octane_analytics.telemetry import logging as logs
 from octane_analytics.telemetry.metrics_server import bind
 from octane_analytics.telemetry.worker_metrics import SupervisorMetrics
 from octane_analytics.worker.process import ROLE
-from octane_analytics.worker.reload import Reloading, check_at_start, plan
+from octane_analytics.worker.reload import SettingsReload, check_at_start, plan
 
 _LOG = logging.getLogger(__name__)
 _PREFLIGHT_SECONDS = 60.0
@@ -63,7 +63,7 @@ _SLOTS = 1025
     own=("worker",),
     rereads=True,
 )
-def worker(loaded: Loaded, reread: Rereading) -> int:
+def worker(loaded: Loaded, reread: EnvironmentReload) -> int:
     """Consume events and insert them, in PROCS forked processes.
 
     SIGTERM or Ctrl-C: every process inserts and commits what it has read, then all exit with 0; a
@@ -84,9 +84,9 @@ def worker(loaded: Loaded, reread: Rereading) -> int:
     with metrics_directory(settings.metrics) as directory:
         for role in (ROLE, "metrics", "supervisor"):
             exposition.remove_files(directory, role)
-        exposition.open_directory(directory, exposition.Identity("supervisor", 0))
+        exposition.open_directory(directory, exposition.ProcessName("supervisor", 0))
         restarts = SupervisorMetrics(causes=CAUSES).restarts
-        board = Board(_SLOTS)
+        board = StatusBoard(_SLOTS)
         make_plan = functools.partial(plan, listening=listening, directory=directory, board=board)
         control = _open_control(settings)
         address = "{}:{}".format(*listening.getsockname()[:2])
@@ -101,13 +101,13 @@ def worker(loaded: Loaded, reread: Rereading) -> int:
                 control=str(control.path) if control else None,
             ),
         )
-        arbiter = Arbiter(
+        arbiter = Supervisor(
             system,
             make_plan(settings),
             board,
             notifier=Notifier(os.environ, os.getpid()),
             control=control,
-            reread=Reloading(settings, reread, make_plan),
+            reread=SettingsReload(settings, reread, make_plan),
             on_end=lambda cause: restarts.labels(cause).inc(),
         )
         try:
@@ -117,12 +117,12 @@ def worker(loaded: Loaded, reread: Rereading) -> int:
                 control.close()
 
 
-def _open_control(settings: Settings) -> Control | None:
+def _open_control(settings: Settings) -> ControlSocket | None:
     """Without it everything works but `octane-analytics status`: no reason not to start."""
     path = control_socket(settings, os.environ)
     if path is None:
         return None
-    control = Control(path)
+    control = ControlSocket(path)
     try:
         if path.parent == own_directory():
             make_own(path.parent)

@@ -5,7 +5,7 @@ from typing import Any
 
 from octane_analytics.cli.output.table import aligned
 from octane_analytics.cli.output.timestamps import utc
-from octane_analytics.operations.dead_letters import Letter, Sorted
+from octane_analytics.operations.dead_letters import DeadLetter, RetryState
 
 _HEADINGS = ("letters", "retried", "left", "reason", "first", "last", "note")
 _DROPPED = ("first", "note", "last")
@@ -17,7 +17,7 @@ _NOTES = {
 }
 
 
-def counts_by_reason(found: Sorted) -> list[dict[str, Any]]:
+def counts_by_reason(found: RetryState) -> list[dict[str, Any]]:
     """One object for each reason, the most frequent first."""
     rows: dict[str, dict[str, Any]] = {}
     for name, letters in (
@@ -55,7 +55,7 @@ def counts_table(rows: list[dict[str, Any]], width: int | None) -> Iterator[str]
     yield from aligned(_HEADINGS, cells, right=3, width=width, drop=_DROPPED)
 
 
-def _empty(letter: Letter) -> dict[str, Any]:
+def _empty(letter: DeadLetter) -> dict[str, Any]:
     counts = ("letters", "retried", "pending", "duplicates", "left", "not_retryable")
     return {
         "reason": letter.reason,

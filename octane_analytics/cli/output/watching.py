@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import click
 
-from octane_analytics.runtime.stop_signal import Stop
+from octane_analytics.runtime.stop_signal import StopSignal
 
 _SECONDS = 2.0
 _CLEAR = "\x1b[H\x1b[2J"
@@ -21,7 +21,7 @@ watch_option = click.option(
 )
 
 
-def show(render: Callable[[], str], seconds: float | None, stop: Stop) -> None:
+def show(render: Callable[[], str], seconds: float | None, stop: StopSignal) -> None:
     """Prints what `render` returns, once or every `seconds` until a signal.
 
     A terminal is cleared first; elsewhere one output follows the other.

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 import click
 
 from octane_analytics.cli.produce.line_reader import Line, read_lines
-from octane_analytics.cli.produce.sender import Tally
-from octane_analytics.runtime.stop_signal import Stop
+from octane_analytics.cli.produce.sender import SendStats
+from octane_analytics.runtime.stop_signal import StopSignal
 from octane_analytics.sandbox.generator import generate
 
 STANDARD_INPUT = "-"
@@ -50,12 +50,12 @@ class Input:
     """Lines or bytes; None where nobody knows the end."""
     is_in_bytes: bool
 
-    def done(self, tally: Tally) -> int:
+    def done(self, tally: SendStats) -> int:
         """How much of `total` has been sent."""
         return tally.sent_bytes if self.is_in_bytes else tally.sent
 
 
-def made_up(count: int, *, seed: int, until: datetime | None = None) -> Input:
+def generated(count: int, *, seed: int, until: datetime | None = None) -> Input:
     """Events of the six hours up to `until`, or up to now."""
     events = generate(count, seed=seed, until=until or datetime.now(UTC))
     return Input(events, count, is_in_bytes=False)
@@ -77,7 +77,7 @@ def opened(path: str) -> Iterator[int]:
         os.close(descriptor)
 
 
-def read(descriptor: int, stop: Stop) -> Input:
+def read(descriptor: int, stop: StopSignal) -> Input:
     """The lines that can be read from where the descriptor stands."""
     status = os.fstat(descriptor)
     total = None

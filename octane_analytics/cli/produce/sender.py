@@ -44,7 +44,7 @@ class Reason:
 
 
 @dataclass(slots=True)
-class Tally:
+class SendStats:
     """What became of the lines so far."""
 
     sent: int = 0
@@ -88,7 +88,7 @@ class Backlog:
     max_bytes: int | None = None
     """Reckoned from the average line so far; None where bytes do not matter."""
 
-    def room(self, tally: Tally) -> int:
+    def room(self, tally: SendStats) -> int:
         """How many messages may be sent now; 0 while there is room for less than a quarter.
 
         Asks the broker: blocks, raises Unavailable.
@@ -101,7 +101,7 @@ class Backlog:
         return room if room >= max(1, limit // 4) else 0
 
 
-class Feed:
+class EventSender:
     """One run over some lines. `tally` holds at any time, also after an exception."""
 
     def __init__(
@@ -113,10 +113,10 @@ class Feed:
         rate: float | None = None,
         backlog: Backlog | None = None,
         is_stopping: Callable[[], bool] = lambda: False,
-        on_progress: Callable[[Tally], None] = lambda tally: None,
+        on_progress: Callable[[SendStats], None] = lambda tally: None,
     ) -> None:
         """`rate` in lines a second. `on_progress` is called about ten times a second."""
-        self.tally = Tally()
+        self.tally = SendStats()
         self._producer = producer
         self._clock = clock
         self._key = key

@@ -4,13 +4,13 @@ import contextlib
 from collections.abc import Callable, Iterator
 
 from octane_analytics.errors import OctaneError
-from octane_analytics.runtime.periodic import Watching
+from octane_analytics.runtime.periodic import PeriodicThread
 
 _JOIN_SECONDS = 5.0
 
 
 @contextlib.contextmanager
-def pulse(beat: Callable[[], None], seconds: float) -> Iterator[None]:
+def heartbeat(beat: Callable[[], None], seconds: float) -> Iterator[None]:
     """While entered, calls `beat` every `seconds` from a thread of its own; not to be forked in.
 
     Errors are passed over: an outage shows elsewhere, and whom it tells may be gone already.
@@ -21,7 +21,7 @@ def pulse(beat: Callable[[], None], seconds: float) -> Iterator[None]:
             beat()
         return seconds
 
-    watching = Watching("pulse", look, lambda: None, first_seconds=seconds)
+    watching = PeriodicThread("pulse", look, lambda: None, first_seconds=seconds)
     watching.start()
     try:
         yield

@@ -5,15 +5,17 @@ from datetime import UTC, datetime
 
 import click
 
-from octane_analytics.cli.replay.run import Report
-from octane_analytics.replay.plan import Compare, Mode, Plan
+from octane_analytics.cli.replay.run import ReplayReport
+from octane_analytics.replay.plan import Compare, Mode, ReplayPlan
 
 _SHOWN = 32
 _READ_RATE = 50_000.0
 """Events that one process reads and stages in a second, for an estimate before anything is read."""
 
 
-def tell_plan(plan: Plan, *, is_dry: bool, is_json: bool, procs: int, rate: float | None) -> None:
+def print_plan(
+    plan: ReplayPlan, *, is_dry: bool, is_json: bool, procs: int, rate: float | None
+) -> None:
     """On standard error where standard output is for the report alone."""
 
     def say(text: str) -> None:
@@ -37,7 +39,7 @@ def tell_plan(plan: Plan, *, is_dry: bool, is_json: bool, procs: int, rate: floa
         say("  a dry run: everything is read and compared, the table stays as it is")
 
 
-def tell_report(report: Report, *, is_json: bool) -> None:
+def print_report(report: ReplayReport, *, is_json: bool) -> None:
     if is_json:
         click.echo(json.dumps(as_dict(report)))
         return
@@ -68,7 +70,7 @@ def tell_report(report: Report, *, is_json: bool) -> None:
         )
 
 
-def as_dict(report: Report) -> dict[str, object]:
+def as_dict(report: ReplayReport) -> dict[str, object]:
     counts, plan = report.counts, report.plan
     return {
         "id": plan.id,
@@ -97,7 +99,7 @@ def _time(epoch_seconds: int | None) -> str | None:
     return f"{datetime.fromtimestamp(epoch_seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
-def _estimate(report: Report) -> float:
+def _estimate(report: ReplayReport) -> float:
     """A dry run has done all but inserting."""
     if not report.counts.read:
         return report.seconds

@@ -12,26 +12,26 @@ from dataclasses import asdict, dataclass, field
 from typing import Self
 
 from octane_analytics.cli.output.progress import reporter
-from octane_analytics.cli.replay.heartbeat import pulse
+from octane_analytics.cli.replay.heartbeat import heartbeat
 from octane_analytics.cli.replay.setup import DRY, ENDED, owner
 from octane_analytics.clickhouse.inserts import ClickHouseSink
-from octane_analytics.clickhouse.replay_staging import Staging
+from octane_analytics.clickhouse.replay_staging import ReplayStaging
 from octane_analytics.clickhouse.schema import LiveTable
 from octane_analytics.errors import ConfigError, NeedsOperator, OctaneError, Unavailable
 from octane_analytics.events.decode import decode_all
-from octane_analytics.kafka.topic_reader import KafkaLog
-from octane_analytics.replay.fill import Filling, Outcome, Steps
+from octane_analytics.kafka.topic_reader import TopicReader
+from octane_analytics.replay.fill import FillOutcome, FillReplay, ReplayControl
 from octane_analytics.replay.interfaces import Counts
-from octane_analytics.replay.pacing import Interrupted, Pace
-from octane_analytics.replay.plan import Mode, Plan
-from octane_analytics.replay.rebuild import MonthRefused, Rebuilding
-from octane_analytics.replay.staging_reader import Reader
+from octane_analytics.replay.pacing import Interrupted, RateLimit
+from octane_analytics.replay.plan import Mode, ReplayPlan
+from octane_analytics.replay.rebuild import MonthRefused, RebuildReplay
+from octane_analytics.replay.staging_reader import StagingReader
 from octane_analytics.runtime.exit_codes import Exit, exit_for
-from octane_analytics.runtime.stop_signal import Stop
+from octane_analytics.runtime.stop_signal import StopSignal
 from octane_analytics.runtime.timing import SystemClock
 from octane_analytics.settings.sections import Settings
 from octane_analytics.supervisor.posix import PosixSystem
-from octane_analytics.types import Span
+from octane_analytics.types import OffsetRange
 
 _CLIENT = "octane-analytics-replay"
 _TURN_SECONDS = 0.2
@@ -52,10 +52,10 @@ class Sizes:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class ReplayReport:
     """What became of the range."""
 
-    plan: Plan
+    plan: ReplayPlan
     is_dry: bool
     counts: Counts = field(default_factory=Counts)
     inserted: int = 0
@@ -79,21 +79,21 @@ class Report:
         return json.dumps(fields)
 
     @classmethod
-    def of_note(cls, plan: Plan, body: str) -> Self:
+    def of_note(cls, plan: ReplayPlan, body: str) -> Self:
         fields = json.loads(body)
         return cls(plan, **fields | {"counts": Counts(**fields["counts"])})
 
 
-class Run:
+class ReplayRun:
     """To be called once. Forks; for the main thread."""
 
     def __init__(
         self,
         settings: Settings,
-        plan: Plan,
+        plan: ReplayPlan,
         live: LiveTable,
         clickhouse: ClickHouseSink,
-        stop: Stop,
+        stop: StopSignal,
         sizes: Sizes,
         *,
         is_dry: bool,
@@ -107,7 +107,7 @@ class Run:
         self._is_dry = is_dry
         self._is_forced = is_forced
         self._clickhouse = clickhouse
-        self._bench = Staging(clickhouse, plan.id, live)
+        self._bench = ReplayStaging(clickhouse, plan.id, live)
         self._clock = SystemClock()
         self._has_begun = False
         self._is_refused = False
@@ -117,7 +117,7 @@ class Run:
         """Whether it has left something that a later one may go on with."""
         return self._has_begun and not self._is_dry and not self._is_refused
 
-    def run(self, *, is_resumed: bool) -> Report:
+    def run(self, *, is_resumed: bool) -> ReplayReport:
         """Blocks. Raises Interrupted, and what Kafka and ClickHouse say."""
         started = self._clock.now()
         is_done = False
@@ -127,7 +127,7 @@ class Run:
             read_seconds = self._clock.now() - started
             counts = self._bench.counts()
             outcome = self._bring_about()
-            report = Report(
+            report = ReplayReport(
                 self.plan,
                 self._is_dry,
                 counts,
@@ -139,7 +139,7 @@ class Run:
                 self._clock.now() - started,
             )
             # Whoever resumes it while its tables are dropped is told that it has ended, and how.
-            self._bench.note(ENDED, report.as_note())
+            self._bench.journal(ENDED, report.as_note())
             is_done = True
         except MonthRefused:
             # Going on would end the same way.
@@ -151,7 +151,7 @@ class Run:
 
     def _begin(self, is_resumed: bool) -> None:
         if is_resumed:
-            with KafkaLog(self._settings.kafka, client_id=_CLIENT) as log:
+            with TopicReader(self._settings.kafka, client_id=_CLIENT) as log:
                 if log.identity() != self.plan.log:
                     raise ConfigError(
                         f"topic {self.plan.topic} is not the one that this replay began with: start "
@@ -160,25 +160,25 @@ class Run:
         else:
             self._bench.create(owner())
             if self._is_dry:
-                self._bench.note(DRY, "")
-            self._bench.note("plan", self.plan.as_json())
+                self._bench.journal(DRY, "")
+            self._bench.journal("plan", self.plan.as_json())
         self._has_begun = True
         if is_resumed:
-            self._bench.note("owner", owner())
+            self._bench.journal("owner", owner())
 
     def _end(self, is_done: bool) -> None:
         if not self._has_begun or is_done or self._is_dry:
             self._bench.drop()
         else:
             try:
-                self._bench.note("stopped", "")
+                self._bench.journal("stopped", "")
             except OctaneError:
                 return  # it is found out by the process that is gone
 
     def _read(self) -> None:
         staged = self._bench.positions()
         left = {
-            p: Span(max(span.first, staged.get(p, 0)), span.end)
+            p: OffsetRange(max(span.first, staged.get(p, 0)), span.end)
             for p, span in self.plan.reading.items()
             if staged.get(p, 0) < span.end
         }
@@ -213,7 +213,7 @@ class Run:
                         for other in children:
                             system.kill(other, 15)
                     is_complete &= code == Exit.OK
-                if self.stop.is_asked():
+                if self.stop.is_set():
                     # The terminal tells the whole group; a SIGTERM comes to this process alone.
                     for other in children:
                         system.kill(other, 15)
@@ -229,11 +229,16 @@ class Run:
                     time.sleep(_TURN_SECONDS)
         if failure is not None:
             raise failure
-        if not is_complete or self.stop.is_asked():
+        if not is_complete or self.stop.is_set():
             raise Interrupted
 
     def _read_share(
-        self, slot: int, share: Mapping[int, Span], of: int, counters: mmap.mmap, sending: int
+        self,
+        slot: int,
+        share: Mapping[int, OffsetRange],
+        of: int,
+        counters: mmap.mmap,
+        sending: int,
     ) -> int:
         """The body of a reading process."""
         gc.freeze()
@@ -248,16 +253,16 @@ class Run:
         rate = None if self._sizes.rate is None else self._sizes.rate / of
         try:
             with (
-                Stop() as stop,
-                KafkaLog(self._settings.kafka, client_id=f"{_CLIENT}-{slot}") as log,
+                StopSignal() as stop,
+                TopicReader(self._settings.kafka, client_id=f"{_CLIENT}-{slot}") as log,
                 ClickHouseSink(
                     self._settings.clickhouse, client_name=f"octane-analytics replay-{slot}"
                 ) as clickhouse,
             ):
-                bench = Staging(clickhouse, self.plan.id, self._live)
-                pace = Pace(rate, self._clock, stop.is_asked)
-                reader = Reader(log, bench, decode_all, self.plan.wanted, self._clock, pace)
-                is_done = reader.copy(share, count, stop.is_asked)
+                bench = ReplayStaging(clickhouse, self.plan.id, self._live)
+                pace = RateLimit(rate, self._clock, stop.is_set)
+                reader = StagingReader(log, bench, decode_all, self.plan.wanted, self._clock, pace)
+                is_done = reader.copy(share, count, stop.is_set)
         except Interrupted:
             return int(Exit.INTERRUPTED)
         except OctaneError as error:
@@ -271,27 +276,32 @@ class Run:
         def beat() -> None:
             name = f"{_CLIENT}-alive"
             with ClickHouseSink(self._settings.clickhouse, client_name=name) as clickhouse:
-                Staging(clickhouse, self.plan.id, self._live).note("alive", "")
+                ReplayStaging(clickhouse, self.plan.id, self._live).journal("alive", "")
 
-        return pulse(beat, _HEARTBEAT_SECONDS)
+        return heartbeat(beat, _HEARTBEAT_SECONDS)
 
-    def _bring_about(self) -> Outcome:
+    def _bring_about(self) -> FillOutcome:
         label = "comparing with" if self.plan.mode is Mode.FILL else f"{self.plan.mode.value} to"
         target = f"{self.plan.database}.{self.plan.table}"
         with (
             self._pulsing(),
-            KafkaLog(self._settings.kafka, client_id=_CLIENT) as log,
+            TopicReader(self._settings.kafka, client_id=_CLIENT) as log,
             reporter(f"{label} {target}", None) as bar,
         ):
-            steps = Steps(lambda told: bar.update(0, told), self.stop.is_asked)
-            pace = Pace(self._sizes.rate, self._clock, self.stop.is_asked)
-            reader = Reader(
-                log, self._bench, decode_all, self.plan.wanted, self._clock, Pace(None, self._clock)
+            steps = ReplayControl(lambda told: bar.update(0, told), self.stop.is_set)
+            pace = RateLimit(self._sizes.rate, self._clock, self.stop.is_set)
+            reader = StagingReader(
+                log,
+                self._bench,
+                decode_all,
+                self.plan.wanted,
+                self._clock,
+                RateLimit(None, self._clock),
             )
-            filling = Filling(self.plan, self._bench, log, reader, self._clock, pace, steps)
+            filling = FillReplay(self.plan, self._bench, log, reader, self._clock, pace, steps)
             if self.plan.mode is not Mode.REBUILD:
                 return filling.run(is_dry=self._is_dry)
-            rebuilding = Rebuilding(
+            rebuilding = RebuildReplay(
                 filling, self._bench, self._clock, steps, is_forced=self._is_forced
             )
             months = tuple(self.plan.months or self._bench.months())
@@ -299,9 +309,9 @@ class Run:
             return rebuilding.run(months, planned, is_dry=self._is_dry)
 
 
-def _shares(spans: Mapping[int, Span], procs: int) -> list[dict[int, Span]]:
+def _shares(spans: Mapping[int, OffsetRange], procs: int) -> list[dict[int, OffsetRange]]:
     """The partitions, for each process about as many offsets; none without any."""
-    shares: list[dict[int, Span]] = [{} for _ in range(min(procs, len(spans)))]
+    shares: list[dict[int, OffsetRange]] = [{} for _ in range(min(procs, len(spans)))]
     weights = [0] * len(shares)
     for p, span in sorted(spans.items(), key=lambda item: item[1].first - item[1].end):
         lightest = weights.index(min(weights))

@@ -15,15 +15,15 @@ import click
 from octane_analytics.clickhouse import replay_staging, schema
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.inserts import ClickHouseSink
-from octane_analytics.clickhouse.replay_staging import Staging
+from octane_analytics.clickhouse.replay_staging import ReplayStaging
 from octane_analytics.clickhouse.schema import LiveTable
 from octane_analytics.errors import ConfigError, NeedsOperator, StatementRejected, Unavailable
-from octane_analytics.kafka.topic_reader import KafkaLog
-from octane_analytics.replay.interfaces import Note
-from octane_analytics.replay.plan import Compare, Mode, Plan, from_json
-from octane_analytics.replay.ranges import BadRange, LogFacts, Wanted, resolve
+from octane_analytics.kafka.topic_reader import TopicReader
+from octane_analytics.replay.interfaces import JournalEntry
+from octane_analytics.replay.plan import Compare, Mode, ReplayPlan, from_json
+from octane_analytics.replay.ranges import BadRange, LogFacts, RequestedRange, resolve
 from octane_analytics.settings.sections import ClickHouseSettings
-from octane_analytics.types import Span
+from octane_analytics.types import OffsetRange
 
 ENDED, DRY = "ended", "dry"
 """Kinds of notes: all is done and what is left is to be dropped; nothing is to be inserted."""
@@ -31,7 +31,7 @@ _ALIVE_SECONDS = 120.0
 """A replay on another machine that has noted nothing for so long is dead."""
 
 
-def pinned(settings: ClickHouseSettings, *, client_name: str) -> ClickHouseSettings:
+def pin_to_first_host(settings: ClickHouseSettings, *, client_name: str) -> ClickHouseSettings:
     """With the first server alone that answers: staging tables are on one. Raises Unavailable."""
     hosts = settings.hosts()
     for number, (host, port) in enumerate(hosts):
@@ -111,15 +111,15 @@ def _has(clickhouse: ClickHouse, right: str, where: str) -> bool:
 
 
 def planned(
-    log: KafkaLog,
-    wanted: Wanted,
+    log: TopicReader,
+    wanted: RequestedRange,
     *,
     mode: Mode,
     compare: Compare,
     target: ClickHouseSettings,
     is_live: bool,
     months: Sequence[int],
-) -> Plan:
+) -> ReplayPlan:
     """Raises BadRange, Unavailable, NeedsOperator."""
     partitions = log.partitions()
     held = log.held(partitions)
@@ -140,8 +140,8 @@ def planned(
             if p in spans:
                 end = max(end, spans[p].end)
             if held[p].first < end:
-                reading[p] = Span(held[p].first, end)
-    return Plan(
+                reading[p] = OffsetRange(held[p].first, end)
+    return ReplayPlan(
         id=replay_staging.new_id(datetime.now(UTC), secrets.token_hex(2)),
         mode=mode,
         compare=compare,
@@ -159,18 +159,18 @@ def planned(
 
 def resumed(
     clickhouse: ClickHouseSink, live: LiveTable, replay_id: str, *, is_live: bool
-) -> tuple[Plan, str | None]:
+) -> tuple[ReplayPlan, str | None]:
     """The plan of an interrupted replay, and the note of its report where it had ended.
 
     Raises BadRange where there is none to go on with. What an ended one has left is dropped.
     """
-    if replay_id not in replay_staging.find(clickhouse):
+    if replay_id not in replay_staging.find_unfinished(clickhouse):
         raise BadRange(
             f"there is no interrupted replay {replay_id} beside {clickhouse.table}: it was finished, "
             "or a later replay has cleaned up after it; start it anew"
         )
-    bench = Staging(clickhouse, replay_id, live)
-    notes = bench.notes() if bench.has_journal() else []
+    bench = ReplayStaging(clickhouse, replay_id, live)
+    notes = bench.journal_entries() if bench.has_journal() else []
     plan = _plan_of(notes)
     if plan is None:
         raise BadRange(f"replay {replay_id} had not begun when it died: start it anew")
@@ -191,11 +191,11 @@ def resumed(
 
 def clean_up(clickhouse: ClickHouseSink, live: LiveTable) -> None:
     """Drops what dead replays have left; raises ConfigError where a living one is at work here."""
-    for replay_id in replay_staging.find(clickhouse):
-        bench = Staging(clickhouse, replay_id, live)
-        notes: Sequence[Note] = ()
+    for replay_id in replay_staging.find_unfinished(clickhouse):
+        bench = ReplayStaging(clickhouse, replay_id, live)
+        notes: Sequence[JournalEntry] = ()
         if bench.has_journal():
-            notes = bench.notes()
+            notes = bench.journal_entries()
         plan = _plan_of(notes)
         owner = _living_owner(notes)
         is_same = plan is None or (plan.database, plan.table) == _names(clickhouse)
@@ -225,16 +225,16 @@ def owner() -> str:
     )
 
 
-def _plan_of(notes: Sequence[Note]) -> Plan | None:
+def _plan_of(notes: Sequence[JournalEntry]) -> ReplayPlan | None:
     body = _body_of(notes, "plan")
     return None if body is None else from_json(body)
 
 
-def _body_of(notes: Sequence[Note], kind: str) -> str | None:
+def _body_of(notes: Sequence[JournalEntry], kind: str) -> str | None:
     return next((note.body for note in notes if note.kind == kind), None)
 
 
-def _living_owner(notes: Sequence[Note]) -> str | None:
+def _living_owner(notes: Sequence[JournalEntry]) -> str | None:
     owners = [json.loads(note.body) for note in notes if note.kind == "owner"]
     if not owners or notes[-1].kind == "stopped":
         return None

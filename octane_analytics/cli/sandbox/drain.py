@@ -21,7 +21,7 @@ class Stored:
         return self.rows + self.dead_letters
 
 
-class Watch:
+class DeliveryWaiter:
     """Counts from where table and dead letters stood at `begin`."""
 
     def __init__(

@@ -22,13 +22,13 @@ _UNLIMITED = Console(width=1_000_000)
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class PrintedReport:
     name: str
     columns: list[str]
     rows: list[dict[str, object]]
 
 
-def fetch(api_url: str, name: str, parameters: Mapping[str, object]) -> Report:
+def fetch(api_url: str, name: str, parameters: Mapping[str, object]) -> PrintedReport:
     """Blocks on the API. Raises Unavailable, with what it says, unless it answers with a report."""
     body = json.dumps({"template": name, "params": dict(parameters)}).encode()
     request = urllib.request.Request(  # noqa: S310 (always http, and the sandbox's own)
@@ -43,16 +43,16 @@ def fetch(api_url: str, name: str, parameters: Mapping[str, object]) -> Report:
     except (OSError, ValueError) as error:
         raise Unavailable(f"report {name}: no answer from {api_url}: {error}") from error
     columns = [column["name"] for column in found["columns"]]
-    return Report(name, columns, found["rows"])
+    return PrintedReport(name, columns, found["rows"])
 
 
-def print_table(report: Report) -> None:
+def print_table(report: PrintedReport) -> None:
     """On standard output: as wide as the terminal, or as the table where there is none."""
     width = terminal_width()
     Console(width=width or _UNLIMITED.width).print(table(report, width))
 
 
-def table(report: Report, width: int | None = None) -> Table:
+def table(report: PrintedReport, width: int | None = None) -> Table:
     """The rows below one another: numbers are grouped, and to the right.
 
     Wider than `width`, without borders and with headings broken after underscores; where that is too
@@ -66,12 +66,12 @@ def table(report: Report, width: int | None = None) -> Table:
     return _upright(report)
 
 
-def _bordered(report: Report) -> Table:
+def _bordered(report: PrintedReport) -> Table:
     lying = Table(title=report.name, title_justify="left")
     return _filled(lying, report, report.columns)
 
 
-def _compact(report: Report) -> Table:
+def _compact(report: PrintedReport) -> Table:
     lying = Table(
         title=report.name, title_justify="left", box=SIMPLE_HEAD, padding=0, pad_edge=False
     )
@@ -94,7 +94,7 @@ def _broken(name: str, width: int) -> str:
     return "\n".join(lines)
 
 
-def _filled(lying: Table, report: Report, headings: Sequence[str]) -> Table:
+def _filled(lying: Table, report: PrintedReport, headings: Sequence[str]) -> Table:
     for column, heading in zip(report.columns, headings, strict=True):
         is_number = any(_is_number(row[column]) for row in report.rows)
         justify: Literal["left", "right"] = "right" if is_number else "left"
@@ -104,7 +104,7 @@ def _filled(lying: Table, report: Report, headings: Sequence[str]) -> Table:
     return lying
 
 
-def _upright(report: Report) -> Table:
+def _upright(report: PrintedReport) -> Table:
     upright = Table(title=report.name, title_justify="left", show_header=False)
     upright.add_column(no_wrap=True)
     upright.add_column(overflow="fold", justify="right")

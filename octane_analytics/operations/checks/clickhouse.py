@@ -26,7 +26,7 @@ SELECT name, free_space, total_space FROM system.disks WHERE name IN (
 """
 
 
-class Server(Protocol):
+class CheckedServer(Protocol):
     """`clickhouse.ClickHouse`, as far as it is needed here."""
 
     @property
@@ -39,7 +39,7 @@ class Server(Protocol):
 
 
 def check_clickhouse(
-    server: Server,
+    server: CheckedServer,
     where: str,
     settings: Settings,
     partitions: Callable[[], int | None],
@@ -99,7 +99,7 @@ def _clock(where: str, ahead_seconds: float) -> Finding:
     return ok(subject, "agree")
 
 
-def _rights(server: Server, settings: Settings) -> Iterator[Finding]:
+def _rights(server: CheckedServer, settings: Settings) -> Iterator[Finding]:
     user = settings.clickhouse.user
     subject = f"rights of {user}"
     lacking = [right for right in ("SELECT", "INSERT") if not server.has_right(right)]
@@ -167,7 +167,9 @@ def _window(where: str, live: LiveTable, settings: Settings, partitions: int | N
     return ok(subject, told)
 
 
-def _views(where: str, server: Server, live: LiveTable, settings: Settings) -> Iterator[Finding]:
+def _views(
+    where: str, server: CheckedServer, live: LiveTable, settings: Settings
+) -> Iterator[Finding]:
     subject = f"views at {where}"
     if settings.batch.delivery != _EXACTLY_ONCE:
         return
@@ -184,7 +186,7 @@ def _views(where: str, server: Server, live: LiveTable, settings: Settings) -> I
         yield ok(subject, f"{names}: their targets recognise repeated inserts")
 
 
-def _disks(where: str, server: Server) -> Finding:
+def _disks(where: str, server: CheckedServer) -> Finding:
     subject = f"disk at {where}"
     name = server.table
     try:

@@ -16,7 +16,7 @@ MAX_SKEW_SECONDS = 5.0
 _TIMESTAMP_SECONDS = 2.0
 
 
-class Cluster(Protocol):
+class CheckedCluster(Protocol):
     """`kafka.group.Group`, as far as it is needed here."""
 
     def brokers(self, topic: str) -> int: ...
@@ -34,7 +34,10 @@ class Cluster(Protocol):
 
 
 def check_kafka(
-    cluster: Cluster, settings: Settings, now: float, tell_partitions: Callable[[int], object]
+    cluster: CheckedCluster,
+    settings: Settings,
+    now: float,
+    tell_partitions: Callable[[int], object],
 ) -> Iterator[Finding]:
     """In order, and no further than what comes later can be told. `now` in epoch seconds.
 
@@ -68,7 +71,7 @@ def _enough(topic: str, partitions: int, procs: int) -> Finding:
     return ok("topic", told)
 
 
-def _dead_letter_topic(cluster: Cluster, topic: str) -> Finding:
+def _dead_letter_topic(cluster: CheckedCluster, topic: str) -> Finding:
     subject = "dead-letter topic"
     halts = "a record that is no valid event would halt its partition"
     try:
@@ -85,7 +88,7 @@ def _dead_letter_topic(cluster: Cluster, topic: str) -> Finding:
 
 
 def _group(
-    cluster: Cluster, settings: Settings, partitions: Sequence[TopicPartition]
+    cluster: CheckedCluster, settings: Settings, partitions: Sequence[TopicPartition]
 ) -> Iterator[Finding]:
     group = settings.kafka.group_id
     try:
@@ -125,7 +128,7 @@ def _listed(members: Sequence[Member]) -> str:
 
 
 def _offsets(
-    cluster: Cluster, topic: str, committed: Mapping[TopicPartition, Committed]
+    cluster: CheckedCluster, topic: str, committed: Mapping[TopicPartition, Committed]
 ) -> Finding:
     try:
         log = cluster.identity(topic)
@@ -180,7 +183,9 @@ def _numbers(partitions: Sequence[TopicPartition]) -> str:
     return ", ".join(str(where.partition) for where in partitions)
 
 
-def _newest_record(cluster: Cluster, partitions: Sequence[TopicPartition], now: float) -> Finding:
+def _newest_record(
+    cluster: CheckedCluster, partitions: Sequence[TopicPartition], now: float
+) -> Finding:
     subject = "clock and kafka"
     try:
         bounds = {where: cluster.bounds(where) for where in partitions}

@@ -26,7 +26,7 @@ _SETTINGS = (
 )
 
 
-class Server(Protocol):
+class QueryUserServer(Protocol):
     """`clickhouse.ClickHouse` of that user, as far as it is needed here."""
 
     @property
@@ -49,7 +49,7 @@ def check_no_query_user(settings: Settings) -> Finding | None:
     )
 
 
-def check_query_user(server: Server, where: str, settings: Settings) -> Iterator[Finding]:
+def check_query_user(server: QueryUserServer, where: str, settings: Settings) -> Iterator[Finding]:
     """Nothing where the server cannot be reached: other checks say so."""
     user = settings.queries.user
     subject = f"{SUBJECT} at {where}"
@@ -77,7 +77,7 @@ def check_query_user(server: Server, where: str, settings: Settings) -> Iterator
         yield ok(subject, f"{user} may only read, within limits that no query can lift")
 
 
-def _lacking(server: Server, settings: Settings) -> Iterator[str]:
+def _lacking(server: QueryUserServer, settings: Settings) -> Iterator[str]:
     extra = [
         f"{identifier(database)}.{name if name == '*' else identifier(name)}"
         for database, name in sorted(settings.queries.tables)
@@ -87,7 +87,7 @@ def _lacking(server: Server, settings: Settings) -> Iterator[str]:
             yield table
 
 
-def _excess(server: Server) -> Iterator[str]:
+def _excess(server: QueryUserServer) -> Iterator[str]:
     """What the user may do beyond what conf/clickhouse/octane-query.xml lets it."""
     if _may(server, f"INSERT ON {server.table}"):
         yield f"may INSERT into {server.table}"
@@ -102,5 +102,5 @@ def _excess(server: Server) -> Iterator[str]:
         yield f"has no limit that binds of {', '.join(open_ended)}"
 
 
-def _may(server: Server, right: str) -> bool:
+def _may(server: QueryUserServer, right: str) -> bool:
     return bool(server.select(f"CHECK GRANT {right}").rows[0][0])

@@ -50,7 +50,7 @@ def run_all(checks: Mapping[str, Check], seconds: float) -> tuple[list[Finding],
     return [finding for listed in results.values() for finding in listed], not waiting
 
 
-def forgive_spares(findings: list[Finding], subjects: list[str]) -> list[Finding]:
+def downgrade_redundant_failures(findings: list[Finding], subjects: list[str]) -> list[Finding]:
     """Of servers that stand in for each other, one that is away is a warning while another serves."""
     failing = {f.subject for f in findings if f.level is Level.FAIL and f.may_pass}
     if not set(subjects) - failing:

@@ -17,8 +17,8 @@ from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.events.decode import decode_all
 from octane_analytics.kafka.consumer import KafkaSource
 from octane_analytics.kafka.event_producer import KafkaDeadLetters
-from octane_analytics.pipeline.batch import Limits
-from octane_analytics.pipeline.ingest_loop import Ingest, Options
+from octane_analytics.pipeline.batch import BatchLimits
+from octane_analytics.pipeline.ingest_loop import IngestLoop, IngestOptions
 from octane_analytics.runtime.timing import Backoff, SystemClock
 from octane_analytics.settings.loading import load
 from tests.fakes.pipeline import FakeObserver
@@ -112,16 +112,16 @@ def stages(place: Place, shape: Shape) -> Table:
             setattr(owner, method, spent.around(stage, getattr(owner, method)))
         batch = settings.batch
         most = batch.max_rows if shape.may_grow else shape.batch_size
-        ingest = Ingest(
+        ingest = IngestLoop(
             source,
             sink,
             KafkaDeadLetters(settings.kafka, client_id="bench"),
             spent.around("decode", decode_all),
             SystemClock(),
             observer,
-            Options(
+            IngestOptions(
                 shape.backlog.topic,
-                Limits(shape.batch_size, batch.flush_seconds, most, batch.max_bytes),
+                BatchLimits(shape.batch_size, batch.flush_seconds, most, batch.max_bytes),
                 max_bytes=settings.worker.max_bytes,
             ),
             Backoff(0.2, 10.0),

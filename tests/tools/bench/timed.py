@@ -19,7 +19,7 @@ from octane_analytics.__main__ import main
 from octane_analytics.kafka import consumer_config
 from octane_analytics.supervisor.status_board import SlotObserver
 from octane_analytics.telemetry import tracing
-from octane_analytics.telemetry.process_metrics import Sampler
+from octane_analytics.telemetry.process_metrics import ProcessSampler
 
 METRICS, TRACES = "metrics", "traces"
 
@@ -75,7 +75,7 @@ class Times:
 def install(times: Times, file: Path) -> None:
     for name in ("consumed", "rejected", "dead_lettered", "spent", "inserted"):
         times.timed(SlotObserver, name, METRICS)
-    times.timed(Sampler, "__call__", METRICS)
+    times.timed(ProcessSampler, "__call__", METRICS)
     times.timed(consumer_config, "queue_bytes", METRICS)
     for owner, name in (
         (tracing.BatchTracer, "contexts"),

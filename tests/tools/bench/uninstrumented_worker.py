@@ -10,18 +10,18 @@ from typing import Any
 from octane_analytics.__main__ import main
 from octane_analytics.kafka.consumer import KafkaSource
 from octane_analytics.supervisor.status_board import SlotObserver
-from octane_analytics.types import Inserted, Rejected
+from octane_analytics.types import InsertedBatch, RejectedRecord
 from octane_analytics.worker import process
 
 
 class _Blind(SlotObserver):
     def consumed(self, records: int) -> None: ...
 
-    def rejected(self, rejected: Sequence[Rejected]) -> None: ...
+    def rejected(self, rejected: Sequence[RejectedRecord]) -> None: ...
 
     def spent(self, call: str, seconds: float) -> None: ...
 
-    def inserted(self, batch: Inserted) -> None: ...
+    def inserted(self, batch: InsertedBatch) -> None: ...
 
 
 class _Mute(KafkaSource):

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from octane_analytics.api.connection_pool import Connection, Pool
+from octane_analytics.api.connection_pool import ConnectionPool, PooledConnection
 from octane_analytics.clickhouse.results import Result
 from octane_analytics.errors import Abandoned, NeedsOperator, QueryError, Unavailable
 from tests.support.asgi_calls import Script, pool, result
@@ -14,14 +14,14 @@ ONE = result((1,), n="UInt8")
 
 
 @contextmanager
-def closing(opened: Pool) -> Iterator[Pool]:
+def closing(opened: ConnectionPool) -> Iterator[ConnectionPool]:
     try:
         yield opened
     finally:
         opened.close()
 
 
-def select(connection: Connection) -> Result:
+def select(connection: PooledConnection) -> Result:
     return connection.select("SELECT 1")
 
 
@@ -32,7 +32,7 @@ def test_connection_is_made_at_the_first_job_and_kept() -> None:
         made.append(Script(ONE, ONE))
         return made[-1]
 
-    with closing(Pool(connect, size=2, queue_seconds=1, deadline_seconds=1)) as opened:
+    with closing(ConnectionPool(connect, size=2, queue_seconds=1, deadline_seconds=1)) as opened:
         assert not made
         assert asyncio.run(opened.run(select)) == ONE
         assert asyncio.run(opened.run(select)) == ONE
@@ -67,7 +67,7 @@ def test_job_beyond_the_size_is_turned_away_in_time() -> None:
         release.wait(10)
         return ONE
 
-    async def both(opened: Pool) -> None:
+    async def both(opened: ConnectionPool) -> None:
         first = asyncio.create_task(opened.run(select))
         await asyncio.sleep(0)
         with pytest.raises(QueryError) as raised:
@@ -88,7 +88,7 @@ def test_job_past_its_deadline_keeps_its_place_until_it_ends() -> None:
         release.wait(10)
         return ONE
 
-    async def late(opened: Pool) -> None:
+    async def late(opened: ConnectionPool) -> None:
         with pytest.raises(QueryError) as raised:
             await opened.run(select)
         assert (raised.value.status, raised.value.code) == (504, "timeout")
@@ -99,7 +99,7 @@ def test_job_past_its_deadline_keeps_its_place_until_it_ends() -> None:
         opened_again = await asyncio.wait_for(_until_free(opened), 5)
         assert opened_again == ONE
 
-    async def _until_free(opened: Pool) -> Result:
+    async def _until_free(opened: ConnectionPool) -> Result:
         while True:
             try:
                 return await opened.run(select)
@@ -127,9 +127,9 @@ class Busy(Script):
 
 
 def test_caller_that_goes_cuts_its_connection_which_is_not_used_again() -> None:
-    busy, made = Busy(), list[Connection]()
+    busy, made = Busy(), list[PooledConnection]()
 
-    def connect() -> Connection:
+    def connect() -> PooledConnection:
         made.append(Script(ONE) if made else busy)
         return made[-1]
 
@@ -143,7 +143,7 @@ def test_caller_that_goes_cuts_its_connection_which_is_not_used_again() -> None:
 
     cancelled: list[None] = []
     with closing(
-        Pool(
+        ConnectionPool(
             connect,
             size=1,
             queue_seconds=5,

@@ -4,7 +4,7 @@ import pytest
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
-from octane_analytics.api.disconnect import unless_gone
+from octane_analytics.api.disconnect import cancel_on_disconnect
 
 
 async def never() -> Message:
@@ -21,7 +21,7 @@ def test_work_is_answered_while_the_client_waits() -> None:
         await asyncio.sleep(0)
         return 7
 
-    assert asyncio.run(unless_gone(never, work())) == 7
+    assert asyncio.run(cancel_on_disconnect(never, work())) == 7
 
 
 def test_failure_of_the_work_is_told() -> None:
@@ -29,7 +29,7 @@ def test_failure_of_the_work_is_told() -> None:
         raise KeyError("x")
 
     with pytest.raises(KeyError):
-        asyncio.run(unless_gone(never, work()))
+        asyncio.run(cancel_on_disconnect(never, work()))
 
 
 def test_client_that_goes_cancels_the_work() -> None:
@@ -43,7 +43,7 @@ def test_client_that_goes_cancels_the_work() -> None:
             raise
 
     with pytest.raises(ClientDisconnect):
-        asyncio.run(unless_gone(gone, work()))
+        asyncio.run(cancel_on_disconnect(gone, work()))
     assert cancelled
 
 
@@ -58,7 +58,7 @@ def test_cancelled_caller_cancels_the_work() -> None:
             raise
 
     async def leave() -> None:
-        waiting = asyncio.create_task(unless_gone(never, work()))
+        waiting = asyncio.create_task(cancel_on_disconnect(never, work()))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         waiting.cancel()

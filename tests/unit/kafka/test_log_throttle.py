@@ -2,7 +2,7 @@
 
 import logging
 
-from octane_analytics.kafka.log_throttle import Complaints
+from octane_analytics.kafka.log_throttle import LogThrottle
 
 REFUSED = "Connect to ipv4#127.0.0.1:9092 failed: Connection refused (after %dms in state CONNECT)"
 
@@ -11,7 +11,7 @@ class Log:
     def __init__(self) -> None:
         self.now = 100.0
         self.lines: list[str] = []
-        self._complaints = Complaints(self._write, lambda: self.now)
+        self._complaints = LogThrottle(self._write, lambda: self.now)
 
     def _write(self, level: int, message: str, *arguments: object) -> None:
         self.lines.append(message % arguments)

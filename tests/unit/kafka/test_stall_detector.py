@@ -4,16 +4,16 @@ from collections.abc import Callable
 
 import pytest
 
-from octane_analytics.kafka.stall_detector import Progress
+from octane_analytics.kafka.stall_detector import StallDetector
 from octane_analytics.types import TopicPartition
 
 ONE, OTHER = TopicPartition("events", 0), TopicPartition("events", 1)
 PATIENCE, GRACE, REVIVAL = 20.0, 5.0, 4.0
 
 
-def progress(position: int = 10) -> Progress:
-    made = Progress(PATIENCE, GRACE, REVIVAL)
-    made.begin(ONE, position, 0.0)
+def progress(position: int = 10) -> StallDetector:
+    made = StallDetector(PATIENCE, GRACE, REVIVAL)
+    made.assign(ONE, position, 0.0)
     return made
 
 
@@ -33,7 +33,7 @@ def test_partition_that_stays_behind_is_stalled_at_its_position() -> None:
 
 def test_partition_that_ends_before_its_position_is_told_and_stalled_all_the_same() -> None:
     watched = progress(10)
-    watched.begin(OTHER, 3, 0.0)
+    watched.assign(OTHER, 3, 0.0)
     assert watched.ends([ONE, OTHER], {ONE: 3, OTHER: 4}, PATIENCE) == [ONE]
     assert watched.stalled(PATIENCE + GRACE) == {ONE: 10, OTHER: 3}
 
@@ -82,7 +82,7 @@ def test_end_behind_which_there_are_no_records_counts_as_position() -> None:
 def test_seek_starts_anew() -> None:
     watched = progress(10)
     watched.ends([ONE], {ONE: 11}, PATIENCE)
-    watched.begin(ONE, 3, PATIENCE + GRACE)
+    watched.assign(ONE, 3, PATIENCE + GRACE)
     assert watched.stalled(PATIENCE * 9) == {}
     assert watched.quiet(PATIENCE * 2) == []
 
@@ -97,8 +97,8 @@ def test_pause_is_no_reason_to_suspect_anybody() -> None:
 
 def test_partition_that_left_is_not_watched() -> None:
     watched = progress()
-    watched.begin(OTHER, 0, 0.0)
-    watched.end([ONE])
+    watched.assign(OTHER, 0, 0.0)
+    watched.unassign([ONE])
     watched.reached_end(ONE, 5, 1.0)
     watched.moved({ONE: 6}, 1.0)
     assert ONE not in watched
@@ -113,28 +113,28 @@ def test_partition_that_was_read_anew_is_beyond_revival_when_nothing_comes_of_it
     assert watched.is_beyond_revival(100.0 + REVIVAL)
 
 
-COMES: dict[str, Callable[[Progress], None]] = {
-    "a record": lambda watched: watched.saw({("events", 0)}),
+COMES: dict[str, Callable[[StallDetector], None]] = {
+    "a record": lambda watched: watched.records_received({("events", 0)}),
     "the end": lambda watched: watched.reached_end(ONE, 10, 101.0),
-    "another owner": lambda watched: watched.end([ONE]),
+    "another owner": lambda watched: watched.unassign([ONE]),
 }
 
 
 @pytest.mark.parametrize("come", COMES.values(), ids=COMES)
 def test_partition_that_was_read_anew_is_alive_once_something_comes_of_it(
-    come: Callable[[Progress], None],
+    come: Callable[[StallDetector], None],
 ) -> None:
     watched = progress()
-    watched.begin(OTHER, 0, 0.0)
+    watched.assign(OTHER, 0, 0.0)
     watched.revived([ONE, OTHER], 100.0)
     come(watched)
     assert watched.is_beyond_revival(100.0 + REVIVAL), "the other one is not"
-    watched.saw({("events", 1)})
+    watched.records_received({("events", 1)})
     assert not watched.is_beyond_revival(100.0 + REVIVAL)
 
 
 def test_what_was_handed_out_is_seen() -> None:
     watched = progress()
-    watched.begin(OTHER, 0, 0.0)
-    watched.saw({("events", 0), ("others", 1)})
+    watched.assign(OTHER, 0, 0.0)
+    watched.records_received({("events", 0), ("others", 1)})
     assert watched.unseen == {OTHER}

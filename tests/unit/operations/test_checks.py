@@ -18,7 +18,7 @@ from octane_analytics.operations.checks.clickhouse import check_clickhouse
 from octane_analytics.operations.checks.finding import Finding, Level, fail, ok, warn, worst
 from octane_analytics.operations.checks.host import check_descriptors, check_port
 from octane_analytics.operations.checks.kafka import check_kafka
-from octane_analytics.operations.checks.runner import forgive_spares, run_all
+from octane_analytics.operations.checks.runner import downgrade_redundant_failures, run_all
 from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.settings.sections import (
     BatchSettings,
@@ -357,8 +357,11 @@ def test_fault_in_a_check_is_not_hidden() -> None:
 def test_server_that_is_away_while_its_replica_serves_is_a_warning() -> None:
     away = Finding(Level.FAIL, "clickhouse a", "refused", may_pass=True)
     fine = ok("clickhouse b", "answers")
-    assert forgive_spares([away, fine], ["clickhouse a", "clickhouse b"])[0].level is Level.WARN
-    assert forgive_spares([away], ["clickhouse a"]) == [away]
+    assert (
+        downgrade_redundant_failures([away, fine], ["clickhouse a", "clickhouse b"])[0].level
+        is Level.WARN
+    )
+    assert downgrade_redundant_failures([away], ["clickhouse a"]) == [away]
 
 
 @pytest.mark.parametrize(

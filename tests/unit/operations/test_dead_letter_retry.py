@@ -11,13 +11,13 @@ from octane_analytics.events.decode import decode
 from octane_analytics.events.event import Row
 from octane_analytics.operations.dead_letter_retry import (
     AlreadyPresent,
-    Outcome,
-    Present,
-    Retry,
-    read_shelf,
+    DeadLetterRetry,
+    RetryOutcome,
+    StoredRows,
+    read_index,
 )
-from octane_analytics.operations.dead_letters import Choice
-from octane_analytics.types import Span, TopicPartition
+from octane_analytics.operations.dead_letters import Selection
+from octane_analytics.types import OffsetRange, TopicPartition
 from tests.fakes.pipeline import FakeRecord
 
 TOPIC = "octane.events.dlq"
@@ -67,10 +67,12 @@ class FakeLetters:
         log = self.records[number]
         log.append(FakeRecord(TopicPartition(TOPIC, number), len(log), value, None, headers))
 
-    def spans(self) -> dict[TopicPartition, Span]:
-        return {TopicPartition(TOPIC, n): Span(0, len(log)) for n, log in enumerate(self.records)}
+    def spans(self) -> dict[TopicPartition, OffsetRange]:
+        return {
+            TopicPartition(TOPIC, n): OffsetRange(0, len(log)) for n, log in enumerate(self.records)
+        }
 
-    def read(self, spans: Mapping[TopicPartition, Span]) -> Iterator[Sequence[FakeRecord]]:
+    def read(self, spans: Mapping[TopicPartition, OffsetRange]) -> Iterator[Sequence[FakeRecord]]:
         for where, span in spans.items():
             yield self.records[where.partition][span.first : span.end]
 
@@ -127,14 +129,14 @@ def lenient(value: bytes | None) -> Row:
 def run(
     letters: FakeLetters,
     table: FakeTable,
-    choice: Choice | None = None,
+    choice: Selection | None = None,
     chunk_letters: int = 3,
-    present: Present = Present.REFUSE,
-) -> Outcome:
-    shelf = read_shelf(letters, letters.spans())
-    retry = Retry(letters, table, lenient, shelf, chunk_letters=chunk_letters)
+    present: StoredRows = StoredRows.REFUSE,
+) -> RetryOutcome:
+    shelf = read_index(letters, letters.spans())
+    retry = DeadLetterRetry(letters, table, lenient, shelf, chunk_letters=chunk_letters)
     retry.recover()
-    retry.run(choice or Choice(), present)
+    retry.run(choice or Selection(), present)
     return retry.outcome
 
 
@@ -192,10 +194,10 @@ def test_retries_by_parts_add_up(parts: list[str]) -> None:
     letters, users = a_mixed_topic()
     table = FakeTable()
     choices = {
-        "bad": Choice(frozenset({"not_json"})),
-        "0": Choice(ranges=[(0, 0, 5)]),
-        "1": Choice(ranges=[(None, 4, 12)]),
-        "all": Choice(),
+        "bad": Selection(frozenset({"not_json"})),
+        "0": Selection(ranges=[(0, 0, 5)]),
+        "1": Selection(ranges=[(None, 4, 12)]),
+        "all": Selection(),
     }
     for part in [*parts, "all"]:
         run(letters, table, choices[part])
@@ -209,7 +211,7 @@ def test_letters_that_a_replay_has_put_in_are_not_inserted_again() -> None:
     with pytest.raises(AlreadyPresent, match="7 of 22 letters"):
         run(letters, table)
     assert len(table.rows) == 7
-    outcome = run(letters, table, present=Present.SKIP)
+    outcome = run(letters, table, present=StoredRows.SKIP)
     assert (outcome.inserted, outcome.present) == (13, 7)
     assert sorted(table.rows) == users
     # They are settled: nobody is asked about them again.
@@ -223,7 +225,7 @@ def test_each_equal_row_stands_for_one_letter() -> None:
         letters.add(origin % 2, origin, event(7))
     table = FakeTable()
     table.rows = ["7", "7"]
-    assert run(letters, table, present=Present.SKIP).inserted == 3
+    assert run(letters, table, present=StoredRows.SKIP).inserted == 3
     assert table.rows == ["7"] * 5
 
 
@@ -231,7 +233,7 @@ def test_equal_rows_may_be_other_events() -> None:
     letters, _ = a_mixed_topic()
     table = FakeTable()
     table.rows = ["3"]
-    assert run(letters, table, present=Present.INSERT).inserted == 20
+    assert run(letters, table, present=StoredRows.INSERT).inserted == 20
     assert table.rows.count("3") == 2
 
 
@@ -240,7 +242,7 @@ def test_second_letter_of_a_record_is_retried_where_only_it_is_chosen() -> None:
     letters.add(0, 1, event(1))
     letters.add(0, 1, event(1))
     table = FakeTable()
-    assert run(letters, table, Choice(ranges=[(0, 1, 1)])).inserted == 1
+    assert run(letters, table, Selection(ranges=[(0, 1, 1)])).inserted == 1
     assert run(letters, table).inserted == 0
     assert table.rows == ["1"]
 
@@ -261,7 +263,7 @@ def test_what_was_announced_goes_in_first_whatever_is_chosen() -> None:
     with pytest.raises(Crash):
         run(letters, table)
     table.faults = Faults()
-    outcome = run(letters, table, Choice(frozenset({"nothing"})))
+    outcome = run(letters, table, Selection(frozenset({"nothing"})))
     assert (outcome.finished, outcome.inserted, outcome.chosen) == (3, 3, 0)
 
 
@@ -271,9 +273,9 @@ def test_announced_letter_that_is_no_event_to_this_version_is_an_error() -> None
     table.faults = Faults(0)
     with pytest.raises(Crash):
         run(letters, table)
-    shelf = read_shelf(letters, letters.spans())
+    shelf = read_index(letters, letters.spans())
     with pytest.raises(ConfigError, match="letter 0:0 was announced"):
-        Retry(letters, FakeTable(), decode, shelf).recover()
+        DeadLetterRetry(letters, FakeTable(), decode, shelf).recover()
 
 
 def test_outage_is_told_and_the_next_run_goes_on() -> None:
@@ -299,9 +301,9 @@ def test_outage_is_told_and_the_next_run_goes_on() -> None:
 def test_retry_stops_between_chunks() -> None:
     letters, _ = a_mixed_topic()
     table = FakeTable()
-    shelf = read_shelf(letters, letters.spans())
-    retry = Retry(
+    shelf = read_index(letters, letters.spans())
+    retry = DeadLetterRetry(
         letters, table, lenient, shelf, is_stopping=lambda: len(table.rows) >= 3, chunk_letters=3
     )
-    retry.run(Choice())
+    retry.run(Selection())
     assert len(table.rows) == 3

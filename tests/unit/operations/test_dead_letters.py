@@ -4,17 +4,17 @@ from hypothesis import strategies as st
 
 from octane_analytics.operations.dead_letters import (
     UNKNOWN,
-    Choice,
-    Kind,
-    Mark,
-    Place,
-    Shelf,
+    DeadLetterIndex,
+    DeadLetterPosition,
+    MessageKind,
+    RetryMarker,
+    Selection,
     format_ranges,
-    letter_of,
-    mark_of,
+    parse_dead_letter,
     parse_ranges,
+    parse_retry_marker,
 )
-from octane_analytics.types import Span, TopicPartition
+from octane_analytics.types import OffsetRange, TopicPartition
 from tests.fakes.pipeline import FakeRecord
 
 DLQ = TopicPartition("octane.events.dlq", 0)
@@ -38,8 +38,8 @@ def letter(
     return FakeRecord(DLQ, at, value, b"key", headers)
 
 
-def mark(at: int, kind: Kind, name: str, *offsets: int) -> FakeRecord:
-    made = Mark(kind, name, offsets)
+def mark(at: int, kind: MessageKind, name: str, *offsets: int) -> FakeRecord:
+    made = RetryMarker(kind, name, offsets)
     return FakeRecord(DLQ, at, made.value(), None, tuple(made.headers()))
 
 
@@ -53,8 +53,8 @@ def test_ranges_are_short() -> None:
 
 
 def test_letter_tells_reason_origin_and_size() -> None:
-    found = letter_of(letter(7, 42, b"payload"))
-    assert found.place == Place(0, 7)
+    found = parse_dead_letter(letter(7, 42, b"payload"))
+    assert found.place == DeadLetterPosition(0, 7)
     assert (found.reason, found.detail) == ("not_json", "it is not: at all")
     assert found.origin == ("octane.events", 3, 42)
     assert (found.size, found.is_cut, found.is_retryable) == (7, False, True)
@@ -62,51 +62,62 @@ def test_letter_tells_reason_origin_and_size() -> None:
 
 def test_letter_goes_by_the_last_header_of_a_name() -> None:
     # The record may itself have been a letter once: its own headers come first.
-    found = letter_of(letter(7, 42, b"x", ("octane.offset", b"1"), ("octane.topic", b"other")))
+    found = parse_dead_letter(
+        letter(7, 42, b"x", ("octane.offset", b"1"), ("octane.topic", b"other"))
+    )
     assert found.origin == ("octane.events", 3, 42)
 
 
 def test_letter_without_its_value_is_not_retryable() -> None:
-    found = letter_of(letter(7, 42, None, ("octane.value_bytes", b"5000000")))
+    found = parse_dead_letter(letter(7, 42, None, ("octane.value_bytes", b"5000000")))
     assert (found.is_cut, found.size, found.is_retryable) == (True, 5_000_000, False)
 
 
 def test_tombstone_is_a_letter_that_can_be_retried() -> None:
-    assert letter_of(letter(7, 42, None)).is_retryable
+    assert parse_dead_letter(letter(7, 42, None)).is_retryable
 
 
 def test_record_that_no_worker_sent_is_not_retryable() -> None:
-    found = letter_of(FakeRecord(DLQ, 1, b"hello"))
+    found = parse_dead_letter(FakeRecord(DLQ, 1, b"hello"))
     assert (found.reason, found.origin, found.is_retryable) == (UNKNOWN, None, False)
 
 
 def test_digest_tells_records_apart_and_letters_of_one_record_together() -> None:
-    first = letter_of(letter(1, 42)).digest
-    assert letter_of(letter(9, 42)).digest == first
-    assert letter_of(letter(9, 43)).digest != first
-    assert letter_of(letter(9, 42, b"other")).digest != first
-    assert letter_of(letter(9, 42, made=b"6")).digest != first
-    assert letter_of(letter(1, 1, b"")).digest != letter_of(letter(1, 1, None)).digest
+    first = parse_dead_letter(letter(1, 42)).digest
+    assert parse_dead_letter(letter(9, 42)).digest == first
+    assert parse_dead_letter(letter(9, 43)).digest != first
+    assert parse_dead_letter(letter(9, 42, b"other")).digest != first
+    assert parse_dead_letter(letter(9, 42, made=b"6")).digest != first
+    assert (
+        parse_dead_letter(letter(1, 1, b"")).digest != parse_dead_letter(letter(1, 1, None)).digest
+    )
 
 
 def test_mark_reads_back_as_written() -> None:
-    assert mark_of(mark(5, Kind.INTENT, "abc", 1, 2, 4)) == Mark(Kind.INTENT, "abc", (1, 2, 4))
+    assert parse_retry_marker(mark(5, MessageKind.INTENT, "abc", 1, 2, 4)) == RetryMarker(
+        MessageKind.INTENT, "abc", (1, 2, 4)
+    )
 
 
 def test_header_of_a_record_does_not_make_its_letter_a_mark() -> None:
-    assert mark_of(letter(5, 1, b'{"id": "x", "offsets": "1"}', ("octane.retry", b"done"))) is None
+    assert (
+        parse_retry_marker(letter(5, 1, b'{"id": "x", "offsets": "1"}', ("octane.retry", b"done")))
+        is None
+    )
 
 
 @pytest.mark.parametrize("value", [b"", b"[]", b'{"id": 1}', b'{"id": "a", "offsets": "x-1"}'])
 def test_mark_that_nobody_can_read_is_none(value: bytes) -> None:
-    assert mark_of(FakeRecord(DLQ, 1, value, None, (("octane.retry", b"done"),))) is None
+    assert parse_retry_marker(FakeRecord(DLQ, 1, value, None, (("octane.retry", b"done"),))) is None
 
 
 def test_shelf_sorts_letters_by_what_is_left_to_do() -> None:
-    shelf = Shelf()
+    shelf = DeadLetterIndex()
     shelf.take([letter(at, at) for at in range(5)])
-    shelf.take([letter(5, 1), mark(6, Kind.INTENT, "a", 1, 2), mark(7, Kind.DONE, "a", 1)])
-    shelf.take([mark(8, Kind.INTENT, "b", 4), letter(9, 9)])
+    shelf.take(
+        [letter(5, 1), mark(6, MessageKind.INTENT, "a", 1, 2), mark(7, MessageKind.DONE, "a", 1)]
+    )
+    shelf.take([mark(8, MessageKind.INTENT, "b", 4), letter(9, 9)])
     found = shelf.sorted()
     assert [x.place.offset for x in found.inserted] == [1]
     assert [x.place.offset for x in found.duplicates] == [5]
@@ -115,20 +126,20 @@ def test_shelf_sorts_letters_by_what_is_left_to_do() -> None:
 
 
 def test_partition_is_settled_below_its_first_letter_that_waits() -> None:
-    shelf = Shelf()
+    shelf = DeadLetterIndex()
     shelf.take([letter(0, 0), letter(1, 1), letter(2, 0)])
-    spans = {0: Span(0, 20), 1: Span(5, 9)}
+    spans = {0: OffsetRange(0, 20), 1: OffsetRange(5, 9)}
     assert shelf.sorted().settled_before(spans) == {0: 0, 1: 9}
-    shelf.take([mark(3, Kind.INTENT, "a", 0)])
+    shelf.take([mark(3, MessageKind.INTENT, "a", 0)])
     assert shelf.sorted().settled_before(spans) == {0: 0, 1: 9}
-    shelf.take([mark(4, Kind.DONE, "a", 0)])
+    shelf.take([mark(4, MessageKind.DONE, "a", 0)])
     assert shelf.sorted().settled_before(spans) == {0: 1, 1: 9}
 
 
 def test_choice_is_by_reason_and_by_range() -> None:
-    found = letter_of(letter(7, 42))
-    assert Choice().includes(found)
-    assert Choice(frozenset({"not_json"}), [(0, 7, 7)]).includes(found)
-    assert Choice(ranges=[(None, 0, 6), (None, 7, 9)]).includes(found)
-    assert not Choice(frozenset({"wrong_type"})).includes(found)
-    assert not Choice(ranges=[(1, 0, 100)]).includes(found)
+    found = parse_dead_letter(letter(7, 42))
+    assert Selection().includes(found)
+    assert Selection(frozenset({"not_json"}), [(0, 7, 7)]).includes(found)
+    assert Selection(ranges=[(None, 0, 6), (None, 7, 9)]).includes(found)
+    assert not Selection(frozenset({"wrong_type"})).includes(found)
+    assert not Selection(ranges=[(1, 0, 100)]).includes(found)

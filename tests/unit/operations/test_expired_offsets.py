@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from octane_analytics.errors import OctaneError, Unavailable
 from octane_analytics.operations.expired_offsets import StoredRecord, find_stored_record
 from octane_analytics.pipeline.delivery_ledger import Intent
-from octane_analytics.types import Committed, LogIdentity, Polled, Span, TopicPartition
+from octane_analytics.types import Committed, LogIdentity, OffsetRange, Polled, TopicPartition
 from tests.fakes.pipeline import TOPIC, FakeRecord
 
 LOG = LogIdentity("cluster", "topic-1", "")
@@ -33,12 +33,12 @@ class FakeRetainedLog:
     group = "workers"
 
     def __init__(
-        self, held: Mapping[int, Span], committed: Mapping[int, Committed] | None = None
+        self, held: Mapping[int, OffsetRange], committed: Mapping[int, Committed] | None = None
     ) -> None:
         self._held = held
         self._committed = dict.fromkeys(held, NOTHING) | dict(committed or {})
-        self._spans: dict[int, Span] = {}
-        self.begun: list[dict[int, Span]] = []
+        self._spans: dict[int, OffsetRange] = {}
+        self.begun: list[dict[int, OffsetRange]] = []
         self.payloads: dict[tuple[int, int], bytes | None] = {}
         self.is_stuck = False
         self.gone_at: list[int] = []
@@ -50,7 +50,7 @@ class FakeRetainedLog:
     def partitions(self) -> list[int]:
         return list(self._held)
 
-    def held(self, partitions: Sequence[int]) -> Mapping[int, Span]:
+    def held(self, partitions: Sequence[int]) -> Mapping[int, OffsetRange]:
         return {number: self._held[number] for number in partitions}
 
     def log_ends(self, partitions: Sequence[int]) -> Mapping[int, int]:
@@ -62,7 +62,7 @@ class FakeRetainedLog:
     def identity(self) -> LogIdentity:
         return LOG
 
-    def begin(self, spans: Mapping[int, Span]) -> None:
+    def begin(self, spans: Mapping[int, OffsetRange]) -> None:
         self._spans = dict(spans)
         self.begun.append(dict(spans))
 
@@ -118,7 +118,7 @@ def test_any_stored_beginning_of_a_log_is_found(
     end = first + length
     stored = first + max(1, round(length * share))
     which = data.draw(st.integers(0, partitions - 1))
-    log = FakeRetainedLog({number: Span(first, end) for number in range(partitions)})
+    log = FakeRetainedLog({number: OffsetRange(first, end) for number in range(partitions)})
     found = find(log, *users(which, first, stored))
     assert found is not None
     assert (found.partitions, found.where.partition) == (tuple(range(partitions)), which)
@@ -128,22 +128,22 @@ def test_any_stored_beginning_of_a_log_is_found(
 @given(gap=st.integers(0, 500), length=st.integers(100, 1000))
 def test_stored_half_of_a_log_is_found_wherever_it_is(gap: int, length: int) -> None:
     stored_from = min(gap, length // 2)
-    log = FakeRetainedLog({0: Span(0, length)})
+    log = FakeRetainedLog({0: OffsetRange(0, length)})
     assert find(log, *users(0, stored_from, stored_from + length // 2)) is not None
 
 
 @pytest.mark.parametrize(
     ("held", "committed"),
     [
-        ({0: Span(0, 0), 1: Span(9, 9)}, {}),
-        ({0: Span(0, 9)}, {0: Committed(4, "")}),
-        ({0: Span(3, 9)}, {0: Committed(0, "")}),
-        ({0: Span(0, 9)}, {0: Committed(12, Intent(Span(12, 12), LOG).metadata())}),
-        ({0: Span(0, 9)}, {0: Committed(4, Intent(Span(4, 7), LOG).metadata())}),
+        ({0: OffsetRange(0, 0), 1: OffsetRange(9, 9)}, {}),
+        ({0: OffsetRange(0, 9)}, {0: Committed(4, "")}),
+        ({0: OffsetRange(3, 9)}, {0: Committed(0, "")}),
+        ({0: OffsetRange(0, 9)}, {0: Committed(12, Intent(OffsetRange(12, 12), LOG).metadata())}),
+        ({0: OffsetRange(0, 9)}, {0: Committed(4, Intent(OffsetRange(4, 7), LOG).metadata())}),
     ],
 )
 def test_log_that_is_not_read_from_its_beginning_is_not_sampled(
-    held: Mapping[int, Span], committed: Mapping[int, Committed]
+    held: Mapping[int, OffsetRange], committed: Mapping[int, Committed]
 ) -> None:
     log = FakeRetainedLog(held, committed)
     assert find(log, *users(0, 0, 9)) is None
@@ -152,7 +152,7 @@ def test_log_that_is_not_read_from_its_beginning_is_not_sampled(
 
 def test_foreign_offset_after_the_end_counts_as_none() -> None:
     log = FakeRetainedLog(
-        {0: Span(0, 9), 1: Span(0, 9)}, {0: Committed(12, ""), 1: Committed(9, "")}
+        {0: OffsetRange(0, 9), 1: OffsetRange(0, 9)}, {0: Committed(12, ""), 1: Committed(9, "")}
     )
     found = find(log, "0-0")
     assert found is not None
@@ -160,13 +160,13 @@ def test_foreign_offset_after_the_end_counts_as_none() -> None:
 
 
 def test_many_partitions_are_sampled_at_fewer_places() -> None:
-    log = FakeRetainedLog({number: Span(0, 1000) for number in range(200)})
+    log = FakeRetainedLog({number: OffsetRange(0, 1000) for number in range(200)})
     assert find(log) is None
     assert len(log.begun) == 2
 
 
 def test_records_that_are_no_events_do_not_shift_the_others() -> None:
-    log = FakeRetainedLog({0: Span(0, 4)})
+    log = FakeRetainedLog({0: OffsetRange(0, 4)})
     log.payloads = {(0, 0): b"{", (0, 2): None}
     found = find(log, "0-3")
     assert found is not None
@@ -176,7 +176,7 @@ def test_records_that_are_no_events_do_not_shift_the_others() -> None:
 
 
 def test_retention_that_is_faster_leaves_the_later_places() -> None:
-    log = FakeRetainedLog({0: Span(0, 80)})
+    log = FakeRetainedLog({0: OffsetRange(0, 80)})
     log.gone_at = [0]
     found = find(log, *users(0, 0, 80))
     assert found is not None
@@ -184,7 +184,7 @@ def test_retention_that_is_faster_leaves_the_later_places() -> None:
 
 
 def test_records_that_do_not_come_are_an_outage() -> None:
-    log = FakeRetainedLog({0: Span(0, 4)})
+    log = FakeRetainedLog({0: OffsetRange(0, 4)})
     log.is_stuck = True
     times = iter(range(0, 1000, 6))
     with pytest.raises(Unavailable, match="could not read the retained records"):

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from octane_analytics.cli.commands.lag import lines
 from octane_analytics.errors import OctaneError, Unavailable
 from octane_analytics.kafka.group_admin import GroupState, Member
-from octane_analytics.operations.lag import Lag, measure
-from octane_analytics.types import Committed, PartitionLag, Span, TopicPartition
+from octane_analytics.operations.lag import GroupLagReport, measure
+from octane_analytics.types import Committed, OffsetRange, TopicPartition, UncommittedLag
 
 TOPIC = "octane.events"
 NOW = 1_770_000_100.0
@@ -34,17 +34,17 @@ class FakeGroup:
 
 
 class FakeProbe:
-    def look(self) -> Mapping[int, PartitionLag]:
+    def measure(self) -> Mapping[int, UncommittedLag]:
         return {
-            0: PartitionLag(Committed(5, "octane1;5-9;c;t;"), 0, 20, 20, NOW - 30),
-            1: PartitionLag(Committed(None, ""), 0, 20, 20, NOW + 30),
-            2: PartitionLag(Committed(20, "octane1;20-20;c;t;"), 0, 20, 20),
-            3: PartitionLag(Committed(2, "octane1;1-9;c;t;"), 7, 20, 20),
-            4: PartitionLag(Committed(12, ""), 0, 20, 14, NOW - 1),
+            0: UncommittedLag(Committed(5, "octane1;5-9;c;t;"), 0, 20, 20, NOW - 30),
+            1: UncommittedLag(Committed(None, ""), 0, 20, 20, NOW + 30),
+            2: UncommittedLag(Committed(20, "octane1;20-20;c;t;"), 0, 20, 20),
+            3: UncommittedLag(Committed(2, "octane1;1-9;c;t;"), 7, 20, 20),
+            4: UncommittedLag(Committed(12, ""), 0, 20, 14, NOW - 1),
         }
 
 
-def found(state: GroupState | OctaneError = STABLE) -> Lag:
+def found(state: GroupState | OctaneError = STABLE) -> GroupLagReport:
     return measure(FakeProbe(), FakeGroup(state), "workers", TOPIC, NOW)
 
 
@@ -53,7 +53,7 @@ def test_lag_is_counted_from_what_the_log_still_holds() -> None:
     assert [p.lag.messages for p in lag.partitions] == [15, 20, 0, 13, 8]
     assert [p.lag.held_back for p in lag.partitions] == [0, 0, 0, 0, 6]
     assert [p.seconds for p in lag.partitions] == [30.0, 0.0, 0.0, None, 1.0]
-    assert [p.pending for p in lag.partitions] == [Span(5, 9), None, None, None, None]
+    assert [p.pending for p in lag.partitions] == [OffsetRange(5, 9), None, None, None, None]
     assert [p.owner for p in lag.partitions] == [OWNER, None, None, None, None]
     assert [p.lag.removed for p in lag.partitions] == [0, 0, 0, 5, 0]
     assert (lag.messages, lag.held_back, lag.seconds) == (56, 6, 30.0)
@@ -65,7 +65,7 @@ def test_lag_is_counted_from_what_the_log_still_holds() -> None:
 )
 def test_lag_never_leaves_the_log(committed: int | None, bounds: list[int]) -> None:
     first, stable_end, end = bounds
-    lag = PartitionLag(Committed(committed, ""), first, end, stable_end)
+    lag = UncommittedLag(Committed(committed, ""), first, end, stable_end)
     assert 0 <= lag.held_back <= lag.messages <= end - first
     assert lag.held_back <= end - stable_end
     unread = range(max(first, committed or 0), end)

@@ -16,7 +16,7 @@ from octane_analytics.operations.offset_targets import (
     parse_target,
     set_to,
 )
-from octane_analytics.pipeline.delivery_ledger import Ledger
+from octane_analytics.pipeline.delivery_ledger import DeliveryLedger
 from octane_analytics.replay.ranges import BadRange
 from octane_analytics.types import Committed, LogIdentity, TopicPartition
 
@@ -76,7 +76,9 @@ def test_offsets_are_set_as_known_to_be_of_this_log(
     commits = set_to(target, LOG, FACTS)
     assert {commit.partition: commit.offset for commit in commits} == offsets
     for commit in commits:
-        start = Ledger().assign(commit.partition, Committed(commit.offset, commit.metadata), LOG)
+        start = DeliveryLedger().assign(
+            commit.partition, Committed(commit.offset, commit.metadata), LOG
+        )
         assert (start.offset, start.recovering, start.is_of_log) == (commit.offset, None, True)
 
 

@@ -6,12 +6,12 @@ from hypothesis import strategies as st
 
 from octane_analytics.errors import DecodeError
 from octane_analytics.events.event import Row
-from octane_analytics.pipeline.batch import Batch, Limits
-from octane_analytics.types import Span, TopicPartition
+from octane_analytics.pipeline.batch import Batch, BatchLimits
+from octane_analytics.types import OffsetRange, TopicPartition
 from tests.fakes.pipeline import FakeRecord, each
 
 P0 = TopicPartition("octane.events", 0)
-LIMITS = Limits(size=3, flush_seconds=5.0, max_rows=6, max_bytes=1000)
+LIMITS = BatchLimits(size=3, flush_seconds=5.0, max_rows=6, max_bytes=1000)
 
 
 @each
@@ -29,13 +29,13 @@ def record(offset: int, value: bytes | None = b"v") -> FakeRecord:
 
 def filled(*offsets: int, first: int = 0, until: int | None = None, now: float = 0.0) -> Batch:
     batch = Batch(P0, first, until=until)
-    batch.take([record(offset) for offset in offsets], decode, now)
+    batch.append([record(offset) for offset in offsets], decode, now)
     return batch
 
 
 def test_new_batch_covers_nothing() -> None:
     batch = Batch(P0, 7)
-    assert batch.span == Span(7, 7)
+    assert batch.span == OffsetRange(7, 7)
     assert batch.is_empty
     assert not batch.is_complete
     assert batch.rows == 0
@@ -53,13 +53,13 @@ def test_batch_knows_when_its_newest_record_was_appended(
             return timestamp
 
     batch = filled(0)
-    batch.take([Stamped(P0, 1, b"v")], decode, 1.0)
+    batch.append([Stamped(P0, 1, b"v")], decode, 1.0)
     assert batch.appended_at == appended_at
 
 
 def test_take_fills_the_columns_in_the_order_of_row() -> None:
     batch = Batch(P0, 0)
-    assert batch.take([record(0, b"u0"), record(1, b"u1")], decode, 1.0) == 2
+    assert batch.append([record(0, b"u0"), record(1, b"u1")], decode, 1.0) == 2
     assert [list(column) for column in batch.columns] == [
         [1, 1],
         [b"app", b"app"],
@@ -74,51 +74,51 @@ def test_take_fills_the_columns_in_the_order_of_row() -> None:
 
 def test_take_covers_the_gaps_between_records() -> None:
     batch = filled(3, 9, first=2)
-    assert batch.span == Span(2, 10)
+    assert batch.span == OffsetRange(2, 10)
 
 
 def test_take_keeps_what_is_no_event_apart_and_covers_it() -> None:
     batch = Batch(P0, 0)
-    taken = batch.take([record(0, b"bad"), record(1), record(2, None)], decode, 0.0)
+    taken = batch.append([record(0, b"bad"), record(1), record(2, None)], decode, 0.0)
     assert taken == 3
     assert [(r.record.offset(), r.reason) for r in batch.rejected] == [
         (0, "not_json"),
         (2, "tombstone"),
     ]
     assert batch.rows == 1
-    assert batch.span == Span(0, 3)
+    assert batch.span == OffsetRange(0, 3)
     assert batch.payload_bytes == 4
 
 
 def test_take_passes_over_what_it_has_already() -> None:
     batch = filled(0, 1, 2)
-    assert batch.take([record(1), record(2), record(3)], decode, 9.0) == 1
+    assert batch.append([record(1), record(2), record(3)], decode, 9.0) == 1
     assert batch.rows == 4
-    assert batch.take([record(0)], decode, 9.0) == 0
-    assert batch.span == Span(0, 4)
+    assert batch.append([record(0)], decode, 9.0) == 0
+    assert batch.span == OffsetRange(0, 4)
 
 
 def test_take_remembers_when_the_first_record_came() -> None:
     batch = Batch(P0, 0)
-    assert batch.take([], decode, 1.0) == 0
+    assert batch.append([], decode, 1.0) == 0
     assert batch.is_empty
-    batch.take([record(0)], decode, 2.0)
-    batch.take([record(1)], decode, 3.0)
+    batch.append([record(0)], decode, 2.0)
+    batch.append([record(1)], decode, 3.0)
     assert batch.opened_at == 2.0
 
 
 def test_announced_range_takes_nothing_beyond_it() -> None:
     batch = Batch(P0, 2, until=5)
-    assert batch.take([record(2), record(4), record(5), record(6)], decode, 0.0) == 2
-    assert batch.span == Span(2, 5)
+    assert batch.append([record(2), record(4), record(5), record(6)], decode, 0.0) == 2
+    assert batch.span == OffsetRange(2, 5)
     assert batch.is_complete
 
 
 def test_announced_range_is_complete_once_something_behind_it_is_seen() -> None:
     batch = filled(2, first=2, until=5)
     assert not batch.is_complete
-    assert batch.take([record(7)], decode, 0.0) == 0
-    assert batch.span == Span(2, 5)
+    assert batch.append([record(7)], decode, 0.0) == 0
+    assert batch.span == OffsetRange(2, 5)
     assert batch.is_complete
 
 
@@ -126,7 +126,7 @@ def test_announced_range_is_complete_once_something_behind_it_is_seen() -> None:
 def test_announced_range_is_complete_at_the_partitions_end(end: int) -> None:
     batch = filled(2, first=2, until=5)
     batch.advance(end)
-    assert batch.span == Span(2, 5)
+    assert batch.span == OffsetRange(2, 5)
     assert batch.is_complete
 
 
@@ -143,7 +143,7 @@ def test_advance_never_goes_back() -> None:
 def test_skipped_offsets_are_to_be_committed_in_time() -> None:
     batch = Batch(P0, 0)
     batch.skip_to(4, now=10.0)
-    assert batch.span == Span(0, 4)
+    assert batch.span == OffsetRange(0, 4)
     assert not batch.is_empty
     assert not batch.is_due(LIMITS, 14.0)
     assert batch.is_due(LIMITS, 15.0)
@@ -158,16 +158,16 @@ def test_skipping_does_not_make_an_older_batch_younger() -> None:
 def test_batch_is_due_by_size_counting_what_is_no_event() -> None:
     batch = filled(0, 1)
     assert not batch.is_due(LIMITS, 0.0)
-    batch.take([record(2, b"bad")], decode, 0.0)
+    batch.append([record(2, b"bad")], decode, 0.0)
     assert batch.is_due(LIMITS, 0.0)
     assert not batch.is_full(LIMITS)
 
 
 def test_batch_is_due_and_full_by_bytes() -> None:
     batch = Batch(P0, 0)
-    batch.take([record(0, b"x" * 999)], decode, 0.0)
+    batch.append([record(0, b"x" * 999)], decode, 0.0)
     assert not batch.is_due(LIMITS, 0.0)
-    batch.take([record(1, b"x")], decode, 0.0)
+    batch.append([record(1, b"x")], decode, 0.0)
     assert batch.is_due(LIMITS, 0.0)
     assert batch.is_full(LIMITS)
 
@@ -175,7 +175,7 @@ def test_batch_is_due_and_full_by_bytes() -> None:
 def test_batch_is_full_at_its_most_rows() -> None:
     batch = filled(0, 1, 2, 3, 4)
     assert not batch.is_full(LIMITS)
-    batch.take([record(5, b"bad")], decode, 0.0)
+    batch.append([record(5, b"bad")], decode, 0.0)
     assert batch.is_full(LIMITS)
 
 
@@ -198,10 +198,10 @@ def test_ages_of_partitions_are_spread_below_the_interval() -> None:
 @pytest.mark.parametrize("now", [0.0, 1e9])
 def test_announced_range_is_due_and_full_when_complete_and_not_before(now: float) -> None:
     batch = Batch(P0, 0, until=20)
-    batch.take([record(n, b"x" * 500) for n in range(19)], decode, 0.0)
+    batch.append([record(n, b"x" * 500) for n in range(19)], decode, 0.0)
     assert not batch.is_due(LIMITS, now)
     assert not batch.is_full(LIMITS)
-    batch.take([record(19)], decode, 0.0)
+    batch.append([record(19)], decode, 0.0)
     assert batch.is_due(LIMITS, now)
     assert batch.is_full(LIMITS)
 
@@ -209,14 +209,14 @@ def test_announced_range_is_due_and_full_when_complete_and_not_before(now: float
 def test_rows_within_tells_rows_and_their_records_by_offset() -> None:
     batch = Batch(P0, 0, until=10, keeps_records=True)
     values = [(0, b"u0"), (2, b"u2"), (3, b"bad"), (7, b"u7"), (9, b"u9")]
-    batch.take([record(offset, value) for offset, value in values], decode, 0.0)
-    columns, records = batch.rows_within(Span(2, 8))
+    batch.append([record(offset, value) for offset, value in values], decode, 0.0)
+    columns, records = batch.rows_within(OffsetRange(2, 8))
     assert columns[3] == [b"u2", b"u7"]
     assert [len(column) for column in columns] == [2] * 5
     assert [r.offset() for r in records] == [2, 7]
-    columns, records = batch.rows_within(Span(9, 10))
+    columns, records = batch.rows_within(OffsetRange(9, 10))
     assert (columns[3], [r.offset() for r in records]) == ([b"u9"], [9])
-    assert batch.rows_within(Span(3, 7)) == ([[], [], [], [], []], [])
+    assert batch.rows_within(OffsetRange(3, 7)) == ([[], [], [], [], []], [])
 
 
 def test_batch_keeps_no_records_unless_it_is_told_to() -> None:
@@ -236,7 +236,7 @@ def test_batch_takes_each_record_of_its_range_once_however_it_is_polled(
     rest = [record(offset) for offset in offsets]
     while polls:
         count = polls.pop()
-        batch.take(rest[:count], decode, 0.0)
+        batch.append(rest[:count], decode, 0.0)
         rest = rest[max(0, count - 1) :]  # the last one comes twice
     expected = [o for o in offsets if o < batch.end]
     assert [r.offset() for r in batch.records] == expected

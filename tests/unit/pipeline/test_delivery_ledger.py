@@ -5,14 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from octane_analytics.pipeline.delivery_ledger import (
+    DeliveryLedger,
     Intent,
-    Ledger,
-    Start,
+    StartPosition,
     parse_intent,
     part_token,
     token,
 )
-from octane_analytics.types import Commit, Committed, LogIdentity, Span, TopicPartition
+from octane_analytics.types import Commit, Committed, LogIdentity, OffsetRange, TopicPartition
 
 LOG = LogIdentity("cluster", "topic-1", "")
 P0 = TopicPartition("octane.events", 0)
@@ -20,11 +20,11 @@ P1 = TopicPartition("octane.events", 1)
 
 
 def intent(first: int, end: int, log: LogIdentity = LOG) -> str:
-    return Intent(Span(first, end), log).metadata()
+    return Intent(OffsetRange(first, end), log).metadata()
 
 
-def announced(*spans: tuple[TopicPartition, Span]) -> Ledger:
-    ledger = Ledger()
+def announced(*spans: tuple[TopicPartition, OffsetRange]) -> DeliveryLedger:
+    ledger = DeliveryLedger()
     for partition, span in spans:
         ledger.assign(partition, Committed(span.first, ""), LOG)
     ledger.announce(dict(spans))
@@ -33,15 +33,15 @@ def announced(*spans: tuple[TopicPartition, Span]) -> Ledger:
 
 
 def test_assign_reads_from_the_earliest_where_nothing_was_committed() -> None:
-    ledger = Ledger()
-    assert ledger.assign(P0, Committed(None, ""), LOG) == Start(None)
+    ledger = DeliveryLedger()
+    assert ledger.assign(P0, Committed(None, ""), LOG) == StartPosition(None)
     assert ledger.token(P0) is None
     assert P0 in ledger
     assert P1 not in ledger
 
 
 def test_assign_goes_on_at_a_committed_offset_with_nothing_pending() -> None:
-    assert Ledger().assign(P0, Committed(7, ""), LOG) == Start(7)
+    assert DeliveryLedger().assign(P0, Committed(7, ""), LOG) == StartPosition(7)
 
 
 @pytest.mark.parametrize(
@@ -63,115 +63,117 @@ def test_assign_goes_on_at_a_committed_offset_with_nothing_pending() -> None:
 )
 def test_assign_goes_on_where_the_metadata_is_not_ours(metadata: str) -> None:
     assert parse_intent(metadata) is None
-    assert Ledger().assign(P0, Committed(7, metadata), LOG) == Start(7)
+    assert DeliveryLedger().assign(P0, Committed(7, metadata), LOG) == StartPosition(7)
 
 
 def test_assign_recovers_exactly_the_announced_range_under_its_token() -> None:
-    ledger = Ledger()
-    assert ledger.assign(P0, Committed(7, intent(7, 19)), LOG) == Start(7, Span(7, 19))
-    assert ledger.token(P0) == token(P0, Intent(Span(7, 19), LOG))
-    assert ledger.token(P0) == announced((P0, Span(7, 19))).token(P0)
+    ledger = DeliveryLedger()
+    assert ledger.assign(P0, Committed(7, intent(7, 19)), LOG) == StartPosition(
+        7, OffsetRange(7, 19)
+    )
+    assert ledger.token(P0) == token(P0, Intent(OffsetRange(7, 19), LOG))
+    assert ledger.token(P0) == announced((P0, OffsetRange(7, 19))).token(P0)
 
 
 def test_assign_goes_on_where_the_offset_was_moved_away_from_the_intent() -> None:
-    ledger = Ledger()
-    assert ledger.assign(P0, Committed(3, intent(7, 19)), LOG) == Start(3)
+    ledger = DeliveryLedger()
+    assert ledger.assign(P0, Committed(3, intent(7, 19)), LOG) == StartPosition(3)
     assert ledger.token(P0) is None
-    assert ledger.assign(P1, Committed(None, intent(7, 19)), LOG) == Start(None)
+    assert ledger.assign(P1, Committed(None, intent(7, 19)), LOG) == StartPosition(None)
 
 
 def test_assign_reads_a_topic_that_was_made_anew_from_its_start() -> None:
-    ledger = Ledger()
+    ledger = DeliveryLedger()
     committed = Committed(7, intent(7, 19, LOG._replace(topic_id="topic-0")))
-    assert ledger.assign(P0, committed, LOG) == Start(None)
+    assert ledger.assign(P0, committed, LOG) == StartPosition(None)
     assert ledger.token(P0) is None
 
 
 def test_assign_goes_on_at_the_offset_in_another_cluster() -> None:
     committed = Committed(7, intent(7, 19, LOG._replace(cluster_id="elsewhere")))
-    assert Ledger().assign(P0, committed, LOG) == Start(7)
+    assert DeliveryLedger().assign(P0, committed, LOG) == StartPosition(7)
 
 
 def test_assign_goes_on_at_the_offset_in_another_cluster_whose_topic_ids_are_its_own() -> None:
     # Whoever carried the group's offsets over there has put this one in its place.
     committed = Committed(7, intent(7, 19, LogIdentity("elsewhere", "topic-0", "")))
-    assert Ledger().assign(P0, committed, LOG) == Start(7)
+    assert DeliveryLedger().assign(P0, committed, LOG) == StartPosition(7)
 
 
 def test_assign_goes_on_at_the_offset_after_the_operator_has_changed_the_epoch() -> None:
     committed = Committed(7, intent(7, 19, LOG._replace(epoch="before")))
-    assert Ledger().assign(P0, committed, LOG) == Start(7)
+    assert DeliveryLedger().assign(P0, committed, LOG) == StartPosition(7)
 
 
 def test_assign_reads_a_topic_made_anew_from_its_start_also_under_a_new_epoch() -> None:
     committed = Committed(7, intent(7, 19, LogIdentity("cluster", "topic-0", "before")))
-    assert Ledger().assign(P0, committed, LOG) == Start(None)
+    assert DeliveryLedger().assign(P0, committed, LOG) == StartPosition(None)
 
 
 @pytest.mark.parametrize(("then", "now"), [("", "topic-1"), ("topic-1", "")])
 def test_assign_recovers_under_the_intents_own_identity_where_topic_ids_came_or_went(
     then: str, now: str
 ) -> None:
-    ledger = Ledger()
+    ledger = DeliveryLedger()
     log = LOG._replace(topic_id=then)
     start = ledger.assign(P0, Committed(7, intent(7, 19, log)), LOG._replace(topic_id=now))
-    assert start == Start(7, Span(7, 19))
-    assert ledger.token(P0) == token(P0, Intent(Span(7, 19), log))
+    assert start == StartPosition(7, OffsetRange(7, 19))
+    assert ledger.token(P0) == token(P0, Intent(OffsetRange(7, 19), log))
 
 
 def test_assign_forgets_what_was_known_of_the_partition() -> None:
-    ledger = announced((P0, Span(0, 5)))
-    ledger.inserted(P0, Span(0, 5))
+    ledger = announced((P0, OffsetRange(0, 5)))
+    ledger.inserted(P0, OffsetRange(0, 5))
     ledger.assign(P0, Committed(0, ""), LOG)
     assert ledger.completions([P0]) == []
 
 
 def test_announce_commits_the_first_offset_and_names_the_range() -> None:
-    ledger = Ledger()
+    ledger = DeliveryLedger()
     ledger.assign(P0, Committed(0, ""), LOG)
     ledger.assign(P1, Committed(4, ""), LOG)
-    commits = ledger.announce({P0: Span(0, 5), P1: Span(4, 6)})
+    commits = ledger.announce({P0: OffsetRange(0, 5), P1: OffsetRange(4, 6)})
     assert commits == [Commit(P0, 0, intent(0, 5)), Commit(P1, 4, intent(4, 6))]
     assert ledger.token(P0) is None, "nothing is announced before the coordinator has accepted"
 
 
 def test_announce_completes_the_range_before() -> None:
-    ledger = announced((P0, Span(0, 5)))
-    ledger.inserted(P0, Span(0, 5))
-    assert ledger.announce({P0: Span(5, 8)}) == [Commit(P0, 5, intent(5, 8))]
-    ledger.accept({P0: Span(5, 8)})
+    ledger = announced((P0, OffsetRange(0, 5)))
+    ledger.inserted(P0, OffsetRange(0, 5))
+    assert ledger.announce({P0: OffsetRange(5, 8)}) == [Commit(P0, 5, intent(5, 8))]
+    ledger.accept({P0: OffsetRange(5, 8)})
     assert ledger.completions([P0]) == [], "the announced range is not done"
 
 
 def test_announce_may_be_repeated_until_it_is_accepted() -> None:
-    ledger = Ledger()
+    ledger = DeliveryLedger()
     ledger.assign(P0, Committed(0, ""), LOG)
-    assert ledger.announce({P0: Span(0, 5)}) == ledger.announce({P0: Span(0, 5)})
+    assert ledger.announce({P0: OffsetRange(0, 5)}) == ledger.announce({P0: OffsetRange(0, 5)})
 
 
 def test_announce_refuses_a_second_range_before_the_first_is_inserted() -> None:
-    ledger = announced((P0, Span(0, 5)))
+    ledger = announced((P0, OffsetRange(0, 5)))
     with pytest.raises(ValueError, match="0-5 is not inserted yet"):
-        ledger.announce({P0: Span(5, 8)})
+        ledger.announce({P0: OffsetRange(5, 8)})
 
 
 @pytest.mark.parametrize("first", [4, 6])
 def test_announce_refuses_a_range_that_does_not_follow_the_inserted_one(first: int) -> None:
-    ledger = announced((P0, Span(0, 5)))
-    ledger.inserted(P0, Span(0, 5))
+    ledger = announced((P0, OffsetRange(0, 5)))
+    ledger.inserted(P0, OffsetRange(0, 5))
     with pytest.raises(ValueError, match="does not follow"):
-        ledger.announce({P0: Span(first, 9)})
+        ledger.announce({P0: OffsetRange(first, 9)})
 
 
 def test_inserted_refuses_another_range_than_the_announced_one() -> None:
-    ledger = announced((P0, Span(0, 5)))
+    ledger = announced((P0, OffsetRange(0, 5)))
     with pytest.raises(ValueError, match="0-4 is not the announced 0-5"):
-        ledger.inserted(P0, Span(0, 4))
+        ledger.inserted(P0, OffsetRange(0, 4))
 
 
 def test_completions_leave_nothing_pending_for_what_is_inserted_only() -> None:
-    ledger = announced((P0, Span(0, 5)), (P1, Span(3, 4)))
-    ledger.inserted(P0, Span(0, 5))
+    ledger = announced((P0, OffsetRange(0, 5)), (P1, OffsetRange(3, 4)))
+    ledger.inserted(P0, OffsetRange(0, 5))
     commits = ledger.completions([P0, P1])
     assert commits == [Commit(P0, 5, intent(5, 5))]
     ledger.completed(commits)
@@ -180,41 +182,41 @@ def test_completions_leave_nothing_pending_for_what_is_inserted_only() -> None:
 
 
 def test_completed_keeps_what_was_inserted_after_the_commit_was_made() -> None:
-    ledger = announced((P0, Span(0, 5)))
-    ledger.inserted(P0, Span(0, 5))
+    ledger = announced((P0, OffsetRange(0, 5)))
+    ledger.inserted(P0, OffsetRange(0, 5))
     stale = ledger.completions([P0])
-    ledger.accept({P0: Span(5, 8)})
-    ledger.inserted(P0, Span(5, 8))
+    ledger.accept({P0: OffsetRange(5, 8)})
+    ledger.inserted(P0, OffsetRange(5, 8))
     ledger.completed(stale)
     assert ledger.completions([P0]) == [Commit(P0, 8, intent(8, 8))]
 
 
 def test_inserted_without_announcement_is_completed_all_the_same() -> None:
-    ledger = Ledger()
+    ledger = DeliveryLedger()
     ledger.assign(P0, Committed(2, ""), LOG)
-    ledger.inserted(P0, Span(2, 6))
+    ledger.inserted(P0, OffsetRange(2, 6))
     assert ledger.completions([P0]) == [Commit(P0, 6, intent(6, 6))]
 
 
 def test_forget_drops_the_partition_and_is_no_error_for_a_stranger() -> None:
-    ledger = announced((P0, Span(0, 5)), (P1, Span(0, 5)))
+    ledger = announced((P0, OffsetRange(0, 5)), (P1, OffsetRange(0, 5)))
     ledger.forget(P0)
     ledger.forget(P0)
     assert ledger.partitions() == [P1]
 
 
 def test_token_tells_apart_whatever_makes_another_range() -> None:
-    base = Intent(Span(1, 23), LOG)
+    base = Intent(OffsetRange(1, 23), LOG)
     others = [
         token(P1, base),
         token(TopicPartition("other", 0), base),
-        token(P0, Intent(Span(12, 3 + 20), LOG)),
-        token(P0, Intent(Span(1, 24), LOG)),
+        token(P0, Intent(OffsetRange(12, 3 + 20), LOG)),
+        token(P0, Intent(OffsetRange(1, 24), LOG)),
         *(token(P0, Intent(base.span, LOG._replace(**{name: "x"}))) for name in LOG._fields),
         # No character can move from one part of the identity into the next.
         token(P0, Intent(base.span, LogIdentity("clustert", "opic-1", ""))),
-        part_token(token(P0, base), Span(1, 12)),
-        part_token(token(P0, base), Span(1, 23)),
+        part_token(token(P0, base), OffsetRange(1, 12)),
+        part_token(token(P0, base), OffsetRange(1, 23)),
     ]
     assert len({token(P0, base), *others}) == len(others) + 1
 
@@ -227,7 +229,7 @@ spans = st.tuples(st.integers(0, 2**62), st.integers(0, 2**62)).map(sorted)
 def test_intent_survives_the_metadata(
     span: list[int], cluster_id: str, topic_id: str, epoch: str
 ) -> None:
-    told = Intent(Span(*span), LogIdentity(cluster_id, topic_id, epoch))
+    told = Intent(OffsetRange(*span), LogIdentity(cluster_id, topic_id, epoch))
     assert parse_intent(told.metadata()) == told
 
 
@@ -238,10 +240,12 @@ def test_parse_intent_never_raises(metadata: str) -> None:
 
 
 def test_completed_offset_of_a_topic_made_anew_starts_from_the_beginning() -> None:
-    ledger = Ledger()
+    ledger = DeliveryLedger()
     ledger.assign(P0, Committed(0, ""), LOG)
-    ledger.inserted(P0, Span(0, 9))
+    ledger.inserted(P0, OffsetRange(0, 9))
     (commit,) = ledger.completions([P0])
     left = Committed(commit.offset, commit.metadata)
-    assert Ledger().assign(P0, left, LOG) == Start(9)
-    assert Ledger().assign(P0, left, LOG._replace(topic_id="topic-2")) == Start(None)
+    assert DeliveryLedger().assign(P0, left, LOG) == StartPosition(9)
+    assert DeliveryLedger().assign(P0, left, LOG._replace(topic_id="topic-2")) == StartPosition(
+        None
+    )

@@ -21,7 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from octane_analytics.errors import DecodeError
 from octane_analytics.events.event import Row
 from octane_analytics.pipeline.batch import Batch
-from octane_analytics.pipeline.delivery_ledger import Ledger, parse_intent
+from octane_analytics.pipeline.delivery_ledger import DeliveryLedger, parse_intent
 from octane_analytics.types import Commit, Committed, LogIdentity, Record, TopicPartition
 from tests.fakes.pipeline import FakeRecord, each
 
@@ -108,7 +108,7 @@ class Topic:
 class Process:
     """One worker. `batches` is what it reads into, `flights` what it is about to insert."""
 
-    ledger: Ledger = field(default_factory=Ledger)
+    ledger: DeliveryLedger = field(default_factory=DeliveryLedger)
     batches: dict[TopicPartition, Batch] = field(default_factory=dict)
     flights: dict[TopicPartition, Batch] = field(default_factory=dict)
 
@@ -194,7 +194,7 @@ class World:
         if batch is None or batch.is_complete:
             return
         records = self.topic.read(partition, batch.end, count)
-        batch.take(records, decode, now=0.0)
+        batch.append(records, decode, now=0.0)
         if len(records) < count:
             batch.advance(len(self.topic.logs[partition]))  # told of the partition's end
 
@@ -202,7 +202,7 @@ class World:
         batch = process.batches.get(partition)
         if batch is None or partition in process.flights:
             return
-        if batch.is_complete if batch.until is not None else batch.end > batch.first:
+        if batch.is_complete if batch.fixed_end is not None else batch.end > batch.first:
             self.delivery.take_off(self, process, partition)
 
     def announce(self, process: Process, partition: TopicPartition, is_lost: bool) -> None:

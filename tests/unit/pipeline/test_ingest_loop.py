@@ -15,19 +15,19 @@ from hypothesis import strategies as st
 
 from octane_analytics.errors import AssignmentLost, Rebalancing, TooManyRejected, Unavailable
 from octane_analytics.events.decode import decode_all
-from octane_analytics.pipeline.batch import Limits
+from octane_analytics.pipeline.batch import BatchLimits
 from octane_analytics.pipeline.batch_writer import Delivery
 from octane_analytics.pipeline.delivery_ledger import Intent, part_token, token
-from octane_analytics.pipeline.dlq_limit import BreakerLimits
-from octane_analytics.pipeline.ingest_loop import Ingest, Options
+from octane_analytics.pipeline.dlq_limit import DlqLimitConfig
+from octane_analytics.pipeline.ingest_loop import IngestLoop, IngestOptions
 from octane_analytics.runtime.timing import Backoff
 from octane_analytics.types import (
     Commit,
     Committed,
     LogIdentity,
     OffsetGone,
+    OffsetRange,
     Polled,
-    Span,
     TopicPartition,
 )
 from tests.fakes.pipeline import (
@@ -69,22 +69,22 @@ def names(first: int, end: int, prefix: str = "e") -> list[str]:
 
 
 def intent(first: int, end: int, log: LogIdentity = LOG) -> str:
-    return Intent(Span(first, end), log).metadata()
+    return Intent(OffsetRange(first, end), log).metadata()
 
 
 def token_of(first: int, end: int, partition: TopicPartition = P0, log: LogIdentity = LOG) -> str:
-    return token(partition, Intent(Span(first, end), log))
+    return token(partition, Intent(OffsetRange(first, end), log))
 
 
 @dataclass
 class Worker:
     source: FakeSource
     observer: FakeObserver
-    ingest: Ingest
+    ingest: IngestLoop
 
     def turn(self, turns: int = 1) -> None:
         for _ in range(turns):
-            self.ingest.step()
+            self.ingest.run_once()
 
 
 class Rig:
@@ -105,9 +105,9 @@ class Rig:
         self.clock = FakeClock()
         self.broker = FakeBroker(self.clock, partitions)
         self.table = FakeClickHouse(self.clock, self.broker.journal)
-        self.options = Options(
+        self.options = IngestOptions(
             TOPIC,
-            Limits(size, flush_seconds, max_rows, batch_bytes),
+            BatchLimits(size, flush_seconds, max_rows, batch_bytes),
             delivery,
             idle_seconds=idle_seconds,
             max_bytes=max_bytes,
@@ -116,7 +116,7 @@ class Rig:
     def worker(self, *, fetch_records: int = 100_000) -> Worker:
         source = FakeSource(self.broker, fetch_records=fetch_records)
         observer = FakeObserver()
-        ingest = Ingest(
+        ingest = IngestLoop(
             source,
             FakeSink(self.table),
             FakeDeadLetters(self.broker),
@@ -644,7 +644,7 @@ def test_announced_range_is_inserted_again_exactly_and_then_the_rest(is_inserted
 
 def test_announced_range_is_not_inserted_before_it_is_read_to_its_end() -> None:
     rig = Rig(size=1, flush_seconds=0.5)
-    rig.options = Options(TOPIC, Limits(4, 0.5, 100, 1 << 20))
+    rig.options = IngestOptions(TOPIC, BatchLimits(4, 0.5, 100, 1 << 20))
     crashed_after_announcing(rig, is_inserted=False)
     rig.clock.sleep(10)
     worker = rig.worker(fetch_records=1)
@@ -685,7 +685,7 @@ def test_announced_range_without_any_record_is_completed() -> None:
 def test_announced_range_is_recovered_by_a_worker_that_delivers_at_least_once() -> None:
     rig = Rig(size=4)
     crashed_after_announcing(rig, is_inserted=True)
-    rig.options = Options(TOPIC, Limits(5, NEVER, 100, 1 << 20), Delivery.AT_LEAST_ONCE)
+    rig.options = IngestOptions(TOPIC, BatchLimits(5, NEVER, 100, 1 << 20), Delivery.AT_LEAST_ONCE)
     worker = rig.worker()
     rig.settle(worker)
     assert rig.inserts()[0] == InsertEntry(token_of(0, 4), 4)
@@ -751,9 +751,9 @@ def test_parts_of_a_refused_batch_go_in_under_tokens_of_their_own_ranges() -> No
     rig.settle(rig.worker())
     whole = token_of(0, 8)
     assert rig.table.tokens == [
-        part_token(whole, Span(0, 2)),
-        part_token(whole, Span(3, 4)),
-        part_token(whole, Span(4, 8)),
+        part_token(whole, OffsetRange(0, 2)),
+        part_token(whole, OffsetRange(3, 4)),
+        part_token(whole, OffsetRange(4, 8)),
     ]
 
 
@@ -765,7 +765,10 @@ def test_refused_batch_is_cut_by_offsets_not_by_rows() -> None:
     rig.produce(1, 4)
     rig.settle(rig.worker())
     whole = token_of(0, 10)
-    assert rig.table.tokens == [part_token(whole, Span(0, 5)), part_token(whole, Span(8, 10))]
+    assert rig.table.tokens == [
+        part_token(whole, OffsetRange(0, 5)),
+        part_token(whole, OffsetRange(8, 10)),
+    ]
     assert rig.table.count() == once(["e0", "e2", "e3"])
 
 
@@ -839,7 +842,7 @@ def test_outage_of_the_dead_letter_topic_is_named_also_for_refused_rows() -> Non
 
 
 def limited(rig: Rig, **limits: Any) -> None:
-    rig.options = dataclasses.replace(rig.options, breaker=BreakerLimits(**limits))
+    rig.options = dataclasses.replace(rig.options, breaker=DlqLimitConfig(**limits))
 
 
 @both_deliveries
@@ -986,7 +989,7 @@ FOREIGN_METADATA = st.sampled_from(
         "",
         "another consumer's",
         "octane1;9",
-        Intent(Span(3, 3), LOG).metadata(),  # moved away from its intent
+        Intent(OffsetRange(3, 3), LOG).metadata(),  # moved away from its intent
         "mirrored",
         "another epoch",
     ]
@@ -999,7 +1002,7 @@ def test_foreign_offset_after_the_end_reads_the_log_from_its_beginning(
 ) -> None:
     logs = {"mirrored": MIRRORED, "another epoch": LOG._replace(epoch="before")}
     if metadata in logs:
-        metadata = Intent(Span(offset, offset), logs[metadata]).metadata()
+        metadata = Intent(OffsetRange(offset, offset), logs[metadata]).metadata()
     rig = Rig(size=4)
     rig.produce(0, 4)
     rig.broker.delete_before(0, low)
@@ -1143,7 +1146,7 @@ def test_drain_gives_up_at_its_deadline_during_an_outage() -> None:
     assert 10.0 <= rig.clock.now() - began < 11.0
     rig.table.faults.clear()
     worker.source.close()
-    rig.options = Options(TOPIC, Limits(1, 1.0, 10, 1 << 20))
+    rig.options = IngestOptions(TOPIC, BatchLimits(1, 1.0, 10, 1 << 20))
     rig.settle(rig.worker())
     assert rig.table.count() == once(names(0, 3))
 

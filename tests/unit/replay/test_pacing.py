@@ -5,7 +5,12 @@ from collections.abc import Callable
 import pytest
 
 from octane_analytics.errors import NeedsOperator, Unavailable
-from octane_analytics.replay.pacing import PATIENCE_SECONDS, Interrupted, Pace, patiently
+from octane_analytics.replay.pacing import (
+    PATIENCE_SECONDS,
+    Interrupted,
+    RateLimit,
+    retry_while_unavailable,
+)
 from tests.fakes.pipeline import FakeClock
 
 BEGIN = 1000.0
@@ -21,7 +26,7 @@ def _never() -> bool:
 
 def test_pace_waits_until_its_events_are_due() -> None:
     clock = FakeClock(BEGIN)
-    pace = Pace(100.0, clock)
+    pace = RateLimit(100.0, clock)
     pace.wait(50)
     assert clock.now() == pytest.approx(BEGIN + 0.5)
     pace.wait(50_000)
@@ -30,7 +35,7 @@ def test_pace_waits_until_its_events_are_due() -> None:
 
 def test_pace_asks_for_no_more_than_a_second_s_events() -> None:
     clock = FakeClock(BEGIN)
-    assert [Pace(rate, clock).at_once for rate in (None, 0.5, 100.0, 1e6)] == [
+    assert [RateLimit(rate, clock).available for rate in (None, 0.5, 100.0, 1e6)] == [
         10_000,
         1,
         100,
@@ -40,7 +45,7 @@ def test_pace_asks_for_no_more_than_a_second_s_events() -> None:
 
 def test_pace_does_not_wait_on_once_it_is_to_stop() -> None:
     clock = FakeClock(BEGIN)
-    Pace(100.0, clock, _after(clock, 3.0)).wait(50_000)
+    RateLimit(100.0, clock, _after(clock, 3.0)).wait(50_000)
     assert clock.now() < BEGIN + 3.5
 
 
@@ -54,8 +59,8 @@ def test_call_is_repeated_until_it_works() -> None:
             raise answer
         return answer
 
-    assert patiently(call, clock, _never) == (7, True)
-    assert patiently(lambda: 8, clock, _never) == (8, False)
+    assert retry_while_unavailable(call, clock, _never) == (7, True)
+    assert retry_while_unavailable(lambda: 8, clock, _never) == (8, False)
 
 
 def test_patience_ends() -> None:
@@ -65,7 +70,7 @@ def test_patience_ends() -> None:
         raise Unavailable("away")
 
     with pytest.raises(Unavailable, match="away"):
-        patiently(call, clock, _never)
+        retry_while_unavailable(call, clock, _never)
     assert BEGIN + PATIENCE_SECONDS <= clock.now() <= BEGIN + PATIENCE_SECONDS + 5.0
 
 
@@ -78,7 +83,7 @@ def test_outage_is_not_waited_for_once_it_is_to_stop() -> None:
         raise Unavailable("away")
 
     with pytest.raises(Interrupted):
-        patiently(call, clock, _after(clock, 10.0))
+        retry_while_unavailable(call, clock, _after(clock, 10.0))
     assert clock.now() < BEGIN + 10.5
     assert calls[-1] < BEGIN + 10.0
 
@@ -90,5 +95,5 @@ def test_what_an_operator_has_to_mend_is_raised_at_once() -> None:
         raise NeedsOperator("grant it")
 
     with pytest.raises(NeedsOperator):
-        patiently(call, clock, _never)
+        retry_while_unavailable(call, clock, _never)
     assert clock.now() == BEGIN

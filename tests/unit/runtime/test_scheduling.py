@@ -20,7 +20,7 @@ def _after(prepare: Callable[[], None]) -> tuple[bool, int, str]:
         told = "nothing"
         try:
             prepare()
-            scheduling.come_first()
+            scheduling.schedule_first()
             autogroup = Path("/proc/self/autogroup")
             of_session = autogroup.read_text().split()[-1] if autogroup.exists() else ""
             told = f"{os.getsid(0) == os.getpid()} {os.nice(0)} {of_session}"

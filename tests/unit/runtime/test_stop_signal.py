@@ -4,7 +4,7 @@ import signal
 import pytest
 
 from octane_analytics.runtime.exit_codes import Exit
-from octane_analytics.runtime.stop_signal import Stop
+from octane_analytics.runtime.stop_signal import StopSignal
 
 
 @pytest.mark.parametrize(
@@ -12,16 +12,16 @@ from octane_analytics.runtime.stop_signal import Stop
     [(signal.SIGINT, Exit.INTERRUPTED), (signal.SIGTERM, Exit.TERMINATED)],
 )
 def test_signal_ends_a_wait(number: signal.Signals, code: Exit) -> None:
-    with Stop() as stop:
+    with StopSignal() as stop:
         assert not stop.wait(0.0)
         signal.raise_signal(number)
-        assert stop.is_asked()
+        assert stop.is_set()
         assert stop.wait(60.0)
         assert stop.exit_code is code
 
 
 def test_first_signal_decides() -> None:
-    with Stop() as stop:
+    with StopSignal() as stop:
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGINT)
         assert stop.exit_code is Exit.TERMINATED
@@ -29,7 +29,7 @@ def test_first_signal_decides() -> None:
 
 def test_handlers_are_put_back() -> None:
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    with Stop():
+    with StopSignal():
         assert signal.getsignal(signal.SIGINT) != before[0]
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
@@ -37,7 +37,7 @@ def test_handlers_are_put_back() -> None:
 def test_wait_readable_tells_data_from_signals() -> None:
     reading, writing = os.pipe()
     try:
-        with Stop() as stop:
+        with StopSignal() as stop:
             assert not stop.wait_readable(reading, 0.0)
             os.write(writing, b"x")
             assert stop.wait_readable(reading, 60.0)

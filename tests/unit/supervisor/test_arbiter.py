@@ -10,14 +10,14 @@ import pytest
 
 from octane_analytics.errors import ConfigError, Unavailable
 from octane_analytics.runtime.exit_codes import Exit
-from octane_analytics.supervisor.arbiter import Arbiter
-from octane_analytics.supervisor.process_plan import Change, Child, Plan, Role
+from octane_analytics.supervisor.arbiter import Supervisor
+from octane_analytics.supervisor.process_plan import ChildProcess, PlanChange, ProcessPlan, Role
 from octane_analytics.supervisor.rolling_restart import SETTLE_SECONDS
 from octane_analytics.supervisor.sd_notify import Notifier
-from octane_analytics.supervisor.slot_state import Policy
-from octane_analytics.supervisor.status_board import Board, SlotFigures
+from octane_analytics.supervisor.slot_state import RestartPolicy
+from octane_analytics.supervisor.status_board import SlotStatusWriter, StatusBoard
 
-POLICY = Policy(
+POLICY = RestartPolicy(
     first_backoff_seconds=1.0,
     cap_backoff_seconds=4.0,
     start_attempts=3,
@@ -35,7 +35,7 @@ class Process:
     pid: int
     name: str
     started_at: float
-    figures: SlotFigures
+    figures: SlotStatusWriter
     behaviour: "Behaviour"
     signals: list[tuple[float, int]] = field(default_factory=list)
     ended: int | None = None
@@ -68,7 +68,7 @@ class FakeSystem:
         self._count = itertools.count()
         self._pending: list[int] = []
         self._ended: list[Process] = []
-        self._forked: tuple[SlotFigures | None, Behaviour] | None = None
+        self._forked: tuple[SlotStatusWriter | None, Behaviour] | None = None
         self.lacks_room = False
         """For a further process."""
         self.is_deaf = False
@@ -76,12 +76,12 @@ class FakeSystem:
 
     def child(
         self, name: str, role: Role = Role.WORKER, behaviour: Behaviour | None = None
-    ) -> Child:
-        def run(figures: SlotFigures) -> int:
+    ) -> ChildProcess:
+        def run(figures: SlotStatusWriter) -> int:
             self._forked = (figures, behaviour or self.behaviours.get(name) or Behaviour())
             return 0
 
-        return Child(name, role, run)
+        return ChildProcess(name, role, run)
 
     def check(self, code: int, seconds: float) -> Callable[[], int]:
         """What looks at new settings: it takes so long and ends so."""
@@ -122,7 +122,7 @@ class FakeSystem:
         assert self._forked is not None
         figures, behaviour = self._forked
         if figures is None:
-            figures = Board(1).writer(0)
+            figures = StatusBoard(1).writer(0)
         process = Process(100 + len(self.processes), name, self._now, figures, behaviour)
         self.processes.append(process)
         if behaviour.starts_after is not None:
@@ -178,7 +178,7 @@ class FakeSystem:
         if process.ended is not None:
             return
         if behaviour.hangs_after is None or age < behaviour.hangs_after:
-            process.figures.beat(self._now)
+            process.figures.heartbeat(self._now)
             self.at(1.0, lambda: self._go_on(process, behaviour))
 
 
@@ -219,14 +219,14 @@ class Rig:
         behaviours = {f"worker-{number}": b for number, b in enumerate(workers)}
         behaviours["metrics"] = service or Behaviour()
         self.system = FakeSystem(behaviours)
-        self.board = Board(capacity)
+        self.board = StatusBoard(capacity)
         self.notifier = FakeNotifier(self.system, watchdog_seconds)
-        self.changes: list[Change | ConfigError] = []
+        self.changes: list[PlanChange | ConfigError] = []
         """What the next re-reads of the settings come to."""
         self.adopted = 0
         self.causes: list[str] = []
         """Of the ends that nobody asked for."""
-        self.arbiter = Arbiter(
+        self.arbiter = Supervisor(
             self.system,
             self.plan(len(workers)),
             self.board,
@@ -235,9 +235,9 @@ class Rig:
             on_end=self.causes.append,
         )
 
-    def plan(self, procs: int, behaviours: dict[int, Behaviour] | None = None) -> Plan:
+    def plan(self, procs: int, behaviours: dict[int, Behaviour] | None = None) -> ProcessPlan:
         """`behaviours` by slot, where they are not those that the rig was made with."""
-        return Plan(
+        return ProcessPlan(
             [self.system.child("metrics", Role.SERVICE)],
             lambda slot: self.system.child(
                 f"worker-{slot}", behaviour=(behaviours or {}).get(slot)
@@ -246,13 +246,13 @@ class Rig:
             POLICY,
         )
 
-    def change(self, plan: Plan, *, code: int = 0, seconds: float = 1.0) -> None:
+    def change(self, plan: ProcessPlan, *, code: int = 0, seconds: float = 1.0) -> None:
         def adopt() -> None:
             self.adopted += 1
 
-        self.changes.append(Change(plan, self.system.check(code, seconds), adopt))
+        self.changes.append(PlanChange(plan, self.system.check(code, seconds), adopt))
 
-    def _reread(self) -> Change:
+    def _reread(self) -> PlanChange:
         found = self.changes.pop(0)
         if isinstance(found, ConfigError):
             raise found
@@ -716,9 +716,9 @@ def test_status_tells_what_the_workers_report() -> None:
     def work() -> None:
         for number, process in enumerate(rig.system.alive("worker")):
             process.figures.flushed(1000 * (number + 1), rig.system.now())
-            process.figures.lags(7)
+            process.figures.set_lag(7)
         (metrics,) = rig.system.alive("metrics")
-        metrics.figures.lags(20, 3)
+        metrics.figures.set_lag(20, 3)
         rig.system.alive("worker")[0].figures.failed("kafka", OSError("no broker"), 1015.0)
 
     rig.system.at(15.0, work)

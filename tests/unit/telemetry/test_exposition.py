@@ -10,7 +10,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.parser import text_string_to_metric_families
 
 from octane_analytics.telemetry import exposition, liveness
-from octane_analytics.telemetry.inserted_counter import Tally
+from octane_analytics.telemetry.inserted_counter import InsertedEventCounter
 from octane_analytics.telemetry.observer import WorkerObserver
 from octane_analytics.telemetry.worker_metrics import (
     ProcessMetrics,
@@ -32,15 +32,15 @@ def _text(directory: Path) -> str:
 def _process(directory: Path, role: str, slot: int, monkeypatch: pytest.MonkeyPatch) -> int:
     """As a process that starts; answers what it holds as long as it lives."""
     held: list[int] = []
-    real = liveness.hold
+    real = liveness.lock
 
     def hold(directory: Path, name: str) -> int:
         held.append(real(directory, name))
         return held[-1]
 
-    monkeypatch.setattr(liveness, "hold", hold)
-    exposition.open_directory(directory, exposition.Identity(role, slot))
-    monkeypatch.setattr(liveness, "hold", real)
+    monkeypatch.setattr(liveness, "lock", hold)
+    exposition.open_directory(directory, exposition.ProcessName(role, slot))
+    monkeypatch.setattr(liveness, "lock", real)
     return held[0]
 
 
@@ -72,7 +72,7 @@ def test_a_new_boot_removes_its_own_role_s_files_only(
     for role in ("worker", "api"):
         os.close(_process(tmp_path, role, 0, monkeypatch))
         WorkerMetrics().events_consumed.inc(5)
-        Tally(tmp_path, f"{role}-0").count(0, 3, "a")
+        InsertedEventCounter(tmp_path, f"{role}-0").count(0, 3, "a")
     exposition.remove_files(tmp_path, "worker")
     assert "analytics_events_consumed_total 5.0" in _text(tmp_path)
     assert not list(tmp_path.glob("*worker-0.db"))
@@ -85,7 +85,7 @@ def test_a_new_boot_removes_its_own_role_s_files_only(
 
 def test_inserted_events_are_shown_before_there_are_any(tmp_path: Path) -> None:
     assert "analytics_events_inserted_total 0.0" in _text(tmp_path)
-    Tally(tmp_path, "worker-0").count(0, 12, "a")
+    InsertedEventCounter(tmp_path, "worker-0").count(0, 12, "a")
     assert "analytics_events_inserted_total 12.0" in _text(tmp_path)
 
 
@@ -96,13 +96,13 @@ def test_a_file_that_goes_away_under_a_scrape_fails_none(
     WorkerMetrics().events_consumed.inc(5)
     gone = tmp_path / "counter_worker-9.db"
     gone.touch()
-    real = liveness.present
+    real = liveness.alive
 
     def present(directory: Path) -> frozenset[str]:
         gone.unlink()
         return real(directory)
 
-    monkeypatch.setattr(liveness, "present", present)
+    monkeypatch.setattr(liveness, "alive", present)
     assert "analytics_events_consumed_total 5.0" in _text(tmp_path)
 
 
@@ -113,7 +113,7 @@ def test_what_is_shown_is_what_the_library_would_show(
     for slot in range(3):
         held.append(_process(tmp_path, "worker", slot, monkeypatch))
         counted = WorkerMetrics()
-        WorkerObserver(counted, Tally(tmp_path, f"worker-{slot}"))
+        WorkerObserver(counted, InsertedEventCounter(tmp_path, f"worker-{slot}"))
         counted.events_consumed.inc(slot + 0.5)
         counted.outage.labels("kafka").set(1)
         for reason in ('"quoted"', "back\\slash", "two\nlines", "ü", ""):
@@ -129,7 +129,7 @@ def test_what_is_shown_is_what_the_library_would_show(
     registry = CollectorRegistry()
     (tmp_path / "counter_worker-8.db").unlink()  # at which the library fails
     MultiProcessCollector(registry, path=str(tmp_path))  # type: ignore[no-untyped-call]
-    registry.register(exposition.Computed(tmp_path))
+    registry.register(exposition.ComputedMetrics(tmp_path))
     expected = generate_latest(registry).decode()
     (tmp_path / "counter_worker-8.db").touch()
     shown = _text(tmp_path)
@@ -205,9 +205,9 @@ def test_sixteen_processes_are_shown_in_milliseconds(
     held = []
     for slot in range(14):
         held.append(_process(tmp_path, "worker", slot, monkeypatch))
-        WorkerObserver(WorkerMetrics(), Tally(tmp_path, f"worker-{slot}"))
+        WorkerObserver(WorkerMetrics(), InsertedEventCounter(tmp_path, f"worker-{slot}"))
         ProcessMetrics().resident_bytes.labels(f"worker-{slot}").set(1)
-        Tally(tmp_path, f"worker-{slot}").count(slot, 5, "a")
+        InsertedEventCounter(tmp_path, f"worker-{slot}").count(slot, 5, "a")
     for slot in range(2):
         held.append(_process(tmp_path, "api", slot, monkeypatch))
         counted = exposition.ApiMetrics()

@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from octane_analytics.telemetry import inserted_counter
-from octane_analytics.telemetry.inserted_counter import Tally
+from octane_analytics.telemetry.inserted_counter import InsertedEventCounter
 
 
 def test_a_batch_is_counted_once(tmp_path: Path) -> None:
-    mine = Tally(tmp_path, "worker-0")
+    mine = InsertedEventCounter(tmp_path, "worker-0")
     assert mine.count(3, 10, "a")
     assert not mine.count(3, 10, "a")
     assert mine.count(3, 5, "b")
@@ -19,22 +19,25 @@ def test_a_batch_is_counted_once(tmp_path: Path) -> None:
 
 
 def test_a_batch_without_a_token_is_always_counted(tmp_path: Path) -> None:
-    mine = Tally(tmp_path, "worker-0")
+    mine = InsertedEventCounter(tmp_path, "worker-0")
     assert mine.count(0, 1, None)
     assert mine.count(0, 1, None)
     assert inserted_counter.total(tmp_path) == 2
 
 
 def test_a_successor_in_the_slot_goes_on_counting(tmp_path: Path) -> None:
-    Tally(tmp_path, "worker-0").count(1, 10, "a")
-    successor = Tally(tmp_path, "worker-0")
+    InsertedEventCounter(tmp_path, "worker-0").count(1, 10, "a")
+    successor = InsertedEventCounter(tmp_path, "worker-0")
     assert not successor.count(1, 10, "a")
     assert successor.count(1, 7, "b")
     assert inserted_counter.total(tmp_path) == 17
 
 
 def test_another_slot_sees_what_is_counted(tmp_path: Path) -> None:
-    first, second = Tally(tmp_path, "worker-0"), Tally(tmp_path, "worker-1")
+    first, second = (
+        InsertedEventCounter(tmp_path, "worker-0"),
+        InsertedEventCounter(tmp_path, "worker-1"),
+    )
     first.count(1, 10, "a")
     assert not second.count(1, 10, "a")
     assert second.count(1, 7, "b")
@@ -43,7 +46,7 @@ def test_another_slot_sees_what_is_counted(tmp_path: Path) -> None:
 
 
 def test_partitions_far_apart_share_a_file(tmp_path: Path) -> None:
-    mine = Tally(tmp_path, "worker-0")
+    mine = InsertedEventCounter(tmp_path, "worker-0")
     assert mine.count(0, 1, "a")
     assert mine.count(5000, 2, "b")
     assert mine.count(0, 4, "c")
@@ -51,12 +54,12 @@ def test_partitions_far_apart_share_a_file(tmp_path: Path) -> None:
 
 
 def test_a_new_boot_counts_from_zero_and_knows_what_was_counted(tmp_path: Path) -> None:
-    mine = Tally(tmp_path, "worker-0")
+    mine = InsertedEventCounter(tmp_path, "worker-0")
     mine.count(0, 1, "other")
     mine.count(200, 10, "a")
-    inserted_counter.begin_anew(tmp_path, "worker")
+    inserted_counter.reset_counts(tmp_path, "worker")
     assert inserted_counter.total(tmp_path) == 0
-    fresh = Tally(tmp_path, "worker-1")
+    fresh = InsertedEventCounter(tmp_path, "worker-1")
     assert not fresh.count(200, 10, "a")
     assert fresh.count(200, 5, "b")
     assert inserted_counter.total(tmp_path) == 5
@@ -71,7 +74,7 @@ def test_a_count_that_was_cut_short_counts_before_or_after(
 ) -> None:
     """As if the process were killed after any byte of the last record's write."""
     directory = tmp_path_factory.mktemp("tally")  # type: ignore[attr-defined]
-    mine = Tally(directory, "worker-0")
+    mine = InsertedEventCounter(directory, "worker-0")
     for number, rows in enumerate(batches[:-1]):
         mine.count(0, rows, f"{number}")
     path = directory / "worker-0.tally"
@@ -92,6 +95,6 @@ def test_a_count_that_was_cut_short_counts_before_or_after(
     assert inserted_counter.total(directory) == sum(batches[:-1]) + (
         batches[-1] if was_counted else 0
     )
-    successor = Tally(directory, "worker-0")
+    successor = InsertedEventCounter(directory, "worker-0")
     assert successor.count(0, batches[-1], "last") is not was_counted
     assert inserted_counter.total(directory) == sum(batches)

@@ -11,7 +11,7 @@ from opentelemetry import trace
 from octane_analytics.errors import ConfigError
 from octane_analytics.kafka.record_headers import headers_of
 from octane_analytics.telemetry import tracing
-from octane_analytics.types import Span, TopicPartition
+from octane_analytics.types import OffsetRange, TopicPartition
 from tests.fakes.pipeline import FakeRecord
 
 SAMPLED = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -118,7 +118,9 @@ def test_a_collector_that_does_not_answer_is_not_waited_for_for_long(
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
         started = tracing.start("tests")
         assert started is not None
-        started.batches("group", headers_of).begin(TopicPartition("t", 0), Span(0, 0), []).end(1)
+        started.batches("group", headers_of).begin(
+            TopicPartition("t", 0), OffsetRange(0, 0), []
+        ).end(1)
         with caplog.at_level(logging.WARNING):
             started.stop()
     assert [record.message for record in caplog.records if record.name == tracing.__name__] == [

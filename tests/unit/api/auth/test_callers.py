@@ -7,13 +7,13 @@ from starlette.datastructures import Headers
 
 from octane_analytics.api.auth.callers import (
     ANONYMOUS,
+    AccessDenied,
     Caller,
-    NotAdmitted,
     admit,
+    apply_bound_parameters,
     by_token,
     is_loopback,
     partition,
-    with_fixed,
     without_tokens,
 )
 from octane_analytics.api.auth.tokens import Token, Tokens, digest_of
@@ -59,7 +59,7 @@ def test_bearer_of_a_token_is_its_caller(value: str) -> None:
     ],
 )
 def test_whoever_shows_no_token_is_refused(values: tuple[str, ...], status: int, code: str) -> None:
-    with pytest.raises(NotAdmitted) as caught:
+    with pytest.raises(AccessDenied) as caught:
         by_token(headers(*values), TOKENS, NOW)
     assert (caught.value.status, caught.value.code) == (status, code)
     assert ("WWW-Authenticate" in caught.value.headers) == (status == 401)
@@ -110,7 +110,7 @@ def test_this_machine_needs_no_token_where_there_are_none(host: str) -> None:
 )
 def test_all_others_are_not_served_without_tokens(peer: str | None, given: dict[str, str]) -> None:
     raw = [(name.lower().encode(), value.encode()) for name, value in given.items()]
-    with pytest.raises(NotAdmitted) as caught:
+    with pytest.raises(AccessDenied) as caught:
         without_tokens(Headers(raw=raw), peer, is_open=False)
     assert caught.value.status == 403
     opened = without_tokens(Headers(raw=raw), peer, is_open=True)
@@ -140,7 +140,7 @@ def test_scope_that_is_missing_is_refused() -> None:
     token = Token("dash", b"", frozenset({"report"}))
     caller = Caller("dash", token.scopes, {}, token)
     admit(caller, "report")
-    with pytest.raises(NotAdmitted, match="has not the scope query") as caught:
+    with pytest.raises(AccessDenied, match="has not the scope query") as caught:
         admit(caller, "query")
     assert "insufficient_scope" in caught.value.headers["WWW-Authenticate"]
 
@@ -150,7 +150,7 @@ def test_scope_that_is_missing_is_refused() -> None:
     [{}, {"app_id": None}, {"app_id": "openstream"}, {"limit": "5"}, {"limit": 5, "from": "x"}],
 )
 def test_fixed_parameters_are_filled_in(given: dict[str, object]) -> None:
-    found = with_fixed(BOUND, ["app_id", "limit", "from"], given)
+    found = apply_bound_parameters(BOUND, ["app_id", "limit", "from"], given)
     assert (found["app_id"], found["limit"]) == ("openstream", 5)
     assert found.get("from") == given.get("from")
 
@@ -160,13 +160,13 @@ def test_fixed_parameters_are_filled_in(given: dict[str, object]) -> None:
 )
 def test_another_value_than_the_fixed_one_is_refused(value: object) -> None:
     with pytest.raises(QueryError) as caught:
-        with_fixed(BOUND, ["app_id", "limit"], {"app_id": value})
+        apply_bound_parameters(BOUND, ["app_id", "limit"], {"app_id": value})
     assert (caught.value.status, caught.value.code) == (403, "parameter_fixed")
 
 
 def test_report_that_does_not_take_what_is_fixed_is_refused() -> None:
     with pytest.raises(QueryError) as caught:
-        with_fixed(BOUND, ["limit"], {})
+        apply_bound_parameters(BOUND, ["limit"], {})
     assert caught.value.status == 403
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from octane_analytics.api.auth.tokens import (
     PREFIX,
-    Rate,
     TokenFile,
+    TokenRate,
     digest_of,
     generate,
     parse,
@@ -57,7 +57,7 @@ def test_every_field_is_read() -> None:
         PATH,
     ).listed
     assert token.parameters == {"app_id": "openstream", "limit": 5}
-    assert (token.rate, token.concurrency) == (Rate(10, 30), 4)
+    assert (token.rate, token.concurrency) == (TokenRate(10, 30), 4)
     assert not token.is_expired(datetime(2026, 12, 31, tzinfo=UTC))
     assert token.is_expired(datetime(2027, 1, 1, tzinfo=UTC))
 
@@ -71,14 +71,14 @@ def test_fixed_parameters_take_raw_sql_away() -> None:
 @pytest.mark.parametrize(
     ("told", "burst", "expected"),
     [
-        ("20/s", None, Rate(20, 20)),
-        ("20/s", 1, Rate(20, 1)),
-        ("30/min", None, Rate(0.5, 1)),
-        ("36/h", 3, Rate(0.01, 3)),
+        ("20/s", None, TokenRate(20, 20)),
+        ("20/s", 1, TokenRate(20, 1)),
+        ("30/min", None, TokenRate(0.5, 1)),
+        ("36/h", 3, TokenRate(0.01, 3)),
         (None, None, None),
     ],
 )
-def test_rate_is_read(told: str | None, burst: int | None, expected: Rate | None) -> None:
+def test_rate_is_read(told: str | None, burst: int | None, expected: TokenRate | None) -> None:
     assert rate(told, burst) == expected
 
 

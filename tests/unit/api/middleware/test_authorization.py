@@ -8,10 +8,10 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry
 
-from octane_analytics.api.auth.rate_limits import Allowances
+from octane_analytics.api.auth.rate_limits import RateLimiter
 from octane_analytics.api.auth.tokens import TokenFile, digest_of
-from octane_analytics.api.middleware.authorization import Policy
-from octane_analytics.api.raw_sql.endpoint import RawQueries
+from octane_analytics.api.middleware.authorization import AccessPolicy
+from octane_analytics.api.raw_sql.endpoint import RawSqlEndpoint
 from octane_analytics.api.reports.library import load
 from octane_analytics.api.server.app import create_app
 from octane_analytics.clickhouse.schema import TableName
@@ -55,14 +55,16 @@ class App:
         path.write_text(FILE)
         self.script = Script()
         self.registry = CollectorRegistry()
-        self.policy = Policy(tokens=TokenFile(path), allowances=Allowances(keys=16, processes=1))
+        self.policy = AccessPolicy(
+            tokens=TokenFile(path), allowances=RateLimiter(keys=16, processes=1)
+        )
         self.app = create_app(
             templates=load(None).templates,
             table=TableName("db", "events"),
             limits=LIMITS,
             pool=pool(self.script),
             probes=pool(self.script),
-            queries=RawQueries(pool(self.script), RULES, QUERY_LIMITS, "analyst"),
+            queries=RawSqlEndpoint(pool(self.script), RULES, QUERY_LIMITS, "analyst"),
             metrics=ApiMetrics(self.registry),
             exposition=lambda: b"# metrics\n",
             policy=self.policy,

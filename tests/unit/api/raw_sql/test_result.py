@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from octane_analytics.api.raw_sql.result import OFFERED, Written, written
+from octane_analytics.api.raw_sql.result import OFFERED, SerializedResult, serialize
 from octane_analytics.clickhouse.results import Excerpt, ResultColumn
 from octane_analytics.errors import QueryError
 
@@ -11,9 +11,9 @@ ROWS = [(number, "x" * 10) for number in range(5)]
 COLUMNS = (ResultColumn("n", "UInt8"), ResultColumn("a_long_name_that_repeats", "String"))
 
 
-def answer(name: str, max_bytes: int, *, is_whole: bool = True) -> Written:
+def answer(name: str, max_bytes: int, *, is_whole: bool = True) -> SerializedResult:
     excerpt = Excerpt(COLUMNS, ROWS, is_whole, 5)
-    return written(excerpt, OFFERED[name], max_bytes, time.perf_counter())
+    return serialize(excerpt, OFFERED[name], max_bytes, time.perf_counter())
 
 
 @pytest.mark.parametrize("name", OFFERED)

@@ -3,9 +3,9 @@ import pytest
 from octane_analytics.api.raw_sql import functions
 from octane_analytics.api.raw_sql.validator import (
     EXPLAIN_AST,
+    AccessRules,
+    ComplexityLimits,
     Findings,
-    Limits,
-    Rules,
     check_ast,
     check_functions,
     check_tables,
@@ -257,7 +257,9 @@ def test_tables_that_exist_under_an_unknown_name_are_refused_unless_allowed() ->
     check_tables([("db", "events")], RULES)
     with pytest.raises(QueryError, match="table users is not allowed"):
         check_tables([("db", "users")], RULES)
-    more = Rules(TableName("db", "events"), functions.load(), {("db", "users"), ("system", "*")})
+    more = AccessRules(
+        TableName("db", "events"), functions.load(), {("db", "users"), ("system", "*")}
+    )
     check_tables([("db", "users"), ("system", "tables")], more)
 
 
@@ -293,7 +295,9 @@ def test_position_is_told_as_in_the_statement() -> None:
 
 
 def test_limits_ask_for_one_row_more_and_only_for_reading() -> None:
-    settings = Limits(seconds=2.5, result_rows=10, result_bytes=20, memory_bytes=30).settings("id")
+    settings = ComplexityLimits(
+        seconds=2.5, result_rows=10, result_bytes=20, memory_bytes=30
+    ).settings("id")
     assert settings["readonly"] == 1
     assert settings["limit"] == 11
     assert settings["max_execution_time"] == 2.5

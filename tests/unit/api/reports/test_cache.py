@@ -2,15 +2,15 @@ import asyncio
 
 import pytest
 
-from octane_analytics.api.reports.cache import Cache, Flights, Whole
+from octane_analytics.api.reports.cache import CachedAnswer, ReportCache, SingleFlight
 
 
-def whole(size: int = 10, made_at: float = 0.0) -> Whole:
-    return Whole(b"x" * size, "application/json", 'W/"1"', False, made_at)
+def whole(size: int = 10, made_at: float = 0.0) -> CachedAnswer:
+    return CachedAnswer(b"x" * size, "application/json", 'W/"1"', False, made_at)
 
 
 def test_answer_is_kept_for_its_seconds() -> None:
-    cache = Cache(1 << 20)
+    cache = ReportCache(1 << 20)
     kept = whole(made_at=100.0)
     cache.put(b"k", kept, 30)
     assert cache.get(b"k", 129.9) is kept
@@ -20,13 +20,13 @@ def test_answer_is_kept_for_its_seconds() -> None:
 
 
 def test_zero_seconds_keep_nothing() -> None:
-    cache = Cache(1 << 20)
+    cache = ReportCache(1 << 20)
     cache.put(b"k", whole(), 0)
     assert cache.get(b"k", 0.0) is None
 
 
 def test_what_was_not_asked_for_longest_goes_first() -> None:
-    cache = Cache(100_000)
+    cache = ReportCache(100_000)
     for number in range(4):
         cache.put(b"%d" % number, whole(23_000), 60)
     assert cache.get(b"0", 1.0)
@@ -37,7 +37,7 @@ def test_what_was_not_asked_for_longest_goes_first() -> None:
 
 
 def test_answer_that_would_take_too_much_room_is_not_kept() -> None:
-    cache = Cache(100_000)
+    cache = ReportCache(100_000)
     cache.put(b"small", whole(), 60)
     cache.put(b"large", whole(25_000), 60)
     assert cache.get(b"large", 1.0) is None
@@ -45,7 +45,7 @@ def test_answer_that_would_take_too_much_room_is_not_kept() -> None:
 
 
 def test_newer_answer_takes_the_place_of_the_older() -> None:
-    cache = Cache(100_000)
+    cache = ReportCache(100_000)
     cache.put(b"k", whole(), 60)
     newer = whole(20, made_at=5.0)
     cache.put(b"k", newer, 60)
@@ -56,13 +56,13 @@ def test_newer_answer_takes_the_place_of_the_older() -> None:
 class Work:
     """Counts its runs, and waits to be told to end."""
 
-    def __init__(self, result: Whole | str | Exception) -> None:
+    def __init__(self, result: CachedAnswer | str | Exception) -> None:
         self.runs = 0
         self.was_cancelled = False
         self.go = asyncio.Event()
         self._result = result
 
-    async def __call__(self) -> Whole | str:
+    async def __call__(self) -> CachedAnswer | str:
         self.runs += 1
         try:
             await self.go.wait()
@@ -81,7 +81,7 @@ async def _turns() -> None:
 
 def test_many_who_ask_the_same_wait_for_one_answer() -> None:
     async def run() -> None:
-        flights: Flights[Whole | str] = Flights()
+        flights: SingleFlight[CachedAnswer | str] = SingleFlight()
         answer = whole()
         work = Work(answer)
         asking = [asyncio.ensure_future(flights.join(b"k", work)) for _ in range(200)]
@@ -99,7 +99,7 @@ def test_many_who_ask_the_same_wait_for_one_answer() -> None:
 
 def test_failure_is_everybodys_and_is_forgotten() -> None:
     async def run() -> None:
-        flights: Flights[Whole | str] = Flights()
+        flights: SingleFlight[CachedAnswer | str] = SingleFlight()
         work = Work(ValueError("no"))
         asking = [asyncio.ensure_future(flights.join(b"k", work)) for _ in range(3)]
         await _turns()
@@ -115,7 +115,7 @@ def test_failure_is_everybodys_and_is_forgotten() -> None:
 
 def test_work_goes_on_while_one_waits_and_is_cancelled_with_the_last() -> None:
     async def run() -> None:
-        flights: Flights[Whole | str] = Flights()
+        flights: SingleFlight[CachedAnswer | str] = SingleFlight()
         work = Work(whole())
         first, second = (asyncio.ensure_future(flights.join(b"k", work)) for _ in range(2))
         await _turns()
@@ -135,7 +135,7 @@ def test_work_goes_on_while_one_waits_and_is_cancelled_with_the_last() -> None:
 
 def test_stream_has_one_taker_and_the_others_are_told() -> None:
     async def run() -> None:
-        flights: Flights[Whole | str] = Flights()
+        flights: SingleFlight[CachedAnswer | str] = SingleFlight()
         work = Work("a stream")
         asking = [asyncio.ensure_future(flights.join(b"k", work)) for _ in range(3)]
         await _turns()

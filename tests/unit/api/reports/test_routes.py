@@ -14,14 +14,16 @@ import pytest
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp, Message
 
-from octane_analytics.api.raw_sql.validator import Limits
+from octane_analytics.api.raw_sql.validator import ComplexityLimits
 from octane_analytics.api.results.formats import FORMATS
 from octane_analytics.clickhouse.results import Result, RowStream
 from octane_analytics.errors import StatementRejected, Unavailable
 from tests.support.asgi_calls import NOW, Script, app_over, call, report, result
 
 ROW = result(("x", 1), s="String", n="UInt64")
-WIDE = Limits(seconds=30, result_rows=1_000_000, result_bytes=1 << 30, memory_bytes=1 << 30)
+WIDE = ComplexityLimits(
+    seconds=30, result_rows=1_000_000, result_bytes=1 << 30, memory_bytes=1 << 30
+)
 MANY = result(*((f"{n:01000d}", n) for n in range(5000)), s="String", n="UInt64")
 """Some 5 MB in any format: more than is answered whole."""
 PATH = "/report/top_content"

@@ -6,8 +6,8 @@ import click
 import pytest
 
 from octane_analytics.cli.produce import inputs
-from octane_analytics.cli.produce.sender import Tally
-from octane_analytics.runtime.stop_signal import Stop
+from octane_analytics.cli.produce.sender import SendStats
+from octane_analytics.runtime.stop_signal import StopSignal
 
 
 def test_moment_without_an_offset_is_utc() -> None:
@@ -21,26 +21,26 @@ def test_moment_refuses_what_is_no_time() -> None:
 
 
 def test_made_up_events_are_counted() -> None:
-    given = inputs.made_up(3, seed=1, until=datetime(2026, 2, 2, tzinfo=UTC))
+    given = inputs.generated(3, seed=1, until=datetime(2026, 2, 2, tzinfo=UTC))
     assert given.total == len(list(given.lines)) == 3
-    assert given.done(Tally(sent=2, sent_bytes=999)) == 2
+    assert given.done(SendStats(sent=2, sent_bytes=999)) == 2
 
 
 def test_file_is_measured_in_bytes_from_where_it_stands(tmp_path: Path) -> None:
     path = tmp_path / "events"
     path.write_bytes(b"skipped\na\nb")
-    with inputs.opened(str(path)) as descriptor, Stop() as stop:
+    with inputs.opened(str(path)) as descriptor, StopSignal() as stop:
         os.lseek(descriptor, 8, os.SEEK_SET)
         given = inputs.read(descriptor, stop)
         assert given.total == 3
         assert list(given.lines) == [b"a", b"b"]
-    assert given.done(Tally(sent=2, sent_bytes=999)) == 999
+    assert given.done(SendStats(sent=2, sent_bytes=999)) == 999
 
 
 def test_nobody_knows_the_end_of_a_pipe() -> None:
     reading, writing = os.pipe()
     try:
-        with Stop() as stop:
+        with StopSignal() as stop:
             assert inputs.read(reading, stop).total is None
     finally:
         os.close(reading)

@@ -4,7 +4,13 @@ from dataclasses import dataclass, field
 import pytest
 
 from octane_analytics.cli.produce.line_reader import Line, TooLong
-from octane_analytics.cli.produce.sender import FLUSH_SECONDS, Backlog, Feed, Tally, key_of
+from octane_analytics.cli.produce.sender import (
+    FLUSH_SECONDS,
+    Backlog,
+    EventSender,
+    SendStats,
+    key_of,
+)
 from octane_analytics.errors import NeedsOperator, Unavailable
 
 EVENT = (
@@ -69,7 +75,7 @@ def producer(clock: FakeClock) -> FakeProducer:
 
 
 def test_feed_sends_lines_as_they_are(producer: FakeProducer, clock: FakeClock) -> None:
-    feed = Feed(producer, clock)
+    feed = EventSender(producer, clock)
     feed.run([b"broken", EVENT, b' {"x": 1}'])
     assert producer.sent == [(b"broken", None), (EVENT, b"user_1"), (b' {"x": 1}', None)]
     assert (feed.tally.sent, feed.tally.delivered, feed.tally.failed) == (3, 3, 0)
@@ -77,7 +83,7 @@ def test_feed_sends_lines_as_they_are(producer: FakeProducer, clock: FakeClock) 
 
 def test_feed_skips_blank_lines_but_numbers_them(producer: FakeProducer, clock: FakeClock) -> None:
     producer.failure = "refused"
-    feed = Feed(producer, clock)
+    feed = EventSender(producer, clock)
     feed.run([b"", b" \t", None, b"a", b"b"])
     assert [value for value, _ in producer.sent] == [b"a", b"b"]
     assert feed.tally.failed == 2
@@ -88,7 +94,7 @@ def test_feed_skips_blank_lines_but_numbers_them(producer: FakeProducer, clock: 
 def test_feed_counts_a_line_that_was_too_long_as_failed(
     producer: FakeProducer, clock: FakeClock
 ) -> None:
-    feed = Feed(producer, clock)
+    feed = EventSender(producer, clock)
     feed.run([TooLong(99), b"a"])
     assert (feed.tally.delivered, feed.tally.failed, feed.tally.outstanding) == (1, 1, 0)
 
@@ -97,7 +103,7 @@ def test_feed_goes_on_after_a_line_the_client_refuses(
     producer: FakeProducer, clock: FakeClock
 ) -> None:
     producer.error = NeedsOperator("too large")
-    feed = Feed(producer, clock)
+    feed = EventSender(producer, clock)
     feed.run([b"a", b"b"])
     assert feed.tally.failed == 2
     assert feed.tally.reasons["too large"].first_line == 1
@@ -105,14 +111,14 @@ def test_feed_goes_on_after_a_line_the_client_refuses(
 
 def test_feed_ends_when_the_queue_stays_full(producer: FakeProducer, clock: FakeClock) -> None:
     producer.error = Unavailable("the queue is full")
-    feed = Feed(producer, clock)
+    feed = EventSender(producer, clock)
     with pytest.raises(Unavailable):
         feed.run([b"a", b"b"])
     assert (feed.tally.sent, feed.tally.failed) == (1, 1)
 
 
 def test_tally_keeps_a_bounded_number_of_reasons() -> None:
-    tally = Tally()
+    tally = SendStats()
     for line in range(100):
         tally.fail(line, f"reason {line}")
     assert tally.failed == 100
@@ -120,7 +126,7 @@ def test_tally_keeps_a_bounded_number_of_reasons() -> None:
 
 
 def test_feed_paces_evenly(producer: FakeProducer, clock: FakeClock) -> None:
-    Feed(producer, clock, rate=10.0).run([b"x"] * 21)
+    EventSender(producer, clock, rate=10.0).run([b"x"] * 21)
     assert producer.times[0] == 1000.0
     assert producer.times[-1] == pytest.approx(1002.0, abs=0.01)
     gaps = [b - a for a, b in zip(producer.times, producer.times[1:], strict=False)]
@@ -135,7 +141,7 @@ def test_feed_does_not_make_up_for_a_pause_with_a_burst(
         clock.sleep(60.0)
         yield from [b"b"] * 11
 
-    Feed(producer, clock, rate=10.0).run(lines())
+    EventSender(producer, clock, rate=10.0).run(lines())
     assert producer.times[-1] - producer.times[1] == pytest.approx(0.9, abs=0.11)
 
 
@@ -157,7 +163,7 @@ class FakeLag:
 
 def test_feed_keeps_the_lag_below_the_limit(producer: FakeProducer, clock: FakeClock) -> None:
     view = FakeLag(producer, consumed_each=10)
-    feed = Feed(producer, clock, backlog=Backlog(view, "t", 100))
+    feed = EventSender(producer, clock, backlog=Backlog(view, "t", 100))
     feed.run([b"x"] * 1000)
     assert feed.tally.delivered == 1000
     assert view.highest <= 100
@@ -167,23 +173,23 @@ def test_backlog_has_no_room_until_a_quarter_is_free(producer: FakeProducer) -> 
     view = FakeLag(producer, consumed_each=0)
     backlog = Backlog(view, "t", 100)
     producer.sent = [(b"", None)] * 76
-    assert backlog.room(Tally()) == 0
+    assert backlog.room(SendStats()) == 0
     producer.sent.pop()
-    assert backlog.room(Tally()) == 25
-    assert backlog.room(Tally(sent=20)) == 0
+    assert backlog.room(SendStats()) == 25
+    assert backlog.room(SendStats(sent=20)) == 0
 
 
 def test_backlog_reckons_bytes_from_the_average_line(producer: FakeProducer) -> None:
     backlog = Backlog(FakeLag(producer, consumed_each=0), "t", 1000, max_bytes=10_240)
-    assert backlog.room(Tally()) == 10
-    assert backlog.room(Tally(sent=100, sent_bytes=10_240, delivered=100)) == 100
-    assert backlog.room(Tally(sent=10, sent_bytes=50, delivered=10)) == 1000
+    assert backlog.room(SendStats()) == 10
+    assert backlog.room(SendStats(sent=100, sent_bytes=10_240, delivered=100)) == 100
+    assert backlog.room(SendStats(sent=10, sent_bytes=50, delivered=10)) == 1000
 
 
 def test_feed_stops_and_waits_for_what_is_under_way(
     producer: FakeProducer, clock: FakeClock
 ) -> None:
-    feed = Feed(producer, clock, is_stopping=lambda: len(producer.sent) >= 3)
+    feed = EventSender(producer, clock, is_stopping=lambda: len(producer.sent) >= 3)
     feed.run([b"x"] * 10)
     assert (feed.tally.sent, feed.tally.delivered) == (3, 3)
 
@@ -192,14 +198,14 @@ def test_feed_stops_within_its_time_when_nobody_answers(
     producer: FakeProducer, clock: FakeClock
 ) -> None:
     producer.is_answering = False
-    feed = Feed(producer, clock, is_stopping=lambda: bool(producer.sent))
+    feed = EventSender(producer, clock, is_stopping=lambda: bool(producer.sent))
     feed.run([b"x"] * 10)
     assert feed.tally.outstanding == 1
     assert clock.now() - 1000.0 == pytest.approx(FLUSH_SECONDS, abs=0.5)
 
 
 def test_feed_stops_while_it_waits_for_its_turn(producer: FakeProducer, clock: FakeClock) -> None:
-    feed = Feed(producer, clock, rate=0.001, is_stopping=lambda: clock.now() > 1005.0)
+    feed = EventSender(producer, clock, rate=0.001, is_stopping=lambda: clock.now() > 1005.0)
     feed.run([b"x"] * 3)
     assert feed.tally.sent == 1
     assert clock.now() < 1006.0
@@ -209,7 +215,9 @@ def test_feed_tells_of_progress_with_the_last_word_at_the_end(
     producer: FakeProducer, clock: FakeClock
 ) -> None:
     told: list[int] = []
-    feed = Feed(producer, clock, rate=10.0, on_progress=lambda tally: told.append(tally.delivered))
+    feed = EventSender(
+        producer, clock, rate=10.0, on_progress=lambda tally: told.append(tally.delivered)
+    )
     feed.run([b"x"] * 30)
     assert told == sorted(told)
     assert told[-1] == 30
@@ -234,7 +242,7 @@ def test_line_that_a_full_queue_does_not_take_is_no_error_once_it_is_to_stop(
     producer: FakeProducer, clock: FakeClock
 ) -> None:
     asked: list[bool] = []
-    feed = Feed(producer, clock, is_stopping=lambda: bool(asked))
+    feed = EventSender(producer, clock, is_stopping=lambda: bool(asked))
 
     def lines() -> Iterator[Line]:
         yield b"a"

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from octane_analytics.cli.replay.heartbeat import pulse
+from octane_analytics.cli.replay.heartbeat import heartbeat
 from octane_analytics.errors import Unavailable
 
 SOON = 0.001
@@ -21,7 +21,7 @@ def test_pulse_beats_again_and_again_while_entered(error: Exception | None) -> N
         if error is not None:
             raise error
 
-    with pulse(beat, SOON):
+    with heartbeat(beat, SOON):
         assert enough.wait(30.0)
     count = len(beats)
     assert not any(thread.name == "pulse" for thread in threading.enumerate())
@@ -30,7 +30,7 @@ def test_pulse_beats_again_and_again_while_entered(error: Exception | None) -> N
 
 def test_pulse_that_is_over_before_its_first_beat_ends_at_once() -> None:
     beats: list[int] = []
-    with pulse(lambda: beats.append(1), 3600.0):
+    with heartbeat(lambda: beats.append(1), 3600.0):
         pass
     assert beats == []
     assert not any(thread.name == "pulse" for thread in threading.enumerate())

@@ -2,7 +2,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from octane_analytics.cli.sandbox.drain import STALL_SECONDS, Stored, Watch
+from octane_analytics.cli.sandbox.drain import STALL_SECONDS, DeliveryWaiter, Stored
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.results import Result
 from octane_analytics.errors import Unavailable
@@ -45,9 +45,9 @@ class FakeClock:
         return False
 
 
-def _watch(clickhouse: FakeClickHouse, clock: FakeClock, dead: int = 0) -> Watch:
+def _watch(clickhouse: FakeClickHouse, clock: FakeClock, dead: int = 0) -> DeliveryWaiter:
     counts = iter([7, *[7 + dead] * 10_000])
-    watch = Watch(clickhouse, lambda: next(counts), clock)
+    watch = DeliveryWaiter(clickhouse, lambda: next(counts), clock)
     watch.begin()
     return watch
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from rich.console import Console
 
-from octane_analytics.cli.sandbox.report_client import Report, fetch, table
+from octane_analytics.cli.sandbox.report_client import PrintedReport, fetch, table
 from octane_analytics.errors import Unavailable
 
 
@@ -38,7 +38,7 @@ def url() -> Iterator[str]:
 
 
 def test_report_is_fetched_with_its_parameters(url: str) -> None:
-    assert fetch(url, "known", {"limit": 3}) == Report("known", ["n"], [{"n": 3}])
+    assert fetch(url, "known", {"limit": 3}) == PrintedReport("known", ["n"], [{"n": 3}])
 
 
 def test_refusal_is_told_in_the_apis_words(url: str) -> None:
@@ -51,27 +51,27 @@ def test_api_that_is_away_is_told() -> None:
         fetch("http://127.0.0.1:1", "known", {})
 
 
-def _drawn(report: Report) -> str:
+def _drawn(report: PrintedReport) -> str:
     output = io.StringIO()
     Console(file=output, width=60).print(table(report))
     return output.getvalue()
 
 
 def test_single_row_stands_upright() -> None:
-    drawn = _drawn(Report("r", ["events", "share"], [{"events": 12345, "share": 0.5}]))
+    drawn = _drawn(PrintedReport("r", ["events", "share"], [{"events": 12345, "share": 0.5}]))
     assert drawn.splitlines()[2].replace("│", " ").split() == ["events", "12,345"]
     assert drawn.splitlines()[3].replace("│", " ").split() == ["share", "0.50"]
 
 
 def test_rows_lie_and_markup_is_text() -> None:
     rows: list[dict[str, object]] = [{"query": "[bold]x", "n": 1}, {"query": None, "n": 2000}]
-    drawn = _drawn(Report("r", ["query", "n"], rows))
+    drawn = _drawn(PrintedReport("r", ["query", "n"], rows))
     assert "[bold]x" in drawn
     assert "2,000" in drawn
 
 
 def test_report_without_rows_shows_its_columns() -> None:
-    assert "query" in _drawn(Report("r", ["query"], []))
+    assert "query" in _drawn(PrintedReport("r", ["query"], []))
 
 
 WIDE = {f"a_column_of_the_report_{number}": 12_345_678 + number for number in range(6)}
@@ -80,7 +80,7 @@ WIDE = {f"a_column_of_the_report_{number}": 12_345_678 + number for number in ra
 def _drawn_at(width: int, limit: int | None) -> list[str]:
     output = io.StringIO()
     rows: list[dict[str, object]] = [dict(WIDE), dict(WIDE)]
-    Console(file=output, width=width).print(table(Report("wide", list(WIDE), rows), limit))
+    Console(file=output, width=width).print(table(PrintedReport("wide", list(WIDE), rows), limit))
     return output.getvalue().splitlines()
 
 
