@@ -12,6 +12,7 @@ from confluent_kafka import (
 from confluent_kafka import TopicPartition as RawPartition
 
 from octane_analytics.errors import AssignmentLost, OctaneError, Unavailable
+from octane_analytics.interfaces import RebalanceListener
 from octane_analytics.kafka import offsets
 from octane_analytics.kafka.client import Broker, error_of, translate
 from octane_analytics.kafka.consumer_config import member_properties
@@ -25,7 +26,6 @@ from octane_analytics.types import (
     Committed,
     LogIdentity,
     Polled,
-    RebalanceListener,
     TopicPartition,
     UncommittedLag,
 )

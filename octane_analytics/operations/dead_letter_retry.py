@@ -19,6 +19,7 @@ from typing import Protocol
 
 from octane_analytics.errors import ConfigError, DataRejected, DecodeError, OctaneError
 from octane_analytics.events.event import Row
+from octane_analytics.interfaces import Sink
 from octane_analytics.operations.dead_letters import (
     DeadLetter,
     DeadLetterIndex,
@@ -28,7 +29,7 @@ from octane_analytics.operations.dead_letters import (
     Selection,
     position_of,
 )
-from octane_analytics.types import OffsetRange, Record, Sink, TopicPartition
+from octane_analytics.types import OffsetRange, Record, TopicPartition
 
 CHUNK_LETTERS = 5_000
 CHUNK_BYTES = 16 << 20

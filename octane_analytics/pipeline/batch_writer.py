@@ -11,24 +11,13 @@ from enum import Enum
 
 from octane_analytics.errors import DataRejected, Unavailable
 from octane_analytics.events.packed_columns import new_columns
+from octane_analytics.interfaces import Clock, DeadLetters, Observer, Sink, Source, Trace, Tracer
 from octane_analytics.pipeline import delivery_ledger as protocol
 from octane_analytics.pipeline.batch import Batch
 from octane_analytics.pipeline.delivery_ledger import DeliveryLedger
 from octane_analytics.pipeline.dlq_limit import DlqLimit
 from octane_analytics.pipeline.outages import CLICKHOUSE, DEAD_LETTERS, KAFKA, Outages
-from octane_analytics.types import (
-    Clock,
-    DeadLetters,
-    InsertedBatch,
-    Observer,
-    OffsetRange,
-    RejectedRecord,
-    Sink,
-    Source,
-    TopicPartition,
-    Trace,
-    Tracer,
-)
+from octane_analytics.types import InsertedBatch, OffsetRange, RejectedRecord, TopicPartition
 
 _TURN_SECONDS = 5.0
 """After so long in inserts the loop gets its turn, however many are left."""

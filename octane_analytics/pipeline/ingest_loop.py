@@ -11,6 +11,7 @@ from itertools import groupby
 
 from octane_analytics.errors import Rebalancing, Unavailable
 from octane_analytics.events.event import Decode
+from octane_analytics.interfaces import Clock, DeadLetters, Observer, Sink, Source, Tracer
 from octane_analytics.pipeline.batch import Batch, BatchLimits
 from octane_analytics.pipeline.batch_writer import BatchWriter, Delivery
 from octane_analytics.pipeline.delivery_ledger import DeliveryLedger
@@ -18,18 +19,7 @@ from octane_analytics.pipeline.dlq_limit import DlqLimit, DlqLimitConfig
 from octane_analytics.pipeline.outages import KAFKA, Outages
 from octane_analytics.pipeline.positions import Positions
 from octane_analytics.runtime.timing import Backoff
-from octane_analytics.types import (
-    Clock,
-    DeadLetters,
-    EndOfPartition,
-    Observer,
-    OffsetGone,
-    Record,
-    Sink,
-    Source,
-    TopicPartition,
-    Tracer,
-)
+from octane_analytics.types import EndOfPartition, OffsetGone, Record, TopicPartition
 
 _POLL_RECORDS = 1_000
 """So few that records and what is made of them stay in the processor's cache: in polls of 10,000 each

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from octane_analytics.errors import Rebalancing, Unavailable
-from octane_analytics.types import Clock, Observer
+from octane_analytics.interfaces import Clock, Observer
 
 CLICKHOUSE, KAFKA, DEAD_LETTERS = "clickhouse", "kafka", "dead_letters"
 

@@ -7,19 +7,12 @@ Raises Unavailable where the broker cannot tell, and is asked again then.
 
 from collections.abc import Iterable, MutableMapping, Sequence
 
+from octane_analytics.interfaces import Clock, Observer, Source
 from octane_analytics.pipeline.batch import Batch
 from octane_analytics.pipeline.batch_writer import BatchWriter
 from octane_analytics.pipeline.delivery_ledger import DeliveryLedger, StartPosition
 from octane_analytics.pipeline.outages import KAFKA, Outages
-from octane_analytics.types import (
-    Clock,
-    Committed,
-    LogIdentity,
-    Observer,
-    OffsetGone,
-    Source,
-    TopicPartition,
-)
+from octane_analytics.types import Committed, LogIdentity, OffsetGone, TopicPartition
 
 _CONFIRM_SECONDS = 1.0
 

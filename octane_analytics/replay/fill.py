@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from octane_analytics.errors import DataRejected, OctaneError
+from octane_analytics.interfaces import Clock
 from octane_analytics.pipeline.delivery_ledger import parse_intent
 from octane_analytics.replay.interfaces import ReplayLog, StagedChunk, StagedSlice, StagingStore
 from octane_analytics.replay.pacing import (
@@ -37,7 +38,7 @@ from octane_analytics.replay.pacing import (
 )
 from octane_analytics.replay.plan import Compare, Mode, ReplayPlan
 from octane_analytics.replay.staging_reader import StagingReader
-from octane_analytics.types import Clock, Committed, OffsetRange
+from octane_analytics.types import Committed, OffsetRange
 
 _SETTLE_SECONDS = 60.0
 """How long to go after events that the workers are inserting equal ones of."""

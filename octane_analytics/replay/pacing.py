@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Generic, NamedTuple, TypeVar
 
 from octane_analytics.errors import NeedsOperator, Unavailable
+from octane_analytics.interfaces import Clock
 from octane_analytics.runtime.timing import Backoff
-from octane_analytics.types import Clock
 
 PATIENCE_SECONDS = 60.0
 _FIRST_BACKOFF_SECONDS, _CAP_BACKOFF_SECONDS = 0.2, 5.0

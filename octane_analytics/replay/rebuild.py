@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from octane_analytics.errors import OctaneError
+from octane_analytics.interfaces import Clock
 from octane_analytics.replay.fill import FillOutcome, FillReplay, ReplayControl
-from octane_analytics.types import Clock
 
 _QUIET_SECONDS = 30.0
 _QUIET_PAUSE_SECONDS = 0.5

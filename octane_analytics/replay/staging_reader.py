@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from octane_analytics.events.event import Decoded
+from octane_analytics.interfaces import Clock
 from octane_analytics.replay.interfaces import ReplayLog, Staged, StagingStore
 from octane_analytics.replay.pacing import RateLimit, retry_while_unavailable
-from octane_analytics.types import Clock, OffsetRange, Record
+from octane_analytics.types import OffsetRange, Record
 
 BATCH_ROWS = 100_000
 BATCH_BYTES = 32 << 20

@@ -1,56 +1,36 @@
-"""One child's body: builds its edges after the fork, runs ingestion, returns an exit code.
-
-Also what is looked at once before any worker starts, in a process of its own.
-"""
+"""One worker process: builds its edges after the fork, runs ingestion, returns an exit code."""
 
 import gc
 import logging
 import select
 import signal
 import socket
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-from octane_analytics.clickhouse import schema
-from octane_analytics.clickhouse.client import ClickHouse
-from octane_analytics.clickhouse.error_codes import OPERATOR_ERRORS
 from octane_analytics.clickhouse.inserts import ClickHouseSink
-from octane_analytics.clickhouse.schema import LiveTable
-from octane_analytics.clickhouse.views import view_findings
 from octane_analytics.errors import (
     ConfigError,
-    NeedsOperator,
     OctaneError,
-    StatementRejected,
-    Unavailable,
 )
 from octane_analytics.events.decode import decode_all
 from octane_analytics.kafka.consumer import KafkaSource
-from octane_analytics.kafka.event_producer import KafkaDeadLetters
-from octane_analytics.kafka.lag import LagProbe
+from octane_analytics.kafka.dlq_producer import KafkaDeadLetters
 from octane_analytics.kafka.record_headers import headers_of
-from octane_analytics.kafka.topic_reader import TopicReader
-from octane_analytics.kafka.topics import TopicInspector, ensure_topic
-from octane_analytics.operations.expired_offsets import SAMPLE_FETCH_BYTES, find_stored_record
 from octane_analytics.pipeline.batch import BatchLimits
 from octane_analytics.pipeline.batch_writer import Delivery
 from octane_analytics.pipeline.dlq_limit import DlqLimitConfig
 from octane_analytics.pipeline.ingest_loop import IngestLoop, IngestOptions
-from octane_analytics.runtime import scheduling
 from octane_analytics.runtime.exit_codes import Exit
-from octane_analytics.runtime.periodic import PeriodicThread
 from octane_analytics.runtime.timing import Backoff, SystemClock
 from octane_analytics.settings.sections import Settings
-from octane_analytics.supervisor.status_board import CountingSink, SlotObserver, SlotStatusWriter
-from octane_analytics.telemetry import exposition, tracing
+from octane_analytics.supervisor.status_board import SlotStatusWriter
 from octane_analytics.telemetry import logging as logs
-from octane_analytics.telemetry.dedup_window import DedupWindowCollector
+from octane_analytics.telemetry import shared_directory, tracing
 from octane_analytics.telemetry.inserted_counter import InsertedEventCounter
-from octane_analytics.telemetry.lag_metrics import LagCollector
-from octane_analytics.telemetry.metrics_server import MetricsServer
 from octane_analytics.telemetry.process_metrics import ProcessSampler
 from octane_analytics.telemetry.worker_metrics import ProcessMetrics, WorkerMetrics
+from octane_analytics.worker.slot_observer import CountingSink, SlotObserver
 
 _LOG = logging.getLogger(__name__)
 ROLE = "worker"
@@ -58,8 +38,6 @@ _GC_ALLOCATIONS = 50_000
 _FIRST_BACKOFF_SECONDS = 0.2
 _CAP_BACKOFF_SECONDS = 10.0
 _LAG_SECONDS = 1.0
-_METRICS_TURN_SECONDS = 2.0
-_SAMPLE_SECONDS = 20.0
 _QUIET_POLL_SECONDS = 1.0
 """What a signal may have to wait, for idle workers that cost next to nothing; an event does not."""
 
@@ -112,9 +90,9 @@ def run_worker(
     # collector would look at each of them several times.
     gc.freeze()
     gc.set_threshold(_GC_ALLOCATIONS, 10, 10)
-    name = exposition.ProcessName(ROLE, slot)
+    name = shared_directory.ProcessName(ROLE, slot)
     logs.configure(settings.log.level, settings.log.format, name())
-    exposition.open_directory(metrics_directory, name)
+    shared_directory.open_directory(metrics_directory, name)
     counted = WorkerMetrics()
     clock = SystemClock()
     observer = SlotObserver(
@@ -186,147 +164,3 @@ def _options(settings: Settings) -> IngestOptions:
         breaker=DlqLimitConfig(batch.dlq_max_ratio, batch.dlq_max_consecutive),
         quiet_poll_seconds=min(_QUIET_POLL_SECONDS, batch.flush_seconds / 4),
     )
-
-
-def run_metrics(
-    settings: Settings,
-    listening: socket.socket,
-    metrics_directory: Path,
-    figures: SlotStatusWriter,
-    ready: Callable[[], None],
-    procs: Callable[[], int],
-) -> int:
-    """Serves the shared metrics until SIGTERM. Blocks; answers the exit code.
-
-    `procs` tells how many workers there are to be just now.
-    """
-    stop = StopSignal()
-    # A Ctrl-C from before it left the terminal's session; the metrics go on until the workers have
-    # drained.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    scheduling.schedule_first()
-    ready()
-    name = exposition.ProcessName("metrics", 0)
-    logs.configure(settings.log.level, settings.log.format, "metrics")
-    exposition.open_directory(metrics_directory, name)
-    sample = ProcessSampler(ProcessMetrics(), name())
-    probe = LagProbe(settings.kafka, client_id="octane-analytics-lag")
-    clickhouse = ClickHouse(settings.clickhouse, client_name="octane-analytics metrics")
-
-    def window() -> int | None:
-        live = clickhouse.describe()
-        return None if live is None else live.window
-
-    lag, dedup = LagCollector(probe.measure), DedupWindowCollector(window)
-    watching = [
-        PeriodicThread("lag", lag.update, probe.close),
-        PeriodicThread("window", dedup.update, clickhouse.close),
-    ]
-
-    def missing() -> list[str]:
-        workers = [exposition.ProcessName(ROLE, slot)() for slot in range(procs())]
-        return exposition.unready(metrics_directory, workers)
-
-    server = MetricsServer(
-        listening,
-        exposition.Exposition(metrics_directory, lag, dedup),
-        missing,
-    )
-    server.start()
-    for watch in watching:
-        watch.start()
-    while not stop.is_set:
-        figures.heartbeat(time.monotonic())
-        figures.set_lag(*(lag.total or (None,)))
-        sample()
-        stop.wait(_METRICS_TURN_SECONDS)
-    server.stop()
-    for watch in watching:
-        watch.stop()
-    return int(Exit.OK)
-
-
-def preflight(settings: Settings) -> None:
-    """What must be right before it makes sense to start: one clear error beats a crash loop.
-
-    Blocks on ClickHouse and Kafka, each for some seconds at most. Raises NeedsOperator or ConfigError
-    for what has to be mended, Unavailable for what may come back by itself.
-    """
-    tracing.is_configured()
-    with ClickHouse(settings.clickhouse, client_name="octane-analytics preflight") as clickhouse:
-        check_table(clickhouse, settings)
-    with TopicInspector(settings.kafka, client_id="octane-analytics-preflight") as view:
-        partitions = view.partitions(settings.kafka.topic)
-    if partitions < settings.worker.procs:
-        _LOG.warning(
-            "fewer partitions than processes: some will have nothing to do",
-            extra=logs.fields(partitions=partitions, procs=settings.worker.procs),
-        )
-    check_committed_offsets(settings)
-    try:
-        ensure_topic(settings.kafka, settings.kafka.dlq_topic)
-    except Unavailable as error:
-        _LOG.warning(
-            "no dead-letter topic: a record that is no valid event will halt its partition",
-            extra=logs.fields(topic=settings.kafka.dlq_topic, error=str(error)),
-        )
-
-
-def check_committed_offsets(settings: Settings) -> None:
-    """Raises NeedsOperator where the group would start at the first retained records and the table
-    already has some of them; else as `preflight` does."""
-    name = "octane-analytics-preflight"
-    with (
-        TopicReader(settings.kafka, client_id=name, fetch_bytes=SAMPLE_FETCH_BYTES) as log,
-        ClickHouseSink(settings.clickhouse, client_name="octane-analytics preflight") as table,
-    ):
-        stored = find_stored_record(log, table, _SAMPLE_SECONDS)
-        if stored is not None:
-            raise NeedsOperator(stored.explain(log.group, table.table))
-
-
-def check_table(clickhouse: ClickHouse, settings: Settings) -> None:
-    """Whether the table can be inserted into as the protocol needs it. Raises as `preflight` does."""
-    try:
-        _check_table(clickhouse, settings)
-    except StatementRejected as error:
-        advice = OPERATOR_ERRORS.get(error.code, "look at the server's log")
-        raise NeedsOperator(f"ClickHouse refuses: {error}; {advice}") from error
-
-
-def _check_table(clickhouse: ClickHouse, settings: Settings) -> None:
-    live = clickhouse.describe()
-    for right in ("SELECT", "INSERT"):
-        if not clickhouse.has_right(right):
-            if right == "INSERT":
-                clickhouse.check_profile()
-            raise NeedsOperator(
-                f"user {settings.clickhouse.user} lacks {right} on {clickhouse.table}: "
-                f"GRANT {right} ON {clickhouse.table} TO {settings.clickhouse.user}"
-            )
-    if live is None:
-        raise NeedsOperator(
-            f"table {clickhouse.table} does not exist: create it with `octane-analytics schema apply`"
-        )
-    if unfit := schema.unfit_columns(live):
-        raise ConfigError(
-            f"table {clickhouse.table} {', '.join(unfit)}: see `octane-analytics schema check`"
-        )
-    if live.window < 1 and settings.batch.delivery == Delivery.EXACTLY_ONCE.value:
-        alter = schema.alter_window(clickhouse.table, live.window_setting)
-        raise ConfigError(
-            f"table {clickhouse.table} has no deduplication window, which exactly-once depends on: run "
-            f"`octane-analytics schema apply` or {alter} (or set DELIVERY=at-least-once); see "
-            "`octane-analytics manual delivery`"
-        )
-    if settings.batch.delivery == Delivery.EXACTLY_ONCE.value:
-        _check_views(clickhouse, live)
-
-
-def _check_views(clickhouse: ClickHouse, live: LiveTable) -> None:
-    findings = view_findings(clickhouse.table, live, clickhouse.views())
-    for finding in findings:
-        if not finding.is_refusal:
-            _LOG.warning("a materialized view may be wrong", extra=logs.fields(why=finding.message))
-    if refusals := [finding.message for finding in findings if finding.is_refusal]:
-        raise ConfigError("; ".join(refusals))

@@ -19,7 +19,9 @@ from octane_analytics.supervisor.process_plan import ChildProcess, PlanChange, P
 from octane_analytics.supervisor.slot_state import RestartPolicy
 from octane_analytics.supervisor.status_board import SlotStatusWriter, StatusBoard
 from octane_analytics.telemetry import logging as logs
-from octane_analytics.worker.process import ROLE, preflight, run_metrics, run_worker
+from octane_analytics.worker.metrics_process import run_metrics
+from octane_analytics.worker.preflight import preflight
+from octane_analytics.worker.process import ROLE, run_worker
 
 _LOG = logging.getLogger(__name__)
 _KILL_MARGIN_SECONDS = 15.0

@@ -10,11 +10,14 @@ from confluent_kafka import Consumer, KafkaError
 from confluent_kafka import TopicPartition as RawPartition
 
 from octane_analytics.errors import NeedsOperator, Unavailable
-from octane_analytics.kafka.event_producer import KafkaDeadLetters
+from octane_analytics.interfaces import DeadLetters
+from octane_analytics.kafka.dlq_producer import KafkaDeadLetters
 from octane_analytics.sandbox.kafka import ApiKey, EmbeddedKafka
 from octane_analytics.settings.sections import KafkaSettings
-from octane_analytics.types import DeadLetters, Record, RejectedRecord, TopicPartition
-from tests.fakes.pipeline import FakeBroker, FakeClock, FakeDeadLetters, FakeRecord
+from octane_analytics.types import Record, RejectedRecord, TopicPartition
+from tests.fakes.clock import FakeClock
+from tests.fakes.dead_letters import FakeDeadLetters
+from tests.fakes.kafka import FakeBroker, FakeRecord
 
 WHERE = TopicPartition("octane.events", 3)
 DEADLINE_SECONDS = 20.0

@@ -16,10 +16,11 @@ from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.errors import DataRejected, NeedsOperator, Unavailable
 from octane_analytics.events.event import Row
 from octane_analytics.events.packed_columns import SecondsColumn, TextColumn
+from octane_analytics.interfaces import Sink
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.settings.sections import ClickHouseSettings
-from octane_analytics.types import Sink
-from tests.fakes.pipeline import FakeClickHouse, FakeClock, FakeSink
+from tests.fakes.clickhouse import FakeClickHouse, FakeSink
+from tests.fakes.clock import FakeClock
 
 # The table drops what is older than ninety days.
 NOW = int(datetime.now(UTC).timestamp())

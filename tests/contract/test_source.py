@@ -10,6 +10,7 @@ import pytest
 from confluent_kafka import KafkaError, Producer
 
 from octane_analytics.errors import AssignmentLost, Rebalancing, Unavailable
+from octane_analytics.interfaces import Source
 from octane_analytics.kafka.consumer import KafkaSource
 from octane_analytics.sandbox.kafka import ApiKey, EmbeddedKafka
 from octane_analytics.settings.sections import KafkaSettings
@@ -19,10 +20,10 @@ from octane_analytics.types import (
     EndOfPartition,
     OffsetGone,
     Record,
-    Source,
     TopicPartition,
 )
-from tests.fakes.pipeline import TOPIC, FakeBroker, FakeClock, FakeSource
+from tests.fakes.clock import FakeClock
+from tests.fakes.kafka import TOPIC, FakeBroker, FakeSource
 
 PARTITIONS = 2
 DEADLINE_SECONDS = 20.0

@@ -7,12 +7,12 @@ from confluent_kafka import Consumer, Message
 from confluent_kafka import TopicPartition as RawPartition
 
 from octane_analytics.errors import NeedsOperator
-from octane_analytics.kafka.event_producer import KafkaDeadLetters
+from octane_analytics.kafka.dlq_producer import KafkaDeadLetters
 from octane_analytics.kafka.record_headers import headers_of
 from octane_analytics.kafka.topics import check_topic, ensure_topic
 from octane_analytics.settings.sections import KafkaSettings
 from octane_analytics.types import RejectedRecord, TopicPartition
-from tests.fakes.pipeline import FakeRecord
+from tests.fakes.kafka import FakeRecord
 from tests.support.command import wait_until
 from tests.tools.kafka.apache import ApacheKafka
 

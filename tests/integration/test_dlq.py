@@ -12,13 +12,13 @@ import pytest
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.errors import AssignmentLost
 from octane_analytics.events.decode import decode
+from octane_analytics.kafka.dlq_producer import KafkaDeadLetters
 from octane_analytics.kafka.dlq_topic import DeadLetterTopic
-from octane_analytics.kafka.event_producer import KafkaDeadLetters
 from octane_analytics.operations.dead_letter_retry import DeadLetterRetry, StoredRows, read_index
 from octane_analytics.operations.dead_letters import Selection
 from octane_analytics.settings.loading import load
 from octane_analytics.types import RejectedRecord, TopicPartition
-from tests.fakes.pipeline import FakeRecord
+from tests.fakes.kafka import FakeRecord
 from tests.support.command import call, environment, run
 from tests.support.operations_fixtures import Site, event, site
 from tests.support.raw_producer import RawRecord, produce_raw

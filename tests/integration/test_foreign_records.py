@@ -19,8 +19,8 @@ from opentelemetry import trace
 
 from octane_analytics.kafka import record_headers
 from octane_analytics.kafka.client import text_of
+from octane_analytics.kafka.dlq_producer import KafkaDeadLetters
 from octane_analytics.kafka.dlq_topic import DeadLetterTopic
-from octane_analytics.kafka.event_producer import KafkaDeadLetters
 from octane_analytics.kafka.offsets import committed_by
 from octane_analytics.kafka.record_headers import Headers, headers_of
 from octane_analytics.operations.dead_letter_retry import read_index

@@ -20,7 +20,7 @@ from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse, User
 from octane_analytics.sandbox.engine import EngineError
 from octane_analytics.settings.loading import load
 from octane_analytics.settings.sections import ClickHouseSettings, Settings
-from octane_analytics.worker.process import check_table
+from octane_analytics.worker.preflight import check_table
 from tests.support.command import run
 from tests.tools import replica_child
 

@@ -16,7 +16,7 @@ from octane_analytics.replay.plan import Mode
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.settings.loading import load
 from octane_analytics.settings.sections import ClickHouseSettings
-from octane_analytics.worker.process import check_table
+from octane_analytics.worker.preflight import check_table
 
 COLUMNS = (
     "timestamp Nullable(DateTime('Asia/Tokyo')), app_id LowCardinality(String), "

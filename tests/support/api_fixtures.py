@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from starlette.types import ASGIApp
 
 from octane_analytics.api.connection_pool import ConnectionPool
+from octane_analytics.api.limits import ComplexityLimits, QueryLimits
 from octane_analytics.api.raw_sql import functions
 from octane_analytics.api.raw_sql.endpoint import RawSqlEndpoint
-from octane_analytics.api.raw_sql.query_settings import QueryLimits
-from octane_analytics.api.raw_sql.validator import AccessRules, ComplexityLimits
+from octane_analytics.api.raw_sql.validator import AccessRules
 from octane_analytics.api.reports.library import load
 from octane_analytics.api.server.app import create_app
 from octane_analytics.clickhouse.client import ClickHouse
@@ -19,7 +19,7 @@ from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.clickhouse.schema import TableName
 from octane_analytics.events.event import Row
 from octane_analytics.settings.sections import ClickHouseSettings
-from octane_analytics.telemetry.exposition import ApiMetrics
+from octane_analytics.telemetry.api_metrics import ApiMetrics
 
 LIMITS = ComplexityLimits(
     seconds=10, result_rows=2000, result_bytes=8 << 20, memory_bytes=512 << 20

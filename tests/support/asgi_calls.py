@@ -11,15 +11,15 @@ from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 
 from octane_analytics.api.connection_pool import ConnectionPool, PooledConnection
+from octane_analytics.api.limits import ComplexityLimits, QueryLimits
 from octane_analytics.api.raw_sql import functions
 from octane_analytics.api.raw_sql.endpoint import RawSqlEndpoint
-from octane_analytics.api.raw_sql.query_settings import QueryLimits
-from octane_analytics.api.raw_sql.validator import AccessRules, ComplexityLimits
+from octane_analytics.api.raw_sql.validator import AccessRules
 from octane_analytics.api.reports.library import load
 from octane_analytics.api.server.app import create_app
 from octane_analytics.clickhouse.results import Excerpt, Result, ResultColumn, RowStream
 from octane_analytics.clickhouse.schema import TableName
-from octane_analytics.telemetry.exposition import ApiMetrics
+from octane_analytics.telemetry.api_metrics import ApiMetrics
 
 NOW = datetime(2026, 2, 2, 12, 0, 0, 500_000, tzinfo=UTC)
 LIMITS = ComplexityLimits(seconds=30, result_rows=3, result_bytes=1 << 20, memory_bytes=1 << 30)

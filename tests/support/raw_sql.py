@@ -13,8 +13,8 @@ from unittest import mock
 
 from starlette.types import ASGIApp
 
+from octane_analytics.api.limits import QueryLimits
 from octane_analytics.api.raw_sql import endpoint
-from octane_analytics.api.raw_sql.query_settings import QueryLimits
 from octane_analytics.clickhouse import schema
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.schema import TableName

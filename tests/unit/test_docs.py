@@ -20,8 +20,9 @@ from octane_analytics.clickhouse.error_codes import DATA_ERRORS, OPERATOR_ERRORS
 from octane_analytics.events.decode import REASONS
 from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.settings.loading import catalogue, load
+from octane_analytics.telemetry.api_metrics import ApiMetrics
 from octane_analytics.telemetry.dedup_window import DedupWindowCollector
-from octane_analytics.telemetry.exposition import ApiMetrics, ComputedMetrics
+from octane_analytics.telemetry.exposition import ComputedMetrics
 from octane_analytics.telemetry.lag_metrics import LagCollector
 from octane_analytics.telemetry.worker_metrics import (
     ProcessMetrics,

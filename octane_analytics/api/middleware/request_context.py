@@ -18,7 +18,7 @@ from octane_analytics.api.errors import error_body
 from octane_analytics.api.results.json_values import encode
 from octane_analytics.errors import QueryError
 from octane_analytics.telemetry import tracing
-from octane_analytics.telemetry.exposition import ApiMetrics
+from octane_analytics.telemetry.api_metrics import ApiMetrics
 from octane_analytics.telemetry.logging import fields
 
 OTHER = "other"

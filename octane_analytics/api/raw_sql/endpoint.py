@@ -15,13 +15,14 @@ from starlette.responses import Response
 from octane_analytics.api import errors
 from octane_analytics.api.connection_pool import ConnectionPool, PooledConnection
 from octane_analytics.api.disconnect import cancel_on_disconnect
+from octane_analytics.api.limits import QueryLimits
 from octane_analytics.api.raw_sql import (
     quoted_names,
     statement_parameters,
     table_listing,
     validator,
 )
-from octane_analytics.api.raw_sql.query_settings import QueryLimits, QuerySettings
+from octane_analytics.api.raw_sql.query_settings import QuerySettings
 from octane_analytics.api.raw_sql.result import OFFERED, SerializedResult, serialize
 from octane_analytics.api.raw_sql.validator import AccessRules
 from octane_analytics.api.request_bodies import QueryRequest, decoded

@@ -8,7 +8,7 @@ connections and who asks.
 """
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from octane_analytics.api.raw_sql import allowlists, column_definitions, query_tree, syntax_tree
@@ -45,36 +45,6 @@ _NUMBER = r" *-?\d+(?:\.\d+)?(?:e-?\d+)? *"
 _AGGREGATE_NAME = re.compile(rf"(\w+)(?:\({_NUMBER}(?:,{_NUMBER})*\))?\Z")
 """With numbers for parameters at most: ClickHouse evaluates whatever stands there, subqueries too."""
 _POSITION = re.compile(r"\bat position (\d+)")
-
-
-@dataclass(frozen=True, slots=True)
-class ComplexityLimits:
-    """What one report may take of ClickHouse."""
-
-    seconds: float
-    result_rows: int
-    result_bytes: int
-    memory_bytes: int
-
-    def settings(self, comment: str) -> Mapping[str, object]:
-        """For `ClickHouse.select`. `comment` is what system.query_log will show of the query.
-
-        One row more than allowed is asked for, which tells a cut answer from a whole one.
-        """
-        return {
-            # 1 and not 2, which would let url() and remote() through and settings be changed.
-            "readonly": 1,
-            "limit": self.result_rows + 1,
-            "max_result_bytes": self.result_bytes,
-            "result_overflow_mode": "throw",
-            "max_execution_time": self.seconds,
-            "timeout_overflow_mode": "throw",
-            "max_memory_usage": self.memory_bytes,
-            "log_comment": comment,
-            # The driver's own: a DateTime without a zone comes in local time with `fold` set, which
-            # can be turned into UTC exactly; the server's zone could not.
-            "use_client_time_zone": True,
-        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from octane_analytics.api.request_bodies import ReportRequest, decoded
 from octane_analytics.api.results import formats, json_values
 from octane_analytics.clickhouse.connection import trace_settings
 from octane_analytics.errors import QueryError
-from octane_analytics.telemetry.exposition import ApiMetrics
+from octane_analytics.telemetry.api_metrics import ApiMetrics
 
 _ANSWER_OPTIONS = ("format", "csv_raw")
 """Of a URL's parameters those that are not the template's."""

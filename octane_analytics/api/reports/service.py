@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from octane_analytics.api import errors
 from octane_analytics.api.connection_pool import ConnectionPool, PooledConnection
-from octane_analytics.api.raw_sql.validator import ComplexityLimits
+from octane_analytics.api.limits import ComplexityLimits
 from octane_analytics.api.reports.cache import CachedAnswer, ReportCache, SingleFlight
 from octane_analytics.api.reports.parameters import BoundParameters, bind
 from octane_analytics.api.reports.template import Template

@@ -21,6 +21,7 @@ from starlette.routing import Route
 from octane_analytics.api import errors
 from octane_analytics.api.connection_pool import ConnectionPool, PooledConnection
 from octane_analytics.api.docs.pages import DocumentationPages
+from octane_analytics.api.limits import ComplexityLimits
 from octane_analytics.api.middleware.authorization import (
     AccessPolicy,
     AuthorizationMiddleware,
@@ -28,7 +29,6 @@ from octane_analytics.api.middleware.authorization import (
 )
 from octane_analytics.api.middleware.request_context import RequestContextMiddleware
 from octane_analytics.api.raw_sql.endpoint import RawSqlEndpoint
-from octane_analytics.api.raw_sql.validator import ComplexityLimits
 from octane_analytics.api.reports.cache import ReportCache
 from octane_analytics.api.reports.routes import ReportRoutes
 from octane_analytics.api.reports.service import ReportService
@@ -36,7 +36,8 @@ from octane_analytics.api.reports.template import Template
 from octane_analytics.api.results import json_values
 from octane_analytics.clickhouse.schema import TableName
 from octane_analytics.errors import QueryError, StatementRejected, Unavailable
-from octane_analytics.telemetry.exposition import CONTENT_TYPE, ApiMetrics
+from octane_analytics.telemetry.api_metrics import ApiMetrics
+from octane_analytics.telemetry.exposition import CONTENT_TYPE
 from octane_analytics.telemetry.logging import fields
 
 _TOUCH = "SELECT 1 FROM {database:Identifier}.{table:Identifier} LIMIT 0"

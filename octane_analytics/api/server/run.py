@@ -22,11 +22,11 @@ from starlette.types import ASGIApp
 
 from octane_analytics.api.auth.callers import is_loopback
 from octane_analytics.api.connection_pool import ConnectionPool
+from octane_analytics.api.limits import ComplexityLimits, QueryLimits
 from octane_analytics.api.middleware.authorization import AccessPolicy, policy_of
 from octane_analytics.api.raw_sql import functions
 from octane_analytics.api.raw_sql.endpoint import RawSqlEndpoint
-from octane_analytics.api.raw_sql.query_settings import QueryLimits
-from octane_analytics.api.raw_sql.validator import AccessRules, ComplexityLimits
+from octane_analytics.api.raw_sql.validator import AccessRules
 from octane_analytics.api.reports.library import Library, load
 from octane_analytics.api.server.app import QUIET, create_app
 from octane_analytics.api.server.arbiter import ApiArbiter, give_slot, restore_sigterm
@@ -37,7 +37,7 @@ from octane_analytics.clickhouse.schema import TableName
 from octane_analytics.errors import ConfigError
 from octane_analytics.settings.sections import ApiSettings, Settings
 from octane_analytics.supervisor.sd_notify import Notifier
-from octane_analytics.telemetry import exposition, tracing
+from octane_analytics.telemetry import api_metrics, exposition, shared_directory, tracing
 from octane_analytics.telemetry.logging import adopt, configure, fields
 from octane_analytics.telemetry.metrics_server import bind
 
@@ -88,7 +88,7 @@ def run_api(settings: Settings, metrics_directory: Path, notifier: Notifier) -> 
             "raw SQL runs as CLICKHOUSE_USER: give it a user of its own with CLICKHOUSE_QUERY_USER "
             "(`octane-analytics schema grants` makes one)"
         )
-    exposition.remove_files(metrics_directory, ROLE)
+    shared_directory.remove_files(metrics_directory, ROLE)
     arbiter_pid = os.getpid()
     application = _Application(settings, metrics_directory, library, policy, listening.detach())
     try:
@@ -187,7 +187,7 @@ class _Application(BaseApplication):  # type: ignore[misc]
         )
         hasty = dataclasses.replace(clickhouse, timeout_seconds=PROBE_SECONDS)
         name = "octane-analytics api"
-        counted = exposition.ApiMetrics()
+        counted = api_metrics.ApiMetrics()
         app = create_app(
             templates=self._library.templates,
             cache_bytes=api.cache_bytes,
@@ -226,8 +226,8 @@ class _Application(BaseApplication):  # type: ignore[misc]
             raise SystemExit(os.EX_OK)  # it died before it could take this worker along
         log_settings = self._settings.log
         configure(log_settings.level, log_settings.format, f"{ROLE}-{worker.slot}")
-        identity = exposition.ProcessName(ROLE, worker.slot)
-        exposition.open_directory(self._metrics_directory, identity)
+        identity = shared_directory.ProcessName(ROLE, worker.slot)
+        shared_directory.open_directory(self._metrics_directory, identity)
         if self.policy.allowances is not None:
             self.policy.allowances.open(worker.slot)
         self._traces = tracing.start(identity())
@@ -261,7 +261,7 @@ class _Logger(Logger):  # type: ignore[misc]
         adopt(self.access_log)
 
 
-def _raw_queries(settings: Settings, name: str, counted: exposition.ApiMetrics) -> RawSqlEndpoint:
+def _raw_queries(settings: Settings, name: str, counted: api_metrics.ApiMetrics) -> RawSqlEndpoint:
     api, clickhouse, queries = settings.api, settings.clickhouse, settings.queries
     asking = dataclasses.replace(
         clickhouse, timeout_seconds=api.query_seconds + QUERY_GRACE_SECONDS

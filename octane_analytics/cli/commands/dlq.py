@@ -38,7 +38,7 @@ from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.runtime.stop_signal import StopSignal
 from octane_analytics.settings.loading import Loaded
 from octane_analytics.types import OffsetRange, Record, TopicPartition
-from octane_analytics.worker.process import check_table
+from octane_analytics.worker.preflight import check_table
 
 _CLIENT_ID = "octane-analytics-dlq"
 _SHOWN_CHARACTERS = 400

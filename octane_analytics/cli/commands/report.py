@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from octane_analytics.api.raw_sql.validator import ComplexityLimits
+from octane_analytics.api.limits import ComplexityLimits
 from octane_analytics.api.reports.json_schema import parameters_schema
 from octane_analytics.api.reports.library import Library, load
 from octane_analytics.api.reports.parameter_types import ARRAYS, INTEGERS, Parameter

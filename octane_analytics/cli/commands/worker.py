@@ -26,8 +26,8 @@ from octane_analytics.supervisor.exit_causes import CAUSES
 from octane_analytics.supervisor.posix import PosixSystem, title
 from octane_analytics.supervisor.sd_notify import Notifier
 from octane_analytics.supervisor.status_board import StatusBoard
-from octane_analytics.telemetry import exposition
 from octane_analytics.telemetry import logging as logs
+from octane_analytics.telemetry import shared_directory
 from octane_analytics.telemetry.metrics_server import bind
 from octane_analytics.telemetry.worker_metrics import SupervisorMetrics
 from octane_analytics.worker.process import ROLE
@@ -83,8 +83,8 @@ def worker(loaded: Loaded, reread: EnvironmentReload) -> int:
         return code
     with metrics_directory(settings.metrics) as directory:
         for role in (ROLE, "metrics", "supervisor"):
-            exposition.remove_files(directory, role)
-        exposition.open_directory(directory, exposition.ProcessName("supervisor", 0))
+            shared_directory.remove_files(directory, role)
+        shared_directory.open_directory(directory, shared_directory.ProcessName("supervisor", 0))
         restarts = SupervisorMetrics(causes=CAUSES).restarts
         board = StatusBoard(_SLOTS)
         make_plan = functools.partial(plan, listening=listening, directory=directory, board=board)

@@ -11,7 +11,7 @@ from typing import Protocol
 from octane_analytics.cli.produce.line_reader import Line, TooLong
 from octane_analytics.errors import DecodeError, NeedsOperator, Unavailable
 from octane_analytics.events.decode import decode
-from octane_analytics.types import Clock
+from octane_analytics.interfaces import Clock
 
 FLUSH_SECONDS = 10.0
 """What is under way gets this long after a signal."""

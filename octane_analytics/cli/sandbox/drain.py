@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.errors import Unavailable
-from octane_analytics.types import Clock
+from octane_analytics.interfaces import Clock
 
 STALL_SECONDS = 60.0
 _PAUSE_SECONDS = 0.1

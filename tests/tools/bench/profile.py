@@ -16,12 +16,12 @@ from rich.table import Table
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.events.decode import decode_all
 from octane_analytics.kafka.consumer import KafkaSource
-from octane_analytics.kafka.event_producer import KafkaDeadLetters
+from octane_analytics.kafka.dlq_producer import KafkaDeadLetters
 from octane_analytics.pipeline.batch import BatchLimits
 from octane_analytics.pipeline.ingest_loop import IngestLoop, IngestOptions
 from octane_analytics.runtime.timing import Backoff, SystemClock
 from octane_analytics.settings.loading import load
-from tests.fakes.pipeline import FakeObserver
+from tests.fakes.observer import FakeObserver
 from tests.tools.bench import options
 from tests.tools.bench.backlog import Backlog, Shape
 from tests.tools.bench.environment import Place

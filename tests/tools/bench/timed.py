@@ -17,9 +17,9 @@ from typing import Any
 
 from octane_analytics.__main__ import main
 from octane_analytics.kafka import consumer_config
-from octane_analytics.supervisor.status_board import SlotObserver
 from octane_analytics.telemetry import tracing
 from octane_analytics.telemetry.process_metrics import ProcessSampler
+from octane_analytics.worker.slot_observer import SlotObserver
 
 METRICS, TRACES = "metrics", "traces"
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from octane_analytics.__main__ import main
 from octane_analytics.kafka.consumer import KafkaSource
-from octane_analytics.supervisor.status_board import SlotObserver
 from octane_analytics.types import InsertedBatch, RejectedRecord
 from octane_analytics.worker import process
+from octane_analytics.worker.slot_observer import SlotObserver
 
 
 class _Blind(SlotObserver):

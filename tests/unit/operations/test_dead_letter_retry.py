@@ -18,7 +18,7 @@ from octane_analytics.operations.dead_letter_retry import (
 )
 from octane_analytics.operations.dead_letters import Selection
 from octane_analytics.types import OffsetRange, TopicPartition
-from tests.fakes.pipeline import FakeRecord
+from tests.fakes.kafka import FakeRecord
 
 TOPIC = "octane.events.dlq"
 POISON = b'"poison"'

@@ -15,7 +15,7 @@ from octane_analytics.operations.dead_letters import (
     parse_retry_marker,
 )
 from octane_analytics.types import OffsetRange, TopicPartition
-from tests.fakes.pipeline import FakeRecord
+from tests.fakes.kafka import FakeRecord
 
 DLQ = TopicPartition("octane.events.dlq", 0)
 

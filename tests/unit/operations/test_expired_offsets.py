@@ -11,7 +11,7 @@ from octane_analytics.errors import OctaneError, Unavailable
 from octane_analytics.operations.expired_offsets import StoredRecord, find_stored_record
 from octane_analytics.pipeline.delivery_ledger import Intent
 from octane_analytics.types import Committed, LogIdentity, OffsetRange, Polled, TopicPartition
-from tests.fakes.pipeline import TOPIC, FakeRecord
+from tests.fakes.kafka import TOPIC, FakeRecord
 
 LOG = LogIdentity("cluster", "topic-1", "")
 NOTHING = Committed(None, "")

@@ -8,7 +8,8 @@ from octane_analytics.errors import DecodeError
 from octane_analytics.events.event import Row
 from octane_analytics.pipeline.batch import Batch, BatchLimits
 from octane_analytics.types import OffsetRange, TopicPartition
-from tests.fakes.pipeline import FakeRecord, each
+from tests.fakes.decode import each
+from tests.fakes.kafka import FakeRecord
 
 P0 = TopicPartition("octane.events", 0)
 LIMITS = BatchLimits(size=3, flush_seconds=5.0, max_rows=6, max_bytes=1000)

@@ -23,7 +23,8 @@ from octane_analytics.events.event import Row
 from octane_analytics.pipeline.batch import Batch
 from octane_analytics.pipeline.delivery_ledger import DeliveryLedger, parse_intent
 from octane_analytics.types import Commit, Committed, LogIdentity, Record, TopicPartition
-from tests.fakes.pipeline import FakeRecord, each
+from tests.fakes.decode import each
+from tests.fakes.kafka import FakeRecord
 
 PROCESSES = 3
 PARTITIONS = [TopicPartition("octane.events", number) for number in range(2)]

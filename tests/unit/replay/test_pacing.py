@@ -11,7 +11,7 @@ from octane_analytics.replay.pacing import (
     RateLimit,
     retry_while_unavailable,
 )
-from tests.fakes.pipeline import FakeClock
+from tests.fakes.clock import FakeClock
 
 BEGIN = 1000.0
 

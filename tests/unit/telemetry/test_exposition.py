@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.parser import text_string_to_metric_families
 
-from octane_analytics.telemetry import exposition, liveness
+from octane_analytics.telemetry import api_metrics, exposition, liveness, shared_directory
 from octane_analytics.telemetry.inserted_counter import InsertedEventCounter
 from octane_analytics.telemetry.observer import WorkerObserver
 from octane_analytics.telemetry.worker_metrics import (
@@ -39,7 +39,7 @@ def _process(directory: Path, role: str, slot: int, monkeypatch: pytest.MonkeyPa
         return held[-1]
 
     monkeypatch.setattr(liveness, "lock", hold)
-    exposition.open_directory(directory, exposition.ProcessName(role, slot))
+    shared_directory.open_directory(directory, shared_directory.ProcessName(role, slot))
     monkeypatch.setattr(liveness, "lock", real)
     return held[0]
 
@@ -53,16 +53,16 @@ def test_counters_outlive_a_process_and_gauges_do_not(
     counted.assigned_partitions.set(4)
     counted.outage.labels("clickhouse").set(1)
     assert "analytics_assigned_partitions 4.0" in _text(tmp_path)
-    assert exposition.unready(tmp_path, ["worker-0"]) == ["waiting for clickhouse"]
+    assert shared_directory.unready(tmp_path, ["worker-0"]) == ["waiting for clickhouse"]
     os.close(held)  # as its end would
     assert "analytics_assigned_partitions 4.0" not in _text(tmp_path)
     assert "analytics_events_consumed_total 7.0" in _text(tmp_path)
-    assert exposition.unready(tmp_path, ["worker-0"]) == ["worker-0 is not running"]
+    assert shared_directory.unready(tmp_path, ["worker-0"]) == ["worker-0 is not running"]
     held = _process(tmp_path, "worker", 0, monkeypatch)
     again = WorkerMetrics()
     again.events_consumed.inc(1)
     assert "analytics_events_consumed_total 8.0" in _text(tmp_path)
-    assert exposition.unready(tmp_path, ["worker-0"]) == []
+    assert shared_directory.unready(tmp_path, ["worker-0"]) == []
     os.close(held)
 
 
@@ -73,13 +73,13 @@ def test_a_new_boot_removes_its_own_role_s_files_only(
         os.close(_process(tmp_path, role, 0, monkeypatch))
         WorkerMetrics().events_consumed.inc(5)
         InsertedEventCounter(tmp_path, f"{role}-0").count(0, 3, "a")
-    exposition.remove_files(tmp_path, "worker")
+    shared_directory.remove_files(tmp_path, "worker")
     assert "analytics_events_consumed_total 5.0" in _text(tmp_path)
     assert not list(tmp_path.glob("*worker-0.db"))
     ancient = tmp_path / "counter_web-0.db"
     ancient.touch()
     os.utime(ancient, (1, 1))
-    exposition.remove_files(tmp_path, "worker")
+    shared_directory.remove_files(tmp_path, "worker")
     assert not ancient.exists()
 
 
@@ -167,7 +167,7 @@ def test_what_is_added_and_replaced_between_two_looks_is_seen(
     text = shown().decode()
     assert "analytics_librdkafka_queue_bytes 5.0" in text
     assert "analytics_assigned_partitions 4.0" in text
-    exposition.remove_files(tmp_path, "worker")
+    shared_directory.remove_files(tmp_path, "worker")
     assert "analytics_events_consumed_total" not in shown().decode()
     shown.close()
     os.close(held)
@@ -175,7 +175,7 @@ def test_what_is_added_and_replaced_between_two_looks_is_seen(
 
 def test_every_gauge_is_a_sum() -> None:
     """`sums` knows no other mode."""
-    made = [WorkerMetrics(None), ProcessMetrics(None), exposition.ApiMetrics(None)]
+    made = [WorkerMetrics(None), ProcessMetrics(None), api_metrics.ApiMetrics(None)]
     gauges = [metric for group in made for metric in vars(group).values()
               if isinstance(metric, Gauge)]  # fmt: skip
     assert len(gauges) >= 4
@@ -210,7 +210,7 @@ def test_sixteen_processes_are_shown_in_milliseconds(
         InsertedEventCounter(tmp_path, f"worker-{slot}").count(slot, 5, "a")
     for slot in range(2):
         held.append(_process(tmp_path, "api", slot, monkeypatch))
-        counted = exposition.ApiMetrics()
+        counted = api_metrics.ApiMetrics()
         for route in ("/report", "/report/{name}", "/reports", "/query", "/metrics", "/readyz"):
             counted.request_seconds.labels(route).observe(1)
             for status in ("200", "400", "403", "503"):

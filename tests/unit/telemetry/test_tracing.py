@@ -12,7 +12,7 @@ from octane_analytics.errors import ConfigError
 from octane_analytics.kafka.record_headers import headers_of
 from octane_analytics.telemetry import tracing
 from octane_analytics.types import OffsetRange, TopicPartition
-from tests.fakes.pipeline import FakeRecord
+from tests.fakes.kafka import FakeRecord
 
 SAMPLED = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 UNSAMPLED = SAMPLED[:-1] + b"0"

@@ -16,7 +16,7 @@ from octane_analytics.api.reports.library import load
 from octane_analytics.api.server.app import create_app
 from octane_analytics.clickhouse.schema import TableName
 from octane_analytics.errors import Unavailable
-from octane_analytics.telemetry.exposition import ApiMetrics
+from octane_analytics.telemetry.api_metrics import ApiMetrics
 from tests.support.asgi_calls import (
     LIMITS,
     NOW,

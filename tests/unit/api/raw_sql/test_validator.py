@@ -1,10 +1,10 @@
 import pytest
 
+from octane_analytics.api.limits import ComplexityLimits
 from octane_analytics.api.raw_sql import functions
 from octane_analytics.api.raw_sql.validator import (
     EXPLAIN_AST,
     AccessRules,
-    ComplexityLimits,
     Findings,
     check_ast,
     check_functions,

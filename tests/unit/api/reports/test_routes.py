@@ -14,7 +14,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp, Message
 
-from octane_analytics.api.raw_sql.validator import ComplexityLimits
+from octane_analytics.api.limits import ComplexityLimits
 from octane_analytics.api.results.formats import FORMATS
 from octane_analytics.clickhouse.results import Result, RowStream
 from octane_analytics.errors import StatementRejected, Unavailable

@@ -1,90 +1,31 @@
-"""Source, Sink, DeadLetters, Clock and Observer in memory, over one broker and one ClickHouse.
+"""A broker and consumers in memory, held to the real ones by the contract tests."""
 
-Time is simulated and only moves when somebody waits. What was done stands in a journal, in order.
-Faults are pushed per operation and used up one per call; a fault may strike before the operation or
-after it (`is_done`: it has happened, and the answer is lost). `tests/contract` holds these fakes
-against Kafka and ClickHouse.
-"""
-
-from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from octane_analytics.errors import (
     AssignmentLost,
-    DataRejected,
-    DecodeError,
-    OctaneError,
     Rebalancing,
     Unavailable,
 )
-from octane_analytics.events.event import Decode, Decoded, Row
-from octane_analytics.events.packed_columns import new_columns
+from octane_analytics.interfaces import RebalanceListener
 from octane_analytics.pipeline.delivery_ledger import parse_intent
 from octane_analytics.types import (
     Commit,
     Committed,
     EndOfPartition,
-    InsertedBatch,
     LogIdentity,
     OffsetGone,
-    OffsetRange,
     Polled,
-    RebalanceListener,
     Record,
     RejectedRecord,
     TopicPartition,
 )
+from tests.fakes.clock import FakeClock
+from tests.fakes.faults import Faults
+from tests.fakes.journal import Entry
 
 TOPIC = "octane.events"
-
-
-class FakeClock:
-    """See `types.Clock`."""
-
-    def __init__(self, now: float = 1000.0) -> None:
-        self._now = now
-
-    def now(self) -> float:
-        return self._now
-
-    def sleep(self, seconds: float) -> None:
-        assert seconds >= 0
-        self._now += seconds
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    error: OctaneError
-    is_done: bool = False
-    """Strikes after the operation has taken effect: only its answer is lost."""
-
-
-class Faults:
-    """What is to go wrong next, by operation."""
-
-    def __init__(self) -> None:
-        self._queues: dict[str, deque[Fault]] = defaultdict(deque)
-
-    def push(self, operation: str, *errors: OctaneError, is_done: bool = False) -> None:
-        self._queues[operation].extend(Fault(error, is_done) for error in errors)
-
-    def take(self, operation: str) -> Fault | None:
-        queue = self._queues[operation]
-        return queue.popleft() if queue else None
-
-    def clear(self) -> None:
-        self._queues.clear()
-
-    def run(self, operation: str, act: Callable[[], None]) -> None:
-        fault = self.take(operation)
-        if fault is None:
-            act()
-            return
-        if fault.is_done:
-            act()
-        raise fault.error
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,18 +58,6 @@ class FakeRecord:
 
     def timestamp(self) -> tuple[int, int]:
         return 1, 1_770_000_000_000
-
-
-class Entry(NamedTuple):
-    """One line of the journal."""
-
-    what: str
-    detail: object
-
-
-class InsertEntry(NamedTuple):
-    token: str | None
-    rows: int
 
 
 @dataclass(slots=True)
@@ -442,197 +371,3 @@ class FakeSource:
             fault = faults.take(operation)
             if fault is not None:
                 raise fault.error
-
-
-class StoredRow(NamedTuple):
-    """One row of the table, in the order of its columns."""
-
-    timestamp: int
-    app_id: str
-    event_name: str
-    user_id: str
-    properties: str
-
-
-class FakeClickHouse:
-    """The table, and the tokens that are remembered for it."""
-
-    def __init__(self, clock: FakeClock, journal: list[Entry] | None = None) -> None:
-        self.clock = clock
-        self.journal = [] if journal is None else journal
-        self.rows: list[StoredRow] = []
-        self.tokens: list[str] = []
-        self.window = 10_000
-        self.faults = Faults()
-        self.refuses: Callable[[StoredRow], bool] = lambda row: False
-        self.insert_seconds = 0.0
-
-    def count(self) -> Counter[str]:
-        """How often each event is there, by its user_id."""
-        return Counter(row.user_id for row in self.rows)
-
-    def insert(self, columns: Sequence[Sequence[object]], token: str | None) -> None:
-        self.clock.sleep(self.insert_seconds)
-        rows = [_row(values) for values in zip(*columns, strict=True)]
-        assert len(columns) == len(StoredRow._fields)
-
-        def act() -> None:
-            if any(map(self.refuses, rows)):
-                raise DataRejected("the server refuses a row")
-            if token is not None and token in self.tokens:
-                return
-            self.rows.extend(rows)
-            if token is not None:
-                self.tokens.append(token)
-                del self.tokens[: -self.window]
-
-        self.journal.append(Entry("insert", InsertEntry(token, len(rows))))
-        self.faults.run("insert", act)
-
-
-class FakeSink:
-    """See `types.Sink`."""
-
-    def __init__(self, server: FakeClickHouse) -> None:
-        self._server = server
-        self.is_closed = False
-
-    def insert(
-        self,
-        columns: Sequence[Sequence[object]],
-        token: str | None,
-        *,
-        is_repeat: bool = False,
-        not_before: float | None = None,
-    ) -> None:
-        self._server.insert(columns, token)
-
-    def close(self) -> None:
-        self.is_closed = True
-
-
-def _row(values: tuple[object, ...]) -> StoredRow:
-    timestamp, *texts = values
-    # What clickhouse-driver cannot write into a DateTime, it refuses before it sends anything.
-    if not isinstance(timestamp, int) or not 0 <= timestamp < 2**32:
-        raise DataRejected(f"{timestamp!r} is no DateTime")
-    return StoredRow(timestamp, *map(_text, texts))
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str | bytes):
-        raise DataRejected(f"{value!r} is no String")
-    return value if isinstance(value, str) else value.decode()
-
-
-class FakeDeadLetters:
-    """See `types.DeadLetters`."""
-
-    def __init__(self, broker: FakeBroker) -> None:
-        self._broker = broker
-        self.is_closed = False
-
-    def send(self, rejected: Sequence[RejectedRecord]) -> None:
-        def act() -> None:
-            self._broker.dead_letters.extend(rejected)
-            self._broker.journal.append(
-                Entry("dead_letters", tuple(r.record.offset() for r in rejected))
-            )
-
-        self._broker.faults.run("dead_letters", act)
-
-    def close(self) -> None:
-        self.is_closed = True
-
-
-class FakeObserver:
-    """See `types.Observer`. Remembers what it was told, and which outages last."""
-
-    def __init__(self) -> None:
-        self.told: list[Entry] = []
-        self.failing: set[str] = set()
-        self.rows = 0
-        self.rejections: Counter[str] = Counter()
-        self.records = 0
-        self.dead_letters = 0
-        self.calls: Counter[str] = Counter()
-
-    def names(self) -> list[str]:
-        return [entry.what for entry in self.told]
-
-    def details(self, what: str) -> list[object]:
-        return [entry.detail for entry in self.told if entry.what == what]
-
-    def _tell(self, what: str, detail: object) -> None:
-        self.told.append(Entry(what, detail))
-
-    def consumed(self, records: int) -> None:
-        self.records += records
-
-    def rejected(self, rejected: Sequence[RejectedRecord]) -> None:
-        self.rejections.update(item.reason for item in rejected)
-
-    def dead_lettered(self, records: int) -> None:
-        self.dead_letters += records
-
-    def inserted(self, batch: InsertedBatch) -> None:
-        self.rows += batch.rows
-        self._tell("inserted", (batch.partition.partition, str(batch.span), batch.rows))
-
-    def call_finished(self, call: str, seconds: float) -> None:
-        self.calls[call] += 1
-
-    def recovered(self, partition: TopicPartition, span: OffsetRange) -> None:
-        self._tell("recovered", (partition.partition, str(span)))
-
-    def bisecting_rejected_rows(
-        self, partition: TopicPartition, span: OffsetRange, reason: str
-    ) -> None:
-        self._tell("isolating", (partition.partition, str(span)))
-
-    def offsets_gone(self, partition: TopicPartition, first: int, end: int) -> None:
-        self._tell("offsets_gone", (partition.partition, first, end))
-
-    def log_replaced(self, partition: TopicPartition, position: int) -> None:
-        self._tell("log_replaced", (partition.partition, position))
-
-    def log_truncated(self, partition: TopicPartition, position: int, end: int) -> None:
-        self._tell("log_truncated", (partition.partition, position, end))
-
-    def foreign_offset(self, partition: TopicPartition, offset: int, first: int, end: int) -> None:
-        self._tell("foreign_offset", (partition.partition, offset, first, end))
-
-    def assigned(self, partitions: Sequence[TopicPartition], owned: int) -> None:
-        self._tell("assigned", ([p.partition for p in partitions], owned))
-
-    def revoked(self, partitions: Sequence[TopicPartition], owned: int) -> None:
-        self._tell("revoked", ([p.partition for p in partitions], owned))
-
-    def lost(self, partitions: Sequence[TopicPartition], owned: int) -> None:
-        self._tell("lost", ([p.partition for p in partitions], owned))
-
-    def failed(self, dependency: str, error: Exception) -> None:
-        self.failing.add(dependency)
-        self._tell("failed", dependency)
-
-    def resumed(self, dependency: str) -> None:
-        self.failing.discard(dependency)
-        self._tell("resumed", dependency)
-
-
-def each(decode: Callable[[bytes | None], Row]) -> Decode:
-    """What takes one value as what takes many."""
-
-    def decode_all(values: Sequence[bytes | None]) -> Decoded:
-        columns, invalid = new_columns(), []
-        for index, value in enumerate(values):
-            try:
-                row = decode(value)
-            except DecodeError as error:
-                invalid.append((index, error.reason, error.detail))
-                continue
-            for column, value_of in zip(columns, row, strict=True):
-                column.extend([value_of.encode() if isinstance(value_of, str) else value_of])
-        return Decoded(columns, invalid)
-
-    return decode_all

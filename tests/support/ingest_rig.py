@@ -1,0 +1,138 @@
+"""A broker, a table and workers in memory, run turn by turn."""
+
+import json
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pytest
+
+from octane_analytics.errors import Unavailable
+from octane_analytics.events.decode import decode_all
+from octane_analytics.pipeline.batch import BatchLimits
+from octane_analytics.pipeline.batch_writer import Delivery
+from octane_analytics.pipeline.delivery_ledger import Intent, token
+from octane_analytics.pipeline.ingest_loop import IngestLoop, IngestOptions
+from octane_analytics.runtime.timing import Backoff
+from octane_analytics.types import (
+    LogIdentity,
+    OffsetRange,
+    TopicPartition,
+)
+from tests.fakes.clickhouse import FakeClickHouse, FakeSink
+from tests.fakes.clock import FakeClock
+from tests.fakes.dead_letters import FakeDeadLetters
+from tests.fakes.kafka import TOPIC, FakeBroker, FakeSource
+from tests.fakes.observer import FakeObserver
+
+P0 = TopicPartition(TOPIC, 0)
+P1 = TopicPartition(TOPIC, 1)
+LOG = LogIdentity("cluster", "topic-1", "")
+DOWN = Unavailable("down")
+NEVER = 1e9
+
+both_deliveries = pytest.mark.parametrize("delivery", list(Delivery))
+
+
+def event(name: str, **fields: object) -> bytes:
+    return json.dumps(
+        {
+            "app_id": "openstream",
+            "event_name": "play",
+            "user_id": name,
+            "timestamp": "2026-02-02T12:00:00Z",
+        }
+        | fields
+    ).encode()
+
+
+def names(first: int, end: int, prefix: str = "e") -> list[str]:
+    return [f"{prefix}{number}" for number in range(first, end)]
+
+
+def intent(first: int, end: int, log: LogIdentity = LOG) -> str:
+    return Intent(OffsetRange(first, end), log).metadata()
+
+
+def token_of(first: int, end: int, partition: TopicPartition = P0, log: LogIdentity = LOG) -> str:
+    return token(partition, Intent(OffsetRange(first, end), log))
+
+
+@dataclass
+class Worker:
+    source: FakeSource
+    observer: FakeObserver
+    ingest: IngestLoop
+
+    def turn(self, turns: int = 1) -> None:
+        for _ in range(turns):
+            self.ingest.run_once()
+
+
+class Rig:
+    """A broker, a table and the workers between them. By default nothing is due by itself."""
+
+    def __init__(
+        self,
+        *,
+        partitions: int = 1,
+        delivery: Delivery = Delivery.EXACTLY_ONCE,
+        size: int = 10_000,
+        flush_seconds: float = NEVER,
+        max_rows: int = 100_000,
+        batch_bytes: int = 1 << 30,
+        max_bytes: int = 1 << 30,
+        idle_seconds: float = 1.0,
+    ) -> None:
+        self.clock = FakeClock()
+        self.broker = FakeBroker(self.clock, partitions)
+        self.table = FakeClickHouse(self.clock, self.broker.journal)
+        self.options = IngestOptions(
+            TOPIC,
+            BatchLimits(size, flush_seconds, max_rows, batch_bytes),
+            delivery,
+            idle_seconds=idle_seconds,
+            max_bytes=max_bytes,
+        )
+
+    def worker(self, *, fetch_records: int = 100_000) -> Worker:
+        source = FakeSource(self.broker, fetch_records=fetch_records)
+        observer = FakeObserver()
+        ingest = IngestLoop(
+            source,
+            FakeSink(self.table),
+            FakeDeadLetters(self.broker),
+            decode_all,
+            self.clock,
+            observer,
+            self.options,
+            Backoff(0.2, 10.0, random.Random(0)),
+        )
+        source.subscribe(ingest)
+        return Worker(source, observer, ingest)
+
+    def produce(self, first: int, end: int, partition: int = 0, prefix: str = "e") -> None:
+        self.broker.append(partition, *(event(name) for name in names(first, end, prefix)))
+
+    def journal(self, *kinds: str) -> list[object]:
+        return [entry.detail for entry in self.broker.journal if entry.what in kinds]
+
+    def commits(self) -> list[object]:
+        return self.journal("commit")
+
+    def inserts(self) -> list[object]:
+        return self.journal("insert")
+
+    def settle(self, *workers: Worker, turns: int = 400) -> None:
+        """Turns the loops until everything is delivered and committed."""
+        for _ in range(turns):
+            if self.broker.is_settled():
+                return
+            for worker in workers:
+                worker.turn()
+        raise AssertionError(f"not settled: lag {self.broker.lag()}, {self.broker.committed}")
+
+
+def once(*lists: Sequence[str]) -> Counter[str]:
+    return Counter(name for names in lists for name in names)

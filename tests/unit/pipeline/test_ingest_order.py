@@ -1,0 +1,106 @@
+"""The order of announcements, inserts and commits."""
+
+from octane_analytics.errors import Rebalancing
+from octane_analytics.pipeline.batch_writer import Delivery
+from octane_analytics.types import (
+    Commit,
+    Committed,
+)
+from tests.fakes.journal import Entry, InsertEntry
+from tests.support.ingest_rig import (
+    DOWN,
+    NEVER,
+    P0,
+    Rig,
+    both_deliveries,
+    event,
+    intent,
+    names,
+    once,
+    token_of,
+)
+
+
+def test_exactly_once_announces_before_the_insert_and_completes_with_the_next() -> None:
+    rig = Rig(size=2, idle_seconds=NEVER)
+    worker = rig.worker()
+    rig.produce(0, 2)
+    worker.turn(2)
+    rig.produce(2, 4)
+    worker.turn(2)
+    assert rig.broker.journal == [
+        Entry("commit", Commit(P0, 0, intent(0, 2))),
+        Entry("insert", InsertEntry(token_of(0, 2), 2)),
+        Entry("commit", Commit(P0, 2, intent(2, 4))),
+        Entry("insert", InsertEntry(token_of(2, 4), 2)),
+    ]
+
+
+def test_exactly_once_announces_all_partitions_that_are_due_in_one_commit() -> None:
+    rig = Rig(size=2, partitions=3, idle_seconds=NEVER)
+    rig.produce(0, 2, 0)
+    rig.produce(0, 2, 2, "f")
+    rig.worker().turn(2)
+    assert [entry.what for entry in rig.broker.journal] == ["commit", "commit", "insert", "insert"]
+
+
+def test_at_least_once_commits_after_the_insert() -> None:
+    rig = Rig(size=2, delivery=Delivery.AT_LEAST_ONCE)
+    rig.produce(0, 2)
+    rig.worker().turn(2)
+    assert rig.broker.journal == [
+        Entry("insert", InsertEntry(None, 2)),
+        Entry("commit", Commit(P0, 2, intent(2, 2))),
+    ]
+
+
+@both_deliveries
+def test_dead_letters_are_acknowledged_before_the_offset_moves(delivery: Delivery) -> None:
+    rig = Rig(size=3, delivery=delivery)
+    rig.broker.append(0, event("e0"), b"no event", None)
+    worker = rig.worker()
+    rig.settle(worker)
+    kinds = [entry.what for entry in rig.broker.journal]
+    passing = [
+        index
+        for index, entry in enumerate(rig.broker.journal)
+        if isinstance(entry.detail, Commit) and entry.detail.offset > 1
+    ]
+    assert kinds.count("dead_letters") == 1
+    assert kinds.index("dead_letters") < min(passing)
+    assert worker.observer.rejections == {"not_json": 1, "tombstone": 1}
+    assert worker.observer.dead_letters == 2
+
+
+def test_idle_partition_is_completed_with_nothing_pending() -> None:
+    rig = Rig(size=2, idle_seconds=1.0)
+    worker = rig.worker()
+    rig.produce(0, 2)
+    worker.turn(2)
+    assert rig.broker.committed[P0] == Committed(0, intent(0, 2))
+    worker.turn(20)
+    assert rig.broker.committed[P0] == Committed(2, intent(2, 2))
+    worker.turn(100)
+    assert len(rig.commits()) == 2
+
+
+def test_idle_completion_that_fails_is_tried_again() -> None:
+    rig = Rig(size=2)
+    worker = rig.worker()
+    rig.produce(0, 2)
+    worker.turn(2)
+    rig.broker.faults.push("commit", Rebalancing("settling"), DOWN)
+    rig.settle(worker)
+    assert rig.broker.committed[P0] == Committed(2, intent(2, 2))
+
+
+def test_offsets_without_records_are_committed_over() -> None:
+    rig = Rig(flush_seconds=1.0)
+    rig.produce(0, 3)
+    rig.broker.skip(0, 4)
+    worker = rig.worker()
+    rig.settle(worker)
+    rig.broker.skip(0, 2)
+    rig.settle(worker)
+    assert rig.broker.committed[P0] == Committed(9, intent(9, 9))
+    assert rig.table.count() == once(names(0, 3))

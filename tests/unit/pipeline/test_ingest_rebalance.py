@@ -1,0 +1,146 @@
+"""Partitions that come and go."""
+
+from octane_analytics.errors import Rebalancing
+from octane_analytics.types import (
+    Commit,
+    Committed,
+)
+from tests.support.ingest_rig import DOWN, P0, P1, Rig, intent, names, once
+
+
+def test_announcement_is_repeated_while_the_group_rebalances() -> None:
+    rig = Rig(size=3)
+    rig.produce(0, 3)
+    worker = rig.worker()
+    rig.broker.faults.push("commit", *[Rebalancing("settling")] * 4)
+    worker.turn(2)
+    assert rig.inserts() == []
+    rig.settle(worker)
+    assert rig.table.count() == once(names(0, 3))
+    assert worker.observer.details("failed") == []
+
+
+def test_announcement_whose_answer_was_lost_is_repeated() -> None:
+    rig = Rig(size=3)
+    rig.produce(0, 3)
+    worker = rig.worker()
+    rig.broker.faults.push("commit", DOWN, is_done=True)
+    rig.settle(worker)
+    assert rig.commits()[:2] == [Commit(P0, 0, intent(0, 3))] * 2
+    assert rig.table.count() == once(names(0, 3))
+
+
+def test_revoked_partition_is_finished_committed_and_forgotten() -> None:
+    rig = Rig(size=3, partitions=2)
+    rig.produce(0, 3, 0)
+    first = rig.worker()
+    rig.table.faults.push("insert", DOWN)
+    first.turn(2)  # announced, in flight
+    rig.table.faults.clear()
+    rig.clock.sleep(30)
+    first.turn(1)
+    second = rig.worker()
+    first.turn(1)
+    second.turn(1)
+    owned = {tuple(first.source.assignment), tuple(second.source.assignment)}
+    assert owned == {(P0,), (P1,)}
+    assert first.observer.details("revoked") == [([1], 1)]
+    rig.settle(first, second)
+    assert rig.table.count() == once(names(0, 3))
+
+
+def test_revoked_partition_in_flight_is_inserted_before_it_is_let_go() -> None:
+    rig = Rig(size=3)
+    rig.broker.is_balancing = False
+    rig.produce(0, 3)
+    first, second = rig.worker(), rig.worker()
+    rig.broker.move(0, first.source)
+    rig.broker.faults.push("commit", Rebalancing("settling"))
+    first.turn(2)  # in flight, not announced
+    rig.broker.move(0, second.source)
+    rig.produce(3, 4)
+    first.turn()
+    assert rig.broker.committed[P0] == Committed(3, intent(3, 3))
+    assert first.source.assignment == []
+    second.turn(3)
+    assert second.observer.details("recovered") == []
+    assert rig.table.count() == once(names(0, 3))
+
+
+def test_revoked_partition_during_an_outage_is_let_go_at_once_and_recovered() -> None:
+    rig = Rig(size=3)
+    rig.broker.is_balancing = False
+    rig.produce(0, 3)
+    first, second = rig.worker(), rig.worker()
+    rig.broker.move(0, first.source)
+    rig.table.faults.push("insert", DOWN, DOWN, is_done=True)
+    first.turn(2)
+    attempts = len(rig.inserts())
+    rig.broker.move(0, second.source)
+    first.turn()
+    assert len(rig.inserts()) == attempts
+    rig.table.faults.clear()
+    rig.settle(second)
+    assert second.observer.details("recovered") == [(0, "0-3")]
+    assert rig.table.count() == once(names(0, 3))
+
+
+def test_records_read_but_not_announced_are_left_to_the_next_owner() -> None:
+    rig = Rig(size=3)
+    rig.broker.is_balancing = False
+    rig.produce(0, 2)
+    first, second = rig.worker(), rig.worker()
+    rig.broker.move(0, first.source)
+    first.turn(3)
+    rig.broker.move(0, second.source)
+    first.turn()
+    rig.produce(2, 3)
+    rig.settle(second)
+    assert rig.table.count() == once(names(0, 3))
+
+
+def test_lost_partition_is_forgotten_without_a_commit() -> None:
+    rig = Rig(size=3)
+    rig.produce(0, 3)
+    first = rig.worker()
+    rig.table.faults.push("insert", DOWN)
+    first.turn(2)
+    rig.broker.expire(first.source)
+    commits = len(rig.commits())
+    second = rig.worker()
+    first.turn()
+    assert first.observer.details("lost") == [([0], 0)]
+    assert len(rig.commits()) == commits
+    rig.settle(first, second)
+    assert rig.table.count() == once(names(0, 3))
+
+
+def test_zombie_that_inserts_what_it_had_announced_changes_nothing() -> None:
+    rig = Rig(size=3)
+    rig.produce(0, 3)
+    first = rig.worker()
+    rig.table.faults.push("insert", DOWN)
+    first.turn(2)
+    rig.broker.expire(first.source)
+    second = rig.worker()
+    rig.settle(second)
+    rig.clock.sleep(60)
+    inserts = len(rig.inserts())
+    first.turn()
+    assert len(rig.inserts()) == inserts + 1
+    assert rig.table.count() == once(names(0, 3))
+
+
+def test_zombie_cannot_announce_anything() -> None:
+    rig = Rig(size=3)
+    first = rig.worker()
+    rig.produce(0, 3)
+    first.source.faults.push("commit", DOWN)
+    first.turn(2)
+    rig.broker.expire(first.source)
+    second = rig.worker()
+    rig.settle(second)
+    commits, inserts = rig.commits(), rig.inserts()
+    rig.clock.sleep(60)
+    first.turn()
+    assert (rig.commits(), rig.inserts()) == (commits, inserts)

@@ -1,0 +1,216 @@
+"""Rows that ClickHouse refuses."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from octane_analytics.errors import TooManyRejected
+from octane_analytics.pipeline.batch_writer import Delivery
+from octane_analytics.pipeline.delivery_ledger import part_token
+from octane_analytics.pipeline.dlq_limit import DlqLimitConfig
+from octane_analytics.types import (
+    OffsetRange,
+)
+from tests.support.ingest_rig import DOWN, P0, Rig, both_deliveries, event, names, once, token_of
+from tests.unit.pipeline.test_ingest_recovery import crashed_after_announcing
+
+
+def refuse(rig: Rig, *bad: str) -> None:
+    rig.table.refuses = lambda row: row.user_id in bad
+
+
+@both_deliveries
+def test_refused_rows_alone_go_to_the_dead_letter_topic(delivery: Delivery) -> None:
+    rig = Rig(size=8, delivery=delivery)
+    refuse(rig, "e2", "e5")
+    rig.produce(0, 8)
+    worker = rig.worker()
+    rig.settle(worker)
+    assert rig.table.count() == once(["e0", "e1", "e3", "e4", "e6", "e7"])
+    letters = rig.broker.dead_letters
+    assert [(r.record.offset(), r.reason) for r in letters] == [
+        (2, "refused_by_clickhouse"),
+        (5, "refused_by_clickhouse"),
+    ]
+    assert worker.observer.details("isolating") == [(0, "0-8")]
+    assert worker.observer.rows == 6
+
+
+def test_parts_of_a_refused_batch_go_in_under_tokens_of_their_own_ranges() -> None:
+    rig = Rig(size=8)
+    refuse(rig, "e2")
+    rig.produce(0, 8)
+    rig.settle(rig.worker())
+    whole = token_of(0, 8)
+    assert rig.table.tokens == [
+        part_token(whole, OffsetRange(0, 2)),
+        part_token(whole, OffsetRange(3, 4)),
+        part_token(whole, OffsetRange(4, 8)),
+    ]
+
+
+def test_refused_batch_is_cut_by_offsets_not_by_rows() -> None:
+    rig = Rig(size=4)
+    refuse(rig, "e1")
+    rig.produce(0, 1)
+    rig.broker.skip(0, 6)
+    rig.produce(1, 4)
+    rig.settle(rig.worker())
+    whole = token_of(0, 10)
+    assert rig.table.tokens == [
+        part_token(whole, OffsetRange(0, 5)),
+        part_token(whole, OffsetRange(8, 10)),
+    ]
+    assert rig.table.count() == once(["e0", "e2", "e3"])
+
+
+def test_records_behind_a_refused_batch_are_not_lost() -> None:
+    rig = Rig(size=4)
+    refuse(rig, "e1")
+    worker = rig.worker(fetch_records=2)
+    rig.table.faults.push("insert", DOWN)
+    rig.produce(0, 20)
+    rig.settle(worker)
+    assert rig.table.count() == once(["e0"], names(2, 20))
+
+
+def test_invalid_records_of_a_refused_batch_are_dead_lettered_once() -> None:
+    rig = Rig(size=4)
+    refuse(rig, "e1")
+    rig.broker.append(0, event("e0"), b"no event", event("e1"), event("e2"))
+    worker = rig.worker()
+    rig.settle(worker)
+    assert sorted(r.record.offset() or 0 for r in rig.broker.dead_letters) == [1, 2]
+    assert worker.observer.rejections == {"not_json": 1, "refused_by_clickhouse": 1}
+
+
+@pytest.mark.parametrize("crash_at", range(1, 10))
+def test_refused_batch_survives_a_crash_at_any_insert(crash_at: int) -> None:
+    rig = Rig(size=8)
+    refuse(rig, "e2", "e5")
+    rig.produce(0, 8)
+    dead = rig.worker()
+    for _ in range(100):
+        if len(rig.inserts()) >= crash_at:
+            break
+        rig.table.faults.push("insert", DOWN, is_done=True)
+        dead.turn()
+        rig.table.faults.clear()
+        rig.clock.sleep(20)
+    rig.broker.expire(dead.source)
+    rig.settle(rig.worker())
+    assert rig.table.count() == once(["e0", "e1", "e3", "e4", "e6", "e7"])
+    assert {r.record.offset() for r in rig.broker.dead_letters} == {2, 5}
+
+
+def test_refused_rows_are_found_in_a_range_that_is_being_recovered() -> None:
+    rig = Rig(size=4)
+    crashed_after_announcing(rig, is_inserted=False)
+    refuse(rig, "e3")
+    worker = rig.worker()
+    rig.settle(worker)
+    assert rig.table.count() == once(names(0, 3), names(4, 9))
+    assert [r.record.offset() for r in rig.broker.dead_letters] == [3]
+
+
+def test_refused_rows_hold_back_no_other_partition_that_is_delivered_at_least_once() -> None:
+    rig = Rig(size=6, partitions=2, delivery=Delivery.AT_LEAST_ONCE)
+    refuse(rig, "e1")
+    rig.produce(0, 3, 0)
+    rig.produce(0, 3, 1, "f")
+    rig.settle(rig.worker())
+    assert rig.table.count() == once(["e0", "e2"], names(0, 3, "f"))
+
+
+def test_outage_of_the_dead_letter_topic_is_named_also_for_refused_rows() -> None:
+    rig = Rig(size=2)
+    refuse(rig, "e0")
+    rig.produce(0, 2)
+    worker = rig.worker()
+    rig.broker.faults.push("dead_letters", DOWN)
+    rig.settle(worker)
+    assert worker.observer.details("failed") == ["dead_letters"]
+    assert rig.table.count() == once(["e1"])
+
+
+def limited(rig: Rig, **limits: Any) -> None:
+    rig.options = dataclasses.replace(rig.options, breaker=DlqLimitConfig(**limits))
+
+
+@both_deliveries
+def test_refused_rows_in_a_row_stop_the_worker_at_the_limit(delivery: Delivery) -> None:
+    rig = Rig(size=64, delivery=delivery)
+    limited(rig, max_consecutive=10)
+    refuse(rig, *names(8, 64))
+    rig.produce(0, 64)
+    worker = rig.worker()
+    with pytest.raises(TooManyRejected, match="10 rows in a row were refused by ClickHouse"):
+        rig.settle(worker)
+    assert [r.record.offset() for r in rig.broker.dead_letters] == list(range(8, 17))
+    committed = rig.broker.committed.get(P0)
+    assert committed is None or committed.offset in (None, 0)
+
+
+def test_refused_rows_in_a_row_are_counted_over_batches_and_partitions() -> None:
+    rig = Rig(size=4, partitions=2)
+    limited(rig, max_consecutive=7)
+    rig.table.refuses = lambda row: row.user_id.startswith("bad")
+    for number in range(4):
+        rig.produce(4 * number, 4 * number + 4, number % 2, "bad")
+    with pytest.raises(TooManyRejected, match="7 rows in a row"):
+        rig.settle(rig.worker())
+    assert len(rig.broker.dead_letters) == 6
+
+
+def test_refused_rows_that_others_stand_between_do_not_stop_the_worker() -> None:
+    rig = Rig(size=8)
+    limited(rig, max_consecutive=3)
+    refuse(rig, *(f"e{n}" for n in range(0, 400, 2)))
+    rig.produce(0, 400)
+    rig.settle(rig.worker(), turns=2000)
+    assert len(rig.broker.dead_letters) == 200
+
+
+def test_refused_rows_count_in_the_share_of_bad_records() -> None:
+    rig = Rig(size=200)
+    limited(rig, max_ratio=0.3)
+    rig.table.refuses = lambda row: int(row.user_id[1:]) % 2 == 0
+    worker = rig.worker()
+    rig.produce(0, 800)
+    rig.settle(worker)  # no share of a few records
+    rig.produce(800, 1200)
+    with pytest.raises(TooManyRejected, match=r"% of the last .* refused by ClickHouse"):
+        rig.settle(worker)
+
+
+@pytest.mark.parametrize("limit", [56, 57])
+def test_refused_rows_count_once_however_often_an_outage_interrupts(limit: int) -> None:
+    rig = Rig(size=64)
+    limited(rig, max_consecutive=limit)
+    refuse(rig, *names(8, 64))
+    rig.produce(0, 64)
+    worker = rig.worker()
+    for _ in range(5):
+        rig.broker.faults.push("dead_letters", DOWN)
+    if limit == 56:
+        with pytest.raises(TooManyRejected):
+            rig.settle(worker)
+    else:
+        rig.settle(worker)
+    assert len(rig.broker.dead_letters) == limit - 1
+
+
+def test_restart_meets_the_limit_of_refused_rows_again() -> None:
+    rig = Rig(size=2000, batch_bytes=1 << 30)
+    limited(rig, max_ratio=0.5)
+    rig.table.refuses = lambda row: True
+    rig.produce(0, 2000)
+    for _ in range(2):
+        worker = rig.worker()
+        with pytest.raises(TooManyRejected):
+            rig.settle(worker)
+        rig.broker.expire(worker.source)
+    rig.table.refuses = lambda row: int(row.user_id[1:]) % 4 == 0
+    rig.settle(rig.worker())
+    assert rig.table.count() == once([f"e{n}" for n in range(2000) if n % 4])

@@ -1,0 +1,212 @@
+"""Retention, truncation and recreated topics."""
+
+from typing import cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from octane_analytics.pipeline.delivery_ledger import Intent
+from octane_analytics.types import (
+    Committed,
+    LogIdentity,
+    OffsetGone,
+    OffsetRange,
+    Polled,
+)
+from tests.fakes.journal import InsertEntry
+from tests.support.ingest_rig import DOWN, LOG, P0, Rig, intent, names, once, token_of
+from tests.unit.pipeline.test_ingest_recovery import crashed_after_announcing
+
+
+def test_offsets_that_retention_removed_are_told_and_passed_over() -> None:
+    rig = Rig(size=2)
+    rig.broker.committed[P0] = Committed(3, "")
+    rig.produce(0, 10)
+    rig.broker.delete_before(0, 6)
+    worker = rig.worker()
+    rig.settle(worker)
+    assert worker.observer.details("offsets_gone") == [(0, 3, 6)]
+    assert rig.table.count() == once(names(6, 10))
+
+
+def test_offsets_that_retention_removed_out_of_an_announced_range_are_told_once() -> None:
+    rig = Rig(size=2)
+    rig.broker.committed[P0] = Committed(3, intent(3, 8))
+    rig.produce(0, 12)
+    rig.broker.delete_before(0, 5)
+    worker = rig.worker()
+    rig.settle(worker)
+    assert worker.observer.details("offsets_gone") == [(0, 3, 5)]
+    assert rig.inserts()[0] == InsertEntry(token_of(3, 8), 3)
+    assert rig.table.count() == once(names(5, 12))
+
+
+def test_announced_range_that_retention_removed_altogether_is_told_once() -> None:
+    rig = Rig(size=2)
+    rig.broker.committed[P0] = Committed(3, intent(3, 8))
+    rig.produce(0, 12)
+    rig.broker.delete_before(0, 10)
+    worker = rig.worker()
+    rig.settle(worker)
+    told = cast(list[tuple[int, int, int]], worker.observer.details("offsets_gone"))
+    missing = [at for _, first, end in told for at in range(first, end)]
+    assert missing == [3, 4, 5, 6, 7, 8, 9]
+    assert rig.table.count() == once(names(10, 12))
+
+
+def test_offsets_gone_while_kafka_is_away_are_asked_for_again() -> None:
+    rig = Rig(size=2)
+    rig.broker.committed[P0] = Committed(3, "")
+    rig.produce(0, 10)
+    rig.broker.delete_before(0, 6)
+    worker = rig.worker()
+    rig.broker.faults.push("earliest", DOWN, DOWN)
+    rig.settle(worker)
+    assert worker.observer.details("offsets_gone") == [(0, 3, 6)]
+    assert rig.table.count() == once(names(6, 10))
+
+
+def test_topic_made_anew_while_nobody_ran_is_read_from_its_start() -> None:
+    rig = Rig(size=4)
+    crashed_after_announcing(rig, is_inserted=True)
+    rig.broker.recreate("topic-2", keeps_commits=True)
+    rig.produce(0, 4, prefix="new")
+    rig.settle(rig.worker())
+    assert rig.table.count() == once(names(0, 4), names(0, 4, "new"))
+
+
+MIRRORED = LogIdentity("elsewhere", LOG.topic_id, LOG.epoch)
+FOREIGN_METADATA = st.sampled_from(
+    [
+        "",
+        "another consumer's",
+        "octane1;9",
+        Intent(OffsetRange(3, 3), LOG).metadata(),  # moved away from its intent
+        "mirrored",
+        "another epoch",
+    ]
+)
+
+
+@given(offset=st.integers(5, 2**40), metadata=FOREIGN_METADATA, low=st.integers(0, 4))
+def test_foreign_offset_after_the_end_reads_the_log_from_its_beginning(
+    offset: int, metadata: str, low: int
+) -> None:
+    logs = {"mirrored": MIRRORED, "another epoch": LOG._replace(epoch="before")}
+    if metadata in logs:
+        metadata = Intent(OffsetRange(offset, offset), logs[metadata]).metadata()
+    rig = Rig(size=4)
+    rig.produce(0, 4)
+    rig.broker.delete_before(0, low)
+    rig.broker.committed[P0] = Committed(offset, metadata)
+    worker = rig.worker()
+    worker.turn(3)
+    rig.produce(4, 8)
+    rig.settle(worker)
+    assert rig.table.count() == once(names(low, 8))
+    assert worker.observer.details("foreign_offset") == [(0, offset, low, 4)]
+    assert "log_replaced" not in worker.observer.names()
+
+
+def test_foreign_offset_within_the_log_is_where_reading_begins() -> None:
+    rig = Rig(size=2)
+    rig.produce(0, 6)
+    rig.broker.committed[P0] = Committed(4, "")
+    rig.settle(rig.worker())
+    assert rig.table.count() == once(names(4, 6))
+
+
+def test_own_log_that_lost_its_tail_is_read_on_from_its_end() -> None:
+    rig = Rig(size=2)
+    rig.produce(0, 4)
+    rig.broker.committed[P0] = Committed(9, intent(9, 9))
+    worker = rig.worker()
+    worker.turn(4)
+    rig.produce(4, 6)
+    rig.settle(worker)
+    assert worker.observer.details("log_truncated") == [(0, 9, 4)]
+    assert rig.table.count() == once(names(4, 6))
+
+
+def test_foreign_offset_at_a_log_that_loses_its_tail_before_a_record_came() -> None:
+    rig = Rig(size=2)
+    rig.produce(0, 6)
+    rig.broker.committed[P0] = Committed(6, "")
+    worker = rig.worker()
+    worker.turn(2)
+    rig.broker.logs[P0].end = 2
+    for offset in range(2, 6):
+        del rig.broker.logs[P0].records[offset]
+    worker.source.seek(P0, 6)
+    rig.settle(worker)
+    assert worker.observer.details("foreign_offset") == [(0, 6, 0, 2)]
+    assert rig.table.count() == once(names(0, 2))
+
+
+@pytest.mark.parametrize("is_outdated", [False, True])
+def test_topic_made_anew_under_a_running_worker_is_read_from_its_start(is_outdated: bool) -> None:
+    rig = Rig(size=4)
+    worker = rig.worker()
+    rig.produce(0, 6)
+    worker.turn(3)
+    rig.broker.recreate("topic-2")
+    worker.source.is_outdated = is_outdated
+    worker.source.seek(P0, 6)  # the broker answers that this offset is out of range
+    rig.produce(0, 4, prefix="new")
+    rig.settle(worker)
+    assert worker.observer.names().count("log_replaced") == 1
+    assert rig.table.count() == once(names(0, 6), names(0, 4, "new"))
+    assert token_of(0, 4, log=LOG._replace(topic_id="topic-2")) in rig.table.tokens
+
+
+def test_start_of_a_new_log_that_cannot_be_taken_up_yet_is_told_and_tried_again() -> None:
+    rig = Rig(size=4)
+    worker = rig.worker()
+    rig.produce(0, 6)
+    worker.turn(3)
+    rig.broker.recreate("topic-2")
+    worker.source.seek(P0, 6)
+    worker.turn(1)  # by now the log is known to be another one
+    worker.source.faults.push("log_identity", DOWN, DOWN)
+    rig.produce(0, 4, prefix="new")
+    rig.settle(worker)
+    assert worker.observer.details("failed") == ["kafka"] * 2
+    assert rig.table.count() == once(names(0, 6), names(0, 4, "new"))
+
+
+def test_log_that_lost_its_tail_is_not_read_from_its_start_again() -> None:
+    # A broker that fell over before it had written everything out: same topic, shorter log.
+    rig = Rig(size=4)
+    worker = rig.worker()
+    rig.produce(0, 8)
+    rig.settle(worker)
+    log = rig.broker.logs[P0]
+    del log.records[7]
+    log.end = 7
+    worker.source.seek(P0, 8)
+    worker.turn(30)
+    rig.produce(20, 24)
+    worker.turn(30)
+    assert max(rig.table.count().values()) == 1
+
+
+def test_complaint_about_a_position_of_before_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rig = Rig(size=4)
+    worker = rig.worker()
+    rig.produce(0, 4)
+    worker.turn(3)
+    rig.produce(4, 20)
+    poll = worker.source.poll
+    late = [OffsetGone(P0, 4711)]
+
+    def poll_with_a_late_complaint(max_records: int, timeout_seconds: float) -> Polled:
+        polled = poll(max_records, timeout_seconds)
+        return Polled(polled.records, polled.ends, [late.pop()] if late else [])
+
+    monkeypatch.setattr(worker.source, "poll", poll_with_a_late_complaint)
+    rig.settle(worker)
+    assert not late
+    assert rig.table.count() == once(names(0, 20))
