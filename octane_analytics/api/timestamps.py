@@ -9,6 +9,8 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from octane_analytics.runtime import rfc3339 as rfc3339_text
+
 LAST_SECOND = 2**32 - 1
 """DateTime's, in 2106."""
 RELATIVE = r"now|-[0-9]{1,9}[smhdw]"
@@ -67,11 +69,8 @@ def from_epoch(second: int) -> datetime:
 
 
 def _from_rfc3339(value: str) -> datetime:
-    # fromisoformat reads more than RFC 3339: week dates, basic format, no time at all.
-    if len(value) < 20 or value[4] + value[7] + value[13] != "--:":
-        raise ValueError(_WRONG)
     try:
-        time = datetime.fromisoformat(value.upper())
+        time = rfc3339_text.parse(value)
     except ValueError:
         raise ValueError(_WRONG) from None
     if time.tzinfo is None:

@@ -4,8 +4,6 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Callable
-from types import TracebackType
-from typing import Self
 
 from clickhouse_driver import errors as driver_errors
 
@@ -24,12 +22,13 @@ from octane_analytics.errors import (
     StatementRejected,
     Unavailable,
 )
-from octane_analytics.settings.sections import ClickHouseSettings
+from octane_analytics.runtime.closeable import Closeable
+from octane_analytics.settings.connections import ClickHouseSettings
 
 CONNECT_SECONDS = 5.0
 
 
-class NativeConnection:
+class NativeConnection(Closeable):
     """Made at the first call and after each failure, so an object may be built before a fork as long
     as it is used after it only. Not for use by several threads at once, but for `abort`."""
 
@@ -59,17 +58,6 @@ class NativeConnection:
     @property
     def table(self) -> TableName:
         return TableName(self._settings.database, self._settings.table)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         if self._client is not None:

@@ -20,7 +20,7 @@ from octane_analytics.errors import (
     StatementRejected,
     Unavailable,
 )
-from octane_analytics.settings.sections import ClickHouseSettings
+from octane_analytics.settings.connections import ClickHouseSettings
 
 _TOO_MANY_PARTS = 252
 _REPEATS = 4

@@ -14,8 +14,8 @@ from octane_analytics.errors import (
     Unavailable,
 )
 from octane_analytics.kafka.log_throttle import LogThrottle
+from octane_analytics.settings.connections import KafkaSettings
 from octane_analytics.settings.loading import RDKAFKA_PREFIX
-from octane_analytics.settings.sections import KafkaSettings
 
 REQUEST_SECONDS = 6.0
 """How long one question to a broker may take."""

@@ -20,7 +20,7 @@ from octane_analytics.kafka.conversions import from_confluent, to_confluent
 from octane_analytics.kafka.poll_results import classify_messages
 from octane_analytics.kafka.stall_detector import StallDetector
 from octane_analytics.kafka.topic_identity import TopicIdentityClient
-from octane_analytics.settings.sections import KafkaSettings
+from octane_analytics.settings.connections import KafkaSettings
 from octane_analytics.types import (
     Commit,
     Committed,
@@ -279,7 +279,8 @@ class KafkaSource:
         log = self._logs.fetch(topic)
         if log.topic_id:
             if self._topic_id and log.topic_id != self._topic_id:
-                self.recreate_client()  # also where whoever asks takes the new log for the only one there was
+                # Also where the caller takes the new log for the only one that ever existed.
+                self.recreate_client()
             self._topic_id = log.topic_id
         return log
 

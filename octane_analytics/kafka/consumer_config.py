@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 
 from octane_analytics.kafka.client import Broker
-from octane_analytics.settings.sections import KafkaSettings
+from octane_analytics.settings.connections import KafkaSettings
 
 _STATISTICS_MS = 10_000
 _FETCH_BYTES = 2 << 20

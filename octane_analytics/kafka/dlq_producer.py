@@ -10,7 +10,7 @@ from octane_analytics.errors import OctaneError, Unavailable
 from octane_analytics.kafka.event_producer import DELIVERY_SECONDS, EventProducer
 from octane_analytics.kafka.record_headers import headers_of
 from octane_analytics.kafka.topics import check_topic
-from octane_analytics.settings.sections import KafkaSettings
+from octane_analytics.settings.connections import KafkaSettings
 from octane_analytics.types import RejectedRecord
 
 _TOO_LARGE = (

@@ -14,7 +14,7 @@ from octane_analytics.errors import AssignmentLost, NeedsOperator, OctaneError, 
 from octane_analytics.kafka.client import error_of, text_of, translate
 from octane_analytics.kafka.offsets import watermarks
 from octane_analytics.kafka.standalone_client import StandaloneClient
-from octane_analytics.settings.sections import KafkaSettings
+from octane_analytics.settings.connections import KafkaSettings
 from octane_analytics.types import OffsetRange, TopicPartition
 
 _SILENCE_SECONDS = 30.0

@@ -6,7 +6,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from octane_analytics.errors import Unavailable
 from octane_analytics.kafka.client import Broker, error_of, text_of, translate
-from octane_analytics.settings.sections import KafkaSettings
+from octane_analytics.settings.connections import KafkaSettings
 
 DELIVERY_SECONDS = 20.0
 """How long a record may be on its way before it counts as failed."""

@@ -18,7 +18,7 @@ from octane_analytics.kafka.client import error_of, translate
 from octane_analytics.kafka.consumer import KafkaSource
 from octane_analytics.kafka.offsets import log_ends, offsets_at
 from octane_analytics.kafka.standalone_client import StandaloneClient
-from octane_analytics.settings.sections import KafkaSettings
+from octane_analytics.settings.connections import KafkaSettings
 from octane_analytics.types import Commit, Committed, LogIdentity, TopicPartition
 
 _ADMIN_SECONDS = 4.0

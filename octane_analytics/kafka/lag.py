@@ -17,7 +17,7 @@ from octane_analytics.kafka.client import REQUEST_SECONDS, error_of, translate
 from octane_analytics.kafka.conversions import from_confluent, to_confluent
 from octane_analytics.kafka.offsets import log_ends
 from octane_analytics.kafka.standalone_client import StandaloneClient
-from octane_analytics.settings.sections import KafkaSettings
+from octane_analytics.settings.connections import KafkaSettings
 from octane_analytics.types import TopicPartition, UncommittedLag
 
 _READ_SECONDS = 2.0

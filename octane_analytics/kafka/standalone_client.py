@@ -5,8 +5,6 @@ Asked through a consumer, because only that never has the broker create what it 
 
 import time
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Self
 
 from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as RawPartition
@@ -14,7 +12,8 @@ from confluent_kafka.admin._metadata import ClusterMetadata
 
 from octane_analytics.kafka.client import REQUEST_SECONDS, Broker, error_of, translate
 from octane_analytics.kafka.conversions import committed_of, from_confluent, to_confluent
-from octane_analytics.settings.sections import KafkaSettings
+from octane_analytics.runtime.closeable import Closeable
+from octane_analytics.settings.connections import KafkaSettings
 from octane_analytics.types import Committed, TopicPartition
 
 _COORDINATOR_SECONDS = 5.0
@@ -30,7 +29,7 @@ _COORDINATOR_MOVES = frozenset(
 """Of a group whose coordinator is being found, or has only just become it: ask again."""
 
 
-class StandaloneClient:
+class StandaloneClient(Closeable):
     """Base of such a look. Closed at the end of a `with` block; a call after that connects anew."""
 
     def __init__(self, settings: KafkaSettings, client_id: str, **properties: object) -> None:
@@ -43,17 +42,6 @@ class StandaloneClient:
             **properties,
         }
         self._consumer: Consumer | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         if self._consumer is not None:

@@ -11,7 +11,7 @@ from confluent_kafka.cimpl import NewTopic
 from octane_analytics.errors import ConfigError, NeedsOperator, Unavailable
 from octane_analytics.kafka.client import REQUEST_SECONDS, error_of, translate
 from octane_analytics.kafka.standalone_client import StandaloneClient
-from octane_analytics.settings.sections import KafkaSettings
+from octane_analytics.settings.connections import KafkaSettings
 
 _RETENTION = "retention.ms"
 _BROKER_DEFAULT = -1

@@ -16,7 +16,7 @@ from octane_analytics.kafka.client import translate
 from octane_analytics.kafka.offsets import log_ends, offsets_at, watermarks
 from octane_analytics.kafka.standalone_client import StandaloneClient
 from octane_analytics.kafka.topic_identity import log_identity
-from octane_analytics.settings.sections import KafkaSettings
+from octane_analytics.settings.connections import KafkaSettings
 from octane_analytics.types import Committed, LogIdentity, OffsetRange, Polled, TopicPartition
 
 _STALL_SECONDS = 60.0

@@ -7,7 +7,7 @@ from confluent_kafka.cimpl import NewTopic
 from octane_analytics.errors import NeedsOperator, Unavailable
 from octane_analytics.kafka.client import REQUEST_SECONDS, Broker, error_of, translate
 from octane_analytics.kafka.lag import LagProbe
-from octane_analytics.settings.sections import KafkaSettings
+from octane_analytics.settings.connections import KafkaSettings
 
 
 class TopicInspector(LagProbe):

@@ -6,9 +6,10 @@ Pure: the facts about the log come as values.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from octane_analytics.errors import OctaneError
+from octane_analytics.runtime import rfc3339
 from octane_analytics.types import OffsetRange
 
 _AGO = re.compile(r"-(\d+(?:\.\d+)?)([smhd])", re.ASCII)
@@ -53,8 +54,7 @@ def parse_time(text: str, now: datetime) -> float:
     try:
         if ago is not None:
             return (now - timedelta(seconds=float(ago[1]) * _UNITS[ago[2]])).timestamp()
-        read = datetime.fromisoformat(text)
-        return (read if read.tzinfo else read.replace(tzinfo=UTC)).timestamp()
+        return rfc3339.parse_as_utc(text).timestamp()
     except (ValueError, OverflowError) as error:
         raise BadRange(
             f"{text!r} is no time: write for example 2026-02-02T12:00:00Z, or -6h"

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a fact that a command's loop can look at and wait for."""
+"""SIGINT and SIGTERM as a flag that a loop can check and wait for."""
 
 import os
 import select
@@ -8,23 +8,32 @@ from typing import Self
 
 from octane_analytics.runtime.exit_codes import Exit
 
-_NUMBERS = (signal.SIGINT, signal.SIGTERM)
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SUPERVISOR_SIGNALS = (signal.SIGHUP, signal.SIGUSR1, signal.SIGTTIN, signal.SIGTTOU)
 
 
 class StopSignal:
-    """While entered, both signals only ask to stop. For the main thread."""
+    """Set by the first SIGINT or SIGTERM. For the main thread.
+
+    A command enters it, so that the previous handlers return afterwards; a forked child calls `install`
+    and keeps it until it exits.
+    """
 
     def __init__(self) -> None:
         self._number: int | None = None
         self._pipe: tuple[int, int] | None = None
         self._previous: dict[int, signal._HANDLER] = {}
 
-    def __enter__(self) -> Self:
+    def install(self) -> Self:
+        """Handle both signals from now on."""
         self._pipe = os.pipe()
         os.set_blocking(self._pipe[1], False)
-        for number in _NUMBERS:
+        for number in _STOP_SIGNALS:
             self._previous[number] = signal.signal(number, self._record)
         return self
+
+    def __enter__(self) -> Self:
+        return self.install()
 
     def __exit__(
         self,
@@ -39,28 +48,41 @@ class StopSignal:
         self._pipe = None
 
     def is_set(self) -> bool:
-        """Whether one of the signals has come."""
         return self._number is not None
 
     @property
     def exit_code(self) -> Exit:
-        """What a command that was asked to stop before it was done exits with."""
+        """Exit code of a command that was stopped before it was done."""
         return Exit.TERMINATED if self._number == signal.SIGTERM else Exit.INTERRUPTED
 
     def wait(self, seconds: float) -> bool:
-        """Blocks until a signal comes or the time is over; whether one has come."""
+        """Block until a signal arrives or the time is over; return whether one has arrived."""
         self._select([], seconds)
         return self.is_set()
 
     def wait_readable(self, descriptor: int, seconds: float) -> bool:
-        """Blocks until the descriptor can be read, a signal comes or the time is over."""
+        """Block until the descriptor is readable, a signal arrives or the time is over."""
         return descriptor in self._select([descriptor], seconds)
 
     def _select(self, descriptors: list[int], seconds: float) -> list[int]:
-        assert self._pipe is not None, "to be entered first"
+        assert self._pipe is not None, "install first"
         return select.select([self._pipe[0], *descriptors], [], [], seconds)[0]
 
     def _record(self, number: int, frame: FrameType | None) -> None:
         if self._number is None and self._pipe is not None:
             self._number = number
+            # A handler alone would not end a select: the kernel restarts it (PEP 475).
             os.write(self._pipe[1], b"\0")
+
+
+def drop_supervisor_handlers() -> None:
+    """Undo in a forked child what its supervisor handles.
+
+    Ignores the signals that only the supervisor answers, also where a whole process group gets them.
+    """
+    for number in (signal.SIGCHLD, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
+    for number in _SUPERVISOR_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    # The supervisor's descriptor must not be written to from here.
+    signal.set_wakeup_fd(-1)

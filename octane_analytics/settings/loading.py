@@ -12,18 +12,17 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from octane_analytics.errors import ConfigError
+from octane_analytics.settings.connections import ClickHouseSettings, KafkaSettings
 from octane_analytics.settings.fields import Setting
 from octane_analytics.settings.raw_sql import RawSqlSettings
 from octane_analytics.settings.sections import (
-    ApiSettings,
     BatchSettings,
-    ClickHouseSettings,
-    KafkaSettings,
     LogSettings,
     MetricsSettings,
     Settings,
     WorkerSettings,
 )
+from octane_analytics.settings.serving import ApiSettings
 
 RDKAFKA_PREFIX = "KAFKA_RDKAFKA_"
 HTTP_PORTS = (8123, 8443)

@@ -1,8 +1,8 @@
 """The directory through which all processes share their metrics.
 
-Each process keeps its values in files named by its role and slot, not by its process id: a worker that takes over a
-slot goes on counting where its predecessor stopped, and the number of files is bounded. The format is
-prometheus_client's multiprocess mode.
+Each process keeps its values in files named by its role and slot, not by its process id: a worker
+that takes over a slot goes on counting where its predecessor stopped, and the number of files is
+bounded. The format is prometheus_client's multiprocess mode.
 """
 
 import contextlib

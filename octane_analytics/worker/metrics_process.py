@@ -11,6 +11,7 @@ from octane_analytics.kafka.lag import LagProbe
 from octane_analytics.runtime import scheduling
 from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.runtime.periodic import PeriodicThread
+from octane_analytics.runtime.stop_signal import StopSignal, drop_supervisor_handlers
 from octane_analytics.settings.sections import Settings
 from octane_analytics.supervisor.status_board import SlotStatusWriter
 from octane_analytics.telemetry import exposition, shared_directory
@@ -20,7 +21,7 @@ from octane_analytics.telemetry.lag_metrics import LagCollector
 from octane_analytics.telemetry.metrics_server import MetricsServer
 from octane_analytics.telemetry.process_metrics import ProcessSampler
 from octane_analytics.telemetry.worker_metrics import ProcessMetrics
-from octane_analytics.worker.process import ROLE, StopSignal
+from octane_analytics.worker.process import ROLE
 
 _METRICS_TURN_SECONDS = 2.0
 
@@ -37,7 +38,8 @@ def run_metrics(
 
     `procs` tells how many workers there are to be just now.
     """
-    stop = StopSignal()
+    drop_supervisor_handlers()
+    stop = StopSignal().install()
     # A Ctrl-C from before it left the terminal's session; the metrics go on until the workers have
     # drained.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -72,7 +74,7 @@ def run_metrics(
     server.start()
     for watch in watching:
         watch.start()
-    while not stop.is_set:
+    while not stop.is_set():
         figures.heartbeat(time.monotonic())
         figures.set_lag(*(lag.total or (None,)))
         sample()

@@ -2,9 +2,6 @@
 
 import gc
 import logging
-import select
-import signal
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +19,7 @@ from octane_analytics.pipeline.batch_writer import Delivery
 from octane_analytics.pipeline.dlq_limit import DlqLimitConfig
 from octane_analytics.pipeline.ingest_loop import IngestLoop, IngestOptions
 from octane_analytics.runtime.exit_codes import Exit
+from octane_analytics.runtime.stop_signal import StopSignal, drop_supervisor_handlers
 from octane_analytics.runtime.timing import Backoff, SystemClock
 from octane_analytics.settings.sections import Settings
 from octane_analytics.supervisor.status_board import SlotStatusWriter
@@ -42,36 +40,6 @@ _QUIET_POLL_SECONDS = 1.0
 """What a signal may have to wait, for idle workers that cost next to nothing; an event does not."""
 
 
-class StopSignal:
-    """Whether TERM or INT has come. Installs its handlers where it is made, in the main thread."""
-
-    def __init__(self) -> None:
-        self._number: int | None = None
-        self._woken, wakes = socket.socketpair()
-        self._woken.setblocking(False)
-        wakes.setblocking(False)
-        self._wakes = wakes
-        signal.set_wakeup_fd(wakes.fileno(), warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._record)
-        for number in (signal.SIGCHLD, signal.SIGQUIT):
-            signal.signal(number, signal.SIG_DFL)
-        for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGTTIN, signal.SIGTTOU):
-            signal.signal(number, signal.SIG_IGN)  # the supervisor's, also where all are told
-
-    def _record(self, number: int, _: object) -> None:
-        self._number = number
-
-    @property
-    def is_set(self) -> bool:
-        return self._number is not None
-
-    def wait(self, seconds: float) -> None:
-        """Until it is set, and for so long at most. A handler alone would not end a sleep."""
-        if not self.is_set:
-            select.select([self._woken], [], [], seconds)
-
-
 def run_worker(
     settings: Settings,
     slot: int,
@@ -84,7 +52,8 @@ def run_worker(
     To be called in the forked process. `ready` is called once the handlers are set, `figures` hears of
     every turn of the loop.
     """
-    stop = StopSignal()
+    drop_supervisor_handlers()
+    stop = StopSignal().install()
     ready()
     # Messages come and go by the ten thousand without ever forming a cycle: at its default pace the
     # collector would look at each of them several times.
@@ -136,7 +105,7 @@ def run_worker(
         if now - lag_at >= _LAG_SECONDS:
             lag_at = now
             figures.set_lag(source.lag())
-        return stop.is_set
+        return stop.is_set()
 
     try:
         is_drained = ingest.run(should_stop, settings.worker.drain_seconds)

@@ -16,7 +16,7 @@ from octane_analytics.clickhouse import schema
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.sandbox.kafka import EmbeddedKafka
-from octane_analytics.settings.sections import ClickHouseSettings
+from octane_analytics.settings.connections import ClickHouseSettings
 from tests.support.command import run, running, wait_until
 from tests.support.otlp import Received, Receiver, receiver
 from tests.support.ports import free_port

@@ -23,7 +23,7 @@ from octane_analytics.events.decode import REASONS, decode
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.sandbox.generator import BROKEN_KINDS, break_event, generate
 from octane_analytics.sandbox.kafka import EmbeddedKafka
-from octane_analytics.settings.sections import ClickHouseSettings
+from octane_analytics.settings.connections import ClickHouseSettings
 from tests.support.command import Running, run, running, wait_until
 from tests.support.ports import free_port
 

@@ -13,7 +13,7 @@ from octane_analytics.errors import NeedsOperator, Unavailable
 from octane_analytics.interfaces import DeadLetters
 from octane_analytics.kafka.dlq_producer import KafkaDeadLetters
 from octane_analytics.sandbox.kafka import ApiKey, EmbeddedKafka
-from octane_analytics.settings.sections import KafkaSettings
+from octane_analytics.settings.connections import KafkaSettings
 from octane_analytics.types import Record, RejectedRecord, TopicPartition
 from tests.fakes.clock import FakeClock
 from tests.fakes.dead_letters import FakeDeadLetters

@@ -18,7 +18,7 @@ from octane_analytics.events.event import Row
 from octane_analytics.events.packed_columns import SecondsColumn, TextColumn
 from octane_analytics.interfaces import Sink
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
-from octane_analytics.settings.sections import ClickHouseSettings
+from octane_analytics.settings.connections import ClickHouseSettings
 from tests.fakes.clickhouse import FakeClickHouse, FakeSink
 from tests.fakes.clock import FakeClock
 

@@ -13,7 +13,7 @@ from octane_analytics.errors import AssignmentLost, Rebalancing, Unavailable
 from octane_analytics.interfaces import Source
 from octane_analytics.kafka.consumer import KafkaSource
 from octane_analytics.sandbox.kafka import ApiKey, EmbeddedKafka
-from octane_analytics.settings.sections import KafkaSettings
+from octane_analytics.settings.connections import KafkaSettings
 from octane_analytics.types import (
     Commit,
     Committed,

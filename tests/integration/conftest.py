@@ -10,7 +10,7 @@ import pytest
 from octane_analytics.clickhouse import schema
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
-from octane_analytics.settings.sections import ClickHouseSettings
+from octane_analytics.settings.connections import ClickHouseSettings
 
 
 @pytest.fixture(scope="session")

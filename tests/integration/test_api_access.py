@@ -23,7 +23,7 @@ from octane_analytics.api.auth import token_file
 from octane_analytics.api.auth.tokens import digest_of
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
-from octane_analytics.settings.sections import ClickHouseSettings
+from octane_analytics.settings.connections import ClickHouseSettings
 from tests.integration.test_api_server import Server, children
 from tests.integration.test_api_server import wait_until as patiently
 

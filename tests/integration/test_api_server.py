@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from octane_analytics.clickhouse.client import ClickHouse
-from octane_analytics.settings.sections import ClickHouseSettings
+from octane_analytics.settings.connections import ClickHouseSettings
 from tests.support.ports import free_port
 
 # gunicorn drops a socket object of its own after it has looked up its address.

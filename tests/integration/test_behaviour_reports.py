@@ -13,7 +13,7 @@ from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.events.decode import decode
 from octane_analytics.events.event import Row
 from octane_analytics.sandbox.generator import generate
-from octane_analytics.settings.sections import ClickHouseSettings
+from octane_analytics.settings.connections import ClickHouseSettings
 from tests.integration.test_reports import about, rows_of
 from tests.support import recount_behaviour
 from tests.support.api_fixtures import app_over, at, event, insert

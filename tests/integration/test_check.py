@@ -14,8 +14,8 @@ from octane_analytics.operations.checks.clickhouse import check_clickhouse
 from octane_analytics.operations.checks.finding import Finding, Level
 from octane_analytics.operations.checks.query_user import check_query_user
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse, User
+from octane_analytics.settings.connections import ClickHouseSettings
 from octane_analytics.settings.loading import load
-from octane_analytics.settings.sections import ClickHouseSettings
 from octane_analytics.worker.preflight import check_table
 from tests.support.command import run, wait_until
 from tests.support.operations_fixtures import Site, event, site

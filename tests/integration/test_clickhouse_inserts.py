@@ -16,7 +16,7 @@ from octane_analytics.clickhouse import schema
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.events.packed_columns import PackedColumn, SecondsColumn, TextColumn
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse, User
-from octane_analytics.settings.sections import ClickHouseSettings
+from octane_analytics.settings.connections import ClickHouseSettings
 from tests.support.command import wait_until
 
 MONTH_SECONDS = 31 * 86_400

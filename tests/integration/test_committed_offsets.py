@@ -12,8 +12,8 @@ from octane_analytics.kafka.standalone_client import StandaloneClient
 from octane_analytics.kafka.topic_reader import TopicReader
 from octane_analytics.kafka.topics import TopicInspector
 from octane_analytics.sandbox.kafka import ApiKey, EmbeddedKafka
+from octane_analytics.settings.connections import KafkaSettings
 from octane_analytics.settings.loading import load
-from octane_analytics.settings.sections import KafkaSettings
 from octane_analytics.types import TopicPartition
 
 TOPIC = "watched"

@@ -10,7 +10,7 @@ from octane_analytics.errors import NeedsOperator
 from octane_analytics.kafka.dlq_producer import KafkaDeadLetters
 from octane_analytics.kafka.record_headers import headers_of
 from octane_analytics.kafka.topics import check_topic, ensure_topic
-from octane_analytics.settings.sections import KafkaSettings
+from octane_analytics.settings.connections import KafkaSettings
 from octane_analytics.types import RejectedRecord, TopicPartition
 from tests.fakes.kafka import FakeRecord
 from tests.support.command import wait_until

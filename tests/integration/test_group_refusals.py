@@ -9,7 +9,7 @@ from confluent_kafka import Consumer, KafkaError
 from octane_analytics.errors import NeedsOperator, OctaneError
 from octane_analytics.kafka.consumer import KafkaSource
 from octane_analytics.sandbox.kafka import ApiKey, EmbeddedKafka
-from octane_analytics.settings.sections import KafkaSettings
+from octane_analytics.settings.connections import KafkaSettings
 from octane_analytics.types import TopicPartition
 from tests.support.command import wait_until
 from tests.support.operations_fixtures import Site, events, site

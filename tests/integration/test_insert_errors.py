@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.errors import DataRejected, NeedsOperator, OctaneError, Unavailable
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
-from octane_analytics.settings.sections import ClickHouseSettings
+from octane_analytics.settings.connections import ClickHouseSettings
 from tests.tools.clickhouse_error_codes import (
     DATA_CASES,
     UNDECIDED_CASES,

@@ -18,8 +18,9 @@ from octane_analytics.operations.checks.finding import Level
 from octane_analytics.sandbox import clickhouse
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse, User
 from octane_analytics.sandbox.engine import EngineError
+from octane_analytics.settings.connections import ClickHouseSettings
 from octane_analytics.settings.loading import load
-from octane_analytics.settings.sections import ClickHouseSettings, Settings
+from octane_analytics.settings.sections import Settings
 from octane_analytics.worker.preflight import check_table
 from tests.support.command import run
 from tests.tools import replica_child

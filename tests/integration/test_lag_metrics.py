@@ -11,7 +11,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from prometheus_client.parser import text_string_to_metric_families
 
 from octane_analytics.kafka.lag import LagProbe
-from octane_analytics.settings.sections import KafkaSettings
+from octane_analytics.settings.connections import KafkaSettings
 from octane_analytics.telemetry.lag_metrics import LagCollector
 from tests.support.command import running, wait_until
 from tests.support.operations_fixtures import PARTITIONS, Site, event, events, site

@@ -16,7 +16,7 @@ from openapi_spec_validator import validate
 from octane_analytics.clickhouse import schema
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
-from octane_analytics.settings.sections import ClickHouseSettings
+from octane_analytics.settings.connections import ClickHouseSettings
 from tests.integration.test_api_access import Api
 
 EXAMPLES = int(os.environ.get("OPENAPI_EXAMPLES", "0"))

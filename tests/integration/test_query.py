@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 from octane_analytics.api.raw_sql.validator import EXPLAIN_AST
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
-from octane_analytics.settings.sections import ClickHouseSettings
+from octane_analytics.settings.connections import ClickHouseSettings
 from tests.support.api_fixtures import QUERY_LIMITS, app_over, event, insert
 from tests.support.asgi_calls import call, query
 from tests.support.explain_trees import ALLOWED, REFUSED

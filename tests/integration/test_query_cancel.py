@@ -9,7 +9,7 @@ import pytest
 
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse, User
-from octane_analytics.settings.sections import ClickHouseSettings
+from octane_analytics.settings.connections import ClickHouseSettings
 from tests.integration.test_api_server import Server, wait_until
 from tests.support.raw_sql import PASSWORD, users_file
 

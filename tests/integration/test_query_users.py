@@ -12,8 +12,8 @@ from clickhouse_driver import Client
 from octane_analytics.clickhouse import query_user
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse, User
+from octane_analytics.settings.connections import ClickHouseSettings
 from octane_analytics.settings.loading import load
-from octane_analytics.settings.sections import ClickHouseSettings
 from tests.support.api_fixtures import QUERY_LIMITS, app_over
 from tests.support.asgi_calls import query
 from tests.support.raw_sql import PASSWORD, users_file

@@ -14,8 +14,8 @@ from octane_analytics.errors import ConfigError
 from octane_analytics.replay.interfaces import Staged
 from octane_analytics.replay.plan import Mode
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
+from octane_analytics.settings.connections import ClickHouseSettings
 from octane_analytics.settings.loading import load
-from octane_analytics.settings.sections import ClickHouseSettings
 from octane_analytics.worker.preflight import check_table
 
 COLUMNS = (

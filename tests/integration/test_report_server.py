@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from octane_analytics.clickhouse.client import ClickHouse
-from octane_analytics.settings.sections import ClickHouseSettings
+from octane_analytics.settings.connections import ClickHouseSettings
 from tests.integration.test_api_server import Server, children, wait_until
 
 ROWS = 1_000_000

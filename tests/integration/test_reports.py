@@ -20,7 +20,7 @@ from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.events.decode import decode
 from octane_analytics.events.event import Row
 from octane_analytics.sandbox.generator import generate
-from octane_analytics.settings.sections import ClickHouseSettings
+from octane_analytics.settings.connections import ClickHouseSettings
 from tests.support import recount
 from tests.support.api_fixtures import app_over, at, event, insert
 from tests.support.asgi_calls import report

@@ -7,7 +7,7 @@ import pytest
 
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.errors import StatementRejected
-from octane_analytics.settings.sections import ClickHouseSettings
+from octane_analytics.settings.connections import ClickHouseSettings
 from tests.support.api_fixtures import app_over
 from tests.support.asgi_calls import call, query
 

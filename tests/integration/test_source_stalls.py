@@ -13,7 +13,7 @@ from confluent_kafka import TopicPartition as RawPartition
 
 from octane_analytics.errors import Unavailable
 from octane_analytics.kafka.consumer import KafkaSource
-from octane_analytics.settings.sections import KafkaSettings
+from octane_analytics.settings.connections import KafkaSettings
 from octane_analytics.types import Commit, TopicPartition
 from tests.tools.kafka.apache import ApacheKafka
 

@@ -65,8 +65,8 @@ def test_wait_that_was_stopped_beyond_its_time_has_seen_no_signal() -> None:
 
 def test_signal_to_stop_ends_a_wait() -> None:
     body = (
-        "from octane_analytics.worker.process import StopSignal\n"
-        "stop = StopSignal()\n"
+        "from octane_analytics.runtime.stop_signal import StopSignal\n"
+        "stop = StopSignal().install()\n"
         "print(flush=True)\n"
         "stop.wait(600)\n"
         "raise SystemExit(7 if stop.is_set else 1)"

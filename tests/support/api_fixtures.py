@@ -18,7 +18,7 @@ from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.clickhouse.schema import TableName
 from octane_analytics.events.event import Row
-from octane_analytics.settings.sections import ClickHouseSettings
+from octane_analytics.settings.connections import ClickHouseSettings
 from octane_analytics.telemetry.api_metrics import ApiMetrics
 
 LIMITS = ComplexityLimits(

@@ -15,8 +15,8 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.events.decode import decode_all
 from octane_analytics.kafka.topics import TopicInspector
+from octane_analytics.settings.connections import ClickHouseSettings
 from octane_analytics.settings.loading import load
-from octane_analytics.settings.sections import ClickHouseSettings
 from tests.support.command import Running, call, run, running, wait_until
 from tests.tools.kafka.apache import ApacheKafka
 

@@ -19,7 +19,7 @@ from octane_analytics.clickhouse import schema
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.schema import TableName
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
-from octane_analytics.settings.sections import ClickHouseSettings
+from octane_analytics.settings.connections import ClickHouseSettings
 from tests.support.api_fixtures import QUERY_LIMITS, app_over, event, insert
 
 CANARY = "canary7f3a91"

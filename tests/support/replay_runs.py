@@ -30,7 +30,7 @@ from octane_analytics.errors import DecodeError, StatementRejected
 from octane_analytics.events.decode import decode
 from octane_analytics.events.event import Row
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
-from octane_analytics.settings.sections import ClickHouseSettings
+from octane_analytics.settings.connections import ClickHouseSettings
 from tests.support.command import COMMAND, environment, run, running, wait_until
 from tests.tools.kafka.apache import ApacheKafka
 

@@ -18,7 +18,7 @@ from octane_analytics.clickhouse import schema
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.errors import DataRejected, OctaneError, StatementRejected
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
-from octane_analytics.settings.sections import ClickHouseSettings
+from octane_analytics.settings.connections import ClickHouseSettings
 
 
 class Case(NamedTuple):

@@ -15,7 +15,7 @@ from octane_analytics.clickhouse import schema
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
-from octane_analytics.settings.sections import ClickHouseSettings
+from octane_analytics.settings.connections import ClickHouseSettings
 from tests.support.command import wait_until
 from tests.support.machine import CHECKOUT, Machine
 from tests.support.ports import free_port

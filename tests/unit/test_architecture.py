@@ -43,11 +43,11 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "clickhouse": frozenset({"errors", "events", "replay", "runtime", "settings"}),
     "telemetry": _VALUES | {"settings"},
     "sandbox": frozenset(),
-    "operations": _VALUES | {"events", "kafka", "pipeline"},
+    "operations": _VALUES | {"events", "kafka", "pipeline", "replay"},
     "operations.checks": frozenset({"errors", "types", "pipeline", "settings"})
     | {"kafka", "clickhouse", "operations"},
     "supervisor": frozenset({"errors", "runtime", "telemetry"}),
-    "api": frozenset({"errors", "clickhouse"}),
+    "api": frozenset({"errors", "runtime", "clickhouse"}),
     "api.results": frozenset({"errors", "clickhouse", "api"}),
     "api.auth": frozenset({"errors", "telemetry", "api"}),
     "api.middleware": frozenset({"errors", "telemetry", "api", "api.auth", "api.results"}),
@@ -62,18 +62,20 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     | _EDGES
     | {"events", "pipeline", "runtime", "settings", "supervisor", "operations"},
     "cli": frozenset({"errors", "runtime", "settings", "supervisor"}),
-    "cli.output": frozenset(),
+    "cli.output": frozenset({"errors", "runtime"}),
+    "cli.dlq": frozenset({"operations", "cli.output"}),
     "cli.produce": frozenset({"errors", "events", "interfaces", "runtime", "sandbox"}),
     "cli.replay": _VALUES
     | {"events", "kafka", "clickhouse", "replay", "runtime", "settings", "supervisor"}
     | {"cli.output"},
-    "cli.sandbox": _VALUES | {"clickhouse", "sandbox", "settings", "telemetry", "cli"},
+    "cli.sandbox": _VALUES
+    | {"clickhouse", "sandbox", "settings", "telemetry", "cli", "cli.output"},
     "cli.commands": _VALUES
     | _EDGES
     | _CHECKS
     | _API
     | {"events", "replay", "runtime", "sandbox", "settings", "supervisor", "worker"}
-    | {"api.server", "cli", "cli.output", "cli.produce", "cli.replay", "cli.sandbox"},
+    | {"api.server", "cli", "cli.dlq", "cli.output", "cli.produce", "cli.replay", "cli.sandbox"},
     # `python -m octane_analytics` is the command.
     "__main__": frozenset({"cli"}),
     # The package's own __init__ holds the version, which any package may import.
@@ -81,6 +83,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
 }
 
 THIRD_PARTY: Mapping[str, frozenset[str]] = {
+    "runtime": frozenset({"msgspec"}),
     "events": frozenset({"msgspec"}),
     "kafka": frozenset({"confluent_kafka"}),
     "clickhouse": frozenset({"clickhouse_driver"}),
@@ -98,6 +101,7 @@ THIRD_PARTY: Mapping[str, frozenset[str]] = {
     "api.server": frozenset({"starlette", "gunicorn", "uvicorn", "uvicorn_worker", "h11"}),
     "cli": frozenset({"click"}),
     "cli.commands": frozenset({"click", "rich"}),
+    "cli.dlq": frozenset({"click"}),
     "cli.output": frozenset({"click", "rich"}),
     "cli.produce": frozenset({"click"}),
     "cli.replay": frozenset({"click"}),

@@ -35,7 +35,8 @@ from octane_analytics.api.server.worker import DRAIN_MARGIN_SECONDS, ApiWorker
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.schema import TableName
 from octane_analytics.errors import ConfigError
-from octane_analytics.settings.sections import ApiSettings, Settings
+from octane_analytics.settings.sections import Settings
+from octane_analytics.settings.serving import ApiSettings
 from octane_analytics.supervisor.sd_notify import Notifier
 from octane_analytics.telemetry import api_metrics, exposition, shared_directory, tracing
 from octane_analytics.telemetry.logging import adopt, configure, fields

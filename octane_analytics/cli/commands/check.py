@@ -30,8 +30,9 @@ from octane_analytics.operations.checks.query_user import check_no_query_user, c
 from octane_analytics.operations.checks.runner import Check, downgrade_redundant_failures, run_all
 from octane_analytics.operations.expired_offsets import SAMPLE_FETCH_BYTES, find_stored_record
 from octane_analytics.runtime.exit_codes import Exit
+from octane_analytics.settings.connections import ClickHouseSettings
 from octane_analytics.settings.loading import Loaded
-from octane_analytics.settings.sections import ClickHouseSettings, Settings
+from octane_analytics.settings.sections import Settings
 
 _NAME = "octane-analytics-check"
 _SECONDS = 12.0

@@ -34,8 +34,9 @@ from octane_analytics.replay.plan import Compare, Mode, ReplayPlan
 from octane_analytics.replay.ranges import BadRange, RequestedRange, parse_offsets, parse_time
 from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.runtime.stop_signal import StopSignal
+from octane_analytics.settings.connections import ClickHouseSettings
 from octane_analytics.settings.loading import Loaded
-from octane_analytics.settings.sections import ClickHouseSettings, Settings
+from octane_analytics.settings.sections import Settings
 
 _CLIENT = "octane-analytics-replay"
 _ACCESS_DENIED = 497

@@ -14,8 +14,9 @@ from octane_analytics.clickhouse.error_codes import OPERATOR_ERRORS
 from octane_analytics.clickhouse.schema import LiveTable, TableName
 from octane_analytics.errors import StatementRejected
 from octane_analytics.runtime.exit_codes import Exit
+from octane_analytics.settings.connections import ClickHouseSettings
 from octane_analytics.settings.loading import Loaded
-from octane_analytics.settings.sections import BatchSettings, ClickHouseSettings
+from octane_analytics.settings.sections import BatchSettings
 
 _CLIENT_NAME = "octane-analytics schema"
 _UNKNOWN_DATABASE = 81

@@ -12,6 +12,7 @@ from octane_analytics.api.auth.tokens import QUERY, REPORT, SCOPES, Token
 from octane_analytics.cli.help_format import CommandGroup
 from octane_analytics.cli.options import setting_options
 from octane_analytics.errors import ConfigError
+from octane_analytics.runtime import rfc3339
 from octane_analytics.settings.loading import Loaded
 
 _DURATION = re.compile(r"([0-9]{1,5})([hdw])\Z")
@@ -38,7 +39,7 @@ def _expiry(ctx: click.Context, param: click.Parameter, value: str | None) -> da
         when = (
             now + timedelta(seconds=int(span[1]) * _SECONDS[span[2]])
             if span
-            else datetime.fromisoformat(value)
+            else rfc3339.parse(value)
         )
     except (ValueError, OverflowError):
         when = None

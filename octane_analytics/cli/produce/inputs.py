@@ -11,6 +11,7 @@ import click
 
 from octane_analytics.cli.produce.line_reader import Line, read_lines
 from octane_analytics.cli.produce.sender import SendStats
+from octane_analytics.runtime import rfc3339
 from octane_analytics.runtime.stop_signal import StopSignal
 from octane_analytics.sandbox.generator import generate
 
@@ -35,12 +36,11 @@ rate_option = click.option(
 def moment(text: str) -> datetime:
     """RFC 3339; without an offset it is UTC. The type of an option."""
     try:
-        read = datetime.fromisoformat(text)
+        return rfc3339.parse_as_utc(text)
     except ValueError as error:
         raise click.BadParameter(
             f"{text!r} is no time: write for example 2026-02-02T12:00:00Z"
         ) from error
-    return read if read.tzinfo else read.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from octane_analytics.kafka.topic_reader import TopicReader
 from octane_analytics.replay.interfaces import JournalEntry
 from octane_analytics.replay.plan import Compare, Mode, ReplayPlan, from_json
 from octane_analytics.replay.ranges import BadRange, LogFacts, RequestedRange, resolve
-from octane_analytics.settings.sections import ClickHouseSettings
+from octane_analytics.settings.connections import ClickHouseSettings
 from octane_analytics.types import OffsetRange
 
 ENDED, DRY = "ended", "dry"

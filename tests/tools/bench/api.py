@@ -21,7 +21,7 @@ from rich.table import Table
 from octane_analytics.api.reports.library import load
 from octane_analytics.api.reports.parameters import bind
 from octane_analytics.clickhouse.client import ClickHouse
-from octane_analytics.settings.sections import ClickHouseSettings
+from octane_analytics.settings.connections import ClickHouseSettings
 from tests.tools.bench import options
 from tests.tools.bench.api_process import served
 from tests.tools.bench.clients import Ask, Took, at_once, quantile

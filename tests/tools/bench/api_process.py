@@ -16,7 +16,7 @@ from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.events.decode import decode_all
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.sandbox.generator import generate
-from octane_analytics.settings.sections import ClickHouseSettings
+from octane_analytics.settings.connections import ClickHouseSettings
 from tests.support.command import COMMAND, environment
 
 _BATCH = 100_000

@@ -17,7 +17,7 @@ from octane_analytics.clickhouse import schema
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.sandbox.kafka import EmbeddedKafka
-from octane_analytics.settings.sections import ClickHouseSettings
+from octane_analytics.settings.connections import ClickHouseSettings
 from tests.tools.bench.backlog import Backlog, Shape, fill
 from tests.tools.bench.contenders import CONTENDERS, Job
 from tests.tools.bench.measure import BenchError, Run, measure

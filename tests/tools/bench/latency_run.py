@@ -1,8 +1,8 @@
 """One run at a steady rate: how long after it was produced each event could be read.
 
-Each event carries when it was handed to the producer (tests/tools/bench/load_generator.py). An insert is a part
-(merges are stopped), and a part's rows could be read when the part was first seen, at most one look
-later than they could be.
+Each event carries the time at which it was handed to the producer (see `load_generator`). An insert is
+a part (merges are stopped); a part's rows count as readable when the part is first seen, at most one
+poll later than they are.
 """
 
 import contextlib

@@ -1,10 +1,10 @@
 """Events at a steady rate, from a process of its own: a thread beside others would not hold 50,000/s.
 
-`python -m tests.tools.bench.load_generator BOOTSTRAP_SERVERS TOPIC PARTITIONS RATE WARM_SECONDS SECONDS` sends for
-the warm seconds, then for those that count, and says as JSON when these began and how well the rate was
-held.
+`python -m tests.tools.bench.load_generator BOOTSTRAP_SERVERS TOPIC PARTITIONS RATE WARM_SECONDS
+SECONDS` sends for the warm-up seconds, then for the measured ones, and prints as JSON when these began
+and how well the rate was held.
 
-Each event carries when it was handed to the producer. All but that is encoded beforehand.
+Each event carries the time at which it was handed to the producer. The rest is encoded beforehand.
 """
 
 import json

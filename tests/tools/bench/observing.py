@@ -1,12 +1,11 @@
 """What metrics and traces cost: the same topic, with each, without, alternating in one run.
 
-`python -m tests.tools.bench.observing`. Measured is the worker's CPU time for each event, from the first rows
-seen to the last, and the share of a processor that the metrics process takes, which is scraped
-meanwhile. The records carry the header of an instrumented producer, one in a hundred of them sampled,
-whoever reads it; spans go to a receiver here. `bare` is the worker without any metric
-(tests/tools/bench/uninstrumented_worker.py); `metrics` is what runs by default, traces off, and `again` is the same once more:
-what two equal things differ by in this run. `timed` is `traced` with a clock at each call
-(tests/tools/bench/timed.py): it costs something itself, and tells what went into metrics and traces.
+`python -m tests.tools.bench.observing` measures the worker's CPU time for each event, from the first
+rows seen to the last, and the CPU share of the metrics process, which is scraped meanwhile. The records
+carry the header of an instrumented producer, one in a hundred of them sampled; spans go to a local
+receiver. `bare` is the worker without any metric (`uninstrumented_worker`); `metrics` is the default,
+traces off, and `again` is the same once more, to show the noise of the run. `timed` is `traced` with a
+clock at each call (`timed`), which has a cost of its own and shows the share of metrics and traces.
 """
 
 import argparse
@@ -33,7 +32,7 @@ from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.sandbox.generator import generate
 from octane_analytics.sandbox.kafka import EmbeddedKafka
-from octane_analytics.settings.sections import ClickHouseSettings
+from octane_analytics.settings.connections import ClickHouseSettings
 from tests.support.command import environment
 from tests.support.otlp import Receiver, receiver
 from tests.support.ports import free_port

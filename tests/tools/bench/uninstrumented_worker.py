@@ -1,6 +1,6 @@
-"""The command with a worker that counts nothing: `python -m tests.tools.bench.uninstrumented_worker worker …`.
+"""The command with a worker that has no metrics, for comparison; it still reports to its supervisor.
 
-What its metrics cost is told by the difference. It still beats for its supervisor.
+`python -m tests.tools.bench.uninstrumented_worker worker …`
 """
 
 import sys

@@ -24,7 +24,7 @@ from pathlib import Path
 from octane_analytics.clickhouse import schema
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
-from octane_analytics.settings.sections import ClickHouseSettings
+from octane_analytics.settings.connections import ClickHouseSettings
 from tests.support.command import COMMAND, environment, wait_until
 from tests.support.ports import free_port
 

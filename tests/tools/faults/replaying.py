@@ -1,7 +1,8 @@
-"""`python -m tests.tools.faults.replaying`: replay over many events, killed at random, and everything counted.
+"""Replay over many events, killed at random, and everything counted.
 
-The long form of tests/acceptance/test_cli_replay.py, on a real Apache Kafka and an embedded ClickHouse.
-Prints figures as it goes; exits with 1 where a table differs from what it has to hold.
+`python -m tests.tools.faults.replaying` is the long form of tests/acceptance/test_cli_replay.py, on a
+real Apache Kafka and an embedded ClickHouse. Prints figures as it goes; exits with 1 where a table differs
+from what it has to hold.
 """
 
 import os

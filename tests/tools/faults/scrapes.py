@@ -1,7 +1,8 @@
-"""One scrape after the other, each held against the last: `python -m tests.tools.faults.scrapes PORT PAUSE`.
+"""Scrapes one after the other, each compared with the last.
 
-In a process and a session of its own, so that what it measures waits for the machine and not for those
-who make the load. Asks until its standard input ends, and then prints what it has seen, as JSON.
+`python -m tests.tools.faults.scrapes PORT PAUSE` runs in a process and a session of its own, so that its
+measurements wait for the machine and not for the load. It scrapes until its standard input ends, then
+prints what it has seen as JSON.
 """
 
 import http.client

@@ -1,4 +1,4 @@
-"""What a real Prometheus sees of a service whose workers are killed: `python -m tests.tools.faults.scraping`.
+"""A real Prometheus beside a service whose workers are killed (`python -m tests.tools.faults.scraping`).
 
 Workers and API share one metrics directory; Prometheus scrapes both, and a second reader asks the
 workers' port all the time. In the end the count of inserted events has to be the number of rows, no

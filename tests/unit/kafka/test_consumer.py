@@ -9,7 +9,7 @@ from confluent_kafka import TopicPartition as RawPartition
 
 from octane_analytics.errors import AssignmentLost, Unavailable
 from octane_analytics.kafka.consumer import KafkaSource
-from octane_analytics.settings.sections import KafkaSettings
+from octane_analytics.settings.connections import KafkaSettings
 from octane_analytics.types import EndOfPartition, OffsetGone, Polled, TopicPartition
 
 _TOPIC = KafkaSettings().topic

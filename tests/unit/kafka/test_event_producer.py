@@ -6,7 +6,7 @@ import pytest
 
 from octane_analytics.errors import Unavailable
 from octane_analytics.kafka.event_producer import EventProducer
-from octane_analytics.settings.sections import KafkaSettings
+from octane_analytics.settings.connections import KafkaSettings
 
 
 def test_full_queue_is_not_waited_for_once_it_is_to_stop() -> None:

@@ -2,7 +2,7 @@
 
 from octane_analytics.kafka.client import Broker
 from octane_analytics.kafka.topic_identity import TopicIdentityClient
-from octane_analytics.settings.sections import KafkaSettings
+from octane_analytics.settings.connections import KafkaSettings
 
 _NOBODY = KafkaSettings(bootstrap_servers="127.0.0.1:1", rdkafka={"log_level": "0"})
 

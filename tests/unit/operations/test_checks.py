@@ -20,12 +20,8 @@ from octane_analytics.operations.checks.host import check_descriptors, check_por
 from octane_analytics.operations.checks.kafka import check_kafka
 from octane_analytics.operations.checks.runner import downgrade_redundant_failures, run_all
 from octane_analytics.runtime.exit_codes import Exit
-from octane_analytics.settings.sections import (
-    BatchSettings,
-    ClickHouseSettings,
-    Settings,
-    WorkerSettings,
-)
+from octane_analytics.settings.connections import ClickHouseSettings
+from octane_analytics.settings.sections import BatchSettings, Settings, WorkerSettings
 from octane_analytics.types import Committed, LogIdentity, TopicPartition
 
 NOW = 1_770_000_000.0

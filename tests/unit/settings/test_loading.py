@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from octane_analytics.errors import ConfigError
+from octane_analytics.settings.connections import ClickHouseSettings
 from octane_analytics.settings.fields import Setting
 from octane_analytics.settings.loading import MASK, Loaded, catalogue, is_secret_property, load
-from octane_analytics.settings.sections import MAX_BATCH_ROWS, ClickHouseSettings, Settings
+from octane_analytics.settings.sections import MAX_BATCH_ROWS, Settings
 
 SETTINGS = {setting.name: setting for setting in catalogue()}
 SECRETS = [setting for setting in catalogue() if setting.is_secret]

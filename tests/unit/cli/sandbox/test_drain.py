@@ -6,7 +6,7 @@ from octane_analytics.cli.sandbox.drain import STALL_SECONDS, DeliveryWaiter, St
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.results import Result
 from octane_analytics.errors import Unavailable
-from octane_analytics.settings.sections import ClickHouseSettings
+from octane_analytics.settings.connections import ClickHouseSettings
 
 
 class FakeClickHouse(ClickHouse):
