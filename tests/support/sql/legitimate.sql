@@ -213,7 +213,7 @@ SELECT toUUID('00000000-0000-0000-0000-000000000001'), generateUUIDv4() != gener
 SELECT rand() >= 0, randUniform(0, 1) < 2, length(randomString(3))
 SELECT geoDistance(0, 0, 1, 1) > 0, geohashEncode(1.5, 1.5)
 SELECT bitAnd(1, 3), bitCount(7), intDiv(7, 2), 7 % 2, modulo(7, 2)
-SELECT levenshteinDistance('a', 'b'), ngramDistance('abcd', 'abce'), soundex('a')
+SELECT damerauLevenshteinDistance('a', 'b'), ngramDistance('abcd', 'abce'), soundex('a')
 SELECT formatReadableSize(1024), formatReadableQuantity(1000), formatReadableTimeDelta(60)
 SELECT transform(1, [1], ['a'], 'b'), materialize(1), identity(1), toTypeName(1), ignore(1)
 SELECT encodeURLComponent('a b'), decodeURLComponent('a%20b'), format('{{}} {{}}', 'a', 'b')
