@@ -83,7 +83,8 @@ STATEMENTS = {
     "geohashesInBox": "SELECT length(geohashesInBox(-180., -90., 180., 90., 4))",
     "isPrime": "SELECT sum(isPrime(toUInt64(18446744073709551557 - number))) FROM numbers(10000000)",
     "isProbablePrime": "SELECT sum(isProbablePrime(toUInt256(toUInt256("
-    "'115792089237316195423570985008687907853269984665640564039457584007913129639747') - number))) FROM numbers(100000)",
+    "'115792089237316195423570985008687907853269984665640564039457584007913129639747') - number))) "
+    "FROM numbers(100000)",
     "randomHadamardTransform": "SELECT length(randomHadamardTransform("
     "arrayMap(x -> toFloat32(x), range(4000000)), 1))",
     "arrayTranspose": "SELECT length(arrayTranspose(arrayMap(x -> range(2000), range(2000))))",
