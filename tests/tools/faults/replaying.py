@@ -1,8 +1,8 @@
 """Replay over many events, killed at random, and everything counted.
 
 `python -m tests.tools.faults.replaying` is the long form of tests/acceptance/test_cli_replay.py, on a
-real Apache Kafka and an embedded ClickHouse. Prints figures as it goes; exits with 1 where a table differs
-from what it has to hold.
+real Apache Kafka and an embedded ClickHouse. Prints figures as it goes; exits with 1 where a
+table differs from what it has to hold.
 """
 
 import os

@@ -1,9 +1,9 @@
 """SIGHUP under load: counts rows and the longest pause in inserts.
 
-`python -m tests.tools.faults.rolling` prints two pauses: of the table, which all workers insert into, and
-of the slot with the longest one, from its predecessor's last insert to its own first. Apache Kafka is held
-to two seconds for the table. The embedded broker is not: it has no static membership, so each replaced
-process costs its group two rebalances of a session less a second each.
+`python -m tests.tools.faults.rolling` prints two pauses: of the table, which all workers insert into,
+and of the slot with the longest one, from its predecessor's last insert to its own first. Apache Kafka
+is held to two seconds for the table. The embedded broker is not: it has no static membership, so each
+replaced process costs its group two rebalances of a session less a second each.
 """
 
 import argparse

@@ -2,7 +2,7 @@
 
 import pytest
 
-from octane_analytics.api.functions import load
+from octane_analytics.api.raw_sql.functions import load
 
 
 @pytest.mark.parametrize(
