@@ -21,7 +21,7 @@ from pathlib import Path
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.errors import OctaneError
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
-from octane_analytics.settings.sections import ClickHouseSettings
+from octane_analytics.settings.connections import ClickHouseSettings
 
 SECONDS = 1.0
 BYTES = 512 << 20
