@@ -67,10 +67,12 @@ def test_reports_in_every_way(tmp_path: Path) -> None:
     assert all(cell["requests"] == 8 and 0 < cell["p50_ms"] <= cell["p99_ms"] for cell in cells)
 
 
-@pytest.mark.parametrize("variant", [["bare"], ["timed", "times.json"]], ids=lambda names: names[0])
+@pytest.mark.parametrize(
+    "variant", [["uninstrumented_worker"], ["timed", "times.json"]], ids=lambda names: names[0]
+)
 def test_a_variant_of_the_command_finds_what_it_replaces(variant: list[str]) -> None:
     module, *arguments = variant
-    command = [sys.executable, "-m", f"tests.bench.{module}", *arguments, "worker", "--help"]
+    command = [sys.executable, "-m", f"tests.tools.bench.{module}", *arguments, "worker", "--help"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "--procs" in done.stdout

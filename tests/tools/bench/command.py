@@ -20,6 +20,7 @@ from tests.tools.bench.plot import side_by_side_svg
 from tests.tools.bench.profile import profile, told_stages
 from tests.tools.bench.report import show, write_json, write_picture
 from tests.tools.bench.start import start
+from tests.tools.bench.steady import steady
 from tests.tools.bench.sweep import sweep
 from tests.tools.bench.tables import side_by_side
 
@@ -101,7 +102,7 @@ def throughput(
             told_stages(place, shapes, flame_file)
 
 
-for question in (sweep, latency, start, profile, api):
+for question in (steady, sweep, latency, start, profile, api):
     main.add_command(question)
 
 if __name__ == "__main__":

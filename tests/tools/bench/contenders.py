@@ -27,7 +27,8 @@ class Job:
     """A connection whose table is the run's own, made and empty."""
     host: str
     port: int
-    batch_size: int
+    batch_size: int | None
+    """None: every contender has its default settings."""
     processes: int
     may_grow: bool = False
     """Whether batches may take more than their size under backlog, as they do by default."""
@@ -49,15 +50,16 @@ def worker_command(job: Job, delivery: str) -> tuple[list[str], dict[str, str]]:
         "CLICKHOUSE_PORT": str(job.port),
         "CLICKHOUSE_TABLE": job.clickhouse.table.table,
         "DELIVERY": delivery,
-        "BATCH_SIZE": str(job.batch_size),
-        "FLUSH_INTERVAL": str(job.flush_seconds),
         "WORKER_PROCS": str(job.processes),
         "METRICS_PORT": "0",
         "CONTROL_SOCKET": "none",
         "LOG_LEVEL": "warning",
     }
-    if not job.may_grow:
-        settings["BATCH_MAX_ROWS"] = str(job.batch_size)
+    if job.batch_size is not None:
+        settings["BATCH_SIZE"] = str(job.batch_size)
+        settings["FLUSH_INTERVAL"] = str(job.flush_seconds)
+        if not job.may_grow:
+            settings["BATCH_MAX_ROWS"] = str(job.batch_size)
     return [COMMAND, "worker"], settings
 
 
@@ -83,6 +85,12 @@ def at_least_once(job: Job) -> Iterator[Callable[[], list[int]]]:
 def kafka_engine(job: Job) -> Iterator[Callable[[], list[int]]]:
     """ClickHouse's Kafka table engine and a materialized view, as its documentation has them."""
     queue, view, clickhouse = f"{job.name}_queue", f"{job.name}_view", job.clickhouse
+    limits = ""
+    if job.batch_size is not None:
+        limits = (
+            f"kafka_max_block_size = {job.batch_size}, kafka_poll_max_batch_size = {job.batch_size}, "
+            f"kafka_flush_interval_ms = {job.flush_seconds * 1_000},"
+        )
     # More consumers than cores are refused otherwise, and more processes of a worker are not.
     clickhouse.execute("SET kafka_disable_num_consumers_limit = 1")
     clickhouse.execute(
@@ -93,8 +101,7 @@ def kafka_engine(job: Job) -> Iterator[Callable[[], list[int]]]:
             kafka_broker_list = '{job.bootstrap_servers}', kafka_topic_list = '{job.topic}',
             kafka_group_name = '{job.name}', kafka_format = 'JSONEachRow',
             kafka_num_consumers = {job.processes}, kafka_thread_per_consumer = 1,
-            kafka_max_block_size = {job.batch_size}, kafka_poll_max_batch_size = {job.batch_size},
-            kafka_flush_interval_ms = {job.flush_seconds * 1_000},
+            {limits}
             date_time_input_format = 'best_effort'
         """
     )

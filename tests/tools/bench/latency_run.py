@@ -85,16 +85,18 @@ def run_steadily(
             flush_seconds=flush_seconds,
         )
         with CONTENDERS[name](job), _watching(place) as seen_at:
-            _send(place, backlog, _FIRST_EVENTS, 0, 1)
-            _wait_for(clickhouse, _FIRST_EVENTS)  # a group has formed
-            sent = _send(place, backlog, rate, _WARM_SECONDS, seconds)
-            _wait_for(clickhouse, _FIRST_EVENTS + rate * (_WARM_SECONDS + seconds))
+            send_steadily(place, backlog, _FIRST_EVENTS, 0, 1)
+            wait_for_rows(clickhouse, _FIRST_EVENTS)  # a group has formed
+            sent = send_steadily(place, backlog, rate, _WARM_SECONDS, seconds)
+            wait_for_rows(clickhouse, _FIRST_EVENTS + rate * (_WARM_SECONDS + seconds))
             time.sleep(5 * _LOOK_SECONDS)
         return _latency(clickhouse, seen_at, name, rate, sent)
 
 
-def _send(place: Place, backlog: Backlog, rate: int, warm_seconds: int, seconds: int) -> Sent:
-    """By a process of its own; blocks until Kafka has all of it."""
+def send_steadily(
+    place: Place, backlog: Backlog, rate: int, warm_seconds: int, seconds: int
+) -> Sent:
+    """Send at the rate, from a process of its own; block until Kafka has everything."""
     numbers = (place.partitions_of(backlog), rate, warm_seconds, seconds)
     done = subprocess.run(
         [
@@ -113,7 +115,8 @@ def _send(place: Place, backlog: Backlog, rate: int, warm_seconds: int, seconds:
     return Sent(**json.loads(done.stdout))
 
 
-def _wait_for(clickhouse: ClickHouse, wanted: int) -> None:
+def wait_for_rows(clickhouse: ClickHouse, wanted: int) -> None:
+    """Block until the table has as many rows. Raise ClickException after two minutes, or for more."""
     deadline = time.monotonic() + _DEADLINE_SECONDS
     while (found := rows(clickhouse)) < wanted:
         if time.monotonic() > deadline:

@@ -73,7 +73,7 @@ class Times:
 
 
 def install(times: Times, file: Path) -> None:
-    for name in ("consumed", "rejected", "dead_lettered", "spent", "inserted"):
+    for name in ("consumed", "rejected", "dead_lettered", "call_finished", "inserted"):
         times.timed(SlotObserver, name, METRICS)
     times.timed(ProcessSampler, "__call__", METRICS)
     times.timed(consumer_config, "queue_bytes", METRICS)

@@ -19,7 +19,7 @@ class _Blind(SlotObserver):
 
     def rejected(self, rejected: Sequence[RejectedRecord]) -> None: ...
 
-    def spent(self, call: str, seconds: float) -> None: ...
+    def call_finished(self, call: str, seconds: float) -> None: ...
 
     def inserted(self, batch: InsertedBatch) -> None: ...
 
@@ -40,6 +40,10 @@ class _Idle:
 
 
 if __name__ == "__main__":
-    for name, stand_in in (("SlotObserver", _Blind), ("KafkaSource", _Mute), ("Sampler", _Idle)):
+    for name, stand_in in (
+        ("SlotObserver", _Blind),
+        ("KafkaSource", _Mute),
+        ("ProcessSampler", _Idle),
+    ):
         setattr(process, name, stand_in)
     sys.exit(main())

@@ -1,0 +1,124 @@
+"""One run at a steady rate: what each event costs in CPU time, and how it is inserted.
+
+The table takes merges as in production, and nothing polls it while events are sent: a poll costs
+ClickHouse about a millisecond, as much as some hundred events.
+"""
+
+import time
+from dataclasses import dataclass
+
+from octane_analytics.clickhouse.client import ClickHouse
+from tests.tools.bench.backlog import Backlog
+from tests.tools.bench.contenders import CONTENDERS, Job
+from tests.tools.bench.environment import Place
+from tests.tools.bench.latency_run import send_steadily, wait_for_rows
+from tests.tools.bench.measure import cpu_seconds, parts
+
+_FORMING_EVENTS = 100
+_WARM_SECONDS = 3
+_TABLE = "bench_steady"
+
+
+@dataclass(frozen=True)
+class SteadyLoad:
+    """A rate, and the size of the service that takes it."""
+
+    rate: int
+    """Events a second."""
+    partitions: int
+    processes: int
+    """Worker processes, or consumers of the Kafka engine."""
+    seconds: int
+
+
+@dataclass(frozen=True)
+class SteadyRun:
+    """Figures of one contender under one load."""
+
+    contender: str
+    load: SteadyLoad
+    sent_per_second: float
+    is_rate_held: bool
+    elapsed_seconds: float
+    """From the first event to the last row."""
+    client_cpu_seconds: float
+    """CPU time of everything outside ClickHouse."""
+    clickhouse_cpu_seconds: float
+    inserts: int
+
+    @property
+    def events(self) -> int:
+        return self.load.rate * (self.load.seconds + _WARM_SECONDS)
+
+    @property
+    def client_cpu_us(self) -> float:
+        """Microseconds an event."""
+        return self.client_cpu_seconds / self.events * 1e6
+
+    @property
+    def clickhouse_cpu_us(self) -> float:
+        """Microseconds an event."""
+        return self.clickhouse_cpu_seconds / self.events * 1e6
+
+    @property
+    def cpu_us(self) -> float:
+        """Microseconds an event, of both."""
+        return self.client_cpu_us + self.clickhouse_cpu_us
+
+    @property
+    def cpu_share(self) -> float:
+        """Share of one CPU, of both; 1.0 is a whole one."""
+        return (self.client_cpu_seconds + self.clickhouse_cpu_seconds) / self.elapsed_seconds
+
+    @property
+    def inserts_per_second(self) -> float:
+        return self.inserts / self.elapsed_seconds
+
+    @property
+    def rows_per_insert(self) -> float:
+        return self.events / self.inserts
+
+
+def run_at_rate(place: Place, contender: str, load: SteadyLoad) -> SteadyRun:
+    """Send at the rate to an empty topic, with default settings; block until every row is there.
+
+    Costs count from a settled group to the last row, so that the tail of a batch is in them.
+    """
+    backlog = Backlog(0, load.partitions)
+    assert place.engine.pid is not None
+    engine_pid = place.engine.pid
+    with place.table(_TABLE) as clickhouse:
+        job = Job(
+            _TABLE,
+            place.bootstrap_servers,
+            backlog.topic,
+            clickhouse,
+            place.engine.host,
+            place.engine.tcp_port,
+            None,
+            load.processes,
+        )
+        with CONTENDERS[contender](job) as clients:
+            _form_group(place, backlog, clickhouse)
+            inserts = parts(clickhouse)
+            began = time.monotonic()
+            client_cpu = sum(map(cpu_seconds, clients()))
+            engine_cpu = cpu_seconds(engine_pid)
+            sent = send_steadily(place, backlog, load.rate, _WARM_SECONDS, load.seconds)
+            wait_for_rows(clickhouse, _FORMING_EVENTS + load.rate * (_WARM_SECONDS + load.seconds))
+            return SteadyRun(
+                contender,
+                load,
+                sent.per_second,
+                sent.is_held(load.rate),
+                time.monotonic() - began,
+                sum(map(cpu_seconds, clients())) - client_cpu,
+                cpu_seconds(engine_pid) - engine_cpu,
+                parts(clickhouse) - inserts,
+            )
+
+
+def _form_group(place: Place, backlog: Backlog, clickhouse: ClickHouse) -> None:
+    """Block until the contender has its partitions and has inserted once."""
+    send_steadily(place, backlog, _FORMING_EVENTS, 0, 1)
+    wait_for_rows(clickhouse, _FORMING_EVENTS)
