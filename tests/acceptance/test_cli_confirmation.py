@@ -8,12 +8,12 @@ from tests.support.terminal import CTRL_C, PYTHON, on_terminal
 ASK = """
 import sys
 import click
-from octane_analytics.cli.confirmation import confirm
+from octane_analytics.cli.output.confirmation import confirm
 from octane_analytics.cli.main import main
-from octane_analytics.cli.signals import Stop
+from octane_analytics.runtime.stop_signal import StopSignal
 
 def ask():
-    with Stop():
+    with StopSignal():
         confirm("Go on?", "the change", yes=False)
     click.echo("changed")
 

@@ -26,7 +26,7 @@ from octane_analytics.sandbox.engine import EngineError
 from octane_analytics.sandbox.kafka import ApiKey, EmbeddedKafka
 from tests.support.ports import free_port
 
-QUIET = logging.getLogger("tests.kafka")
+QUIET = logging.getLogger("tests.tools.kafka")
 QUIET.addHandler(logging.NullHandler())
 QUIET.propagate = False
 
