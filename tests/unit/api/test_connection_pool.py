@@ -25,7 +25,7 @@ def select(connection: PooledConnection) -> Result:
     return connection.select("SELECT 1")
 
 
-def test_connection_is_made_at_the_first_job_and_kept() -> None:
+def test_connection_is_created_on_first_job_and_reused() -> None:
     made: list[Script] = []
 
     def connect() -> Script:
@@ -40,27 +40,27 @@ def test_connection_is_made_at_the_first_job_and_kept() -> None:
     assert made[0].is_closed
 
 
-def test_stale_connection_is_not_noticed() -> None:
+def test_stale_connection_is_retried() -> None:
     script = Script(Unavailable("broken pipe"), ONE)
     with closing(pool(script)) as opened:
         assert asyncio.run(opened.run(select)) == ONE
 
 
-def test_second_failure_is_told() -> None:
+def test_second_failure_is_raised() -> None:
     script = Script(Unavailable("refused"), Unavailable("refused"), ONE)
     with closing(pool(script)) as opened, pytest.raises(Unavailable):
         asyncio.run(opened.run(select))
     assert len(script.calls) == 2
 
 
-def test_what_an_operator_must_mend_is_not_tried_again() -> None:
+def test_error_for_the_operator_is_not_retried() -> None:
     script = Script(NeedsOperator("wrong password"), ONE)
     with closing(pool(script)) as opened, pytest.raises(NeedsOperator):
         asyncio.run(opened.run(select))
     assert len(script.calls) == 1
 
 
-def test_job_beyond_the_size_is_turned_away_in_time() -> None:
+def test_job_above_pool_size_is_rejected_in_time() -> None:
     release = threading.Event()
 
     def wait() -> Result:
@@ -81,7 +81,7 @@ def test_job_beyond_the_size_is_turned_away_in_time() -> None:
         asyncio.run(both(opened))
 
 
-def test_job_past_its_deadline_keeps_its_place_until_it_ends() -> None:
+def test_job_after_deadline_keeps_its_slot_until_done() -> None:
     release = threading.Event()
 
     def wait() -> Result:
@@ -111,7 +111,7 @@ def test_job_past_its_deadline_keeps_its_place_until_it_ends() -> None:
 
 
 class Busy(Script):
-    """Works until it is cut off."""
+    """A connection whose queries run until it is aborted."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -126,7 +126,7 @@ class Busy(Script):
         self.cut.set()
 
 
-def test_caller_that_goes_cuts_its_connection_which_is_not_used_again() -> None:
+def test_cancelled_caller_closes_its_connection() -> None:
     busy, made = Busy(), list[PooledConnection]()
 
     def connect() -> PooledConnection:
@@ -158,7 +158,7 @@ def test_caller_that_goes_cuts_its_connection_which_is_not_used_again() -> None:
     assert len(made) == 2
 
 
-def test_job_past_its_deadline_is_cut_off() -> None:
+def test_job_after_deadline_is_aborted() -> None:
     busy = Busy()
     with closing(pool(busy, deadline_seconds=0.05)) as opened, pytest.raises(QueryError) as raised:
         asyncio.run(opened.run(select))

@@ -16,7 +16,7 @@ async def gone() -> Message:
     return {"type": "http.disconnect"}
 
 
-def test_work_is_answered_while_the_client_waits() -> None:
+def test_work_of_connected_client_returns_its_result() -> None:
     async def work() -> int:
         await asyncio.sleep(0)
         return 7
@@ -24,7 +24,7 @@ def test_work_is_answered_while_the_client_waits() -> None:
     assert asyncio.run(cancel_on_disconnect(never, work())) == 7
 
 
-def test_failure_of_the_work_is_told() -> None:
+def test_failure_of_the_work_is_raised() -> None:
     async def work() -> int:
         raise KeyError("x")
 
@@ -32,7 +32,7 @@ def test_failure_of_the_work_is_told() -> None:
         asyncio.run(cancel_on_disconnect(never, work()))
 
 
-def test_client_that_goes_cancels_the_work() -> None:
+def test_disconnected_client_cancels_the_work() -> None:
     cancelled = []
 
     async def work() -> None:
