@@ -5,7 +5,6 @@ the fork.
 """
 
 import ctypes
-import dataclasses
 import logging
 import math
 import os
@@ -21,32 +20,23 @@ from gunicorn.glogging import Logger
 from starlette.types import ASGIApp
 
 from octane_analytics.api.auth.callers import is_loopback
-from octane_analytics.api.connection_pool import ConnectionPool
-from octane_analytics.api.limits import ComplexityLimits, QueryLimits
 from octane_analytics.api.middleware.authorization import AccessPolicy, load_policy
-from octane_analytics.api.raw_sql import functions
-from octane_analytics.api.raw_sql.endpoint import RawSqlEndpoint
-from octane_analytics.api.raw_sql.validator import AccessRules
 from octane_analytics.api.reports.library import Library, load
-from octane_analytics.api.server.app import QUIET_ROUTES, create_app
+from octane_analytics.api.server.app import QUIET_ROUTES
 from octane_analytics.api.server.arbiter import ApiArbiter, give_slot, restore_sigterm
 from octane_analytics.api.server.bounded_protocol import with_limits
+from octane_analytics.api.server.composition import QUERY_GRACE_SECONDS, compose_app
 from octane_analytics.api.server.worker import DRAIN_MARGIN_SECONDS, ApiWorker
-from octane_analytics.clickhouse.client import ClickHouse
-from octane_analytics.clickhouse.schema import TableName
 from octane_analytics.errors import ConfigError
 from octane_analytics.settings.sections import Settings
 from octane_analytics.settings.serving import ApiSettings
 from octane_analytics.supervisor.sd_notify import Notifier
-from octane_analytics.telemetry import api_metrics, exposition, shared_directory, tracing
+from octane_analytics.telemetry import shared_directory, tracing
 from octane_analytics.telemetry.logging import adopt, configure, fields
 from octane_analytics.telemetry.metrics_server import bind
 
 ROLE = "api"
 BACKLOG = 1024
-QUERY_GRACE_SECONDS = 5.0
-"""Added to ClickHouse's time limit of a query for the deadline on this side."""
-PROBE_SECONDS = 5.0
 KEEPALIVE_SECONDS = 30
 HANG_SECONDS = 30
 """A worker without a heartbeat for this time is killed. It sends two in this time."""
@@ -183,42 +173,11 @@ class _Application(BaseApplication):  # type: ignore[misc]
 
     def load(self) -> ASGIApp:
         """Return the application of one worker; called after its fork."""
-        settings = self._settings
-        api, clickhouse = settings.api, settings.clickhouse
-        query_settings = dataclasses.replace(
-            clickhouse, timeout_seconds=api.query_seconds + QUERY_GRACE_SECONDS
-        )
-        probe_settings = dataclasses.replace(clickhouse, timeout_seconds=PROBE_SECONDS)
-        name = "octane-analytics api"
-        metrics = api_metrics.ApiMetrics()
-        app = create_app(
+        app = compose_app(
+            self._settings,
             templates=self._library.templates,
-            cache_bytes=api.cache_bytes,
-            table=TableName(clickhouse.database, clickhouse.table),
-            limits=ComplexityLimits(
-                seconds=api.query_seconds,
-                result_rows=api.max_result_rows,
-                result_bytes=api.max_result_bytes,
-                memory_bytes=api.max_memory_bytes,
-            ),
-            pool=ConnectionPool(
-                lambda: ClickHouse(query_settings, client_name=name),
-                size=api.threads,
-                queue_seconds=api.queue_seconds,
-                deadline_seconds=api.query_seconds + QUERY_GRACE_SECONDS,
-                on_cancelled=metrics.queries_cancelled.inc,
-            ),
-            probes=ConnectionPool(
-                lambda: ClickHouse(probe_settings, client_name=name),
-                size=1,
-                queue_seconds=PROBE_SECONDS,
-                deadline_seconds=PROBE_SECONDS,
-            ),
-            queries=_raw_queries(settings, name, metrics),
-            metrics=metrics,
-            exposition=exposition.Exposition(self._metrics_directory),
             policy=self.policy,
-            cors_origins=api.cors_origins,
+            metrics_directory=self._metrics_directory,
         )
         return self._traces.served(app, QUIET_ROUTES) if self._traces else app
 
@@ -262,42 +221,6 @@ class _Logger(Logger):  # type: ignore[misc]
         super().setup(cfg)
         adopt(self.error_log)
         adopt(self.access_log)
-
-
-def _raw_queries(settings: Settings, name: str, metrics: api_metrics.ApiMetrics) -> RawSqlEndpoint:
-    api, clickhouse, queries = settings.api, settings.clickhouse, settings.queries
-    query_settings = dataclasses.replace(
-        clickhouse, timeout_seconds=api.query_seconds + QUERY_GRACE_SECONDS
-    )
-    if queries.user is not None:
-        query_settings = dataclasses.replace(
-            query_settings, user=queries.user, password=queries.password
-        )
-    return RawSqlEndpoint(
-        ConnectionPool(
-            lambda: ClickHouse(query_settings, client_name=name, is_confined=True),
-            size=api.threads,
-            queue_seconds=api.queue_seconds,
-            deadline_seconds=api.query_seconds + QUERY_GRACE_SECONDS,
-            on_cancelled=metrics.queries_cancelled.inc,
-        ),
-        AccessRules(
-            TableName(clickhouse.database, clickhouse.table),
-            functions.load(queries.functions),
-            queries.tables,
-        ),
-        QueryLimits(
-            seconds=api.query_seconds,
-            result_rows=api.max_result_rows,
-            result_bytes=api.max_result_bytes,
-            memory_bytes=api.max_memory_bytes,
-            rows_read=queries.max_rows_read,
-            bytes_read=queries.max_bytes_read,
-            threads=queries.threads,
-        ),
-        query_settings.user,
-        metrics.rows_read.labels("/query").inc,
-    )
 
 
 def _memory_directory() -> str | None:
