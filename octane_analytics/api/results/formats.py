@@ -14,14 +14,15 @@ one block. Does not depend on HTTP connections or on the source of the rows.
 In CSV, text that a spreadsheet would evaluate is prefixed with an apostrophe, unless `csv_raw` is set.
 """
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Protocol
 
 from octane_analytics.api.results import arrow
+from octane_analytics.api.results.csv_cells import CsvWriter
 from octane_analytics.api.results.json_values import encode, encode_lines, plain_columns, unique
+from octane_analytics.api.results.prometheus_text import PrometheusWriter
 from octane_analytics.clickhouse.results import ResultColumn
 from octane_analytics.errors import QueryError
 
@@ -181,9 +182,9 @@ def writer(
         case "ndjson":
             return _Ndjson(columns)
         case "csv":
-            return _Csv(columns, is_raw=is_csv_raw)
+            return CsvWriter(columns, is_raw=is_csv_raw)
         case "prometheus":
-            return _Prometheus(columns, str(envelope.before.get("template", "query")))
+            return PrometheusWriter(columns, str(envelope.before.get("template", "query")))
         case _:
             return arrow.writer(format.name, columns)
 
@@ -235,112 +236,6 @@ class _Ndjson:
 
     def end(self) -> bytes:
         return b""
-
-
-class _Csv:
-    def __init__(self, columns: Sequence[ResultColumn], *, is_raw: bool) -> None:
-        self._names = unique([column.name for column in columns])
-        self._columns = columns
-        self._cell = _cell if is_raw else _escaped_cell
-
-    def begin(self) -> bytes:
-        return _csv([[self._cell(name)] for name in self._names])
-
-    def rows(self, block: list[Row]) -> bytes:
-        return _csv(
-            [list(map(self._cell, values)) for values in plain_columns(self._columns, block)]
-        )
-
-    def end(self) -> bytes:
-        return b""
-
-
-def _csv(columns: Sequence[Sequence[str]]) -> bytes:
-    # The csv module works character by character, which takes twice as long.
-    lines = map(",".join, zip(*columns, strict=True))
-    return "".join([f"{line}\r\n" for line in lines]).encode()
-
-
-_FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r")
-"""First characters of a formula in a spreadsheet: owasp.org, "CSV Injection"."""
-_NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?\Z")
-_SPECIAL = re.compile(r'[",\r\n]')
-
-
-def _escaped_cell(value: object) -> str:
-    """Return the cell, with an apostrophe before text that a spreadsheet would evaluate."""
-    if type(value) is str and value.startswith(_FORMULA_PREFIXES) and not _NUMBER.match(value):
-        return _cell(f"'{value}")
-    return _cell(value)
-
-
-def _cell(value: object) -> str:
-    """Return the cell in RFC 4180: null is empty, an empty string is quoted."""
-    kind = type(value)
-    if kind is str:
-        text = str(value)
-    elif value is None:
-        return ""
-    elif kind is int or kind is float:
-        # NaN and the infinities are empty, as they are null in JSON.
-        return str(value) if value - value == 0 else ""  # type: ignore[operator]
-    else:
-        text = encode(value).decode()
-    if not text or _SPECIAL.search(text):
-        return '"' + text.replace('"', '""') + '"'
-    return text
-
-
-_NUMERIC = re.compile(r"(Nullable\()?(LowCardinality\()?(U?Int|Float|Decimal)")
-_INVALID_IN_NAME = re.compile(r"[^a-zA-Z0-9_]")
-
-
-class _Prometheus:
-    """The text format 0.0.4. It groups lines by metric, so all rows are kept in memory."""
-
-    def __init__(self, columns: Sequence[ResultColumn], report: str) -> None:
-        names = [
-            _INVALID_IN_NAME.sub("_", name) for name in unique([column.name for column in columns])
-        ]
-        numeric = [bool(_NUMERIC.match(column.type)) for column in columns]
-        self._columns = columns
-        self._labels = [(i, name) for i, name in enumerate(names) if not numeric[i]]
-        self._gauges = [
-            (i, f"octane_{_INVALID_IN_NAME.sub('_', report)}_{name}")
-            for i, name in enumerate(names)
-            if numeric[i]
-        ]
-        if not self._gauges:
-            raise QueryError(
-                406,
-                "not_acceptable",
-                "no column is a number, which the Prometheus text format needs",
-            )
-        self._lines: dict[int, list[str]] = {i: [] for i, _ in self._gauges}
-
-    def begin(self) -> bytes:
-        return b""
-
-    def rows(self, block: list[Row]) -> bytes:
-        for row in zip(*plain_columns(self._columns, block), strict=True):
-            labels = ",".join(f'{name}="{_label(row[i])}"' for i, name in self._labels)
-            label_set = f"{{{labels}}}" if labels else ""
-            for i, gauge in self._gauges:
-                if row[i] is not None:
-                    self._lines[i].append(f"{gauge}{label_set} {row[i]}\n")
-        return b""
-
-    def end(self) -> bytes:
-        parts = []
-        for i, gauge in self._gauges:
-            parts.append(f"# TYPE {gauge} gauge\n")
-            parts += self._lines[i]
-        return "".join(parts).encode()
-
-
-def _label(value: object) -> str:
-    text = "" if value is None else value if isinstance(value, str) else encode(value).decode()
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
 def row_object(columns: Sequence[ResultColumn], row: Row) -> dict[str, object]:
