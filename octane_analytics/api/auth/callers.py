@@ -58,7 +58,7 @@ def authenticate(headers: Headers, tokens: Tokens, now: datetime) -> Caller:
     scheme, _, presented = given[0].partition(" ")
     if scheme.lower() != "bearer" or not presented.strip():
         raise _unauthorized("token_missing", "a token is required: Authorization: Bearer TOKEN", "")
-    token = tokens.lookup(presented.strip())
+    token = tokens.find(presented.strip())
     if token is None:
         raise _unauthorized("token_unknown", "unknown token", "invalid_token")
     if token.is_expired(now):

@@ -79,7 +79,7 @@ class Tokens:
     def __init__(self, listed: Sequence[Token]) -> None:
         self.listed = tuple(listed)
 
-    def lookup(self, presented: str) -> Token | None:
+    def find(self, presented: str) -> Token | None:
         """Return the token with that text, or None. Takes the same time in all cases."""
         digest = digest_of(presented)
         found = None

@@ -31,15 +31,15 @@ def entry(name: str = "dash", *lines: str, digest: str = HASH) -> str:
 REPORT = 'scopes = ["report"]'
 
 
-def test_lookup_matches_only_the_exact_text() -> None:
+def test_token_is_found_only_by_exact_text() -> None:
     tokens = parse(entry("dash", REPORT), PATH)
-    found = tokens.lookup("secret")
+    found = tokens.find("secret")
     assert found is not None
     assert (found.name, set(found.scopes)) == ("dash", {"report"})
-    assert tokens.lookup("Secret") is None
-    assert tokens.lookup(HASH) is None
-    assert tokens.lookup("") is None
-    assert tokens.lookup("\udcff") is None
+    assert tokens.find("Secret") is None
+    assert tokens.find(HASH) is None
+    assert tokens.find("") is None
+    assert tokens.find("\udcff") is None
 
 
 def test_every_field_is_read() -> None:

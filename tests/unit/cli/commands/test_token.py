@@ -38,7 +38,7 @@ def test_new_token_is_alone_on_standard_output_and_only_its_hash_in_the_file(
     (made,) = done.stdout.splitlines()
     assert made not in path.read_text()
     assert made not in done.stderr
-    found = read(path).lookup(made)
+    found = read(path).find(made)
     assert found is not None
     assert (found.name, found.parameters) == ("dash", {"app_id": "openstream"})
 
@@ -59,7 +59,7 @@ def test_list_shows_no_hash(run: Run, path: Path) -> None:
 def test_revoked_token_is_gone(run: Run, path: Path) -> None:
     made = run("new", "dash").stdout.strip()
     assert run("revoke", "dash").exit_code == 0
-    assert read(path).lookup(made) is None
+    assert read(path).find(made) is None
     assert isinstance(run("revoke", "dash").exception, ConfigError)
 
 
