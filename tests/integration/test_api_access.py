@@ -28,7 +28,7 @@ from tests.integration.test_api_server import Server, children
 from tests.integration.test_api_server import wait_until as wait_until_true
 
 NOWHERE = ClickHouseSettings(host="127.0.0.1", port=1)
-"""Most of this asks nothing of ClickHouse."""
+"""Most of these tests do not use ClickHouse."""
 RECEIVE_SECONDS = 1.0
 HEAD = b"POST /report HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 
@@ -90,10 +90,10 @@ class Api(Server):
         with self.connect() as client:
             for part in parts:
                 client.sendall(part)
-            return everything(client)
+            return read_until_closed(client)
 
 
-def everything(client: socket.socket) -> bytes:
+def read_until_closed(client: socket.socket) -> bytes:
     received = b""
     with contextlib.suppress(ConnectionError):
         while part := client.recv(65536):
@@ -131,7 +131,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         yield start
 
 
-def nowhere(directory: Path, *, with_token: bool) -> Api:
+def api_without_clickhouse(directory: Path, *, with_token: bool) -> Api:
     api = Api(NOWHERE, directory)
     api.environment["API_WORKERS"] = "1"
     if with_token:
@@ -143,18 +143,22 @@ def nowhere(directory: Path, *, with_token: bool) -> Api:
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     """An API without tokens, shared by the tests of malicious requests."""
-    with nowhere(tmp_path_factory.mktemp("local"), with_token=False).running() as api:
+    with api_without_clickhouse(
+        tmp_path_factory.mktemp("local"), with_token=False
+    ).running() as api:
         yield api
 
 
 @pytest.fixture(scope="module")
 def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     """An API with a token `dash`."""
-    with nowhere(tmp_path_factory.mktemp("closed"), with_token=True).running() as api:
+    with api_without_clickhouse(
+        tmp_path_factory.mktemp("closed"), with_token=True
+    ).running() as api:
         yield api
 
 
-def refused(api: Api) -> str:
+def startup_error(api: Api) -> str:
     with api.start() as process:
         assert process.wait(20) == 78
     (line,) = api.log.read_text().splitlines()
@@ -167,7 +171,7 @@ def refused(api: Api) -> str:
 def test_public_address_without_tokens_is_refused_at_start(tmp_path: Path) -> None:
     api = Api(NOWHERE, tmp_path)
     api.environment["API_HOST"] = "0.0.0.0"  # noqa: S104
-    line = refused(api)
+    line = startup_error(api)
     assert line.startswith("API_HOST is 0.0.0.0, which other machines can reach")
     for advice in ("octane-analytics token new", "API_TOKENS_FILE", "API_ALLOW_ANONYMOUS=1"):
         assert advice in line
@@ -191,14 +195,14 @@ def test_anonymous_caller_through_proxy_has_no_raw_sql(start: Start) -> None:
 def test_any_cors_origin_without_tokens_is_refused(tmp_path: Path) -> None:
     api = Api(NOWHERE, tmp_path)
     api.environment["API_CORS_ORIGINS"] = "*"
-    assert refused(api).startswith("API_CORS_ORIGINS is * and no tokens are configured")
+    assert startup_error(api).startswith("API_CORS_ORIGINS is * and no tokens are configured")
 
 
 def test_invalid_token_file_at_start_names_the_line(tmp_path: Path) -> None:
     api = Api(NOWHERE, tmp_path)
     api.tokens.write_text("# tokens\n\n[tokens.dash]\nhash = 5\n")
     api.environment["API_TOKENS_FILE"] = str(api.tokens)
-    assert refused(api).startswith(f"{api.tokens}:4: token dash: ")
+    assert startup_error(api).startswith(f"{api.tokens}:4: token dash: ")
 
 
 def test_foreign_host_name_is_refused(start: Start) -> None:
@@ -216,7 +220,7 @@ def test_invalid_token_file_while_running_changes_nothing(start: Start) -> None:
     # Either worker, whichever responds.
     wait_until(lambda: {api.ask("dash") for _ in range(10)} == {401})
     # And the arbiter, from which later workers inherit the last valid tokens.
-    wait_until(lambda: ("api", 1) in _reread(api))
+    wait_until(lambda: ("api", 1) in _reloads(api))
 
     api.tokens.write_text("[tokens.broken")
     wait_until(lambda: f"{api.tokens}:1: " in api.log.read_text())
@@ -235,7 +239,7 @@ def test_invalid_token_file_while_running_changes_nothing(start: Start) -> None:
     assert f"{api.tokens}:1: " in api.log.read_text()
 
 
-def _reread(api: Api) -> set[tuple[str, int]]:
+def _reloads(api: Api) -> set[tuple[str, int]]:
     """Return each process that reloaded the file, with its number of tokens."""
     lines = [json.loads(line) for line in api.log.read_text().splitlines()]
     return {(x["process"], x["tokens"]) for x in lines if x["message"] == "tokens reloaded"}
@@ -267,13 +271,13 @@ def test_rate_is_shared_by_both_workers(start: Start) -> None:
     api = start(
         prepare=lambda api: api.add("slow", "report", rate="30/min", burst=10), API_WORKERS="2"
     )
-    began = time.monotonic()
+    started = time.monotonic()
     with ThreadPoolExecutor(8) as threads:
         # One connection per request, so that both workers are used.
-        found = Counter(threads.map(lambda _: api.ask("slow"), range(60)))
-    allowed = 10 + (time.monotonic() - began) * 0.5
-    assert set(found) == {200, 429}
-    assert 10 <= found[200] <= allowed + 1
+        statuses = Counter(threads.map(lambda _: api.ask("slow"), range(60)))
+    allowed = 10 + (time.monotonic() - started) * 0.5
+    assert set(statuses) == {200, 429}
+    assert 10 <= statuses[200] <= allowed + 1
     slots = {each["process"] for each in api.requests()}
     assert slots == {"api-0", "api-1"}, "only one of the workers was asked"
 
@@ -333,14 +337,14 @@ def _status_or_zero(client: socket.socket) -> int:
 
 
 def dropped_after(
-    client: socket.socket, trickle: bytes = b"", began: float | None = None
+    client: socket.socket, trickle: bytes = b"", started: float | None = None
 ) -> tuple[float, bytes]:
-    """Send bytes slowly; return the seconds from `began` (None: now) until the server closes the
+    """Send bytes slowly; return the seconds from `started` (None: now) until the server closes the
     connection, and the response."""
-    began = time.monotonic() if began is None else began
+    started = time.monotonic() if started is None else started
     client.settimeout(0.2)
     received = b""
-    while time.monotonic() - began < 30:
+    while time.monotonic() - started < 30:
         try:
             part = client.recv(65536)
             if not part:
@@ -354,7 +358,7 @@ def dropped_after(
             break
     else:
         raise AssertionError("the client was not dropped")
-    return time.monotonic() - began, received
+    return time.monotonic() - started, received
 
 
 @pytest.mark.parametrize(
@@ -373,10 +377,10 @@ def dropped_after(
 def test_client_with_unfinished_request_is_dropped(
     local: Api, opening: bytes, trickle: bytes, answer: int
 ) -> None:
-    began = time.monotonic()
+    started = time.monotonic()
     with local.connect() as client:
         client.sendall(opening)
-        seconds, received = dropped_after(client, trickle, began)
+        seconds, received = dropped_after(client, trickle, started)
     assert seconds > RECEIVE_SECONDS * 0.8
     assert status(received) == answer
     assert local.is_alive()
@@ -389,7 +393,7 @@ def test_two_hundred_silent_clients_do_not_block_others(local: Api) -> None:
             client.sendall(b"GET /healthz HTTP/1.1\r\n")
         assert local.is_alive()
         for client in clients:
-            assert status(everything(client)) == 408
+            assert status(read_until_closed(client)) == 408
     assert local.is_alive()
 
 
@@ -398,7 +402,7 @@ def test_client_above_max_connections_is_rejected(start: Start) -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(3):
             stack.enter_context(api.connect())
-        wait_until(lambda: status(everything(stack.enter_context(api.connect()))) == 503)
+        wait_until(lambda: status(read_until_closed(stack.enter_context(api.connect()))) == 503)
     wait_until(api.is_alive)
 
 
@@ -414,7 +418,7 @@ def test_client_that_does_not_read_is_dropped(
         client.connect(("127.0.0.1", api.port))
         client.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
         wait_until(lambda: "the client does not read its response" in api.log.read_text())
-        assert len(everything(client)) < 10_000_000
+        assert len(read_until_closed(client)) < 10_000_000
     # A slow reader receives everything.
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -422,23 +426,23 @@ def test_client_that_does_not_read_is_dropped(
         client.connect(("127.0.0.1", api.port))
         client.sendall(head + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
         time.sleep(0.5)
-        got = 0
+        received_bytes = 0
         while part := client.recv(1 << 20):
-            got += len(part)
-    assert got > 10_000_000
+            received_bytes += len(part)
+    assert received_bytes > 10_000_000
 
 
 @pytest.mark.parametrize("is_chunked", [False, True])
 def test_body_over_its_limit_is_413(local: Api, is_chunked: bool) -> None:
-    piece = b" " * 10_000
+    part = b" " * 10_000
     if is_chunked:
         parts = [HEAD + b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n"]
-        parts += [b"%x\r\n%s\r\n" % (len(piece), piece)] * 20 + [b"0\r\n\r\n"]
+        parts += [b"%x\r\n%s\r\n" % (len(part), part)] * 20 + [b"0\r\n\r\n"]
     else:
-        parts = [HEAD + b"Content-Length: 200000\r\nConnection: close\r\n\r\n"] + [piece] * 20
+        parts = [HEAD + b"Content-Length: 200000\r\nConnection: close\r\n\r\n"] + [part] * 20
     with local.connect() as client:
         threading.Thread(target=_send_all, args=(client, parts), daemon=True).start()
-        assert status(everything(client)) == 413
+        assert status(read_until_closed(client)) == 413
     assert local.is_alive()
 
 
@@ -509,7 +513,7 @@ def test_garbage_after_a_response_is_harmless(local: Api) -> None:
         received = client.recv(65536)
         assert status(received) == 404
         client.sendall(b"zz\r\n")
-        assert b"HTTP/1.1" not in everything(client)
+        assert b"HTTP/1.1" not in read_until_closed(client)
     assert local.is_alive()
     text = local.log.read_text()
     assert "Traceback" not in text

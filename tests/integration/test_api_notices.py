@@ -104,8 +104,8 @@ def test_reload_keeps_serving(
                 answers.append(client.get(f"{server.url}/healthz").status_code)
             slowest = max(slowest, time.monotonic() - started)
 
-    asking = threading.Thread(target=ask)
-    asking.start()
+    request_thread = threading.Thread(target=ask)
+    request_thread.start()
     try:
         for _ in range(3):
             before = set(children(arbiter.pid))
@@ -118,8 +118,8 @@ def test_reload_keeps_serving(
             assert not before & set(children(arbiter.pid))
     finally:
         stop.set()
-        asking.join(20)
-    assert asking.is_alive() is False
+        request_thread.join(20)
+    assert request_thread.is_alive() is False
     assert set(answers) == {200}
     assert slowest < 5
 

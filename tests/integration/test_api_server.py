@@ -222,13 +222,15 @@ def test_request_in_progress_on_sigterm_is_answered(
     server: Server, arbiter: subprocess.Popen[str], clickhouse_settings: ClickHouseSettings
 ) -> None:
     answers: list[httpx.Response] = []
-    asking = threading.Thread(target=lambda: answers.append(server.query("SELECT sleep(3) AS n")))
-    asking.start()
+    request_thread = threading.Thread(
+        target=lambda: answers.append(server.query("SELECT sleep(3) AS n"))
+    )
+    request_thread.start()
     with ClickHouse(clickhouse_settings, client_name="tests") as clickhouse:
         listed = "SELECT count() FROM system.processes WHERE query LIKE 'SELECT sleep(3)%'"
         wait_until(lambda: clickhouse.select(listed).rows == [(1,)])
     arbiter.terminate()
-    asking.join(30)
+    request_thread.join(30)
     assert [answer.status_code for answer in answers] == [200]
     assert arbiter.wait(30) == 0
 

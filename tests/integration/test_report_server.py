@@ -205,19 +205,25 @@ def test_identical_concurrent_requests_share_one_query(
         serving(clickhouse_settings, tmp_path) as (server, _),
     ):
         before = queries(connection)
-        asked = subprocess.run(
-            [sys.executable, "-c", _MANY, f"{server.url}/report/overview_stats", "200"],
+        client = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                _CONCURRENT_REQUESTS,
+                f"{server.url}/report/overview_stats",
+                "200",
+            ],
             capture_output=True,
             text=True,
             check=True,
         )
-        outcomes = json.loads(asked.stdout)
+        outcomes = json.loads(client.stdout)
         assert sum(outcomes.values()) == 200
         assert outcomes["miss"] == 1
         assert queries(connection) - before - 1 == 1
 
 
-_MANY = """
+_CONCURRENT_REQUESTS = """
 import asyncio, collections, json, sys, httpx
 async def main():
     limits = httpx.Limits(max_connections=200)

@@ -27,7 +27,7 @@ def add(path: Path, name: str, entry: Mapping[str, object]) -> None:
 
     Raises ConfigError if the name exists, or if the file is invalid or cannot be written.
     """
-    with _changing(path) as document:
+    with _locked_document(path) as document:
         listed = document.setdefault("tokens", tomlkit.table(is_super_table=True))
         if name in listed:
             raise ConfigError(
@@ -45,7 +45,7 @@ def add(path: Path, name: str, entry: Mapping[str, object]) -> None:
 
 def remove(path: Path, name: str) -> None:
     """Remove a token. Raises ConfigError if it does not exist, or the file is invalid or unwritable."""
-    with _changing(path) as document:
+    with _locked_document(path) as document:
         listed = document.get("tokens")
         if not isinstance(listed, MutableMapping) or name not in listed:
             raise ConfigError(
@@ -55,7 +55,7 @@ def remove(path: Path, name: str) -> None:
 
 
 @contextlib.contextmanager
-def _changing(path: Path) -> Iterator[tomlkit.TOMLDocument]:
+def _locked_document(path: Path) -> Iterator[tomlkit.TOMLDocument]:
     """Yield the document, and write it if the block does not raise. Blocks other writers."""
     target = Path(os.path.realpath(path))
     try:

@@ -187,7 +187,7 @@ class BoundedProtocol(H11Protocol):
         if self.transport.is_closing():
             return
         code, message = _REASONS[status]
-        self._log("connection refused", status=status, reason=message)
+        self._log("request rejected", status=status, reason=message)
         if self.cycle is not None and not self.cycle.response_complete:
             # The application is notified of the disconnect.
             has_begun = self.cycle.response_started

@@ -26,18 +26,18 @@ def select(connection: PooledConnection) -> Result:
 
 
 def test_connection_is_created_on_first_job_and_reused() -> None:
-    made: list[Script] = []
+    created: list[Script] = []
 
     def connect() -> Script:
-        made.append(Script(ONE, ONE))
-        return made[-1]
+        created.append(Script(ONE, ONE))
+        return created[-1]
 
     with closing(ConnectionPool(connect, size=2, queue_seconds=1, deadline_seconds=1)) as opened:
-        assert not made
+        assert not created
         assert asyncio.run(opened.run(select)) == ONE
         assert asyncio.run(opened.run(select)) == ONE
-        assert len(made) == 1
-    assert made[0].is_closed
+        assert len(created) == 1
+    assert created[0].is_closed
 
 
 def test_stale_connection_is_retried() -> None:
@@ -67,7 +67,7 @@ def test_job_above_pool_size_is_rejected_in_time() -> None:
         release.wait(10)
         return ONE
 
-    async def both(opened: ConnectionPool) -> None:
+    async def overload(opened: ConnectionPool) -> None:
         first = asyncio.create_task(opened.run(select))
         await asyncio.sleep(0)
         with pytest.raises(QueryError) as raised:
@@ -78,7 +78,7 @@ def test_job_above_pool_size_is_rejected_in_time() -> None:
         assert await opened.run(select) == ONE
 
     with closing(pool(Script(wait, ONE), queue_seconds=0.02)) as opened:
-        asyncio.run(both(opened))
+        asyncio.run(overload(opened))
 
 
 def test_job_after_deadline_keeps_its_slot_until_done() -> None:
@@ -88,7 +88,7 @@ def test_job_after_deadline_keeps_its_slot_until_done() -> None:
         release.wait(10)
         return ONE
 
-    async def late(opened: ConnectionPool) -> None:
+    async def time_out(opened: ConnectionPool) -> None:
         with pytest.raises(QueryError) as raised:
             await opened.run(select)
         assert (raised.value.status, raised.value.code) == (504, "timeout")
@@ -96,8 +96,8 @@ def test_job_after_deadline_keeps_its_slot_until_done() -> None:
             await opened.run(select)
         assert raised.value.code == "overloaded"
         release.set()
-        opened_again = await asyncio.wait_for(_until_free(opened), 5)
-        assert opened_again == ONE
+        second = await asyncio.wait_for(_until_free(opened), 5)
+        assert second == ONE
 
     async def _until_free(opened: ConnectionPool) -> Result:
         while True:
@@ -107,7 +107,7 @@ def test_job_after_deadline_keeps_its_slot_until_done() -> None:
                 continue
 
     with closing(pool(Script(wait, ONE), queue_seconds=0.02, deadline_seconds=0.02)) as opened:
-        asyncio.run(late(opened))
+        asyncio.run(time_out(opened))
 
 
 class Busy(Script):
@@ -115,25 +115,25 @@ class Busy(Script):
 
     def __init__(self) -> None:
         super().__init__()
-        self.started, self.cut = threading.Event(), threading.Event()
+        self.started, self.aborted = threading.Event(), threading.Event()
 
     def select(self, *_: object, **__: object) -> Result:
         self.started.set()
-        assert self.cut.wait(5)
-        raise Abandoned("cut off")
+        assert self.aborted.wait(5)
+        raise Abandoned("aborted")
 
     def abort(self) -> None:
-        self.cut.set()
+        self.aborted.set()
 
 
 def test_cancelled_caller_closes_its_connection() -> None:
-    busy, made = Busy(), list[PooledConnection]()
+    busy, created = Busy(), list[PooledConnection]()
 
     def connect() -> PooledConnection:
-        made.append(Script(ONE) if made else busy)
-        return made[-1]
+        created.append(Script(ONE) if created else busy)
+        return created[-1]
 
-    async def leave() -> None:
+    async def cancel_first_job() -> None:
         running = asyncio.create_task(opened.run(select))
         await asyncio.to_thread(busy.started.wait, 5)
         running.cancel()
@@ -151,11 +151,11 @@ def test_cancelled_caller_closes_its_connection() -> None:
             on_cancelled=lambda: cancelled.append(None),
         )
     ) as opened:
-        asyncio.run(leave())
-    assert len(cancelled) == 1, "and not the one that was answered"
-    assert busy.cut.is_set()
+        asyncio.run(cancel_first_job())
+    assert len(cancelled) == 1, "the answered job does not count"
+    assert busy.aborted.is_set()
     assert busy.is_closed
-    assert len(made) == 2
+    assert len(created) == 2
 
 
 def test_job_after_deadline_is_aborted() -> None:
@@ -163,4 +163,4 @@ def test_job_after_deadline_is_aborted() -> None:
     with closing(pool(busy, deadline_seconds=0.05)) as opened, pytest.raises(QueryError) as raised:
         asyncio.run(opened.run(select))
     assert raised.value.status == 504
-    assert busy.cut.is_set()
+    assert busy.aborted.is_set()

@@ -12,7 +12,7 @@ async def never() -> Message:
     raise AssertionError
 
 
-async def gone() -> Message:
+async def disconnect() -> Message:
     return {"type": "http.disconnect"}
 
 
@@ -43,7 +43,7 @@ def test_disconnected_client_cancels_the_work() -> None:
             raise
 
     with pytest.raises(ClientDisconnect):
-        asyncio.run(cancel_on_disconnect(gone, work()))
+        asyncio.run(cancel_on_disconnect(disconnect, work()))
     assert cancelled
 
 
@@ -57,7 +57,7 @@ def test_cancelled_caller_cancels_the_work() -> None:
             cancelled.append(True)
             raise
 
-    async def leave() -> None:
+    async def cancel_caller() -> None:
         waiting = asyncio.create_task(cancel_on_disconnect(never, work()))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
@@ -65,5 +65,5 @@ def test_cancelled_caller_cancels_the_work() -> None:
         with pytest.raises(asyncio.CancelledError):
             await waiting
 
-    asyncio.run(leave())
+    asyncio.run(cancel_caller())
     assert cancelled

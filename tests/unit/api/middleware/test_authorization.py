@@ -212,11 +212,11 @@ def test_refused_requests_count_too(app: App) -> None:
 def test_exceeded_concurrency_is_429(app: App) -> None:
     seen: list[int] = []
 
-    def meanwhile() -> Any:
+    def concurrent_request() -> Any:
         seen.append(app.ask("single", "GET", "/reports").status_code)
         return ROW
 
-    app.script.steps = [meanwhile]
+    app.script.steps = [concurrent_request]
     assert app.ask("single", "POST", "/report", **REPORT).status_code == 200
     assert seen == [429]
     assert app.ask("single", "GET", "/reports").status_code == 200
