@@ -1,7 +1,7 @@
-"""A bounded pool of ClickHouse connections for an event loop, each with a thread while it works.
+"""A bounded pool of ClickHouse connections for an event loop, each used from a thread.
 
-Owns who may run when, deadlines, and the one retry that spares a caller ClickHouse's restarts; refuses
-to know what is run.
+Owns admission, deadlines, and the single retry that hides a restart of ClickHouse from callers. Does
+not depend on the SQL that jobs run.
 """
 
 import asyncio
@@ -17,14 +17,14 @@ from octane_analytics.clickhouse.results import Excerpt, Result, RowStream
 from octane_analytics.errors import Abandoned, NeedsOperator, QueryError, Unavailable
 
 RETRY_WITHIN_SECONDS = 1.0
-"""A failure that comes later than this was no stale connection: the server was at work on the job."""
-_ABORT_AGAIN_SECONDS = 0.25
+"""A failure after this time is not a stale connection: the server was running the job."""
+_ABORT_RETRY_SECONDS = 0.25
 
 T = TypeVar("T")
 
 
 class PooledConnection(Protocol):
-    """What a job gets; `ClickHouse` satisfies it. Heals itself: a call after a failure connects anew."""
+    """Interface that jobs use; `ClickHouse` implements it. Reconnects in the call after a failure."""
 
     def select(
         self,
@@ -61,21 +61,21 @@ class PooledConnection(Protocol):
 
 
 class PoolJob:
-    """One job on its way, so that it can be given up from the event loop while a thread works on it."""
+    """A submitted job, which the event loop can abandon while a thread runs it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._connection: PooledConnection | None = None
         self.is_abandoned = False
 
-    def begin(self, connection: PooledConnection) -> None:
+    def attach(self, connection: PooledConnection) -> None:
         with self._lock:
             if self.is_abandoned:
-                raise Abandoned("given up before it began")
+                raise Abandoned("abandoned before it started")
             self._connection = connection
 
-    def end(self) -> bool:
-        """Whether the connection can be used again."""
+    def detach(self) -> bool:
+        """Detach the connection; return whether it can be reused."""
         with self._lock:
             self._connection = None
             return not self.is_abandoned
@@ -88,7 +88,7 @@ class PoolJob:
 
 
 class ConnectionPool:
-    """Owns its threads and connections, which are made when first needed. For one event loop."""
+    """Owns its threads and connections, which are created on first use. For one event loop."""
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class ConnectionPool:
         deadline_seconds: float,
         on_cancelled: Callable[[], object] = lambda: None,
     ) -> None:
-        """`on_cancelled` is told of each job that is given up while it is under way."""
+        """`on_cancelled` is called for each job that is abandoned while it runs."""
         self._connect = connect
         self._on_cancelled = on_cancelled
         self._size = size
@@ -110,11 +110,11 @@ class ConnectionPool:
         self._threads = ThreadPoolExecutor(size, thread_name_prefix="clickhouse")
 
     async def run(self, job: Callable[[PooledConnection], T]) -> T:
-        """The job's result; it must be one that can be repeated, for it may run twice.
+        """Return the job's result. The job must be repeatable, because it may run twice.
 
-        Raises what the job raises, and QueryError where no connection got free in time (503) or the
-        job took too long (504). It is then given up, as it is when the caller is cancelled: its
-        connection is cut, at which the server cancels the query.
+        Raises the job's exceptions, and QueryError if no connection became free in time (503) or the
+        job exceeded its deadline (504). At the deadline, and if the caller is cancelled, the job is
+        abandoned: its connection is closed, upon which the server cancels the query.
         """
         try:
             await asyncio.wait_for(self._free.acquire(), self._queue_seconds)
@@ -124,28 +124,28 @@ class ConnectionPool:
                 "overloaded",
                 f"{self._size} reports and queries are running already: try again later",
             ) from None
-        errand = PoolJob()
+        pool_job = PoolJob()
         loop = asyncio.get_running_loop()
-        future = loop.run_in_executor(self._threads, self._work, job, errand)
+        future = loop.run_in_executor(self._threads, self._work, job, pool_job)
         future.add_done_callback(self._finish)
         try:
             return await asyncio.wait_for(asyncio.shield(future), self._deadline_seconds)
         except asyncio.CancelledError:
-            self._cancel(errand, future)
+            self._cancel(pool_job, future)
             raise
         except TimeoutError:
-            self._cancel(errand, future)
+            self._cancel(pool_job, future)
             raise QueryError(
                 504, "timeout", f"no answer within {self._deadline_seconds:g} seconds"
             ) from None
 
-    def _cancel(self, errand: PoolJob, future: asyncio.Future[T]) -> None:
+    def _cancel(self, pool_job: PoolJob, future: asyncio.Future[T]) -> None:
         if not future.done():
             self._on_cancelled()
-        _abandon(errand, future)
+        _abandon(pool_job, future)
 
     def close(self) -> None:
-        """Takes no more jobs and closes what is idle; blocks on nothing."""
+        """Reject further jobs and close idle connections. Does not block."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         while self._idle:
             self._idle.pop().close()
@@ -153,29 +153,30 @@ class ConnectionPool:
     def _finish(self, future: asyncio.Future[T]) -> None:
         self._free.release()
         if not future.cancelled():
-            future.exception()  # so that nobody complains if the caller has gone
+            # Else asyncio would log it as never retrieved when the caller was cancelled.
+            future.exception()
 
-    def _work(self, job: Callable[[PooledConnection], T], errand: PoolJob) -> T:
+    def _work(self, job: Callable[[PooledConnection], T], pool_job: PoolJob) -> T:
         connection = self._idle.pop() if self._idle else self._connect()
         started = time.monotonic()
         try:
-            errand.begin(connection)
+            pool_job.attach(connection)
             return job(connection)
         except NeedsOperator:
             raise
         except Unavailable:
-            if errand.is_abandoned or time.monotonic() - started > RETRY_WITHIN_SECONDS:
+            if pool_job.is_abandoned or time.monotonic() - started > RETRY_WITHIN_SECONDS:
                 raise
             return job(connection)
         finally:
-            if errand.end():
+            if pool_job.detach():
                 self._idle.append(connection)
             else:
                 connection.close()
 
 
-def _abandon(errand: PoolJob, future: asyncio.Future[T]) -> None:
-    """Again and again until the thread is done: it may be just about to connect."""
+def _abandon(pool_job: PoolJob, future: asyncio.Future[T]) -> None:
+    """Abort, and repeat until the thread has finished: it may be about to connect."""
     if not future.done():
-        errand.abandon()
-        asyncio.get_running_loop().call_later(_ABORT_AGAIN_SECONDS, _abandon, errand, future)
+        pool_job.abandon()
+        asyncio.get_running_loop().call_later(_ABORT_RETRY_SECONDS, _abandon, pool_job, future)

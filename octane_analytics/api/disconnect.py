@@ -1,4 +1,4 @@
-"""A client that goes away takes its work along."""
+"""Cancellation of a request's work when its client disconnects."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -11,23 +11,23 @@ T = TypeVar("T")
 
 
 async def cancel_on_disconnect(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """The work's result. Cancels it and raises ClientDisconnect when the client goes first.
+    """Return the work's result; cancel it and raise ClientDisconnect if the client disconnects first.
 
-    The request's body must have been read: what else `receive` brings is dropped.
+    The request's body must have been read: further messages from `receive` are dropped.
     """
     answer = asyncio.create_task(work)
-    gone = asyncio.create_task(_until_gone(receive))
+    disconnected = asyncio.create_task(_wait_for_disconnect(receive))
     try:
-        await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({answer, disconnected}, return_when=asyncio.FIRST_COMPLETED)
         if not answer.done():
             raise ClientDisconnect
         return answer.result()
     finally:
         answer.cancel()
-        gone.cancel()
-        await asyncio.gather(answer, gone, return_exceptions=True)
+        disconnected.cancel()
+        await asyncio.gather(answer, disconnected, return_exceptions=True)
 
 
-async def _until_gone(receive: Receive) -> None:
+async def _wait_for_disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -1,7 +1,7 @@
-"""Which HTTP status an error becomes, and what its body says.
+"""HTTP status and body of each error.
 
-The body is `{"error": {"code", "message", ...}}`. Owns the table; refuses to know routes. What only
-the operator can mend is not told to clients: it goes to the log.
+The body is `{"error": {"code", "message", ...}}`. Details that only the operator can act on are
+logged and not returned to clients. Does not depend on routes.
 """
 
 import re
@@ -10,7 +10,7 @@ from octane_analytics.errors import NeedsOperator, QueryError, StatementRejected
 
 RETRY_AFTER_SECONDS = 2
 
-_UNAVAILABLE = "ClickHouse cannot serve now: try again later"
+_UNAVAILABLE = "ClickHouse is unavailable: try again later"
 
 _LIMITS = {
     158: (422, "too_many_rows"),  # TOO_MANY_ROWS
@@ -35,7 +35,7 @@ _BUSY = frozenset(
         201,  # QUOTA_EXCEEDED
         203,  # NO_FREE_CONNECTION
         236,  # ABORTED
-        243,  # NOT_ENOUGH_SPACE: for what a query spills
+        243,  # NOT_ENOUGH_SPACE, for the data that a query spills
         279,  # ALL_CONNECTION_TRIES_FAILED
         394,  # QUERY_WAS_CANCELLED
         439,  # CANNOT_SCHEDULE_TASK
@@ -46,14 +46,14 @@ _HINTS = {
     # SAMPLING_NOT_SUPPORTED
     141: "it has no sampling key: a tenth of the users is WHERE cityHash64(user_id) % 10 = 0",
 }
-_OF_QUERY = re.compile(r"(?:Query m|M)emory limit (?:\(for query\) )?exceeded")
-"""How MEMORY_LIMIT_EXCEEDED begins (26.9, and before) where it is the query's own limit, and not the
-user's or the server's. What follows may quote the statement and is not looked at."""
+_QUERY_MEMORY_LIMIT = re.compile(r"(?:Query m|M)emory limit (?:\(for query\) )?exceeded")
+"""Beginning of MEMORY_LIMIT_EXCEEDED (26.9 and earlier) for the query's own limit, as opposed to the
+user's or the server's. The rest may quote the statement and is not examined."""
 _MISSING = frozenset({60, 81})  # UNKNOWN_TABLE, UNKNOWN_DATABASE
 
 
 def from_client(error: StatementRejected) -> QueryError:
-    """What a rejection of SQL that the client wrote is for that client."""
+    """Return the error that a client receives for its own SQL that ClickHouse rejected."""
     known = {"clickhouse_code": error.code, "clickhouse_error": error.name}
     if _is_server_wide(error):
         return QueryError(503, "overloaded", _UNAVAILABLE)
@@ -67,7 +67,7 @@ def from_client(error: StatementRejected) -> QueryError:
 
 
 def from_report(error: StatementRejected) -> QueryError:
-    """What a rejection of SQL that the client did not write is for that client."""
+    """Return the error that a client receives for SQL of this service that ClickHouse rejected."""
     if error.code in _LIMITS and not _is_server_wide(error):
         status, code = _LIMITS[error.code]
         return QueryError(status, code, f"{error}; ask for a shorter range or for one app_id")
@@ -79,13 +79,13 @@ def from_report(error: StatementRejected) -> QueryError:
 
 
 def unavailable(error: Unavailable) -> QueryError:
-    """What it is for a client that ClickHouse cannot serve."""
+    """Return the error that a client receives while ClickHouse is unavailable."""
     code = "misconfigured" if isinstance(error, NeedsOperator) else "unavailable"
     return QueryError(503, code, _UNAVAILABLE)
 
 
 def error_body(error: QueryError, request_id: str) -> dict[str, object]:
-    """What is to be encoded as the response."""
+    """Return the response body, to be encoded as JSON."""
     return {
         "error": {
             "code": error.code,
@@ -97,4 +97,4 @@ def error_body(error: QueryError, request_id: str) -> dict[str, object]:
 
 
 def _is_server_wide(error: StatementRejected) -> bool:
-    return error.code in _BUSY or (error.code == 241 and not _OF_QUERY.match(str(error)))
+    return error.code in _BUSY or (error.code == 241 and not _QUERY_MEMORY_LIMIT.match(str(error)))

@@ -1,4 +1,4 @@
-"""Limits of one raw query."""
+"""Limits of a report and of a raw query, as ClickHouse settings."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ComplexityLimits:
-    """What one report may take of ClickHouse."""
+    """Resources that one report may use in ClickHouse."""
 
     seconds: float
     result_rows: int
@@ -14,29 +14,19 @@ class ComplexityLimits:
     memory_bytes: int
 
     def settings(self, comment: str) -> Mapping[str, object]:
-        """For `ClickHouse.select`. `comment` is what system.query_log will show of the query.
-
-        One row more than allowed is asked for, which tells a cut answer from a whole one.
-        """
+        """Return the settings for `ClickHouse.select`; `comment` appears in system.query_log."""
         return {
-            # 1 and not 2, which would let url() and remote() through and settings be changed.
-            "readonly": 1,
-            "limit": self.result_rows + 1,
-            "max_result_bytes": self.result_bytes,
-            "result_overflow_mode": "throw",
-            "max_execution_time": self.seconds,
-            "timeout_overflow_mode": "throw",
-            "max_memory_usage": self.memory_bytes,
+            **_shared_settings(self),
             "log_comment": comment,
-            # The driver's own: a DateTime without a zone comes in local time with `fold` set, which
-            # can be turned into UTC exactly; the server's zone could not.
+            # A setting of the driver: a DateTime without a zone is returned in local time with `fold`
+            # set, which converts to UTC exactly; the server's zone would not.
             "use_client_time_zone": True,
         }
 
 
 @dataclass(frozen=True, slots=True)
 class QueryLimits:
-    """What one raw query may take of ClickHouse and of this process."""
+    """Resources that one raw query may use in ClickHouse and in this process."""
 
     seconds: float
     result_rows: int
@@ -47,24 +37,31 @@ class QueryLimits:
     threads: int
 
     def settings(self) -> dict[str, object]:
-        """One row more than allowed is asked for, which tells a cut answer from a whole one."""
         return {
-            # 1 and not 2, which would let url() and remote() through and settings be changed.
-            "readonly": 1,
-            "limit": self.result_rows + 1,
-            "max_result_bytes": self.result_bytes,
-            "result_overflow_mode": "throw",
-            "max_execution_time": self.seconds,
-            "timeout_overflow_mode": "throw",
-            "max_memory_usage": self.memory_bytes,
+            **_shared_settings(self),
             "max_rows_to_read": self.rows_read,
             "max_bytes_to_read": self.bytes_read,
             "read_overflow_mode": "throw",
             "max_threads": self.threads,
-            # The side of a join that is held in memory; what it multiplies to, time and memory bound.
+            # The side of a join that is held in memory. The size of its product is bounded by the
+            # limits of time and memory.
             "max_rows_in_join": self.rows_read,
             "max_bytes_in_join": self.memory_bytes,
             "join_overflow_mode": "throw",
             "allow_introspection_functions": 0,
             "allow_ddl": 0,
         }
+
+
+def _shared_settings(limits: ComplexityLimits | QueryLimits) -> dict[str, object]:
+    return {
+        # 1 and not 2, which would allow url(), remote() and changes of settings.
+        "readonly": 1,
+        # One row more than allowed distinguishes a truncated result from a complete one.
+        "limit": limits.result_rows + 1,
+        "max_result_bytes": limits.result_bytes,
+        "result_overflow_mode": "throw",
+        "max_execution_time": limits.seconds,
+        "timeout_overflow_mode": "throw",
+        "max_memory_usage": limits.memory_bytes,
+    }

@@ -1,4 +1,4 @@
-"""What requests carry: shapes, sizes, and how a body becomes one of them."""
+"""Request bodies: their fields, size limits and decoding."""
 
 from typing import Any, ClassVar, TypeVar
 
@@ -22,7 +22,7 @@ class QueryRequest(msgspec.Struct, forbid_unknown_fields=True):
 
     sql: str
     params: dict[str, Any] | None = None
-    """Values of `{name:Type}` in the statement, by name."""
+    """Values of the statement's `{name:Type}` parameters, by name."""
     format: str | None = None
     csv_raw: bool = False
 
@@ -31,10 +31,10 @@ T = TypeVar("T", ReportRequest, QueryRequest)
 
 
 async def decoded(request: Request, kind: type[T]) -> T:
-    """The request's JSON body. Reads no further than `max_bytes`.
+    """Return the decoded JSON body of the request, after reading `max_bytes` at most.
 
-    Raises QueryError: 415 for another content type or an encoded body, 413, 400 for what is not
-    JSON, 422 for JSON of another shape.
+    Raises QueryError: 415 for another content type or an encoded body, 413 for a body that is too
+    large, 400 for invalid JSON, 422 for JSON with unexpected fields or types.
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":

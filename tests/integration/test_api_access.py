@@ -1,4 +1,4 @@
-"""Who gets in, and what a client may take of the server: real processes and real sockets."""
+"""Access control and limits per client, with real processes and real sockets."""
 
 import contextlib
 import json
@@ -25,10 +25,10 @@ from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.settings.connections import ClickHouseSettings
 from tests.integration.test_api_server import Server, children
-from tests.integration.test_api_server import wait_until as patiently
+from tests.integration.test_api_server import wait_until as wait_until_true
 
 NOWHERE = ClickHouseSettings(host="127.0.0.1", port=1)
-"""Most of this asks nothing of ClickHouse."""
+"""Most of these tests do not use ClickHouse."""
 RECEIVE_SECONDS = 1.0
 HEAD = b"POST /report HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 
@@ -36,11 +36,11 @@ Start = Callable[..., "Api"]
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    patiently(condition, seconds)
+    wait_until_true(condition, seconds)
 
 
 class Api(Server):
-    """An API that runs, and the file of its tokens."""
+    """An API process and its token file."""
 
     def __init__(self, settings: ClickHouseSettings, directory: Path) -> None:
         super().__init__(settings, directory)
@@ -53,13 +53,13 @@ class Api(Server):
         }
 
     def add(self, name: str, *scopes: str, **rest: object) -> None:
-        """A token whose text is its name."""
+        """Add a token whose text is its name."""
         entry = {"hash": f"sha256:{digest_of(name).hex()}", "scopes": list(scopes)}
         token_file.add(self.tokens, name, entry | rest)
 
     @contextlib.contextmanager
     def running(self) -> Iterator[Self]:
-        """Answers until the block ends; what it logged is printed then."""
+        """Run the API until the block ends, then print its log."""
         with self.start() as self.process:
             try:
                 wait_until(self.is_alive)
@@ -86,14 +86,14 @@ class Api(Server):
         return socket.create_connection(("127.0.0.1", self.port), timeout=10)
 
     def send(self, *parts: bytes) -> bytes:
-        """All that comes back until the server closes; the caller's request must have it close."""
+        """Return everything received until the server closes, which the request must cause."""
         with self.connect() as client:
             for part in parts:
                 client.sendall(part)
-            return everything(client)
+            return read_until_closed(client)
 
 
-def everything(client: socket.socket) -> bytes:
+def read_until_closed(client: socket.socket) -> bytes:
     received = b""
     with contextlib.suppress(ConnectionError):
         while part := client.recv(65536):
@@ -131,7 +131,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         yield start
 
 
-def nowhere(directory: Path, *, with_token: bool) -> Api:
+def api_without_clickhouse(directory: Path, *, with_token: bool) -> Api:
     api = Api(NOWHERE, directory)
     api.environment["API_WORKERS"] = "1"
     if with_token:
@@ -142,44 +142,48 @@ def nowhere(directory: Path, *, with_token: bool) -> Api:
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    """One without tokens, that several tests do their worst to."""
-    with nowhere(tmp_path_factory.mktemp("local"), with_token=False).running() as api:
+    """An API without tokens, shared by the tests of malicious requests."""
+    with api_without_clickhouse(
+        tmp_path_factory.mktemp("local"), with_token=False
+    ).running() as api:
         yield api
 
 
 @pytest.fixture(scope="module")
 def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    """One with a token `dash`."""
-    with nowhere(tmp_path_factory.mktemp("closed"), with_token=True).running() as api:
+    """An API with a token `dash`."""
+    with api_without_clickhouse(
+        tmp_path_factory.mktemp("closed"), with_token=True
+    ).running() as api:
         yield api
 
 
-def refused(api: Api) -> str:
+def startup_error(api: Api) -> str:
     with api.start() as process:
         assert process.wait(20) == 78
     (line,) = api.log.read_text().splitlines()
     return line
 
 
-# Who gets in
+# Access
 
 
-def test_other_address_without_tokens_is_refused_at_start(tmp_path: Path) -> None:
+def test_public_address_without_tokens_is_refused_at_start(tmp_path: Path) -> None:
     api = Api(NOWHERE, tmp_path)
     api.environment["API_HOST"] = "0.0.0.0"  # noqa: S104
-    line = refused(api)
+    line = startup_error(api)
     assert line.startswith("API_HOST is 0.0.0.0, which other machines can reach")
     for advice in ("octane-analytics token new", "API_TOKENS_FILE", "API_ALLOW_ANONYMOUS=1"):
         assert advice in line
 
 
-def test_other_address_serves_with_tokens_or_if_asked_to(start: Start) -> None:
+def test_public_address_with_tokens_or_anonymous_access_serves(start: Start) -> None:
     host = {"API_HOST": "0.0.0.0"}  # noqa: S104
     api = start(prepare=lambda api: api.add("dash", "report"), **host)
     assert [api.ask(None), api.ask("dash")] == [401, 200]
 
 
-def test_anonymous_may_be_allowed_and_has_no_raw_sql_through_a_proxy(start: Start) -> None:
+def test_anonymous_caller_through_proxy_has_no_raw_sql(start: Start) -> None:
     api = start(API_HOST="0.0.0.0", API_ALLOW_ANONYMOUS="1")  # noqa: S104
     assert api.ask(None) == 200
     proxied = {"X-Forwarded-For": "127.0.0.1"}
@@ -188,35 +192,35 @@ def test_anonymous_may_be_allowed_and_has_no_raw_sql_through_a_proxy(start: Star
     assert httpx.get(f"{api.url}/reports", headers=proxied).status_code == 200
 
 
-def test_every_page_in_a_browser_may_not_read_what_has_no_tokens(tmp_path: Path) -> None:
+def test_any_cors_origin_without_tokens_is_refused(tmp_path: Path) -> None:
     api = Api(NOWHERE, tmp_path)
     api.environment["API_CORS_ORIGINS"] = "*"
-    assert refused(api).startswith("API_CORS_ORIGINS is * and there are no tokens")
+    assert startup_error(api).startswith("API_CORS_ORIGINS is * and no tokens are configured")
 
 
-def test_broken_file_of_tokens_is_refused_at_start_by_line(tmp_path: Path) -> None:
+def test_invalid_token_file_at_start_names_the_line(tmp_path: Path) -> None:
     api = Api(NOWHERE, tmp_path)
     api.tokens.write_text("# tokens\n\n[tokens.dash]\nhash = 5\n")
     api.environment["API_TOKENS_FILE"] = str(api.tokens)
-    assert refused(api).startswith(f"{api.tokens}:4: token dash: ")
+    assert startup_error(api).startswith(f"{api.tokens}:4: token dash: ")
 
 
-def test_name_that_points_here_from_elsewhere_is_refused(start: Start) -> None:
+def test_foreign_host_name_is_refused(start: Start) -> None:
     api = start()
     assert httpx.get(f"{api.url}/reports", headers={"Host": "evil.example"}).status_code == 403
     assert httpx.get(f"{api.url}/reports", headers={"Host": "localhost"}).status_code == 200
 
 
-def test_file_is_followed_and_a_broken_one_changes_nothing(start: Start) -> None:
+def test_invalid_token_file_while_running_changes_nothing(start: Start) -> None:
     api = start(prepare=lambda api: api.add("dash", "report"))
     assert api.process is not None
     api.add("late", "report")
     wait_until(lambda: api.ask("late") == 200)
     token_file.remove(api.tokens, "dash")
-    # Both workers, whichever answers.
+    # Either worker, whichever responds.
     wait_until(lambda: {api.ask("dash") for _ in range(10)} == {401})
-    # And the arbiter, from whom later ones have what was known last.
-    wait_until(lambda: ("api", 1) in _reread(api))
+    # And the arbiter, from which later workers inherit the last valid tokens.
+    wait_until(lambda: ("api", 1) in _reloads(api))
 
     api.tokens.write_text("[tokens.broken")
     wait_until(lambda: f"{api.tokens}:1: " in api.log.read_text())
@@ -229,19 +233,19 @@ def test_file_is_followed_and_a_broken_one_changes_nothing(start: Start) -> None
     wait_until(lambda: killed not in children(api.process.pid))  # type: ignore[union-attr]
     wait_until(lambda: len(children(api.process.pid)) == 2)  # type: ignore[union-attr]
     wait_until(api.is_alive)
-    # What was revoked does not come back with a new process, and what was added stays.
+    # A new process has the added token, and not the revoked one.
     assert {api.ask("dash") for _ in range(10)} == {401}
     assert {api.ask("late") for _ in range(10)} == {200}
     assert f"{api.tokens}:1: " in api.log.read_text()
 
 
-def _reread(api: Api) -> set[tuple[str, int]]:
-    """Which process has read the file again, and how many tokens it found."""
+def _reloads(api: Api) -> set[tuple[str, int]]:
+    """Return each process that reloaded the file, with its number of tokens."""
     lines = [json.loads(line) for line in api.log.read_text().splitlines()]
-    return {(x["process"], x["tokens"]) for x in lines if x["message"] == "tokens read again"}
+    return {(x["process"], x["tokens"]) for x in lines if x["message"] == "tokens reloaded"}
 
 
-def test_log_has_one_line_a_request_and_no_secret(start: Start) -> None:
+def test_log_has_one_line_per_request_without_secrets(start: Start) -> None:
     api = start(prepare=lambda api: api.add("dashboard-1", "report"))
     headers = {"Authorization": "Bearer dashboard-1", "X-Request-Id": "r-77"}
     answer = httpx.get(f"{api.url}/reports?key=hush", headers=headers)
@@ -260,25 +264,25 @@ def test_log_has_one_line_a_request_and_no_secret(start: Start) -> None:
         assert secret not in text
 
 
-# Limits over processes
+# Limits across processes
 
 
-def test_rate_holds_over_both_workers_together(start: Start) -> None:
+def test_rate_is_shared_by_both_workers(start: Start) -> None:
     api = start(
         prepare=lambda api: api.add("slow", "report", rate="30/min", burst=10), API_WORKERS="2"
     )
-    began = time.monotonic()
+    started = time.monotonic()
     with ThreadPoolExecutor(8) as threads:
-        # A connection each: they fall to either worker.
-        found = Counter(threads.map(lambda _: api.ask("slow"), range(60)))
-    allowed = 10 + (time.monotonic() - began) * 0.5
-    assert set(found) == {200, 429}
-    assert 10 <= found[200] <= allowed + 1
+        # One connection per request, so that both workers are used.
+        statuses = Counter(threads.map(lambda _: api.ask("slow"), range(60)))
+    allowed = 10 + (time.monotonic() - started) * 0.5
+    assert set(statuses) == {200, 429}
+    assert 10 <= statuses[200] <= allowed + 1
     slots = {each["process"] for each in api.requests()}
     assert slots == {"api-0", "api-1"}, "only one of the workers was asked"
 
 
-def test_rate_outlives_the_workers(start: Start) -> None:
+def test_rate_survives_replaced_workers(start: Start) -> None:
     api = start(prepare=lambda api: api.add("slow", "report", rate="1/h"))
     assert api.process is not None
     assert api.ask("slow") == 200
@@ -291,25 +295,25 @@ def test_rate_outlives_the_workers(start: Start) -> None:
     assert 3500 < int(answer.headers["retry-after"]) <= 3600
 
 
-def test_requests_at_once_hold_over_both_workers_and_a_killed_one_gives_its_back(
+def test_concurrency_of_killed_worker_is_released(
     start: Start,
 ) -> None:
     api = start(
         prepare=lambda api: api.add("few", "report", concurrency=4), API_RECEIVE_TIMEOUT="60"
     )
     assert api.process is not None
-    # Under way as long as the body does not come.
+    # A request is in progress until its body arrives.
     opening = HEAD + b"Authorization: Bearer few\r\nContent-Length: 9\r\n\r\n"
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(api.connect()) for _ in range(12)]
         for client in clients:
             client.sendall(opening)
             client.settimeout(0.05)
-        told = [_said(client) for client in clients]
-        assert Counter(told) == {0: 4, 429: 8}
-        # Both workers have some of the four: one client that ends lets one more in.
+        statuses = [_status_or_zero(client) for client in clients]
+        assert Counter(statuses) == {0: 4, 429: 8}
+        # Both workers have some of the four; each client that ends admits another one.
         assert api.ask("few") == 429
-        clients[told.index(0)].close()
+        clients[statuses.index(0)].close()
         wait_until(lambda: api.ask("few") == 200)
         for pid in children(api.process.pid):
             os.kill(pid, signal.SIGKILL)
@@ -320,8 +324,8 @@ def test_requests_at_once_hold_over_both_workers_and_a_killed_one_gives_its_back
         wait_until(lambda: api.ask("few") == 200)
 
 
-def _said(client: socket.socket) -> int:
-    """0 for nothing, for a while."""
+def _status_or_zero(client: socket.socket) -> int:
+    """Return the status of the response; 0 if there is none for a while."""
     deadline = time.monotonic() + 1
     while time.monotonic() < deadline:
         with contextlib.suppress(TimeoutError):
@@ -329,18 +333,18 @@ def _said(client: socket.socket) -> int:
     return 0
 
 
-# What a client may take
+# Limits per client
 
 
 def dropped_after(
-    client: socket.socket, trickle: bytes = b"", began: float | None = None
+    client: socket.socket, trickle: bytes = b"", started: float | None = None
 ) -> tuple[float, bytes]:
-    """Seconds since `began` (None: now) until the server ends the connection, and what it said, while
-    bytes trickle in."""
-    began = time.monotonic() if began is None else began
+    """Send bytes slowly; return the seconds from `started` (None: now) until the server closes the
+    connection, and the response."""
+    started = time.monotonic() if started is None else started
     client.settimeout(0.2)
     received = b""
-    while time.monotonic() - began < 30:
+    while time.monotonic() - started < 30:
         try:
             part = client.recv(65536)
             if not part:
@@ -354,7 +358,7 @@ def dropped_after(
             break
     else:
         raise AssertionError("the client was not dropped")
-    return time.monotonic() - began, received
+    return time.monotonic() - started, received
 
 
 @pytest.mark.parametrize(
@@ -365,44 +369,44 @@ def dropped_after(
         (HEAD, b"X-a: b\r\n", 408),
         (HEAD + b"Content-Length: 1000\r\n\r\n", b" ", 408),
         (HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n", 408),
-        # Answered before the body has come, which then never ends.
+        # Answered before the end of the body, which is never sent.
         (b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999\r\n\r\n", b" ", 404),
         (b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET /he", b"a", 200),
     ],
 )
-def test_client_that_does_not_finish_its_request_is_dropped(
+def test_client_with_unfinished_request_is_dropped(
     local: Api, opening: bytes, trickle: bytes, answer: int
 ) -> None:
-    began = time.monotonic()
+    started = time.monotonic()
     with local.connect() as client:
         client.sendall(opening)
-        seconds, received = dropped_after(client, trickle, began)
+        seconds, received = dropped_after(client, trickle, started)
     assert seconds > RECEIVE_SECONDS * 0.8
     assert status(received) == answer
     assert local.is_alive()
 
 
-def test_two_hundred_that_say_nothing_do_not_keep_others_out(local: Api) -> None:
+def test_two_hundred_silent_clients_do_not_block_others(local: Api) -> None:
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(local.connect()) for _ in range(200)]
         for client in clients[::2]:
             client.sendall(b"GET /healthz HTTP/1.1\r\n")
         assert local.is_alive()
         for client in clients:
-            assert status(everything(client)) == 408
+            assert status(read_until_closed(client)) == 408
     assert local.is_alive()
 
 
-def test_one_client_too_many_is_turned_away(start: Start) -> None:
+def test_client_above_max_connections_is_rejected(start: Start) -> None:
     api = start(API_WORKERS="1", API_MAX_CONNECTIONS="3", API_RECEIVE_TIMEOUT="5")
     with contextlib.ExitStack() as stack:
         for _ in range(3):
             stack.enter_context(api.connect())
-        wait_until(lambda: status(everything(stack.enter_context(api.connect()))) == 503)
+        wait_until(lambda: status(read_until_closed(stack.enter_context(api.connect()))) == 503)
     wait_until(api.is_alive)
 
 
-def test_client_that_does_not_take_its_answer_is_dropped(
+def test_client_that_does_not_read_is_dropped(
     start: Start, clickhouse_settings: ClickHouseSettings
 ) -> None:
     api = start(clickhouse_settings, API_WORKERS="1")
@@ -413,32 +417,32 @@ def test_client_that_does_not_take_its_answer_is_dropped(
         client.settimeout(20)
         client.connect(("127.0.0.1", api.port))
         client.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
-        wait_until(lambda: "client does not take its answer" in api.log.read_text())
-        assert len(everything(client)) < 10_000_000
-    # One that reads, if slowly, has all of it.
+        wait_until(lambda: "the client does not read its response" in api.log.read_text())
+        assert len(read_until_closed(client)) < 10_000_000
+    # A slow reader receives everything.
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.settimeout(20)
         client.connect(("127.0.0.1", api.port))
         client.sendall(head + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
         time.sleep(0.5)
-        got = 0
+        received_bytes = 0
         while part := client.recv(1 << 20):
-            got += len(part)
-    assert got > 10_000_000
+            received_bytes += len(part)
+    assert received_bytes > 10_000_000
 
 
 @pytest.mark.parametrize("is_chunked", [False, True])
 def test_body_over_its_limit_is_413(local: Api, is_chunked: bool) -> None:
-    piece = b" " * 10_000
+    part = b" " * 10_000
     if is_chunked:
         parts = [HEAD + b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n"]
-        parts += [b"%x\r\n%s\r\n" % (len(piece), piece)] * 20 + [b"0\r\n\r\n"]
+        parts += [b"%x\r\n%s\r\n" % (len(part), part)] * 20 + [b"0\r\n\r\n"]
     else:
-        parts = [HEAD + b"Content-Length: 200000\r\nConnection: close\r\n\r\n"] + [piece] * 20
+        parts = [HEAD + b"Content-Length: 200000\r\nConnection: close\r\n\r\n"] + [part] * 20
     with local.connect() as client:
         threading.Thread(target=_send_all, args=(client, parts), daemon=True).start()
-        assert status(everything(client)) == 413
+        assert status(read_until_closed(client)) == 413
     assert local.is_alive()
 
 
@@ -448,7 +452,7 @@ def _send_all(client: socket.socket, parts: list[bytes]) -> None:
             client.sendall(part)
 
 
-# Requests that mean harm
+# Malicious requests
 
 
 @pytest.mark.parametrize(
@@ -492,7 +496,7 @@ def _send_all(client: socket.socket, parts: list[bytes]) -> None:
         ),
     ],
 )
-def test_request_that_means_harm_is_answered_and_nothing_breaks(
+def test_malicious_request_is_answered_and_server_survives(
     closed: Api, request_: bytes, expected: int
 ) -> None:
     assert status(closed.send(request_)) == expected
@@ -502,21 +506,21 @@ def test_request_that_means_harm_is_answered_and_nothing_breaks(
     assert '"level": "error"' not in text
 
 
-def test_garbage_behind_an_answer_breaks_nothing(local: Api) -> None:
+def test_garbage_after_a_response_is_harmless(local: Api) -> None:
     head = b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
     with local.connect() as client:
         client.sendall(head)
         received = client.recv(65536)
         assert status(received) == 404
         client.sendall(b"zz\r\n")
-        assert b"HTTP/1.1" not in everything(client)
+        assert b"HTTP/1.1" not in read_until_closed(client)
     assert local.is_alive()
     text = local.log.read_text()
     assert "Traceback" not in text
     assert '"level": "error"' not in text
 
 
-# The client's trace
+# Trace context of the client
 
 
 def test_trace_of_the_client_reaches_clickhouse(start: Start, tmp_path: Path) -> None:

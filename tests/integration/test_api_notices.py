@@ -1,4 +1,4 @@
-"""What systemd would be told of the API, over a real NOTIFY_SOCKET, through reloads and deaths."""
+"""systemd notifications of the API over a real NOTIFY_SOCKET, through reloads and worker crashes."""
 
 import os
 import signal
@@ -18,26 +18,26 @@ __all__ = ["server"]
 
 
 class Listener:
-    """systemd's end of the socket."""
+    """The receiving end of NOTIFY_SOCKET."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(path))
         self._socket.setblocking(False)
-        self.heard: list[str] = []
+        self.lines: list[str] = []
 
-    def hears(self, start: str) -> bool:
-        """Whether such a line has come since the last `forget`."""
+    def received(self, start: str) -> bool:
+        """Return whether a line with this prefix was received since the last `clear`."""
         while True:
             try:
-                self.heard += self._socket.recv(4096).decode().splitlines()
+                self.lines += self._socket.recv(4096).decode().splitlines()
             except BlockingIOError:
-                return any(line.startswith(start) for line in self.heard)
+                return any(line.startswith(start) for line in self.lines)
 
-    def forget(self) -> None:
-        self.hears("")
-        self.heard.clear()
+    def clear(self) -> None:
+        self.received("")
+        self.lines.clear()
 
     def close(self) -> None:
         self._socket.close()
@@ -61,35 +61,37 @@ def arbiter(server: Server, listener: Listener) -> Iterator[subprocess.Popen[str
             print(server.log.read_text())
 
 
-def test_systemd_is_told_ready_alive_and_stopping(
+def test_systemd_receives_ready_watchdog_and_stopping(
     server: Server, listener: Listener, arbiter: subprocess.Popen[str]
 ) -> None:
-    wait_until(lambda: listener.hears("READY=1"))
-    assert server.get("/healthz").status_code == 200  # at the moment it says so
+    wait_until(lambda: listener.received("READY=1"))
+    assert server.get("/healthz").status_code == 200  # right after READY=1
     assert len(children(arbiter.pid)) == 2
-    assert "STATUS=2 of 2 processes answer" in listener.heard
-    listener.forget()
-    wait_until(lambda: listener.hears("WATCHDOG=1"))
-    assert not listener.hears("READY=1")
+    assert "STATUS=2 of 2 processes answer" in listener.lines
+    listener.clear()
+    wait_until(lambda: listener.received("WATCHDOG=1"))
+    assert not listener.received("READY=1")
     arbiter.terminate()
     assert arbiter.wait(15) == 0
-    assert listener.hears("STOPPING=1")
+    assert listener.received("STOPPING=1")
 
 
-def test_a_stopped_arbiter_is_not_alive(listener: Listener, arbiter: subprocess.Popen[str]) -> None:
-    wait_until(lambda: listener.hears("WATCHDOG=1"))
+def test_stopped_arbiter_sends_no_watchdog_ping(
+    listener: Listener, arbiter: subprocess.Popen[str]
+) -> None:
+    wait_until(lambda: listener.received("WATCHDOG=1"))
     arbiter.send_signal(signal.SIGSTOP)
-    listener.forget()
+    listener.clear()
     time.sleep(2.5)
-    assert not listener.hears("WATCHDOG=1")
+    assert not listener.received("WATCHDOG=1")
     arbiter.send_signal(signal.SIGCONT)
-    wait_until(lambda: listener.hears("WATCHDOG=1"))
+    wait_until(lambda: listener.received("WATCHDOG=1"))
 
 
-def test_reload_goes_on_serving(
+def test_reload_keeps_serving(
     server: Server, listener: Listener, arbiter: subprocess.Popen[str]
 ) -> None:
-    wait_until(lambda: listener.hears("READY=1"))
+    wait_until(lambda: listener.received("READY=1"))
     stop = threading.Event()
     answers: list[int] = []
     slowest = 0.0
@@ -98,38 +100,38 @@ def test_reload_goes_on_serving(
         nonlocal slowest
         while not stop.is_set():
             started = time.monotonic()
-            with httpx.Client(timeout=10) as client:  # a connection for each
+            with httpx.Client(timeout=10) as client:  # one connection per request
                 answers.append(client.get(f"{server.url}/healthz").status_code)
             slowest = max(slowest, time.monotonic() - started)
 
-    asking = threading.Thread(target=ask)
-    asking.start()
+    request_thread = threading.Thread(target=ask)
+    request_thread.start()
     try:
         for _ in range(3):
             before = set(children(arbiter.pid))
-            listener.forget()
+            listener.clear()
             arbiter.send_signal(signal.SIGHUP)
-            wait_until(lambda: listener.hears("READY=1"), 20)
-            reloading = next(line for line in listener.heard if line.startswith("RELOADING="))
-            assert listener.heard.index(reloading) < listener.heard.index("READY=1")
+            wait_until(lambda: listener.received("READY=1"), 20)
+            reloading = next(line for line in listener.lines if line.startswith("RELOADING="))
+            assert listener.lines.index(reloading) < listener.lines.index("READY=1")
             wait_until(lambda: len(children(arbiter.pid)) == 2)
             assert not before & set(children(arbiter.pid))
     finally:
         stop.set()
-        asking.join(20)
-    assert asking.is_alive() is False
+        request_thread.join(20)
+    assert request_thread.is_alive() is False
     assert set(answers) == {200}
     assert slowest < 5
 
 
-def test_fifty_deaths_leave_no_more_files_than_slots(
+def test_fifty_crashes_leave_no_more_files_than_slots(
     server: Server, listener: Listener, arbiter: subprocess.Popen[str]
 ) -> None:
-    wait_until(lambda: listener.hears("READY=1"))
+    wait_until(lambda: listener.received("READY=1"))
     descriptors = len(os.listdir(f"/proc/{arbiter.pid}/fd"))
-    for death in range(50):
+    for crash in range(50):
         before = children(arbiter.pid)
-        if death % 10 == 0:
+        if crash % 10 == 0:
             assert server.get("/healthz").status_code == 200
         os.kill(before[0], signal.SIGKILL)
         wait_until(
@@ -143,9 +145,7 @@ def test_fifty_deaths_leave_no_more_files_than_slots(
     wait_until(lambda: len(os.listdir(f"/proc/{arbiter.pid}/fd")) <= descriptors)
 
 
-def test_a_process_is_replaced_after_its_share_of_requests(
-    server: Server, listener: Listener
-) -> None:
+def test_process_after_max_requests_is_replaced(server: Server, listener: Listener) -> None:
     server.environment |= {
         "NOTIFY_SOCKET": str(listener.path),
         "API_MAX_REQUESTS": "20",
@@ -153,13 +153,13 @@ def test_a_process_is_replaced_after_its_share_of_requests(
     }
     with server.start() as process:
         try:
-            wait_until(lambda: listener.hears("READY=1"))
+            wait_until(lambda: listener.received("READY=1"))
             before = set(children(process.pid))
             for _ in range(120):
                 assert server.get("/healthz").status_code == 200
             wait_until(lambda: not before & set(children(process.pid)), 20)
             slots = {name.rpartition("_")[2] for name in files(server)}
-            # Each successor answers before the one that it follows has to go.
+            # Each successor responds before its predecessor is ended.
             assert slots <= {f"api-{slot}.{end}" for slot in range(4) for end in ("db", "alive")}
             process.terminate()
             assert process.wait(15) == 0

@@ -1,5 +1,7 @@
-"""Processes of the API that are replaced, after their share of requests or by a reload: no client is to
-notice, whether it keeps its connection or makes a new one."""
+"""Replacement of API processes, after API_MAX_REQUESTS or by a reload.
+
+Clients with kept and with new connections do not notice it.
+"""
 
 import http.client
 import random
@@ -20,19 +22,19 @@ _HEADERS = {"Content-Type": "application/json"}
 _REPLACEMENTS = 4
 _REQUESTS = 400
 _PAUSE_SECONDS = 0.02
-_IMPATIENT = """
-from octane_analytics.api import server
-server.HANG_SECONDS = 2
+_SHORT_HANG_TIME = """
+from octane_analytics.api.server import run
+run.HANG_SECONDS = 2
 """
 
 
 @dataclass
 class Client(threading.Thread):
-    """Asks again and again, after pauses in which its connection is idle; repeats nothing."""
+    """Sends requests without retries, with pauses in which its connection is idle."""
 
     server: Server
-    keeps: bool
-    """Its connection, until an answer says that it will be closed."""
+    is_kept: bool
+    """True to keep the connection until a response announces its close."""
     stop: threading.Event
     statuses: list[int] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
@@ -54,7 +56,7 @@ class Client(threading.Thread):
             except (OSError, http.client.HTTPException) as error:
                 self.failures.append(repr(error))
                 connection.close()
-            if not self.keeps:
+            if not self.is_kept:
                 connection.close()
             time.sleep(chance.uniform(0.0, _PAUSE_SECONDS))
         connection.close()
@@ -63,7 +65,7 @@ class Client(threading.Thread):
 @pytest.mark.parametrize(
     ("processes", "is_told"), [(1, False), (2, False), (2, True)], ids=["one", "two", "reload"]
 )
-def test_clients_do_not_notice_that_processes_are_replaced(
+def test_clients_do_not_notice_replaced_processes(
     server: Server, processes: int, is_told: bool
 ) -> None:
     server.environment |= {"API_WORKERS": str(processes)}
@@ -101,8 +103,8 @@ def test_clients_do_not_notice_that_processes_are_replaced(
             print(server.log.read_text())
 
 
-def test_answer_that_outlasts_the_arbiters_patience_is_still_given(server: Server) -> None:
-    server.prelude = _IMPATIENT
+def test_response_longer_than_hang_time_is_completed(server: Server) -> None:
+    server.prelude = _SHORT_HANG_TIME
     server.environment |= {
         "API_WORKERS": "1",
         "API_MAX_REQUESTS": "3",
@@ -130,8 +132,8 @@ def test_answer_that_outlasts_the_arbiters_patience_is_still_given(server: Serve
             print(server.log.read_text())
 
 
-def test_process_that_is_replaced_sends_all_of_its_traces(server: Server) -> None:
-    # gunicorn repeats its SIGTERM each second; to send them takes longer than that.
+def test_replaced_process_sends_all_its_traces(server: Server) -> None:
+    # gunicorn repeats its SIGTERM every second; sending the traces takes longer.
     requests, each_seconds = 8, 0.3
     with receiver(each_seconds) as collector:
         server.environment |= {

@@ -18,47 +18,47 @@ from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.settings.connections import ClickHouseSettings
 from tests.support.ports import free_port
 
-# gunicorn drops a socket object of its own after it has looked up its address.
+# gunicorn does not close a socket object of its own that it used to determine its address.
 _WARNINGS = ("-W", "error", "-W", "ignore::ResourceWarning")
-_EARLY = """
+_SIGTERM_AT_FORK = """
 import os, signal
 from gunicorn.app.base import BaseApplication
-from octane_analytics.api.arbiter import Arbiter, give_slot, let_itself_be_ended
-from octane_analytics.supervisor.notify import Notifier
+from octane_analytics.api.server.arbiter import ApiArbiter, give_slot, restore_sigterm
+from octane_analytics.supervisor.sd_notify import Notifier
 
-def begin(arbiter, worker):
+def post_fork(arbiter, worker):
     os.kill(os.getpid(), signal.SIGTERM)
-    let_itself_be_ended()
+    restore_sigterm()
     os._exit(3)
 
 class Application(BaseApplication):
     def load_config(self):
         self.cfg.set("pre_fork", give_slot)
-        self.cfg.set("post_fork", begin)
+        self.cfg.set("post_fork", post_fork)
 
-arbiter = Arbiter(Application(), Notifier({}, os.getpid()))
+arbiter = ApiArbiter(Application(), Notifier({}, os.getpid()))
 arbiter.pid = os.getpid()
 arbiter.init_signals()
 _, status = os.waitpid(arbiter.spawn_worker(), 0)
 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 print(os.WTERMSIG(status), signal.pthread_sigmask(signal.SIG_BLOCK, []))
 """
-_SCARCE = """
+_FORK_FAILS_TWICE = """
 import errno, os
 fork, forks = os.fork, []
-def scarce():
+def failing_fork():
     forks.append(1)
     if len(forks) in (3, 4):
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
     return fork()
-os.fork = scarce
+os.fork = failing_fork
 """
 _MAIN = """
 import os, pathlib, sys
-from octane_analytics.api.server import run_api
+from octane_analytics.api.server.run import run_api
 from octane_analytics.errors import ConfigError
 from octane_analytics.settings.loading import load
-from octane_analytics.supervisor.notify import Notifier
+from octane_analytics.supervisor.sd_notify import Notifier
 from octane_analytics.telemetry.logging import configure
 if __name__ == "__main__":
     settings = load(os.environ).settings
@@ -89,7 +89,7 @@ class Server:
         self.log = directory / "log"
         self.url = f"http://127.0.0.1:{self.port}"
         self.prelude = ""
-        """What it runs first."""
+        """Python source that runs before the service."""
         self.environment = os.environ | {
             "API_PORT": str(self.port),
             "API_WORKERS": "2",
@@ -97,7 +97,7 @@ class Server:
             "CLICKHOUSE_PORT": str(settings.port),
             "CLICKHOUSE_DATABASE": settings.database,
             "LOG_FORMAT": "json",
-            # So that a query can take as long as a test likes.
+            # Does not limit the duration of queries in tests.
             "API_QUERY_FUNCTIONS": "sleep",
         }
 
@@ -158,7 +158,7 @@ def files(server: Server) -> set[str]:
     return {path.name for path in server.metrics.iterdir()}
 
 
-def test_server_answers_counts_logs_and_ends_with_zero_on_sigterm(
+def test_server_serves_logs_counts_and_exits_on_sigterm(
     server: Server, arbiter: subprocess.Popen[str]
 ) -> None:
     answer = httpx.post(f"{server.url}/report", json={"template": "overview_stats"})
@@ -168,7 +168,7 @@ def test_server_answers_counts_logs_and_ends_with_zero_on_sigterm(
     for _ in range(20):
         assert server.get("/healthz").json() == {"status": "ok"}
     counted = 'analytics_api_requests_total{route="/healthz",status="200"} 20.0'
-    # The sum over both workers; each counts a request once its answer has gone out.
+    # The sum over both workers; each counts a request after its response was sent.
     wait_until(lambda: counted in server.get("/metrics").text)
     kinds = ("counter_{}.db", "gauge_sum_{}.db", "histogram_{}.db", "{}.alive")
     expected = {kind.format(f"api-{slot}") for kind in kinds for slot in (0, 1)}
@@ -178,7 +178,7 @@ def test_server_answers_counts_logs_and_ends_with_zero_on_sigterm(
     arbiter.terminate()
     output, _ = arbiter.communicate(timeout=30)
     assert arbiter.returncode == 0
-    # Workers end where they are and never return into what called the server.
+    # Workers exit in place and never return to the caller of the server.
     assert output.split() == ["returned", str(arbiter.pid)]
     assert not any(is_alive(pid) for pid in workers)
 
@@ -210,7 +210,7 @@ def test_workers_are_replaced_in_their_slots(
         lambda: len(children(arbiter.pid)) == 2 and not replaced & set(children(arbiter.pid))
     )
     wait_until(server.is_up)
-    # The new ones stand beside the old ones for a moment.
+    # New and old workers coexist for a moment.
     assert all(
         re.search(r"\bapi-[0-3]\.(db|alive)$", name.replace("_", " ")) for name in files(server)
     )
@@ -218,58 +218,63 @@ def test_workers_are_replaced_in_their_slots(
     assert arbiter.wait(30) == 0
 
 
-def test_request_under_way_is_answered_before_the_end(
+def test_request_in_progress_on_sigterm_is_answered(
     server: Server, arbiter: subprocess.Popen[str], clickhouse_settings: ClickHouseSettings
 ) -> None:
     answers: list[httpx.Response] = []
-    asking = threading.Thread(target=lambda: answers.append(server.query("SELECT sleep(3) AS n")))
-    asking.start()
+    request_thread = threading.Thread(
+        target=lambda: answers.append(server.query("SELECT sleep(3) AS n"))
+    )
+    request_thread.start()
     with ClickHouse(clickhouse_settings, client_name="tests") as clickhouse:
         listed = "SELECT count() FROM system.processes WHERE query LIKE 'SELECT sleep(3)%'"
         wait_until(lambda: clickhouse.select(listed).rows == [(1,)])
     arbiter.terminate()
-    asking.join(30)
+    request_thread.join(30)
     assert [answer.status_code for answer in answers] == [200]
     assert arbiter.wait(30) == 0
 
 
-def test_a_worker_that_is_only_being_forked_is_ended_too() -> None:
+def test_worker_on_sigterm_during_its_fork_exits() -> None:
     done = subprocess.run(
-        [sys.executable, *_WARNINGS, "-c", _EARLY], capture_output=True, text=True, timeout=30
+        [sys.executable, *_WARNINGS, "-c", _SIGTERM_AT_FORK],
+        capture_output=True,
+        text=True,
+        timeout=30,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [str(signal.SIGTERM.value), "set()"], done.stderr
 
 
-def test_process_that_the_machine_has_no_room_for_is_started_later(server: Server) -> None:
-    server.prelude = _SCARCE
+def test_worker_after_a_failed_fork_is_started_later(server: Server) -> None:
+    server.prelude = _FORK_FAILS_TWICE
     with server.start() as process:
         try:
             wait_until(lambda: len(children(process.pid)) == 2)
             wait_until(server.is_up)
             before = children(process.pid)
             os.kill(before[0], signal.SIGKILL)
-            wait_until(lambda: "cannot start a process" in server.log.read_text())
+            wait_until(lambda: "worker not started" in server.log.read_text())
             assert server.get("/healthz").status_code == 200
             wait_until(lambda: len(set(children(process.pid)) - {before[0]}) == 2)
             process.terminate()
             assert process.wait(30) == 0
-            assert server.log.read_text().count("cannot start a process") == 1
+            assert server.log.read_text().count("worker not started") == 1
         finally:
             process.kill()
             print(server.log.read_text())
 
 
-def test_workers_go_with_their_arbiter(server: Server, arbiter: subprocess.Popen[str]) -> None:
+def test_workers_exit_when_their_arbiter_is_killed(
+    server: Server, arbiter: subprocess.Popen[str]
+) -> None:
     workers = children(arbiter.pid)
     arbiter.kill()
     wait_until(lambda: not any(is_alive(pid) for pid in workers))
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "192.0.2.1", "no-such-host.invalid"])
-def test_address_that_cannot_be_had_is_one_line_and_a_quick_end(
-    server: Server, address: str
-) -> None:
+def test_unavailable_address_exits_with_one_line(server: Server, address: str) -> None:
     with socket.create_server(("127.0.0.1", server.port)):
         server.environment["API_HOST"] = address
         with server.start() as process:

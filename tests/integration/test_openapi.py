@@ -1,6 +1,7 @@
-"""The server against its own description, with tokens and without; the page that shows it.
+"""The server's conformance to its OpenAPI document, with and without tokens, and the page /docs.
 
-OPENAPI_EXAMPLES=20 has schemathesis try all operations in all its ways, so many times each: minutes.
+With OPENAPI_EXAMPLES=20 schemathesis runs all its phases on all operations, with 20 examples each, which
+takes minutes.
 """
 
 import os
@@ -29,22 +30,25 @@ CHECKS = (
     "negative_data_rejection",
     "unsupported_method",
 )
-"""Of schemathesis. Not `positive_data_acceptance`: no schema can say that `from` is before `to`."""
+"""Checks of schemathesis, without `positive_data_acceptance`: a schema cannot express `from` < `to`."""
 FEW = "^/(query|reports|healthz|readyz|report/top_content)$"
-"""One of each kind. Its systematic tries of them all are thousands; POST /report alone a thousand."""
+"""One operation of each kind: the coverage phase of all has thousands of cases, a thousand of them for
+POST /report."""
 
 
 @pytest.fixture(scope="module")
 def settings(clickhouse_engine: EmbeddedClickHouse) -> ClickHouseSettings:
-    """The table is that of all tests of this module."""
-    chosen = ClickHouseSettings(
+    """Return settings of a table shared by all tests of this module."""
+    database_settings = ClickHouseSettings(
         host=clickhouse_engine.host, port=clickhouse_engine.tcp_port, database="openapi"
     )
-    beside = ClickHouseSettings(host=chosen.host, port=chosen.port)
-    with ClickHouse(beside, client_name="tests") as connection:
+    default_database = ClickHouseSettings(host=database_settings.host, port=database_settings.port)
+    with ClickHouse(default_database, client_name="tests") as connection:
         connection.execute("CREATE DATABASE IF NOT EXISTS openapi")
-        connection.execute(schema.create_table(schema.TableName("openapi", chosen.table)))
-    return chosen
+        connection.execute(
+            schema.create_table(schema.TableName("openapi", database_settings.table))
+        )
+    return database_settings
 
 
 def serving(settings: ClickHouseSettings, directory: Path, *, with_tokens: bool) -> Iterator[Api]:
@@ -53,7 +57,7 @@ def serving(settings: ClickHouseSettings, directory: Path, *, with_tokens: bool)
     if with_tokens:
         api.add("all", "report", "query", "metrics")
         api.add("bound", "report", parameters={"app_id": "openstream"})
-        api.add("hurried", "report", rate="1/min", burst=1)
+        api.add("limited", "report", rate="1/min", burst=1)
         api.environment["API_TOKENS_FILE"] = str(api.tokens)
     with api.running():
         yield api
@@ -69,25 +73,25 @@ def closed(settings: ClickHouseSettings, tmp_path_factory: pytest.TempPathFactor
     yield from serving(settings, tmp_path_factory.mktemp("closed"), with_tokens=True)
 
 
-def test_description_is_valid_and_has_every_template(local: Api) -> None:
-    described = local.get("/openapi.json").json()
-    validate(described)
-    assert described["openapi"].startswith("3.1")
+def test_openapi_document_is_valid_with_every_template(local: Api) -> None:
+    document = local.get("/openapi.json").json()
+    validate(document)
+    assert document["openapi"].startswith("3.1")
     named = {each["name"] for each in local.get("/reports").json()["templates"]}
-    assert {f"/report/{name}" for name in named} < set(described["paths"])
+    assert {f"/report/{name}" for name in named} < set(document["paths"])
 
 
 def schemathesis(api: Api, directory: Path, *arguments: str) -> set[int]:
-    """Has it try the server; which statuses it was answered with."""
-    described = directory / "openapi.json"
-    described.write_text(
+    """Run schemathesis against the server; return the statuses of the responses."""
+    document = directory / "openapi.json"
+    document.write_text(
         httpx.get(f"{api.url}/openapi.json", headers={"Authorization": "Bearer all"}).text
     )
     before = len(api.requests())
     done = subprocess.run(
         [
             str(Path(sys.executable).with_name("schemathesis")),
-            *("run", str(described), "--url", api.url, "--checks", ",".join(CHECKS)),
+            *("run", str(document), "--url", api.url, "--checks", ",".join(CHECKS)),
             *("--seed", "1", "--generation-deterministic"),
             *("--no-color", "--warnings", "off", "--request-timeout", "60"),
             *arguments,
@@ -102,7 +106,7 @@ def schemathesis(api: Api, directory: Path, *arguments: str) -> set[int]:
 
 
 @pytest.mark.timeout(1000)
-def test_server_keeps_to_its_description(local: Api, tmp_path: Path) -> None:
+def test_server_without_tokens_conforms_to_openapi_document(local: Api, tmp_path: Path) -> None:
     if EXAMPLES:
         phases = ["examples,coverage,fuzzing", "--max-examples", str(EXAMPLES)]
         statuses = schemathesis(local, tmp_path, "--phases", *phases)
@@ -118,9 +122,9 @@ def test_server_keeps_to_its_description(local: Api, tmp_path: Path) -> None:
 @pytest.mark.timeout(1000)
 @pytest.mark.parametrize(
     ("token", "expected"),
-    [("all", {200, 422}), ("bound", {403}), ("hurried", {429}), ("unknown", {401})],
+    [("all", {200, 422}), ("bound", {403}), ("limited", {429}), ("unknown", {401})],
 )
-def test_server_keeps_to_its_description_with_tokens(
+def test_server_with_tokens_conforms_to_openapi_document(
     closed: Api, tmp_path: Path, token: str, expected: set[int]
 ) -> None:
     statuses = schemathesis(
@@ -134,7 +138,7 @@ def test_server_keeps_to_its_description_with_tokens(
     assert not {status for status in statuses if status >= 500}
 
 
-def test_docs_are_served_whole_from_here(local: Api) -> None:
+def test_docs_page_loads_nothing_from_elsewhere(local: Api) -> None:
     page = local.get("/docs")
     assert page.headers["content-type"].startswith("text/html")
     assert "default-src 'none'" in page.headers["content-security-policy"]

@@ -1,4 +1,4 @@
-"""Reports from a server as it runs in production: large answers, reloads, many requests at once."""
+"""Reports from a real server: large responses, reloads, identical requests at once."""
 
 import csv
 import json
@@ -55,14 +55,14 @@ def serving(
 
 
 def peak_kib(pid: int) -> int:
-    """The most memory that the process has had so far."""
+    """Return the peak memory of the process."""
     status = Path(f"/proc/{pid}/status").read_text()
     (line,) = [line for line in status.splitlines() if line.startswith("VmHWM")]
     return int(line.split()[1])
 
 
 def whole_lines(answer: httpx.Response) -> Iterator[bytes]:
-    """The body in pieces that end where a line does."""
+    """Yield the body in chunks of whole lines."""
     rest = b""
     for chunk in answer.iter_bytes():
         piece, end, rest = (rest + chunk).rpartition(b"\n")
@@ -71,7 +71,7 @@ def whole_lines(answer: httpx.Response) -> Iterator[bytes]:
 
 
 def found_in(lines: bytes, name: str) -> list[int]:
-    """The `n` of each row, of which the first is read as a client would, the others in a hurry."""
+    """Return `n` of each row. Only the first row is parsed as JSON, to save time."""
     if name == "ndjson":
         numbers = [int(n) for n in re.findall(rb'\{\\"n\\":(\d+),', lines)]
         first = json.loads(lines.partition(b"\n")[0]) if lines else None
@@ -117,7 +117,7 @@ def test_a_million_rows_stream_in_little_memory(
             assert peak_kib(worker) - before < 64 << 10
 
 
-def test_stream_that_fails_in_the_middle_is_cut_and_logged(
+def test_stream_failing_halfway_is_aborted_and_logged(
     clickhouse_settings: ClickHouseSettings, tmp_path: Path
 ) -> None:
     with ClickHouse(clickhouse_settings, client_name="tests") as connection:
@@ -137,11 +137,11 @@ def test_stream_that_fails_in_the_middle_is_cut_and_logged(
             with pytest.raises(httpx.RemoteProtocolError):
                 list(answer.iter_bytes())
         wait_until(lambda: "broke off in the middle" in server.log.read_text())
-        # The connection that broke is not used again.
+        # The failed connection is not reused.
         assert server.get("/report/overview_stats").json()["rows"][0]["total_events"] == 20_000
 
 
-def test_reader_who_leaves_frees_the_connection(
+def test_disconnected_reader_frees_the_connection(
     clickhouse_settings: ClickHouseSettings, tmp_path: Path
 ) -> None:
     with ClickHouse(clickhouse_settings, client_name="tests") as connection:
@@ -162,7 +162,7 @@ def test_reader_who_leaves_frees_the_connection(
         assert answer.json()["rows"][0]["total_events"] == 100_000
 
 
-def test_sighup_reads_the_operators_templates_again(
+def test_sighup_reloads_operator_templates(
     clickhouse_settings: ClickHouseSettings, tmp_path: Path
 ) -> None:
     reports = tmp_path / "reports"
@@ -181,22 +181,22 @@ def test_sighup_reads_the_operators_templates_again(
         assert f"{reports / 'broken.sql'}:1: " in server.log.read_text()
 
         (reports / "mine.sql").write_text(ALL_EVENTS.replace("row_limit = 2", "row_limit = -2"))
-        (reports / "broken.sql").write_text(ALL_EVENTS.replace("All events", "Mended"))
+        (reports / "broken.sql").write_text(ALL_EVENTS.replace("All events", "Fixed"))
         before = set(children(process.pid))
         process.send_signal(signal.SIGHUP)
         wait_until(lambda: not before & set(children(process.pid)), 20)
         wait_until(server.is_up, 20)
         second = titles(server)
-        assert (second["mine"], second["broken"]) == ("All events", "Mended")
+        assert (second["mine"], second["broken"]) == ("All events", "Fixed")
         assert f"{reports / 'mine.sql'}:4: " in server.log.read_text()
         assert "it stays as it was read before" in server.log.read_text()
 
 
-def test_identical_requests_at_once_are_one_query_in_clickhouse(
+def test_identical_concurrent_requests_share_one_query(
     clickhouse_settings: ClickHouseSettings, tmp_path: Path
 ) -> None:
     def queries(connection: ClickHouse) -> int:
-        """So far, of the whole server, this one among them."""
+        """Return the number of queries of the whole server so far, including this one."""
         found = connection.select("SELECT value FROM system.events WHERE event = 'SelectQuery'")
         return int(found.rows[0][0])
 
@@ -205,19 +205,25 @@ def test_identical_requests_at_once_are_one_query_in_clickhouse(
         serving(clickhouse_settings, tmp_path) as (server, _),
     ):
         before = queries(connection)
-        asked = subprocess.run(
-            [sys.executable, "-c", _MANY, f"{server.url}/report/overview_stats", "200"],
+        client = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                _CONCURRENT_REQUESTS,
+                f"{server.url}/report/overview_stats",
+                "200",
+            ],
             capture_output=True,
             text=True,
             check=True,
         )
-        outcomes = json.loads(asked.stdout)
+        outcomes = json.loads(client.stdout)
         assert sum(outcomes.values()) == 200
         assert outcomes["miss"] == 1
         assert queries(connection) - before - 1 == 1
 
 
-_MANY = """
+_CONCURRENT_REQUESTS = """
 import asyncio, collections, json, sys, httpx
 async def main():
     limits = httpx.Limits(max_connections=200)

@@ -1,1 +1,1 @@
-"""Who calls the API, with which token, and how often."""
+"""Callers, tokens and rate limits."""

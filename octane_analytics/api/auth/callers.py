@@ -1,7 +1,8 @@
-"""Who asks, and what they may: a token in `Authorization: Bearer …`, or, without tokens, a local client.
+"""Authentication: the caller of a request, and the reports' parameters that its token fixes.
 
-Where there are tokens every request needs one, from loopback too: behind a proxy on the same host all
-of them come from there. Owns who a request is from; refuses to know routes and rates.
+A caller presents a token in `Authorization: Bearer …`; without configured tokens, local clients are
+served anonymously. With tokens every request needs one, from loopback too, since requests through a
+proxy on the same host come from there. Does not depend on routes and rate limits.
 """
 
 import ipaddress
@@ -18,14 +19,14 @@ from octane_analytics.errors import QueryError
 
 ANONYMOUS = "anonymous"
 _LOCAL_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost"})
-_OF_PROXIES = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
+_PROXY_HEADERS = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]*)(?::[0-9]{1,5})?\Z")
 _CHALLENGE = 'Bearer realm="octane-analytics"'
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """`parameters` are what each of its reports runs with. `token` is None for one without."""
+    """`parameters` are fixed for each of its reports. `token` is None for an anonymous caller."""
 
     name: str
     scopes: frozenset[str]
@@ -34,7 +35,7 @@ class Caller:
 
 
 class AccessDenied(QueryError):
-    """A refusal that carries headers: what is missing, or when to come again."""
+    """A refusal with response headers, such as WWW-Authenticate or Retry-After."""
 
     def __init__(
         self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None
@@ -43,61 +44,64 @@ class AccessDenied(QueryError):
         self.headers = dict(headers or {})
 
 
-def by_token(headers: Headers, tokens: Tokens, now: datetime) -> Caller:
-    """The caller of that token. Raises NotAdmitted: 401, and 400 for what no client should send."""
+def authenticate(headers: Headers, tokens: Tokens, now: datetime) -> Caller:
+    """Return the caller of the presented token.
+
+    Raises AccessDenied: 401, or 400 for more than one Authorization header.
+    """
     given = headers.getlist("authorization")
     if len(given) > 1:
-        # Which of them counts, another reader of the same request may see otherwise.
+        # A proxy may use another one of them than this service.
         raise AccessDenied(400, "bad_request", "more than one Authorization header")
     if not given:
-        raise _unauthorized("token_missing", "a token is needed: Authorization: Bearer TOKEN", "")
+        raise _unauthorized("token_missing", "a token is required: Authorization: Bearer TOKEN", "")
     scheme, _, presented = given[0].partition(" ")
     if scheme.lower() != "bearer" or not presented.strip():
-        raise _unauthorized("token_missing", "a token is needed: Authorization: Bearer TOKEN", "")
+        raise _unauthorized("token_missing", "a token is required: Authorization: Bearer TOKEN", "")
     token = tokens.find(presented.strip())
     if token is None:
-        raise _unauthorized("token_unknown", "this token is not known", "invalid_token")
+        raise _unauthorized("token_unknown", "unknown token", "invalid_token")
     if token.is_expired(now):
-        raise _unauthorized("token_expired", "this token has expired", "invalid_token")
+        raise _unauthorized("token_expired", "the token has expired", "invalid_token")
     return Caller(token.name, token.scopes, token.parameters, token)
 
 
-def without_tokens(headers: Headers, peer: str | None, *, is_open: bool) -> Caller:
-    """The anonymous caller: all scopes from loopback; from elsewhere reports, and only if `is_open`.
+def anonymous_caller(headers: Headers, peer: str | None, *, allow_anonymous: bool) -> Caller:
+    """Return the anonymous caller: all scopes from loopback, `report` from elsewhere if allowed.
 
-    What a proxy passed on is not from loopback. Raises NotAdmitted (403).
+    Requests that a proxy forwarded do not count as loopback. Raises AccessDenied (403).
     """
-    is_near = is_loopback(peer) and not any(name in headers for name in _OF_PROXIES)
-    # A page of a foreign site whose name was made to point here (DNS rebinding) sends that name.
-    is_named_so = _is_local_host(headers.get("host", ""))
-    if is_near and is_named_so:
+    is_local_peer = is_loopback(peer) and not any(name in headers for name in _PROXY_HEADERS)
+    # DNS rebinding: a page of a foreign site, whose name resolves to this host, sends that name.
+    is_local_host = _is_local_host(headers.get("host", ""))
+    if is_local_peer and is_local_host:
         return Caller(ANONYMOUS, frozenset({REPORT, QUERY, METRICS}))
-    if is_open:
+    if allow_anonymous:
         return Caller(ANONYMOUS, frozenset({REPORT}))
-    if is_near:
+    if is_local_peer:
         raise AccessDenied(
             403,
             "not_local",
-            "without tokens the API answers to localhost and IP addresses only, not to that Host",
+            "without tokens the API accepts only localhost and IP addresses as Host",
         )
-    raise AccessDenied(403, "not_local", "without tokens only this machine is served")
+    raise AccessDenied(403, "not_local", "without tokens only local clients are served")
 
 
-def admit(caller: Caller, scope: str) -> None:
-    """Raises NotAdmitted (403) unless the caller has the scope."""
+def require_scope(caller: Caller, scope: str) -> None:
+    """Raise AccessDenied (403) unless the caller has the scope."""
     if scope in caller.scopes:
         return
     if caller.token is None:
         raise AccessDenied(
-            403, "not_local", f"the scope {scope} is for loopback, or for a token that has it"
+            403, "not_local", f"the scope {scope} requires loopback, or a token that has it"
         )
-    why = f"the token {caller.name} has not the scope {scope}"
+    reason = f"the token {caller.name} does not have the scope {scope}"
     if scope == QUERY and caller.parameters:
-        why = f"the token {caller.name} has fixed parameters, and so no raw SQL"
+        reason = f"the token {caller.name} has fixed parameters, which excludes raw SQL"
     raise AccessDenied(
         403,
         "scope_missing",
-        why,
+        reason,
         {"WWW-Authenticate": f'{_CHALLENGE}, error="insufficient_scope", scope="{scope}"'},
     )
 
@@ -105,10 +109,10 @@ def admit(caller: Caller, scope: str) -> None:
 def apply_bound_parameters(
     caller: Caller, known: Collection[str], given: Mapping[str, object]
 ) -> dict[str, object]:
-    """What a report runs with that knows these parameters: what is given, and the caller's fixed ones.
+    """Return the parameters of a report: the given ones and the caller's fixed ones.
 
-    Raises QueryError (403) for another value than the fixed one, and where the report does not take
-    the parameter: its rows could be anybody's.
+    `known` are the names that the report takes. Raises QueryError (403) for another value than the
+    fixed one, and for a report that does not take a fixed parameter: it would return rows of others.
     """
     bound = dict(given)
     for name, value in caller.parameters.items():
@@ -119,8 +123,8 @@ def apply_bound_parameters(
                 f"the token {caller.name} is bound to {name}, which this report does not take",
                 parameter=name,
             )
-        asked = given.get(name)
-        if asked is not None and not _is_same(asked, value):
+        requested = given.get(name)
+        if requested is not None and not _is_same(requested, value):
             raise QueryError(
                 403,
                 "parameter_fixed",
@@ -132,12 +136,12 @@ def apply_bound_parameters(
 
 
 def partition(caller: Caller) -> str:
-    """Whose answers may be kept and shared together: each token's apart, all anonymous ones as ""."""
+    """Return the cache partition: one for each token, and "" for all anonymous callers."""
     return "" if caller.token is None else caller.name
 
 
 def is_loopback(address: str | None) -> bool:
-    """Whether only this machine can be meant. None, for one without an address, is not."""
+    """Return whether the address is a loopback address; False for None."""
     try:
         parsed = ipaddress.ip_address(address or "")
     except ValueError:
@@ -147,22 +151,26 @@ def is_loopback(address: str | None) -> bool:
 
 
 def _is_local_host(host: str) -> bool:
-    found = _HOST.match(host)
-    if not found or not host.isascii():
+    match = _HOST.match(host)
+    if not match or not host.isascii():
         return False
-    name = found[1].strip("[]").lower()
+    name = match[1].strip("[]").lower()
     if name in _LOCAL_NAMES:
         return True
     try:
         ipaddress.ip_address(name)
     except ValueError:
         return False
-    return True  # an address is no name that somebody else could have pointed here
+    return True  # DNS rebinding needs a name
 
 
-def _is_same(asked: object, fixed: str | int) -> bool:
-    # In a URL a number comes as text.
-    return not isinstance(asked, bool) and isinstance(asked, str | int) and str(asked) == str(fixed)
+def _is_same(requested: object, fixed: str | int) -> bool:
+    # In a URL a number is text.
+    return (
+        not isinstance(requested, bool)
+        and isinstance(requested, str | int)
+        and str(requested) == str(fixed)
+    )
 
 
 def _unauthorized(code: str, message: str, error: str) -> AccessDenied:

@@ -1,11 +1,11 @@
-"""How often and how many at once: limits per key that all processes of one API keep together.
+"""Rate and concurrency limits per key, shared by all processes of one API.
 
-The state is memory that the processes share through the fork. A lock of the kernel's guards it, which
-a process that dies gives back. Rates are kept as in ATM's generic cell rate algorithm: one number per
-key, the time at which its bucket will be empty again. Requests under way are counted per process, so
-that what one had under way that was killed can be forgotten.
+The state is memory that the processes share through the fork, guarded by a lock of the kernel, which is
+released when its holder dies. Rates use ATM's generic cell rate algorithm: one number per key, the time
+at which its bucket will be empty. Requests in progress are counted per process, so that the count of a
+killed process can be cleared.
 
-Owns the arithmetic and the memory; refuses to know what is limited.
+Does not depend on what the keys stand for.
 """
 
 import contextlib
@@ -25,9 +25,10 @@ _COUNT = struct.Struct("=H")
 
 
 class RateLimiter:
-    """To be made before the fork; `open` in each process. Holds `keys` keys, for `processes` processes.
+    """Limiter of `keys` keys and `processes` processes.
 
-    `monotonic` must be one clock for all processes, as Linux' is.
+    Create it before the fork and call `attach_process` in each process. `monotonic` must be one clock
+    for all processes, as Linux' is.
     """
 
     def __init__(
@@ -44,32 +45,32 @@ class RateLimiter:
         self._memory = mmap.mmap(self._file, size)
         self._process = 0
 
-    def open(self, process: int) -> None:
-        """This process is from now on the one of that number, and has nothing under way.
+    def attach_process(self, process: int) -> None:
+        """Make this process the one of that number, with no request in progress.
 
-        Those beyond the last number share the last one's count.
+        Numbers after the last one share its count.
         """
         self._process = min(process, self._processes - 1)
-        self.forget(process)
+        self.forget_process(process)
 
-    def forget(self, process: int) -> None:
-        """The process of that number has ended; what it had under way is so no more."""
+    def forget_process(self, process: int) -> None:
+        """Clear the count of a process that has ended."""
         if process >= self._processes:
             return
         with self._locked():
-            for slot in range(self._keys):
-                _COUNT.pack_into(self._memory, self._count_at(slot, process), 0)
+            for index in range(self._keys):
+                _COUNT.pack_into(self._memory, self._count_at(index, process), 0)
 
     def acquire_token(self, key: bytes, rate: TokenRate) -> float:
-        """0 for a request that may go on; otherwise the seconds after which to try again."""
+        """Return 0 if the request may proceed, otherwise the seconds to wait before the next try."""
         with self._locked():
             now = self._monotonic()
-            slot = self._slot(key, now)
-            if slot is None:
+            index = self._index_or_new(key, now)
+            if index is None:
                 return 1.0
             interval = 1 / rate.per_second
-            at = self._times_at + slot * _TIME.size
-            # Of an earlier time nothing is left, nor of what a larger burst had let through.
+            at = self._times_at + index * _TIME.size
+            # A time in the past counts as now. The upper bound applies a smaller burst at once.
             empty = min(
                 max(_TIME.unpack_from(self._memory, at)[0], now), now + interval * rate.burst
             )
@@ -80,62 +81,62 @@ class RateLimiter:
             return 0.0
 
     def acquire_slot(self, key: bytes, limit: int) -> bool:
-        """Whether one more may be under way; if so, `leave` it."""
+        """Return whether another request may proceed; if so, call `release_slot` after it."""
         with self._locked():
-            slot = self._slot(key, self._monotonic())
-            if slot is None or self._under_way(slot) >= limit:
+            index = self._index_or_new(key, self._monotonic())
+            if index is None or self._in_progress(index) >= limit:
                 return False
-            self._add(slot, 1)
+            self._adjust_count(index, 1)
             return True
 
     def release_slot(self, key: bytes) -> None:
         with self._locked():
-            slot = self._find(key)
-            if slot is not None:
-                self._add(slot, -1)
+            index = self._index_of(key)
+            if index is not None:
+                self._adjust_count(index, -1)
 
-    def _add(self, slot: int, change: int) -> None:
-        at = self._count_at(slot, self._process)
+    def _adjust_count(self, index: int, change: int) -> None:
+        at = self._count_at(index, self._process)
         count = _COUNT.unpack_from(self._memory, at)[0] + change
         _COUNT.pack_into(self._memory, at, max(count, 0))
 
-    def _under_way(self, slot: int) -> int:
+    def _in_progress(self, index: int) -> int:
         return sum(
-            _COUNT.unpack_from(self._memory, self._count_at(slot, process))[0]
+            _COUNT.unpack_from(self._memory, self._count_at(index, process))[0]
             for process in range(self._processes)
         )
 
-    def _count_at(self, slot: int, process: int) -> int:
-        return self._counts_at + (slot * self._processes + process) * _COUNT.size
+    def _count_at(self, index: int, process: int) -> int:
+        return self._counts_at + (index * self._processes + process) * _COUNT.size
 
-    def _slot(self, key: bytes, now: float) -> int | None:
-        """The key's, or a new one; None where all are in use."""
-        slot = self._find(key)
-        if slot is not None:
-            return slot
-        slot = self._find(_FREE)
-        if slot is None:
-            slot = next((n for n in range(self._keys) if self._is_spent(n, now)), None)
-        if slot is not None:
-            self._memory[slot * KEY_BYTES : (slot + 1) * KEY_BYTES] = key
-            _TIME.pack_into(self._memory, self._times_at + slot * _TIME.size, now)
-        return slot
+    def _index_or_new(self, key: bytes, now: float) -> int | None:
+        """Return the index of the key, or a new one; None if all are in use."""
+        index = self._index_of(key)
+        if index is not None:
+            return index
+        index = self._index_of(_FREE)
+        if index is None:
+            index = next((n for n in range(self._keys) if self._is_reusable(n, now)), None)
+        if index is not None:
+            self._memory[index * KEY_BYTES : (index + 1) * KEY_BYTES] = key
+            _TIME.pack_into(self._memory, self._times_at + index * _TIME.size, now)
+        return index
 
-    def _find(self, key: bytes) -> int | None:
+    def _index_of(self, key: bytes) -> int | None:
         at = self._memory.find(key, 0, self._times_at)
         while at >= 0 and at % KEY_BYTES:
             at = self._memory.find(key, at + 1, self._times_at)
         return at // KEY_BYTES if at >= 0 else None
 
-    def _is_spent(self, slot: int, now: float) -> bool:
-        """Whether nothing would be forgotten with it."""
-        empty: float = _TIME.unpack_from(self._memory, self._times_at + slot * _TIME.size)[0]
-        return empty <= now and self._under_way(slot) == 0
+    def _is_reusable(self, index: int, now: float) -> bool:
+        """Return whether the entry holds no state: its bucket is empty and no request is in progress."""
+        empty: float = _TIME.unpack_from(self._memory, self._times_at + index * _TIME.size)[0]
+        return empty <= now and self._in_progress(index) == 0
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        # Not flock, which the forks of one process share. Nobody holds it for longer than it takes to
-        # change a few bytes; the kernel gives it back for one who dies.
+        # Not flock, which forks share. It is held only to change a few bytes, and the kernel releases
+        # it if the holder dies.
         fcntl.lockf(self._file, fcntl.LOCK_EX)
         try:
             yield

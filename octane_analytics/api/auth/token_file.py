@@ -1,6 +1,6 @@
-"""Writes the file of tokens: comments and order stay, and readers see the old file or the new one.
+"""Changes of the token file: comments and order are kept, and the file is replaced atomically.
 
-Owns how the file changes; what it means is `tokens`'.
+The module `tokens` defines the format.
 """
 
 import contextlib
@@ -17,21 +17,21 @@ from octane_analytics.errors import ConfigError
 
 _HEAD = """\
 # Tokens of the API: see `octane-analytics token --help`. Only hashes are kept here; a lost token is
-# replaced, not found again. The API notices a change within a second.
+# replaced, not recovered. The API applies a change within a second.
 """
 _PRIVATE, _WITH_GROUP = 0o600, 0o640
 
 
 def add(path: Path, name: str, entry: Mapping[str, object]) -> None:
-    """Adds a token; makes the file, for its owner alone, where there is none.
+    """Add a token; create the file with mode 0600 if it does not exist.
 
-    Raises ConfigError where the name is taken, the file is broken, or cannot be written.
+    Raises ConfigError if the name exists, or if the file is invalid or cannot be written.
     """
-    with _changing(path) as document:
+    with _locked_document(path) as document:
         listed = document.setdefault("tokens", tomlkit.table(is_super_table=True))
         if name in listed:
             raise ConfigError(
-                f"{path} has a token {name} already: revoke it first, or take another name"
+                f"{path} already has a token {name}: revoke it first, or use another name"
             )
         table = tomlkit.table()
         for key, value in entry.items():
@@ -44,19 +44,19 @@ def add(path: Path, name: str, entry: Mapping[str, object]) -> None:
 
 
 def remove(path: Path, name: str) -> None:
-    """Raises ConfigError where there is no such token, the file is broken, or cannot be written."""
-    with _changing(path) as document:
+    """Remove a token. Raises ConfigError if it does not exist, or the file is invalid or unwritable."""
+    with _locked_document(path) as document:
         listed = document.get("tokens")
         if not isinstance(listed, MutableMapping) or name not in listed:
             raise ConfigError(
-                f"{path} has no token {name}: `octane-analytics token list` shows them"
+                f"{path} has no token {name}: `octane-analytics token list` lists the tokens"
             )
         del listed[name]
 
 
 @contextlib.contextmanager
-def _changing(path: Path) -> Iterator[tomlkit.TOMLDocument]:
-    """The file's document, written when the block ends well. Others who change it wait."""
+def _locked_document(path: Path) -> Iterator[tomlkit.TOMLDocument]:
+    """Yield the document, and write it if the block does not raise. Blocks other writers."""
     target = Path(os.path.realpath(path))
     try:
         directory = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
@@ -66,7 +66,7 @@ def _changing(path: Path) -> Iterator[tomlkit.TOMLDocument]:
         fcntl.flock(directory, fcntl.LOCK_EX)
         text = _HEAD
         if target.exists():
-            tokens.read(target)  # refuses a broken one by its line
+            tokens.read(target)  # raises with the line of an error
             text = target.read_bytes().decode()
         document = tomlkit.parse(text)
         yield document
@@ -84,7 +84,7 @@ def _replace(target: Path, text: str, directory: int) -> None:
     with contextlib.suppress(FileNotFoundError):
         found = target.stat()
         owner = (found.st_uid, found.st_gid)
-        # A group that the service reads it through keeps its right; others have none.
+        # A group through which the service reads the file keeps its permission; others get none.
         mode = _WITH_GROUP & found.st_mode | _PRIVATE
     descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
@@ -92,7 +92,7 @@ def _replace(target: Path, text: str, directory: int) -> None:
             file.write(text)
             file.flush()
             if owner is not None and owner != (os.geteuid(), os.getegid()):
-                # Root that adds a token must not take the file from the service's user.
+                # Root must not take the file from the service's user.
                 os.fchown(file.fileno(), *owner)
             os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())

@@ -1,18 +1,18 @@
-"""Tokens: what the caller who shows one may do, and the TOML file that lists them.
+"""Tokens: their permissions, and the TOML file that lists them.
 
-The file holds the SHA-256 of each token and never the token. Tokens are 256 random bits, so nobody finds
-one by guessing, and a hash that is slow on purpose, as for passwords, would only make each request slow.
+The file holds the SHA-256 of each token and never the token. Tokens are 256 random bits, which cannot be
+guessed, so a deliberately slow hash, as for passwords, would only slow down each request.
 
     [tokens.dashboard]
     hash = "sha256:…"
     scopes = ["report"]                     # report, query, metrics
-    parameters = { app_id = "openstream" }  # what reports run with, whatever is asked; no raw SQL then
+    parameters = { app_id = "openstream" }  # fixed for all reports; excludes raw SQL
     rate = "20/s"                           # or "600/min"
-    burst = 40                              # requests at once that the rate lets through
-    concurrency = 4                         # requests under way
+    burst = 40                              # requests at once that the rate allows
+    concurrency = 4                         # requests in progress
     expires = 2027-01-01T00:00:00Z
 
-Owns the format and the search; refuses to know HTTP and who writes the file (see `tokenfile`).
+Does not depend on HTTP. The module `token_file` writes the file.
 """
 
 import hashlib
@@ -38,10 +38,10 @@ from octane_analytics.telemetry.logging import fields
 REPORT, QUERY, METRICS = "report", "query", "metrics"
 SCOPES = (REPORT, QUERY, METRICS)
 PREFIX = "octane_"
-"""So that scanners for secrets, and people, know one when they see it."""
+"""Lets scanners for secrets, and people, recognize a token."""
 MAX_TOKENS = 4096
 _RANDOM_BYTES = 32
-_LOOK_SECONDS = 1.0
+_CHECK_SECONDS = 1.0
 
 _HASH = re.compile(r"sha256:([0-9a-f]{64})\Z")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
@@ -61,7 +61,7 @@ class TokenRate:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """`scopes` are those in effect: raw SQL is not among them where parameters are fixed."""
+    """One entry of the file. `scopes` are those in effect: without raw SQL if parameters are fixed."""
 
     name: str
     digest: bytes
@@ -80,7 +80,7 @@ class Tokens:
         self.listed = tuple(listed)
 
     def find(self, presented: str) -> Token | None:
-        """The token of that text. Takes as long whichever it is, and if it is none."""
+        """Return the token with that text, or None. Takes the same time in all cases."""
         digest = digest_of(presented)
         found = None
         for token in self.listed:
@@ -101,7 +101,7 @@ class _Entry(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 def generate() -> str:
-    """A new token."""
+    """Return a new token."""
     return PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
 
 
@@ -114,20 +114,20 @@ def is_name(name: str) -> bool:
 
 
 def read(path: Path) -> Tokens:
-    """The file's tokens. Raises ConfigError that names file and line of the first thing wrong."""
+    """Return the file's tokens. Raises ConfigError with the file and line of the first error."""
     try:
         text = path.read_bytes().decode("utf-8")
-        is_open_to_all = bool(path.stat().st_mode & 0o002)
+        is_world_writable = bool(path.stat().st_mode & 0o002)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ConfigError(f"API_TOKENS_FILE: cannot read {path}: {reason}") from error
-    if is_open_to_all:
-        raise ConfigError(f"API_TOKENS_FILE: everybody may write to {path}: chmod 600 it")
+    if is_world_writable:
+        raise ConfigError(f"API_TOKENS_FILE: {path} is writable by all users: run chmod 600 {path}")
     return parse(text, path)
 
 
 def parse(text: str, path: Path) -> Tokens:
-    """As `read`, of text that is or would be that file's."""
+    """Parse the text of a token file; `path` is for errors, which are those of `read`."""
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -137,7 +137,7 @@ def parse(text: str, path: Path) -> Tokens:
     for key in document:
         if key != "tokens":
             raise ConfigError(
-                f"{path}:{_line_of(text, key)}: {key!r} is not known; tokens are tables "
+                f"{path}:{_line_of(text, key)}: unknown key {key!r}; tokens are tables "
                 "[tokens.NAME]"
             )
     tables = document.get("tokens", {})
@@ -158,15 +158,15 @@ def parse(text: str, path: Path) -> Tokens:
 
 def _token(name: str, table: Any, taken: set[bytes]) -> Token:
     if not is_name(name):
-        raise ValueError("a name is up to 64 letters, digits, - and _")
+        raise ValueError("a name is up to 64 of A-Z, a-z, 0-9, - and _")
     entry = msgspec.convert(table, _Entry)
     digest = _HASH.match(entry.hash)
     if not digest:
         raise ValueError("must be sha256: and 64 hexadecimal digits - at `hash`")
     if bytes.fromhex(digest[1]) in taken:
-        raise ValueError("another token has the same - at `hash`")
+        raise ValueError("another token has the same hash - at `hash`")
     if not entry.scopes or not set(entry.scopes) <= set(SCOPES):
-        raise ValueError(f"must be some of {', '.join(SCOPES)} - at `scopes`")
+        raise ValueError(f"must be one or more of {', '.join(SCOPES)} - at `scopes`")
     if entry.concurrency is not None and not 1 <= entry.concurrency <= 10_000:
         raise ValueError("must be from 1 to 10000 - at `concurrency`")
     if entry.expires is not None and entry.expires.tzinfo is None:
@@ -177,21 +177,24 @@ def _token(name: str, table: Any, taken: set[bytes]) -> Token:
         bytes.fromhex(digest[1]),
         scopes,
         MappingProxyType(dict(entry.parameters)),
-        rate(entry.rate, entry.burst),
+        parse_rate(entry.rate, entry.burst),
         entry.concurrency,
         entry.expires,
     )
 
 
-def rate(told: str | None, burst: int | None) -> TokenRate | None:
-    """What `20/s` or `600/min` is; without a burst, that of one second. ValueError for anything else."""
-    if told is None:
+def parse_rate(text: str | None, burst: int | None) -> TokenRate | None:
+    """Parse a rate such as `20/s` or `600/min`; the default burst is that of one second.
+
+    Raises ValueError for anything else.
+    """
+    if text is None:
         if burst is not None:
             raise ValueError("a burst needs a rate - at `burst`")
         return None
-    found = _RATE.match(told)
+    found = _RATE.match(text)
     if not found or int(found[1]) == 0:
-        raise ValueError("must be such as 20/s, 600/min or 1000/h - at `rate`")
+        raise ValueError("must be a rate such as 20/s, 600/min or 1000/h - at `rate`")
     per_second = int(found[1]) / _PERIOD_SECONDS[found[2]]
     if burst is not None and not 1 <= burst <= 1_000_000:
         raise ValueError("must be from 1 to 1000000 - at `burst`")
@@ -199,7 +202,7 @@ def rate(told: str | None, burst: int | None) -> TokenRate | None:
 
 
 def _line_of(text: str, key: str | None, token: str | None = None) -> int:
-    """Where the key stands, as far as it can be told; otherwise where the token's table begins."""
+    """Return the line of the key if it can be determined, otherwise that of the token's table."""
     lines = text.split("\n")
     first = 0
     if token is not None:
@@ -217,25 +220,25 @@ def _line_of(text: str, key: str | None, token: str | None = None) -> int:
 
 
 class TokenFile:
-    """The tokens of a file that may change: looked at again at most once a second.
+    """The tokens of a file that may change; it is checked at most once a second.
 
-    A file that became unreadable or wrong is told once in the log, and the tokens stay what they were.
+    A file that has become unreadable or invalid is logged once, and the previous tokens stay in use.
     """
 
     def __init__(self, path: Path) -> None:
-        """Reads the file; raises ConfigError as `read` does."""
+        """Read the file. Raises ConfigError as `read` does."""
         self._path = path
-        self._seen = _identity(path)
+        self._identity = _identity(path)
         self._tokens = read(path)
-        self._looked = -math.inf
+        self._checked_at = -math.inf
 
     def current(self, now: float) -> Tokens:
-        """`now` is monotonic seconds. Reads the file if it has changed, else looks at its times only."""
-        if now - self._looked >= _LOOK_SECONDS:
-            self._looked = now
+        """Return the tokens; read the file if it has changed. `now` is in monotonic seconds."""
+        if now - self._checked_at >= _CHECK_SECONDS:
+            self._checked_at = now
             identity = _identity(self._path)
-            if identity != self._seen:
-                self._seen = identity
+            if identity != self._identity:
+                self._identity = identity
                 self._reread()
         return self._tokens
 
@@ -243,13 +246,15 @@ class TokenFile:
         try:
             self._tokens = read(self._path)
         except ConfigError as error:
-            log.error("tokens stay as they were", extra=fields(error=str(error)))
+            log.error(
+                "tokens not reloaded; the previous ones stay in use", extra=fields(error=str(error))
+            )
         else:
-            log.info("tokens read again", extra=fields(tokens=len(self._tokens.listed)))
+            log.info("tokens reloaded", extra=fields(tokens=len(self._tokens.listed)))
 
 
 def _identity(path: Path) -> tuple[int, ...] | None:
-    """What changes when the file does; None where it cannot be seen."""
+    """Return values that change when the file does; None if it cannot be accessed."""
     try:
         found = os.stat(path)
     except OSError:

@@ -1,1 +1,1 @@
-"""The API's description for programs and for people."""
+"""The API's description: OpenAPI and the page /docs."""

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document, made from the templates. Format: https://spec.openapis.org/oas/v3.1.0"""
+"""The OpenAPI 3.1 document, built from the templates. Format: https://spec.openapis.org/oas/v3.1.0"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,25 +14,27 @@ from octane_analytics.api.results.formats import FORMATS, Format
 Schema = dict[str, Any]
 
 _ERRORS = {
-    400: "Malformed JSON, or SQL that ClickHouse refuses.",
-    401: "A token is missing or not known.",
+    400: "Malformed JSON, or SQL that ClickHouse rejects.",
+    401: "A token is missing or unknown.",
     403: "Not allowed: the statement, or the token's scope.",
-    404: "There is no such template.",
-    406: "None of the media types asked for can be had.",
+    404: "Unknown template.",
+    406: "None of the media types in Accept is available.",
     413: "The body is too large.",
-    415: "The body must be application/json.",
-    422: "A parameter is wrong, or a limit was reached.",
+    415: "The body must be application/json without Content-Encoding.",
+    422: "Invalid parameter, or a limit was reached.",
     429: "Too many requests: see Retry-After.",
-    501: "The format needs an extra that is not installed, or raw SQL a newer ClickHouse.",
-    503: "ClickHouse is away, or all connections are busy: see Retry-After.",
-    504: "Out of time.",
+    501: "The format needs an extra that is not installed, or raw SQL needs a newer ClickHouse.",
+    503: "ClickHouse is unavailable or overloaded, or all connections are busy: see Retry-After.",
+    504: "A limit of time was reached.",
 }
-_OF_READ = (401, 403, 404, 406, 422, 429, 501, 503, 504)
-_OF_BODY = (400, 413, 415)
+_READ_ERRORS = (401, 403, 404, 406, 422, 429, 501, 503, 504)
+_BODY_ERRORS = (400, 413, 415)
+_CSV_RAW = "Whether CSV cells that a spreadsheet would evaluate are left without an apostrophe."
+_CSV_RAW_FIELD: Schema = {"type": "boolean", "default": False, "description": _CSV_RAW}
 
 
 def document(templates: Mapping[str, Template]) -> Schema:
-    """What /openapi.json answers; made of dicts, lists and plain values."""
+    """Return the document of /openapi.json, of dicts, lists and plain values."""
     paths: Schema = {
         "/report": {"post": _post_report(templates)},
         **{f"/report/{each.name}": {"get": _get_report(each)} for each in templates.values()},
@@ -42,7 +44,7 @@ def document(templates: Mapping[str, Template]) -> Schema:
                 "summary": "All templates with their parameters",
                 "tags": ["reports"],
                 "responses": {"200": _json("The templates.", _reference("Templates"))}
-                | _errors(401, 403, 429),
+                | _error_responses(401, 403, 429),
             }
         },
         "/query": {"post": _post_query()},
@@ -52,12 +54,16 @@ def document(templates: Mapping[str, Template]) -> Schema:
                 "summary": "Tables that raw SQL can read",
                 "tags": ["query"],
                 "responses": {"200": _json("The tables.", _reference("Tables"))}
-                | _errors(401, 403, 429, 503, 504),
+                | _error_responses(401, 403, 429, 503, 504),
             }
         },
-        "/healthz": {"get": _plain("healthz", "Whether the process lives", _reference("State"))},
+        "/healthz": {
+            "get": _operations_endpoint("healthz", "Liveness of the process", _reference("State"))
+        },
         "/readyz": {
-            "get": _plain("readyz", "Whether ClickHouse answers", _reference("State"), 503, 504)
+            "get": _operations_endpoint(
+                "readyz", "Readiness: ClickHouse responds", _reference("State"), 503, 504
+            )
         },
     }
     return {
@@ -74,7 +80,7 @@ def document(templates: Mapping[str, Template]) -> Schema:
             "schemas": _schemas(templates),
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         },
-        # Either nothing or a token: which, is the operator's to say.
+        # The operator decides whether a token is required.
         "security": [{}, {"token": []}],
     }
 
@@ -95,7 +101,8 @@ def _post_report(templates: Mapping[str, Template]) -> Schema:
                 }
             },
         },
-        "responses": _answers(_reference("Report")) | _errors(*_OF_BODY, *_OF_READ),
+        "responses": _success_response(_reference("Report"))
+        | _error_responses(*_BODY_ERRORS, *_READ_ERRORS),
     }
 
 
@@ -114,20 +121,28 @@ def _get_report(template: Template) -> Schema:
         {
             "name": "format",
             "in": "query",
-            "description": "Wins over the Accept header.",
+            "description": "Takes precedence over the Accept header.",
             "schema": {"type": "string", "enum": list(FORMATS)},
         }
     )
-    described = "\n".join(f"- `{name}`: {text}" for name, text in template.columns.items())
+    parameters.append(
+        {
+            "name": "csv_raw",
+            "in": "query",
+            "description": _CSV_RAW,
+            "schema": {"type": "string", "enum": ["0", "1"], "default": "0"},
+        }
+    )
+    column_list = "\n".join(f"- `{name}`: {text}" for name, text in template.columns.items())
     return {
         "operationId": template.name,
         "summary": template.title,
-        "description": f"{template.description}\n\nColumns:\n\n{described}",
+        "description": f"{template.description}\n\nColumns:\n\n{column_list}",
         "tags": ["reports"],
         "parameters": parameters,
-        "responses": _answers(_reference("Report"))
-        | {"304": {"description": "What If-None-Match names is still true."}}
-        | _errors(*_OF_READ),
+        "responses": _success_response(_reference("Report"))
+        | {"304": {"description": "The answer of If-None-Match is still valid."}}
+        | _error_responses(*_READ_ERRORS),
     }
 
 
@@ -141,36 +156,40 @@ def _post_query() -> Schema:
             "description": f"At most {QueryRequest.max_bytes} bytes.",
             "content": {"application/json": {"schema": _reference("AskQuery")}},
         },
-        "responses": _answers(_reference("Result"), OFFERED) | _errors(*_OF_BODY, *_OF_READ),
+        "responses": _success_response(_reference("Result"), OFFERED)
+        | _error_responses(*_BODY_ERRORS, *_READ_ERRORS),
     }
 
 
-def _plain(name: str, summary: str, schema: Schema, *statuses: int) -> Schema:
+def _operations_endpoint(name: str, summary: str, schema: Schema, *statuses: int) -> Schema:
     return {
         "operationId": name,
         "summary": summary,
         "tags": ["operations"],
         "security": [],
-        "responses": {"200": _json("Yes.", schema)} | _errors(*statuses),
+        "responses": {"200": _json("Success.", schema)} | _error_responses(*statuses),
     }
 
 
-def _answers(schema: Schema, formats: Mapping[str, Format] = FORMATS) -> Schema:
+def _success_response(schema: Schema, formats: Mapping[str, Format] = FORMATS) -> Schema:
     content = {
         each.accepted[0]: {"schema": schema if each.name == "json" else {}}
         for each in formats.values()
     }
     headers = {
-        "X-Row-Limit": {"schema": {"type": "string"}, "description": "Rows it may have at most."},
+        "X-Row-Limit": {
+            "schema": {"type": "string"},
+            "description": "Maximum number of rows of the answer.",
+        },
         "X-Truncated": {
             "schema": {"type": "string", "enum": ["true", "false"]},
-            "description": "Whether there are more; a streamed answer does not have this.",
+            "description": "Whether more rows exist; absent in streamed answers.",
         },
     }
     return {"200": {"description": "The answer.", "headers": headers, "content": content}}
 
 
-def _errors(*statuses: int) -> Schema:
+def _error_responses(*statuses: int) -> Schema:
     return {str(status): _json(_ERRORS[status], _reference("Error")) for status in sorted(statuses)}
 
 
@@ -198,12 +217,12 @@ def _schemas(templates: Mapping[str, Template]) -> Schema:
         "columns": {"type": "array", "items": column},
         "rows": {"type": "array", "items": {"type": "object"}},
         "row_count": count,
-        "truncated": {"type": "boolean", "description": "Whether there are more rows."},
+        "truncated": {"type": "boolean", "description": "Whether more rows exist."},
         "elapsed_ms": {"type": "number"},
     }
     format_name = _format_name(FORMATS)
     return {
-        **{f"ask_{name}": _ask(each, format_name) for name, each in templates.items()},
+        **{f"ask_{name}": _report_request(each, format_name) for name, each in templates.items()},
         "Report": _object(
             {
                 "template": {"type": "string", "enum": list(templates)},
@@ -211,7 +230,7 @@ def _schemas(templates: Mapping[str, Template]) -> Schema:
                 **result,
                 "next_offset": {
                     "type": ["integer", "null"],
-                    "description": "The next page's `offset`; null where this is the last.",
+                    "description": "`offset` of the next page; null on the last page.",
                 },
             },
             "next_offset",
@@ -222,15 +241,17 @@ def _schemas(templates: Mapping[str, Template]) -> Schema:
                 "sql": {"type": "string", "minLength": 1},
                 "params": {
                     "type": ["object", "null"],
-                    "description": "Values of `{name:Type}` in the statement, by name.",
+                    "description": "Values of the statement's `{name:Type}` parameters, by name.",
                     "propertyNames": {"pattern": "^[A-Za-z_][A-Za-z0-9_]{0,63}$"},
                     "maxProperties": MAX_PARAMETERS,
                     "additionalProperties": {"type": ["string", "number", "boolean", "array"]},
                 },
                 "format": _format_name(OFFERED),
+                "csv_raw": _CSV_RAW_FIELD,
             },
             "format",
             "params",
+            "csv_raw",
         ),
         "Tables": _object(
             {
@@ -275,13 +296,20 @@ def _schemas(templates: Mapping[str, Template]) -> Schema:
 
 
 def _format_name(formats: Mapping[str, Format]) -> Schema:
-    return {"enum": [*formats, None], "description": "Wins over the Accept header."}
+    return {"enum": [*formats, None], "description": "Takes precedence over the Accept header."}
 
 
-def _ask(template: Template, format_name: Schema) -> Schema:
+def _report_request(template: Template, format_name: Schema) -> Schema:
     params = parameters_schema(template)
     schema = _object(
-        {"template": {"const": template.name}, "params": params, "format": format_name}, "format"
+        {
+            "template": {"const": template.name},
+            "params": params,
+            "format": format_name,
+            "csv_raw": _CSV_RAW_FIELD,
+        },
+        "format",
+        "csv_raw",
     )
     if "required" not in params:
         schema["required"] = ["template"]

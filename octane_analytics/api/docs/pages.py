@@ -1,4 +1,4 @@
-"""/openapi.json and /docs: what the API is, for programs and for people, from the package's files."""
+"""Endpoints of the API's description: /openapi.json and the page /docs with its static files."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,14 +13,14 @@ from octane_analytics.api.results.json_values import encode
 
 DIRECTORY = Path(__file__).parent / "static"
 _MEDIA_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
-# Scripts and styles are files of this origin, and nothing else is loaded or asked.
+# Only scripts and styles of this origin are loaded, and only this origin is requested.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:"
 )
 
 
 class DocumentationPages:
-    """Reads the package's files once, when it is made."""
+    """Serves the description; reads the static files once, in the constructor."""
 
     def __init__(self, templates: Mapping[str, Template]) -> None:
         self._openapi = encode(document(templates))

@@ -1,1 +1,1 @@
-"""What every request passes through before its endpoint."""
+"""ASGI middleware around all endpoints."""

@@ -1,7 +1,7 @@
-"""The gate before all routes: no request passes without a caller who may take that route now.
+"""Authorization of every request: its caller, the scope that its route needs, and its limits.
 
-Sets `request.state.caller`, and `caller_name` beside it. A route nobody named here needs the scope
-`report`: forgetting one closes it. Pure ASGI; owns which route needs what, and how limits are answered.
+Sets `request.state.caller` and `request.state.caller_name`. A route that is not listed here needs the
+scope `report`, so that a forgotten route is closed. Pure ASGI.
 """
 
 import math
@@ -26,11 +26,17 @@ from octane_analytics.api.results.json_values import encode
 from octane_analytics.errors import QueryError
 
 OPEN_ROUTES = frozenset({"/healthz", "/readyz", "/docs", "/docs/{file}"})
-"""The page asks for a token itself; without one it shows nothing of this installation."""
+"""The page has an input for the token; without one it shows nothing of this installation."""
 _SCOPES = {"/query": QUERY, "/schema": QUERY, "/metrics": METRICS}
 _BUSY_RETRY_SECONDS = 1
-_CORS_SENT = ("Authorization", "Content-Type", "Cache-Control", "If-None-Match", "X-Request-Id")
-_CORS_SHOWN = (
+_CORS_REQUEST_HEADERS = (
+    "Authorization",
+    "Content-Type",
+    "Cache-Control",
+    "If-None-Match",
+    "X-Request-Id",
+)
+_CORS_EXPOSED_HEADERS = (
     "X-Request-Id",
     "Retry-After",
     "ETag",
@@ -39,36 +45,36 @@ _CORS_SHOWN = (
     "X-Row-Limit",
     "X-Truncated",
 )
-_OF_BODY = ("content-length", "content-type")
+_BODY_HEADERS = ("content-length", "content-type")
 
 
 @dataclass(frozen=True, slots=True)
 class AccessPolicy:
-    """Who is served. `allowances` is None where nothing is limited: in tests, and without tokens."""
+    """Rules of access. `rate_limiter` is None if nothing is limited: in tests, and without tokens."""
 
     tokens: TokenFile | None = None
-    allowances: RateLimiter | None = None
+    rate_limiter: RateLimiter | None = None
     allow_anonymous: bool = False
     open_routes: frozenset[str] = OPEN_ROUTES
     scopes: Mapping[str, str] = field(default_factory=lambda: dict(_SCOPES))
 
     def scope_of(self, route: str) -> str | None:
-        """None where anybody may ask."""
+        """Return the scope that the route needs; None for an open route."""
         return None if route in self.open_routes else self.scopes.get(route, REPORT)
 
     def caller(self, scope: Scope) -> Caller:
-        """Raises NotAdmitted."""
+        """Return the caller of the request. Raises AccessDenied."""
         headers = Headers(scope=scope)
         if self.tokens is None:
             client = scope.get("client")
             peer = client[0] if client else None
-            return callers.without_tokens(headers, peer, is_open=self.allow_anonymous)
+            return callers.anonymous_caller(headers, peer, allow_anonymous=self.allow_anonymous)
         tokens = self.tokens.current(time.monotonic())
-        return callers.by_token(headers, tokens, datetime.now(UTC))
+        return callers.authenticate(headers, tokens, datetime.now(UTC))
 
 
 class AuthorizationMiddleware:
-    """Wraps the application; what it refuses it answers itself."""
+    """Wraps the application and answers refused requests itself."""
 
     def __init__(self, app: ASGIApp, *, policy: AccessPolicy) -> None:
         self._app = app
@@ -79,34 +85,37 @@ class AuthorizationMiddleware:
             await self._app(scope, receive, send)
             return
         try:
-            token = self._admitted(scope)
+            token = self._authorize(scope)
         except AccessDenied as error:
             await refusal(error, scope)(scope, receive, send)
             return
         try:
             await self._app(scope, receive, send)
         finally:
-            if token is not None and self._policy.allowances is not None:
-                self._policy.allowances.release_slot(_key(token))
+            if token is not None and self._policy.rate_limiter is not None:
+                self._policy.rate_limiter.release_slot(_key(token))
 
-    def _admitted(self, scope: Scope) -> Token | None:
-        """The token that has one request more under way now, if they are counted."""
-        needed = self._policy.scope_of(scope["state"]["route"])
-        if needed is None:
+    def _authorize(self, scope: Scope) -> Token | None:
+        """Return the token whose slot was acquired; None if its requests are not counted.
+
+        Raises AccessDenied.
+        """
+        required_scope = self._policy.scope_of(scope["state"]["route"])
+        if required_scope is None:
             return None
         caller = self._policy.caller(scope)
         scope["state"].update(caller=caller, caller_name=caller.name)
-        token, allowances = caller.token, self._policy.allowances
-        if token is not None and allowances is not None:
-            _take(allowances, token)
-        callers.admit(caller, needed)
-        if token is None or allowances is None or token.concurrency is None:
+        token, rate_limiter = caller.token, self._policy.rate_limiter
+        if token is not None and rate_limiter is not None:
+            _acquire_token(rate_limiter, token)
+        callers.require_scope(caller, required_scope)
+        if token is None or rate_limiter is None or token.concurrency is None:
             return None
-        if not allowances.acquire_slot(_key(token), token.concurrency):
+        if not rate_limiter.acquire_slot(_key(token), token.concurrency):
             raise AccessDenied(
                 429,
                 "too_many_at_once",
-                f"the token {token.name} may have {token.concurrency} requests under way",
+                f"the token {token.name} may have {token.concurrency} requests in progress",
                 {"Retry-After": str(_BUSY_RETRY_SECONDS)},
             )
         return token
@@ -118,33 +127,35 @@ def refusal(error: AccessDenied, scope: Scope) -> Response:
 
 
 class CrossOrigin(CORSMiddleware):
-    """Starlette's, with refusals in the form that all errors have."""
+    """Starlette's middleware, with refusals in the format of all errors."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        asked = Headers(scope=scope) if scope["type"] == "http" else Headers()
+        request_headers = Headers(scope=scope) if scope["type"] == "http" else Headers()
         is_preflight = (
             scope["type"] == "http"
             and scope["method"] == "OPTIONS"
-            and "origin" in asked
-            and "access-control-request-method" in asked
+            and "origin" in request_headers
+            and "access-control-request-method" in request_headers
         )
-        answer = self.preflight_response(asked) if is_preflight else None
-        if answer is None or answer.status_code < 400:
+        preflight = self.preflight_response(request_headers) if is_preflight else None
+        if preflight is None or preflight.status_code < 400:
             await super().__call__(scope, receive, send)
             return
         error = QueryError(
-            answer.status_code,
+            preflight.status_code,
             "cross_origin_refused",
-            f"{bytes(answer.body).decode()}: API_CORS_ORIGINS lists the origins that may ask",
+            f"{bytes(preflight.body).decode()}: API_CORS_ORIGINS lists the allowed origins",
         )
         body = encode(error_body(error, scope["state"]["request_id"]))
-        headers = {name: value for name, value in answer.headers.items() if name not in _OF_BODY}
+        headers = {
+            name: value for name, value in preflight.headers.items() if name not in _BODY_HEADERS
+        }
         refused = Response(body, error.status, headers, media_type="application/json")
         await refused(scope, receive, send)
 
 
 def cross_origin(origins: Sequence[str]) -> list[Middleware]:
-    """What lets pages of these origins ask; nothing where there are none. No cookies, ever."""
+    """Return the middleware that admits pages of these origins, without cookies; [] for no origins."""
     if not origins:
         return []
     return [
@@ -152,32 +163,32 @@ def cross_origin(origins: Sequence[str]) -> list[Middleware]:
             CrossOrigin,
             allow_origins=list(origins),
             allow_methods=["GET", "POST"],
-            allow_headers=_CORS_SENT,
-            expose_headers=_CORS_SHOWN,
+            allow_headers=_CORS_REQUEST_HEADERS,
+            expose_headers=_CORS_EXPOSED_HEADERS,
         )
     ]
 
 
-def policy_of(tokens_file: str | None, *, allow_anonymous: bool, processes: int) -> AccessPolicy:
-    """To be made before the fork. Raises ConfigError where the file is wrong."""
+def load_policy(tokens_file: str | None, *, allow_anonymous: bool, processes: int) -> AccessPolicy:
+    """Return the policy; call before the fork. Raises ConfigError if the token file is invalid."""
     if tokens_file is None:
         return AccessPolicy(allow_anonymous=allow_anonymous)
     return AccessPolicy(
         tokens=TokenFile(Path(tokens_file)),
-        allowances=RateLimiter(keys=MAX_TOKENS, processes=processes),
+        rate_limiter=RateLimiter(keys=MAX_TOKENS, processes=processes),
     )
 
 
-def _take(allowances: RateLimiter, token: Token) -> None:
+def _acquire_token(rate_limiter: RateLimiter, token: Token) -> None:
     if token.rate is None:
         return
-    seconds = allowances.acquire_token(_key(token), token.rate)
+    seconds = rate_limiter.acquire_token(_key(token), token.rate)
     if seconds > 0:
         raise AccessDenied(
             429,
             "rate_limited",
-            f"the token {token.name} may ask {_told(token.rate.per_second)} times a second, "
-            f"{token.rate.burst} at once",
+            f"the token {token.name} may send {_format_rate(token.rate.per_second)} requests per "
+            f"second, {token.rate.burst} at once",
             {"Retry-After": str(max(1, math.ceil(seconds)))},
         )
 
@@ -186,5 +197,5 @@ def _key(token: Token) -> bytes:
     return token.digest[:KEY_BYTES]
 
 
-def _told(per_second: float) -> str:
+def _format_rate(per_second: float) -> str:
     return f"{per_second:g}" if per_second >= 1 else f"{per_second:.3g}"

@@ -1,6 +1,6 @@
-"""The layer around all routes: request ids, the access log, metrics, headers, the last resort.
+"""Outermost middleware: request ids, access log, metrics, security headers and internal errors.
 
-Pure ASGI. Refuses to know what is answered, and who may ask.
+Pure ASGI. Does not depend on routes' content or on authorization.
 """
 
 import logging
@@ -22,21 +22,21 @@ from octane_analytics.telemetry.api_metrics import ApiMetrics
 from octane_analytics.telemetry.logging import fields
 
 OTHER = "other"
-"""The route of a path that there is not."""
+"""Route label of unknown paths."""
 SECURITY_HEADERS: Mapping[str, str] = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
-    # An answer that a browser takes for a page can load and do nothing, nor be framed.
+    # A response that a browser renders as a page cannot load or run anything, nor be framed.
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
 }
-"""For each answer that has not one of that name already."""
+"""Set on each response that does not have the header already."""
 _CLIENT_GONE = 499
-"""What nginx calls it; nobody receives it."""
+"""nginx's status for a closed connection; it is logged and never sent."""
 _PATH_CHARACTERS = 200
 _VERSIONS = frozenset({"1.0", "1.1"})
-_GIVEN_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}\Z")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}\Z")
 _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}\Z")
 """https://www.w3.org/TR/trace-context/#traceparent-header"""
 
@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 
 
 class RequestContextMiddleware:
-    """Wraps the application. Answers 500 for what escapes it, with no more than the request's id.
+    """Wraps the application. Answers exceptions that escape it with 500 and only the request's id.
 
     Sets `request.state`: `request_id`, `route` (the template of the path, or OTHER) and
     `traceparent` (None unless the client sent a valid one).
@@ -58,7 +58,7 @@ class RequestContextMiddleware:
         routes: Sequence[BaseRoute],
         quiet: Collection[str],
     ) -> None:
-        """Requests to the routes in `quiet` are logged as debug lines only."""
+        """Successful requests to the routes in `quiet` are logged at level DEBUG."""
         self._app = app
         self._metrics = metrics
         self._routes = routes
@@ -74,8 +74,8 @@ class RequestContextMiddleware:
         state = scope.setdefault("state", {})
         state.update(
             request_id=request_id,
-            route=self._route(scope),
-            # The request's own span, where this process records one.
+            route=self._route_of(scope),
+            # The request's own span, if this process records one.
             traceparent=tracing.traceparent() or _traceparent(headers),
             caller=None,
             caller_name="",
@@ -83,48 +83,48 @@ class RequestContextMiddleware:
         status = sent_bytes = 0
         self._metrics.in_flight.inc()
 
-        async def decorated(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal status, sent_bytes
             if message["type"] == "http.response.start":
                 status = message["status"]
-                answered = MutableHeaders(scope=message)
-                answered["X-Request-Id"] = request_id
+                response_headers = MutableHeaders(scope=message)
+                response_headers["X-Request-Id"] = request_id
                 for name, value in SECURITY_HEADERS.items():
-                    answered.setdefault(name, value)
+                    response_headers.setdefault(name, value)
             else:
                 sent_bytes += len(message.get("body", b""))
             await send(message)
 
         try:
             if "content-length" in headers and "transfer-encoding" in headers:
-                # Where the body ends, a proxy in between may have seen otherwise.
-                await _answer_ambiguous(decorated, request_id)
+                # Request smuggling: a proxy may have determined another end of the body.
+                await _send_ambiguous_length(send_with_headers, request_id)
             elif scope.get("http_version", "1.1") not in _VERSIONS:
-                await _answer_other_version(decorated, request_id)
+                await _send_unsupported_version(send_with_headers, request_id)
             else:
-                await self._app(scope, receive, decorated)
+                await self._app(scope, receive, send_with_headers)
         except ClientDisconnect:
             status = _CLIENT_GONE
         except Exception:  # the boundary of a request
             log.exception("request failed", extra=fields(request_id=request_id))
             if status:
-                raise  # the response has begun: only cutting it off can tell the client
-            await _answer_500(decorated, request_id)
+                raise  # the response has started; closing the connection signals the failure
+            await _send_500(send_with_headers, request_id)
         finally:
             self._metrics.in_flight.dec()
             seconds = time.perf_counter() - started
             self._record(scope, status or _CLIENT_GONE, seconds, sent_bytes)
 
-    def _route(self, scope: Scope) -> str:
-        # As the router itself does, so that the two cannot differ.
-        found = OTHER
+    def _route_of(self, scope: Scope) -> str:
+        # The same matching as the router's, so that the two cannot differ.
+        matched = OTHER
         for route in self._routes:
             match, _ = route.matches(scope)
             if match == Match.FULL:
                 return str(getattr(route, "path", OTHER))
-            if match == Match.PARTIAL and found == OTHER:
-                found = str(getattr(route, "path", OTHER))
-        return found
+            if match == Match.PARTIAL and matched == OTHER:
+                matched = str(getattr(route, "path", OTHER))
+        return matched
 
     def _record(self, scope: Scope, status: int, seconds: float, sent_bytes: int) -> None:
         state = scope["state"]
@@ -155,16 +155,16 @@ def _trace_field(traceparent: str | None) -> dict[str, str]:
 
 
 def _path(scope: Scope) -> str:
-    """As it was sent, still escaped, so that it is harmless in a log; without the query."""
+    """Return the path as sent, still escaped, without the query; safe for a log."""
     raw = scope.get("raw_path") or scope["path"].encode(errors="replace")
     sent = raw.partition(b"?")[0].decode("ascii", "backslashreplace")
-    harmless = "".join(each if " " < each < "\x7f" else "?" for each in sent)
-    return harmless[:_PATH_CHARACTERS]
+    printable = "".join(each if " " < each < "\x7f" else "?" for each in sent)
+    return printable[:_PATH_CHARACTERS]
 
 
 def _request_id(headers: Headers) -> str:
     given = headers.get("x-request-id", "")
-    return given if _GIVEN_ID.match(given) else uuid.uuid4().hex
+    return given if _REQUEST_ID.match(given) else uuid.uuid4().hex
 
 
 def _traceparent(headers: Headers) -> str | None:
@@ -172,25 +172,25 @@ def _traceparent(headers: Headers) -> str | None:
     return given[0] if len(given) == 1 and _TRACEPARENT.match(given[0]) else None
 
 
-async def _answer_500(send: Send, request_id: str) -> None:
+async def _send_500(send: Send, request_id: str) -> None:
     error = QueryError(500, "internal", "internal error: see the service's log")
-    await _answer(send, error, request_id)
+    await _send_error(send, error, request_id)
 
 
-async def _answer_ambiguous(send: Send, request_id: str) -> None:
+async def _send_ambiguous_length(send: Send, request_id: str) -> None:
     error = QueryError(
         400, "bad_request", "Content-Length and Transfer-Encoding exclude each other"
     )
-    await _answer(send, error, request_id, (b"connection", b"close"))
+    await _send_error(send, error, request_id, (b"connection", b"close"))
 
 
-async def _answer_other_version(send: Send, request_id: str) -> None:
+async def _send_unsupported_version(send: Send, request_id: str) -> None:
     error = QueryError(505, "http_version_not_supported", "send the request as HTTP/1.1")
-    await _answer(send, error, request_id, (b"connection", b"close"))
+    await _send_error(send, error, request_id, (b"connection", b"close"))
 
 
-async def _answer(
-    send: Send, error: QueryError, request_id: str, *more: tuple[bytes, bytes]
+async def _send_error(
+    send: Send, error: QueryError, request_id: str, *extra_headers: tuple[bytes, bytes]
 ) -> None:
     body = encode(error_body(error, request_id))
     await send(
@@ -200,7 +200,7 @@ async def _answer(
             "headers": [
                 (b"content-type", b"application/json"),
                 (b"content-length", str(len(body)).encode()),
-                *more,
+                *extra_headers,
             ],
         }
     )

@@ -1,1 +1,1 @@
-"""Query results in the formats that clients ask for."""
+"""Query results encoded in the formats that clients request."""

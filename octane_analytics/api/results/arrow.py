@@ -1,4 +1,4 @@
-"""Results as an Arrow stream or a Parquet file, where pyarrow is installed (the extra `arrow`).
+"""Results as an Arrow stream or a Parquet file; needs pyarrow (the extra `arrow`).
 
 | ClickHouse | Arrow |
 |---|---|
@@ -45,19 +45,19 @@ def is_available() -> bool:
 
 
 def writer(name: str, columns: Sequence[ResultColumn]) -> "ArrowWriter":
-    """For `arrow` or `parquet`. Imports pyarrow, which takes its time."""
+    """Return a writer of `arrow` or `parquet`. Imports pyarrow, which is slow."""
     return ArrowWriter(name, columns)
 
 
 class ArrowWriter:
-    """A `formats.Writer`: one record batch, or one row group, for each block that it is given."""
+    """A `formats.Writer` that writes a record batch or row group per `_GROUP_ROWS` rows or more."""
 
     def __init__(self, name: str, columns: Sequence[ResultColumn]) -> None:
-        # Here and not above: the library is large, and may be missing.
+        # Imported here because the library is large and optional.
         self._pa: Any = importlib.import_module("pyarrow")
-        self._ready = [_type(self._pa, column.type) for column in columns]
+        self._conversions = [_arrow_type(self._pa, column.type) for column in columns]
         names = unique([column.name for column in columns])
-        types = [kind for kind, _ in self._ready]
+        types = [kind for kind, _ in self._conversions]
         self._schema = self._pa.schema(list(zip(names, types, strict=True)))
         self._sink = _Sink()
         if name == "parquet":
@@ -68,20 +68,20 @@ class ArrowWriter:
         self._pending: list[Row] = []
 
     def begin(self) -> bytes:
-        return self._sink.taken()
+        return self._sink.drain()
 
     def rows(self, block: list[Row]) -> bytes:
-        # Row groups of a few thousand rows would make a large and slow file.
+        # Row groups of a few thousand rows would make the file large and slow.
         self._pending += block
         if len(self._pending) < _GROUP_ROWS:
             return b""
         self._flush()
-        return self._sink.taken()
+        return self._sink.drain()
 
     def end(self) -> bytes:
         self._flush()
         self._out.close()
-        return self._sink.taken()
+        return self._sink.drain()
 
     def _flush(self) -> None:
         if not self._pending:
@@ -89,7 +89,7 @@ class ArrowWriter:
         arrays = [
             self._pa.array(values if convert is None else list(map(convert, values)), kind)
             for (kind, convert), values in zip(
-                self._ready, zip(*self._pending, strict=True), strict=True
+                self._conversions, zip(*self._pending, strict=True), strict=True
             )
         ]
         self._out.write_batch(self._pa.record_batch(arrays, schema=self._schema))
@@ -97,8 +97,10 @@ class ArrowWriter:
 
 
 class _Sink(io.RawIOBase):
-    """Gives away what was written; positions still count from the file's first byte, as a Parquet
-    file's footer needs them."""
+    """Buffer of written bytes that `drain` removes.
+
+    Positions still count from the first byte of the file, as the footer of a Parquet file needs.
+    """
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
@@ -115,14 +117,14 @@ class _Sink(io.RawIOBase):
     def tell(self) -> int:
         return self._written
 
-    def taken(self) -> bytes:
+    def drain(self) -> bytes:
         chunk = b"".join(self._parts)
         self._parts = []
         return chunk
 
 
-def _type(pa: Any, kind: str) -> tuple[Any, Callable[[Any], object] | None]:
-    """Arrow's type for ClickHouse's, and what makes a value ready for it."""
+def _arrow_type(pa: Any, kind: str) -> tuple[Any, Callable[[Any], object] | None]:
+    """Return the Arrow type of a ClickHouse type, and the conversion of its values, if any."""
     while wrapped := _WRAPPED.fullmatch(kind):
         kind = wrapped[1]
     if kind in _NUMBERS:
@@ -130,20 +132,22 @@ def _type(pa: Any, kind: str) -> tuple[Any, Callable[[Any], object] | None]:
     if kind in ("Date", "Date32"):
         return pa.date32(), None
     if kind.startswith("DateTime"):
-        return pa.timestamp("us", tz="UTC"), _utc
+        return pa.timestamp("us", tz="UTC"), _to_utc
     array = _ARRAY.fullmatch(kind)
     if array:
-        item, convert = _type(pa, array[1])
+        item, convert = _arrow_type(pa, array[1])
         if convert is None:
             return pa.list_(item), None
         return pa.list_(item), lambda values: [convert(value) for value in values]
-    return pa.string(), _text
+    return pa.string(), _to_text
 
 
-def _utc(value: datetime | None) -> datetime | None:
+def _to_utc(value: datetime | None) -> datetime | None:
     return None if value is None else value.astimezone(UTC)
 
 
-def _text(value: object) -> str | None:
-    ready = plain(value)
-    return ready if ready is None or isinstance(ready, str) else encode(ready).decode()
+def _to_text(value: object) -> str | None:
+    converted = plain(value)
+    if converted is None or isinstance(converted, str):
+        return converted
+    return encode(converted).decode()

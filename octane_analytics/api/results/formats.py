@@ -1,26 +1,28 @@
-"""Results as bytes: which format a request asks for, and the writer of each.
+"""Formats of results: content negotiation, and a writer of each format.
 
-A writer takes columns and blocks of rows and makes chunks of bytes, so that a result of any size takes
-the memory of one block. Refuses to know HTTP's connections and where rows come from.
+A writer converts blocks of rows into chunks of bytes, so that a result of any size needs the memory of
+one block. Does not depend on HTTP connections or on the source of the rows.
 
-| format | media type | what it is |
+| format | media type | content |
 |---|---|---|
-| `json` | application/json | one object: columns, rows, whether they were cut |
-| `ndjson` | application/x-ndjson | one object a row |
+| `json` | application/json | one object: columns, rows, whether they were truncated |
+| `ndjson` | application/x-ndjson | one object per row |
 | `csv` | text/csv | RFC 4180 with a header; null is empty, arrays and objects are JSON |
 | `prometheus` | text/plain | a gauge for each numeric column, the others as labels |
 | `arrow`, `parquet` | application/vnd.apache.… | needs the extra `arrow` |
-In CSV, text that a spreadsheet would calculate begins with an apostrophe, unless `csv_raw` is asked for.
+
+In CSV, text that a spreadsheet would evaluate is prefixed with an apostrophe, unless `csv_raw` is set.
 """
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Protocol
 
 from octane_analytics.api.results import arrow
+from octane_analytics.api.results.csv_cells import CsvWriter
 from octane_analytics.api.results.json_values import encode, encode_lines, plain_columns, unique
+from octane_analytics.api.results.prometheus_text import PrometheusWriter
 from octane_analytics.clickhouse.results import ResultColumn
 from octane_analytics.errors import QueryError
 
@@ -32,7 +34,7 @@ class Format:
     name: str
     media_type: str
     accepted: tuple[str, ...]
-    """Media types in Accept that mean this one, without parameters."""
+    """Media types in Accept that select this format, without parameters."""
 
 
 FORMATS = {
@@ -62,11 +64,10 @@ JSON = FORMATS["json"]
 def choose(
     name: str | None, accept: str, offered: Mapping[str, Format] = MappingProxyType(FORMATS)
 ) -> Format:
-    """The format that `name` says, else the one the Accept header likes best, else JSON; of those
-    offered, JSON among them.
+    """Return the format `name`, else the one that the Accept header prefers, else JSON.
 
-    Raises QueryError: 422 for an unknown name, 406 where the header takes none of them, 501 where this
-    installation lacks what the format needs.
+    `offered` must contain JSON. Raises QueryError: 422 for an unknown name, 406 if the header accepts
+    none of the formats, 501 if the library of the format is not installed.
     """
     chosen = _named(name, offered) if name is not None else _accepted(accept, offered)
     if chosen.name in arrow.FORMATS and not arrow.is_available():
@@ -107,7 +108,7 @@ def _accepted(accept: str, offered: Mapping[str, Format]) -> Format:
         raise QueryError(
             406,
             "not_acceptable",
-            "none of the media types in Accept can be had",
+            "none of the media types in Accept is available",
             available=[each.accepted[0] for each in offered.values()],
         )
     return min(ranked, key=lambda each: each[:2])[2]
@@ -125,9 +126,9 @@ def _quality(options: Sequence[str]) -> float:
 
 
 class Rows:
-    """The rows of an answer, block by block: at most `max_rows`, whatever comes.
+    """The rows of a response in blocks, truncated to `max_rows`.
 
-    To be gone through once; after that `count` and `is_truncated` say what there was.
+    Can be iterated once; `count` and `is_truncated` are valid after that.
     """
 
     def __init__(self, blocks: Iterable[list[Row]], max_rows: int) -> None:
@@ -149,14 +150,14 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """What a JSON answer says beside the rows. `after` is asked once they have all been written."""
+    """Members of a JSON response before and after the rows. `after` is called after the last row."""
 
     before: Mapping[str, object]
     after: Callable[[], Mapping[str, object]]
 
 
 class Writer(Protocol):
-    """`begin`, then `rows` for each block, then `end`; what they answer, joined, is the body."""
+    """Call `begin`, then `rows` for each block, then `end`; the joined results are the body."""
 
     def begin(self) -> bytes: ...
     def rows(self, block: list[Row]) -> bytes: ...
@@ -171,9 +172,9 @@ def writer(
     *,
     is_csv_raw: bool = False,
 ) -> Writer:
-    """For these columns. Raises QueryError (406) where the format cannot carry them.
+    """Return a writer for these columns. Raises QueryError (406) if the format cannot represent them.
 
-    `is_csv_raw` leaves CSV cells that a spreadsheet would take for a formula as they are.
+    `is_csv_raw` turns off the apostrophe before CSV cells that a spreadsheet would evaluate.
     """
     match format.name:
         case "json":
@@ -181,9 +182,9 @@ def writer(
         case "ndjson":
             return _Ndjson(columns)
         case "csv":
-            return _Csv(columns, is_raw=is_csv_raw)
+            return CsvWriter(columns, is_raw=is_csv_raw)
         case "prometheus":
-            return _Prometheus(columns, str(envelope.before.get("template", "query")))
+            return PrometheusWriter(columns, str(envelope.before.get("template", "query")))
         case _:
             return arrow.writer(format.name, columns)
 
@@ -208,7 +209,7 @@ class _Json:
         lines = encode_lines(_objects(self._names, self._columns, block))
         separator = b"," if self._has_rows else b""
         self._has_rows = True
-        # A line break inside a string is escaped, so that each one stands between two rows.
+        # Line breaks inside strings are escaped, so that each one separates two rows.
         return separator + lines[:-1].replace(b"\n", b",")
 
     def end(self) -> bytes:
@@ -237,110 +238,8 @@ class _Ndjson:
         return b""
 
 
-class _Csv:
-    def __init__(self, columns: Sequence[ResultColumn], *, is_raw: bool) -> None:
-        self._names = unique([column.name for column in columns])
-        self._columns = columns
-        self._cell = _cell if is_raw else _harmless_cell
-
-    def begin(self) -> bytes:
-        return _csv([[self._cell(name)] for name in self._names])
-
-    def rows(self, block: list[Row]) -> bytes:
-        return _csv(
-            [list(map(self._cell, values)) for values in plain_columns(self._columns, block)]
-        )
-
-    def end(self) -> bytes:
-        return b""
-
-
-def _csv(columns: Sequence[Sequence[str]]) -> bytes:
-    # The csv module goes character by character, which takes twice as long.
-    lines = map(",".join, zip(*columns, strict=True))
-    return "".join([f"{line}\r\n" for line in lines]).encode()
-
-
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What a spreadsheet takes for the beginning of a formula: owasp.org, "CSV Injection"."""
-_NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?\Z")
-_SPECIAL = re.compile(r'[",\r\n]')
-
-
-def _harmless_cell(value: object) -> str:
-    """Text that a spreadsheet would calculate gets an apostrophe before it; numbers stay numbers."""
-    if type(value) is str and value.startswith(_FORMULA) and not _NUMBER.match(value):
-        return _cell(f"'{value}")
-    return _cell(value)
-
-
-def _cell(value: object) -> str:
-    """Null is nothing at all, an empty string is quoted."""
-    kind = type(value)
-    if kind is str:
-        text = str(value)
-    elif value is None:
-        return ""
-    elif kind is int or kind is float:
-        # What JSON has no number for is null there.
-        return str(value) if value - value == 0 else ""  # type: ignore[operator]
-    else:
-        text = encode(value).decode()
-    if not text or _SPECIAL.search(text):
-        return '"' + text.replace('"', '""') + '"'
-    return text
-
-
-_NUMERIC = re.compile(r"(Nullable\()?(LowCardinality\()?(U?Int|Float|Decimal)")
-_UNFIT = re.compile(r"[^a-zA-Z0-9_]")
-
-
-class _Prometheus:
-    """The text format 0.0.4, in which a metric's lines stand together: so all rows are held."""
-
-    def __init__(self, columns: Sequence[ResultColumn], report: str) -> None:
-        names = [_UNFIT.sub("_", name) for name in unique([column.name for column in columns])]
-        numeric = [bool(_NUMERIC.match(column.type)) for column in columns]
-        self._columns = columns
-        self._labels = [(i, name) for i, name in enumerate(names) if not numeric[i]]
-        self._gauges = [
-            (i, f"octane_{_UNFIT.sub('_', report)}_{name}")
-            for i, name in enumerate(names)
-            if numeric[i]
-        ]
-        if not self._gauges:
-            raise QueryError(
-                406, "not_acceptable", "no column is a number: Prometheus text cannot carry that"
-            )
-        self._lines: dict[int, list[str]] = {i: [] for i, _ in self._gauges}
-
-    def begin(self) -> bytes:
-        return b""
-
-    def rows(self, block: list[Row]) -> bytes:
-        for row in zip(*plain_columns(self._columns, block), strict=True):
-            labels = ",".join(f'{name}="{_label(row[i])}"' for i, name in self._labels)
-            around = f"{{{labels}}}" if labels else ""
-            for i, gauge in self._gauges:
-                if row[i] is not None:
-                    self._lines[i].append(f"{gauge}{around} {row[i]}\n")
-        return b""
-
-    def end(self) -> bytes:
-        parts = []
-        for i, gauge in self._gauges:
-            parts.append(f"# TYPE {gauge} gauge\n")
-            parts += self._lines[i]
-        return "".join(parts).encode()
-
-
-def _label(value: object) -> str:
-    text = "" if value is None else value if isinstance(value, str) else encode(value).decode()
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-
-
 def row_object(columns: Sequence[ResultColumn], row: Row) -> dict[str, object]:
-    """One row as JSON has it."""
+    """Return one row as an object for JSON."""
     return _objects(unique([column.name for column in columns]), columns, [row])[0]
 
 

@@ -1,16 +1,16 @@
-"""Values of results as JSON has them.
+"""Conversion of ClickHouse values to JSON.
 
 | ClickHouse | JSON |
 |---|---|
 | integers up to 64 bits, floats, Bool | number, boolean; NaN and the infinities null |
-| (U)Int128, (U)Int256, Decimal | string, for most readers of JSON would round them; no trailing zeros |
+| (U)Int128, (U)Int256, Decimal | string, because most JSON parsers would round them; no trailing zeros |
 | DateTime, DateTime64 | RFC 3339 string in UTC, to the microsecond |
 | Date, UUID, IPv4, IPv6, Enum | string |
-| String, FixedString | string; what is not UTF-8 becomes U+FFFD |
+| String, FixedString | string; invalid UTF-8 becomes U+FFFD |
 | Array, Tuple | array |
 | Map, JSON | object, keys as strings |
 
-Other types (Variant, Dynamic, aggregation states) the driver cannot read: cast them to String.
+The driver cannot read other types (Variant, Dynamic, aggregation states): cast them to String.
 """
 
 import re
@@ -25,47 +25,47 @@ from octane_analytics.api.timestamps import rfc3339
 from octane_analytics.clickhouse.results import ResultColumn
 
 _WIDE = re.compile(r"\bU?Int(128|256)\b")
-_AS_THEY_ARE = frozenset({bool, float, str, type(None)})
-_WITH_INTEGERS = _AS_THEY_ARE | {int}
+_PLAIN = frozenset({bool, float, str, type(None)})
+_PLAIN_OR_INTEGER = _PLAIN | {int}
 _TIMES = frozenset({datetime, date, type(None)})
 
 _encoder = msgspec.json.Encoder()
 
 
 def encode(value: object) -> bytes:
-    """JSON of what is made of dicts, lists and plain values."""
+    """Encode a value of dicts, lists and plain values as JSON."""
     return _encoder.encode(value)
 
 
 def encode_lines(values: Sequence[object]) -> bytes:
-    """The same of each value, with a line feed behind each."""
+    """Encode each value as JSON, followed by a line feed."""
     return _encoder.encode_lines(values)
 
 
 def plain_columns(
     columns: Sequence[ResultColumn], rows: Sequence[tuple[Any, ...]]
 ) -> list[Sequence[object]]:
-    """The rows' values column by column, each as `plain` makes it."""
-    plain_ones: list[Sequence[object]] = []
-    # strict: an answer without columns has no rows.
+    """Return the values by column, each converted by `plain`."""
+    converted: list[Sequence[object]] = []
+    # strict: a result without columns has no rows.
     for column, values in zip(columns, zip(*rows, strict=True), strict=True):
         is_wide = bool(_WIDE.search(column.type))
         kinds = set(map(type, values))
-        # What a whole block already is need not be looked at value by value.
-        is_plain = kinds <= _AS_THEY_ARE or (not is_wide and kinds <= _WITH_INTEGERS)
+        # A column of plain values only is not converted value by value.
+        is_plain = kinds <= _PLAIN or (not is_wide and kinds <= _PLAIN_OR_INTEGER)
         if is_plain:
-            plain_ones.append(values)
+            converted.append(values)
         elif kinds <= _TIMES:
-            # Events share seconds, and the text of one is dear.
+            # Many rows have the same second, and formatting one is expensive.
             texts = {value: plain(value) for value in set(values)}
-            plain_ones.append([texts[value] for value in values])
+            converted.append([texts[value] for value in values])
         else:
-            plain_ones.append([plain(value, is_wide) for value in values])
-    return plain_ones
+            converted.append([plain(value, is_wide) for value in values])
+    return converted
 
 
 def unique(names: Sequence[str]) -> list[str]:
-    """The names, a repeated one with `_2`, `_3` … behind it, as no other is called."""
+    """Return the names, with the first unused suffix of `_2`, `_3` … added to a repeated one."""
     taken = set(names)
     seen: set[str] = set()
     chosen = []
@@ -82,11 +82,11 @@ def unique(names: Sequence[str]) -> list[str]:
 
 
 def plain(value: Any, is_wide: bool = False) -> object:
-    """The value as JSON can carry it; `is_wide` turns integers into strings."""
+    """Return a value that JSON can represent; `is_wide` converts integers to strings."""
     kind = type(value)
     if kind is int:
         return str(value) if is_wide else value
-    if kind in _AS_THEY_ARE:
+    if kind in _PLAIN:
         return value
     if isinstance(value, datetime):
         return rfc3339(value)

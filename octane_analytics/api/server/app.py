@@ -1,6 +1,6 @@
-"""The routes: reports, raw SQL, readiness, metrics.
+"""The ASGI application: routes, middleware and error responses.
 
-Owns requests and answers; refuses to know how connections are made and where settings come from.
+Does not depend on how connections are created and where settings come from.
 """
 
 import asyncio
@@ -40,8 +40,8 @@ from octane_analytics.telemetry.api_metrics import ApiMetrics
 from octane_analytics.telemetry.exposition import CONTENT_TYPE
 from octane_analytics.telemetry.logging import fields
 
-_TOUCH = "SELECT 1 FROM {database:Identifier}.{table:Identifier} LIMIT 0"
-QUIET = ("/healthz", "/readyz", "/metrics")
+_READINESS_SQL = "SELECT 1 FROM {database:Identifier}.{table:Identifier} LIMIT 0"
+QUIET_ROUTES = ("/healthz", "/readyz", "/metrics")
 
 log = logging.getLogger(__name__)
 
@@ -63,15 +63,15 @@ def create_app(
     cors_origins: Sequence[str] = (),
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Starlette:
-    """The application. Closes all pools when its lifespan ends.
+    """Return the application. It closes all pools when its lifespan ends.
 
-    `probes` is for readiness, so that it does not wait behind queries; `exposition` answers all
-    processes' metrics and may block on files; `cache_bytes` bounds the answers kept; `policy` says
-    who is served (None: this machine, without tokens); pages of the `cors_origins` may ask from a
-    browser; `now` is where a range ends that has no `to`.
+    `probes` serves readiness, so that it does not queue with queries; `exposition` returns the metrics
+    of all processes and may block on files; `cache_bytes` bounds the cached answers; `policy` decides
+    which callers are served (None: local clients, without tokens); pages of the `cors_origins` may
+    send requests from a browser; `now` is the end of a range without `to`.
     """
     routes = _Routes(table, limits, pool, probes, exposition)
-    reporting = ReportService(
+    service = ReportService(
         templates=templates,
         table=table,
         limits=limits,
@@ -80,7 +80,7 @@ def create_app(
         now=now,
         on_rows_read=metrics.rows_read.labels("/report").inc,
     )
-    reports = ReportRoutes(reporting, metrics)
+    reports = ReportRoutes(service, metrics)
     pages = DocumentationPages(templates)
 
     @asynccontextmanager
@@ -90,7 +90,7 @@ def create_app(
         probes.close()
         queries.close()
 
-    served = {
+    routes_by_path = {
         "/report": Route("/report", reports.post, methods=["POST"]),
         "/report/{name}": Route("/report/{name}", reports.get, methods=["GET"]),
         "/reports": Route("/reports", reports.listing, methods=["GET"]),
@@ -104,13 +104,16 @@ def create_app(
         "/metrics": Route("/metrics", routes.metrics, methods=["GET"]),
     }
     app = Starlette(
-        routes=list(served.values()),
-        exception_handlers={HTTPException: _http_error, QueryError: _query_error},
+        routes=list(routes_by_path.values()),
+        exception_handlers={HTTPException: _handle_http_error, QueryError: _handle_query_error},
         middleware=[
             Middleware(
-                RequestContextMiddleware, metrics=metrics, routes=list(served.values()), quiet=QUIET
+                RequestContextMiddleware,
+                metrics=metrics,
+                routes=list(routes_by_path.values()),
+                quiet=QUIET_ROUTES,
             ),
-            # A browser asks beforehand without a token, and may read a refusal.
+            # Before authorization: a preflight has no token, and pages may read refusals.
             *cross_origin(cors_origins),
             Middleware(AuthorizationMiddleware, policy=policy or AccessPolicy()),
         ],
@@ -134,7 +137,7 @@ class _Routes:
     async def readyz(self, request: Request) -> Response:
         def job(connection: PooledConnection) -> None:
             try:
-                connection.select(_TOUCH, self._identifiers(), settings={"readonly": 1})
+                connection.select(_READINESS_SQL, self._identifiers(), settings={"readonly": 1})
             except StatementRejected as error:
                 raise errors.from_report(error) from error
 
@@ -155,24 +158,24 @@ async def _run(pool: ConnectionPool, job: Callable[[PooledConnection], T], reque
         return await pool.run(job)
     except Unavailable as error:
         log.error(
-            "ClickHouse cannot serve",
+            "ClickHouse unavailable; request answered 503",
             extra=fields(error=str(error), request_id=_request_id(request)),
         )
         raise errors.unavailable(error) from error
 
 
-async def _http_error(request: Request, error: Exception) -> Response:
+async def _handle_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
-    message = {404: "no such path", 405: "another method is needed"}.get(
+    message = {404: "no such path", 405: "method not allowed for this path"}.get(
         error.status_code, error.detail
     )
-    answer = await _query_error(request, QueryError(error.status_code, code, message))
+    answer = await _handle_query_error(request, QueryError(error.status_code, code, message))
     answer.headers.update(error.headers or {})
     return answer
 
 
-async def _query_error(request: Request, error: Exception) -> Response:
+async def _handle_query_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, QueryError)
     body = json_values.encode(errors.error_body(error, _request_id(request)))
     answer = _json(error.status, body)

@@ -1,7 +1,7 @@
-"""gunicorn's arbiter as this service wants it: signals, slots, and what systemd is told.
+"""gunicorn's arbiter, adapted: signals, slots and systemd notifications.
 
-A worker gets the lowest slot that is free, which names its metrics files and its log lines, so that
-their number is bounded. Refuses to know the app.
+A worker gets the lowest free slot. The slot names its metrics files and its log lines, so that their
+number is bounded. Does not depend on the application.
 """
 
 import itertools
@@ -17,19 +17,19 @@ from octane_analytics.supervisor.sd_notify import Notifier
 from octane_analytics.telemetry.logging import fields
 
 _BOOT_SECONDS = 10.0
-"""How long a reload waits for the new workers before the old ones have to go."""
-_ALIVE_SECONDS = 1.0
-_LEAVING = 0
-"""In place of the number, from 1 up, that gunicorn gives each worker."""
+"""Time that a reload waits for the new workers before it ends the old ones."""
+_WATCHDOG_SECONDS = 1.0
+_RETIRING_AGE = 0
+"""Replaces the age (from 1 up) that gunicorn gives each worker, so that it is ended first."""
 
 log = logging.getLogger(__name__)
 
 
 class ApiArbiter(gunicorn.arbiter.Arbiter):  # type: ignore[misc]
-    """Says READY once every worker answers, and pings while its loop turns.
+    """Sends READY once every worker responds, and watchdog pings while its loop runs.
 
-    gunicorn itself would say READY before the first fork, where NOTIFY_SOCKET is in the environment;
-    so the caller takes it out.
+    gunicorn itself would send READY before the first fork if NOTIFY_SOCKET is in the environment, so
+    the caller removes it.
     """
 
     def __init__(self, application: BaseApplication, notifier: Notifier) -> None:
@@ -40,11 +40,11 @@ class ApiArbiter(gunicorn.arbiter.Arbiter):  # type: ignore[misc]
         self._is_ready = self._is_stopping = False
         self._last_ping = float("-inf")
         self._spawn_error = ""
-        """Why the last worker could not be started, so that it is told once."""
+        """Error of the last failed spawn, so that it is logged once."""
         super().__init__(application)
 
     def handle_int(self) -> None:
-        # gunicorn would send its workers SIGQUIT, and wait in vain for uvicorn's to act on it.
+        # gunicorn would send its workers SIGQUIT, which uvicorn's workers ignore, and wait in vain.
         self.handle_term()
 
     def handle_quit(self) -> None:
@@ -52,7 +52,7 @@ class ApiArbiter(gunicorn.arbiter.Arbiter):  # type: ignore[misc]
         raise StopIteration
 
     def handle_usr2(self) -> None:
-        log.warning("SIGUSR2 is not served: restart the service to run another version")
+        log.warning("SIGUSR2 not supported; restart the service to run another version")
 
     def reload(self) -> None:
         self._notifier.reloading(time.monotonic())
@@ -62,18 +62,18 @@ class ApiArbiter(gunicorn.arbiter.Arbiter):  # type: ignore[misc]
     def stop(self, graceful: bool = True) -> None:
         self._is_stopping = True
         self._notifier.stopping()
-        # Else gunicorn would send SIGQUIT, which uvicorn's workers do not act on: they would go on
-        # accepting, and be killed at the end of the time that they have for a drain.
+        # Else gunicorn would send SIGQUIT, which uvicorn's workers ignore: they would continue to
+        # accept connections, and be killed when the time for a drain is over.
         super().stop(True)
 
     def spawn_worker(self) -> int:
-        """The worker's process id; in the worker itself it does not return.
+        """Return the worker's process id; in the worker itself, do not return.
 
-        0 where the machine has no room for one. gunicorn would end the whole service then; so the
-        others go on answering, and the next turn of the loop tries again.
+        Return 0 if the machine cannot start another process. gunicorn would end the whole service
+        then; here the other workers continue, and the next iteration of the loop tries again.
         """
-        # Until the worker has a handler of its own it has gunicorn's, which only puts the signal into
-        # a queue that nobody empties there: it would serve on until it is killed.
+        # Until the worker installs its own handler it has gunicorn's, which only enqueues the signal.
+        # No loop empties that queue in the worker: it would serve until it is killed.
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
         try:
             pid = int(super().spawn_worker())
@@ -83,7 +83,7 @@ class ApiArbiter(gunicorn.arbiter.Arbiter):  # type: ignore[misc]
             if self._spawn_error != str(error):
                 self._spawn_error = str(error)
                 log.error(
-                    "cannot start a process: look at TasksMax, MemoryMax and the room in /dev/shm",
+                    "worker not started; check TasksMax, MemoryMax and the free space in /dev/shm",
                     extra=fields(error=str(error)),
                 )
             return 0
@@ -91,71 +91,82 @@ class ApiArbiter(gunicorn.arbiter.Arbiter):  # type: ignore[misc]
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
 
     def manage_workers(self) -> None:
-        self._replace()
+        self._replace_retiring_workers()
         if len(self.WORKERS) > self.num_workers:
-            self._await_newest()
+            self._wait_for_new_workers()
         super().manage_workers()
 
     def murder_workers(self) -> None:
-        """Once in each turn of the loop."""
+        """Called once per iteration of the loop."""
         super().murder_workers()
-        self._tell()
+        self._notify_systemd()
 
     def reap_workers(self) -> None:
-        """Ten times a second in the loops inside `reload` and `stop`, too."""
+        """Called ten times a second, in the loops inside `reload` and `stop` too."""
         super().reap_workers()
-        self._tell()
+        self._notify_systemd()
 
-    def _replace(self) -> None:
-        """Starts successors of those that have had their share of requests."""
+    def _replace_retiring_workers(self) -> None:
+        """Start successors of the workers that have reached API_MAX_REQUESTS."""
         for worker in self.WORKERS.values():
-            if worker.has_had_its_share:
-                worker.age = _LEAVING  # gunicorn ends the oldest of those that are too many
-        staying = sum(worker.age != _LEAVING for worker in self.WORKERS.values())
-        if staying < len(self.WORKERS):
-            for _ in range(self.num_workers - staying):
+            if worker.reached_max_requests:
+                # gunicorn ends the lowest ages when there are too many workers.
+                worker.age = _RETIRING_AGE
+        remaining = sum(worker.age != _RETIRING_AGE for worker in self.WORKERS.values())
+        if remaining < len(self.WORKERS):
+            for _ in range(self.num_workers - remaining):
                 self.spawn_worker()
 
-    def _await_newest(self) -> None:
-        """gunicorn ends the old ones as soon as the new ones are forked; nobody would answer."""
+    def _wait_for_new_workers(self) -> None:
+        """Block until the newest workers respond, for `_BOOT_SECONDS` at most.
+
+        gunicorn would end the old workers as soon as the new ones are forked, which leaves a gap.
+        """
         deadline = time.monotonic() + _BOOT_SECONDS
         while time.monotonic() < deadline:
             by_age = sorted(self.WORKERS.values(), key=lambda worker: worker.age)
-            if all(_has_answered(worker) for worker in by_age[-self.num_workers :]):
+            if all(_has_responded(worker) for worker in by_age[-self.num_workers :]):
                 return
             self.reap_workers()
             time.sleep(0.05)
 
-    def _tell(self) -> None:
+    def _notify_systemd(self) -> None:
         if self._is_stopping:
             return
         count = sum(
-            _has_answered(worker) for worker in self.WORKERS.values() if worker.age != _LEAVING
+            _has_responded(worker)
+            for worker in self.WORKERS.values()
+            if worker.age != _RETIRING_AGE
         )
         self._notifier.status(f"{count} of {self.num_workers} processes answer")
         if not self._is_ready and count >= self.num_workers:
             self._is_ready = True
             self._notifier.ready()
         now = time.monotonic()
-        if self._notifier.watchdog_seconds is not None and now - self._last_ping >= _ALIVE_SECONDS:
+        if (
+            self._notifier.watchdog_seconds is not None
+            and now - self._last_ping >= _WATCHDOG_SECONDS
+        ):
             self._last_ping = now
             self._notifier.alive()
 
 
 def give_slot(arbiter: Any, worker: Any) -> None:
-    """gunicorn's hook `pre_fork`."""
+    """Assign the lowest free slot. gunicorn's hook `pre_fork`."""
     taken = {other.slot for other in arbiter.WORKERS.values()}
     worker.slot = next(slot for slot in itertools.count() if slot not in taken)
-    worker.made = worker.tmp.last_update()
+    worker.initial_heartbeat = worker.tmp.last_update()
 
 
 def restore_sigterm() -> None:
-    """To be called first in gunicorn's hook `post_fork`: SIGTERM ends this worker from now on, also one
-    that came since the fork."""
+    """Restore the default action of SIGTERM, and deliver one that was received since the fork.
+
+    Called first in gunicorn's hook `post_fork`.
+    """
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
 
 
-def _has_answered(worker: Any) -> bool:
-    """Whether its loop has turned once: it touches its file then."""
-    return bool(worker.tmp.last_update() != worker.made)
+def _has_responded(worker: Any) -> bool:
+    """Return whether the worker's loop has run once, upon which it updates its heartbeat file."""
+    return bool(worker.tmp.last_update() != worker.initial_heartbeat)

@@ -130,7 +130,7 @@ def new(
             "--scope query or --parameter out"
         )
     try:
-        tokens.rate(rate, burst)
+        tokens.parse_rate(rate, burst)
     except ValueError as error:
         raise click.UsageError(f"--rate {rate or ''} --burst {burst or ''}: {error}") from error
     made = tokens.generate()

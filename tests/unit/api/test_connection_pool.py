@@ -25,49 +25,49 @@ def select(connection: PooledConnection) -> Result:
     return connection.select("SELECT 1")
 
 
-def test_connection_is_made_at_the_first_job_and_kept() -> None:
-    made: list[Script] = []
+def test_connection_is_created_on_first_job_and_reused() -> None:
+    created: list[Script] = []
 
     def connect() -> Script:
-        made.append(Script(ONE, ONE))
-        return made[-1]
+        created.append(Script(ONE, ONE))
+        return created[-1]
 
     with closing(ConnectionPool(connect, size=2, queue_seconds=1, deadline_seconds=1)) as opened:
-        assert not made
+        assert not created
         assert asyncio.run(opened.run(select)) == ONE
         assert asyncio.run(opened.run(select)) == ONE
-        assert len(made) == 1
-    assert made[0].is_closed
+        assert len(created) == 1
+    assert created[0].is_closed
 
 
-def test_stale_connection_is_not_noticed() -> None:
+def test_stale_connection_is_retried() -> None:
     script = Script(Unavailable("broken pipe"), ONE)
     with closing(pool(script)) as opened:
         assert asyncio.run(opened.run(select)) == ONE
 
 
-def test_second_failure_is_told() -> None:
+def test_second_failure_is_raised() -> None:
     script = Script(Unavailable("refused"), Unavailable("refused"), ONE)
     with closing(pool(script)) as opened, pytest.raises(Unavailable):
         asyncio.run(opened.run(select))
     assert len(script.calls) == 2
 
 
-def test_what_an_operator_must_mend_is_not_tried_again() -> None:
+def test_error_for_the_operator_is_not_retried() -> None:
     script = Script(NeedsOperator("wrong password"), ONE)
     with closing(pool(script)) as opened, pytest.raises(NeedsOperator):
         asyncio.run(opened.run(select))
     assert len(script.calls) == 1
 
 
-def test_job_beyond_the_size_is_turned_away_in_time() -> None:
+def test_job_above_pool_size_is_rejected_in_time() -> None:
     release = threading.Event()
 
     def wait() -> Result:
         release.wait(10)
         return ONE
 
-    async def both(opened: ConnectionPool) -> None:
+    async def overload(opened: ConnectionPool) -> None:
         first = asyncio.create_task(opened.run(select))
         await asyncio.sleep(0)
         with pytest.raises(QueryError) as raised:
@@ -78,17 +78,17 @@ def test_job_beyond_the_size_is_turned_away_in_time() -> None:
         assert await opened.run(select) == ONE
 
     with closing(pool(Script(wait, ONE), queue_seconds=0.02)) as opened:
-        asyncio.run(both(opened))
+        asyncio.run(overload(opened))
 
 
-def test_job_past_its_deadline_keeps_its_place_until_it_ends() -> None:
+def test_job_after_deadline_keeps_its_slot_until_done() -> None:
     release = threading.Event()
 
     def wait() -> Result:
         release.wait(10)
         return ONE
 
-    async def late(opened: ConnectionPool) -> None:
+    async def time_out(opened: ConnectionPool) -> None:
         with pytest.raises(QueryError) as raised:
             await opened.run(select)
         assert (raised.value.status, raised.value.code) == (504, "timeout")
@@ -96,8 +96,8 @@ def test_job_past_its_deadline_keeps_its_place_until_it_ends() -> None:
             await opened.run(select)
         assert raised.value.code == "overloaded"
         release.set()
-        opened_again = await asyncio.wait_for(_until_free(opened), 5)
-        assert opened_again == ONE
+        second = await asyncio.wait_for(_until_free(opened), 5)
+        assert second == ONE
 
     async def _until_free(opened: ConnectionPool) -> Result:
         while True:
@@ -107,33 +107,33 @@ def test_job_past_its_deadline_keeps_its_place_until_it_ends() -> None:
                 continue
 
     with closing(pool(Script(wait, ONE), queue_seconds=0.02, deadline_seconds=0.02)) as opened:
-        asyncio.run(late(opened))
+        asyncio.run(time_out(opened))
 
 
 class Busy(Script):
-    """Works until it is cut off."""
+    """A connection whose queries run until it is aborted."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.started, self.cut = threading.Event(), threading.Event()
+        self.started, self.aborted = threading.Event(), threading.Event()
 
     def select(self, *_: object, **__: object) -> Result:
         self.started.set()
-        assert self.cut.wait(5)
-        raise Abandoned("cut off")
+        assert self.aborted.wait(5)
+        raise Abandoned("aborted")
 
     def abort(self) -> None:
-        self.cut.set()
+        self.aborted.set()
 
 
-def test_caller_that_goes_cuts_its_connection_which_is_not_used_again() -> None:
-    busy, made = Busy(), list[PooledConnection]()
+def test_cancelled_caller_closes_its_connection() -> None:
+    busy, created = Busy(), list[PooledConnection]()
 
     def connect() -> PooledConnection:
-        made.append(Script(ONE) if made else busy)
-        return made[-1]
+        created.append(Script(ONE) if created else busy)
+        return created[-1]
 
-    async def leave() -> None:
+    async def cancel_first_job() -> None:
         running = asyncio.create_task(opened.run(select))
         await asyncio.to_thread(busy.started.wait, 5)
         running.cancel()
@@ -151,16 +151,16 @@ def test_caller_that_goes_cuts_its_connection_which_is_not_used_again() -> None:
             on_cancelled=lambda: cancelled.append(None),
         )
     ) as opened:
-        asyncio.run(leave())
-    assert len(cancelled) == 1, "and not the one that was answered"
-    assert busy.cut.is_set()
+        asyncio.run(cancel_first_job())
+    assert len(cancelled) == 1, "the answered job does not count"
+    assert busy.aborted.is_set()
     assert busy.is_closed
-    assert len(made) == 2
+    assert len(created) == 2
 
 
-def test_job_past_its_deadline_is_cut_off() -> None:
+def test_job_after_deadline_is_aborted() -> None:
     busy = Busy()
     with closing(pool(busy, deadline_seconds=0.05)) as opened, pytest.raises(QueryError) as raised:
         asyncio.run(opened.run(select))
     assert raised.value.status == 504
-    assert busy.cut.is_set()
+    assert busy.aborted.is_set()

@@ -12,11 +12,11 @@ async def never() -> Message:
     raise AssertionError
 
 
-async def gone() -> Message:
+async def disconnect() -> Message:
     return {"type": "http.disconnect"}
 
 
-def test_work_is_answered_while_the_client_waits() -> None:
+def test_work_of_connected_client_returns_its_result() -> None:
     async def work() -> int:
         await asyncio.sleep(0)
         return 7
@@ -24,7 +24,7 @@ def test_work_is_answered_while_the_client_waits() -> None:
     assert asyncio.run(cancel_on_disconnect(never, work())) == 7
 
 
-def test_failure_of_the_work_is_told() -> None:
+def test_failure_of_the_work_is_raised() -> None:
     async def work() -> int:
         raise KeyError("x")
 
@@ -32,7 +32,7 @@ def test_failure_of_the_work_is_told() -> None:
         asyncio.run(cancel_on_disconnect(never, work()))
 
 
-def test_client_that_goes_cancels_the_work() -> None:
+def test_disconnected_client_cancels_the_work() -> None:
     cancelled = []
 
     async def work() -> None:
@@ -43,7 +43,7 @@ def test_client_that_goes_cancels_the_work() -> None:
             raise
 
     with pytest.raises(ClientDisconnect):
-        asyncio.run(cancel_on_disconnect(gone, work()))
+        asyncio.run(cancel_on_disconnect(disconnect, work()))
     assert cancelled
 
 
@@ -57,7 +57,7 @@ def test_cancelled_caller_cancels_the_work() -> None:
             cancelled.append(True)
             raise
 
-    async def leave() -> None:
+    async def cancel_caller() -> None:
         waiting = asyncio.create_task(cancel_on_disconnect(never, work()))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
@@ -65,5 +65,5 @@ def test_cancelled_caller_cancels_the_work() -> None:
         with pytest.raises(asyncio.CancelledError):
             await waiting
 
-    asyncio.run(leave())
+    asyncio.run(cancel_caller())
     assert cancelled

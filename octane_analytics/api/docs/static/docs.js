@@ -1,4 +1,4 @@
-// The page of /docs: all it knows it asks GET /reports. Text is only ever set as text, never as HTML.
+// The page of /docs, built from GET /reports. Text is set as text only, never as HTML.
 "use strict";
 
 const FORMATS = ["json", "ndjson", "csv", "prometheus", "arrow", "parquet"];
@@ -8,16 +8,16 @@ let templates = [];
 const $ = (id) => document.getElementById(id);
 
 function element(tag, properties = {}, ...children) {
-  const made = document.createElement(tag);
+  const created = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
-    if (name in made) made[name] = value;
-    else made.setAttribute(name, value);
+    if (name in created) created[name] = value;
+    else created.setAttribute(name, value);
   }
-  made.append(...children);
-  return made;
+  created.append(...children);
+  return created;
 }
 
-// Text with `code` in it.
+// Convert text with `code` into nodes.
 function prose(text) {
   return text.split("`").map((part, i) => (i % 2 ? element("code", {}, part) : part));
 }
@@ -27,8 +27,8 @@ function headers() {
   return token ? { Authorization: `Bearer ${token}` } : {};
 }
 
-// What an answer says of its error, as one line.
-async function complaint(answer) {
+// Return the error of a response as one line.
+async function errorText(answer) {
   const text = await answer.text();
   try {
     const { error } = JSON.parse(text);
@@ -41,11 +41,11 @@ async function complaint(answer) {
 async function load() {
   try {
     const answer = await fetch("reports", { headers: headers() });
-    if (!answer.ok) throw new Error(await complaint(answer));
+    if (!answer.ok) throw new Error(await errorText(answer));
     ({ templates } = await answer.json());
   } catch (error) {
     $("main").replaceChildren(
-      element("p", { className: "error", role: "alert" }, `The reports cannot be listed: ${error.message}`),
+      element("p", { className: "error", role: "alert" }, `Reports could not be listed: ${error.message}`),
     );
     return;
   }
@@ -86,8 +86,8 @@ function show() {
 
 function limits(template) {
   const cached = template.cache_seconds
-    ? `Answers are kept for ${template.cache_seconds} s.`
-    : "Answers are not kept.";
+    ? `Answers are cached for ${template.cache_seconds} s.`
+    : "Answers are not cached.";
   return template.row_limit ? `${cached} At most ${template.row_limit.toLocaleString()} rows.` : cached;
 }
 
@@ -106,7 +106,7 @@ function field(name, schema, isRequired) {
     input = element("select", properties, ...values.map((value) => element("option", { value }, value)));
     input.value = String(shown);
   } else if (schema.type && types(schema).includes("array")) {
-    input = element("textarea", { ...properties, rows: 3, placeholder: "one a line" });
+    input = element("textarea", { ...properties, rows: 3, placeholder: "one per line" });
     input.value = [shown].flat().join("\n");
   } else {
     const example = schema.examples?.map(String).join(" or ");
@@ -128,16 +128,16 @@ function field(name, schema, isRequired) {
 function form(template, result) {
   const { properties, required = [] } = template.parameters;
   const button = element("button", { type: "submit" }, "Run");
-  const note = element("span", { className: "dim" });
+  const summary = element("span", { className: "dim" });
   const fields = Object.entries(properties).map(([name, schema]) => field(name, schema, required.includes(name)));
-  const formats = field("format", { enum: FORMATS, default: "json", description: "json shows a table here." }, false);
-  const made = element("form", {}, ...fields, formats, element("div", { className: "run" }, button, note));
-  made.addEventListener("submit", async (event) => {
+  const formats = field("format", { enum: FORMATS, default: "json", description: "json is shown as a table." }, false);
+  const created = element("form", {}, ...fields, formats, element("div", { className: "run" }, button, summary));
+  created.addEventListener("submit", async (event) => {
     event.preventDefault();
     button.disabled = true;
-    note.textContent = "running …";
+    summary.textContent = "running …";
     const query = new URLSearchParams();
-    for (const [name, value] of new FormData(made)) {
+    for (const [name, value] of new FormData(created)) {
       const isArray = properties[name] && types(properties[name]).includes("array");
       for (const one of isArray ? value.split("\n") : [value]) {
         if (one.trim() && !(name === "format" && one === "json")) query.append(name, one.trim());
@@ -145,33 +145,33 @@ function form(template, result) {
     }
     const path = `report/${template.name}${query.size ? `?${query}` : ""}`;
     try {
-      note.textContent = await run(path, query.get("format") ?? "json", template, result);
+      summary.textContent = await run(path, query.get("format") ?? "json", template, result);
     } catch (error) {
-      note.textContent = "";
+      summary.textContent = "";
       result.replaceChildren(element("p", { className: "error", role: "alert" }, error.message));
     } finally {
       button.disabled = false;
     }
   });
-  return made;
+  return created;
 }
 
-// Runs one request, shows its answer, and says in a few words how it went.
+// Run a request, show its result and return a short summary.
 async function run(path, format, template, result) {
   const url = new URL(path, location.href);
   const started = performance.now();
   const answer = await fetch(url, { headers: headers() });
-  if (!answer.ok) throw new Error(await complaint(answer));
-  const told = [answer.headers.get("X-Cache"), `${Math.round(performance.now() - started)} ms`];
+  if (!answer.ok) throw new Error(await errorText(answer));
+  const summary = [answer.headers.get("X-Cache"), `${Math.round(performance.now() - started)} ms`];
   const curl = element("pre", {}, `curl '${url.href.replaceAll("'", "%27")}'`);
   if (format === "json") {
     const body = await answer.json();
-    told.unshift(`${body.row_count.toLocaleString()} rows${body.truncated ? ", cut" : ""}`);
-    const more = body.row_count > SHOWN_ROWS ? `The first ${SHOWN_ROWS} are shown.` : "";
+    summary.unshift(`${body.row_count.toLocaleString()} rows${body.truncated ? ", truncated" : ""}`);
+    const rowsNote = body.row_count > SHOWN_ROWS ? `Only the first ${SHOWN_ROWS} rows are shown.` : "";
     result.replaceChildren(
       element("h3", {}, "Answer"),
       table(body, template),
-      element("p", { className: "dim" }, more),
+      element("p", { className: "dim" }, rowsNote),
       curl,
     );
   } else if (format === "arrow" || format === "parquet") {
@@ -183,7 +183,7 @@ async function run(path, format, template, result) {
     const text = await answer.text();
     result.replaceChildren(element("h3", {}, "Answer"), element("pre", {}, text.slice(0, 100_000)), curl);
   }
-  return told.filter(Boolean).join(" · ");
+  return summary.filter(Boolean).join(" · ");
 }
 
 function table(body, template) {

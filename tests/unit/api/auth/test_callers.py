@@ -1,4 +1,4 @@
-"""Who is taken for whom."""
+"""Authentication of callers, scopes and fixed parameters."""
 
 from datetime import UTC, datetime
 
@@ -9,12 +9,12 @@ from octane_analytics.api.auth.callers import (
     ANONYMOUS,
     AccessDenied,
     Caller,
-    admit,
+    anonymous_caller,
     apply_bound_parameters,
-    by_token,
+    authenticate,
     is_loopback,
     partition,
-    without_tokens,
+    require_scope,
 )
 from octane_analytics.api.auth.tokens import Token, Tokens, digest_of
 from octane_analytics.errors import QueryError
@@ -35,8 +35,8 @@ def headers(*values: str) -> Headers:
 
 
 @pytest.mark.parametrize("value", ["Bearer secret", "bearer secret", "BEARER  secret "])
-def test_bearer_of_a_token_is_its_caller(value: str) -> None:
-    caller = by_token(headers(value), TOKENS, NOW)
+def test_bearer_token_returns_its_caller(value: str) -> None:
+    caller = authenticate(headers(value), TOKENS, NOW)
     assert (caller.name, set(caller.scopes)) == ("dash", {"report"})
 
 
@@ -58,9 +58,11 @@ def test_bearer_of_a_token_is_its_caller(value: str) -> None:
         (("Bearer nonsense", "Bearer secret"), 400, "bad_request"),
     ],
 )
-def test_whoever_shows_no_token_is_refused(values: tuple[str, ...], status: int, code: str) -> None:
+def test_request_without_valid_token_is_refused(
+    values: tuple[str, ...], status: int, code: str
+) -> None:
     with pytest.raises(AccessDenied) as caught:
-        by_token(headers(*values), TOKENS, NOW)
+        authenticate(headers(*values), TOKENS, NOW)
     assert (caught.value.status, caught.value.code) == (status, code)
     assert ("WWW-Authenticate" in caught.value.headers) == (status == 401)
     for value in values:
@@ -79,8 +81,8 @@ def test_whoever_shows_no_token_is_refused(values: tuple[str, ...], status: int,
         "192.0.2.7",
     ],
 )
-def test_this_machine_needs_no_token_where_there_are_none(host: str) -> None:
-    caller = without_tokens(Headers({"Host": host}), "127.0.0.1", is_open=False)
+def test_local_client_without_configured_tokens_is_anonymous(host: str) -> None:
+    caller = anonymous_caller(Headers({"Host": host}), "127.0.0.1", allow_anonymous=False)
     assert caller.name == ANONYMOUS
     assert caller.scopes == {"report", "query", "metrics"}
 
@@ -108,12 +110,14 @@ def test_this_machine_needs_no_token_where_there_are_none(host: str) -> None:
         ("127.0.0.1", {}),
     ],
 )
-def test_all_others_are_not_served_without_tokens(peer: str | None, given: dict[str, str]) -> None:
+def test_remote_client_without_configured_tokens_is_refused(
+    peer: str | None, given: dict[str, str]
+) -> None:
     raw = [(name.lower().encode(), value.encode()) for name, value in given.items()]
     with pytest.raises(AccessDenied) as caught:
-        without_tokens(Headers(raw=raw), peer, is_open=False)
+        anonymous_caller(Headers(raw=raw), peer, allow_anonymous=False)
     assert caught.value.status == 403
-    opened = without_tokens(Headers(raw=raw), peer, is_open=True)
+    opened = anonymous_caller(Headers(raw=raw), peer, allow_anonymous=True)
     assert opened.scopes == {"report"}
 
 
@@ -132,16 +136,18 @@ def test_all_others_are_not_served_without_tokens(peer: str | None, given: dict[
         (None, False),
     ],
 )
-def test_loopback_is_told_from_other_addresses(address: str | None, expected: bool) -> None:
+def test_loopback_is_distinguished_from_other_addresses(
+    address: str | None, expected: bool
+) -> None:
     assert is_loopback(address) == expected
 
 
-def test_scope_that_is_missing_is_refused() -> None:
+def test_missing_scope_is_refused() -> None:
     token = Token("dash", b"", frozenset({"report"}))
     caller = Caller("dash", token.scopes, {}, token)
-    admit(caller, "report")
-    with pytest.raises(AccessDenied, match="has not the scope query") as caught:
-        admit(caller, "query")
+    require_scope(caller, "report")
+    with pytest.raises(AccessDenied, match="does not have the scope query") as caught:
+        require_scope(caller, "query")
     assert "insufficient_scope" in caught.value.headers["WWW-Authenticate"]
 
 
@@ -158,19 +164,19 @@ def test_fixed_parameters_are_filled_in(given: dict[str, object]) -> None:
 @pytest.mark.parametrize(
     "value", ["other", "", "openstream ", "OPENSTREAM", ["openstream"], {"a": 1}, 1, True]
 )
-def test_another_value_than_the_fixed_one_is_refused(value: object) -> None:
+def test_value_other_than_the_fixed_one_is_refused(value: object) -> None:
     with pytest.raises(QueryError) as caught:
         apply_bound_parameters(BOUND, ["app_id", "limit"], {"app_id": value})
     assert (caught.value.status, caught.value.code) == (403, "parameter_fixed")
 
 
-def test_report_that_does_not_take_what_is_fixed_is_refused() -> None:
+def test_report_without_the_fixed_parameter_is_refused() -> None:
     with pytest.raises(QueryError) as caught:
         apply_bound_parameters(BOUND, ["limit"], {})
     assert caught.value.status == 403
 
 
-def test_each_token_has_a_partition_of_its_own() -> None:
+def test_each_token_has_its_own_partition() -> None:
     token = Token("dash", b"", frozenset())
     assert partition(Caller("dash", frozenset(), {}, token)) == "dash"
     assert partition(Caller(ANONYMOUS, frozenset())) == ""

@@ -1,4 +1,4 @@
-"""Limits that processes keep together; here one process stands for several."""
+"""Limits shared by processes; here one process stands for several."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,30 +17,27 @@ class Clock:
         return self.now
 
 
-def test_burst_passes_then_the_rate() -> None:
+def test_burst_is_followed_by_the_rate() -> None:
     clock = Clock()
-    allowances = RateLimiter(keys=4, processes=2, monotonic=clock)
+    limiter = RateLimiter(keys=4, processes=2, monotonic=clock)
     rate = TokenRate(10, 3)
-    assert [allowances.acquire_token(A, rate) for _ in range(3)] == [0, 0, 0]
-    assert (
-        allowances.acquire_token(A, rate) == 0.1
-        or abs(allowances.acquire_token(A, rate) - 0.1) < 1e-6
-    )
-    assert allowances.acquire_token(B, rate) == 0
+    assert [limiter.acquire_token(A, rate) for _ in range(3)] == [0, 0, 0]
+    assert limiter.acquire_token(A, rate) == 0.1 or abs(limiter.acquire_token(A, rate) - 0.1) < 1e-6
+    assert limiter.acquire_token(B, rate) == 0
     clock.now += 0.1
-    assert allowances.acquire_token(A, rate) == 0
-    assert allowances.acquire_token(A, rate) > 0
+    assert limiter.acquire_token(A, rate) == 0
+    assert limiter.acquire_token(A, rate) > 0
     clock.now += 100
-    assert [allowances.acquire_token(A, rate) > 0 for _ in range(4)] == [False, False, False, True]
+    assert [limiter.acquire_token(A, rate) > 0 for _ in range(4)] == [False, False, False, True]
 
 
 def test_lower_rate_applies_at_once() -> None:
     clock = Clock()
-    allowances = RateLimiter(keys=4, processes=2, monotonic=clock)
+    limiter = RateLimiter(keys=4, processes=2, monotonic=clock)
     for _ in range(1000):
-        allowances.acquire_token(A, TokenRate(1, 1000))
-    # What the larger burst had let through must not shut the token out for minutes.
-    assert allowances.acquire_token(A, TokenRate(1, 1)) <= 1
+        limiter.acquire_token(A, TokenRate(1, 1000))
+    # Requests that the larger burst allowed must not lock the token out for minutes.
+    assert limiter.acquire_token(A, TokenRate(1, 1)) <= 1
 
 
 @given(
@@ -48,15 +45,15 @@ def test_lower_rate_applies_at_once() -> None:
     st.integers(1, 20),
     st.lists(st.floats(0, 0.5), min_size=1, max_size=200),
 )
-def test_no_span_of_time_sees_more_than_rate_and_burst(
+def test_interval_never_exceeds_rate_and_burst(
     per_second: int, burst: int, pauses: list[float]
 ) -> None:
     clock = Clock()
-    allowances = RateLimiter(keys=1, processes=1, monotonic=clock)
+    limiter = RateLimiter(keys=1, processes=1, monotonic=clock)
     admitted: list[float] = []
     for pause in pauses:
         clock.now += pause
-        if allowances.acquire_token(A, TokenRate(per_second, burst)) == 0:
+        if limiter.acquire_token(A, TokenRate(per_second, burst)) == 0:
             admitted.append(clock.now)
     for first, start in enumerate(admitted):
         for last in range(first, len(admitted)):
@@ -64,75 +61,75 @@ def test_no_span_of_time_sees_more_than_rate_and_burst(
             assert count <= burst + (admitted[last] - start) * per_second + 1e-6
 
 
-def test_wait_that_is_told_is_enough() -> None:
+def test_returned_wait_is_sufficient() -> None:
     clock = Clock()
-    allowances = RateLimiter(keys=1, processes=1, monotonic=clock)
+    limiter = RateLimiter(keys=1, processes=1, monotonic=clock)
     rate = TokenRate(0.01, 1)
-    assert allowances.acquire_token(A, rate) == 0
-    clock.now += allowances.acquire_token(A, rate)
-    assert allowances.acquire_token(A, rate) == 0
+    assert limiter.acquire_token(A, rate) == 0
+    clock.now += limiter.acquire_token(A, rate)
+    assert limiter.acquire_token(A, rate) == 0
 
 
-def test_requests_under_way_are_counted_over_processes() -> None:
-    allowances = RateLimiter(keys=4, processes=2)
-    allowances.open(0)
-    assert allowances.acquire_slot(A, 2)
-    allowances.open(1)
-    assert allowances.acquire_slot(A, 2)
-    assert not allowances.acquire_slot(A, 2)
-    assert allowances.acquire_slot(B, 2)
-    allowances.release_slot(A)
-    assert allowances.acquire_slot(A, 2)
+def test_requests_in_progress_are_counted_across_processes() -> None:
+    limiter = RateLimiter(keys=4, processes=2)
+    limiter.attach_process(0)
+    assert limiter.acquire_slot(A, 2)
+    limiter.attach_process(1)
+    assert limiter.acquire_slot(A, 2)
+    assert not limiter.acquire_slot(A, 2)
+    assert limiter.acquire_slot(B, 2)
+    limiter.release_slot(A)
+    assert limiter.acquire_slot(A, 2)
 
 
-def test_process_that_died_takes_its_count_along() -> None:
-    allowances = RateLimiter(keys=4, processes=2)
-    allowances.open(1)
-    assert allowances.acquire_slot(A, 1)
-    allowances.open(0)
-    assert not allowances.acquire_slot(A, 1)
-    allowances.open(1)
-    assert allowances.acquire_slot(A, 1)
+def test_replaced_process_starts_with_zero_count() -> None:
+    limiter = RateLimiter(keys=4, processes=2)
+    limiter.attach_process(1)
+    assert limiter.acquire_slot(A, 1)
+    limiter.attach_process(0)
+    assert not limiter.acquire_slot(A, 1)
+    limiter.attach_process(1)
+    assert limiter.acquire_slot(A, 1)
 
 
-def test_what_a_killed_process_had_under_way_is_forgotten_without_a_successor() -> None:
-    allowances = RateLimiter(keys=4, processes=2)
-    allowances.open(1)
-    assert allowances.acquire_slot(A, 1)
-    allowances.open(0)
-    assert not allowances.acquire_slot(A, 1)
-    allowances.forget(1)
-    allowances.forget(2)  # one beyond the last has none of its own
-    assert allowances.acquire_slot(A, 1)
-    assert not allowances.acquire_slot(A, 1)
+def test_count_of_killed_process_is_cleared_without_successor() -> None:
+    limiter = RateLimiter(keys=4, processes=2)
+    limiter.attach_process(1)
+    assert limiter.acquire_slot(A, 1)
+    limiter.attach_process(0)
+    assert not limiter.acquire_slot(A, 1)
+    limiter.forget_process(1)
+    limiter.forget_process(2)  # a number after the last one has no count of its own
+    assert limiter.acquire_slot(A, 1)
+    assert not limiter.acquire_slot(A, 1)
 
 
-def test_processes_beyond_the_last_share_its_count() -> None:
-    allowances = RateLimiter(keys=4, processes=2)
-    allowances.open(1)
-    assert allowances.acquire_slot(A, 1)
-    allowances.open(7)
-    assert not allowances.acquire_slot(A, 1)
+def test_processes_after_the_last_share_its_count() -> None:
+    limiter = RateLimiter(keys=4, processes=2)
+    limiter.attach_process(1)
+    assert limiter.acquire_slot(A, 1)
+    limiter.attach_process(7)
+    assert not limiter.acquire_slot(A, 1)
 
 
-def test_key_that_nothing_is_known_of_gives_way() -> None:
+def test_key_without_state_is_replaced() -> None:
     clock = Clock()
-    allowances = RateLimiter(keys=2, processes=1, monotonic=clock)
-    assert allowances.acquire_token(A, TokenRate(1, 1)) == 0
-    assert allowances.acquire_slot(B, 1)
-    assert allowances.acquire_token(C, TokenRate(1, 1)) == 1.0  # both slots hold something
-    assert not allowances.acquire_slot(C, 1)
+    limiter = RateLimiter(keys=2, processes=1, monotonic=clock)
+    assert limiter.acquire_token(A, TokenRate(1, 1)) == 0
+    assert limiter.acquire_slot(B, 1)
+    assert limiter.acquire_token(C, TokenRate(1, 1)) == 1.0  # both entries hold state
+    assert not limiter.acquire_slot(C, 1)
     clock.now += 2
-    assert allowances.acquire_token(C, TokenRate(1, 1)) == 0
-    allowances.release_slot(B)
-    assert allowances.acquire_token(C, TokenRate(1, 1)) > 0
+    assert limiter.acquire_token(C, TokenRate(1, 1)) == 0
+    limiter.release_slot(B)
+    assert limiter.acquire_token(C, TokenRate(1, 1)) > 0
 
 
-def test_leaving_what_nobody_entered_counts_nothing() -> None:
-    allowances = RateLimiter(keys=2, processes=1)
-    allowances.release_slot(A)
-    assert allowances.acquire_slot(A, 1)
-    allowances.release_slot(A)
-    allowances.release_slot(A)
-    assert allowances.acquire_slot(A, 1)
-    assert not allowances.acquire_slot(A, 1)
+def test_release_without_acquire_changes_nothing() -> None:
+    limiter = RateLimiter(keys=2, processes=1)
+    limiter.release_slot(A)
+    assert limiter.acquire_slot(A, 1)
+    limiter.release_slot(A)
+    limiter.release_slot(A)
+    assert limiter.acquire_slot(A, 1)
+    assert not limiter.acquire_slot(A, 1)

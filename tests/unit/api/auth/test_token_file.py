@@ -18,7 +18,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "tokens.toml"
 
 
-def test_file_is_made_for_its_owner_alone(path: Path) -> None:
+def test_new_file_has_mode_0600(path: Path) -> None:
     token_file.add(path, "dash", entry() | {"parameters": {"app_id": "openstream"}})
     assert path.stat().st_mode & 0o777 == 0o600
     (token,) = read(path).listed
@@ -26,7 +26,7 @@ def test_file_is_made_for_its_owner_alone(path: Path) -> None:
     assert [each.name for each in path.parent.iterdir()] == [path.name]
 
 
-def test_comments_and_order_stay(path: Path) -> None:
+def test_comments_and_order_are_kept(path: Path) -> None:
     token_file.add(path, "b", entry("b"))
     text = path.read_text().replace("[tokens.b]", "# the board's\n[tokens.b]")
     text = text.replace('scopes = ["report"]', 'scopes = ["report"]  # no more')
@@ -42,10 +42,10 @@ def test_comments_and_order_stay(path: Path) -> None:
     assert "the board's" in path.read_text()
 
 
-def test_taken_and_missing_names_are_told(path: Path) -> None:
+def test_existing_and_missing_names_are_refused(path: Path) -> None:
     token_file.add(path, "dash", entry())
     before = path.read_bytes()
-    with pytest.raises(ConfigError, match="has a token dash already"):
+    with pytest.raises(ConfigError, match="already has a token dash"):
         token_file.add(path, "dash", entry("other"))
     with pytest.raises(ConfigError, match="has no token nix"):
         token_file.remove(path, "nix")
@@ -56,14 +56,14 @@ def test_taken_and_missing_names_are_told(path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["[tokens.", "[tokens.a]\nkey = 1\n", "[other]\n"])
-def test_broken_file_is_left_alone(path: Path, text: str) -> None:
+def test_invalid_file_is_not_changed(path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(ConfigError, match=r"tokens\.toml:\d+: "):
         token_file.add(path, "dash", entry())
     assert path.read_text() == text
 
 
-def test_entry_that_could_not_be_read_again_is_not_written(path: Path) -> None:
+def test_entry_that_does_not_parse_is_not_written(path: Path) -> None:
     token_file.add(path, "dash", entry())
     before = path.read_bytes()
     with pytest.raises(ConfigError, match="another token has the same"):
@@ -71,7 +71,7 @@ def test_entry_that_could_not_be_read_again_is_not_written(path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_right_of_the_group_to_read_stays_and_no_other(path: Path) -> None:
+def test_group_keeps_only_its_read_permission(path: Path) -> None:
     token_file.add(path, "a", entry("a"))
     path.chmod(0o664)
     token_file.add(path, "b", entry("b"))
@@ -79,14 +79,14 @@ def test_right_of_the_group_to_read_stays_and_no_other(path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
-def test_owner_stays_when_root_changes_the_file(path: Path) -> None:
+def test_owner_is_kept_when_root_writes(path: Path) -> None:
     token_file.add(path, "a", entry("a"))
     os.chown(path, 12345, 23456)
     token_file.add(path, "b", entry("b"))
     assert (path.stat().st_uid, path.stat().st_gid) == (12345, 23456)
 
 
-def test_link_stays_a_link(path: Path) -> None:
+def test_symlink_is_kept(path: Path) -> None:
     real = path.parent / "elsewhere" / "real.toml"
     real.parent.mkdir()
     path.symlink_to(real)
@@ -95,12 +95,12 @@ def test_link_stays_a_link(path: Path) -> None:
     assert [token.name for token in read(real).listed] == ["a"]
 
 
-def test_directory_that_is_not_there_is_told(path: Path) -> None:
+def test_missing_directory_is_reported(path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cannot write .*No such file"):
         token_file.add(path.parent / "none" / "tokens.toml", "a", entry())
 
 
-def test_changes_at_the_same_time_lose_nothing(path: Path) -> None:
+def test_concurrent_changes_lose_nothing(path: Path) -> None:
     threads = [
         threading.Thread(target=token_file.add, args=(path, f"t{n}", entry(str(n))))
         for n in range(8)

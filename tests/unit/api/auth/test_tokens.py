@@ -1,4 +1,4 @@
-"""The file of tokens: what it may say, and what is told of a wrong one."""
+"""The format of the token file, the errors of invalid ones, and reloads."""
 
 import logging
 import os
@@ -14,7 +14,7 @@ from octane_analytics.api.auth.tokens import (
     digest_of,
     generate,
     parse,
-    rate,
+    parse_rate,
     read,
 )
 from octane_analytics.errors import ConfigError
@@ -24,14 +24,14 @@ HASH = f"sha256:{digest_of('secret').hex()}"
 OTHER = f"sha256:{digest_of('other').hex()}"
 
 
-def entry(name: str = "dash", *lines: str, told: str = HASH) -> str:
-    return "\n".join([f"[tokens.{name}]", f'hash = "{told}"', *lines, ""])
+def entry(name: str = "dash", *lines: str, digest: str = HASH) -> str:
+    return "\n".join([f"[tokens.{name}]", f'hash = "{digest}"', *lines, ""])
 
 
 REPORT = 'scopes = ["report"]'
 
 
-def test_token_is_found_by_its_text_only() -> None:
+def test_token_is_found_only_by_exact_text() -> None:
     tokens = parse(entry("dash", REPORT), PATH)
     found = tokens.find("secret")
     assert found is not None
@@ -62,14 +62,14 @@ def test_every_field_is_read() -> None:
     assert token.is_expired(datetime(2027, 1, 1, tzinfo=UTC))
 
 
-def test_fixed_parameters_take_raw_sql_away() -> None:
+def test_fixed_parameters_exclude_raw_sql() -> None:
     text = entry("dash", 'scopes = ["report", "query"]', 'parameters = { app_id = "openstream" }')
     (token,) = parse(text, PATH).listed
     assert token.scopes == {"report"}
 
 
 @pytest.mark.parametrize(
-    ("told", "burst", "expected"),
+    ("text", "burst", "expected"),
     [
         ("20/s", None, TokenRate(20, 20)),
         ("20/s", 1, TokenRate(20, 1)),
@@ -78,12 +78,12 @@ def test_fixed_parameters_take_raw_sql_away() -> None:
         (None, None, None),
     ],
 )
-def test_rate_is_read(told: str | None, burst: int | None, expected: TokenRate | None) -> None:
-    assert rate(told, burst) == expected
+def test_rate_is_parsed(text: str | None, burst: int | None, expected: TokenRate | None) -> None:
+    assert parse_rate(text, burst) == expected
 
 
 @pytest.mark.parametrize(
-    ("told", "burst"),
+    ("text", "burst"),
     [
         ("20", None),
         ("0/s", None),
@@ -94,9 +94,9 @@ def test_rate_is_read(told: str | None, burst: int | None, expected: TokenRate |
         ("1/s", 0),
     ],
 )
-def test_rate_that_is_none_is_refused(told: str | None, burst: int | None) -> None:
+def test_invalid_rate_is_refused(text: str | None, burst: int | None) -> None:
     with pytest.raises(ValueError, match=r"must be|needs a rate"):
-        rate(told, burst)
+        parse_rate(text, burst)
 
 
 @pytest.mark.parametrize(
@@ -105,11 +105,11 @@ def test_rate_that_is_none_is_refused(told: str | None, burst: int | None) -> No
         ("[tokens.a\n", 1, "Expected"),
         (entry("dash", REPORT) + entry("dash", REPORT), 4, "Cannot declare"),
         ("# x\n" + entry("dash", 'scope = ["report"]'), 4, "unknown field `scope`"),
-        (entry("dash", 'scopes = ["admin"]'), 3, "must be some of report, query, metrics"),
-        (entry("dash", "scopes = []"), 3, "must be some of"),
+        (entry("dash", 'scopes = ["admin"]'), 3, "must be one or more of report, query, metrics"),
+        (entry("dash", "scopes = []"), 3, "must be one or more of"),
         (entry("dash"), 1, "missing required field `scopes`"),
-        (entry("dash", REPORT, told="secret"), 2, "must be sha256:"),
-        (entry("dash", REPORT, told=HASH.upper()), 2, "must be sha256:"),
+        (entry("dash", REPORT, digest="secret"), 2, "must be sha256:"),
+        (entry("dash", REPORT, digest=HASH.upper()), 2, "must be sha256:"),
         (entry("a", REPORT) + entry("b", REPORT), 5, "another token has the same"),
         (entry("dash", REPORT, 'rate = "5"'), 4, "such as 20/s"),
         (entry("dash", REPORT, "burst = 5"), 4, "a burst needs a rate"),
@@ -121,28 +121,32 @@ def test_rate_that_is_none_is_refused(told: str | None, burst: int | None) -> No
         (entry('"a b"', REPORT), 1, "a name is up to 64"),
         (entry('"naïve"', REPORT), 1, "a name is up to 64"),
         ("\ntokens = 5\n", 2, "tokens are tables"),
-        ("\n\n[token.dash]\n", 3, "'token' is not known"),
+        ("\n\n[token.dash]\n", 3, "unknown key 'token'"),
         ("[tokens]\ndash = 1\n", 1, "Expected `object`"),
     ],
 )
-def test_what_is_wrong_is_told_by_line(text: str, line: int, what: str) -> None:
+def test_error_names_its_line(text: str, line: int, what: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse(text, PATH)
     assert str(caught.value).startswith(f"tokens.toml:{line}: ")
     assert what in str(caught.value)
 
 
-def test_error_does_not_show_what_was_put_in_place_of_a_hash() -> None:
+def test_error_does_not_show_an_invalid_hash() -> None:
     with pytest.raises(ConfigError) as caught:
-        parse(entry("dash", REPORT, told="octane_the_token_itself"), PATH)
+        parse(entry("dash", REPORT, digest="octane_the_token_itself"), PATH)
     assert "octane_the" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("content", "mode", "what"),
-    [(None, 0o600, "No such file"), (b"\xff", 0o600, "UTF-8"), (b"", 0o606, "everybody may write")],
+    [
+        (None, 0o600, "No such file"),
+        (b"\xff", 0o600, "UTF-8"),
+        (b"", 0o606, "writable by all users"),
+    ],
 )
-def test_file_that_cannot_be_used_is_refused(
+def test_unusable_file_is_refused(
     tmp_path: Path, content: bytes | None, mode: int, what: str
 ) -> None:
     path = tmp_path / "tokens.toml"
@@ -153,24 +157,24 @@ def test_file_that_cannot_be_used_is_refused(
         read(path)
 
 
-def test_tokens_are_long_and_each_another() -> None:
+def test_generated_tokens_are_long_and_distinct() -> None:
     made = {generate() for _ in range(100)}
     assert len(made) == 100
     assert all(each.startswith(PREFIX) and len(each) == len(PREFIX) + 43 for each in made)
 
 
-def test_changed_file_is_read_again_at_most_once_a_second(tmp_path: Path) -> None:
+def test_changed_file_is_reloaded_once_per_second(tmp_path: Path) -> None:
     path = tmp_path / "tokens.toml"
     path.write_text(entry("dash", REPORT))
     file = TokenFile(path)
     assert [token.name for token in file.current(0.0).listed] == ["dash"]
-    path.write_text(entry("board", REPORT, told=OTHER))
+    path.write_text(entry("board", REPORT, digest=OTHER))
     assert [token.name for token in file.current(0.9).listed] == ["dash"]
     assert [token.name for token in file.current(1.0).listed] == ["board"]
 
 
 @pytest.mark.parametrize("content", ["[tokens.", None])
-def test_file_that_broke_leaves_the_tokens_and_is_told_once(
+def test_invalid_file_keeps_tokens_and_logs_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, content: str | None
 ) -> None:
     path = tmp_path / "tokens.toml"
@@ -190,7 +194,7 @@ def test_file_that_broke_leaves_the_tokens_and_is_told_once(
     assert file.current(9.0).listed == ()
 
 
-def test_file_of_the_same_size_and_time_but_another_is_noticed(tmp_path: Path) -> None:
+def test_replaced_file_of_equal_size_is_reloaded(tmp_path: Path) -> None:
     path, other = tmp_path / "tokens.toml", tmp_path / "new"
     path.write_text(entry("dash", REPORT))
     file = TokenFile(path)

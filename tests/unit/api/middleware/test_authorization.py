@@ -1,4 +1,4 @@
-"""The gate and the layer around it, over the app without a server."""
+"""Authorization and request context middleware, around the application without a server."""
 
 import logging
 from pathlib import Path
@@ -48,7 +48,7 @@ QUERY: dict[str, Any] = {"json": {"sql": "SELECT 1"}}
 
 
 class App:
-    """The application behind tokens; `origins` are those of CORS."""
+    """The application with tokens; `origins` are those of CORS."""
 
     def __init__(self, directory: Path, origins: tuple[str, ...] = ()) -> None:
         path = directory / "tokens.toml"
@@ -56,7 +56,7 @@ class App:
         self.script = Script()
         self.registry = CollectorRegistry()
         self.policy = AccessPolicy(
-            tokens=TokenFile(path), allowances=RateLimiter(keys=16, processes=1)
+            tokens=TokenFile(path), rate_limiter=RateLimiter(keys=16, processes=1)
         )
         self.app = create_app(
             templates=load(None).templates,
@@ -115,17 +115,17 @@ def test_each_route_needs_its_scope(
 
 
 @pytest.mark.parametrize("path", ["/nowhere", "/query/", "//query", "/Query", "/healthz/", "/"])
-def test_path_that_is_none_tells_strangers_nothing(app: App, path: str) -> None:
+def test_unknown_path_without_token_is_unauthorized(app: App, path: str) -> None:
     assert app.ask(None, "POST", path, **QUERY).status_code == 401
     assert app.ask("report", "POST", path, **QUERY).status_code == 404
 
 
-def test_path_in_another_spelling_is_the_same_route(app: App) -> None:
+def test_path_in_another_spelling_needs_the_same_scope(app: App) -> None:
     assert app.ask("report", "POST", "/%71uery", **QUERY).status_code == 403
     assert app.ask(None, "POST", "/%71uery", **QUERY).status_code == 401
 
 
-def test_method_that_is_none_needs_a_token_too(app: App) -> None:
+def test_unknown_method_needs_a_token(app: App) -> None:
     assert app.ask(None, "GET", "/query").status_code == 401
     assert app.ask("query", "GET", "/query").status_code == 405
 
@@ -138,7 +138,7 @@ def test_health_is_open(app: App, path: str) -> None:
     assert app.ask("nonsense", "GET", path).status_code in (200, 503)
 
 
-def test_bound_token_sees_its_own_only(app: App) -> None:
+def test_bound_token_reads_only_its_rows(app: App) -> None:
     app.script.steps = [ROW]
     answer = app.ask("bound", "POST", "/report", **REPORT)
     assert answer.json()["params"]["app_id"] == "openstream"
@@ -162,7 +162,7 @@ def test_bound_token_sees_its_own_only(app: App) -> None:
         ("?app%5Fid=other", 403),
     ],
 )
-def test_bound_token_sees_its_own_only_by_url(app: App, query: str, status: int | None) -> None:
+def test_bound_token_reads_only_its_rows_by_url(app: App, query: str, status: int | None) -> None:
     app.script.steps = [ROW]
     answer = app.ask("bound", "GET", f"/report/overview_stats{query}")
     assert status is None or answer.status_code == status
@@ -171,7 +171,7 @@ def test_bound_token_sees_its_own_only_by_url(app: App, query: str, status: int 
         assert answer.headers["cache-control"].startswith("private")
 
 
-def test_kept_answer_is_for_the_token_that_asked(app: App) -> None:
+def test_cached_answer_is_limited_to_its_token(app: App) -> None:
     app.script.steps = [ROW, ROW]
     for name in ("report", "bound"):
         assert app.ask(name, "GET", "/report/overview_stats?app_id=openstream").status_code == 200
@@ -179,7 +179,7 @@ def test_kept_answer_is_for_the_token_that_asked(app: App) -> None:
 
 
 @pytest.mark.parametrize("path", ["/docs", "/docs/docs.js"])
-def test_page_is_open_and_has_a_policy_of_its_own(app: App, path: str) -> None:
+def test_docs_page_is_open_with_its_own_policy(app: App, path: str) -> None:
     answer = app.ask(None, "GET", path)
     assert answer.status_code == 200
     assert "script-src 'self'" in answer.headers["content-security-policy"]
@@ -187,7 +187,7 @@ def test_page_is_open_and_has_a_policy_of_its_own(app: App, path: str) -> None:
     assert app.ask("report", "GET", "/openapi.json").status_code == 200
 
 
-def test_duplicate_key_does_not_slip_past_what_is_fixed(app: App) -> None:
+def test_duplicate_key_does_not_bypass_fixed_parameters(app: App) -> None:
     app.script.steps = [ROW]
     body = b'{"template":"overview_stats","params":{"app_id":"other"},"params":{"app_id":"openstream"}}'
     headers = {"Content-Type": "application/json"}
@@ -195,7 +195,7 @@ def test_duplicate_key_does_not_slip_past_what_is_fixed(app: App) -> None:
     assert [values["app_id"] for _, values, _ in app.script.calls] == ["openstream"]
 
 
-def test_rate_is_answered_with_429_and_when_to_come_again(app: App) -> None:
+def test_exceeded_rate_is_429_with_retry_after(app: App) -> None:
     for _ in range(2):
         assert app.ask("slow", "GET", "/reports").status_code == 200
     answer = app.ask("slow", "GET", "/reports")
@@ -209,26 +209,26 @@ def test_refused_requests_count_too(app: App) -> None:
         assert app.ask("slow", "POST", "/query", **QUERY).status_code == status
 
 
-def test_one_more_at_once_than_allowed_is_429(app: App) -> None:
+def test_exceeded_concurrency_is_429(app: App) -> None:
     seen: list[int] = []
 
-    def meanwhile() -> Any:
+    def concurrent_request() -> Any:
         seen.append(app.ask("single", "GET", "/reports").status_code)
         return ROW
 
-    app.script.steps = [meanwhile]
+    app.script.steps = [concurrent_request]
     assert app.ask("single", "POST", "/report", **REPORT).status_code == 200
     assert seen == [429]
     assert app.ask("single", "GET", "/reports").status_code == 200
 
 
-def test_failed_request_is_no_longer_under_way(app: App) -> None:
+def test_failed_request_releases_its_slot(app: App) -> None:
     app.script.steps = [ZeroDivisionError()]
     assert app.ask("single", "POST", "/report", **REPORT).status_code == 500
     assert app.ask("single", "GET", "/reports").status_code == 200
 
 
-def test_revoked_token_is_refused_at_once_the_file_is_read(
+def test_revoked_token_is_refused_after_reload(
     app: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert app.ask("report", "GET", "/reports").status_code == 200
@@ -238,27 +238,27 @@ def test_revoked_token_is_refused_at_once_the_file_is_read(
     assert app.ask("report", "GET", "/reports").status_code == 401
 
 
-def test_access_log_names_the_caller_and_not_its_token(
+def test_access_log_has_the_caller_without_token(
     app: App, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     app.script.steps = [ROW]
     app.ask("report", "POST", "/report?key=hush", headers={"X-Request-Id": "r-1"}, **REPORT)
     app.ask("nonsense-token", "GET", "/nowhere%0d%0aforged%00")
-    told = [
+    records = [
         record.__dict__["octane_fields"]
         for record in caplog.records
         if record.getMessage() == "request"
     ]
-    assert [each["caller"] for each in told] == ["report", ""]
-    assert [each["route"] for each in told] == ["/report", "other"]
-    assert (told[0]["status"], told[0]["request_id"]) == (200, "r-1")
-    assert told[0]["bytes"] > 0
-    assert told[1]["status"] == 401
-    everything = str(told)
+    assert [each["caller"] for each in records] == ["report", ""]
+    assert [each["route"] for each in records] == ["/report", "other"]
+    assert (records[0]["status"], records[0]["request_id"]) == (200, "r-1")
+    assert records[0]["bytes"] > 0
+    assert records[1]["status"] == 401
+    everything = str(records)
     for secret in ("hush", "nonsense-token", "Bearer", digest_of("report").hex()):
         assert secret not in everything
-    assert told[1]["path"].isprintable()
+    assert records[1]["path"].isprintable()
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ def test_access_log_names_the_caller_and_not_its_token(
         ("x", False),
     ],
 )
-def test_traceparent_is_passed_on_if_it_is_one(app: App, given: str, is_passed_on: bool) -> None:
+def test_valid_traceparent_is_passed_on(app: App, given: str, is_passed_on: bool) -> None:
     app.script.steps = [ROW]
     app.ask("report", "POST", "/report", headers={"traceparent": given}, **REPORT)
     _, _, settings = app.script.calls[0]
@@ -289,7 +289,7 @@ def test_every_answer_has_its_security_headers(app: App) -> None:
         assert headers["referrer-policy"] == "no-referrer"
 
 
-def test_pages_of_other_sites_may_not_ask(app: App) -> None:
+def test_pages_of_other_origins_are_refused(app: App) -> None:
     headers = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
     preflight = app.ask(None, "OPTIONS", "/query", headers=headers)
     assert preflight.status_code == 401
@@ -297,7 +297,7 @@ def test_pages_of_other_sites_may_not_ask(app: App) -> None:
     assert not [name for name in answer.headers if name.startswith("access-control")]
 
 
-def test_pages_of_listed_origins_may_ask_and_read_refusals(tmp_path: Path) -> None:
+def test_pages_of_listed_origins_read_refusals(tmp_path: Path) -> None:
     app = App(tmp_path, origins=("https://dash.example.com",))
     headers = {
         "Origin": "https://dash.example.com",
@@ -329,7 +329,7 @@ def test_pages_of_listed_origins_may_ask_and_read_refusals(tmp_path: Path) -> No
         assert "access-control-allow-origin" not in other.headers
 
 
-def test_both_lengths_are_one_too_many(app: App) -> None:
+def test_content_length_with_transfer_encoding_is_400(app: App) -> None:
     headers = {"Transfer-Encoding": "chunked", "Content-Length": "5"}
     answer = app.ask("report", "POST", "/report", headers=headers, content=b"hello")
     assert (answer.status_code, answer.headers["connection"]) == (400, "close")

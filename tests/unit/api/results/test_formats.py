@@ -51,7 +51,7 @@ PLAIN = [
 ]
 
 
-def test_json_is_one_object_with_what_there_was() -> None:
+def test_json_is_one_object_with_row_count() -> None:
     assert json.loads(written("json")) == {
         "template": "top",
         "columns": [{"name": each.name, "type": each.type} for each in COLUMNS],
@@ -62,7 +62,7 @@ def test_json_is_one_object_with_what_there_was() -> None:
     }
 
 
-def test_ndjson_is_an_object_a_line() -> None:
+def test_ndjson_is_one_object_per_line() -> None:
     lines = written("ndjson").decode().splitlines()
     assert [json.loads(line) for line in lines] == PLAIN
 
@@ -88,7 +88,7 @@ def test_csv_has_a_header_and_reads_back() -> None:
         ("\r=1", '"\'\r=1"'),
     ],
 )
-def test_csv_cell_is_no_formula_unless_raw(value: str, cell: str) -> None:
+def test_csv_formula_cell_is_escaped_unless_raw(value: str, cell: str) -> None:
     columns = (ResultColumn(value, "String"),)
     body = written("csv", columns, [[(value,)]]).decode()
     assert body == f"{cell}\r\n{cell}\r\n"
@@ -117,7 +117,7 @@ def test_prometheus_has_a_gauge_for_each_number() -> None:
     )
 
 
-def test_prometheus_needs_a_number() -> None:
+def test_prometheus_without_number_is_not_acceptable() -> None:
     with pytest.raises(QueryError) as raised:
         written("prometheus", (ResultColumn("name", "String"),), [[("a",)]])
     assert raised.value.status == 406
@@ -156,7 +156,7 @@ def test_arrow_keeps_types(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_no_rows_are_an_answer_too(name: str) -> None:
+def test_empty_result_is_written(name: str) -> None:
     body = written(name, blocks=[])
     match name:
         case "json":
@@ -173,7 +173,7 @@ def test_no_rows_are_an_answer_too(name: str) -> None:
             assert pyarrow.parquet.read_table(io.BytesIO(body)).num_rows == 0
 
 
-def test_arrow_hands_over_groups_of_rows_as_they_fill() -> None:
+def test_arrow_emits_row_groups_when_full() -> None:
     columns = (ResultColumn("n", "UInt32"),)
     rows = Rows(([(n,) for n in range(k, k + 2000)] for k in range(0, 50_000, 2000)), 50_000)
     out = writer(FORMATS["parquet"], columns, rows, Envelope({}, dict))
@@ -184,7 +184,7 @@ def test_arrow_hands_over_groups_of_rows_as_they_fill() -> None:
     assert file.read().column("n").to_pylist() == list(range(50_000))
 
 
-def test_rows_are_cut_across_blocks_and_the_rest_is_read() -> None:
+def test_rows_are_truncated_and_all_blocks_read() -> None:
     source = iter(BLOCKS)
     rows = Rows(source, 1)
     assert [len(block) for block in rows] == [1]
@@ -215,29 +215,29 @@ def test_rows_are_cut_across_blocks_and_the_rest_is_read() -> None:
         ("application/vnd.apache.arrow.stream", "arrow"),
     ],
 )
-def test_accept_chooses_what_it_likes_best(accept: str, name: str) -> None:
+def test_accept_selects_the_preferred_format(accept: str, name: str) -> None:
     assert choose(None, accept).name == name
 
 
-def test_name_wins_over_accept() -> None:
+def test_name_takes_precedence_over_accept() -> None:
     assert choose("csv", "application/json").name == "csv"
 
 
 @pytest.mark.parametrize("accept", ["text/html", "text/csv;q=0", "application/json;q=none"])
-def test_nothing_acceptable_is_told_with_what_there_is(accept: str) -> None:
+def test_nothing_acceptable_is_406_with_available_types(accept: str) -> None:
     with pytest.raises(QueryError) as raised:
         choose(None, accept)
     assert raised.value.status == 406
     assert "text/csv" in str(raised.value.details["available"])
 
 
-def test_unknown_name_is_told_with_the_known_ones() -> None:
+def test_unknown_name_is_422_with_known_names() -> None:
     with pytest.raises(QueryError, match="format must be one of json, ndjson, csv") as raised:
         choose("xml", "")
     assert raised.value.status == 422
 
 
-def test_format_that_is_not_installed_says_what_to_install(
+def test_missing_pyarrow_is_501_with_the_extra(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("octane_analytics.api.results.arrow.is_available", lambda: False)

@@ -40,11 +40,11 @@ BERLIN = timezone(timedelta(hours=2))
         ({True: 1}, {"true": 1}),
     ],
 )
-def test_value_becomes_json(value: object, expected: object) -> None:
+def test_value_is_converted_to_json(value: object, expected: object) -> None:
     assert json.loads(encode(plain(value))) == expected
 
 
-def test_wide_integers_become_strings_wherever_they_stand() -> None:
+def test_wide_integers_become_strings_when_nested() -> None:
     columns = (
         ResultColumn("a", "UInt256"),
         ResultColumn("b", "Array(Nullable(Int128))"),
@@ -68,5 +68,5 @@ def test_local_time_without_a_zone_becomes_utc() -> None:
         (["a_2", "a", "a"], ["a_2", "a", "a_3"]),
     ],
 )
-def test_repeated_name_gets_a_number_that_is_free(names: list[str], expected: list[str]) -> None:
+def test_repeated_name_gets_an_unused_suffix(names: list[str], expected: list[str]) -> None:
     assert unique(names) == expected

@@ -1,4 +1,4 @@
-"""What each request is answered with, over connections that follow a script."""
+"""Responses of all routes, with scripted connections."""
 
 import gzip
 import json
@@ -20,14 +20,14 @@ def rejected(code: int, message: str = "no") -> StatementRejected:
     return StatementRejected(code, "NAME", message)
 
 
-def test_report_answers_rows_with_what_it_ran_with() -> None:
+def test_report_returns_rows_and_its_parameters() -> None:
     script = Script(ROW)
     answer = report(app_over(script), "top_content", limit=5, app_id="openstream")
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "application/json"
-    told = answer.json()
-    assert told.pop("elapsed_ms") >= 0
-    assert told == {
+    body = answer.json()
+    assert body.pop("elapsed_ms") >= 0
+    assert body == {
         "template": "top_content",
         "params": {
             "app_id": "openstream",
@@ -47,12 +47,12 @@ def test_report_answers_rows_with_what_it_ran_with() -> None:
     assert settings["readonly"] == 1
 
 
-def test_report_needs_no_params() -> None:
+def test_report_without_params_runs() -> None:
     app = app_over(Script(ROW))
     assert call(app, "POST", "/report", json={"template": "overview_stats"}).status_code == 200
 
 
-def test_query_is_judged_before_it_runs() -> None:
+def test_query_is_validated_before_it_runs() -> None:
     script = judged(ROW)
     answer = query(app_over(script), "SELECT 1")
     assert answer.status_code == 200
@@ -62,12 +62,12 @@ def test_query_is_judged_before_it_runs() -> None:
     assert (probe[0], probe[1]) == (quoted_names.PROBE, {"statement": "SELECT 1"})
     assert (ast[0], tree[0]) == (f"{EXPLAIN_AST}SELECT 1", f"{EXPLAIN_TREE}SELECT 1")
     assert run[0] == "SELECT 1"
-    # What the server does not know, or pins, is not sent.
+    # Settings that the server does not know, or pins, are not sent.
     assert [call[2] for call in (probe, ast, tree)] == [{"readonly": 1}] * 3
     assert run[2] == {"readonly": 1, "limit": 4}
 
 
-def test_query_that_is_refused_does_not_run() -> None:
+def test_refused_query_does_not_run() -> None:
     script = judged()
     script.steps[2] = result(("SYSTEM query",), explain="String")
     answer = query(app_over(script), "SYSTEM STOP MERGES")
@@ -75,28 +75,28 @@ def test_query_that_is_refused_does_not_run() -> None:
     assert len(script.calls) == 3
 
 
-def test_query_with_more_rows_than_allowed_is_cut() -> None:
-    told = query(app_over(judged(result((1,), (2,), (3,), (4,), n="UInt8"))), "SELECT 1").json()
-    assert (told["row_count"], told["truncated"]) == (3, True)
+def test_query_above_row_limit_is_truncated() -> None:
+    body = query(app_over(judged(result((1,), (2,), (3,), (4,), n="UInt8"))), "SELECT 1").json()
+    assert (body["row_count"], body["truncated"]) == (3, True)
 
 
-def test_names_of_columns_cannot_make_an_answer_larger_than_allowed() -> None:
+def test_long_column_names_count_as_result_bytes() -> None:
     long = {"n" * 400_000: "UInt8"}
-    told = query(app_over(judged(result((1,), (2,), (3,), **long))), "SELECT 1").json()
-    assert (told["row_count"], told["truncated"]) == (2, True)
+    body = query(app_over(judged(result((1,), (2,), (3,), **long))), "SELECT 1").json()
+    assert (body["row_count"], body["truncated"]) == (2, True)
     too_long = {"n" * 1_100_000: "UInt8"}
     answer = query(app_over(judged(result((1,), **too_long))), "SELECT 1")
     assert (answer.status_code, answer.json()["error"]["code"]) == (422, "result_too_large")
 
 
-def test_raw_query_is_logged_with_what_it_cost(caplog: pytest.LogCaptureFixture) -> None:
+def test_raw_query_is_logged_with_its_cost(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     query(app_over(judged(ROW)), "SELECT 1")
     (record,) = [record for record in caplog.records if record.getMessage() == "raw query"]
-    told = dict(vars(record)["octane_fields"])
-    assert told.pop("ms") >= 0
-    assert told.pop("request_id")
-    assert told == {
+    logged = dict(vars(record)["octane_fields"])
+    assert logged.pop("ms") >= 0
+    assert logged.pop("request_id")
+    assert logged == {
         "caller": "anonymous",
         "fingerprint": "123",
         "outcome": "ok",
@@ -106,7 +106,7 @@ def test_raw_query_is_logged_with_what_it_cost(caplog: pytest.LogCaptureFixture)
     }
 
 
-def test_unknown_template_is_told_with_the_known_ones() -> None:
+def test_unknown_template_is_404_with_known_names() -> None:
     answer = report(app_over(Script()), "overview")
     assert answer.status_code == 404
     assert "overview_stats" in answer.json()["error"]["templates"]
@@ -146,14 +146,14 @@ def test_bad_parameter_is_named(params: dict[str, object], named: str) -> None:
         ("/query", b" " * (257 << 10), "application/json", 413, "body_too_large"),
     ],
 )
-def test_body_of_another_shape_is_refused(
+def test_invalid_body_is_refused(
     path: str, content: bytes, kind: str, status: int, code: str
 ) -> None:
     answer = call(app_over(Script()), "POST", path, content=content, headers={"Content-Type": kind})
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
 
 
-def test_body_that_does_not_say_its_length_is_bounded_too() -> None:
+def test_body_without_content_length_is_bounded() -> None:
     async def endless() -> AsyncIterator[bytes]:
         while True:
             yield b" " * 4096
@@ -178,7 +178,7 @@ def test_missing_content_type_is_refused() -> None:
         ("GET", "/reports/x", 404),
     ],
 )
-def test_no_route_is_answered_in_json(method: str, path: str, status: int) -> None:
+def test_unknown_route_is_answered_in_json(method: str, path: str, status: int) -> None:
     answer = call(app_over(Script()), method, path)
     assert answer.status_code == status
     assert answer.json()["error"]["code"] in ("not_found", "method_not_allowed")
@@ -206,11 +206,14 @@ def test_no_route_is_answered_in_json(method: str, path: str, status: int) -> No
 )
 def test_query_error_has_its_status(error: StatementRejected, status: int, code: str) -> None:
     answer = query(app_over(judged(error)), "SELECT 1")
-    told = answer.json()["error"]
-    assert (answer.status_code, told["code"]) == (status, code)
+    error_body = answer.json()["error"]
+    assert (answer.status_code, error_body["code"]) == (status, code)
     if status < 500:
-        assert (told["clickhouse_code"], told["clickhouse_error"]) == (error.code, "NAME")
-        assert told["message"] == str(error)
+        assert (error_body["clickhouse_code"], error_body["clickhouse_error"]) == (
+            error.code,
+            "NAME",
+        )
+        assert error_body["message"] == str(error)
     assert ("retry-after" in answer.headers) == (status == 503)
 
 
@@ -224,7 +227,7 @@ def test_query_error_has_its_status(error: StatementRejected, status: int, code:
         (rejected(241, "Query memory limit exceeded: '(total)'"), 422, "memory_limit"),
     ],
 )
-def test_report_error_has_its_status_and_hides_the_sql(
+def test_report_error_has_status_and_hides_sql(
     error: StatementRejected, status: int, code: str
 ) -> None:
     answer = report(app_over(Script(error)), "overview_stats")
@@ -239,20 +242,20 @@ def test_report_error_has_its_status_and_hides_the_sql(
         (NeedsOperator("check CLICKHOUSE_PASSWORD at 10.0.0.1:9000"), "misconfigured"),
     ],
 )
-def test_absent_clickhouse_is_a_503_without_addresses(error: Exception, code: str) -> None:
+def test_unavailable_clickhouse_is_503_without_addresses(error: Exception, code: str) -> None:
     answer = report(app_over(Script(error, error)), "overview_stats")
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, code)
     assert "10.0.0.1" not in answer.text
     assert answer.headers["retry-after"]
 
 
-def test_unexpected_error_tells_nothing_but_the_request_id(
+def test_unexpected_error_returns_only_the_request_id(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     answer = report(app_over(Script(ZeroDivisionError("inside"))), "overview_stats")
     assert answer.status_code == 500
-    told = answer.json()["error"]
-    assert told["request_id"] == answer.headers["x-request-id"]
+    error_body = answer.json()["error"]
+    assert error_body["request_id"] == answer.headers["x-request-id"]
     assert "inside" not in answer.text
     assert any(record.exc_info for record in caplog.records)
 
@@ -269,7 +272,7 @@ def test_every_answer_has_its_headers() -> None:
 @pytest.mark.parametrize(
     ("given", "is_kept"), [("abc-1.2:3", True), ("a b", False), ("x" * 65, False), ("", False)]
 )
-def test_request_id_of_the_caller_is_kept_if_it_is_harmless(given: str, is_kept: bool) -> None:
+def test_valid_request_id_of_caller_is_kept(given: str, is_kept: bool) -> None:
     answer = call(app_over(Script()), "GET", "/healthz", headers={"X-Request-Id": given})
     assert (answer.headers["x-request-id"] == given) == is_kept
 
@@ -280,8 +283,8 @@ def test_access_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     report(app, "overview_stats")
     call(app, "GET", "/healthz")
     (record,) = [record for record in caplog.records if record.getMessage() == "request"]
-    told = record.__dict__["octane_fields"]
-    assert (told["method"], told["path"], told["status"]) == ("POST", "/report", 200)
+    logged = record.__dict__["octane_fields"]
+    assert (logged["method"], logged["path"], logged["status"]) == ("POST", "/report", 200)
 
 
 def test_requests_are_counted_by_route() -> None:
@@ -295,7 +298,7 @@ def test_requests_are_counted_by_route() -> None:
     assert registry.get_sample_value(name, {"route": "other", "status": "404"}) == 2
 
 
-def test_readiness_asks_the_table_on_a_connection_of_its_own() -> None:
+def test_readiness_reads_table_on_its_own_connection() -> None:
     pool, probe = Script(), Script(result(n="UInt8"))
     answer = call(app_over(pool, probe=probe), "GET", "/readyz")
     assert (answer.status_code, answer.json()) == (200, {"status": "ready"})
@@ -310,7 +313,7 @@ def test_readiness_asks_the_table_on_a_connection_of_its_own() -> None:
         (Unavailable("x"), "unavailable"),
     ],
 )
-def test_readiness_is_503_while_the_table_cannot_be_read(error: Exception, code: str) -> None:
+def test_readiness_without_table_is_503(error: Exception, code: str) -> None:
     answer = call(app_over(Script(), probe=Script(error, error)), "GET", "/readyz")
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, code)
 
@@ -321,13 +324,13 @@ def test_metrics_are_prometheus_text() -> None:
     assert answer.text == "# metrics\n"
 
 
-def test_catalogue_lists_every_template() -> None:
-    told = call(app_over(Script()), "GET", "/reports").json()["templates"]
-    assert [each["name"] for each in told] == sorted(each["name"] for each in told)
-    (top,) = [each for each in told if each["name"] == "top_content"]
+def test_report_list_has_every_template() -> None:
+    listed = call(app_over(Script()), "GET", "/reports").json()["templates"]
+    assert [each["name"] for each in listed] == sorted(each["name"] for each in listed)
+    (top,) = [each for each in listed if each["name"] == "top_content"]
     assert top["parameters"]["properties"]["limit"]["default"] == 20
     assert "watch_time" in top["columns"]
-    assert json.dumps(told)
+    assert json.dumps(listed)
 
 
 @pytest.mark.parametrize(("path", "body"), [("/query", {"sql": "SELECT 1"}), ("/report", {})])
@@ -342,7 +345,7 @@ def test_encoded_body_is_415(path: str, body: dict[str, object]) -> None:
     assert (answer.status_code, answer.json()["error"]["code"]) == (415, "unsupported_media_type")
 
 
-def test_settings_that_cannot_be_asked_for_are_no_internal_error() -> None:
+def test_unavailable_settings_are_not_an_internal_error() -> None:
     full = rejected(241, "(total) memory limit exceeded")
     answer = call(app_over(Script(full)), "POST", "/query", json={"sql": "SELECT 1"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
