@@ -278,4 +278,4 @@ def test_address_that_cannot_be_had_is_one_line_and_a_quick_end(
     if address == "127.0.0.1":
         assert line.startswith(f"API_PORT: cannot listen on {address}:{server.port}: ")
     else:
-        assert line.startswith(f"API_HOST: {address!r} is no address of this machine: ")
+        assert line.startswith(f"API_HOST: {address!r} is not an address of this machine: ")

@@ -31,14 +31,14 @@ class Slow(PosixSystem):
         os.kill(os.getpid(), signal.SIGKILL)
         return pid
 
-    def _die_with(self, parent: int) -> None:
+    def _die_with_parent(self, parent: int) -> None:
         while os.getppid() == parent:
             time.sleep(0.001)
-        super()._die_with(parent)
+        super()._die_with_parent(parent)
 
 
-def _restless(figures: SlotStatusWriter) -> int:
-    figures.heartbeat(time.monotonic())
+def _restless(slot_status: SlotStatusWriter) -> int:
+    slot_status.heartbeat(time.monotonic())
     return 1
 
 

@@ -139,7 +139,7 @@ class ApiArbiter(gunicorn.arbiter.Arbiter):  # type: ignore[misc]
         now = time.monotonic()
         if self._notifier.watchdog_seconds is not None and now - self._last_ping >= _ALIVE_SECONDS:
             self._last_ping = now
-            self._notifier.alive()
+            self._notifier.ping_watchdog()
 
 
 def give_slot(arbiter: Any, worker: Any) -> None:

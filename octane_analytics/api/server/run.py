@@ -218,7 +218,7 @@ class _Application(BaseApplication):  # type: ignore[misc]
             policy=self.policy,
             cors_origins=api.cors_origins,
         )
-        return self._traces.served(app, QUIET) if self._traces else app
+        return self._traces.instrument_app(app, QUIET) if self._traces else app
 
     def _begin_worker(self, arbiter: Any, worker: Any) -> None:
         restore_sigterm()
