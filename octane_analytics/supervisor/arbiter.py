@@ -106,13 +106,13 @@ class Supervisor:
 
     def _status_json(self) -> str:
         status = self.status()
-        whole = asdict(status) | {
+        payload = asdict(status) | {
             "is_healthy": status.is_healthy,
             "events_per_second": round(status.events_per_second, 1),
             "lag": status.lag,
             "held_back": status.held_back,
         }
-        return json.dumps(whole)
+        return json.dumps(payload)
 
     def _handle_signal(self, number: int) -> None:
         if number == signal.SIGCHLD:

@@ -67,7 +67,7 @@ class Slots:
 
     def _publish_target(self) -> None:
         # Remaining workers have the lowest numbers: the highest retires, the lowest free one is added.
-        self._board.workers = self.target_workers()
+        self._board.target_workers = self.target_workers()
 
     def apply_plan(self, plan: ProcessPlan) -> None:
         """Use the plan for every process that starts from now on."""

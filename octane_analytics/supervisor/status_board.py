@@ -100,18 +100,18 @@ class StatusBoard:
     def __init__(self, slots: int) -> None:
         word = ctypes.sizeof(ctypes.c_int64)
         memory = mmap.mmap(-1, word + slots * ctypes.sizeof(_SharedRecord))
-        self._workers = ctypes.c_int64.from_buffer(memory)
+        self._target_workers = ctypes.c_int64.from_buffer(memory)
         self._records = (_SharedRecord * slots).from_buffer(memory, word)
         self.capacity = slots
 
     @property
-    def workers(self) -> int:
+    def target_workers(self) -> int:
         """Target number of workers, numbered from 0; written by the supervisor, read by its children."""
-        return self._workers.value
+        return self._target_workers.value
 
-    @workers.setter
-    def workers(self, number: int) -> None:
-        self._workers.value = number
+    @target_workers.setter
+    def target_workers(self, number: int) -> None:
+        self._target_workers.value = number
 
     def clear(self, slot: int) -> None:
         """Reset the record for a new process."""

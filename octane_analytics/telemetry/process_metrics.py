@@ -1,14 +1,27 @@
-"""Resident memory of a process, sampled every five seconds."""
+"""Metrics of every process: resident memory, sampled every five seconds."""
 
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from octane_analytics.telemetry.worker_metrics import ProcessMetrics
+from prometheus_client import CollectorRegistry, Gauge
 
 _SAMPLE_SECONDS = 5.0
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+class ProcessMetrics:
+    """Metrics of every process."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.resident_bytes = Gauge(
+            "analytics_process_resident_bytes",
+            "Resident memory of a process, by role and slot.",
+            ["process"],
+            multiprocess_mode="sum",
+            registry=registry,
+        )
 
 
 class ProcessSampler:

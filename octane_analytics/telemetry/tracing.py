@@ -61,7 +61,7 @@ def is_configured(environ: Mapping[str, str] = os.environ) -> bool:
         if environ.get(name, "http/protobuf") != "http/protobuf":
             raise ConfigError(
                 f"{name}={environ[name]} is not supported: use http/protobuf, "
-                "which every collector takes on port 4318"
+                "which every collector accepts on port 4318"
             )
     return True
 

@@ -1,4 +1,4 @@
-"""Metrics of ingestion, of every process and of the supervisor."""
+"""Metrics of ingestion in a worker."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
@@ -153,34 +153,3 @@ class WorkerMetrics:
             multiprocess_mode="sum",
             registry=registry,
         )
-
-
-class ProcessMetrics:
-    """Metrics of every process."""
-
-    def __init__(self, registry: CollectorRegistry | None = None) -> None:
-        self.resident_bytes = Gauge(
-            "analytics_process_resident_bytes",
-            "Resident memory of a process, by role and slot.",
-            ["process"],
-            multiprocess_mode="sum",
-            registry=registry,
-        )
-
-
-class SupervisorMetrics:
-    """Metrics of the supervisor."""
-
-    def __init__(
-        self, registry: CollectorRegistry | None = None, causes: Sequence[str] = ()
-    ) -> None:
-        self.restarts = Counter(
-            "analytics_process_restarts_total",
-            "Processes that exited unexpectedly, by cause: signal, hang (killed without heartbeats), "
-            "unavailable, config, fault.",
-            ["cause"],
-            registry=registry,
-        )
-        # A counter that starts with its first event hides that event from rate().
-        for cause in causes:
-            self.restarts.labels(cause)

@@ -19,8 +19,7 @@ from octane_analytics.telemetry import logging as logs
 from octane_analytics.telemetry.dedup_window import DedupWindowCollector
 from octane_analytics.telemetry.lag_metrics import LagCollector
 from octane_analytics.telemetry.metrics_server import MetricsServer
-from octane_analytics.telemetry.process_metrics import ProcessSampler
-from octane_analytics.telemetry.worker_metrics import ProcessMetrics
+from octane_analytics.telemetry.process_metrics import ProcessMetrics, ProcessSampler
 from octane_analytics.worker.process import ROLE
 
 _UPDATE_SECONDS = 2.0

@@ -23,8 +23,8 @@ from octane_analytics.supervisor.status_board import SlotStatusWriter
 from octane_analytics.telemetry import logging as logs
 from octane_analytics.telemetry import shared_directory, tracing
 from octane_analytics.telemetry.inserted_counter import InsertedEventCounter
-from octane_analytics.telemetry.process_metrics import ProcessSampler
-from octane_analytics.telemetry.worker_metrics import ProcessMetrics, WorkerMetrics
+from octane_analytics.telemetry.process_metrics import ProcessMetrics, ProcessSampler
+from octane_analytics.telemetry.worker_metrics import WorkerMetrics
 from octane_analytics.worker.slot_observer import CountingSink, SlotObserver
 
 _LOG = logging.getLogger(__name__)

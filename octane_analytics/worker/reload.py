@@ -1,32 +1,18 @@
-"""Process plan from settings, and its reload, which keeps settings that only a restart changes."""
+"""Reload of the worker's settings: parses them, keeps those that only a restart changes."""
 
 import functools
 import logging
-import signal
-import sys
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
-from pathlib import Path
-from socket import socket
 from typing import Any
 
-from octane_analytics.errors import OctaneError
-from octane_analytics.runtime.exit_codes import Exit, exit_for
 from octane_analytics.settings.reload import EnvironmentReload
 from octane_analytics.settings.sections import Settings
-from octane_analytics.supervisor.posix import unblock_signals
-from octane_analytics.supervisor.process_plan import ChildProcess, PlanChange, ProcessPlan, Role
-from octane_analytics.supervisor.slot_state import RestartPolicy
-from octane_analytics.supervisor.status_board import SlotStatusWriter, StatusBoard
+from octane_analytics.supervisor.process_plan import PlanChange, ProcessPlan
 from octane_analytics.telemetry import logging as logs
-from octane_analytics.worker.metrics_process import run_metrics
-from octane_analytics.worker.preflight import preflight
-from octane_analytics.worker.process import ROLE, run_worker
+from octane_analytics.worker.preflight_process import check_reload
 
 _LOG = logging.getLogger(__name__)
-_KILL_MARGIN_SECONDS = 15.0
-"""Time after a worker's own drain deadline in which it closes its clients."""
-
 _RESTART_ONLY = {
     # Bound or created before the first fork.
     "metrics": ("host", "port", "directory"),
@@ -35,31 +21,6 @@ _RESTART_ONLY = {
     "kafka": ("topic", "group_id", "instance_prefix"),
 }
 """Fields by section that a process must share with its predecessor."""
-
-
-def process_plan(
-    settings: Settings, listening: socket, directory: Path, board: StatusBoard
-) -> ProcessPlan:
-    """Return the metrics process and the workers that the settings describe."""
-
-    def worker(slot: int) -> ChildProcess:
-        def run(slot_status: SlotStatusWriter) -> int:
-            return run_worker(settings, slot, directory, slot_status, unblock_signals)
-
-        return ChildProcess(f"{ROLE}-{slot}", Role.WORKER, run)
-
-    service = ChildProcess(
-        "metrics",
-        Role.SERVICE,
-        lambda slot_status: run_metrics(
-            settings, listening, directory, slot_status, unblock_signals, lambda: board.workers
-        ),
-    )
-    policy = RestartPolicy(
-        heartbeat_seconds=settings.worker.heartbeat_seconds,
-        drain_seconds=settings.worker.drain_seconds + _KILL_MARGIN_SECONDS,
-    )
-    return ProcessPlan([service], worker, settings.worker.procs, policy)
 
 
 class SettingsReload:
@@ -89,7 +50,7 @@ class SettingsReload:
         _LOG.info("settings reloaded", extra=logs.fields(changed=changed))
         return PlanChange(
             self._make_plan(settings),
-            functools.partial(_check, settings),
+            functools.partial(check_reload, settings),
             functools.partial(self._adopt, settings),
         )
 
@@ -136,36 +97,3 @@ def _setting_name(section: Any, field: str) -> str:
     (matching,) = (f for f in fields(section) if f.name == field)
     setting = matching.metadata.get("setting")
     return "KAFKA_RDKAFKA_…" if setting is None else str(setting.name)
-
-
-def _check(settings: Settings) -> int:
-    """Run the preflight of a reload in its own process, because the supervisor creates no client."""
-    _ignore_supervisor_signals()
-    logs.configure(settings.log.level, settings.log.format, "check")
-    try:
-        preflight(settings)
-    except OctaneError as error:
-        _LOG.error("preflight with the new settings failed", extra=logs.fields(error=str(error)))
-        return int(exit_for(error))
-    return int(Exit.OK)
-
-
-def check_at_start(settings: Settings) -> int:
-    """Run the preflight of the start; print an error as one line on standard error."""
-    _ignore_supervisor_signals()
-    # librdkafka's log repeats the error that is printed below.
-    logging.getLogger("librdkafka").setLevel(logging.CRITICAL)
-    try:
-        preflight(settings)
-    except OctaneError as error:
-        sys.stderr.write(f"octane-analytics: error: {error}\n")
-        sys.stderr.flush()
-        return int(exit_for(error))
-    return int(Exit.OK)
-
-
-def _ignore_supervisor_signals() -> None:
-    """Leave signals to the supervisor, which kills a check itself, even after a Ctrl-C to the group."""
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGTTIN, signal.SIGTTOU):
-        signal.signal(number, signal.SIG_IGN)
-    unblock_signals()

@@ -19,7 +19,7 @@ def test_board_has_the_target_number_of_workers() -> None:
     rig = SupervisorRig([ProcessBehaviour(), ProcessBehaviour(drains_in=5.0)])
     seen: list[int] = []
     for seconds in (5.0, 11.0, 21.0, 31.0, 45.0):
-        rig.system.after(seconds, lambda: seen.append(rig.board.workers))
+        rig.system.after(seconds, lambda: seen.append(rig.board.target_workers))
     rig.change(rig.plan(4))
     rig.run((10.0, TTIN), (20.0, TTOU), (30.0, TTOU), (40.0, HUP), (100.0, TERM))
     assert seen == [2, 3, 2, 1, 4]

@@ -12,8 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from octane_analytics.telemetry import api_metrics, exposition, liveness, shared_directory
 from octane_analytics.telemetry.inserted_counter import InsertedEventCounter
 from octane_analytics.telemetry.observer import WorkerObserver
+from octane_analytics.telemetry.process_metrics import ProcessMetrics
 from octane_analytics.telemetry.worker_metrics import (
-    ProcessMetrics,
     WeightedHistogram,
     WorkerMetrics,
 )
