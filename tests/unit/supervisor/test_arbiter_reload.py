@@ -130,19 +130,19 @@ def test_second_reload_restarts_the_roll() -> None:
 def test_reload_adjusts_the_number_of_workers(procs: int) -> None:
     rig = SupervisorRig([ProcessBehaviour()] * 3)
     rig.change(rig.plan(procs))
-    rig.system.after(99.0, lambda: seen.extend(p.name for p in rig.system.alive("worker")))
-    seen: list[str] = []
+    rig.system.after(99.0, lambda: alive.extend(p.name for p in rig.system.alive("worker")))
+    alive: list[str] = []
     rig.run((20.0, HUP), (100.0, TERM))
-    assert sorted(seen) == [f"worker-{n}" for n in range(procs)]
+    assert sorted(alive) == [f"worker-{n}" for n in range(procs)]
 
 
 def test_reload_keeps_workers_added_by_ttin() -> None:
     rig = SupervisorRig([ProcessBehaviour()])
     rig.change(rig.plan(1))
-    seen: list[str] = []
-    rig.system.after(99.0, lambda: seen.extend(p.name for p in rig.system.alive("worker")))
+    alive: list[str] = []
+    rig.system.after(99.0, lambda: alive.extend(p.name for p in rig.system.alive("worker")))
     rig.run((10.0, TTIN), (20.0, HUP), (100.0, TERM))
-    assert sorted(seen) == ["worker-0", "worker-1"]
+    assert sorted(alive) == ["worker-0", "worker-1"]
 
 
 def test_stop_cancels_a_roll() -> None:

@@ -75,10 +75,10 @@ def test_status_has_what_the_workers_reported() -> None:
         rig.system.alive("worker")[0].slot_status.failed("kafka", OSError("no broker"), 1015.0)
 
     rig.system.after(15.0, work)
-    seen = []
-    rig.system.after(19.5, lambda: seen.append(rig.supervisor.status()))
+    statuses = []
+    rig.system.after(19.5, lambda: statuses.append(rig.supervisor.status()))
     rig.run((20.0, TERM))
-    (status,) = seen
+    (status,) = statuses
     first, second = status.workers
     assert (first.partitions, first.is_waiting, first.last_error) == (2, True, "kafka: no broker")
     assert second.events_per_second > first.events_per_second > 0.0
