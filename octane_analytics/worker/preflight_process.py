@@ -14,7 +14,7 @@ from octane_analytics.worker.preflight import preflight
 _LOG = logging.getLogger(__name__)
 
 
-def check_reload(settings: Settings) -> int:
+def check_at_reload(settings: Settings) -> int:
     """Run the preflight of a reload and log an error; return the exit code."""
     _ignore_supervisor_signals()
     logs.configure(settings.log.level, settings.log.format, "check")
@@ -26,7 +26,7 @@ def check_reload(settings: Settings) -> int:
     return int(Exit.OK)
 
 
-def check_start(settings: Settings) -> int:
+def check_at_start(settings: Settings) -> int:
     """Run the preflight of the start and print an error to standard error; return the exit code."""
     _ignore_supervisor_signals()
     # librdkafka's log repeats the error that is printed below.

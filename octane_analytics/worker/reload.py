@@ -10,7 +10,7 @@ from octane_analytics.settings.reload import EnvironmentReload
 from octane_analytics.settings.sections import Settings
 from octane_analytics.supervisor.process_plan import PlanChange, ProcessPlan
 from octane_analytics.telemetry import logging as logs
-from octane_analytics.worker.preflight_process import check_reload
+from octane_analytics.worker.preflight_process import check_at_reload
 
 _LOG = logging.getLogger(__name__)
 _RESTART_ONLY = {
@@ -50,7 +50,7 @@ class SettingsReload:
         _LOG.info("settings reloaded", extra=logs.fields(changed=changed))
         return PlanChange(
             self._make_plan(settings),
-            functools.partial(check_reload, settings),
+            functools.partial(check_at_reload, settings),
             functools.partial(self._adopt, settings),
         )
 

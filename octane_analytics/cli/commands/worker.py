@@ -30,7 +30,7 @@ from octane_analytics.telemetry import logging as logs
 from octane_analytics.telemetry import shared_directory
 from octane_analytics.telemetry.metrics_server import bind
 from octane_analytics.telemetry.supervisor_metrics import SupervisorMetrics
-from octane_analytics.worker.preflight_process import check_start
+from octane_analytics.worker.preflight_process import check_at_start
 from octane_analytics.worker.process import ROLE
 from octane_analytics.worker.process_plan import process_plan
 from octane_analytics.worker.reload import SettingsReload
@@ -143,7 +143,7 @@ def _open_control(settings: Settings) -> ControlSocket | None:
 
 def _preflight(system: PosixSystem, settings: Settings) -> int:
     """In a process of its own, so that no client's threads live in the supervisor."""
-    pid = system.fork("check", lambda: check_start(settings))
+    pid = system.fork("check", lambda: check_at_start(settings))
     deadline = system.now() + _PREFLIGHT_SECONDS
     killed_for: int | None = None
     while True:
