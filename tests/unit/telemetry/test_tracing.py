@@ -10,7 +10,7 @@ from opentelemetry import trace
 
 from octane_analytics.errors import ConfigError
 from octane_analytics.kafka.record_headers import headers_of
-from octane_analytics.telemetry import tracing
+from octane_analytics.telemetry import batch_tracing, tracing
 from octane_analytics.types import OffsetRange, TopicPartition
 from tests.fakes.kafka import FakeRecord
 
@@ -23,7 +23,7 @@ def _record(*headers: tuple[str, bytes | None]) -> FakeRecord:
 
 
 def _contexts_found(*records: FakeRecord, room: int = 128) -> int:
-    tracer = tracing.BatchTracer(trace.NoOpTracer(), "group", headers_of)
+    tracer = batch_tracing.BatchTracer(trace.NoOpTracer(), "group", headers_of)
     return len(tracer.contexts(records, room))
 
 
@@ -47,7 +47,7 @@ def test_contexts_are_limited() -> None:
 
 def test_header_reads_are_limited_by_their_budget() -> None:
     now = [0.0]
-    tracer = tracing.BatchTracer(trace.NoOpTracer(), "group", headers_of, lambda: now[0])
+    tracer = batch_tracing.BatchTracer(trace.NoOpTracer(), "group", headers_of, lambda: now[0])
     records = [_record(("traceparent", SAMPLED))] * 1600
 
     def contexts_read() -> int:
