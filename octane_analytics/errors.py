@@ -1,22 +1,22 @@
-"""The exception tree: one branch for each thing the caller does next."""
+"""Exception tree: each branch stands for the caller's next action."""
 
 
 class OctaneError(Exception):
-    """Root. The message tells the operator what is wrong and what to do about it."""
+    """Root. The message states for the operator what is wrong and what to do."""
 
 
 class ConfigError(OctaneError):
-    """A setting, a schema or a right is wrong: exit, and do not start again unchanged."""
+    """Invalid setting, schema or grant: exit; a restart without a change fails again."""
 
 
 class TooManyRejected(ConfigError):
-    """So much of what comes in is no event that something upstream must be broken."""
+    """Share of invalid records above its limit: a producer is probably broken."""
 
 
 class DecodeError(OctaneError):
-    """A payload is not an event: to the dead-letter topic with it.
+    """Invalid payload: send the record to the dead-letter topic.
 
-    `reason` is a short code out of a bounded set, the message is for a person.
+    `reason` is a short code out of a bounded set, `detail` a text for a person.
     """
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -26,31 +26,31 @@ class DecodeError(OctaneError):
 
 
 class Unavailable(OctaneError):
-    """The other side cannot serve now: wait, then repeat the same call."""
+    """Temporary failure of the other side: wait, then repeat the same call."""
 
 
 class Rebalancing(Unavailable):
-    """The group is about to settle anew: take part in that, then repeat the call."""
+    """Rebalance in progress: take part in it, then repeat the call."""
 
 
 class NeedsOperator(Unavailable):
-    """As Unavailable, and waiting alone will not help: a right, a table or a setting is missing."""
+    """Failure until an operator fixes a grant, a table or a setting; retried like Unavailable."""
 
 
 class Abandoned(OctaneError):
-    """Whoever asked has gone or waits no longer: stop, there is nobody to answer."""
+    """Caller disconnected or timed out: stop, the result is not needed."""
 
 
 class Rejected(OctaneError):
-    """The other side refuses for good: repeating the call is of no use."""
+    """Permanent refusal by the other side: do not retry."""
 
 
 class DataRejected(Rejected):
-    """The server refuses the rows themselves, not who sends them or when."""
+    """Refusal because of the rows' values, independent of user and time."""
 
 
 class StatementRejected(Rejected):
-    """The server refuses a statement: `code` and `name` are ClickHouse's, the message has no trace."""
+    """Refusal of a statement: `code` and `name` are ClickHouse's, the message has no stack trace."""
 
     def __init__(self, code: int, name: str, message: str) -> None:
         super().__init__(message)
@@ -59,13 +59,13 @@ class StatementRejected(Rejected):
 
 
 class AssignmentLost(OctaneError):
-    """Somebody else owns the partitions: discard what was read of them, commit nothing."""
+    """Loss of partitions to another member: discard their records, commit nothing."""
 
 
 class QueryError(OctaneError):
-    """A query failed for a reason of its own: an HTTP status and a code for a program to read.
+    """Failure of an API query: an HTTP status, a code for programs and a message for people.
 
-    `details` are more facts for that program; they can be written as JSON.
+    `details` are further facts for programs; they can be written as JSON.
     """
 
     def __init__(self, status: int, code: str, message: str, **details: object) -> None:

@@ -1,1 +1,1 @@
-"""What every process of the service needs of the operating system: exit codes, time, signals."""
+"""Operating system services that every process uses: exit codes, clock, signals, scheduling."""

@@ -1,4 +1,4 @@
-"""Context managers that close what they are."""
+"""Base class of context managers that close themselves."""
 
 from abc import abstractmethod
 from types import TracebackType
@@ -6,7 +6,7 @@ from typing import Self
 
 
 class Closeable:
-    """Calls `close` when its `with` block ends, whatever ended it."""
+    """Context manager that calls `close` on exit, also after an exception."""
 
     def __enter__(self) -> Self:
         return self

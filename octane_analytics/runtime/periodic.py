@@ -1,25 +1,25 @@
-"""Something that is looked at again and again, beside whatever else the process does."""
+"""Thread that calls a function periodically."""
 
 import threading
 from collections.abc import Callable
 
 
 class PeriodicThread:
-    """Calls `look` from a thread of its own, the first time after `first_seconds`.
+    """Calls `run_once` in its own thread, the first time after `first_seconds`.
 
-    Each call answers after how many seconds the next comes.
+    `run_once` returns the seconds until the next call. `close` is called after the last call.
     """
 
     def __init__(
         self,
         name: str,
-        look: Callable[[], float],
+        run_once: Callable[[], float],
         close: Callable[[], None],
         *,
         first_seconds: float = 0.0,
     ) -> None:
-        self._pause_seconds = first_seconds
-        self._look = look
+        self._delay_seconds = first_seconds
+        self._run_once = run_once
         self._close = close
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -28,11 +28,11 @@ class PeriodicThread:
         self._thread.start()
 
     def stop(self, seconds: float = 3.0) -> None:
-        """Waits so long for the look under way; a later end of it is not waited for."""
+        """Stop; block for at most `seconds` until a call that is under way has returned."""
         self._stop.set()
         self._thread.join(seconds)
 
     def _run(self) -> None:
-        while not self._stop.wait(self._pause_seconds):
-            self._pause_seconds = self._look()
+        while not self._stop.wait(self._delay_seconds):
+            self._delay_seconds = self._run_once()
         self._close()

@@ -1,4 +1,4 @@
-"""RFC 3339 times of requests and options; the hot path has its own parser in `events.decode`."""
+"""Parser of RFC 3339 times in requests and options; events have their own in `events.decode`."""
 
 from datetime import UTC, date, datetime, time
 
@@ -6,7 +6,7 @@ import msgspec
 
 
 def parse(text: str) -> datetime:
-    """Return the time, without a zone where the text has no offset. Raise ValueError."""
+    """Return the time, naive if the text has no offset. Raise ValueError."""
     try:
         return msgspec.convert(text, datetime)
     except msgspec.ValidationError as error:
@@ -14,7 +14,7 @@ def parse(text: str) -> datetime:
 
 
 def parse_as_utc(text: str) -> datetime:
-    """Return an aware time: UTC where the text has no offset, midnight for a date. Raise ValueError."""
+    """Return an aware time: UTC if the text has no offset, midnight for a date. Raise ValueError."""
     try:
         day = msgspec.convert(text, date)
     except msgspec.ValidationError:

@@ -1,29 +1,29 @@
-"""Who answers a scrape comes before those who make the load: out of CPU is when somebody looks.
+"""Schedules the metrics process ahead of the workers, so that scrapes succeed when the CPU is saturated.
 
-Linux shares the CPUs out among groups of threads first, and only then within each by nice value. A
-group is a control group or, where a service has none with shares of its own, a session (sched(7), "The
-autogroup feature"). In the workers' session a scrape of two milliseconds has to wait until they have
-had their share, which has been seen to take fifty.
+Linux distributes CPU time among groups of threads first, and within a group by nice value. A group is a
+control group or, if a service has none with its own shares, a session (sched(7), "The autogroup
+feature"). In the workers' session a scrape of two milliseconds waits until the workers have used their
+time slices; fifty milliseconds were measured.
 """
 
 import contextlib
 import os
 from pathlib import Path
 
-_ADVANTAGE = 10
+_NICE_STEP = 10
 _AUTOGROUP = Path("/proc/self/autogroup")
 
 
 def schedule_first() -> None:
-    """Has this process scheduled before those it was forked from, as far as the machine allows it.
+    """Schedule this process ahead of the process group it was forked from, as far as permitted.
 
-    Makes it the leader of a session of its own, which needs no right; a terminal's signals do not reach
-    it any more. Then raises its nice value, and its session's, by ten, which root may, who has
-    CAP_SYS_NICE, and who has the RLIMIT_NICE (LimitNICE= of a unit). To be called right after the fork:
-    nice values are a thread's own, and the threads that it starts from then on have them too.
+    Makes it the leader of its own session, which needs no privilege; signals of a terminal no longer
+    reach it. Then lowers its nice value and its session's by ten, which needs root, CAP_SYS_NICE or
+    RLIMIT_NICE (LimitNICE= of a unit). Call it right after the fork: a nice value belongs to a thread,
+    and threads that are started later inherit it.
     """
     os.setsid()
-    # Not allowed; or there are no autogroups in this kernel.
+    # Not permitted, or the kernel has no autogroups.
     with contextlib.suppress(OSError):
-        nice = os.nice(-_ADVANTAGE)
+        nice = os.nice(-_NICE_STEP)
         _AUTOGROUP.write_text(f"{nice}")

@@ -13,10 +13,10 @@ _SUPERVISOR_SIGNALS = (signal.SIGHUP, signal.SIGUSR1, signal.SIGTTIN, signal.SIG
 
 
 class StopSignal:
-    """Set by the first SIGINT or SIGTERM. For the main thread.
+    """Flag that the first SIGINT or SIGTERM sets. For the main thread.
 
-    A command enters it, so that the previous handlers return afterwards; a forked child calls `install`
-    and keeps it until it exits.
+    A command uses it as a context manager, which restores the previous handlers; a forked child calls
+    `install` and keeps the handlers until it exits.
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class StopSignal:
         self._previous: dict[int, signal._HANDLER] = {}
 
     def install(self) -> Self:
-        """Handle both signals from now on."""
+        """Install the handlers of both signals."""
         self._pipe = os.pipe()
         os.set_blocking(self._pipe[1], False)
         for number in _STOP_SIGNALS:
@@ -52,16 +52,16 @@ class StopSignal:
 
     @property
     def exit_code(self) -> Exit:
-        """Exit code of a command that was stopped before it was done."""
+        """Exit code of a command that a signal stopped before it was done."""
         return Exit.TERMINATED if self._number == signal.SIGTERM else Exit.INTERRUPTED
 
     def wait(self, seconds: float) -> bool:
-        """Block until a signal arrives or the time is over; return whether one has arrived."""
+        """Block until a signal or the timeout; return whether a signal has arrived."""
         self._select([], seconds)
         return self.is_set()
 
     def wait_readable(self, descriptor: int, seconds: float) -> bool:
-        """Block until the descriptor is readable, a signal arrives or the time is over."""
+        """Block until the descriptor is readable, a signal or the timeout; return if it is readable."""
         return descriptor in self._select([descriptor], seconds)
 
     def _select(self, descriptors: list[int], seconds: float) -> list[int]:
@@ -71,14 +71,14 @@ class StopSignal:
     def _record(self, number: int, frame: FrameType | None) -> None:
         if self._number is None and self._pipe is not None:
             self._number = number
-            # A handler alone would not end a select: the kernel restarts it (PEP 475).
+            # The handler alone would not end `select`: Python restarts it (PEP 475).
             os.write(self._pipe[1], b"\0")
 
 
 def drop_supervisor_handlers() -> None:
-    """Undo in a forked child what its supervisor handles.
+    """Reset the supervisor's signal handlers in a forked child.
 
-    Ignores the signals that only the supervisor answers, also where a whole process group gets them.
+    Signals that only the supervisor handles are ignored, because they may reach the whole process group.
     """
     for number in (signal.SIGCHLD, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)

@@ -1,11 +1,11 @@
-"""The system's clock, and how long to wait before the next attempt."""
+"""System clock, and exponential backoff with jitter."""
 
 import random
 import time
 
 
 class SystemClock:
-    """See `types.Clock`."""
+    """Monotonic clock (see `interfaces.Clock`)."""
 
     def now(self) -> float:
         return time.monotonic()
@@ -15,9 +15,9 @@ class SystemClock:
 
 
 class Backoff:
-    """Doubles from `first_seconds` up to `cap_seconds`, each with up to half taken off at random.
+    """Delays that double from `first_seconds` to `cap_seconds`, each reduced by up to half at random.
 
-    The jitter keeps processes that failed together from coming back together.
+    The jitter keeps processes that failed together from retrying together.
     """
 
     def __init__(
@@ -25,16 +25,18 @@ class Backoff:
     ) -> None:
         self._first_seconds = first_seconds
         self._cap_seconds = cap_seconds
-        self._random = source or random.Random()  # noqa: S311  # no secret hangs on it
+        self._random = source or random.Random()  # noqa: S311  # jitter needs no secure randomness
         self.attempts = 0
 
     def next_seconds(self) -> float:
-        ceiling = min(self._cap_seconds, self._first_seconds * 2.0 ** min(self.attempts, 32))
+        ceiling_seconds = min(
+            self._cap_seconds, self._first_seconds * 2.0 ** min(self.attempts, 32)
+        )
         self.attempts += 1
-        return ceiling * (1.0 - self._random.random() / 2.0)
+        return ceiling_seconds * (1.0 - self._random.random() / 2.0)
 
     def fresh(self) -> "Backoff":
-        """Another one like this that has not waited yet."""
+        """Return a backoff with the same limits and no attempts."""
         return Backoff(self._first_seconds, self._cap_seconds, self._random)
 
     def reset(self) -> None:

@@ -1,1 +1,1 @@
-"""Every setting: name, default, unit, meaning, and where its value came from."""
+"""Settings: name, default, unit and description of each, and the origin of its value."""

@@ -1,4 +1,4 @@
-"""Reads what systemd calls an EnvironmentFile, and means the same by it: systemd.exec(5)."""
+"""Parser of systemd's EnvironmentFile format, with the same result as systemd: systemd.exec(5)."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ _ESCAPED_IN_DOUBLE_QUOTES = '"\\`$'
 
 
 def read(path: Path) -> dict[str, str]:
-    """The variables of the file. Raises ConfigError that names the file and the line."""
+    """Return the variables of the file. Raise ConfigError with the file and the line."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -23,7 +23,7 @@ def read(path: Path) -> dict[str, str]:
 
 
 def parse(text: str) -> dict[str, str]:
-    """Raises ValueError where systemd would pass over a line that is no assignment."""
+    """Return the variables. Raise ValueError for a line without an assignment, which systemd skips."""
     variables: dict[str, str] = {}
     position = 0
     while position < len(text):
@@ -45,7 +45,7 @@ def _end_of_line(text: str, position: int) -> int:
 
 
 def _value(text: str, position: int, line: int) -> tuple[str, int]:
-    """The value that begins there, and where the next line does. Quoted parts in a row are joined."""
+    """Return the value at `position` and the position of the next line. Joins adjacent quoted parts."""
     value = ""
     while True:
         while position < len(text) and text[position] in " \t\r":
@@ -56,7 +56,7 @@ def _value(text: str, position: int, line: int) -> tuple[str, int]:
             case "'":
                 end = text.find("'", position + 1)
                 if end < 0:
-                    raise ValueError(f"line {line}: a quote without its end")
+                    raise ValueError(f"line {line}: a quote is not closed")
                 value, position = value + text[position + 1 : end], end + 1
             case '"':
                 part, position = _double_quoted(text, position + 1, line)
@@ -80,22 +80,22 @@ def _double_quoted(text: str, position: int, line: int) -> tuple[str, int]:
             position += 2
             continue
         part, position = part + character, position + 1
-    raise ValueError(f"line {line}: a quote without its end")
+    raise ValueError(f"line {line}: a quote is not closed")
 
 
 def _bare(text: str, position: int) -> tuple[str, int]:
-    """To the end of the line; a quote inside is a character like others."""
-    part = kept = ""
+    """Return the unquoted rest of the line, in which quotes have no meaning, and the next position."""
+    part = without_trailing_blanks = ""
     while position < len(text) and text[position] != "\n":
         if text[position] == "\\":
             following = text[position + 1 : position + 2]
             if following != "\n":
                 part += following
-                kept = part
+                without_trailing_blanks = part
             position += 2
             continue
         part += text[position]
         if text[position] not in " \t\r":
-            kept = part
+            without_trailing_blanks = part
         position += 1
-    return kept, position + 1
+    return without_trailing_blanks, position + 1

@@ -1,4 +1,4 @@
-"""What is known of one setting, and how its text is read: parsers raise ValueError with what may be."""
+"""Metadata of a setting, and parsers of its text. A parser raises ValueError with the valid values."""
 
 import os
 import re
@@ -21,7 +21,7 @@ def table(raw: str) -> str:
     database, dot, rest = name.partition(".")
     if dot:
         raise ValueError(
-            f"is a table's name alone, without its database: set CLICKHOUSE_DATABASE={database} and "
+            f"must not contain the database: set CLICKHOUSE_DATABASE={database} and "
             f"CLICKHOUSE_TABLE={rest}"
         )
     return name
@@ -44,9 +44,9 @@ def flag(raw: str) -> bool:
     raise ValueError("must be one of 1, true, yes, on, 0, false, no, off")
 
 
-def whole(low: int, high: int) -> Callable[[str], int]:
+def integer(low: int, high: int) -> Callable[[str], int]:
     def parse(raw: str) -> int:
-        # int() alone would take digits of other scripts and underscores too.
+        # int() alone would accept digits of other scripts and underscores too.
         if not re.fullmatch(r"[+-]?[0-9]{1,100}", raw.strip()):
             raise ValueError("must be a whole number")
         value = int(raw)
@@ -91,36 +91,36 @@ def choice(*allowed: str) -> Callable[[str], str]:
 
 
 def origins(raw: str) -> tuple[str, ...]:
-    listed = tuple(entry.strip().rstrip("/").lower() for entry in raw.split(",") if entry.strip())
-    if listed == ("*",):
-        return listed
-    for origin in listed:
+    values = tuple(entry.strip().rstrip("/").lower() for entry in raw.split(",") if entry.strip())
+    if values == ("*",):
+        return values
+    for origin in values:
         if not _ORIGIN.fullmatch(origin):
             raise ValueError(
-                f"{origin!r} is no origin: write https://host or https://host:port, separated by "
+                f"{origin!r} is not an origin: write https://host or https://host:port, separated by "
                 "commas, or * alone for all"
             )
-    return listed
+    return values
 
 
 def process_count(raw: str) -> int:
     if raw.strip().lower() == "auto":
         return len(os.sched_getaffinity(0))
-    return whole(1, 1024)(raw)
+    return integer(1, 1024)(raw)
 
 
-def instance(raw: str) -> str:
+def instance_prefix(raw: str) -> str:
     value = raw.strip()
     return {"auto": socket.gethostname(), "none": ""}.get(value, value)
 
 
-port = whole(1, 65535)
-any_port = whole(0, 65535)
+port = integer(1, 65535)
+any_port = integer(0, 65535)
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What is known of a setting apart from its value. `default` is as one would write it."""
+    """Metadata of a setting. `default` is its text form."""
 
     name: str
     default: str
@@ -130,7 +130,7 @@ class Setting:
     parse: Callable[[str], object]
 
 
-def described(
+def setting(
     name: str,
     parse: Callable[[str], Any],
     default: str,
@@ -139,7 +139,8 @@ def described(
     unit: str = "",
     secret: bool = False,
 ) -> Any:
-    about = Setting(name, default, help, unit, secret, parse)
+    """Return a dataclass field with the setting's metadata and its parsed default."""
+    metadata = Setting(name, default, help, unit, secret, parse)
     return field(
-        default_factory=lambda: parse(default), repr=not secret, metadata={"setting": about}
+        default_factory=lambda: parse(default), repr=not secret, metadata={"setting": metadata}
     )

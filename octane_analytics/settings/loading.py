@@ -1,9 +1,8 @@
-"""Reads all settings and says where each value came from.
+"""Reads all settings, checks their combinations and reports the origin of each value.
 
-An option on the command line wins over the environment, the environment over the default. A secret
-can also be given as the name of a file (`NAME_FILE`), or of one of systemd's credentials. Owns
-reading, and the checks of settings that only make sense together; refuses to know what anybody does
-with them.
+An option on the command line overrides the environment, the environment overrides the default. A secret
+can also be given as the path of a file (`NAME_FILE`) or as the name of one of systemd's credentials.
+Does not depend on any use of the settings.
 """
 
 from collections.abc import Mapping
@@ -26,24 +25,24 @@ from octane_analytics.settings.serving import ApiSettings
 
 RDKAFKA_PREFIX = "KAFKA_RDKAFKA_"
 HTTP_PORTS = (8123, 8443)
-"""ClickHouse's HTTP ports, which people take for the native one."""
+"""ClickHouse's HTTP ports, often confused with the native one."""
 NATIVE_PORT, NATIVE_TLS_PORT = 9000, 9440
 MASK = "********"
 CREDENTIALS = "CREDENTIALS_DIRECTORY"
-"""Where systemd puts a unit's credentials: systemd.exec(5)."""
+"""Variable with the directory of a unit's credentials: systemd.exec(5)."""
 
 Source = Literal["option", "environment", "file", "default"]
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where one value came from, in a form that may be shown: a secret is masked."""
+    """Origin of one value, in a form that may be shown: a secret is masked."""
 
     name: str
     shown: str
     source: Source
     detail: str
-    """The option or file, if the value came from one."""
+    """Path of the file the value was read from; empty for other sources."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +72,7 @@ _SECTION_OF = {
 
 
 def catalogue() -> list[Setting]:
-    """Every setting there is, in the order of the sections; KAFKA_RDKAFKA_… stands apart."""
+    """Return all settings in the order of the sections, without KAFKA_RDKAFKA_…"""
     return [
         cast(Setting, item.metadata["setting"])
         for section in _SECTIONS.values()
@@ -83,15 +82,15 @@ def catalogue() -> list[Setting]:
 
 
 def section_of(name: str) -> str:
-    """The section of the setting: `kafka`, `clickhouse`, … Raises KeyError for an unknown name."""
+    """Return the setting's section: `kafka`, `clickhouse`, … Raise KeyError for an unknown name."""
     return _SECTION_OF[name]
 
 
 def load(environ: Mapping[str, str], overrides: Mapping[str, str] | None = None) -> Loaded:
-    """Reads all settings; `overrides` are the command line's, by the setting's name.
+    """Return all settings; `overrides` are the command line's, by the setting's name.
 
-    Raises ConfigError that names the setting, its value (unless secret) and what it may be. Reads the
-    files that `NAME_FILE` variables name, nothing else.
+    Raise ConfigError with the setting, its value (unless secret) and the valid values. Reads only the
+    files that `NAME_FILE` variables name.
     """
     origins: list[Origin] = []
     sections: dict[str, Any] = {}
@@ -103,10 +102,10 @@ def load(environ: Mapping[str, str], overrides: Mapping[str, str] | None = None)
                     item.metadata["setting"], environ, overrides or {}, origins
                 )
         if kind is KafkaSettings:
-            values["rdkafka"] = _rdkafka(environ, origins)
+            values["rdkafka"] = _rdkafka_properties(environ, origins)
         sections[section] = kind(**values)
     settings = Settings(**sections)
-    _check_together(settings)
+    _check_combinations(settings)
     return Loaded(settings, tuple(origins))
 
 
@@ -116,18 +115,18 @@ def _read(
     overrides: Mapping[str, str],
     origins: list[Origin],
 ) -> object:
-    raw, source, detail = _find(setting, environ, overrides)
+    raw, source, detail = _raw_value(setting, environ, overrides)
     try:
         value = setting.parse(raw)
     except ValueError as error:
-        told = "" if setting.is_secret else f" is {raw!r}:"
-        raise ConfigError(f"{setting.name}{told} {error}") from error
+        value_part = "" if setting.is_secret else f" is {raw!r}:"
+        raise ConfigError(f"{setting.name}{value_part} {error}") from error
     shown = (MASK if raw else "") if setting.is_secret else raw
     origins.append(Origin(setting.name, shown, source, detail))
     return value
 
 
-def _find(
+def _raw_value(
     setting: Setting, environ: Mapping[str, str], overrides: Mapping[str, str]
 ) -> tuple[str, Source, str]:
     file_name = f"{setting.name}_FILE"
@@ -139,20 +138,23 @@ def _find(
         return _read_secret(file_name, environ), "file", environ[file_name]
     if environ.get(setting.name):
         return environ[setting.name], "environment", ""
-    # Set but empty reads as not set: that is how an EnvironmentFile writes "leave it alone".
+    # An empty variable counts as unset: an EnvironmentFile cannot unset one.
     return setting.default, "default", ""
 
 
 def _read_secret(name: str, environ: Mapping[str, str]) -> str:
-    """The text of the file that the variable names; a name without a slash is that of a credential
-    which systemd has loaded for this process (LoadCredential=)."""
+    """Return the text of the file that the variable names.
+
+    A value without a slash names a credential that systemd has loaded for this process
+    (LoadCredential=).
+    """
     path = environ[name]
     if "/" not in path:
         if not environ.get(CREDENTIALS):
             raise ConfigError(
-                f"{name} is {path!r}: without a slash it names a credential, and this process has "
-                f"been given none ({CREDENTIALS} is not set): write the path of a file, or start it "
-                "from a unit with LoadCredential="
+                f"{name} is {path!r}: a value without a slash names a credential, and this process has "
+                f"none ({CREDENTIALS} is not set): set the path of a file, or start the process from a "
+                "unit with LoadCredential="
             )
         path = f"{environ[CREDENTIALS]}/{path}"
     try:
@@ -167,23 +169,23 @@ _RESERVED = {
     "metadata.broker.list": "use KAFKA_BOOTSTRAP_SERVERS",
     "group.id": "use KAFKA_GROUP_ID",
     "group.instance.id": "use KAFKA_INSTANCE_PREFIX",
-    "group.protocol": "the delivery protocol rests on the classic one",
-    "partition.assignment.strategy": "the delivery protocol rests on cooperative-sticky",
-    "enable.auto.commit": "offsets move only over events that are stored",
-    "enable.auto.offset.store": "offsets move only over events that are stored",
-    "auto.offset.reset": "a worker decides this itself, and says so when offsets are gone",
-    "enable.partition.eof": "recovery rests on it",
+    "group.protocol": "the delivery protocol requires the classic one",
+    "partition.assignment.strategy": "the delivery protocol requires cooperative-sticky",
+    "enable.auto.commit": "offsets are committed only for stored events",
+    "enable.auto.offset.store": "offsets are committed only for stored events",
+    "auto.offset.reset": "a worker decides this itself, and logs when offsets are gone",
+    "enable.partition.eof": "recovery requires it",
 }
 
 
 def is_secret_property(name: str) -> bool:
-    """Whether the librdkafka property holds something that must not be shown."""
+    """Return whether the librdkafka property holds a secret, which must not be shown."""
     return any(
         word in name for word in ("password", "secret", "passphrase", "oauthbearer.config")
     ) or (name.endswith(".pem") and "key" in name)
 
 
-def _rdkafka(environ: Mapping[str, str], origins: list[Origin]) -> dict[str, str]:
+def _rdkafka_properties(environ: Mapping[str, str], origins: list[Origin]) -> dict[str, str]:
     properties: dict[str, str] = {}
     for variable in sorted(environ):
         if not variable.startswith(RDKAFKA_PREFIX) or not environ[variable]:
@@ -206,14 +208,14 @@ def _rdkafka(environ: Mapping[str, str], origins: list[Origin]) -> dict[str, str
     return properties
 
 
-def _check_together(settings: Settings) -> None:
+def _check_combinations(settings: Settings) -> None:
     clickhouse, batch, worker = settings.clickhouse, settings.batch, settings.worker
     for host, port in clickhouse.hosts():
         if port in HTTP_PORTS:
             native = NATIVE_TLS_PORT if clickhouse.is_secure else NATIVE_PORT
             raise ConfigError(
                 f"CLICKHOUSE_PORT is {port} (for {host}): that is ClickHouse's HTTP port, and this "
-                f"service speaks the native protocol: use {native}"
+                f"service uses the native protocol: use {native}"
             )
     if batch.size > batch.max_rows:
         raise ConfigError(
@@ -223,14 +225,15 @@ def _check_together(settings: Settings) -> None:
     if clickhouse.timeout_seconds >= worker.drain_seconds:
         raise ConfigError(
             f"CLICKHOUSE_TIMEOUT ({clickhouse.timeout_seconds:g} s) must be shorter than "
-            f"DRAIN_TIMEOUT ({worker.drain_seconds:g} s), or a drain could not finish one insert"
+            f"DRAIN_TIMEOUT ({worker.drain_seconds:g} s), or a drain could not finish one insert: "
+            "lower CLICKHOUSE_TIMEOUT"
         )
     poll_seconds = _max_poll_seconds(settings.kafka.rdkafka)
     if worker.drain_seconds >= poll_seconds:
         raise ConfigError(
             f"DRAIN_TIMEOUT ({worker.drain_seconds:g} s) must be shorter than librdkafka's "
-            f"max.poll.interval.ms ({poll_seconds:g} s), or the group would give the partitions away "
-            "during a drain"
+            f"max.poll.interval.ms ({poll_seconds:g} s), or the group would reassign the partitions "
+            "during a drain: lower DRAIN_TIMEOUT"
         )
 
 

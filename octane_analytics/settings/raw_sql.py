@@ -1,4 +1,4 @@
-"""The settings of raw SQL: who asks ClickHouse, what may be read, how much."""
+"""Settings of raw SQL: ClickHouse user, readable tables, functions and limits."""
 
 import re
 from dataclasses import dataclass
@@ -25,52 +25,52 @@ def _functions(raw: str) -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawSqlSettings:
-    user: str | None = fields.described(
+    user: str | None = fields.setting(
         "CLICKHOUSE_QUERY_USER",
         fields.optional,
         "",
         "ClickHouse user of raw SQL, see `octane-analytics schema grants` (empty: CLICKHOUSE_USER, "
-        "which may do far more than raw SQL should).",
+        "which has far more rights than raw SQL should have).",
     )
-    password: str = fields.described(
+    password: str = fields.setting(
         "CLICKHOUSE_QUERY_PASSWORD",
         fields.secret,
         "",
         "Password of CLICKHOUSE_QUERY_USER.",
         secret=True,
     )
-    tables: frozenset[tuple[str, str]] = fields.described(
+    tables: frozenset[tuple[str, str]] = fields.setting(
         "API_QUERY_TABLES",
         _tables,
         "",
-        "Further tables raw SQL may read, as database.table or database.*, comma-separated; the "
-        "ClickHouse user needs the right to, too.",
+        "Additional tables that raw SQL may read, as database.table or database.*, "
+        "comma-separated; the ClickHouse user also needs SELECT on them.",
     )
-    functions: frozenset[str] = fields.described(
+    functions: frozenset[str] = fields.setting(
         "API_QUERY_FUNCTIONS",
         _functions,
         "",
-        "Further functions raw SQL may call, comma-separated; every function that computes and does "
-        "nothing else may be called already.",
+        "Additional functions that raw SQL may call, comma-separated; functions without side "
+        "effects are allowed by default.",
     )
-    max_rows_read: int = fields.described(
+    max_rows_read: int = fields.setting(
         "API_QUERY_MAX_ROWS_READ",
-        fields.whole(1, 1 << 62),
+        fields.integer(1, 1 << 62),
         "10000000000",
-        "Rows that one raw query may read.",
+        "Maximum number of rows that one raw query may read.",
         unit="rows",
     )
-    max_bytes_read: int = fields.described(
+    max_bytes_read: int = fields.setting(
         "API_QUERY_MAX_BYTES_READ",
-        fields.whole(1 << 20, 1 << 62),
+        fields.integer(1 << 20, 1 << 62),
         str(1 << 40),
-        "Bytes, uncompressed, that one raw query may read.",
+        "Maximum number of bytes, uncompressed, that one raw query may read.",
         unit="bytes",
     )
-    threads: int = fields.described(
+    threads: int = fields.setting(
         "API_QUERY_MAX_THREADS",
-        fields.whole(1, 1024),
+        fields.integer(1, 1024),
         "4",
-        "Threads that ClickHouse may use for one raw query.",
+        "Maximum number of threads that ClickHouse uses for one raw query.",
         unit="threads",
     )

@@ -1,8 +1,8 @@
-"""Reads the settings again in a running process, whose environment stays what it was at its start.
+"""Reads the settings again in a running process, whose environment does not change.
 
-What can change are the environment files and the files that hold secrets. A variable whose value was
-the file's when the process started follows the file (systemd's EnvironmentFile= has put it into the
-environment); one whose value was another was given by somebody who meant it, and stays.
+Environment files and files with secrets may change. A variable that had the file's value at the start
+follows the file, because systemd's EnvironmentFile= has set it; a variable with another value was set
+explicitly and stays.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from octane_analytics.settings.unknown import warnings
 
 
 class EnvironmentReload:
-    """To be made at the start. Raises ConfigError where a file cannot be read."""
+    """Source of settings for a reload, created at the start. Raises ConfigError like `load`."""
 
     def __init__(
         self, environ: Mapping[str, str], overrides: Mapping[str, str], files: Sequence[Path]
@@ -22,16 +22,16 @@ class EnvironmentReload:
         self._files = files
         self._overrides = dict(overrides)
         at_start = self._read()
-        self._given = {
+        self._explicit = {
             name: value for name, value in environ.items() if at_start.get(name) != value
         }
 
     def load(self) -> Loaded:
         """See `loading.load`."""
-        return load(self._read() | self._given, self._overrides)
+        return load(self._read() | self._explicit, self._overrides)
 
     def warnings(self) -> list[str]:
-        """See `unknown.warnings`, of the files as they are now."""
+        """See `unknown.warnings`, for the current content of the files."""
         paths = {name: str(file) for file in self._files for name in environment_file.read(file)}
         return warnings((), paths)
 

@@ -1,7 +1,4 @@
-"""All settings, one frozen class for each section.
-
-Their order is that of `octane-analytics config`.
-"""
+"""All settings, one frozen class per section, in the order of `octane-analytics config`."""
 
 from dataclasses import dataclass, field
 
@@ -11,137 +8,142 @@ from octane_analytics.settings.raw_sql import RawSqlSettings
 from octane_analytics.settings.serving import ApiSettings
 
 MAX_BATCH_ROWS = 1_000_000
-"""clickhouse-driver cuts an insert into blocks of 1,048,576 rows, and a batch has to stay one block;
-what is left is room for the one poll by which a batch may grow past its limit."""
+"""clickhouse-driver splits an insert into blocks of 1,048,576 rows, and a batch must stay one block; the
+difference covers the one poll by which a batch may exceed its limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchSettings:
-    size: int = fields.described(
+    size: int = fields.setting(
         "BATCH_SIZE",
-        fields.whole(1, MAX_BATCH_ROWS),
+        fields.integer(1, MAX_BATCH_ROWS),
         "1000",
-        "A partition's batch is inserted once it has this many events.",
+        "Number of events at which a partition's batch is inserted.",
         unit="events",
     )
-    flush_seconds: float = fields.described(
+    flush_seconds: float = fields.setting(
         "FLUSH_INTERVAL",
         fields.seconds(0.05, 3600),
         "5",
-        "A batch is inserted once its first event is this old.",
+        "Age in seconds of a batch's first event at which the batch is inserted.",
         unit="seconds",
     )
-    max_rows: int = fields.described(
+    max_rows: int = fields.setting(
         "BATCH_MAX_ROWS",
-        fields.whole(1, MAX_BATCH_ROWS),
+        fields.integer(1, MAX_BATCH_ROWS),
         "100000",
-        "Under backlog a batch takes what is already fetched, up to this many events.",
+        "Maximum number of events of a batch: under backlog it takes all fetched events up to this "
+        "number.",
         unit="events",
     )
-    max_bytes: int = fields.described(
+    max_bytes: int = fields.setting(
         "BATCH_MAX_BYTES",
-        fields.whole(1024, 1 << 30),
+        fields.integer(1024, 1 << 30),
         str(32 << 20),
-        "A batch is inserted once its payloads have this many bytes.",
+        "Size of the payloads in bytes at which a batch is inserted.",
         unit="bytes",
     )
-    dlq_max_ratio: float = fields.described(
+    dlq_max_ratio: float = fields.setting(
         "DLQ_MAX_RATIO",
         fields.ratio,
         "0.5",
-        "Consuming stops with an error when more than this share of the last ten thousand records "
-        "(and of at least a thousand) are no valid events or refused by ClickHouse (1: never).",
+        "Share of invalid or rejected records, 0 to 1, above which consuming stops with an error; "
+        "measured over the last ten thousand records and at least a thousand (1: never).",
     )
-    dlq_max_consecutive: int = fields.described(
+    dlq_max_consecutive: int = fields.setting(
         "DLQ_MAX_CONSECUTIVE",
-        fields.whole(0, 1_000_000_000),
+        fields.integer(0, 1_000_000_000),
         "1000",
-        "Consuming stops with an error when so many records in a row are no valid events, or "
-        "ClickHouse refuses so many rows without taking one (0: never).",
+        "Number of consecutive invalid records, or of rows rejected by ClickHouse without an "
+        "accepted one, at which consuming stops with an error (0: never).",
         unit="records",
     )
-    delivery: str = fields.described(
+    delivery: str = fields.setting(
         "DELIVERY",
         fields.choice("exactly-once", "at-least-once"),
         "exactly-once",
-        "exactly-once: announced and deduplicated inserts per partition; at-least-once: one insert "
-        "over all partitions of a worker, committed after it.",
+        "Delivery guarantee: exactly-once (deduplicated inserts per partition, announced in commit "
+        "metadata) or at-least-once (one insert for all partitions of a worker, then a commit).",
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSettings:
-    procs: int = fields.described(
+    procs: int = fields.setting(
         "WORKER_PROCS",
         fields.process_count,
         "auto",
-        "Consumer processes to fork (auto: one for each CPU this process may use).",
+        "Number of consumer processes (auto: one for each CPU that this process may use).",
         unit="processes",
     )
-    drain_seconds: float = fields.described(
+    drain_seconds: float = fields.setting(
         "DRAIN_TIMEOUT",
         fields.seconds(1, 3600),
         "90",
-        "How long a worker may take to finish its batches on shutdown before it is killed; "
-        "what it had not finished is finished by its successor.",
+        "Seconds that a worker may take on shutdown to insert and commit its batches before it is "
+        "killed; its successor inserts the rest.",
         unit="seconds",
     )
-    max_bytes: int = fields.described(
+    max_bytes: int = fields.setting(
         "WORKER_MAX_BYTES",
-        fields.whole(1 << 20, 1 << 40),
+        fields.integer(1 << 20, 1 << 40),
         str(32 << 20),
-        "Payload bytes that one process holds in all its batches before it inserts the largest; "
-        "librdkafka's queue (KAFKA_RDKAFKA_QUEUED_MAX_MESSAGES_KBYTES, 32768 here) comes on top.",
+        "Payload bytes in all batches of one process at which it inserts the largest batch; "
+        "librdkafka's queue (KAFKA_RDKAFKA_QUEUED_MAX_MESSAGES_KBYTES, default 32768) adds to it.",
         unit="bytes",
     )
-    heartbeat_seconds: float = fields.described(
+    heartbeat_seconds: float = fields.setting(
         "HEARTBEAT_TIMEOUT",
         fields.seconds(5, 3600),
         "120",
-        "A worker whose loop has not turned for this long is killed and replaced; "
-        "the time that it waits for ClickHouse does not count.",
+        "Seconds without a heartbeat of its loop after which a worker is killed and replaced; "
+        "time spent waiting for ClickHouse does not count.",
         unit="seconds",
     )
-    control_socket: str | None = fields.described(
+    control_socket: str | None = fields.setting(
         "CONTROL_SOCKET",
         fields.optional,
         "",
-        "Local socket over which `octane-analytics status` asks the supervisor (empty: worker.sock in "
-        "systemd's RUNTIME_DIRECTORY, else in PROMETHEUS_MULTIPROC_DIR, else in a directory of this "
-        "user's below the temporary one; none: no such socket).",
+        "Path of the local socket for `octane-analytics status` (empty: worker.sock in systemd's "
+        "RUNTIME_DIRECTORY, else in PROMETHEUS_MULTIPROC_DIR, else in this user's directory below "
+        "the temporary directory; none: no socket).",
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricsSettings:
-    host: str = fields.described(
-        "METRICS_HOST", fields.text, "127.0.0.1", "Address /metrics is served on."
+    host: str = fields.setting(
+        "METRICS_HOST", fields.text, "127.0.0.1", "Address on which /metrics is served."
     )
-    port: int = fields.described(
-        "METRICS_PORT", fields.any_port, "8000", "Port /metrics is served on."
+    port: int = fields.setting(
+        "METRICS_PORT",
+        fields.any_port,
+        "8000",
+        "Port on which /metrics is served (0: a free port).",
     )
-    directory: str | None = fields.described(
+    directory: str | None = fields.setting(
         "PROMETHEUS_MULTIPROC_DIR",
         fields.optional,
         "",
-        "Directory of the files in which all processes keep their metrics; share it between worker "
-        "and API to see both on one port (empty: one of its own below the temporary directory).",
+        "Directory of the metrics files of all processes; share it between worker and API to serve "
+        "both on one port (empty: a separate directory below the temporary directory).",
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
-    level: str = fields.described(
+    level: str = fields.setting(
         "LOG_LEVEL",
         fields.choice("debug", "info", "warning", "error"),
         "info",
-        "Least severe line kept.",
+        "Lowest level that is logged: debug, info, warning or error.",
     )
-    format: str = fields.described(
+    format: str = fields.setting(
         "LOG_FORMAT",
         fields.choice("auto", "json", "text"),
         "auto",
-        "json: one object a line; text: columns; auto: text on a terminal, else json.",
+        "Format of the log: json (one object per line), text (columns) or auto (text on a terminal, "
+        "otherwise json).",
     )
 
 

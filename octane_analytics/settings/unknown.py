@@ -1,15 +1,15 @@
-"""Names that look like settings and are not: warnings about them, never their values."""
+"""Warnings about names that resemble settings; the values are never shown."""
 
 import difflib
 from collections.abc import Iterable, Mapping
 
 from octane_analytics.settings.loading import RDKAFKA_PREFIX, catalogue
 
-_NAMES = frozenset(setting.name for setting in catalogue())
-KNOWN = _NAMES | {f"{setting.name}_FILE" for setting in catalogue() if setting.is_secret}
-"""Every name that a setting is read from, but those of librdkafka's properties."""
+_SETTING_NAMES = frozenset(setting.name for setting in catalogue())
+KNOWN = _SETTING_NAMES | {f"{setting.name}_FILE" for setting in catalogue() if setting.is_secret}
+"""Variables from which settings are read, without those of librdkafka properties."""
 
-_OTHERS = frozenset(
+_OTHER_VARIABLES = frozenset(
     {
         "HOME",
         "LANG",
@@ -23,28 +23,28 @@ _OTHERS = frozenset(
     | {"CREDENTIALS_DIRECTORY", "RUNTIME_DIRECTORY", "TZ"}
     | {name for proxy in ("HTTP", "HTTPS", "NO", "ALL") for name in (f"{proxy}_PROXY",)}
 )
-_FAMILIES = (RDKAFKA_PREFIX, "OTEL_", "PYTHON", "LC_", "LD_", "MALLOC_", "SSL_CERT_", "SYSTEMD_")
-"""Variables of the interpreter, the C library, systemd and OpenTelemetry, which an env file may hold."""
+_PREFIXES = (RDKAFKA_PREFIX, "OTEL_", "PYTHON", "LC_", "LD_", "MALLOC_", "SSL_CERT_", "SYSTEMD_")
+"""Prefixes of variables of Python, the C library, systemd and OpenTelemetry, allowed in env files."""
 
 
 def warnings(environ: Iterable[str], files: Mapping[str, str]) -> list[str]:
-    """One line for each name that is probably a mistake.
+    """Return one line for each name that is probably a mistake.
 
-    In an environment file (`files`: each name in one, with the file's path) that is every name which
-    nothing reads; in the environment, where others have their variables, one that is a single typing
-    mistake away from a setting.
+    In an environment file (`files`: path by name) that is every name that nothing reads; in the
+    environment, which holds variables of other programs, a name that is one typing mistake away from a
+    setting.
     """
     lines = []
-    strangers: dict[str, list[str]] = {}
+    unknown: dict[str, list[str]] = {}
     for name, path in files.items():
         if is_known(name):
             continue
         meant = one_typo_from(name) or _similar(name)
         if meant is None:
-            strangers.setdefault(path, []).append(name)
+            unknown.setdefault(path, []).append(name)
         else:
             lines.append(f"{path}: {name} is not a setting and is ignored: did you mean {meant}?")
-    for path, names in strangers.items():
+    for path, names in unknown.items():
         are = "is not a setting and is" if len(names) == 1 else "are not settings and are"
         lines.append(
             f"{path}: {', '.join(names)} {are} ignored: `octane-analytics config` lists all settings"
@@ -59,12 +59,12 @@ def warnings(environ: Iterable[str], files: Mapping[str, str]) -> list[str]:
 
 
 def is_known(name: str) -> bool:
-    """Whether something in this service or below it reads the variable."""
-    return name in KNOWN or name.upper() in _OTHERS or name.startswith(_FAMILIES)
+    """Return whether this service or a library of it reads the variable."""
+    return name in KNOWN or name.upper() in _OTHER_VARIABLES or name.startswith(_PREFIXES)
 
 
 def one_typo_from(name: str) -> str | None:
-    """The setting that differs from the name by one typing mistake, or by case alone."""
+    """Return the setting that differs from the name by one typing mistake or by case, or None."""
     upper = name.upper()
     if upper in KNOWN:
         return upper
@@ -78,7 +78,7 @@ def one_typo_from(name: str) -> str | None:
 
 
 def is_one_typo(one: str, other: str) -> bool:
-    """Whether one character is missing, added or different, or two neighbours are exchanged."""
+    """Return whether one character is missing, added or different, or two neighbours are swapped."""
     if one == other or abs(len(one) - len(other)) > 1:
         return False
     start = 0

@@ -1,1 +1,1 @@
-"""Keeps a fixed set of child processes alive: no clients, no threads, one loop."""
+"""Keeps a fixed set of child processes running: one loop, no threads, no clients."""

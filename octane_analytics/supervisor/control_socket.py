@@ -1,7 +1,7 @@
-"""The local socket over which `octane-analytics status` asks the supervisor: no threads, no waiting.
+"""Local socket on which the supervisor answers `octane-analytics status`, without threads or blocking.
 
-A client sends one line and gets one line of JSON. Only the supervisor's own user and root are heard:
-the file has mode 0600, and the kernel tells whose process has connected (SO_PEERCRED, unix(7)).
+A client sends one line and receives one line of JSON. Only the supervisor's own user and root are
+served: the file has mode 0600, and the kernel reports the peer's user (SO_PEERCRED, unix(7)).
 """
 
 import contextlib
@@ -17,8 +17,8 @@ from pathlib import Path
 from octane_analytics.errors import ConfigError
 
 FILE_NAME = "worker.sock"
-QUESTION = b"status\n"
-_CLIENTS = 16
+REQUEST = b"status\n"
+_MAX_CLIENTS = 16
 _CLIENT_SECONDS = 5.0
 _CREDENTIALS = struct.Struct("iII")
 
@@ -27,14 +27,14 @@ _CREDENTIALS = struct.Struct("iII")
 class _Client:
     connection: socket.socket
     deadline: float
-    asked: bytes = b""
-    left: bytes | None = None
-    """Of the answer; None before the question has come."""
+    received: bytes = b""
+    unsent: bytes | None = None
+    """Rest of the response; None before the request is complete."""
 
 
 @dataclass(slots=True)
 class ControlSocket:
-    """Listens from `open` to `close`. `turn` does what can be done without waiting."""
+    """Listening socket from `open` to `close`, served by `serve_clients`."""
 
     path: Path
     _listening: socket.socket | None = None
@@ -42,17 +42,17 @@ class ControlSocket:
     _clients: list[_Client] = field(default_factory=list)
 
     def open(self) -> None:
-        """Raises ConfigError where another process listens there or the file cannot be made."""
+        """Listen. Raise ConfigError if another process does or the file cannot be created."""
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
             self._remove_stale()
-            # The mode is there from the first moment: nothing else of this process makes files now.
-            before = os.umask(0o177)
+            # The umask restricts the file from its creation on; no other thread creates files now.
+            previous = os.umask(0o177)
             try:
                 listening.bind(str(self.path))
             finally:
-                os.umask(before)
-            listening.listen(_CLIENTS)
+                os.umask(previous)
+            listening.listen(_MAX_CLIENTS)
             listening.setblocking(False)
         except OSError as error:
             listening.close()
@@ -72,7 +72,7 @@ class ControlSocket:
             return
         if not is_socket:
             raise ConfigError(
-                f"CONTROL_SOCKET: {self.path} is there and no socket: set another path"
+                f"CONTROL_SOCKET: {self.path} exists and is not a socket: set another path"
             )
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             probe.settimeout(1.0)
@@ -86,7 +86,7 @@ class ControlSocket:
         )
 
     def close(self) -> None:
-        """Also in a child, which has no business with it: the file stays its parent's."""
+        """Close all connections. In a forked child the file stays, because it is the parent's."""
         for client in self._clients:
             client.connection.close()
         self._clients.clear()
@@ -97,21 +97,24 @@ class ControlSocket:
                 self.path.unlink(missing_ok=True)
 
     def descriptors(self) -> list[tuple[int, int]]:
-        """What to wait for, as poll(2) takes it."""
-        wanted = [
-            (c.connection.fileno(), select.POLLIN if c.left is None else select.POLLOUT)
+        """Return the descriptors to wait for, each with its event mask for poll(2)."""
+        polled = [
+            (c.connection.fileno(), select.POLLIN if c.unsent is None else select.POLLOUT)
             for c in self._clients
         ]
-        if self._listening is not None and len(self._clients) < _CLIENTS:
-            wanted.append((self._listening.fileno(), select.POLLIN))
-        return wanted
+        if self._listening is not None and len(self._clients) < _MAX_CLIENTS:
+            polled.append((self._listening.fileno(), select.POLLIN))
+        return polled
 
-    def turn(self, now: float, answer: Callable[[], str]) -> None:
-        """Accepts, reads and writes as far as that goes at once; gives up on who takes too long."""
+    def serve_clients(self, now: float, status: Callable[[], str]) -> None:
+        """Accept, read and write without blocking; drop clients whose deadline has passed.
+
+        `status` returns the response, one line without its line feed.
+        """
         self._accept(now)
         for client in list(self._clients):
             try:
-                is_done = self._serve(client, answer)
+                is_done = self._serve(client, status)
             except OSError:
                 is_done = True
             if is_done or now >= client.deadline:
@@ -119,48 +122,49 @@ class ControlSocket:
                 self._clients.remove(client)
 
     def _accept(self, now: float) -> None:
-        while self._listening is not None and len(self._clients) < _CLIENTS:
+        while self._listening is not None and len(self._clients) < _MAX_CLIENTS:
             try:
                 connection, _ = self._listening.accept()
-            except OSError:  # nobody, or nobody any more
+            except OSError:  # no client, or it has disconnected
                 return
-            if _peer(connection) not in (0, os.geteuid()):
+            if _peer_uid(connection) not in (0, os.geteuid()):
                 connection.close()
                 continue
             connection.setblocking(False)
             self._clients.append(_Client(connection, now + _CLIENT_SECONDS))
 
-    def _serve(self, client: _Client, answer: Callable[[], str]) -> bool:
+    def _serve(self, client: _Client, status: Callable[[], str]) -> bool:
+        """Return whether the connection is to be closed."""
         with contextlib.suppress(BlockingIOError):
-            if client.left is None:
-                read = client.connection.recv(len(QUESTION) - len(client.asked))
-                client.asked += read
-                if not read or not QUESTION.startswith(client.asked):
+            if client.unsent is None:
+                part = client.connection.recv(len(REQUEST) - len(client.received))
+                client.received += part
+                if not part or not REQUEST.startswith(client.received):
                     return True
-                if client.asked != QUESTION:
+                if client.received != REQUEST:
                     return False
-                client.left = answer().encode() + b"\n"
-            while client.left:
-                client.left = client.left[client.connection.send(client.left) :]
+                client.unsent = status().encode() + b"\n"
+            while client.unsent:
+                client.unsent = client.unsent[client.connection.send(client.unsent) :]
             return True
         return False
 
 
-def _peer(connection: socket.socket) -> int:
+def _peer_uid(connection: socket.socket) -> int:
     raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     return int(_CREDENTIALS.unpack(raw)[1])
 
 
-def ask(path: Path, timeout_seconds: float) -> str:
-    """The client's side: what the supervisor says, one line of JSON. Raises OSError."""
+def request_status(path: Path, timeout_seconds: float) -> str:
+    """Return the supervisor's status, one line of JSON. Blocks; the client's side. Raise OSError."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(timeout_seconds)
         connection.connect(str(path))
-        connection.sendall(QUESTION)
+        connection.sendall(REQUEST)
         parts = []
         while part := connection.recv(65536):
             parts.append(part)
-    told = b"".join(parts)
-    if not told.endswith(b"\n"):
-        raise ConnectionError("it ended the connection without an answer")
-    return told.decode()
+    response = b"".join(parts)
+    if not response.endswith(b"\n"):
+        raise ConnectionError("the supervisor closed the connection without a response")
+    return response.decode()

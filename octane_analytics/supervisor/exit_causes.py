@@ -1,4 +1,4 @@
-"""Why children end: for whoever counts it, for the log, and for the end of the whole."""
+"""Exit codes of children: cause for metrics, text for logs, and the service's own exit code."""
 
 import signal
 from collections.abc import Collection
@@ -8,8 +8,11 @@ from octane_analytics.runtime.exit_codes import Exit
 CAUSES = ("hang", "signal", "unavailable", "config", "fault")
 
 
-def cause_of(code: int, *, is_killed: bool) -> str | None:
-    """One of CAUSES; None where the child ended as it was to. `is_killed` by us, for its silence."""
+def exit_cause(code: int, *, is_killed: bool) -> str | None:
+    """Return one of CAUSES, or None for a regular exit.
+
+    `is_killed` states that the supervisor sent SIGKILL because heartbeats were missing.
+    """
     if code == Exit.OK:
         return None
     if code < 0:
@@ -18,20 +21,20 @@ def cause_of(code: int, *, is_killed: bool) -> str | None:
 
 
 def format_exit(code: int) -> str | int:
-    """An exit code as the log has it: a signal by its name."""
+    """Return the exit code, or the name of the signal for a negative one."""
     if code >= 0:
         return code
     try:
         return signal.Signals(-code).name
-    except ValueError:  # most of the real-time ones have none
+    except ValueError:  # most real-time signals have no name
         return f"signal {-code}"
 
 
-def exit_where_none_starts(last_exits: Collection[int | None]) -> Exit:
-    """What the service ends with whose workers have all been given up, by what they ended with.
+def exit_code_without_workers(last_exits: Collection[int | None]) -> Exit:
+    """Return the service's exit code once every worker slot is FATAL, from their last exit codes.
 
-    NOT_RUNNING and CONFIG take a person. What may pass by itself is UNAVAILABLE: a dependency that is
-    away, and the kernel's SIGKILL to whoever holds memory when there is none left.
+    NOT_RUNNING and CONFIG need an operator. UNAVAILABLE stands for causes that may pass: a dependency
+    that does not answer, and the kernel's SIGKILL when memory runs out.
     """
     codes = set(last_exits)
     if codes == {Exit.CONFIG}:

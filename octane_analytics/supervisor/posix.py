@@ -1,7 +1,8 @@
-"""The operating system as the supervisor needs it; thin, so that a test can stand in for it.
+"""System calls of the supervisor as a Protocol, so that tests can replace them.
 
-Signals are blocked for the supervisor's life and fetched one by one, so that nothing ever happens
-in a handler. They stay blocked across a fork until the child has set its own (`unblock_signals`).
+Signals stay blocked for the supervisor's lifetime and are fetched one at a time, so that no code runs in
+a signal handler. They stay blocked across a fork until the child has installed its own handlers
+(`unblock_signals`).
 """
 
 import ctypes
@@ -22,7 +23,7 @@ from octane_analytics.runtime.exit_codes import Exit
 _PR_SET_PDEATHSIG = 1
 _SFD_CLOEXEC = os.O_CLOEXEC
 _SIGSET_BYTES = 128
-HANDLED = (
+HANDLED_SIGNALS = (
     signal.SIGTERM,
     signal.SIGINT,
     signal.SIGQUIT,
@@ -35,46 +36,54 @@ HANDLED = (
 
 
 class System(Protocol):
-    def now(self) -> float: ...
+    """System calls that the supervisor uses."""
+
+    def now(self) -> float:
+        """Return monotonic seconds."""
+        ...
 
     def pid(self) -> int:
-        """Of this process."""
+        """Return the process id of this process."""
         ...
 
     def fork(self, name: str, run: Callable[[], int]) -> int:
-        """Starts a child that runs this and exits with what it returns; answers its pid.
+        """Start a child that exits with the code that `run` returns; return its pid.
 
-        `name` is what ps(1) shows of it. Raises Unavailable where the machine has no room for it.
+        `name` is the child's title in ps(1). Raise Unavailable if the machine cannot start a process.
         """
         ...
 
     def kill(self, pid: int, number: int) -> None:
-        """Sends a signal; a process that is gone already is no error."""
+        """Send a signal; do nothing if the process has exited."""
         ...
 
     def reap(self) -> Iterable[tuple[int, int]]:
-        """Every child that has ended: pid and exit code, negative for a signal. Does not block."""
+        """Yield pid and exit code of every exited child, negative for a signal. Does not block."""
         ...
 
     def wait_signal(
         self, timeout_seconds: float, descriptors: Sequence[tuple[int, int]] = ()
     ) -> int | None:
-        """The next pending signal out of HANDLED; None after the timeout, or once a descriptor is
-        ready for what it is paired with, as poll(2) has it."""
+        """Block until a signal of HANDLED_SIGNALS is pending, and return it.
+
+        Return None after the timeout, or once a descriptor is ready for its poll(2) event mask.
+        """
         ...
 
     def resident_bytes(self, pid: int) -> int | None:
-        """Memory that the process holds; None where it is gone."""
+        """Return the process's resident memory; None if it has exited."""
         ...
 
 
 class PosixSystem:
+    """Implementation of System by the kernel."""
+
     def __init__(self) -> None:
         self._libc = ctypes.CDLL(None, use_errno=True)
-        self._signals: int | None = None
+        self._signalfd: int | None = None
 
     def block_signals(self) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
+        signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED_SIGNALS)
 
     def now(self) -> float:
         return time.monotonic()
@@ -88,15 +97,15 @@ class PosixSystem:
             pid = os.fork()
         except OSError as error:
             raise Unavailable(
-                f"cannot start a process: {error.strerror}; look at the limits on processes and memory "
+                f"cannot start a process: {error.strerror}; raise the limits on processes and memory "
                 "(TasksMax and MemoryMax of a unit, ulimit -u)"
             ) from error
         if pid:
             return pid
         code = int(Exit.INTERNAL)
         try:
-            self._die_with(parent)
-            title(name)
+            self._die_with_parent(parent)
+            set_process_title(name)
             code = run()
         except BaseException:  # the boundary of the process
             logging.getLogger(__name__).exception("process failed")
@@ -104,9 +113,9 @@ class PosixSystem:
             logging.shutdown()
             os._exit(code)
 
-    def _die_with(self, parent: int) -> None:
+    def _die_with_parent(self, parent: int) -> None:
         self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before we asked to be told
+        if os.getppid() != parent:  # it exited before prctl
             os._exit(Exit.INTERNAL)
 
     def kill(self, pid: int, number: int) -> None:
@@ -136,21 +145,24 @@ class PosixSystem:
                 poll.register(descriptor, events)
             poll.poll(seconds * 1000)
             seconds = 0.0
-        found = signal.sigtimedwait(HANDLED, seconds)
-        # CPython answers what was never filled in where the wait was interrupted (SIGSTOP and SIGCONT,
-        # a debugger that looks at the process) and its time was over by then.
-        return found.si_signo if found is not None and found.si_signo in HANDLED else None
+        info = signal.sigtimedwait(HANDLED_SIGNALS, seconds)
+        # CPython returns an uninitialized siginfo if the wait was interrupted (SIGSTOP and SIGCONT, a
+        # debugger that attaches) and the timeout had passed by then.
+        return info.si_signo if info is not None and info.si_signo in HANDLED_SIGNALS else None
 
     def _signal_descriptor(self) -> int:
-        """Readable while a signal waits (signalfd(2)); it is never read, sigtimedwait fetches."""
-        if self._signals is None:
-            handled = ctypes.create_string_buffer(_SIGSET_BYTES)
-            for number in HANDLED:
-                self._libc.sigaddset(handled, number)
-            self._signals = self._libc.signalfd(-1, handled, _SFD_CLOEXEC)
-            if self._signals < 0:
+        """Return a descriptor that is readable while a signal is pending (signalfd(2)).
+
+        It is never read: sigtimedwait fetches the signal.
+        """
+        if self._signalfd is None:
+            mask = ctypes.create_string_buffer(_SIGSET_BYTES)
+            for number in HANDLED_SIGNALS:
+                self._libc.sigaddset(mask, number)
+            self._signalfd = self._libc.signalfd(-1, mask, _SFD_CLOEXEC)
+            if self._signalfd < 0:
                 raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-        return self._signals
+        return self._signalfd
 
     def resident_bytes(self, pid: int) -> int | None:
         try:
@@ -160,13 +172,13 @@ class PosixSystem:
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
-def title(name: str) -> None:
-    """What ps(1) shows of this process: no option, and so no value of a setting."""
-    # Else the title would take the environment's place, and with it what /proc shows of that.
+def set_process_title(name: str) -> None:
+    """Set the title in ps(1), which hides the options and with them the values of settings."""
+    # Without it the title would overwrite the environment, and with it /proc/PID/environ.
     os.environ.setdefault("SPT_NOENV", "1")
     setproctitle.setproctitle(f"octane-analytics: {name}")
 
 
 def unblock_signals() -> None:
-    """For a child, once its own handlers are set."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
+    """Unblock the supervisor's signals in a child that has installed its own handlers."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED_SIGNALS)

@@ -1,4 +1,4 @@
-"""What the supervisor is to run, as a value that a reload puts another in the place of."""
+"""Immutable process plan: the child processes that the supervisor runs. A reload replaces it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from octane_analytics.supervisor.status_board import SlotStatusWriter
 class Role(Enum):
     WORKER = "worker"
     SERVICE = "service"
-    """Outlives the workers on the way down, and does not decide whether the whole has failed."""
+    """Stopped after the workers; its failure does not end the supervisor."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChildProcess:
-    """What runs in a slot. `run` is called in the forked process, with where to tell how it does."""
+    """Program of one slot. `run` is called in the forked process and returns its exit code."""
 
     name: str
     role: Role
@@ -27,21 +27,21 @@ class ChildProcess:
 class ProcessPlan:
     services: Sequence[ChildProcess]
     worker: Callable[[int], ChildProcess]
-    """By the number of its slot."""
+    """Factory of worker processes by slot number."""
     procs: int
     policy: RestartPolicy
 
 
 @dataclass(frozen=True, slots=True)
 class PlanChange:
-    """Settings that were read anew and are in themselves right."""
+    """Parsed settings of a reload, not yet checked against Kafka and ClickHouse."""
 
     plan: ProcessPlan
     check: Callable[[], int]
-    """Whether the service could work with them; run in a process of its own, answers its exit code."""
+    """Preflight with the new settings, run in its own process; returns its exit code."""
     adopt: Callable[[], None]
-    """They are the settings from now on."""
+    """Callback that puts the settings into force once every process runs with them."""
 
 
-Reread = Callable[[], PlanChange]
-"""Raises ConfigError for a setting that is wrong."""
+ReadPlanChange = Callable[[], PlanChange]
+"""Reads the settings again. Raises ConfigError for an invalid setting."""

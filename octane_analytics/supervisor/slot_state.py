@@ -1,8 +1,8 @@
-"""The life of one slot, decided from its state, an event and the time; no input or output.
+"""State machine of one supervised slot; performs no input or output and gets the time as an argument.
 
 STARTING --first heartbeat--> RUNNING
-STARTING, RUNNING --exit--> BACKOFF --time--> STARTING, or FATAL when starts keep failing
-any --no process to be had--> BACKOFF
+STARTING, RUNNING --exit--> BACKOFF --delay--> STARTING, or FATAL after repeated failed starts
+any --spawn failed--> BACKOFF
 any --stop--> STOPPING --exit--> EXITED
 any --replace--> STOPPING --exit--> STARTING
 """
@@ -15,6 +15,8 @@ from octane_analytics.runtime.timing import Backoff
 
 
 class SlotPhase(Enum):
+    """Node of the state machine: one of six names; `SlotState` holds the current one and its data."""
+
     STARTING = "starting"
     RUNNING = "running"
     BACKOFF = "backoff"
@@ -25,75 +27,81 @@ class SlotPhase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class RestartPolicy:
+    """Deadlines and backoff that the supervisor applies to every slot."""
+
     first_backoff_seconds: float = 0.5
     cap_backoff_seconds: float = 5.0
     start_attempts: int = 8
-    """So many exits in a row before the first heartbeat make a slot FATAL."""
+    """Consecutive exits before the first heartbeat that make a slot FATAL."""
     stable_seconds: float = 10.0
-    """A child that has run for this long is replaced without delay."""
+    """Uptime after which the backoff is reset."""
     heartbeat_seconds: float = 120.0
-    """A child silent for longer is hung."""
+    """Time without a heartbeat after which a child counts as hung."""
     drain_seconds: float = 90.0
-    """A child that was told to stop is killed after this."""
+    """Time from SIGTERM to SIGKILL."""
 
 
 @dataclass(slots=True)
 class SlotState:
-    """One place for a child. The number stays; the process in it changes."""
+    """Mutable state of one slot: its `SlotPhase`, its process and its counters.
+
+    The name is fixed; the process changes with every restart. All times are monotonic seconds.
+    """
 
     name: str
     policy: RestartPolicy
-    state: SlotPhase = SlotPhase.EXITED
+    phase: SlotPhase = SlotPhase.EXITED
     pid: int | None = None
-    since: float = 0.0
-    """When the state began, monotonic."""
+    phase_since: float = 0.0
+    """Time at which the current phase was entered."""
     started_at: float = 0.0
     wake_at: float | None = None
-    """When the slot wants to be looked at again: to start (BACKOFF) or to be killed (STOPPING)."""
+    """Next deadline: the start of a process in BACKOFF, SIGKILL in STOPPING."""
     failed_starts: int = 0
     restarts: int = 0
-    """Starts that nobody asked for."""
+    """Starts after an unexpected exit."""
     last_exit: int | None = None
     is_killed: bool = False
-    """SIGKILL has been sent to the process; a second one would not help."""
-    starts_again: bool = False
-    """STOPPING only to make room for a successor."""
+    """SIGKILL was sent to the process; a second one would have no effect."""
+    should_restart: bool = False
+    """STOPPING is followed by the start of a successor."""
     backoff: Backoff = field(init=False)
 
     def __post_init__(self) -> None:
         self.backoff = Backoff(self.policy.first_backoff_seconds, self.policy.cap_backoff_seconds)
 
     def started(self, pid: int, now: float) -> None:
+        """Record that a process was forked."""
         self.pid, self.started_at, self.is_killed = pid, now, False
         self._enter(SlotPhase.STARTING, now)
 
     def spawn_failed(self, now: float) -> None:
-        """The machine had no room for a process. That passes, so it counts as no failed start."""
+        """Record that fork failed. The cause is temporary, so it does not count as a failed start."""
         self._enter(SlotPhase.BACKOFF, now)
         self.wake_at = now + self.backoff.next_seconds()
 
     def heartbeat_seen(self, now: float) -> None:
-        """The child's loop has turned."""
-        if self.state is SlotPhase.STARTING:
+        """Record that the child's loop has run since its start."""
+        if self.phase is SlotPhase.STARTING:
             self.failed_starts = 0
             self._enter(SlotPhase.RUNNING, now)
-        if self.state is SlotPhase.RUNNING and now - self.started_at >= self.policy.stable_seconds:
+        if self.phase is SlotPhase.RUNNING and now - self.started_at >= self.policy.stable_seconds:
             self.backoff.reset()
 
-    def is_hung(self, last_heard_at: float, now: float) -> bool:
-        if self.is_killed or self.state not in (SlotPhase.STARTING, SlotPhase.RUNNING):
+    def is_hung(self, last_heartbeat_at: float, now: float) -> bool:
+        if self.is_killed or self.phase not in (SlotPhase.STARTING, SlotPhase.RUNNING):
             return False
-        return now - max(last_heard_at, self.started_at) > self.policy.heartbeat_seconds
+        return now - max(last_heartbeat_at, self.started_at) > self.policy.heartbeat_seconds
 
     def exited(self, code: int, now: float) -> None:
-        """The child is reaped; `code` is negative for the signal that ended it."""
+        """Record that the child was reaped; `code` is the negative signal number if one ended it."""
         self.pid, self.last_exit = None, code
-        if self.state is SlotPhase.STOPPING:
+        if self.phase is SlotPhase.STOPPING:
             self._enter(SlotPhase.EXITED, now)
-            if self.starts_again:
+            if self.should_restart:
                 self._reset()
             return
-        if self.state is SlotPhase.STARTING:
+        if self.phase is SlotPhase.STARTING:
             self.failed_starts += 1
         if code == Exit.CONFIG or self.failed_starts >= self.policy.start_attempts:
             self._enter(SlotPhase.FATAL, now)
@@ -102,49 +110,52 @@ class SlotState:
         self.wake_at = now + self.backoff.next_seconds()
 
     def should_start(self, now: float) -> bool:
-        if self.state is SlotPhase.BACKOFF:
+        if self.phase is SlotPhase.BACKOFF:
             return self.wake_at is not None and now >= self.wake_at
-        return self.state is SlotPhase.EXITED and self.last_exit is None
+        return self.phase is SlotPhase.EXITED and self.last_exit is None
 
     def stop(self, now: float) -> None:
-        """The child has been told to finish; with no child there is nothing to wait for."""
-        self.starts_again = False
+        """Enter STOPPING, or EXITED if the slot has no process. The caller sends SIGTERM."""
+        self.should_restart = False
         if self.pid is None:
             self._enter(SlotPhase.EXITED, now)
             self.last_exit = self.last_exit or 0
-        elif self.state is not SlotPhase.STOPPING:
+        elif self.phase is not SlotPhase.STOPPING:
             self._enter(SlotPhase.STOPPING, now)
             self.wake_at, self.is_killed = now + self.policy.drain_seconds, False
 
     def replace(self, now: float) -> None:
-        """As `stop`, and a successor is to start once the child has ended; what failed is forgotten."""
+        """Stop the child and start a successor after its exit; reset failed starts and backoff."""
         self.stop(now)
         if self.pid is None:
             self._reset()
         else:
-            self.starts_again = True
+            self.should_restart = True
 
     def _reset(self) -> None:
-        self.last_exit, self.failed_starts, self.starts_again = None, 0, False
+        self.last_exit, self.failed_starts, self.should_restart = None, 0, False
         self.backoff.reset()
 
-    def is_responsive(self, last_heard_at: float, now: float, grace_seconds: float) -> bool:
-        """Whether its child has kept its deadline, or is at most so long past it: by then killing a
-        child has helped, or nothing here will."""
+    def is_responsive(self, last_heartbeat_at: float, now: float, grace_seconds: float) -> bool:
+        """Return whether the child has met its deadline or exceeds it by at most `grace_seconds`.
+
+        By the end of the grace period SIGKILL has worked, or the supervisor itself does not.
+        """
         if self.pid is None:
             return True
-        if self.state is SlotPhase.STOPPING:
-            return now - self.since <= self.policy.drain_seconds + grace_seconds
-        silent_seconds = now - max(last_heard_at, self.started_at)
+        if self.phase is SlotPhase.STOPPING:
+            return now - self.phase_since <= self.policy.drain_seconds + grace_seconds
+        silent_seconds = now - max(last_heartbeat_at, self.started_at)
         return silent_seconds <= self.policy.heartbeat_seconds + grace_seconds
 
     def should_be_killed(self, now: float) -> bool:
-        return self.state is SlotPhase.STOPPING and self.wake_at is not None and now >= self.wake_at
+        return self.phase is SlotPhase.STOPPING and self.wake_at is not None and now >= self.wake_at
 
     def killed(self) -> None:
+        """Record that SIGKILL was sent."""
         self.is_killed = True
-        if self.state is SlotPhase.STOPPING:
+        if self.phase is SlotPhase.STOPPING:
             self.wake_at = None
 
-    def _enter(self, state: SlotPhase, now: float) -> None:
-        self.state, self.since, self.wake_at = state, now, None
+    def _enter(self, phase: SlotPhase, now: float) -> None:
+        self.phase, self.phase_since, self.wake_at = phase, now, None

@@ -1,4 +1,4 @@
-"""What the supervisor says of itself and its slots: values that can be written as JSON, and one line."""
+"""Status of the service and its slots: values that can be written as JSON, and a one-line summary."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -18,23 +18,23 @@ class SlotStatus:
     pid: int | None
     state: str
     uptime_seconds: float | None
-    """Of the process; None where there is none."""
+    """Uptime of the process; None without a process."""
     restarts: int
-    """Starts that nobody asked for."""
+    """Starts after an unexpected exit."""
     partitions: int
     events_per_second: float
     lag: int | None
-    """Messages that the group has not committed in this worker's partitions, in all partitions where
-    this is the metrics process; None while not known."""
+    """Messages that the group has not committed in this worker's partitions, in all partitions for the
+    metrics process; None while unknown."""
     held_back: int
-    """Those of `lag` that open transactions keep from every consumer."""
+    """Part of `lag` that open transactions keep from every consumer."""
     last_flush_seconds: float | None
-    """Since the last insert of this process."""
+    """Time since the last insert of this process."""
     is_waiting: bool
-    """For a dependency that fails."""
+    """The process is retrying a dependency that fails."""
     last_error: str
     last_error_seconds: float | None
-    """Since then."""
+    """Time since the last error."""
     last_exit: int | None
     memory_bytes: int | None
 
@@ -48,7 +48,7 @@ class ServiceStatus:
     slots: Sequence[SlotStatus]
     reloads: int
     last_reload: str
-    """What became of the last one, empty where there was none."""
+    """Failure of the last reload; empty after a successful one or without any."""
 
     @property
     def workers(self) -> list[SlotStatus]:
@@ -60,20 +60,19 @@ class ServiceStatus:
 
     @property
     def lag(self) -> int | None:
-        """The group's, as `octane-analytics lag` and the metrics have it, whether or not the workers
-        run; None while not known."""
+        """Lag of the group, as in `octane-analytics lag` and the metrics, whether or not the workers
+        run; None while unknown."""
         return next((slot.lag for slot in self.slots if not slot.is_worker), None)
 
     @property
     def held_back(self) -> int:
-        """Those of `lag` that open transactions keep from every consumer."""
+        """Part of `lag` that open transactions keep from every consumer."""
         return sum(slot.held_back for slot in self.slots if not slot.is_worker)
 
     @property
     def is_healthy(self) -> bool:
-        """Every slot runs, none waits for what is away, and the service is not on its way down.
-
-        A slot that is being replaced in a reload is no fault."""
+        """Return whether every slot runs, no worker waits for a dependency and the service is not
+        stopping. A slot that a reload is replacing counts as healthy."""
         usual = {SlotPhase.RUNNING.value}
         if self.state == "reloading":
             usual |= {SlotPhase.STARTING.value, SlotPhase.STOPPING.value, SlotPhase.EXITED.value}
@@ -83,71 +82,73 @@ class ServiceStatus:
             and not any(slot.is_waiting for slot in self.workers)
         )
 
-    def line(self) -> str:
+    def summary(self) -> str:
+        """Return the summary that `systemctl status` shows."""
         up = sum(slot.state == SlotPhase.RUNNING.value for slot in self.workers)
         lag = "" if self.lag is None else f", lag {self.lag:,}"
         if self.held_back:
             lag += f" ({self.held_back:,} held back by an open transaction)"
         waiting = sum(slot.is_waiting for slot in self.workers)
-        waits = f", {waiting} waiting for a dependency" if waiting else ""
+        waiting_part = f", {waiting} waiting for a dependency" if waiting else ""
         reload = f"; {self.last_reload}" if self.last_reload else ""
         return (
             f"{self.state}: {up} of {len(self.workers)} workers up, "
-            f"{self.events_per_second:,.0f} events/s{lag}{waits}{reload}"
+            f"{self.events_per_second:,.0f} events/s{lag}{waiting_part}{reload}"
         )
 
 
-def slot_status(
-    slot: SlotState,
-    figures: SlotStatusRecord,
+def build_slot_status(
+    state: SlotState,
+    record: SlotStatusRecord,
     events_per_second: float,
     memory_bytes: int | None,
     now: float,
     *,
     is_worker: bool,
 ) -> SlotStatus:
-    is_up = slot.pid is not None
+    """Combine the supervisor's view of a slot with the record that its process wrote."""
+    is_up = state.pid is not None
     return SlotStatus(
-        slot=slot.name,
+        slot=state.name,
         is_worker=is_worker,
-        pid=slot.pid,
-        state=slot.state.value,
-        uptime_seconds=round(now - slot.started_at, 1) if is_up else None,
-        restarts=slot.restarts,
-        partitions=figures.partitions if is_up else 0,
+        pid=state.pid,
+        state=state.phase.value,
+        uptime_seconds=round(now - state.started_at, 1) if is_up else None,
+        restarts=state.restarts,
+        partitions=record.partitions if is_up else 0,
         events_per_second=round(events_per_second, 1),
-        lag=figures.lag if is_up else None,
-        held_back=figures.held_back if is_up else 0,
-        last_flush_seconds=_since(figures.flushed_at, now),
-        is_waiting=is_up and figures.waits,
-        last_error=figures.error,
-        last_error_seconds=_since(figures.error_at, now),
-        last_exit=slot.last_exit,
+        lag=record.lag if is_up else None,
+        held_back=record.held_back if is_up else 0,
+        last_flush_seconds=_seconds_since(record.flushed_at, now),
+        is_waiting=is_up and record.is_waiting,
+        last_error=record.error,
+        last_error_seconds=_seconds_since(record.error_at, now),
+        last_exit=state.last_exit,
         memory_bytes=memory_bytes,
     )
 
 
-def _since(then: float, now: float) -> float | None:
-    return round(now - then, 1) if then else None
+def _seconds_since(moment: float, now: float) -> float | None:
+    return round(now - moment, 1) if moment else None
 
 
 @dataclass(slots=True)
 class EventRate:
-    """Events per second over the last seconds, from a count that begins anew with each process."""
+    """Events per second over the last ten seconds, from a counter that restarts with each process."""
 
-    _seen: deque[tuple[float, int]] = field(default_factory=deque)
+    _samples: deque[tuple[float, int]] = field(default_factory=deque)
 
     def record(self, total: int, now: float) -> None:
-        if self._seen and total < self._seen[-1][1]:
-            self._seen.clear()
-        if not self._seen or now - self._seen[-1][0] >= _SAMPLE_SECONDS:
-            self._seen.append((now, total))
-        while self._seen[0][0] < now - _WINDOW_SECONDS:
-            self._seen.popleft()
+        if self._samples and total < self._samples[-1][1]:
+            self._samples.clear()
+        if not self._samples or now - self._samples[-1][0] >= _SAMPLE_SECONDS:
+            self._samples.append((now, total))
+        while self._samples[0][0] < now - _WINDOW_SECONDS:
+            self._samples.popleft()
 
     @property
     def per_second(self) -> float:
-        if len(self._seen) < 2:
+        if len(self._samples) < 2:
             return 0.0
-        (begun_at, first), (ended_at, last) = self._seen[0], self._seen[-1]
-        return (last - first) / (ended_at - begun_at)
+        (first_at, first), (last_at, last) = self._samples[0], self._samples[-1]
+        return (last - first) / (last_at - first_at)

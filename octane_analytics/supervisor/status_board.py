@@ -1,8 +1,9 @@
-"""What each worker tells its supervisor: one record a slot, in memory that parent and child share.
+"""Shared memory through which each child reports its status to the supervisor, one record per slot.
 
-Each record has one writer, the child in that slot, and every number is one aligned word: a reader sees
-the value before or after, and two numbers may be a turn of the loop apart. Times are of the machine's
-monotonic clock (clock_gettime(2)), so that parent and child may compare them; zero is never.
+Each record has one writer, the child in that slot. Every number is one aligned word, so a reader sees
+the old or the new value; two numbers of a record may stem from different iterations of the child's loop.
+Times are of the machine's monotonic clock (clock_gettime(2)), which parent and child share; zero means
+never.
 """
 
 import ctypes
@@ -12,9 +13,9 @@ from dataclasses import dataclass
 _ERROR_BYTES = 256
 
 
-class _Record(ctypes.Structure):
+class _SharedRecord(ctypes.Structure):
     _fields_ = (
-        ("beat_at", ctypes.c_double),
+        ("heartbeat_at", ctypes.c_double),
         ("assigned_at", ctypes.c_double),
         ("flushed_at", ctypes.c_double),
         ("error_at", ctypes.c_double),
@@ -22,49 +23,49 @@ class _Record(ctypes.Structure):
         ("partitions", ctypes.c_int64),
         ("lag", ctypes.c_int64),
         ("held_back", ctypes.c_int64),
-        ("waits", ctypes.c_int64),
+        ("is_waiting", ctypes.c_int64),
         ("error", ctypes.c_char * _ERROR_BYTES),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class SlotStatusRecord:
-    """One slot at one moment."""
+    """Immutable copy of one slot's record."""
 
-    beat_at: float
-    """When the loop last turned, or in the future while it waits for ClickHouse until then at most."""
+    heartbeat_at: float
+    """Time of the last heartbeat; in the future while the child waits for ClickHouse until then."""
     assigned_at: float
-    """When the group last gave it an assignment, be it an empty one."""
+    """Time of the last assignment by the group, including an empty one."""
     flushed_at: float
     error_at: float
     events: int
-    """In inserts that ClickHouse has acknowledged to this process."""
+    """Events in inserts that ClickHouse acknowledged to this process."""
     partitions: int
     lag: int | None
-    """Messages that the group has not committed: of its partitions, or of all where the metrics process
-    reports; None while that is not known."""
+    """Uncommitted messages: a worker's own partitions, or all partitions in the metrics process's
+    record; None while unknown."""
     held_back: int
-    """Those of `lag` that open transactions keep from every consumer."""
-    waits: bool
-    """For a dependency that fails, on purpose."""
+    """Part of `lag` that open transactions keep from every consumer."""
+    is_waiting: bool
+    """The child is retrying a dependency that fails."""
     error: str
-    """The last one, empty where there was none."""
+    """Last error; empty if there was none."""
 
 
 class SlotStatusWriter:
-    """The writing side. For one process at a time."""
+    """Writing side of one record. For one process at a time."""
 
-    def __init__(self, record: _Record) -> None:
+    def __init__(self, record: _SharedRecord) -> None:
         self._record = record
         self._failing: set[str] = set()
 
     def heartbeat(self, now: float) -> None:
-        """The loop has turned."""
-        self._record.beat_at = now
+        """Record that the child's loop runs."""
+        self._record.heartbeat_at = now
 
-    def extend_deadline(self, then: float) -> None:
-        """The loop will not turn for so long perhaps, on purpose."""
-        self._record.beat_at = then
+    def extend_deadline(self, until: float) -> None:
+        """Announce that no heartbeat may follow before `until`: the child waits on purpose."""
+        self._record.heartbeat_at = until
 
     def assigned(self, partitions: int, now: float) -> None:
         self._record.partitions = partitions
@@ -83,38 +84,38 @@ class SlotStatusWriter:
 
     def failed(self, dependency: str, error: Exception, now: float) -> None:
         self._failing.add(dependency)
-        self._record.waits = 1
-        # Cut to what fits; the zero byte ends it for a reader in between.
+        self._record.is_waiting = 1
+        # Cut to the field's size; a concurrent reader stops at the terminating zero byte.
         self._record.error = f"{dependency}: {error}".encode()[: _ERROR_BYTES - 1]
         self._record.error_at = now
 
     def resumed(self, dependency: str) -> None:
         self._failing.discard(dependency)
-        self._record.waits = int(bool(self._failing))
+        self._record.is_waiting = int(bool(self._failing))
 
 
 class StatusBoard:
-    """All slots' records. Made by the supervisor before it forks."""
+    """Records of all slots. Created by the supervisor before it forks."""
 
     def __init__(self, slots: int) -> None:
         word = ctypes.sizeof(ctypes.c_int64)
-        memory = mmap.mmap(-1, word + slots * ctypes.sizeof(_Record))
-        self._workers = ctypes.c_int64.from_buffer(memory)
-        self._records = (_Record * slots).from_buffer(memory, word)
+        memory = mmap.mmap(-1, word + slots * ctypes.sizeof(_SharedRecord))
+        self._target_workers = ctypes.c_int64.from_buffer(memory)
+        self._records = (_SharedRecord * slots).from_buffer(memory, word)
         self.capacity = slots
 
     @property
-    def workers(self) -> int:
-        """How many there are to be, numbered from 0; set by the supervisor, read by its children."""
-        return self._workers.value
+    def target_workers(self) -> int:
+        """Target number of workers, numbered from 0; written by the supervisor, read by its children."""
+        return self._target_workers.value
 
-    @workers.setter
-    def workers(self, number: int) -> None:
-        self._workers.value = number
+    @target_workers.setter
+    def target_workers(self, number: int) -> None:
+        self._target_workers.value = number
 
     def clear(self, slot: int) -> None:
-        """For a new process in the slot."""
-        ctypes.memset(ctypes.byref(self._records[slot]), 0, ctypes.sizeof(_Record))
+        """Reset the record for a new process."""
+        ctypes.memset(ctypes.byref(self._records[slot]), 0, ctypes.sizeof(_SharedRecord))
         self._records[slot].lag = -1
 
     def writer(self, slot: int) -> SlotStatusWriter:
@@ -123,7 +124,7 @@ class StatusBoard:
     def read(self, slot: int) -> SlotStatusRecord:
         record = self._records[slot]
         return SlotStatusRecord(
-            beat_at=record.beat_at,
+            heartbeat_at=record.heartbeat_at,
             assigned_at=record.assigned_at,
             flushed_at=record.flushed_at,
             error_at=record.error_at,
@@ -131,6 +132,6 @@ class StatusBoard:
             partitions=record.partitions,
             lag=None if record.lag < 0 else record.lag,
             held_back=record.held_back,
-            waits=bool(record.waits),
+            is_waiting=bool(record.is_waiting),
             error=record.error.decode(errors="ignore"),
         )

@@ -1,1 +1,1 @@
-"""What the service says of itself: metrics and logs, each name standing here once."""
+"""Metrics, logs and traces of all processes; each metric is defined once."""

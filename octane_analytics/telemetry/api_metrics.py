@@ -1,4 +1,4 @@
-"""The metrics of the API's processes."""
+"""Metrics of the API's processes."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -6,12 +6,12 @@ _REQUEST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0
 
 
 class ApiMetrics:
-    """What the API counts. With a shared directory it needs no registry: the files are one."""
+    """Counters of the API. No registry is needed with a metrics directory: the reader sums its files."""
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.requests = Counter(
             "analytics_api_requests_total",
-            "Answered requests by route and status.",
+            "Requests that were answered, by route and status.",
             ["route", "status"],
             registry=registry,
         )
@@ -24,20 +24,19 @@ class ApiMetrics:
         )
         self.cache = Counter(
             "analytics_api_cache_total",
-            "Reports by where the answer came from: hit, shared (with a request under way), miss, "
-            "bypass.",
+            "Reports by origin of the answer: hit, shared (with a concurrent request), miss, bypass.",
             ["outcome"],
             registry=registry,
         )
         self.rows_read = Counter(
             "analytics_api_rows_read_total",
-            "Rows that ClickHouse has read for answers, by route; not those of cancelled queries.",
+            "Rows that ClickHouse has read for answers, by route, without cancelled queries.",
             ["route"],
             registry=registry,
         )
         self.queries_cancelled = Counter(
             "analytics_api_queries_cancelled_total",
-            "Queries given up because their client had gone or their time was over.",
+            "Queries cancelled because their client disconnected or their timeout passed.",
             registry=registry,
         )
         self.in_flight = Gauge(

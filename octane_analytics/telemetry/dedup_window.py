@@ -1,4 +1,4 @@
-"""How many inserts ClickHouse remembers by their tokens: what exactly-once rests on, watched."""
+"""Metric of ClickHouse's deduplication window: the number of insert tokens that the table remembers."""
 
 import contextlib
 from collections.abc import Callable, Iterable
@@ -7,23 +7,27 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
 from octane_analytics.errors import OctaneError
 
-_EVERY_SECONDS = 60.0
+_UPDATE_SECONDS = 60.0
 
 
 class DedupWindowCollector:
-    """`ask` answers the table's window, None where there is no table; `collect` what it said last."""
+    """Collector of the window as of the last update.
 
-    def __init__(self, ask: Callable[[], int | None]) -> None:
-        self._ask = ask
+    `read_window` returns the table's window, or None if the table does not exist.
+    """
+
+    def __init__(self, read_window: Callable[[], int | None]) -> None:
+        self._read_window = read_window
         self._window: int | None = None
 
     def update(self) -> float:
-        with contextlib.suppress(OctaneError):  # the workers say what is wrong with ClickHouse
-            self._window = self._ask()
-        return _EVERY_SECONDS
+        """Read the window; return the seconds until the next update. Blocks on ClickHouse."""
+        with contextlib.suppress(OctaneError):  # the workers report ClickHouse's errors
+            self._window = self._read_window()
+        return _UPDATE_SECONDS
 
     def collect(self) -> Iterable[Metric]:
-        """See `metrics.Families`."""
+        """See `exposition.MetricSource`."""
         window = GaugeMetricFamily(
             "analytics_deduplication_window_inserts",
             "Inserts into the table that ClickHouse remembers by their tokens.",

@@ -1,4 +1,4 @@
-"""All processes' metrics in Prometheus' text format."""
+"""Exposition of all processes' metrics in Prometheus' text format."""
 
 import platform
 import threading
@@ -17,103 +17,105 @@ from octane_analytics.telemetry import inserted_counter
 from octane_analytics.telemetry.multiprocess_reader import Labels, MultiprocessReader, SeriesKey
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
-_BOUND = "le"
+_BUCKET_LABEL = "le"
 
 
 class MetricSource(Protocol):
-    """Metrics that are known where they are served, and need no file."""
+    """Source of metrics that the serving process computes itself, without a file."""
 
     def collect(self) -> Iterable[Metric]: ...
 
 
 class Exposition:
-    """All processes' metrics in Prometheus' text format; each call reads the directory's files anew."""
+    """Renders all metrics of the directory and of `sources`; each call reads the files again."""
 
-    def __init__(self, directory: Path, *others: MetricSource) -> None:
-        self._sums = MultiprocessReader(directory)
-        self._others = CollectorRegistry()
+    def __init__(self, directory: Path, *sources: MetricSource) -> None:
+        self._reader = MultiprocessReader(directory)
+        self._computed = CollectorRegistry()
         self._lock = threading.Lock()
-        self._texts: dict[SeriesKey, str] = {}
-        for families in (ComputedMetrics(directory), *others):
-            self._others.register(families)
+        self._names: dict[SeriesKey, str] = {}
+        for source in (ComputedMetrics(directory), *sources):
+            self._computed.register(source)
 
     def __call__(self) -> bytes:
         with self._lock:
-            text = "".join(self._lines(self._sums.read()))
-        return text.encode() + generate_latest(self._others)
+            text = "".join(self._lines(self._reader.read()))
+        return text.encode() + generate_latest(self._computed)
 
     def close(self) -> None:
-        self._sums.close()
+        self._reader.close()
 
-    def _lines(self, sums: Mapping[SeriesKey, float]) -> Iterator[str]:
+    def _lines(self, values: Mapping[SeriesKey, float]) -> Iterator[str]:
         families: dict[str, list[SeriesKey]] = {}
-        for cell in sums:
-            families.setdefault(cell.family, []).append(cell)
-        for cells in families.values():
-            first = cells[0]
-            yield _head(first)
+        for series in values:
+            families.setdefault(series.family, []).append(series)
+        for members in families.values():
+            first = members[0]
+            yield _header(first)
             if first.kind == "histogram":
-                yield from self._histogram(cells, sums)
+                yield from self._histogram_lines(members, values)
             else:
-                for cell in cells:
-                    yield _line(self._text(cell), sums[cell])
+                for series in members:
+                    yield _line(self._name(series), values[series])
 
-    def _histogram(
-        self, cells: Sequence[SeriesKey], sums: Mapping[SeriesKey, float]
+    def _histogram_lines(
+        self, members: Sequence[SeriesKey], values: Mapping[SeriesKey, float]
     ) -> Iterator[str]:
-        """A file holds each bucket's own count, and no `_count`; it is the last bucket's sum."""
-        series: dict[Labels, list[tuple[float, SeriesKey]]] = {}
-        for cell in cells:
-            bound = next((float(value) for name, value in cell.labels if name == _BOUND), None)
+        """Yield cumulative buckets and `_count`; a file holds each bucket's own count alone."""
+        buckets_by_labels: dict[Labels, list[tuple[float, SeriesKey]]] = {}
+        for series in members:
+            bound = next(
+                (float(value) for name, value in series.labels if name == _BUCKET_LABEL), None
+            )
             if bound is None:
-                yield _line(self._text(cell), sums[cell])
+                yield _line(self._name(series), values[series])
                 continue
-            labels = tuple(label for label in cell.labels if label[0] != _BOUND)
-            series.setdefault(labels, []).append((bound, cell))
-        for labels, buckets in series.items():
+            labels = tuple(label for label in series.labels if label[0] != _BUCKET_LABEL)
+            buckets_by_labels.setdefault(labels, []).append((bound, series))
+        for labels, buckets in buckets_by_labels.items():
             total = 0.0
-            for _, cell in sorted(buckets, key=itemgetter(0)):
-                total += sums[cell]
-                yield _line(self._text(cell), total)
-            yield _line(_text(f"{cell.family}_count", labels), total)
+            for _, series in sorted(buckets, key=itemgetter(0)):
+                total += values[series]
+                yield _line(self._name(series), total)
+            yield _line(_series_name(f"{series.family}_count", labels), total)
 
-    def _text(self, cell: SeriesKey) -> str:
-        text = self._texts.get(cell)
-        if text is None:
-            text = self._texts[cell] = _text(cell.name, cell.labels)
-        return text
+    def _name(self, series: SeriesKey) -> str:
+        name = self._names.get(series)
+        if name is None:
+            name = self._names[series] = _series_name(series.name, series.labels)
+        return name
 
 
-def exposition(directory: Path, *others: MetricSource) -> bytes:
-    """Once; who asks again and again keeps an `Exposition`."""
-    whole = Exposition(directory, *others)
+def exposition(directory: Path, *sources: MetricSource) -> bytes:
+    """Return the text once; a server keeps an `Exposition`, which reads faster."""
+    rendered = Exposition(directory, *sources)
     try:
-        return whole()
+        return rendered()
     finally:
-        whole.close()
+        rendered.close()
 
 
-def _head(cell: SeriesKey) -> str:
-    name = f"{cell.family}_total" if cell.kind == "counter" else cell.family
-    told = cell.help.replace("\\", r"\\").replace("\n", r"\n")
-    return f"# HELP {name} {told}\n# TYPE {name} {cell.kind}\n"
+def _header(series: SeriesKey) -> str:
+    name = f"{series.family}_total" if series.kind == "counter" else series.family
+    help_text = series.help.replace("\\", r"\\").replace("\n", r"\n")
+    return f"# HELP {name} {help_text}\n# TYPE {name} {series.kind}\n"
 
 
-def _line(text: str, value: float) -> str:
-    return f"{text} {floatToGoString(value)}\n"  # type: ignore[no-untyped-call]
+def _line(name: str, value: float) -> str:
+    return f"{name} {floatToGoString(value)}\n"  # type: ignore[no-untyped-call]
 
 
-def _text(name: str, labels: Labels) -> str:
-    told = ",".join(f'{label}="{_escaped(value)}"' for label, value in labels)
-    return f"{name}{{{told}}}" if told else name
+def _series_name(name: str, labels: Labels) -> str:
+    pairs = ",".join(f'{label}="{_escape(value)}"' for label, value in labels)
+    return f"{name}{{{pairs}}}" if pairs else name
 
 
-def _escaped(value: str) -> str:
+def _escape(value: str) -> str:
     return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
 
 
 class ComputedMetrics:
-    """What is not counted in the library's files: the exact count of inserted events, and the build."""
+    """Metrics outside of the library's files: the exact count of inserted events, and the build."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory

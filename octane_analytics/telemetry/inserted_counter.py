@@ -1,17 +1,17 @@
-"""How many events were inserted, exactly, whenever a process is killed.
+"""Exact count of inserted events, correct at any moment at which a process may be killed.
 
-An insert and the counter that tells of it are two steps, and `kill -9` may come between them. So the
-count stands beside a mark of the last batch that it holds, for each partition, and both change in one
-step: whoever repeats a batch sees whether it is counted already, in its own slot's file or another's.
+An insert and its count are two steps, and `kill -9` may come between them. The count is therefore stored
+with a digest of the last counted batch's token, per partition, and both change in one step: a process
+that repeats a batch finds out whether it was counted, in its own slot's file or in another's.
 
-A file is an array of records, one for each partition. A record has two halves of three integers:
+A file is an array of records, one per partition. A record has two halves of three integers:
 
-    sequence    which half is the newer; 0 while the half is being written
+    sequence    the half with the higher one is current; 0 while the half is being written
     rows        events inserted so far
-    mark        of the last batch counted, 0 for one that had no token
+    digest      of the last counted batch's token, 0 for a batch without one
 
-A count goes into the older half, its sequence last: a single aligned word, so that a reader or a
-successor sees the count before or the count after, never half of it.
+A count is written to the older half, its sequence last. The sequence is one aligned word, so a reader or
+a successor sees the count before or the count after, never a part of it.
 """
 
 import contextlib
@@ -30,31 +30,31 @@ _SUFFIX = ".tally"
 
 
 class InsertedEventCounter:
-    """One slot's count; the file is made where it is missing. For one process at a time."""
+    """Counter of one slot, kept in a file that is created if missing. For one process at a time."""
 
     def __init__(self, directory: Path, name: str) -> None:
         self._directory = directory
         self._path = directory / f"{name}{_SUFFIX}"
         self._memory: mmap.mmap | None = None
         self._others: dict[Path, int] = {}
-        self._changed_at: int | None = None
-        """When the directory had last got or lost a file, as of the last look."""
+        self._directory_mtime: int | None = None
+        """Modification time of the directory, in nanoseconds, when it was last listed."""
 
     def count(self, partition: int, rows: int, token: str | None) -> bool:
-        """Adds the batch unless some slot has counted it; answers whether it was added.
+        """Add the batch unless a slot has counted it; return whether it was added.
 
-        Without a token a batch cannot be told from another, and is always added.
+        A batch without a token cannot be recognized and is always added.
         """
-        mark = 0 if token is None else mark_of(token)
+        digest = 0 if token is None else token_digest(token)
         at = partition * _RECORD_BYTES
         memory = self._mapped(at + _RECORD_BYTES)
-        sequence, counted, last = _newer(memory[at : at + _RECORD_BYTES])
-        if mark and (last == mark or self._is_counted_elsewhere(partition, mark)):
+        sequence, counted, last = _current_half(memory[at : at + _RECORD_BYTES])
+        if digest and (last == digest or self._is_counted_elsewhere(partition, digest)):
             return False
         if _WORD.unpack_from(memory, at)[0] == sequence:
             at += _HALF.size
         memory[at : at + 8] = _WORD.pack(0)
-        memory[at + 8 : at + _HALF.size] = _HALF.pack(0, counted + rows, mark)[8:]
+        memory[at + 8 : at + _HALF.size] = _HALF.pack(0, counted + rows, digest)[8:]
         memory[at : at + 8] = _WORD.pack(sequence + 1)
         return True
 
@@ -69,59 +69,62 @@ class InsertedEventCounter:
     def _mapped(self, size: int) -> mmap.mmap:
         if self._memory is None or len(self._memory) < size:
             with self._path.open("ab") as file:
-                whole = max(
+                file_bytes = max(
                     os.fstat(file.fileno()).st_size, -(-size // _GROWTH_BYTES) * _GROWTH_BYTES
                 )
-                file.truncate(whole)
+                file.truncate(file_bytes)
             with self._path.open("r+b") as file:
-                self._memory = mmap.mmap(file.fileno(), whole)
+                self._memory = mmap.mmap(file.fileno(), file_bytes)
         return self._memory
 
-    def _is_counted_elsewhere(self, partition: int, mark: int) -> bool:
-        changed_at = self._directory.stat().st_mtime_ns
-        if changed_at != self._changed_at:
-            self._changed_at = changed_at
+    def _is_counted_elsewhere(self, partition: int, digest: int) -> bool:
+        directory_mtime = self._directory.stat().st_mtime_ns
+        if directory_mtime != self._directory_mtime:
+            self._directory_mtime = directory_mtime
             for path in self._directory.glob(f"*{_SUFFIX}"):
                 if path != self._path and path not in self._others:
                     with contextlib.suppress(FileNotFoundError):
                         self._others[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         return any(
-            _newer(record)[2] == mark
+            _current_half(record)[2] == digest
             for descriptor in self._others.values()
             if len(record := os.pread(descriptor, _RECORD_BYTES, partition * _RECORD_BYTES))
             == _RECORD_BYTES
         )
 
 
-def mark_of(token: str) -> int:
-    """Tells one batch from another; never 0."""
+def token_digest(token: str) -> int:
+    """Return 64 bits that identify the batch; never 0."""
     return int.from_bytes(hashlib.blake2b(token.encode(), digest_size=8).digest()) | 1
 
 
 def total(directory: Path) -> int:
-    """Events inserted by all slots together."""
+    """Return the number of events that all slots have inserted."""
     return sum(
-        rows if sequence > of_other else other if of_other else 0
+        rows if sequence > other_sequence else other_rows if other_sequence else 0
         for path in directory.glob(f"*{_SUFFIX}")
-        for sequence, rows, _, of_other, other, _ in _RECORD.iter_unpack(_content(path))
+        for sequence, rows, _, other_sequence, other_rows, _ in _RECORD.iter_unpack(
+            _read_records(path)
+        )
     )
 
 
 def reset_counts(directory: Path, role: str) -> None:
-    """Counts from zero again, for a new boot; keeps which batches the last one had counted.
+    """Reset the counts of the role's slots to zero for a new start, and keep the digests.
 
-    What that one had counted and not completed is inserted again, and must not be counted twice.
+    Batches that the previous start counted and did not complete are inserted again and must not be
+    counted twice.
     """
     for path in directory.glob(f"{role}-*{_SUFFIX}"):
-        content = _content(path)
+        content = _read_records(path)
         records = (content[at : at + _RECORD_BYTES] for at in range(0, len(content), _RECORD_BYTES))
-        fresh = path.with_suffix(".new")
-        fresh.write_bytes(b"".join(_RECORD.pack(1, 0, _newer(r)[2], 0, 0, 0) for r in records))
-        fresh.replace(path)
+        new = path.with_suffix(".new")
+        new.write_bytes(b"".join(_RECORD.pack(1, 0, _current_half(r)[2], 0, 0, 0) for r in records))
+        new.replace(path)
 
 
-def _content(path: Path) -> bytes:
-    """Whole records only."""
+def _read_records(path: Path) -> bytes:
+    """Return the file's complete records; empty if the file does not exist."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -129,10 +132,10 @@ def _content(path: Path) -> bytes:
     return content[: len(content) // _RECORD_BYTES * _RECORD_BYTES]
 
 
-def _newer(record: bytes) -> tuple[int, int, int]:
-    """Sequence, rows and mark of the half that was written last."""
+def _current_half(record: bytes) -> tuple[int, int, int]:
+    """Return sequence, rows and digest of the half that was written last."""
     first: tuple[int, int, int] = _HALF.unpack_from(record)
     second: tuple[int, int, int] = _HALF.unpack_from(record, _HALF.size)
     if first[0] == second[0]:
-        return 0, 0, 0  # nothing was ever counted, or the first count was cut short
+        return 0, 0, 0  # nothing was counted, or the first write was interrupted
     return first if first[0] > second[0] else second

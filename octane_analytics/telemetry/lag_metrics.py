@@ -1,7 +1,7 @@
-"""Lag, watched beside the workers so that it is told while none of them runs.
+"""Metrics of the group's lag, measured by the metrics process, so that they exist without a worker.
 
-Kept as the time of the oldest record, not as an age: an age is worked out when somebody asks, and so
-goes on growing through whatever stops the workers or the watch itself.
+The timestamp of the oldest record is kept, not its age: the age is computed at each scrape and keeps
+growing while the workers or the measurement stand still.
 """
 
 import logging
@@ -15,49 +15,55 @@ from octane_analytics.telemetry.logging import fields
 from octane_analytics.types import UncommittedLag
 
 _LOG = logging.getLogger(__name__)
-_EVERY_SECONDS = 1.0
-_FAILED_SECONDS = 5.0
+_UPDATE_SECONDS = 1.0
+_RETRY_SECONDS = 5.0
 
 
 class LagCollector:
-    """`collect` answers what the last look saw."""
+    """Collector of the lag as of the last successful measurement.
+
+    `measure` returns the lag by partition number; `now` returns epoch seconds.
+    """
 
     def __init__(
         self,
-        ask: Callable[[], Mapping[int, UncommittedLag]],
+        measure: Callable[[], Mapping[int, UncommittedLag]],
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._ask = ask
+        self._measure = measure
         self._now = now
-        self._seen: Mapping[int, UncommittedLag] = {}
-        self._seen_at: float | None = None
+        self._lags: Mapping[int, UncommittedLag] = {}
+        self._measured_at: float | None = None
         self._is_failing = False
 
     def update(self) -> float:
-        """Where no broker answers, what was seen before stays, and its time tells its age."""
+        """Measure the lag; return the seconds until the next update. Blocks on Kafka.
+
+        If Kafka is unavailable, the last measurement stays and its timestamp shows its age.
+        """
         try:
-            seen = self._ask()
+            lags = self._measure()
         except OctaneError as error:
             if not self._is_failing:
-                _LOG.warning("lag cannot be told", extra=fields(error=str(error)))
+                _LOG.warning("lag cannot be measured", extra=fields(error=str(error)))
             self._is_failing = True
-            return _FAILED_SECONDS
+            return _RETRY_SECONDS
         if self._is_failing:
-            _LOG.info("lag can be told again")
-        self._is_failing, self._seen, self._seen_at = False, seen, self._now()
-        return _EVERY_SECONDS
+            _LOG.info("lag is measured again")
+        self._is_failing, self._lags, self._measured_at = False, lags, self._now()
+        return _UPDATE_SECONDS
 
     @property
     def total(self) -> tuple[int, int] | None:
-        """Messages over all partitions, and those of them that open transactions hold back; None while
-        they are not known."""
-        if self._is_failing or self._seen_at is None:
+        """Messages over all partitions, and the part that open transactions hold back; None while
+        unknown."""
+        if self._is_failing or self._measured_at is None:
             return None
-        seen = self._seen.values()
-        return sum(lag.messages for lag in seen), sum(lag.held_back for lag in seen)
+        lags = self._lags.values()
+        return sum(lag.messages for lag in lags), sum(lag.held_back for lag in lags)
 
     def collect(self) -> Iterable[Metric]:
-        """See `metrics.Families`."""
+        """See `exposition.MetricSource`."""
         messages = GaugeMetricFamily(
             "analytics_lag_messages",
             "Records of the partition that the group has not committed.",
@@ -70,21 +76,21 @@ class LagCollector:
         )
         held_back = GaugeMetricFamily(
             "analytics_lag_held_back_messages",
-            "Those of analytics_lag_messages after the last stable offset: an open transaction of a "
-            "producer keeps them from every consumer.",
+            "Part of analytics_lag_messages after the last stable offset, which an open transaction of "
+            "a producer keeps from every consumer.",
             labels=["partition"],
         )
-        looked = GaugeMetricFamily(
-            "analytics_lag_updated_timestamp_seconds", "When lag was last seen."
+        updated = GaugeMetricFamily(
+            "analytics_lag_updated_timestamp_seconds", "Time of the last measurement of lag."
         )
         now = self._now()
-        for number, lag in self._seen.items():
+        for number, lag in self._lags.items():
             messages.add_metric([str(number)], lag.messages)
             held_back.add_metric([str(number)], lag.held_back)
             if lag.messages == 0:
                 seconds.add_metric([str(number)], 0.0)
             elif lag.oldest_at is not None:
                 seconds.add_metric([str(number)], max(0.0, now - lag.oldest_at))
-        if self._seen_at is not None:
-            looked.add_metric([], self._seen_at)
-        return messages, seconds, held_back, looked
+        if self._measured_at is not None:
+            updated.add_metric([], self._measured_at)
+        return messages, seconds, held_back, updated

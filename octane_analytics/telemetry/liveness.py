@@ -1,7 +1,7 @@
-"""Which processes of the shared directory are alive, told by a lock that the kernel lets go.
+"""Liveness of the processes that share the metrics directory, by file locks that the kernel releases.
 
-A gauge of a process that has ended says nothing any more, and a process that is killed cannot take its
-gauges away. A process id in a file may be somebody else's by now; a lock never is.
+Gauges of a process that has exited are stale, and a killed process cannot remove them. A process id in a
+file may belong to another process by now; a lock is released with its process.
 """
 
 import contextlib
@@ -13,25 +13,27 @@ _SUFFIX = ".alive"
 
 
 def lock(directory: Path, name: str) -> int:
-    """Says that the process called `name` is alive, until the returned descriptor is closed.
+    """Mark the process called `name` as alive until the returned descriptor is closed.
 
-    To be called after the fork: a child that inherits the descriptor would hold it too.
+    Call it after the fork: a child that inherits the descriptor would hold the lock too.
     """
     descriptor = os.open(
         directory / f"{name}{_SUFFIX}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644
     )
-    fcntl.flock(descriptor, fcntl.LOCK_EX)  # a look at it takes microseconds
+    fcntl.flock(descriptor, fcntl.LOCK_EX)  # `alive` holds it for microseconds
     return descriptor
 
 
 def alive(directory: Path) -> frozenset[str]:
-    """The names of those alive."""
+    """Return the names of the processes that are alive."""
     return frozenset(
-        path.name.removesuffix(_SUFFIX) for path in directory.glob(f"*{_SUFFIX}") if _is_held(path)
+        path.name.removesuffix(_SUFFIX)
+        for path in directory.glob(f"*{_SUFFIX}")
+        if _is_locked(path)
     )
 
 
-def _is_held(path: Path) -> bool:
+def _is_locked(path: Path) -> bool:
     with contextlib.suppress(FileNotFoundError):
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:

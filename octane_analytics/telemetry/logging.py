@@ -1,6 +1,6 @@
-"""Log lines: constant messages with fields, as JSON objects or as columns for a person.
+"""Log lines: constant messages with fields, formatted as JSON objects or as text columns.
 
-What varies goes into fields: `log.info("batch inserted", extra=fields(rows=10, partition=3))`.
+Variables go into fields: `log.info("batch inserted", extra=fields(rows=10, partition=3))`.
 """
 
 import json
@@ -13,17 +13,17 @@ _FIELDS = "octane_fields"
 
 
 def fields(**values: object) -> dict[str, Any]:
-    """What goes into `extra`."""
+    """Return the value for a log call's `extra`."""
     return {_FIELDS: values}
 
 
 def add_fields(record: logging.LogRecord, **values: object) -> None:
-    """More fields for a line that is being written."""
+    """Add fields to a record that is being logged."""
     setattr(record, _FIELDS, {**getattr(record, _FIELDS, {}), **values})
 
 
 class JsonFormatter(logging.Formatter):
-    """One object a line."""
+    """One JSON object per line."""
 
     def __init__(self, process: str) -> None:
         super().__init__()
@@ -53,22 +53,22 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S.%f")[:-3]
         values = getattr(record, _FIELDS, {})
-        told = "".join(f"  {name}={value}" for name, value in values.items())
-        line = f"{time} {record.levelname:<7} {self._process:<10} {record.getMessage()}{told}"
+        suffix = "".join(f"  {name}={value}" for name, value in values.items())
+        line = f"{time} {record.levelname:<7} {self._process:<10} {record.getMessage()}{suffix}"
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
         return line
 
 
-def _is_worth_a_line(record: logging.LogRecord) -> bool:
-    # One set of librdkafka properties serves consumers and producers; each warns of the other's.
+def _is_relevant(record: logging.LogRecord) -> bool:
+    # Consumers and producers get one set of librdkafka properties, and each warns of the other's.
     return "property and will be ignored by this" not in record.getMessage()
 
 
 def configure(level: str, style: str, process: str) -> None:
-    """Sends the process's log to standard error. `style` is LOG_FORMAT's value.
+    """Send the process's log to standard error. `style` is the value of LOG_FORMAT.
 
-    May be called again, after a fork, to give the process another name.
+    Call it again after a fork to change the process's name.
     """
     if style == "auto":
         style = "text" if sys.stderr.isatty() else "json"
@@ -77,14 +77,14 @@ def configure(level: str, style: str, process: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    logging.getLogger("librdkafka").addFilter(_is_worth_a_line)
+    logging.getLogger("librdkafka").addFilter(_is_relevant)
     logging.getLogger("tzlocal").setLevel(logging.WARNING)
-    # It logs each failed connection with a trace, which the caller reports in one line anyway.
+    # It logs failed connections with a traceback; the caller reports each in one line.
     logging.getLogger("clickhouse_driver").setLevel(logging.CRITICAL)
 
 
 def adopt(logger: logging.Logger) -> None:
-    """Has a library's logger write where all others do, and no more than they do."""
+    """Route a library's logger through the root logger, with the root logger's level."""
     logger.handlers[:] = []
     logger.propagate = True
     logger.setLevel(logging.NOTSET)

@@ -1,7 +1,7 @@
-"""Serves the shared metrics over HTTP: the body of the metrics process.
+"""HTTP server of the metrics process: /metrics, /healthz and /readyz.
 
-The socket is bound by the parent, before any fork: a port that is taken is told at once, and a
-replaced process goes on with the same socket.
+The parent binds the socket before any fork: a port that is in use is reported at the start, and a
+replaced process inherits the same socket.
 """
 
 import errno
@@ -22,8 +22,10 @@ _TEXT = "text/plain; charset=utf-8"
 
 
 def bind(host: str, port: int, port_setting: str, *, backlog: int = 64) -> socket.socket:
-    """A listening socket; port 0 takes a free one. Raises ConfigError that names the setting, which for
-    the host is the port's with HOST at its end."""
+    """Return a listening socket; port 0 selects a free port.
+
+    Raise ConfigError with the name of the setting: `port_setting`, or its counterpart that ends in HOST.
+    """
     host_setting = f"{port_setting.removesuffix('_PORT')}_HOST"
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -36,8 +38,8 @@ def bind(host: str, port: int, port_setting: str, *, backlog: int = 64) -> socke
     except OSError as error:
         if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
             raise ConfigError(
-                f"{host_setting}: {host!r} is no address of this machine: {error.strerror}; "
-                "set one that it has, or 0.0.0.0 for all of them"
+                f"{host_setting}: {host!r} is not an address of this machine: {error.strerror}; "
+                "set one of its addresses, or 0.0.0.0 for all of them"
             ) from error
         raise ConfigError(
             f"{port_setting}: cannot listen on {host}:{port}: {error.strerror}; "
@@ -52,22 +54,22 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = _REQUEST_SECONDS
     exposition: Callable[[], bytes]
-    missing: Callable[[], Sequence[str]]
+    problems: Callable[[], Sequence[str]]
 
     def do_GET(self) -> None:
         match self.path.partition("?")[0]:
             case "/" | "/metrics":
-                self._answer(200, CONTENT_TYPE, type(self).exposition())
+                self._respond(200, CONTENT_TYPE, type(self).exposition())
             case "/healthz":
-                self._answer(200, _TEXT, b"ok\n")
+                self._respond(200, _TEXT, b"ok\n")
             case "/readyz":
-                missing = type(self).missing()
-                told = "".join(f"{what}\n" for what in missing) or "ready\n"
-                self._answer(503 if missing else 200, _TEXT, told.encode())
+                problems = type(self).problems()
+                text = "".join(f"{problem}\n" for problem in problems) or "ready\n"
+                self._respond(503 if problems else 200, _TEXT, text.encode())
             case _:
-                self._answer(404, _TEXT, b"try /metrics, /healthz or /readyz\n")
+                self._respond(404, _TEXT, b"try /metrics, /healthz or /readyz\n")
 
-    def _answer(self, status: int, content_type: str, body: bytes) -> None:
+    def _respond(self, status: int, content_type: str, body: bytes) -> None:
         self.send_response(status)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
@@ -80,7 +82,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 class _HTTPServer(http.server.ThreadingHTTPServer):
     daemon_threads = True
-    timeout = 0  # `handle_request` is only called where there is one
+    timeout = 0  # `handle_request` is only called when a connection is pending
 
     def __init__(self, listening: socket.socket, handler: type[_Handler]) -> None:
         super().__init__(listening.getsockname(), handler, bind_and_activate=False)
@@ -89,23 +91,26 @@ class _HTTPServer(http.server.ThreadingHTTPServer):
 
 
 class MetricsServer:
-    """Answers GET /metrics (and / as that), /healthz and /readyz until it is shut down."""
+    """Serves GET /metrics (also as /), /healthz and /readyz until it is stopped."""
 
     def __init__(
         self,
         listening: socket.socket,
         exposition: Callable[[], bytes],
-        missing: Callable[[], Sequence[str]],
+        readiness_problems: Callable[[], Sequence[str]],
     ) -> None:
-        """`missing` answers, a line each, what keeps the service from being ready."""
-        answers = {"exposition": staticmethod(exposition), "missing": staticmethod(missing)}
-        handler = type("Handler", (_Handler,), answers)
+        """`readiness_problems` returns a line for each reason why the service is not ready."""
+        attributes = {
+            "exposition": staticmethod(exposition),
+            "problems": staticmethod(readiness_problems),
+        }
+        handler = type("Handler", (_Handler,), attributes)
         self._server = _HTTPServer(listening, handler)
         self._stopping = os.eventfd(0, os.EFD_CLOEXEC)
         self._thread = threading.Thread(target=self._serve, name="metrics", daemon=True)
 
     def start(self) -> None:
-        """Serves from a thread of this process, which sleeps until somebody asks."""
+        """Serve from a thread of this process, which sleeps until a client connects."""
         self._thread.start()
 
     def _serve(self) -> None:
@@ -116,7 +121,7 @@ class MetricsServer:
             self._server.handle_request()
 
     def stop(self) -> None:
-        """No connection is taken any more; does not wait for the answers under way."""
+        """Stop accepting connections; responses under way are not waited for."""
         os.eventfd_write(self._stopping, 1)
         self._thread.join()
         os.close(self._server.socket.detach())

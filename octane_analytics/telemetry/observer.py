@@ -1,4 +1,4 @@
-"""What ingestion reports, as metrics and as log lines: the Observer of a worker."""
+"""Observer of a worker: turns reports of the pipeline into metrics and log lines."""
 
 import logging
 import time
@@ -12,24 +12,24 @@ from octane_analytics.types import InsertedBatch, OffsetRange, RejectedRecord, T
 
 _LOG = logging.getLogger("octane_analytics.worker.process")
 DEPENDENCIES = ("clickhouse", "kafka", "dead_letters")
-_REJECTED_LINES = 5
-_REJECTED_SECONDS = 10.0
+_MAX_REJECTED_LINES = 5
+_REJECTED_WINDOW_SECONDS = 10.0
 _LATENCY_SAMPLES = 256
 _ERROR_CLASSES = ("data", "operator", "outage")
 
 
 class WorkerObserver:
-    """See `types.Observer`. Says each outage once when it begins and once when it ends."""
+    """Observer (see `interfaces.Observer`) that logs the start and the end of each outage once."""
 
-    def __init__(self, metrics: WorkerMetrics, tally: InsertedEventCounter) -> None:
+    def __init__(self, metrics: WorkerMetrics, inserted_events: InsertedEventCounter) -> None:
         self._metrics = metrics
-        self._tally = tally
+        self._inserted_events = inserted_events
         self._stages = {call: metrics.stage_seconds.labels(name) for call, name in STAGES.items()}
         self._failing_since: dict[str, float] = {}
-        self._waited_until = 0.0
-        self._lines_left = _REJECTED_LINES
-        self._lines_until = 0.0
-        self._lines_dropped = 0
+        self._outages_counted_until = 0.0
+        self._lines_left = _MAX_REJECTED_LINES
+        self._window_ends_at = 0.0
+        self._lines_suppressed = 0
         metrics.assigned_partitions.set(0)
         for dependency in DEPENDENCIES:
             metrics.outage.labels(dependency).set(0)
@@ -39,11 +39,11 @@ class WorkerObserver:
             metrics.clickhouse_errors.labels(kind)
 
     def tick(self) -> None:
-        """To be called every few seconds at most: an outage's seconds count while it lasts."""
+        """Add the seconds of current outages to the counter. Call it every few seconds."""
         now = time.monotonic()
         for dependency in self._failing_since:
-            self._metrics.outage_seconds.labels(dependency).inc(now - self._waited_until)
-        self._waited_until = now
+            self._metrics.outage_seconds.labels(dependency).inc(now - self._outages_counted_until)
+        self._outages_counted_until = now
 
     def consumed(self, records: int) -> None:
         self._metrics.events_consumed.inc(records)
@@ -54,7 +54,7 @@ class WorkerObserver:
             self._metrics.pipeline_errors.labels("decode").inc()
             if self._may_log():
                 _LOG.warning(
-                    "record is no valid event",
+                    "record is not a valid event",
                     extra=fields(
                         partition=item.record.partition(),
                         offset=item.record.offset(),
@@ -65,17 +65,18 @@ class WorkerObserver:
 
     def _may_log(self) -> bool:
         now = time.monotonic()
-        if now >= self._lines_until:
-            if self._lines_dropped:
+        if now >= self._window_ends_at:
+            if self._lines_suppressed:
                 _LOG.warning(
-                    "more records were no valid events", extra=fields(records=self._lines_dropped)
+                    "more records were not valid events",
+                    extra=fields(records=self._lines_suppressed),
                 )
-            self._lines_left, self._lines_dropped = _REJECTED_LINES, 0
-            self._lines_until = now + _REJECTED_SECONDS
+            self._lines_left, self._lines_suppressed = _MAX_REJECTED_LINES, 0
+            self._window_ends_at = now + _REJECTED_WINDOW_SECONDS
         if self._lines_left:
             self._lines_left -= 1
             return True
-        self._lines_dropped += 1
+        self._lines_suppressed += 1
         return False
 
     def dead_lettered(self, records: int) -> None:
@@ -87,9 +88,9 @@ class WorkerObserver:
             stage.observe(seconds)
 
     def inserted(self, batch: InsertedBatch) -> None:
-        # First of all: the count is exact only if nothing comes between ClickHouse's yes and it that
-        # could fail.
-        if not self._tally.count(batch.partition.partition, batch.rows, batch.token):
+        # The count comes first: it is exact only if nothing can fail between it and ClickHouse's
+        # acknowledgement.
+        if not self._inserted_events.count(batch.partition.partition, batch.rows, batch.token):
             self._metrics.batches_deduplicated.inc()
         self._metrics.batch_flush_seconds.observe(batch.seconds)
         self._metrics.batch_rows.observe(batch.rows)
@@ -108,14 +109,14 @@ class WorkerObserver:
 
     def _observe_latency(self, timestamps: Sequence[int]) -> None:
         if timestamps:
-            picked = sorted(timestamps[:: -(-len(timestamps) // _LATENCY_SAMPLES)])
-            weight = len(timestamps) / len(picked)
-            self._metrics.event_latency_seconds.observe_ages(time.time(), picked, weight)
+            sample = sorted(timestamps[:: -(-len(timestamps) // _LATENCY_SAMPLES)])
+            weight = len(timestamps) / len(sample)
+            self._metrics.event_latency_seconds.observe_ages(time.time(), sample, weight)
 
     def recovered(self, partition: TopicPartition, span: OffsetRange) -> None:
         self._metrics.batches_recovered.inc()
         _LOG.info(
-            "announced batch of the last owner inserted again under its token",
+            "pending batch of the previous owner inserted again under its token",
             extra=fields(partition=partition.partition, offsets=str(span)),
         )
 
@@ -125,7 +126,7 @@ class WorkerObserver:
         self._metrics.pipeline_errors.labels("clickhouse").inc()
         self._metrics.clickhouse_errors.labels("data").inc()
         _LOG.warning(
-            "clickhouse refuses rows of a batch: looking for them",
+            "ClickHouse rejected rows of a batch; bisecting to find them",
             extra=fields(partition=partition.partition, offsets=str(span), reason=reason),
         )
 
@@ -157,23 +158,25 @@ class WorkerObserver:
         )
 
     def stalled(self, partition: TopicPartition, position: int) -> None:
-        """Not the core's: the source mends it by itself."""
+        """Record a stalled partition. Called by the Kafka source, which reassigns the partition."""
         self._metrics.partition_stalls.inc()
         _LOG.warning(
-            "the partition stood still although its log ends elsewhere: reading it anew",
+            "partition stalled; reassigned at its position",
             extra=fields(partition=partition.partition, position=position),
         )
 
     def assigned(self, partitions: Sequence[TopicPartition], owned: int) -> None:
-        self._changed("assigned", partitions, owned)
+        self._assignment_changed("assigned", partitions, owned)
 
     def revoked(self, partitions: Sequence[TopicPartition], owned: int) -> None:
-        self._changed("revoked", partitions, owned)
+        self._assignment_changed("revoked", partitions, owned)
 
     def lost(self, partitions: Sequence[TopicPartition], owned: int) -> None:
-        self._changed("lost", partitions, owned)
+        self._assignment_changed("lost", partitions, owned)
 
-    def _changed(self, kind: str, partitions: Sequence[TopicPartition], owned: int) -> None:
+    def _assignment_changed(
+        self, kind: str, partitions: Sequence[TopicPartition], owned: int
+    ) -> None:
         self._metrics.rebalances.labels(kind).inc()
         self._metrics.assigned_partitions.set(owned)
         _LOG.info(

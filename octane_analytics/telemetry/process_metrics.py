@@ -1,41 +1,54 @@
-"""What every process says of itself, every few seconds: its memory."""
+"""Metrics of every process: resident memory, sampled every five seconds."""
 
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from octane_analytics.telemetry.worker_metrics import ProcessMetrics
+from prometheus_client import CollectorRegistry, Gauge
 
-_EVERY_SECONDS = 5.0
+_SAMPLE_SECONDS = 5.0
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
+class ProcessMetrics:
+    """Metrics of every process."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.resident_bytes = Gauge(
+            "analytics_process_resident_bytes",
+            "Resident memory of a process, by role and slot.",
+            ["process"],
+            multiprocess_mode="sum",
+            registry=registry,
+        )
+
+
 class ProcessSampler:
-    """For a loop to call at every turn: does something only when it is time."""
+    """Sampler for a loop that calls it in every iteration; returns at once between samples."""
 
     def __init__(
         self,
         metrics: ProcessMetrics,
         name: str,
-        *also: Callable[[], None],
+        *callbacks: Callable[[], None],
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`also` is called at each sample."""
+        """`callbacks` are called at each sample."""
         self._resident_bytes = metrics.resident_bytes.labels(name)
-        self._also = also
+        self._callbacks = callbacks
         self._now = now
         self._next_at = 0.0
 
     def __call__(self) -> None:
         now = self._now()
         if now >= self._next_at:
-            self._next_at = now + _EVERY_SECONDS
+            self._next_at = now + _SAMPLE_SECONDS
             self._resident_bytes.set(resident_bytes())
-            for call in self._also:
-                call()
+            for callback in self._callbacks:
+                callback()
 
 
 def resident_bytes() -> int:
-    """Of this process, from proc_pid_statm(5)."""
+    """Return the resident memory of this process, from proc_pid_statm(5)."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE_BYTES

@@ -1,8 +1,8 @@
-"""The directory through which all processes share their metrics.
+"""Directory in which all processes keep their metrics.
 
 Each process keeps its values in files named by its role and slot, not by its process id: a worker
-that takes over a slot goes on counting where its predecessor stopped, and the number of files is
-bounded. The format is prometheus_client's multiprocess mode.
+continues the counters of its predecessor in the slot, and the number of files is bounded. The format is
+prometheus_client's multiprocess mode.
 """
 
 import contextlib
@@ -18,36 +18,36 @@ from octane_analytics.telemetry.multiprocess_reader import MultiprocessReader
 
 
 class ProcessName:
-    """Names this process's files. No underscore: the library takes file names apart at those."""
+    """Name of a process's files. Without underscores, at which the library splits file names."""
 
     def __init__(self, role: str, slot: int) -> None:
         if "_" in role:
-            raise ValueError(f"{role!r} would not be found again in a file's name")
+            raise ValueError(f"role {role!r} contains an underscore, at which file names are split")
         self.name = f"{role}-{slot}"
 
     def __call__(self) -> str:
         return self.name
 
 
-def open_directory(directory: Path, identity: ProcessName) -> None:
-    """Has every metric that this process makes from now on kept in the directory.
+def open_directory(directory: Path, process_name: ProcessName) -> None:
+    """Keep every metric that this process creates from now on in the directory.
 
-    To be called once in each process, after the fork and before the first metric is made.
+    Call it once in each process, after the fork and before the first metric is created.
     """
     directory.mkdir(parents=True, exist_ok=True)
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
     values.ValueClass = values.MultiProcessValue(  # type: ignore[no-untyped-call]
-        process_identifier=identity
+        process_identifier=process_name
     )
-    for path in directory.glob(f"gauge_*_{identity.name}.db"):
-        path.unlink()  # the last process's of this name say nothing of this one
-    liveness.lock(directory, identity.name)
+    for path in directory.glob(f"gauge_*_{process_name.name}.db"):
+        path.unlink()  # gauges of the previous process in this slot
+    liveness.lock(directory, process_name.name)
 
 
 def remove_files(directory: Path, role: str) -> None:
-    """Removes what an earlier boot of this role left behind, and any role's from before the machine's.
+    """Remove the files of the role's previous start, and all files from before the machine's boot.
 
-    The other roles' files stay. Inserted events count from zero again.
+    Other files stay. The counts of inserted events are reset to zero.
     """
     inserted_counter.reset_counts(directory, role)
     booted_at = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
@@ -58,21 +58,21 @@ def remove_files(directory: Path, role: str) -> None:
                 path.unlink()
 
 
-def unready(directory: Path, names: Collection[str]) -> list[str]:
-    """What keeps these processes from serving, a line each; empty when they do."""
+def readiness_problems(directory: Path, names: Collection[str]) -> list[str]:
+    """Return a line for each process that does not run and each unavailable dependency."""
     absent = sorted(set(names) - liveness.alive(directory))
-    waits = [f"waiting for {dependency}" for dependency in outages(directory)]
-    return [f"{name} is not running" for name in absent] + waits
+    waiting = [f"waiting for {dependency}" for dependency in _unavailable_dependencies(directory)]
+    return [f"{name} is not running" for name in absent] + waiting
 
 
-def outages(directory: Path) -> list[str]:
-    """The dependencies that some living process waits for."""
-    sums = MultiprocessReader(directory)
+def _unavailable_dependencies(directory: Path) -> list[str]:
+    """Return the dependencies that a running process waits for."""
+    reader = MultiprocessReader(directory)
     try:
         return sorted(
-            dict(cell.labels)["dependency"]
-            for cell, value in sums.read().items()
-            if cell.family == "analytics_outage" and value
+            dict(series.labels)["dependency"]
+            for series, value in reader.read().items()
+            if series.family == "analytics_outage" and value
         )
     finally:
-        sums.close()
+        reader.close()

@@ -1,4 +1,4 @@
-"""What ingestion counts: the worker's metrics, each name standing here once."""
+"""Metrics of ingestion in a worker."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
@@ -19,28 +19,27 @@ STAGES = {
     "send": "dead_letters",
     "complete": "complete",
 }
-"""Label values by the core's name of the call; other calls are rare and not counted."""
+"""Values of the label `stage` by the pipeline's name of the call; other calls are rare and not timed."""
 
 
 class WeightedHistogram(Histogram):
-    """A histogram of ages that takes many observations in one call."""
+    """Histogram of ages that records many observations in one call."""
 
-    def observe_ages(self, now: float, moments: Sequence[float], weight: float) -> None:
-        """As `observe` of the time since each of the ascending moments, `weight` times; one that is
-        still to come is no time ago."""
-        total, below = len(moments), 0
+    def observe_ages(self, now: float, timestamps: Sequence[float], weight: float) -> None:
+        """Observe the age of each timestamp `weight` times; ascending, a future one has age 0."""
+        total, counted = len(timestamps), 0
         for bound, bucket in zip(self._upper_bounds, self._buckets, strict=True):
-            upto = total - bisect_left(moments, now - bound)
-            if upto > below:
-                bucket.inc((upto - below) * weight)
-                below = upto
-        # A producer whose clock is ahead must not take time away from the sum.
-        past = moments[: bisect_right(moments, now)]
+            at_most_bound = total - bisect_left(timestamps, now - bound)
+            if at_most_bound > counted:
+                bucket.inc((at_most_bound - counted) * weight)
+                counted = at_most_bound
+        # A producer whose clock is ahead must not reduce the sum.
+        past = timestamps[: bisect_right(timestamps, now)]
         self._sum.inc((len(past) * now - sum(past)) * weight)
 
 
 class WorkerMetrics:
-    """With a shared directory it needs no registry: the files are one."""
+    """Metrics of a worker. No registry is needed with a metrics directory: the reader sums its files."""
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.events_consumed = Counter(
@@ -50,19 +49,19 @@ class WorkerMetrics:
         )
         self.batch_flush_seconds = Histogram(
             "analytics_batch_flush_seconds",
-            "Time from announcing a batch to ClickHouse's acknowledgement, outages included.",
+            "Time from committing a batch's intent to ClickHouse's acknowledgement, outages included.",
             buckets=_FLUSH_BUCKETS,
             registry=registry,
         )
         self.pipeline_errors = Counter(
             "analytics_pipeline_errors_total",
-            "Failures of a stage: each is retried or goes to the dead-letter topic.",
+            "Failures by stage; each is retried or its record goes to the dead-letter topic.",
             ["stage"],
             registry=registry,
         )
         self.events_rejected = Counter(
             "analytics_events_rejected_total",
-            "Records that are no valid events, by reason.",
+            "Invalid records, by reason.",
             ["reason"],
             registry=registry,
         )
@@ -73,12 +72,12 @@ class WorkerMetrics:
         )
         self.batches_recovered = Counter(
             "analytics_batches_recovered_total",
-            "Announced batches of a predecessor that were read and inserted again under their token.",
+            "Pending batches of a previous owner that were read and inserted again under their token.",
             registry=registry,
         )
         self.batches_deduplicated = Counter(
             "analytics_batches_deduplicated_total",
-            "Repeated batches whose first insert had arrived and been counted.",
+            "Repeated batches whose first insert had succeeded and been counted.",
             registry=registry,
         )
         self.batch_rows = Histogram(
@@ -89,32 +88,32 @@ class WorkerMetrics:
         )
         self.batch_bytes = Histogram(
             "analytics_batch_bytes",
-            "Payload bytes of an inserted batch, as they came from Kafka.",
+            "Payload bytes of an inserted batch, as read from Kafka.",
             buckets=_BYTE_BUCKETS,
             registry=registry,
         )
         self.event_latency_seconds = WeightedHistogram(
             "analytics_event_latency_seconds",
-            "Time from an event's own timestamp to ClickHouse's acknowledgement; of large batches "
-            "evenly spaced events, each counting for its neighbours.",
+            "Time from an event's timestamp to ClickHouse's acknowledgement; large batches are sampled "
+            "evenly, each sample weighted.",
             buckets=_LATENCY_BUCKETS,
             registry=registry,
         )
         self.stage_seconds = Histogram(
             "analytics_stage_seconds",
-            "Time of one call in a stage, waiting included.",
+            "Time of one call of a stage, waiting included.",
             ["stage"],
             buckets=_STAGE_BUCKETS,
             registry=registry,
         )
         self.offsets_gone = Counter(
             "analytics_offsets_gone_total",
-            "Offsets that retention removed before they were read: events lost upstream of here.",
+            "Offsets that retention removed before they were read: events that cannot be inserted.",
             registry=registry,
         )
         self.partition_stalls = Counter(
             "analytics_partition_stalls_total",
-            "Partitions that handed out nothing although their logs end elsewhere, and were read anew.",
+            "Partitions that returned no records before the end of their log and were reassigned.",
             registry=registry,
         )
         self.rebalances = Counter(
@@ -144,45 +143,13 @@ class WorkerMetrics:
         )
         self.clickhouse_errors = Counter(
             "analytics_clickhouse_errors_total",
-            "Failed calls to ClickHouse by class: data, operator (somebody has to mend it), outage.",
+            "Failed calls to ClickHouse by class: data, operator (needs a fix by an operator), outage.",
             ["class"],
             registry=registry,
         )
         self.queue_bytes = Gauge(
             "analytics_librdkafka_queue_bytes",
-            "Records that librdkafka has fetched and the workers have not taken yet.",
+            "Bytes of records that librdkafka has fetched and the workers have not read yet.",
             multiprocess_mode="sum",
             registry=registry,
         )
-
-
-class ProcessMetrics:
-    """What every process says of itself."""
-
-    def __init__(self, registry: CollectorRegistry | None = None) -> None:
-        self.resident_bytes = Gauge(
-            "analytics_process_resident_bytes",
-            "Resident memory of a process, by role and slot.",
-            ["process"],
-            multiprocess_mode="sum",
-            registry=registry,
-        )
-
-
-class SupervisorMetrics:
-    """What the supervisor counts."""
-
-    def __init__(
-        self, registry: CollectorRegistry | None = None, causes: Sequence[str] = ()
-    ) -> None:
-        self.restarts = Counter(
-            "analytics_process_restarts_total",
-            "Processes that ended without being asked to, by cause: signal, hang (killed for its "
-            "silence), unavailable, config, fault.",
-            ["cause"],
-            registry=registry,
-        )
-        for (
-            cause
-        ) in causes:  # a counter that begins with its first event hides that event from rate()
-            self.restarts.labels(cause)

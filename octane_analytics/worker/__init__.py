@@ -1,1 +1,1 @@
-"""The processes of `octane-analytics worker`, composed from the edges after the fork."""
+"""Processes of `octane-analytics worker`: composed from the edges after the fork."""

@@ -1,4 +1,4 @@
-"""The metrics process: serves the shared registry on port 8000 until SIGTERM."""
+"""Metrics process: serves the metrics of all processes on METRICS_PORT until SIGTERM."""
 
 import signal
 import socket
@@ -19,29 +19,28 @@ from octane_analytics.telemetry import logging as logs
 from octane_analytics.telemetry.dedup_window import DedupWindowCollector
 from octane_analytics.telemetry.lag_metrics import LagCollector
 from octane_analytics.telemetry.metrics_server import MetricsServer
-from octane_analytics.telemetry.process_metrics import ProcessSampler
-from octane_analytics.telemetry.worker_metrics import ProcessMetrics
+from octane_analytics.telemetry.process_metrics import ProcessMetrics, ProcessSampler
 from octane_analytics.worker.process import ROLE
 
-_METRICS_TURN_SECONDS = 2.0
+_UPDATE_SECONDS = 2.0
 
 
 def run_metrics(
     settings: Settings,
     listening: socket.socket,
     metrics_directory: Path,
-    figures: SlotStatusWriter,
+    slot_status: SlotStatusWriter,
     ready: Callable[[], None],
     procs: Callable[[], int],
 ) -> int:
-    """Serves the shared metrics until SIGTERM. Blocks; answers the exit code.
+    """Serve the shared metrics until SIGTERM; return the exit code. Blocks.
 
-    `procs` tells how many workers there are to be just now.
+    `procs` returns the current target number of workers.
     """
     drop_supervisor_handlers()
     stop = StopSignal().install()
-    # A Ctrl-C from before it left the terminal's session; the metrics go on until the workers have
-    # drained.
+    # Ctrl-C may arrive before this process leaves the terminal's session; metrics are served until the
+    # workers have drained.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     scheduling.schedule_first()
     ready()
@@ -52,34 +51,34 @@ def run_metrics(
     probe = LagProbe(settings.kafka, client_id="octane-analytics-lag")
     clickhouse = ClickHouse(settings.clickhouse, client_name="octane-analytics metrics")
 
-    def window() -> int | None:
+    def dedup_window() -> int | None:
         live = clickhouse.describe()
         return None if live is None else live.window
 
-    lag, dedup = LagCollector(probe.measure), DedupWindowCollector(window)
-    watching = [
+    lag, dedup = LagCollector(probe.measure), DedupWindowCollector(dedup_window)
+    updaters = [
         PeriodicThread("lag", lag.update, probe.close),
         PeriodicThread("window", dedup.update, clickhouse.close),
     ]
 
-    def missing() -> list[str]:
+    def readiness_problems() -> list[str]:
         workers = [shared_directory.ProcessName(ROLE, slot)() for slot in range(procs())]
-        return shared_directory.unready(metrics_directory, workers)
+        return shared_directory.readiness_problems(metrics_directory, workers)
 
     server = MetricsServer(
         listening,
         exposition.Exposition(metrics_directory, lag, dedup),
-        missing,
+        readiness_problems,
     )
     server.start()
-    for watch in watching:
-        watch.start()
+    for updater in updaters:
+        updater.start()
     while not stop.is_set():
-        figures.heartbeat(time.monotonic())
-        figures.set_lag(*(lag.total or (None,)))
+        slot_status.heartbeat(time.monotonic())
+        slot_status.set_lag(*(lag.total or (None,)))
         sample()
-        stop.wait(_METRICS_TURN_SECONDS)
+        stop.wait(_UPDATE_SECONDS)
     server.stop()
-    for watch in watching:
-        watch.stop()
+    for updater in updaters:
+        updater.stop()
     return int(Exit.OK)

@@ -1,4 +1,4 @@
-"""What is checked once, in a process of its own, before any worker starts."""
+"""Preflight checks: run once, in their own process, before any worker starts."""
 
 import logging
 
@@ -8,12 +8,7 @@ from octane_analytics.clickhouse.error_codes import OPERATOR_ERRORS
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.clickhouse.schema import LiveTable
 from octane_analytics.clickhouse.views import view_findings
-from octane_analytics.errors import (
-    ConfigError,
-    NeedsOperator,
-    StatementRejected,
-    Unavailable,
-)
+from octane_analytics.errors import ConfigError, NeedsOperator, StatementRejected, Unavailable
 from octane_analytics.kafka.topic_reader import TopicReader
 from octane_analytics.kafka.topics import TopicInspector, ensure_topic
 from octane_analytics.operations.expired_offsets import SAMPLE_FETCH_BYTES, find_stored_record
@@ -23,25 +18,23 @@ from octane_analytics.telemetry import logging as logs
 from octane_analytics.telemetry import tracing
 
 _LOG = logging.getLogger(__name__)
-
-
 _SAMPLE_SECONDS = 20.0
 
 
 def preflight(settings: Settings) -> None:
-    """What must be right before it makes sense to start: one clear error beats a crash loop.
+    """Check Kafka, ClickHouse and the table, so that an error is reported once and not in a crash loop.
 
     Blocks on ClickHouse and Kafka, each for some seconds at most. Raises NeedsOperator or ConfigError
-    for what has to be mended, Unavailable for what may come back by itself.
+    for a fault that needs an operator, Unavailable for one that may pass.
     """
     tracing.is_configured()
     with ClickHouse(settings.clickhouse, client_name="octane-analytics preflight") as clickhouse:
         check_table(clickhouse, settings)
-    with TopicInspector(settings.kafka, client_id="octane-analytics-preflight") as view:
-        partitions = view.partitions(settings.kafka.topic)
+    with TopicInspector(settings.kafka, client_id="octane-analytics-preflight") as inspector:
+        partitions = inspector.partitions(settings.kafka.topic)
     if partitions < settings.worker.procs:
         _LOG.warning(
-            "fewer partitions than processes: some will have nothing to do",
+            "fewer partitions than processes: some processes will be idle",
             extra=logs.fields(partitions=partitions, procs=settings.worker.procs),
         )
     check_committed_offsets(settings)
@@ -49,14 +42,14 @@ def preflight(settings: Settings) -> None:
         ensure_topic(settings.kafka, settings.kafka.dlq_topic)
     except Unavailable as error:
         _LOG.warning(
-            "no dead-letter topic: a record that is no valid event will halt its partition",
+            "no dead-letter topic: an invalid record will halt its partition",
             extra=logs.fields(topic=settings.kafka.dlq_topic, error=str(error)),
         )
 
 
 def check_committed_offsets(settings: Settings) -> None:
-    """Raises NeedsOperator where the group would start at the first retained records and the table
-    already has some of them; else as `preflight` does."""
+    """Raise NeedsOperator if the group would start at the first retained records and the table already
+    has some of them. Raises the other errors of `preflight` too."""
     name = "octane-analytics-preflight"
     with (
         TopicReader(settings.kafka, client_id=name, fetch_bytes=SAMPLE_FETCH_BYTES) as log,
@@ -68,11 +61,11 @@ def check_committed_offsets(settings: Settings) -> None:
 
 
 def check_table(clickhouse: ClickHouse, settings: Settings) -> None:
-    """Whether the table can be inserted into as the protocol needs it. Raises as `preflight` does."""
+    """Check that the table fits the delivery mode. Raises the errors of `preflight`."""
     try:
         _check_table(clickhouse, settings)
     except StatementRejected as error:
-        advice = OPERATOR_ERRORS.get(error.code, "look at the server's log")
+        advice = OPERATOR_ERRORS.get(error.code, "see the server's log")
         raise NeedsOperator(f"ClickHouse refuses: {error}; {advice}") from error
 
 
@@ -109,6 +102,6 @@ def _check_views(clickhouse: ClickHouse, live: LiveTable) -> None:
     findings = view_findings(clickhouse.table, live, clickhouse.views())
     for finding in findings:
         if not finding.is_refusal:
-            _LOG.warning("a materialized view may be wrong", extra=logs.fields(why=finding.message))
+            _LOG.warning("materialized view may be wrong", extra=logs.fields(why=finding.message))
     if refusals := [finding.message for finding in findings if finding.is_refusal]:
         raise ConfigError("; ".join(refusals))

@@ -1,4 +1,4 @@
-"""One worker process: builds its edges after the fork, runs ingestion, returns an exit code."""
+"""Worker process: creates its clients after the fork, runs ingestion, returns an exit code."""
 
 import gc
 import logging
@@ -6,10 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from octane_analytics.clickhouse.inserts import ClickHouseSink
-from octane_analytics.errors import (
-    ConfigError,
-    OctaneError,
-)
+from octane_analytics.errors import ConfigError, OctaneError
 from octane_analytics.events.decode import decode_all
 from octane_analytics.kafka.consumer import KafkaSource
 from octane_analytics.kafka.dlq_producer import KafkaDeadLetters
@@ -26,8 +23,8 @@ from octane_analytics.supervisor.status_board import SlotStatusWriter
 from octane_analytics.telemetry import logging as logs
 from octane_analytics.telemetry import shared_directory, tracing
 from octane_analytics.telemetry.inserted_counter import InsertedEventCounter
-from octane_analytics.telemetry.process_metrics import ProcessSampler
-from octane_analytics.telemetry.worker_metrics import ProcessMetrics, WorkerMetrics
+from octane_analytics.telemetry.process_metrics import ProcessMetrics, ProcessSampler
+from octane_analytics.telemetry.worker_metrics import WorkerMetrics
 from octane_analytics.worker.slot_observer import CountingSink, SlotObserver
 
 _LOG = logging.getLogger(__name__)
@@ -35,83 +32,83 @@ ROLE = "worker"
 _GC_ALLOCATIONS = 50_000
 _FIRST_BACKOFF_SECONDS = 0.2
 _CAP_BACKOFF_SECONDS = 10.0
-_LAG_SECONDS = 1.0
+_LAG_UPDATE_SECONDS = 1.0
 _QUIET_POLL_SECONDS = 1.0
-"""What a signal may have to wait, for idle workers that cost next to nothing; an event does not."""
+"""Longest poll of an idle worker, which keeps its CPU time low. It delays signals, not events."""
 
 
 def run_worker(
     settings: Settings,
     slot: int,
     metrics_directory: Path,
-    figures: SlotStatusWriter,
+    slot_status: SlotStatusWriter,
     ready: Callable[[], None],
 ) -> int:
-    """Consumes until SIGTERM or SIGINT, then drains. Blocks; answers the exit code.
+    """Consume until SIGTERM or SIGINT, then drain; return the exit code. Blocks.
 
-    To be called in the forked process. `ready` is called once the handlers are set, `figures` hears of
-    every turn of the loop.
+    Call it in the forked process. `ready` is called once the signal handlers are installed;
+    `slot_status` receives a heartbeat in every iteration of the loop.
     """
     drop_supervisor_handlers()
     stop = StopSignal().install()
     ready()
-    # Messages come and go by the ten thousand without ever forming a cycle: at its default pace the
-    # collector would look at each of them several times.
+    # Messages are allocated by the ten thousand and never form a cycle: with its default threshold the
+    # garbage collector would traverse each of them several times.
     gc.freeze()
     gc.set_threshold(_GC_ALLOCATIONS, 10, 10)
     name = shared_directory.ProcessName(ROLE, slot)
     logs.configure(settings.log.level, settings.log.format, name())
     shared_directory.open_directory(metrics_directory, name)
-    counted = WorkerMetrics()
+    metrics = WorkerMetrics()
     clock = SystemClock()
     observer = SlotObserver(
-        counted, InsertedEventCounter(metrics_directory, name()), figures, clock
+        metrics, InsertedEventCounter(metrics_directory, name()), slot_status, clock
     )
     sample = ProcessSampler(ProcessMetrics(), name(), observer.tick)
     traces = tracing.start(name())
     source = KafkaSource(
-        settings.kafka, slot, on_queue=counted.queue_bytes.set, on_stall=observer.stalled
+        settings.kafka, slot, on_queue=metrics.queue_bytes.set, on_stall=observer.stalled
     )
     sink = ClickHouseSink(
         settings.clickhouse,
         client_name=f"octane-analytics {name()}",
         traceparent=tracing.traceparent if traces else None,
-        on_statement=lambda: figures.extend_deadline(clock.now() + sink.patience_seconds),
+        on_statement=lambda: slot_status.extend_deadline(clock.now() + sink.patience_seconds),
     )
     dead_letters = KafkaDeadLetters(
         settings.kafka,
         client_id=f"octane-analytics-dlq-{slot}",
-        instrumented=traces.instrumented if traces else None,
+        instrumented=traces.instrument_producer if traces else None,
     )
     ingest = IngestLoop(
         source,
-        CountingSink(sink, figures, clock),
+        CountingSink(sink, slot_status, clock),
         dead_letters,
         decode_all,
         clock,
         observer,
         _options(settings),
         Backoff(_FIRST_BACKOFF_SECONDS, _CAP_BACKOFF_SECONDS),
-        traces.batches(settings.kafka.group_id, headers_of) if traces else None,
+        traces.batch_tracer(settings.kafka.group_id, headers_of) if traces else None,
     )
 
-    lag_at = 0.0
+    lag_updated_at = 0.0
 
     def should_stop() -> bool:
-        nonlocal lag_at
+        nonlocal lag_updated_at
         now = clock.now()
-        figures.heartbeat(now)
+        slot_status.heartbeat(now)
         sample()
-        if now - lag_at >= _LAG_SECONDS:
-            lag_at = now
-            figures.set_lag(source.lag())
+        if now - lag_updated_at >= _LAG_UPDATE_SECONDS:
+            lag_updated_at = now
+            slot_status.set_lag(source.lag())
         return stop.is_set()
 
     try:
         is_drained = ingest.run(should_stop, settings.worker.drain_seconds)
     except OctaneError as error:
         _LOG.error("worker gives up", extra=logs.fields(error=str(error)))
-        # What was right at the start may be mended while we try again; a wrong setting is not.
+        # An operator may fix a grant or a table while the supervisor retries, but not a setting.
         return int(Exit.CONFIG if isinstance(error, ConfigError) else Exit.UNAVAILABLE)
     finally:
         dead_letters.close()
@@ -119,7 +116,7 @@ def run_worker(
         if traces is not None:
             traces.stop()
     if not is_drained:
-        _LOG.warning("not everything was inserted in time: the next owner does it, once")
+        _LOG.warning("drain timed out; the next owner will insert the rest")
     return int(Exit.OK)
 
 

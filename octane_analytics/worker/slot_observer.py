@@ -1,4 +1,4 @@
-"""A worker's observer and sink that also report to its supervisor's status board."""
+"""Observer and sink of a worker that also write to its supervisor's status board."""
 
 from collections.abc import Sequence
 
@@ -11,48 +11,51 @@ from octane_analytics.types import TopicPartition
 
 
 class SlotObserver(WorkerObserver):
-    """A worker's observer that tells its supervisor too; hearing of a failure is a sign of life."""
+    """Worker's observer that also updates the slot's status; a failed call counts as a heartbeat."""
 
     def __init__(
         self,
         metrics: WorkerMetrics,
-        tally: InsertedEventCounter,
-        figures: SlotStatusWriter,
+        inserted_events: InsertedEventCounter,
+        slot_status: SlotStatusWriter,
         clock: Clock,
     ) -> None:
-        super().__init__(metrics, tally)
-        self._figures = figures
+        super().__init__(metrics, inserted_events)
+        self._slot_status = slot_status
         self._clock = clock
 
     def assigned(self, partitions: Sequence[TopicPartition], owned: int) -> None:
         super().assigned(partitions, owned)
-        self._figures.assigned(owned, self._clock.now())
+        self._slot_status.assigned(owned, self._clock.now())
 
     def revoked(self, partitions: Sequence[TopicPartition], owned: int) -> None:
         super().revoked(partitions, owned)
-        self._figures.set_partitions(owned)
+        self._slot_status.set_partitions(owned)
 
     def lost(self, partitions: Sequence[TopicPartition], owned: int) -> None:
         super().lost(partitions, owned)
-        self._figures.set_partitions(owned)
+        self._slot_status.set_partitions(owned)
 
     def failed(self, dependency: str, error: Exception) -> None:
         super().failed(dependency, error)
         now = self._clock.now()
-        self._figures.failed(dependency, error, now)
-        self._figures.heartbeat(now)
+        self._slot_status.failed(dependency, error, now)
+        self._slot_status.heartbeat(now)
 
     def resumed(self, dependency: str) -> None:
         super().resumed(dependency)
-        self._figures.resumed(dependency)
+        self._slot_status.resumed(dependency)
 
 
 class CountingSink:
-    """See `types.Sink`. Tells of every insert that has gone through, which is a sign of life too."""
+    """Sink (see `interfaces.Sink`) that counts inserted events on the status board.
 
-    def __init__(self, sink: Sink, figures: SlotStatusWriter, clock: Clock) -> None:
+    A successful insert counts as a heartbeat.
+    """
+
+    def __init__(self, sink: Sink, slot_status: SlotStatusWriter, clock: Clock) -> None:
         self._sink = sink
-        self._figures = figures
+        self._slot_status = slot_status
         self._clock = clock
 
     def insert(
@@ -65,8 +68,8 @@ class CountingSink:
     ) -> None:
         self._sink.insert(columns, token, is_repeat=is_repeat, not_before=not_before)
         now = self._clock.now()
-        self._figures.flushed(len(columns[0]), now)
-        self._figures.heartbeat(now)
+        self._slot_status.flushed(len(columns[0]), now)
+        self._slot_status.heartbeat(now)
 
     def close(self) -> None:
         self._sink.close()

@@ -74,7 +74,7 @@ def settings(tmp_path: Path) -> Iterator[dict[str, str]]:
             for descriptor, events in control.descriptors():
                 poll.register(descriptor, events)
             poll.poll(50)
-            control.turn(time.monotonic(), lambda: json.dumps(STATUS))
+            control.serve_clients(time.monotonic(), lambda: json.dumps(STATUS))
 
     thread = threading.Thread(target=serve)
     thread.start()

@@ -88,7 +88,7 @@ def test_every_signal_does_what_the_table_says_and_no_event_is_lost_or_doubled(
             after = _pids(worker)
             assert after.keys() == before.keys()
             assert not set(after.values()) & set(before.values())
-            (read,) = (e for e in _log(worker) if e["message"] == "settings read anew")
+            (read,) = (e for e in _log(worker) if e["message"] == "settings reloaded")
             assert read["changed"] == ["FLUSH_INTERVAL"]
 
             env_file.write_text("FLUSH_INTERVAL=soon\n")

@@ -82,7 +82,7 @@ def test_an_event_is_followed_from_its_producer_into_clickhouse(
             sent = run("produce", "-", given=given, settings=environ)
             assert sent.returncode == 0, sent.stderr
             wait_until(lambda: _count(clickhouse) == EVENTS)
-            worker.wait_for("record is no valid event")
+            worker.wait_for("record is not a valid event")
             worker.child.send_signal(signal.SIGTERM)
             assert worker.wait() == 0, worker.output
         sends = [s for s in collector.spans if s.process == "produce"]

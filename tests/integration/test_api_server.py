@@ -283,4 +283,4 @@ def test_unavailable_address_exits_with_one_line(server: Server, address: str) -
     if address == "127.0.0.1":
         assert line.startswith(f"API_PORT: cannot listen on {address}:{server.port}: ")
     else:
-        assert line.startswith(f"API_HOST: {address!r} is no address of this machine: ")
+        assert line.startswith(f"API_HOST: {address!r} is not an address of this machine: ")

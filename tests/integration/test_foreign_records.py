@@ -26,7 +26,7 @@ from octane_analytics.kafka.record_headers import Headers, headers_of
 from octane_analytics.operations.dead_letter_retry import read_index
 from octane_analytics.sandbox.kafka import EmbeddedKafka
 from octane_analytics.settings.connections import KafkaSettings
-from octane_analytics.telemetry.tracing import BatchTracer
+from octane_analytics.telemetry.batch_tracing import BatchTracer
 from octane_analytics.types import Committed, RejectedRecord, TopicPartition
 from tests.support.raw_producer import RawRecord, commit_raw, produce_raw
 

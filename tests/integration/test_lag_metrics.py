@@ -1,4 +1,4 @@
-"""Lag as it is shown, against what Apache Kafka itself says: group stopped, catching up, done."""
+"""Lag metrics compared with Apache Kafka: group stopped, catching up, caught up."""
 
 import os
 import signal
@@ -21,12 +21,12 @@ from tests.tools.faults.scrapes import scrape
 
 __all__ = ["site"]
 
-Shown = dict[tuple[str, int], float]
+LagValues = dict[tuple[str, int], float]
 _SECOND = 1.0
 
 
 def _send(site: Site, partition: int, ages: list[float]) -> float:
-    """Records that are so many seconds old, the first of them first; answers the present."""
+    """Send a record for each age in seconds, in this order; return the present time."""
     now = time.time()
     producer = Producer({"bootstrap.servers": site.kafka.bootstrap_servers, "log_level": 0})
     for number, age in enumerate(ages):
@@ -36,57 +36,59 @@ def _send(site: Site, partition: int, ages: list[float]) -> float:
     return now
 
 
-def _behind(site: Site) -> dict[int, int]:
-    """Messages, by the broker's word: where partitions end less what is committed."""
+def _expected_messages(site: Site) -> dict[int, int]:
+    """Return uncommitted messages by partition, from the broker's end and committed offsets."""
     consumer = Consumer(
         {"bootstrap.servers": site.kafka.bootstrap_servers, "group.id": site.group, "log_level": 0}
     )
-    asked = [TopicPartition(site.topic, number) for number in range(PARTITIONS)]
-    found = {}
-    for committed in consumer.committed(asked, timeout=20):
+    partitions = [TopicPartition(site.topic, number) for number in range(PARTITIONS)]
+    messages = {}
+    for committed in consumer.committed(partitions, timeout=20):
         _, end = consumer.get_watermark_offsets(committed, timeout=20)
-        found[committed.partition] = end - max(committed.offset, 0)
+        messages[committed.partition] = end - max(committed.offset, 0)
     consumer.close()
-    return found
+    return messages
 
 
 @pytest.fixture
-def looked(site: Site) -> Callable[[], Shown]:
+def measure_lag(site: Site) -> Callable[[], LagValues]:
     settings = KafkaSettings(
         bootstrap_servers=site.kafka.bootstrap_servers, topic=site.topic, group_id=site.group
     )
-    watch = LagCollector(LagProbe(settings, client_id="tests").measure)
+    collector = LagCollector(LagProbe(settings, client_id="tests").measure)
 
-    def look() -> Shown:
-        watch.update()
+    def measure() -> LagValues:
+        collector.update()
         return {
             (sample.name, int(sample.labels["partition"])): sample.value
-            for family in watch.collect()
+            for family in collector.collect()
             for sample in family.samples
             if "partition" in sample.labels
         }
 
-    return look
+    return measure
 
 
-def test_lag_follows_a_group_at_every_step(site: Site, looked: Callable[[], Shown]) -> None:
+def test_lag_follows_a_group_at_every_commit(
+    site: Site, measure_lag: Callable[[], LagValues]
+) -> None:
     ages = [600.0 - 10 * number for number in range(40)]
     sent_at = [_send(site, 0, ages), _send(site, 1, ages[:20])]
-    # Each look finds both partitions moved on, and records in between that are 50 seconds apart.
+    # Before each measurement both partitions have advanced, over records 50 seconds apart.
     for done in range(0, 40, 5):
         site.commit(0, done)
         site.commit(1, min(done, 20))
-        shown = looked()
+        lag = measure_lag()
         oldest = [ages[done] + time.time() - at for at in sent_at]
-        assert {n: shown["analytics_lag_messages", n] for n in range(2)} == _behind(site)
-        assert shown["analytics_lag_seconds", 0] == pytest.approx(oldest[0], abs=_SECOND)
-        told = shown["analytics_lag_seconds", 1]
-        assert told == (pytest.approx(oldest[1], abs=_SECOND) if done < 20 else 0.0)
+        assert {n: lag["analytics_lag_messages", n] for n in range(2)} == _expected_messages(site)
+        assert lag["analytics_lag_seconds", 0] == pytest.approx(oldest[0], abs=_SECOND)
+        seconds = lag["analytics_lag_seconds", 1]
+        assert seconds == (pytest.approx(oldest[1], abs=_SECOND) if done < 20 else 0.0)
     site.commit(0, 40)
-    assert set(looked().values()) == {0.0}
+    assert set(measure_lag().values()) == {0.0}
 
 
-def test_many_partitions_are_all_right_once_the_group_stands(site: Site) -> None:
+def test_lag_of_many_partitions_is_exact_eventually(site: Site) -> None:
     topic, partitions = f"{site.topic}-wide", 40
     site.kafka.create_topic(topic, partitions)
     sent_at = time.time()
@@ -113,38 +115,40 @@ def test_many_partitions_are_all_right_once_the_group_stands(site: Site) -> None
         asynchronous=False,
     )
     consumer.close()
-    assert ages() == [100, 500], "while it moves on, some of them a look"
+    assert ages() == [100, 500], "while the group advances, some partitions per measurement"
     wait_until(lambda: ages() == [100])
     probe.close()
 
 
-def test_lag_of_a_worker_that_is_stopped_and_catches_up(site: Site, tmp_path: Path) -> None:
+def test_lag_of_stopped_worker_grows_and_vanishes(site: Site, tmp_path: Path) -> None:
     port = free_port()
     settings = site.environ | {"METRICS_PORT": str(port)}
     site.send(*events(range(5)))
     with running(tmp_path / "worker.log", "worker", "--procs", "1", settings=settings) as worker:
         wait_until(lambda: site.rows() == 5)
-        wait_until(lambda: _shown(port).get(("analytics_lag_messages", 0)) == 0)
+        wait_until(lambda: _scraped_lag(port).get(("analytics_lag_messages", 0)) == 0)
         (consumer,) = [pid for pid in children(worker.child.pid) if "worker-0" in _title(pid)]
         os.kill(consumer, signal.SIGSTOP)
         sent_at = [_send(site, 0, [30.0, 20.0, 10.0]), _send(site, 1, [5.0])]
-        wait_until(lambda: _shown(port).get(("analytics_lag_messages", 1)) == 1)
-        wait_until(lambda: ("analytics_lag_seconds", 1) in _shown(port))
+        wait_until(lambda: _scraped_lag(port).get(("analytics_lag_messages", 1)) == 1)
+        wait_until(lambda: ("analytics_lag_seconds", 1) in _scraped_lag(port))
         for _ in range(3):
-            shown, now = _shown(port), time.time()
-            assert {n: shown["analytics_lag_messages", n] for n in range(2)} == _behind(site)
+            lag, now = _scraped_lag(port), time.time()
+            assert {n: lag["analytics_lag_messages", n] for n in range(2)} == _expected_messages(
+                site
+            )
             for number, age in ((0, 30.0), (1, 5.0)):
-                seconds = shown["analytics_lag_seconds", number]
+                seconds = lag["analytics_lag_seconds", number]
                 assert seconds == pytest.approx(age + now - sent_at[number], abs=_SECOND)
         os.kill(consumer, signal.SIGCONT)
         wait_until(lambda: site.rows() == 9)
-        wait_until(lambda: sum(_behind(site).values()) == 0)
-        wait_until(lambda: set(_shown(port).values()) == {0.0})
+        wait_until(lambda: sum(_expected_messages(site).values()) == 0)
+        wait_until(lambda: set(_scraped_lag(port).values()) == {0.0})
         worker.child.terminate()
         assert worker.wait() == 0, worker.output
 
 
-def _shown(port: int) -> Shown:
+def _scraped_lag(port: int) -> LagValues:
     return {
         (sample.name, int(sample.labels["partition"])): sample.value
         for family in text_string_to_metric_families(scrape(port)[0])

@@ -1,8 +1,8 @@
-"""A supervisor with children of its own making: `python -m tests.support.supervised KIND [FILE]`.
+"""Supervisor with simple children: `python -m tests.support.supervised KIND [FILE]`.
 
-restless   eight workers that end by themselves at once and are replaced as soon, so that it always forks
-orphan     one whose supervisor dies between the fork and the child's first act; FILE: the child went on
-failing    two workers that end before they have said anything
+restless   eight workers that exit at once and are replaced at once, so that the supervisor always forks
+orphan     one worker whose supervisor is killed between fork and prctl; creates FILE if it runs on
+failing    two workers that exit before their first heartbeat
 """
 
 import os
@@ -19,26 +19,28 @@ from octane_analytics.supervisor.sd_notify import Notifier
 from octane_analytics.supervisor.slot_state import RestartPolicy
 from octane_analytics.supervisor.status_board import SlotStatusWriter, StatusBoard
 
-_QUICK = RestartPolicy(first_backoff_seconds=0.01, cap_backoff_seconds=0.02, start_attempts=3)
-_LIFE_SECONDS = 60.0
+_QUICK_POLICY = RestartPolicy(
+    first_backoff_seconds=0.01, cap_backoff_seconds=0.02, start_attempts=3
+)
+_CHILD_SECONDS = 60.0
 
 
-class Slow(PosixSystem):
-    """Its child comes to itself only when its parent is gone."""
+class OrphaningSystem(PosixSystem):
+    """Kills the parent after the fork; the child continues only once its parent is gone."""
 
     def fork(self, name: str, run: Callable[[], int]) -> int:
         pid = super().fork(name, run)
         os.kill(os.getpid(), signal.SIGKILL)
         return pid
 
-    def _die_with(self, parent: int) -> None:
+    def _die_with_parent(self, parent: int) -> None:
         while os.getppid() == parent:
             time.sleep(0.001)
-        super()._die_with(parent)
+        super()._die_with_parent(parent)
 
 
-def _restless(figures: SlotStatusWriter) -> int:
-    figures.heartbeat(time.monotonic())
+def _restless(slot_status: SlotStatusWriter) -> int:
+    slot_status.heartbeat(time.monotonic())
     return 1
 
 
@@ -48,22 +50,25 @@ def _failing(_: SlotStatusWriter) -> int:
 
 def _lasting(_: SlotStatusWriter) -> int:
     unblock_signals()
-    time.sleep(_LIFE_SECONDS)
+    time.sleep(_CHILD_SECONDS)
     return 0
 
 
 def main(kind: str, file: str = "") -> int:
-    def writing(_: SlotStatusWriter) -> int:
+    def _write_file(_: SlotStatusWriter) -> int:
         Path(file).touch()
         return 0
 
-    runs = {"restless": _restless, "orphan": writing, "failing": _failing}
+    runs = {"restless": _restless, "orphan": _write_file, "failing": _failing}
     service = [ChildProcess("service", Role.SERVICE, _lasting)] if kind != "orphan" else []
     procs = {"restless": 8, "orphan": 1, "failing": 2}[kind]
     plan = ProcessPlan(
-        service, lambda slot: ChildProcess(f"worker-{slot}", Role.WORKER, runs[kind]), procs, _QUICK
+        service,
+        lambda slot: ChildProcess(f"worker-{slot}", Role.WORKER, runs[kind]),
+        procs,
+        _QUICK_POLICY,
     )
-    system = Slow() if kind == "orphan" else PosixSystem()
+    system = OrphaningSystem() if kind == "orphan" else PosixSystem()
     system.block_signals()
     return Supervisor(
         system, plan, StatusBoard(16), notifier=Notifier(os.environ, os.getpid())

@@ -24,9 +24,9 @@ from octane_analytics.telemetry.api_metrics import ApiMetrics
 from octane_analytics.telemetry.dedup_window import DedupWindowCollector
 from octane_analytics.telemetry.exposition import ComputedMetrics
 from octane_analytics.telemetry.lag_metrics import LagCollector
+from octane_analytics.telemetry.process_metrics import ProcessMetrics
+from octane_analytics.telemetry.supervisor_metrics import SupervisorMetrics
 from octane_analytics.telemetry.worker_metrics import (
-    ProcessMetrics,
-    SupervisorMetrics,
     WorkerMetrics,
 )
 

@@ -148,7 +148,7 @@ class ApiArbiter(gunicorn.arbiter.Arbiter):  # type: ignore[misc]
             and now - self._last_ping >= _WATCHDOG_SECONDS
         ):
             self._last_ping = now
-            self._notifier.alive()
+            self._notifier.ping_watchdog()
 
 
 def give_slot(arbiter: Any, worker: Any) -> None:

@@ -179,7 +179,7 @@ class _Application(BaseApplication):  # type: ignore[misc]
             policy=self.policy,
             metrics_directory=self._metrics_directory,
         )
-        return self._traces.served(app, QUIET_ROUTES) if self._traces else app
+        return self._traces.instrument_app(app, QUIET_ROUTES) if self._traces else app
 
     def _init_worker(self, arbiter: Any, worker: Any) -> None:
         restore_sigterm()

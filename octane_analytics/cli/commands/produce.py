@@ -88,7 +88,7 @@ def produce(
             kafka,
             kafka.topic,
             client_id=_CLIENT_ID,
-            instrumented=traces.instrumented if traces else None,
+            instrumented=traces.instrument_producer if traces else None,
             is_stopping=stop.is_set,
         )
         stack.callback(producer.close)

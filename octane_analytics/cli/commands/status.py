@@ -17,7 +17,7 @@ from octane_analytics.errors import ConfigError, Unavailable
 from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.runtime.stop_signal import StopSignal
 from octane_analytics.settings.loading import Loaded
-from octane_analytics.supervisor.control_socket import FILE_NAME, ask
+from octane_analytics.supervisor.control_socket import FILE_NAME, request_status
 
 _ANSWER_SECONDS = 5.0
 _COLOURS = {"running": "green", "backoff": "red", "fatal": "red"}
@@ -78,7 +78,7 @@ def _find(loaded: Loaded) -> Path:
 
 def _ask(path: Path) -> dict[str, Any]:
     try:
-        told: dict[str, Any] = json.loads(ask(path, _ANSWER_SECONDS))
+        told: dict[str, Any] = json.loads(request_status(path, _ANSWER_SECONDS))
     except PermissionError as error:
         raise Unavailable(
             f"may not connect to {path}: run this as the service's user or as root"

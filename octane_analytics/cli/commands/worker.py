@@ -23,15 +23,17 @@ from octane_analytics.settings.sections import Settings
 from octane_analytics.supervisor.arbiter import Supervisor
 from octane_analytics.supervisor.control_socket import ControlSocket
 from octane_analytics.supervisor.exit_causes import CAUSES
-from octane_analytics.supervisor.posix import PosixSystem, title
+from octane_analytics.supervisor.posix import PosixSystem, set_process_title
 from octane_analytics.supervisor.sd_notify import Notifier
 from octane_analytics.supervisor.status_board import StatusBoard
 from octane_analytics.telemetry import logging as logs
 from octane_analytics.telemetry import shared_directory
 from octane_analytics.telemetry.metrics_server import bind
-from octane_analytics.telemetry.worker_metrics import SupervisorMetrics
+from octane_analytics.telemetry.supervisor_metrics import SupervisorMetrics
+from octane_analytics.worker.preflight_process import check_at_start
 from octane_analytics.worker.process import ROLE
-from octane_analytics.worker.reload import SettingsReload, check_at_start, plan
+from octane_analytics.worker.process_plan import process_plan
+from octane_analytics.worker.reload import SettingsReload
 
 _LOG = logging.getLogger(__name__)
 _PREFLIGHT_SECONDS = 60.0
@@ -73,7 +75,7 @@ def worker(loaded: Loaded, reread: EnvironmentReload) -> int:
     log what `octane-analytics status` shows.
     """
     settings = loaded.settings
-    title("supervisor")
+    set_process_title("supervisor")
     logs.configure(settings.log.level, settings.log.format, "supervisor")
     listening = bind(settings.metrics.host, settings.metrics.port, "METRICS_PORT")
     system = PosixSystem()
@@ -87,7 +89,9 @@ def worker(loaded: Loaded, reread: EnvironmentReload) -> int:
         shared_directory.open_directory(directory, shared_directory.ProcessName("supervisor", 0))
         restarts = SupervisorMetrics(causes=CAUSES).restarts
         board = StatusBoard(_SLOTS)
-        make_plan = functools.partial(plan, listening=listening, directory=directory, board=board)
+        make_plan = functools.partial(
+            process_plan, listening=listening, directory=directory, board=board
+        )
         control = _open_control(settings)
         address = "{}:{}".format(*listening.getsockname()[:2])
         _LOG.info(
@@ -107,8 +111,8 @@ def worker(loaded: Loaded, reread: EnvironmentReload) -> int:
             board,
             notifier=Notifier(os.environ, os.getpid()),
             control=control,
-            reread=SettingsReload(settings, reread, make_plan),
-            on_end=lambda cause: restarts.labels(cause).inc(),
+            read_plan_change=SettingsReload(settings, reread, make_plan),
+            on_unexpected_exit=lambda cause: restarts.labels(cause).inc(),
         )
         try:
             return arbiter.run()

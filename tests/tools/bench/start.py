@@ -18,7 +18,7 @@ from pathlib import Path
 import click
 from rich.table import Table
 
-from octane_analytics.supervisor.control_socket import ask
+from octane_analytics.supervisor.control_socket import request_status
 from tests.support.command import COMMAND, environment
 from tests.tools.bench import options
 from tests.tools.bench.backlog import Backlog
@@ -144,7 +144,7 @@ def _running(command: list[str], settings: dict[str, str]) -> Iterator["subproce
 def _consuming(socket: Path) -> int:
     """How many processes own a partition."""
     try:
-        told = json.loads(ask(socket, 1.0))
+        told = json.loads(request_status(socket, 1.0))
     except OSError:
         return 0  # not there yet
     return sum(1 for slot in told["slots"] if slot["partitions"])

@@ -17,7 +17,7 @@ from typing import Any
 
 from octane_analytics.__main__ import main
 from octane_analytics.kafka import consumer_config
-from octane_analytics.telemetry import tracing
+from octane_analytics.telemetry import batch_tracing, tracing
 from octane_analytics.telemetry.process_metrics import ProcessSampler
 from octane_analytics.worker.slot_observer import SlotObserver
 
@@ -78,14 +78,14 @@ def install(times: Times, file: Path) -> None:
     times.timed(ProcessSampler, "__call__", METRICS)
     times.timed(consumer_config, "queue_bytes", METRICS)
     for owner, name in (
-        (tracing.BatchTracer, "contexts"),
-        (tracing.BatchTracer, "begin"),
-        (tracing.BatchTrace, "end"),
+        (batch_tracing.BatchTracer, "contexts"),
+        (batch_tracing.BatchTracer, "begin"),
+        (batch_tracing.BatchTrace, "end"),
         (tracing, "traceparent"),
     ):
         times.timed(owner, name, TRACES)
     for name in ("step", "entered"):
-        times.timed_manager(tracing.BatchTrace, name, TRACES)
+        times.timed_manager(batch_tracing.BatchTrace, name, TRACES)
     start: Callable[..., Any] = tracing.start
 
     def started(*given: Any) -> Any:

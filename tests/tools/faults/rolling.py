@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from octane_analytics.supervisor.control_socket import ask
+from octane_analytics.supervisor.control_socket import request_status
 from tests.tools.faults.audit import Report, wait_until
 from tests.tools.faults.stack import APACHE, EMBEDDED, Engines, Shape, Stack, directory_for_logs
 from tests.tools.kafka.apache import available
@@ -94,7 +94,7 @@ class Watch:
 
 def status(stack: Stack) -> Any:
     """What `octane-analytics status` is told."""
-    return json.loads(ask(stack.control_socket, 5.0))
+    return json.loads(request_status(stack.control_socket, 5.0))
 
 
 def roll(

@@ -1,4 +1,4 @@
-"""Parsing of RFC 3339 times, held against the standard library."""
+"""Parser of RFC 3339 times, compared with the standard library."""
 
 from datetime import UTC, date, datetime, timedelta, timezone
 

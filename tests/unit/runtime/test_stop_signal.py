@@ -1,3 +1,5 @@
+"""Flag of the stop signals, with real signals to this process."""
+
 import os
 import signal
 
@@ -20,21 +22,21 @@ def test_signal_ends_a_wait(number: signal.Signals, code: Exit) -> None:
         assert stop.exit_code is code
 
 
-def test_first_signal_decides() -> None:
+def test_first_signal_determines_the_exit_code() -> None:
     with StopSignal() as stop:
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGINT)
         assert stop.exit_code is Exit.TERMINATED
 
 
-def test_handlers_are_put_back() -> None:
+def test_handlers_are_restored() -> None:
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with StopSignal():
         assert signal.getsignal(signal.SIGINT) != before[0]
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
-def test_wait_readable_tells_data_from_signals() -> None:
+def test_wait_readable_distinguishes_data_from_signals() -> None:
     reading, writing = os.pipe()
     try:
         with StopSignal() as stop:

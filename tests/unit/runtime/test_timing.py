@@ -1,4 +1,4 @@
-"""How long to wait: growing, capped, never twice the same."""
+"""Backoff: growing, capped and random; and the system clock."""
 
 import random
 
@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from octane_analytics.runtime.timing import Backoff, SystemClock
 
 
-class Fixed(random.Random):
-    """Always the same number."""
+class FixedRandom(random.Random):
+    """Random source that returns one number."""
 
     def __init__(self, number: float) -> None:
         super().__init__()
@@ -21,18 +21,18 @@ class Fixed(random.Random):
 
 
 def test_backoff_doubles_up_to_its_cap() -> None:
-    backoff = Backoff(0.5, 4.0, Fixed(0.0))
+    backoff = Backoff(0.5, 4.0, FixedRandom(0.0))
     assert [backoff.next_seconds() for _ in range(6)] == [0.5, 1.0, 2.0, 4.0, 4.0, 4.0]
     assert backoff.attempts == 6
 
 
-def test_backoff_takes_up_to_half_off() -> None:
-    backoff = Backoff(1.0, 8.0, Fixed(1.0))
+def test_backoff_is_reduced_by_up_to_half() -> None:
+    backoff = Backoff(1.0, 8.0, FixedRandom(1.0))
     assert [backoff.next_seconds() for _ in range(4)] == [0.5, 1.0, 2.0, 4.0]
 
 
-def test_backoff_begins_anew_after_a_reset() -> None:
-    backoff = Backoff(1.0, 8.0, Fixed(0.0))
+def test_backoff_starts_again_after_a_reset() -> None:
+    backoff = Backoff(1.0, 8.0, FixedRandom(0.0))
     backoff.next_seconds()
     backoff.next_seconds()
     backoff.reset()
@@ -40,8 +40,8 @@ def test_backoff_begins_anew_after_a_reset() -> None:
     assert backoff.next_seconds() == 1.0
 
 
-def test_fresh_backoff_waits_by_itself() -> None:
-    backoff = Backoff(1.0, 8.0, Fixed(0.0))
+def test_fresh_backoff_has_its_own_attempts() -> None:
+    backoff = Backoff(1.0, 8.0, FixedRandom(0.0))
     backoff.next_seconds()
     other = backoff.fresh()
     assert (other.next_seconds(), other.next_seconds(), other.next_seconds()) == (1.0, 2.0, 4.0)
@@ -54,7 +54,7 @@ def test_backoffs_of_two_processes_differ() -> None:
 
 
 @given(st.floats(0.001, 10.0), st.floats(10.0, 1000.0), st.integers(0, 2000), st.integers(0, 2**32))
-def test_backoff_stays_within_its_bounds_however_often_it_is_asked(
+def test_backoff_stays_within_its_bounds(
     first: float, cap: float, attempts: int, seed: int
 ) -> None:
     backoff = Backoff(first, cap, random.Random(seed))

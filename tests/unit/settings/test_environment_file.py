@@ -1,4 +1,4 @@
-"""An environment file means here what it means to systemd."""
+"""Environment files, with the meaning that systemd gives them."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from octane_analytics.settings import environment_file
 
 
 @pytest.mark.parametrize(
-    ("text", "meant"),
+    ("text", "expected"),
     [
         ("A=1\nB=2", {"A": "1", "B": "2"}),
         ("", {}),
@@ -28,29 +28,29 @@ from octane_analytics.settings import environment_file
         ("A=1\r\nB=2\r\n", {"A": "1", "B": "2"}),
     ],
 )
-def test_a_file_means_what_systemd_makes_of_it(text: str, meant: dict[str, str]) -> None:
-    assert environment_file.parse(text) == meant
+def test_file_is_parsed_as_by_systemd(text: str, expected: dict[str, str]) -> None:
+    assert environment_file.parse(text) == expected
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("A=1\nnonsense", "line 2: not NAME=value: 'nonsense'"),
         ("export A=1", "line 1: not NAME=value: 'export A'"),
         ("1A=1", "line 1: not NAME=value: '1A'"),
-        ("A='1\n2\nB=3", "line 1: a quote without its end"),
-        ('A=1\nB="2', "line 2: a quote without its end"),
+        ("A='1\n2\nB=3", "line 1: a quote is not closed"),
+        ('A=1\nB="2', "line 2: a quote is not closed"),
     ],
 )
-def test_a_line_that_is_no_assignment_is_named(tmp_path: Path, text: str, told: str) -> None:
+def test_line_without_assignment_is_reported(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "some.env"
     path.write_text(text)
     with pytest.raises(ConfigError) as raised:
         environment_file.read(path)
-    assert str(raised.value) == f"{path}, {told}"
+    assert str(raised.value) == f"{path}, {message}"
 
 
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_unreadable_file_is_reported(tmp_path: Path) -> None:
     for path in (tmp_path / "none.env", tmp_path):
         with pytest.raises(ConfigError, match=f"^cannot read the environment file {path}: "):
             environment_file.read(path)

@@ -1,4 +1,4 @@
-"""Settings: where each value comes from, what it may be, and that no secret gets out."""
+"""Settings: origin and validity of each value, and masking of secrets."""
 
 import os
 import socket
@@ -18,9 +18,9 @@ SETTINGS = {setting.name: setting for setting in catalogue()}
 SECRETS = [setting for setting in catalogue() if setting.is_secret]
 
 
-def value_of(loaded: Loaded, name: str) -> tuple[str, str, str]:
-    (found,) = (origin for origin in loaded.origins if origin.name == name)
-    return found.shown, found.source, found.detail
+def origin_of(loaded: Loaded, name: str) -> tuple[str, str, str]:
+    (origin,) = (origin for origin in loaded.origins if origin.name == name)
+    return origin.shown, origin.source, origin.detail
 
 
 def error_of(environ: dict[str, str], overrides: dict[str, str] | None = None) -> str:
@@ -29,7 +29,7 @@ def error_of(environ: dict[str, str], overrides: dict[str, str] | None = None) -
     return str(raised.value)
 
 
-# Values and where they come from
+# Values and their origins
 
 
 @pytest.mark.parametrize(
@@ -49,43 +49,43 @@ def error_of(environ: dict[str, str], overrides: dict[str, str] | None = None) -
         ("DELIVERY", "exactly-once"),
     ],
 )
-def test_defaults_are_the_contracts(name: str, default: str) -> None:
+def test_defaults_are_as_documented(name: str, default: str) -> None:
     assert SETTINGS[name].default == default
-    assert value_of(load({}), name) == (default, "default", "")
+    assert origin_of(load({}), name) == (default, "default", "")
 
 
-def test_nothing_set_gives_the_same_as_the_sections_themselves() -> None:
+def test_load_without_variables_returns_the_defaults() -> None:
     assert load({}).settings == Settings()
 
 
-def test_dead_letter_topic_follows_the_topic_unless_it_is_named() -> None:
+def test_dead_letter_topic_defaults_to_topic_with_suffix() -> None:
     assert load({}).settings.kafka.dlq_topic == "octane.events.dlq"
     assert load({"KAFKA_TOPIC": "a"}).settings.kafka.dlq_topic == "a.dlq"
     named = load({"KAFKA_TOPIC": "a", "KAFKA_DLQ_TOPIC": "b"})
     assert named.settings.kafka.dlq_topic == "b"
 
 
-def test_option_wins_over_environment_over_default() -> None:
+def test_option_overrides_environment_which_overrides_default() -> None:
     name = "BATCH_SIZE"
     assert load({}).settings.batch.size == 1000
     assert load({name: "7"}).settings.batch.size == 7
     loaded = load({name: "7"}, {name: "9"})
     assert loaded.settings.batch.size == 9
-    assert value_of(load({}), name) == ("1000", "default", "")
-    assert value_of(load({name: "7"}), name) == ("7", "environment", "")
-    assert value_of(loaded, name) == ("9", "option", "")
+    assert origin_of(load({}), name) == ("1000", "default", "")
+    assert origin_of(load({name: "7"}), name) == ("7", "environment", "")
+    assert origin_of(loaded, name) == ("9", "option", "")
 
 
 @pytest.mark.parametrize("setting", catalogue(), ids=lambda setting: setting.name)
-def test_setting_that_is_set_to_nothing_keeps_its_default(setting: Setting) -> None:
+def test_empty_variable_keeps_the_default(setting: Setting) -> None:
     assert load({setting.name: ""}).settings == load({}).settings
 
 
-def test_empty_option_is_not_the_same_as_none() -> None:
+def test_empty_option_is_not_ignored() -> None:
     assert "KAFKA_TOPIC" in error_of({}, {"KAFKA_TOPIC": ""})
 
 
-def test_unknown_variables_are_left_alone() -> None:
+def test_unknown_variables_are_ignored() -> None:
     assert load({"PATH": "/bin", "KAFKA_": "x", "BATCH_SIZES": "x"}).settings == Settings()
 
 
@@ -95,17 +95,17 @@ def test_every_setting_has_an_origin_and_a_help() -> None:
         assert setting.help.endswith(".") or setting.help.endswith(")."), setting.name
 
 
-def test_load_reads_no_other_environment_than_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_does_not_read_the_process_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BATCH_SIZE", "3")
     assert load({}).settings.batch.size == 1000
 
 
-def test_process_count_auto_is_the_cpus_that_may_be_used() -> None:
+def test_process_count_auto_is_available_cpus() -> None:
     assert load({"WORKER_PROCS": "auto"}).settings.worker.procs == len(os.sched_getaffinity(0))
     assert load({"WORKER_PROCS": "3"}).settings.worker.procs == 3
 
 
-def test_instance_prefix_is_the_host_or_none_or_what_it_says() -> None:
+def test_instance_prefix_is_host_none_or_given() -> None:
     assert load({}).settings.kafka.instance_prefix == socket.gethostname()
     assert load({"KAFKA_INSTANCE_PREFIX": "none"}).settings.kafka.instance_prefix == ""
     assert load({"KAFKA_INSTANCE_PREFIX": "vm-1"}).settings.kafka.instance_prefix == "vm-1"
@@ -114,11 +114,11 @@ def test_instance_prefix_is_the_host_or_none_or_what_it_says() -> None:
 @pytest.mark.parametrize(
     ("raw", "value"), [("1", True), ("TRUE", True), ("on", True), ("0", False), ("No", False)]
 )
-def test_flag_is_read_as_people_write_it(raw: str, value: bool) -> None:
+def test_flag_accepts_common_spellings(raw: str, value: bool) -> None:
     assert load({"CLICKHOUSE_SECURE": raw}).settings.clickhouse.is_secure is value
 
 
-# Values that are refused
+# Invalid values
 
 
 @pytest.mark.parametrize(
@@ -158,10 +158,10 @@ def test_flag_is_read_as_people_write_it(raw: str, value: bool) -> None:
         ("LOG_FORMAT", "xml"),
     ],
 )
-def test_bad_value_is_told_with_its_setting(name: str, raw: str) -> None:
-    for told in (error_of({name: raw}), error_of({}, {name: raw})):
-        assert told.startswith(name)
-        assert repr(raw) in told
+def test_invalid_value_is_reported_with_its_setting(name: str, raw: str) -> None:
+    for message in (error_of({name: raw}), error_of({}, {name: raw})):
+        assert message.startswith(name)
+        assert repr(raw) in message
 
 
 @given(st.sampled_from(sorted(SETTINGS)), st.text(max_size=12))
@@ -169,10 +169,10 @@ def test_any_value_loads_or_names_a_setting(name: str, raw: str) -> None:
     try:
         load({}, {name: raw})
     except ConfigError as error:
-        told = str(error)
+        message = str(error)
     else:
         return
-    assert any(known in told for known in SETTINGS)
+    assert any(known in message for known in SETTINGS)
 
 
 # ClickHouse's servers
@@ -203,7 +203,7 @@ def test_hosts_is_the_failover_list(host: str, expected: list[tuple[str, int]]) 
         ("clickhouse", "lz4"),
     ],
 )
-def test_compression_is_left_out_on_loopback_only(host: str, method: str) -> None:
+def test_automatic_compression_is_none_on_loopback_only(host: str, method: str) -> None:
     assert ClickHouseSettings(host=host).compression_method() == method
     assert ClickHouseSettings(host=host, compression="zstd").compression_method() == "zstd"
 
@@ -233,16 +233,16 @@ def test_compression_is_left_out_on_loopback_only(host: str, method: str) -> Non
         "a:\u0669",
     ],
 )
-def test_hosts_refuses_what_is_no_host(host: str) -> None:
-    told = error_of({"CLICKHOUSE_HOST": host})
-    assert told.startswith("CLICKHOUSE_HOST: ")
-    assert "ch1.example.com" in told
+def test_hosts_refuses_an_invalid_host(host: str) -> None:
+    message = error_of({"CLICKHOUSE_HOST": host})
+    assert message.startswith("CLICKHOUSE_HOST: ")
+    assert "ch1.example.com" in message
 
 
-def test_table_with_its_database_is_refused_with_the_settings_that_say_it() -> None:
-    told = error_of({"CLICKHOUSE_TABLE": "ledger.events"})
-    assert "CLICKHOUSE_DATABASE=ledger" in told
-    assert "CLICKHOUSE_TABLE=events" in told
+def test_table_with_database_is_refused_with_advice() -> None:
+    message = error_of({"CLICKHOUSE_TABLE": "ledger.events"})
+    assert "CLICKHOUSE_DATABASE=ledger" in message
+    assert "CLICKHOUSE_TABLE=events" in message
 
 
 @pytest.mark.parametrize(
@@ -254,13 +254,13 @@ def test_table_with_its_database_is_refused_with_the_settings_that_say_it() -> N
         ({"CLICKHOUSE_HOST": "[::1]:8443", "CLICKHOUSE_SECURE": "yes"}, "9440"),
     ],
 )
-def test_http_port_is_told_apart_from_the_native_one(environ: dict[str, str], native: str) -> None:
-    told = error_of(environ)
-    assert "HTTP port" in told
-    assert told.endswith(f"use {native}")
+def test_http_port_is_refused_with_the_native_one(environ: dict[str, str], native: str) -> None:
+    message = error_of(environ)
+    assert "HTTP port" in message
+    assert message.endswith(f"use {native}")
 
 
-def test_http_port_is_no_matter_where_every_server_has_its_own() -> None:
+def test_unused_http_port_is_accepted() -> None:
     environ = {"CLICKHOUSE_HOST": "ch1:9000", "CLICKHOUSE_PORT": "8123"}
     assert load(environ).settings.clickhouse.hosts() == [("ch1", 9000)]
 
@@ -279,10 +279,10 @@ def test_secret_can_be_read_from_a_file(tmp_path: Path, ending: str) -> None:
     path.write_bytes(b" s3cr=t " + ending.encode())
     loaded = load({"CLICKHOUSE_PASSWORD_FILE": str(path)})
     assert loaded.settings.clickhouse.password == " s3cr=t "
-    assert value_of(loaded, "CLICKHOUSE_PASSWORD") == (MASK, "file", str(path))
+    assert origin_of(loaded, "CLICKHOUSE_PASSWORD") == (MASK, "file", str(path))
 
 
-def test_secret_from_the_environment_is_masked_wherever_it_could_show() -> None:
+def test_secret_from_the_environment_is_masked() -> None:
     environ = {
         "CLICKHOUSE_PASSWORD": "s3cret",
         "KAFKA_RDKAFKA_SASL_PASSWORD": "s3cret",
@@ -293,34 +293,35 @@ def test_secret_from_the_environment_is_masked_wherever_it_could_show() -> None:
     assert loaded.settings.kafka.rdkafka["sasl.password"] == "s3cret"
     for shown in (repr(loaded), str(loaded), repr(loaded.settings), repr(loaded.origins)):
         assert "s3cret" not in shown
-    assert value_of(loaded, "CLICKHOUSE_PASSWORD") == (MASK, "environment", "")
+    assert origin_of(loaded, "CLICKHOUSE_PASSWORD") == (MASK, "environment", "")
 
 
-def test_secret_that_is_not_set_shows_as_nothing() -> None:
-    assert value_of(load({}), "CLICKHOUSE_PASSWORD") == ("", "default", "")
+def test_unset_secret_is_shown_as_empty() -> None:
+    assert origin_of(load({}), "CLICKHOUSE_PASSWORD") == ("", "default", "")
 
 
-def test_secret_twice_is_refused_without_showing_it(tmp_path: Path) -> None:
+def test_duplicate_secret_is_refused_without_its_value(tmp_path: Path) -> None:
     path = tmp_path / "password"
     path.write_text("from the file")
-    told = error_of({"CLICKHOUSE_PASSWORD": "s3cret", "CLICKHOUSE_PASSWORD_FILE": str(path)})
+    message = error_of({"CLICKHOUSE_PASSWORD": "s3cret", "CLICKHOUSE_PASSWORD_FILE": str(path)})
     assert (
-        told == "CLICKHOUSE_PASSWORD and CLICKHOUSE_PASSWORD_FILE are both set: unset one of them"
+        message
+        == "CLICKHOUSE_PASSWORD and CLICKHOUSE_PASSWORD_FILE are both set: unset one of them"
     )
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe"])
-def test_secret_file_that_cannot_be_read_is_told_with_its_setting(
+def test_unreadable_secret_file_is_reported_with_its_setting(
     tmp_path: Path, content: bytes | None
 ) -> None:
     path = tmp_path / "password"
     if content is not None:
         path.write_bytes(content)
-    told = error_of({"CLICKHOUSE_PASSWORD_FILE": str(path)})
-    assert told.startswith(f"CLICKHOUSE_PASSWORD_FILE: cannot read {path}: ")
+    message = error_of({"CLICKHOUSE_PASSWORD_FILE": str(path)})
+    assert message.startswith(f"CLICKHOUSE_PASSWORD_FILE: cannot read {path}: ")
 
 
-def test_secret_file_without_a_slash_is_a_credential_of_systemd(tmp_path: Path) -> None:
+def test_secret_file_without_slash_is_a_credential(tmp_path: Path) -> None:
     (tmp_path / "ch-password").write_text("s3cret\n")
     (tmp_path / "kafka-password").write_text("s4cret\n")
     loaded = load(
@@ -334,26 +335,26 @@ def test_secret_file_without_a_slash_is_a_credential_of_systemd(tmp_path: Path) 
     assert loaded.settings.kafka.rdkafka["sasl.password"] == "s4cret"
 
 
-def test_credential_that_is_not_given_is_told_with_what_to_do(tmp_path: Path) -> None:
-    told = error_of({"CLICKHOUSE_PASSWORD_FILE": "ch-password"})
-    assert told.startswith("CLICKHOUSE_PASSWORD_FILE is 'ch-password': ")
-    assert "LoadCredential=" in told
+def test_missing_credential_is_reported_with_advice(tmp_path: Path) -> None:
+    message = error_of({"CLICKHOUSE_PASSWORD_FILE": "ch-password"})
+    assert message.startswith("CLICKHOUSE_PASSWORD_FILE is 'ch-password': ")
+    assert "LoadCredential=" in message
     environ = {"CLICKHOUSE_PASSWORD_FILE": "ch-password", "CREDENTIALS_DIRECTORY": str(tmp_path)}
     assert f"cannot read {tmp_path}/ch-password: " in error_of(environ)
 
 
-def test_file_is_read_for_secrets_only() -> None:
+def test_file_variable_is_read_for_secrets_only() -> None:
     assert load({"KAFKA_TOPIC_FILE": "/nowhere"}).settings == Settings()
 
 
-def test_secret_on_the_command_line_wins_over_its_file() -> None:
+def test_secret_option_overrides_its_file() -> None:
     environ = {"CLICKHOUSE_PASSWORD_FILE": "/nowhere"}
     loaded = load(environ, {"CLICKHOUSE_PASSWORD": "given"})
     assert loaded.settings.clickhouse.password == "given"
-    assert value_of(loaded, "CLICKHOUSE_PASSWORD") == (MASK, "option", "")
+    assert origin_of(loaded, "CLICKHOUSE_PASSWORD") == (MASK, "option", "")
 
 
-def test_section_never_shows_its_password() -> None:
+def test_repr_of_section_omits_the_password() -> None:
     assert "s3cret" not in repr(ClickHouseSettings(password="s3cret"))
 
 
@@ -372,7 +373,7 @@ def test_rdkafka_variables_become_properties() -> None:
         "security.protocol": "SASL_SSL",
         "fetch.min.bytes": "1000",
     }
-    assert value_of(loaded, "KAFKA_RDKAFKA_FETCH_MIN_BYTES") == ("1000", "environment", "")
+    assert origin_of(loaded, "KAFKA_RDKAFKA_FETCH_MIN_BYTES") == ("1000", "environment", "")
 
 
 @pytest.mark.parametrize(
@@ -390,10 +391,10 @@ def test_rdkafka_variables_become_properties() -> None:
         ("ENABLE_PARTITION_EOF", "recovery"),
     ],
 )
-def test_reserved_property_is_refused_with_what_to_use(variable: str, advice: str) -> None:
-    told = error_of({f"KAFKA_RDKAFKA_{variable}": "x"})
-    assert told.startswith(f"KAFKA_RDKAFKA_{variable} cannot be set: ")
-    assert advice in told
+def test_reserved_property_is_refused_with_advice(variable: str, advice: str) -> None:
+    message = error_of({f"KAFKA_RDKAFKA_{variable}": "x"})
+    assert message.startswith(f"KAFKA_RDKAFKA_{variable} cannot be set: ")
+    assert advice in message
 
 
 @pytest.mark.parametrize(
@@ -414,10 +415,10 @@ def test_reserved_property_is_refused_with_what_to_use(variable: str, advice: st
         ("security.protocol", False),
     ],
 )
-def test_secret_properties_are_known_by_their_names(name: str, is_secret: bool) -> None:
+def test_secret_properties_are_recognized_by_name(name: str, is_secret: bool) -> None:
     assert is_secret_property(name) is is_secret
     variable = "KAFKA_RDKAFKA_" + name.upper().replace(".", "_")
-    shown, source, _ = value_of(load({variable: "v4lue"}), variable)
+    shown, source, _ = origin_of(load({variable: "v4lue"}), variable)
     assert (shown, source) == (MASK if is_secret else "v4lue", "environment")
 
 
@@ -426,25 +427,25 @@ def test_secret_property_can_be_read_from_a_file(tmp_path: Path) -> None:
     path.write_text("s3cret\n")
     loaded = load({"KAFKA_RDKAFKA_SASL_PASSWORD_FILE": str(path)})
     assert loaded.settings.kafka.rdkafka == {"sasl.password": "s3cret"}
-    assert value_of(loaded, "KAFKA_RDKAFKA_SASL_PASSWORD") == (MASK, "file", str(path))
+    assert origin_of(loaded, "KAFKA_RDKAFKA_SASL_PASSWORD") == (MASK, "file", str(path))
     assert "s3cret" not in repr(loaded)
 
 
-def test_secret_property_twice_is_refused_without_showing_it(tmp_path: Path) -> None:
+def test_duplicate_secret_property_is_refused_without_value(tmp_path: Path) -> None:
     path = tmp_path / "password"
     path.write_text("s3cret")
-    told = error_of(
+    message = error_of(
         {
             "KAFKA_RDKAFKA_SASL_PASSWORD": "0ther",
             "KAFKA_RDKAFKA_SASL_PASSWORD_FILE": str(path),
         }
     )
-    assert "KAFKA_RDKAFKA_SASL_PASSWORD_FILE are both set" in told
-    assert "s3cret" not in told
-    assert "0ther" not in told
+    assert "KAFKA_RDKAFKA_SASL_PASSWORD_FILE are both set" in message
+    assert "s3cret" not in message
+    assert "0ther" not in message
 
 
-# Settings that only make sense together
+# Combinations of settings
 
 
 @pytest.mark.parametrize(
@@ -472,15 +473,13 @@ def test_secret_property_twice_is_refused_without_showing_it(tmp_path: Path) -> 
         ),
     ],
 )
-def test_values_that_contradict_each_other_are_refused(
-    environ: dict[str, str], named: list[str]
-) -> None:
-    told = error_of(environ)
+def test_contradicting_values_are_refused(environ: dict[str, str], named: list[str]) -> None:
+    message = error_of(environ)
     for word in named:
-        assert word in told
+        assert word in message
 
 
-def test_values_that_go_together_are_taken() -> None:
+def test_consistent_values_are_accepted() -> None:
     loaded = load(
         {
             "BATCH_SIZE": "5000",
@@ -493,6 +492,6 @@ def test_values_that_go_together_are_taken() -> None:
     assert loaded.settings.batch.size == 5000
 
 
-def test_batch_at_its_limit_and_one_poll_more_stay_one_block() -> None:
+def test_batch_limit_plus_one_poll_fits_block() -> None:
     driver_block_rows, poll_records = 1_048_576, 10_000
     assert MAX_BATCH_ROWS + poll_records < driver_block_rows

@@ -1,3 +1,5 @@
+"""Warnings about names that resemble settings."""
+
 import string
 
 import pytest
@@ -6,20 +8,20 @@ from hypothesis import strategies as st
 
 from octane_analytics.settings.unknown import KNOWN, is_known, is_one_typo, one_typo_from, warnings
 
-_LETTERS = st.sampled_from(string.ascii_uppercase + "_")
+_NAME_CHARACTERS = st.sampled_from(string.ascii_uppercase + "_")
 
 
 @st.composite
 def misspelled(draw: st.DrawFn) -> tuple[str, str]:
-    """A setting, and its name with one typing mistake."""
+    """Return the name of a setting, and the name with one typing mistake."""
     name = draw(st.sampled_from(sorted(KNOWN)))
     at = draw(st.integers(0, len(name) - 1))
     wrong = draw(
         st.sampled_from(
             [
                 name[:at] + name[at + 1 :],
-                name[:at] + draw(_LETTERS) + name[at:],
-                name[:at] + draw(_LETTERS) + name[at + 1 :],
+                name[:at] + draw(_NAME_CHARACTERS) + name[at:],
+                name[:at] + draw(_NAME_CHARACTERS) + name[at + 1 :],
                 name[:at] + name[at : at + 2][::-1] + name[at + 2 :],
                 name.lower(),
             ]
@@ -29,15 +31,15 @@ def misspelled(draw: st.DrawFn) -> tuple[str, str]:
 
 
 @given(misspelled())
-def test_one_typing_mistake_is_found(names: tuple[str, str]) -> None:
+def test_typing_mistake_in_the_environment_is_reported(names: tuple[str, str]) -> None:
     _, wrong = names
     found = warnings([wrong], {})
-    # A mistake can lead to another setting: API_HOST and API_PORT are two apart, not all are.
+    # The mistyped name may itself be a setting.
     assert len(found) == (0 if is_known(wrong) else 1)
     assert all(line.startswith(f"{wrong} in the environment is not a setting") for line in found)
 
 
-def test_no_setting_is_warned_about() -> None:
+def test_known_settings_cause_no_warning() -> None:
     assert warnings(KNOWN, dict.fromkeys(KNOWN, "/etc/x.env")) == []
 
 
@@ -48,7 +50,7 @@ def test_one_typo_is_symmetric_and_never_equality(one: str, other: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "meant"),
+    ("name", "expected"),
     [
         ("FLUSH_INTERVALL", "FLUSH_INTERVAL"),
         ("FLUSH_INTERAVL", "FLUSH_INTERVAL"),
@@ -62,11 +64,11 @@ def test_one_typo_is_symmetric_and_never_equality(one: str, other: str) -> None:
         ("HOST", None),
     ],
 )
-def test_nearest_setting_is_named(name: str, meant: str | None) -> None:
-    assert one_typo_from(name) == meant
+def test_nearest_setting_is_suggested(name: str, expected: str | None) -> None:
+    assert one_typo_from(name) == expected
 
 
-def test_everything_that_nothing_reads_in_a_file_is_named() -> None:
+def test_unread_names_in_files_are_reported() -> None:
     names = [
         "KAFKA_TOPIC",
         "OTEL_SDK_DISABLED",
@@ -83,5 +85,5 @@ def test_everything_that_nothing_reads_in_a_file_is_named() -> None:
     ]
 
 
-def test_variables_of_others_in_the_environment_are_theirs() -> None:
+def test_variables_of_other_programs_are_ignored() -> None:
     assert warnings(["KAFKA_HOME", "CLICKHOUSE_SERVICE_PORT", "ONE"], {}) == []

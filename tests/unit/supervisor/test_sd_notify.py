@@ -1,4 +1,4 @@
-"""systemd's notification protocol, against a real datagram socket."""
+"""Notifications to systemd, over a real datagram socket."""
 
 import os
 import socket
@@ -13,7 +13,7 @@ from octane_analytics.supervisor.sd_notify import Notifier
 
 @pytest.fixture(params=["path", "abstract"])
 def systemd(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, socket.socket]]:
-    """What NOTIFY_SOCKET is, and the socket behind it."""
+    """Return the value of NOTIFY_SOCKET and the listening socket."""
     name = f"@octane-{uuid.uuid4().hex}" if request.param == "abstract" else str(tmp_path / "n")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(name.replace("@", "\0"))
@@ -29,7 +29,7 @@ def test_each_message_is_a_datagram(systemd: tuple[str, socket.socket]) -> None:
     notifier.status("2 of 2 workers up")
     notifier.status("2 of 2 workers up")
     notifier.status("1 of 2 workers up")
-    notifier.alive()
+    notifier.ping_watchdog()
     notifier.stopping()
     assert [listening.recv(1000) for _ in range(6)] == [
         b"READY=1",
@@ -44,13 +44,13 @@ def test_each_message_is_a_datagram(systemd: tuple[str, socket.socket]) -> None:
 
 
 @pytest.mark.parametrize("environ", [{}, {"NOTIFY_SOCKET": ""}, {"NOTIFY_SOCKET": "relative"}])
-def test_without_systemd_nothing_is_said(environ: dict[str, str]) -> None:
+def test_notifier_without_systemd_is_disabled(environ: dict[str, str]) -> None:
     notifier = Notifier(environ, 1)
-    assert not notifier.is_heard
+    assert not notifier.is_enabled
     notifier.ready()
 
 
-def test_nobody_listening_is_no_error(tmp_path: Path) -> None:
+def test_missing_listener_is_ignored(tmp_path: Path) -> None:
     Notifier({"NOTIFY_SOCKET": str(tmp_path / "gone")}, 1).ready()
 
 
@@ -65,7 +65,7 @@ def test_nobody_listening_is_no_error(tmp_path: Path) -> None:
         ({}, None),
     ],
 )
-def test_watchdog_is_for_the_process_it_names(
+def test_watchdog_applies_to_the_named_process(
     environ: dict[str, str], seconds: float | None
 ) -> None:
     assert Notifier({"NOTIFY_SOCKET": "@x"} | environ, 7).watchdog_seconds == seconds

@@ -1,4 +1,4 @@
-"""One slot's life, event by event."""
+"""State machine of a slot, event by event."""
 
 import pytest
 from hypothesis import given
@@ -17,36 +17,36 @@ POLICY = RestartPolicy(
 )
 
 
-def running(now: float = 0.0) -> SlotState:
+def running_slot(now: float = 0.0) -> SlotState:
     slot = SlotState("worker-0", POLICY)
     slot.started(100, now)
     slot.heartbeat_seen(now)
     return slot
 
 
-def state_of(slot: SlotState) -> SlotPhase:
-    """Anew: the type checker takes an attribute for what it was last found to be."""
-    return slot.state
+def phase_of(slot: SlotState) -> SlotPhase:
+    """Return the phase; mypy assumes that an attribute keeps the value of the last assertion."""
+    return slot.phase
 
 
-def test_slot_wants_to_start_once_at_first() -> None:
+def test_new_slot_should_start_once() -> None:
     slot = SlotState("worker-0", POLICY)
     assert slot.should_start(0.0)
     slot.started(100, 0.0)
-    assert slot.state is SlotPhase.STARTING
+    assert slot.phase is SlotPhase.STARTING
     assert slot.pid == 100
     assert not slot.should_start(0.0)
 
 
-def test_first_heartbeat_makes_it_run() -> None:
-    assert running().state is SlotPhase.RUNNING
+def test_first_heartbeat_enters_running() -> None:
+    assert running_slot().phase is SlotPhase.RUNNING
 
 
 @pytest.mark.parametrize("code", [0, 1, 69, 70, -9, -11])
-def test_exit_is_followed_by_a_start_after_a_pause(code: int) -> None:
-    slot = running()
+def test_exit_is_followed_by_backoff_and_start(code: int) -> None:
+    slot = running_slot()
     slot.exited(code, 20.0)
-    assert slot.state is SlotPhase.BACKOFF
+    assert slot.phase is SlotPhase.BACKOFF
     assert slot.pid is None
     assert slot.last_exit == code
     assert slot.wake_at is not None
@@ -55,18 +55,18 @@ def test_exit_is_followed_by_a_start_after_a_pause(code: int) -> None:
     assert slot.should_start(21.0)
 
 
-def test_slot_that_gets_no_process_waits_and_is_never_given_up() -> None:
+def test_failed_spawns_never_make_a_slot_fatal() -> None:
     slot = SlotState("worker-0", POLICY)
     for now in range(0, 100, 10):
         assert slot.should_start(now)
         slot.spawn_failed(now)
-        assert state_of(slot) is SlotPhase.BACKOFF
+        assert phase_of(slot) is SlotPhase.BACKOFF
         assert not slot.should_start(now)
     slot.started(100, 100.0)
-    assert state_of(slot) is SlotPhase.STARTING
+    assert phase_of(slot) is SlotPhase.STARTING
 
 
-def test_pauses_grow_while_it_does_not_last() -> None:
+def test_backoff_grows_while_exits_repeat() -> None:
     slot = SlotState("worker-0", POLICY)
     now, pauses = 0.0, []
     for pid in range(5):
@@ -81,8 +81,8 @@ def test_pauses_grow_while_it_does_not_last() -> None:
     assert pauses[4] <= 8.0
 
 
-def test_pauses_begin_anew_after_it_has_lasted() -> None:
-    slot = running()
+def test_backoff_is_reset_after_stable_uptime() -> None:
+    slot = running_slot()
     for _ in range(4):
         slot.exited(1, 0.0)
         slot.started(101, 0.0)
@@ -93,102 +93,104 @@ def test_pauses_begin_anew_after_it_has_lasted() -> None:
     assert slot.wake_at - 11.0 <= 1.0
 
 
-def test_exits_before_the_first_heartbeat_are_counted_until_it_is_given_up() -> None:
+def test_failed_starts_make_the_slot_fatal() -> None:
     slot = SlotState("worker-0", POLICY)
     for attempt in range(3):
-        assert slot.state is not SlotPhase.FATAL
+        assert slot.phase is not SlotPhase.FATAL
         slot.started(attempt, 0.0)
         slot.exited(1, 0.0)
-    assert slot.state is SlotPhase.FATAL
+    assert slot.phase is SlotPhase.FATAL
     assert not slot.should_start(1e9)
     assert slot.wake_at is None
 
 
-def test_heartbeat_forgives_the_starts_that_failed() -> None:
+def test_heartbeat_resets_failed_starts() -> None:
     slot = SlotState("worker-0", POLICY)
     for attempt in range(20):
         slot.started(attempt, 0.0)
         if attempt % 3 == 2:
             slot.heartbeat_seen(0.0)
         slot.exited(1, 0.0)
-        assert slot.state is SlotPhase.BACKOFF
+        assert slot.phase is SlotPhase.BACKOFF
 
 
-def test_wrong_configuration_is_given_up_at_once() -> None:
-    slot = running()
+def test_config_exit_makes_the_slot_fatal() -> None:
+    slot = running_slot()
     slot.exited(int(Exit.CONFIG), 20.0)
-    assert slot.state is SlotPhase.FATAL
+    assert slot.phase is SlotPhase.FATAL
 
 
-def test_silence_for_too_long_is_a_hang() -> None:
-    slot = running(now=5.0)
-    assert not slot.is_hung(last_heard_at=5.0, now=65.0)
-    assert slot.is_hung(last_heard_at=5.0, now=65.1)
-    assert not slot.is_hung(last_heard_at=6.0, now=65.1)
+def test_missing_heartbeats_are_a_hang() -> None:
+    slot = running_slot(now=5.0)
+    assert not slot.is_hung(last_heartbeat_at=5.0, now=65.0)
+    assert slot.is_hung(last_heartbeat_at=5.0, now=65.1)
+    assert not slot.is_hung(last_heartbeat_at=6.0, now=65.1)
 
 
-def test_silence_counts_from_the_start_whatever_the_one_before_has_said() -> None:
+def test_hang_is_measured_from_the_start() -> None:
     slot = SlotState("worker-0", POLICY)
     slot.started(100, 1000.0)
-    assert not slot.is_hung(last_heard_at=3.0, now=1060.0)
-    assert slot.is_hung(last_heard_at=3.0, now=1060.1)
+    assert not slot.is_hung(last_heartbeat_at=3.0, now=1060.0)
+    assert slot.is_hung(last_heartbeat_at=3.0, now=1060.1)
 
 
-def test_stopped_slot_ends_with_its_child() -> None:
-    slot = running()
+def test_stopped_slot_exits_with_its_child() -> None:
+    slot = running_slot()
     slot.stop(20.0)
-    assert slot.state is SlotPhase.STOPPING
+    assert slot.phase is SlotPhase.STOPPING
     assert not slot.should_be_killed(49.9)
     assert slot.should_be_killed(50.0)
-    assert not slot.is_hung(last_heard_at=0.0, now=1e9)
+    assert not slot.is_hung(last_heartbeat_at=0.0, now=1e9)
     slot.exited(0, 21.0)
-    assert state_of(slot) is SlotPhase.EXITED
+    assert phase_of(slot) is SlotPhase.EXITED
     assert not slot.should_start(1e9)
 
 
-def test_second_stop_does_not_put_the_deadline_off() -> None:
-    slot = running()
+def test_second_stop_keeps_the_drain_deadline() -> None:
+    slot = running_slot()
     slot.stop(20.0)
     slot.stop(40.0)
     assert slot.should_be_killed(50.0)
 
 
-def test_stopped_slot_that_waits_for_a_start_is_done_at_once() -> None:
-    slot = running()
+def test_stop_during_backoff_exits_at_once() -> None:
+    slot = running_slot()
     slot.exited(1, 20.0)
     slot.stop(20.1)
-    assert slot.state is SlotPhase.EXITED
+    assert slot.phase is SlotPhase.EXITED
     assert not slot.should_start(1e9)
 
 
-def test_stopped_slot_that_never_started_never_does() -> None:
+def test_stop_before_start_prevents_the_start() -> None:
     slot = SlotState("worker-0", POLICY)
     slot.stop(0.0)
     assert not slot.should_start(1e9)
 
 
 events = st.lists(
-    st.tuples(st.sampled_from(["start", "heard", "exit", "config", "stop"]), st.floats(0.0, 100.0)),
+    st.tuples(
+        st.sampled_from(["start", "heartbeat", "exit", "config", "stop"]), st.floats(0.0, 100.0)
+    ),
     max_size=40,
 )
 
 
 @given(events)
-def test_slot_is_never_in_two_minds(steps: list[tuple[str, float]]) -> None:
+def test_slot_invariants_hold_for_any_events(steps: list[tuple[str, float]]) -> None:
     slot, now, is_stopped = SlotState("worker-0", POLICY), 0.0, False
     for name, seconds in steps:
         now += seconds
         if name == "start" and slot.should_start(now):
             slot.started(100, now)
-        elif name == "heard" and slot.pid is not None:
+        elif name == "heartbeat" and slot.pid is not None:
             slot.heartbeat_seen(now)
         elif name in ("exit", "config") and slot.pid is not None:
             slot.exited(int(Exit.CONFIG) if name == "config" else 1, now)
         elif name == "stop":
             slot.stop(now)
             is_stopped = True
-        has_child = slot.state in (SlotPhase.STARTING, SlotPhase.RUNNING, SlotPhase.STOPPING)
+        has_child = slot.phase in (SlotPhase.STARTING, SlotPhase.RUNNING, SlotPhase.STOPPING)
         assert (slot.pid is not None) == has_child
         assert not (slot.should_start(1e12) and has_child)
         assert not (is_stopped and slot.should_start(1e12))
-        assert (slot.wake_at is not None) == (slot.state in (SlotPhase.BACKOFF, SlotPhase.STOPPING))
+        assert (slot.wake_at is not None) == (slot.phase in (SlotPhase.BACKOFF, SlotPhase.STOPPING))

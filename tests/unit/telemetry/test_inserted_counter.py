@@ -1,4 +1,4 @@
-"""The count of inserted events: exact at every moment that a process may be killed in."""
+"""Count of inserted events: exact at any moment at which a process may be killed."""
 
 from pathlib import Path
 
@@ -9,23 +9,23 @@ from octane_analytics.telemetry import inserted_counter
 from octane_analytics.telemetry.inserted_counter import InsertedEventCounter
 
 
-def test_a_batch_is_counted_once(tmp_path: Path) -> None:
-    mine = InsertedEventCounter(tmp_path, "worker-0")
-    assert mine.count(3, 10, "a")
-    assert not mine.count(3, 10, "a")
-    assert mine.count(3, 5, "b")
-    assert mine.count(0, 5, "c")
+def test_batch_is_counted_once(tmp_path: Path) -> None:
+    counter = InsertedEventCounter(tmp_path, "worker-0")
+    assert counter.count(3, 10, "a")
+    assert not counter.count(3, 10, "a")
+    assert counter.count(3, 5, "b")
+    assert counter.count(0, 5, "c")
     assert inserted_counter.total(tmp_path) == 20
 
 
-def test_a_batch_without_a_token_is_always_counted(tmp_path: Path) -> None:
-    mine = InsertedEventCounter(tmp_path, "worker-0")
-    assert mine.count(0, 1, None)
-    assert mine.count(0, 1, None)
+def test_batch_without_a_token_is_always_counted(tmp_path: Path) -> None:
+    counter = InsertedEventCounter(tmp_path, "worker-0")
+    assert counter.count(0, 1, None)
+    assert counter.count(0, 1, None)
     assert inserted_counter.total(tmp_path) == 2
 
 
-def test_a_successor_in_the_slot_goes_on_counting(tmp_path: Path) -> None:
+def test_successor_in_the_slot_continues_the_count(tmp_path: Path) -> None:
     InsertedEventCounter(tmp_path, "worker-0").count(1, 10, "a")
     successor = InsertedEventCounter(tmp_path, "worker-0")
     assert not successor.count(1, 10, "a")
@@ -33,7 +33,7 @@ def test_a_successor_in_the_slot_goes_on_counting(tmp_path: Path) -> None:
     assert inserted_counter.total(tmp_path) == 17
 
 
-def test_another_slot_sees_what_is_counted(tmp_path: Path) -> None:
+def test_batch_counted_in_another_slot_is_recognized(tmp_path: Path) -> None:
     first, second = (
         InsertedEventCounter(tmp_path, "worker-0"),
         InsertedEventCounter(tmp_path, "worker-1"),
@@ -41,27 +41,27 @@ def test_another_slot_sees_what_is_counted(tmp_path: Path) -> None:
     first.count(1, 10, "a")
     assert not second.count(1, 10, "a")
     assert second.count(1, 7, "b")
-    assert not first.count(1, 7, "b"), "a zombie wakes up"
+    assert not first.count(1, 7, "b"), "a former owner repeats a batch"
     assert inserted_counter.total(tmp_path) == 17
 
 
 def test_partitions_far_apart_share_a_file(tmp_path: Path) -> None:
-    mine = InsertedEventCounter(tmp_path, "worker-0")
-    assert mine.count(0, 1, "a")
-    assert mine.count(5000, 2, "b")
-    assert mine.count(0, 4, "c")
+    counter = InsertedEventCounter(tmp_path, "worker-0")
+    assert counter.count(0, 1, "a")
+    assert counter.count(5000, 2, "b")
+    assert counter.count(0, 4, "c")
     assert inserted_counter.total(tmp_path) == 7
 
 
-def test_a_new_boot_counts_from_zero_and_knows_what_was_counted(tmp_path: Path) -> None:
-    mine = InsertedEventCounter(tmp_path, "worker-0")
-    mine.count(0, 1, "other")
-    mine.count(200, 10, "a")
+def test_reset_keeps_the_digests_of_counted_batches(tmp_path: Path) -> None:
+    counter = InsertedEventCounter(tmp_path, "worker-0")
+    counter.count(0, 1, "other")
+    counter.count(200, 10, "a")
     inserted_counter.reset_counts(tmp_path, "worker")
     assert inserted_counter.total(tmp_path) == 0
-    fresh = InsertedEventCounter(tmp_path, "worker-1")
-    assert not fresh.count(200, 10, "a")
-    assert fresh.count(200, 5, "b")
+    successor = InsertedEventCounter(tmp_path, "worker-1")
+    assert not successor.count(200, 10, "a")
+    assert successor.count(200, 5, "b")
     assert inserted_counter.total(tmp_path) == 5
 
 
@@ -69,28 +69,28 @@ def test_a_new_boot_counts_from_zero_and_knows_what_was_counted(tmp_path: Path) 
     batches=st.lists(st.integers(0, 1000), min_size=1, max_size=6),
     written=st.integers(0, 24),
 )
-def test_a_count_that_was_cut_short_counts_before_or_after(
+def test_interrupted_count_is_complete_or_absent(
     tmp_path_factory: object, batches: list[int], written: int
 ) -> None:
-    """As if the process were killed after any byte of the last record's write."""
+    """Simulate a kill after any byte of the last record's write."""
     directory = tmp_path_factory.mktemp("tally")  # type: ignore[attr-defined]
-    mine = InsertedEventCounter(directory, "worker-0")
+    counter = InsertedEventCounter(directory, "worker-0")
     for number, rows in enumerate(batches[:-1]):
-        mine.count(0, rows, f"{number}")
+        counter.count(0, rows, f"{number}")
     path = directory / "worker-0.tally"
     before = path.read_bytes() if path.exists() else b""
-    mine.count(0, batches[-1], "last")
+    counter.count(0, batches[-1], "last")
     after = path.read_bytes()
     before = before.ljust(len(after), b"\0")
     at = 0 if before[:24] != after[:24] else 24
-    zeroed = bytearray(before)
-    # The order of the writes: sequence away, rows and mark in, sequence in.
+    partial = bytearray(before)
+    # Order of the writes: sequence cleared, rows and digest, sequence.
     if written:
-        zeroed[at : at + 8] = bytes(8)
-        zeroed[at + 8 : at + 8 + min(16, written)] = after[at + 8 : at + 8 + min(16, written)]
+        partial[at : at + 8] = bytes(8)
+        partial[at + 8 : at + 8 + min(16, written)] = after[at + 8 : at + 8 + min(16, written)]
     if written > 16:
-        zeroed[at : at + 8] = after[at : at + 8]
-    path.write_bytes(zeroed)
+        partial[at : at + 8] = after[at : at + 8]
+    path.write_bytes(partial)
     was_counted = written > 16
     assert inserted_counter.total(directory) == sum(batches[:-1]) + (
         batches[-1] if was_counted else 0

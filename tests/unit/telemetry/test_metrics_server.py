@@ -1,4 +1,4 @@
-"""The server of the metrics, over a real socket."""
+"""Metrics server, over a real socket."""
 
 import http.client
 import socket
@@ -11,19 +11,19 @@ from octane_analytics.telemetry.metrics_server import MetricsServer, bind
 def _get(port: int, path: str) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     connection.request("GET", path)
-    answer = connection.getresponse()
-    told = answer.status, answer.read()
+    response = connection.getresponse()
+    result = response.status, response.read()
     connection.close()
-    return told
+    return result
 
 
-def test_server_answers_until_it_is_stopped_and_lets_the_port_go_then() -> None:
+def test_server_releases_the_port_when_stopped() -> None:
     listening = bind("127.0.0.1", 0, "METRICS_PORT")
     port = listening.getsockname()[1]
     server = MetricsServer(listening, lambda: b"analytics 1\n", lambda: ["worker-0 is not running"])
     server.start()
     held = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
-    held.request("GET", "/metrics")  # keeps its connection, and the server from nothing
+    held.request("GET", "/metrics")  # a kept connection does not block the server
     assert held.getresponse().read() == b"analytics 1\n"
     assert _get(port, "/") == _get(port, "/?name=x") == _get(port, "/metrics")
     assert _get(port, "/")[0] == 200

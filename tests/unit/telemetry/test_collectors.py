@@ -1,4 +1,4 @@
-"""Lag and the deduplication window, as they are shown while they are known and while they are not."""
+"""Collectors of lag and of the deduplication window, with and without a measurement."""
 
 from collections.abc import Mapping
 
@@ -8,25 +8,25 @@ from octane_analytics.telemetry.lag_metrics import LagCollector
 from octane_analytics.types import Committed, UncommittedLag
 
 
-def _values(watch: LagCollector | DedupWindowCollector) -> dict[tuple[str, str], float]:
+def _values(collector: LagCollector | DedupWindowCollector) -> dict[tuple[str, str], float]:
     return {
         (sample.name, sample.labels.get("partition", "")): sample.value
-        for family in watch.collect()
+        for family in collector.collect()
         for sample in family.samples
     }
 
 
-def behind(messages: int, oldest_at: float | None, held_back: int = 0) -> UncommittedLag:
+def lag_of(messages: int, oldest_at: float | None, held_back: int = 0) -> UncommittedLag:
     return UncommittedLag(Committed(7, ""), 0, 7 + messages, 7 + messages - held_back, oldest_at)
 
 
-def test_lag_in_seconds_grows_while_nobody_looks() -> None:
+def test_lag_in_seconds_grows_between_updates() -> None:
     now = [1000.0]
-    seen = {0: behind(5, 990.0), 1: behind(0, None), 2: behind(3, None, 2)}
-    watch = LagCollector(lambda: seen, lambda: now[0])
-    watch.update()
+    lags = {0: lag_of(5, 990.0), 1: lag_of(0, None), 2: lag_of(3, None, 2)}
+    collector = LagCollector(lambda: lags, lambda: now[0])
+    collector.update()
     now[0] = 1030.0
-    assert _values(watch) == {
+    assert _values(collector) == {
         ("analytics_lag_messages", "0"): 5,
         ("analytics_lag_messages", "1"): 0,
         ("analytics_lag_messages", "2"): 3,
@@ -39,38 +39,38 @@ def test_lag_in_seconds_grows_while_nobody_looks() -> None:
     }
 
 
-def test_lag_stays_as_it_was_seen_while_kafka_is_away() -> None:
+def test_lag_stays_while_kafka_is_unavailable() -> None:
     answers: list[Mapping[int, UncommittedLag] | Unavailable] = [
-        {0: behind(5, 990.0, 4)},
+        {0: lag_of(5, 990.0, 4)},
         Unavailable("no broker"),
-        {0: behind(0, None)},
+        {0: lag_of(0, None)},
     ]
 
-    def ask() -> Mapping[int, UncommittedLag]:
+    def measure() -> Mapping[int, UncommittedLag]:
         answer = answers.pop(0)
         if isinstance(answer, Unavailable):
             raise answer
         return answer
 
-    watch = LagCollector(ask, lambda: 1000.0)
-    totals = [watch.total]
-    often = watch.update()
-    totals.append(watch.total)
-    rarely = watch.update()
-    totals.append(watch.total)
-    assert often < rarely
+    collector = LagCollector(measure, lambda: 1000.0)
+    totals = [collector.total]
+    usual_seconds = collector.update()
+    totals.append(collector.total)
+    retry_seconds = collector.update()
+    totals.append(collector.total)
+    assert usual_seconds < retry_seconds
     assert totals == [None, (5, 4), None]
-    assert _values(watch)["analytics_lag_messages", "0"] == 5
-    assert watch.update() == often
-    assert _values(watch)["analytics_lag_messages", "0"] == 0
+    assert _values(collector)["analytics_lag_messages", "0"] == 5
+    assert collector.update() == usual_seconds
+    assert _values(collector)["analytics_lag_messages", "0"] == 0
 
 
-def test_window_is_absent_until_clickhouse_has_told() -> None:
+def test_window_is_absent_until_its_first_update() -> None:
     def fail() -> int:
         raise Unavailable("away")
 
     assert DedupWindowCollector(fail).update() > 0
     assert _values(DedupWindowCollector(fail)) == {}
-    watch = DedupWindowCollector(lambda: 10_000)
-    watch.update()
-    assert _values(watch) == {("analytics_deduplication_window_inserts", ""): 10_000}
+    collector = DedupWindowCollector(lambda: 10_000)
+    collector.update()
+    assert _values(collector) == {("analytics_deduplication_window_inserts", ""): 10_000}
