@@ -16,8 +16,9 @@ from typing import Any, Literal
 from octane_analytics.api import errors
 from octane_analytics.api.connection_pool import ConnectionPool, PooledConnection
 from octane_analytics.api.limits import ComplexityLimits
-from octane_analytics.api.reports.cache import CachedAnswer, ReportCache, SingleFlight
+from octane_analytics.api.reports.cache import CachedAnswer, ReportCache
 from octane_analytics.api.reports.parameters import BoundParameters, bind
+from octane_analytics.api.reports.single_flight import SingleFlight
 from octane_analytics.api.reports.template import Template
 from octane_analytics.api.results.formats import JSON, Envelope, Format, Rows, writer
 from octane_analytics.api.results.json_values import encode
@@ -109,7 +110,7 @@ class ReportService:
 
         if asked.is_fresh:
             return answered(await work(), "bypass")
-        kept = self._cache.get(key, self._monotonic())
+        kept = self._cache.get(key)
         if kept is not None:
             return answered(kept, "hit")
         content, is_shared = await self._flights.join(key, work)
