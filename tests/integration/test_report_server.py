@@ -189,7 +189,7 @@ def test_sighup_reads_the_operators_templates_again(
         second = titles(server)
         assert (second["mine"], second["broken"]) == ("All events", "Mended")
         assert f"{reports / 'mine.sql'}:4: " in server.log.read_text()
-        assert "it stays as it was read before" in server.log.read_text()
+        assert "its previous version is served" in server.log.read_text()
 
 
 def test_identical_requests_at_once_are_one_query_in_clickhouse(
