@@ -89,7 +89,7 @@ class ReportService:
             raise QueryError(
                 404,
                 "unknown_template",
-                f"there is no template {name!r}",
+                f"unknown template {name!r}",
                 templates=list(self.templates),
             )
         return self.templates[name]

@@ -86,7 +86,7 @@ class _Header(msgspec.Struct, forbid_unknown_fields=True):
 def read_template(path: Path) -> Template:
     """Parse and validate the file. Raises ConfigError with file, line and error."""
     if not _NAME.match(path.stem):
-        raise ConfigError(f"{path}:1: the file's name must be lower-case letters, digits and _")
+        raise ConfigError(f"{path}:1: the file's name must consist of a-z, 0-9 and _")
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
