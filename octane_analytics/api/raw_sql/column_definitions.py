@@ -85,11 +85,11 @@ class _Tokens:
 def _tokens(text: str) -> Iterator[str]:
     position, end = 0, len(text.rstrip())
     while position < end:
-        found = _TOKEN.match(text, position)
-        if not found:
+        match = _TOKEN.match(text, position)
+        if not match:
             raise ValueError(text[position:])
-        yield found[0].strip()
-        position = found.end()
+        yield match[0].strip()
+        position = match.end()
     while True:
         yield _END
 

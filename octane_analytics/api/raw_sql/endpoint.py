@@ -220,13 +220,13 @@ def validate(
     ):
         return probed.fingerprint
     tree = _explain(connection, validator.EXPLAIN_TREE, sql, parameters, own_settings)
-    findings = validator.check_tree(tree, rules, quoted_names.unquoted(probed))
-    if findings.tables:
-        names: dict[str, object] = {"pairs": validator.qualified_names(findings, rules)}
+    lookup = validator.check_tree(tree, rules, quoted_names.unquoted(probed))
+    if lookup.tables:
+        names: dict[str, object] = {"pairs": validator.qualified_names(lookup, rules)}
         found = connection.select(validator.SELECT_TABLES, names, settings=own_settings)
         validator.check_tables([(str(row[0]), str(row[1])) for row in found.rows], rules)
-    if findings.functions:
-        names = {"names": sorted(findings.functions)}
+    if lookup.functions:
+        names = {"names": sorted(lookup.functions)}
         found = connection.select(validator.SELECT_FUNCTIONS, names, settings=own_settings)
         validator.check_functions([str(row[0]) for row in found.rows])
     return probed.fingerprint

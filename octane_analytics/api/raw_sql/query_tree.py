@@ -162,9 +162,9 @@ class _Parser:
         """Sections already read, by identity of their node."""
 
     def add(self, line: str) -> None:
-        found = _NODE.match(line)
-        if found:
-            self._add_node(len(found[1]), found[2], int(found[3]), found[4] or "")
+        match = _NODE.match(line)
+        if match:
+            self._add_node(len(match[1]), match[2], int(match[3]), match[4] or "")
         else:
             self._add_section(line)
 
@@ -259,10 +259,10 @@ def _may_follow(kind: str, section: str, seen: Sequence[str]) -> bool:
 def _parse_facts(kind: str, text: str) -> Mapping[str, str]:
     """Parse the facts of a node. Raises MalformedTree for an unknown or repeated fact."""
     if kind == "CONSTANT":
-        found = _CONSTANT.match(text)
-        if not found:
+        match = _CONSTANT.match(text)
+        if not match:
             raise MalformedTree("a constant has facts other than a value and its type")
-        return {name: value for name, value in found.groupdict().items() if value is not None}
+        return {name: value for name, value in match.groupdict().items() if value is not None}
     facts: dict[str, str] = {}
     rest = text
     while rest:

@@ -30,10 +30,10 @@ def parse(lines: Sequence[str]) -> list[AstNode]:
     missing: list[int] = []
     """Number of children not yet read, for each node on the path to the last line."""
     for line in lines:
-        found = _LINE.match(line)
-        if not found:
+        match = _LINE.match(line)
+        if not match:
             raise MalformedTree(f"unknown line {line!r}")
-        depth = len(found[1])
+        depth = len(match[1])
         while len(missing) > depth:
             if missing.pop():
                 raise MalformedTree("a node has fewer children than its count")
@@ -43,8 +43,8 @@ def parse(lines: Sequence[str]) -> list[AstNode]:
             missing[-1] -= 1
             if missing[-1] < 0:
                 raise MalformedTree("a node has more children than its count")
-        missing.append(int(found[4] or 0))
-        nodes.append(AstNode(found[2], found[3] or "", depth))
+        missing.append(int(match[4] or 0))
+        nodes.append(AstNode(match[2], match[3] or "", depth))
     if not nodes or any(missing):
         raise MalformedTree("a node is missing")
     return nodes

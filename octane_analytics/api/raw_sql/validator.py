@@ -67,7 +67,7 @@ class AccessRules:
 
 
 @dataclass(frozen=True, slots=True)
-class Findings:
+class LookupNames:
     """Names defined by the statement, functions in lower case, that the server must not have."""
 
     tables: frozenset[str] = frozenset()
@@ -92,10 +92,10 @@ def check_ast(lines: Sequence[str], rules: AccessRules) -> bool:
     if nodes[0].kind != _ROOT:
         raise forbidden("DESCRIBE takes only the name of a table")
     lambdas = {
-        found[2]
+        match[2]
         for node in nodes
-        if node.kind == "Function" and (found := _AST_FUNCTION.match(node.text))
-        if found[1] == "lambda" and found[2]
+        if node.kind == "Function" and (match := _AST_FUNCTION.match(node.text))
+        if match[1] == "lambda" and match[2]
     }
     for node in nodes:
         if node.kind == "Set":
@@ -110,7 +110,9 @@ def check_ast(lines: Sequence[str], rules: AccessRules) -> bool:
     return False
 
 
-def check_tree(lines: Sequence[str], rules: AccessRules, quoted: Collection[str] = ()) -> Findings:
+def check_tree(
+    lines: Sequence[str], rules: AccessRules, quoted: Collection[str] = ()
+) -> LookupNames:
     """Return the names to look up, if the statement is allowed otherwise.
 
     `lines` are the output of `EXPLAIN QUERY TREE`, `quoted` the quoted names of the statement. Raises
@@ -122,7 +124,7 @@ def check_tree(lines: Sequence[str], rules: AccessRules, quoted: Collection[str]
         raise forbidden(f"{error} is not allowed") from error
     except syntax_tree.MalformedTree as error:
         raise forbidden(f"a name in the statement imitates ClickHouse's output: {error}") from error
-    return _TreeCheck(root, rules, quoted).findings()
+    return _TreeCheck(root, rules, quoted).run()
 
 
 def check_tables(found: Sequence[tuple[str, str]], rules: AccessRules) -> None:
@@ -140,11 +142,11 @@ def check_functions(found: Sequence[str]) -> None:
         raise forbidden(f"a lambda must not have the name of the function {found[0]}")
 
 
-def qualified_names(findings: Findings, rules: AccessRules) -> list[str]:
+def qualified_names(lookup: LookupNames, rules: AccessRules) -> list[str]:
     """Return the names for SELECT_TABLES: in the events table's database, and as temporary tables."""
     return [
         qualified
-        for name in sorted(findings.tables)
+        for name in sorted(lookup.tables)
         for qualified in (f"{rules.table.database}.{name}", f".{name}")
     ]
 
@@ -152,7 +154,7 @@ def qualified_names(findings: Findings, rules: AccessRules) -> list[str]:
 def relocate(message: str, prefix: str) -> str:
     """Correct the positions in a parser's message about an explained statement for the EXPLAIN."""
     return _POSITION.sub(
-        lambda found: f"at position {max(1, int(found[1]) - len(prefix))}", message
+        lambda match: f"at position {max(1, int(match[1]) - len(prefix))}", message
     )
 
 
@@ -182,7 +184,7 @@ class _TreeCheck:
         self._tables: set[str] = set()
         self._functions: set[str] = set()
 
-    def findings(self) -> Findings:
+    def run(self) -> LookupNames:
         try:
             for node in self._root.walk():
                 if node.kind == "FUNCTION":
@@ -197,7 +199,7 @@ class _TreeCheck:
             ) from error
         except KeyError as error:
             raise forbidden(f"the tree has a node without {error}") from error
-        return Findings(frozenset(self._tables), frozenset(self._functions))
+        return LookupNames(frozenset(self._tables), frozenset(self._functions))
 
     def _check_function(self, node: Node) -> None:
         name = node.facts["function_name"]

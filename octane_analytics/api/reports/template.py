@@ -132,8 +132,8 @@ def _parse_header(path: Path, toml: str) -> _Header:
     try:
         return msgspec.convert(tomllib.loads(toml), _Header)
     except tomllib.TOMLDecodeError as error:
-        found = _TOML_LINE.search(str(error))
-        line = int(found[1]) + 1 if found else 1
+        match = _TOML_LINE.search(str(error))
+        line = int(match[1]) + 1 if match else 1
         raise ConfigError(f"{path}:{line}: {error}") from error
     except msgspec.ValidationError as error:
         raise ConfigError(f"{path}:{_line_of_key(toml, str(error))}: {error}") from error
@@ -166,13 +166,13 @@ def _check_sql(path: Path, sql: str, first_line: int, declared: Mapping[str, str
         raise ConfigError(f"{path}:{first_line}: the SQL is missing")
     types = {**declared, **TABLE}
     used = set()
-    for found in _PLACEHOLDER.finditer(sql):
-        name, kind = found.groups()
-        line = first_line + sql.count("\n", 0, found.start())
+    for match in _PLACEHOLDER.finditer(sql):
+        name, kind = match.groups()
+        line = first_line + sql.count("\n", 0, match.start())
         if name not in types:
-            raise ConfigError(f"{path}:{line}: {found[0]} is not declared")
+            raise ConfigError(f"{path}:{line}: {match[0]} is not declared")
         if kind != types[name]:
-            raise ConfigError(f"{path}:{line}: {found[0]} is declared as {types[name]}")
+            raise ConfigError(f"{path}:{line}: {match[0]} is declared as {types[name]}")
         used.add(name)
     for name in types:
         if name not in used:
@@ -187,6 +187,6 @@ def _line_of(text: str, line: str, offset: int) -> int:
 
 def _line_of_key(toml: str, message: str) -> int:
     """Return the line, in the file, of the key that msgspec names as `$.key`; 1 if it names none."""
-    found = re.search(r"\$\.(\w+)", message)
-    key = re.search(rf"^{found[1]}\b", toml, re.MULTILINE) if found else None
+    match = re.search(r"\$\.(\w+)", message)
+    key = re.search(rf"^{match[1]}\b", toml, re.MULTILINE) if match else None
     return toml.count("\n", 0, key.start()) + 2 if key else 1

@@ -5,7 +5,7 @@ from octane_analytics.api.raw_sql import functions
 from octane_analytics.api.raw_sql.validator import (
     EXPLAIN_AST,
     AccessRules,
-    Findings,
+    LookupNames,
     check_ast,
     check_functions,
     check_tables,
@@ -84,7 +84,7 @@ def tree_of(*from_clause: str, projection: tuple[str, ...] = ()) -> list[str]:
 
 
 def test_select_without_table_needs_no_lookup() -> None:
-    assert check_tree(QUERY_TREE, RULES) == Findings()
+    assert check_tree(QUERY_TREE, RULES) == LookupNames()
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_name_after_in_is_validated_as_table(name: str) -> None:
 
 def test_dot_in_quoted_name_separates_nothing() -> None:
     tree = tree_of("IDENTIFIER id: 3, identifier: db.events")
-    assert check_tree(tree, RULES, ["x.y"]) == Findings()
+    assert check_tree(tree, RULES, ["x.y"]) == LookupNames()
     with pytest.raises(QueryError, match="unknown table"):
         check_tree(tree, RULES, ["db.events"])
 
@@ -264,7 +264,12 @@ def test_existing_table_is_forbidden_unless_readable() -> None:
 
 
 def test_names_are_qualified_with_database_and_temporary() -> None:
-    assert qualified_names(Findings(frozenset({"b", "a"})), RULES) == ["db.a", ".a", "db.b", ".b"]
+    assert qualified_names(LookupNames(frozenset({"b", "a"})), RULES) == [
+        "db.a",
+        ".a",
+        "db.b",
+        ".b",
+    ]
 
 
 def test_lambda_named_like_a_function_is_forbidden() -> None:
