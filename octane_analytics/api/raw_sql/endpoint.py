@@ -96,11 +96,7 @@ class RawSqlEndpoint:
             answer = await cancel_on_disconnect(request.receive, self._pool.run(job))
         except Unavailable as error:
             log_entry.outcome = "unavailable"
-            log.error(
-                "ClickHouse cannot serve",
-                extra=fields(error=str(error), clickhouse_user=self._user, request_id=comment),
-            )
-            raise errors.unavailable(error) from error
+            raise self._unavailable(error, comment) from error
         except QueryError as error:
             log_entry.outcome = error.code
             raise
@@ -133,11 +129,7 @@ class RawSqlEndpoint:
         try:
             tables = await cancel_on_disconnect(request.receive, self._pool.run(job))
         except Unavailable as error:
-            log.error(
-                "ClickHouse cannot serve",
-                extra=fields(error=str(error), clickhouse_user=self._user, request_id=comment),
-            )
-            raise errors.unavailable(error) from error
+            raise self._unavailable(error, comment) from error
         return Response(encode({"tables": tables}), media_type="application/json")
 
     def _execute(
@@ -155,7 +147,10 @@ class RawSqlEndpoint:
             settings = self._query_settings.negotiate(connection, comment)
         except StatementRejected as error:
             # A rejection of the service's own statement is not the client's error.
-            log.error("query settings unknown", extra=fields(error=str(error), request_id=comment))
+            log.error(
+                "query settings not read; request answered 503",
+                extra=fields(error=str(error), request_id=comment),
+            )
             raise errors.unavailable(Unavailable(str(error))) from error
         try:
             log_entry.fingerprint = validate(
@@ -183,6 +178,14 @@ class RawSqlEndpoint:
         )
         log_entry.result_rows, log_entry.is_truncated = answer.row_count, answer.is_truncated
         return answer
+
+    def _unavailable(self, error: Unavailable, request_id: str) -> QueryError:
+        """Log the outage and return the error (503) for the client."""
+        log.error(
+            "ClickHouse unavailable; request answered 503",
+            extra=fields(error=str(error), clickhouse_user=self._user, request_id=request_id),
+        )
+        return errors.unavailable(error)
 
     def _log(self, request: Request, log_entry: _QueryLogEntry, seconds: float) -> None:
         log.info(

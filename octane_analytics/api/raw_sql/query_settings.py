@@ -72,7 +72,7 @@ class QuerySettings:
         if str(wanted) != pinned and name not in self._logged_names:
             self._logged_names.add(name)
             log.warning(
-                "the query user's profile pins a setting to another value",
+                "setting pinned by the query user's profile; the service's value is not sent",
                 extra=fields(setting=name, wanted=wanted, pinned=pinned),
             )
 

@@ -200,7 +200,7 @@ class ReportService:
             raise errors.from_report(error) from error
         except Unavailable as error:
             log.error(
-                "ClickHouse cannot serve",
+                "ClickHouse unavailable; request answered 503",
                 extra=fields(error=str(error), request_id=query.request_id),
             )
             raise errors.unavailable(error) from error
