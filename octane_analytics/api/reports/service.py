@@ -166,7 +166,7 @@ class ReportService:
                 )
                 digest = hashlib.blake2b(repr(result.columns).encode(), digest_size=12)
                 is_enveloped = query.format is JSON
-                # The envelope holds the elapsed time: the ETag covers the rows alone.
+                # The envelope holds the range and the elapsed time: the ETag covers only the data.
                 chunk = output.begin()
                 digest.update(b"" if is_enveloped else chunk)
                 stream.put(chunk)
