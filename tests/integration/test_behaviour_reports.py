@@ -1,4 +1,4 @@
-"""Retention, funnel, values and percentiles, and days of other time zones, against a recount."""
+"""Comparison of behaviour reports, and of days in other time zones, with a recount."""
 
 import itertools
 import random
@@ -14,13 +14,13 @@ from octane_analytics.events.decode import decode
 from octane_analytics.events.event import Row
 from octane_analytics.sandbox.generator import generate
 from octane_analytics.settings.connections import ClickHouseSettings
-from tests.integration.test_reports import about, rows_of
+from tests.integration.test_reports import approximately, rows_of
 from tests.support import recount_behaviour
 from tests.support.api_fixtures import app_over, at, event, insert
 from tests.support.asgi_calls import report
-from tests.support.recount import seen
+from tests.support.recount import select
 
-# Two days after Berlin's clocks went back.
+# Two days after the end of summer time in Berlin.
 END = int(datetime(2026, 10, 27, 12, tzinfo=UTC).timestamp())
 DAY = 86_400
 
@@ -46,7 +46,7 @@ def visits(count: int, days: int, users: int = 60) -> list[Row]:
     ]
 
 
-def generated() -> list[Row]:
+def generated_events() -> list[Row]:
     until = datetime.fromtimestamp(END, UTC)
     return [decode(line) for line in generate(20_000, seed=3, until=until, span=timedelta(hours=6))]
 
@@ -59,7 +59,7 @@ def test_days_begin_at_midnight_of_the_zone(
     insert(clickhouse_settings, rows)
     start = END - 4 * DAY + 5000
     params = {"from": at(start), "to": at(END), "timezone": zone}
-    events = seen(rows, start, END)
+    events = select(rows, start, END)
     assert rows_of(app, "events_over_time", **params, bucket_seconds=DAY) == (
         recount_behaviour.events_by_day(events, start, END, zone)
     )
@@ -72,7 +72,7 @@ def test_days_begin_at_midnight_of_the_zone(
 @pytest.mark.parametrize(
     ("first", "back"), [(None, None), ("open", "buy"), ("buy", None), (None, "watch")]
 )
-def test_retention_agrees_with_a_recount(
+def test_retention_matches_a_recount(
     app: ASGIApp,
     clickhouse_settings: ClickHouseSettings,
     first: str | None,
@@ -82,7 +82,7 @@ def test_retention_agrees_with_a_recount(
     rows = visits(600, 9)
     insert(clickhouse_settings, rows)
     start = END - 9 * DAY
-    told = rows_of(
+    result = rows_of(
         app,
         "retention",
         **{"from": at(start), "to": at(END), "timezone": zone, "days": 5},
@@ -90,9 +90,9 @@ def test_retention_agrees_with_a_recount(
         return_event=back,
         app_id="a",
     )
-    expected = recount_behaviour.retention(seen(rows, start, END, "a"), END, first, back, 5, zone)
+    expected = recount_behaviour.retention(select(rows, start, END, "a"), END, first, back, 5, zone)
     assert len(expected) > 20
-    assert told == about(expected)
+    assert result == approximately(expected)
 
 
 @pytest.mark.parametrize(
@@ -108,11 +108,11 @@ def test_retention_agrees_with_a_recount(
         (["open", "it's \\ \u2603", "buy"], DAY),
     ],
 )
-def test_funnel_agrees_with_a_recount(
+def test_funnel_matches_a_recount(
     app: ASGIApp, clickhouse_settings: ClickHouseSettings, steps: list[str], window: int
 ) -> None:
     draw = random.Random(1)
-    # So close together that many events share a second.
+    # Close together, so that many events share a second.
     rows = [
         event(END - 1 - draw.randrange(900), draw.choice(["open", "watch", "buy"]), f"u{user}")
         for user in range(80)
@@ -121,46 +121,44 @@ def test_funnel_agrees_with_a_recount(
     rows += [event(END - 100, "open", "s"), event(END - 50, "it's \\ \u2603", "s")]
     insert(clickhouse_settings, rows)
     params = {"from": at(END - 800), "to": at(END), "steps": steps, "window_seconds": window}
-    expected = recount_behaviour.funnel(seen(rows, END - 800, END), steps, window)
-    assert rows_of(app, "funnel", **params) == about(expected)
+    expected = recount_behaviour.funnel(select(rows, END - 800, END), steps, window)
+    assert rows_of(app, "funnel", **params) == approximately(expected)
 
 
-def test_funnel_step_needs_a_later_second_than_the_one_before(
+def test_funnel_step_needs_a_later_second(
     app: ASGIApp, clickhouse_settings: ClickHouseSettings
 ) -> None:
     rows = [event(END - 10, "a"), event(END - 5, "a"), event(END - 5, "b"), event(END - 5, "c")]
     insert(clickhouse_settings, rows)
     params = {"from": at(END - 100), "to": at(END)}
-    told = rows_of(app, "funnel", **params, steps=["a", "b", "c"])
-    assert [row["users"] for row in told] == [1, 1, 0]
+    result = rows_of(app, "funnel", **params, steps=["a", "b", "c"])
+    assert [row["users"] for row in result] == [1, 1, 0]
 
 
-def test_top_values_agree_with_a_recount(
-    app: ASGIApp, clickhouse_settings: ClickHouseSettings
-) -> None:
-    rows = generated()
+def test_top_values_match_a_recount(app: ASGIApp, clickhouse_settings: ClickHouseSettings) -> None:
+    rows = generated_events()
     values: list[Any] = ["x", "x", "", 5, "5", 1.5, True, False, None, [1, "a"], {"a": 1}, "é"]
     rows += [event(END - 60, "v", f"u{number % 3}", mixed=v) for number, v in enumerate(values)]
     insert(clickhouse_settings, rows)
     start = END - 6 * 3600
-    events = seen(rows, start, END)
+    events = select(rows, start, END)
     params = {"from": at(start), "to": at(END)}
     for name, event_name in (
         ("mixed", None), ("network_type", None), ("code", "video_error"), ("bitrate_kbps", None),
         ("query", "search"), ("no such property", None),
     ):  # fmt: skip
-        told = rows_of(
+        result = rows_of(
             app, "top_values", **params, property=name, event_name=event_name, limit=5000
         )
         expected = recount_behaviour.top_values(events, name, event_name)
-        assert told == about(expected)
+        assert result == approximately(expected)
 
 
 @pytest.mark.parametrize(("width", "zone"), [(900, "UTC"), (3600, "UTC"), (DAY, "Europe/Berlin")])
-def test_percentiles_agree_with_a_recount(
+def test_percentiles_match_a_recount(
     app: ASGIApp, clickhouse_settings: ClickHouseSettings, width: int, zone: str
 ) -> None:
-    rows = generated()
+    rows = generated_events()
     for value in (1, -2.5, "7", None, True, [3], 0):
         rows.append(event(END - 60, "v", startup_ms=value))
     rows.append(event(END - 60, "v", raw='{"startup_ms":NaN}'))
@@ -173,17 +171,21 @@ def test_percentiles_agree_with_a_recount(
         buckets = list(range(start // width * width, END, width))
     params = {"from": at(start), "to": at(END), "bucket_seconds": width, "timezone": zone}
     for event_name in (None, "video_start"):
-        told = rows_of(
+        result = rows_of(
             app, "property_percentiles", **params, property="startup_ms", event_name=event_name
         )
-        assert told == about(
-            recount_behaviour.percentiles(seen(rows, start, END), "startup_ms", event_name, buckets)
+        assert result == approximately(
+            recount_behaviour.percentiles(
+                select(rows, start, END), "startup_ms", event_name, buckets
+            )
         )
-        assert any(row["events"] for row in told)
-        assert not all(row["events"] for row in told)
+        assert any(row["events"] for row in result)
+        assert not all(row["events"] for row in result)
 
 
-def test_pages_join_into_the_whole(app: ASGIApp, clickhouse_settings: ClickHouseSettings) -> None:
+def test_pages_concatenate_to_the_whole_result(
+    app: ASGIApp, clickhouse_settings: ClickHouseSettings
+) -> None:
     rows = [event(END - 60, "v", key=f"k{number:02d}") for number in range(23)]
     insert(clickhouse_settings, rows)
     params: dict[str, object] = {"from": at(END - 100), "to": at(END), "property": "key"}

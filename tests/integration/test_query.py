@@ -20,7 +20,7 @@ from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.settings.connections import ClickHouseSettings
 from tests.support.api_fixtures import QUERY_LIMITS, app_over, event, insert
 from tests.support.asgi_calls import call, query
-from tests.support.explain_trees import ALLOWED, REFUSED
+from tests.support.explain_trees import ALLOWED, FORBIDDEN
 
 
 @pytest.fixture
@@ -36,12 +36,10 @@ def value_of(app: ASGIApp, expression: str) -> object:
 
 
 @pytest.mark.parametrize(
-    "sql", [*ALLOWED, *(sql for sql in REFUSED if not sql.startswith("graph"))]
+    "sql", [*ALLOWED, *(sql for sql in FORBIDDEN if not sql.startswith("graph"))]
 )
-def test_sample_trees_are_what_the_parser_says(
-    clickhouse_settings: ClickHouseSettings, sql: str
-) -> None:
-    expected = ALLOWED[sql] if sql in ALLOWED else REFUSED[sql][0]
+def test_sample_trees_match_the_parser(clickhouse_settings: ClickHouseSettings, sql: str) -> None:
+    expected = ALLOWED[sql] if sql in ALLOWED else FORBIDDEN[sql][0]
     with ClickHouse(clickhouse_settings, client_name="tests") as connection:
         rows = connection.select(EXPLAIN_AST + sql).rows
     assert "\n".join(row[0] for row in rows) == expected
@@ -49,9 +47,9 @@ def test_sample_trees_are_what_the_parser_says(
 
 @pytest.mark.parametrize("sql", ["SELECT 1 AS n", "WITH 1 AS n SELECT n;", "(SELECT 1 AS n)"])
 def test_select_is_answered(app: ASGIApp, sql: str) -> None:
-    told = query(app, sql).json()
-    assert told["columns"] == [{"name": "n", "type": "UInt8"}]
-    assert (told["rows"], told["row_count"], told["truncated"]) == ([{"n": 1}], 1, False)
+    body = query(app, sql).json()
+    assert body["columns"] == [{"name": "n", "type": "UInt8"}]
+    assert (body["rows"], body["row_count"], body["truncated"]) == ([{"n": 1}], 1, False)
 
 
 TABLE = "SELECT number AS n, concat('a,', toString(number)) AS s FROM numbers(2)"
@@ -69,18 +67,18 @@ CSV = b'n,s\r\n0,"a,0"\r\n1,"a,1"\r\n'
         ("csv", "application/json", "text/csv; charset=utf-8; header=present", CSV),
     ],
 )
-def test_answer_has_the_format_asked_for(
+def test_answer_has_the_requested_format(
     app: ASGIApp, name: str | None, accept: str | None, media_type: str, body: bytes
 ) -> None:
-    asked = {"sql": TABLE} | ({"format": name} if name else {})
-    answer = call(app, "POST", "/query", json=asked, headers={"Accept": accept} if accept else {})
+    request = {"sql": TABLE} | ({"format": name} if name else {})
+    answer = call(app, "POST", "/query", json=request, headers={"Accept": accept} if accept else {})
     assert (answer.status_code, answer.headers["content-type"]) == (200, media_type)
     assert answer.content == body
     assert answer.headers["x-truncated"] == "false"
 
 
 @pytest.mark.parametrize("name", ["arrow", "parquet"])
-def test_answer_is_a_table_for_those_who_want_one(app: ASGIApp, name: str) -> None:
+def test_answer_is_an_arrow_or_parquet_table(app: ASGIApp, name: str) -> None:
     answer = call(app, "POST", "/query", json={"sql": TABLE, "format": name})
     body = io.BytesIO(answer.content)
     read = pyarrow.ipc.open_stream(body).read_all if name == "arrow" else None
@@ -97,7 +95,7 @@ def test_answer_is_a_table_for_those_who_want_one(app: ASGIApp, name: str) -> No
         ({}, {"Accept": "text/plain"}, 406),
     ],
 )
-def test_other_format_is_refused(
+def test_other_format_is_rejected(
     app: ASGIApp, body: dict[str, object], headers: dict[str, str], status: int
 ) -> None:
     answer = call(app, "POST", "/query", json={"sql": "SELECT 1"} | body, headers=headers)
@@ -105,20 +103,20 @@ def test_other_format_is_refused(
 
 
 @pytest.mark.parametrize("name", ["json", "ndjson", "csv", "arrow", "parquet"])
-def test_cut_answer_says_so_in_its_head(app: ASGIApp, name: str) -> None:
-    asked = {"sql": "SELECT number FROM numbers(2001)", "format": name}
-    answer = call(app, "POST", "/query", json=asked)
+def test_truncated_answer_is_marked_in_headers(app: ASGIApp, name: str) -> None:
+    body = {"sql": "SELECT number FROM numbers(2001)", "format": name}
+    answer = call(app, "POST", "/query", json=body)
     assert (answer.headers["x-truncated"], answer.headers["x-row-limit"]) == ("true", "2000")
 
 
-@pytest.mark.parametrize("sql", REFUSED)
-def test_anything_but_a_select_is_refused(app: ASGIApp, sql: str) -> None:
+@pytest.mark.parametrize("sql", FORBIDDEN)
+def test_statement_other_than_select_is_rejected(app: ASGIApp, sql: str) -> None:
     answer = query(app, sql)
     assert answer.status_code in (400, 403), answer.text
     assert answer.json()["error"]["code"] in ("sql_error", "forbidden_statement")
 
 
-def test_refused_statements_change_nothing(
+def test_rejected_statements_change_nothing(
     app: ASGIApp, clickhouse_settings: ClickHouseSettings
 ) -> None:
     insert(clickhouse_settings, [event(int(time.time()), "e")])
@@ -146,7 +144,7 @@ def test_refused_statements_change_nothing(
         "remote('127.0.0.1', system.one)",
         "mysql('127.0.0.1:1', 'a', 'b', 'c', 'd')",
         "s3('http://127.0.0.1:1/bucket/x.csv', 'CSV')",
-        # clickhouse-local takes such names for files and URLs, and Python() for its host's.
+        # clickhouse-local reads files and URLs of such names, and Python() objects of its host.
         "'/etc/passwd'",
         "`/etc/passwd`",
         "default.`/etc/passwd`",
@@ -155,7 +153,7 @@ def test_refused_statements_change_nothing(
         "python('x')",
     ],
 )
-def test_table_functions_that_reach_out_are_refused(app: ASGIApp, source: str) -> None:
+def test_table_functions_with_external_data_are_rejected(app: ASGIApp, source: str) -> None:
     answer = query(app, f"SELECT * FROM {source}")
     assert answer.status_code == 403, answer.text
 
@@ -189,20 +187,20 @@ def test_table_functions_that_reach_out_are_refused(app: ASGIApp, source: str) -
         ('\'{"a": {"b": 1}}\'::JSON', {"a": {"b": 1}}),
     ],
 )
-def test_type_has_its_json(app: ASGIApp, expression: str, expected: object) -> None:
+def test_type_is_encoded_as_json(app: ASGIApp, expression: str, expected: object) -> None:
     assert value_of(app, expression) == expected
 
 
-def test_type_the_driver_cannot_read_is_told(app: ASGIApp) -> None:
+def test_type_unknown_to_driver_is_a_client_error(app: ASGIApp) -> None:
     answer = query(app, "SELECT 1::Variant(Int8, String)")
     assert answer.status_code == 400
     assert "cast that column to String" in answer.json()["error"]["message"]
     assert value_of(app, "1") == 1
 
 
-def test_repeated_column_names_lose_nothing(app: ASGIApp) -> None:
-    told = query(app, "SELECT 1, 1, 2 AS `1_2`").json()
-    assert told["rows"] == [{"1": 1, "1_3": 1, "1_2": 2}]
+def test_repeated_column_names_are_made_unique(app: ASGIApp) -> None:
+    body = query(app, "SELECT 1, 1, 2 AS `1_2`").json()
+    assert body["rows"] == [{"1": 1, "1_3": 1, "1_2": 2}]
 
 
 @pytest.mark.parametrize(
@@ -214,15 +212,15 @@ def test_repeated_column_names_lose_nothing(app: ASGIApp) -> None:
         "SELECT number FROM system.numbers",
     ],
 )
-def test_rows_beyond_the_limit_are_cut(app: ASGIApp, sql: str) -> None:
-    told = query(app, sql).json()
-    assert (len(told["rows"]), told["row_count"], told["truncated"]) == (2000, 2000, True)
+def test_rows_beyond_the_limit_are_truncated(app: ASGIApp, sql: str) -> None:
+    body = query(app, sql).json()
+    assert (len(body["rows"]), body["row_count"], body["truncated"]) == (2000, 2000, True)
 
 
-def test_rows_up_to_the_limit_are_whole(app: ASGIApp) -> None:
-    told = query(app, "SELECT number FROM numbers(2000)").json()
-    assert (told["row_count"], told["truncated"]) == (2000, False)
-    # An inner result is no answer.
+def test_rows_up_to_the_limit_are_complete(app: ASGIApp) -> None:
+    body = query(app, "SELECT number FROM numbers(2000)").json()
+    assert (body["row_count"], body["truncated"]) == (2000, False)
+    # The limit does not apply to subqueries.
     assert value_of(app, "(SELECT count() FROM (SELECT number FROM numbers(5000)))") == 5000
 
 
@@ -242,14 +240,14 @@ def test_rows_up_to_the_limit_are_whole(app: ASGIApp) -> None:
 )
 def test_sql_error_has_its_status(app: ASGIApp, sql: str, status: int, code: str | None) -> None:
     answer = query(app, sql)
-    told = answer.json()["error"]
+    error = answer.json()["error"]
     assert answer.status_code == status, answer.text
-    assert code in (None, told["code"])
-    assert "Stack trace" not in told["message"]
-    assert "DB::Exception" not in told["message"]
+    assert code in (None, error["code"])
+    assert "Stack trace" not in error["message"]
+    assert "DB::Exception" not in error["message"]
 
 
-def test_query_that_runs_too_long_is_a_504(clickhouse_settings: ClickHouseSettings) -> None:
+def test_query_timeout_is_a_504(clickhouse_settings: ClickHouseSettings) -> None:
     with app_over(clickhouse_settings, query_limits=replace(QUERY_LIMITS, seconds=0.5)) as app:
         started = time.monotonic()
         answer = query(app, "SELECT count() FROM system.numbers WHERE sipHash64(number) = 1")
@@ -258,8 +256,8 @@ def test_query_that_runs_too_long_is_a_504(clickhouse_settings: ClickHouseSettin
         assert value_of(app, "1") == 1
 
 
-def test_queries_run_beside_each_other(app: ASGIApp) -> None:
-    async def several() -> list[int]:
+def test_concurrent_queries_are_all_answered(app: ASGIApp) -> None:
+    async def run_concurrently() -> list[int]:
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             answers = await asyncio.gather(
@@ -267,10 +265,12 @@ def test_queries_run_beside_each_other(app: ASGIApp) -> None:
             )
         return [answer.json()["rows"][0]["n"] for answer in answers]
 
-    assert asyncio.run(several()) == list(range(30))
+    assert asyncio.run(run_concurrently()) == list(range(30))
 
 
-def test_readiness_follows_the_table(app: ASGIApp, clickhouse_settings: ClickHouseSettings) -> None:
+def test_readiness_depends_on_the_table(
+    app: ASGIApp, clickhouse_settings: ClickHouseSettings
+) -> None:
     assert call(app, "GET", "/readyz").status_code == 200
     with ClickHouse(clickhouse_settings, client_name="tests") as connection:
         connection.execute(f"DROP TABLE {connection.table}")
@@ -278,7 +278,7 @@ def test_readiness_follows_the_table(app: ASGIApp, clickhouse_settings: ClickHou
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "not_ready")
 
 
-def test_restart_of_clickhouse_is_not_noticed_and_its_absence_is_told(tmp_path: Path) -> None:
+def test_clickhouse_restart_is_transparent_outage_a_503(tmp_path: Path) -> None:
     with EmbeddedClickHouse(tmp_path / "clickhouse") as engine:
         settings = ClickHouseSettings(host=engine.host, port=engine.tcp_port)
         with app_over(settings) as app:

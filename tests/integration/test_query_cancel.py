@@ -1,4 +1,4 @@
-"""Nobody waits for it, nothing runs: queries of the real server, looked for from another connection."""
+"""Cancellation of abandoned queries, observed in the processes of a real server."""
 
 import time
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from tests.integration.test_api_server import Server, wait_until
 from tests.support.raw_sql import PASSWORD, users_file
 
 ENDLESS = "SELECT count() AS endless FROM numbers(10000000000) WHERE sipHash64(number) = 1"
-GATHERING = (
+SORTING = (
     "SELECT number AS endless FROM numbers(2000000000) "
     "ORDER BY sipHash64(number) LIMIT 1 BY number % 9"
 )
@@ -37,13 +37,13 @@ def running(settings: ClickHouseSettings) -> list[str]:
     return [row[0] for row in rows]
 
 
-def quickly(condition: Callable[[], bool]) -> float:
+def seconds_until(condition: Callable[[], bool]) -> float:
     started = time.monotonic()
     wait_until(condition, 5.0)
     return time.monotonic() - started
 
 
-def test_query_that_nobody_waits_for_is_cancelled(
+def test_query_of_disconnected_client_is_cancelled(
     engine: EmbeddedClickHouse, tmp_path: Path
 ) -> None:
     with engine:
@@ -58,13 +58,13 @@ def test_query_that_nobody_waits_for_is_cancelled(
         with server.start() as process:
             try:
                 wait_until(lambda: is_answering(server), 30.0)
-                for sql in (ENDLESS, GATHERING):
+                for sql in (ENDLESS, SORTING):
                     with pytest.raises(httpx.ReadTimeout):
                         httpx.post(f"{server.url}/query", json={"sql": sql}, timeout=0.7)
-                    took = quickly(lambda: not running(admin))
-                    # Before its own time is up, two seconds after it began.
+                    took = seconds_until(lambda: not running(admin))
+                    # Before the timeout, two seconds after its start.
                     assert took < 1.2, took
-                # One that exceeds its time.
+                # A query that exceeds its timeout.
                 answer = server.query(ENDLESS)
                 assert (answer.status_code, answer.json()["error"]["code"]) == (504, "timeout")
                 assert not running(admin)
@@ -72,11 +72,11 @@ def test_query_that_nobody_waits_for_is_cancelled(
                 shown = server.get("/metrics").text.splitlines()
                 assert "analytics_api_queries_cancelled_total 2.0" in shown
                 assert 'analytics_api_rows_read_total{route="/query"} 1.0' in shown
-                # A stop of the service with a query under way.
+                # A stop of the service during a query.
                 with httpx.Client() as client, pytest.raises(httpx.ReadTimeout):
                     client.post(f"{server.url}/query", json={"sql": ENDLESS}, timeout=0.3)
                 process.kill()
-                quickly(lambda: not running(admin))
+                seconds_until(lambda: not running(admin))
             finally:
                 process.kill()
                 print(server.log.read_text())

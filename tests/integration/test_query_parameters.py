@@ -1,4 +1,4 @@
-"""Parameters, DESCRIBE and GET /schema against a real ClickHouse, as the user of raw SQL."""
+"""Parameters, DESCRIBE and GET /schema against a real ClickHouse, as the query user."""
 
 from collections.abc import Iterator
 
@@ -13,14 +13,14 @@ from tests.support.raw_sql import CANARY, Target, app_without, target
 
 
 @pytest.fixture(scope="module")
-def at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     with target(tmp_path_factory.mktemp("parameters")) as opened:
         yield opened
 
 
 @pytest.fixture(scope="module")
-def app(at: Target) -> Iterator[ASGIApp]:
-    with app_without(at) as opened:
+def app(server: Target) -> Iterator[ASGIApp]:
+    with app_without(server) as opened:
         yield opened
 
 
@@ -50,7 +50,7 @@ def test_parameters_are_bound(app: ASGIApp) -> None:
     st.text(st.characters(codec="utf-8")) | st.text("'\"`\\\n\0abNn{}:, "),
     st.lists(st.text("'\"`\\\n\0abNn{}:, ")),
 )
-def test_text_comes_back_as_it_was_given(app: ASGIApp, text: str, many: list[str]) -> None:
+def test_text_is_returned_unchanged(app: ASGIApp, text: str, many: list[str]) -> None:
     answer = query(app, "SELECT {a:String} AS a, {m:Array(String)} AS m", a=text, m=many)
     assert answer.status_code == 200, answer.text
     assert answer.json()["rows"] == [{"a": text, "m": many}]
@@ -74,7 +74,7 @@ def test_text_comes_back_as_it_was_given(app: ASGIApp, text: str, many: list[str
         ("SELECT * FROM values({a:String}, 1)", {"a": "a String ALIAS hostName()"}, 403),
     ],
 )
-def test_value_that_does_not_fit_is_refused(
+def test_invalid_value_is_rejected(
     app: ASGIApp, sql: str, given: dict[str, object], status: int
 ) -> None:
     answer = call(app, "POST", "/query", json={"sql": sql, "params": given})
@@ -83,7 +83,7 @@ def test_value_that_does_not_fit_is_refused(
 
 
 @pytest.mark.parametrize("params", [[], "a", 1])
-def test_params_are_an_object(app: ASGIApp, params: object) -> None:
+def test_params_must_be_an_object(app: ASGIApp, params: object) -> None:
     answer = call(app, "POST", "/query", json={"sql": "SELECT 1", "params": params})
     assert (answer.status_code, answer.json()["error"]["code"]) == (422, "invalid_body")
 
@@ -100,33 +100,35 @@ def test_describe_lists_columns(app: ASGIApp) -> None:
     ]
 
 
-def test_schema_lists_what_can_be_read_and_no_more(at: Target, app: ASGIApp) -> None:
+def test_schema_lists_exactly_the_readable_tables(server: Target, app: ASGIApp) -> None:
     tables = call(app, "GET", "/schema").json()["tables"]
     assert [(each["database"], each["table"]) for each in tables] == [
         ("default", "ai_analytics_events")
     ]
     assert tables[0]["columns"][0] == {"name": "timestamp", "type": "DateTime", "comment": ""}
     readable = [("default", "near_canary"), ("far_place", "*")]
-    with app_over(at.settings, readable=readable) as wider:
+    with app_over(server.settings, readable=readable) as wider:
         tables = call(wider, "GET", "/schema").json()["tables"]
     assert [each["table"] for each in tables] == ["ai_analytics_events", "near_canary", "canary"]
 
 
-def test_unknown_table_is_called_unknown(app: ASGIApp) -> None:
+def test_forbidden_and_missing_tables_are_unknown(app: ASGIApp) -> None:
     for name in ("nothing_here", "near_canary", "far_place.canary", "nowhere.nothing"):
         answer = query(app, f"SELECT * FROM {name}")
-        told = answer.json()["error"]["message"]
+        message = answer.json()["error"]["message"]
         assert answer.status_code == 403
-        assert told == f"unknown table {name}: GET /schema lists the tables that raw SQL can read"
+        assert (
+            message == f"unknown table {name}: GET /schema lists the tables that raw SQL can read"
+        )
 
 
-def test_sample_without_a_key_says_how_to_write_it(app: ASGIApp) -> None:
+def test_sample_without_key_suggests_an_alternative(app: ASGIApp) -> None:
     answer = query(app, "SELECT count() FROM ai_analytics_events SAMPLE 0.1")
     assert answer.status_code == 400
     assert "cityHash64(user_id) % 10 = 0" in answer.json()["error"]["message"]
 
 
-def test_lambda_out_of_scope_says_how_to_write_it(app: ASGIApp) -> None:
+def test_lambda_out_of_scope_suggests_a_form(app: ASGIApp) -> None:
     answer = query(app, "SELECT (WITH (x -> x) AS f SELECT f(1)), f(2)")
     assert answer.status_code == 403
     assert "WITH (x -> x * 2) AS f SELECT f(1)" in answer.json()["error"]["message"]

@@ -1,4 +1,4 @@
-"""The ClickHouse user of raw SQL: the file of conf/, its form as SQL, and other people's profiles."""
+"""The ClickHouse user of raw SQL: the file of conf/, its SQL form, and other profiles."""
 
 import logging
 import re
@@ -18,7 +18,7 @@ from tests.support.api_fixtures import QUERY_LIMITS, app_over
 from tests.support.asgi_calls import query
 from tests.support.raw_sql import PASSWORD, users_file
 
-# In clickhouse-local a user's grants take READ ON FILE and the like only where they are named.
+# In clickhouse-local, READ ON FILE and the like are effective in a user's grants only if named.
 GRANT = ["GRANT SELECT ON *.*"]
 USERS = [
     User("writable", grants=GRANT),
@@ -44,87 +44,89 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseSetti
 
 @pytest.mark.parametrize("compression", ["lz4", "zstd", "none"])
 @pytest.mark.parametrize("user", [*(user.name for user in USERS), "octane_query"])
-def test_any_profile_will_do(server: ClickHouseSettings, user: str, compression: str) -> None:
-    asking = replace(
+def test_query_runs_under_any_profile(
+    server: ClickHouseSettings, user: str, compression: str
+) -> None:
+    settings = replace(
         server,
         user=user,
         password=PASSWORD if user == "octane_query" else "",
         compression=compression,
     )
-    with app_over(server, query_settings=asking) as app:
-        told = query(app, "SELECT number, toDateTime(0) AS t FROM numbers(3000)").json()
-        assert (told["row_count"], told["truncated"]) == (2000, True)
-        assert told["rows"][0] == {"number": 0, "t": "1970-01-01T00:00:00Z"}
+    with app_over(server, query_settings=settings) as app:
+        body = query(app, "SELECT number, toDateTime(0) AS t FROM numbers(3000)").json()
+        assert (body["row_count"], body["truncated"]) == (2000, True)
+        assert body["rows"][0] == {"number": 0, "t": "1970-01-01T00:00:00Z"}
         assert query(app, "SELECT 1").json()["rows"] == [{"1": 1}]
-        refused = query(app, "INSERT INTO x SELECT 1")
-        assert refused.status_code == 403
+        rejected = query(app, "INSERT INTO x SELECT 1")
+        assert rejected.status_code == 403
 
 
-def test_limit_above_the_profiles_is_not_sent(server: ClickHouseSettings) -> None:
-    asking = replace(server, user="octane_query", password=PASSWORD)
+def test_limit_above_the_profile_is_clamped(server: ClickHouseSettings) -> None:
+    settings = replace(server, user="octane_query", password=PASSWORD)
     generous = replace(QUERY_LIMITS, seconds=3600, memory_bytes=1 << 40, threads=64)
-    with app_over(server, query_settings=asking, query_limits=generous) as app:
+    with app_over(server, query_settings=settings, query_limits=generous) as app:
         assert query(app, "SELECT 1").status_code == 200
         too_much = query(app, "SELECT length(range(300000000 + number)) FROM numbers(1)")
         assert too_much.json()["error"]["code"] == "memory_limit"
 
 
-def test_setting_that_the_profile_pins_is_told_once(
+def test_pinned_setting_is_logged_once(
     server: ClickHouseSettings, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
     with app_over(server, query_settings=replace(server, user="pinned")) as app:
         assert query(app, "SELECT 1").status_code == 200
         assert query(app, "SELECT 1").status_code == 200
-    told = [vars(record)["octane_fields"]["setting"] for record in caplog.records]
-    assert "max_memory_usage" in told
-    assert len(told) == len(set(told))
+    logged = [vars(record)["octane_fields"]["setting"] for record in caplog.records]
+    assert "max_memory_usage" in logged
+    assert len(logged) == len(set(logged))
 
 
-def test_wrong_password_is_the_operators(server: ClickHouseSettings) -> None:
-    asking = replace(server, user="octane_query", password="wrong")
-    with app_over(server, query_settings=asking) as app:
+def test_wrong_password_is_reported_as_misconfiguration(server: ClickHouseSettings) -> None:
+    settings = replace(server, user="octane_query", password="wrong")
+    with app_over(server, query_settings=settings) as app:
         answer = query(app, "SELECT 1")
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "misconfigured")
     assert "octane" not in answer.json()["error"]["message"]
 
 
-def test_user_needs_the_password(server: ClickHouseSettings) -> None:
+def test_user_must_authenticate(server: ClickHouseSettings) -> None:
     with pytest.raises(Exception, match="Authentication failed"):
         Client(server.host, port=server.port, user="octane_query").execute("SELECT 1")
 
 
-def test_user_of_the_file_may_read_one_table(server: ClickHouseSettings) -> None:
-    asking = replace(server, user="octane_query", password=PASSWORD)
-    with ClickHouse(asking, client_name="tests", is_confined=True) as connection:
+def test_user_of_file_may_read_one_table(server: ClickHouseSettings) -> None:
+    settings = replace(server, user="octane_query", password=PASSWORD)
+    with ClickHouse(settings, client_name="tests", is_confined=True) as connection:
         assert connection.select("SHOW GRANTS").rows == [
             ("GRANT SELECT ON default.ai_analytics_events TO octane_query",)
         ]
 
 
-def elements(text: str) -> set[str]:
-    """Of a settings profile, in one spelling."""
+def profile_elements(text: str) -> set[str]:
+    """Return the normalized elements of a settings profile."""
     text = re.sub(r"(\d)\.(?!\d)", r"\1", text).replace("false", "0")
     return {" ".join(element.split()) for element in text.split(", ")}
 
 
-def test_file_and_sql_say_the_same(server: ClickHouseSettings) -> None:
+def test_file_and_sql_are_equivalent(server: ClickHouseSettings) -> None:
     with ClickHouse(server, client_name="tests") as connection:
         ((shown,),) = connection.select("SHOW CREATE PROFILE octane_query").rows
         ((quota,),) = connection.select("SHOW CREATE QUOTA octane_query").rows
         sql = query_user.statements(load({}).settings, None)
-        (made_quota,) = [statement for statement in sql if "QUOTA" in statement]
-        ((made_quota,),) = connection.select(
-            "SELECT formatQuerySingleLine({sql:String})", {"sql": made_quota}
+        (expected_quota,) = [statement for statement in sql if "QUOTA" in statement]
+        ((expected_quota,),) = connection.select(
+            "SELECT formatQuerySingleLine({sql:String})", {"sql": expected_quota}
         ).rows
     # CREATE SETTINGS PROFILE name SETTINGS …
-    expected = elements(", ".join(query_user.profile(load({}).settings)))
-    assert elements(shown.split("SETTINGS ", 2)[2]) == expected
-    assert made_quota.replace("OR REPLACE ", "") == quota
+    expected = profile_elements(", ".join(query_user.profile(load({}).settings)))
+    assert profile_elements(shown.split("SETTINGS ", 2)[2]) == expected
+    assert expected_quota.replace("OR REPLACE ", "") == quota
 
 
-def test_sql_is_what_clickhouse_parses(server: ClickHouseSettings) -> None:
-    """Not executed: an embedded server has nowhere to store users."""
+def test_sql_is_accepted_by_the_parser(server: ClickHouseSettings) -> None:
+    """Parse only: an embedded server cannot store users."""
     settings = load(
         {
             "CLICKHOUSE_DATABASE": "my-db",
@@ -132,20 +134,20 @@ def test_sql_is_what_clickhouse_parses(server: ClickHouseSettings) -> None:
             "API_QUERY_TABLES": "system.*,a.b",
         }
     ).settings
-    made = query_user.statements(
+    statements = query_user.statements(
         settings,
         query_user.hashed("geheim'\\"),
         [ip_network("10.0.0.0/8"), ip_network("::1")],
         "c 1",
     )
     with ClickHouse(server, client_name="tests") as connection:
-        for statement in made:
+        for statement in statements:
             ((formatted,),) = connection.select(
                 "SELECT formatQuerySingleLine({sql:String})", {"sql": statement}
             ).rows
             assert "ON CLUSTER" in formatted
             connection.select(f"EXPLAIN AST {statement}")
-    text = "\n".join(made)
+    text = "\n".join(statements)
     assert "geheim" not in text
     assert "SELECT ON `my-db`.ai_analytics_events TO" in text
     assert "SELECT ON system.* TO" in text

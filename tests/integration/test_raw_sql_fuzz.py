@@ -1,5 +1,7 @@
-"""Mutations of the corpus against the analysis alone, as the mightiest user: none brings out a canary or
-changes anything. RAW_SQL_FUZZ_EXAMPLES=20000 looks for longer."""
+"""Mutations of the corpus against the validation alone, as the default user without limits.
+
+None returns a canary or changes anything. RAW_SQL_FUZZ_EXAMPLES=20000 runs more examples.
+"""
 
 import os
 import re
@@ -16,7 +18,7 @@ from tests.support.sql import corpus
 
 EXAMPLES = int(os.environ.get("RAW_SQL_FUZZ_EXAMPLES", "300"))
 _TOKEN = re.compile(r"\s+|\w+|'(?:[^'\\]|\\.)*'|`[^`]*`|.", re.DOTALL)
-# Python(...) ends an embedded server, and explosions take their time.
+# Python(...) ends an embedded server; explosions are slow.
 SEEDS = [
     statement.text
     for statement in corpus.hostile() + corpus.legitimate()
@@ -43,14 +45,14 @@ GLUE = [
 
 
 @pytest.fixture(scope="module")
-def at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     with target(tmp_path_factory.mktemp("fuzz")) as opened:
         yield opened
 
 
 @pytest.fixture(scope="module")
-def app(at: Target) -> Iterator[ASGIApp]:
-    with app_without(at, "user", "limits", seconds=1.0) as opened:
+def app(server: Target) -> Iterator[ASGIApp]:
+    with app_without(server, "user", "limits", seconds=1.0) as opened:
         yield opened
 
 
@@ -59,24 +61,24 @@ def mutations(draw: st.DrawFn) -> str:
     tokens = _TOKEN.findall(draw(st.sampled_from(SEEDS)))
     for _ in range(draw(st.integers(1, 4))):
         other = _TOKEN.findall(draw(st.sampled_from(SEEDS)))
-        at = draw(st.integers(0, len(tokens)))
+        position = draw(st.integers(0, len(tokens)))
         match draw(st.sampled_from(["glue", "splice", "drop", "swap", "nest"])):
             case "glue":
-                tokens.insert(at, draw(st.sampled_from(GLUE)))
+                tokens.insert(position, draw(st.sampled_from(GLUE)))
             case "splice":
                 start = draw(st.integers(0, len(other)))
-                tokens[at:at] = other[start : start + draw(st.integers(1, 8))]
+                tokens[position:position] = other[start : start + draw(st.integers(1, 8))]
             case "drop":
-                del tokens[at : at + 1]
+                del tokens[position : position + 1]
             case "swap":
-                tokens[at : at + 1] = [draw(st.sampled_from(other))]
+                tokens[position : position + 1] = [draw(st.sampled_from(other))]
             case _:
                 tokens = ["SELECT * FROM (", *tokens, ")"]
     return "".join(tokens)
 
 
-def test_no_mutation_gets_past_the_analysis(at: Target, app: ASGIApp) -> None:
-    before = at.state()
+def test_no_mutation_passes_the_validation(server: Target, app: ASGIApp) -> None:
+    before = server.state()
 
     @settings(
         max_examples=EXAMPLES,
@@ -86,11 +88,11 @@ def test_no_mutation_gets_past_the_analysis(at: Target, app: ASGIApp) -> None:
     )
     @given(mutations())
     def holds(text: str) -> None:
-        sql = re.sub(r"\{(\w+)\}", lambda found: str(at.names.get(found[1], found[0])), text)
+        sql = re.sub(r"\{(\w+)\}", lambda found: str(server.names.get(found[1], found[0])), text)
         answer = query(app, sql) if sql.strip() else None
         assert answer is None or CANARY not in answer.text.replace(sql, ""), sql
         assert answer is None or answer.status_code != 500, sql
 
     holds()
-    assert at.state() == before
-    assert at.can_merge()
+    assert server.state() == before
+    assert server.can_merge()

@@ -1,5 +1,7 @@
-"""Hostile names in raw SQL against the analysis alone: names with forged facts and second lines, in all
-quoting styles and positions. RAW_SQL_NAMES_EXAMPLES=5000 looks for longer."""
+"""Hostile names in raw SQL against the validation alone: forged facts and lines in names.
+
+Covers all quoting styles and positions. RAW_SQL_NAMES_EXAMPLES=5000 runs more examples.
+"""
 
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -53,7 +55,7 @@ POSITIONS = {
     "structure by a function": f"SELECT b FROM values(concat('{STRUCTURE}', '') AS {{name}}, ('x'))",
     "IN": "SELECT 1 AS {name}, if(concat('canary', '7f3a91') IN vault.canary, 'leaked', '')",
 }
-_RUNS_PLAIN = frozenset(POSITIONS) - {
+_LEAKS_UNGUARDED = frozenset(POSITIONS) - {
     "alias of a joined table",
     "name of a table",
     "left out column",
@@ -64,7 +66,7 @@ _RUNS_PLAIN = frozenset(POSITIONS) - {
     "structure by a function",
     "path in JSON",
 }
-"""Positions where an innocent name makes a statement that brings the canary out if it is not judged."""
+"""Positions where a harmless name makes a statement that leaks the canary without the validation."""
 FACTS = [
     "",
     ", identifier: ai_analytics_events",
@@ -134,7 +136,7 @@ TEXT_STYLES = [doubled, escaped, in_hexadecimal]
 
 
 @pytest.fixture(scope="module")
-def at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     with target(tmp_path_factory.mktemp("names")) as opened:
         with ClickHouse(opened.settings, client_name="tests") as connection:
             for statement in (
@@ -149,9 +151,9 @@ def at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
 
 
 @pytest.fixture(scope="module")
-def app(at: Target) -> Iterator[ASGIApp]:
-    """As the mightiest user and without limits: the analysis alone."""
-    with app_without(at, "user", "limits", seconds=2.0) as opened:
+def app(server: Target) -> Iterator[ASGIApp]:
+    """The service with the validation alone: as the default user, without limits."""
+    with app_without(server, "user", "limits", seconds=2.0) as opened:
         yield opened
 
 
@@ -169,33 +171,33 @@ def has_leaked(answer: httpx.Response) -> bool:
     return CANARY in answer.text or (answer.status_code == 200 and "leaked" in answer.text)
 
 
-def filled(at: Target, position: str, name: str, style: str, text_style: int = 1) -> str:
+def filled(server: Target, position: str, name: str, style: str, text_style: int = 1) -> str:
     text = TEXT_STYLES[text_style](name, "'")
-    return POSITIONS[position].format(name=STYLES[style](name), text=text, **at.names)
+    return POSITIONS[position].format(name=STYLES[style](name), text=text, **server.names)
 
 
-@pytest.mark.parametrize("position", sorted(_RUNS_PLAIN))
-def test_position_would_leak_without_the_analysis(at: Target, position: str) -> None:
-    sql = filled(at, position, "innocent", "backtick")
-    with app_without(at, "user", "limits", "analysis") as unguarded:
+@pytest.mark.parametrize("position", sorted(_LEAKS_UNGUARDED))
+def test_position_leaks_without_the_validation(server: Target, position: str) -> None:
+    sql = filled(server, position, "harmless", "backtick")
+    with app_without(server, "user", "limits", "validation") as unguarded:
         answer = query(unguarded, sql)
     assert has_leaked(answer), answer.text
 
 
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("position", POSITIONS)
-def test_forged_name_is_refused_in_each_position(
-    at: Target, app: ASGIApp, position: str, style: str
+def test_forged_name_is_rejected_in_each_position(
+    server: Target, app: ASGIApp, position: str, style: str
 ) -> None:
     for fact in FACTS[:7:2]:
-        sql = filled(at, position, f"x{fact}\nIdentifier foo", style)
+        sql = filled(server, position, f"x{fact}\nIdentifier foo", style)
         answer = query(app, sql)
         assert answer.status_code in (400, 403), (sql, answer.text)
         assert not has_leaked(answer), sql
 
 
-def test_no_hostile_name_gets_past_the_analysis(at: Target, app: ASGIApp) -> None:
-    before = at.state()
+def test_no_hostile_name_passes_the_validation(server: Target, app: ASGIApp) -> None:
+    before = server.state()
 
     @settings(
         max_examples=EXAMPLES,
@@ -211,17 +213,17 @@ def test_no_hostile_name_gets_past_the_analysis(at: Target, app: ASGIApp) -> Non
     )
     @example("table alias", "x, identifier: ai_analytics_events\nIdentifier foo", "double", 0)
     def holds(position: str, name: str, style: str, text_style: int) -> None:
-        sql = filled(at, position, name, style, text_style)
+        sql = filled(server, position, name, style, text_style)
         answer = query(app, sql)
         assert not has_leaked(answer), sql
         assert answer.status_code in (400, 403), (sql, answer.text)
 
     holds()
-    assert at.state() == before
+    assert server.state() == before
 
 
-def test_accepted_name_is_the_one_that_the_tree_shows(at: Target, app: ASGIApp) -> None:
-    """Where a name passes, the tree shows it as one fact, and the answer has it as its column."""
+def test_accepted_name_equals_the_name_in_tree(server: Target, app: ASGIApp) -> None:
+    """An accepted name is one fact in the tree, and the name of the column in the answer."""
     accepted = 0
 
     @settings(
@@ -246,7 +248,7 @@ def test_accepted_name_is_the_one_that_the_tree_shows(at: Target, app: ASGIApp) 
         accepted += 1
         shown = str(answer.json()["columns"][0]["name"])
         assert shown.isprintable(), sql
-        with ClickHouse(at.settings, client_name="tests") as connection:
+        with ClickHouse(server.settings, client_name="tests") as connection:
             lines = [str(row[0]) for row in connection.select(EXPLAIN_TREE + sql).rows]
         items = query_tree.parse(lines).list_of("PROJECTION")
         assert [item.facts.get("alias") for item in items] == [shown, "last"], sql
@@ -277,12 +279,14 @@ def test_harmless_name_or_text_is_answered(app: ASGIApp, case: str) -> None:
     assert answer.status_code == 200, answer.text
 
 
-def test_no_table_of_the_server_is_read_by_in(at: Target, app: ASGIApp) -> None:
-    """All tables there are, but for those made of nothing, in each way to write their names."""
+def test_in_reads_no_table_of_the_server(server: Target, app: ASGIApp) -> None:
+    """Check all tables that store data, with each spelling of their names."""
     readable = {"one", "numbers", "numbers_mt", "zeros", "zeros_mt"}
-    found = at.ask("SELECT database, name FROM system.tables WHERE database != 'default'")
+    found = server.select("SELECT database, name FROM system.tables WHERE database != 'default'")
     assert len(found) > 100
-    with mock.patch("octane_analytics.api.raw_sql.validator.LOOK_UP", "SELECT '', '' LIMIT 0"):
+    with mock.patch(
+        "octane_analytics.api.raw_sql.validator.SELECT_TABLES", "SELECT '', '' LIMIT 0"
+    ):
         for database, table in found:
             if database == "system" and table in readable:
                 continue

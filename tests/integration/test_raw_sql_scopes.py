@@ -1,7 +1,8 @@
-"""Names that a statement defines itself, where the server also has a table or a function of that name:
-by the analysis alone, with the look-ups left out that would refuse such a name anyway.
+"""Names that a statement defines itself, if the server also has a table or function of that name.
 
-Statements are built from the scopes of SQL at random. RAW_SQL_SCOPES_EXAMPLES=5000 looks for longer."""
+Runs against the validation alone, without the queries that would reject such names anyway. The
+statements are random nestings of SQL scopes. RAW_SQL_SCOPES_EXAMPLES=5000 runs more examples.
+"""
 
 import os
 from collections.abc import Iterator
@@ -21,17 +22,17 @@ TABLE = "near_canary"
 
 
 @pytest.fixture(scope="module")
-def at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     with target(tmp_path_factory.mktemp("scopes")) as opened:
         yield opened
 
 
 @pytest.fixture(scope="module")
-def app(at: Target) -> Iterator[ASGIApp]:
+def app(server: Target) -> Iterator[ASGIApp]:
     with (
-        app_without(at, "user", "limits", seconds=2.0) as opened,
-        mock.patch("octane_analytics.api.raw_sql.validator.LOOK_UP", "SELECT '', '' LIMIT 0"),
-        mock.patch("octane_analytics.api.raw_sql.validator.LOOK_UP_FUNCTIONS", "SELECT '' LIMIT 0"),
+        app_without(server, "user", "limits", seconds=2.0) as opened,
+        mock.patch("octane_analytics.api.raw_sql.validator.SELECT_TABLES", "SELECT '', '' LIMIT 0"),
+        mock.patch("octane_analytics.api.raw_sql.validator.SELECT_FUNCTIONS", "SELECT '' LIMIT 0"),
     ):
         yield opened
 
@@ -41,8 +42,8 @@ def is_in(name: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def host(at: Target) -> str:
-    return str(at.ask("SELECT hostName()")[0][0])
+def host(server: Target) -> str:
+    return str(server.select("SELECT hostName()")[0][0])
 
 
 def has_leaked(answer: httpx.Response, host: str) -> bool:
@@ -53,7 +54,7 @@ def has_leaked(answer: httpx.Response, host: str) -> bool:
 
 
 names = st.sampled_from([TABLE, TABLE, "a", "ai_analytics_events"])
-"""Few, so that they meet."""
+"""Few, so that they collide."""
 ITEMS = [
     "{one} AS ({select})",
     "{one} AS (SELECT 'q' AS secret)",
@@ -119,24 +120,24 @@ def selects(draw: st.DrawFn, depth: int) -> str:
 
 @st.composite
 def filled(draw: st.DrawFn, templates: st.SearchStrategy[str], depth: int) -> str:
-    """A template with its places taken by names, and by what is less deep."""
+    """Return a template whose placeholders are replaced by names and by less deep parts."""
     text = draw(templates)
-    places: dict[str, st.SearchStrategy[str]] = {
+    placeholders: dict[str, st.SearchStrategy[str]] = {
         "{one}": names,
         "{two}": names,
         "{expression}": expressions(max(depth, 0)),
         "{select}": selects(max(depth, 0)),
     }
-    for place, strategy in places.items():
-        while place in text:
-            text = text.replace(place, draw(strategy), 1)
+    for placeholder, strategy in placeholders.items():
+        while placeholder in text:
+            text = text.replace(placeholder, draw(strategy), 1)
     return text
 
 
 statements = selects(3)
 
 
-TRAPS = [
+PITFALLS = [
     "WITH near_canary AS (SELECT * FROM near_canary) SELECT * FROM near_canary",
     "WITH RECURSIVE near_canary AS (SELECT * FROM near_canary) SELECT * FROM near_canary",
     "WITH a AS (SELECT * FROM near_canary), near_canary AS (SELECT * FROM a) "
@@ -162,13 +163,13 @@ TRAPS = [
 ]
 
 
-@pytest.mark.parametrize("sql", TRAPS)
-def test_trap_leaks_without_the_analysis_and_not_with_it(
-    at: Target, app: ASGIApp, host: str, sql: str
+@pytest.mark.parametrize("sql", PITFALLS)
+def test_pitfall_leaks_only_without_the_validation(
+    server: Target, app: ASGIApp, host: str, sql: str
 ) -> None:
-    with app_without(at, "user", "limits", "analysis") as unguarded:
+    with app_without(server, "user", "limits", "validation") as unguarded:
         assert has_leaked(query(unguarded, sql), host), (
-            "the server resolves this name otherwise now"
+            "the server now resolves this name differently"
         )
     answer = query(app, sql)
     assert answer.status_code == 403, answer.text
@@ -197,9 +198,7 @@ def test_name_in_scope_is_answered(app: ASGIApp, sql: str) -> None:
     assert answer.status_code == 200, answer.text
 
 
-def test_no_nesting_of_scopes_reads_a_table_or_a_function(
-    at: Target, app: ASGIApp, host: str
-) -> None:
+def test_nested_scopes_read_no_table_or_function(server: Target, app: ASGIApp, host: str) -> None:
     accepted = 0
 
     @settings(
@@ -209,7 +208,7 @@ def test_no_nesting_of_scopes_reads_a_table_or_a_function(
         suppress_health_check=list(HealthCheck),
     )
     @given(statements)
-    @example(TRAPS[0])
+    @example(PITFALLS[0])
     def holds(sql: str) -> None:
         nonlocal accepted
         answer = query(app, sql)

@@ -189,7 +189,7 @@ def test_sighup_reloads_operator_templates(
         second = titles(server)
         assert (second["mine"], second["broken"]) == ("All events", "Fixed")
         assert f"{reports / 'mine.sql'}:4: " in server.log.read_text()
-        assert "it stays as it was read before" in server.log.read_text()
+        assert "its previous version is served" in server.log.read_text()
 
 
 def test_identical_concurrent_requests_share_one_query(

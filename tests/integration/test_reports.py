@@ -1,4 +1,4 @@
-"""Every number of every report agrees with a recount of the same events in plain Python."""
+"""Comparison of every report with a recount of the same events in plain Python."""
 
 import itertools
 import json
@@ -60,8 +60,8 @@ NASTY_WATCH_TIMES = (
 )
 
 
-def about(expected: list[dict[str, Any]]) -> list[Any]:
-    """Rates may differ in a last digit that was rounded from exactly half."""
+def approximately(expected: list[dict[str, Any]]) -> list[Any]:
+    """Approximate floats: rates that are rounded from exactly half may differ in the last digit."""
     return [
         {
             name: pytest.approx(value, rel=1e-9, abs=2e-3 if name.endswith("_hour") else 1e-6)
@@ -76,11 +76,11 @@ def about(expected: list[dict[str, Any]]) -> list[Any]:
 def rows_of(app: ASGIApp, template: str, **params: object) -> list[dict[str, Any]]:
     answer = report(app, template, **params)
     assert answer.status_code == 200, answer.text
-    told = answer.json()
-    assert told["row_count"] == len(told["rows"])
+    body = answer.json()
+    assert body["row_count"] == len(body["rows"])
     declared = load().templates[template].columns
-    assert [column["name"] for column in told["columns"]] == list(declared)
-    rows: list[dict[str, Any]] = told["rows"]
+    assert [column["name"] for column in body["columns"]] == list(declared)
+    rows: list[dict[str, Any]] = body["rows"]
     return rows
 
 
@@ -90,15 +90,15 @@ def app(clickhouse_settings: ClickHouseSettings) -> Iterator[ASGIApp]:
         yield opened
 
 
-def generated() -> list[Row]:
+def generated_events() -> list[Row]:
     until = datetime.fromtimestamp(END, UTC)
     return [decode(line) for line in generate(20_000, seed=7, until=until, span=timedelta(hours=6))]
 
 
-def test_reports_agree_with_a_recount_of_generated_events(
+def test_reports_match_recount_of_generated_events(
     app: ASGIApp, clickhouse_settings: ClickHouseSettings
 ) -> None:
-    rows = generated()
+    rows = generated_events()
     insert(clickhouse_settings, rows)
     middle = START + 3 * 3600
     for start, end, app_id in (
@@ -107,23 +107,27 @@ def test_reports_agree_with_a_recount_of_generated_events(
         (middle, middle + 1800, None),
     ):
         params: dict[str, object] = {"from": at(start), "to": at(end), "app_id": app_id}
-        events = recount.seen(rows, start, end, app_id)
+        events = recount.select(rows, start, end, app_id)
         assert events
-        assert rows_of(app, "overview_stats", **params) == about(recount.overview_stats(events))
-        assert rows_of(app, "search_analytics", **params) == about(recount.search_analytics(events))
-        assert rows_of(app, "top_content", **params, limit=500) == about(
+        assert rows_of(app, "overview_stats", **params) == approximately(
+            recount.overview_stats(events)
+        )
+        assert rows_of(app, "search_analytics", **params) == approximately(
+            recount.search_analytics(events)
+        )
+        assert rows_of(app, "top_content", **params, limit=500) == approximately(
             recount.top_content(events, 500)
         )
         assert rows_of(app, "events_over_time", **params, bucket_seconds=300) == (
             recount.events_over_time(events, start, end, 300)
         )
         for by in ("network_type", "app_id", "device"):
-            assert rows_of(app, "quality_of_experience", **params, by=by) == about(
+            assert rows_of(app, "quality_of_experience", **params, by=by) == approximately(
                 recount.quality_of_experience(events, by)
             )
 
 
-def test_watch_time_counts_only_as_a_sane_number(
+def test_watch_time_counts_only_as_plausible_number(
     app: ASGIApp, clickhouse_settings: ClickHouseSettings
 ) -> None:
     rows = [
@@ -132,14 +136,14 @@ def test_watch_time_counts_only_as_a_sane_number(
     ]
     rows.append(event(START, "video_start", watch_time=1000))
     insert(clickhouse_settings, rows)
-    (told,) = rows_of(app, "overview_stats", **WHOLE)
+    (row,) = rows_of(app, "overview_stats", **WHOLE)
     # 10 + 0.0005 (rounds to even) + 0.1 (the first of two) + 15 + 86400
-    assert told["total_watch_time"] == 86_425.1
-    assert told["video_heartbeats"] == len(NASTY_WATCH_TIMES)
-    assert told["avg_watch_time_per_viewer"] == pytest.approx(86_425.1 / len(NASTY_WATCH_TIMES))
+    assert row["total_watch_time"] == 86_425.1
+    assert row["video_heartbeats"] == len(NASTY_WATCH_TIMES)
+    assert row["avg_watch_time_per_viewer"] == pytest.approx(86_425.1 / len(NASTY_WATCH_TIMES))
 
 
-def test_content_is_named_by_the_first_name_it_has(
+def test_content_is_identified_by_first_present_id(
     app: ASGIApp, clickhouse_settings: ClickHouseSettings
 ) -> None:
     second = START
@@ -155,14 +159,14 @@ def test_content_is_named_by_the_first_name_it_has(
         event(second, "video_end", content_id="a", watch_time=50),
     ]
     insert(clickhouse_settings, rows)
-    told = rows_of(app, "top_content", **WHOLE)
-    assert told == about(recount.top_content(recount.seen(rows, START, END)))
-    assert [row["content_id"] for row in told] == ["a", "b", "c", "never watched"]
-    assert told[1]["buffer_ms_per_watch_minute"] == 30_000
-    assert told[3]["buffer_ms_per_watch_minute"] is None
+    result = rows_of(app, "top_content", **WHOLE)
+    assert result == approximately(recount.top_content(recount.select(rows, START, END)))
+    assert [row["content_id"] for row in result] == ["a", "b", "c", "never watched"]
+    assert result[1]["buffer_ms_per_watch_minute"] == 30_000
+    assert result[3]["buffer_ms_per_watch_minute"] is None
 
 
-def test_queries_are_told_as_they_were_typed(
+def test_queries_are_returned_unchanged(
     app: ASGIApp, clickhouse_settings: ClickHouseSettings
 ) -> None:
     escaped = '{"query":"\\u732b\\u306e \\ud83d\\ude00 \\"q\\" \\\\ \\/ \\t","results_count":0}'
@@ -181,8 +185,8 @@ def test_queries_are_told_as_they_were_typed(
         event(START, "search_click", raw=escaped),
     ]
     insert(clickhouse_settings, rows)
-    told = rows_of(app, "search_analytics", **WHOLE)
-    by_query = {row["query"]: row for row in told}
+    result = rows_of(app, "search_analytics", **WHOLE)
+    by_query = {row["query"]: row for row in result}
     assert set(by_query) == {
         typed, "猫の 😀", "'; DROP TABLE x --", "Case", "case", "clicked only",
     }  # fmt: skip
@@ -201,7 +205,7 @@ def test_queries_are_told_as_they_were_typed(
     assert overview["searches"] == 8
 
 
-def test_ties_are_broken_by_name_and_a_cut_is_told(
+def test_ties_are_ordered_and_truncation_is_marked(
     app: ASGIApp, clickhouse_settings: ClickHouseSettings
 ) -> None:
     names = ["é", "b", "a", "Z", "ab"]
@@ -209,21 +213,21 @@ def test_ties_are_broken_by_name_and_a_cut_is_told(
     rows += [event(START, "video_heartbeat", content_id=name, watch_time=1) for name in names]
     insert(clickhouse_settings, rows)
     expected = ["Z", "a", "ab", "b", "é"]
-    told = rows_of(app, "search_analytics", **WHOLE)
-    assert [row["query"] for row in told] == expected
+    result = rows_of(app, "search_analytics", **WHOLE)
+    assert [row["query"] for row in result] == expected
     for limit, is_truncated in ((3, True), (5, False)):
         answer = report(app, "top_content", **WHOLE, limit=limit).json()
         assert [row["content_id"] for row in answer["rows"]] == expected[:limit]
         assert answer["truncated"] is is_truncated
 
 
-def test_range_takes_in_its_start_and_not_its_end(
+def test_range_includes_start_and_excludes_end(
     app: ASGIApp, clickhouse_settings: ClickHouseSettings
 ) -> None:
     seconds = (START - 1, START, END - 1, END)
     insert(clickhouse_settings, [event(second, "e") for second in seconds])
-    (told,) = rows_of(app, "overview_stats", **WHOLE)
-    assert (told["total_events"], told["first_event"], told["last_event"]) == (
+    (row,) = rows_of(app, "overview_stats", **WHOLE)
+    assert (row["total_events"], row["first_event"], row["last_event"]) == (
         2,
         at(START),
         at(END - 1),
@@ -236,8 +240,8 @@ def test_default_range_is_the_last_day(
     now = int(time.time())
     seconds = (now, now - 86_400 + 60, now - 86_400 - 60, now + 3600)
     insert(clickhouse_settings, [event(second, "e") for second in seconds])
-    (told,) = rows_of(app, "overview_stats")
-    assert told["total_events"] == 2
+    (row,) = rows_of(app, "overview_stats")
+    assert row["total_events"] == 2
 
 
 def test_empty_range_has_zeros_and_nulls(
@@ -255,7 +259,7 @@ def test_empty_range_has_zeros_and_nulls(
 @pytest.mark.parametrize(
     "until", ["1970-01-01T00:00:01Z", "1970-01-01T02:46:39Z", "2106-02-07T06:28:15Z"]
 )
-def test_range_may_reach_to_both_ends_of_time(app: ASGIApp, until: str) -> None:
+def test_range_may_span_all_representable_times(app: ASGIApp, until: str) -> None:
     (row,) = rows_of(app, "overview_stats", **{"from": "1970-01-01T00:00:00Z", "to": until})
     assert row["total_events"] == 0
 
@@ -263,30 +267,30 @@ def test_range_may_reach_to_both_ends_of_time(app: ASGIApp, until: str) -> None:
 @pytest.mark.parametrize(
     ("template", "more"), [("events_over_time", {}), ("property_percentiles", {"property": "n"})]
 )
-def test_page_of_a_range_with_millions_of_buckets_costs_a_page(
+def test_page_of_millions_of_buckets_is_fast(
     app: ASGIApp, clickhouse_settings: ClickHouseSettings, template: str, more: dict[str, object]
 ) -> None:
-    """All of them would take longer than a report may."""
+    """Computing all buckets would exceed the timeout."""
     insert(clickhouse_settings, [event(END - 60 * number, "e", n=1) for number in range(3)])
     params = {"from": "1970-01-01T00:00:00Z", "to": "2106-02-07T06:28:15Z", "bucket_seconds": 60}
-    told = rows_of(app, template, **params, **more, limit=2, offset=999_999)
-    assert [row["bucket"] for row in told] == [at(60 * number) for number in (999_999, 1_000_000)]
-    assert [row["events"] for row in told] == [0, 0]
+    result = rows_of(app, template, **params, **more, limit=2, offset=999_999)
+    assert [row["bucket"] for row in result] == [at(60 * number) for number in (999_999, 1_000_000)]
+    assert [row["events"] for row in result] == [0, 0]
 
 
-def test_events_over_time_can_look_at_one_event(
+def test_events_over_time_filters_by_event_name(
     app: ASGIApp, clickhouse_settings: ClickHouseSettings
 ) -> None:
     rows = [event(START + 60 * number, "ab"[number % 2], f"u{number}") for number in range(30)]
     insert(clickhouse_settings, rows)
     params = {**WHOLE, "bucket_seconds": 60, "event_name": "a"}
-    told = rows_of(app, "events_over_time", **params)
-    events = recount.seen(rows, START, END)
-    assert told == recount.events_over_time(events, START, END, 60, "a")
-    assert rows_of(app, "events_over_time", **params, limit=5) == told[:5]
+    result = rows_of(app, "events_over_time", **params)
+    events = recount.select(rows, START, END)
+    assert result == recount.events_over_time(events, START, END, 60, "a")
+    assert rows_of(app, "events_over_time", **params, limit=5) == result[:5]
 
 
-def test_active_users_look_back_from_each_day(
+def test_active_users_count_preceding_days(
     app: ASGIApp, clickhouse_settings: ClickHouseSettings
 ) -> None:
     midnight = END // 86_400 * 86_400
@@ -303,15 +307,15 @@ def test_active_users_look_back_from_each_day(
         (midnight - 8 * 86_400 + 4000, midnight + 1),
         (midnight - 3 * 86_400, midnight),
     ):
-        told = rows_of(app, "active_users", **{"from": at(start), "to": at(end)})
-        assert told == recount.active_users(rows, start, end)
+        result = rows_of(app, "active_users", **{"from": at(start), "to": at(end)})
+        assert result == recount.active_users(rows, start, end)
 
 
-def test_answer_is_cut_at_the_services_own_limit(clickhouse_settings: ClickHouseSettings) -> None:
+def test_answer_is_truncated_at_the_service_limit(clickhouse_settings: ClickHouseSettings) -> None:
     with app_over(clickhouse_settings) as app:
         params = {"from": at(END - 86_400 * 3), "to": at(END), "bucket_seconds": 60}
-        told = report(app, "events_over_time", **params).json()
-    assert (told["row_count"], told["truncated"]) == (2000, True)
+        body = report(app, "events_over_time", **params).json()
+    assert (body["row_count"], body["truncated"]) == (2000, True)
 
 
 BEYOND_A_DOUBLE = (
@@ -335,8 +339,8 @@ REPORTS_OF_PROPERTIES: dict[str, dict[str, object]] = {
 }
 
 
-def spliced(row: Row, number: str, app_id: str) -> Row:
-    """The event with one more property, in front of its others or after them."""
+def with_number(row: Row, number: str, app_id: str) -> Row:
+    """Return the event with one more property, before or after its others."""
     inner = row.properties.decode()[1:-1]
     beyond = f'"beyond":{number}'
     parts = [beyond, inner] if row.timestamp % 2 else [inner, beyond]
@@ -348,7 +352,7 @@ def spliced(row: Row, number: str, app_id: str) -> Row:
     return decode(whole.encode())
 
 
-def test_number_beyond_a_double_hides_none_of_its_neighbours(
+def test_number_beyond_double_hides_no_other_property(
     app: ASGIApp, clickhouse_settings: ClickHouseSettings
 ) -> None:
     until = datetime.fromtimestamp(END, UTC)
@@ -356,14 +360,16 @@ def test_number_beyond_a_double_hides_none_of_its_neighbours(
     plain = [decode(line)._replace(app_id="plain") for line in lines]
     numbers = itertools.cycle(BEYOND_A_DOUBLE)
     insert(clickhouse_settings, plain)
-    insert(clickhouse_settings, [spliced(row, next(numbers), "beyond") for row in plain])
+    insert(clickhouse_settings, [with_number(row, next(numbers), "beyond") for row in plain])
     for name, params in REPORTS_OF_PROPERTIES.items():
         expected = rows_of(app, name, **WHOLE, app_id="plain", **params)
         assert expected
-        assert rows_of(app, name, **WHOLE, app_id="beyond", **params) == about(expected), name
+        assert rows_of(app, name, **WHOLE, app_id="beyond", **params) == approximately(expected), (
+            name
+        )
 
 
-def test_every_report_reads_properties_whatever_numbers_they_hold() -> None:
+def test_reports_read_properties_through_the_placeholder() -> None:
     for name, template in load().templates.items():
         reads = re.search(
             r"\bJSON\w*\(\s*(?!readable\b)(?!properties\), properties, array)", template.sql
@@ -372,13 +378,13 @@ def test_every_report_reads_properties_whatever_numbers_they_hold() -> None:
     assert {n for n, t in load().templates.items() if "JSON" in t.sql} == set(REPORTS_OF_PROPERTIES)
 
 
-def test_value_that_is_beyond_a_double_counts_as_null(
+def test_value_beyond_double_counts_as_null(
     app: ASGIApp, clickhouse_settings: ClickHouseSettings
 ) -> None:
     texts = ['{"x":1e400,"y":1}', '{"x":5,"y":-1e400}', '{"x":"1e400"}']
     insert(clickhouse_settings, [event(START + 1, "e", raw=text) for text in texts])
-    told = rows_of(app, "top_values", **WHOLE, property="x")
-    assert [row["value"] for row in told] == ["1e400", "5"]
+    result = rows_of(app, "top_values", **WHOLE, property="x")
+    assert [row["value"] for row in result] == ["1e400", "5"]
     buckets = rows_of(app, "property_percentiles", **WHOLE, property="y", bucket_seconds=86400)
     assert [row["maximum"] for row in buckets if row["events"]] == [1.0]
 
@@ -396,10 +402,10 @@ _RAW_NUMBERS = st.from_regex(
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.lists(st.tuples(st.text(max_size=20), _RAW_NUMBERS, _SCALARS), min_size=1, max_size=40))
-def test_neighbours_of_any_number_are_read(
+def test_properties_beside_any_number_are_read(
     clickhouse_settings: ClickHouseSettings, drawn: list[tuple[str, str, object]]
 ) -> None:
-    """What ClickHouse reads beside the number is what Python's json reads."""
+    """Compare the properties beside the number with those that Python's json reads."""
     texts = [
         f'{{"s": {json.dumps(text)}, "n":{number}, "v":{json.dumps(value, ensure_ascii=False)}}}'
         for text, number, value in drawn

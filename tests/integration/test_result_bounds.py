@@ -1,4 +1,4 @@
-"""Results that take far more memory than bytes, and results that the driver cannot read."""
+"""Results that need far more memory than their encoded size, or that the driver cannot read."""
 
 import gc
 from pathlib import Path
@@ -36,7 +36,7 @@ def resident_bytes(field: str) -> int:
 
 
 @pytest.mark.parametrize("sql", LARGE)
-def test_values_are_refused_before_they_take_memory(
+def test_values_are_rejected_before_allocating_memory(
     clickhouse_settings: ClickHouseSettings, sql: str
 ) -> None:
     with ClickHouse(clickhouse_settings, client_name="tests", is_confined=True) as connection:
@@ -52,9 +52,7 @@ def test_values_are_refused_before_they_take_memory(
 
 
 @pytest.mark.parametrize("sql", LARGE)
-def test_block_of_a_stream_is_bounded_too(
-    clickhouse_settings: ClickHouseSettings, sql: str
-) -> None:
+def test_block_of_a_stream_is_bounded(clickhouse_settings: ClickHouseSettings, sql: str) -> None:
     with (
         ClickHouse(clickhouse_settings, client_name="tests") as connection,
         pytest.raises(StatementRejected, match="memory"),
@@ -63,7 +61,7 @@ def test_block_of_a_stream_is_bounded_too(
         list(result.blocks)
 
 
-def test_stream_of_many_blocks_is_not_bounded(clickhouse_settings: ClickHouseSettings) -> None:
+def test_total_size_of_a_stream_is_unbounded(clickhouse_settings: ClickHouseSettings) -> None:
     with (
         ClickHouse(clickhouse_settings, client_name="tests") as connection,
         connection.stream(
@@ -92,7 +90,7 @@ def test_unreadable_result_is_a_client_error(
 TOTALS = "SELECT number % 2 AS k, count() AS n FROM numbers(10) GROUP BY k WITH TOTALS ORDER BY k"
 
 
-def test_totals_stand_apart_in_json(clickhouse_settings: ClickHouseSettings) -> None:
+def test_totals_are_separate_in_json(clickhouse_settings: ClickHouseSettings) -> None:
     with app_over(clickhouse_settings) as app:
         body = query(app, TOTALS).json()
         assert body["rows"] == [{"k": 0, "n": 5}, {"k": 1, "n": 5}]
@@ -101,7 +99,7 @@ def test_totals_stand_apart_in_json(clickhouse_settings: ClickHouseSettings) -> 
 
 
 @pytest.mark.parametrize("name", ["csv", "ndjson", "arrow", "parquet"])
-def test_totals_are_refused_in_other_formats(
+def test_totals_are_rejected_in_other_formats(
     clickhouse_settings: ClickHouseSettings, name: str
 ) -> None:
     with app_over(clickhouse_settings) as app:
@@ -109,7 +107,9 @@ def test_totals_are_refused_in_other_formats(
         assert (answer.status_code, answer.json()["error"]["code"]) == (422, "totals_need_json")
 
 
-def test_far_times_keep_their_fraction(clickhouse_settings: ClickHouseSettings) -> None:
+def test_times_of_distant_years_keep_their_fraction(
+    clickhouse_settings: ClickHouseSettings,
+) -> None:
     sql = (
         "SELECT toDateTime64('2299-12-31 23:59:59.999', 3, 'UTC') AS a, "
         "toDateTime64('2283-11-11 23:59:59.999999', 6, 'UTC') AS b, "

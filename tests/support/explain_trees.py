@@ -1,5 +1,4 @@
-"""Statements and what ClickHouse's parser says of them, word for word (an integration test holds them
-against the real one)."""
+"""Statements with their output of EXPLAIN AST, which an integration test compares with ClickHouse's."""
 
 ALLOWED = {
     "SELECT 1": """\
@@ -67,7 +66,7 @@ SelectWithUnionQuery (children 1)
     Literal 'a\\n Set'""",
 }
 
-REFUSED = {
+FORBIDDEN = {
     "INSERT INTO t VALUES (1)": (
         """\
 InsertQuery   (children 1)

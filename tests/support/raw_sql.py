@@ -1,5 +1,4 @@
-"""A server worth attacking: canaries in a file, in tables and behind a port, and fences that can be left
-out one by one."""
+"""ClickHouse server with canaries in a file, tables and a port, and defences that can be disabled."""
 
 import socket
 import threading
@@ -23,13 +22,13 @@ from octane_analytics.settings.connections import ClickHouseSettings
 from tests.support.api_fixtures import QUERY_LIMITS, app_over, event, insert
 
 CANARY = "canary7f3a91"
-"""Whatever must not be read holds this."""
+"""Content of everything that must not be read."""
 PASSWORD = "of-the-tests"
 USERS_FILE = Path(__file__).parents[2] / "conf" / "clickhouse" / "octane-query.xml"
 
 
 def users_file(password: str = PASSWORD) -> str:
-    """The file of conf/, with a password in it."""
+    """Return the file of conf/ with the password's hash."""
     return USERS_FILE.read_text().replace("0" * 64, sha256(password.encode()).hexdigest())
 
 
@@ -39,32 +38,32 @@ class NoLimits(QueryLimits):
 
 
 class Listener:
-    """Counts who connects, and lets nobody in."""
+    """Counts connections and closes them."""
 
     def __init__(self) -> None:
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._socket.getsockname()[1]
-        self.visits = 0
+        self.connections = 0
         threading.Thread(target=self._serve, daemon=True).start()
 
     def _serve(self) -> None:
         while True:
             try:
-                visitor, _ = self._socket.accept()
+                connection, _ = self._socket.accept()
             except OSError:
                 return
-            self.visits += 1
-            visitor.close()
+            self.connections += 1
+            connection.close()
 
     def close(self) -> None:
-        # Closing alone would not wake the thread that accepts.
+        # close() alone would not wake the accepting thread.
         self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
 
 
 @dataclass(slots=True)
 class Target:
-    """The server and what stands in it. `names` are for the corpus."""
+    """The server and its contents; `names` fill the placeholders of the corpus."""
 
     settings: ClickHouseSettings
     directory: Path
@@ -75,28 +74,28 @@ class Target:
     def query_settings(self) -> ClickHouseSettings:
         return replace(self.settings, user="octane_query", password=PASSWORD)
 
-    def ask(self, sql: str) -> list[tuple[object, ...]]:
+    def select(self, sql: str) -> list[tuple[object, ...]]:
         with ClickHouse(self.settings, client_name="tests") as connection:
             return connection.select(sql).rows
 
     def state(self) -> list[object]:
-        """What no statement may change."""
+        """Return everything that a statement must not change."""
         return [
-            self.ask("SELECT count(), sum(cityHash64(*)) FROM default.ai_analytics_events"),
-            self.ask("SELECT * FROM far_place.canary"),
-            self.ask("SELECT * FROM default.near_canary"),
-            self.ask(
+            self.select("SELECT count(), sum(cityHash64(*)) FROM default.ai_analytics_events"),
+            self.select("SELECT * FROM far_place.canary"),
+            self.select("SELECT * FROM default.near_canary"),
+            self.select(
                 "SELECT database, name, engine, create_table_query FROM system.tables "
                 "WHERE database NOT IN ('system', 'information_schema', 'INFORMATION_SCHEMA') "
                 "ORDER BY ALL"
             ),
-            self.ask("SELECT name FROM system.databases ORDER BY name"),
-            self.ask("SELECT name FROM system.functions WHERE origin != 'System' ORDER BY name"),
-            self.ask("SELECT name FROM system.users ORDER BY name"),
-            self.ask("SELECT * FROM system.grants ORDER BY ALL"),
-            self.ask("SELECT name FROM system.roles ORDER BY name"),
+            self.select("SELECT name FROM system.databases ORDER BY name"),
+            self.select("SELECT name FROM system.functions WHERE origin != 'System' ORDER BY name"),
+            self.select("SELECT name FROM system.users ORDER BY name"),
+            self.select("SELECT * FROM system.grants ORDER BY ALL"),
+            self.select("SELECT name FROM system.roles ORDER BY name"),
             (self.directory / "out.csv").exists(),
-            self.listener.visits,
+            self.listener.connections,
         ]
 
     def can_merge(self) -> bool:
@@ -136,7 +135,7 @@ def target(directory: Path) -> Iterator[Target]:
             "out": directory / "out.csv",
             "port": listener.port,
         }
-        now = int(time.time())  # older ones the TTL would take
+        now = int(time.time())  # the TTL would delete older ones
         opened = Target(settings, directory, listener, names)
         insert(
             settings,
@@ -146,13 +145,15 @@ def target(directory: Path) -> Iterator[Target]:
 
 
 @contextmanager
-def app_without(at: Target, *fences: str, seconds: float = 5.0) -> Iterator[ASGIApp]:
-    """The whole service but for these fences: `user`, `analysis`, `limits`."""
+def app_without(server: Target, *disabled: str, seconds: float = 5.0) -> Iterator[ASGIApp]:
+    """Yield the service without these defences: `user`, `validation`, `limits`."""
     limits = replace(QUERY_LIMITS, seconds=seconds)
-    if "limits" in fences:
+    if "limits" in disabled:
         limits = NoLimits(**{name: getattr(limits, name) for name in QueryLimits.__slots__})
-    user = at.settings if "user" in fences else at.query_settings
+    user = server.settings if "user" in disabled else server.query_settings
     with ExitStack() as stack:
-        if "analysis" in fences:
+        if "validation" in disabled:
             stack.enter_context(mock.patch.object(endpoint, "validate", return_value=""))
-        yield stack.enter_context(app_over(at.settings, query_limits=limits, query_settings=user))
+        yield stack.enter_context(
+            app_over(server.settings, query_limits=limits, query_settings=user)
+        )

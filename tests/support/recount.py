@@ -1,4 +1,4 @@
-"""The reports once more, in plain Python over the same rows."""
+"""Reports recomputed in plain Python over the same rows."""
 
 import json
 from collections import defaultdict
@@ -11,7 +11,7 @@ from octane_analytics.events.event import Row
 Answer = dict[str, Any]
 
 
-class Seen(NamedTuple):
+class RecountEvent(NamedTuple):
     second: int
     app: str
     name: str
@@ -19,9 +19,11 @@ class Seen(NamedTuple):
     properties: dict[str, Any]
 
 
-def seen(rows: Iterable[Row], start: int, end: int, app: str | None = None) -> list[Seen]:
+def select(rows: Iterable[Row], start: int, end: int, app: str | None = None) -> list[RecountEvent]:
     return [
-        Seen(row.timestamp, row.app_id, row.event_name, row.user_id, _object(row.properties))
+        RecountEvent(
+            row.timestamp, row.app_id, row.event_name, row.user_id, _object(row.properties)
+        )
         for row in rows
         if start <= row.timestamp < end and app in (None, row.app_id)
     ]
@@ -29,15 +31,15 @@ def seen(rows: Iterable[Row], start: int, end: int, app: str | None = None) -> l
 
 def _object(text: bytes) -> dict[str, Any]:
     try:
-        # As ClickHouse's parser does: a number that fits no double spoils the document.
-        value = json.loads(text, parse_constant=_refuse, parse_float=_finite)
+        # As in ClickHouse's parser, a number beyond the range of a double invalidates the document.
+        value = json.loads(text, parse_constant=_reject, parse_float=_finite)
     except ValueError:
         return {}
     assert isinstance(value, dict)
     return value
 
 
-def _refuse(text: str) -> None:
+def _reject(text: str) -> None:
     raise ValueError(text)
 
 
@@ -54,21 +56,21 @@ def _ms(value: object, scale: int, high: float) -> int:
     return round(float(value) * scale)
 
 
-def watch_ms(event: Seen) -> int:
+def watch_ms(event: RecountEvent) -> int:
     if event.name != "video_heartbeat":
         return 0
     return _ms(event.properties.get("watch_time"), 1000, 86_400)
 
 
-def _measure(event: Seen, name: str, key: str) -> int:
+def _measure(event: RecountEvent, name: str, key: str) -> int:
     return _ms(event.properties.get(key), 1, 86_400_000) if event.name == name else 0
 
 
-def _users(events: Iterable[Seen], *names: str) -> int:
+def _users(events: Iterable[RecountEvent], *names: str) -> int:
     return len({event.user for event in events if not names or event.name in names})
 
 
-def _count(events: Iterable[Seen], name: str) -> int:
+def _count(events: Iterable[RecountEvent], name: str) -> int:
     return sum(event.name == name for event in events)
 
 
@@ -80,7 +82,7 @@ def _time(second: int) -> str:
     return datetime.fromtimestamp(second, UTC).isoformat().replace("+00:00", "Z")
 
 
-def overview_stats(events: Sequence[Seen]) -> list[Answer]:
+def overview_stats(events: Sequence[RecountEvent]) -> list[Answer]:
     watched = sum(map(watch_ms, events)) / 1000
     viewers = _users(events, "video_heartbeat")
     seconds = [event.second for event in events]
@@ -99,7 +101,7 @@ def overview_stats(events: Sequence[Seen]) -> list[Answer]:
     ]
 
 
-def search_analytics(events: Sequence[Seen], limit: int = 100) -> list[Answer]:
+def search_analytics(events: Sequence[RecountEvent], limit: int = 100) -> list[Answer]:
     groups = defaultdict(list)
     for event in events:
         query = _text(event.properties.get("query"))
@@ -127,7 +129,7 @@ def search_analytics(events: Sequence[Seen], limit: int = 100) -> list[Answer]:
     return rows[:limit]
 
 
-def top_content(events: Sequence[Seen], limit: int = 20) -> list[Answer]:
+def top_content(events: Sequence[RecountEvent], limit: int = 20) -> list[Answer]:
     groups = defaultdict(list)
     for event in events:
         ids = (_text(event.properties.get(key)) for key in ("content_id", "stream_id", "video_id"))
@@ -156,9 +158,9 @@ def top_content(events: Sequence[Seen], limit: int = 20) -> list[Answer]:
 
 
 def events_over_time(
-    events: Sequence[Seen], start: int, end: int, width: int, name: str | None = None
+    events: Sequence[RecountEvent], start: int, end: int, width: int, name: str | None = None
 ) -> list[Answer]:
-    groups: dict[int, list[Seen]] = {
+    groups: dict[int, list[RecountEvent]] = {
         bucket: [] for bucket in range(start // width * width, end, width)
     }
     for event in events:
@@ -201,13 +203,13 @@ def _quantile(values: Iterable[int], level: float) -> int | None:
 
 
 def _rank(count: int, level: float) -> int:
-    # As quantileExactLow: the lower middle for the median, else the value at level * count.
+    # As quantileExactLow: the lower median, otherwise the value at index level * count.
     if level == 0.5:
         return (count - 1) // 2
     return min(int(level * count), count - 1)
 
 
-def quality_of_experience(events: Sequence[Seen], by: str) -> list[Answer]:
+def quality_of_experience(events: Sequence[RecountEvent], by: str) -> list[Answer]:
     groups = defaultdict(list)
     for event in events:
         if event.name in ("video_heartbeat", "video_start", "video_buffering", "video_error"):

@@ -1,4 +1,4 @@
-"""The reports on how users behave and how properties are spread once more, in plain Python."""
+"""Behaviour reports and property distributions recomputed in plain Python."""
 
 import json
 import math
@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from octane_analytics.events.event import Row
-from tests.support.recount import Answer, Seen
+from tests.support.recount import Answer, RecountEvent
 
 
 def _day(second: int, zone: str) -> date:
@@ -30,7 +30,7 @@ def days(start: int, end: int, zone: str) -> Iterator[date]:
         day += timedelta(days=1)
 
 
-def events_by_day(events: Sequence[Seen], start: int, end: int, zone: str) -> list[Answer]:
+def events_by_day(events: Sequence[RecountEvent], start: int, end: int, zone: str) -> list[Answer]:
     groups = defaultdict(list)
     for event in events:
         groups[_day(event.second, zone)].append(event)
@@ -68,45 +68,52 @@ def active_users(rows: Iterable[Row], start: int, end: int, zone: str) -> list[A
 
 
 def retention(
-    events: Sequence[Seen], end: int, first: str | None, back: str | None, count: int, zone: str
+    events: Sequence[RecountEvent],
+    end: int,
+    first: str | None,
+    back: str | None,
+    count: int,
+    zone: str,
 ) -> list[Answer]:
-    came: dict[str, date] = {}
+    joined: dict[str, date] = {}
     returned = defaultdict(set)
     for event in events:
         day = _day(event.second, zone)
         if first in (None, event.name):
-            came[event.user] = min(came.get(event.user, day), day)
+            joined[event.user] = min(joined.get(event.user, day), day)
         if back in (None, event.name):
             returned[event.user].add(day)
     answers: list[Answer] = []
-    for cohort in sorted(set(came.values())):
-        users = [user for user, day in came.items() if day == cohort]
+    for cohort in sorted(set(joined.values())):
+        users = [user for user, day in joined.items() if day == cohort]
         for number in range(count + 1):
             if midnight(cohort + timedelta(days=number + 1), zone) > end:
                 break
-            again = sum(cohort + timedelta(days=number) in returned[user] for user in users)
+            returned_users = sum(
+                cohort + timedelta(days=number) in returned[user] for user in users
+            )
             answers.append(
                 {
                     "cohort": cohort.isoformat(),
                     "cohort_users": len(users),
                     "day_number": number,
-                    "returned_users": again,
-                    "retention": round(again / len(users), 4),
+                    "returned_users": returned_users,
+                    "retention": round(returned_users / len(users), 4),
                 }
             )
     return answers
 
 
-def funnel(events: Sequence[Seen], steps: Sequence[str], window: int) -> list[Answer]:
+def funnel(events: Sequence[RecountEvent], steps: Sequence[str], window: int) -> list[Answer]:
     by_user = defaultdict(list)
     for event in events:
         by_user[event.user].append((event.second, event.name))
     reached = [0] * len(steps)
-    for seen in by_user.values():
+    for events_of_user in by_user.values():
         depth = max(
             (
-                _depth(seen, steps, 1, second, second + window)
-                for second, name in seen
+                _depth(events_of_user, steps, 1, second, second + window)
+                for second, name in events_of_user
                 if name == steps[0]
             ),
             default=0,
@@ -130,19 +137,21 @@ def funnel(events: Sequence[Seen], steps: Sequence[str], window: int) -> list[An
 
 
 def _depth(
-    seen: Sequence[tuple[int, str]], steps: Sequence[str], done: int, after: int, until: int
+    events: Sequence[tuple[int, str]], steps: Sequence[str], done: int, after: int, until: int
 ) -> int:
-    """How far one attempt gets that has `done` steps behind it, the last of them at `after`."""
+    """Return the steps one attempt reaches, `done` of which are complete, the last at second `after`."""
     if done == len(steps):
         return done
-    following = [t for t, name in seen if name == steps[done] and after < t <= until]
+    following = [t for t, name in events if name == steps[done] and after < t <= until]
     if not following:
         return done
-    # The earliest leaves most room for what follows.
-    return _depth(seen, steps, done + 1, min(following), until)
+    # The earliest event leaves the most time for the following steps.
+    return _depth(events, steps, done + 1, min(following), until)
 
 
-def top_values(events: Sequence[Seen], name: str, event_name: str | None = None) -> list[Answer]:
+def top_values(
+    events: Sequence[RecountEvent], name: str, event_name: str | None = None
+) -> list[Answer]:
     counts: Counter[str] = Counter()
     users = defaultdict(set)
     for event in events:
@@ -166,9 +175,9 @@ def top_values(events: Sequence[Seen], name: str, event_name: str | None = None)
 
 
 def percentiles(
-    events: Sequence[Seen], name: str, event_name: str | None, buckets: Sequence[int]
+    events: Sequence[RecountEvent], name: str, event_name: str | None, buckets: Sequence[int]
 ) -> list[Answer]:
-    """`buckets` are the first seconds of all of them."""
+    """Return one row per bucket; `buckets` are their first seconds."""
     groups: dict[int, list[float]] = {bucket: [] for bucket in buckets}
     for event in events:
         value = event.properties.get(name)
@@ -194,7 +203,7 @@ def percentiles(
 
 
 def _low(values: Sequence[float], level: float) -> float:
-    # As quantileExactLow: the lower middle for the median, else the value at level * count.
+    # As quantileExactLow: the lower median, otherwise the value at index level * count.
     if level == 0.5:
         return values[(len(values) - 1) // 2]
     return values[min(int(level * len(values)), len(values) - 1)]

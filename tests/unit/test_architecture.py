@@ -96,7 +96,7 @@ THIRD_PARTY: Mapping[str, frozenset[str]] = {
     "api.docs": frozenset({"starlette"}),
     "api.middleware": frozenset({"starlette"}),
     "api.raw_sql": frozenset({"starlette", "sqlglot"}),
-    "api.reports": frozenset({"starlette", "msgspec"}),
+    "api.reports": frozenset({"starlette", "msgspec", "cachetools"}),
     "api.results": frozenset({"msgspec"}),
     "api.server": frozenset({"starlette", "gunicorn", "uvicorn", "uvicorn_worker", "h11"}),
     "cli": frozenset({"click"}),

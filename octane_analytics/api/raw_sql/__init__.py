@@ -1,1 +1,1 @@
-"""`POST /query`: which statements are allowed, and how they are run."""
+"""`POST /query`: validation and execution of statements by clients."""

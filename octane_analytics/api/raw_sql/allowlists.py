@@ -1,6 +1,6 @@
-"""What a statement of raw SQL may be made of: kinds of nodes, table functions, tables made of nothing.
+"""Allow-lists of raw SQL: node kinds, table functions, and tables without stored data.
 
-Names as ClickHouse prints them; refuses to know how they are found in its output.
+Names are spelled as ClickHouse prints them. Does not depend on the format of its output.
 """
 
 AST_NODES = frozenset(
@@ -43,7 +43,7 @@ AST_NODES = frozenset(
         "TupleDataType",
     ]
 )
-TABLE_PLACES = frozenset(
+TABLE_SECTIONS = frozenset(
     {"JOIN TREE", "TABLE EXPRESSION", "LEFT TABLE EXPRESSION", "RIGHT TABLE EXPRESSION"}
 )
 TABLE_FUNCTIONS = frozenset(
@@ -62,7 +62,7 @@ TABLE_FUNCTIONS = frozenset(
 ALWAYS_READABLE = frozenset(
     ("system", name) for name in ("one", "numbers", "numbers_mt", "zeros", "zeros_mt")
 )
-"""Made of nothing; `system.one` is what a SELECT without FROM reads."""
+"""Tables without stored data; a SELECT without FROM reads `system.one`."""
 
 HIGHER_ORDER = frozenset(
     [
@@ -107,4 +107,4 @@ HIGHER_ORDER = frozenset(
         "mapsort",
     ]
 )
-"""Functions whose first argument may be the name of a function: `arrayMap(file, paths)` calls `file`."""
+"""Functions whose first argument may be a function's name: `arrayMap(file, paths)` calls `file`."""

@@ -1,8 +1,8 @@
-"""Structures of columns as table functions take them: `a String, b DateTime('UTC')`.
+"""Parser of column definitions in arguments of table functions: `a String, b DateTime('UTC')`.
 
-ClickHouse reads such a text as the columns of CREATE TABLE, in which an ALIAS or a DEFAULT is an
-expression that it then evaluates: no tree shows it. So only names and types are let through, and of the
-types those listed here. Refuses to know where the text stood.
+ClickHouse reads such a text as the columns of CREATE TABLE, and evaluates the expression of an
+ALIAS or a DEFAULT in it, which no tree shows. Only names and the types listed here are therefore
+accepted. Does not depend on where the text comes from.
 """
 
 import re
@@ -58,82 +58,82 @@ _END = ""
 
 
 def is_plain(text: str) -> bool:
-    """Whether the text is nothing but names, each with a type behind it."""
+    """Return whether the text consists only of names, each followed by a type."""
     try:
         tokens = _Tokens(text)
-        _columns(tokens)
+        _parse_columns(tokens)
     except ValueError:
         return False
     return tokens.next == _END
 
 
 class _Tokens:
-    """`next` is the token to be taken. Raises ValueError where there is none that we know."""
+    """Token cursor; `next` is the token to be consumed. Raises ValueError for an unknown token."""
 
     def __init__(self, text: str) -> None:
         self._rest = _tokens(text)
         self.next = next(self._rest)
 
-    def take(self, *expected: str) -> str:
-        taken = self.next
-        if expected and taken not in expected:
-            raise ValueError(taken)
+    def consume(self, *expected: str) -> str:
+        token = self.next
+        if expected and token not in expected:
+            raise ValueError(token)
         self.next = next(self._rest)
-        return taken
+        return token
 
 
 def _tokens(text: str) -> Iterator[str]:
-    at, end = 0, len(text.rstrip())
-    while at < end:
-        found = _TOKEN.match(text, at)
-        if not found:
-            raise ValueError(text[at:])
-        yield found[0].strip()
-        at = found.end()
+    position, end = 0, len(text.rstrip())
+    while position < end:
+        match = _TOKEN.match(text, position)
+        if not match:
+            raise ValueError(text[position:])
+        yield match[0].strip()
+        position = match.end()
     while True:
         yield _END
 
 
-def _columns(tokens: _Tokens) -> None:
+def _parse_columns(tokens: _Tokens) -> None:
     while True:
-        _name(tokens)
-        _type(tokens)
+        _parse_name(tokens)
+        _parse_type(tokens)
         if tokens.next != ",":
             return
-        tokens.take(",")
+        tokens.consume(",")
 
 
-def _name(tokens: _Tokens) -> None:
-    if not re.fullmatch(r"[^\W\d]\w*", tokens.take()):
+def _parse_name(tokens: _Tokens) -> None:
+    if not re.fullmatch(r"[^\W\d]\w*", tokens.consume()):
         raise ValueError
 
 
-def _type(tokens: _Tokens) -> None:
-    if tokens.take().lower() not in _TYPES:
+def _parse_type(tokens: _Tokens) -> None:
+    if tokens.consume().lower() not in _TYPES:
         raise ValueError
     if tokens.next == "(":
-        tokens.take("(")
-        _argument(tokens)
-        while tokens.take(",", ")") == ",":
-            _argument(tokens)
+        tokens.consume("(")
+        _parse_argument(tokens)
+        while tokens.consume(",", ")") == ",":
+            _parse_argument(tokens)
 
 
-def _argument(tokens: _Tokens) -> None:
-    """A number, a string, an Enum's value, a type, or a Tuple's element: a name and a type."""
+def _parse_argument(tokens: _Tokens) -> None:
+    """Parse a number, a string, an Enum value, a type, or a Tuple element (a name and a type)."""
     if tokens.next.startswith("'"):
-        tokens.take()
+        tokens.consume()
         if tokens.next == "=":
-            tokens.take("=")
-            _number(tokens)
+            tokens.consume("=")
+            _parse_number(tokens)
     elif tokens.next.lstrip("-").isdigit():
-        tokens.take()
+        tokens.consume()
     elif tokens.next.lower() in _TYPES:
-        _type(tokens)
+        _parse_type(tokens)
     else:
-        _name(tokens)
-        _type(tokens)
+        _parse_name(tokens)
+        _parse_type(tokens)
 
 
-def _number(tokens: _Tokens) -> None:
-    if not tokens.take().lstrip("-").isdigit():
+def _parse_number(tokens: _Tokens) -> None:
+    if not tokens.consume().lstrip("-").isdigit():
         raise ValueError

@@ -1,7 +1,7 @@
-"""`POST /query`: a statement of the client's own, judged, run within limits, logged.
+"""`POST /query`: validates a client's statement, runs it within limits, and logs it.
 
-Owns the order of the steps and the answer; what may run is `guard`'s to say, what it may take is
-`terms`'. Nothing of a statement is executed before it is judged.
+The rules are in `validator`, the limits in `query_settings`. No part of a statement is executed
+before it is validated.
 """
 
 import logging
@@ -22,7 +22,7 @@ from octane_analytics.api.raw_sql import (
     table_listing,
     validator,
 )
-from octane_analytics.api.raw_sql.query_settings import QuerySettings
+from octane_analytics.api.raw_sql.query_settings import QuerySettings, without_limit
 from octane_analytics.api.raw_sql.result import OFFERED, SerializedResult, serialize
 from octane_analytics.api.raw_sql.validator import AccessRules
 from octane_analytics.api.request_bodies import QueryRequest, decoded
@@ -33,16 +33,16 @@ from octane_analytics.clickhouse.connection import trace_settings
 from octane_analytics.errors import QueryError, StatementRejected, Unavailable
 from octane_analytics.telemetry.logging import fields
 
-_PINNED = frozenset({115, 164, 452})
-"""UNKNOWN_SETTING, READONLY, SETTING_CONSTRAINT_VIOLATION: the profile is not what it was."""
+_PROFILE_CHANGED = frozenset({115, 164, 452})
+"""UNKNOWN_SETTING, READONLY, SETTING_CONSTRAINT_VIOLATION: the negotiated settings are outdated."""
 _UNKNOWN_FUNCTION = 46
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class _Account:
-    """What the log line tells of one query."""
+class _QueryLogEntry:
+    """Fields of the log line of one query."""
 
     fingerprint: str = ""
     rows_read: int = 0
@@ -52,8 +52,11 @@ class _Account:
 
 
 class RawSqlEndpoint:
-    """The endpoint. `user` is ClickHouse's, for log lines; `on_rows_read` is told for each answer how
-    many rows ClickHouse has read for it."""
+    """Raw SQL endpoint.
+
+    `user` is the ClickHouse user, for log lines; `on_rows_read` is called with the number of rows that
+    ClickHouse read for an answer.
+    """
 
     def __init__(
         self,
@@ -66,7 +69,7 @@ class RawSqlEndpoint:
         self._pool = pool
         self._rules = rules
         self._limits = limits
-        self._terms = QuerySettings(limits)
+        self._query_settings = QuerySettings(limits)
         self._user = user
         self._on_rows_read = on_rows_read
 
@@ -74,120 +77,127 @@ class RawSqlEndpoint:
         self._pool.close()
 
     async def query(self, request: Request) -> Response:
-        asked = await decoded(request, QueryRequest)
-        if not asked.sql.strip():
+        body = await decoded(request, QueryRequest)
+        if not body.sql.strip():
             raise QueryError(422, "invalid_body", "sql is empty")
-        given = statement_parameters.checked(asked.params)
-        chosen = formats.choose(asked.format, request.headers.get("accept", ""), OFFERED)
-        account = _Account()
+        parameters = statement_parameters.validate(body.params)
+        output_format = formats.choose(body.format, request.headers.get("accept", ""), OFFERED)
+        log_entry = _QueryLogEntry()
         started = time.perf_counter()
         comment = str(request.state.request_id)
-        traced = trace_settings(request.state.traceparent)
+        trace = trace_settings(request.state.traceparent)
 
         def job(connection: PooledConnection) -> SerializedResult:
-            return self._answer(connection, asked, given, chosen, comment, traced, account)
+            return self._execute(
+                connection, body, parameters, output_format, comment, trace, log_entry
+            )
 
         try:
             answer = await cancel_on_disconnect(request.receive, self._pool.run(job))
         except Unavailable as error:
-            account.outcome = "unavailable"
-            log.error(
-                "ClickHouse cannot serve",
-                extra=fields(error=str(error), clickhouse_user=self._user, request_id=comment),
-            )
-            raise errors.unavailable(error) from error
+            log_entry.outcome = "unavailable"
+            raise self._unavailable(error, comment) from error
         except QueryError as error:
-            account.outcome = error.code
+            log_entry.outcome = error.code
             raise
         except ClientDisconnect:
-            account.outcome = "client_gone"
+            log_entry.outcome = "client_gone"
             raise
         except BaseException:
-            account.outcome = "failed"
+            log_entry.outcome = "failed"
             raise
         finally:
-            self._record(request, account, time.perf_counter() - started)
+            self._log(request, log_entry, time.perf_counter() - started)
         headers = {
-            "Content-Type": chosen.media_type,
+            "Content-Type": output_format.media_type,
             "X-Row-Limit": str(self._limits.result_rows),
             "X-Truncated": "true" if answer.is_truncated else "false",
         }
         return Response(answer.body, headers=headers)
 
     async def tables(self, request: Request) -> Response:
-        """`GET /schema`."""
+        """Respond to `GET /schema`."""
         comment = str(request.state.request_id)
 
         def job(connection: PooledConnection) -> list[table_listing.TableColumns]:
-            settings = self._terms.negotiate(connection, comment)
+            settings = self._query_settings.negotiate(connection, comment)
             try:
-                return table_listing.read(connection, self._rules, settings)
+                return table_listing.list_tables(connection, self._rules, settings)
             except StatementRejected as error:
                 raise errors.from_report(error) from error
 
         try:
-            found = await cancel_on_disconnect(request.receive, self._pool.run(job))
+            tables = await cancel_on_disconnect(request.receive, self._pool.run(job))
         except Unavailable as error:
-            log.error(
-                "ClickHouse cannot serve",
-                extra=fields(error=str(error), clickhouse_user=self._user, request_id=comment),
-            )
-            raise errors.unavailable(error) from error
-        return Response(encode({"tables": found}), media_type="application/json")
+            raise self._unavailable(error, comment) from error
+        return Response(encode({"tables": tables}), media_type="application/json")
 
-    def _answer(
+    def _execute(
         self,
         connection: PooledConnection,
-        asked: QueryRequest,
-        given: Mapping[str, object],
-        chosen: Format,
+        body: QueryRequest,
+        parameters: Mapping[str, object],
+        output_format: Format,
         comment: str,
-        traced: Mapping[str, object],
-        account: _Account,
+        trace: Mapping[str, object],
+        log_entry: _QueryLogEntry,
     ) -> SerializedResult:
         started = time.perf_counter()
         try:
-            settings = self._terms.negotiate(connection, comment)
+            settings = self._query_settings.negotiate(connection, comment)
         except StatementRejected as error:
-            # The statement is the service's own: no fault of the client's.
-            log.error("query settings unknown", extra=fields(error=str(error), request_id=comment))
+            # A rejection of the service's own statement is not the client's error.
+            log.error(
+                "query settings not read; request answered 503",
+                extra=fields(error=str(error), request_id=comment),
+            )
             raise errors.unavailable(Unavailable(str(error))) from error
         try:
-            account.fingerprint = validate(connection, asked.sql, given, self._rules, settings)
+            log_entry.fingerprint = validate(
+                connection, body.sql, parameters, self._rules, settings
+            )
             excerpt = connection.excerpt(
-                asked.sql,
-                given,
-                settings={**settings, **traced},
+                body.sql,
+                parameters,
+                settings={**settings, **trace},
                 max_rows=self._limits.result_rows,
                 max_bytes=self._limits.result_bytes,
             )
         except StatementRejected as error:
-            if error.code in _PINNED:
-                self._terms.forget()
+            if error.code in _PROFILE_CHANGED:
+                self._query_settings.forget()
             raise errors.from_client(error) from error
-        account.rows_read = excerpt.rows_read
+        log_entry.rows_read = excerpt.rows_read
         self._on_rows_read(excerpt.rows_read)
         answer = serialize(
             excerpt,
-            chosen,
+            output_format,
             self._limits.result_bytes,
             started,
-            is_csv_raw=asked.csv_raw,
+            is_csv_raw=body.csv_raw,
         )
-        account.result_rows, account.is_truncated = answer.row_count, answer.is_truncated
+        log_entry.result_rows, log_entry.is_truncated = answer.row_count, answer.is_truncated
         return answer
 
-    def _record(self, request: Request, account: _Account, seconds: float) -> None:
+    def _unavailable(self, error: Unavailable, request_id: str) -> QueryError:
+        """Log the outage and return the error (503) for the client."""
+        log.error(
+            "ClickHouse unavailable; request answered 503",
+            extra=fields(error=str(error), clickhouse_user=self._user, request_id=request_id),
+        )
+        return errors.unavailable(error)
+
+    def _log(self, request: Request, log_entry: _QueryLogEntry, seconds: float) -> None:
         log.info(
             "raw query",
             extra=fields(
                 caller=getattr(request.state, "caller_name", "anonymous"),
-                fingerprint=account.fingerprint,
-                outcome=account.outcome,
+                fingerprint=log_entry.fingerprint,
+                outcome=log_entry.outcome,
                 ms=round(seconds * 1000, 3),
-                rows_read=account.rows_read,
-                result_rows=account.result_rows,
-                truncated=account.is_truncated,
+                rows_read=log_entry.rows_read,
+                result_rows=log_entry.result_rows,
+                truncated=log_entry.is_truncated,
                 request_id=str(request.state.request_id),
             ),
         )
@@ -196,36 +206,36 @@ class RawSqlEndpoint:
 def validate(
     connection: PooledConnection,
     sql: str,
-    given: Mapping[str, object],
+    parameters: Mapping[str, object],
     rules: AccessRules,
     settings: Mapping[str, object],
 ) -> str:
-    """The statement's fingerprint (ClickHouse's normalizedQueryHash) if it may run with these values.
+    """Return the fingerprint (ClickHouse's normalizedQueryHash) of a statement that is allowed.
 
-    Raises QueryError (403) if it may not, StatementRejected for what is no statement. Executes nothing
-    of it.
+    Raises QueryError (403) for a statement that is not allowed, StatementRejected for invalid SQL.
+    Executes no part of the statement.
     """
-    asking = {name: value for name, value in settings.items() if name != "limit"}
-    probed = _probed(connection, sql, asking)
+    own_settings = without_limit(settings)
+    probed = _probe(connection, sql, own_settings)
     quoted_names.check(probed)
     if validator.check_ast(
-        _explained(connection, validator.EXPLAIN_AST, sql, given, asking), rules
+        _explain(connection, validator.EXPLAIN_AST, sql, parameters, own_settings), rules
     ):
         return probed.fingerprint
-    tree = _explained(connection, validator.EXPLAIN_TREE, sql, given, asking)
-    findings = validator.check_tree(tree, rules, quoted_names.unquoted(probed))
-    if findings.tables:
-        names: dict[str, object] = {"pairs": validator.pairs(findings, rules)}
-        found = connection.select(validator.LOOK_UP, names, settings=asking)
+    tree = _explain(connection, validator.EXPLAIN_TREE, sql, parameters, own_settings)
+    lookup = validator.check_tree(tree, rules, quoted_names.unquoted(probed))
+    if lookup.tables:
+        names: dict[str, object] = {"pairs": validator.qualified_names(lookup, rules)}
+        found = connection.select(validator.SELECT_TABLES, names, settings=own_settings)
         validator.check_tables([(str(row[0]), str(row[1])) for row in found.rows], rules)
-    if findings.functions:
-        names = {"names": sorted(findings.functions)}
-        found = connection.select(validator.LOOK_UP_FUNCTIONS, names, settings=asking)
+    if lookup.functions:
+        names = {"names": sorted(lookup.functions)}
+        found = connection.select(validator.SELECT_FUNCTIONS, names, settings=own_settings)
         validator.check_functions([str(row[0]) for row in found.rows])
     return probed.fingerprint
 
 
-def _probed(
+def _probe(
     connection: PooledConnection, sql: str, settings: Mapping[str, object]
 ) -> quoted_names.Probed:
     try:
@@ -235,24 +245,24 @@ def _probed(
             raise QueryError(
                 501, "unsupported_server", "raw SQL needs ClickHouse 26.5 or newer"
             ) from error
-        told = quoted_names.without_probe(str(error))
-        raise StatementRejected(error.code, error.name, told) from error
+        message = quoted_names.without_probe(str(error))
+        raise StatementRejected(error.code, error.name, message) from error
     fingerprint, names, formatted_names, patterns, has_identifier = found.rows[0]
     return quoted_names.Probed(
         str(fingerprint), names, formatted_names, patterns, bool(has_identifier)
     )
 
 
-def _explained(
+def _explain(
     connection: PooledConnection,
     prefix: str,
     sql: str,
-    given: Mapping[str, object],
+    parameters: Mapping[str, object],
     settings: Mapping[str, object],
 ) -> list[str]:
     try:
-        found = connection.select(prefix + sql, given, settings=settings)
+        found = connection.select(prefix + sql, parameters, settings=settings)
     except StatementRejected as error:
-        told = validator.located(str(error), prefix)
-        raise StatementRejected(error.code, error.name, told) from error
+        message = validator.relocate(str(error), prefix)
+        raise StatementRejected(error.code, error.name, message) from error
     return [str(row[0]) for row in found.rows]

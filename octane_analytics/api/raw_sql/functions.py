@@ -1,6 +1,6 @@
-"""Which functions raw SQL may call: an allow-list that ships as data (`functions.txt`).
+"""Allow-list of functions that raw SQL may call, read from `functions.txt`.
 
-An allow-list, because ClickHouse gains functions with every release and one of them may read a file.
+An allow-list, because every ClickHouse release adds functions, and a new one may read files.
 """
 
 from collections.abc import Collection
@@ -31,17 +31,18 @@ _COMBINATORS = tuple(
 
 @dataclass(frozen=True, slots=True)
 class Functions:
-    """Names in lower case: some of ClickHouse's are matched in any case."""
+    """Allowed names in lower case, since ClickHouse matches some names case-insensitively."""
 
     ordinary: frozenset[str]
     aggregate: frozenset[str]
 
     def allow(self, name: str) -> bool:
+        """Return whether it is an allowed ordinary or aggregate function."""
         lowered = name.lower()
         return lowered in self.ordinary or self.allow_aggregate(lowered)
 
     def allow_aggregate(self, name: str) -> bool:
-        """Whether it is an allowed aggregate function, combinators behind its name or not."""
+        """Return whether it is an allowed aggregate function, with or without combinator suffixes."""
         lowered = name.lower()
         if lowered in self.aggregate:
             return True
@@ -53,7 +54,7 @@ class Functions:
 
 
 def load(extra: Collection[str] = ()) -> Functions:
-    """The list of the package, and those the operator adds."""
+    """Return the built-in list extended by the operator's names."""
     sections: dict[str, set[str]] = {"[ordinary]": set(), "[aggregate]": set()}
     names = sections["[ordinary]"]
     text = resources.files(__package__).joinpath("functions.txt").read_text("utf-8")

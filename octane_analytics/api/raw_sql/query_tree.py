@@ -1,11 +1,11 @@
 """Parser for the text of `EXPLAIN QUERY TREE run_passes = 0` (ClickHouse 26.9, `dumpTreeImpl`).
 
-A node is a line `KIND id: N, fact: value, …`; its children follow two spaces deeper, either directly or
-below a line that names a section of it. Names stand in the text as they are, so the parser is strict:
-it knows which sections and facts each kind has and at which indentation, the server numbers the nodes
-in the order of the lines, and counts the children of a list. Any other line is an error. The caller has
-to refuse names that could hold a separator of facts (see `quoted_names`). Does not depend on what is
-allowed.
+A node is a line `KIND id: N, fact: value, …`; its children follow two spaces deeper, either
+directly or below a line that names a section of the node. The text contains names without escaping,
+so the parser is strict: it checks the sections, facts and indentation of each kind, the numbers of
+the nodes, which follow the order of the lines, and the number of children of a list. Any other line
+is an error. The caller must reject names that could contain a separator of facts (see
+`quoted_names`). Does not depend on the allow-lists.
 """
 
 import re
@@ -24,7 +24,7 @@ _REPLACEMENT = re.compile(r"REPLACEMENT NAME .* EXPRESSION\Z")
 _NAMED_EXPRESSION = re.compile(r"EXPRESSION(?: .*)?\Z")
 _LISTS = ("identifiers", "column_identifiers")
 _PATTERNS = ("pattern", "columns_pattern")
-"""Facts that end a line: names with commas between them, or a regular expression as it was written."""
+"""Facts that end a line: comma-separated names, or a regular expression without escaping."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ _REPEATED = {"CROSS JOIN": "TABLE EXPRESSION"}
 
 
 class UnknownKind(MalformedTree):
-    """A node of a kind that the parser does not know; its name is the argument."""
+    """A node of a kind unknown to the parser; the argument is its name."""
 
 
 @dataclass(slots=True, eq=False)
@@ -117,12 +117,12 @@ class Node:
     kind: str
     facts: Mapping[str, str]
     section: str = ""
-    """Section of the parent; empty where a parent has its children without one."""
+    """Section of the parent; empty for a child without one."""
     parent: "Node | None" = field(default=None, repr=False)
     children: list["Node"] = field(default_factory=list)
 
     def walk(self) -> Iterator["Node"]:
-        """This node and all below it, in the order of the lines."""
+        """Yield this node and its descendants, in the order of the lines."""
         stack = [self]
         while stack:
             node = stack.pop()
@@ -130,24 +130,24 @@ class Node:
             stack.extend(reversed(node.children))
 
     def ancestors(self) -> Iterator["Node"]:
-        """From the parent up to the root."""
+        """Yield the ancestors, from the parent to the root."""
         node = self.parent
         while node is not None:
             yield node
             node = node.parent
 
     def list_of(self, section: str) -> list["Node"]:
-        """Items of the list in that section; empty where there is none."""
+        """Return the items of the list in that section; empty if there is none."""
         found = next((child for child in self.children if child.section == section), None)
         return found.children if found is not None and found.kind == "LIST" else []
 
 
 def parse(lines: Sequence[str]) -> Node:
-    """Return the root. Raises MalformedTree."""
+    """Parse the lines into a tree and return its root. Raises MalformedTree."""
     parser = _Parser()
     for line in lines:
         parser.add(line)
-    return parser.finished()
+    return parser.finish()
 
 
 class _Parser:
@@ -157,31 +157,31 @@ class _Parser:
         self._count = 0
         self._lists: list[Node] = []
         self._section: tuple[int, str] | None = None
-        """Indentation and name of a section that awaits its node."""
-        self._taken: dict[int, list[str]] = {}
-        """Sections that a node has had, by its identity."""
+        """Indentation and name of a section whose node has not been read."""
+        self._seen_sections: dict[int, list[str]] = {}
+        """Sections already read, by identity of their node."""
 
     def add(self, line: str) -> None:
-        found = _NODE.match(line)
-        if found:
-            self._add_node(len(found[1]), found[2], int(found[3]), found[4] or "")
+        match = _NODE.match(line)
+        if match:
+            self._add_node(len(match[1]), match[2], int(match[3]), match[4] or "")
         else:
             self._add_section(line)
 
-    def finished(self) -> Node:
+    def finish(self) -> Node:
         if self._root is None:
-            raise MalformedTree("there is no node")
+            raise MalformedTree("the tree is empty")
         if self._section is not None:
             raise MalformedTree(f"the section {self._section[1]!r} has no node")
         for node in self._lists:
             if node.facts.get("nodes") != str(len(node.children)):
-                raise MalformedTree("a list has another number of nodes than it says")
+                raise MalformedTree("the number of nodes in a list differs from its count")
         return self._root
 
     def _add_node(self, indent: int, kind: str, number: int, facts: str) -> None:
         if kind not in _SHAPES:
             raise UnknownKind(kind)
-        node = Node(kind, _facts(kind, facts))
+        node = Node(kind, _parse_facts(kind, facts))
         self._attach(indent, node)
         if kind == "ARGUMENT":
             # The server numbers these from 0 in each lambda.
@@ -190,7 +190,7 @@ class _Parser:
             expected = self._count
             self._count += 1
         if number != expected:
-            raise MalformedTree(f"node {number} stands where {expected} was expected")
+            raise MalformedTree(f"node {number} found where {expected} was expected")
         if kind == "LIST":
             self._lists.append(node)
         self._path.append((indent, node))
@@ -200,7 +200,7 @@ class _Parser:
         self._leave(indent if section is None else section[0])
         if not self._path:
             if self._root is not None or indent or section is not None:
-                raise MalformedTree("there is a second root")
+                raise MalformedTree("the tree has a second root")
             self._root = node
             return
         above, parent = self._path[-1]
@@ -210,7 +210,7 @@ class _Parser:
         else:
             is_placed = indent == above + 2 and _SHAPES[parent.kind].has_plain_children
         if not is_placed or (node.kind == "ARGUMENT") != (parent.kind == "ARGUMENTS"):
-            raise MalformedTree(f"a node {node.kind} stands where none is expected")
+            raise MalformedTree(f"a node {node.kind} found where none is expected")
         node.parent = parent
         parent.children.append(node)
 
@@ -223,21 +223,21 @@ class _Parser:
         if not self._path:
             raise MalformedTree(f"unknown line {line!r}")
         above, owner = self._path[-1]
-        taken = self._taken.setdefault(id(owner), [])
+        seen = self._seen_sections.setdefault(id(owner), [])
         if owner.kind == "REPLACE COLUMN TRANSFORMER":
-            self._add_replacement(line, name, indent - above, taken)
+            self._add_replacement(line, name, indent - above, seen)
             return
         if owner.kind in ("SORT", "INTERPOLATE") and _NAMED_EXPRESSION.match(name):
             name = "EXPRESSION"
-        if indent != above + 2 or not _may_follow(owner.kind, name, taken):
+        if indent != above + 2 or not _may_follow(owner.kind, name, seen):
             raise MalformedTree(f"unknown line {line!r}")
-        taken.append(name)
+        seen.append(name)
         self._section = (indent, name)
 
-    def _add_replacement(self, line: str, name: str, depth: int, taken: list[str]) -> None:
-        if not taken and depth == 2 and re.fullmatch(r"REPLACEMENTS \d+", name):
-            taken.append(name)
-        elif taken and depth == 4 and _REPLACEMENT.match(name):
+    def _add_replacement(self, line: str, name: str, depth: int, seen: list[str]) -> None:
+        if not seen and depth == 2 and re.fullmatch(r"REPLACEMENTS \d+", name):
+            seen.append(name)
+        elif seen and depth == 4 and _REPLACEMENT.match(name):
             self._section = (len(line) - len(line.lstrip(" ")), "REPLACEMENT")
         else:
             raise MalformedTree(f"unknown line {line!r}")
@@ -247,22 +247,22 @@ class _Parser:
             self._path.pop()
 
 
-def _may_follow(kind: str, section: str, taken: Sequence[str]) -> bool:
+def _may_follow(kind: str, section: str, seen: Sequence[str]) -> bool:
     if _REPEATED.get(kind) == section:
         return True
     order = _SHAPES[kind].sections
     if section not in order:
         return False
-    return not taken or order.index(section) > order.index(taken[-1])
+    return not seen or order.index(section) > order.index(seen[-1])
 
 
-def _facts(kind: str, text: str) -> Mapping[str, str]:
-    """Raises MalformedTree for a fact that this kind does not have, or has twice."""
+def _parse_facts(kind: str, text: str) -> Mapping[str, str]:
+    """Parse the facts of a node. Raises MalformedTree for an unknown or repeated fact."""
     if kind == "CONSTANT":
-        found = _CONSTANT.match(text)
-        if not found:
-            raise MalformedTree("a constant has other facts than a value and its type")
-        return {name: value for name, value in found.groupdict().items() if value is not None}
+        match = _CONSTANT.match(text)
+        if not match:
+            raise MalformedTree("a constant has facts other than a value and its type")
+        return {name: value for name, value in match.groupdict().items() if value is not None}
     facts: dict[str, str] = {}
     rest = text
     while rest:

@@ -1,18 +1,19 @@
-"""Names that a statement quotes, as ClickHouse's own lexer finds them, and which of them are refused.
+"""Check of the quoted names in a statement, as found by ClickHouse's own lexer.
 
-`EXPLAIN` prints names, and patterns of columns, as they are: one with a line break or a separator in it
-would be read as structure. They are found by the server that also runs the statement (`tokenizeQuery`,
-ClickHouse 26.5), for lexers differ: it takes typographic quotes for quotes and U+2028 for a space, nests
-comments and has heredocs. Tokens are taken twice: of the statement as it is, and of its form by
-`formatQuerySingleLine`, where escapes are decoded and a text that stands for a name (`FROM 'file'`) is
-quoted like one. Does not depend on the grammar of SQL.
+`EXPLAIN` prints names and column patterns without escaping: a line break or a separator in one
+would be read as structure. The server that runs the statement also finds the names
+(`tokenizeQuery`, ClickHouse 26.5), because lexers differ: ClickHouse's accepts typographic quotes,
+treats U+2028 as a space, nests comments and has heredocs. The tokens are read twice: from the
+statement unchanged, and from the output of `formatQuerySingleLine`, where escapes are decoded and a
+string in place of a name (`FROM 'file'`) is quoted as a name. Does not depend on the grammar of
+SQL.
 """
 
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from octane_analytics.errors import QueryError
+from octane_analytics.api.raw_sql.errors import forbidden
 
 PROBE = """\
 WITH {statement:String} AS statement, formatQuerySingleLine(statement) AS formatted,
@@ -35,15 +36,15 @@ SELECT toString(normalizedQueryHash(statement)),
             plain, previous, before)),
     arrayExists((word, one) -> word = 'IDENTIFIER' AND one = ':', words, previous)
 """
-"""The statement is a bound value, so nothing of it can join the words before it: what passes here is one
-whole statement by itself. Executes nothing of it."""
+"""Binds the statement as a value, so that it cannot continue the text of the probe: a statement that
+passes is complete by itself. Executes no part of it."""
 
 _SCOPE = ": In scope WITH "
 
 
 @dataclass(frozen=True, slots=True)
 class Probed:
-    """What PROBE returned: the fingerprint, and tokens with their quotes, in hexadecimal digits."""
+    """Result of PROBE: the fingerprint, and tokens with their quotes, hex-encoded."""
 
     fingerprint: str
     names: Sequence[str]
@@ -54,27 +55,27 @@ class Probed:
 
 def check(probed: Probed) -> None:
     """Raise QueryError (403) if a name or pattern could be read as structure of an EXPLAIN."""
-    for name in _decoded((*probed.names, *probed.formatted_names)):
+    for name in _decode((*probed.names, *probed.formatted_names)):
         if reason := _problem(name[1:-1]):
-            raise _refused(f"the quoted name {name[:80]!a} {reason}: choose another name")
-    for pattern in _decoded(probed.patterns):
+            raise forbidden(f"the quoted name {name[:80]!a} {reason}: choose another name")
+    for pattern in _decode(probed.patterns):
         text = re.sub(r"\\[\\']", "", pattern[1:-1])
         if not text.isprintable() or "\\" in text:
-            raise _refused(
+            raise forbidden(
                 f"the pattern {pattern[:80]!a} has a control character or a line break; "
                 "write it without"
             )
     if probed.has_identifier_parameter:
-        raise _refused("a parameter of type Identifier is not allowed: write the name itself")
+        raise forbidden("a parameter of type Identifier is not allowed: write the name itself")
 
 
 def unquoted(probed: Probed) -> list[str]:
-    """The names without their quotes. To be called after `check`."""
-    return [name[1:-1] for name in _decoded((*probed.names, *probed.formatted_names))]
+    """Return the names without their quotes. Must be called after `check`."""
+    return [name[1:-1] for name in _decode((*probed.names, *probed.formatted_names))]
 
 
 def without_probe(message: str) -> str:
-    """Message of the parser about a probed statement, without the probe."""
+    """Remove the probe from the parser's message about a probed statement."""
     return message.partition(_SCOPE)[0]
 
 
@@ -88,12 +89,8 @@ def _problem(name: str) -> str | None:
     return None
 
 
-def _decoded(tokens: Iterable[str]) -> list[str]:
+def _decode(tokens: Iterable[str]) -> list[str]:
     try:
         return [bytes.fromhex(token).decode() for token in tokens]
     except UnicodeDecodeError as error:
-        raise _refused("a name or pattern is not UTF-8: choose another name") from error
-
-
-def _refused(message: str) -> QueryError:
-    return QueryError(403, "forbidden_statement", message)
+        raise forbidden("a name or pattern is not UTF-8: choose another name") from error

@@ -1,6 +1,6 @@
-"""The answer to raw SQL as bytes: an excerpt of a result in the format asked for, within its size.
+"""Serialization of raw SQL results, truncated to the maximum size of an answer.
 
-Owns where the answer is cut; refuses to know how it was asked for and how rows are written.
+Does not depend on requests or on how a format writes rows.
 """
 
 import time
@@ -20,10 +20,10 @@ from octane_analytics.clickhouse.results import Excerpt
 from octane_analytics.errors import QueryError
 
 OFFERED = {name: each for name, each in FORMATS.items() if name != "prometheus"}
-"""Prometheus text repeats labels of the client's choice, and is for reports that are gauges."""
+"""Formats of raw SQL: not Prometheus text, whose metric labels the client could choose."""
 
 _ESCAPE_BYTES = 6
-"""JSON's for a control character; a row is encoded before its bytes can be counted."""
+"""Maximum bytes of a character in JSON (control characters); bounds a row before it is encoded."""
 _SMALL_BYTES = 1 << 20
 
 
@@ -36,42 +36,42 @@ class SerializedResult:
 
 def serialize(
     excerpt: Excerpt,
-    chosen: Format,
+    output_format: Format,
     max_bytes: int,
     started: float,
     *,
     is_csv_raw: bool = False,
 ) -> SerializedResult:
-    """As many of the rows as fit; `started` is when the query was, by time.perf_counter().
+    """Serialize as many rows as fit; `started` is the query's start by time.perf_counter().
 
-    The names of the columns are the client's choice and may repeat in each row, so bytes from the
-    server are no measure of those of the answer. Raises QueryError: 422 where not even one row fits or
-    there are totals that the format cannot set apart, 406 where it cannot carry the columns.
+    The client chooses the column names, which may repeat in each row, so the size of the server's result
+    does not bound that of the answer. Raises QueryError: 422 if not even one row fits, or if the format
+    cannot separate totals; 406 if it cannot represent the columns.
     """
-    if excerpt.totals is not None and chosen is not JSON:
+    if excerpt.totals is not None and output_format is not JSON:
         raise QueryError(
             422,
             "totals_need_json",
-            f"{chosen.name} cannot tell the row of WITH TOTALS from others: ask for json, "
+            f"{output_format.name} cannot separate the row of WITH TOTALS: request json, "
             "or use WITH ROLLUP",
         )
     rows = Rows(([row] for row in excerpt.rows), len(excerpt.rows))
 
-    def closing() -> dict[str, object]:
+    def trailer() -> dict[str, object]:
         elapsed = {"elapsed_ms": round((time.perf_counter() - started) * 1000, 3)}
         if excerpt.totals is None:
             return {**elapsed}
         return {"totals": row_object(excerpt.columns, excerpt.totals), **elapsed}
 
-    envelope = Envelope({}, closing)
-    out = writer(chosen, excerpt.columns, rows, envelope, is_csv_raw=is_csv_raw)
-    parts = [out.begin()]
-    left = max_bytes
+    envelope = Envelope({}, trailer)
+    output = writer(output_format, excerpt.columns, rows, envelope, is_csv_raw=is_csv_raw)
+    parts = [output.begin()]
+    remaining_bytes = max_bytes
     for block in rows:
         is_encodable = _text_length(block[0]) * _ESCAPE_BYTES <= max(max_bytes, _SMALL_BYTES)
-        part = out.rows(block) if is_encodable else b""
-        left -= len(part)
-        if left < 0 or not is_encodable:
+        part = output.rows(block) if is_encodable else b""
+        remaining_bytes -= len(part)
+        if remaining_bytes < 0 or not is_encodable:
             rows.count -= 1
             rows.is_truncated = True
             break
@@ -82,10 +82,10 @@ def serialize(
         raise QueryError(
             422,
             "result_too_large",
-            f"one part of the result has more than {max_bytes} bytes, or more values than fit into "
-            "twice that: ask for fewer or shorter columns",
+            f"a row or block of the result has more than {max_bytes} bytes, or more values than fit "
+            "into twice that: select fewer or shorter columns",
         )
-    parts.append(out.end())
+    parts.append(output.end())
     return SerializedResult(b"".join(parts), rows.count, rows.is_truncated)
 
 

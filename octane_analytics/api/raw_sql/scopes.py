@@ -1,12 +1,12 @@
-"""Names that a statement defines itself: which of them a reference means, by ClickHouse's scoping rules.
+"""Resolution of names that a statement defines itself, by ClickHouse's scoping rules.
 
-Answers yes only where the definition is proven to be the one that ClickHouse 26.9 resolves the name to;
-where ClickHouse finds no definition it takes a table or a function of the server. The traps: a
-definition that refers to itself, directly or through others, reads the table of that name; nothing of
-the statement around `view(…)` is visible within it; an alias within a lambda, a subquery or a function's
-window is not visible outside; a condition of a join does not see tables that follow; `AS t(a, b)`, which
-the tree does not show, renames columns; a lambda named like an aggregate function does not replace it
-where a window or parameters follow. Does not depend on what is allowed.
+A name counts as defined only if ClickHouse 26.9 provably resolves it to that definition; it
+resolves a name without a definition to a table or function of the server. Pitfalls: a definition
+that refers to itself, directly or through others, reads the table of that name; nothing around
+`view(…)` is visible within it; an alias within a lambda, a subquery or a function's window is not
+visible outside; a join condition does not see the tables that follow; `AS t(a, b)`, which the tree
+does not show, renames columns; a lambda with the name of an aggregate function does not replace it
+if a window or parameters follow. Does not depend on the allow-lists.
 """
 
 from collections.abc import Iterator
@@ -21,15 +21,15 @@ _MAX_STEPS = 100_000
 
 
 class TooComplex(Exception):
-    """The definitions refer to each other more often than it is worth following."""
+    """The references between definitions exceed the maximum number of resolution steps."""
 
 
 class Scopes:
-    """Immutable view of one query tree; indexes are built when they are first needed."""
+    """Definitions of one query tree; indexes are built lazily."""
 
     def __init__(self, root: Node) -> None:
         self._aliases: dict[str, list[Node]] = {}
-        self._mentions: dict[Node, frozenset[str]] = {}
+        self._mentioned_names: dict[Node, frozenset[str]] = {}
         self._own: dict[Node, dict[str, list[Node]]] = {}
         self._items: dict[Node, dict[str, list[tuple[int, Node]]]] = {}
         self._steps = 0
@@ -38,16 +38,18 @@ class Scopes:
                 self._aliases.setdefault(alias, []).append(node)
 
     def is_synonym(self, name: str) -> bool:
-        """Whether the name, or its first part, is an alias of another name anywhere in the statement:
-        after `WITH a AS b`, ClickHouse reads the table `a` for `b`, whatever else is called `b`."""
+        """Return whether the name, or its first part, is an alias of another name in the statement.
+
+        After `WITH a AS b`, ClickHouse reads the table `a` for `b`, even if something else is named `b`.
+        """
         return any(
-            node.kind == "IDENTIFIER" and node.section not in allowlists.TABLE_PLACES
+            node.kind == "IDENTIFIER" and node.section not in allowlists.TABLE_SECTIONS
             for part in (name, name.partition(".")[0])
             for node in self._aliases.get(part, [])
         )
 
-    def is_part(self, reference: Node, name: str) -> bool:
-        """Whether `name`, where `reference` stands, is a part of WITH that is in scope."""
+    def is_cte(self, reference: Node, name: str) -> bool:
+        """Return whether a common table expression `name` is in scope at `reference`."""
         for query, end in self._enclosing(reference):
             if query.kind == "UNION":
                 if query.facts.get("is_recursive_cte") and query.facts.get("cte_name") == name:
@@ -57,10 +59,7 @@ class Scopes:
         return False
 
     def is_set(self, reference: Node, name: str) -> bool:
-        """Whether `x IN name` uses an expression that the statement names so.
-
-        Raises TooComplex.
-        """
+        """Return whether `x IN name` uses an expression of the statement. Raises TooComplex."""
         for ancestor in reference.ancestors():
             if ancestor.kind == "TABLE_FUNCTION":
                 return False
@@ -81,7 +80,7 @@ class Scopes:
         return False
 
     def is_lambda(self, call: Node) -> bool:
-        """Whether this function is a lambda of a WITH that is in scope, called as a plain function."""
+        """Return whether the call is a plain one of a lambda of a WITH in scope."""
         name = call.facts["function_name"]
         if [child.section for child in call.children] != ["ARGUMENTS"]:
             return False
@@ -92,8 +91,10 @@ class Scopes:
         )
 
     def _enclosing(self, node: Node) -> Iterator[tuple[Node, int]]:
-        """Queries around the node, innermost first, with the number of items of their WITH that it
-        sees: within an item of the same WITH only those before it, which excludes every cycle."""
+        """Yield enclosing queries, innermost first, with the number of WITH items visible to the node.
+
+        An item of a WITH sees only the items before it, which excludes cycles.
+        """
         item, child = node, node
         for ancestor in node.ancestors():
             if ancestor.kind == "TABLE_FUNCTION":
@@ -109,61 +110,61 @@ class Scopes:
     def _with(self, query: Node, end: int, name: str) -> Iterator[Node]:
         if query not in self._items:
             named: dict[str, list[tuple[int, Node]]] = {}
-            for at, item in enumerate(query.list_of("WITH")):
+            for index, item in enumerate(query.list_of("WITH")):
                 for fact in ("alias", "cte_name"):
                     if fact in item.facts:
-                        named.setdefault(item.facts[fact], []).append((at, item))
+                        named.setdefault(item.facts[fact], []).append((index, item))
             self._items[query] = named
-        return (item for at, item in self._items[query].get(name, []) if at < end)
+        return (item for index, item in self._items[query].get(name, []) if index < end)
 
     def _own_names(self, top: Node) -> dict[str, list[Node]]:
-        """Aliases of the scope itself: not those in the FROM, or within a nested query or lambda."""
+        """Return the aliases of the scope itself, without FROM, nested queries and lambdas."""
         if top not in self._own:
             named: dict[str, list[Node]] = {}
-            left = [child for child in top.children if child.section != "JOIN TREE"]
-            while left:
-                node = left.pop()
+            pending = [child for child in top.children if child.section != "JOIN TREE"]
+            while pending:
+                node = pending.pop()
                 if (alias := node.facts.get("alias")) and node.kind != "WINDOW":
                     named.setdefault(alias, []).append(node)
                 if node.kind not in _CLOSED:
-                    left += node.children
+                    pending += node.children
             self._own[top] = named
         return self._own[top]
 
     def _is_sound(self, definition: Node, reference: Node) -> bool:
-        """Whether resolving the definition cannot lead back to where the reference stands."""
+        """Return whether resolving the definition cannot lead back to the reference."""
         if definition.kind not in _EXPRESSIONS:
             return False
-        around = set(reference.ancestors())
+        enclosing = set(reference.ancestors())
         seen: set[Node] = set()
-        left = [definition]
-        while left:
-            node = left.pop()
+        pending = [definition]
+        while pending:
+            node = pending.pop()
             self._steps += 1
             if self._steps > _MAX_STEPS:
                 raise TooComplex
-            if node in around:
+            if node in enclosing:
                 return False
             if node not in seen:
                 seen.add(node)
                 for name in self._mentioned(node):
-                    left += self._aliases.get(name, [])
+                    pending += self._aliases.get(name, [])
         return True
 
     def _mentioned(self, top: Node) -> frozenset[str]:
-        """Aliases that the expression may use."""
-        if top not in self._mentions:
+        """Return the aliases that the expression may use."""
+        if top not in self._mentioned_names:
             names: set[str] = set()
             for node in top.walk():
                 self._steps += 1
                 name = node.facts.get("identifier", "")
                 names |= {name, name.partition(".")[0], node.facts.get("function_name", "")}
-            self._mentions[top] = frozenset(names & self._aliases.keys())
-        return self._mentions[top]
+            self._mentioned_names[top] = frozenset(names & self._aliases.keys())
+        return self._mentioned_names[top]
 
 
 def _columns(query: Node) -> set[str]:
-    """Columns of a FROM that is one subquery without an alias, and so without other names for them."""
+    """Return the columns of a FROM that is one subquery without an alias that could rename them."""
     source = next((child for child in query.children if child.section == "JOIN TREE"), None)
     if source is None or source.kind != "QUERY" or "alias" in source.facts:
         return set()

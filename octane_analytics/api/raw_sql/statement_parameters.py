@@ -1,14 +1,16 @@
-"""Values that a client gives for `{name:Type}` in raw SQL. ClickHouse binds them: nothing is pasted into
-a statement, and the type that the statement declares says which texts are values of it.
+"""Validation of the values for `{name:Type}` in raw SQL.
+
+ClickHouse binds the values: none is inserted into the statement. The type that the statement declares
+defines which texts are valid.
 
 | JSON | sent as |
 |---|---|
-| string | as it stands |
+| string | unchanged |
 | number | its decimal digits |
 | true, false | `true`, `false` |
-| array of these | an array's text |
+| array of these | array |
 
-Owns the shapes; does not depend on statements.
+Does not depend on statements.
 """
 
 import re
@@ -21,8 +23,8 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\Z")
 _MAX_DEPTH = 4
 
 
-def checked(given: Mapping[str, object] | None) -> dict[str, object]:
-    """Values as the driver sends them. Raises QueryError (422) that names the parameter."""
+def validate(given: Mapping[str, object] | None) -> dict[str, object]:
+    """Return the values as the driver sends them. Raises QueryError (422) that names the parameter."""
     if given is None:
         return {}
     if len(given) > MAX_PARAMETERS:
@@ -34,7 +36,7 @@ def checked(given: Mapping[str, object] | None) -> dict[str, object]:
 
 def _name(name: str) -> str:
     if not _NAME.match(name):
-        raise _bad(name, "must have a name of letters, digits and underscores")
+        raise _bad_parameter(name, "must have a name of A-Z, a-z, 0-9 and _, at most 64 characters")
     return name
 
 
@@ -42,7 +44,7 @@ def _value(name: str, value: object) -> object:
     if isinstance(value, list):
         return [_item(name, item, _MAX_DEPTH) for item in value]
     if value is None:
-        raise _bad(name, "must not be null: write NULL, or leave the condition out")
+        raise _bad_parameter(name, "must not be null: write NULL, or omit the condition")
     return _scalar(name, value)
 
 
@@ -57,8 +59,8 @@ def _scalar(name: str, value: object) -> object:
         return "true" if value else "false"
     if isinstance(value, str | int | float):
         return value
-    raise _bad(name, "must be a string, a number, true, false or an array of these")
+    raise _bad_parameter(name, "must be a string, a number, true, false or an array of these")
 
 
-def _bad(name: str, problem: str) -> QueryError:
+def _bad_parameter(name: str, problem: str) -> QueryError:
     return QueryError(422, "bad_parameter", f"{name[:80]} {problem}", parameter=name[:80])

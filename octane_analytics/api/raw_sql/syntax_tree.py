@@ -1,8 +1,8 @@
-"""Parser for the text of `EXPLAIN AST`: a line is a node, its indentation the depth.
+"""Parser for the text of `EXPLAIN AST`: each line is a node, its indentation the depth.
 
-Each line ends with the number of its children (` (children N)`), which has to agree with the lines
-below it: a name that breaks a line in two adds a node that nothing announces. Does not depend on what is
-allowed.
+Each line ends with the number of its children (` (children N)`), which must agree with the lines
+below it: a name with a line break would add a node that is not counted. Does not depend on the
+allow-lists.
 """
 
 import re
@@ -20,31 +20,31 @@ class MalformedTree(Exception):
 class AstNode:
     kind: str
     text: str
-    """What stands between the kind and the number of children: a name, a value, an alias."""
+    """Text between the kind and the number of children: a name, a value, an alias."""
     depth: int
 
 
 def parse(lines: Sequence[str]) -> list[AstNode]:
-    """Return at least one node, in the order of the lines. Raises MalformedTree."""
+    """Parse the lines into nodes, at least one. Raises MalformedTree."""
     nodes: list[AstNode] = []
     missing: list[int] = []
-    """Children still to come, of each node on the path to the last line."""
+    """Number of children not yet read, for each node on the path to the last line."""
     for line in lines:
-        found = _LINE.match(line)
-        if not found:
+        match = _LINE.match(line)
+        if not match:
             raise MalformedTree(f"unknown line {line!r}")
-        depth = len(found[1])
+        depth = len(match[1])
         while len(missing) > depth:
             if missing.pop():
-                raise MalformedTree("a node has fewer children than it says")
+                raise MalformedTree("a node has fewer children than its count")
         if len(missing) != depth or (depth == 0 and nodes):
-            raise MalformedTree("a node stands where none is expected")
+            raise MalformedTree("a node found where none is expected")
         if missing:
             missing[-1] -= 1
             if missing[-1] < 0:
-                raise MalformedTree("a node has more children than it says")
-        missing.append(int(found[4] or 0))
-        nodes.append(AstNode(found[2], found[3] or "", depth))
+                raise MalformedTree("a node has more children than its count")
+        missing.append(int(match[4] or 0))
+        nodes.append(AstNode(match[2], match[3] or "", depth))
     if not nodes or any(missing):
         raise MalformedTree("a node is missing")
     return nodes

@@ -1,12 +1,13 @@
-"""The tables that raw SQL can read, with their columns, as the query user sees them."""
+"""Listing of the tables that raw SQL can read, with the columns visible to the query user."""
 
 from collections.abc import Mapping
 from typing import TypedDict
 
 from octane_analytics.api.connection_pool import PooledConnection
+from octane_analytics.api.raw_sql.query_settings import without_limit
 from octane_analytics.api.raw_sql.validator import AccessRules
 
-READ = (
+SELECT_COLUMNS = (
     "SELECT database, table, name, type, comment FROM system.columns "
     "WHERE has({tables:Array(String)}, concat(database, '.', table)) "
     "OR has({databases:Array(String)}, database) "
@@ -26,19 +27,18 @@ class TableColumns(TypedDict):
     columns: list[ListedColumn]
 
 
-def read(
+def list_tables(
     connection: PooledConnection, rules: AccessRules, settings: Mapping[str, object]
 ) -> list[TableColumns]:
-    """Raises as `Connection.select`."""
-    named = [(rules.table.database, rules.table.table), *rules.readable]
+    """Return the tables in order of database and name. Raises as `Connection.select`."""
+    readable = [(rules.table.database, rules.table.table), *rules.readable]
     parameters: dict[str, object] = {
-        "tables": [f"{database}.{table}" for database, table in named if table != "*"],
-        "databases": [database for database, table in named if table == "*"],
+        "tables": [f"{database}.{table}" for database, table in readable if table != "*"],
+        "databases": [database for database, table in readable if table == "*"],
     }
-    asking = {name: value for name, value in settings.items() if name != "limit"}
     tables: dict[tuple[str, str], TableColumns] = {}
     for database, table, name, kind, comment in connection.select(
-        READ, parameters, settings=asking
+        SELECT_COLUMNS, parameters, settings=without_limit(settings)
     ).rows:
         entry = tables.setdefault(
             (database, table), {"database": database, "table": table, "columns": []}

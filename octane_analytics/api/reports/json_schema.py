@@ -19,7 +19,7 @@ _TIME: Schema = {
 
 
 def parameters_schema(template: Template) -> Schema:
-    """Of the object that holds all parameters; null means absent."""
+    """Schema of the object that holds all parameters; null means absent."""
     schema: Schema = {
         "type": "object",
         "properties": {
@@ -33,15 +33,15 @@ def parameters_schema(template: Template) -> Schema:
 
 
 def parameter_schema(parameter: Parameter) -> Schema:
-    """Of one parameter that is there."""
-    schema = _of_type(parameter)
+    """Schema of one parameter, null not included."""
+    schema = _type_schema(parameter)
     schema["description"] = parameter.help
     if parameter.default is not None:
         schema["default"] = parameter.default
     return schema
 
 
-def _of_type(parameter: Parameter) -> Schema:
+def _type_schema(parameter: Parameter) -> Schema:
     kind = parameter.type
     if kind == TIME:
         return dict(_TIME)
@@ -53,7 +53,7 @@ def _of_type(parameter: Parameter) -> Schema:
     allowed: Schema = {} if parameter.allowed is None else {"enum": list(parameter.allowed)}
     if kind in ARRAYS:
         item = Parameter(ARRAYS[kind], "", allowed=parameter.allowed)
-        return {"type": "array", "items": _of_type(item), "minItems": low, "maxItems": high}
+        return {"type": "array", "items": _type_schema(item), "minItems": low, "maxItems": high}
     if kind == "String":
         if parameter.format == "timezone":
             return {"type": "string", "examples": ["UTC", "Europe/Berlin"], **allowed}

@@ -1,13 +1,13 @@
-"""All report templates: the package's, and the operator's, which add to them or stand in for them.
+"""All report templates: built-in ones, and the operator's, which add to or override them.
 
-Owns which file counts; refuses to know what is in one (see `templates`).
+Does not depend on the contents of a file (see `template`).
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from octane_analytics.api.reports.template import Template, read
+from octane_analytics.api.reports.template import Template, read_template
 from octane_analytics.errors import ConfigError
 
 REPORTS = Path(__file__).parent / "templates"
@@ -16,49 +16,50 @@ REPORTS = Path(__file__).parent / "templates"
 @dataclass(frozen=True, slots=True)
 class Library:
     templates: Mapping[str, Template]
-    """By name, in the names' order."""
+    """Templates by name, sorted."""
     refused: tuple[str, ...] = ()
-    """One line for each of the operator's files that is broken: file, line, what is wrong, and what
-    is served in its place."""
+    """One line for each invalid file of the operator: file, line, error, and what is served instead."""
 
 
-def load(directory: Path | None = None, before: Mapping[str, Template] | None = None) -> Library:
-    """Reads the package's templates and those of `directory`, which win.
+def load(directory: Path | None = None, previous: Mapping[str, Template] | None = None) -> Library:
+    """Read the built-in templates and those of `directory`, which override them.
 
-    A broken file of the operator's is refused; what `before` (an earlier reading) has under its name
-    stays, else the package's own. Raises ConfigError where a file of the package is broken or there is
-    none, and where the directory cannot be read and there is no earlier reading to stay with.
+    An invalid file of the operator is refused; the template of that name in `previous` (the result of
+    an earlier load) is kept, else the built-in one. Raises ConfigError if a built-in file is invalid
+    or there is none, and if the directory cannot be read and `previous` is None.
     """
-    shipped = {path.stem: read(path) for path in sorted(REPORTS.glob("*.sql"))}
-    if not shipped:
+    built_in = {path.stem: read_template(path) for path in sorted(REPORTS.glob("*.sql"))}
+    if not built_in:
         raise ConfigError(f"no report templates in {REPORTS}: the installation is incomplete")
     if directory is None:
-        return Library(shipped)
+        return Library(built_in)
     try:
         paths = sorted(path for path in directory.iterdir() if path.suffix == ".sql")
     except OSError as error:
-        told = f"REPORTS_DIR: cannot read {directory}: {error.strerror}"
-        if before is None:
-            raise ConfigError(told) from error
-        return Library(before, (f"{told}; all templates stay as they were",))
-    templates, refused = dict(shipped), []
+        message = f"REPORTS_DIR: cannot read {directory}: {error.strerror}"
+        if previous is None:
+            raise ConfigError(message) from error
+        return Library(previous, (f"{message}; the previous templates are kept",))
+    templates, refused = dict(built_in), []
     for path in paths:
         try:
-            templates[path.stem] = read(path)
+            templates[path.stem] = read_template(path)
         except ConfigError as error:
-            refused.append(f"{error}; {_instead(path.stem, shipped, before or {}, templates)}")
+            refused.append(
+                f"{error}; {_substitute(path.stem, built_in, previous or {}, templates)}"
+            )
     return Library(dict(sorted(templates.items())), tuple(refused))
 
 
-def _instead(
+def _substitute(
     name: str,
-    shipped: Mapping[str, Template],
-    before: Mapping[str, Template],
+    built_in: Mapping[str, Template],
+    previous: Mapping[str, Template],
     templates: dict[str, Template],
 ) -> str:
-    """Puts in what stands in for a broken file, and says what it is."""
-    if name in before:
-        templates[name] = before[name]
-        is_own = before[name] != shipped.get(name)
-        return "it stays as it was read before" if is_own else "the built-in one is served"
-    return "the built-in one is served" if name in shipped else "it is not served"
+    """Add the template served instead of an invalid file; return which one it is."""
+    if name in previous:
+        templates[name] = previous[name]
+        is_own = previous[name] != built_in.get(name)
+        return "its previous version is served" if is_own else "the built-in one is served"
+    return "the built-in one is served" if name in built_in else "it is not served"

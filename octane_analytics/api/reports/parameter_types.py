@@ -1,16 +1,16 @@
-"""What one parameter of a template is: its ClickHouse type, and which values it takes.
+"""Template parameters: declaration, ClickHouse type, and validation of values.
 
 | type | from JSON | from text (a URL, the command line) |
 |---|---|---|
-| String | string | as it stands |
+| String | string | unchanged |
 | (U)Int8 … (U)Int64 | whole number | digits |
 | Float64 | number | a number |
 | Bool | true, false | true, false, 1, 0 |
 | Date | `2026-02-02` | the same |
-| DateTime('UTC') | see `times` | see `times` |
-| Array(String), Array((U)Int…) | array | the parameter once for each item |
+| DateTime('UTC') | see `timestamps` | see `timestamps` |
+| Array(String), Array((U)Int…) | array | the parameter repeated, once per item |
 
-Owns types, bounds and defaults of single values; refuses to know templates and requests.
+Does not depend on templates or requests.
 """
 
 import functools
@@ -27,7 +27,7 @@ from octane_analytics.api.timestamps import moment
 
 TIME = "DateTime('UTC')"
 MAX_TEXT = 1_000
-"""Characters of a text, and items of an array, unless the template says otherwise."""
+"""Default maximum of characters of a string and of items of an array."""
 
 INTEGERS = {
     f"{sign}Int{bits}": (0, 2**bits - 1) if sign else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
@@ -42,8 +42,11 @@ _WHOLE = re.compile(r"-?[0-9]{1,20}")
 
 
 class Parameter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a template takes. One that is neither `required` nor has a default is a String, and absent
-    means no restriction. Bounds are those of a number, or of the length of a text or an array."""
+    """Declaration of one parameter.
+
+    A parameter without a default that is not `required` is a String; if absent, it does not restrict.
+    The bounds apply to a number, or to the length of a string or an array.
+    """
 
     type: str
     help: str
@@ -53,10 +56,10 @@ class Parameter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     allowed: tuple[str | int, ...] | None = None
     required: bool = False
     format: Literal["timezone"] | None = None
-    """`timezone`: an IANA name such as Europe/Berlin."""
+    """`timezone`: an IANA time zone such as Europe/Berlin."""
 
     def bounds(self) -> tuple[float, float]:
-        """Lowest and highest value, or length."""
+        """Return the lowest and the highest value, or length."""
         low, high = 1, MAX_TEXT
         if self.type in INTEGERS:
             low, high = INTEGERS[self.type]
@@ -71,26 +74,26 @@ class Parameter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         )
 
 
-def problem(parameter: Parameter) -> str | None:
-    """What is wrong with a declaration; None where it can be used."""
+def declaration_error(parameter: Parameter) -> str | None:
+    """Return why the declaration is invalid; None if it is valid."""
     kind = parameter.type
     if kind not in SCALARS and kind not in ARRAYS:
         return f"type must be one of {', '.join((*SCALARS, *ARRAYS))}"
     if parameter.required and parameter.default is not None:
-        return "what is required has no default"
+        return "a required parameter has no default"
     is_optional = kind == "String" and parameter.format is None
     if parameter.default is None and not parameter.required and not is_optional:
         return f"a {kind} needs a default, or `required = true`"
     if kind in ("Bool", "Date", TIME) and (parameter.minimum, parameter.maximum) != (None, None):
-        return "only a number, a text or an array has bounds"
+        return "only a number, a string or an array has bounds"
     if parameter.format is not None and kind != "String":
         return f"format {parameter.format} is for a String"
     if parameter.allowed is not None:
         if kind in ("Bool", "Date", TIME, "Float64"):
-            return f"a {kind} cannot list what is allowed"
+            return f"a {kind} cannot list allowed values"
         item_type = ARRAYS.get(kind, kind)
         for value in parameter.allowed:
-            if not _is_of(item_type, value):
+            if not _has_type(item_type, value):
                 return f"{value!r} is not of type {item_type}"
     if parameter.default is not None:
         try:
@@ -101,13 +104,13 @@ def problem(parameter: Parameter) -> str | None:
 
 
 def validate(parameter: Parameter, value: object) -> Any:
-    """The value, which came as JSON, as the type has it; a time stays as it was written.
+    """Return a value from JSON converted to the parameter's type; a time is returned unchanged.
 
-    Raises ValueError that says what it must be.
+    Raises ValueError with the requirement that is not met.
     """
     kind = parameter.type
     if kind in ARRAYS:
-        return _checked_array(parameter, value)
+        return _validate_array(parameter, value)
     if kind == "String":
         if not isinstance(value, str):
             raise ValueError("must be a string")
@@ -142,7 +145,7 @@ def validate(parameter: Parameter, value: object) -> Any:
 
 
 def from_text(parameter: Parameter, texts: Sequence[str]) -> object:
-    """As JSON would have had it. What cannot be read so stays a text, for `checked` to refuse."""
+    """Convert text to the JSON value; text that cannot be converted is left for `validate` to reject."""
     if parameter.type in ARRAYS:
         item = Parameter(ARRAYS[parameter.type], "")
         return [from_text(item, [text]) for text in texts]
@@ -162,7 +165,7 @@ def from_text(parameter: Parameter, texts: Sequence[str]) -> object:
 
 
 def to_clickhouse(value: object) -> object:
-    """As the driver can send it."""
+    """Return the value in the form that the driver binds."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -171,25 +174,25 @@ def to_clickhouse(value: object) -> object:
 
 
 def is_timezone(name: str) -> bool:
-    # Not `localtime` and its like, which mean another zone on another machine.
+    # Excludes `localtime` and the like, whose meaning depends on the machine.
     return ("/" in name or name in ("UTC", "GMT")) and name in timezones()
 
 
 @functools.cache
 def timezones() -> frozenset[str]:
-    """All that this machine knows. Reads its directories, once."""
+    """Return all zones of this machine. The first call reads its zone directories."""
     return frozenset(zoneinfo.available_timezones())
 
 
-def _checked_array(parameter: Parameter, value: object) -> list[object]:
+def _validate_array(parameter: Parameter, value: object) -> list[object]:
     if not isinstance(value, list | tuple):
         raise ValueError("must be an array")
     _check_bounds(parameter, len(value), " items long")
     item = Parameter(ARRAYS[parameter.type], "", allowed=parameter.allowed)
     items = []
-    for number, one in enumerate(value, 1):
+    for number, element in enumerate(value, 1):
         try:
-            items.append(validate(item, one))
+            items.append(validate(item, element))
         except ValueError as error:
             raise ValueError(f"item {number} {error}") from None
     return items
@@ -200,11 +203,10 @@ def _check_allowed(parameter: Parameter, value: str | int) -> None:
         raise ValueError(f"must be one of {', '.join(map(str, parameter.allowed))}")
 
 
-def _check_bounds(parameter: Parameter, value: float, of_what: str = "") -> None:
+def _check_bounds(parameter: Parameter, value: float, unit: str = "") -> None:
     low, high = parameter.bounds()
     if not low <= value <= high:
-        told = " to ".join(str(bound) for bound in (low, high))
-        raise ValueError(f"must be from {told}{of_what}")
+        raise ValueError(f"must be from {low} to {high}{unit}")
 
 
 def _date(value: object) -> str:
@@ -216,7 +218,7 @@ def _date(value: object) -> str:
     raise ValueError("must be a date such as 2026-02-02")
 
 
-def _is_of(kind: str, value: object) -> bool:
+def _has_type(kind: str, value: object) -> bool:
     if kind == "String":
         return isinstance(value, str)
     return isinstance(value, int) and not isinstance(value, bool)

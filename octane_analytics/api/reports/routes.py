@@ -1,6 +1,6 @@
-"""The routes that answer reports: POST /report, GET /report/NAME, GET /reports.
+"""Report routes: POST /report, GET /report/NAME, GET /reports.
 
-Owns requests and headers; refuses to know how an answer is made (see `reporting`).
+Parses requests and sets headers; does not depend on how an answer is produced (see `service`).
 """
 
 from starlette.requests import Request
@@ -19,46 +19,46 @@ from octane_analytics.errors import QueryError
 from octane_analytics.telemetry.api_metrics import ApiMetrics
 
 _ANSWER_OPTIONS = ("format", "csv_raw")
-"""Of a URL's parameters those that are not the template's."""
+"""Query parameters of a URL that do not belong to the template."""
 
 
 class ReportRoutes:
-    def __init__(self, reporting: ReportService, metrics: ApiMetrics) -> None:
-        self._reporting = reporting
+    def __init__(self, service: ReportService, metrics: ApiMetrics) -> None:
+        self._service = service
         self._metrics = metrics
 
     async def post(self, request: Request) -> Response:
-        asked = await decoded(request, ReportRequest)
-        template = self._reporting.template(asked.template)
-        return await self._answered(
-            request, template, asked.params or {}, asked.format, is_csv_raw=asked.csv_raw
+        body = await decoded(request, ReportRequest)
+        template = self._service.template(body.template)
+        return await self._respond(
+            request, template, body.params or {}, body.format, is_csv_raw=body.csv_raw
         )
 
     async def get(self, request: Request) -> Response:
-        template = self._reporting.template(request.path_params["name"])
+        template = self._service.template(request.path_params["name"])
         pairs = request.query_params.multi_items()
-        chosen = [value for name, value in pairs if name == "format"]
+        format_names = [value for name, value in pairs if name == "format"]
         raw = [value for name, value in pairs if name == "csv_raw"]
         if raw and raw[-1] not in ("0", "1"):
             raise QueryError(422, "bad_parameter", "csv_raw must be 0 or 1", parameter="csv_raw")
         given = read_texts(template, [pair for pair in pairs if pair[0] not in _ANSWER_OPTIONS])
-        return await self._answered(
+        return await self._respond(
             request,
             template,
             given,
-            chosen[-1] if chosen else None,
+            format_names[-1] if format_names else None,
             is_csv_raw=raw[-1:] == ["1"],
         )
 
     async def listing(self, request: Request) -> Response:
         return Response(
             json_values.encode(
-                {"templates": [_described(each) for each in self._reporting.templates.values()]}
+                {"templates": [_describe(each) for each in self._service.templates.values()]}
             ),
             media_type="application/json",
         )
 
-    async def _answered(
+    async def _respond(
         self,
         request: Request,
         template: Template,
@@ -70,9 +70,9 @@ class ReportRoutes:
         control = request.headers.get("cache-control", "").lower()
         caller = request.state.caller
         bound = apply_bound_parameters(caller, template.parameters, given)
-        # The file of tokens does not know of which type a parameter is.
+        # The token file holds text; a parameter's type is known only here.
         fixed = read_texts(template, [(name, str(bound[name])) for name in caller.parameters])
-        asked = ReportQuery(
+        query = ReportQuery(
             template=template,
             given=bound | fixed,
             format=formats.choose(format_name, request.headers.get("accept", "")),
@@ -82,7 +82,7 @@ class ReportRoutes:
             is_csv_raw=is_csv_raw,
             is_fresh="no-cache" in control or "no-store" in control,
         )
-        answer = await self._reporting.answer(asked)
+        answer = await self._service.answer(query)
         self._metrics.cache.labels(answer.outcome).inc()
         headers = {"Vary": "Accept, Authorization", "X-Row-Limit": str(answer.max_rows)}
         if not isinstance(answer.content, CachedAnswer):
@@ -91,7 +91,7 @@ class ReportRoutes:
                 media_type=answer.content.media_type,
                 headers=headers | {"Cache-Control": "no-store"},
             )
-        headers |= _whole_headers(asked, answer, answer.content)
+        headers |= _cache_headers(query, answer, answer.content)
         if request.method != "POST" and _matches(
             request.headers.get("if-none-match", ""), answer.content.etag
         ):
@@ -100,25 +100,27 @@ class ReportRoutes:
         return Response(answer.content.body, headers=headers)
 
 
-def _whole_headers(asked: ReportQuery, answer: ReportAnswer, whole: CachedAnswer) -> dict[str, str]:
-    seconds = asked.template.cache_seconds
-    scope = "private" if asked.partition else "public"
+def _cache_headers(
+    query: ReportQuery, answer: ReportAnswer, content: CachedAnswer
+) -> dict[str, str]:
+    seconds = query.template.cache_seconds
+    scope = "private" if query.partition else "public"
     return {
-        "ETag": whole.etag,
+        "ETag": content.etag,
         "Age": str(int(answer.age_seconds)),
         "Cache-Control": f"{scope}, max-age={seconds}" if seconds else f"{scope}, no-cache",
         "X-Cache": answer.outcome,
-        "X-Truncated": "true" if whole.is_truncated else "false",
+        "X-Truncated": "true" if content.is_truncated else "false",
     }
 
 
 def _matches(if_none_match: str, etag: str) -> bool:
-    """By RFC 9110's weak comparison."""
+    """Compare weakly, by RFC 9110."""
     listed = {item.strip().removeprefix("W/") for item in if_none_match.split(",")}
     return "*" in listed or etag.removeprefix("W/") in listed
 
 
-def _described(template: Template) -> dict[str, object]:
+def _describe(template: Template) -> dict[str, object]:
     return {
         "name": template.name,
         "title": template.title,

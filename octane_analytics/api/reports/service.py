@@ -1,6 +1,6 @@
-"""One report's answer: from the cache, from a request that asks the same, or from ClickHouse.
+"""Report execution: answers from the cache, a concurrent identical request, or ClickHouse.
 
-Owns what makes two requests the same and how an answer is made; refuses to know HTTP.
+Does not depend on HTTP.
 """
 
 import asyncio
@@ -16,8 +16,9 @@ from typing import Any, Literal
 from octane_analytics.api import errors
 from octane_analytics.api.connection_pool import ConnectionPool, PooledConnection
 from octane_analytics.api.limits import ComplexityLimits
-from octane_analytics.api.reports.cache import CachedAnswer, ReportCache, SingleFlight
+from octane_analytics.api.reports.cache import CachedAnswer, ReportCache
 from octane_analytics.api.reports.parameters import BoundParameters, bind
+from octane_analytics.api.reports.single_flight import SingleFlight
 from octane_analytics.api.reports.template import Template
 from octane_analytics.api.results.formats import JSON, Envelope, Format, Rows, writer
 from octane_analytics.api.results.json_values import encode
@@ -33,8 +34,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ReportQuery:
-    """`partition` keeps callers' answers apart: only requests of the same one share. `is_fresh` asks
-    for an answer that is made now; `trace` are settings that tell ClickHouse whose trace it is in."""
+    """Immutable report request.
+
+    Only requests of the same `partition` share cached answers. `is_fresh` bypasses the cache; `trace`
+    holds the ClickHouse settings that continue the trace.
+    """
 
     template: Template
     given: Mapping[str, object]
@@ -55,7 +59,7 @@ class ReportAnswer:
 
 
 class ReportService:
-    """For one event loop."""
+    """Runs reports. For one event loop."""
 
     def __init__(
         self,
@@ -80,75 +84,75 @@ class ReportService:
         self._flights: SingleFlight[CachedAnswer | Stream] = SingleFlight()
 
     def template(self, name: str) -> Template:
-        """Raises QueryError (404)."""
+        """Return the template. Raises QueryError (404)."""
         if name not in self.templates:
             raise QueryError(
                 404,
                 "unknown_template",
-                f"there is no template {name!r}",
+                f"unknown template {name!r}",
                 templates=list(self.templates),
             )
         return self.templates[name]
 
-    async def answer(self, asked: ReportQuery) -> ReportAnswer:
-        """Raises QueryError."""
-        template = asked.template
-        bound = bind(template, asked.given, self._now())
+    async def answer(self, query: ReportQuery) -> ReportAnswer:
+        """Answer from the cache or by a query. Raises QueryError."""
+        template = query.template
+        bound = bind(template, query.given, self._now())
         max_rows = bound.max_rows(template.row_limit or self._limits.result_rows)
-        key = encode([asked.partition, asked.format.name, asked.is_csv_raw]) + bound.identity
+        key = encode([query.partition, query.format.name, query.is_csv_raw]) + bound.identity
 
-        async def work() -> CachedAnswer | Stream:
-            made = await self._make(asked, bound, max_rows)
-            if isinstance(made, CachedAnswer):
-                self._cache.put(key, made, template.cache_seconds)
-            return made
+        async def execute() -> CachedAnswer | Stream:
+            content = await self._execute(query, bound, max_rows)
+            if isinstance(content, CachedAnswer):
+                self._cache.put(key, content, template.cache_seconds)
+            return content
 
-        def answered(content: CachedAnswer | Stream, outcome: Outcome) -> ReportAnswer:
+        def with_outcome(content: CachedAnswer | Stream, outcome: Outcome) -> ReportAnswer:
             age = self._monotonic() - content.made_at if isinstance(content, CachedAnswer) else 0.0
             return ReportAnswer(content, outcome, max_rows, max(age, 0.0))
 
-        if asked.is_fresh:
-            return answered(await work(), "bypass")
-        kept = self._cache.get(key, self._monotonic())
-        if kept is not None:
-            return answered(kept, "hit")
-        content, is_shared = await self._flights.join(key, work)
+        if query.is_fresh:
+            return with_outcome(await execute(), "bypass")
+        cached = self._cache.get(key)
+        if cached is not None:
+            return with_outcome(cached, "hit")
+        content, is_shared = await self._flights.join(key, execute)
         if content is None:
-            return answered(await work(), "miss")
-        return answered(content, "shared" if is_shared else "miss")
+            return with_outcome(await execute(), "miss")
+        return with_outcome(content, "shared" if is_shared else "miss")
 
-    async def _make(
-        self, asked: ReportQuery, bound: BoundParameters, max_rows: int
+    async def _execute(
+        self, query: ReportQuery, bound: BoundParameters, max_rows: int
     ) -> CachedAnswer | Stream:
-        conduit = ChunkStream()
-        work = asyncio.ensure_future(self._run(asked, bound, max_rows, conduit))
+        stream = ChunkStream()
+        work = asyncio.ensure_future(self._run(query, bound, max_rows, stream))
         try:
-            either: set[asyncio.Future[Any]] = {work, conduit.overflowed}
+            either: set[asyncio.Future[Any]] = {work, stream.overflowed}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
-            conduit.abandon()
+            stream.abandon()
             work.cancel()
             raise
-        if conduit.overflowed.done():
-            return Stream(conduit, work, asked.format.media_type)
-        made = await work
-        # Some of it streams, and the end came before the loop heard of the beginning.
-        return made or Stream(conduit, work, asked.format.media_type)
+        if stream.overflowed.done():
+            return Stream(stream, work, query.format.media_type)
+        content = await work
+        # None: streamed, and the job ended before the loop ran the callback of its overflow.
+        return content or Stream(stream, work, query.format.media_type)
 
     async def _run(
-        self, asked: ReportQuery, bound: BoundParameters, max_rows: int, conduit: ChunkStream
+        self, query: ReportQuery, bound: BoundParameters, max_rows: int, stream: ChunkStream
     ) -> CachedAnswer | None:
-        template = asked.template
+        template = query.template
         values = {**bound.values, "database": self._table.database, "table": self._table.table}
-        limits = self._limits.settings(asked.request_id)
-        settings = {**limits, **asked.trace, "limit": max_rows + 1}
+        limits = self._limits.settings(query.request_id)
+        settings = {**limits, **query.trace, "limit": max_rows + 1}
 
         def job(connection: PooledConnection) -> CachedAnswer | None:
-            conduit.begin()
+            stream.begin()
             started = time.perf_counter()
             envelope = Envelope(
                 {"template": template.name, "params": bound.effective},
-                lambda: _closing(bound, rows, started),
+                lambda: _trailer(bound, rows, started),
             )
             with connection.stream(
                 template.sql,
@@ -157,28 +161,28 @@ class ReportService:
                 max_block_bytes=self._limits.result_bytes,
             ) as result:
                 rows = Rows(result.blocks, max_rows)
-                out = writer(
-                    asked.format, result.columns, rows, envelope, is_csv_raw=asked.is_csv_raw
+                output = writer(
+                    query.format, result.columns, rows, envelope, is_csv_raw=query.is_csv_raw
                 )
-                content = hashlib.blake2b(repr(result.columns).encode(), digest_size=12)
-                is_enveloped = asked.format is JSON
-                # An envelope tells when and how; the rows alone make two answers the same.
-                chunk = out.begin()
-                content.update(b"" if is_enveloped else chunk)
-                conduit.put(chunk)
+                digest = hashlib.blake2b(repr(result.columns).encode(), digest_size=12)
+                is_enveloped = query.format is JSON
+                # The envelope holds the range and the elapsed time: the ETag covers only the data.
+                chunk = output.begin()
+                digest.update(b"" if is_enveloped else chunk)
+                stream.put(chunk)
                 for block in rows:
-                    chunk = out.rows(block)
-                    content.update(chunk)
-                    conduit.put(chunk)
-                chunk = out.end()
-                content.update(b"" if is_enveloped else chunk)
-                conduit.put(chunk)
+                    chunk = output.rows(block)
+                    digest.update(chunk)
+                    stream.put(chunk)
+                chunk = output.end()
+                digest.update(b"" if is_enveloped else chunk)
+                stream.put(chunk)
                 self._on_rows_read(result.rows_read())
-            body = conduit.body()
+            body = stream.body()
             if body is None:
                 return None
-            etag = f'W/"{content.hexdigest()}"'
-            media_type = asked.format.media_type
+            etag = f'W/"{digest.hexdigest()}"'
+            media_type = query.format.media_type
             return CachedAnswer(body, media_type, etag, rows.is_truncated, self._monotonic())
 
         try:
@@ -190,22 +194,22 @@ class ReportService:
                     template=template.name,
                     clickhouse_code=error.code,
                     error=str(error),
-                    request_id=asked.request_id,
+                    request_id=query.request_id,
                 ),
             )
             raise errors.from_report(error) from error
         except Unavailable as error:
             log.error(
-                "ClickHouse cannot serve",
-                extra=fields(error=str(error), request_id=asked.request_id),
+                "ClickHouse unavailable; request answered 503",
+                extra=fields(error=str(error), request_id=query.request_id),
             )
             raise errors.unavailable(error) from error
 
 
-def _closing(bound: BoundParameters, rows: Rows, started: float) -> dict[str, object]:
-    closing: dict[str, object] = {}
+def _trailer(bound: BoundParameters, rows: Rows, started: float) -> dict[str, object]:
+    trailer: dict[str, object] = {}
     offset = bound.effective.get("offset")
     if isinstance(offset, int):
-        closing["next_offset"] = offset + rows.count if rows.is_truncated else None
-    closing["elapsed_ms"] = round((time.perf_counter() - started) * 1000, 3)
-    return closing
+        trailer["next_offset"] = offset + rows.count if rows.is_truncated else None
+    trailer["elapsed_ms"] = round((time.perf_counter() - started) * 1000, 3)
+    return trailer

@@ -1,24 +1,23 @@
-"""Report templates: SQL files that declare their parameters, read and checked before anybody asks.
+"""Parser of report templates: SQL files with a TOML header that declares their parameters.
 
-A file is one SELECT behind a `/* */` comment that holds TOML:
+A file is a `/* */` comment that holds TOML, followed by one SELECT:
 
-| key | is |
+| key | meaning |
 |---|---|
-| `title`, `description` | for people |
-| `cache_seconds` | how long an answer may be used again; 0 (the default) for never |
-| `row_limit` | rows of one answer at most, in place of API_MAX_RESULT_ROWS |
-| `page_rows` | rows of a page unless the request says otherwise: declares `limit` and `offset` |
-| `[parameters.NAME]` | `type`, `help`, `default` … : the fields of `parameter_types.Parameter` |
-| `[columns]` | what each column of the answer means |
+| `title`, `description` | shown to users |
+| `cache_seconds` | how long an answer is cached; 0 (default): not at all |
+| `row_limit` | maximum rows of an answer, instead of API_MAX_RESULT_ROWS |
+| `page_rows` | default rows of a page; declares `limit` and `offset` |
+| `[parameters.NAME]` | `type`, `help`, `default` …: the fields of `parameter_types.Parameter` |
+| `[columns]` | description of each column of the answer |
 
-ClickHouse binds the values itself (`{name:Type}`); nothing is ever pasted into the SQL. Every template
-also takes the COMMON parameters and names the table by the two placeholders of TABLE. In place of the
-column `properties` it reads `{properties:JSON}`, which ClickHouse's JSON functions can parse whatever
-numbers are in it. A parameter
-`limit` is the page's size, `offset` the page's start; a template may declare them itself, with bounds of
-its own, in place of `page_rows`.
+ClickHouse binds the values itself (`{name:Type}`); none is inserted into the SQL. Every template also
+has the COMMON parameters and names the table by the two placeholders of TABLE. Instead of the column
+`properties` it reads `{properties:JSON}`, which ClickHouse's JSON functions can parse whatever numbers
+it holds. The parameters `limit` and `offset` are the size and the start of a page; a template may
+declare them itself, with its own bounds, instead of `page_rows`.
 
-Owns the format of one file; refuses to know values (see `parameters`) and how SQL is run.
+Does not depend on values (see `parameters`) or on how SQL is run.
 """
 
 import re
@@ -30,21 +29,21 @@ from typing import Annotated, Any
 
 import msgspec
 
-from octane_analytics.api.reports.parameter_types import TIME, Parameter, problem
+from octane_analytics.api.reports.parameter_types import TIME, Parameter, declaration_error
 from octane_analytics.errors import ConfigError
 
 TABLE = {"database": "Identifier", "table": "Identifier"}
 PROPERTIES = "{properties:JSON}"
 _READABLE_PROPERTIES = (
-    # Numbers beyond a double are JSON, and an event's properties may hold some; but for one of them
-    # simdjson refuses the whole text. There they become null, outside of strings.
+    # Events may hold numbers beyond the range of a double, which are valid JSON; simdjson rejects a
+    # whole document for one of them. Such numbers become null; strings are left unchanged.
     "if(isValidJSON(properties), properties, arrayStringConcat(arrayMap("
     "token -> if(match(token, '^-?[0-9]') AND isInfinite(toFloat64OrZero(token)), 'null', token), "
     r"""extractAll(properties, '"(?:[^"\\\\]|\\\\.)*"|-?[0-9][-+.0-9Ee]*|[^-"0-9]+|.'))))"""
 )
-"""On one line, so that errors name the template's own lines."""
+"""One line, so that ClickHouse's errors count the template's own lines."""
 RESERVED = frozenset({"format"})
-"""What a URL uses beside parameters."""
+"""Names that a URL uses for other purposes."""
 MAX_CACHE_SECONDS = 86_400
 MAX_ROWS = 1_000_000_000
 MAX_PAGE_ROWS = 10_000
@@ -55,8 +54,8 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 _TOML_LINE = re.compile(r"\(at line (\d+), column \d+\)")
 
 COMMON = {
-    "app_id": Parameter("String", "Only this application's events; absent for all."),
-    "from": Parameter(TIME, "Begin of the range, inclusive; absent for 24 hours before `to`."),
+    "app_id": Parameter("String", "Only events of this application; absent for all."),
+    "from": Parameter(TIME, "Start of the range, inclusive; absent for 24 hours before `to`."),
     "to": Parameter(TIME, "End of the range, exclusive; absent for now."),
 }
 
@@ -70,7 +69,7 @@ class Template:
     columns: Mapping[str, str]
     cache_seconds: int
     row_limit: int | None
-    """None: the service's."""
+    """Maximum rows of an answer; None for the service's limit."""
     sql: str
 
 
@@ -84,10 +83,10 @@ class _Header(msgspec.Struct, forbid_unknown_fields=True):
     parameters: dict[str, dict[str, Any]] = {}
 
 
-def read(path: Path) -> Template:
-    """The template in that file. Raises ConfigError that names file and line of what is wrong."""
+def read_template(path: Path) -> Template:
+    """Parse and validate the file. Raises ConfigError with file, line and error."""
     if not _NAME.match(path.stem):
-        raise ConfigError(f"{path}:1: the file's name must be lower-case letters, digits and _")
+        raise ConfigError(f"{path}:1: the file's name must consist of a-z, 0-9 and _")
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -95,19 +94,23 @@ def read(path: Path) -> Template:
     opening, _, rest = text.partition("\n")
     toml, closing, sql = rest.partition("\n*/\n")
     if opening != "/*" or not closing:
-        raise ConfigError(f"{path}:1: must begin with a comment that stands on lines of its own")
-    header = _header(path, toml)
+        raise ConfigError(
+            f"{path}:1: must begin with a comment whose /* and */ are lines of their own"
+        )
+    header = _parse_header(path, toml)
     sql_line = toml.count("\n") + 4
     sql = sql.replace(PROPERTIES, _READABLE_PROPERTIES)
     if not header.columns:
-        raise ConfigError(f"{path}:{_line_of(toml, '[columns]', 2)}: columns: none is described")
+        raise ConfigError(
+            f"{path}:{_line_of(toml, '[columns]', 2)}: columns: describe at least one"
+        )
     parameters = dict(COMMON)
-    pages = {} if header.page_rows is None else _page(header.page_rows)
+    pages = {} if header.page_rows is None else _page_parameters(header.page_rows)
     for name, declared in header.parameters.items():
         try:
             if name in pages:
-                raise ValueError("is declared by page_rows already")
-            parameters[name] = _parameter(name, declared)
+                raise ValueError("is already declared by page_rows")
+            parameters[name] = _parse_parameter(name, declared)
         except ValueError as error:  # msgspec's ValidationError is one
             line = _line_of(toml, f"[parameters.{name}]", 2)
             raise ConfigError(f"{path}:{line}: parameter {name}: {error}") from error
@@ -125,52 +128,51 @@ def read(path: Path) -> Template:
     )
 
 
-def _header(path: Path, toml: str) -> _Header:
+def _parse_header(path: Path, toml: str) -> _Header:
     try:
         return msgspec.convert(tomllib.loads(toml), _Header)
     except tomllib.TOMLDecodeError as error:
-        found = _TOML_LINE.search(str(error))
-        line = int(found[1]) + 1 if found else 1
+        match = _TOML_LINE.search(str(error))
+        line = int(match[1]) + 1 if match else 1
         raise ConfigError(f"{path}:{line}: {error}") from error
     except msgspec.ValidationError as error:
         raise ConfigError(f"{path}:{_line_of_key(toml, str(error))}: {error}") from error
 
 
-def _page(rows: int) -> dict[str, Parameter]:
+def _page_parameters(rows: int) -> dict[str, Parameter]:
     return {
         "limit": Parameter(
-            "UInt32", "Rows at most.", default=rows, minimum=1, maximum=MAX_PAGE_ROWS
+            "UInt32", "Maximum number of rows.", default=rows, minimum=1, maximum=MAX_PAGE_ROWS
         ),
-        "offset": Parameter("UInt32", "Rows to skip.", default=0, maximum=MAX_OFFSET),
+        "offset": Parameter("UInt32", "Number of rows to skip.", default=0, maximum=MAX_OFFSET),
     }
 
 
-def _parameter(name: str, declared: Mapping[str, Any]) -> Parameter:
+def _parse_parameter(name: str, declared: Mapping[str, Any]) -> Parameter:
     if name in COMMON or name in TABLE or name in RESERVED:
-        raise ValueError("is a name that every template has already")
+        raise ValueError("is a name that every template already has")
     if not _NAME.match(name):
         raise ValueError("is not a lower-case name")
     parameter = msgspec.convert(declared, Parameter)
-    wrong = problem(parameter)
-    if wrong:
-        raise ValueError(wrong)
+    if error := declaration_error(parameter):
+        raise ValueError(error)
     if name in ("limit", "offset") and parameter.type != "UInt32":
-        raise ValueError("is a page's, so its type must be UInt32")
+        raise ValueError("is part of a page: its type must be UInt32")
     return parameter
 
 
 def _check_sql(path: Path, sql: str, first_line: int, declared: Mapping[str, str]) -> None:
     if not sql.strip():
-        raise ConfigError(f"{path}:{first_line}: there is no SQL")
+        raise ConfigError(f"{path}:{first_line}: the SQL is missing")
     types = {**declared, **TABLE}
     used = set()
-    for found in _PLACEHOLDER.finditer(sql):
-        name, kind = found.groups()
-        line = first_line + sql.count("\n", 0, found.start())
+    for match in _PLACEHOLDER.finditer(sql):
+        name, kind = match.groups()
+        line = first_line + sql.count("\n", 0, match.start())
         if name not in types:
-            raise ConfigError(f"{path}:{line}: {found[0]} is not declared")
+            raise ConfigError(f"{path}:{line}: {match[0]} is not declared")
         if kind != types[name]:
-            raise ConfigError(f"{path}:{line}: {found[0]} is declared as {types[name]}")
+            raise ConfigError(f"{path}:{line}: {match[0]} is declared as {types[name]}")
         used.add(name)
     for name in types:
         if name not in used:
@@ -178,13 +180,13 @@ def _check_sql(path: Path, sql: str, first_line: int, declared: Mapping[str, str
 
 
 def _line_of(text: str, line: str, offset: int) -> int:
-    """The number in the file of the first such line of the header; 1 where there is none."""
+    """Return the number, in the file, of the header's first such line; 1 if there is none."""
     lines = text.split("\n")
     return lines.index(line) + offset if line in lines else 1
 
 
 def _line_of_key(toml: str, message: str) -> int:
-    """The line in the file of the key that msgspec's message names as `$.key`; 1 where it names none."""
-    found = re.search(r"\$\.(\w+)", message)
-    key = re.search(rf"^{found[1]}\b", toml, re.MULTILINE) if found else None
+    """Return the line, in the file, of the key that msgspec names as `$.key`; 1 if it names none."""
+    match = re.search(r"\$\.(\w+)", message)
+    key = re.search(rf"^{match[1]}\b", toml, re.MULTILINE) if match else None
     return toml.count("\n", 0, key.start()) + 2 if key else 1

@@ -1,4 +1,4 @@
-"""The corpus of statements: files next to this one, which say themselves what their lines mean."""
+"""The corpus of statements: files in this directory, whose format is described in their heads."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DIRECTORY = Path(__file__).parent
-FENCES = ("user", "analysis", "limits")
+DEFENCES = ("user", "validation", "limits")
 _HEADER = re.compile(r"--- group: (?P<group>[^;]+)(?P<facts>(?:; [a-z]+: [^;]+)*)")
 
 
@@ -14,14 +14,14 @@ _HEADER = re.compile(r"--- group: (?P<group>[^;]+)(?P<facts>(?:; [a-z]+: [^;]+)*
 class Statement:
     group: str
     text: str
-    """With the names of `named` in braces."""
+    """With placeholders in braces, see `filled`."""
     statuses: frozenset[int] = frozenset({200})
     claimed: frozenset[str] = frozenset()
-    """The fences that stop it alone."""
+    """Defences each of which stops it alone."""
     never_without: frozenset[str] = frozenset()
-    """Fences without which it must not even be tried, for it would end an embedded server."""
+    """Defences without which it must not be run, because it would end an embedded server."""
 
-    def named(self, names: Mapping[str, object]) -> str:
+    def filled(self, names: Mapping[str, object]) -> str:
         return self.text.format(**names)
 
 
@@ -46,5 +46,5 @@ def _read(name: str) -> Iterator[Statement]:
                 line.replace("⏎", "\n"),
                 frozenset(map(int, facts.get("status", ["200"]))),
                 frozenset(facts.get("claimed", [])),
-                frozenset(facts.get("never", [])) & frozenset(FENCES),
+                frozenset(facts.get("never", [])) & frozenset(DEFENCES),
             )

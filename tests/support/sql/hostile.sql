@@ -1,11 +1,11 @@
--- Statements that raw SQL must stop, one a line. Before each group: the statuses it may be answered with,
--- and the fences that claim to stop it alone: user (grants and profile), analysis (ClickHouse's parser and
--- the allow-lists), limits (sent with each query, readonly=1 among them).
--- {events} the events table, {database} its database, {near} a table beside it, {far} one of another
--- database, {far_database} that database, {file} a file, {out} a path to write to, {port} a listener.
--- ⏎ stands for a line break.
+-- Statements that raw SQL must reject, one per line. The line before a group lists the permitted statuses of
+-- the response, and the defences each of which stops the group alone: user (grants and profile), validation
+-- (ClickHouse's parser and the allow-lists), limits (settings of each query, including readonly=1).
+-- Placeholders: {events} the events table, {database} its database, {near} another table of it, {far} a table
+-- of another database, {far_database} that database, {file} a file, {out} a path to write to, {port} a
+-- listening port. ⏎ represents a line break.
 
---- group: writes; status: 403; claimed: user analysis limits
+--- group: writes; status: 403; claimed: user validation limits
 INSERT INTO {events} SELECT * FROM {events}
 INSERT INTO {events} VALUES (now(), 'a', 'b', 'c', '{{}}')
 INSERT INTO {near} SELECT 'x'
@@ -57,7 +57,7 @@ ATTACH TABLE {database}.made FROM '{out}' (a Int8) ENGINE = Memory
 UNDROP TABLE {database}.made
 MOVE USER default TO local
 
---- group: commands; status: 403; claimed: analysis
+--- group: commands; status: 403; claimed: validation
 SYSTEM STOP MERGES
 SYSTEM STOP MERGES {events}
 SYSTEM FLUSH LOGS
@@ -93,7 +93,7 @@ EXPLAIN PIPELINE SELECT * FROM {events}
 EXPLAIN ESTIMATE SELECT * FROM {events}
 SELECT 1 PARALLEL WITH SELECT 2
 
---- group: breakouts; status: 400 403; claimed: analysis
+--- group: breakouts; status: 400 403; claimed: validation
 SELECT 1; DROP TABLE {events}
 SELECT 1; SELECT secret FROM {far}
 SELECT count() FROM {events}; TRUNCATE TABLE {events};
@@ -122,7 +122,7 @@ EXPLAIN AST SELECT 1; TRUNCATE TABLE {events}
 AST SELECT 1
 QUERY TREE SELECT 1
 
---- group: output; status: 403; claimed: analysis
+--- group: output; status: 403; claimed: validation
 SELECT 1 FORMAT CSV
 SELECT 1 FORMAT Null
 SELECT 1 INTO OUTFILE '{out}'
@@ -131,7 +131,7 @@ SELECT 1 INTO OUTFILE '{out}' APPEND
 SELECT 1 INTO OUTFILE '{out}' AND STDOUT
 SELECT 1 UNION ALL SELECT 2 INTO OUTFILE '{out}' TRUNCATE FORMAT CSV
 
---- group: settings; status: 403; claimed: analysis limits
+--- group: settings; status: 403; claimed: validation limits
 SELECT 1 SETTINGS readonly = 0
 SELECT 1 SETTINGS max_execution_time = 0
 SELECT 1 SETTINGS max_memory_usage = 0
@@ -139,14 +139,14 @@ SELECT 1 SETTINGS max_threads = 64
 SELECT 1 FORMAT CSV SETTINGS max_threads = 64
 SELECT 1 UNION ALL SELECT 2 SETTINGS limit = 0, max_result_bytes = 0
 
---- group: settings further in, or that lift nothing; status: 403; claimed: analysis
+--- group: nested settings, and settings without effect; status: 403; claimed: validation
 SELECT * FROM (SELECT 1 SETTINGS max_memory_usage = 0)
 WITH x AS (SELECT 1 SETTINGS readonly = 0) SELECT * FROM x
 SELECT 1 UNION ALL SELECT 2 SETTINGS max_result_rows = 0
 SELECT (SELECT 1 SETTINGS max_result_bytes = 0)
 SELECT 1 WHERE 1 IN (SELECT 1 SETTINGS allow_introspection_functions = 1)
 
---- group: tables of others; status: 403; claimed: user analysis
+--- group: tables of others; status: 403; claimed: user validation
 SELECT * FROM {far}
 SELECT secret FROM {near}
 SELECT * FROM near_canary
@@ -185,7 +185,7 @@ SELECT * FROM `{far_database}`.`canary`
 SELECT * FROM "{far_database}"."canary" AS `default.ai_analytics_events`
 FROM {far} SELECT secret
 
---- group: system tables; status: 403; claimed: user analysis
+--- group: system tables; status: 403; claimed: user validation
 SELECT * FROM system.processes
 SELECT * FROM system.users
 SELECT query FROM system.query_log
@@ -197,7 +197,7 @@ SELECT * FROM system.parts
 SELECT * FROM information_schema.schemata
 SELECT * FROM INFORMATION_SCHEMA.VIEWS
 
---- group: system tables everybody may read; status: 403; claimed: analysis
+--- group: system tables readable without grants; status: 403; claimed: validation
 SELECT 'a name' IN system.contributors
 SELECT tuple('UTC') IN system.time_zones
 SELECT 1 IN system.`one.two`
@@ -211,7 +211,7 @@ SELECT * FROM system.functions
 SELECT * FROM system.contributors
 SELECT * FROM system.build_options
 
---- group: table functions with effects; status: 403; claimed: user analysis limits
+--- group: table functions with effects; status: 403; claimed: user validation limits
 SELECT * FROM file('{file}', 'LineAsString')
 SELECT * FROM File('{file}', 'LineAsString')
 SELECT * FROM url('http://127.0.0.1:{port}/', 'LineAsString', 'line String')
@@ -239,7 +239,7 @@ WITH x AS (SELECT * FROM file('{file}', 'LineAsString')) SELECT * FROM x
 SELECT * FROM view(SELECT * FROM file('{file}', 'LineAsString'))
 SELECT * FROM numbers((SELECT count() FROM file('{file}', 'LineAsString')))
 
---- group: table functions over other tables; status: 403; claimed: user analysis
+--- group: table functions over other tables; status: 403; claimed: user validation
 SELECT * FROM loop({far})
 SELECT * FROM loop('{far_database}', 'canary')
 SELECT * FROM merge('{far_database}', '.*')
@@ -251,7 +251,7 @@ SELECT * FROM clusterAllReplicas('default', {far})
 SELECT * FROM mergeTreeIndex('{far_database}', 'canary')
 SELECT * FROM filesystem('/tmp')
 
---- group: table functions nobody has looked at; status: 403; claimed: analysis
+--- group: table functions that have not been reviewed; status: 403; claimed: validation
 SELECT * FROM generateRandom('a String', 1, 1000) LIMIT 1
 SELECT * FROM fuzzQuery('SELECT 1')
 SELECT * FROM viewIfPermitted(SELECT secret FROM {far} ELSE null('secret String'))
@@ -260,18 +260,18 @@ SELECT * FROM format('LineAsString', 'x')
 SELECT * FROM input('a Int8')
 SELECT * FROM eval('SELECT 1')
 
---- group: files by name; status: 403; claimed: analysis
+--- group: files by name; status: 403; claimed: validation
 SELECT * FROM '{file}'
 SELECT * FROM `{file}`
 SELECT * FROM {database}.`{file}`
 SELECT * FROM 'http://127.0.0.1:{port}/?query=SELECT+42'
 SELECT 1 WHERE 'x' IN `{file}`
 
---- group: ends an embedded server; status: 403; claimed: analysis; never: without analysis
+--- group: ends an embedded server; status: 403; claimed: validation; never: without validation
 SELECT * FROM Python(x)
 SELECT * FROM python('x')
 
---- group: functions that read elsewhere; status: 403; claimed: analysis
+--- group: functions that read elsewhere; status: 403; claimed: validation
 SELECT arrayMap(file, ['{file}'])
 SELECT arrayMap(`file`, ['{file}'])
 SELECT arrayMap((file) AS f, ['{file}'])
@@ -353,7 +353,7 @@ SELECT flameGraph(1)
 SELECT __actionName(1, 'x')
 SELECT noSuchFunction(1)
 
---- group: expressions in strings that ClickHouse evaluates; status: 403; claimed: analysis
+--- group: expressions in strings that ClickHouse evaluates; status: 403; claimed: validation
 SELECT arrayReduce('groupConcat(currentUser())' AS "x, constant_value: 'sum', constant_value_type: String⏎Identifier foo", ['a', 'b'])
 SELECT b FROM values('a String, b String ALIAS currentUser()' AS "x, constant_value: 'a String', constant_value_type: String⏎Identifier foo", ('x'))
 SELECT * FROM values(concat('a String, b String ALIAS currentUser()', '') AS "x, function_name: tuple, function_type: ordinary⏎Identifier foo", ('x'))
@@ -389,12 +389,12 @@ SELECT * FROM null('a String, b String DEFAULT file($${file}$$)')
 SELECT * FROM null('a ' || 'String, b String ALIAS hostName()')
 WITH 'a String, b String ALIAS hostName()' AS s SELECT * FROM null(s)
 
---- group: tables in such strings; status: 403; claimed: user analysis
+--- group: tables in such strings; status: 403; claimed: user validation
 SELECT arrayReduce('groupConcat((SELECT max(secret) FROM {far}))', ['a', 'b'])
 SELECT arrayReduceInRanges('groupConcat((SELECT max(secret) FROM near_canary))', [(1, 2)], ['a', 'b'])
 SELECT b FROM values('a String, b String ALIAS (SELECT max(secret) FROM near_canary)', ('x'))
 
---- group: names that stand for other names; status: 403; claimed: user analysis
+--- group: aliases of other names; status: 403; claimed: user validation
 WITH near_canary AS t SELECT 'x' IN t
 WITH near_canary AS t SELECT in('x', (t))
 WITH near_canary AS t SELECT 'x' NOT IN t, 'x' GLOBAL IN t
@@ -416,10 +416,10 @@ SELECT 1 WHERE 'x' IN ((near_canary))
 SELECT globalNotNullInIgnoreSet('x', near_canary)
 WITH system.users AS t SELECT ('x',) IN t
 
---- group: files by a name that stands for theirs; status: 403; claimed: analysis
+--- group: files by an alias of their name; status: 403; claimed: validation
 WITH `{file}` AS t SELECT 'x' IN t
 
---- group: other ways to a table; status: 400 403; claimed: user analysis
+--- group: other ways to a table; status: 400 403; claimed: user validation
 SELECT * FROM {events} PASTE JOIN {far}
 SELECT * FROM (SELECT 1 AS a) PASTE JOIN {near}
 SELECT secret FROM {far} INTERSECT ALL SELECT secret FROM {near}
@@ -451,7 +451,7 @@ SELECT * FROM merge('near')
 SELECT * FROM loop(near_canary)
 SELECT * FROM mergeTreeProjection('{far_database}', 'canary', 'x')
 
---- group: other ways to a file or a command; status: 400 403; claimed: analysis
+--- group: other ways to a file or a command; status: 400 403; claimed: validation
 SELECT * FROM (EXPLAIN SELECT 1)
 SELECT * FROM (EXPLAIN QUERY TREE SELECT (SELECT max(secret) FROM {far}))
 SELECT * FROM (SHOW TABLES)
@@ -491,14 +491,14 @@ SELECT 1 \G
 SELECT $$ $$; TRUNCATE TABLE {events}
 SELECT '\'; SELECT secret FROM near_canary; --'; SELECT secret FROM near_canary
 
---- group: waiting; status: 403; claimed: analysis
+--- group: waiting; status: 403; claimed: validation
 SELECT sleep(3)
 SELECT sleepEachRow(0.1) FROM numbers(5)
 SELECT SLEEP(1)
 SELECT arrayMap(x -> sleep(x), [1])
 SELECT * APPLY(sleep) FROM (SELECT 1 AS s)
 
---- group: forged trees; status: 403 400; claimed: user analysis
+--- group: forged trees; status: 403 400; claimed: user validation
 SELECT secret FROM {far} AS "x, identifier: ai_analytics_events⏎Identifier foo"
 SELECT secret FROM {far} AS `x, identifier: ai_analytics_events\x0aIdentifier foo`
 SELECT secret FROM {far} AS “x, identifier: ai_analytics_events⏎Identifier foo”

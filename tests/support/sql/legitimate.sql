@@ -1,5 +1,5 @@
--- Statements that raw SQL must answer, one a line; many hold what a naive filter would refuse.
--- {events} is the events table. ⏎ stands for a line break.
+-- Statements that raw SQL must answer, one per line; a naive filter would reject many of them.
+-- {events} is the events table. ⏎ represents a line break.
 
 --- group: words of other statements, in strings and names
 SELECT 'DROP TABLE {events}'
@@ -221,7 +221,7 @@ SELECT arrayFold((acc, x) -> acc + x, [1, 2], toInt64(0)), arrayCumSum([1, 2])
 SELECT dotProduct([1, 2], [3, 4]), cosineDistance([1, 2], [3, 4])
 SELECT rowNumberInAllBlocks(), blockNumber() FROM numbers(1)
 
---- group: sources made of nothing
+--- group: sources without stored data
 SELECT number FROM numbers(3)
 SELECT number FROM numbers(5, 3)
 SELECT number FROM numbers_mt(3)

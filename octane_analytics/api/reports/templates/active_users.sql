@@ -2,8 +2,8 @@
 title = "Active users"
 description = """
 Distinct users per calendar day (of `timezone`), oldest first, each with the distinct users of the 7 and 30
-days that end with it. Every day that the range touches is there and counts from its midnight on; events at
-or after `to` do not count."""
+days that end with it. Every day that overlaps the range is included and counted from its midnight; events at
+or after `to` are not counted."""
 cache_seconds = 300
 page_rows = 100
 
@@ -11,14 +11,14 @@ page_rows = 100
 type = "String"
 format = "timezone"
 default = "UTC"
-help = "IANA time zone in which days begin."
+help = "IANA time zone of the calendar days."
 
 [columns]
-day = "The day."
+day = "Calendar day."
 daily_users = "Distinct user_id on the day."
 weekly_users = "Distinct user_id on the day and the 6 before it."
 monthly_users = "Distinct user_id on the day and the 29 before it."
-stickiness = "daily_users by monthly_users, 4 decimals; null without any."
+stickiness = "daily_users divided by monthly_users, 4 decimals; null if monthly_users is 0."
 */
 SELECT
     active_day + days_later AS day,
@@ -32,7 +32,7 @@ FROM
         toDate(timestamp, {timezone:String}) AS active_day,
         user_id
     FROM {database:Identifier}.{table:Identifier}
-    -- toDateTime of a date is its midnight: days that are 23 hours long count whole.
+    -- toDateTime of a date is its midnight, also for days of 23 hours.
     WHERE timestamp >= toDateTime(toDate({from:DateTime('UTC')}, {timezone:String}) - 29, {timezone:String})
         AND timestamp < {to:DateTime('UTC')}
         AND ({app_id:String} = '' OR app_id = {app_id:String})

@@ -2,8 +2,8 @@
 title = "Events over time"
 description = """
 Events and users per bucket, oldest first. Buckets of a day begin at midnight in `timezone`, shorter ones at
-multiples of their width since 1970-01-01T00:00:00Z; buckets without events are there, with zeros. The first
-and the last count only what lies in the range."""
+multiples of their width since 1970-01-01T00:00:00Z; buckets without events are included with zeros. The first
+and the last bucket count only events within the range."""
 cache_seconds = 30
 page_rows = 10000
 
@@ -11,22 +11,22 @@ page_rows = 10000
 type = "UInt32"
 default = 3600
 allowed = [60, 300, 900, 3600, 21600, 86400]
-help = "Width of a bucket in seconds; 86400 is a calendar day, however long."
+help = "Width of a bucket in seconds; 86400 is a calendar day, even if 23 or 25 hours long."
 
 [parameters.timezone]
 type = "String"
 format = "timezone"
 default = "UTC"
-help = "IANA time zone in which days begin."
+help = "IANA time zone of the calendar days."
 
 [parameters.event_name]
 type = "String"
 help = "Only events of this name; absent for all."
 
 [columns]
-bucket = "The bucket's first second."
-events = "Events in it."
-unique_users = "Distinct user_id in it."
+bucket = "Start of the bucket."
+events = "Events in the bucket."
+unique_users = "Distinct user_id in the bucket."
 */
 SELECT
     if(
@@ -39,7 +39,7 @@ SELECT
 FROM
 (
     SELECT
-        -- Days have no fixed width, so buckets are numbered, and the numbers are filled up.
+        -- Days have no fixed width: buckets are numbered, and WITH FILL adds the missing numbers.
         if(
             {bucket_seconds:UInt32} = 86400,
             toUInt32(toDate(timestamp, {timezone:String})),
@@ -60,7 +60,7 @@ FROM
             toUInt32(toDate({from:DateTime('UTC')}, {timezone:String})),
             intDiv(toUInt32({from:DateTime('UTC')}), {bucket_seconds:UInt32})
         )
-        -- No further than the page: a long range of short buckets has millions.
+        -- Fills only up to the end of the page: a long range of short buckets has millions.
         TO least(
             if(
                 {bucket_seconds:UInt32} = 86400,

@@ -1,9 +1,9 @@
 /*
 title = "Funnel"
 description = """
-How many users got how far through events in a given order, a row for each step. A user has reached a step
-with its event at a later second than the step before (other events may lie between), and within
-`window_seconds` of the first step's event. The best of all a user's attempts counts."""
+Number of users who reached each step of a sequence of events, one row per step. A user reaches a step by its
+event in a later second than that of the previous step (other events may occur in between), and within
+`window_seconds` of the first step's event. For each user the attempt with the most steps counts."""
 cache_seconds = 60
 
 [parameters.steps]
@@ -11,21 +11,21 @@ type = "Array(String)"
 required = true
 minimum = 2
 maximum = 10
-help = "The events' names in their order."
+help = "Names of the events, in order."
 
 [parameters.window_seconds]
 type = "UInt32"
 default = 86400
 minimum = 1
 maximum = 7776000
-help = "How long after the first step the last may be."
+help = "Maximum time from the first to the last step, in seconds."
 
 [columns]
-step = "1 is the first."
-event_name = "Its event."
-users = "Distinct users who reached it."
-of_first = "users by the first step's users, 4 decimals; null without any."
-of_previous = "users by the step before's users, 4 decimals; null without any."
+step = "Number of the step, from 1."
+event_name = "Event of the step."
+users = "Distinct users who reached the step."
+of_first = "Share of the first step's users (0 to 1, 4 decimals); null if it had none."
+of_previous = "Share of the previous step's users (0 to 1, 4 decimals); null if it had none."
 */
 SELECT
     step,
@@ -41,8 +41,8 @@ FROM
     (
         SELECT
             user_id,
-            -- In sixteenths of a second, later steps of one second first: then a step never follows
-            -- another within the same second, and an event that is two of the steps counts as either.
+            -- In sixteenths of a second, with later steps first within a second: a step never follows
+            -- another within the same second, and an event of two steps counts as either.
             windowFunnel({window_seconds:UInt32} * 16)(
                 toUInt64(toUInt64(timestamp) * 16 + 15 - step),
                 step = 1,

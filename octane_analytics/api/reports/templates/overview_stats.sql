@@ -1,20 +1,20 @@
 /*
 title = "Overview"
 description = """
-One row with the totals of the range. `watch_time` counts where it is a JSON number of seconds above 0 and
-up to 86400 (one day); anything else (a string, null, negative, missing) counts as zero."""
+One row with the totals of the range. `watch_time` is counted if it is a JSON number of seconds above 0 and up
+to 86400 (one day); any other value (a string, null, a negative number, missing) counts as zero."""
 cache_seconds = 30
 
 [columns]
-total_events = "Events of any kind."
+total_events = "All events."
 unique_users = "Distinct user_id."
-sessions = "Distinct properties.session_id that are not empty."
-video_heartbeats = "video_heartbeat events."
-total_watch_time = "Seconds, to the millisecond: the sum of the heartbeats' watch_time."
-avg_watch_time_per_viewer = "Seconds: total_watch_time by the distinct users with a heartbeat; 0 without any."
-searches = "search events."
-first_event = "Time of the earliest event; null without any."
-last_event = "Time of the latest event; null without any."
+sessions = "Distinct non-empty properties.session_id."
+video_heartbeats = "Number of video_heartbeat events."
+total_watch_time = "Sum of the heartbeats' watch_time in seconds, to the millisecond."
+avg_watch_time_per_viewer = "total_watch_time in seconds per distinct user with a heartbeat; 0 without viewers."
+searches = "Number of search events."
+first_event = "Time of the earliest event; null without events."
+last_event = "Time of the latest event; null without events."
 */
 SELECT
     count() AS total_events,
@@ -35,13 +35,13 @@ FROM
         event_name,
         user_id,
         JSONExtractString(readable, 'session_id') AS session_id,
-        -- The raw text keeps a string's quotes, so that only numbers survive.
+        -- The raw text of a string has quotes, so only numbers are converted.
         if(
             event_name = 'video_heartbeat',
             toFloat64OrZero(JSONExtractRaw(readable, 'watch_time')),
             0
         ) AS watch_time,
-        -- Whole milliseconds add up to the same sum in any order.
+        -- The sum of whole milliseconds does not depend on their order.
         if(watch_time > 0 AND watch_time <= 86400, toUInt64(round(watch_time * 1000)), 0) AS watch_ms
     FROM {database:Identifier}.{table:Identifier}
     WHERE timestamp >= {from:DateTime('UTC')}

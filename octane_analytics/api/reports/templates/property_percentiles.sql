@@ -1,16 +1,16 @@
 /*
 title = "Percentiles of a property"
 description = """
-How a numeric property is spread, per bucket of time, oldest first. It counts where it is a JSON number;
-events without it are left out, and buckets without any are there, empty. Buckets of a day begin at midnight
-in `timezone`, shorter ones at multiples of their width since 1970-01-01T00:00:00Z."""
+Distribution of a numeric property per time bucket, oldest first. Only events in which the property is a JSON
+number are counted; buckets without such events are included, with nulls. Buckets of a day begin at midnight in
+`timezone`, shorter ones at multiples of their width since 1970-01-01T00:00:00Z."""
 cache_seconds = 60
 page_rows = 10000
 
 [parameters.property]
 type = "String"
 required = true
-help = "The property's name, a key of `properties`."
+help = "Name of the property, a key of `properties`."
 
 [parameters.event_name]
 type = "String"
@@ -20,24 +20,24 @@ help = "Only events of this name; absent for all."
 type = "UInt32"
 default = 3600
 allowed = [60, 300, 900, 3600, 21600, 86400]
-help = "Width of a bucket in seconds; 86400 is a calendar day, however long."
+help = "Width of a bucket in seconds; 86400 is a calendar day, even if 23 or 25 hours long."
 
 [parameters.timezone]
 type = "String"
 format = "timezone"
 default = "UTC"
-help = "IANA time zone in which days begin."
+help = "IANA time zone of the calendar days."
 
 [columns]
-bucket = "The bucket's first second."
-events = "Events in it that have the number."
-minimum = "Their smallest; null without any."
-p50 = "Half of them are no larger; null without any."
-p90 = "90 of 100 are no larger; null without any."
-p95 = "95 of 100 are no larger; null without any."
-p99 = "99 of 100 are no larger; null without any."
-maximum = "Their largest; null without any."
-average = "Their mean; null without any."
+bucket = "Start of the bucket."
+events = "Events in the bucket whose property is a number."
+minimum = "Smallest value; null without events."
+p50 = "50th percentile (lower median); null without events."
+p90 = "90th percentile; null without events."
+p95 = "95th percentile; null without events."
+p99 = "99th percentile; null without events."
+maximum = "Largest value; null without events."
+average = "Arithmetic mean; null without events."
 */
 SELECT
     if(
@@ -56,7 +56,7 @@ SELECT
 FROM
 (
     SELECT
-        -- Days have no fixed width, so buckets are numbered, and the numbers are filled up.
+        -- Days have no fixed width: buckets are numbered, and WITH FILL adds the missing numbers.
         if(
             {bucket_seconds:UInt32} = 86400,
             toUInt32(toDate(timestamp, {timezone:String})),
@@ -75,7 +75,7 @@ FROM
         SELECT
             {properties:JSON} AS readable,
             timestamp,
-            -- The raw text keeps a string's quotes, so that only numbers survive.
+            -- The raw text of a string has quotes, so only numbers are converted.
             toFloat64OrNull(JSONExtractRaw(readable, {property:String})) AS found,
             assumeNotNull(found) AS measured
         FROM {database:Identifier}.{table:Identifier}
@@ -93,7 +93,7 @@ FROM
             toUInt32(toDate({from:DateTime('UTC')}, {timezone:String})),
             intDiv(toUInt32({from:DateTime('UTC')}), {bucket_seconds:UInt32})
         )
-        -- No further than the page: a long range of short buckets has millions.
+        -- Fills only up to the end of the page: a long range of short buckets has millions.
         TO least(
             if(
                 {bucket_seconds:UInt32} = 86400,

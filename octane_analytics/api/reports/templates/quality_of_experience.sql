@@ -1,10 +1,10 @@
 /*
 title = "Quality of experience"
 description = """
-How well playback goes, for each value of one property of `video_start`, `video_heartbeat`,
-`video_buffering` and `video_error` events; most watched first. Events without the property count under an
-empty value. `watch_time` counts as in overview_stats; `startup_ms` of `video_start` and `buffer_duration_ms`
-of `video_buffering` count where they are JSON numbers above 0 and up to 86400000."""
+Playback quality for each value of one property of `video_start`, `video_heartbeat`, `video_buffering` and
+`video_error` events; most watched first. Events without the property are grouped under an empty value.
+`watch_time` is counted as in overview_stats; `startup_ms` of `video_start` and `buffer_duration_ms` of
+`video_buffering` are counted if they are JSON numbers above 0 and up to 86400000."""
 cache_seconds = 60
 page_rows = 100
 
@@ -12,23 +12,23 @@ page_rows = 100
 type = "String"
 default = "network_type"
 allowed = ["network_type", "client_version", "content_id", "stream_id", "device", "country", "app_id"]
-help = "The property to group by; app_id is the event's own."
+help = "Property to group by; app_id is the field of the event."
 
 [columns]
-value = "The property's value as text."
+value = "Value of the property as text."
 viewers = "Distinct users with a heartbeat."
-watch_time = "Seconds, to the millisecond."
-starts = "video_start events."
-buffering_events = "video_buffering events."
-buffering_users = "Distinct users who buffered."
-buffering_per_watch_hour = "buffering_events for each hour watched, 3 decimals; null if unwatched."
-buffer_ratio = "Time buffering by time buffering and watching, 6 decimals; null without either."
-errors = "video_error events."
-fatal_errors = "Those of them whose properties.fatal is true."
-startup_ms_median = "Half of the starts took no longer than this; null without any."
-startup_ms_p95 = "95 of 100 starts took no longer than this; null without any."
-buffer_ms_median = "Half of the stalls were no longer than this; null without any."
-buffer_ms_p95 = "95 of 100 stalls were no longer than this; null without any."
+watch_time = "Time watched in seconds, to the millisecond."
+starts = "Number of video_start events."
+buffering_events = "Number of video_buffering events."
+buffering_users = "Distinct users with a video_buffering event."
+buffering_per_watch_hour = "buffering_events per hour watched, 3 decimals; null if watch_time is 0."
+buffer_ratio = "Share of buffering in the time of buffering and watching (0 to 1, 6 decimals); null if both are 0."
+errors = "Number of video_error events."
+fatal_errors = "video_error events whose properties.fatal is true."
+startup_ms_median = "Median of startup_ms in milliseconds; null without starts."
+startup_ms_p95 = "95th percentile of startup_ms in milliseconds; null without starts."
+buffer_ms_median = "Median of buffer_duration_ms in milliseconds; null without stalls."
+buffer_ms_p95 = "95th percentile of buffer_duration_ms in milliseconds; null without stalls."
 */
 SELECT
     value,
@@ -57,7 +57,7 @@ FROM
         event_name,
         user_id,
         if({by:String} = 'app_id', app_id, JSONExtractString(readable, {by:String})) AS value,
-        -- The raw text keeps a string's quotes, so that only numbers survive.
+        -- The raw text of a string has quotes, so only numbers are converted.
         transform(
             event_name,
             ['video_heartbeat', 'video_start', 'video_buffering'],
@@ -65,7 +65,7 @@ FROM
             ''
         ) AS measure,
         toFloat64OrZero(JSONExtractRaw(readable, measure)) AS measured,
-        -- Whole milliseconds add up to the same sum in any order.
+        -- The sum of whole milliseconds does not depend on their order.
         if(
             event_name = 'video_heartbeat' AND measured > 0 AND measured <= 86400,
             toUInt64(round(measured * 1000)),

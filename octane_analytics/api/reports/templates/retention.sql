@@ -1,40 +1,40 @@
 /*
 title = "Retention"
 description = """
-Of the users who first came (with an event `first_event`, within the range) on a day, how many came back
-(with an event `return_event`) on each of the days after it. Oldest cohort first, every day from 0 on. Days
-are those of `timezone`. Only days that end by `to` are shown, so that no number is still growing; events
-before `from` are not looked at, so who came earlier counts as new."""
+Returning users by cohort. A cohort is the users whose first event `first_event` within the range falls on the
+same day; each row shows how many of them have an event `return_event` `day_number` days later. Oldest cohort
+first, days from 0. Days are calendar days of `timezone`. Only days that end by `to` are included, so that every
+number is final; events before `from` are ignored, so earlier users count as new."""
 cache_seconds = 300
 page_rows = 1000
 
 [parameters.first_event]
 type = "String"
-help = "The event that makes a user part of a cohort; absent for any."
+help = "Event by which a user joins a cohort; absent for any event."
 
 [parameters.return_event]
 type = "String"
-help = "The event that counts as coming back; absent for any."
+help = "Event that counts as a return; absent for any event."
 
 [parameters.days]
 type = "UInt8"
 default = 7
 minimum = 1
 maximum = 90
-help = "How many days after the cohort's are shown."
+help = "Number of days shown after the day of the cohort."
 
 [parameters.timezone]
 type = "String"
 format = "timezone"
 default = "UTC"
-help = "IANA time zone in which days begin."
+help = "IANA time zone of the calendar days."
 
 [columns]
-cohort = "The day on which they first came."
-cohort_users = "Distinct users who first came on it."
-day_number = "Days since then; 0 is the same day."
-returned_users = "Those of them with a return_event on that day."
-retention = "returned_users by cohort_users, 4 decimals."
+cohort = "Day of the users' first event."
+cohort_users = "Distinct users of the cohort."
+day_number = "Days since the day of the cohort; 0 is the same day."
+returned_users = "Users of the cohort with a return_event on that day."
+retention = "Share of cohort_users (0 to 1, 4 decimals)."
 */
 SELECT
     cohort,

@@ -1,19 +1,19 @@
 /*
 title = "Searches"
 description = """
-What people search for, most searched first, from `search` events (`properties.query`,
-`properties.results_count`) and `search_click` events (`properties.query`). Queries count as they were typed;
-events without one are left out."""
+Search queries, most frequent first, from `search` events (`properties.query`, `properties.results_count`) and
+`search_click` events (`properties.query`). Queries are grouped by their exact text; events without a query are
+excluded."""
 cache_seconds = 60
 page_rows = 100
 
 [columns]
-query = "The text searched for."
-searches = "search events."
+query = "Text of the query."
+searches = "Number of search events."
 unique_users = "Distinct users who searched."
-zero_result_searches = "Searches whose results_count is 0."
-clicks = "search_click events."
-click_through_rate = "clicks by searches, 4 decimals; null where a click's search lies outside the range."
+zero_result_searches = "search events whose results_count is 0."
+clicks = "Number of search_click events."
+click_through_rate = "clicks divided by searches, 4 decimals; null if no search of the clicks is in the range."
 */
 SELECT
     query,

@@ -1,20 +1,20 @@
 /*
 title = "Top content"
 description = """
-What people watch, most watched first, from the events `video_heartbeat`, `video_start` and
-`video_buffering`. A piece of content is named by `properties.content_id`, else `stream_id`, else `video_id`;
-events without any are left out. `watch_time` counts as in overview_stats."""
+Content by time watched, most watched first, from the events `video_heartbeat`, `video_start` and
+`video_buffering`. Content is identified by `properties.content_id`, else `stream_id`, else `video_id`; events
+with none of them are excluded. `watch_time` is counted as in overview_stats."""
 cache_seconds = 60
 page_rows = 20
 
 [columns]
-content_id = "The content's name."
-watch_time = "Seconds, to the millisecond."
+content_id = "Identifier of the content."
+watch_time = "Time watched in seconds, to the millisecond."
 unique_viewers = "Distinct users with a heartbeat."
-heartbeats = "video_heartbeat events."
-starts = "video_start events."
-buffering_events = "video_buffering events."
-buffer_ms_per_watch_minute = "Milliseconds of buffering for each minute watched, 3 decimals; null if unwatched."
+heartbeats = "Number of video_heartbeat events."
+starts = "Number of video_start events."
+buffering_events = "Number of video_buffering events."
+buffer_ms_per_watch_minute = "Milliseconds of buffering per minute watched, 3 decimals; null if watch_time is 0."
 */
 SELECT
     content_id,
@@ -32,7 +32,7 @@ FROM
         user_id,
         JSONExtract(readable, 'Tuple(content_id String, stream_id String, video_id String)') AS ids,
         multiIf(ids.1 != '', ids.1, ids.2 != '', ids.2, ids.3) AS content_id,
-        -- The raw text keeps a string's quotes, so that only numbers survive.
+        -- The raw text of a string has quotes, so only numbers are converted.
         if(
             event_name = 'video_heartbeat',
             toFloat64OrZero(JSONExtractRaw(readable, 'watch_time')),
@@ -43,7 +43,7 @@ FROM
             toFloat64OrZero(JSONExtractRaw(readable, 'buffer_duration_ms')),
             0
         ) AS buffer_duration_ms,
-        -- Whole milliseconds add up to the same sum in any order.
+        -- The sum of whole milliseconds does not depend on their order.
         if(watch_time > 0 AND watch_time <= 86400, toUInt64(round(watch_time * 1000)), 0) AS watch_ms,
         if(
             buffer_duration_ms > 0 AND buffer_duration_ms <= 86400000,

@@ -1,25 +1,25 @@
 /*
 title = "Top values"
 description = """
-The commonest values of one property, most frequent first. A string counts as its text, anything else as its
-JSON; events without the property, or with null, are left out."""
+Values of one property, most frequent first. A string is shown as its text, any other value as its JSON; events
+without the property, or with null, are excluded."""
 cache_seconds = 60
 page_rows = 20
 
 [parameters.property]
 type = "String"
 required = true
-help = "The property's name, a key of `properties`."
+help = "Name of the property, a key of `properties`."
 
 [parameters.event_name]
 type = "String"
 help = "Only events of this name; absent for all."
 
 [columns]
-value = "The value as text."
-events = "Events that have it."
-unique_users = "Distinct users of these."
-share = "events by all events that have the property, 6 decimals."
+value = "Value as text."
+events = "Events with the value."
+unique_users = "Distinct users of these events."
+share = "Share of all events with the property (0 to 1, 6 decimals)."
 */
 SELECT
     value,

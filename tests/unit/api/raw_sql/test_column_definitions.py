@@ -16,7 +16,7 @@ from octane_analytics.api.raw_sql.column_definitions import is_plain
         "date Date, alias String",
     ],
 )
-def test_names_with_types_are_plain(text: str) -> None:
+def test_names_with_types_are_accepted(text: str) -> None:
     assert is_plain(text)
 
 
@@ -52,5 +52,5 @@ def test_names_with_types_are_plain(text: str) -> None:
         "1a String",
     ],
 )
-def test_anything_else_is_not(text: str) -> None:
+def test_other_definitions_are_rejected(text: str) -> None:
     assert not is_plain(text)

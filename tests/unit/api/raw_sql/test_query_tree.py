@@ -60,14 +60,14 @@ def test_tree_has_facts_sections_and_parents() -> None:
     ],
 )
 @pytest.mark.parametrize("at", range(1, len(QUERY_TREE) + 1))
-def test_line_more_is_an_error(line: str, at: int) -> None:
+def test_additional_line_is_an_error(line: str, at: int) -> None:
     with pytest.raises(syntax_tree.MalformedTree):
         query_tree.parse([*QUERY_TREE[:at], line, *QUERY_TREE[at:]])
 
 
-# But for the argument: a lambda may have none.
+# Except for the argument: a lambda may have none.
 @pytest.mark.parametrize("at", [at for at, line in enumerate(JOINED) if "ARGUMENT id" not in line])
-def test_line_less_is_an_error(at: int) -> None:
+def test_missing_line_is_an_error(at: int) -> None:
     with pytest.raises(syntax_tree.MalformedTree):
         query_tree.parse([*JOINED[:at], *JOINED[at + 1 :]])
 
@@ -93,7 +93,7 @@ def test_unknown_kind_is_named() -> None:
 
 
 @given(st.lists(st.sampled_from(JOINED), max_size=12), st.integers(0, len(JOINED)))
-def test_lines_of_the_tree_twice_are_an_error(more: list[str], at: int) -> None:
+def test_repeated_lines_are_an_error(more: list[str], at: int) -> None:
     if more:
         with pytest.raises(syntax_tree.MalformedTree):
             query_tree.parse([*JOINED[:at], *more, *JOINED[at:]])
@@ -101,12 +101,12 @@ def test_lines_of_the_tree_twice_are_an_error(more: list[str], at: int) -> None:
 
 @pytest.mark.parametrize("line", ["foo", "    Identifier foo", "     Literal UInt64_1", "", "Set"])
 @pytest.mark.parametrize("at", range(1, len(SELECT_TREE) + 1))
-def test_syntax_tree_with_a_line_more_is_an_error(line: str, at: int) -> None:
+def test_syntax_tree_with_additional_line_is_an_error(line: str, at: int) -> None:
     with pytest.raises(syntax_tree.MalformedTree):
         syntax_tree.parse([*SELECT_TREE[:at], line, *SELECT_TREE[at:]])
 
 
 @pytest.mark.parametrize("at", range(1, len(SELECT_TREE)))
-def test_syntax_tree_with_a_line_less_is_an_error(at: int) -> None:
+def test_syntax_tree_with_missing_line_is_an_error(at: int) -> None:
     with pytest.raises(syntax_tree.MalformedTree):
         syntax_tree.parse([*SELECT_TREE[:at], *SELECT_TREE[at + 1 :]])

@@ -31,7 +31,7 @@ def test_harmless_name_is_allowed(name: str) -> None:
         "a: b", ", ", ": ",
     ],
 )  # fmt: skip
-def test_name_that_could_be_read_as_structure_is_refused(name: str) -> None:
+def test_name_readable_as_structure_is_rejected(name: str) -> None:
     with pytest.raises(QueryError, match="quoted name") as raised:
         check(probed(names=(f"`{name}`",)))
     assert raised.value.status == 403
@@ -48,7 +48,7 @@ def test_name_that_could_be_read_as_structure_is_refused(name: str) -> None:
         ("'a\u2028'", False),
     ],
 )
-def test_pattern_is_one_line(pattern: str, is_allowed: bool) -> None:
+def test_pattern_must_be_one_line(pattern: str, is_allowed: bool) -> None:
     if is_allowed:
         check(probed(patterns=(pattern,)))
     else:
@@ -56,16 +56,16 @@ def test_pattern_is_one_line(pattern: str, is_allowed: bool) -> None:
             check(probed(patterns=(pattern,)))
 
 
-def test_name_that_is_not_utf8_is_refused() -> None:
+def test_name_that_is_not_utf8_is_rejected() -> None:
     with pytest.raises(QueryError, match="UTF-8"):
         check(Probed("1", [], ["60FF60"], [], False))
 
 
-def test_identifier_parameter_is_refused() -> None:
+def test_identifier_parameter_is_rejected() -> None:
     with pytest.raises(QueryError, match="Identifier"):
         check(Probed("1", [], [], [], True))
 
 
-def test_probe_is_left_out_of_a_message() -> None:
+def test_probe_is_removed_from_a_message() -> None:
     message = "Syntax error: x: In scope WITH 'a' AS statement, b."
     assert without_probe(message) == "Syntax error: x"

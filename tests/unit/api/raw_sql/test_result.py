@@ -11,39 +11,39 @@ ROWS = [(number, "x" * 10) for number in range(5)]
 COLUMNS = (ResultColumn("n", "UInt8"), ResultColumn("a_long_name_that_repeats", "String"))
 
 
-def answer(name: str, max_bytes: int, *, is_whole: bool = True) -> SerializedResult:
+def serialized(name: str, max_bytes: int, *, is_whole: bool = True) -> SerializedResult:
     excerpt = Excerpt(COLUMNS, ROWS, is_whole, 5)
     return serialize(excerpt, OFFERED[name], max_bytes, time.perf_counter())
 
 
 @pytest.mark.parametrize("name", OFFERED)
-def test_whole_result_is_whole(name: str) -> None:
-    told = answer(name, 10_000)
-    assert (told.row_count, told.is_truncated) == (5, False)
+def test_complete_result_is_not_truncated(name: str) -> None:
+    result = serialized(name, 10_000)
+    assert (result.row_count, result.is_truncated) == (5, False)
 
 
 @pytest.mark.parametrize("name", OFFERED)
-def test_result_that_was_cut_before_says_so(name: str) -> None:
-    told = answer(name, 10_000, is_whole=False)
-    assert (told.row_count, told.is_truncated) == (5, True)
+def test_incomplete_excerpt_is_marked_as_truncated(name: str) -> None:
+    result = serialized(name, 10_000, is_whole=False)
+    assert (result.row_count, result.is_truncated) == (5, True)
 
 
-def test_rows_that_do_not_fit_are_left_out_and_told() -> None:
+def test_rows_beyond_maximum_size_are_truncated() -> None:
     size = len(json.dumps({"n": 0, COLUMNS[1].name: "x" * 10}, separators=(",", ":"))) + 1
-    told = answer("json", 3 * size)
-    body = json.loads(told.body)
-    assert (told.row_count, told.is_truncated) == (3, True)
+    result = serialized("json", 3 * size)
+    body = json.loads(result.body)
+    assert (result.row_count, result.is_truncated) == (3, True)
     assert (len(body["rows"]), body["row_count"], body["truncated"]) == (3, 3, True)
-    assert answer("ndjson", 3 * size).body.count(b"\n") == 3
-    assert answer("csv", 2 * len("0,xxxxxxxxxx\r\n")).body.count(b"\r\n") == 1 + 2
+    assert serialized("ndjson", 3 * size).body.count(b"\n") == 3
+    assert serialized("csv", 2 * len("0,xxxxxxxxxx\r\n")).body.count(b"\r\n") == 1 + 2
 
 
 @pytest.mark.parametrize("name", ["json", "ndjson", "csv"])
-def test_not_even_one_row_is_an_error(name: str) -> None:
+def test_result_without_room_for_one_row_fails(name: str) -> None:
     with pytest.raises(QueryError) as raised:
-        answer(name, 5)
+        serialized(name, 5)
     assert (raised.value.status, raised.value.code) == (422, "result_too_large")
 
 
-def test_gauges_with_labels_of_the_clients_choice_are_not_offered() -> None:
+def test_prometheus_format_is_not_offered() -> None:
     assert "prometheus" not in OFFERED

@@ -1,19 +1,19 @@
 import pytest
 
-from octane_analytics.api.raw_sql.statement_parameters import MAX_PARAMETERS, checked
+from octane_analytics.api.raw_sql.statement_parameters import MAX_PARAMETERS, validate
 from octane_analytics.errors import QueryError
 
 
-def test_values_are_sent_as_the_driver_binds_them() -> None:
+def test_values_are_converted_for_the_driver() -> None:
     given = {"text": "a'b\n", "n": 3, "x": 0.5, "yes": True, "many": ["a", 1, False, ["b"]]}
-    assert checked(given) == {
+    assert validate(given) == {
         "text": "a'b\n",
         "n": 3,
         "x": 0.5,
         "yes": "true",
         "many": ["a", 1, "false", ["b"]],
     }
-    assert checked(None) == {}
+    assert validate(None) == {}
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_values_are_sent_as_the_driver_binds_them() -> None:
         {f"p{n}": n for n in range(MAX_PARAMETERS + 1)},
     ],
 )
-def test_other_values_are_refused(given: dict[str, object]) -> None:
+def test_invalid_values_are_rejected(given: dict[str, object]) -> None:
     with pytest.raises(QueryError) as raised:
-        checked(given)
+        validate(given)
     assert raised.value.status == 422

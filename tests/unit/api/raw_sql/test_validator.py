@@ -5,18 +5,18 @@ from octane_analytics.api.raw_sql import functions
 from octane_analytics.api.raw_sql.validator import (
     EXPLAIN_AST,
     AccessRules,
-    Findings,
+    LookupNames,
     check_ast,
     check_functions,
     check_tables,
     check_tree,
-    located,
-    pairs,
+    qualified_names,
+    relocate,
 )
 from octane_analytics.clickhouse.schema import TableName
 from octane_analytics.errors import QueryError
 from tests.support.asgi_calls import QUERY_TREE, RULES
-from tests.support.explain_trees import ALLOWED, REFUSED
+from tests.support.explain_trees import ALLOWED, FORBIDDEN
 
 
 @pytest.mark.parametrize("sql", ALLOWED)
@@ -24,23 +24,23 @@ def test_one_select_is_allowed(sql: str) -> None:
     check_ast(ALLOWED[sql].splitlines(), RULES)
 
 
-@pytest.mark.parametrize("sql", REFUSED)
-def test_anything_else_is_refused(sql: str) -> None:
-    tree, said = REFUSED[sql]
+@pytest.mark.parametrize("sql", FORBIDDEN)
+def test_other_statement_is_forbidden(sql: str) -> None:
+    tree, message = FORBIDDEN[sql]
     with pytest.raises(QueryError) as raised:
         check_ast(tree.splitlines(), RULES)
     assert (raised.value.status, raised.value.code) == (403, "forbidden_statement")
-    assert said in str(raised.value)
+    assert message in str(raised.value)
 
 
-def test_no_tree_is_refused() -> None:
+def test_empty_tree_is_forbidden() -> None:
     with pytest.raises(QueryError, match="this is nothing"):
         check_ast([], RULES)
-    with pytest.raises(QueryError, match="no node"):
+    with pytest.raises(QueryError, match="tree is empty"):
         check_tree([], RULES)
 
 
-def test_line_that_a_name_breaks_in_two_cannot_hide_a_node() -> None:
+def test_name_with_line_break_cannot_hide_node() -> None:
     tree = [
         "SelectWithUnionQuery (children 2)",
         " ExpressionList",
@@ -56,7 +56,7 @@ def test_line_that_a_name_breaks_in_two_cannot_hide_a_node() -> None:
     ("name", "is_allowed"),
     [("events", True), ("db.events", True), ("users", False), ("other.events", False)],
 )
-def test_describe_takes_a_readable_table(name: str, is_allowed: bool) -> None:
+def test_describe_needs_a_readable_table(name: str, is_allowed: bool) -> None:
     tree = [
         "DescribeQuery (children 1)",
         " TableExpression (children 1)",
@@ -83,8 +83,8 @@ def tree_of(*from_clause: str, projection: tuple[str, ...] = ()) -> list[str]:
     ]
 
 
-def test_select_without_a_table_leaves_nothing_to_look_up() -> None:
-    assert check_tree(QUERY_TREE, RULES) == Findings()
+def test_select_without_table_needs_no_lookup() -> None:
+    assert check_tree(QUERY_TREE, RULES) == LookupNames()
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_select_without_a_table_leaves_nothing_to_look_up() -> None:
         ("identifier: part", {"part"}),
     ],
 )
-def test_table_is_allowed_or_to_be_looked_up(identifier: str, names: set[str]) -> None:
+def test_table_is_allowed_or_looked_up(identifier: str, names: set[str]) -> None:
     tree = [
         "QUERY id: 0",
         "  WITH",
@@ -115,7 +115,7 @@ def test_table_is_allowed_or_to_be_looked_up(identifier: str, names: set[str]) -
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("IDENTIFIER id: 3, identifier: other.events", "unknown table other.events"),
         ("IDENTIFIER id: 3, identifier: some_cte", "unknown table some_cte"),
@@ -130,8 +130,8 @@ def test_table_is_allowed_or_to_be_looked_up(identifier: str, names: set[str]) -
         ("IDENTIFIER id: 4, identifier: events", "imitates"),
     ],
 )
-def test_other_table_is_refused(line: str, said: str) -> None:
-    with pytest.raises(QueryError, match=said):
+def test_other_table_is_forbidden(line: str, message: str) -> None:
+    with pytest.raises(QueryError, match=message):
         check_tree(tree_of(line), RULES)
 
 
@@ -148,7 +148,7 @@ def text(value: str, number: int = 4) -> str:
     return f"CONSTANT id: {number}, constant_value: '{value}', constant_value_type: String"
 
 
-def test_alias_of_another_name_is_refused_after_in() -> None:
+def test_alias_of_another_name_after_in_is_forbidden() -> None:
     called = function("in", "IDENTIFIER id: 4, identifier: x", "IDENTIFIER id: 5, identifier: e")
     tree = [
         "QUERY id: 0",
@@ -193,7 +193,7 @@ def test_structure_of_names_and_types_is_allowed(name: str, structure: str) -> N
         ("null", "CONSTANT id: 5, constant_value: UInt64_1, constant_value_type: UInt8"),
     ],
 )
-def test_structure_that_may_hold_more_is_refused(name: str, first: str) -> None:
+def test_structure_with_expressions_is_forbidden(name: str, first: str) -> None:
     lines = [
         f"TABLE_FUNCTION id: 3, table_function_name: {name}",
         "  ARGUMENTS",
@@ -205,7 +205,7 @@ def test_structure_that_may_hold_more_is_refused(name: str, first: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["b", "system.contributors", "db.b", "a.b.c"])
-def test_name_after_in_is_judged_as_a_tables_name(name: str) -> None:
+def test_name_after_in_is_validated_as_table(name: str) -> None:
     called = function(
         "in", "IDENTIFIER id: 4, identifier: a", f"IDENTIFIER id: 5, identifier: {name}"
     )
@@ -214,15 +214,15 @@ def test_name_after_in_is_judged_as_a_tables_name(name: str) -> None:
         check_tree(tree, RULES)
 
 
-def test_dot_in_a_quoted_name_is_not_one_between_names() -> None:
+def test_dot_in_quoted_name_separates_nothing() -> None:
     tree = tree_of("IDENTIFIER id: 3, identifier: db.events")
-    assert check_tree(tree, RULES, ["x.y"]) == Findings()
+    assert check_tree(tree, RULES, ["x.y"]) == LookupNames()
     with pytest.raises(QueryError, match="unknown table"):
         check_tree(tree, RULES, ["db.events"])
 
 
 @pytest.mark.parametrize(
-    ("called", "said"),
+    ("called", "message"),
     [
         (function("file"), "function file"),
         (function("FILE"), "function FILE"),
@@ -246,14 +246,14 @@ def test_dot_in_a_quoted_name_is_not_one_between_names() -> None:
         (function("lower, function_type: ordinary, function_name: in"), "imitates"),
     ],
 )
-def test_function_that_is_not_listed_is_refused(called: tuple[str, ...], said: str) -> None:
+def test_function_that_is_not_listed_is_forbidden(called: tuple[str, ...], message: str) -> None:
     number = sum(" id: " in line for line in called) + 2
     tree = tree_of(f"IDENTIFIER id: {number}, identifier: events", projection=called)
-    with pytest.raises(QueryError, match=said):
+    with pytest.raises(QueryError, match=message):
         check_tree(tree, RULES)
 
 
-def test_tables_that_exist_under_an_unknown_name_are_refused_unless_allowed() -> None:
+def test_existing_table_is_forbidden_unless_readable() -> None:
     check_tables([("db", "events")], RULES)
     with pytest.raises(QueryError, match="table users is not allowed"):
         check_tables([("db", "users")], RULES)
@@ -263,17 +263,22 @@ def test_tables_that_exist_under_an_unknown_name_are_refused_unless_allowed() ->
     check_tables([("db", "users"), ("system", "tables")], more)
 
 
-def test_names_are_looked_up_in_the_database_and_among_temporary_tables() -> None:
-    assert pairs(Findings(frozenset({"b", "a"})), RULES) == ["db.a", ".a", "db.b", ".b"]
+def test_names_are_qualified_with_database_and_temporary() -> None:
+    assert qualified_names(LookupNames(frozenset({"b", "a"})), RULES) == [
+        "db.a",
+        ".a",
+        "db.b",
+        ".b",
+    ]
 
 
-def test_lambda_with_the_name_of_a_function_is_refused() -> None:
+def test_lambda_named_like_a_function_is_forbidden() -> None:
     check_functions([])
     with pytest.raises(QueryError, match="name of the function hostName"):
         check_functions(["hostName"])
 
 
-def test_functions_are_known_in_any_case_and_with_combinators() -> None:
+def test_functions_match_any_case_and_combinators() -> None:
     listed = functions.load(["mine"])
     for name in (
         "count",
@@ -288,13 +293,13 @@ def test_functions_are_known_in_any_case_and_with_combinators() -> None:
         assert not listed.allow(name), name
 
 
-def test_position_is_told_as_in_the_statement() -> None:
+def test_position_is_relative_to_the_statement() -> None:
     message = "Syntax error: failed at position 19 (1): 1. Expected end of query."
-    told = "Syntax error: failed at position 7 (1): 1. Expected end of query."
-    assert located(message, EXPLAIN_AST) == told
+    expected = "Syntax error: failed at position 7 (1): 1. Expected end of query."
+    assert relocate(message, EXPLAIN_AST) == expected
 
 
-def test_limits_ask_for_one_row_more_and_only_for_reading() -> None:
+def test_limits_request_additional_row_and_readonly() -> None:
     settings = ComplexityLimits(
         seconds=2.5, result_rows=10, result_bytes=20, memory_bytes=30
     ).settings("id")

@@ -9,13 +9,13 @@ from tests.unit.api.reports.test_template import GOOD
 OTHER = GOOD.replace('"Title"', '"Other"')
 
 
-def test_package_alone_has_its_templates_in_order() -> None:
+def test_built_in_templates_are_sorted() -> None:
     library = load()
     assert list(library.templates) == sorted(path.stem for path in REPORTS.glob("*.sql"))
     assert library.refused == ()
 
 
-def test_operator_adds_and_overrides(tmp_path: Path) -> None:
+def test_operator_templates_add_and_override(tmp_path: Path) -> None:
     (tmp_path / "mine.sql").write_text(GOOD)
     (tmp_path / "overview_stats.sql").write_text(OTHER)
     (tmp_path / "notes.txt").write_text("not a template")
@@ -27,7 +27,7 @@ def test_operator_adds_and_overrides(tmp_path: Path) -> None:
     assert library.refused == ()
 
 
-def test_broken_file_is_refused_and_the_good_ones_are_served(tmp_path: Path) -> None:
+def test_invalid_file_is_rejected_and_others_served(tmp_path: Path) -> None:
     (tmp_path / "mine.sql").write_text(GOOD.replace("default = 10", "default = 0"))
     (tmp_path / "overview_stats.sql").write_text("SELECT 1")
     (tmp_path / "yours.sql").write_text(OTHER)
@@ -42,25 +42,25 @@ def test_broken_file_is_refused_and_the_good_ones_are_served(tmp_path: Path) -> 
     assert second.endswith("; the built-in one is served")
 
 
-def test_file_that_breaks_later_stays_as_it_was_read_before(tmp_path: Path) -> None:
+def test_file_that_becomes_invalid_keeps_previous_version(tmp_path: Path) -> None:
     file = tmp_path / "mine.sql"
     file.write_text(GOOD)
     first = load(tmp_path)
     file.write_text("SELECT 1")
     second = load(tmp_path, first.templates)
     assert second.templates == first.templates
-    assert second.refused[0].endswith("; it stays as it was read before")
+    assert second.refused[0].endswith("; its previous version is served")
     file.write_text(OTHER)
     assert load(tmp_path, second.templates).templates["mine"].title == "Other"
     file.unlink()
     assert "mine" not in load(tmp_path, second.templates).templates
 
 
-def test_directory_that_is_not_there_is_an_error_at_the_start_only(tmp_path: Path) -> None:
+def test_missing_directory_fails_the_first_load_only(tmp_path: Path) -> None:
     absent = tmp_path / "absent"
     with pytest.raises(ConfigError, match="REPORTS_DIR: cannot read"):
         load(absent)
-    before = load().templates
-    again = load(absent, before)
-    assert again.templates == before
-    assert "stay as they were" in again.refused[0]
+    previous = load().templates
+    again = load(absent, previous)
+    assert again.templates == previous
+    assert "previous templates are kept" in again.refused[0]

@@ -12,7 +12,7 @@ TEMPLATES = load().templates
 TOP = TEMPLATES["top_content"]
 
 
-def test_nothing_given_means_the_last_day_of_all_apps() -> None:
+def test_no_parameters_select_last_day_of_all_apps() -> None:
     bound = bind(TOP, {}, NOW)
     assert bound.effective == {
         "app_id": None,
@@ -30,12 +30,12 @@ def test_nothing_given_means_the_last_day_of_all_apps() -> None:
     }
 
 
-def test_null_reads_as_absent() -> None:
+def test_null_equals_an_absent_parameter() -> None:
     nothing = dict.fromkeys(TOP.parameters)
     assert bind(TOP, nothing, NOW) == bind(TOP, {}, NOW)
 
 
-def test_missing_start_lies_a_day_before_the_given_end() -> None:
+def test_missing_start_is_a_day_before_end() -> None:
     bound = bind(TOP, {"to": "2026-01-10T00:00:00Z"}, NOW)
     assert bound.effective["from"] == "2026-01-09T00:00:00Z"
 
@@ -50,7 +50,7 @@ def test_missing_start_lies_a_day_before_the_given_end() -> None:
         ("1970-01-01T00:00:00Z", "1970-01-01T00:00:00Z"),
     ],
 )
-def test_time_is_shown_in_utc_and_rounded_up(given: str, effective: str) -> None:
+def test_time_is_shown_in_utc_rounded_up(given: str, effective: str) -> None:
     assert bind(TOP, {"from": given}, NOW).effective["from"] == effective
 
 
@@ -81,7 +81,7 @@ def test_time_is_shown_in_utc_and_rounded_up(given: str, effective: str) -> None
     ],
 )
 @pytest.mark.parametrize("name", ["from", "to"])
-def test_what_is_no_time_is_refused_by_name(name: str, given: object) -> None:
+def test_invalid_time_is_rejected_by_name(name: str, given: object) -> None:
     with pytest.raises(QueryError) as raised:
         bind(TOP, {name: given}, NOW)
     assert (raised.value.status, raised.value.code) == (422, "bad_parameter")
@@ -89,13 +89,13 @@ def test_what_is_no_time_is_refused_by_name(name: str, given: object) -> None:
 
 
 @pytest.mark.parametrize("start", ["2026-01-01T00:00:00Z", "2026-01-01T00:00:01Z"])
-def test_range_must_not_end_before_it_begins(start: str) -> None:
+def test_range_that_ends_before_start_is_rejected(start: str) -> None:
     with pytest.raises(QueryError, match="must be before `to`"):
         bind(TOP, {"from": start, "to": "2026-01-01T00:00:00Z"}, NOW)
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "said"),
+    ("name", "value", "message"),
     [
         ("limit", "10", "must be a whole number"),
         ("limit", True, "must be a whole number"),
@@ -106,10 +106,10 @@ def test_range_must_not_end_before_it_begins(start: str) -> None:
         ("app_id", "", "must not be empty"),
     ],
 )
-def test_bad_value_is_refused_by_name(name: str, value: object, said: str) -> None:
+def test_invalid_value_is_rejected_by_name(name: str, value: object, message: str) -> None:
     with pytest.raises(QueryError) as raised:
         bind(TOP, {name: value}, NOW)
-    assert str(raised.value) == f"{name} {said}"
+    assert str(raised.value) == f"{name} {message}"
     assert raised.value.details == {"parameter": name}
 
 
@@ -118,14 +118,14 @@ def test_value_must_be_one_of_the_allowed() -> None:
         bind(TEMPLATES["events_over_time"], {"bucket_seconds": 61}, NOW)
 
 
-def test_unknown_parameter_is_refused_with_the_known_ones() -> None:
+def test_unknown_parameter_is_rejected_with_known_names() -> None:
     with pytest.raises(QueryError) as raised:
         bind(TOP, {"form": "2026-01-01T00:00:00Z"}, NOW)
     assert raised.value.code == "unknown_parameter"
     assert raised.value.details == {"parameter": "form", "known": list(TOP.parameters)}
 
 
-def test_rfc3339_has_a_fraction_only_where_there_is_one() -> None:
+def test_rfc3339_omits_a_zero_fraction() -> None:
     east = timezone(timedelta(hours=2))
     assert rfc3339(datetime(2026, 1, 1, 2, tzinfo=east)) == "2026-01-01T00:00:00Z"
     assert rfc3339(datetime(2026, 1, 1, 0, 0, 0, 5, tzinfo=UTC)) == "2026-01-01T00:00:00.000005Z"

@@ -1,4 +1,4 @@
-"""What reports are answered with: caching, formats, streams, over connections that follow a script."""
+"""Report routes over scripted connections: caching, formats, streaming."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ WIDE = ComplexityLimits(
     seconds=30, result_rows=1_000_000, result_bytes=1 << 30, memory_bytes=1 << 30
 )
 MANY = result(*((f"{n:01000d}", n) for n in range(5000)), s="String", n="UInt64")
-"""Some 5 MB in any format: more than is answered whole."""
+"""About 5 MB in any format, which is streamed."""
 PATH = "/report/top_content"
 
 
@@ -34,11 +34,11 @@ def get(app: ASGIApp, path: str = PATH, **headers: str) -> httpx.Response:
     return call(app, "GET", path, headers=named)
 
 
-def test_get_answers_as_post_does() -> None:
+def test_get_returns_the_same_as_post() -> None:
     script = Script(ROW, ROW)
     app = app_over(script)
-    told = get(app, "/report/top_content?limit=2&app_id=a&from=-2h&to=1770033600").json()
-    assert told["params"] == {
+    body = get(app, "/report/top_content?limit=2&app_id=a&from=-2h&to=1770033600").json()
+    assert body["params"] == {
         "app_id": "a",
         "from": "2026-02-02T10:00:01Z",
         "to": "2026-02-02T12:00:00Z",
@@ -46,10 +46,10 @@ def test_get_answers_as_post_does() -> None:
         "offset": 0,
     }
     posted = report(app, "top_content", limit=2, app_id="a", **{"from": "-2h", "to": 1770033600})
-    assert posted.json()["params"] == told["params"]
+    assert posted.json()["params"] == body["params"]
 
 
-def test_get_takes_arrays_as_repeated_parameters() -> None:
+def test_get_reads_arrays_from_repeated_parameters() -> None:
     script = Script(ROW)
     assert get(app_over(script), "/report/funnel?steps=a&steps=b").status_code == 200
     assert script.calls[0][1]["steps"] == ["a", "b"]
@@ -69,7 +69,7 @@ def test_get_takes_arrays_as_repeated_parameters() -> None:
         ("/report/active_users?timezone=Europe/Atlantis", 422, "bad_parameter"),
     ],
 )
-def test_get_refuses_what_post_does(path: str, status: int, code: str) -> None:
+def test_get_rejects_the_same_as_post(path: str, status: int, code: str) -> None:
     answer = get(app_over(Script()), path)
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
 
@@ -91,7 +91,7 @@ def test_second_request_is_answered_from_the_cache() -> None:
     first, second = get(app), get(app)
     assert len(script.calls) == 1
     read = registry.get_sample_value("analytics_api_rows_read_total", {"route": "/report"})
-    assert read == 5, "as the connection tells, and once"
+    assert read == 5, "rows read are counted once"
     assert first.content == second.content
     assert (first.headers["x-cache"], second.headers["x-cache"]) == ("miss", "hit")
     assert second.headers["cache-control"] == "public, max-age=60"
@@ -103,14 +103,14 @@ def test_second_request_is_answered_from_the_cache() -> None:
 @pytest.mark.parametrize(
     "path", [f"{PATH}?limit=3", f"{PATH}?format=csv", f"{PATH}?app_id=a", f"{PATH}?from=-1h"]
 )
-def test_request_that_asks_something_else_is_not_answered_from_the_cache(path: str) -> None:
+def test_different_request_is_not_answered_from_cache(path: str) -> None:
     script = Script(ROW, ROW)
     app = app_over(script, cache_bytes=1 << 20)
     get(app)
     assert get(app, path).headers["x-cache"] == "miss"
 
 
-def test_range_relative_to_now_is_the_same_request_a_moment_later() -> None:
+def test_relative_range_hits_the_cache_seconds_later() -> None:
     script = Script(ROW, ROW, ROW)
     clock = iter(NOW + timedelta(seconds=each) for each in (0, 7, 14, 15))
     app = app_over(script, cache_bytes=1 << 20, now=lambda: next(clock))
@@ -120,7 +120,7 @@ def test_range_relative_to_now_is_the_same_request_a_moment_later() -> None:
 
 
 @pytest.mark.parametrize("control", ["no-cache", "max-age=0, no-cache", "no-store"])
-def test_no_cache_goes_past_the_cache(control: str) -> None:
+def test_no_cache_header_bypasses_the_cache(control: str) -> None:
     script = Script(ROW, result(("y", 2), s="String", n="UInt64"))
     app = app_over(script, cache_bytes=1 << 20)
     get(app)
@@ -128,7 +128,7 @@ def test_no_cache_goes_past_the_cache(control: str) -> None:
     assert (fresh.headers["x-cache"], fresh.json()["rows"]) == ("bypass", [{"s": "y", "n": 2}])
 
 
-def test_same_rows_have_the_same_etag_and_are_not_sent_again() -> None:
+def test_same_rows_have_same_etag_and_return_304() -> None:
     script = Script(ROW, ROW, result(("y", 2), s="String", n="UInt64"))
     app = app_over(script)
     first = get(app)
@@ -139,37 +139,37 @@ def test_same_rows_have_the_same_etag_and_are_not_sent_again() -> None:
     assert (other.status_code, other.headers["etag"] != etag) == (200, True)
 
 
-def test_etag_goes_with_the_format() -> None:
+def test_etag_depends_on_the_format() -> None:
     app = app_over(Script(ROW, ROW))
     assert get(app).headers["etag"] != get(app, f"{PATH}?format=csv").headers["etag"]
 
 
-def test_error_is_not_kept() -> None:
+def test_error_is_not_cached() -> None:
     script = Script(StatementRejected(159, "TIMEOUT_EXCEEDED", "slow"), ROW)
     app = app_over(script, cache_bytes=1 << 20)
     assert get(app).status_code == 504
     assert get(app).status_code == 200
 
 
-def test_identical_requests_at_once_are_one_query() -> None:
+def test_concurrent_identical_requests_run_one_query() -> None:
     release = threading.Event()
 
-    def slowly() -> Result:
+    def slow_query() -> Result:
         release.wait(10)
         return ROW
 
-    script = Script(slowly)
+    script = Script(slow_query)
     app = app_over(script)
 
-    async def ask() -> list[httpx.Response]:
+    async def request_all() -> list[httpx.Response]:
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            asking = [asyncio.ensure_future(client.get(PATH)) for _ in range(200)]
+            requests = [asyncio.ensure_future(client.get(PATH)) for _ in range(200)]
             await asyncio.sleep(0.2)
             release.set()
-            return await asyncio.gather(*asking)
+            return await asyncio.gather(*requests)
 
-    answers = asyncio.run(ask())
+    answers = asyncio.run(request_all())
     assert {answer.status_code for answer in answers} == {200}
     outcomes = [answer.headers["x-cache"] for answer in answers]
     assert (outcomes.count("miss"), outcomes.count("shared")) == (1, 199)
@@ -177,7 +177,7 @@ def test_identical_requests_at_once_are_one_query() -> None:
 
 
 @pytest.mark.parametrize("name", ["json", "ndjson", "csv"])
-def test_large_answer_streams_and_is_whole(name: str) -> None:
+def test_large_answer_is_streamed_completely(name: str) -> None:
     app = app_over(Script(MANY, MANY), limits=WIDE, cache_bytes=1 << 30)
     path = f"/report/overview_stats?format={name}"
     answer = get(app, path)
@@ -186,20 +186,20 @@ def test_large_answer_streams_and_is_whole(name: str) -> None:
     assert answer.headers["cache-control"] == "no-store"
     assert answer.headers["x-row-limit"] == "1000000"
     if name == "json":
-        told = answer.json()
-        assert (told["row_count"], told["truncated"]) == (5000, False)
-        assert [row["n"] for row in told["rows"]] == list(range(5000))
+        body = answer.json()
+        assert (body["row_count"], body["truncated"]) == (5000, False)
+        assert [row["n"] for row in body["rows"]] == list(range(5000))
     else:
         lines = answer.text.splitlines()
         assert len(lines) == 5000 + (name == "csv")
         if name == "ndjson":
             assert [json.loads(line)["n"] for line in lines] == list(range(5000))
-    # It was not kept.
+    # It was not cached.
     assert get(app, path).status_code == 200
 
 
-class Breaking(Script):
-    """Streams a lot, then fails."""
+class FailingStream(Script):
+    """Streams MANY, then raises the error."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__()
@@ -228,10 +228,10 @@ class Breaking(Script):
     "error",
     [Unavailable("the connection broke"), StatementRejected(159, "TIMEOUT_EXCEEDED", "slow")],
 )
-def test_error_in_the_middle_cuts_the_answer_and_is_logged(
+def test_error_while_streaming_aborts_and_is_logged(
     error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
-    script = Breaking(error)
+    script = FailingStream(error)
     app = app_over(script, limits=WIDE)
     sent: list[Message] = []
 
@@ -260,17 +260,17 @@ def test_error_in_the_middle_cuts_the_answer_and_is_logged(
 
     with caplog.at_level(logging.ERROR), pytest.raises(Exception) as raised:  # noqa: PT011
         asyncio.run(run())
-    told = repr(raised.value) + repr(getattr(raised.value, "exceptions", ""))
-    assert "broke off in the middle" in told
+    error_text = repr(raised.value) + repr(getattr(raised.value, "exceptions", ""))
+    assert "broke off in the middle" in error_text
     assert sent[0]["status"] == 200
     assert all(message.get("more_body") for message in sent[1:])
     assert len(sent) > 1
-    # What is on its way is not begun anew.
+    # A partly sent answer is not retried.
     assert len(script.calls) == 1
     assert caplog.records
 
 
-def test_row_limit_of_the_service_holds_and_is_told() -> None:
+def test_row_limit_of_service_applies_and_is_shown() -> None:
     rows = result(*((n,) for n in range(4)), n="UInt64")
     answer = get(app_over(Script(rows)), "/report/overview_stats")
     assert answer.headers["x-truncated"] == "true"
@@ -278,7 +278,7 @@ def test_row_limit_of_the_service_holds_and_is_told() -> None:
     assert answer.json()["row_count"] == 3
 
 
-def test_next_page_is_named_where_there_is_one() -> None:
+def test_next_offset_is_set_if_rows_follow() -> None:
     rows = result(*((n,) for n in range(3)), n="UInt64")
     app = app_over(Script(rows, rows))
     assert get(app, f"{PATH}?limit=2&offset=10").json()["next_offset"] == 12

@@ -4,12 +4,12 @@ import pytest
 
 from octane_analytics.api.reports.library import load
 from octane_analytics.api.reports.parameter_types import TIME
-from octane_analytics.api.reports.template import COMMON, read
+from octane_analytics.api.reports.template import COMMON, read_template
 from octane_analytics.errors import ConfigError
 
 GOOD = """/*
 title = "Title"
-description = "What it is"
+description = "What it shows"
 
 [parameters.limit]
 type = "UInt32"
@@ -29,11 +29,11 @@ LIMIT {limit:UInt32}
 """
 
 
-def write(directory: Path, text: str) -> None:
+def write_template(directory: Path, text: str) -> None:
     (directory / "one.sql").write_text(text, encoding="utf-8")
 
 
-def test_shipped_templates_load_and_say_what_they_are() -> None:
+def test_built_in_templates_load_and_are_described() -> None:
     loaded = load().templates
     assert {"overview_stats", "search_analytics", "top_content"} < set(loaded)
     for template in loaded.values():
@@ -44,9 +44,9 @@ def test_shipped_templates_load_and_say_what_they_are() -> None:
         assert not template.sql.endswith(";")
 
 
-def test_template_has_what_its_header_says(tmp_path: Path) -> None:
-    write(tmp_path, GOOD)
-    template = read(tmp_path / "one.sql")
+def test_template_has_the_fields_of_its_header(tmp_path: Path) -> None:
+    write_template(tmp_path, GOOD)
+    template = read_template(tmp_path / "one.sql")
     assert template.title == "Title"
     assert list(template.parameters) == ["app_id", "from", "to", "limit"]
     assert template.parameters["limit"].maximum == 100
@@ -55,7 +55,7 @@ def test_template_has_what_its_header_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "line", "said"),
+    ("old", "new", "line", "message"),
     [
         ("/*\n", "-- none\n", 1, "must begin with a comment"),
         ("*/\n", "", 1, "must begin with a comment"),
@@ -66,13 +66,13 @@ def test_template_has_what_its_header_says(tmp_path: Path) -> None:
         ('type = "UInt32"', 'type = "Int8"', 5, "its type must be UInt32"),
         ('title = "Title"', 'title = "Title"\ncache_seconds = -1', 3, "`int` >= 0"),
         ('title = "Title"', 'title = "Title"\nrow_limit = "all"', 3, "Expected `int"),
-        ('a = "A column."\n', "", 12, "none is described"),
+        ('a = "A column."\n', "", 12, "describe at least one"),
         ("default = 10", "default = 0", 5, "must be from 1 to 100"),
         ("default = 10", 'default = "10"', 5, "its default must be a whole number"),
         ("default = 10\n", "", 5, "needs a default, or `required = true`"),
-        ("[parameters.limit]", "[parameters.format]", 5, "every template has already"),
+        ("[parameters.limit]", "[parameters.format]", 5, "every template already has"),
         ("maximum = 100", "allowed = [1, 2]", 5, "must be one of 1, 2"),
-        ("[parameters.limit]", "[parameters.from]", 5, "every template has already"),
+        ("[parameters.limit]", "[parameters.from]", 5, "every template already has"),
         ("[parameters.limit]", "[parameters.Limit]", 5, "lower-case"),
         ("LIMIT {limit:UInt32}", "LIMIT {limt:UInt32}", 19, "{limt:UInt32} is not declared"),
         ("LIMIT {limit:UInt32}", "LIMIT {limit:UInt8}", 19, "is declared as UInt32"),
@@ -80,36 +80,36 @@ def test_template_has_what_its_header_says(tmp_path: Path) -> None:
         ("    AND app_id = {app_id:String}\n", "", 15, "{app_id:String} is never used"),
     ],
 )
-def test_broken_file_is_refused_with_its_line(
-    tmp_path: Path, old: str, new: str, line: int, said: str
+def test_invalid_file_is_rejected_with_its_line(
+    tmp_path: Path, old: str, new: str, line: int, message: str
 ) -> None:
     assert old in GOOD
-    write(tmp_path, GOOD.replace(old, new, 1))
+    write_template(tmp_path, GOOD.replace(old, new, 1))
     with pytest.raises(ConfigError) as raised:
-        read(tmp_path / "one.sql")
+        read_template(tmp_path / "one.sql")
     assert str(raised.value).startswith(f"{tmp_path / 'one.sql'}:{line}: ")
-    assert said in str(raised.value)
+    assert message in str(raised.value)
 
 
-def test_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
+def test_file_that_is_not_text_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "one.sql").write_bytes(b"\xff")
     with pytest.raises(ConfigError, match=r"one\.sql:1: cannot be read"):
-        read(tmp_path / "one.sql")
+        read_template(tmp_path / "one.sql")
 
 
-def test_file_with_another_kind_of_name_is_refused(tmp_path: Path) -> None:
+def test_file_with_invalid_name_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "One-More.sql").write_text(GOOD)
     with pytest.raises(ConfigError, match=r"One-More\.sql:1: the file's name"):
-        read(tmp_path / "One-More.sql")
+        read_template(tmp_path / "One-More.sql")
 
 
-def test_header_says_how_long_an_answer_keeps_and_how_long_it_gets(tmp_path: Path) -> None:
-    write(tmp_path, GOOD)
-    template = read(tmp_path / "one.sql")
+def test_header_sets_cache_seconds_and_row_limit(tmp_path: Path) -> None:
+    write_template(tmp_path, GOOD)
+    template = read_template(tmp_path / "one.sql")
     assert (template.cache_seconds, template.row_limit) == (0, None)
-    given = 'description = "What it is"\ncache_seconds = 60\nrow_limit = 1000000'
-    write(tmp_path, GOOD.replace('description = "What it is"', given))
-    template = read(tmp_path / "one.sql")
+    header = 'description = "What it shows"\ncache_seconds = 60\nrow_limit = 1000000'
+    write_template(tmp_path, GOOD.replace('description = "What it shows"', header))
+    template = read_template(tmp_path / "one.sql")
     assert (template.cache_seconds, template.row_limit) == (60, 1_000_000)
 
 
@@ -118,37 +118,45 @@ PAGED = GOOD[: GOOD.index("[parameters.limit]")] + GOOD[GOOD.index("[columns]") 
 )
 
 
-def test_page_rows_declare_a_page(tmp_path: Path) -> None:
-    write(tmp_path, PAGED.replace('"What it is"', '"What it is"\npage_rows = 20'))
-    parameters = read(tmp_path / "one.sql").parameters
+def test_page_rows_declare_limit_and_offset(tmp_path: Path) -> None:
+    write_template(tmp_path, PAGED.replace('"What it shows"', '"What it shows"\npage_rows = 20'))
+    parameters = read_template(tmp_path / "one.sql").parameters
     assert list(parameters) == ["app_id", "from", "to", "limit", "offset"]
     assert (parameters["limit"].default, parameters["limit"].maximum) == (20, 10_000)
     assert (parameters["offset"].default, parameters["offset"].type) == (0, "UInt32")
 
 
 @pytest.mark.parametrize(
-    ("text", "line", "said"),
+    ("text", "line", "message"),
     [
         (PAGED, 12, "{limit:UInt32} is not declared"),
-        (PAGED.replace('it is"', 'it is"\npage_rows = 0', 1), 4, "`int` >= 1"),
-        (GOOD.replace('it is"', 'it is"\npage_rows = 20', 1), 6, "declared by page_rows already"),
+        (PAGED.replace('it shows"', 'it shows"\npage_rows = 0', 1), 4, "`int` >= 1"),
         (
-            PAGED.replace('it is"', 'it is"\npage_rows = 20').replace("OFFSET {offset:UInt32}", ""),
+            GOOD.replace('it shows"', 'it shows"\npage_rows = 20', 1),
+            6,
+            "already declared by page_rows",
+        ),
+        (
+            PAGED.replace('it shows"', 'it shows"\npage_rows = 20').replace(
+                "OFFSET {offset:UInt32}", ""
+            ),
             9,
             "{offset:UInt32} is never used",
         ),
     ],
 )
-def test_page_is_declared_once_and_used(tmp_path: Path, text: str, line: int, said: str) -> None:
-    write(tmp_path, text)
+def test_page_parameters_are_declared_once_and_used(
+    tmp_path: Path, text: str, line: int, message: str
+) -> None:
+    write_template(tmp_path, text)
     with pytest.raises(ConfigError) as raised:
-        read(tmp_path / "one.sql")
+        read_template(tmp_path / "one.sql")
     assert str(raised.value).startswith(f"{tmp_path / 'one.sql'}:{line}: ")
-    assert said in str(raised.value)
+    assert message in str(raised.value)
 
 
 @pytest.mark.parametrize(
-    ("declared", "said"),
+    ("declared", "message"),
     [
         ('type = "Float64"\ndefault = 0.5\nminimum = 0\nmaximum = 1', None),
         ('type = "Float64"\ndefault = 1.5\nmaximum = 1', "its default must be from"),
@@ -170,20 +178,20 @@ def test_page_is_declared_once_and_used(tmp_path: Path, text: str, line: int, sa
         ('type = "UInt8"\nformat = "timezone"\ndefault = 1', "is for a String"),
         ('type = "String"\nrequired = true\ndefault = "a"', "has no default"),
         ('type = "Bool"\ndefault = true\nminimum = 1', "has bounds"),
-        ('type = "Float64"\ndefault = 1.0\nallowed = [1]', "cannot list what is allowed"),
+        ('type = "Float64"\ndefault = 1.0\nallowed = [1]', "cannot list allowed values"),
         ('type = "Map(String, String)"\ndefault = 1', "type must be one of String, UInt8"),
         ('type = "String"\nallowed = [1]', "1 is not of type String"),
     ],
 )
-def test_parameter_is_declared_in_one_of_the_types(
-    tmp_path: Path, declared: str, said: str | None
+def test_parameter_declaration_is_validated_by_type(
+    tmp_path: Path, declared: str, message: str | None
 ) -> None:
     kind = declared.partition('"')[2].partition('"')[0]
     text = GOOD.replace("[columns]", f'[parameters.x]\nhelp = "X."\n{declared}\n\n[columns]')
-    write(tmp_path, text.replace("LIMIT", f"AND {{x:{kind}}} LIMIT"))
-    if said is None:
-        assert read(tmp_path / "one.sql").parameters["x"].type == kind
+    write_template(tmp_path, text.replace("LIMIT", f"AND {{x:{kind}}} LIMIT"))
+    if message is None:
+        assert read_template(tmp_path / "one.sql").parameters["x"].type == kind
     else:
         with pytest.raises(ConfigError, match=r"one\.sql:12: parameter x: ") as raised:
-            read(tmp_path / "one.sql")
-        assert said in str(raised.value)
+            read_template(tmp_path / "one.sql")
+        assert message in str(raised.value)
