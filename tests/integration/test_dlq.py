@@ -151,7 +151,7 @@ def test_interrupted_retry_is_finished_by_the_next(site: Site) -> None:
     with DeadLetterTopic(settings.kafka, client_id="tests") as log:
         log.open()
         retry = DeadLetterRetry(
-            log, Breaking(), decode, read_index(log, log.spans()), chunk_letters=4
+            log, Breaking(), decode, read_index(log, log.spans()), chunk_messages=4
         )
         with pytest.raises(Crash):
             retry.run(Selection())
@@ -174,7 +174,7 @@ def test_second_retry_ends_the_first(site: Site) -> None:
         ClickHouseSink(settings.clickhouse, client_name="tests") as sink,
     ):
         log.open()
-        slow = DeadLetterRetry(log, sink, decode, read_index(log, log.spans()), chunk_letters=4)
+        slow = DeadLetterRetry(log, sink, decode, read_index(log, log.spans()), chunk_messages=4)
         assert "10 inserted" in site.run("dlq", "retry", "--yes")
         with pytest.raises(AssignmentLost, match="another retry"):
             slow.run(
