@@ -253,7 +253,7 @@ def test_group_offset_with_foreign_metadata_counts_as_one_without(kafka: Embedde
         {"bootstrap.servers": kafka.bootstrap_servers, "group.id": "group", "log_level": 0}
     )
     where = TopicPartition(topic, 0)
-    (committed,) = committed_by(consumer, [where]).values()
+    (committed,) = committed_by(consumer, "group", [where]).values()
     consumer.close()
     assert committed == Committed(3, "")
 

@@ -70,7 +70,7 @@ class FakeRetainedLog:
         if self.is_stuck:
             return Polled([])
         if len(self.begun) - 1 in self.gone_at:
-            raise OctaneError("no longer holds what is being read")
+            raise OctaneError("no longer holds the offsets being read")
         spans, self._spans = self._spans, {}
         return Polled(
             [
