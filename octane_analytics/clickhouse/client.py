@@ -260,7 +260,7 @@ class ClickHouse(NativeConnection):
             raise NeedsOperator(OPERATOR_ERRORS[READ_ONLY])
 
     def _table_setting(self, setting: str, engine_full: str) -> int:
-        """Return a setting of the table with this `engine_full`: its own value or the server's default."""
+        """Return a setting of the table with this `engine_full`, or the server's default."""
         own = _between(engine_full, f" {setting} = ", ",")
         if own:
             return int(own)

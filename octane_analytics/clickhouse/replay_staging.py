@@ -196,7 +196,7 @@ class ReplayStaging:
     def _are_nearly_all_candidates(self, part: StagedSlice) -> bool:
         """Return whether filtering by row would exclude nothing of the slice, and little of the target.
 
-        The filter costs nearly half of the comparison, and bounds memory if the target has far more rows.
+        The filter costs nearly half of the comparison, and bounds memory if the target is far larger.
         """
         found = self._query(
             f"SELECT countIf(NOT is_wanted), count(), (SELECT count() FROM {self._target} "

@@ -188,7 +188,7 @@ class World:
         start = process.ledger.assign(partition, committed, self.topic.identity)
         until = None if start.recovering is None else start.recovering.end
         process.flights.pop(partition, None)
-        process.batches[partition] = Batch(partition, start.offset or 0, until=until)
+        process.batches[partition] = Batch(partition, start.offset or 0, fixed_end=until)
 
     def poll(self, process: Process, partition: TopicPartition, count: int) -> None:
         batch = process.batches.get(partition)
@@ -413,7 +413,7 @@ class TokenlessInterleavings(Interleavings):
 
 
 @pytest.mark.parametrize("machine", [UnannouncedInterleavings, TokenlessInterleavings])
-def test_model_finds_the_duplicates_of_lesser_protocols(
+def test_model_finds_duplicates_of_weaker_protocols(
     machine: type[RuleBasedStateMachine],
 ) -> None:
     with pytest.raises(AssertionError):
@@ -432,7 +432,7 @@ def test_model_finds_the_duplicates_of_lesser_protocols(
 
 
 @pytest.mark.parametrize("delivery", [Unannounced(), Tokenless()])
-def test_model_counts_a_crash_after_the_insert_twice_without_tokens(delivery: Delivery) -> None:
+def test_crash_after_insert_duplicates_without_token(delivery: Delivery) -> None:
     world = World(delivery)
     (process, partition) = (world.processes[0], PARTITIONS[0])
     world.topic.append(partition, "event")

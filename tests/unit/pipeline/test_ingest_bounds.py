@@ -31,7 +31,7 @@ def test_memory_is_bounded_over_many_partitions(delivery: Delivery) -> None:
     assert held <= 20_000 + 20 * 5 * len(event("p0-00"))
 
 
-def test_loop_turns_between_slow_inserts() -> None:
+def test_loop_runs_between_slow_inserts() -> None:
     # The supervisor and the group take a loop that does not turn for a hung process.
     rig = Rig(partitions=16, size=2)
     for partition in range(16):
@@ -46,7 +46,7 @@ def test_loop_turns_between_slow_inserts() -> None:
     assert longest < 120.0
 
 
-def test_reading_goes_on_when_what_filled_the_outbox_is_taken_away() -> None:
+def test_reading_resumes_after_pending_batches_are_revoked() -> None:
     rig = Rig(partitions=4, size=2, max_rows=2)
     first, second = rig.worker(), rig.worker()
     for partition in range(4):
