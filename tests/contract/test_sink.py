@@ -1,4 +1,4 @@
-"""What every Sink promises, held against the fake and against a real ClickHouse alike."""
+"""Contract of Sink, for the fake and for a real ClickHouse."""
 
 import contextlib
 import importlib.util
@@ -22,13 +22,13 @@ from octane_analytics.settings.connections import ClickHouseSettings
 from tests.fakes.clickhouse import FakeClickHouse, FakeSink
 from tests.fakes.clock import FakeClock
 
-# The table drops what is older than ninety days.
+# The table drops rows older than ninety days.
 NOW = int(datetime.now(UTC).timestamp())
 LAST_MONTH = int((datetime.now(UTC).replace(day=1) - timedelta(days=3)).timestamp())
 
 
 class Bench(Protocol):
-    """An empty table that refuses events of the name `refused`."""
+    """Empty table that refuses events with the name `refused`."""
 
     sink: Sink
 
@@ -74,7 +74,7 @@ class ClickHouseBench:
         self._connection = ClickHouseSink(self._settings, client_name="tests")
         self._connection.execute(schema.create_table(self._name))
         self._connection.execute(
-            f"ALTER TABLE {self._name} ADD CONSTRAINT told CHECK event_name != 'refused'"
+            f"ALTER TABLE {self._name} ADD CONSTRAINT accepted CHECK event_name != 'refused'"
         )
         self.sink: Sink = ClickHouseSink(self._settings, client_name="tests sink")
 
@@ -111,7 +111,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedClickHo
 
 
 class PackedBench(ClickHouseBench):
-    """As a worker sends its rows: packed already, as far as they can be."""
+    """ClickHouse with packed columns, as a worker sends them."""
 
     def __init__(self, engine: EmbeddedClickHouse) -> None:
         super().__init__(engine)
@@ -211,10 +211,10 @@ def test_large_block_is_inserted_as_one(bench: Bench) -> None:
 
 
 def test_text_is_stored_byte_for_byte(bench: Bench) -> None:
-    told = ['{"a": "\\ud83d\\ude00"}', '{"b" :\t"é😀"}', '{"c":"\\u0000\x00\'"}', "{}"]
-    told += [f'{{"d":"{"x" * length}"}}' for length in (100, 1_000, 100_000)]
-    bench.sink.insert(block(*(row("u", properties=text.encode()) for text in told)), "t")
-    assert bench.properties() == sorted(told, key=str.encode)
+    texts = ['{"a": "\\ud83d\\ude00"}', '{"b" :\t"é😀"}', '{"c":"\\u0000\x00\'"}', "{}"]
+    texts += [f'{{"d":"{"x" * length}"}}' for length in (100, 1_000, 100_000)]
+    bench.sink.insert(block(*(row("u", properties=text.encode()) for text in texts)), "t")
+    assert bench.properties() == sorted(texts, key=str.encode)
 
 
 def test_block_with_bad_row_is_refused_whole(bench: Bench) -> None:
@@ -228,7 +228,7 @@ def test_rest_of_refused_block_is_inserted(bench: Bench) -> None:
         bench.sink.insert(block(row("u1"), row("u2", name="refused")), "t")
     bench.sink.insert(block(row("u1")), "t/0-1")
     bench.sink.insert(block(row("u1")), "t")
-    assert bench.users() == ["u1", "u1"], "a refused block leaves no token behind"
+    assert bench.users() == ["u1", "u1"], "a refused block stores no token"
 
 
 @pytest.mark.parametrize("at", [-1, 2**32])

@@ -69,7 +69,7 @@ def levels(found: dict[str, list[dict[str, str]]]) -> dict[str, str]:
     return {item["subject"]: item["level"] for item in found["checks"]}
 
 
-def test_check_of_a_site_in_order_fails_nothing(site: Site) -> None:
+def test_check_of_correct_site_has_no_failures(site: Site) -> None:
     site.send(event(1))
     site.environ["WORKER_PROCS"] = "2"
     found = site.json("check")
@@ -97,7 +97,7 @@ def test_check_of_a_site_in_order_fails_nothing(site: Site) -> None:
     assert text.splitlines()[-1].startswith("0 failures")
 
 
-def test_check_knows_our_own_running_service(site: Site) -> None:
+def test_check_recognises_own_running_service(site: Site) -> None:
     site.environ["METRICS_PORT"] = str(free_port())
     with site.worker() as worker:
         worker.wait_for("assignment changed")
@@ -109,7 +109,7 @@ def test_check_knows_our_own_running_service(site: Site) -> None:
         assert worker.wait() == 0
 
 
-def test_check_finds_what_has_to_be_mended(site: Site) -> None:
+def test_check_reports_problems_to_fix(site: Site) -> None:
     site.clickhouse.execute(
         f"ALTER TABLE {site.clickhouse.table} MODIFY SETTING non_replicated_deduplication_window = 0"
     )
@@ -144,7 +144,7 @@ def test_check_finds_a_foreign_member(site: Site) -> None:
         ({"CLICKHOUSE_TABLE": "nowhere"}, "table", "schema apply"),
     ],
 )
-def test_check_says_what_to_do(
+def test_check_reports_the_fix(
     site: Site, settings: dict[str, str], subject: str, told: str
 ) -> None:
     done = run("check", settings=site.environ | settings)
@@ -164,7 +164,7 @@ def test_check_says_what_to_do(
         ("frozen", ["profile is read-only"]),
     ],
 )
-def test_rights_of_the_workers_user(
+def test_rights_of_worker_user_are_checked(
     peopled: ClickHouseSettings, user: str, advice: list[str]
 ) -> None:
     settings = replace(load({}).settings, clickhouse=replace(peopled, user=user))
@@ -180,7 +180,7 @@ def test_rights_of_the_workers_user(
     ("user", "told"),
     [("frozen", "profile is read-only"), ("reader", f"GRANT INSERT ON {TABLE} TO reader")],
 )
-def test_worker_does_not_start_for_a_user_that_cannot_insert(
+def test_worker_user_without_insert_is_refused(
     peopled: ClickHouseSettings, user: str, told: str
 ) -> None:
     settings = replace(load({}).settings, clickhouse=replace(peopled, user=user))
@@ -191,7 +191,7 @@ def test_worker_does_not_start_for_a_user_that_cannot_insert(
         check_table(server, settings)
 
 
-def test_worker_does_not_start_on_a_table_that_would_take_times_for_others(
+def test_table_with_datetime64_is_refused(
     peopled: ClickHouseSettings,
 ) -> None:
     settings = replace(load({}).settings, clickhouse=replace(peopled, table="finer"))
@@ -218,7 +218,7 @@ def test_worker_does_not_start_on_a_table_that_would_take_times_for_others(
         ("lifting", Level.WARN, ["readonly=2", "binds of max_execution_time, max_memory_usage"]),
     ],
 )
-def test_rights_of_the_query_user(
+def test_rights_of_query_user_are_checked(
     peopled: ClickHouseSettings, user: str, level: Level, told: list[str]
 ) -> None:
     password = PASSWORD if user == "octane_query" else ""
@@ -229,7 +229,7 @@ def test_rights_of_the_query_user(
     assert level is not Level.OK or len(found) == 1
 
 
-def test_tables_that_raw_sql_may_read_too(peopled: ClickHouseSettings) -> None:
+def test_additional_raw_sql_tables_are_checked(peopled: ClickHouseSettings) -> None:
     told = query_user_findings(peopled, "octane_query", PASSWORD, API_QUERY_TABLES="default.other")
     assert [(f.level, f.message) for f in told] == [
         (
@@ -240,7 +240,7 @@ def test_tables_that_raw_sql_may_read_too(peopled: ClickHouseSettings) -> None:
     ]
 
 
-def test_query_user_of_a_server_that_is_away_is_no_second_failure() -> None:
+def test_query_user_of_unreachable_server_adds_no_failure() -> None:
     nowhere = ClickHouseSettings(host="127.0.0.1", port=1)
     assert query_user_findings(nowhere, "octane_query", PASSWORD) == []
 
@@ -271,7 +271,7 @@ def test_check_of_users_without_rights(site: Site, peopled: ClickHouseSettings) 
     assert f"GRANT SELECT ON {TABLE} TO stranger" in done.stdout
 
 
-def test_check_ends_in_time_with_everything_down() -> None:
+def test_check_of_unreachable_servers_ends_in_time() -> None:
     # One that refuses, one that takes connections and never says a word.
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))

@@ -54,7 +54,7 @@ def settings(kafka: EmbeddedKafka) -> KafkaSettings:
 
 
 @pytest.mark.parametrize("look", [group, view, probe, log])
-def test_moving_coordinator_is_waited_for(
+def test_committed_waits_for_moving_coordinator(
     kafka: EmbeddedKafka, settings: KafkaSettings, look: Look
 ) -> None:
     looker, ask = look(settings)
@@ -65,7 +65,7 @@ def test_moving_coordinator_is_waited_for(
 
 
 @pytest.mark.parametrize("look", [group, view, probe, log])
-def test_missing_right_is_told_at_once(
+def test_missing_right_raises_at_once(
     kafka: EmbeddedKafka, settings: KafkaSettings, look: Look
 ) -> None:
     looker, ask = look(settings)

@@ -41,7 +41,7 @@ def bury(site: Site, *letters: tuple[int, bytes | None], reason: str = "wrong_ty
     outlet.close()
 
 
-def test_letters_are_counted_shown_and_retried_once(site: Site) -> None:
+def test_dead_letters_are_counted_shown_and_retried(site: Site) -> None:
     site.send(b"not json", b"{}", event(1), partition=1)
     site.ingest()
     bury(site, *((100 + user, event(user)) for user in range(2, 7)))
@@ -71,7 +71,7 @@ def test_letters_are_counted_shown_and_retried_once(site: Site) -> None:
     assert (rows["bad_timestamp"]["duplicates"], rows["not_json"]["left"]) == (1, 1)
 
 
-def test_retry_after_a_replay_of_the_same_range_inserts_nothing_twice(site: Site) -> None:
+def test_retry_after_replay_inserts_nothing_twice(site: Site) -> None:
     """The decoder of then took these for none; what a replay reads with today's are events."""
     values = [event(user, name="é") for user in (1, 2, 2)]
     site.send(*values)
@@ -91,7 +91,7 @@ def test_retry_after_a_replay_of_the_same_range_inserts_nothing_twice(site: Site
     assert site.users() == ["1", "2", "2", "99"]
 
 
-def test_retry_asks_and_dry_run_does_nothing(site: Site) -> None:
+def test_retry_confirms_and_dry_run_changes_nothing(site: Site) -> None:
     bury(site, (1, event(1)))
     assert "1 letters of" in site.run("dlq", "retry", "--dry-run")
     assert "standard input is not a terminal: add --yes" in site.run("dlq", "retry", code=2)
@@ -104,7 +104,7 @@ def test_retry_asks_and_dry_run_does_nothing(site: Site) -> None:
     assert site.users() == ["1"]
 
 
-def test_purge_report_names_what_is_settled(site: Site) -> None:
+def test_purge_report_lists_settled_offsets(site: Site) -> None:
     bury(site, (1, event(1)), (2, event(2)))
     bury(site, (3, b"bad"), reason="not_json")
     assert "nothing to purge" in site.run("dlq", "purge-report")
@@ -129,7 +129,7 @@ def test_purge_report_names_what_is_settled(site: Site) -> None:
     assert given_up["offset"] > 3
 
 
-def test_interrupted_retry_is_finished_by_the_next(site: Site) -> None:
+def test_interrupted_retry_is_finished_by_next(site: Site) -> None:
     bury(site, *((user, event(user)) for user in range(10)))
     settings = load(site.environ).settings
     insert = site.clickhouse.insert
@@ -183,7 +183,7 @@ def test_second_retry_ends_the_first(site: Site) -> None:
     assert site.rows() == 10
 
 
-def test_letter_that_clickhouse_refuses_stays(site: Site) -> None:
+def test_message_refused_by_clickhouse_stays(site: Site) -> None:
     site.clickhouse.execute(
         f"ALTER TABLE {site.clickhouse.table} ADD CONSTRAINT odd CHECK user_id != '7'"
     )
@@ -195,7 +195,7 @@ def test_letter_that_clickhouse_refuses_stays(site: Site) -> None:
     assert site.users() == [str(user) for user in range(10)]
 
 
-def test_letter_without_its_value_is_not_retryable(site: Site) -> None:
+def test_message_without_value_is_not_retryable(site: Site) -> None:
     site.kafka.create_topic(f"{site.topic}.narrow", 1, {"max.message.bytes": "2000"})
     site.environ["KAFKA_DLQ_TOPIC"] = f"{site.topic}.narrow"
     large = event(1, text=random.Random(0).randbytes(10_000).hex())
@@ -206,7 +206,7 @@ def test_letter_without_its_value_is_not_retryable(site: Site) -> None:
     assert "without their value" in site.run("dlq", "retry", "--yes", code=1)
 
 
-def test_dead_letter_topic_that_does_not_exist_yet_is_empty(site: Site) -> None:
+def test_missing_dead_letter_topic_counts_as_empty(site: Site) -> None:
     nowhere = {"KAFKA_DLQ_TOPIC": f"{site.topic}.nowhere"}
     for command, found in (
         (("dlq", "list", "--json"), {"topic": f"{site.topic}.nowhere", "reasons": []}),
@@ -235,7 +235,7 @@ def test_dead_letter_topic_that_does_not_exist_yet_is_empty(site: Site) -> None:
         (["list"], {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}, 69, "cannot reach a Kafka broker"),
     ],
 )
-def test_dlq_says_in_one_line_what_is_wrong(
+def test_dlq_reports_errors_in_one_line(
     site: Site, arguments: list[str], settings: dict[str, str], code: int, told: str
 ) -> None:
     bury(site, (1, event(1)))
@@ -245,7 +245,7 @@ def test_dlq_says_in_one_line_what_is_wrong(
     assert site.rows() == 0
 
 
-def test_record_with_foreign_header_names_is_stored_shown_and_retried(site: Site) -> None:
+def test_record_with_foreign_header_names_is_retried(site: Site) -> None:
     foreign = [(b"tr\xffce", b"1"), (b"\xed\xa0\x80", None)]
     trace = (b"traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
     send = functools.partial(produce_raw, site.kafka.bootstrap_servers)
@@ -271,7 +271,7 @@ def test_record_with_foreign_header_names_is_stored_shown_and_retried(site: Site
     assert site.users() == ["1", "1", "2"]
 
 
-def test_letter_without_its_large_key_says_so_and_is_retried(site: Site) -> None:
+def test_message_without_large_key_is_retried(site: Site) -> None:
     key = random.Random(0).randbytes(1_100_000)
     record = FakeRecord(TopicPartition(site.topic, 0), 5, event(5), key)
     outlet = KafkaDeadLetters(load(site.environ).settings.kafka, client_id="tests")

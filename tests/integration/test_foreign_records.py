@@ -102,7 +102,7 @@ sys.stdout.write("survived")
 """
 
 
-def test_headers_is_the_only_accessor_that_foreign_bytes_break(kafka: EmbeddedKafka) -> None:
+def test_only_headers_accessor_breaks_on_foreign_bytes(kafka: EmbeddedKafka) -> None:
     (first, *_) = sent(kafka, list(KINDS.values()))
     topic = first.topic()
     assert topic is not None
@@ -126,7 +126,7 @@ def test_headers_is_the_only_accessor_that_foreign_bytes_break(kafka: EmbeddedKa
         assert (probe.returncode, probe.stdout) != (0, b"survived")
 
 
-def test_accessor_of_headers_is_called_in_one_module_only() -> None:
+def test_headers_accessor_is_called_in_one_module() -> None:
     package = Path(record_headers.__file__).parents[1]
     pattern = re.compile(r"\b(record|message|Message)\.headers\b")
     callers = {path.name for path in package.rglob("*.py") if pattern.search(path.read_text())}
@@ -144,7 +144,7 @@ def expected(record: RawRecord) -> Headers:
     return found
 
 
-def test_headers_of_survives_every_kind(kafka: EmbeddedKafka) -> None:
+def test_headers_of_survives_every_kind_of_header(kafka: EmbeddedKafka) -> None:
     for message, record in zip(sent(kafka, list(KINDS.values())), KINDS.values(), strict=True):
         assert headers_of(message) == expected(record)
         assert headers_of(message) == expected(record)
@@ -170,7 +170,7 @@ def test_headers_of_any_bytes_are_read(kafka: EmbeddedKafka, records: list[RawRe
         assert headers_of(message) == expected(record)
 
 
-def test_headers_without_the_known_layout_lose_names_only(
+def test_headers_with_unknown_layout_lose_only_names(
     kafka: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(record_headers._layout, "_is_confirmed", False)
@@ -183,7 +183,7 @@ def test_headers_without_the_known_layout_lose_names_only(
         assert headers_of(message) == lossy
 
 
-def test_headers_survive_that_somebody_has_called_the_accessor(kafka: EmbeddedKafka) -> None:
+def test_headers_survive_call_of_accessor(kafka: EmbeddedKafka) -> None:
     (message,) = sent(kafka, [KINDS["header name"]])
     with pytest.raises(SystemError):
         called(message, "headers")
@@ -204,7 +204,7 @@ def test_layout_of_another_class_is_not_confirmed(
         assert not record_headers._is_as_described(message), name
 
 
-def test_trace_of_a_record_with_a_foreign_header_is_found(kafka: EmbeddedKafka) -> None:
+def test_trace_of_record_with_foreign_header_is_found(kafka: EmbeddedKafka) -> None:
     headers = [(NOT_UTF8, b"1"), (b"traceparent", TRACEPARENT)]
     (message,) = sent(kafka, [RawRecord(b"x", None, headers)])
     batches = BatchTracer(trace.NoOpTracer(), "group", headers_of)
@@ -212,7 +212,7 @@ def test_trace_of_a_record_with_a_foreign_header_is_found(kafka: EmbeddedKafka) 
     assert len(batches.contexts([message], 10)) == 1
 
 
-def test_record_with_foreign_headers_is_dead_lettered_whole(kafka: EmbeddedKafka) -> None:
+def test_record_with_foreign_headers_is_dead_lettered_complete(kafka: EmbeddedKafka) -> None:
     messages = sent(kafka, list(KINDS.values()))
     dlq = f"dlq-{uuid.uuid4().hex[:8]}"
     kafka.create_topic(dlq, 1)
@@ -245,7 +245,7 @@ def test_dead_letter_topic_with_foreign_records_is_read(kafka: EmbeddedKafka) ->
     assert {letter.reason for letter in shelf.letters} == {"unknown"}
 
 
-def test_group_offset_with_foreign_metadata_counts_as_one_without(kafka: EmbeddedKafka) -> None:
+def test_foreign_commit_metadata_counts_as_empty(kafka: EmbeddedKafka) -> None:
     topic = f"foreign-{uuid.uuid4().hex[:8]}"
     kafka.create_topic(topic, 1)
     commit_raw(kafka.bootstrap_servers, topic.encode(), b"group", 3, b"octane;\xff\xfe")
@@ -258,7 +258,7 @@ def test_group_offset_with_foreign_metadata_counts_as_one_without(kafka: Embedde
     assert committed == Committed(3, "")
 
 
-def test_error_with_foreign_bytes_has_a_text() -> None:
+def test_error_with_foreign_bytes_has_text() -> None:
     class Foreign:
         def str(self) -> str:
             return b"no \xffaccess".decode()

@@ -12,7 +12,7 @@ from tests.support.operations_fixtures import Site, events, site
 __all__ = ["site"]
 
 
-def test_lag_of_a_group_that_does_not_exist_is_all_there_is(site: Site) -> None:
+def test_lag_of_missing_group_is_whole_log(site: Site) -> None:
     site.send(*events(range(7)))
     found = site.json("lag")
     assert found["state"] == "no such group"
@@ -31,7 +31,7 @@ def test_lag_of_a_group_that_does_not_exist_is_all_there_is(site: Site) -> None:
     assert "7 messages behind" in text
 
 
-def test_lag_shows_committed_offsets_and_a_pending_intent(site: Site) -> None:
+def test_lag_shows_committed_offsets_and_pending_intent(site: Site) -> None:
     site.send(*events(range(10)))
     time.sleep(1.1)
     site.send(*events(range(10)))
@@ -63,7 +63,7 @@ def test_lag_names_the_owner_while_a_worker_runs(site: Site) -> None:
     assert "(empty)" in text
 
 
-def test_lag_is_watched_until_interrupted(site: Site) -> None:
+def test_lag_watch_runs_until_interrupted(site: Site) -> None:
     with running(
         site.directory / "lag.log", "lag", "--watch", "0.2", "--json", settings=site.environ
     ) as watching:
@@ -73,7 +73,7 @@ def test_lag_is_watched_until_interrupted(site: Site) -> None:
     assert all(json.loads(line)["messages"] == 0 for line in watching.output.splitlines())
 
 
-def test_lag_without_a_controller_leaves_the_owner_unknown() -> None:
+def test_lag_without_controller_has_unknown_owner() -> None:
     with EmbeddedKafka(topics={"octane.events": 1}) as kafka:
         done = run("lag", settings={"KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers})
     assert done.returncode == 0, done.stderr
@@ -89,7 +89,7 @@ def test_lag_without_a_controller_leaves_the_owner_unknown() -> None:
         ({"KAFKA_BOOTSTRAP_SERVERS": ""}, 69, "kafka:9092"),
     ],
 )
-def test_lag_says_in_one_line_what_is_wrong(
+def test_lag_reports_errors_in_one_line(
     site: Site, settings: dict[str, str], code: int, told: str
 ) -> None:
     said = site.run("lag", code=code, **settings)
@@ -98,7 +98,7 @@ def test_lag_says_in_one_line_what_is_wrong(
 
 
 @pytest.mark.parametrize("arguments", [["lag"], ["replay", "--from-offset", "0"]])
-def test_listener_that_wants_a_password_is_told(site: Site, arguments: list[str]) -> None:
+def test_listener_that_requires_password_is_reported(site: Site, arguments: list[str]) -> None:
     listener = {"KAFKA_BOOTSTRAP_SERVERS": site.kafka.sasl_bootstrap_servers}
     wrong = {
         "KAFKA_RDKAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT",

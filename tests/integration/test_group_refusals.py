@@ -17,7 +17,7 @@ from tests.support.operations_fixtures import Site, events, site
 __all__ = ["site"]
 
 
-def test_member_of_another_application_is_one_message_with_advice(site: Site) -> None:
+def test_member_of_other_application_is_reported_with_advice(site: Site) -> None:
     foreign = Consumer(
         {
             "bootstrap.servers": site.kafka.bootstrap_servers,
@@ -71,7 +71,7 @@ def embedded() -> Iterator[EmbeddedKafka]:
         (ApiKey.FIND_COORDINATOR, KafkaError.GROUP_AUTHORIZATION_FAILED),
     ],
 )
-def test_refused_member_fails_at_every_poll_until_it_is_in(
+def test_refused_member_fails_every_poll_until_joined(
     embedded: EmbeddedKafka, api: ApiKey, error: int
 ) -> None:
     settings = KafkaSettings(

@@ -38,7 +38,7 @@ def shapes(site: Site) -> list[TopicShape | None]:
         return [admin.describe(topic) for topic in (kafka.topic, kafka.dlq_topic)]
 
 
-def test_topic_apply_creates_both_topics_and_may_be_repeated(fresh: Site) -> None:
+def test_topic_apply_creates_both_topics_once(fresh: Site) -> None:
     assert "does not exist: run `octane-analytics topic apply`" in fresh.run(
         "topic", "check", code=1
     )
@@ -56,7 +56,7 @@ def test_topic_apply_creates_both_topics_and_may_be_repeated(fresh: Site) -> Non
     assert shapes(fresh) == [TopicShape(3, 1, 7 * DAY_MS), TopicShape(1, 1, -1)]
 
 
-def test_topic_that_differs_is_reported_and_not_changed(fresh: Site) -> None:
+def test_different_topic_is_reported_and_not_changed(fresh: Site) -> None:
     fresh.run("topic", "apply", "--partitions", "3", "--retention", "36h")
     before = shapes(fresh)
     wanted = ["--partitions", "4", "--replication", "2", "--retention", "2d"]
@@ -72,7 +72,7 @@ def test_topic_that_differs_is_reported_and_not_changed(fresh: Site) -> None:
     assert shapes(fresh) == before
 
 
-def test_topic_apply_says_in_one_line_what_is_wrong(fresh: Site) -> None:
+def test_topic_apply_reports_errors_in_one_line(fresh: Site) -> None:
     for options, code, told in (
         (["--replication", "3"], 78, "INVALID_REPLICATION_FACTOR"),
         (["--partitions", "0"], 2, "--partitions"),

@@ -1,4 +1,4 @@
-"""What is an event and what is not, to the byte and to the second."""
+"""Valid and invalid events, to the byte and to the second."""
 
 import calendar
 import json
@@ -39,7 +39,7 @@ def without(name: str) -> bytes:
 
 
 def spliced(properties: bytes) -> bytes:
-    """An event whose properties are these bytes."""
+    """Return an event whose properties are these bytes."""
     return payload()[:-1] + b', "properties": ' + properties + b"}"
 
 
@@ -458,23 +458,23 @@ def test_decode_round_trips_any_valid_event(
     def dumps(value: object) -> str:
         return json.dumps(value, ensure_ascii=is_ascii, separators=separators)
 
-    told = dumps(properties)
-    if "NaN" in told or "Infinity" in told:
-        return  # json.dumps writes what is no JSON
+    text = dumps(properties)
+    if "NaN" in text or "Infinity" in text:
+        return  # json.dumps wrote invalid JSON
     members = [
         f'"app_id"{separators[1]}{dumps(app_id)}',
         f'"event_name"{separators[1]}{dumps(event_name)}',
         f'"user_id"{separators[1]}{dumps(user_id)}',
         f'"timestamp"{separators[1]}{dumps(written(seconds, minutes, fraction))}',
-        f'"properties"{separators[1]}{told}',
+        f'"properties"{separators[1]}{text}',
     ]
     value = "{" + separators[0].join(members[index] for index in order) + "}"
     row = decode(value.encode())
-    assert tuple(row) == (seconds, app_id, event_name, user_id, told.encode())
+    assert tuple(row) == (seconds, app_id, event_name, user_id, text.encode())
 
 
 def reason_or_none(value: bytes) -> str | None:
-    """Decodes anything; what is taken for an event is held to all that an event promises."""
+    """Decode any bytes; check that an accepted event has all properties of a valid one."""
     try:
         row = decode(value)
     except DecodeError as error:

@@ -1,4 +1,4 @@
-"""Packed columns: what goes in comes out, and the packing is the server's."""
+"""Packed columns: round trips, and the server's packing."""
 
 import pytest
 from hypothesis import given
@@ -16,7 +16,7 @@ from octane_analytics.events.packed_columns import (
     pack_texts,
 )
 
-# Around each length at which its varint becomes longer.
+# Lengths around those at which the varint becomes longer.
 LENGTHS = [0, 1, 127, 128, 129, 16_383, 16_384, 16_385, 2_097_152]
 texts = st.text(st.characters(codec="utf-8"), max_size=200)
 
@@ -48,8 +48,8 @@ def test_second_is_four_bytes_little_endian() -> None:
 
 @pytest.mark.parametrize("length", LENGTHS)
 def test_texts_of_any_length_round_trip(length: int) -> None:
-    column = TextColumn([b"before", b"x" * length, b"behind"])
-    assert list(column) == [b"before", b"x" * length, b"behind"]
+    column = TextColumn([b"before", b"x" * length, b"after"])
+    assert list(column) == [b"before", b"x" * length, b"after"]
 
 
 @given(st.lists(st.lists(st.binary(max_size=300))))
@@ -57,9 +57,9 @@ def test_text_column_equals_list_of_added_texts(added: list[list[bytes]]) -> Non
     column = TextColumn()
     for more in added:
         column.extend(more)
-    told = [text for more in added for text in more]
-    assert list(column) == told
-    assert len(column) == len(told)
+    texts = [text for more in added for text in more]
+    assert list(column) == texts
+    assert len(column) == len(texts)
 
 
 @given(st.lists(st.lists(st.integers(0, 2**32 - 1))))

@@ -1,4 +1,4 @@
-"""One partition's batch: what it takes, which offsets it covers, when it is due and when full."""
+"""Batch of one partition: accepted records, covered offsets, and when it is due and full."""
 
 import pytest
 from hypothesis import given
@@ -238,7 +238,7 @@ def test_batch_appends_each_record_of_range_once(
     while polls:
         count = polls.pop()
         batch.append(rest[:count], decode, 0.0)
-        rest = rest[max(0, count - 1) :]  # the last one comes twice
+        rest = rest[max(0, count - 1) :]  # the last record is polled twice
     expected = [o for o in offsets if o < batch.end]
     assert [r.offset() for r in batch.records] == expected
     assert batch.rows == len(expected)

@@ -1,4 +1,4 @@
-"""The delivery protocol, rule by rule; what the rules add up to stands in test_delivery_protocol."""
+"""Rules of the delivery protocol; test_delivery_protocol checks their combination."""
 
 import pytest
 from hypothesis import given
@@ -95,7 +95,7 @@ def test_assign_in_other_cluster_starts_at_offset() -> None:
 
 
 def test_assign_in_other_cluster_ignores_topic_id() -> None:
-    # Whoever carried the group's offsets over there has put this one in its place.
+    # The group's offsets were copied there, with this one set on purpose.
     committed = Committed(7, intent(7, 19, LogIdentity("elsewhere", "topic-0", "")))
     assert DeliveryLedger().assign(P0, committed, LOG) == StartPosition(7)
 
@@ -140,7 +140,7 @@ def test_announce_completes_previous_range() -> None:
     ledger.inserted(P0, OffsetRange(0, 5))
     assert ledger.announce({P0: OffsetRange(5, 8)}) == [Commit(P0, 5, intent(5, 8))]
     ledger.accept({P0: OffsetRange(5, 8)})
-    assert ledger.completions([P0]) == [], "the announced range is not done"
+    assert ledger.completions([P0]) == [], "the announced range is not inserted"
 
 
 def test_announce_can_be_repeated_until_accepted() -> None:
@@ -227,8 +227,8 @@ spans = st.tuples(st.integers(0, 2**62), st.integers(0, 2**62)).map(sorted)
 def test_intent_round_trips_through_metadata(
     span: list[int], cluster_id: str, topic_id: str, epoch: str
 ) -> None:
-    told = Intent(OffsetRange(*span), LogIdentity(cluster_id, topic_id, epoch))
-    assert parse_intent(told.metadata()) == told
+    original = Intent(OffsetRange(*span), LogIdentity(cluster_id, topic_id, epoch))
+    assert parse_intent(original.metadata()) == original
 
 
 @given(st.text(max_size=60) | st.text(max_size=60).map("octane1;".__add__))

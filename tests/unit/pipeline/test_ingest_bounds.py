@@ -1,4 +1,4 @@
-"""Bounds of memory and of one turn."""
+"""Bounds of memory and of the time of one iteration."""
 
 from octane_analytics.pipeline.batch_writer import Delivery
 from tests.support.ingest_rig import DOWN, Rig, both_deliveries, event
@@ -13,7 +13,7 @@ def test_memory_is_bounded_during_an_outage() -> None:
     worker.turn(200)
     assert worker.source.is_paused
     held = worker.observer.records * len(event("p0-1000"))
-    # What is in flight, what is open, and one poll each on top.
+    # Pending and open batches, and one more poll for each.
     assert held <= 2 * (50_000 + 4 * 20 * len(event("p0-1000")))
     rig.table.faults.clear()
     rig.settle(worker)
@@ -32,7 +32,7 @@ def test_memory_is_bounded_over_many_partitions(delivery: Delivery) -> None:
 
 
 def test_loop_runs_between_slow_inserts() -> None:
-    # The supervisor and the group take a loop that does not turn for a hung process.
+    # The supervisor and the group consider a loop without iterations a hung process.
     rig = Rig(partitions=16, size=2)
     for partition in range(16):
         rig.produce(0, 2, partition, f"p{partition}-")

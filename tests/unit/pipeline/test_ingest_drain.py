@@ -1,4 +1,4 @@
-"""Shutdown."""
+"""Drain at shutdown."""
 
 from octane_analytics.errors import Rebalancing
 from octane_analytics.pipeline.batch import BatchLimits

@@ -1,4 +1,4 @@
-"""When batches leave."""
+"""Batches that are due."""
 
 from octane_analytics.pipeline.batch_writer import Delivery
 from octane_analytics.types import (

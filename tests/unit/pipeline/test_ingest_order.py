@@ -1,4 +1,4 @@
-"""The order of announcements, inserts and commits."""
+"""Order of announcements, inserts and commits."""
 
 from octane_analytics.errors import Rebalancing
 from octane_analytics.pipeline.batch_writer import Delivery

@@ -1,4 +1,4 @@
-"""Partitions that come and go."""
+"""Assignment, revocation and loss of partitions."""
 
 from octane_analytics.errors import Rebalancing
 from octane_analytics.types import (

@@ -1,4 +1,4 @@
-"""Announced ranges of a predecessor."""
+"""Recovery of ranges announced by a previous owner."""
 
 import pytest
 
@@ -15,7 +15,7 @@ from tests.support.ingest_rig import DOWN, NEVER, P0, P1, Rig, intent, names, on
 
 
 def crashed_after_announcing(rig: Rig, *, is_inserted: bool) -> None:
-    """A worker that has read and announced [0, 4) of five records is gone."""
+    """Return a rig whose worker announced [0, 4) of five records and died."""
     rig.produce(0, 4)
     dead = rig.worker()
     rig.table.faults.push("insert", DOWN, is_done=is_inserted)
@@ -103,7 +103,7 @@ def test_crash_during_recovery_keeps_announced_range() -> None:
 
 
 def test_announced_range_ignores_memory_limit() -> None:
-    # The bytes of all that is being recovered may well exceed what a worker holds otherwise.
+    # The bytes of all recovered ranges may exceed the worker's usual limit.
     rig = Rig(size=1, partitions=2, max_bytes=1000)
     for partition in (0, 1):
         rig.produce(0, 20, partition, f"p{partition}-")

@@ -28,12 +28,12 @@ def test_only_refused_rows_are_dead_lettered(delivery: Delivery) -> None:
     worker = rig.worker()
     rig.settle(worker)
     assert rig.table.count() == once(["e0", "e1", "e3", "e4", "e6", "e7"])
-    letters = rig.broker.dead_letters
-    assert [(r.record.offset(), r.reason) for r in letters] == [
+    dead_letters = rig.broker.dead_letters
+    assert [(r.record.offset(), r.reason) for r in dead_letters] == [
         (2, "refused_by_clickhouse"),
         (5, "refused_by_clickhouse"),
     ]
-    assert worker.observer.details("isolating") == [(0, "0-8")]
+    assert worker.observer.details("bisecting_rejected_rows") == [(0, "0-8")]
     assert worker.observer.rows == 6
 
 
@@ -178,7 +178,7 @@ def test_refused_rows_count_in_share_limit() -> None:
     rig.table.refuses = lambda row: int(row.user_id[1:]) % 2 == 0
     worker = rig.worker()
     rig.produce(0, 800)
-    rig.settle(worker)  # no share of a few records
+    rig.settle(worker)  # too few records for the share limit
     rig.produce(800, 1200)
     with pytest.raises(TooManyRejected, match=r"% of the last .* refused by ClickHouse"):
         rig.settle(worker)

@@ -49,8 +49,8 @@ def test_completely_removed_announced_range_is_reported_once() -> None:
     rig.broker.delete_before(0, 10)
     worker = rig.worker()
     rig.settle(worker)
-    told = cast(list[tuple[int, int, int]], worker.observer.details("offsets_gone"))
-    missing = [at for _, first, end in told for at in range(first, end)]
+    reported = cast(list[tuple[int, int, int]], worker.observer.details("offsets_gone"))
+    missing = [at for _, first, end in reported for at in range(first, end)]
     assert missing == [3, 4, 5, 6, 7, 8, 9]
     assert rig.table.count() == once(names(10, 12))
 
@@ -165,7 +165,7 @@ def test_restart_of_replaced_log_is_retried_after_outage() -> None:
     worker.turn(3)
     rig.broker.recreate("topic-2")
     worker.source.seek(P0, 6)
-    worker.turn(1)  # by now the log is known to be another one
+    worker.turn(1)  # the log is now known to be another one
     worker.source.faults.push("log_identity", DOWN, DOWN)
     rig.produce(0, 4, prefix="new")
     rig.settle(worker)
@@ -174,7 +174,7 @@ def test_restart_of_replaced_log_is_retried_after_outage() -> None:
 
 
 def test_truncated_log_is_not_read_again() -> None:
-    # A broker that fell over before it had written everything out: same topic, shorter log.
+    # A broker that crashed before it had flushed everything: same topic, shorter log.
     rig = Rig(size=4)
     worker = rig.worker()
     rig.produce(0, 8)
