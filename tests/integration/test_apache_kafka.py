@@ -1,4 +1,4 @@
-"""The broker that the other tests rely on does what they rely on."""
+"""Behaviour of the Apache Kafka test broker that other tests depend on."""
 
 import subprocess
 import sys
@@ -77,7 +77,7 @@ def test_records_and_commit_metadata_survive_kill(kafka: ApacheKafka) -> None:
         try:
             (committed,) = successor.committed([where], timeout=20)
             break
-        except KafkaException:  # the broker is only just the group's coordinator again
+        except KafkaException:  # the broker has just become the group's coordinator again
             assert time.monotonic() < deadline
             time.sleep(0.2)
     assert (committed.offset, committed.metadata) == (40, "end=100")

@@ -1,4 +1,4 @@
-"""`octane-analytics check` against real engines, in order and out of order."""
+"""`octane-analytics check` against real servers, correct and faulty ones."""
 
 import socket
 import time
@@ -52,7 +52,7 @@ USERS = [
 
 @pytest.fixture(scope="module")
 def peopled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseSettings]:
-    """A server with users of little and of much right, and the one of conf/."""
+    """Server with users of few and of many rights, and the user of conf/."""
     with EmbeddedClickHouse(
         tmp_path_factory.mktemp("users"),
         users=USERS,
@@ -118,7 +118,7 @@ def test_check_reports_problems_to_fix(site: Site) -> None:
     where = f"{site.environ['CLICKHOUSE_HOST']}:{site.environ['CLICKHOUSE_PORT']}"
     assert levels(found)[f"deduplication at {where}"] == "FAIL"
     messages = {item["subject"]: item["message"] for item in found["checks"]}
-    assert "the worker will make it" in messages["dead-letter topic"]
+    assert "the worker will create it" in messages["dead-letter topic"]
     listed = site.kafka.topics("--list")
     assert f"{site.topic}.other-dlq" not in listed, "check changes nothing"
 
@@ -136,7 +136,7 @@ def test_check_finds_a_foreign_member(site: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "subject", "told"),
+    ("settings", "subject", "expected"),
     [
         ({"KAFKA_TOPIC": "nowhere"}, "topic", "create the topic"),
         ({"CLICKHOUSE_PASSWORD": "wrong"}, "clickhouse", "check CLICKHOUSE_USER"),
@@ -145,14 +145,14 @@ def test_check_finds_a_foreign_member(site: Site) -> None:
     ],
 )
 def test_check_reports_the_fix(
-    site: Site, settings: dict[str, str], subject: str, told: str
+    site: Site, settings: dict[str, str], subject: str, expected: str
 ) -> None:
     done = run("check", settings=site.environ | settings)
     assert done.returncode == 78, done.stdout
     failures = [line for line in done.stdout.splitlines() if line.startswith("FAIL")]
     assert len(failures) == 1, done.stdout
     assert failures[0].split()[1] == subject
-    assert told in failures[0]
+    assert expected in failures[0]
 
 
 @pytest.mark.parametrize(
@@ -170,23 +170,25 @@ def test_rights_of_worker_user_are_checked(
     settings = replace(load({}).settings, clickhouse=replace(peopled, user=user))
     with ClickHouse(settings.clickhouse, client_name="tests") as server:
         found = list(check_clickhouse(server, "ch", settings, lambda: 4, time.time))
-    told = [f.message for f in found if f.subject == f"rights of {user}" and f.level is Level.FAIL]
-    assert len(told) == len(advice)
-    for expected, message in zip(advice, told, strict=True):
+    messages = [
+        f.message for f in found if f.subject == f"rights of {user}" and f.level is Level.FAIL
+    ]
+    assert len(messages) == len(advice)
+    for expected, message in zip(advice, messages, strict=True):
         assert expected in message
 
 
 @pytest.mark.parametrize(
-    ("user", "told"),
+    ("user", "expected"),
     [("frozen", "profile is read-only"), ("reader", f"GRANT INSERT ON {TABLE} TO reader")],
 )
 def test_worker_user_without_insert_is_refused(
-    peopled: ClickHouseSettings, user: str, told: str
+    peopled: ClickHouseSettings, user: str, expected: str
 ) -> None:
     settings = replace(load({}).settings, clickhouse=replace(peopled, user=user))
     with (
         ClickHouse(settings.clickhouse, client_name="tests") as server,
-        pytest.raises(NeedsOperator, match=told),
+        pytest.raises(NeedsOperator, match=expected),
     ):
         check_table(server, settings)
 
@@ -204,7 +206,7 @@ def test_table_with_datetime64_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("user", "level", "told"),
+    ("user", "level", "expected"),
     [
         ("octane_query", Level.OK, ["may only read"]),
         ("stranger", Level.FAIL, [f"GRANT SELECT ON {TABLE} TO stranger"]),
@@ -214,24 +216,26 @@ def test_table_with_datetime64_is_refused(
             Level.WARN,
             [f"may INSERT into {TABLE}", "may read every table", "readonly=0", "max_memory_usage"],
         ),
-        ("unbounded", Level.WARN, ["binds of max_bytes_to_read:", "schema grants"]),
-        ("lifting", Level.WARN, ["readonly=2", "binds of max_execution_time, max_memory_usage"]),
+        ("unbounded", Level.WARN, ["limit of max_bytes_to_read:", "schema grants"]),
+        ("lifting", Level.WARN, ["readonly=2", "limit of max_execution_time, max_memory_usage"]),
     ],
 )
 def test_rights_of_query_user_are_checked(
-    peopled: ClickHouseSettings, user: str, level: Level, told: list[str]
+    peopled: ClickHouseSettings, user: str, level: Level, expected: list[str]
 ) -> None:
     password = PASSWORD if user == "octane_query" else ""
     found = query_user_findings(peopled, user, password)
     worst = max(found, key=lambda finding: finding.level)
     assert worst.level is level
-    assert [part for part in told if part not in worst.message] == []
+    assert [part for part in expected if part not in worst.message] == []
     assert level is not Level.OK or len(found) == 1
 
 
 def test_additional_raw_sql_tables_are_checked(peopled: ClickHouseSettings) -> None:
-    told = query_user_findings(peopled, "octane_query", PASSWORD, API_QUERY_TABLES="default.other")
-    assert [(f.level, f.message) for f in told] == [
+    findings = query_user_findings(
+        peopled, "octane_query", PASSWORD, API_QUERY_TABLES="default.other"
+    )
+    assert [(f.level, f.message) for f in findings] == [
         (
             Level.FAIL,
             "octane_query lacks SELECT on default.other: GRANT SELECT ON default.other TO "
@@ -272,7 +276,7 @@ def test_check_of_users_without_rights(site: Site, peopled: ClickHouseSettings) 
 
 
 def test_check_of_unreachable_servers_ends_in_time() -> None:
-    # One that refuses, one that takes connections and never says a word.
+    # One port that refuses, one that accepts connections and never responds.
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()

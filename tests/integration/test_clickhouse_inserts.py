@@ -1,7 +1,7 @@
-"""What an insert promises of a real server: once under its token, and on a server of the list.
+"""Inserts into a real server: once under a token, and with failover.
 
-Also where the token log speaks of a part that the table does not have: that is what a `kill -9` between
-the two leaves behind; here the part's directory is taken away.
+Also if the token log names a part that the table does not have, the state after a `kill -9` between
+writing the two; here the part's directory is removed.
 """
 
 import shutil
@@ -64,13 +64,13 @@ def _users(sink: ClickHouseSink) -> list[str]:
 
 
 def _lose_part(engine: EmbeddedClickHouse, directory: Path, partition: str) -> None:
-    """Kills the server and takes the newest part of this month from it, but not its token."""
+    """Kill the server and remove the newest part of this month, but not its token."""
     engine.kill()
     parts = sorted(
         directory.glob(f"**/store/*/*/{partition}_*"),
         key=lambda path: int(path.name.split("_")[1]),  # partition, first block, last block, level
     )
-    assert parts, "there is a part to lose"
+    assert parts, "a part exists"
     shutil.rmtree(parts[-1])
     engine.start()
 
@@ -79,7 +79,7 @@ def test_repeated_insert_restores_rows_with_token_only(
     engine: EmbeddedClickHouse, sink: ClickHouseSink, tmp_path: Path
 ) -> None:
     batch = _batch("a", "b", "b")
-    # Parts have to stay apart, for one of them to be lost.
+    # Parts must stay separate, so that one of them can be removed.
     sink.execute(f"SYSTEM STOP MERGES {sink.table}")
     sink.insert(_batch("before"), "token-1")
     sink.insert(batch, "token-2")
@@ -116,8 +116,8 @@ def test_repeated_insert_of_stored_rows_inserts_nothing(sink: ClickHouseSink) ->
 def test_repeated_insert_ignores_rows_past_ttl(sink: ClickHouseSink) -> None:
     batch = _batch("gone", seconds_ago=100 * 86_400)
     sink.insert(batch, "token")
-    wait_until(lambda: _users(sink) == [])  # a merge takes it
-    sink.execute(f"SYSTEM STOP MERGES {sink.table}")  # what were inserted again would stay
+    wait_until(lambda: _users(sink) == [])  # removed by a merge
+    sink.execute(f"SYSTEM STOP MERGES {sink.table}")  # rows inserted again would stay
     sink.insert(batch, "token", is_repeat=True)
     assert _users(sink) == []
 

@@ -1,4 +1,4 @@
-"""The dead-letter topic on Apache Kafka: made where it is missing, and what does not fit into it."""
+"""Dead-letter topic on Apache Kafka: creation, and messages that are too large for it."""
 
 import random
 
@@ -35,17 +35,19 @@ def _exists(settings: KafkaSettings, topic: str) -> bool:
     try:
         check_topic(settings, topic)
     except NeedsOperator:
-        return False  # brokers hear of a new topic a little later
+        return False  # brokers know a new topic a little later
     return True
 
 
 def test_record_too_large_for_topic_loses_value(kafka: ApacheKafka) -> None:
     kafka.create_topic("narrow", 1, {"max.message.bytes": "2000"})
     settings = KafkaSettings(bootstrap_servers=kafka.bootstrap_servers, dlq_topic_or_none="narrow")
-    letters = KafkaDeadLetters(settings, client_id="tests")
+    dead_letters = KafkaDeadLetters(settings, client_id="tests")
     incompressible = random.Random(0).randbytes(10_000)
-    letters.send([_rejected(1, b"small"), _rejected(2, incompressible), _rejected(3, b"small too")])
-    letters.close()
+    dead_letters.send(
+        [_rejected(1, b"small"), _rejected(2, incompressible), _rejected(3, b"small too")]
+    )
+    dead_letters.close()
     consumer = Consumer(
         {
             "bootstrap.servers": kafka.bootstrap_servers,
@@ -138,13 +140,13 @@ def test_record_too_large_for_segment_loses_value(kafka: ApacheKafka) -> None:
 def _only_message(
     kafka: ApacheKafka, topic: str, item: RejectedRecord, rdkafka: dict[str, str] | None = None
 ) -> tuple[dict[str | bytes, bytes | None], Message]:
-    """The dead-letter message that the rejected record becomes, between two others."""
+    """Return the dead-letter message of the rejected record, sent between two others."""
     settings = KafkaSettings(
         bootstrap_servers=kafka.bootstrap_servers, dlq_topic_or_none=topic, rdkafka=rdkafka or {}
     )
-    letters = KafkaDeadLetters(settings, client_id="tests")
-    letters.send([_rejected(1, b"small"), item, _rejected(8, b"small too")])
-    letters.close()
+    dead_letters = KafkaDeadLetters(settings, client_id="tests")
+    dead_letters.send([_rejected(1, b"small"), item, _rejected(8, b"small too")])
+    dead_letters.close()
     consumer = Consumer({"bootstrap.servers": kafka.bootstrap_servers, "group.id": "reader"})
     consumer.assign([RawPartition(topic, 0, 0)])
     messages = consumer.consume(3, 30.0)

@@ -1,4 +1,4 @@
-"""The embedded ClickHouse is a real one, keeps its data, and goes when it should."""
+"""Embedded ClickHouse: protocol, persistence, and its end."""
 
 import contextlib
 import importlib.util
@@ -198,7 +198,7 @@ def test_server_outlives_its_starting_thread(tmp_path: Path) -> None:
     server.stop()
 
 
-# The parent leaves a fork behind that holds copies of all its descriptors.
+# The parent leaves a forked process that holds copies of all its descriptors.
 PARENT = """
 import os, sys, threading, time
 from pathlib import Path
@@ -236,6 +236,6 @@ def test_server_dies_with_its_parent(tmp_path: Path, how: str) -> None:
             wait_until(lambda: not accepts(port))
         finally:
             os.kill(fork, signal.SIGKILL)
-    # The lock on the data is free as well.
+    # The lock on the data is released too.
     with EmbeddedClickHouse(tmp_path):
         pass

@@ -1,4 +1,4 @@
-"""The embedded Kafka does what tests and demos rely on, and no more than its docstring says."""
+"""Embedded Kafka: behaviour that tests and demos depend on, within its documented limits."""
 
 import contextlib
 import logging
@@ -205,7 +205,7 @@ def test_fenced_member_gets_fatal_error(kafka: EmbeddedKafka) -> None:
         message = consumer.poll(0.05)
         if message is not None and (error := message.error()) is not None:
             errors.append(error)
-    # What poll() hands out says _FATAL by its code, while its fatal() is False.
+    # The error returned by poll() has the code _FATAL, while its fatal() is False.
     assert errors[0].code() == KafkaError._FATAL
     assert "fenced" in errors[0].str()
 

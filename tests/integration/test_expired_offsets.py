@@ -1,4 +1,4 @@
-"""A group whose committed offsets Kafka has forgotten, on Apache Kafka and real ClickHouse."""
+"""Group with expired committed offsets, on Apache Kafka and real ClickHouse."""
 
 import json
 import time
@@ -12,7 +12,7 @@ __all__ = ["site"]
 
 
 def forget_offsets(site: Site) -> None:
-    """What Kafka does after offsets.retention.minutes without members."""
+    """Delete the offsets, as Kafka does after offsets.retention.minutes without members."""
     admin = AdminClient({"bootstrap.servers": site.kafka.bootstrap_servers, "log_level": 0})
     admin.delete_consumer_groups([site.group])[site.group].result(20)
 
@@ -38,7 +38,7 @@ def test_expired_offsets_stop_worker(site: Site) -> None:
              if c["subject"] == "offsets"}  # fmt: skip
     assert "offsets set --to end" in found["WARN"]
 
-    # The first choice: nothing twice, and what came in meanwhile is not lost.
+    # The first option: nothing twice, and records received meanwhile are not lost.
     site.run("offsets", "set", "--to", "end", "--yes")
     site.run("replay", "--from-offset", "earliest", "--yes")
     assert site.users() == users(0, 18)
@@ -137,7 +137,7 @@ def test_offsets_set_reports_errors_in_one_line(site: Site) -> None:
     site.send(*events(range(3)))
     log = json.loads(site.run("offsets", "export"))
     site.commit(0, 0, f"octane1;0-2;{log['cluster_id']};{log['topic_id']};")
-    for target, code, told in (
+    for target, code, expected in (
         ("0:1", 78, "announced ranges"),
         ("1:9", 78, "holds the offsets from 0 to 0"),
         ("7:0", 78, "there is no partition 7"),
@@ -146,7 +146,7 @@ def test_offsets_set_reports_errors_in_one_line(site: Site) -> None:
         ("middle", 2, "write beginning (earliest)"),
     ):
         said = site.run("offsets", "set", "--to", target, "--yes", code=code)
-        assert told in said
+        assert expected in said
         assert said.count("\n") == 1
     assert site.committed()[0][0] == 0
     site.run("offsets", "set", "--to", "0:2", "--drop-intents", "--yes")

@@ -1,4 +1,4 @@
-"""Records with foreign bytes, as any client of librdkafka can send them: which accessors are safe."""
+"""Records with foreign bytes, which any librdkafka client can send: safety of the accessors."""
 
 import ctypes
 import re
@@ -49,7 +49,7 @@ KINDS = {
 }
 ACCESSORS = ("topic", "partition", "offset", "key", "value", "timestamp", "headers", "error")
 UNSAFE = {("header name", "headers"), ("header names", "headers")}
-"""What confluent-kafka 2.x does not survive. Nothing but record_headers may call these."""
+"""Accessors that confluent-kafka 2.x does not survive. Only record_headers may call them."""
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def kafka() -> Iterator[EmbeddedKafka]:
 
 
 def sent(kafka: EmbeddedKafka, records: Sequence[RawRecord]) -> list[Message]:
-    """The records as a consumer gets them, out of a topic of their own."""
+    """Return the records as a consumer receives them, from a topic of their own."""
     topic = f"foreign-{uuid.uuid4().hex[:8]}"
     kafka.create_topic(topic, 1)
     produce_raw(kafka.bootstrap_servers, topic.encode(), records)
@@ -67,7 +67,7 @@ def sent(kafka: EmbeddedKafka, records: Sequence[RawRecord]) -> list[Message]:
 
 
 def called(message: Message, accessor: str) -> object:
-    # By map, which always looks for an exception beside a result.
+    # With map, which always checks for an exception beside a result.
     return next(map(getattr(Message, accessor), [message]))
 
 
@@ -115,7 +115,7 @@ def test_only_headers_accessor_breaks_on_foreign_bytes(kafka: EmbeddedKafka) -> 
                 broken.add((kind, accessor))
     assert broken <= UNSAFE
     for kind, accessor in broken:
-        # What the second call returns ends the process.
+        # Accessing the result of the second call ends the process.
         offset = str(list(KINDS).index(kind))
         probe = subprocess.run(
             [sys.executable, "-c", _PROBE, kafka.bootstrap_servers, topic, offset, accessor],
@@ -240,9 +240,9 @@ def test_dead_letter_topic_with_foreign_records_is_read(kafka: EmbeddedKafka) ->
     produce_raw(kafka.bootstrap_servers, dlq.encode(), list(KINDS.values()))
     config = KafkaSettings(bootstrap_servers=kafka.bootstrap_servers, dlq_topic_or_none=dlq)
     with DeadLetterTopic(config, client_id="tests") as log:
-        shelf = read_index(log, log.spans())
-    assert len(shelf.letters) == len(KINDS)
-    assert {letter.reason for letter in shelf.letters} == {"unknown"}
+        index = read_index(log, log.spans())
+    assert len(index.letters) == len(KINDS)
+    assert {message.reason for message in index.letters} == {"unknown"}
 
 
 def test_foreign_commit_metadata_counts_as_empty(kafka: EmbeddedKafka) -> None:
@@ -252,8 +252,8 @@ def test_foreign_commit_metadata_counts_as_empty(kafka: EmbeddedKafka) -> None:
     consumer = Consumer(
         {"bootstrap.servers": kafka.bootstrap_servers, "group.id": "group", "log_level": 0}
     )
-    where = TopicPartition(topic, 0)
-    (committed,) = committed_by(consumer, "group", [where]).values()
+    partition = TopicPartition(topic, 0)
+    (committed,) = committed_by(consumer, "group", [partition]).values()
     consumer.close()
     assert committed == Committed(3, "")
 

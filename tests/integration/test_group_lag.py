@@ -39,7 +39,7 @@ def test_lag_shows_committed_offsets_and_pending_intent(site: Site) -> None:
     first, _ = site.json("lag")["partitions"]
     assert (first["committed"], first["messages"], first["pending"]) == (12, 8, [12, 18])
     recent = first["seconds"]
-    site.commit(0, 3, "octane1;12-18;cluster;topic;")  # moved away from its intent
+    site.commit(0, 3, "octane1;12-18;cluster;topic;")  # not the start of its intent
     first, _ = site.json("lag")["partitions"]
     assert (first["messages"], first["pending"]) == (17, None)
     assert first["seconds"] > recent + 1.0
@@ -82,7 +82,7 @@ def test_lag_without_controller_has_unknown_owner() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "code", "told"),
+    ("settings", "code", "expected"),
     [
         ({"KAFKA_TOPIC": "nowhere"}, 78, "topic nowhere"),
         ({"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}, 69, "cannot reach a Kafka broker"),
@@ -90,10 +90,10 @@ def test_lag_without_controller_has_unknown_owner() -> None:
     ],
 )
 def test_lag_reports_errors_in_one_line(
-    site: Site, settings: dict[str, str], code: int, told: str
+    site: Site, settings: dict[str, str], code: int, expected: str
 ) -> None:
     said = site.run("lag", code=code, **settings)
-    assert told in said
+    assert expected in said
     assert said.count("\n") == 1
 
 
@@ -106,12 +106,12 @@ def test_listener_that_requires_password_is_reported(site: Site, arguments: list
         "KAFKA_RDKAFKA_SASL_USERNAME": "somebody",
         "KAFKA_RDKAFKA_SASL_PASSWORD": "mistaken-for-it",
     }
-    for given, code, told in (
+    for given, code, expected in (
         ({}, 69, "wants TLS or SASL (KAFKA_RDKAFKA_SECURITY_PROTOCOL)"),
         (wrong, 78, "check the SASL settings"),
     ):
         done = call(*arguments, settings=site.environ | listener | given)
         assert done.returncode == code, done.stderr
-        assert told in done.stderr
+        assert expected in done.stderr
         assert done.stderr.count("\n") == 1
         assert "mistaken" not in done.stderr

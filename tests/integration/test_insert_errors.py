@@ -1,4 +1,4 @@
-"""How an insert's error is classified: by its code and by ClickHouse's own words, not a row's text."""
+"""Classification of insert errors by code and ClickHouse's own text, never by a row's text."""
 
 from collections.abc import Iterator
 

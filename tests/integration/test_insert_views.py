@@ -1,4 +1,4 @@
-"""Repeated inserts and what hangs on them: materialized views, and tokens that are forgotten by age."""
+"""Repeated inserts with materialized views, and with tokens that are forgotten by age."""
 
 import time
 import uuid
@@ -29,7 +29,7 @@ WORKER = User("worker", grants=["GRANT SELECT, INSERT ON views.ai_analytics_even
 
 
 def _started(directory: Path, user: User) -> Iterator[EmbeddedClickHouse]:
-    """A server that may have replicated tables, where its build is known."""
+    """Server with support for replicated tables, if its build has it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(clickhouse, "_CHILD", replica_child.__name__)
         try:
@@ -53,7 +53,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedClickHo
 
 @pytest.fixture
 def sink(engine: EmbeddedClickHouse) -> Iterator[ClickHouseSink]:
-    """In a database of its own, without the table."""
+    """Sink with a database of its own, without the table."""
     beside = ClickHouseSettings(host=engine.host, port=engine.tcp_port, timeout_seconds=10)
     with ClickHouseSink(beside, client_name="tests") as root:
         root.execute("CREATE DATABASE views ENGINE = Atomic")
@@ -194,7 +194,7 @@ def test_repair_of_plain_table_triggers_no_view(
 ) -> None:
     _create(sink, is_replicated=False)
     sink.insert(_block("a"), "token")
-    # The token stays, as after a kill at the worst time.
+    # The token stays, as after a kill between token and part.
     sink.execute(f"ALTER TABLE {sink.table} DELETE WHERE 1 SETTINGS mutations_sync = 1")
     _create_view(sink, 1, str(sink.table), WINDOW)
     sink.insert(_block("b"), "other")
@@ -243,7 +243,7 @@ def test_repeat_of_old_batch_looks_up_rows(sink: ClickHouseSink) -> None:
     _create(sink, seconds=10)
     now = time.time()
     sink.insert(_block("a", "b", "b", at=now), "token")
-    # Under a token that the server does not know, as after it has forgotten the first.
+    # Under an unknown token, as after the server has forgotten the first one.
     for not_before in (now - 60, None, now + 3600):
         sink.insert(
             _block("a", "b", "b", at=now), "forgotten", is_repeat=True, not_before=not_before
@@ -279,7 +279,7 @@ def test_token_counts_for_half_of_window(
 def test_repeat_of_recent_batch_uses_token(sink: ClickHouseSink) -> None:
     _create(sink)
     sink.insert(_block("a"), "token")
-    # An equal event of another batch, which was never inserted, is not taken for that one.
+    # An equal event of another batch that was never inserted does not count as stored.
     sink.insert(_block("a"), "another", is_repeat=True, not_before=time.time() - 1)
     assert _count(sink, str(sink.table)) == 2
     sink.insert(_block("a"), "another", is_repeat=True, not_before=time.time() - 1)

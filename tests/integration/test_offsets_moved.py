@@ -69,7 +69,7 @@ def test_import_refuses_active_members(site: Site) -> None:
 def test_import_reports_errors_in_one_line(site: Site) -> None:
     exported = site.run("offsets", "export")
     site.kafka.create_topic(f"{site.topic}.other", 2)
-    for given, settings, code, told in (
+    for given, settings, code, expected in (
         ("{", {}, 78, "is not JSON"),
         ("{}", {}, 78, "no export of offsets"),
         (exported, {"KAFKA_TOPIC": f"{site.topic}.other"}, 78, "offsets of one topic mean nothing"),
@@ -79,6 +79,6 @@ def test_import_reports_errors_in_one_line(site: Site) -> None:
         (exported, {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}, 69, "cannot reach"),
     ):  # fmt: skip
         said = site.run("offsets", "import", "--yes", "-", given=given, code=code, **settings)
-        assert told in said
+        assert expected in said
         assert said.count("\n") == 1
     assert site.committed()[0][0] < 0

@@ -1,4 +1,4 @@
-"""A transaction that is never ended, as lag, status and metrics show it, on Apache Kafka."""
+"""Lag, status and metrics with an open transaction, on Apache Kafka."""
 
 import json
 import time
@@ -20,7 +20,7 @@ __all__ = ["site"]
 
 @pytest.fixture
 def hanging(site: Site) -> Producer:
-    """Five records of an open transaction after four plain ones, and two plain ones after them."""
+    """Produce four plain records, five of an open transaction, and two plain ones."""
     site.send(*events(range(4)))
     producer = Producer(
         {

@@ -75,7 +75,7 @@ class Member:
         deadline = time.monotonic() + DEADLINE_SECONDS
         while not condition():
             assert time.monotonic() < deadline, "the condition did not come true in time"
-            with contextlib.suppress(Unavailable):  # the broker may be only just back
+            with contextlib.suppress(Unavailable):  # the broker may have just restarted
                 for record in self.source.poll(1000, 0.05).records:
                     self.offsets[record.partition() or 0].append(record.offset())
 

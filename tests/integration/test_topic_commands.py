@@ -1,4 +1,4 @@
-"""`octane-analytics topic`, and the way from nothing to stored events, on Apache Kafka."""
+"""`octane-analytics topic`, and a complete set-up to stored events, on Apache Kafka."""
 
 import json
 import re
@@ -19,7 +19,7 @@ DAY_MS = 86_400_000
 
 @pytest.fixture
 def fresh(site: Site) -> Iterator[Site]:
-    """Settings that name topics and a database which do not exist yet."""
+    """Settings with topics and a database that do not exist yet."""
     name = f"fresh-{uuid.uuid4().hex[:8]}"
     before = site.clickhouse.table.database
     site.environ |= {
@@ -73,14 +73,14 @@ def test_different_topic_is_reported_and_not_changed(fresh: Site) -> None:
 
 
 def test_topic_apply_reports_errors_in_one_line(fresh: Site) -> None:
-    for options, code, told in (
+    for options, code, expected in (
         (["--replication", "3"], 78, "INVALID_REPLICATION_FACTOR"),
         (["--partitions", "0"], 2, "--partitions"),
         (["--retention", "7"], 2, "write a number with s, m, h or d"),
         (["--retention", "0d"], 2, "write a number with s, m, h or d"),
     ):
         said = fresh.run("topic", "apply", *options, code=code)
-        assert told in said
+        assert expected in said
         assert said.count("\n") == 1
     done = call("topic", "apply", settings=fresh.environ | {"KAFKA_TOPIC": "no topic/name"})
     assert done.returncode in (69, 78), done.stderr
@@ -90,9 +90,9 @@ def test_topic_apply_reports_errors_in_one_line(fresh: Site) -> None:
 def test_own_servers_from_nothing_to_stored_events(fresh: Site) -> None:
     fresh.run("topic", "apply", "--partitions", "2", "--replication", "1")
     fresh.run("schema", "apply")
-    told = json.loads(fresh.run("check", "--procs", "1", "--json"))
-    assert told["failures"] == 0
-    assert not [c for c in told["checks"] if c["level"] == "WARN" and "topic" in c["subject"]]
+    report = json.loads(fresh.run("check", "--procs", "1", "--json"))
+    assert report["failures"] == 0
+    assert not [c for c in report["checks"] if c["level"] == "WARN" and "topic" in c["subject"]]
     fresh.send(*events(range(6)))
     count = f"SELECT count() FROM `{fresh.environ['CLICKHOUSE_DATABASE']}`.ai_analytics_events"
     with fresh.worker() as worker:
