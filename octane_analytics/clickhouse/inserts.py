@@ -25,7 +25,7 @@ from octane_analytics.settings.connections import ClickHouseSettings
 _TOO_MANY_PARTS = 252
 _REPEATS = 4
 _TOO_MANY_PARTITIONS = "Too many partitions for single INSERT block"
-"""Start of the server's message; the same code also reports merges that fall behind."""
+"""Start of the server's message; the same code also reports merges slower than inserts."""
 _INSERT_SETTINGS: dict[str, object] = {
     "async_insert": 0,
     "insert_deduplicate": 1,

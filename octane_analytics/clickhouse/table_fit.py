@@ -12,7 +12,7 @@ def require_fit(
 
     `window_user` names what depends on the deduplication window; None does not require one.
     `window_hint` is appended to the error about it. Raise NeedsOperator if the table does not exist,
-    ConfigError if a column is missing or of another type, or if there is no deduplication window.
+    ConfigError if a column is missing or of another type, or if a required window is missing.
     """
     if live is None:
         raise NeedsOperator(

@@ -1,4 +1,4 @@
-"""librdkafka properties of a worker's consumer: group membership and prefetching."""
+"""Properties of a worker's consumer for librdkafka: group membership and prefetching."""
 
 import json
 from collections.abc import Callable

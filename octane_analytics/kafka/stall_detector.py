@@ -27,9 +27,9 @@ class StallDetector:
     """Watches a partition from `assign` to `unassign`."""
 
     def __init__(self, quiet_after: float, grace: float, revival: float) -> None:
-        """A partition without progress for `quiet_after` is `quiet`; if its end then differs from its
-        position and it makes no progress for `grace`, it is `stalled`; if nothing is received for
-        `revival` after it was reassigned, it is beyond revival. All in units of `now`."""
+        """Set the times, in units of `now`. Partitions without progress for `quiet_after` are `quiet`;
+        if the end then differs from the position and no progress follows for `grace`, they are
+        `stalled`; if nothing is received for `revival` after a reassignment, they are beyond revival."""
         self._quiet_after = quiet_after
         self._grace = grace
         self._revival = revival

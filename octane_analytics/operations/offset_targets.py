@@ -142,7 +142,7 @@ def _resolve(
             unknown = sorted(target.offsets.keys() - by_number.keys())
             if unknown:
                 raise ConfigError(
-                    f"there is no partition {unknown[0]}: the topic has 0 to {max(by_number)}"
+                    f"partition {unknown[0]} does not exist: the topic has 0 to {max(by_number)}"
                 )
             return {by_number[number]: offset for number, offset in target.offsets.items()}
     raise AssertionError(f"unknown target: {target!r}")

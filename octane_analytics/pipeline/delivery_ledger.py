@@ -180,5 +180,5 @@ class DeliveryLedger:
                 state.inserted_up_to = None
 
     def forget(self, partition: TopicPartition) -> None:
-        """Drop the state of a partition that is no longer assigned."""
+        """Drop the state of a partition after its assignment ended."""
         self._partitions.pop(partition, None)

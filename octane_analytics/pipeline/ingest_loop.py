@@ -35,7 +35,7 @@ class IngestOptions:
     topic: str
     limits: BatchLimits
     delivery: Delivery = Delivery.EXACTLY_ONCE
-    breaker: DlqLimitConfig = field(default_factory=DlqLimitConfig)
+    dlq_limit: DlqLimitConfig = field(default_factory=DlqLimitConfig)
     poll_seconds: float = 0.1
     quiet_poll_seconds: float = 0.1
     """Timeout of a poll if the last one returned nothing and no batch is open or pending."""
@@ -69,7 +69,7 @@ class IngestLoop:
         self._tracer = tracer
         self._ledger = DeliveryLedger()
         self._outages = Outages(clock, observer)
-        self._dlq_limit = DlqLimit(options.breaker)
+        self._dlq_limit = DlqLimit(options.dlq_limit)
         self._writer = BatchWriter(
             source,
             sink,

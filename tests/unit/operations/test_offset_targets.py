@@ -87,7 +87,7 @@ def test_set_offsets_carry_identity_of_this_log(
     [
         (AtOffsets({0: 9}), "holds the offsets from 10 to 100"),
         (AtOffsets({0: 101}), "holds the offsets from 10 to 100"),
-        (AtOffsets({2: 0}), "there is no partition 2: the topic has 0 to 1"),
+        (AtOffsets({2: 0}), "partition 2 does not exist: the topic has 0 to 1"),
     ],
 )
 def test_offset_outside_log_is_refused(target: Target, expected: str) -> None:

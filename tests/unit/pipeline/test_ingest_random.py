@@ -23,8 +23,8 @@ _ACTIONS = (
     ("commit lost", 2),
     ("commit fails", 2),
     ("commit rebalancing", 2),
-    ("dead letters lost", 1),
-    ("dead letters fail", 1),
+    ("dead letter lost", 1),
+    ("dead letter fails", 1),
     ("poll fails", 1),
     ("assign fails", 1),
     ("move", 2),
@@ -88,9 +88,9 @@ class Chaotic:
                 broker.faults.push("commit", *[DOWN] * amount)
             case "commit rebalancing":
                 broker.faults.push("commit", *[Rebalancing("settling")] * amount)
-            case "dead letters lost":
+            case "dead letter lost":
                 broker.faults.push("dead_letters", DOWN, is_done=True)
-            case "dead letters fail":
+            case "dead letter fails":
                 broker.faults.push("dead_letters", *[DOWN] * amount)
             case "poll fails":
                 broker.faults.push("poll", DOWN)

@@ -135,7 +135,7 @@ def test_dead_letter_outage_is_reported_for_refused_rows() -> None:
 
 
 def limited(rig: Rig, **limits: Any) -> None:
-    rig.options = dataclasses.replace(rig.options, breaker=DlqLimitConfig(**limits))
+    rig.options = dataclasses.replace(rig.options, dlq_limit=DlqLimitConfig(**limits))
 
 
 @both_deliveries
