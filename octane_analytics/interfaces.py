@@ -1,6 +1,6 @@
-"""The Protocols that the pipeline calls and the edges implement.
+"""Protocols that the pipeline calls and the edges implement.
 
-Do not depend on any client library.
+Does not depend on any client library.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,70 +21,70 @@ from octane_analytics.types import (
 
 
 class RebalanceListener(Protocol):
-    """Called from within `Source.poll` and `Source.close`, on the caller's thread.
+    """Rebalance callbacks, called within `Source.poll` and `Source.close` on the caller's thread.
 
-    May commit, ask and seek, and must not poll or close: Kafka's client ends the process for that.
+    May commit, send requests and seek, and must not poll or close: Kafka's client ends the process.
     """
 
     def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
-        """Answers the offset that each partition is to be read from."""
+        """Return the start offset of each partition."""
         ...
 
     def revoked(self, partitions: Sequence[TopicPartition]) -> None:
-        """Commits are still possible for these partitions, and for the last time."""
+        """Give up the partitions; the last chance to commit for them."""
         ...
 
     def lost(self, partitions: Sequence[TopicPartition]) -> None:
-        """Somebody else may own these partitions already: commits are not possible."""
+        """Give up the partitions without commits: another member may own them already."""
         ...
 
 
 class Source(Protocol):
-    """A consumer group's member."""
+    """Consumer group member."""
 
     def subscribe(self, listener: RebalanceListener) -> None: ...
 
     def poll(self, max_records: int, timeout_seconds: float) -> Polled:
-        """Blocks up to the timeout, also where it raises Unavailable: no broker can be reached, at
-        each call until one can. Raises AssignmentLost when this member was replaced for good, or when
-        the listener had no positions for what was assigned. What else the listener raises comes out
-        of this call or the next, never at the price of records."""
+        """Return the next records. Blocks for up to the timeout, also before it raises Unavailable,
+        which it does at each call until a broker can be reached. Raise AssignmentLost if this member was
+        replaced for good, or if the listener had no positions for assigned partitions. Any other
+        exception of the listener is raised by this call or the next, without losing records."""
         ...
 
     def committed(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, Committed]:
-        """Blocks. Raises Unavailable."""
+        """Return the committed offsets. Blocks. Raise Unavailable."""
         ...
 
     def commit(self, commits: Sequence[Commit]) -> None:
-        """All of them or an error; blocks until the coordinator has answered.
+        """Commit all of them, or raise; blocks until the coordinator has answered.
 
-        Raises Unavailable where the same call may succeed later (a rebalance, no coordinator),
-        AssignmentLost where this member no longer owns the partitions.
+        Raise Unavailable if the same call may succeed later (a rebalance, no coordinator),
+        AssignmentLost if this member no longer owns the partitions.
         """
         ...
 
     def log_identity(self, topic: str) -> LogIdentity:
-        """Blocks. Raises Unavailable rather than leave out what the broker could tell."""
+        """Return the complete identity. Blocks. Raise Unavailable rather than return a part of it."""
         ...
 
     def earliest(self, partition: TopicPartition) -> int:
-        """The first offset that the partition still holds. Blocks. Raises Unavailable."""
+        """Return the first offset that the partition holds. Blocks. Raise Unavailable."""
         ...
 
     def latest(self, partition: TopicPartition) -> int:
-        """The offset that the partition's next record gets. Blocks. Raises Unavailable."""
+        """Return the offset of the partition's next record. Blocks. Raise Unavailable."""
         ...
 
     def seek(self, partition: TopicPartition, offset: int) -> None: ...
 
     def recreate_client(self) -> None:
-        """Has the next `poll` leave the group and join it again as a client that remembers nothing of
-        the topic: what is assigned is revoked within that call, which hands out nothing of before, and
-        is assigned anew by it or a later one. May be called by the listener."""
+        """Make the next `poll` leave the group and join it again with a client that has no state of the
+        topic: that call revokes the assignment and returns no earlier records; it or a later one assigns
+        partitions again. May be called by the listener."""
         ...
 
     def pause(self) -> None:
-        """Hand out nothing until `resume`, whatever is assigned meanwhile; stay in the group."""
+        """Return no records until `resume`, from later assignments either; stay in the group."""
         ...
 
     def resume(self) -> None: ...
@@ -93,7 +93,7 @@ class Source(Protocol):
 
 
 class Sink(Protocol):
-    """Where rows end up."""
+    """Destination of rows."""
 
     def insert(
         self,
@@ -103,13 +103,13 @@ class Sink(Protocol):
         is_repeat: bool = False,
         not_before: float | None = None,
     ) -> None:
-        """Inserts one block; a block with a token that was inserted before is dropped.
+        """Insert one block; a block whose token was inserted before is dropped.
 
-        `is_repeat` says that this block may be there already, from a call whose end nobody knows;
-        `not_before`, in epoch seconds, that such a call cannot have been made earlier.
-        `columns` in the order of Row, all of one length. Blocks until the server has said yes.
-        Raises Unavailable (nothing is known of the block; the same call with the same token may be
-        repeated) or DataRejected (the server refuses the data itself).
+        `columns` are in the order of Row, all of one length. `is_repeat` means that the block may have
+        been inserted by a call with an unknown result; `not_before`, in epoch seconds, that such a call
+        was not made earlier. Blocks until the server has acknowledged the block. Raise Unavailable (the
+        result is unknown; repeat the call with the same token) or DataRejected (the server refuses the
+        data itself).
         """
         ...
 
@@ -117,10 +117,10 @@ class Sink(Protocol):
 
 
 class DeadLetters(Protocol):
-    """Where records go that cannot be events."""
+    """Destination of invalid records."""
 
     def send(self, rejected: Sequence[RejectedRecord]) -> None:
-        """Blocks until every one of them is acknowledged. Raises Unavailable."""
+        """Send the records and block until all are acknowledged. Raise Unavailable."""
         ...
 
     def close(self) -> None: ...
@@ -128,14 +128,14 @@ class DeadLetters(Protocol):
 
 class Clock(Protocol):
     def now(self) -> float:
-        """Monotonic seconds, for intervals."""
+        """Return monotonic seconds, for intervals."""
         ...
 
     def sleep(self, seconds: float) -> None: ...
 
 
 class Observer(Protocol):
-    """Hears of everything an operator may want to know; never blocks, never raises."""
+    """Receiver of the pipeline's events for metrics and logs; never blocks, never raises."""
 
     def consumed(self, records: int) -> None: ...
 
@@ -146,34 +146,34 @@ class Observer(Protocol):
     def inserted(self, batch: InsertedBatch) -> None: ...
 
     def call_finished(self, call: str, seconds: float) -> None:
-        """A call took so long, whether it went well or not: `poll`, `decode`, `announce`, `insert`, …"""
+        """Record the duration of a call, successful or not: `poll`, `decode`, `announce`, `insert`, …"""
         ...
 
     def recovered(self, partition: TopicPartition, span: OffsetRange) -> None:
-        """A predecessor's announced range has been inserted again under its token."""
+        """Record that a previous owner's announced range was inserted again under its token."""
         ...
 
     def bisecting_rejected_rows(
         self, partition: TopicPartition, span: OffsetRange, reason: str
     ) -> None:
-        """ClickHouse refuses the range for its data; its bad rows are being looked for."""
+        """Record that ClickHouse refuses the range for its data, and that its bad rows are isolated."""
         ...
 
     def offsets_gone(self, partition: TopicPartition, first: int, end: int) -> None:
-        """These offsets were removed before anybody read them."""
+        """Record that these offsets were removed before they were read."""
         ...
 
     def log_replaced(self, partition: TopicPartition, position: int) -> None:
-        """The log is another one now than the position was in, and is read from its beginning."""
+        """Record that the position belongs to another log; the new one is read from its beginning."""
         ...
 
     def log_truncated(self, partition: TopicPartition, position: int, end: int) -> None:
-        """The same log has lost its records from `end` on, up to the position: read on from `end`."""
+        """Record that the log lost its records from `end` to the position; it is read from `end`."""
         ...
 
     def foreign_offset(self, partition: TopicPartition, offset: int, first: int, end: int) -> None:
-        """The committed offset is after the log's end and not known to be of this log, which holds
-        the offsets from `first` to `end` and is read from its beginning."""
+        """Record that the committed offset is after the log's end and not known to be of this log, which
+        holds the offsets from `first` to `end` and is read from its beginning."""
         ...
 
     def assigned(self, partitions: Sequence[TopicPartition], owned: int) -> None: ...
@@ -183,37 +183,39 @@ class Observer(Protocol):
     def lost(self, partitions: Sequence[TopicPartition], owned: int) -> None: ...
 
     def failed(self, dependency: str, error: Exception) -> None:
-        """A call to `clickhouse`, `kafka` or `dead_letters` failed and will be repeated."""
+        """Record that a call to `clickhouse`, `kafka` or `dead_letters` failed and will be repeated."""
         ...
 
     def resumed(self, dependency: str) -> None:
-        """The dependency that failed serves again."""
+        """Record that the failed dependency serves again."""
         ...
 
 
 class Trace(Protocol):
-    """What became of one batch on its way out, for whoever follows its events."""
+    """Trace of one batch, linked to the traces of its events' producers."""
 
     def step(self, name: str) -> AbstractContextManager[object]:
-        """Around one step of the batch, `intent` or `insert`: what is called inside belongs to it."""
+        """Return the context of one step, `intent` or `insert`; calls inside belong to it."""
         ...
 
     def entered(self) -> AbstractContextManager[object]:
-        """Around what is said of the batch as a whole."""
+        """Return the context for logs and metrics about the batch as a whole."""
         ...
 
     def end(self, rows: int | None) -> None:
-        """The batch is inserted with so many rows; None: this process is not to insert it any more."""
+        """End the trace: the batch was inserted with `rows` rows; None if this process discarded it."""
         ...
 
 
 class Tracer(Protocol):
-    """Follows events from their producers; never blocks, never raises."""
+    """Continues traces from the producers of events; never blocks, never raises."""
 
     def contexts(self, records: Sequence[Record], room: int) -> Sequence[object]:
-        """The sampled producers' contexts that the records carry, `room` of them at most."""
+        """Return up to `room` contexts of sampled producers, from the records' headers."""
         ...
 
     def begin(
         self, partition: TopicPartition, span: OffsetRange, contexts: Sequence[object]
-    ) -> Trace: ...
+    ) -> Trace:
+        """Start the trace of a batch."""
+        ...

@@ -1,6 +1,6 @@
-"""Values that every package speaks of.
+"""Values shared by all packages.
 
-Do not depend on any client library, and have no behaviour beyond what a value knows of itself.
+Does not depend on any client library.
 """
 
 from collections.abc import Sequence
@@ -9,13 +9,13 @@ from typing import Any, NamedTuple, Protocol
 
 
 class LogIdentity(NamedTuple):
-    """Tells a topic's log from another one of the same name and the same offsets."""
+    """Identity of a topic's log, as distinct from another log of the same name and offsets."""
 
     cluster_id: str
     topic_id: str
-    """Empty where the broker does not tell."""
+    """Topic id; empty if the broker does not report one."""
     epoch: str
-    """The operator's own mark (KAFKA_LOG_EPOCH)."""
+    """Mark set by the operator (KAFKA_LOG_EPOCH)."""
 
 
 class TopicPartition(NamedTuple):
@@ -28,21 +28,21 @@ class TopicPartition(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class OffsetRange:
-    """The offsets `[first, end)` of one partition; there may be gaps between them."""
+    """Offsets `[first, end)` of one partition; may have gaps."""
 
     first: int
     end: int
 
     def __post_init__(self) -> None:
         if not 0 <= self.first <= self.end:
-            raise ValueError(f"no span of offsets: [{self.first}, {self.end})")
+            raise ValueError(f"invalid offset range: [{self.first}, {self.end})")
 
     def __str__(self) -> str:
         return f"{self.first}-{self.end}"
 
 
 class Record(Protocol):
-    """A message as the consumer hands it out; confluent_kafka's Message satisfies it as it is."""
+    """Message returned by the consumer; satisfied by confluent_kafka's Message."""
 
     def topic(self) -> str | None: ...
     def partition(self) -> int | None: ...
@@ -55,28 +55,28 @@ class Record(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RejectedRecord:
-    """A record that cannot be an event, and why: what the dead-letter topic gets."""
+    """Invalid record and its reason, for the dead-letter topic."""
 
     record: Record
     reason: str
-    """A short code out of a bounded set: a metric's label."""
+    """Short code out of a bounded set, used as a metric label."""
     detail: str
-    """For a person: what exactly is wrong."""
+    """Explanation for people."""
 
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """What the group's coordinator is to remember of a partition."""
+    """Offset and metadata to commit for a partition."""
 
     partition: TopicPartition
     offset: int
-    """The next offset to read."""
+    """Next offset to read."""
     metadata: str
 
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """What the coordinator remembers; `offset` None where the group has none yet."""
+    """Committed offset and metadata; `offset` is None if the group has not committed any."""
 
     offset: int | None
     metadata: str
@@ -84,7 +84,7 @@ class Committed:
 
 @dataclass(frozen=True, slots=True)
 class EndOfPartition:
-    """Every record before `offset` has been handed out."""
+    """End of a partition: every record before `offset` has been returned."""
 
     partition: TopicPartition
     offset: int
@@ -92,7 +92,7 @@ class EndOfPartition:
 
 @dataclass(frozen=True, slots=True)
 class OffsetGone:
-    """The position asked for lies outside the log: retention was faster, or the log was replaced."""
+    """Position outside the log: retention removed it, or the log was replaced."""
 
     partition: TopicPartition
     offset: int
@@ -100,7 +100,7 @@ class OffsetGone:
 
 @dataclass(frozen=True, slots=True)
 class Polled:
-    """What one poll brought: records in offset order within each partition, then events."""
+    """Result of one poll: records in offset order within each partition, ends, lost positions."""
 
     records: Sequence[Record]
     ends: Sequence[EndOfPartition] = ()
@@ -109,38 +109,38 @@ class Polled:
 
 @dataclass(frozen=True, slots=True)
 class InsertedBatch:
-    """A batch that ClickHouse has acknowledged."""
+    """Batch acknowledged by ClickHouse."""
 
     partition: TopicPartition
     span: OffsetRange
     rows: int
     payload_bytes: int
     timestamps: Sequence[int]
-    """Of its events, epoch seconds: the table's column."""
+    """Timestamps of its events, epoch seconds: the table's column."""
     token: str | None
-    """Under which the whole batch went in; None where it had no token."""
+    """Deduplication token of the whole batch; None if it had none."""
     seconds: float
-    """From the announcement to ClickHouse's yes, waiting included."""
+    """Time from the announcement to ClickHouse's acknowledgement, including waits."""
 
 
 @dataclass(frozen=True, slots=True)
 class UncommittedLag:
-    """How far the group is behind in one partition: the one definition of lag, wherever it is shown."""
+    """Lag of the group in one partition: the definition used by all commands and metrics."""
 
     committed: Committed
     first: int
-    """The earliest offset that the log holds."""
+    """Earliest offset that the log holds."""
     end: int
-    """The offset that the next record gets, open transactions or not."""
+    """Offset of the next record, open transactions or not."""
     stable_end: int
-    """The last stable offset, up to where consumers read: before the end while a transaction is open."""
+    """Last stable offset, up to which consumers read: before the end while a transaction is open."""
     oldest_at: float | None = None
-    """Kafka's timestamp of the oldest record that is not committed, epoch seconds; None where there is
-    none or it is not known yet."""
+    """Kafka timestamp of the oldest uncommitted record, epoch seconds; None if there is none, or if it
+    is not known yet."""
 
     @property
     def position(self) -> int:
-        """Where the group goes on reading: at the log's beginning where it has committed nothing."""
+        """Offset at which the group continues: the log's beginning if it has committed nothing."""
         return (
             self.first if self.committed.offset is None else max(self.first, self.committed.offset)
         )
@@ -152,7 +152,7 @@ class UncommittedLag:
 
     @property
     def held_back(self) -> int:
-        """Those of `messages` that an open transaction keeps from every consumer."""
+        """Part of `messages` that an open transaction hides from every consumer."""
         return max(0, self.end - max(self.position, self.stable_end))
 
     @property

@@ -1,1 +1,1 @@
-"""ClickHouse over its native protocol: the only room that knows clickhouse_driver."""
+"""ClickHouse over its native protocol: the only package that imports clickhouse_driver."""

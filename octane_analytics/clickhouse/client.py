@@ -1,4 +1,4 @@
-"""Statements: selects whole, streamed or cut off, DDL, and what the server says of the table."""
+"""Statements: complete, streamed and truncated selects, DDL, and the description of the table."""
 
 import contextlib
 import itertools
@@ -27,7 +27,7 @@ _RESULT_TOO_LARGE = 396
 
 
 class ClickHouse(NativeConnection):
-    """A connection that asks."""
+    """Connection that runs selects and DDL."""
 
     def select(
         self,
@@ -37,10 +37,10 @@ class ClickHouse(NativeConnection):
         settings: Mapping[str, object] | None = None,
         query_id: str | None = None,
     ) -> Result:
-        """Runs one statement; `{name:Type}` in it is bound by the server.
+        """Run one statement and return its result; the server binds `{name:Type}` in it.
 
-        Blocks until the whole result is here. Raises StatementRejected for what the server says
-        about the statement, Unavailable where it cannot be reached or cannot serve now.
+        Blocks until the whole result is received. Raise StatementRejected for the server's errors about
+        the statement, Unavailable if it cannot be reached or cannot serve now.
         """
         with self._select_errors():
             rows, columns = self._connected().execute(
@@ -62,11 +62,11 @@ class ClickHouse(NativeConnection):
         query_id: str | None = None,
         max_block_bytes: int | None = None,
     ) -> Iterator[RowStream]:
-        """As `select`, but the rows come as the server sends them.
+        """Run a select whose rows are yielded as the server sends them.
 
-        One block may take no more memory than a result of `max_block_bytes`: else StatementRejected.
-        Going through the rows blocks and raises what `select` raises. Leaving before their end gives
-        the connection up, at which the server cancels the query.
+        A block that takes more memory than a result of `max_block_bytes` raises StatementRejected.
+        Iterating over the rows blocks, and raises as `select` does. Leaving before their end closes the
+        connection, upon which the server cancels the query.
         """
         is_whole = False
 
@@ -90,9 +90,11 @@ class ClickHouse(NativeConnection):
                     None if max_block_bytes is None else ResultMeter(max_block_bytes)
                 )
                 columns = next(rows)
-                told = client.last_query.progress
+                progress = client.last_query.progress
             yield RowStream(
-                result_columns(columns), self._checked_blocks(blocks(rows)), lambda: int(told.rows)
+                result_columns(columns),
+                self._checked_blocks(blocks(rows)),
+                lambda: int(progress.rows),
             )
         finally:
             client.block_meter = None
@@ -121,11 +123,11 @@ class ClickHouse(NativeConnection):
         max_rows: int,
         max_bytes: int,
     ) -> Excerpt:
-        """As `select`, but reads no more than whole blocks of `max_bytes` in all, and `max_rows`.
+        """Run a select and return at most `max_rows` rows, of blocks with at most `max_bytes` in all.
 
-        The bytes are those of the answer before compression: ClickHouse counts a constant once for
-        a whole block and so lets through what is far beyond its own max_result_bytes. Where there is
-        more, the connection is given up, at which the server cancels the query.
+        Counts the bytes of the result before compression: ClickHouse counts a constant once for a whole
+        block, and so lets results far beyond its own max_result_bytes pass. A longer result closes the
+        connection, upon which the server cancels the query.
         """
         columns: tuple[ResultColumn, ...] = ()
         rows: list[tuple[Any, ...]] = []
@@ -134,10 +136,10 @@ class ClickHouse(NativeConnection):
             answer = client.execute_iter(
                 sql, dict(parameters or {}), with_column_types=True, settings=dict(settings)
             )
-            # As `use_client_time_zone` among the settings, which the server might refuse.
+            # Same effect as the setting `use_client_time_zone`, which the server might refuse.
             context = client.connection.context
             context.settings = context.settings | {"use_client_time_zone": True}
-            told = client.last_query
+            query = client.last_query
             client.meter = ResultMeter(max_bytes)
             columns = tuple(ResultColumn(name, kind) for name, kind in next(answer, ()))
             is_whole = True
@@ -156,10 +158,10 @@ class ClickHouse(NativeConnection):
             client.meter = None
         if not is_whole:
             self.close()
-        return Excerpt(columns, rows, is_whole, told.progress.rows, client.totals)
+        return Excerpt(columns, rows, is_whole, query.progress.rows, client.totals)
 
     def execute(self, statement: str) -> None:
-        """Runs a statement that answers nothing (DDL). Raises as `select` does."""
+        """Run a statement without a result (DDL). Raises as `select` does."""
         try:
             self._connected().execute(statement)
         except driver_errors.ServerException as error:
@@ -168,7 +170,7 @@ class ClickHouse(NativeConnection):
             raise self._unavailable(error) from error
 
     def describe(self) -> LiveTable | None:
-        """What the server says of the configured table; None where there is none."""
+        """Return the description of the configured table; None if it does not exist."""
         name = {"database": self._settings.database, "table": self._settings.table}
         found = self.select(
             "SELECT engine, sorting_key, partition_key, engine_full FROM system.tables "
@@ -199,20 +201,21 @@ class ClickHouse(NativeConnection):
         return self._table_setting(schema.REPLICATED_WINDOW_SECONDS_SETTING, engine_full)
 
     def views(self) -> list[View]:
-        """The materialized views that an insert into the configured table fires, chains included."""
+        """Return the materialized views that an insert into the configured table triggers, directly and
+        through other views."""
         found: list[View] = []
-        sources, seen = [self.table], {self.table}
+        sources, visited = [self.table], {self.table}
         while sources:
             for name in self.direct_views(sources.pop()):
                 view = self._view(name)
                 found.append(view)
-                if view.target is not None and view.target not in seen:
-                    seen.add(view.target)
+                if view.target is not None and view.target not in visited:
+                    visited.add(view.target)
                     sources.append(view.target)
         return found
 
     def direct_views(self, source: TableName) -> list[TableName]:
-        """The materialized views that read from this table."""
+        """Return the materialized views that read from this table."""
         rows = self.select(
             "SELECT arrayJoin(arrayZip(dependencies_database, dependencies_table)) AS view "
             "FROM system.tables WHERE database = {database:String} AND name = {table:String} "
@@ -247,17 +250,17 @@ class ClickHouse(NativeConnection):
         return View(name, target, engine, window)
 
     def has_right(self, right: str) -> bool:
-        """Whether the user has SELECT or INSERT on the configured table."""
+        """Return whether the user has SELECT or INSERT on the configured table."""
         return bool(self.select(f"CHECK GRANT {right} ON {self.table}").rows[0][0])
 
     def check_profile(self) -> None:
-        """Raises NeedsOperator where the user's profile forbids writing, whatever was granted."""
+        """Raise NeedsOperator if the user's profile forbids writes, regardless of grants."""
         found = self.select("SELECT value FROM system.settings WHERE name = 'readonly'").rows
         if found != [("0",)]:
             raise NeedsOperator(OPERATOR_ERRORS[READ_ONLY])
 
     def _table_setting(self, setting: str, engine_full: str) -> int:
-        """Of a table whose `engine_full` this is: its own value or the server's default."""
+        """Return a setting of the table with this `engine_full`, or the server's default."""
         own = _between(engine_full, f" {setting} = ", ",")
         if own:
             return int(own)
@@ -271,10 +274,10 @@ class ClickHouse(NativeConnection):
         return int(found[0][0])
 
     def _select_error(self, error: Exception) -> Exception:
-        """What a caller of `select` is told of it. Raises it where that is no affair of ours."""
+        """Return the translated error for a caller of `select`; raise any other error unchanged."""
         if self._is_aborted:
             self.close()
-            return Abandoned("the connection was given up")
+            return Abandoned("the connection was aborted")
         if isinstance(error, driver_errors.ServerException):
             return self._statement_error(error)
         if isinstance(error, ResultTooLarge):
@@ -296,8 +299,8 @@ class ClickHouse(NativeConnection):
             return StatementRejected(50, "UNKNOWN_TYPE", f"{error}: cast that column to String")
         if isinstance(error, driver_errors.UnknownTypeError):
             self.close()
-            told = f"{error.message}: cast that column to String"
-            return StatementRejected(50, "UNKNOWN_TYPE", told)
+            message = f"{error.message}: cast that column to String"
+            return StatementRejected(50, "UNKNOWN_TYPE", message)
         if isinstance(error, (driver_errors.Error, OSError, EOFError)):
             return self._unavailable(error)
         self.close()

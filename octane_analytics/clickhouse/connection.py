@@ -1,4 +1,4 @@
-"""One connection: made when it is needed, failing over, its errors told apart."""
+"""Lazily opened connection with failover and translated errors."""
 
 import contextlib
 import socket
@@ -29,8 +29,8 @@ CONNECT_SECONDS = 5.0
 
 
 class NativeConnection(Closeable):
-    """Made at the first call and after each failure, so an object may be built before a fork as long
-    as it is used after it only. Not for use by several threads at once, but for `abort`."""
+    """Connection opened at the first call and after each failure, so that an object may be built before
+    a fork if it is used after it only. Not thread-safe, except `abort`."""
 
     def __init__(
         self,
@@ -41,10 +41,10 @@ class NativeConnection(Closeable):
         traceparent: Callable[[], str | None] | None = None,
         on_statement: Callable[[], None] = lambda: None,
     ) -> None:
-        """`is_confined` is for a user whose profile may pin any setting: none is sent unasked.
+        """`is_confined` is for a user whose profile may pin any setting: no setting is sent by default.
 
-        `traceparent` answers which span the next statement belongs to, as W3C's header has it.
-        `on_statement` is called before each statement, which may block for `patience_seconds`.
+        `traceparent` returns the span of the next statement as a W3C header. `on_statement` is called
+        before each statement, which may block for `patience_seconds`.
         """
         self._on_statement = on_statement
         self._traceparent = traceparent
@@ -66,19 +66,19 @@ class NativeConnection(Closeable):
             self._client = None
 
     def abort(self) -> None:
-        """Ends this connection for good, from any thread: the call under way and all later ones raise
-        Abandoned, and the server cancels its query within a moment, for which no right is needed."""
+        """End this connection for good, from any thread: the current call and all later ones raise
+        Abandoned. The server soon cancels the query, which requires no right."""
         self._is_aborted = True
         client = self._client
         if client is not None:
-            # Not closed: its number could be another connection's before the other thread looks.
+            # Not closed: another connection could get its descriptor before the other thread uses it.
             with contextlib.suppress(OSError, AttributeError):
                 client.connection.socket.shutdown(socket.SHUT_RDWR)
 
     @property
     def patience_seconds(self) -> float:
-        """How long one statement may block: a server may need nearly all of the time it has to
-        answer a ping, to let a new connection in, to take a block, and to say that it has stored it."""
+        """Longest time for which one statement may block: a server may use nearly all of its time limits
+        to answer a ping, to accept a new connection, to receive a block, and to acknowledge it."""
         seconds = self._settings.timeout_seconds
         short = min(CONNECT_SECONDS, seconds)
         return short + len(self._hosts) * (short + seconds) + 2 * seconds
@@ -86,7 +86,7 @@ class NativeConnection(Closeable):
     def _connected(self) -> PackingClient:
         self._on_statement()
         if self._is_aborted:
-            raise Abandoned("the connection was given up")
+            raise Abandoned("the connection was aborted")
         if self._client is None:
             settings = self._settings
             _check_ca_file(settings.ca_file)
@@ -94,12 +94,12 @@ class NativeConnection(Closeable):
             compression: str | bool = settings.compression_method()
             session: dict[str, object] = {"server_side_params": True}
             if self._is_confined:
-                # `excerpt` counts what it unpacks, in whatever method the server chooses.
+                # `excerpt` counts decompressed bytes, whichever method the server chooses.
                 compression = "lz4" if compression == "none" else compression
             elif compression == "none":
                 compression = False
             else:
-                # The server answers in a method of its own choice unless told.
+                # Without this setting the server chooses the method of its responses.
                 session["network_compression_method"] = str(compression).upper()
             self._client = PackingClient(
                 host=first[0],
@@ -117,13 +117,13 @@ class NativeConnection(Closeable):
                 compression=compression,
                 settings=session,
                 # An unknown setting is an error: a server that does not know the deduplication
-                # token would otherwise insert twice without a word.
+                # token would otherwise silently insert twice.
                 settings_is_important=True,
                 tcp_keepalive=True,
             )
         if self._traceparent is not None:
-            told = {"opentelemetry_traceparent": None, **trace_settings(self._traceparent())}
-            self._client.client_settings.update(told)
+            trace = {"opentelemetry_traceparent": None, **trace_settings(self._traceparent())}
+            self._client.client_settings.update(trace)
         return self._client
 
     def _statement_error(self, error: driver_errors.ServerException) -> OctaneError:
@@ -134,46 +134,46 @@ class NativeConnection(Closeable):
 
     def _server_unavailable(self, code: int, message: str) -> Unavailable:
         self._fail_over()
-        told = f"ClickHouse error {code}: {message.rstrip('. ')}"
+        text = f"ClickHouse error {code}: {message.rstrip('. ')}"
         if code in OPERATOR_ERRORS:
-            return NeedsOperator(f"{told}; {OPERATOR_ERRORS[code]}")
-        return Unavailable(told)
+            return NeedsOperator(f"{text}; {OPERATOR_ERRORS[code]}")
+        return Unavailable(text)
 
     def _unavailable(self, error: BaseException) -> Unavailable:
         where = ", ".join(_authority(host, port) for host, port in self._hosts)
         self._fail_over()
         if isinstance(error, driver_errors.UnexpectedPacketFromServerError):
             return NeedsOperator(
-                f"what listens at {where} does not speak ClickHouse's native protocol: "
+                f"the server at {where} does not speak ClickHouse's native protocol: "
                 "check CLICKHOUSE_HOST, CLICKHOUSE_PORT and CLICKHOUSE_SECURE"
             )
-        said = getattr(error, "message", None) or str(error) or type(error).__name__
+        message = getattr(error, "message", None) or str(error) or type(error).__name__
         return Unavailable(
-            f"cannot talk to ClickHouse at {where}: {' '.join(said.split())}; "
+            f"cannot talk to ClickHouse at {where}: {' '.join(message.split())}; "
             "check CLICKHOUSE_HOST, CLICKHOUSE_PORT and CLICKHOUSE_SECURE"
         )
 
     def _fail_over(self) -> None:
-        """The next call begins with the next server of the list."""
+        """Close the connection; the next call starts with the next server of the list."""
         self.close()
         self._hosts = [*self._hosts[1:], self._hosts[0]]
 
 
 def trace_settings(traceparent: str | None) -> dict[str, object]:
-    """For `settings` of a select: has the server's spans belong to the trace. None for no trace.
+    """Return `settings` for a select whose server spans join the trace; empty for no trace.
 
-    `traceparent` is a valid W3C header of version 00. The driver (0.2.11) writes the trace's number with
-    its halves exchanged, so they are exchanged here; a test against the server notices if that changes.
+    `traceparent` is a valid W3C header of version 00. The driver (0.2.11) writes the trace id with its
+    halves swapped, so they are swapped here; a test against the server fails if that changes.
     """
     if traceparent is None:
         return {}
     version, trace, parent, flags = traceparent.split("-")
-    exchanged = "-".join((version, trace[16:] + trace[:16], parent, flags))
-    return {"opentelemetry_traceparent": exchanged}
+    swapped = "-".join((version, trace[16:] + trace[:16], parent, flags))
+    return {"opentelemetry_traceparent": swapped}
 
 
 def _check_ca_file(path: str | None) -> None:
-    """The driver's own complaint would be taken for one about the connection."""
+    """Raise NeedsOperator for an unusable file; the driver's error would look like a connection's."""
     if path is None:
         return
     try:

@@ -1,4 +1,4 @@
-"""The server's error codes: which are data errors, which the operator's to mend, which outages."""
+"""Classification of the server's error codes: data errors, errors for the operator, outages."""
 
 from clickhouse_driver import errors as driver_errors
 
@@ -35,7 +35,7 @@ DATA_ERRORS = frozenset(
         691,  # UNKNOWN_ELEMENT_OF_ENUM
     }
 )
-"""The server refuses the rows themselves: find them, dead-letter them, insert the others."""
+"""Errors about the rows themselves: isolate and dead-letter those, insert the others."""
 
 READ_ONLY = 164
 UNKNOWN_TABLE = 60
@@ -50,15 +50,14 @@ OPERATOR_ERRORS = {
     193: "check CLICKHOUSE_USER and CLICKHOUSE_PASSWORD",
     194: "check CLICKHOUSE_USER and CLICKHOUSE_PASSWORD",
     201: "the user's quota is used up: raise it or wait for its interval to end",
-    242: "the table is read-only: look at the server's log and, if replicated, at Keeper",
+    242: "the table is read-only: check the server's log and, if replicated, Keeper",
     243: "the server's disk is full: free or add space",
     452: "the user's profile pins a setting: loosen its constraint",
     497: "grant the user what it lacks: INSERT and SELECT on the table",
     516: "check CLICKHOUSE_USER and CLICKHOUSE_PASSWORD",
 }
-"""Waiting alone does not mend these; what the operator is to do. All codes that stand in neither
-table are outages: wait, and repeat the same insert. Nothing is ever skipped because of a code that
-is not known here to speak of the data."""
+"""Errors that waiting does not fix, with the operator's fix. All codes in neither table are outages:
+wait, and repeat the same insert. No row is ever skipped because of a code not listed as a data error."""
 
 CONNECTION_ERRORS = frozenset(
     {
@@ -72,7 +71,7 @@ CONNECTION_ERRORS = frozenset(
         745,  # SERVER_OVERLOADED
     }
 )
-"""Errors that say nothing of the statement but that this server does not serve us now."""
+"""Errors that depend on the connection or the server's load, not on the statement."""
 
 _NAMES = {
     code: name
@@ -82,7 +81,7 @@ _NAMES = {
 
 
 def error_name(code: int) -> str:
-    """ClickHouse's own name of one of its error codes."""
+    """Return ClickHouse's name of an error code."""
     return str(_NAMES.get(code, "UNKNOWN"))
 
 
@@ -90,9 +89,9 @@ _LOGIN_FAILED = 516
 
 
 def plain_message(error: driver_errors.ServerException) -> str:
-    """The server's message on one line. It may quote any text of a row: not to be searched."""
+    """Return the server's message on one line. It may quote any text of a row: do not search in it."""
     text = str(error.message)
     if error.code == _LOGIN_FAILED:
-        # It goes on about a forgotten password, at length.
+        # The rest is a long advice about forgotten passwords.
         text = text.partition("If you use ClickHouse Cloud")[0]
     return " ".join(text.split())

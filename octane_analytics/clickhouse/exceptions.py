@@ -1,7 +1,7 @@
-"""The server's exceptions as its protocol sends them, with code, message and trace kept apart.
+"""Reader of the server's exceptions, with code, message and stack trace separate.
 
 The driver joins message and stack trace into one text and refuses bytes that are not UTF-8. A message
-quotes what is in the rows, so it may contain any text at all, cut in the middle of a character even.
+quotes values of rows, so it may contain any text, even cut in the middle of a character.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ _CLASS = "DB::Exception"
 
 
 def read_exception(source: Any) -> driver_errors.ServerException:
-    """Reads the body of one Exception packet; the message has no stack trace and no class name."""
+    """Read the body of one Exception packet; the message has no stack trace and no class name."""
     code = read_binary_int32(source)
     name, message, _trace = (_read_text(source) for _ in range(3))
     nested = None

@@ -1,4 +1,4 @@
-"""Inserts: columns, deduplication tokens, and what a repeated insert has to look for."""
+"""Inserts: columns, deduplication tokens, and the lookups of a repeated insert."""
 
 import struct
 import time
@@ -25,15 +25,15 @@ from octane_analytics.settings.connections import ClickHouseSettings
 _TOO_MANY_PARTS = 252
 _REPEATS = 4
 _TOO_MANY_PARTITIONS = "Too many partitions for single INSERT block"
-"""How the server begins its message; the same code speaks of merges that do not keep up, too."""
+"""Start of the server's message; the same code also reports merges slower than inserts."""
 _INSERT_SETTINGS: dict[str, object] = {
     "async_insert": 0,
     "insert_deduplicate": 1,
     "deduplicate_blocks_in_dependent_materialized_views": 1,
 }
 _SAFE_SHARE = 0.5
-"""Of a window's age limit: what is older may have been forgotten, as clocks differ and forgetting is
-the business of a thread that runs now and then."""
+"""Share of a window's age limit within which a token counts as remembered: clocks differ, and the
+server's cleanup thread runs only at intervals."""
 
 
 class _Table(NamedTuple):
@@ -42,7 +42,7 @@ class _Table(NamedTuple):
 
 
 class ClickHouseSink(ClickHouse):
-    """A connection that inserts too; `types.Sink` for the configured table."""
+    """Connection that inserts; implements `interfaces.Sink` for the configured table."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class ClickHouseSink(ClickHouse):
     def close(self) -> None:
         super().close()
         self._server_settings = None  # the next server may be of another version
-        self._known_table = None  # it may have been altered meanwhile
+        self._known_table = None  # may have been altered
 
     def insert(
         self,
@@ -71,16 +71,16 @@ class ClickHouseSink(ClickHouse):
         is_repeat: bool = False,
         not_before: float | None = None,
     ) -> None:
-        """See `types.Sink`. Blocks up to CLICKHOUSE_TIMEOUT for each exchange with the server.
+        """Insert a block; see `interfaces.Sink`. Blocks for up to CLICKHOUSE_TIMEOUT per exchange.
 
         A repeat relies on the token as far as the table keeps it:
 
-        - A plain MergeTree notes a token before it adds the part. Killed between the two, it drops the
-          repeated insert of rows that it does not have. So the rows are looked for afterwards, and those
-          that are missing are inserted under a token of their own.
+        - A plain MergeTree stores a token before it adds the part. If killed between the two, it drops
+          the repeated insert of rows that it does not have. So the rows are looked up afterwards, and
+          missing ones are inserted under a token of their own.
         - A replicated table adds token and part in one step, but forgets tokens by age. So the rows of
-          an old batch are looked for first. Those that are missing keep the token: each partition of
-          the table has its own record of it.
+          an old batch are looked up first. Missing ones keep the token: each partition of the table
+          has its own record of it.
         """
         if not is_repeat or token is None:
             self._insert(columns, token)
@@ -97,7 +97,7 @@ class ClickHouseSink(ClickHouse):
             self._repair(columns, token)
 
     def _repair(self, columns: Sequence[Sequence[object]], token: str) -> None:
-        for again in range(1, _REPEATS):
+        for attempt in range(1, _REPEATS):
             columns = self.missing(columns)
             if not columns[0]:
                 return
@@ -108,7 +108,7 @@ class ClickHouseSink(ClickHouse):
                     f"again would count them twice in {listed}: set DELIVERY=at-least-once, or remove "
                     "the views and fill them again afterwards"
                 )
-            self._insert(columns, f"{token}/again{again}")
+            self._insert(columns, f"{token}/again{attempt}")
 
     def _insert(self, columns: Sequence[Sequence[object]], token: str | None) -> None:
         self.insert_into(self.table, schema.COLUMN_NAMES, columns, token)
@@ -120,10 +120,9 @@ class ClickHouseSink(ClickHouse):
         columns: Sequence[Sequence[object]],
         token: str | None,
     ) -> None:
-        """As `insert`, into any table and without looking whether a repeated block is there."""
+        """Insert into any table, without lookups for a repeated block."""
         settings = dict(self._insert_settings())
-        # Without any token ClickHouse goes by the rows, and would drop equal events that are not the
-        # same event.
+        # Without a token ClickHouse deduplicates by the rows, and would drop equal, distinct events.
         settings["insert_deduplication_token"] = uuid.uuid4().hex if token is None else token
         listed = ", ".join(schema.identifier(name) for name in names)
         try:
@@ -142,20 +141,20 @@ class ClickHouseSink(ClickHouse):
             raise self._unavailable(error) from error
 
     def _insert_settings(self) -> dict[str, object]:
-        """What makes this server go by our tokens, whatever the user's profile says."""
+        """Return the settings that make this server use our tokens, regardless of the user's profile."""
         if self._server_settings is None:
-            known = self._ask(
+            known = self._query(
                 "SELECT name FROM system.settings WHERE name = {name:String}",
                 {"name": "deduplicate_insert"},
             )
-            # The newer setting overrules the older one, which older servers have alone.
+            # The newer setting overrides the older one, the only one of older servers.
             newer = {name: "enable" for (name,) in known}
             self._server_settings = _INSERT_SETTINGS | newer
         return self._server_settings
 
     def _table(self) -> _Table:
         if self._known_table is None:
-            found = self._ask(
+            found = self._query(
                 "SELECT engine, engine_full FROM system.tables "
                 "WHERE database = {database:String} AND name = {table:String}",
                 {"database": self._settings.database, "table": self._settings.table},
@@ -165,12 +164,12 @@ class ClickHouseSink(ClickHouse):
         return self._known_table
 
     def missing(self, columns: Sequence[Sequence[object]]) -> list[list[object]]:
-        """The rows that the table lacks: of equal rows, as many as it has too few of.
+        """Return the rows missing from the table: of equal rows, as many as it has too few of.
 
-        Rows that the TTL is about to take are not looked for. Raises Unavailable.
+        Rows past their TTL are not looked up. Raise Unavailable.
         """
         names = ", ".join(schema.COLUMN_NAMES)
-        found = self._ask(
+        found = self._query(
             f"""
             SELECT row FROM (
                 SELECT row, {names}, row_number() OVER (PARTITION BY {names} ORDER BY row) AS nth
@@ -184,19 +183,19 @@ class ClickHouseSink(ClickHouse):
                 GROUP BY {names}
             ) AS known USING ({names})
             WHERE nth > ifNull(here, 0) ORDER BY row
-            """,  # noqa: S608  # nothing but names from the contract and the quoted table
+            """,  # noqa: S608  # only names of the expected schema and the quoted table
             external_tables=[_batch(columns)],
         )
         rows = [row for (row,) in found]
         return [[values[row] for row in rows] for values in map(list, columns)]
 
     def count_equal(self, columns: Sequence[Sequence[object]]) -> list[int]:
-        """For each of these rows, in their order, how many equal ones the table has.
+        """Return, for each of these rows, the number of equal rows in the table.
 
-        For some thousands of rows at a time. Raises Unavailable.
+        Meant for up to some thousands of rows. Raise Unavailable.
         """
         names = ", ".join(schema.COLUMN_NAMES)
-        found = self._ask(
+        found = self._query(
             f"""
             SELECT row, here FROM batch INNER JOIN (
                 SELECT {names}, count() AS here FROM {self.table}
@@ -214,25 +213,26 @@ class ClickHouseSink(ClickHouse):
             counts[row] = here
         return counts
 
-    def _ask(
+    def _query(
         self,
         sql: str,
         parameters: Mapping[str, object] | None = None,
         external_tables: list[dict[str, Any]] | None = None,
     ) -> list[tuple[Any, ...]]:
-        """A question on the way of an insert: every failure means to wait and repeat the insert."""
+        """Run a query that an insert needs; every failure is Unavailable: repeat the insert later."""
         try:
-            answer: list[tuple[Any, ...]] = self._connected().execute(
+            rows: list[tuple[Any, ...]] = self._connected().execute(
                 sql, dict(parameters or {}), external_tables=external_tables
             )
         except driver_errors.ServerException as error:
             raise self._server_unavailable(error.code, plain_message(error)) from error
         except (driver_errors.Error, OSError, EOFError) as error:
             raise self._unavailable(error) from error
-        return answer
+        return rows
 
     def _insert_error(self, error: driver_errors.ServerException, table: TableName) -> OctaneError:
-        """By code, and by what the server appends itself; its message may quote any text of a row."""
+        """Translate by code and by the text that the server appends itself, since its message may quote
+        any text of a row."""
         message = plain_message(error)
         try:
             view = self._failing_view(message, table)
@@ -240,7 +240,7 @@ class ClickHouseSink(ClickHouse):
         except Unavailable as unavailable:
             return unavailable
         if view is not None:
-            # The table itself may hold the rows already: only the very same block is safe to repeat.
+            # The table itself may hold the rows already: only the same block is safe to repeat.
             self._fail_over()
             return NeedsOperator(f"the materialized view {view} on {table} fails: {message}")
         if missing:
@@ -264,7 +264,7 @@ class ClickHouseSink(ClickHouse):
             raise self._server_unavailable(error.code, str(error)) from error
 
     def _missing_targets(self, table: TableName) -> list[str]:
-        """Views whose target was dropped: the server reports them as an unknown table."""
+        """Describe views whose target was dropped, which the server reports as an unknown table."""
         if table != self.table:
             return []
         try:
@@ -280,10 +280,10 @@ class ClickHouseSink(ClickHouse):
 
 
 def is_token_remembered(window_seconds: int | None, not_before: float | None, now: float) -> bool:
-    """Whether a table that forgets tokens by age still has that of a batch, if it was inserted.
+    """Return whether a table that forgets tokens by age still has the token of a batch, if inserted.
 
-    `not_before` is a time before which it was not inserted; None where nobody knows. A clock that is
-    ahead of ours says nothing.
+    `not_before` is a time before which it was not inserted, epoch seconds; None if not known. A time
+    later than `now` is of a wrong clock, and counts as not known.
     """
     if window_seconds is None:
         return True
@@ -293,7 +293,7 @@ def is_token_remembered(window_seconds: int | None, not_before: float | None, no
 
 
 def _batch(columns: Sequence[Sequence[object]]) -> dict[str, Any]:
-    """Rows that go along with a question, as its table `batch`, numbered in the column `row`."""
+    """Return rows as the external table `batch` of a query, numbered in the column `row`."""
     return {
         "name": "batch",
         "structure": [

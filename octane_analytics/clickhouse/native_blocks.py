@@ -1,8 +1,7 @@
-"""The driver's client with blocks of our own: packed columns on their way to the server, bounded
-results on their way from it.
+"""Driver client that sends packed columns and bounds results.
 
 The layout is that of ClickHouse's native protocol, a Data packet of the client (its documentation,
-"Native protocol: client"); the driver writes all of it but the packed columns.
+"Native protocol: client"); the driver writes everything except the packed columns.
 """
 
 from collections.abc import Sequence
@@ -22,16 +21,16 @@ from octane_analytics.events.packed_columns import PackedColumn, SecondsColumn, 
 
 
 class PackingClient(Client):  # type: ignore[misc]  # the driver has no types
-    """The driver's client, whose inserts take packed columns among others, and whose results are
-    bounded by `meter` in all and by `block_meter` in each block, where these are set.
+    """Driver client whose inserts accept packed columns, and whose results are bounded by `meter` in
+    total and by `block_meter` for each block, if these are set.
 
-    The server's exceptions are read by `exceptions.read_exception`.
+    Reads the server's exceptions with `exceptions.read_exception`.
     """
 
     meter: ResultMeter | None = None
     block_meter: ResultMeter | None = None
     totals: tuple[Any, ...] | None = None
-    """The row that WITH TOTALS adds to the last query's result."""
+    """Row that WITH TOTALS adds to the last query's result."""
 
     def get_connection(self) -> Connection:
         connection = super().get_connection()
@@ -39,7 +38,7 @@ class PackingClient(Client):  # type: ignore[misc]  # the driver has no types
         return connection
 
     def receive_packet(self) -> Any:
-        """The driver calls it for each packet of a result."""
+        """Receive a packet; called by the driver for each packet of a result."""
         connection = self.connection
         if not isinstance(connection.block_in, ResultBlocks):
             connection.block_in = ResultBlocks(connection.block_in)
@@ -47,14 +46,14 @@ class PackingClient(Client):  # type: ignore[misc]  # the driver has no types
             self.block_meter.reset()
         connection.block_in.meter = self.meter or self.block_meter
         packet = super().receive_packet()
-        # The driver takes totals and extremes for rows like any other.
+        # The driver treats totals and extremes as ordinary rows.
         kind = getattr(packet, "type", None)
         if kind == ServerPacketTypes.TOTALS:
             self.totals = next(iter(packet.block.get_rows()), None)
         return True if kind in (ServerPacketTypes.TOTALS, ServerPacketTypes.EXTREMES) else packet
 
     def establish_connection(self, settings: Any) -> None:
-        """The driver calls it before each statement."""
+        """Connect if necessary; called by the driver before each statement."""
         self.totals = None
         super().establish_connection(settings)
 
@@ -65,10 +64,10 @@ class PackingClient(Client):  # type: ignore[misc]  # the driver has no types
         types_check: bool = False,
         columnar: bool = False,
     ) -> int:
-        """The driver calls it with the columns of an insert, once the server asks for them."""
-        most = self.connection.context.client_settings["insert_block_size"]
+        """Send the columns of an insert; called by the driver once the server requests them."""
+        max_rows = self.connection.context.client_settings["insert_block_size"]
         is_packed = columnar and any(isinstance(column, PackedColumn) for column in data)
-        if not is_packed or len(data[0]) > most:
+        if not is_packed or len(data[0]) > max_rows:
             rows: int = super().send_data(sample_block, data, types_check, columnar)
             return rows
         _send_block(self.connection, sample_block.columns_with_types, data)
@@ -103,7 +102,7 @@ def _send_block(
 
 
 def _is_sent_packed(column: PackedColumn[Any], kind: str) -> bool:
-    """Whether the live table's column is of the type that the packing is of."""
+    """Return whether the live table's column has the type of the packing."""
     if isinstance(column, SecondsColumn):
         return kind == "DateTime" or kind.startswith("DateTime(")
     return isinstance(column, TextColumn) and kind == "String"

@@ -1,7 +1,7 @@
-"""The ClickHouse user of raw SQL, as SQL: role, grant, profile, quota, user.
+"""Statements that create the ClickHouse user of raw SQL: role, grants, profile, quota, user.
 
-`conf/clickhouse/octane-query.xml` is the same for servers whose users stand in files; a test holds the
-two against each other. Refuses to know how to reach a server.
+`conf/clickhouse/octane-query.xml` is the equivalent for servers with users in files; a test compares
+the two. Does not depend on a connection.
 """
 
 import hashlib
@@ -14,15 +14,15 @@ from octane_analytics.clickhouse.schema import TableName, identifier
 from octane_analytics.settings.sections import Settings
 
 NAME = "octane_query"
-"""Of role, profile and quota; of the user unless CLICKHOUSE_QUERY_USER says otherwise."""
+"""Name of role, profile and quota; of the user too, unless CLICKHOUSE_QUERY_USER is set."""
 NO_HASH = "SHA-256 OF THE PASSWORD"
-"""What stands where the hash of a password would, in a statement to be shown."""
+"""Placeholder for the hash of the password in printed statements."""
 _SALT_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Password:
-    """A password's salted hash; the password itself is nowhere kept."""
+    """Salted hash of a password; the password itself is not kept."""
 
     digest: str
     salt: str
@@ -37,7 +37,7 @@ def hashed(password: str) -> Password:
 
 
 def profile(settings: Settings) -> list[str]:
-    """The profile's elements: a query changes only what is CHANGEABLE_IN_READONLY."""
+    """Return the profile's elements; a query can change only CHANGEABLE_IN_READONLY settings."""
     api, queries = settings.api, settings.queries
     fixed = {
         "readonly": "1",
@@ -64,8 +64,8 @@ def profile(settings: Settings) -> list[str]:
     return [
         *(f"{name} = {value}" for name, value in fixed.items()),
         *(
-            f"{name} = {most} MIN {least} MAX {most} CHANGEABLE_IN_READONLY"
-            for name, (most, least) in bounded.items()
+            f"{name} = {maximum} MIN {minimum} MAX {maximum} CHANGEABLE_IN_READONLY"
+            for name, (maximum, minimum) in bounded.items()
         ),
         "limit CHANGEABLE_IN_READONLY",
         "log_comment CHANGEABLE_IN_READONLY",
@@ -78,7 +78,8 @@ def statements(
     networks: Sequence[IPv4Network | IPv6Network] = (),
     cluster: str | None = None,
 ) -> list[str]:
-    """In the order in which to run them; safe to repeat. Without a password, to be shown only."""
+    """Return the statements in the order in which to run them; safe to repeat. Without a password they
+    are for printing only."""
     clickhouse = settings.clickhouse
     table = TableName(clickhouse.database, clickhouse.table)
     user = identifier(settings.queries.user or NAME)

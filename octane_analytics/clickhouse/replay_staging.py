@@ -1,9 +1,9 @@
-# ruff: noqa: S608  # nothing is pasted but names of tables from the settings and of columns from the contract
-"""What a replay keeps in ClickHouse: staging tables beside the target, and its journal.
+# ruff: noqa: S608  # only table names from the settings and column names of the schema are interpolated
+"""Staging tables and journal of a replay in ClickHouse.
 
-All of them are called `octane_replay_<id>_…`, stand in the target's database, and are dropped at the
-end. The comparison happens in here, slice by slice of event time, so that neither this process nor the
-server needs more memory for a longer range. Names alone are pasted into statements; values are bound.
+All are named `octane_replay_<id>_…`, are in the target's database, and are dropped at the end. The
+comparison runs in ClickHouse, by slices of event time, so that a longer range needs no more memory here
+or in the server. Only names are interpolated into statements; values are bound.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,14 +29,14 @@ SLICE_ROWS = 1_000_000
 CHUNK_ROWS = 50_000
 CHUNK_BYTES = 32 << 20
 _MUCH_MORE = 2
-"""Times as many rows of the target as of the log."""
+"""Ratio of the target's rows to the log's above which the target counts as much larger."""
 _SPILL = {
     "max_bytes_before_external_group_by": 256 << 20,
     "max_bytes_before_external_sort": 256 << 20,
 }
 _NAMES = ", ".join(schema.COLUMN_NAMES)
 _ROW = f"sipHash128({_NAMES})"
-"""128 bits for all five columns: two rows with the same are the same row."""
+"""128-bit hash of all five columns: rows with equal hashes count as equal."""
 _COLUMNS = ", ".join(f"{column.name} {column.type}" for column in schema.COLUMNS)
 _ENGINE = "ENGINE = MergeTree ORDER BY"
 _TABLES = {
@@ -57,7 +57,7 @@ _MONTH = f"{schema.PARTITION_KEY} = {{month:UInt32}}"
 
 
 class ReplayStaging:
-    """The tables of one replay (see `replay.ports.Bench`), and its target."""
+    """Staging tables of one replay and its target; implements `replay.interfaces.StagingStore`."""
 
     def __init__(self, clickhouse: ClickHouseSink, replay_id: str, live: LiveTable) -> None:
         self._clickhouse = clickhouse
@@ -72,36 +72,36 @@ class ReplayStaging:
         return TableName(self._target.database, f"{PREFIX}{self._id}_{name}")
 
     def create(self, owner: str) -> None:
-        """Makes the tables, whose owner is known before there is more than the journal.
+        """Create the tables; the owner is in the journal before the other tables exist.
 
-        Raises StatementRejected where the user may not.
+        Raise StatementRejected if the user lacks a right.
         """
-        self._make("journal")
+        self._create_table("journal")
         self.journal("owner", owner)
         for name in _TABLES:
             if name != "journal":
-                self._make(name)
+                self._create_table(name)
 
-    def _make(self, name: str) -> None:
+    def _create_table(self, name: str) -> None:
         self._clickhouse.execute(f"CREATE TABLE {self._table(name)} {_TABLES[name]}")
 
     def drop(self) -> None:
         for name in (*_TABLES, "build"):
             if name != "journal":
                 self._clickhouse.execute(f"DROP TABLE IF EXISTS {self._table(name)}")
-        # Last, so that whoever finds the rest after a crash finds out whose it is.
+        # Last, so that after a crash the owner of the remaining tables is still known.
         self._clickhouse.execute(f"DROP TABLE IF EXISTS {self._table('journal')}")
 
     def has_journal(self) -> bool:
-        """Whether it was made completely and not dropped halfway."""
-        found = self._ask(f"EXISTS TABLE {self._table('journal')}")
+        """Return whether the journal exists: the tables were created and not dropped."""
+        found = self._query(f"EXISTS TABLE {self._table('journal')}")
         return bool(found.rows[0][0])
 
     def journal(self, kind: str, body: str) -> None:
         self._insert("journal", ("kind", "body"), [[kind], [body]])
 
     def journal_entries(self) -> list[JournalEntry]:
-        found = self._ask(
+        found = self._query(
             "SELECT dateDiff('millisecond', at, now64(3)) / 1000, kind, body "
             f"FROM {self._table('journal')} ORDER BY at"
         )
@@ -116,7 +116,7 @@ class ReplayStaging:
         self._insert("log", names, columns)
 
     def positions(self) -> Mapping[int, int]:
-        found = self._ask(
+        found = self._query(
             f"SELECT partition, max(offset) + 1 FROM {self._table('log')} GROUP BY partition"
         )
         return dict(found.rows)
@@ -126,7 +126,7 @@ class ReplayStaging:
             self._clickhouse.execute(f"SYSTEM SYNC REPLICA {self._target}")
 
     def counts(self) -> Counts:
-        found = self._ask(
+        found = self._query(
             "SELECT reason, alive, count() FROM ("
             f"SELECT any(reason) AS reason, any({self._alive}) AS alive "
             f"FROM {self._table('log')} WHERE is_wanted GROUP BY partition, offset"
@@ -135,7 +135,7 @@ class ReplayStaging:
         valid = sum(rows for reason, _, rows in found if not reason)
         first_epoch = last_epoch = None
         if valid:
-            first_epoch, last_epoch = self._ask(
+            first_epoch, last_epoch = self._query(
                 "SELECT toUInt32(min(timestamp)), toUInt32(max(timestamp)) "
                 f"FROM {self._table('log')} WHERE is_wanted AND reason = ''"
             ).rows[0]
@@ -153,15 +153,15 @@ class ReplayStaging:
         )
 
     def months(self) -> list[int]:
-        """Of the events in the range that the target keeps, as 202611."""
-        found = self._ask(
+        """Return the months, as in 202611, of the range's events that the target keeps."""
+        found = self._query(
             f"SELECT DISTINCT {schema.PARTITION_KEY} FROM {self._table('log')} "
             f"WHERE is_wanted AND reason = '' AND {self._alive} ORDER BY 1"
         )
         return [month for (month,) in found.rows]
 
     def slices(self) -> list[StagedSlice]:
-        found = self._ask(
+        found = self._query(
             "SELECT toUInt32(min(minute)), toUInt32(max(minute)) + 60 FROM ("
             "SELECT toStartOfMinute(timestamp) AS minute, sum(count()) OVER (ORDER BY minute) AS upto "
             f"FROM {self._table('log')} WHERE reason = '' GROUP BY minute"
@@ -175,36 +175,36 @@ class ReplayStaging:
         log = self._table("log")
         counted = "is_wanted" if limits is None else _BEFORE
         if after is None:
-            asked = f"SELECT row FROM {log} WHERE {_SLICE} AND is_wanted AND reason = ''"
+            candidates = f"SELECT row FROM {log} WHERE {_SLICE} AND is_wanted AND reason = ''"
         else:
-            asked = f"SELECT row FROM {self._table('undecided')} WHERE pass = {{after:UInt32}}"
-        is_asked = f"row IN ({asked})"
-        if after is None and self._is_about_all(part):
-            is_asked = "1"
-        lacking = f"""
+            candidates = f"SELECT row FROM {self._table('undecided')} WHERE pass = {{after:UInt32}}"
+        is_candidate = f"row IN ({candidates})"
+        if after is None and self._are_nearly_all_candidates(part):
+            is_candidate = "1"
+        missing = f"""
             SELECT row, sum(kafka) - sum(here) AS times FROM (
                 SELECT row, 1 AS kafka, 0 AS here FROM {log}
-                WHERE {_SLICE} AND {counted} AND reason = '' AND {self._alive} AND {is_asked}
+                WHERE {_SLICE} AND {counted} AND reason = '' AND {self._alive} AND {is_candidate}
                 GROUP BY row, partition, offset
                 UNION ALL
                 SELECT {_ROW} AS row, 0 AS kafka, 1 AS here FROM {self._target}
-                WHERE {_SLICE} AND {is_asked}
+                WHERE {_SLICE} AND {is_candidate}
             ) GROUP BY row HAVING sum(kafka) > sum(here)
         """
-        self._write_down(number, part, lacking, {"limits": _array(limits), "after": after or 0})
+        self._store_missing(number, part, missing, {"limits": _array(limits), "after": after or 0})
 
-    def _is_about_all(self, part: StagedSlice) -> bool:
-        """Whether asking row by row would leave nothing out of the slice, or little of the target.
+    def _are_nearly_all_candidates(self, part: StagedSlice) -> bool:
+        """Return whether filtering by row would exclude nothing of the slice, and little of the target.
 
-        It costs nearly half of the comparison, and is what bounds memory where the target has far more.
+        The filter costs nearly half of the comparison, and bounds memory if the target is far larger.
         """
-        found = self._ask(
+        found = self._query(
             f"SELECT countIf(NOT is_wanted), count(), (SELECT count() FROM {self._target} "
             f"WHERE {_SLICE}) FROM {self._table('log')} WHERE {_SLICE}",
             {"first": part.first, "last": part.end - 1},
         )
-        ((unwanted, staged, there),) = found.rows
-        return bool(not unwanted and there <= _MUCH_MORE * staged)
+        ((unwanted, staged, in_target),) = found.rows
+        return bool(not unwanted and in_target <= _MUCH_MORE * staged)
 
     def take_all(self, number: int, part: StagedSlice) -> None:
         everything = f"""
@@ -214,13 +214,13 @@ class ReplayStaging:
                 GROUP BY row, partition, offset
             ) GROUP BY row
         """
-        self._write_down(number, part, everything, {})
+        self._store_missing(number, part, everything, {})
 
-    def _write_down(
+    def _store_missing(
         self, number: int, part: StagedSlice, rows: str, values: Mapping[str, object]
     ) -> None:
-        """Notes each of the rows as often as it says, numbered from 0."""
-        self._ask(
+        """Store each row of the query `rows` as missing, `times` times, numbered from 0."""
+        self._query(
             f"""
             INSERT INTO {self._table("lacking")} (pass, slice, number, bytes, {_NAMES})
             SELECT {{pass:UInt32}}, {{slice:UInt32}}, rowNumberInAllBlocks(), bytes, {_NAMES}
@@ -240,7 +240,7 @@ class ReplayStaging:
                 "first": part.first,
                 "last": part.end - 1,
             },
-            # The numbers have to be without gaps or repetitions.
+            # The numbers must have no gaps or repetitions.
             {"max_threads": 1, "max_insert_threads": 1},
         )
 
@@ -251,15 +251,15 @@ class ReplayStaging:
         limits: Mapping[int, int],
         ends: Mapping[int, int],
     ) -> int:
-        asked = f"SELECT row FROM {self._table('log')} WHERE is_wanted AND reason = ''"
+        candidates = f"SELECT row FROM {self._table('log')} WHERE is_wanted AND reason = ''"
         if after is not None:
-            asked = f"SELECT row FROM {self._table('undecided')} WHERE pass = {{after:UInt32}}"
+            candidates = f"SELECT row FROM {self._table('undecided')} WHERE pass = {{after:UInt32}}"
         live = f"SELECT row FROM {self._table('log')} WHERE {_BETWEEN} AND reason = ''"
         if after is None:
-            # The set is that of the few live rows, not that of the range.
-            rows = f"SELECT DISTINCT row FROM ({asked} AND row IN ({live}))"
+            # The set of the IN holds the few live rows, not those of the range.
+            rows = f"SELECT DISTINCT row FROM ({candidates} AND row IN ({live}))"
         else:
-            rows = f"SELECT DISTINCT row FROM ({live} AND row IN ({asked}))"
+            rows = f"SELECT DISTINCT row FROM ({live} AND row IN ({candidates}))"
         values = {
             "pass": number,
             "after": after or 0,
@@ -267,14 +267,14 @@ class ReplayStaging:
             "ends": _array(ends),
         }
         undecided = self._table("undecided")
-        self._ask(f"INSERT INTO {undecided} SELECT {{pass:UInt32}}, row FROM ({rows})", values)
-        found = self._ask(
+        self._query(f"INSERT INTO {undecided} SELECT {{pass:UInt32}}, row FROM ({rows})", values)
+        found = self._query(
             f"SELECT uniqExact(row) FROM {undecided} WHERE pass = {{pass:UInt32}}", values
         )
         return int(found.rows[0][0])
 
     def chunks(self, number: int) -> list[StagedChunk]:
-        found = self._ask(
+        found = self._query(
             "SELECT slice, min(number), max(number) FROM ("
             "SELECT slice, number, "
             "sum(bytes) OVER (PARTITION BY slice ORDER BY number) AS upto "
@@ -286,7 +286,7 @@ class ReplayStaging:
         return [StagedChunk(number, *row) for row in found.rows]
 
     def rows(self, chunk: StagedChunk) -> Sequence[Sequence[object]]:
-        found = self._ask(
+        found = self._query(
             "SELECT toUInt32(timestamp), app_id, event_name, user_id, properties "
             f"FROM {self._table('lacking')} WHERE pass = {{pass:UInt32}} AND slice = {{slice:UInt32}} "
             "AND number >= {first:UInt64} AND number <= {last:UInt64} ORDER BY number",
@@ -295,7 +295,7 @@ class ReplayStaging:
         return list(zip(*found.rows, strict=True))
 
     def missing_rows(self, number: int) -> int:
-        found = self._ask(
+        found = self._query(
             f"SELECT count() FROM {self._table('lacking')} WHERE pass = {{pass:UInt32}}",
             {"pass": number},
         )
@@ -307,14 +307,14 @@ class ReplayStaging:
     def month_facts(self, month: int, limits: Mapping[int, int]) -> MonthFacts:
         values = {"month": month, "limits": _array(limits)}
         staged = f"{_MONTH} AND reason = '' AND {self._alive}"
-        in_log, outside = self._ask(
+        in_log, outside = self._query(
             "SELECT count(), countIf(NOT is_wanted) FROM ("
             f"SELECT any(is_wanted) AS is_wanted FROM {self._table('log')} "
             f"WHERE {staged} AND {_BEFORE} GROUP BY partition, offset)",
             values,
         ).rows[0]
-        # Row by row of the target, with the log's hashes of the month spilling where they are many.
-        strangers = self._ask(
+        # By rows of the target; many hashes of the log's month spill to disk.
+        unknown = self._query(
             "SELECT count() FROM ("
             f"SELECT row, max(kafka) AS known FROM ("
             f"SELECT row, 1 AS kafka FROM {self._table('log')} WHERE {_MONTH} AND reason = '' "
@@ -323,10 +323,10 @@ class ReplayStaging:
             ") GROUP BY row) WHERE NOT known",
             values,
         ).rows[0][0]
-        in_target = self._ask(f"SELECT count() FROM {self._target} WHERE {_MONTH}", values).rows[0][
+        in_target = self._query(f"SELECT count() FROM {self._target} WHERE {_MONTH}", values).rows[
             0
-        ]
-        return MonthFacts(in_log, outside, strangers, in_target)
+        ][0]
+        return MonthFacts(in_log, outside, unknown, in_target)
 
     def build(self, month: int, limits: Mapping[int, int]) -> int:
         build = self._table("build")
@@ -334,16 +334,16 @@ class ReplayStaging:
         self._clickhouse.execute(f"TRUNCATE TABLE {build}")
         values = {"month": month, "limits": _array(limits)}
         for part in self.slices():
-            self._ask(
+            self._query(
                 f"INSERT INTO {build} ({_NAMES}) SELECT {_NAMES} FROM {self._table('log')} "
                 f"WHERE {_SLICE} AND {_MONTH} AND {_BEFORE} AND reason = '' AND {self._alive} "
                 "LIMIT 1 BY partition, offset",
                 {**values, "first": part.first, "last": part.end - 1},
             )
-        return int(self._ask(f"SELECT count() FROM {build}").rows[0][0])
+        return int(self._query(f"SELECT count() FROM {build}").rows[0][0])
 
     def count_between(self, month: int, limits: Mapping[int, int], ends: Mapping[int, int]) -> int:
-        found = self._ask(
+        found = self._query(
             f"SELECT count() FROM {self._table('log')} WHERE {_MONTH} AND reason = '' AND {_BETWEEN}",
             {"month": month, "limits": _array(limits), "ends": _array(ends)},
         )
@@ -357,7 +357,7 @@ class ReplayStaging:
     def rows_unknown_to_kafka(
         self, number: int, month: int, limits: Mapping[int, int], ends: Mapping[int, int]
     ) -> None:
-        self._ask(
+        self._query(
             f"INSERT INTO {self._table('undecided')} SELECT DISTINCT {{pass:UInt32}}, row "
             f"FROM {self._table('log')} WHERE {_MONTH} AND reason = '' AND {_BETWEEN}",
             {"pass": number, "month": month, "limits": _array(limits), "ends": _array(ends)},
@@ -366,7 +366,7 @@ class ReplayStaging:
     def _insert(self, table: str, names: Sequence[str], columns: Sequence[Sequence[Any]]) -> None:
         self._clickhouse.insert_into(self._table(table), names, columns, None)
 
-    def _ask(
+    def _query(
         self,
         sql: str,
         values: Mapping[str, object] | None = None,
@@ -376,7 +376,7 @@ class ReplayStaging:
 
 
 def find_unfinished(clickhouse: ClickHouse) -> list[str]:
-    """The ids of all replays that have left something in the target's database."""
+    """Return the ids of all replays with tables left in the target's database."""
     found = clickhouse.select(
         "SELECT name FROM system.tables WHERE database = {database:String} "
         "AND startsWith(name, {prefix:String})",
@@ -391,7 +391,7 @@ def new_id(now: datetime, suffix: str) -> str:
 
 
 def _array(limits: Mapping[int, int] | None) -> list[int]:
-    """By partition, as ClickHouse indexes it; zero for a partition that is not named."""
+    """Return an array indexed by partition; zero for a partition that is not named."""
     if not limits:
         return [0]
     return [limits.get(p, 0) for p in range(max(limits) + 1)]

@@ -1,10 +1,10 @@
-"""Blocks of a result on their way from the server: bounded before they become Python objects.
+"""Input stream of result blocks, bounded before the values become Python objects.
 
-The bytes of a block say little of what its values take: a byte of `Array(UInt8)` becomes four pointers,
-two bytes of `Date` become an object, its text and their places in lists. The driver unpacks a whole
-column in one call, which holds the interpreter's lock. So each column's values are charged before the
-driver makes them, at an estimate of what they take up to the answer's bytes, and a block that exceeds
-the budget is refused. Does not depend on HTTP or on what is done with the rows.
+The size of a block says little about the memory of its values: a byte of `Array(UInt8)` becomes four
+pointers, two bytes of `Date` become an object, its text and their places in lists. The driver unpacks a
+whole column in one call, which holds the interpreter's lock. So each column's values are charged before
+the driver creates them, at an estimate of their memory until the response is encoded, and a block that
+exceeds the budget is refused. Does not depend on HTTP or on the use of the rows.
 """
 
 import functools
@@ -26,58 +26,58 @@ from clickhouse_driver.streams.native import BlockInputStream
 from clickhouse_driver.varint import read_varint
 
 MEMORY_FACTOR = 2
-"""A process may grow by this many times the bytes that a result may have."""
+"""Memory limit of a result, as a multiple of its byte limit."""
 _CELL_BYTES = 128
-"""An object, its places in a tuple, two lists and a row, and its text in the answer."""
+"""Memory of an object, its places in a tuple, two lists and a row, and its text in the response."""
 _CELL_BYTES_PER_WIRE_BYTE = 16
 _TEXT_COPIES = 3
-"""The driver's bytes, the string, and the answer's bytes."""
+"""Copies of a text: the driver's bytes, the string, and the response's bytes."""
 _ESCAPED_TEXT_COPIES = 8
-"""JSON writes a control character with six: what stands within one row is encoded at once."""
+"""Copies of a nested text: JSON escapes a control character with six, and encodes a row at once."""
 _OPAQUE = ("JSON", "Object(", "Dynamic", "Variant(")
 _CHILDREN = ("nested_column", "key_column", "value_column")
 
 
 class ResultTooLarge(Exception):
-    """The result exceeds its budget; the connection is in the middle of a block."""
+    """Raised for a result over its budget; the connection is in the middle of a block."""
 
 
 class UnreadableResult(Exception):
-    """The driver cannot read a value or a type of the result."""
+    """Raised for a value or a type that the driver cannot read."""
 
 
 class ResultMeter:
-    """The budget of one result: bytes after decompression, and memory of its values."""
+    """Budget of one result: bytes after decompression, and memory of its values."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self.reset()
 
     def reset(self) -> None:
-        """Begin again: for results whose blocks are released one by one."""
+        """Restore the budget, for results whose blocks are released one by one."""
         self._bytes_left = self._max_bytes
         self._memory_left = MEMORY_FACTOR * self._max_bytes
 
     def add_bytes(self, count: int) -> None:
-        """Raise ResultTooLarge where the result exceeds its bytes."""
+        """Charge bytes. Raise ResultTooLarge if the result exceeds its bytes."""
         self._bytes_left -= count
         if self._bytes_left < 0:
             raise ResultTooLarge
 
     def add_memory(self, count: int) -> None:
-        """Raise ResultTooLarge where the values exceed their memory."""
+        """Charge memory. Raise ResultTooLarge if the values exceed their memory."""
         self._memory_left -= count
         if self._memory_left < 0:
             raise ResultTooLarge
 
 
 class ResultBlocks(BlockInputStream):  # type: ignore[misc]  # the driver has no types
-    """The driver's input stream of blocks; charges `meter`, if there is one, for each column."""
+    """Driver's input stream of blocks that charges `meter`, if set, for each column."""
 
     def __init__(self, source: BlockInputStream) -> None:
         fin = source.fin
         if isinstance(fin, CompressedBufferedReader):
-            # A reader of our own in its place; nothing has been read yet.
+            # Replaced by a metered reader; nothing has been read yet.
             self._read_block: Callable[[], bytes] = source.read_block
             fin = CompressedBufferedReader(self._metered_block, defines.BUFFER_SIZE)
         super().__init__(fin, source.context)
@@ -90,13 +90,13 @@ class ResultBlocks(BlockInputStream):  # type: ignore[misc]  # the driver has no
         return block
 
     def read(self, use_numpy: bool | None = None) -> ColumnOrientedBlock:
-        """As the driver's. Raise ResultTooLarge, UnreadableResult for what the driver cannot read."""
+        """Read a block. Raise ResultTooLarge, or UnreadableResult if the driver cannot read a value."""
         try:
             return self._read()
         except (driver_errors.Error, OSError, EOFError, ResultTooLarge, NotImplementedError):
             raise
         except (Exception, RecursionError) as error:
-            # pytz's unknown zones, years that Python's dates do not have, types nested too deep.
+            # Zones unknown to pytz, years outside Python's dates, types nested too deeply.
             raise UnreadableResult(f"{type(error).__name__}: {error}") from error
 
     def _read(self) -> ColumnOrientedBlock:
@@ -132,7 +132,7 @@ class ResultBlocks(BlockInputStream):  # type: ignore[misc]  # the driver has no
 
 
 class _MeteredReader:
-    """Charges what columns read directly: offsets of arrays, strings, and all of opaque types."""
+    """Charges values that columns read directly: array offsets, strings, and all of opaque types."""
 
     def __init__(self, fin: Any, meter: ResultMeter, is_opaque: bool, is_nested: bool) -> None:
         self.uncharged = fin
@@ -159,13 +159,13 @@ class _MeteredReader:
         return strings
 
     def _charged(self, strings: Sequence[Any]) -> Sequence[Any]:
-        # Their number was charged before, and their bytes cannot exceed those of the result.
+        # Their count is charged already, and their bytes cannot exceed those of the result.
         self._meter.add_memory(sum(map(len, strings)) * self._per_text_byte)
         return strings
 
 
 def _meter_column(column: Any, meter: ResultMeter) -> None:
-    """Have the column and all within it charge their values before they read them."""
+    """Make the column and its nested columns charge their values before they read them."""
     if isinstance(column, LowCardinalityColumn):
         _charge_repeated(column, meter)
     elif not isinstance(column, ArrayColumn):  # whose offsets the reader charges
@@ -181,7 +181,7 @@ def _children(column: Any) -> list[Any]:
 
 
 def _keep_fractions(column: Any) -> None:
-    """Have DateTime64 counted in integers: the driver divides as doubles, which round far from 1970."""
+    """Convert DateTime64 with integers: the driver divides doubles, which round far from 1970."""
     if isinstance(column, DateTime64Column):
         column.after_read_items = functools.partial(_times, column)
     for child in _children(column):
@@ -191,14 +191,14 @@ def _keep_fractions(column: Any) -> None:
 def _times(
     column: DateTime64Column, items: Sequence[int], nulls_map: Sequence[int] | None = None
 ) -> tuple[datetime | None, ...]:
-    """Truncated to the microsecond, as Python's times have it."""
+    """Return the times, truncated to the microseconds of Python's datetime."""
     ticks, zone, is_naive = 10**column.scale, column.timezone, column.offset_naive
 
     def time(item: int) -> datetime:
         second, rest = divmod(item, ticks)
         microsecond = rest * 1_000_000 // ticks
-        made = datetime.fromtimestamp(second, zone).replace(microsecond=microsecond)
-        return made.replace(tzinfo=None) if is_naive else made
+        moment = datetime.fromtimestamp(second, zone).replace(microsecond=microsecond)
+        return moment.replace(tzinfo=None) if is_naive else moment
 
     if nulls_map is None:
         return tuple(map(time, items))
@@ -213,7 +213,7 @@ def _charge(column: Any, method: str, meter: ResultMeter) -> None:
 
     def charged(count: int, buf: Any) -> Any:
         meter.add_memory(count * _CELL_BYTES)
-        # What a fixed width takes is charged by that.
+        # Values of fixed width are charged by their count alone.
         is_charged = is_fixed and isinstance(buf, _MeteredReader)
         return read(count, buf.uncharged if is_charged else buf)
 
@@ -221,7 +221,7 @@ def _charge(column: Any, method: str, meter: ResultMeter) -> None:
 
 
 def _charge_repeated(column: Any, meter: ResultMeter) -> None:
-    """A string that is sent once and repeated by number is written each time it stands there."""
+    """Charge strings of a LowCardinality column for each row: each is encoded again."""
     read = column._read_data
 
     def charged(count: int, buf: Any, nulls_map: Any = None) -> Any:

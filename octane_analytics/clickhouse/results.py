@@ -1,4 +1,4 @@
-"""What a statement answers, for all who read it."""
+"""Results of statements."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,24 +23,24 @@ class Result:
 class RowStream:
     columns: tuple[ResultColumn, ...]
     blocks: Iterator[list[tuple[Any, ...]]]
-    """Of STREAM_ROWS rows at most, none empty; to be gone through once."""
+    """Blocks of up to STREAM_ROWS rows, none empty; can be iterated over once."""
     rows_read: Callable[[], int]
-    """How many the server has read so far; of all, once the blocks have come to their end."""
+    """Number of rows that the server has read so far; final after the last block."""
 
 
 @dataclass(frozen=True, slots=True)
 class Excerpt:
-    """The beginning of a result, or all of it."""
+    """Complete result, or its first rows."""
 
     columns: tuple[ResultColumn, ...]
     rows: list[tuple[Any, ...]]
     is_whole: bool
     rows_read: int
-    """By the server, as far as it had told when reading ended."""
+    """Rows read by the server, as reported when reading ended."""
     totals: tuple[Any, ...] | None = None
-    """The row of WITH TOTALS, where reading came to it."""
+    """Row of WITH TOTALS, if it was received."""
 
 
 def result_columns(columns: Sequence[tuple[str, str]]) -> tuple[ResultColumn, ...]:
-    """Of the names and types as the driver tells them."""
+    """Convert the driver's names and types."""
     return tuple(ResultColumn(name, kind) for name, kind in columns)

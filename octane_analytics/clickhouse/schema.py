@@ -1,13 +1,13 @@
-"""The table's contract as data, and its DDL.
+"""Expected schema of the table, its DDL, and comparison with a live table.
 
-Owns what the table must be; refuses to know how to reach one.
+Does not depend on a connection.
 """
 
 import re
 from dataclasses import dataclass
 
 DEDUPLICATION_WINDOW = 10_000
-"""Inserts, over the whole table, whose tokens ClickHouse remembers. See `window_minutes`."""
+"""Number of inserts, over the whole table, whose tokens ClickHouse remembers. See `window_minutes`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +15,7 @@ class Column:
     name: str
     type: str
     codec: str
-    """As one would write it; ClickHouse shows it with its defaults spelled out."""
+    """Codec as written in DDL; ClickHouse shows it with its defaults."""
 
 
 COLUMNS = (
@@ -29,12 +29,12 @@ SHOWN_CODECS = {
     "CODEC(Delta, ZSTD)": "CODEC(Delta(4), ZSTD(1))",
     "CODEC(ZSTD)": "CODEC(ZSTD(1))",
 }
-"""How system.columns shows the codecs above."""
+"""Codecs above as system.columns shows them."""
 COLUMN_NAMES = tuple(column.name for column in COLUMNS)
 
 ENGINE = "MergeTree"
 _ENGINES = frozenset({ENGINE, f"Replicated{ENGINE}", f"Shared{ENGINE}"})
-"""Not Replacing… and its like, which merge events of one second into one."""
+"""Accepted engines; Replacing… and similar ones merge events of one second into one."""
 SORTING_KEY = "app_id, event_name, timestamp"
 PARTITION_KEY = "toYYYYMM(timestamp)"
 TTL = "timestamp + INTERVAL 90 DAY"
@@ -47,7 +47,7 @@ DEFAULT_WINDOWS = {
     REPLICATED_WINDOW_SETTING: 10_000,
     REPLICATED_WINDOW_SECONDS_SETTING: 3_600,
 }
-"""ClickHouse's own, for a user who may not ask the server for its defaults."""
+"""ClickHouse's defaults, for a user who may not read the server's."""
 DEDUPLICATION_WINDOW_SECONDS = 86_400
 """A replicated table forgets tokens by age too, after an hour by default: a day covers an evening
 without workers."""
@@ -60,7 +60,7 @@ _PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
 def identifier(name: str) -> str:
-    """The name as SQL may carry it: bare where that is possible, else in escaped backticks."""
+    """Return the name as an SQL identifier: bare if possible, else in escaped backticks."""
     if _PLAIN_NAME.match(name):
         return name
     return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
@@ -76,7 +76,7 @@ class TableName:
 
 
 def create_table(name: TableName, window: int = DEDUPLICATION_WINDOW) -> str:
-    """The statement that makes the table where it does not exist yet."""
+    """Return the statement that creates the table if it does not exist."""
     width = max(len(column.name) for column in COLUMNS)
     columns = ",\n".join(
         f"    {column.name:<{width}} {column.type} {column.codec}" for column in COLUMNS
@@ -92,12 +92,12 @@ def create_table(name: TableName, window: int = DEDUPLICATION_WINDOW) -> str:
 
 
 def alter_window(name: TableName, setting: str, window: int = DEDUPLICATION_WINDOW) -> str:
-    """The statement that widens the deduplication window of a table that exists."""
+    """Return the statement that sets the deduplication window of an existing table."""
     return f"ALTER TABLE {name} MODIFY SETTING {setting} = {window}"
 
 
 def window_minutes(window: int, inserts_per_second: float) -> float:
-    """For how long a token is remembered at this rate of inserts into the table."""
+    """Return the minutes for which a token is remembered at this rate of inserts into the table."""
     return window / inserts_per_second / 60.0
 
 
@@ -106,7 +106,7 @@ def is_replicated(engine: str) -> bool:
 
 
 def window_setting(engine: str) -> str:
-    """The setting that says how many tokens a table of this engine remembers."""
+    """Return the name of the setting for the number of tokens that the engine remembers."""
     return REPLICATED_WINDOW_SETTING if is_replicated(engine) else WINDOW_SETTING
 
 
@@ -119,18 +119,18 @@ class LiveColumn:
 
 @dataclass(frozen=True, slots=True)
 class LiveTable:
-    """What a server says of a table, as `system.tables` and `system.columns` put it."""
+    """Live table as described by `system.tables` and `system.columns`."""
 
     engine: str
     sorting_key: str
     partition_key: str
     ttl: str
-    """Empty where there is none."""
+    """TTL expression; empty if there is none."""
     window: int
-    """Inserts remembered by the setting that counts for this engine; 0 means none."""
+    """Number of inserts remembered, by the setting of this engine; 0 means none."""
     columns: tuple[LiveColumn, ...]
     window_seconds: int | None = None
-    """Age at which a token is forgotten; None where tokens are only counted."""
+    """Age at which a token is forgotten; None if tokens are limited by number only."""
 
     @property
     def is_replicated(self) -> bool:
@@ -142,16 +142,16 @@ class LiveTable:
 
     @property
     def is_window_short_lived(self) -> bool:
-        """Whether tokens are forgotten earlier than `schema apply` would have it."""
+        """True if tokens are forgotten earlier than `schema apply` would set."""
         seconds = self.window_seconds
         return seconds is not None and seconds < DEDUPLICATION_WINDOW_SECONDS
 
 
 def unfit_columns(live: LiveTable) -> list[str]:
-    """One phrase for each column that cannot hold what is sent: missing, or of another kind.
+    """Return one phrase for each column that cannot hold the rows: missing, or of an unsuitable type.
 
-    Another time zone, LowCardinality and Nullable do no harm; into a DateTime64 seconds would go as
-    its own, smaller unit, without any error.
+    Another time zone, LowCardinality and Nullable are accepted; a DateTime64 is not, because seconds
+    would be stored as its smaller unit without an error.
     """
     types = {column.name: column.type for column in live.columns}
     found = []
@@ -164,7 +164,7 @@ def unfit_columns(live: LiveTable) -> list[str]:
 
 
 def differences(live: LiveTable) -> list[str]:
-    """One sentence for each point in which the live table is not what the contract says."""
+    """Return one sentence for each difference between the live table and the expected schema."""
     found = []
     if live.engine not in _ENGINES:
         found.append(f"engine is {live.engine}, must be {ENGINE} or a replicated one of it")
@@ -181,18 +181,20 @@ def differences(live: LiveTable) -> list[str]:
             shown = listed[column.name].codec or "the default codec"
             found.append(f"column {column.name} has {shown}, must have {column.codec}")
     found += [
-        f"column {name} is not in the contract" for name in listed if name not in COLUMN_NAMES
+        f"column {name} is not in the expected schema"
+        for name in listed
+        if name not in COLUMN_NAMES
     ]
     names = tuple(name for name in listed if name in COLUMN_NAMES)
     if set(names) == set(COLUMN_NAMES) and names != COLUMN_NAMES:
-        found.append(f"columns stand in the order {', '.join(names)}")
-    for what, actual, expected in (
+        found.append(f"columns are in the order {', '.join(names)}")
+    for attribute, actual, expected in (
         ("sorting key", live.sorting_key, SORTING_KEY),
         ("partition key", live.partition_key, PARTITION_KEY),
         ("TTL", live.ttl, SHOWN_TTL),
     ):
         if actual != expected:
-            found.append(f"{what} is {actual or 'not set'}, must be {expected}")
+            found.append(f"{attribute} is {actual or 'not set'}, must be {expected}")
     if live.window < 1:
         found.append(f"{live.window_setting} is 0: repeated inserts would not be recognised")
     return found

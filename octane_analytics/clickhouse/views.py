@@ -1,7 +1,7 @@
-"""Materialized views on the table: what a repeated insert does to them, and which of them failed.
+"""Checks of materialized views for repeated inserts, and detection of a failing view.
 
-Pure; the connection reads the facts. A repeated insert reaches the views too. Each target must then
-recognise the repeated block by itself, for which it needs a deduplication window of its own.
+Pure; the connection reads the facts. A repeated insert triggers the views too. Each target must then
+recognise the repeated block by itself, which requires a deduplication window of its own.
 """
 
 import re
@@ -18,11 +18,11 @@ _NULL_ENGINE = "Null"
 class View:
     name: TableName
     target: TableName | None
-    """None where the server does not show it."""
+    """Target table; None if the server does not show it."""
     engine: str = ""
-    """Of the target; empty where there is no target, or the user may not see it."""
+    """Engine of the target; empty if it does not exist or the user may not see it."""
     window: int = 0
-    """Of the target, in inserts."""
+    """Deduplication window of the target, in inserts."""
 
     @property
     def lacks_target(self) -> bool:
@@ -33,11 +33,11 @@ class View:
 class ViewFinding:
     message: str
     is_refusal: bool
-    """Whether exactly-once delivery must not start with it."""
+    """True if exactly-once delivery must not start with the view."""
 
 
 def view_findings(table: TableName, live: LiveTable, views: Iterable[View]) -> list[ViewFinding]:
-    """What is wrong with these views of a table that receives repeated inserts, and what to do."""
+    """Return the problems of these views of a table that receives repeated inserts, with the fixes."""
     stored = [view for view in views if view.engine != _NULL_ENGINE]
     found = [finding for view in stored if (finding := _finding(view))]
     if stored and not live.is_replicated:
@@ -85,24 +85,24 @@ def _finding(view: View) -> ViewFinding | None:
 
 
 def failing_view(message: str, views: Iterable[TableName]) -> TableName | None:
-    """The view in which an insert failed, by the words that the server appends to its message.
+    """Return the view in which an insert failed, by the text that the server appends to its message.
 
-    Everything before that may be quoted from a row and is not looked at. ClickHouse puts the outermost
-    view last, after the expression that failed, so no row's text stands at the end.
+    Earlier text may be quoted from a row and is ignored. ClickHouse appends the outermost view last,
+    after the expression that failed, so the end is never text of a row.
     """
     for view in views:
-        name = rf"{_written(view.database)}\.{_written(view.table)}"
+        name = rf"{_name_pattern(view.database)}\.{_name_pattern(view.table)}"
         if re.search(rf": while pushing to view {name}( \([0-9a-f-]{{36}}\))?[. ]*\Z", message):
             return view
     return None
 
 
-def _written(name: str) -> str:
-    """The name in all the ways in which the server may write it."""
+def _name_pattern(name: str) -> str:
+    """Return a pattern of the forms in which the server may write the name."""
     quoted = "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
     return f"(?:{re.escape(name)}|{re.escape(quoted)})"
 
 
 def may_be_of_a_view(message: str) -> bool:
-    """Whether it is worth asking the server for the names that `failing_view` needs."""
+    """Return whether to query the server for the names that `failing_view` needs."""
     return ": while pushing to view " in message

@@ -1,1 +1,1 @@
-"""The input contract: from the bytes of a Kafka record to the columns of the table."""
+"""Event format: decoding of Kafka records into the columns of the table."""

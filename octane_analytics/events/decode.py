@@ -1,8 +1,8 @@
-"""Payload bytes to events, or the reason out of a bounded set why they are none.
+"""Decoder of record values into events, with a reason out of a bounded set for invalid ones.
 
-Strict on purpose: what is not exactly an event is for a person to look at, never guessed or clamped.
-JSON is RFC 8259 in UTF-8; timestamps are RFC 3339 with an offset, in the range of ClickHouse's
-DateTime. Top-level fields beyond the contract's are ignored.
+Strict on purpose: an invalid event is left for a person to inspect, never guessed or clamped. JSON is
+RFC 8259 in UTF-8; timestamps are RFC 3339 with an offset, in the range of ClickHouse's DateTime. Unknown
+top-level fields are ignored.
 """
 
 import calendar
@@ -37,10 +37,10 @@ REASONS: Final = (
     "timestamp_out_of_range",
     "properties_not_an_object",
 )
-"""Every reason `decode` gives."""
+"""All reasons of `decode`."""
 
 MAX_EPOCH_SECONDS: Final = 2**32 - 1
-"""2106-02-07T06:28:15Z, DateTime's last second."""
+"""Last second of DateTime, 2106-02-07T06:28:15Z."""
 
 _V = TypeVar("_V")
 
@@ -54,26 +54,26 @@ class _Event(msgspec.Struct, gc=False):
 
 
 _OPENS: Final = {0x7B}
-"""The brace, which every object begins with."""
+"""First byte of an object: the brace."""
 
 _decode_event = msgspec.json.Decoder(_Event).decode
 
 
 def decode(value: bytes | None) -> Row:
-    """The event in a record's value; None is a tombstone. Raises DecodeError.
+    """Decode the event in a record's value; None is a tombstone. Raise DecodeError.
 
-    `properties` is the object's text byte for byte, `{}` where the field is absent or null.
+    `properties` is the object's text byte for byte, `{}` if the field is absent or null.
     """
     if value is None:
         raise DecodeError("tombstone", "the record has no value")
     try:
-        # The decoder skips over properties without looking at their encoding.
+        # The JSON decoder skips properties without checking their encoding.
         if not value.isascii():
             value.decode()
         event = _decode_event(value)
         timestamp = epoch_seconds(event.timestamp)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise _explained(value, error) from error
+        raise _decode_error(value, error) from error
     app_id, event_name, user_id = event.app_id, event.event_name, event.user_id
     if not (app_id and event_name and user_id):
         name = next(n for n in ("app_id", "event_name", "user_id") if not getattr(event, n))
@@ -87,10 +87,10 @@ def decode(value: bytes | None) -> Row:
 
 
 def decode_all(values: Sequence[bytes | None]) -> Decoded:
-    """As `decode` for many records at once, at half the cost, and without raising; text is in UTF-8.
+    """Decode many values at half the cost of `decode`, without raising; text is UTF-8.
 
-    Reads all of them in a straight line as long as they are events, and looks for the others by
-    halving: `decode` says then what is wrong.
+    Decodes all values together if they are valid, and isolates invalid ones by bisection: `decode` then
+    gives the reason.
     """
     columns = new_columns()
     invalid: list[tuple[int, str, str]] = []
@@ -105,7 +105,7 @@ def _decode_halves(
     columns: Columns,
     invalid: list[tuple[int, str, str]],
 ) -> None:
-    """Of values that are not all events."""
+    """Decode values of which at least one is invalid."""
     if len(values) > 1:
         middle = len(values) // 2
         for begin, half in ((first, values[:middle]), (first + middle, values[middle:])):
@@ -122,9 +122,9 @@ def _decode_halves(
 
 
 def _add_all(values: Sequence[bytes | None], columns: Columns) -> bool:
-    """Adds the events to the columns, if all of the values are some; else answers False.
+    """Append the events to the columns if all values are valid, else return False.
 
-    What is done for each event counts here, so each line is one loop in C over all of them.
+    The cost per event matters here, so each line is one loop in C over all events.
     """
     try:
         if not b"".join(values).isascii():  # type: ignore[arg-type]
@@ -132,7 +132,7 @@ def _add_all(values: Sequence[bytes | None], columns: Columns) -> bool:
                 value.decode()  # type: ignore[union-attr]
         events = list(map(_decode_event, values))  # type: ignore[arg-type]
         timestamps = _all_epoch_seconds([event.timestamp for event in events])
-    except TypeError:  # a tombstone is no bytes
+    except TypeError:  # a tombstone
         return False
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, DecodeError):
         return False
@@ -160,28 +160,28 @@ def _add_all(values: Sequence[bytes | None], columns: Columns) -> bool:
 
 
 class _ParseCache(dict[str, _V]):
-    """Remembers what it has made of each text; bounded, and no long text is kept."""
+    """Cache of parsed texts, bounded in number; long texts are not kept."""
 
-    def __init__(self, make: Callable[[str], _V], max_texts: int, max_characters: int) -> None:
+    def __init__(self, parse: Callable[[str], _V], max_texts: int, max_characters: int) -> None:
         super().__init__()
-        self._make = make
+        self._parse = parse
         self._max_texts = max_texts
         self._max_characters = max_characters
 
     def __missing__(self, text: str) -> _V:
-        made = self._make(text)
+        parsed = self._parse(text)
         if len(text) <= self._max_characters:
             if len(self) >= self._max_texts:
                 self.clear()
-            self[text] = made
-        return made
+            self[text] = parsed
+        return parsed
 
 
-# There are few applications and kinds of events.
+# Events have few different applications and names.
 _packed = _ParseCache(pack_text, max_texts=10_000, max_characters=64).__getitem__
 
 
-def _explained(value: bytes, error: Exception) -> DecodeError:
+def _decode_error(value: bytes, error: Exception) -> DecodeError:
     detail = str(error)
     if isinstance(error, UnicodeDecodeError):
         return DecodeError("not_utf8", f"byte {error.start} is not UTF-8")
@@ -196,7 +196,7 @@ def _explained(value: bytes, error: Exception) -> DecodeError:
     surrogate = _lone_surrogate(value)
     if surrogate is not None:
         return DecodeError(
-            "bad_unicode", f"{surrogate} is half of a surrogate pair: no character in UTF-8"
+            "bad_unicode", f"{surrogate} is half of a surrogate pair, which UTF-8 cannot encode"
         )
     return DecodeError("not_json", detail if value else "the value is empty")
 
@@ -210,7 +210,7 @@ _SURROGATES = re.compile(
 
 
 def _lone_surrogate(value: bytes) -> str | None:
-    """The first escape of half a surrogate pair in a text that is JSON but for such escapes."""
+    """Return the first escape of half a surrogate pair, if the text is JSON except for such escapes."""
     found: list[str] = []
 
     def replace_lone(match: re.Match[bytes]) -> bytes:
@@ -228,7 +228,7 @@ def _lone_surrogate(value: bytes) -> str | None:
     try:
         _decode_event(readable)
     except msgspec.ValidationError:
-        pass  # JSON; whether it is an event comes second
+        pass  # valid JSON, though not an event
     except (msgspec.MsgspecError, RecursionError):
         return None
     return found[0]
@@ -239,7 +239,7 @@ _TAIL = re.compile(r"(?:\.\d+)?(?:[Zz]|([+-])([01]\d|2[0-3]):([0-5]\d))", re.ASC
 
 
 def _parse_second(text: str) -> int:
-    """Raise ValueError also for a leap second, which `_leap_second` reads, and for the year 0."""
+    """Parse date and time. Raise ValueError also for a leap second and the year 0 (`_rare_second`)."""
     if not _SECOND.fullmatch(text):
         raise ValueError(text)
     return calendar.timegm(datetime.fromisoformat(text.upper()).timetuple())
@@ -253,8 +253,8 @@ def _parse_tail(text: str) -> int:
     return 0 if sign is None else int(f"{sign}{int(hours) * 3600 + int(minutes) * 60}")
 
 
-# Events of one time share all but the fraction of their text, so its halves are looked up: a third
-# of the cost of parsing each anew.
+# Timestamps of events read together differ mostly in the fraction, so both halves are looked up in
+# caches: a third of the cost of parsing each.
 _seconds = _ParseCache(_parse_second, max_texts=100_000, max_characters=19)
 _tails = _ParseCache(_parse_tail, max_texts=100_000, max_characters=len(".123456789+00:00"))
 _MAX_WIDTH = 40
@@ -263,7 +263,7 @@ _tail_of = itemgetter(slice(19, None))
 
 
 def epoch_seconds(text: str) -> int:
-    """The RFC 3339 timestamp as UTC epoch seconds, rounded down. Raises DecodeError."""
+    """Parse an RFC 3339 timestamp as UTC epoch seconds, rounded down. Raise DecodeError."""
     try:
         second = _seconds[text[:19]] - _tails[text[19:]]
     except ValueError as error:
@@ -281,14 +281,14 @@ _YEAR_2000: Final = 946_684_800
 
 
 def _rare_second(text: str, error: ValueError) -> int:
-    """Epoch seconds of an RFC 3339 timestamp that datetime refuses: a leap second, or the year 0.
+    """Parse an RFC 3339 timestamp that datetime refuses: a leap second, or the year 0.
 
-    A leap second is 23:59:60 UTC, whatever the day: which days have one is announced half a year
-    ahead. As in POSIX time it is the second that follows. Raises DecodeError.
+    A leap second is 23:59:60 UTC of any day: the days that have one are announced only half a year
+    ahead. As in POSIX time it equals the following second. Raise DecodeError.
     """
     try:
         local, tail, year_offset = text[:19], _parse_tail(text[19:]), 0
-        if local.startswith("0000-"):  # as long a year as 2000, which has the same calendar
+        if local.startswith("0000-"):  # has the same calendar as 2000
             local, year_offset = f"2000{local[4:]}", _YEAR_ZERO - _YEAR_2000
         is_leap = local.endswith(":60")
         second = _parse_second(f"{local[:-2]}59" if is_leap else local) + is_leap - tail
@@ -300,7 +300,7 @@ def _rare_second(text: str, error: ValueError) -> int:
 
 
 def _all_epoch_seconds(texts: Sequence[str]) -> list[int]:
-    """As `epoch_seconds` for each of them; where all are UTC, as they mostly are, at half the cost."""
+    """Parse timestamps as `epoch_seconds` does; at half the cost if all are UTC, the common case."""
     try:
         seconds = list(map(_seconds.__getitem__, map(_second_of, texts))) if _are_utc(texts) else []
     except ValueError:
@@ -311,11 +311,11 @@ def _all_epoch_seconds(texts: Sequence[str]) -> list[int]:
 
 
 def _are_utc(texts: Sequence[str]) -> bool:
-    """Whether behind the second each has nothing but a fraction and an offset of zero."""
+    """Return whether each text has only a fraction and a zero offset after the second."""
     widths = set(map(len, texts))
     if len(widths) > 1 or max(widths) > _MAX_WIDTH:
         return not any(map(_tails.__getitem__, set(map(_tail_of, texts))))
-    # Texts of one width stand in columns, and each column is one slice.
+    # In the concatenation of texts of one width, each character position is one slice.
     joined, width = "".join(texts), widths.pop()
     return (
         joined.isascii()

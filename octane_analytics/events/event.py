@@ -1,4 +1,4 @@
-"""An event as a row, and many of them as columns."""
+"""Events as rows and as columns."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -7,7 +7,7 @@ from octane_analytics.events.packed_columns import PackedColumn
 
 
 class Row(NamedTuple):
-    """One event as the table stores it, in the order of its columns."""
+    """Event as stored, in the order of the table's columns."""
 
     timestamp: int
     """Epoch seconds, UTC."""
@@ -15,20 +15,20 @@ class Row(NamedTuple):
     event_name: str
     user_id: str
     properties: bytes
-    """The object's JSON text, byte for byte as it came."""
+    """JSON text of the object, unchanged byte for byte."""
 
 
 Columns = tuple[PackedColumn[Any], ...]
 
 
 class Decoded(NamedTuple):
-    """Many events as columns, and which of the values are none."""
+    """Decoded events as columns, and the invalid values."""
 
     columns: Columns
-    """Row's fields, each for all events, in the order of their values; text is in UTF-8."""
+    """One column for each field of Row, in the order of the values; text is UTF-8."""
     invalid: list[tuple[int, str, str]]
-    """Index among the values, reason and detail; in ascending order."""
+    """Index of the value, reason and detail; in ascending order."""
 
 
 Decode = Callable[[Sequence[bytes | None]], Decoded]
-"""Takes the values of records; None is a tombstone."""
+"""Decoder of record values; None is a tombstone."""

@@ -1,9 +1,9 @@
-"""Columns whose values are packed together, so that no value is kept as an object of its own.
+"""Columns of packed values, without a Python object for each value.
 
-The packing is the one that ClickHouse's Native format sends (its documentation, "Native" and
-"RowBinary"): a second takes four bytes, the lowest first; before each text stands its length in bytes
-as an LEB128 varint. So an insert copies what was packed when the record came in. That takes half the
-memory of lists of texts, and a third of the time of an insert from them.
+The packing is that of ClickHouse's Native format (its documentation, "Native" and "RowBinary"): a second
+is four bytes, little-endian; a text follows its length in bytes as an LEB128 varint. So an insert copies
+bytes that were packed when the record was read. That takes half the memory of lists of texts, and a
+third of the time of an insert from them.
 """
 
 from abc import abstractmethod
@@ -26,18 +26,18 @@ def _varint(number: int) -> bytes:
 
 
 _VARINTS = [_varint(number) for number in range(1 << 14)]
-"""Of one or two bytes: nearly all lengths are among them."""
+"""Varints of one or two bytes, which cover nearly all lengths."""
 _ASCII_VARINTS = [chr(number) for number in range(1 << 7)]
 
 
 class PackedColumn(Sequence[_V], Generic[_V]):
-    """Grows at its end. To go through it, or to pick from it, unpacks all of it."""
+    """Append-only column. Iteration and indexing unpack all of it."""
 
     __slots__ = ("_rows", "chunks")
 
     def __init__(self, values: Iterable[_V] = ()) -> None:
         self.chunks: list[bytes] = []
-        """One behind the other they are the packed column."""
+        """Parts whose concatenation is the packed column."""
         self._rows = 0
         self.extend(values)
 
@@ -45,7 +45,7 @@ class PackedColumn(Sequence[_V], Generic[_V]):
         return self._rows
 
     def append_packed(self, chunk: bytes, rows: int) -> None:
-        """Adds as many values, packed already."""
+        """Append packed values; `rows` is their number."""
         self.chunks.append(chunk)
         self._rows += rows
 
@@ -73,7 +73,7 @@ class PackedColumn(Sequence[_V], Generic[_V]):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)
 
-    __hash__ = None  # type: ignore[assignment]  # as of all that can change
+    __hash__ = None  # type: ignore[assignment]  # mutable
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({list(self)!r})"
@@ -86,7 +86,7 @@ class PackedColumn(Sequence[_V], Generic[_V]):
 
 
 class SecondsColumn(PackedColumn[int]):
-    """Epoch seconds from 0 to 2**32 - 1, as ClickHouse's DateTime has them."""
+    """Epoch seconds from 0 to 2**32 - 1, as in ClickHouse's DateTime."""
 
     __slots__ = ()
 
@@ -98,7 +98,7 @@ class SecondsColumn(PackedColumn[int]):
 
 
 class TextColumn(PackedColumn[bytes]):
-    """Texts in UTF-8, as ClickHouse's String has them."""
+    """UTF-8 texts, as in ClickHouse's String."""
 
     __slots__ = ()
 
@@ -122,7 +122,7 @@ class TextColumn(PackedColumn[bytes]):
 
 
 def new_columns() -> tuple[PackedColumn[Any], ...]:
-    """Of no rows, in the order of types.Row."""
+    """Return empty columns, in the order of `event.Row`."""
     return SecondsColumn(), TextColumn(), TextColumn(), TextColumn(), TextColumn()
 
 
@@ -131,7 +131,7 @@ def pack_seconds(values: Sequence[int]) -> bytes:
 
 
 def pack_bytes(values: Sequence[bytes]) -> tuple[bytes, list[int]]:
-    """The packed texts, and at which byte of that each text begins, behind its length."""
+    """Return the packed texts, and the byte position at which each text starts, after its length."""
     parts: list[Any] = [None] * (2 * len(values))
     parts[::2] = _lengths(values)
     parts[1::2] = values
@@ -139,7 +139,7 @@ def pack_bytes(values: Sequence[bytes]) -> tuple[bytes, list[int]]:
 
 
 def pack_texts(values: Sequence[str]) -> bytes:
-    """As `pack_bytes`, of what is to be encoded first: all at once where all of it is short ASCII."""
+    """Return the packed texts; encodes all at once if they are short ASCII texts."""
     parts: list[Any] = [None] * (2 * len(values))
     try:
         parts[::2] = map(_ASCII_VARINTS.__getitem__, map(len, values))

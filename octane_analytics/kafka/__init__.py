@@ -1,5 +1,5 @@
-"""Kafka through librdkafka: the only room that knows confluent_kafka.
+"""Kafka through librdkafka: the only package that imports confluent_kafka.
 
-Clients start threads of their own as soon as they are made, so each class here makes its client at
-the first call: build the objects wherever you like, use them after the fork only.
+Clients start threads as soon as they are created, so each class here creates its client at the first
+call: the objects may be built before a fork, and must be used after it only.
 """

@@ -1,4 +1,4 @@
-"""What all clients share: their properties, and what librdkafka's errors mean for the caller."""
+"""Common parts of all clients: properties, and translation of librdkafka's errors."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -18,14 +18,14 @@ from octane_analytics.settings.connections import KafkaSettings
 from octane_analytics.settings.loading import RDKAFKA_PREFIX
 
 REQUEST_SECONDS = 6.0
-"""How long one question to a broker may take."""
+"""Time limit of one request to a broker."""
 
 _C = TypeVar("_C")
 
 _REBALANCING = frozenset(
     {
         KafkaError.REBALANCE_IN_PROGRESS,
-        # The group moved on; whether the partition did too, the next callback tells.
+        # The group rebalanced; the next callback shows whether the partition moved.
         KafkaError.ILLEGAL_GENERATION,
         KafkaError.UNKNOWN_MEMBER_ID,
         KafkaError._ASSIGNMENT_LOST,
@@ -55,28 +55,29 @@ _OPERATOR = {
 
 
 def translate(error: KafkaError, doing: str) -> OctaneError:
-    """What a librdkafka error means for the caller. `doing` begins the message."""
+    """Return the exception for a librdkafka error: Rebalancing, AssignmentLost, NeedsOperator or
+    Unavailable. `doing` begins its message."""
     code = error.code()
-    told = f"{doing}: {text_of(error)} ({error.name()})"
+    text = f"{doing}: {text_of(error)} ({error.name()})"
     if code in _REBALANCING:
-        return Rebalancing(told)
+        return Rebalancing(text)
     if code in _REPLACED or error.fatal():
         return AssignmentLost(
-            f"{told}; does another process use this KAFKA_INSTANCE_PREFIX in this group?"
+            f"{text}; does another process use this KAFKA_INSTANCE_PREFIX in this group?"
         )
     if code in _OPERATOR:
-        return NeedsOperator(f"{told}; {_OPERATOR[code]}")
-    return Unavailable(told)
+        return NeedsOperator(f"{text}; {_OPERATOR[code]}")
+    return Unavailable(text)
 
 
 def error_of(exception: KafkaException) -> KafkaError:
     error = exception.args[0]
-    assert isinstance(error, KafkaError), "that is what a KafkaException carries"
+    assert isinstance(error, KafkaError), "a KafkaException carries a KafkaError"
     return error
 
 
 def text_of(error: KafkaError) -> str:
-    """The error's message. A broker's may be in it, in any encoding."""
+    """Return the error's message; may quote a broker's, in any encoding."""
     try:
         return error.str()
     except UnicodeDecodeError as undecodable:
@@ -84,20 +85,20 @@ def text_of(error: KafkaError) -> str:
 
 
 class Broker:
-    """The properties of a client, and the last thing librdkafka complained about on its own."""
+    """Properties of a client, and the last error that librdkafka reported by its error callback."""
 
     def __init__(self, settings: KafkaSettings, client_id: str) -> None:
         self.settings = settings
         self.client_id = client_id
-        self.trouble: KafkaError | None = None
+        self.last_error: KafkaError | None = None
 
-    def connect(self, make: Callable[[dict[str, Any]], _C], **properties: object) -> _C:
-        """A client with the operator's properties, and ours over them.
+    def connect(self, client_class: Callable[[dict[str, Any]], _C], **properties: object) -> _C:
+        """Create a client with the operator's properties, overridden by `properties`.
 
-        Returns before anything is connected. Raises ConfigError for a property librdkafka refuses.
+        Returns before it is connected. Raise ConfigError for a property that librdkafka refuses.
         """
         try:
-            return make(
+            return client_class(
                 {
                     **self.settings.rdkafka,
                     **properties,
@@ -105,7 +106,7 @@ class Broker:
                     "client.id": self.client_id,
                     "error_cb": self._remember,
                     "logger": LogThrottle(),
-                    # Idle connections are closed by brokers all the time.
+                    # Brokers routinely close idle connections.
                     "log.connection.close": False,
                 }
             )
@@ -116,23 +117,23 @@ class Broker:
             ) from exception
 
     def default(self, name: str, value: object) -> object:
-        """Our value of a property that the operator may set otherwise."""
+        """Return the operator's value of a property, else `value`."""
         return self.settings.rdkafka.get(name, value)
 
     def unreachable(self, error: KafkaError) -> OctaneError:
-        """The error of a request that found no broker, with the reason librdkafka has for that."""
-        reason = self.trouble or error
+        """Return the exception for a request that reached no broker, with librdkafka's reason."""
+        reason = self.last_error or error
         where = f"cannot reach a Kafka broker at {self.settings.bootstrap_servers}"
         translated = translate(reason, where)
         if isinstance(translated, NeedsOperator) or reason.fatal():
             return translated
         advice = "check KAFKA_BOOTSTRAP_SERVERS and the broker"
         if reason.code() != KafkaError._RESOLVE and "Connect to" not in text_of(reason):
-            # Whoever talks plainly to a listener that wants more is cut off without a word.
-            advice += f", and whether it wants TLS or SASL ({RDKAFKA_PREFIX}SECURITY_PROTOCOL)"
+            # A plaintext client of a TLS or SASL listener is disconnected without a message.
+            advice += f", and whether it requires TLS or SASL ({RDKAFKA_PREFIX}SECURITY_PROTOCOL)"
         return Unavailable(f"{translated}; {advice}")
 
     def _remember(self, error: KafkaError) -> None:
-        # That all brokers are down comes last and says least about why.
-        if error.code() != KafkaError._ALL_BROKERS_DOWN or self.trouble is None:
-            self.trouble = error
+        # "All brokers down" is reported last and explains the least.
+        if error.code() != KafkaError._ALL_BROKERS_DOWN or self.last_error is None:
+            self.last_error = error

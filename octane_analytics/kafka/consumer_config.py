@@ -1,4 +1,4 @@
-"""How a worker's consumer is set up: its place in the group, how much it fetches ahead."""
+"""Properties of a worker's consumer for librdkafka: group membership and prefetching."""
 
 import json
 from collections.abc import Callable
@@ -8,8 +8,9 @@ from octane_analytics.settings.connections import KafkaSettings
 
 _STATISTICS_MS = 10_000
 _FETCH_BYTES = 2 << 20
-"""Of one answer and of one partition in it: so under backlog an answer is of one partition, and fills
-its batch with a run of tens of thousands of records while the other batches are still small."""
+"""Limit of a fetch response and of one partition in it. As they are equal, a response under backlog has
+records of one partition, and fills its batch with a run of tens of thousands of records while the other
+batches are still small."""
 
 
 def member_properties(
@@ -18,7 +19,8 @@ def member_properties(
     slot: int | None,
     on_queue: Callable[[int], None] | None,
 ) -> dict[str, object]:
-    """librdkafka's (its CONFIGURATION.md). `slot` and `on_queue` are those of `KafkaSource`."""
+    """Return the properties (librdkafka's CONFIGURATION.md). For `slot` and `on_queue` see
+    `KafkaSource`."""
     properties: dict[str, object] = {
         "group.id": settings.group_id,
         "enable.auto.commit": False,
@@ -26,14 +28,14 @@ def member_properties(
         "auto.offset.reset": "error",
         "enable.partition.eof": True,
         "partition.assignment.strategy": "cooperative-sticky",
-        # A rebalance waits for every member to hear of it.
+        # A rebalance lasts until every member has seen it in a heartbeat.
         "heartbeat.interval.ms": broker.default("heartbeat.interval.ms", 1000),
         "queued.max.messages.kbytes": broker.default("queued.max.messages.kbytes", 8_192),
-        # Else a full queue, as there is under any backlog, stops fetching for a second.
+        # By default a full queue, which any backlog causes, stops fetching for a second.
         "fetch.queue.backoff.ms": broker.default("fetch.queue.backoff.ms", 10),
         "fetch.max.bytes": broker.default("fetch.max.bytes", _FETCH_BYTES),
     }
-    if "max.partition.fetch.bytes" not in settings.rdkafka:  # the other's alias
+    if "max.partition.fetch.bytes" not in settings.rdkafka:  # an alias
         properties["fetch.message.max.bytes"] = broker.default(
             "fetch.message.max.bytes", _FETCH_BYTES
         )
@@ -48,7 +50,7 @@ def member_properties(
 
 
 def queue_bytes(statistics: str) -> int:
-    """Out of librdkafka's statistics (STATISTICS.md): over all partitions."""
+    """Return the queued bytes of all partitions from librdkafka's statistics (STATISTICS.md)."""
     return sum(
         partition["fetchq_size"]
         for topic in json.loads(statistics)["topics"].values()

@@ -1,4 +1,4 @@
-"""confluent_kafka's topic partitions to ours, and back."""
+"""Conversions between confluent_kafka's topic partitions and ours."""
 
 from confluent_kafka import OFFSET_INVALID
 from confluent_kafka import TopicPartition as RawPartition
@@ -15,7 +15,8 @@ def from_confluent(raw: RawPartition) -> TopicPartition:
 
 
 def committed_of(raw: RawPartition) -> Committed:
-    """Of an answer without an error. Metadata that is not UTF-8, and so not ours, counts as empty."""
+    """Convert a response item without an error. Metadata that is not UTF-8, and so not ours, counts as
+    empty."""
     try:
         metadata = raw.metadata or ""
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""Sends invalid records to the dead-letter topic."""
+"""Producer of the dead-letter topic."""
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
@@ -18,21 +18,21 @@ _TOO_LARGE = (
     "(RECORD_LIST_TOO_LARGE)",  # for the topic's segment.bytes
 )
 _SMALL_BYTES = 1024
-"""A part of this size is not what makes a record too large."""
-_MAX_DETAIL = 1000
-"""Characters of an explanation that a dead letter carries: a server's message may quote whole rows."""
+"""A part of this size does not make a record too large."""
+_MAX_DETAIL_CHARACTERS = 1000
+"""Limit of the explanation in a dead-letter message: a server's message may quote whole rows."""
 
 
 _Part = Literal["value", "headers", "key"]
 _PARTS: Final[tuple[_Part, ...]] = ("value", "headers", "key")
-"""What a record that is too large for the dead-letter topic goes without, in this order."""
+"""Parts that are left out, in this order, of a record too large for the dead-letter topic."""
 
 
 class KafkaDeadLetters:
-    """See `types.DeadLetters`. The original record as it was, with headers that say what it is.
+    """Implements `interfaces.DeadLetters`: sends the original record unchanged, with added headers.
 
-    Producers of confluent-kafka take header names in UTF-8 only: of any other name each byte that is
-    not becomes `\\xNN`, and `octane.escaped_headers` counts such names.
+    Producers of confluent-kafka take header names in UTF-8 only: in any other name, each byte that is
+    not UTF-8 becomes `\\xNN`, and `octane.escaped_headers` counts such names.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class KafkaDeadLetters:
 
     def send(self, rejected: Sequence[RejectedRecord]) -> None:
         if not self._is_checked:
-            # A topic that is not there would only show as a time-out of every record.
+            # A missing topic would only show as a timeout of every record.
             check_topic(self._settings, self._topic)
             self._is_checked = True
         failed = self._deliver([_DeadLetter(item) for item in rejected])
@@ -69,10 +69,10 @@ class KafkaDeadLetters:
             )
 
     def _send_alone(self, dead_letter: "_DeadLetter", reason: str) -> "dict[_DeadLetter, str]":
-        """Send once more, outside the batch that was refused as too large; then without its parts.
+        """Send the message again, outside the batch that was refused as too large; then without parts.
 
-        The record fitted into its own topic; with our headers it may not fit into this one. Its
-        offset says where the whole of it is.
+        The record fitted into its own topic; with our headers it may not fit into this one. Its offset
+        identifies the complete record. Return the failure, if any.
         """
         failed = {dead_letter: reason}
         for attempt in dead_letter.reduced():
@@ -82,14 +82,14 @@ class KafkaDeadLetters:
         return failed
 
     def _deliver(self, dead_letters: "Sequence[_DeadLetter]") -> "dict[_DeadLetter, str]":
-        """Send them and wait; return those that were not acknowledged, each with the reason."""
-        unanswered = dict.fromkeys(dead_letters, "no answer in time")
+        """Send and wait; return the messages that were not acknowledged, with the reasons."""
+        unacknowledged = dict.fromkeys(dead_letters, "no answer in time")
 
         def settle(dead_letter: _DeadLetter, failure: str | None) -> None:
             if failure is None:
-                del unanswered[dead_letter]
+                del unacknowledged[dead_letter]
             else:
-                unanswered[dead_letter] = failure
+                unacknowledged[dead_letter] = failure
 
         try:
             for dead_letter in dead_letters:
@@ -98,7 +98,7 @@ class KafkaDeadLetters:
         except OctaneError:
             self.close()
             raise
-        return unanswered
+        return unacknowledged
 
     def _send(self, dead_letter: "_DeadLetter", settle: Callable[[str | None], None]) -> None:
         try:
@@ -116,7 +116,7 @@ class KafkaDeadLetters:
 
 
 class _DeadLetter:
-    """One dead-letter message: a rejected record, or what is left of it without some parts."""
+    """One dead-letter message: a rejected record, complete or without some parts."""
 
     def __init__(self, item: RejectedRecord, without: frozenset[_Part] = frozenset()) -> None:
         self._item = item
@@ -132,11 +132,11 @@ class _DeadLetter:
 
     @property
     def headers(self) -> list[tuple[str, bytes | None]]:
-        """The record's, and after them ours: of two with one name readers take the last."""
+        """Headers of the record, then ours: of two with one name, readers use the last."""
         record = self._item.record
         kept = [] if "headers" in self._without else headers_of(record)
-        kind, made_ms = record.timestamp()
-        detail = f"{self._item.reason}: {self._item.detail}"[:_MAX_DETAIL]
+        kind, timestamp_ms = record.timestamp()
+        detail = f"{self._item.reason}: {self._item.detail}"[:_MAX_DETAIL_CHARACTERS]
         ours = {
             "error": detail.encode(errors="replace"),
             "topic": (record.topic() or "").encode(),
@@ -144,8 +144,8 @@ class _DeadLetter:
             "offset": str(record.offset()).encode(),
         }
         if kind:
-            # Tells the record from another one at the same offset of a topic that was recreated.
-            ours["timestamp"] = str(made_ms).encode()
+            # Distinguishes the record from another one at the same offset of a recreated topic.
+            ours["timestamp"] = str(timestamp_ms).encode()
         escaped = sum(isinstance(name, bytes) for name, _ in kept)
         if escaped:
             ours["escaped_headers"] = str(escaped).encode()
@@ -157,7 +157,7 @@ class _DeadLetter:
         ]
 
     def reduced(self) -> "Iterator[_DeadLetter]":
-        """The same message, then without one large part after the other, at last without any part."""
+        """Yield the same message, then without its large parts one after another, then without any."""
         sizes = self._sizes()
         yield self
         large = [part for part in _PARTS if sizes[part] > _SMALL_BYTES]

@@ -1,7 +1,7 @@
-"""The dead-letter topic as a whole: read from end to end, and marked by whoever retries its letters.
+"""Client of the whole dead-letter topic: reads it to its end, and appends the markers of a retry.
 
-Marks are written under one transactional id for each group and topic, so that a second retry fences
-the first: whoever opens the log last is the only one that can mark it.
+Markers are written under one transactional id for each group and topic, so that a second retry fences
+the first: only the client that called `open` last can append markers.
 """
 
 import time
@@ -32,8 +32,11 @@ _FENCED = frozenset(
 
 
 class DeadLetterTopic(StandaloneClient):
-    """The configured dead-letter topic. Every method blocks; raises Unavailable where no broker
-    answers, NeedsOperator for a topic or a right that is missing."""
+    """Client of the configured dead-letter topic.
+
+    Every method blocks, and raises Unavailable if no broker answers, NeedsOperator for a missing topic
+    or right.
+    """
 
     def __init__(self, settings: KafkaSettings, *, client_id: str) -> None:
         super().__init__(
@@ -55,36 +58,36 @@ class DeadLetterTopic(StandaloneClient):
         self._producer = None
 
     def has_topic(self) -> bool:
-        """Whether the topic exists. A worker's first dead-letter message may be what creates it."""
+        """Return whether the topic exists. A worker's first dead-letter message may create it."""
         error = self._metadata(self.topic).topics[self.topic].error
         return error is None or error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART
 
     def spans(self) -> dict[TopicPartition, OffsetRange]:
-        """What each partition holds, as far as no transaction is open."""
+        """Return the offset range of each partition, up to the first open transaction."""
         found = {}
         for number in self._partition_numbers(self.topic):
-            where = TopicPartition(self.topic, number)
-            low, high = watermarks(self._connected(), where)
-            found[where] = OffsetRange(low, max(low, high))
+            partition = TopicPartition(self.topic, number)
+            low, high = watermarks(self._connected(), partition)
+            found[partition] = OffsetRange(low, max(low, high))
         return found
 
     def read(self, spans: Mapping[TopicPartition, OffsetRange]) -> Iterator[Sequence[Message]]:
-        """Every record of the spans that is there, in order within each partition, in portions.
+        """Yield the records of the ranges in chunks, in offset order within each partition.
 
-        Raises Unavailable when nothing comes for half a minute.
+        Raise Unavailable if nothing is received for half a minute.
         """
         consumer = self._connected()
-        left = {where: span for where, span in spans.items() if span.first < span.end}
-        consumer.assign([RawPartition(*where, span.first) for where, span in left.items()])
-        heard_at = time.monotonic()
+        left = {partition: span for partition, span in spans.items() if span.first < span.end}
+        consumer.assign([RawPartition(*partition, span.first) for partition, span in left.items()])
+        received_at = time.monotonic()
         try:
             while left:
                 messages = consumer.consume(10_000, 0.2)
                 if messages:
-                    heard_at = time.monotonic()
-                elif time.monotonic() - heard_at > _SILENCE_SECONDS:
+                    received_at = time.monotonic()
+                elif time.monotonic() - received_at > _SILENCE_SECONDS:
                     raise Unavailable(
-                        f"reading {self.topic}: nothing came for {_SILENCE_SECONDS:g} s"
+                        f"reading {self.topic}: nothing was received for {_SILENCE_SECONDS:g} s"
                     )
                 records = [m for m in messages if self._is_within(m, left)]
                 if records:
@@ -93,29 +96,29 @@ class DeadLetterTopic(StandaloneClient):
             consumer.unassign()
 
     def _is_within(self, message: Message, left: dict[TopicPartition, OffsetRange]) -> bool:
-        """Whether this is a record of its span; takes spans that are read to their end out."""
+        """Return whether this is a record of its range; removes ranges that are read to their end."""
         topic, number, offset = message.topic(), message.partition(), message.offset()
         error = message.error()
         if topic is None or number is None or offset is None:
             if error is not None and not error.retriable():
                 raise translate(error, f"reading {self.topic}")
             return False
-        where = TopicPartition(topic, number)
-        if where not in left:
+        partition = TopicPartition(topic, number)
+        if partition not in left:
             return False
         if error is not None:
             if error.code() != KafkaError._PARTITION_EOF:
-                raise translate(error, f"reading {where}")
-            left.pop(where)
+                raise translate(error, f"reading {partition}")
+            left.pop(partition)
             return False
-        span = left[where]
+        span = left[partition]
         if offset + 1 >= span.end:
-            left.pop(where)
-            self._connected().incremental_unassign([RawPartition(*where)])
+            left.pop(partition)
+            self._connected().incremental_unassign([RawPartition(*partition)])
         return offset < span.end
 
     def open(self) -> None:
-        """Makes this the only one that can mark the log; ends what another one had under way."""
+        """Become the only client that can append markers; aborts another one's open transaction."""
         producer = self._broker.connect(
             Producer,
             **{
@@ -133,13 +136,13 @@ class DeadLetterTopic(StandaloneClient):
     def mark(
         self, partition: TopicPartition, headers: Sequence[tuple[str, bytes]], value: bytes
     ) -> None:
-        """Adds a record to the partition, acknowledged by all replicas; `open` comes first.
+        """Append a marker to the partition, acknowledged by all replicas; call `open` first.
 
-        Raises AssignmentLost when another one has opened the log since; nothing was added then.
-        After Unavailable nobody knows: close, and find out by reading.
+        Raise AssignmentLost if another client has opened the topic since; nothing was appended then.
+        After Unavailable the result is not known: close, and read the topic again.
         """
         producer = self._producer
-        assert producer is not None, "to be opened first"
+        assert producer is not None, "open was not called"
         try:
             producer.begin_transaction()
             producer.produce(
@@ -153,8 +156,8 @@ class DeadLetterTopic(StandaloneClient):
         error = error_of(exception)
         if error.code() in _FENCED or (error.fatal() and "fenced" in text_of(error).lower()):
             return AssignmentLost(
-                f"another retry of {self.topic} has begun: this one ends, and that one goes on from "
-                "what is done"
+                f"another retry of {self.topic} has begun: this one ends, and the other one continues "
+                "from its progress"
             )
         if error.code() == KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED:
             return NeedsOperator(

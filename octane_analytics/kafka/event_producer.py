@@ -1,4 +1,4 @@
-"""Sends events to the topic."""
+"""Producer of events."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,7 +9,7 @@ from octane_analytics.kafka.client import Broker, error_of, text_of, translate
 from octane_analytics.settings.connections import KafkaSettings
 
 DELIVERY_SECONDS = 20.0
-"""How long a record may be on its way before it counts as failed."""
+"""Time after which an unacknowledged record counts as failed."""
 
 
 class EventProducer:
@@ -24,8 +24,8 @@ class EventProducer:
         instrumented: Callable[[Producer], Producer] | None = None,
         is_stopping: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`instrumented` is applied to the client once it is made: for tracing. Once `is_stopping`
-        holds, a full queue is not waited for."""
+        """`instrumented` wraps the new client, for tracing. Once `is_stopping` returns True, `send` does
+        not wait for room in a full queue."""
         self._topic = topic
         self._is_stopping = is_stopping
         self._instrumented = instrumented
@@ -35,11 +35,11 @@ class EventProducer:
     def send(
         self, value: bytes, key: bytes | None, on_result: Callable[[str | None], None]
     ) -> None:
-        """Queues a record; waits while the queue is full.
+        """Queue a record; blocks while the queue is full.
 
-        `on_result` is called from a later `send`, `poll` or `flush`, with None once the broker has
-        acknowledged the record, else with the reason why it has not. Raises Unavailable when the
-        queue stays full, or for a record the client itself refuses.
+        `on_result` is called from a later `send`, `poll` or `flush`: with None once the broker has
+        acknowledged the record, else with the reason of the failure. Raise Unavailable if the queue
+        stays full, or for a record that the client itself refuses.
         """
         self.send_record(value, key, None, on_result)
 
@@ -50,7 +50,7 @@ class EventProducer:
         headers: Sequence[tuple[str, bytes | None]] | None,
         on_result: Callable[[str | None], None],
     ) -> None:
-        """As `send`, with headers, and None for a value or key that is not there."""
+        """Queue a record as `send` does, with headers; value and key may be None."""
         producer = self._connected()
 
         def delivered(error: KafkaError | None, _: Message) -> None:
@@ -81,15 +81,15 @@ class EventProducer:
                 return
 
     def poll(self, timeout_seconds: float = 0.0) -> None:
-        """Calls the `on_result` of what was answered meanwhile."""
+        """Call `on_result` for the records that were acknowledged or failed meanwhile."""
         self._connected().poll(timeout_seconds)
 
     def flush(self, timeout_seconds: float) -> int:
-        """Waits until everything is answered for; answers how many records are not."""
+        """Block until every record is acknowledged or failed; return the number that are neither."""
         return self._connected().flush(timeout_seconds)
 
     def close(self) -> None:
-        """Drops what has not been sent: flush before."""
+        """Discard unsent records; call `flush` before."""
         if self._producer is not None:
             self._producer.purge()
             self._producer.flush(1.0)
@@ -103,8 +103,8 @@ class EventProducer:
                     "enable.idempotence": True,
                     "compression.type": self._broker.default("compression.type", "lz4"),
                     "linger.ms": self._broker.default("linger.ms", 20),
-                    # What the topic takes is for the broker to say: a dead letter must not wait forever
-                    # for a limit of this client's own.
+                    # The broker limits the size of records: a dead-letter message must not fail
+                    # forever at a limit of this client.
                     "message.max.bytes": self._broker.default("message.max.bytes", 100 << 20),
                     "delivery.timeout.ms": int(DELIVERY_SECONDS * 1000),
                 },

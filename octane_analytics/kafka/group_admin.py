@@ -1,7 +1,7 @@
-"""A consumer group and its topic from outside, for those who look at it or mend its offsets.
+"""Client for inspecting a consumer group and its topic, and for setting the group's offsets.
 
-Never joins the group: commits are taken only while it has no members, which is what keeps a repair
-from working against a worker.
+Never joins the group: its commits are accepted only while the group has no members, so a repair cannot
+interfere with a worker.
 """
 
 import time
@@ -40,7 +40,7 @@ class Member:
 @dataclass(frozen=True, slots=True)
 class GroupState:
     state: str
-    """The coordinator's word in lower case: stable, empty, dead, preparing_rebalance …"""
+    """State reported by the coordinator, in lower case: stable, empty, dead, preparing_rebalance …"""
     members: tuple[Member, ...]
 
     @property
@@ -52,8 +52,11 @@ class GroupState:
 
 
 class ConsumerGroupAdmin(StandaloneClient):
-    """The configured group. Every method blocks on a broker, for seconds at most, and raises
-    Unavailable where none answers, NeedsOperator for a topic or a right that is missing."""
+    """Client for the configured group.
+
+    Every method blocks on a broker, for up to some seconds, and raises Unavailable if none answers,
+    NeedsOperator for a missing topic or right.
+    """
 
     def __init__(self, settings: KafkaSettings, *, client_id: str) -> None:
         super().__init__(settings, client_id)
@@ -66,36 +69,36 @@ class ConsumerGroupAdmin(StandaloneClient):
         self._admin = None
 
     def brokers(self, topic: str) -> int:
-        """How many the cluster has, whether or not it has the topic."""
+        """Return the number of brokers, whether or not the topic exists."""
         return len(self._metadata(topic).brokers)
 
     def partitions(self, topic: str) -> list[TopicPartition]:
-        """The topic's, in order."""
+        """Return the topic's partitions, in order."""
         return [TopicPartition(topic, number) for number in self._partition_numbers(topic)]
 
     def committed(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, Committed]:
         return self._committed(partitions)
 
     def bounds(self, partition: TopicPartition) -> tuple[int, int]:
-        """The first offset that the log holds, and the one that its next record gets."""
+        """Return the first offset that the log holds, and the offset of its next record."""
         return self._source.earliest(partition), self._source.latest(partition)
 
     def stable_ends(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-        """Up to where consumers read; before the log's end where a transaction is open."""
+        """Return the last stable offsets, up to which consumers read."""
         return log_ends(self._administration(), partitions, is_stable=True)
 
     def offsets_at(
         self, partitions: Sequence[TopicPartition], epoch_seconds: float
     ) -> dict[TopicPartition, int | None]:
-        """See `kafka.offsets.offsets_at`."""
+        """Return offsets by time; see `kafka.offsets.offsets_at`."""
         return offsets_at(self._connected(), partitions, epoch_seconds)
 
     def identity(self, topic: str) -> LogIdentity:
         return self._source.log_identity(topic)
 
     def commit(self, commits: Sequence[Commit]) -> None:
-        """Sets the group's offsets; all of them or an error. Also raises NeedsOperator while the
-        group has members: the coordinator itself refuses then."""
+        """Set the group's offsets; all of them, or an error. Raise NeedsOperator also while the group
+        has members: the coordinator then refuses."""
         try:
             self._source.commit(commits)
         except Rebalancing as error:
@@ -105,7 +108,7 @@ class ConsumerGroupAdmin(StandaloneClient):
             ) from error
 
     def require_no_members(self) -> None:
-        """Raises NeedsOperator while the group has members, Unavailable where no broker tells."""
+        """Raise NeedsOperator if the group has members, Unavailable if no broker reports them."""
         members = self.state().members
         if members:
             hosts = ", ".join(sorted({member.host for member in members}))
@@ -115,7 +118,8 @@ class ConsumerGroupAdmin(StandaloneClient):
             )
 
     def state(self) -> GroupState:
-        """Raises Unavailable too where the broker does not tell (no controller, an old version)."""
+        """Return state and members. Raise Unavailable also if the broker does not report them (no
+        controller, an old version)."""
         group = self._settings.group_id
         doing = f"asking for the members of group {group}"
         admin = self._administration()
@@ -145,7 +149,8 @@ class ConsumerGroupAdmin(StandaloneClient):
         return GroupState(answer.state.name.lower(), tuple(members))
 
     def may_create(self, topic: str) -> None:
-        """Has the broker consider making the topic, without making it. Raises where it would not."""
+        """Have the broker validate the creation of the topic, without creating it. Raise the error that
+        creating it would."""
         wanted = NewTopic(topic, num_partitions=-1, replication_factor=-1)
         admin = self._administration()
         try:
@@ -161,10 +166,10 @@ class ConsumerGroupAdmin(StandaloneClient):
     def timestamps(
         self, positions: Mapping[TopicPartition, int], seconds: float
     ) -> dict[TopicPartition, int]:
-        """When the first record at or behind each position was made, in epoch milliseconds.
+        """Return the timestamp of the first record at or after each position, in epoch milliseconds.
 
-        Blocks for `seconds` at most; absent is what did not come in time, has no record there, or
-        carries no timestamp.
+        Blocks for up to `seconds`. Partitions are missing if no record was received in time, if there
+        is none, or if it has no timestamp.
         """
         if not positions:
             return {}
@@ -175,7 +180,7 @@ class ConsumerGroupAdmin(StandaloneClient):
                 "enable.auto.commit": False,
                 "auto.offset.reset": "earliest",
                 "enable.partition.eof": True,
-                # One record of each partition is wanted, so let little more be fetched.
+                # One record of each partition is needed: limit the fetches.
                 "max.partition.fetch.bytes": _SMALL_FETCH_BYTES,
                 "queued.min.messages": 1,
             },

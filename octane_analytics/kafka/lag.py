@@ -1,8 +1,7 @@
-"""How far the group is behind, seen from outside: by partition, in messages and by the oldest record.
+"""Lag of the group by partition: in messages, and by the age of the oldest uncommitted record.
 
-Asks the brokers for what is committed and where the partitions end, so that it holds while no worker
-runs. For the age of the oldest record it reads that record: through a consumer of its own that never
-joins the group and commits nothing.
+Requests committed offsets and ends from the brokers, so that it works while no worker runs. For the age
+it reads the oldest record, through a consumer that never joins the group and commits nothing.
 """
 
 import time
@@ -22,8 +21,8 @@ from octane_analytics.types import TopicPartition, UncommittedLag
 
 _READ_SECONDS = 2.0
 _MOVING_PARTITIONS = 16
-"""Of the partitions that the group moves on in, so many are read at each look, in turn: each costs
-half a millisecond of CPU, and a fetch of its own."""
+"""Limit, for each measurement, of the oldest records read from partitions in which the group
+progresses, in turn: each costs half a millisecond of CPU and a fetch of its own."""
 
 
 @dataclass(slots=True)
@@ -31,11 +30,11 @@ class _Oldest:
     offset: int
     at: float | None
     read_at: float
-    """Monotonic."""
+    """Monotonic time of the read."""
 
 
 class LagProbe(StandaloneClient):
-    """Not for use by several threads. Every method blocks on a broker, for seconds at most."""
+    """Measures lag; not thread-safe. Every method blocks on a broker, for up to some seconds."""
 
     def __init__(self, settings: KafkaSettings, *, client_id: str) -> None:
         super().__init__(
@@ -44,9 +43,9 @@ class LagProbe(StandaloneClient):
             **{
                 "enable.auto.offset.store": False,
                 "auto.offset.reset": "earliest",
-                # The log's end and its oldest record, also where a transaction is open.
+                # The log's end and its oldest record count, also within an open transaction.
                 "isolation.level": "read_uncommitted",
-                # It reads one record: brokers send at least one batch whatever its size.
+                # It reads one record: brokers send at least one batch, whatever its size.
                 "fetch.message.max.bytes": 1024,
                 "queued.min.messages": 1,
                 "queued.max.messages.kbytes": 1024,
@@ -54,7 +53,7 @@ class LagProbe(StandaloneClient):
             },
         )
         self._oldest: dict[int, _Oldest] = {}
-        self._seen: dict[int, int] = {}
+        self._last_positions: dict[int, int] = {}
         self._admin: AdminClient | None = None
 
     def close(self) -> None:
@@ -62,11 +61,11 @@ class LagProbe(StandaloneClient):
         self._admin = None
 
     def measure(self) -> Mapping[int, UncommittedLag]:
-        """By partition; raises Unavailable (NeedsOperator where there is no such topic)."""
+        """Return the lag by partition. Raise Unavailable (NeedsOperator if the topic does not exist)."""
         found = self.count(self._settings.topic)
-        behind = {number: lag.position for number, lag in found.items() if lag.messages}
+        positions = {number: lag.position for number, lag in found.items() if lag.messages}
         try:
-            self._look_for_oldest(behind)
+            self._update_oldest(positions)
         except KafkaException as exception:
             raise translate(error_of(exception), "reading the oldest records") from exception
         oldest = self._oldest
@@ -76,14 +75,14 @@ class LagProbe(StandaloneClient):
         }
 
     def count(self, topic: str) -> dict[int, UncommittedLag]:
-        """As `look`, of any topic and without the times of the oldest records."""
+        """Return the lag as `measure` does, of any topic and without the ages of the oldest records."""
         partitions = [TopicPartition(topic, number) for number in self._partition_numbers(topic)]
         committed = self._committed(partitions)
         ends = self._ends(partitions, OFFSET_END)
-        # What only tells how far a group is behind is asked only where it is.
-        behind = [p for p in partitions if (committed[p].offset or 0) < ends[p]]
-        firsts = self._ends(behind, OFFSET_BEGINNING)
-        stable = self._stable_ends(behind)
+        # The details of lag are requested only for partitions that have lag.
+        lagging = [p for p in partitions if (committed[p].offset or 0) < ends[p]]
+        firsts = self._ends(lagging, OFFSET_BEGINNING)
+        stable = self._stable_ends(lagging)
         return {
             p.partition: UncommittedLag(
                 committed[p],
@@ -97,16 +96,16 @@ class LagProbe(StandaloneClient):
     def _ends(self, partitions: Sequence[TopicPartition], bound: int) -> dict[TopicPartition, int]:
         if not partitions:
             return {}
-        asked = [to_confluent(partition, bound) for partition in partitions]
+        requested = [to_confluent(partition, bound) for partition in partitions]
         doing = "asking for the ends of the partitions"
         try:
-            answer = self._connected().offsets_for_times(asked, timeout=REQUEST_SECONDS)
+            found = self._connected().offsets_for_times(requested, timeout=REQUEST_SECONDS)
         except KafkaException as exception:
             raise translate(error_of(exception), doing) from exception
-        for raw in answer:
+        for raw in found:
             if raw.error is not None:
                 raise translate(raw.error, doing)
-        return {from_confluent(raw): raw.offset for raw in answer}
+        return {from_confluent(raw): raw.offset for raw in found}
 
     def _stable_ends(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         if not partitions or self._settings.rdkafka.get("isolation.level") == "read_uncommitted":
@@ -115,20 +114,22 @@ class LagProbe(StandaloneClient):
             self._admin = self._broker.connect(AdminClient)
         return log_ends(self._admin, partitions, is_stable=True)
 
-    def _look_for_oldest(self, behind: Mapping[int, int]) -> None:
-        for number in self._oldest.keys() - behind.keys():
+    def _update_oldest(self, positions: Mapping[int, int]) -> None:
+        for number in self._oldest.keys() - positions.keys():
             del self._oldest[number]
-        self._read_oldest(self._connected(), self._stale(behind))
-        self._seen = dict(behind)
+        self._read_oldest(self._connected(), self._stale(positions))
+        self._last_positions = dict(positions)
 
-    def _stale(self, behind: Mapping[int, int]) -> dict[int, int]:
-        """The committed offsets whose records are to be read now."""
+    def _stale(self, positions: Mapping[int, int]) -> dict[int, int]:
+        """Return the positions whose records must be read now."""
         known = self._oldest
-        stale = [n for n, at in behind.items() if n not in known or known[n].offset != at]
-        moving = [n for n in stale if n in known and self._seen.get(n) != behind[n]]
+        stale = [
+            n for n, offset in positions.items() if n not in known or known[n].offset != offset
+        ]
+        moving = [n for n in stale if n in known and self._last_positions.get(n) != positions[n]]
         moving.sort(key=lambda n: known[n].read_at)
-        put_off = set(moving[_MOVING_PARTITIONS:])
-        return {n: behind[n] for n in stale if n not in put_off}
+        postponed = set(moving[_MOVING_PARTITIONS:])
+        return {n: positions[n] for n in stale if n not in postponed}
 
     def _read_oldest(self, consumer: Consumer, positions: Mapping[int, int]) -> None:
         if not positions:
@@ -138,7 +139,7 @@ class LagProbe(StandaloneClient):
         left, deadline = dict(positions), time.monotonic() + _READ_SECONDS
         try:
             while left and (wait := deadline - time.monotonic()) > 0:
-                # One at a time: what else is fetched is thrown away.
+                # One at a time: further records would be discarded.
                 message = consumer.poll(wait)
                 if message is None or message.error() is not None:
                     continue
@@ -149,6 +150,6 @@ class LagProbe(StandaloneClient):
                     self._oldest[number] = _Oldest(left.pop(number), at, time.monotonic())
                     consumer.pause([RawPartition(topic, number)])
         finally:
-            # librdkafka keeps a partition paused through being assigned anew.
+            # librdkafka keeps a partition paused when it is reassigned.
             consumer.resume([RawPartition(topic, number) for number in positions])
             consumer.unassign()

@@ -1,4 +1,4 @@
-"""librdkafka's own log, so that a broker that is away does not fill ours."""
+"""Throttle for librdkafka's log: an unreachable broker must not fill ours."""
 
 import logging
 import re
@@ -6,16 +6,17 @@ import time
 from collections.abc import Callable
 
 _REPEAT_SECONDS = 30.0
-_COMPLAINTS = 100
+_MAX_MESSAGES = 100
 _TIMES = re.compile(r"\(after .*\)")
-"""After how long it failed, and how many of them librdkafka left out."""
+"""Durations and repetition counts, which differ between repetitions of one message."""
 
 
 class LogThrottle:
-    """One client's log, as librdkafka writes to it: the same complaint once in a while, not each time.
+    """Logger of one client: passes each warning or error once in half a minute.
 
-    librdkafka keeps to that itself, but not for a bootstrap server that is away: of that it tells some
-    thirty times a second. What is below a warning goes through, as what an operator's `debug` asked for.
+    librdkafka throttles its messages itself, but not those about an unreachable bootstrap server, which
+    it logs some thirty times a second. Messages below a warning pass, as requested by an operator's
+    `debug`.
     """
 
     def __init__(
@@ -23,25 +24,25 @@ class LogThrottle:
         log: Callable[..., None] | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`log` takes what is told; None is the logger `librdkafka`."""
+        """`log` receives the messages that pass; None is the logger `librdkafka`."""
         self._log = log or logging.getLogger("librdkafka").log
         self._now = now
-        self._told: dict[str, tuple[float, int]] = {}
-        """When each was told, and how often it was left out since."""
+        self._logged: dict[str, tuple[float, int]] = {}
+        """Time at which each message was logged, and the number dropped since."""
 
     def log(self, level: int, message: str, *arguments: object) -> None:
         if level < logging.WARNING:
             self._log(level, message, *arguments)
             return
         key, now = _TIMES.sub("", message % arguments), self._now()
-        told_at, left_out = self._told.get(key, (-_REPEAT_SECONDS, 0))
-        if now - told_at < _REPEAT_SECONDS:
-            self._told[key] = (told_at, left_out + 1)
+        logged_at, dropped = self._logged.get(key, (-_REPEAT_SECONDS, 0))
+        if now - logged_at < _REPEAT_SECONDS:
+            self._logged[key] = (logged_at, dropped + 1)
             return
-        if len(self._told) >= _COMPLAINTS:
-            self._told.clear()
-        self._told[key] = (now, 0)
-        if left_out:
-            self._log(level, f"{message} (%d more like it)", *arguments, left_out)
+        if len(self._logged) >= _MAX_MESSAGES:
+            self._logged.clear()
+        self._logged[key] = (now, 0)
+        if dropped:
+            self._log(level, f"{message} (%d more like it)", *arguments, dropped)
         else:
             self._log(level, message, *arguments)

@@ -1,8 +1,9 @@
-"""A partition's ends and a group's offsets, asked of a broker; each call blocks."""
+"""Requests for partition ends, offsets by time and a group's committed offsets. Each call blocks."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Iterable, Sequence
 
-from confluent_kafka import OFFSET_END, Consumer, IsolationLevel, KafkaException
+from confluent_kafka import OFFSET_END, Consumer, IsolationLevel, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as RawPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec
@@ -12,13 +13,24 @@ from octane_analytics.kafka.client import REQUEST_SECONDS, error_of, translate
 from octane_analytics.kafka.conversions import committed_of, from_confluent, to_confluent
 from octane_analytics.types import Commit, Committed, TopicPartition
 
+_COORDINATOR_PAUSE_SECONDS = 0.2
+_COORDINATOR_MOVES = frozenset(
+    {
+        KafkaError._WAIT_COORD,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.NOT_COORDINATOR,
+    }
+)
+"""Errors while a group's coordinator is being found, or has just changed: repeat the request."""
+
 
 def watermarks(consumer: Consumer, partition: TopicPartition) -> tuple[int, int]:
-    """The first offset that the log holds, and its end as the consumer sees it.
+    """Return the first offset that the log holds, and the end up to which the consumer reads.
 
-    For a consumer that reads committed records only, which is the default, that is the last stable
-    offset: the first record of the oldest open transaction, where there is one. `log_ends` answers the
-    log's end itself. Raises Unavailable or NeedsOperator.
+    For a consumer that reads committed records only, which is the default, the end is the last stable
+    offset: the first record of the oldest open transaction, if there is one. `log_ends` returns the end
+    of the log itself. Raise Unavailable or NeedsOperator.
     """
     try:
         low, high = consumer.get_watermark_offsets(to_confluent(partition), timeout=REQUEST_SECONDS)
@@ -30,19 +42,21 @@ def watermarks(consumer: Consumer, partition: TopicPartition) -> tuple[int, int]
 def log_ends(
     admin: AdminClient, partitions: Iterable[TopicPartition], *, is_stable: bool = False
 ) -> dict[TopicPartition, int]:
-    """The offset that each partition's next record gets; with `is_stable` the last stable offset, from
-    which on an open transaction keeps records from consumers. Raises Unavailable or NeedsOperator."""
+    """Return the offset of each partition's next record; with `is_stable` the last stable offset, after
+    which an open transaction hides records from consumers. Raise Unavailable or NeedsOperator."""
     latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-    asked = dict.fromkeys(map(to_confluent, partitions), latest)
-    if not asked:
+    requested = dict.fromkeys(map(to_confluent, partitions), latest)
+    if not requested:
         return {}
     doing = "asking for the ends of the partitions"
     level = IsolationLevel.READ_COMMITTED if is_stable else IsolationLevel.READ_UNCOMMITTED
     try:
-        answers = admin.list_offsets(asked, isolation_level=level, request_timeout=REQUEST_SECONDS)
+        futures = admin.list_offsets(
+            requested, isolation_level=level, request_timeout=REQUEST_SECONDS
+        )
         return {
-            from_confluent(raw): answer.result(timeout=REQUEST_SECONDS + 1.0).offset
-            for raw, answer in answers.items()
+            from_confluent(raw): future.result(timeout=REQUEST_SECONDS + 1.0).offset
+            for raw, future in futures.items()
         }
     except KafkaException as exception:
         raise translate(error_of(exception), doing) from exception
@@ -53,21 +67,22 @@ def log_ends(
 def known_ends(
     consumer: Consumer, partitions: Iterable[TopicPartition], seconds: float
 ) -> dict[TopicPartition, int]:
-    """The ends that the consumer reads to, of the partitions whose broker answers within `seconds`."""
-    asked = [to_confluent(partition, OFFSET_END) for partition in partitions]
+    """Return the ends, up to which the consumer reads, of the partitions whose broker answers within
+    `seconds`."""
+    requested = [to_confluent(partition, OFFSET_END) for partition in partitions]
     try:
-        answer = consumer.offsets_for_times(asked, timeout=seconds)
+        found = consumer.offsets_for_times(requested, timeout=seconds)
     except KafkaException:
-        return {}  # an outage shows elsewhere
-    return {from_confluent(raw): raw.offset for raw in answer if raw.error is None}
+        return {}  # other calls report the outage
+    return {from_confluent(raw): raw.offset for raw in found if raw.error is None}
 
 
 def offsets_at(
     consumer: Consumer, partitions: Iterable[TopicPartition], epoch_seconds: float
 ) -> dict[TopicPartition, int | None]:
-    """The first offset with that timestamp or a later one; None where there is none.
+    """Return the first offset with that timestamp or a later one; None if there is none.
 
-    Raises Unavailable or NeedsOperator.
+    Raise Unavailable or NeedsOperator.
     """
     milliseconds = int(epoch_seconds * 1000)
     doing = "looking up offsets by time"
@@ -87,23 +102,44 @@ def offsets_at(
 
 
 def committed_by(
-    consumer: Consumer, partitions: Sequence[TopicPartition]
-) -> Mapping[TopicPartition, Committed]:
-    """What the consumer's group has committed: all of them or an error, see `client.translate`."""
-    try:
-        answer = consumer.committed([to_confluent(p) for p in partitions], REQUEST_SECONDS)
-    except KafkaException as exception:
-        raise translate(error_of(exception), "asking for committed offsets") from exception
+    consumer: Consumer,
+    group: str,
+    partitions: Sequence[TopicPartition],
+    *,
+    coordinator_seconds: float = 0.0,
+) -> dict[TopicPartition, Committed]:
+    """Return the committed offsets of the consumer's group, in the order of `partitions`.
+
+    All of them, or an error (see `client.translate`). Repeats the request for up to
+    `coordinator_seconds` while another broker becomes the group's coordinator.
+    """
+    requested = [to_confluent(partition) for partition in partitions]
+    deadline = time.monotonic() + coordinator_seconds
+    while True:
+        found, error = _request_committed(consumer, requested)
+        if error is None:
+            return found
+        if error.code() not in _COORDINATOR_MOVES or time.monotonic() >= deadline:
+            raise translate(error, f"asking for the committed offsets of group {group}")
+        time.sleep(_COORDINATOR_PAUSE_SECONDS)
+
+
+def _request_committed(
+    consumer: Consumer, requested: list[RawPartition]
+) -> tuple[dict[TopicPartition, Committed], KafkaError | None]:
     found = {}
-    for raw in answer:
-        if raw.error is not None:
-            raise translate(raw.error, f"asking for the committed offset of {from_confluent(raw)}")
-        found[from_confluent(raw)] = committed_of(raw)
-    return found
+    try:
+        for raw in consumer.committed(requested, timeout=REQUEST_SECONDS):
+            if raw.error is not None:
+                return {}, raw.error
+            found[from_confluent(raw)] = committed_of(raw)
+    except KafkaException as exception:
+        return {}, error_of(exception)
+    return found, None
 
 
 def commit(consumer: Consumer, commits: Sequence[Commit]) -> None:
-    """Returns when the broker has all of them. Raises as `client.translate` says."""
+    """Commit and block until the broker has stored all of them. Raises as `client.translate` does."""
     raw = [
         RawPartition(c.partition.topic, c.partition.partition, c.offset, c.metadata)
         for c in commits

@@ -1,4 +1,4 @@
-"""What librdkafka hands out, told apart: records, ends of partitions, lost positions, complaints."""
+"""Classification of librdkafka's messages: records, partition ends, lost positions and errors."""
 
 from collections.abc import Sequence
 
@@ -10,9 +10,9 @@ _GONE = frozenset({KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET
 
 
 def classify_messages(messages: Sequence[Message]) -> tuple[Polled, KafkaError | None]:
-    """What came in, and the last complaint that stood beside it."""
+    """Return the poll's results, and the last error among them."""
     records, ends, gone = [], [], []
-    trouble: KafkaError | None = None
+    last_error: KafkaError | None = None
     for message in messages:
         error = message.error()
         if error is None:
@@ -27,8 +27,7 @@ def classify_messages(messages: Sequence[Message]) -> tuple[Polled, KafkaError |
             if error.code() in _GONE:
                 gone.append(OffsetGone(where, offset))
                 continue
-        if (
-            error.code() != KafkaError._MAX_POLL_EXCEEDED
-        ):  # the callback for lost partitions follows
-            trouble = error
-    return Polled(records, ends, gone), trouble
+        # After an exceeded poll interval the callback for lost partitions follows.
+        if error.code() != KafkaError._MAX_POLL_EXCEEDED:
+            last_error = error
+    return Polled(records, ends, gone), last_error

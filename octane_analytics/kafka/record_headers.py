@@ -2,14 +2,13 @@
 
 Kafka does not require header names to be UTF-8, and clients in C, C++ and Rust send any bytes. For
 such a name confluent-kafka's `Message.headers()` raises SystemError (or leaves an exception for any
-later call to raise), drops the name, and keeps a list whose tuples have a NULL in its place: to touch
+later call to raise), drops the name, and keeps a list whose tuples have a NULL in its place; accessing
 that ends the process with SIGSEGV. So the headers are read from the C structure that the message holds,
 and `headers()` is not called.
 
 The offset of that structure is private to confluent-kafka. It has been the same since headers exist,
-and it is compared with what the message's accessors return before it is used. Where the comparison
-fails, headers are read with `headers()` and without touching a NULL; the names that are not UTF-8 are
-lost then.
+and it is compared with the values of the message's accessors before it is used. If they differ, headers
+are read with `headers()` without accessing a NULL; names that are not UTF-8 are lost then.
 """
 
 import contextlib
@@ -26,14 +25,14 @@ from octane_analytics.types import Record
 _LOG = logging.getLogger(__name__)
 
 Headers = list[tuple[str | bytes, bytes | None]]
-"""Name and value; a name is bytes where it is not UTF-8."""
+"""Names and values; a name that is not UTF-8 is bytes."""
 
 UNREADABLE_NAME = b"\xff"
-"""Stands for a name that confluent-kafka has dropped."""
+"""Replacement for a name that confluent-kafka has dropped."""
 
 
 class _MessageFields(ctypes.Structure):
-    """The beginning of `Message` in confluent_kafka.h."""
+    """First fields of `Message` in confluent_kafka.h."""
 
     _fields_ = (
         ("object_head", ctypes.c_char * object.__basicsize__),
@@ -54,7 +53,7 @@ _fields_at = _MessageFields.from_address
 
 
 def headers_of(record: Record) -> Headers:
-    """The record's headers in their order; empty where it has none. Safe for any bytes, and repeatable.
+    """Return the record's headers in their order; empty if it has none. Safe for any bytes, repeatable.
 
     A name ends at its first NUL byte, as everywhere in librdkafka.
     """
@@ -63,16 +62,16 @@ def headers_of(record: Record) -> Headers:
     if not _layout.is_confirmed_by(record):
         return _readable_headers(record)
     fields = _fields_at(id(record))
-    if fields.headers is not None:  # somebody has called headers()
+    if fields.headers is not None:  # headers() was called before
         return _readable_headers(record)
     address = fields.c_headers
     return [] if address is None else _read_headers(address)
 
 
 class _Layout:
-    """Whether `_MessageFields` describes this build of confluent-kafka.
+    """Check whether `_MessageFields` describes this build of confluent-kafka.
 
-    Decided by the first record with a timestamp, which is like no other field.
+    Decided by the first record with a timestamp, whose value is unlike any other field's.
     """
 
     def __init__(self) -> None:
@@ -114,7 +113,7 @@ def _is_as_described(message: Message) -> bool:
 
 @functools.cache
 def _header_at() -> Callable[..., int]:
-    """`rd_kafka_header_get_all` of the library that confluent-kafka itself is linked to."""
+    """Return `rd_kafka_header_get_all` of the library that confluent-kafka itself is linked to."""
     function = ctypes.PyDLL(cimpl.__file__).rd_kafka_header_get_all
     function.argtypes = (
         ctypes.c_void_p,
@@ -132,9 +131,9 @@ def _read_headers(address: int) -> Headers:
     name, value, size = ctypes.c_char_p(), ctypes.c_void_p(), ctypes.c_size_t()
     targets = ctypes.byref(name), ctypes.byref(value), ctypes.byref(size)
     found: Headers = []
-    # It returns an error code once there is none of this index.
+    # It returns an error code for an index after the last header.
     while header_at(address, len(found), *targets) == 0:
-        # The value is NULL for null, and not NULL for an empty one.
+        # The pointer is NULL for a null value, and not NULL for an empty one.
         content = None if value.value is None else ctypes.string_at(value.value, size.value)
         found.append((_decoded(name.value or b""), content))
     return found
@@ -149,10 +148,10 @@ def _decoded(name: bytes) -> str | bytes:
 
 def _readable_headers(message: Message) -> Headers:
     headers: Any = None
-    for _ in range(2):  # the second call returns what the first has kept, with its gaps
+    for _ in range(2):  # the second call returns the list that the first has kept, with its gaps
         with contextlib.suppress(SystemError, UnicodeDecodeError):
-            # Not message.headers(): where the interpreter has specialized that call, it does not look
-            # for an exception beside a result, and the exception is raised by any later call.
+            # Not message.headers(): once the interpreter has specialized that call, it does not check
+            # for an exception beside a result, and a later call raises the exception.
             (headers,) = map(Message.headers, [message])
             break
     found: Headers = []
@@ -163,13 +162,13 @@ def _readable_headers(message: Message) -> Headers:
 
 
 def _item(pair: object, index: int) -> Any:
-    """The tuple's item, None for a NULL."""
+    """Return the tuple's item; None for a NULL."""
     address = _tuple_item()(pair, index)
     return None if address is None else ctypes.cast(address, ctypes.py_object).value
 
 
 @functools.cache
 def _tuple_item() -> Callable[..., int | None]:
-    # A prototype of its own: the attributes of ctypes.pythonapi are shared by the whole process.
+    # A separate prototype: the attributes of ctypes.pythonapi are shared by the whole process.
     prototype = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_ssize_t)
     return prototype(("PyTuple_GetItem", ctypes.pythonapi))

@@ -1,10 +1,10 @@
-"""Which partitions stand still although the broker has more of them, or less than was read.
+"""Detects partitions that return no records although the broker has more of them, or fewer than read.
 
-librdkafka can stop reading a partition without a word. Nothing that it tells of itself shows that: the
-end it knows is the last fetch's. So whoever reads asks the broker for the end of a partition that has
-been quiet for some time, and gives it some more, since a record may just have come in. An end before
-the position is that of another log, or of a leader that has just become one: there librdkafka should
-have said so. Pure: knows no client, and `now` is whatever clock the caller has.
+librdkafka can stop reading a partition without an error. None of its own state shows that: the end that
+it knows is the last fetch's. So the caller asks the broker for the end of a partition that has been
+quiet for some time, and then waits a little longer, since a record may just have come in. An end before
+the position belongs to another log, or to a leader that has just become one: librdkafka should have
+reported either. Pure: depends on no client, and `now` is of any clock of the caller.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -16,113 +16,120 @@ from octane_analytics.types import TopicPartition
 @dataclass(slots=True)
 class _PartitionProgress:
     position: int
-    """The next offset to hand out."""
+    """Next offset to return."""
     since: float
-    is_amiss: bool = False
-    """Its log does not end where it is read to."""
+    """Time of the last progress, or of the last comparison with the broker's end."""
+    end_mismatch: bool = False
+    """True if the broker's end differs from the position."""
 
 
 class StallDetector:
-    """A partition is watched from `begin` to `end`."""
+    """Watches a partition from `assign` to `unassign`."""
 
-    def __init__(self, patience: float, grace: float, revival: float) -> None:
-        """A partition that is quiet for `patience` is `quiet`; one that turns out to end elsewhere then
-        and stays quiet for `grace` is `stalled`; one of which nothing comes for `revival` after it was
-        read anew is beyond that. All in units of `now`."""
-        self._patience = patience
+    def __init__(self, quiet_after: float, grace: float, revival: float) -> None:
+        """Set the times, in units of `now`. Partitions without progress for `quiet_after` are `quiet`;
+        if the end then differs from the position and no progress follows for `grace`, they are
+        `stalled`; if nothing is received for `revival` after a reassignment, they are beyond revival."""
+        self._quiet_after = quiet_after
         self._grace = grace
         self._revival = revival
-        self._revived: dict[TopicPartition, float] = {}
-        """When those were read anew that stood still, until something of them comes."""
-        self._standing: dict[TopicPartition, _PartitionProgress] = {}
-        self.unseen: set[TopicPartition] = set()
-        """Those of which nothing has come since `begin`: the client's word of where it is may still
-        be that of before."""
+        self._reassigned_at: dict[TopicPartition, float] = {}
+        """Time at which each stalled partition was reassigned, until something of it is received."""
+        self._progress: dict[TopicPartition, _PartitionProgress] = {}
+        self.awaiting_first_record: set[TopicPartition] = set()
+        """Partitions without a record since `assign`: the position that the client reports may still be
+        that of the assignment before."""
 
     def __contains__(self, partition: TopicPartition) -> bool:
-        return partition in self._standing
+        return partition in self._progress
 
     def partitions(self) -> list[TopicPartition]:
-        return list(self._standing)
+        return list(self._progress)
 
     def position(self, partition: TopicPartition) -> int | None:
-        """The next offset to hand out as far as is known; None where the partition is not watched."""
-        standing = self._standing.get(partition)
-        return None if standing is None else standing.position
+        """Return the next offset to return, as far as known; None if the partition is not watched."""
+        progress = self._progress.get(partition)
+        return None if progress is None else progress.position
 
     def assign(self, partition: TopicPartition, position: int, now: float) -> None:
-        """The partition is read from `position` on; also where it was read from elsewhere before."""
-        self._standing[partition] = _PartitionProgress(position, now)
-        self.unseen.add(partition)
+        """Watch the partition from `position` on; replaces an earlier position."""
+        self._progress[partition] = _PartitionProgress(position, now)
+        self.awaiting_first_record.add(partition)
 
     def unassign(self, partitions: Iterable[TopicPartition]) -> None:
         for partition in partitions:
-            self._standing.pop(partition, None)
-            self.unseen.discard(partition)
-            self._revived.pop(partition, None)
+            self._progress.pop(partition, None)
+            self.awaiting_first_record.discard(partition)
+            self._reassigned_at.pop(partition, None)
 
     def records_received(self, partitions: Collection[tuple[object, object]]) -> None:
-        """Something of these, given as topic and number, was handed out."""
-        self.unseen.difference_update(partitions)
-        self._revived = {p: at for p, at in self._revived.items() if p not in partitions}
-
-    def restart(self, now: float) -> None:
-        """Whatever was quiet until now had a reason to be."""
-        for standing in self._standing.values():
-            standing.since, standing.is_amiss = now, False
-
-    def moved(self, positions: Mapping[TopicPartition, int], now: float) -> None:
-        """Where each partition is; taken only from those of which something has come."""
-        for partition, position in positions.items():
-            standing = self._standing.get(partition)
-            if standing is None or partition in self.unseen or position <= standing.position:
-                continue
-            self._standing[partition] = _PartitionProgress(position, now)
-
-    def reached_end(self, partition: TopicPartition, offset: int, now: float) -> None:
-        """There is nothing to hand out before `offset`."""
-        standing = self._standing.get(partition)
-        if standing is not None:
-            self._standing[partition] = _PartitionProgress(max(offset, standing.position), now)
-        self._revived.pop(partition, None)
-
-    def quiet(self, now: float) -> list[TopicPartition]:
-        """Those whose end is to be asked for, and told to `ends` then."""
-        return [
-            partition
-            for partition, standing in self._standing.items()
-            if not standing.is_amiss and now - standing.since >= self._patience
-        ]
-
-    def ends(
-        self, asked: Iterable[TopicPartition], ends: Mapping[TopicPartition, int], now: float
-    ) -> list[TopicPartition]:
-        """What the broker answered; a partition that it told nothing of is asked for again later.
-
-        Answers with those that end before their position.
-        """
-        short = []
-        for partition in asked:
-            standing = self._standing[partition]
-            end = ends.get(partition, standing.position)
-            standing.since = now
-            standing.is_amiss = end != standing.position
-            if end < standing.position:
-                short.append(partition)
-        return short
-
-    def stalled(self, now: float) -> dict[TopicPartition, int]:
-        """Those that are to be read anew, from where they are."""
-        return {
-            partition: standing.position
-            for partition, standing in self._standing.items()
-            if standing.is_amiss and now - standing.since >= self._grace
+        """Record that these partitions, given as topic and number, returned records."""
+        self.awaiting_first_record.difference_update(partitions)
+        self._reassigned_at = {
+            p: at for p, at in self._reassigned_at.items() if p not in partitions
         }
 
-    def revived(self, partitions: Iterable[TopicPartition], now: float) -> None:
-        """They stood still, and are read anew from now on."""
-        self._revived |= dict.fromkeys(partitions, now)
+    def restart(self, now: float) -> None:
+        """Start all waiting times again, after a pause."""
+        for progress in self._progress.values():
+            progress.since, progress.end_mismatch = now, False
+
+    def moved(self, positions: Mapping[TopicPartition, int], now: float) -> None:
+        """Record the client's positions; ignored for partitions without a record so far."""
+        for partition, position in positions.items():
+            progress = self._progress.get(partition)
+            if (
+                progress is None
+                or partition in self.awaiting_first_record
+                or position <= progress.position
+            ):
+                continue
+            self._progress[partition] = _PartitionProgress(position, now)
+
+    def reached_end(self, partition: TopicPartition, offset: int, now: float) -> None:
+        """Record that there is nothing to return before `offset`."""
+        progress = self._progress.get(partition)
+        if progress is not None:
+            self._progress[partition] = _PartitionProgress(max(offset, progress.position), now)
+        self._reassigned_at.pop(partition, None)
+
+    def quiet(self, now: float) -> list[TopicPartition]:
+        """Return the partitions whose ends to request, and to pass to `compare_ends`."""
+        return [
+            partition
+            for partition, progress in self._progress.items()
+            if not progress.end_mismatch and now - progress.since >= self._quiet_after
+        ]
+
+    def compare_ends(
+        self, requested: Iterable[TopicPartition], ends: Mapping[TopicPartition, int], now: float
+    ) -> list[TopicPartition]:
+        """Compare the broker's ends with the positions; return the partitions that end before theirs.
+
+        A partition missing from `ends` is requested again later.
+        """
+        ended_early = []
+        for partition in requested:
+            progress = self._progress[partition]
+            end = ends.get(partition, progress.position)
+            progress.since = now
+            progress.end_mismatch = end != progress.position
+            if end < progress.position:
+                ended_early.append(partition)
+        return ended_early
+
+    def stalled(self, now: float) -> dict[TopicPartition, int]:
+        """Return the partitions to reassign, with their positions."""
+        return {
+            partition: progress.position
+            for partition, progress in self._progress.items()
+            if progress.end_mismatch and now - progress.since >= self._grace
+        }
+
+    def reassigned(self, partitions: Iterable[TopicPartition], now: float) -> None:
+        """Record that these stalled partitions were reassigned."""
+        self._reassigned_at |= dict.fromkeys(partitions, now)
 
     def is_beyond_revival(self, now: float) -> bool:
-        """Whether nothing has come of one that was read anew."""
-        return any(now - since >= self._revival for since in self._revived.values())
+        """Return whether a reassigned partition has returned nothing for the revival time."""
+        return any(now - since >= self._revival for since in self._reassigned_at.values())

@@ -1,4 +1,4 @@
-"""Topics described and created, without ever having the broker create one by asking about it."""
+"""Description and creation of topics; describing one never has the broker create it."""
 
 import time
 from dataclasses import dataclass
@@ -32,17 +32,20 @@ _ABSENT = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC
 
 @dataclass(frozen=True, slots=True)
 class TopicShape:
-    """What of a topic is chosen when it is created; None is the broker's default, or not known."""
+    """Attributes chosen when a topic is created; None is the broker's default, or not known."""
 
     partitions: int | None = None
     replication: int | None = None
     retention_ms: int | None = None
-    """-1 keeps records for good."""
+    """Retention; -1 keeps records for good."""
 
 
 class TopicAdmin(StandaloneClient):
-    """Every method blocks on a broker, for seconds at most. Raises Unavailable where none answers,
-    NeedsOperator for a right that is missing."""
+    """Topic administration.
+
+    Every method blocks on a broker, for up to some seconds, and raises Unavailable if none answers,
+    NeedsOperator for a missing right.
+    """
 
     def __init__(self, settings: KafkaSettings, *, client_id: str) -> None:
         super().__init__(settings, client_id)
@@ -53,7 +56,7 @@ class TopicAdmin(StandaloneClient):
         self._admin = None
 
     def describe(self, topic: str) -> TopicShape | None:
-        """None where there is no such topic."""
+        """Return the topic's attributes; None if it does not exist."""
         found = self._metadata(topic).topics[topic]
         if found.error is not None:
             if found.error.code() in _ABSENT:
@@ -65,9 +68,9 @@ class TopicAdmin(StandaloneClient):
         )
 
     def create(self, topic: str, shape: TopicShape) -> bool:
-        """Returns once every partition has a leader; False where the topic exists meanwhile.
+        """Create the topic and block until every partition has a leader; return False if it exists.
 
-        Raises ConfigError too where the broker refuses the name or the shape.
+        Raise ConfigError if the broker refuses the name or the shape.
         """
         doing = f"creating topic {topic}"
         wanted = NewTopic(
@@ -101,13 +104,13 @@ class TopicAdmin(StandaloneClient):
                 return
             if time.monotonic() >= deadline:
                 raise Unavailable(
-                    f"topic {topic} was created and has no leaders after {_SETTLE_SECONDS:g} s: look at "
+                    f"topic {topic} was created and has no leaders after {_SETTLE_SECONDS:g} s: check "
                     "the brokers"
                 )
             time.sleep(_POLL_SECONDS)
 
     def _retention_ms(self, topic: str) -> int | None:
-        """None where the broker does not answer that, or not to this user."""
+        """Return the retention; None if the broker does not report it, or not to this user."""
         resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
         try:
             answers = self._administration().describe_configs(

@@ -1,4 +1,4 @@
-"""What tells a topic's log from another one of the same name: asked in one way by whoever needs it."""
+"""Identity of a topic's log, which distinguishes it from another log of the same name."""
 
 import time
 from collections.abc import Callable
@@ -11,14 +11,16 @@ from octane_analytics.kafka.client import REQUEST_SECONDS, Broker, error_of, tra
 from octane_analytics.kafka.offsets import log_ends
 from octane_analytics.types import LogIdentity, TopicPartition
 
-_REST_SECONDS = 30.0
+_IDLE_SECONDS = 30.0
 _NO_TOPIC_ID = "AAAAAAAAAAAAAAAAAAAAAA"
-"""Kafka's zero UUID, in its own spelling: a broker without topic ids."""
+"""Kafka's zero UUID, in its base64 form: a broker without topic ids."""
 
 
 def log_identity(admin: AdminClient, topic: str, epoch: str) -> LogIdentity:
-    """Blocks for some seconds at most. Raises Unavailable rather than leave out what the broker
-    could tell. `epoch` is the operator's own mark."""
+    """Return the identity; `epoch` is the operator's own mark. Blocks for up to some seconds.
+
+    Raise Unavailable rather than return a part of the identity.
+    """
     try:
         cluster_id = admin.list_topics(topic, timeout=REQUEST_SECONDS).cluster_id or ""
         described = admin.describe_topics(
@@ -33,8 +35,8 @@ def log_identity(admin: AdminClient, topic: str, epoch: str) -> LogIdentity:
 
 
 class TopicIdentityClient:
-    """Asks through a client of its own, which it has only while that is needed: its threads wake
-    several times a second whether there is anything to do or not."""
+    """Fetches identities through an admin client that it closes when idle: the client's threads wake
+    several times a second even without work."""
 
     def __init__(
         self, broker: Broker, epoch: str, now: Callable[[], float] = time.monotonic
@@ -46,28 +48,28 @@ class TopicIdentityClient:
         self._needed_at = 0.0
 
     @property
-    def is_resting(self) -> bool:
+    def is_closed(self) -> bool:
         return self._admin is None
 
     def fetch(self, topic: str) -> LogIdentity:
-        """See `log_identity`."""
+        """Fetch the identity; see `log_identity`."""
         return log_identity(self._connected(), topic, self._epoch)
 
     def log_end(self, partition: TopicPartition) -> int:
-        """The offset that the partition's next record gets; see `offsets.log_ends`."""
+        """Return the offset of the partition's next record; see `offsets.log_ends`."""
         return log_ends(self._connected(), [partition])[partition]
 
     def warm_up(self) -> None:
-        """It will be asked soon: connects, without waiting for that, so that no answer waits for it."""
+        """Start connecting, without blocking, so that the next request does not wait for it."""
         self._connected()
 
     def close_if_idle(self) -> None:
-        """Lets the client go that was not needed for long. Not to be called within a callback."""
-        if self._admin is not None and self._now() - self._needed_at >= _REST_SECONDS:
+        """Close the client if it was not used for half a minute. Do not call within a callback."""
+        if self._admin is not None and self._now() - self._needed_at >= _IDLE_SECONDS:
             self.close()
 
     def close(self) -> None:
-        """A later question connects anew."""
+        """Close the client; a later request connects again."""
         self._admin = None
 
     def _connected(self) -> AdminClient:

@@ -1,6 +1,6 @@
-"""A topic's log read from outside any group: its ends, what a group has committed, bounded reading.
+"""Bounded reading of a topic outside any group; also reports its ends and committed offsets.
 
-Partitions are assigned by hand and nothing is ever committed, so no group notices a reader.
+Partitions are assigned manually and nothing is committed, so a reader affects no group.
 """
 
 import time
@@ -21,22 +21,22 @@ from octane_analytics.types import Committed, LogIdentity, OffsetRange, Polled, 
 
 _STALL_SECONDS = 60.0
 _GROUP_SUFFIX = "-replay"
-"""Reading needs a group's name, though nothing is committed under it."""
+"""Suffix of the group id that reading requires, though nothing is committed under it."""
 
 
 class TopicReader(StandaloneClient):
-    """The configured topic. Every method blocks on a broker, for seconds at most.
+    """Reader of the configured topic; not thread-safe.
 
-    Raises Unavailable where none answers, NeedsOperator for a topic or a right that is missing. Not
-    for use by several threads.
+    Every method blocks on a broker, for up to some seconds, and raises Unavailable if none answers,
+    NeedsOperator for a missing topic or right.
     """
 
     def __init__(
         self, settings: KafkaSettings, *, client_id: str, fetch_bytes: int | None = None
     ) -> None:
-        """`fetch_bytes` bounds what is fetched of a partition at once, where little is to be read."""
+        """`fetch_bytes` limits the bytes fetched of a partition at once; None for long ranges."""
         super().__init__(settings, client_id)
-        self._reading = (
+        self._fetch_properties = (
             {}
             if fetch_bytes is None
             else {"fetch.message.max.bytes": fetch_bytes, "queued.min.messages": 1}
@@ -64,7 +64,7 @@ class TopicReader(StandaloneClient):
         return self._partition_numbers(self.topic)
 
     def held(self, partitions: Sequence[int]) -> Mapping[int, OffsetRange]:
-        """The offsets that each partition still holds, up to its end."""
+        """Return the retained offset range of each partition."""
         spans = {}
         for number in partitions:
             low, high = watermarks(self._connected(), TopicPartition(self.topic, number))
@@ -72,29 +72,29 @@ class TopicReader(StandaloneClient):
         return spans
 
     def log_ends(self, partitions: Sequence[int]) -> Mapping[int, int]:
-        """The offset that each partition's next record gets, open transactions or not."""
+        """Return the offset of each partition's next record, open transactions or not."""
         admin = self._broker.connect(AdminClient)
         found = log_ends(admin, [TopicPartition(self.topic, number) for number in partitions])
         return {partition.partition: end for partition, end in found.items()}
 
     def committed(self, partitions: Sequence[int]) -> Mapping[int, Committed]:
-        """What the workers' group has committed."""
+        """Return the committed offsets of the workers' group."""
         found = self._committed([TopicPartition(self.topic, number) for number in partitions])
         return {partition.partition: committed for partition, committed in found.items()}
 
     def at_time(self, epoch_seconds: float, partitions: Sequence[int]) -> Mapping[int, int | None]:
-        """The first offset with that timestamp or a later one; None where there is none."""
-        asked = [TopicPartition(self.topic, number) for number in partitions]
-        found = offsets_at(self._connected(), asked, epoch_seconds)
+        """Return the first offset with that timestamp or a later one; None if there is none."""
+        requested = [TopicPartition(self.topic, number) for number in partitions]
+        found = offsets_at(self._connected(), requested, epoch_seconds)
         return {partition.partition: offset for partition, offset in found.items()}
 
     def identity(self) -> LogIdentity:
-        """Tells this topic from another one of the same name."""
+        """Return the identity of the topic's log."""
         admin = self._broker.connect(AdminClient)
         return log_identity(admin, self.topic, self._settings.log_epoch)
 
     def begin(self, spans: Mapping[int, OffsetRange]) -> None:
-        """Reading starts at the beginning of these spans; whatever was being read is given up."""
+        """Start reading these ranges; abandons the ranges of an earlier call."""
         if self._reader is None:
             self._reader = self._broker.connect(
                 Consumer,
@@ -107,7 +107,7 @@ class TopicReader(StandaloneClient):
                     "queued.max.messages.kbytes": self._broker.default(
                         "queued.max.messages.kbytes", 32_768
                     ),
-                    **self._reading,
+                    **self._fetch_properties,
                 },
             )
         self._left = {number: span.end for number, span in spans.items() if span.first < span.end}
@@ -118,33 +118,34 @@ class TopicReader(StandaloneClient):
 
     @property
     def is_done(self) -> bool:
-        """Whether everything that `begin` was given has been handed out."""
+        """True once `poll` has returned every record of the ranges."""
         return not self._left
 
     def poll(self, max_records: int, timeout_seconds: float) -> Polled:
-        """The next records within the spans, in offset order within each partition.
+        """Return the next records of the ranges, in offset order within each partition.
 
-        Raises Unavailable also where nothing has come for a minute.
+        Raise Unavailable also if nothing was received for a minute, OctaneError if retention has
+        removed records of a range.
         """
-        assert self._reader is not None, "to be begun first"
+        assert self._reader is not None, "begin was not called"
         messages = self._reader.consume(max_records, timeout_seconds)
         if messages:
             self._moved_at = time.monotonic()
         elif self._left and time.monotonic() - self._moved_at > _STALL_SECONDS:
             raise self._stalled()
-        return Polled(messages if self._are_within(messages) else self._sorted_out(messages))
+        return Polled(messages if self._are_within(messages) else self._filter(messages))
 
     def _are_within(self, messages: Sequence[Message]) -> bool:
-        """Whether all are records short of their spans' ends: nearly always, and quickly told."""
+        """Return whether all are records before the ends of their ranges: the common, cheap case."""
         if any(message.error() is not None for message in messages):
             return False
-        # Offsets ascend within a partition, so the last one of each tells.
+        # Offsets ascend within a partition, so the last one of each decides.
         lasts: dict[Any, Any] = {message.partition(): message.offset() for message in messages}
         return all(p in self._left and last + 1 < self._left[p] for p, last in lasts.items())
 
-    def _sorted_out(self, messages: Sequence[Message]) -> list[Message]:
-        """The records within the spans; takes the partitions that are read to their end out."""
-        assert self._reader is not None, "to be begun first"
+    def _filter(self, messages: Sequence[Message]) -> list[Message]:
+        """Return the records within the ranges; removes partitions that are read to their end."""
+        assert self._reader is not None, "begin was not called"
         left, records, finished = self._left, [], []
         for message in messages:
             partition, offset = message.partition(), message.offset()
@@ -157,7 +158,7 @@ class TopicReader(StandaloneClient):
                     finished.append(partition)
                     del left[partition]
         if finished:
-            # What lies behind the span is not to be fetched any more.
+            # Stop fetching records after the range.
             self._reader.incremental_unassign([RawPartition(self.topic, p) for p in finished])
         return records
 
@@ -167,21 +168,21 @@ class TopicReader(StandaloneClient):
         if partition not in self._left or partition is None:
             return []
         if error.code() == KafkaError._PARTITION_EOF:
-            # The last offsets of a span may hold no record that is handed out.
+            # The last offsets of a range may hold no visible record.
             if offset is not None and offset >= self._left[partition]:
                 del self._left[partition]
                 return [partition]
             return []
         if error.code() in (KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET):
             raise OctaneError(
-                f"{TopicPartition(self.topic, partition)} no longer holds what is being read: "
-                "retention was faster; start again with --clamp"
+                f"{TopicPartition(self.topic, partition)} no longer holds the offsets being read: "
+                "retention has removed them; start again with --clamp"
             )
         raise translate(error, f"reading {TopicPartition(self.topic, partition)}")
 
     def _stalled(self) -> OctaneError:
-        where = ", ".join(str(TopicPartition(self.topic, number)) for number in sorted(self._left))
-        told = f"reading {where}: nothing has come for {_STALL_SECONDS:g} s"
-        if self._broker.trouble is not None:
-            return translate(self._broker.trouble, told)
-        return Unavailable(told)
+        listed = ", ".join(str(TopicPartition(self.topic, number)) for number in sorted(self._left))
+        text = f"reading {listed}: nothing was received for {_STALL_SECONDS:g} s"
+        if self._broker.last_error is not None:
+            return translate(self._broker.last_error, text)
+        return Unavailable(text)

@@ -1,4 +1,4 @@
-"""Questions about topics and the group, asked without joining the group, and the making of a topic."""
+"""Inspection of topics without joining the group, and creation of the dead-letter topic."""
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
@@ -11,34 +11,37 @@ from octane_analytics.settings.connections import KafkaSettings
 
 
 class TopicInspector(LagProbe):
-    """The configured group seen from outside. Every method blocks on a broker, for seconds at most,
-    and raises Unavailable where none answers, NeedsOperator where there is no such topic."""
+    """Read-only view of topics and the configured group.
+
+    Every method blocks on a broker, for up to some seconds, and raises Unavailable if none answers,
+    NeedsOperator if the topic does not exist.
+    """
 
     def partitions(self, topic: str) -> int:
-        """How many the topic has."""
+        """Return the number of partitions."""
         return len(self._partition_numbers(topic))
 
     def lag(self, topic: str) -> int:
-        """Records of the topic that the group has not committed, over all partitions."""
+        """Return the number of records that the group has not committed, over all partitions."""
         return sum(lag.messages for lag in self.count(topic).values())
 
 
 def check_topic(settings: KafkaSettings, topic: str) -> None:
-    """Blocks. Raises as GroupView does unless a broker answers and has the topic."""
-    with TopicInspector(settings, client_id="octane-analytics-check") as view:
-        view.partitions(topic)
+    """Raise Unavailable or NeedsOperator unless a broker answers and has the topic. Blocks."""
+    with TopicInspector(settings, client_id="octane-analytics-check") as inspector:
+        inspector.partitions(topic)
 
 
 def ensure_topic(settings: KafkaSettings, topic: str) -> None:
-    """Creates the topic with the broker's defaults unless it is there. Blocks.
+    """Create the topic with the broker's defaults unless it exists. Blocks.
 
-    Raises Unavailable (or NeedsOperator) where it neither exists nor can be created.
+    Raise Unavailable (or NeedsOperator) if it neither exists nor can be created.
     """
     try:
         check_topic(settings, topic)
         return
     except NeedsOperator:
-        pass  # not there, as far as we may see
+        pass  # does not exist, or is not visible to this user
     admin = Broker(settings, "octane-analytics-setup").connect(AdminClient)
     wanted = NewTopic(topic, num_partitions=-1, replication_factor=-1)
     try:

@@ -1,1 +1,1 @@
-"""What operators look at and mend: lag, offsets, dead letters, and whether all is ready to start."""
+"""Operator tasks: lag, offsets, dead-letter messages, and checks before a start."""

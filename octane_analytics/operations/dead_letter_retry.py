@@ -1,12 +1,13 @@
-"""Puts dead letters through the decoder once more and inserts those that are events now.
+"""Decodes dead-letter messages once more and inserts those that are valid events now.
 
-Never inserts a record twice: letters are announced in their own partition before they go in under the
-announcement's token, and what a crash left announced is inserted again under the same token before
-anything else. That rests on what the worker rests on: ClickHouse remembers the token until then.
+Never inserts a record twice: messages are announced in their own partition before they are inserted
+under the announcement's token, and messages that a crash left announced are inserted again under the
+same token before anything else. As in the worker, that requires ClickHouse to remember the token until
+then.
 
-What a `replay` has filled in from the topic is not in those announcements, and a row does not tell where
-it came from. So the table is asked first: where it has rows equal to letters' events, nothing is
-inserted until the operator says which it is (`Present`).
+Rows that a `replay` has inserted from the topic are not covered by those announcements, and a row does
+not name its source. So the table is queried first: if it has rows equal to the events of the messages,
+nothing is inserted until the operator decides (`StoredRows`).
 """
 
 import hashlib
@@ -31,12 +32,12 @@ from octane_analytics.operations.dead_letters import (
 )
 from octane_analytics.types import OffsetRange, Record, TopicPartition
 
-CHUNK_LETTERS = 5_000
+CHUNK_MESSAGES = 5_000
 CHUNK_BYTES = 16 << 20
 
 
 class DeadLetterSource(Protocol):
-    """`kafka.letters.LetterLog`, as far as it is needed here."""
+    """Methods of `kafka.dlq_topic.DeadLetterTopic` that a retry needs."""
 
     topic: str
 
@@ -49,41 +50,41 @@ class DeadLetterSource(Protocol):
 
 class EventsTable(Sink, Protocol):
     def count_equal(self, columns: Sequence[Sequence[object]]) -> Sequence[int]:
-        """For each of the rows how many equal ones the table has. Raises Unavailable."""
+        """Return, for each row, the number of equal rows in the table. Raise Unavailable."""
         ...
 
 
 class StoredRows(StrEnum):
-    """What to do about letters whose events have equal rows in the table."""
+    """Treatment of messages whose events have equal rows in the table."""
 
     REFUSE = "refuse"
     """Insert nothing at all."""
     SKIP = "skip"
-    """They are in: settle as many letters as there are equal rows."""
+    """The rows are these events: settle as many messages as there are equal rows."""
     INSERT = "insert"
-    """Those rows are other events: insert these too."""
+    """The rows are other events: insert these too."""
 
 
 class AlreadyPresent(OctaneError):
-    """Nothing of this run has been inserted."""
+    """The table has equal rows; nothing of this run was inserted."""
 
 
 @dataclass(slots=True)
 class RetryOutcome:
-    """What became of the letters; holds at any time, also after an exception."""
+    """Counts of messages by outcome; valid at any time, also after an exception."""
 
     chosen: int = 0
     inserted: int = 0
     finished: int = 0
-    """Of those, what an earlier retry had announced."""
+    """Part of `inserted` that an earlier retry had announced."""
     failed: Counter[str] = field(default_factory=Counter)
-    """Letters that are no events to this decoder either, by reason; they stay."""
+    """Messages that this decoder rejects too, by reason; they stay."""
     refused: int = 0
     """Events that ClickHouse refuses; they stay."""
     duplicates: int = 0
-    """Further letters of a record that is inserted already."""
+    """Further messages of a record that is inserted already."""
     present: int = 0
-    """Settled without inserting, for the table has them."""
+    """Messages settled without an insert, because the table has their events."""
     not_retryable: int = 0
 
     @property
@@ -98,61 +99,68 @@ class RetryOutcome:
 def read_index(
     log: DeadLetterSource,
     spans: Mapping[TopicPartition, OffsetRange],
-    tell: Callable[[int], None] = lambda _: None,
+    on_progress: Callable[[int], None] = lambda _: None,
 ) -> DeadLetterIndex:
-    """All letters and marks of the spans; about 300 bytes of memory for each letter. Blocks."""
-    shelf = DeadLetterIndex()
+    """Read all messages and markers of the ranges; takes about 300 bytes for each message. Blocks.
+
+    `on_progress` receives the number of messages read so far.
+    """
+    index = DeadLetterIndex()
     for records in log.read(spans):
-        shelf.take(records)
-        tell(len(shelf.letters))
-    return shelf
+        index.add_records(records)
+        on_progress(len(index.letters))
+    return index
 
 
 def select(
     found: RetryState, choice: Selection
 ) -> tuple[list[DeadLetter], list[DeadLetter], list[DeadLetter]]:
-    """The letters to retry, further letters of a record that goes in anyway, and hopeless ones."""
+    """Return the messages to retry, duplicates of records that are inserted anyway, and messages that
+    cannot be retried."""
     retryable, hopeless = {}, []
-    duplicates = [letter for letter in found.duplicates if choice.includes(letter)]
-    for letter in filter(choice.includes, found.left):
-        if not letter.is_retryable:
-            hopeless.append(letter)
-        elif letter.digest in retryable:
-            duplicates.append(letter)
+    duplicates = [message for message in found.duplicates if choice.includes(message)]
+    for message in filter(choice.includes, found.left):
+        if not message.is_retryable:
+            hopeless.append(message)
+        elif message.digest in retryable:
+            duplicates.append(message)
         else:
-            retryable[letter.digest] = letter
+            retryable[message.digest] = message
     return list(retryable.values()), duplicates, hopeless
 
 
 class DeadLetterRetry:
-    """One run over an opened log."""
+    """One retry of an opened dead-letter topic."""
 
     def __init__(
         self,
         log: DeadLetterSource,
         sink: EventsTable,
         decode: Callable[[bytes | None], Row],
-        shelf: DeadLetterIndex,
+        index: DeadLetterIndex,
         *,
         on_progress: Callable[[RetryOutcome], None] = lambda _: None,
         is_stopping: Callable[[], bool] = lambda: False,
         new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
-        chunk_letters: int = CHUNK_LETTERS,
+        chunk_messages: int = CHUNK_MESSAGES,
     ) -> None:
-        """`shelf` holds all that the log held once it was opened."""
+        """`index` covers everything that the topic held after it was opened."""
         self.outcome = RetryOutcome()
         self._log = log
         self._sink = sink
         self._decode = decode
-        self._shelf = shelf
+        self._index = index
         self._on_progress = on_progress
         self._is_stopping = is_stopping
         self._new_id = new_id
-        self._chunk_letters = chunk_letters
+        self._chunk_messages = chunk_messages
 
     def recover(self) -> None:
-        """Finishes what an earlier run had announced. Raises as `run` does."""
-        for (number, _), intent in list(self._shelf.pending.items()):
+        """Insert the messages that an earlier run had announced. Raises like `run`.
+
+        Raise ConfigError if this version's decoder rejects one of them.
+        """
+        for (number, _), intent in list(self._index.pending.items()):
             partition = TopicPartition(self._log.topic, number)
             events = []
             for record in self._records(partition, intent.offsets):
@@ -160,48 +168,47 @@ class DeadLetterRetry:
                     events.append((record, self._decode(record.value())))
                 except DecodeError as error:
                     raise ConfigError(
-                        f"letter {position_of(record)} was announced by a retry that took it for an "
-                        f"event, and is none to this version ({error}): run that version's retry"
+                        f"dead-letter message {position_of(record)} was announced by a retry that "
+                        f"decoded it, and this version rejects it ({error}): run that version's retry"
                     ) from error
             self._insert(partition, intent, events, is_repeat=True)
         self.outcome.finished = self.outcome.inserted
         self.outcome.refused = 0  # those are among what is left again
 
     def run(self, choice: Selection, present: StoredRows = StoredRows.REFUSE) -> None:
-        """Retries the chosen letters, in chunks; stops between two of them when told to.
+        """Retry the selected messages, in chunks; stops between two chunks if `is_stopping`.
 
-        Raises AlreadyPresent as `present` has it.
-
-        Raises Unavailable where Kafka or ClickHouse cannot be reached, AssignmentLost when another
-        retry has begun: run again, and what was announced is finished first.
+        Raise AlreadyPresent if `present` is REFUSE and the table has equal rows, Unavailable if Kafka
+        or ClickHouse cannot be reached, AssignmentLost if another retry has started. The next run first
+        inserts what was announced.
         """
         outcome = self.outcome
-        retryable, duplicates, hopeless = select(self._shelf.sorted(), choice)
+        retryable, duplicates, hopeless = select(self._index.sorted(), choice)
         outcome.chosen = len(retryable) + len(hopeless)
         outcome.duplicates, outcome.not_retryable = len(duplicates), len(hopeless)
         if present is not StoredRows.INSERT:
             found = self.find_present(retryable)
             if found and present is StoredRows.REFUSE:
                 raise AlreadyPresent(
-                    f"{len(found):,} of {len(retryable):,} letters have equal rows in the table, as "
-                    "after a replay of their range: --present skip settles these without inserting "
-                    "them, --present insert inserts them too"
+                    f"{len(found):,} of {len(retryable):,} dead-letter messages have equal rows in the "
+                    "table, as after a replay of their range: --present skip settles these without "
+                    "inserting them, --present insert inserts them too"
                 )
             self._settle(found)
-            places = {letter.place for letter in found}
-            retryable = [letter for letter in retryable if letter.place not in places]
+            stored = {message.place for message in found}
+            retryable = [message for message in retryable if message.place not in stored]
         for chunk in self._chunks(retryable):
             if self._is_stopping():
                 return
             self._retry(chunk)
             self._on_progress(outcome)
 
-    def find_present(self, letters: Sequence[DeadLetter]) -> list[DeadLetter]:
-        """Those whose events have equal rows in the table, each row counted for one letter."""
+    def find_present(self, messages: Sequence[DeadLetter]) -> list[DeadLetter]:
+        """Return the messages whose events have equal rows in the table; a row counts for one."""
         found: list[DeadLetter] = []
-        taken: Counter[bytes] = Counter()
-        for chunk in self._chunks(letters):
-            by_offset = {letter.place.offset: letter for letter in chunk}
+        matched: Counter[bytes] = Counter()
+        for chunk in self._chunks(messages):
+            by_offset = {message.place.offset: message for message in chunk}
             events, _ = self._decoded(chunk)
             if not events:
                 continue
@@ -209,31 +216,31 @@ class DeadLetterRetry:
             for (record, row), count in zip(events, counts, strict=True):
                 if count:
                     key = hashlib.blake2b(repr(row).encode(), digest_size=16).digest()
-                    if taken[key] < count:
-                        taken[key] += 1
+                    if matched[key] < count:
+                        matched[key] += 1
                         found.append(by_offset[position_of(record).offset])
         return found
 
-    def _settle(self, letters: Sequence[DeadLetter]) -> None:
-        for chunk in self._chunks(letters):
+    def _settle(self, messages: Sequence[DeadLetter]) -> None:
+        for chunk in self._chunks(messages):
             number = chunk[0].place.partition
             done = RetryMarker(
                 MessageKind.DONE, self._new_id(), tuple(x.place.offset for x in chunk)
             )
             self._log.mark(TopicPartition(self._log.topic, number), done.headers(), done.value())
-            self._shelf.complete(number, done)
+            self._index.complete(number, done)
             self.outcome.present += len(chunk)
 
-    def _chunks(self, letters: Sequence[DeadLetter]) -> Iterator[list[DeadLetter]]:
+    def _chunks(self, messages: Sequence[DeadLetter]) -> Iterator[list[DeadLetter]]:
         chunk: list[DeadLetter] = []
         size = 0
-        for letter in sorted(letters, key=lambda x: x.place):
-            is_full = len(chunk) >= self._chunk_letters or size + letter.size > CHUNK_BYTES
-            if chunk and (is_full or chunk[0].place.partition != letter.place.partition):
+        for message in sorted(messages, key=lambda x: x.place):
+            is_full = len(chunk) >= self._chunk_messages or size + message.size > CHUNK_BYTES
+            if chunk and (is_full or chunk[0].place.partition != message.place.partition):
                 yield chunk
                 chunk, size = [], 0
-            chunk.append(letter)
-            size += letter.size
+            chunk.append(message)
+            size += message.size
         if chunk:
             yield chunk
 
@@ -249,10 +256,10 @@ class DeadLetterRetry:
         self._insert(partition, intent, events, is_repeat=False)
 
     def _decoded(self, chunk: Sequence[DeadLetter]) -> tuple[list[tuple[Record, Row]], list[str]]:
-        """The letters that are events, and why each of the others is none."""
+        """Return the records that are valid events, and the rejection reasons of the others."""
         partition = TopicPartition(self._log.topic, chunk[0].place.partition)
         events, reasons = [], []
-        for record in self._records(partition, [letter.place.offset for letter in chunk]):
+        for record in self._records(partition, [message.place.offset for message in chunk]):
             try:
                 events.append((record, self._decode(record.value())))
             except DecodeError as error:
@@ -277,20 +284,20 @@ class DeadLetterRetry:
         *,
         is_repeat: bool,
     ) -> None:
-        """The announced letters under their token, and the mark that says so."""
+        """Insert the announced messages under their token, then append the done marker."""
         inserted = self._insert_parts(intent.token, list(events), is_repeat) if events else []
         done = RetryMarker(
             MessageKind.DONE, intent.id, tuple(position_of(r).offset for r, _ in inserted)
         )
         self._log.mark(partition, done.headers(), done.value())
-        self._shelf.complete(partition.partition, done)
+        self._index.complete(partition.partition, done)
         self.outcome.inserted += len(inserted)
         self.outcome.refused += len(events) - len(inserted)
 
     def _insert_parts(
         self, token: str, events: list[tuple[Record, Row]], is_repeat: bool
     ) -> list[tuple[Record, Row]]:
-        """Halves what ClickHouse refuses until the bad rows are alone; answers what went in."""
+        """Bisect refused rows until the bad ones are isolated; return the events inserted."""
         columns = _columns(events)
         try:
             self._sink.insert(columns, token, is_repeat=is_repeat)

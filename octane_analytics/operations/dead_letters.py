@@ -1,9 +1,9 @@
-"""What the dead-letter topic holds: letters, and marks that say which of them have been retried.
+"""Contents of the dead-letter topic: dead-letter messages, and markers of those that were retried.
 
-A retry keeps its progress where the letters are: before it inserts some of a partition's letters it
-adds a record that names them (the *intent*), afterwards one that names those that went in (*done*). A
-mark stands behind the letters it speaks of, in the same partition, so retention removes the letters
-first; and unlike a group's offsets it does not expire while nobody runs. Does no input or output.
+A retry keeps its progress in the topic itself: before it inserts messages of a partition, it appends a
+record that names them (the *intent*), afterwards one that names those that were inserted (*done*). A
+marker has a later offset than its messages, in the same partition, so retention removes the messages
+first; and unlike a group's offsets it does not expire while no process runs. Does no input or output.
 """
 
 import hashlib
@@ -16,13 +16,13 @@ from typing import NamedTuple
 from octane_analytics.kafka.record_headers import headers_of
 from octane_analytics.types import OffsetRange, Record
 
-MARK_HEADER = "octane.retry"
+MARKER_HEADER = "octane.retry"
 UNKNOWN = "unknown"
-"""The reason of a record that no worker sent."""
+"""Reason of a record that no worker sent."""
 
 
 class DeadLetterPosition(NamedTuple):
-    """Where a letter lies in the dead-letter topic."""
+    """Partition and offset in the dead-letter topic."""
 
     partition: int
     offset: int
@@ -33,23 +33,23 @@ class DeadLetterPosition(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """What is kept of a letter while all of them are looked at: not its value."""
+    """Metadata of one dead-letter message, without its value."""
 
     place: DeadLetterPosition
     made_ms: int
-    """When it was sent to the dead-letter topic, epoch milliseconds."""
+    """Time at which it was sent to the dead-letter topic, epoch milliseconds."""
     reason: str
     detail: str
     origin: tuple[str, int, int] | None
-    """Topic, partition and offset that it was read from; None where no worker sent it."""
+    """Topic, partition and offset of the original record; None if no worker sent the message."""
     digest: bytes
-    """The same for letters of one and the same record, which a crash may have sent twice."""
+    """Equal for messages of the same record, which a crash may have sent twice."""
     size: int
     """Bytes of its value, or of the value that did not fit into the dead-letter topic."""
     is_cut: bool
-    """Sent without its value, which was too large."""
+    """True if it was sent without its value, which was too large."""
     dropped: Mapping[str, int] = field(default_factory=dict)
-    """Bytes of its headers and its key, as far as they were too large and it was sent without them."""
+    """Bytes of the headers and of the key that were too large and are missing from the message."""
 
     @property
     def is_retryable(self) -> bool:
@@ -57,7 +57,7 @@ class DeadLetter:
 
 
 def parse_dead_letter(record: Record) -> DeadLetter:
-    """Reads the headers that the worker has added; its own come last, after the record's."""
+    """Parse a message by the headers of the worker, which come after the record's own."""
     headers = _headers(record)
     value = record.value()
     reason, _, detail = _text(headers.get("octane.error")).partition(": ")
@@ -70,7 +70,7 @@ def parse_dead_letter(record: Record) -> DeadLetter:
     cut = _text(headers.get("octane.value_bytes"))
     is_cut = value is None and cut.isdecimal()
     digest = hashlib.blake2b(digest_size=16)
-    # Of a topic that was made anew the same offset is another record: time and value tell them apart.
+    # After a topic was recreated, the same offset is another record: include time and value.
     for part in (topic, partition, offset, _text(headers.get("octane.timestamp"))):
         digest.update(part.encode() + b"\0")
     digest.update(b"" if value is None else b"\1" + value)
@@ -105,11 +105,11 @@ class MessageKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class RetryMarker:
-    """Says of letters of its own partition that they are about to be inserted, or have been."""
+    """Record that names messages of its own partition about to be inserted, or inserted already."""
 
     kind: MessageKind
     id: str
-    """The same in the intent and in what completes it; names the deduplication token."""
+    """Common id of the intent and of the marker that completes it; part of the deduplication token."""
     offsets: tuple[int, ...]
     """Ascending."""
 
@@ -118,29 +118,29 @@ class RetryMarker:
         return f"octane/retry/{self.id}"
 
     def headers(self) -> list[tuple[str, bytes]]:
-        return [(MARK_HEADER, self.kind.value.encode())]
+        return [(MARKER_HEADER, self.kind.value.encode())]
 
     def value(self) -> bytes:
         return json.dumps({"id": self.id, "offsets": format_ranges(self.offsets)}).encode()
 
 
 def parse_retry_marker(record: Record) -> RetryMarker | None:
-    """None for a letter, also where the record that it holds had carried our header."""
+    """Return None for a dead-letter message, even if its original record carried our header."""
     headers = _headers(record)
-    kind = headers.get(MARK_HEADER)
+    kind = headers.get(MARKER_HEADER)
     if kind is None or "octane.offset" in headers:
         return None
     try:
-        told = json.loads(record.value() or b"")
+        body = json.loads(record.value() or b"")
         return RetryMarker(
-            MessageKind(kind.decode()), str(told["id"]), tuple(parse_ranges(told["offsets"]))
+            MessageKind(kind.decode()), str(body["id"]), tuple(parse_ranges(body["offsets"]))
         )
     except (ValueError, TypeError, KeyError):
         return None  # not written by a retry
 
 
 def format_ranges(offsets: Iterable[int]) -> str:
-    """Ascending offsets as `3-5,9`."""
+    """Format ascending offsets as `3-5,9`."""
     ranges: list[list[int]] = []
     for offset in offsets:
         if ranges and ranges[-1][1] + 1 == offset:
@@ -151,7 +151,7 @@ def format_ranges(offsets: Iterable[int]) -> str:
 
 
 def parse_ranges(text: str) -> Iterator[int]:
-    """Raises ValueError for what `format_ranges` does not write."""
+    """Parse the output of `format_ranges`. Raise ValueError for any other text."""
     for part in filter(None, text.split(",")):
         first, _, last = part.partition("-")
         yield from range(int(first), int(last or first) + 1)
@@ -159,47 +159,47 @@ def parse_ranges(text: str) -> Iterator[int]:
 
 @dataclass
 class DeadLetterIndex:
-    """All letters of the topic, in the order in which each partition holds them."""
+    """All messages of the topic, in offset order within each partition, and the retry markers."""
 
     letters: list[DeadLetter] = field(default_factory=list)
     pending: dict[tuple[int, str], RetryMarker] = field(default_factory=dict)
-    """Intents that nothing has completed, by partition and id."""
+    """Intents without a done marker, by partition and id."""
     inserted: set[DeadLetterPosition] = field(default_factory=set)
 
-    def take(self, records: Iterable[Record]) -> None:
+    def add_records(self, records: Iterable[Record]) -> None:
         for record in records:
-            mark = parse_retry_marker(record)
-            if mark is None:
+            marker = parse_retry_marker(record)
+            if marker is None:
                 self.letters.append(parse_dead_letter(record))
                 continue
             partition = position_of(record).partition
-            if mark.kind is MessageKind.INTENT:
-                self.pending[partition, mark.id] = mark
+            if marker.kind is MessageKind.INTENT:
+                self.pending[partition, marker.id] = marker
             else:
-                self.complete(partition, mark)
+                self.complete(partition, marker)
 
     def complete(self, partition: int, done: RetryMarker) -> None:
         self.pending.pop((partition, done.id), None)
         self.inserted.update(DeadLetterPosition(partition, offset) for offset in done.offsets)
 
     def sorted(self) -> "RetryState":
-        """The letters by what is still to be done about them."""
+        """Group the messages by their state: inserted, pending, duplicate or left to retry."""
         announced = {
             DeadLetterPosition(partition, offset)
-            for (partition, _), mark in self.pending.items()
-            for offset in mark.offsets
+            for (partition, _), marker in self.pending.items()
+            for offset in marker.offsets
         }
         inserted = {x.digest for x in self.letters if x.place in self.inserted}
         found = RetryState()
-        for letter in self.letters:
-            if letter.place in self.inserted:
-                found.inserted.append(letter)
-            elif letter.place in announced:
-                found.pending.append(letter)
-            elif letter.origin is not None and letter.digest in inserted:
-                found.duplicates.append(letter)
+        for message in self.letters:
+            if message.place in self.inserted:
+                found.inserted.append(message)
+            elif message.place in announced:
+                found.pending.append(message)
+            elif message.origin is not None and message.digest in inserted:
+                found.duplicates.append(message)
             else:
-                found.left.append(letter)
+                found.left.append(message)
         return found
 
 
@@ -207,34 +207,34 @@ class DeadLetterIndex:
 class RetryState:
     inserted: list[DeadLetter] = field(default_factory=list)
     pending: list[DeadLetter] = field(default_factory=list)
-    """Announced by a retry that has not ended; the next one finishes them first."""
+    """Announced by a retry that did not finish; the next retry inserts them first."""
     duplicates: list[DeadLetter] = field(default_factory=list)
-    """Their record went in with another letter of it."""
+    """Messages whose record was inserted through another message."""
     left: list[DeadLetter] = field(default_factory=list)
-    """Several letters of one record may be among them."""
+    """Messages still to be retried; several may be of one record."""
 
     def settled_before(self, spans: Mapping[int, OffsetRange]) -> dict[int, int]:
-        """For each partition the offset below which no letter waits for anything."""
+        """Return, for each partition, the offset before which every message is settled."""
         found = {number: span.end for number, span in spans.items()}
-        for letter in (*self.left, *self.pending):
-            number, offset = letter.place
+        for message in (*self.left, *self.pending):
+            number, offset = message.place
             found[number] = min(found[number], offset)
         return found
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which letters a command is about; everything unless told otherwise."""
+    """Messages that a command applies to; all of them by default."""
 
     reasons: frozenset[str] = frozenset()
     ranges: Sequence[tuple[int | None, int, int]] = ()
-    """Partition (None: each), first and last offset in the dead-letter topic."""
+    """Partition (None: every partition), first and last offset in the dead-letter topic."""
 
-    def includes(self, letter: DeadLetter) -> bool:
-        if self.reasons and letter.reason not in self.reasons:
+    def includes(self, message: DeadLetter) -> bool:
+        if self.reasons and message.reason not in self.reasons:
             return False
         return not self.ranges or any(
-            number in (None, letter.place.partition) and first <= letter.place.offset <= last
+            number in (None, message.place.partition) and first <= message.place.offset <= last
             for number, first, last in self.ranges
         )
 

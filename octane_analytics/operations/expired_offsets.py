@@ -1,10 +1,10 @@
-"""Whether a group without committed offsets would insert events that the table already has.
+"""Detects a group without committed offsets whose worker would insert events a second time.
 
 Kafka deletes the offsets of a group that had no members for offsets.retention.minutes (seven days by
 default), and has none for a mistyped KAFKA_GROUP_ID. The worker then starts at the earliest record and
-inserts every retained event again, under tokens that ClickHouse has never seen. What decides is neither
-a date nor a row count: a sample of the retained records is looked up in the table, row by row. A new
-broker beside an old table, or another topic into the same table, therefore starts as ever.
+inserts every retained event again, under tokens that ClickHouse has never seen. The check depends on
+neither a date nor a row count: a sample of the retained records is looked up in the table, row by row.
+A new broker with an old table, or another topic into the same table, therefore starts normally.
 """
 
 import time
@@ -25,19 +25,19 @@ from octane_analytics.types import (
 )
 
 _SAMPLES = 8
-"""Places of a partition where records are read, evenly spaced from its beginning: rows may have left
-the table by TTL or by a DELETE, and what the group had not yet reached was never in it."""
+"""Positions at which a partition is sampled, evenly spaced from its beginning: rows may have left the
+table by TTL or by a DELETE, and records that the group had not yet reached were never in it."""
 _SAMPLED_PARTITIONS = 64
-"""A topic of more partitions has fewer places in each, two at least."""
+"""Partitions that get all samples; each partition of a larger topic gets fewer, at least two."""
 _SAMPLE_OFFSETS = 4
 SAMPLE_FETCH_BYTES = 65_536
-"""What is fetched of a partition for a few records."""
+"""Bytes fetched of a partition at once for a few records."""
 _POLL_RECORDS = 1000
 _POLL_SECONDS = 0.2
 
 
 class RetainedLog(Protocol):
-    """`kafka.log.KafkaLog`, as far as it is needed here."""
+    """Methods of `kafka.topic_reader.TopicReader` that the check needs."""
 
     @property
     def topic(self) -> str: ...
@@ -55,7 +55,7 @@ class RetainedLog(Protocol):
 
 
 class Table(Protocol):
-    """`clickhouse.inserts.ClickHouseSink`, as far as it is needed here."""
+    """Methods of `clickhouse.inserts.ClickHouseSink` that the check needs."""
 
     @property
     def table(self) -> object: ...
@@ -64,43 +64,43 @@ class Table(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StoredRecord:
-    """A retained record that the table has although its partition is about to be read from the start."""
+    """Retained record that the table has, although its partition would be read from its beginning."""
 
     partitions: tuple[int, ...]
     """All partitions that the group would read from the first retained record."""
-    where: TopicPartition
+    partition: TopicPartition
     offset: int
 
     def explain(self, group: str, table: object) -> str:
-        """One line: what is wrong, why, and what to choose."""
+        """Return one line: what is wrong, why, and the operator's options."""
         numbers = ", ".join(map(str, self.partitions))
         return (
             f"group {group} has no committed offset that is valid for partitions {numbers} of "
-            f"{self.where.topic}, and {table} already has records that are retained there (for example "
-            f"{self.where} offset {self.offset}): the worker would insert them again. The offsets have "
-            "expired (offsets.retention.minutes of the broker) or KAFKA_GROUP_ID is wrong. Run "
-            "`octane-analytics offsets set --to end` and then `octane-analytics replay --from-offset "
-            "beginning`, which inserts only what is missing; or `octane-analytics offsets set --to "
-            "beginning` to read everything again, at the price of duplicates"
+            f"{self.partition.topic}, and {table} already has records that are retained there (for "
+            f"example {self.partition} offset {self.offset}): the worker would insert them again. The "
+            "offsets have expired (offsets.retention.minutes of the broker) or KAFKA_GROUP_ID is wrong. "
+            "Run `octane-analytics offsets set --to end` and then `octane-analytics replay "
+            "--from-offset beginning`, which inserts only what is missing; or `octane-analytics offsets "
+            "set --to beginning` to read everything again, at the price of duplicates"
         )
 
 
 def find_stored_record(
     log: RetainedLog, table: Table, seconds: float, now: Callable[[], float] = time.monotonic
 ) -> StoredRecord | None:
-    """The first sampled record that the table has; None where all committed offsets are valid, where
-    nothing is retained, or where none of the sampled records is in the table.
+    """Return the first sampled record that the table has; None if all committed offsets are valid, if
+    nothing is retained, or if none of the sampled records is in the table.
 
-    Blocks for `seconds` at most, and some more for requests to the broker. Raises Unavailable where the
-    records could not be read in that time.
+    Blocks for up to `seconds`, plus requests to the broker. Raise Unavailable if the records could not
+    be read in that time.
     """
     spans = _read_from_beginning(log)
     if not spans:
         return None
     deadline = now() + seconds
-    places = max(2, min(_SAMPLES, _SAMPLED_PARTITIONS // len(spans)))
-    for place in range(places):
-        log.begin({number: _sample(span, place, places) for number, span in spans.items()})
+    count = max(2, min(_SAMPLES, _SAMPLED_PARTITIONS // len(spans)))
+    for index in range(count):
+        log.begin({number: _sample(span, index, count) for number, span in spans.items()})
         records: list[Record] = []
         try:
             while not log.is_done:
@@ -113,23 +113,23 @@ def find_stored_record(
         except Unavailable:
             raise
         except OctaneError:
-            continue  # retention was faster: the next place is later in the log
+            continue  # retention was faster: the next sample is later in the log
         found = _first_stored(records, table)
         if found is not None:
-            where = TopicPartition(log.topic, found.partition() or 0)
-            return StoredRecord(tuple(sorted(spans)), where, found.offset() or 0)
+            partition = TopicPartition(log.topic, found.partition() or 0)
+            return StoredRecord(tuple(sorted(spans)), partition, found.offset() or 0)
     return None
 
 
 def _read_from_beginning(log: RetainedLog) -> dict[int, OffsetRange]:
-    """The retained offsets of the partitions whose committed offset is absent or of another log."""
+    """Return the retained ranges of partitions whose committed offset is absent or of another log."""
     committed = log.committed(log.partitions())
     identity = log.identity()
     starts = {
-        number: DeliveryLedger().assign(TopicPartition(log.topic, number), told, identity)
-        for number, told in committed.items()
+        number: DeliveryLedger().assign(TopicPartition(log.topic, number), offset, identity)
+        for number, offset in committed.items()
     }
-    absent = [number for number, told in committed.items() if told.offset is None]
+    absent = [number for number, offset in committed.items() if offset.offset is None]
     foreign = [
         number
         for number, start in starts.items()
@@ -141,8 +141,8 @@ def _read_from_beginning(log: RetainedLog) -> dict[int, OffsetRange]:
     return {number: span for number, span in held.items() if span.first < span.end}
 
 
-def _sample(span: OffsetRange, place: int, places: int) -> OffsetRange:
-    first = span.first + (span.end - span.first) * place // places
+def _sample(span: OffsetRange, index: int, count: int) -> OffsetRange:
+    first = span.first + (span.end - span.first) * index // count
     return OffsetRange(first, min(first + _SAMPLE_OFFSETS, span.end))
 
 

@@ -1,4 +1,4 @@
-"""How far the group is behind, partition by partition: in messages, in seconds, and who has it."""
+"""Lag of the consumer group by partition: in messages, in seconds, and with the owning member."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,31 +11,31 @@ from octane_analytics.types import Committed, OffsetRange, TopicPartition, Uncom
 
 
 class LagSource(Protocol):
-    """`kafka.lag.LagProbe`, as far as it is needed here."""
+    """Methods of `kafka.lag.LagProbe` needed here."""
 
     def measure(self) -> Mapping[int, UncommittedLag]: ...
 
 
 class Members(Protocol):
-    """`kafka.group.Group`, as far as it is needed here."""
+    """Methods of `kafka.group_admin.ConsumerGroupAdmin` needed here."""
 
     def state(self) -> GroupState: ...
 
 
 @dataclass(frozen=True, slots=True)
 class PartitionStatus:
-    """A partition's lag, and what its committed offset and the group's state say of it."""
+    """Lag of one partition, its pending range and its owner."""
 
     partition: int
     lag: UncommittedLag
     seconds: float | None
-    """Age of the oldest record not committed; 0 without lag, None where nobody can tell."""
+    """Age of the oldest record not committed; 0 without lag, None if it is not known."""
     pending: OffsetRange | None
-    """Announced and perhaps inserted; inserted again, once, by whoever has the partition next."""
+    """Range announced and perhaps inserted; the next owner inserts it again under the same token."""
     owner: Member | None
 
     def as_object(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return a JSON-serializable object."""
         owner = self.owner
         return {
             "partition": self.partition,
@@ -64,7 +64,7 @@ class GroupLagReport:
     group: str
     topic: str
     state: str
-    """The group's; `unknown` where the broker does not tell its members."""
+    """State of the group; `unknown` if the broker does not report its members."""
     partitions: tuple[PartitionStatus, ...]
 
     @property
@@ -73,17 +73,17 @@ class GroupLagReport:
 
     @property
     def held_back(self) -> int:
-        """Those of `messages` that open transactions keep from every consumer."""
+        """Part of `messages` that open transactions hide from every consumer."""
         return sum(p.lag.held_back for p in self.partitions)
 
     @property
     def seconds(self) -> float | None:
-        """Of the partition furthest behind."""
+        """Age of the oldest record not committed, over all partitions."""
         known = [p.seconds for p in self.partitions if p.seconds is not None]
         return max(known, default=None)
 
     def as_object(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return a JSON-serializable object."""
         return {
             "group": self.group,
             "topic": self.topic,
@@ -96,7 +96,10 @@ class GroupLagReport:
 
 
 def measure(lags: LagSource, members: Members, name: str, topic: str, now: float) -> GroupLagReport:
-    """Blocks for some seconds at most. `now` in epoch seconds. Raises Unavailable, NeedsOperator."""
+    """Measure the lag of the group `name`. Blocks for up to some seconds.
+
+    `now` is in epoch seconds. Raise Unavailable or NeedsOperator.
+    """
     found = lags.measure()
     try:
         state = members.state()

@@ -1,9 +1,9 @@
-"""The group's offsets with their intents as a document, and what may be set from one.
+"""Export of the group's offsets with their intents, and the commits that restore one.
 
-An offset means a record only together with the log that it counts, so the document names the log. Into
-the same log everything goes back as it was, pending intents too. Into another one (a cluster that
-holds a copy of the records at the same offsets) only completed offsets can go: what was announced for
-the old log would be inserted under other tokens, and so perhaps twice.
+An offset identifies a record only together with its log, so the export names the log. For the same log
+everything is restored as it was, pending intents too. For another log (a cluster that holds a copy of
+the records at the same offsets) only completed offsets can be restored: a range announced for the old
+log would be inserted under other tokens, and so perhaps twice.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,16 +19,16 @@ FORMAT = "octane-analytics offsets 1"
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a group had committed of a topic."""
+    """Committed offsets and metadata of a group for one topic."""
 
     group: str
     topic: str
     log: LogIdentity
     partitions: tuple[Committed, ...]
-    """By partition number."""
+    """Committed offsets, indexed by partition number."""
 
     def as_object(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return a JSON-serializable object."""
         return {
             "format": FORMAT,
             "group": self.group,
@@ -48,12 +48,12 @@ class Snapshot:
         }
 
 
-def parse_snapshot(told: object) -> Snapshot:
-    """Raises ConfigError for what `Snapshot.as_object` does not write."""
-    if not isinstance(told, dict) or told.get("format") != FORMAT:
-        raise ConfigError(f"this is no export of offsets: its format is not {FORMAT!r}")
+def parse_snapshot(exported: object) -> Snapshot:
+    """Parse the output of `Snapshot.as_object`. Raise ConfigError for anything else."""
+    if not isinstance(exported, dict) or exported.get("format") != FORMAT:
+        raise ConfigError(f"this is not an export of offsets: its format is not {FORMAT!r}")
     try:
-        listed = told["partitions"]
+        listed = exported["partitions"]
         if [item["partition"] for item in listed] != list(range(len(listed))):
             raise ConfigError("the export does not list the partitions from 0 on, each once")
         partitions = tuple(
@@ -62,8 +62,8 @@ def parse_snapshot(told: object) -> Snapshot:
             )
             for item in listed
         )
-        log = LogIdentity(*(str(told[name]) for name in ("cluster_id", "topic_id", "epoch")))
-        return Snapshot(str(told["group"]), str(told["topic"]), log, partitions)
+        log = LogIdentity(*(str(exported[name]) for name in ("cluster_id", "topic_id", "epoch")))
+        return Snapshot(str(exported["group"]), str(exported["topic"]), log, partitions)
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"the export is damaged: {type(error).__name__}: {error}") from error
 
@@ -77,11 +77,11 @@ def plan(
     other_log: bool = False,
     drop_intents: bool = False,
 ) -> list[Commit]:
-    """The commits that set the group to the snapshot. Raises ConfigError that says what is in the way.
+    """Return the commits that restore the snapshot. Raise ConfigError, with the reason, if it cannot be.
 
-    `bounds` are the live topic's partitions with their first and end offsets. `other_log` is the
-    operator's word that another log holds the same records at the same offsets, `drop_intents` that
-    ranges which were being inserted may be inserted a second time.
+    `bounds` maps the live topic's partitions to their first and end offsets. `other_log` is the
+    operator's assertion that another log holds the same records at the same offsets, `drop_intents`
+    the operator's consent that pending ranges may be inserted a second time.
     """
     if snapshot.topic != topic:
         raise ConfigError(
@@ -91,42 +91,42 @@ def plan(
     if len(snapshot.partitions) != len(bounds):
         raise ConfigError(
             f"the export has {len(snapshot.partitions)} partitions, {topic} has {len(bounds)}: an "
-            "offset would not mean the same record; export again, or make the topic as it was"
+            "offset would not mean the same record; export again, or recreate the topic as it was"
         )
     is_same = (snapshot.log.cluster_id, snapshot.log.topic_id) == (log.cluster_id, log.topic_id)
     if not is_same and not other_log:
         raise ConfigError(
             f"{topic} is another log than the one exported (cluster {snapshot.log.cluster_id}, topic "
-            f"id {snapshot.log.topic_id or 'unknown'}): where it holds the same records at the same "
-            "offsets, say --other-log"
+            f"id {snapshot.log.topic_id or 'unknown'}): if it holds the same records at the same "
+            "offsets, use --other-log"
         )
     pending = [number for number, c in enumerate(snapshot.partitions) if _pending(c)]
     if not is_same and pending and not drop_intents:
         raise ConfigError(
             f"partitions {', '.join(map(str, pending))} have announced ranges that may be inserted "
             "already, and another log has other tokens: stop the old workers with SIGTERM, which "
-            "finishes them, and export again; or say --drop-intents, and those ranges may be there "
+            "finishes them, and export again; or use --drop-intents, which may insert those ranges "
             "twice"
         )
     commits = []
     for number, committed in enumerate(snapshot.partitions):
         if committed.offset is None:
             continue
-        where = TopicPartition(topic, number)
-        first, end = bounds[where]
+        partition = TopicPartition(topic, number)
+        first, end = bounds[partition]
         if not first <= committed.offset <= end:
             raise ConfigError(
-                f"{where} holds the offsets from {first} to {end}, the export says "
+                f"{partition} holds the offsets from {first} to {end}, the export has "
                 f"{committed.offset}: nothing was set"
             )
-        commits.append(Commit(where, committed.offset, _metadata(committed, log, is_same)))
+        commits.append(Commit(partition, committed.offset, _metadata(committed, log, is_same)))
     return commits
 
 
 def _metadata(committed: Committed, log: LogIdentity, is_same: bool) -> str:
     if is_same:
         return committed.metadata
-    assert committed.offset is not None, "only such offsets are set"
+    assert committed.offset is not None, "absent offsets are skipped"
     return Intent(OffsetRange(committed.offset, committed.offset), log).metadata()
 
 
@@ -139,18 +139,18 @@ def _pending(committed: Committed) -> str | None:
 
 def _offset(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ValueError(f"{value!r} is no offset")
+        raise ValueError(f"{value!r} is not an offset")
     return value
 
 
 def changes(before: Mapping[TopicPartition, Committed], commits: Sequence[Commit]) -> list[str]:
-    """One line for each partition that would move."""
+    """Return one line for each partition that would move."""
     return [
-        f"{c.partition}: {_told(before[c.partition].offset)} -> {c.offset}"
+        f"{c.partition}: {_format_offset(before[c.partition].offset)} -> {c.offset}"
         for c in commits
         if (before[c.partition].offset, before[c.partition].metadata) != (c.offset, c.metadata)
     ]
 
 
-def _told(offset: int | None) -> str:
+def _format_offset(offset: int | None) -> str:
     return "nothing committed" if offset is None else str(offset)

@@ -1,6 +1,6 @@
-"""Where a group is to go on reading: a word, a time or offsets by partition, as commits.
+"""Positions to which an operator sets a group: a bound, a time or offsets by partition.
 
-Pure: what the broker knows comes as values.
+Pure: the broker's facts are arguments.
 """
 
 import re
@@ -24,14 +24,14 @@ class Bound(Enum):
 
 @dataclass(frozen=True, slots=True)
 class AtTime:
-    """The first record with this Kafka timestamp or a later one; the end where there is none."""
+    """First record with this Kafka timestamp or a later one; the end if there is none."""
 
     epoch_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class AtOffsets:
-    """Of these partitions only."""
+    """Offsets of some partitions; the others are not moved."""
 
     offsets: Mapping[int, int]
 
@@ -41,18 +41,18 @@ Target = Bound | AtTime | AtOffsets
 
 @dataclass(frozen=True, slots=True)
 class PartitionFacts:
-    """What a broker says of one partition."""
+    """Broker's facts about one partition."""
 
     first: int
     end: int
-    """The last stable offset: no consumer reads further, so that nothing is skipped unseen."""
+    """Last stable offset: no consumer reads past it, so no unread record is skipped."""
     committed: Committed
     at_time: int | None = None
 
 
 def parse_target(text: str, now: datetime) -> Target:
-    """`beginning` or `earliest`, `end` or `latest`, `PARTITION:OFFSET,…`, RFC 3339, or as far back as
-    `-6h`. Raises BadRange."""
+    """Parse `beginning` or `earliest`, `end` or `latest`, `PARTITION:OFFSET,…`, an RFC 3339 time, or a
+    duration before `now` as in `-6h`. Raise BadRange."""
     for bound in Bound:
         if text in (bound.value, {"beginning": "earliest", "end": "latest"}[bound.value]):
             return bound
@@ -65,7 +65,7 @@ def parse_target(text: str, now: datetime) -> Target:
         return AtOffsets(offsets)
     if text.isdecimal():
         raise BadRange(
-            f"{text!r} says neither partition nor time: write PARTITION:OFFSET,… or a time as "
+            f"{text!r} names neither a partition nor a time: write PARTITION:OFFSET,… or a time, as "
             "2026-02-02T12:00:00Z"
         )
     try:
@@ -73,7 +73,7 @@ def parse_target(text: str, now: datetime) -> Target:
     except BadRange as error:
         raise BadRange(
             f"{text!r}: write beginning (earliest), end (latest), PARTITION:OFFSET,…, a time as "
-            "2026-02-02T12:00:00Z, or as far back as -6h"
+            "2026-02-02T12:00:00Z, or a duration before now as -6h"
         ) from error
 
 
@@ -84,69 +84,71 @@ def set_to(
     *,
     drop_intents: bool = False,
 ) -> list[Commit]:
-    """The commits that move the group. Raises ConfigError that says what is in the way.
+    """Return the commits that move the group. Raise ConfigError, with the reason, if it cannot be moved.
 
-    `drop_intents` is the operator's word that ranges which were being inserted may be inserted twice.
+    `drop_intents` is the operator's consent that pending ranges may be inserted twice.
     """
-    wanted = _wanted(target, facts)
-    pending = [where.partition for where in wanted if _is_pending(facts[where].committed, log)]
+    offsets = _resolve(target, facts)
+    pending = [p.partition for p in offsets if _is_pending(facts[p].committed, log)]
     if pending and not drop_intents:
         raise ConfigError(
             f"partitions {', '.join(map(str, pending))} have announced ranges that may be inserted "
-            "already: start the worker and stop it with SIGTERM, which finishes them; or say "
-            "--drop-intents, and those ranges may be there twice or not at all"
+            "already: start the worker and stop it with SIGTERM, which finishes them; or use "
+            "--drop-intents, which may insert those ranges twice or not at all"
         )
-    for where, offset in wanted.items():
-        first, end = facts[where].first, facts[where].end
+    for partition, offset in offsets.items():
+        first, end = facts[partition].first, facts[partition].end
         if not first <= offset <= end:
             raise ConfigError(
-                f"{where} holds the offsets from {first} to {end}, and --to says {offset}: nothing was "
-                "set"
+                f"{partition} holds the offsets from {first} to {end}, and --to names {offset}: "
+                "nothing was set"
             )
     return [
-        Commit(where, offset, Intent(OffsetRange(offset, offset), log).metadata())
-        for where, offset in wanted.items()
+        Commit(partition, offset, Intent(OffsetRange(offset, offset), log).metadata())
+        for partition, offset in offsets.items()
     ]
 
 
 def consequences(commits: list[Commit], facts: Mapping[TopicPartition, PartitionFacts]) -> str:
-    """How many offsets are skipped and how many are read again, in one line."""
+    """Return one line with the numbers of offsets that are skipped and that are read again."""
     skipped = repeated = 0
     for commit in commits:
-        known = facts[commit.partition]
-        before = known.committed.offset
-        position = known.first if before is None else min(max(before, known.first), known.end)
+        partition = facts[commit.partition]
+        before = partition.committed.offset
+        position = (
+            partition.first if before is None else min(max(before, partition.first), partition.end)
+        )
         skipped += max(0, commit.offset - position)
         if before is not None:
             repeated += max(0, position - commit.offset)
     return f"{skipped:,} offsets are skipped, {repeated:,} are read again"
 
 
-def _wanted(
+def _resolve(
     target: Target, facts: Mapping[TopicPartition, PartitionFacts]
 ) -> dict[TopicPartition, int]:
     match target:
         case Bound.BEGINNING:
-            return {where: known.first for where, known in facts.items()}
+            return {partition: fact.first for partition, fact in facts.items()}
         case Bound.END:
-            return {where: known.end for where, known in facts.items()}
+            return {partition: fact.end for partition, fact in facts.items()}
         case AtTime():
             return {
-                where: known.end if known.at_time is None else min(known.at_time, known.end)
-                for where, known in facts.items()
+                partition: fact.end if fact.at_time is None else min(fact.at_time, fact.end)
+                for partition, fact in facts.items()
             }
         case AtOffsets():
-            by_number = {where.partition: where for where in facts}
+            by_number = {partition.partition: partition for partition in facts}
             unknown = sorted(target.offsets.keys() - by_number.keys())
             if unknown:
                 raise ConfigError(
-                    f"there is no partition {unknown[0]}: the topic has 0 to {max(by_number)}"
+                    f"partition {unknown[0]} does not exist: the topic has 0 to {max(by_number)}"
                 )
             return {by_number[number]: offset for number, offset in target.offsets.items()}
-    raise AssertionError(f"no target: {target!r}")
+    raise AssertionError(f"unknown target: {target!r}")
 
 
 def _is_pending(committed: Committed, log: LogIdentity) -> bool:
-    """Whether a worker that starts now would first insert an announced range of this log."""
+    """Return whether a worker started now would first insert an announced range of this log."""
     start = DeliveryLedger().assign(TopicPartition("", 0), committed, log)
     return start.recovering is not None

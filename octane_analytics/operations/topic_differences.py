@@ -1,4 +1,4 @@
-"""How a topic that exists differs from what was asked for, and the command that changes it."""
+"""Differences between an existing topic and the requested one, with the commands that fix them."""
 
 from octane_analytics.kafka.topic_admin import TopicShape
 
@@ -6,15 +6,17 @@ _UNITS = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000))
 
 
 def differences(name: str, live: TopicShape, wanted: TopicShape) -> list[str]:
-    """One line for each; what was not asked for does not differ."""
+    """Return one line for each difference; attributes that were not requested are not compared."""
     found = []
     if wanted.partitions not in (None, live.partitions):
-        told = f"topic {name} has {live.partitions} partitions, not {wanted.partitions}"
+        difference = f"topic {name} has {live.partitions} partitions, not {wanted.partitions}"
         if (live.partitions or 0) < (wanted.partitions or 0):
-            told += f": kafka-topics.sh --alter --topic {name} --partitions {wanted.partitions}"
+            difference += (
+                f": kafka-topics.sh --alter --topic {name} --partitions {wanted.partitions}"
+            )
         else:
-            told += ": partitions cannot be removed"
-        found.append(told)
+            difference += ": partitions cannot be removed"
+        found.append(difference)
     if wanted.replication not in (None, live.replication):
         found.append(
             f"topic {name} has {live.replication} replicas of a partition, not {wanted.replication}: "
@@ -30,7 +32,7 @@ def differences(name: str, live: TopicShape, wanted: TopicShape) -> list[str]:
 
 
 def retention_text(milliseconds: int | None) -> str:
-    """As the options have it: `7d`, `36h`, `forever`; `unknown` for None."""
+    """Format a retention as the options take it: `7d`, `36h`, `forever`; `unknown` for None."""
     if milliseconds is None:
         return "unknown"
     if milliseconds < 0:

@@ -1,6 +1,6 @@
-"""The events of one partition that wait for their insert: columns, offsets, fullness.
+"""Batch of one partition's events waiting for their insert: columns, offsets and limits.
 
-Knows when it is full or due; refuses to know what happens to it then.
+Decides when it is full or due; does not depend on what is done with it then.
 """
 
 from collections.abc import MutableSequence, Sequence
@@ -14,7 +14,7 @@ from octane_analytics.types import OffsetRange, Record, RejectedRecord, TopicPar
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """When a batch is due (`size`, `flush_seconds`) and what it may never exceed."""
+    """Limits at which a batch is due (`size`, `flush_seconds`), and which it must not exceed."""
 
     size: int
     flush_seconds: float
@@ -23,11 +23,11 @@ class BatchLimits:
 
 
 class Batch:
-    """Covers the offsets `[first, end)` of one partition, `end` growing as records come in.
+    """Batch of the offsets `[first, end)` of one partition; `end` grows as records are appended.
 
-    With `until` it covers exactly `[first, until)`: a range that was announced before. Records
-    beyond it are not taken. With `keeps_records` the rows' records are kept beside them, for a batch
-    whose rows may have to be told apart.
+    With `fixed_end` it covers exactly `[first, fixed_end)`, a range that was announced before, and later
+    records are ignored. With `keeps_records` the records are kept beside the rows, for a batch whose bad
+    rows may have to be isolated.
     """
 
     __slots__ = (
@@ -51,29 +51,30 @@ class Batch:
         partition: TopicPartition,
         first: int,
         *,
-        until: int | None = None,
+        fixed_end: int | None = None,
         keeps_records: bool = False,
         is_counted: bool = False,
     ) -> None:
         self.partition = partition
         self.first = self.end = first
-        self.fixed_end = until
+        self.fixed_end = fixed_end
         self.keeps_records = keeps_records
         self.is_counted = is_counted
-        """Whether the dead-letter limit has counted its records when they came in."""
-        # Where rows may have to be told apart, that is done again and again: unpacked once.
+        """True if the dead-letter limit has counted its records when they were read."""
+        # Isolating bad rows selects rows repeatedly: these columns are not packed.
         self.columns: tuple[MutableSequence[Any] | PackedColumn[Any], ...] = (
             tuple([] for _ in Row._fields) if keeps_records else new_columns()
         )
         self.records: list[Record] = []
         self.rejected: list[RejectedRecord] = []
         self.contexts: list[object] = []
-        """Of the producers whose traces its records belong to; empty unless traced."""
+        """Trace contexts of its records' producers; empty without tracing."""
         self.payload_bytes = 0
         self.opened_at: float | None = None
-        """When the first record came in; None while there is none."""
+        """Time of the first record; None while there is none."""
         self.appended_at: float | None = None
-        """Kafka's time of the newest record, epoch seconds: not inserted before. None: not known."""
+        """Kafka timestamp of the newest record, epoch seconds: not inserted before. None if
+        not known."""
 
     @property
     def rows(self) -> int:
@@ -89,15 +90,15 @@ class Batch:
 
     @property
     def is_complete(self) -> bool:
-        """Whether an announced range has been read to its end."""
+        """True if the announced range has been read to its end."""
         return self.fixed_end is not None and self.end >= self.fixed_end
 
     def append(self, records: Sequence[Record], decode: Decode, now: float) -> int:
-        """Adds records of this partition, in offset order; answers how many of them it took."""
+        """Append records of this partition, in offset order; return the number accepted."""
         if records and _offset(records[0]) < self.end:
             records = [record for record in records if _offset(record) >= self.end]
         if self.fixed_end is not None:
-            records = self._within(records, self.fixed_end)
+            records = self._records_before(records, self.fixed_end)
         if not records:
             return 0
         if self.opened_at is None:
@@ -117,22 +118,22 @@ class Batch:
         return len(records)
 
     def advance(self, end: int) -> None:
-        """Every record before `end` has been seen, whether the partition holds one there or not."""
+        """Mark every offset before `end` as read, whether or not the partition holds a record there."""
         if self.fixed_end is not None:
             end = min(end, self.fixed_end)
         self.end = max(self.end, end)
 
     def skip_to(self, end: int, now: float) -> None:
-        """As `advance`, and the batch goes out even if it has nothing but that to say."""
+        """Advance to `end`, and make the batch due even without any rows."""
         self.advance(end)
         if self.opened_at is None:
             self.opened_at = now
 
-    def _within(self, records: Sequence[Record], until: int) -> Sequence[Record]:
-        taken = [record for record in records if _offset(record) < until]
-        if len(taken) < len(records):
-            self.advance(until)
-        return taken
+    def _records_before(self, records: Sequence[Record], end: int) -> Sequence[Record]:
+        accepted = [record for record in records if _offset(record) < end]
+        if len(accepted) < len(records):
+            self.advance(end)
+        return accepted
 
     def is_due(self, limits: BatchLimits, now: float) -> bool:
         if self.fixed_end is not None:
@@ -146,7 +147,7 @@ class Batch:
         )
 
     def is_full(self, limits: BatchLimits) -> bool:
-        """Whether it has to be inserted before it may take more."""
+        """Return whether the batch must be inserted before it can accept more records."""
         return self.is_complete or (
             self.fixed_end is None
             and (
@@ -156,15 +157,15 @@ class Batch:
         )
 
     def _age_limit(self, limits: BatchLimits) -> float:
-        # Spread over the partitions, so that their inserts do not come all at once.
+        # Differs by partition, so that the inserts do not coincide.
         return limits.flush_seconds * (1.0 - (self.partition.partition % 8) / 32.0)
 
     def rows_within(self, span: OffsetRange) -> tuple[list[list[object]], list[Record]]:
-        """The columns and records of the rows whose offsets lie in the span; needs the records."""
-        picked = [index for index, record in enumerate(self.records) if _is_within(record, span)]
+        """Return columns and records of the rows within the range; requires `keeps_records`."""
+        indexes = [index for index, record in enumerate(self.records) if _is_within(record, span)]
         return (
-            [[column[index] for index in picked] for column in self.columns],
-            [self.records[index] for index in picked],
+            [[column[index] for index in indexes] for column in self.columns],
+            [self.records[index] for index in indexes],
         )
 
 

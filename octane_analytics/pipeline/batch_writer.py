@@ -1,7 +1,7 @@
-"""Batches on their way out: announced, their bad records dead-lettered, inserted, done.
+"""Writer of batches: announces them, dead-letters their invalid records, inserts them, commits.
 
-Owns the order of these steps and what is left of them when one fails: `push` goes on where the last
-one stopped. Refuses to know where batches come from and when to try again.
+Keeps the order of these steps and the progress of each batch: after a failure, `write_pending` continues
+at the step that failed. Does not depend on the source of batches or on the time of retries.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,7 +20,7 @@ from octane_analytics.pipeline.outages import CLICKHOUSE, DEAD_LETTERS, KAFKA, O
 from octane_analytics.types import InsertedBatch, OffsetRange, RejectedRecord, TopicPartition
 
 _TURN_SECONDS = 5.0
-"""After so long in inserts the loop gets its turn, however many are left."""
+"""Time of inserts after which `write_pending` returns, however many batches are left."""
 
 
 class Delivery(Enum):
@@ -30,24 +30,24 @@ class Delivery(Enum):
 
 @dataclass(slots=True)
 class _PendingBatch:
-    """One batch; a step is left behind once it is known to be done."""
+    """Batch with its completed steps."""
 
     batch: Batch
     started_at: float
     is_announced: bool
     are_rejects_sent: bool
     is_repeat: bool
-    """Whether it may have been inserted before: by the last owner, or by a call that failed."""
+    """True if it may have been inserted before: by the last owner, or by a call that failed."""
     trace: Trace | None
-    refused: set[int] = field(default_factory=set)
-    """Offsets of rows that ClickHouse refused and the dead-letter topic has taken."""
+    dead_lettered: set[int] = field(default_factory=set)
+    """Offsets of rows that ClickHouse refused and that are in the dead-letter topic."""
     counted: set[int] = field(default_factory=set)
     """First offsets of the parts that the dead-letter limit has counted: each counts once, however
     often an outage interrupts."""
 
 
 class BatchWriter:
-    """At most one batch of each partition at a time."""
+    """Queue of pending batches, at most one of each partition."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class BatchWriter:
         clock: Clock,
         observer: Observer,
         outages: Outages,
-        breaker: DlqLimit,
+        dlq_limit: DlqLimit,
         *,
         delivery: Delivery,
         max_rows: int,
@@ -71,31 +71,31 @@ class BatchWriter:
         self._clock = clock
         self._observer = observer
         self._outages = outages
-        self._breaker = breaker
+        self._dlq_limit = dlq_limit
         self._delivery = delivery
         self._max_rows = max_rows
         self._tracer = tracer
-        self._flights: list[_PendingBatch] = []
-        self._refused: list[tuple[Batch, str]] = []
+        self._pending: list[_PendingBatch] = []
+        self._rejected: list[tuple[Batch, str]] = []
 
     @property
     def is_empty(self) -> bool:
-        return not self._flights
+        return not self._pending
 
     def enqueue(self, batches: Iterable[Batch]) -> None:
-        """Takes the batches over; a range that was announced before is not announced again."""
+        """Add the batches; a range that was announced before is not announced again."""
         now = self._clock.now()
         for batch in batches:
             trace = None
             if self._tracer is not None:
                 trace = self._tracer.begin(batch.partition, batch.span, batch.contexts)
-            self._flights.append(
+            self._pending.append(
                 _PendingBatch(
                     batch,
                     now,
                     is_announced=batch.fixed_end is not None
                     or self._delivery is Delivery.AT_LEAST_ONCE,
-                    # A batch that keeps its records is read again, after its rejects were sent.
+                    # A batch that keeps its records was read before, and its rejects were sent then.
                     are_rejects_sent=batch.keeps_records,
                     is_repeat=batch.fixed_end is not None,
                     trace=trace,
@@ -104,50 +104,50 @@ class BatchWriter:
 
     def forget(self, partitions: Iterable[TopicPartition]) -> None:
         gone = set(partitions)
-        self._keep([f for f in self._flights if f.batch.partition not in gone])
+        self._keep([p for p in self._pending if p.batch.partition not in gone])
 
     def discard(self, partitions: Iterable[TopicPartition]) -> None:
-        """Forgets batches that may hold records of another log than the one they are for.
+        """Drop the batches that may hold records of another log than the one they are for.
 
-        What was announced from the first was read before its log went; a range that was read a
-        second time may not have been.
+        A batch that was announced after its only reading was read before its log was replaced; a range
+        that was read a second time may not have been.
         """
         gone = set(partitions)
         self._keep(
             [
-                f
-                for f in self._flights
-                if f.batch.partition not in gone or (f.is_announced and f.batch.fixed_end is None)
+                p
+                for p in self._pending
+                if p.batch.partition not in gone or (p.is_announced and p.batch.fixed_end is None)
             ]
         )
 
-    def _keep(self, flights: list[_PendingBatch]) -> None:
-        for flight in self._flights:
-            if flight.trace is not None and flight not in flights:
-                flight.trace.end(None)
-        self._flights = flights
+    def _keep(self, pending_batches: list[_PendingBatch]) -> None:
+        for pending in self._pending:
+            if pending.trace is not None and pending not in pending_batches:
+                pending.trace.end(None)
+        self._pending = pending_batches
 
     def pop_rejected(self) -> list[tuple[Batch, str]]:
-        """Batches that ClickHouse refused for their data since the last call, each with the reason.
+        """Return and remove the batches that ClickHouse refused for their data, with the reasons.
 
-        They have left the outbox: each is to be read once more with its records.
+        The caller must read each again, with its records.
         """
-        refused, self._refused = self._refused, []
-        return refused
+        rejected, self._rejected = self._rejected, []
+        return rejected
 
-    def push(self) -> None:
-        """Does what can be done in one turn. Blocks for some seconds, or one insert if that is longer.
+    def write_pending(self) -> None:
+        """Write pending batches. Blocks for up to some seconds, or for one insert if that is longer.
 
-        Raises Unavailable (Rebalancing for one that passes by itself): nothing is lost, call again.
-        Raises TooManyRejected once ClickHouse has refused too many rows; those of the last one are
-        not in the dead-letter topic, and nothing is committed past them.
+        Raise Unavailable (Rebalancing during a rebalance): nothing is lost, call again. Raise
+        TooManyRejected once ClickHouse has refused too many rows; the last of them are not in the
+        dead-letter topic, and nothing is committed past them.
         """
         deadline = self._clock.now() + _TURN_SECONDS
         self._announce()
         self._send_rejects()
         if self._delivery is Delivery.AT_LEAST_ONCE:
             self._insert_together()
-        while self._flights:
+        while self._pending:
             self._insert_first()
             if self._clock.now() >= deadline:
                 break
@@ -155,7 +155,7 @@ class BatchWriter:
             self.complete(self._ledger.partitions())
 
     def complete(self, partitions: Iterable[TopicPartition]) -> None:
-        """Commits what is inserted of these partitions, with nothing pending. Raises Unavailable."""
+        """Commit what is inserted of these partitions, with nothing pending. Raise Unavailable."""
         commits = self._ledger.completions(partitions)
         if commits:
             with self._outages.track(KAFKA, "complete"):
@@ -163,21 +163,21 @@ class BatchWriter:
             self._ledger.completed(commits)
 
     def _announce(self) -> None:
-        flights = [f for f in self._flights if not f.is_announced]
-        spans = {f.batch.partition: f.batch.span for f in flights}
+        pending_batches = [p for p in self._pending if not p.is_announced]
+        spans = {p.batch.partition: p.batch.span for p in pending_batches}
         if not spans:
             return
-        with _step(flights, "intent"), self._outages.track(KAFKA, "announce"):
+        with _step(pending_batches, "intent"), self._outages.track(KAFKA, "announce"):
             self._source.commit(self._ledger.announce(spans))
         self._ledger.accept(spans)
-        for flight in flights:
-            flight.is_announced = True
+        for pending in pending_batches:
+            pending.is_announced = True
 
     def _send_rejects(self) -> None:
-        flights = [f for f in self._flights if not f.are_rejects_sent]
-        self._send([rejected for f in flights for rejected in f.batch.rejected])
-        for flight in flights:
-            flight.are_rejects_sent = True
+        pending_batches = [p for p in self._pending if not p.are_rejects_sent]
+        self._send([rejected for p in pending_batches for rejected in p.batch.rejected])
+        for pending in pending_batches:
+            pending.are_rejects_sent = True
 
     def _send(self, rejected: Sequence[RejectedRecord]) -> None:
         if rejected:
@@ -186,108 +186,108 @@ class BatchWriter:
             self._observer.dead_lettered(len(rejected))
 
     def _insert_together(self) -> None:
-        """One insert for all that has no token of its own; on bad data each goes by itself."""
-        flights = [
-            f
-            for f in self._flights
-            if not f.batch.keeps_records and self._ledger.token(f.batch.partition) is None
+        """Insert all batches without a token in one block; after DataRejected each goes separately."""
+        pending_batches = [
+            p
+            for p in self._pending
+            if not p.batch.keeps_records and self._ledger.token(p.batch.partition) is None
         ]
-        rows = sum(f.batch.rows for f in flights)
-        if len(flights) < 2 or rows > self._max_rows:
+        rows = sum(p.batch.rows for p in pending_batches)
+        if len(pending_batches) < 2 or rows > self._max_rows:
             return
         columns = new_columns()
-        for flight in flights:
-            for column, more in zip(columns, flight.batch.columns, strict=True):
+        for pending in pending_batches:
+            for column, more in zip(columns, pending.batch.columns, strict=True):
                 column.extend(more)
         try:
             if rows:
-                with _step(flights, "insert"):
+                with _step(pending_batches, "insert"):
                     self._insert(columns, None, None)
         except DataRejected:
             return
-        for flight in flights:
-            self._flights.remove(flight)
-            self._arrived(flight, flight.batch.rows)
+        for pending in pending_batches:
+            self._pending.remove(pending)
+            self._batch_inserted(pending, pending.batch.rows)
 
     def _insert_first(self) -> None:
-        flight = self._flights[0]
-        batch, token = flight.batch, self._ledger.token(flight.batch.partition)
+        pending = self._pending[0]
+        batch, token = pending.batch, self._ledger.token(pending.batch.partition)
         rows = batch.rows
         try:
             if rows:
-                with _step([flight], "insert"):
-                    self._insert(batch.columns, token, flight)
+                with _step([pending], "insert"):
+                    self._insert(batch.columns, token, pending)
         except DataRejected as error:
             if not batch.keeps_records:
-                self._flights.pop(0)
-                if flight.trace is not None:
-                    flight.trace.end(None)
-                self._refused.append((batch, str(error)))
+                self._pending.pop(0)
+                if pending.trace is not None:
+                    pending.trace.end(None)
+                self._rejected.append((batch, str(error)))
                 return
-            with _step([flight], "insert in parts"):
-                rows = self._insert_in_parts(flight, batch.span, token, error)
-        self._flights.pop(0)
-        self._arrived(flight, rows)
+            with _step([pending], "insert in parts"):
+                rows = self._insert_in_parts(pending, batch.span, token, error)
+        self._pending.pop(0)
+        self._batch_inserted(pending, rows)
 
     def _insert(
-        self, columns: Sequence[Sequence[object]], token: str | None, flight: _PendingBatch | None
+        self, columns: Sequence[Sequence[object]], token: str | None, pending: _PendingBatch | None
     ) -> None:
-        is_repeat = flight is not None and flight.is_repeat
-        not_before = None if flight is None else flight.batch.appended_at
+        is_repeat = pending is not None and pending.is_repeat
+        not_before = None if pending is None else pending.batch.appended_at
         try:
             with self._outages.track(CLICKHOUSE, "insert"):
                 self._sink.insert(columns, token, is_repeat=is_repeat, not_before=not_before)
         except Unavailable:
-            if flight is not None:
-                flight.is_repeat = True
+            if pending is not None:
+                pending.is_repeat = True
             raise
 
     def _insert_in_parts(
-        self, flight: _PendingBatch, span: OffsetRange, token: str | None, error: DataRejected
+        self, pending: _PendingBatch, span: OffsetRange, token: str | None, error: DataRejected
     ) -> int:
-        """Halves a refused range until the bad rows are alone; answers how many rows went in.
+        """Bisect a refused range until the bad rows are isolated; return the number of rows inserted.
 
-        The offsets decide where, not the rows, so that another process, with another decoder even,
-        cuts at the same places.
+        The range is split by offsets, not by rows, so that another process, even with another decoder,
+        splits it identically.
         """
         if span.end - span.first == 1:
-            self._send_refused(flight, span, error)
+            self._send_refused(pending, span, error)
             return 0
         middle = (span.first + span.end) // 2
         inserted = 0
         for half in (OffsetRange(span.first, middle), OffsetRange(middle, span.end)):
-            columns, records = flight.batch.rows_within(half)
+            columns, records = pending.batch.rows_within(half)
             if not records:
                 continue
             try:
-                self._insert(columns, token and protocol.part_token(token, half), flight)
+                self._insert(columns, token and protocol.part_token(token, half), pending)
                 inserted += len(records)
-                if half.first not in flight.counted:
-                    flight.counted.add(half.first)
-                    self._breaker.saw_inserted(0 if flight.batch.is_counted else len(records))
+                if half.first not in pending.counted:
+                    pending.counted.add(half.first)
+                    self._dlq_limit.record_inserted(0 if pending.batch.is_counted else len(records))
             except DataRejected as refused:
-                inserted += self._insert_in_parts(flight, half, token, refused)
+                inserted += self._insert_in_parts(pending, half, token, refused)
         return inserted
 
-    def _send_refused(self, flight: _PendingBatch, span: OffsetRange, error: DataRejected) -> None:
-        if span.first in flight.refused:
-            return  # sent before something else could not be reached
-        _, records = flight.batch.rows_within(span)
-        if span.first not in flight.counted:
-            flight.counted.add(span.first)
-            self._breaker.saw_refused(len(records), is_counted=flight.batch.is_counted)
+    def _send_refused(self, pending: _PendingBatch, span: OffsetRange, error: DataRejected) -> None:
+        if span.first in pending.dead_lettered:
+            return  # sent before another step failed
+        _, records = pending.batch.rows_within(span)
+        if span.first not in pending.counted:
+            pending.counted.add(span.first)
+            self._dlq_limit.record_refused(len(records), is_counted=pending.batch.is_counted)
         bad = [RejectedRecord(record, "refused_by_clickhouse", str(error)) for record in records]
         self._send(bad)
         self._observer.rejected(bad)
-        flight.refused.add(span.first)
+        pending.dead_lettered.add(span.first)
 
-    def _arrived(self, flight: _PendingBatch, rows: int) -> None:
-        batch, seconds = flight.batch, self._clock.now() - flight.started_at
+    def _batch_inserted(self, pending: _PendingBatch, rows: int) -> None:
+        batch, seconds = pending.batch, self._clock.now() - pending.started_at
         if rows and not batch.keeps_records:
-            self._breaker.saw_inserted(0)
+            self._dlq_limit.record_inserted(0)
         token = self._ledger.token(batch.partition)
         self._ledger.inserted(batch.partition, batch.span)
-        with nullcontext() if flight.trace is None else flight.trace.entered():
+        with nullcontext() if pending.trace is None else pending.trace.entered():
             self._observer.inserted(
                 InsertedBatch(
                     batch.partition,
@@ -301,13 +301,13 @@ class BatchWriter:
             )
             if batch.fixed_end is not None and not batch.keeps_records:
                 self._observer.recovered(batch.partition, batch.span)
-        if flight.trace is not None:
-            flight.trace.end(rows)
+        if pending.trace is not None:
+            pending.trace.end(rows)
 
 
-def _step(flights: Sequence[_PendingBatch], name: str) -> AbstractContextManager[object]:
-    """Around a step that these batches take together; what it calls belongs to the last one's trace."""
-    traces = [flight.trace for flight in flights if flight.trace is not None]
+def _step(pending_batches: Sequence[_PendingBatch], name: str) -> AbstractContextManager[object]:
+    """Return the context of a step that these batches share; calls inside belong to the last trace."""
+    traces = [pending.trace for pending in pending_batches if pending.trace is not None]
     if not traces:
         return nullcontext()
     steps = ExitStack()

@@ -1,7 +1,7 @@
-"""Tells a few bad records from a bad deployment upstream, or a table that refuses their rows.
+"""Limit of dead-lettered records, which detects a faulty producer or table.
 
-Dead-lettering is for the odd record. When most of what comes in is refused, moving on would carry the
-whole topic over to the dead-letter topic, so ingestion stops instead; nothing is committed past it.
+Dead-lettering is for occasional records. If most records are refused, continuing would move the whole
+topic to the dead-letter topic, so ingestion stops instead; nothing is committed past that point.
 """
 
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ _LEAST_RECORDS = 1_000
 @dataclass(frozen=True, slots=True)
 class DlqLimitConfig:
     max_ratio: float = 1.0
-    """Share of refused records, over the last ten thousand and at least a thousand; 1 is no limit."""
+    """Share of refused records, over the last ten thousand and at least a thousand; 1 disables it."""
     max_consecutive: int = 0
-    """Rejected records in a row, or rows that ClickHouse refuses without one it takes in between;
-    0 is no limit."""
+    """Rejected records in a row, or rows refused by ClickHouse without an accepted one in between;
+    0 disables it."""
 
 
 class DlqLimit:
-    """Counts what one worker reads, partition by partition as it comes, and what ClickHouse refuses."""
+    """Counters of the records that one worker reads, and of the rows that ClickHouse refuses."""
 
     def __init__(self, limits: DlqLimitConfig) -> None:
         self._limits = limits
@@ -32,22 +32,23 @@ class DlqLimit:
         self._refused_consecutive = 0
 
     def record(self, records: int, rejected: int) -> None:
-        """Raises TooManyRejected once these are too many. `records` includes the `rejected`."""
+        """Count records, including the `rejected` ones. Raise TooManyRejected over the limit."""
         if records == 0:
             return
         self._add(records, rejected)
         self._consecutive = self._consecutive + rejected if rejected == records else 0
-        self._check(self._consecutive, "records in a row are no valid events")
+        self._check(self._consecutive, "records in a row are not valid events")
 
-    def saw_inserted(self, rows: int) -> None:
-        """Count rows that ClickHouse took, of records that `saw` has not counted."""
+    def record_inserted(self, rows: int) -> None:
+        """Count rows accepted by ClickHouse, of records that `record` has not counted."""
         self._refused_consecutive = 0
         self._add(rows, 0)
 
-    def saw_refused(self, rows: int, *, is_counted: bool) -> None:
-        """Count rows that ClickHouse refused; call it before they go to the dead-letter topic.
+    def record_refused(self, rows: int, *, is_counted: bool) -> None:
+        """Count rows refused by ClickHouse; call before they go to the dead-letter topic.
 
-        `is_counted` says that `saw` has counted their records as valid. Raises TooManyRejected.
+        `is_counted` means that `record` has counted their records as valid. Raise TooManyRejected over
+        the limit.
         """
         self._add(0 if is_counted else rows, rows)
         self._refused_consecutive += rows
@@ -61,19 +62,20 @@ class DlqLimit:
         self._records += records
         self._rejected += rejected
 
-    def _check(self, consecutive: int, what: str) -> None:
+    def _check(self, consecutive: int, description: str) -> None:
         limits = self._limits
         if 0 < limits.max_consecutive <= consecutive:
             raise TooManyRejected(
-                f"{consecutive} {what} (DLQ_MAX_CONSECUTIVE is {limits.max_consecutive}); {_ADVICE}"
+                f"{consecutive} {description} (DLQ_MAX_CONSECUTIVE is {limits.max_consecutive}); "
+                f"{_ADVICE}"
             )
         if self._records < _LEAST_RECORDS:
             return
-        # Records of before the last halving may be refused after it.
+        # Records counted before the last halving may be refused after it.
         ratio = min(1.0, self._rejected / self._records)
         if ratio > limits.max_ratio:
             raise TooManyRejected(
-                f"{ratio:.0%} of the last {self._records} records are no valid events, or were refused "
+                f"{ratio:.0%} of the last {self._records} records are invalid events, or were refused "
                 f"by ClickHouse (DLQ_MAX_RATIO is {limits.max_ratio:g}); {_ADVICE}"
             )
 

@@ -1,8 +1,8 @@
-"""The loop: poll, decode, batch, send out; and what happens when partitions come and go.
+"""Ingest loop: polls, decodes, batches and writes records, and handles rebalances.
 
-One turn of the loop is one `step`. Nothing in it waits for an outage to end: what could not be done
-stays in the outbox and is tried again in a later turn, so that the member keeps its place in the group
-(Kafka is the buffer meanwhile). Knows neither Kafka nor ClickHouse, only the Protocols of `types`.
+One iteration is one `run_once`. No step waits for an outage to end: unfinished batches stay in the
+writer and are retried in a later iteration, so that the member stays in the group (Kafka is the buffer
+meanwhile). Depends on neither Kafka nor ClickHouse, only on the Protocols of `interfaces`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,12 +22,12 @@ from octane_analytics.runtime.timing import Backoff
 from octane_analytics.types import EndOfPartition, OffsetGone, Record, TopicPartition
 
 _POLL_RECORDS = 1_000
-"""So few that records and what is made of them stay in the processor's cache: in polls of 10,000 each
-took half as long again to fetch. Enough that what is done for each poll counts for little."""
+"""Records per poll. Few enough that records and rows stay in the processor's cache: fetching took half
+as long again in polls of 10,000. Enough that the cost of each poll matters little."""
 _REBALANCE_RETRY_SECONDS = 0.05
 _ASSIGN_ATTEMPTS_SECONDS = 60.0
 _CONTEXTS = 128
-"""Producers' contexts that one batch remembers; tracing backends take about as many links."""
+"""Limit of producers' contexts that a batch keeps; tracing backends accept about as many links."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +35,18 @@ class IngestOptions:
     topic: str
     limits: BatchLimits
     delivery: Delivery = Delivery.EXACTLY_ONCE
-    breaker: DlqLimitConfig = field(default_factory=DlqLimitConfig)
+    dlq_limit: DlqLimitConfig = field(default_factory=DlqLimitConfig)
     poll_seconds: float = 0.1
     quiet_poll_seconds: float = 0.1
-    """How long a poll waits where nothing came in before and nothing waits to leave."""
+    """Timeout of a poll if the last one returned nothing and no batch is open or pending."""
     idle_seconds: float = 1.0
-    """After this long without a record a partition's offset is committed without an intent."""
+    """Time without a record after which a partition's offset is committed without an intent."""
     max_bytes: int = 32 << 20
-    """Payload bytes over all open batches beyond which the largest of them go out."""
+    """Payload bytes of all open batches above which the largest of them are written."""
 
 
 class IngestLoop:
-    """One member of the consumer group and its insert connection. Runs on one thread."""
+    """Group member with its insert connection. Runs on one thread."""
 
     def __init__(
         self,
@@ -69,8 +69,8 @@ class IngestLoop:
         self._tracer = tracer
         self._ledger = DeliveryLedger()
         self._outages = Outages(clock, observer)
-        self._breaker = DlqLimit(options.breaker)
-        self._outbox = BatchWriter(
+        self._dlq_limit = DlqLimit(options.dlq_limit)
+        self._writer = BatchWriter(
             source,
             sink,
             dead_letters,
@@ -78,20 +78,20 @@ class IngestLoop:
             clock,
             observer,
             self._outages,
-            self._breaker,
+            self._dlq_limit,
             delivery=options.delivery,
             max_rows=options.limits.max_rows,
             tracer=tracer,
         )
         self._open: dict[TopicPartition, Batch] = {}
         self._active_at: dict[TopicPartition, float] = {}
-        """When each partition with something to complete last had traffic."""
+        """Time of the last record of each partition with a completion to commit."""
         self._positions = Positions(
             options.topic,
             source,
             self._ledger,
             self._open,
-            self._outbox,
+            self._writer,
             clock,
             observer,
             self._outages,
@@ -101,10 +101,10 @@ class IngestLoop:
         self._is_quiet = False
 
     def run(self, should_stop: Callable[[], bool], drain_seconds: float) -> bool:
-        """Works until told to stop, then drains. Answers whether all that was read is stored.
+        """Run until `should_stop`, then drain. Return whether everything read is stored.
 
-        Raises AssignmentLost when another process has taken this member's place for good, and
-        TooManyRejected; the source is not closed then, for the process is to end as it stands.
+        Raise AssignmentLost if another process has replaced this member for good, or TooManyRejected;
+        the source is not closed then, because the process must end as it is.
         """
         self._source.subscribe(self)
         while not should_stop():
@@ -114,46 +114,46 @@ class IngestLoop:
         return is_drained
 
     def run_once(self) -> None:
-        """One turn: what is on its way goes on, records come in, what is due leaves."""
+        """Run one iteration: write pending batches, poll, then write the batches that are due."""
         self._flush_pending()
-        if self._outbox.is_empty and self._retry_at is None:
-            self._resume()  # also where what had filled the outbox was taken away
+        if self._writer.is_empty and self._retry_at is None:
+            self._resume()  # also if the pending batches were revoked
         self._poll()
-        if self._outbox.is_empty and self._retry_at is None:
-            self._send_out(self._due())
-        if self._outbox.is_empty and self._retry_at is None:
+        if self._writer.is_empty and self._retry_at is None:
+            self._write(self._due())
+        if self._writer.is_empty and self._retry_at is None:
             self._complete_idle()
         elif self._is_full():
             self._pause()
 
     def drain(self, seconds: float) -> bool:
-        """Inserts all that was read and leaves nothing pending, for at most `seconds`.
+        """Insert everything read and leave nothing pending; blocks for up to `seconds`.
 
-        Answers whether that worked; what is left is inserted by whoever owns the partitions next.
+        Return whether that succeeded; otherwise the next owner of the partitions inserts the rest.
         """
         deadline = self._clock.now() + seconds
         self._pause()
         while self._clock.now() < deadline:
             left = [b for b in self._open.values() if not b.is_empty and b.fixed_end is None]
-            if self._outbox.is_empty and left:
-                self._send_out(left)
+            if self._writer.is_empty and left:
+                self._write(left)
             self._flush_pending()
-            if self._outbox.is_empty and not left and self._complete(self._ledger.partitions()):
+            if self._writer.is_empty and not left and self._complete(self._ledger.partitions()):
                 return all(batch.fixed_end is None for batch in self._open.values())
             self._pause()
-            if not self._outbox.is_empty or self._retry_at is not None or not left:
+            if not self._writer.is_empty or self._retry_at is not None or not left:
                 self._receive(self._options.poll_seconds)
         return False
 
     def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
-        """See `types.RebalanceListener`."""
-        starts = self._persist(lambda: self._positions.assign(partitions)) if partitions else {}
+        """Take the partitions over; see `interfaces.RebalanceListener`."""
+        starts = self._retry_assign(partitions) if partitions else {}
         self._observer.assigned(partitions, len(self._ledger.partitions()))
         return starts
 
     def revoked(self, partitions: Sequence[TopicPartition]) -> None:
-        """See `types.RebalanceListener`."""
-        if self._backoff.attempts == 0:  # else something is away, and the next owner finishes it
+        """Finish and give up the partitions; see `interfaces.RebalanceListener`."""
+        if self._backoff.attempts == 0:  # in an outage, the next owner finishes them
             self._retry_at = None
             self._flush_pending()
         self._complete([p for p in partitions if p in self._ledger])
@@ -161,17 +161,17 @@ class IngestLoop:
         self._observer.revoked(partitions, len(self._ledger.partitions()))
 
     def lost(self, partitions: Sequence[TopicPartition]) -> None:
-        """See `types.RebalanceListener`."""
+        """Give up the partitions; see `interfaces.RebalanceListener`."""
         self._forget(partitions)
         self._observer.lost(partitions, len(self._ledger.partitions()))
 
-    def _persist(self, call: Callable[[], dict[TopicPartition, int]]) -> dict[TopicPartition, int]:
-        # There is no assignment without positions, so this one place waits where it stands.
+    def _retry_assign(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        # An assignment needs positions, so this is the only place that blocks during an outage.
         deadline = self._clock.now() + _ASSIGN_ATTEMPTS_SECONDS
         pauses = self._backoff.fresh()
         while True:
             try:
-                return call()
+                return self._positions.assign(partitions)
             except Unavailable:
                 if self._clock.now() >= deadline:
                     raise
@@ -183,27 +183,27 @@ class IngestLoop:
             self._open.pop(partition, None)
             self._active_at.pop(partition, None)
         self._positions.forget(partitions)
-        self._outbox.forget(partitions)
+        self._writer.forget(partitions)
 
     def _poll(self) -> None:
-        """Takes what is there: under backlog as much as the limits allow, else one poll's worth."""
+        """Poll once; under backlog, until a limit is reached."""
         deadline = self._clock.now() + self._options.limits.flush_seconds
-        taken = self._receive(
+        received = self._receive(
             self._options.quiet_poll_seconds if self._is_quiet else self._options.poll_seconds
         )
         self._is_quiet = (
-            not taken
+            not received
             and self._retry_at is None
-            and self._outbox.is_empty
+            and self._writer.is_empty
             and all(batch.is_empty for batch in self._open.values())
         )
         while (
-            taken >= _POLL_RECORDS
+            received >= _POLL_RECORDS
             and not self._is_paused
             and not self._is_full()
             and self._clock.now() < deadline
         ):
-            taken = self._receive(0.0)
+            received = self._receive(0.0)
 
     def _receive(self, timeout_seconds: float) -> int:
         try:
@@ -221,7 +221,7 @@ class IngestLoop:
 
     def _add_records(self, records: Sequence[Record]) -> None:
         now = self._clock.now()
-        taken = 0
+        consumed = 0
         end = 0
         for number, run in groupby([record.partition() for record in records]):
             begin, end = end, end + len(list(run))
@@ -229,38 +229,38 @@ class IngestLoop:
             assert number is not None, "a record that was read has a partition"
             batch = self._open.get(TopicPartition(self._options.topic, number))
             if batch is None or batch.is_complete:
-                continue  # not ours any more, or behind the announced range: it will be read again
+                continue  # no longer assigned, or after the announced range: will be read again
             before, first = len(batch.rejected), batch.end
-            of_batch = batch.append(of_partition, self._decode, now)
+            accepted = batch.append(of_partition, self._decode, now)
             room = _CONTEXTS - len(batch.contexts)
             if self._tracer is not None and room:
-                if of_batch < len(of_partition):
+                if accepted < len(of_partition):
                     of_partition = [
                         r for r in of_partition if first <= (r.offset() or 0) < batch.end
                     ]
                 batch.contexts += self._tracer.contexts(of_partition, room)
             if batch.keeps_records:
-                continue  # all of it was seen before
-            taken += of_batch
+                continue  # read and counted before
+            consumed += accepted
             if len(batch.rejected) > before:
                 self._observer.rejected(batch.rejected[before:])
-            if batch.fixed_end is None:  # what was announced before was let through before
+            if batch.fixed_end is None:  # an announced range has passed the limit before
                 batch.is_counted = True
-                self._breaker.record(of_batch, len(batch.rejected) - before)
-        self._observer.consumed(taken)
+                self._dlq_limit.record(accepted, len(batch.rejected) - before)
+        self._observer.consumed(consumed)
         self._observer.call_finished("decode", self._clock.now() - now)
 
     def _reached_end(self, end: EndOfPartition) -> None:
         batch = self._open.get(end.partition)
         if batch is not None and end.offset > batch.end:
-            # The log ends with what is no record (a transaction's marker, a compacted record).
+            # The log ends without a visible record (a transaction's marker, a compacted record).
             batch.skip_to(end.offset, self._clock.now())
 
     def _recover_lost_position(self, gone: OffsetGone) -> None:
         try:
-            self._positions.find(gone)
+            self._positions.recover(gone)
         except Unavailable:
-            # Asks again, and is told again.
+            # Reading there again reports the lost position again.
             self._source.seek(gone.partition, self._open[gone.partition].end)
 
     def _is_full(self) -> bool:
@@ -287,40 +287,40 @@ class IngestLoop:
         return due
 
     def _excess(self) -> list[Batch]:
-        """The largest batches, where all of them together hold too much: half of it is to go."""
-        held = sum(batch.payload_bytes for batch in self._open.values())
-        if held < self._options.max_bytes:
+        """Return the largest batches if all together exceed the limit: enough to halve the total."""
+        total_bytes = sum(batch.payload_bytes for batch in self._open.values())
+        if total_bytes < self._options.max_bytes:
             return []
         found = []
         for batch in sorted(self._open.values(), key=lambda b: b.payload_bytes, reverse=True):
-            if held <= self._options.max_bytes // 2:
+            if total_bytes <= self._options.max_bytes // 2:
                 break
             if batch.fixed_end is None:
                 found.append(batch)
-                held -= batch.payload_bytes
+                total_bytes -= batch.payload_bytes
         return found
 
-    def _send_out(self, batches: Sequence[Batch]) -> None:
+    def _write(self, batches: Sequence[Batch]) -> None:
         for batch in batches:
             self._open[batch.partition] = Batch(batch.partition, batch.end)
             if batch.fixed_end is not None:
-                # Records behind the range were not taken: they are still to be read.
+                # Records after the range were ignored: read them again.
                 self._source.seek(batch.partition, batch.end)
             self._active_at[batch.partition] = self._clock.now()
-        self._outbox.enqueue(batches)
+        self._writer.enqueue(batches)
         self._flush_pending()
 
     def _flush_pending(self) -> None:
-        """Goes on with what is on its way, unless it is to wait."""
+        """Write pending batches, unless a retry is scheduled for later."""
         if self._retry_at is None:
-            if self._outbox.is_empty and not self._positions.replaced:
+            if self._writer.is_empty and not self._positions.replaced:
                 return
         elif self._clock.now() < self._retry_at:
             return
         try:
-            self._positions.confirm()
-            self._outbox.push()
-            if self._outbox.is_empty and self._positions.start_anew():
+            self._positions.confirm_log()
+            self._writer.write_pending()
+            if self._writer.is_empty and self._positions.restart_replaced():
                 self._forget(self._ledger.partitions())
                 self._source.recreate_client()
         except Rebalancing:
@@ -328,22 +328,22 @@ class IngestLoop:
             self._retry_at = self._clock.now() + _REBALANCE_RETRY_SECONDS
         except Unavailable:
             self._retry_at = self._clock.now() + self._backoff.next_seconds()
-            if self._backoff.attempts > 1:  # pausing throws away what is prefetched
+            if self._backoff.attempts > 1:  # a pause discards prefetched records
                 self._pause()
         else:
             self._backoff.reset()
             self._retry_at = None
         finally:
-            for batch, reason in self._outbox.pop_rejected():
-                self._read_again(batch, reason)
+            for batch, reason in self._writer.pop_rejected():
+                self._reread(batch, reason)
 
-    def _read_again(self, batch: Batch, reason: str) -> None:
-        """Has a refused range come in once more, with its records, to tell the bad rows apart."""
+    def _reread(self, batch: Batch, reason: str) -> None:
+        """Seek back to read a refused range again, with its records, to isolate the bad rows."""
         self._observer.bisecting_rejected_rows(batch.partition, batch.span, reason)
         self._open[batch.partition] = Batch(
             batch.partition,
             batch.first,
-            until=batch.end,
+            fixed_end=batch.end,
             keeps_records=True,
             is_counted=batch.is_counted,
         )
@@ -361,7 +361,7 @@ class IngestLoop:
 
     def _complete(self, partitions: Sequence[TopicPartition]) -> bool:
         try:
-            self._outbox.complete(partitions)
+            self._writer.complete(partitions)
         except Unavailable:
             return False
         for partition in partitions:

@@ -1,4 +1,4 @@
-"""Which dependencies fail just now, told to the observer when it begins and when it is over."""
+"""Outages of dependencies: reports their start and end to the observer."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ CLICKHOUSE, KAFKA, DEAD_LETTERS = "clickhouse", "kafka", "dead_letters"
 
 
 class Outages:
-    """A dependency serves again once every kind of call to it that failed has gone through."""
+    """Failing calls by dependency; an outage ends once every kind of failed call has succeeded."""
 
     def __init__(self, clock: Clock, observer: Observer) -> None:
         self._clock = clock
@@ -19,12 +19,12 @@ class Outages:
 
     @contextmanager
     def track(self, dependency: str, call: str) -> Iterator[None]:
-        """Around one call: notes how it ended and how long it took, lets its exception through."""
+        """Track the result and the duration of one call; its exception passes through."""
         began = self._clock.now()
         try:
             yield
         except Rebalancing:
-            raise  # the group is alive and well
+            raise  # not an outage
         except Unavailable as error:
             self._failed(dependency, call, error)
             raise

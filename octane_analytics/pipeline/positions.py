@@ -1,8 +1,8 @@
-"""Where each partition is read from: at its assignment, where its log no longer holds the position, and
-where the log under the topic's name is another one than before.
+"""Read positions of partitions: at the assignment, after a position left the log, and after the topic's
+log was replaced.
 
-Owns what is known of the logs, and the seeks that follow from it; refuses to know when a batch leaves.
-Raises Unavailable where the broker cannot tell, and is asked again then.
+Keeps the known identities of the logs, and seeks accordingly; does not depend on when batches are
+written. Raises Unavailable if the broker does not answer; the caller then repeats the call.
 """
 
 from collections.abc import Iterable, MutableMapping, Sequence
@@ -18,7 +18,7 @@ _CONFIRM_SECONDS = 1.0
 
 
 class Positions:
-    """Of one member's partitions. Puts an empty batch among the open ones wherever reading begins."""
+    """Positions of one member's partitions. Opens an empty batch at each new position."""
 
     def __init__(
         self,
@@ -26,32 +26,32 @@ class Positions:
         source: Source,
         ledger: DeliveryLedger,
         batches: MutableMapping[TopicPartition, Batch],
-        outbox: BatchWriter,
+        writer: BatchWriter,
         clock: Clock,
         observer: Observer,
         outages: Outages,
     ) -> None:
-        """`batches` are the open ones, one of each partition, which the loop fills and sends out."""
+        """`batches` are the open batches, one of each partition, shared with the loop."""
         self._topic = topic
         self._source = source
         self._ledger = ledger
         self._batches = batches
-        self._outbox = outbox
+        self._writer = writer
         self._clock = clock
         self._observer = observer
         self._outages = outages
         self.replaced: set[TopicPartition] = set()
-        """Those whose log is another one, or has lost its tail: to be started anew once what was read
-        before is inserted."""
-        self._new_log: LogIdentity | None = None
-        """The one of which the observer need not be told that it is another one than before."""
+        """Partitions whose log was replaced, or lost its tail: to be restarted once everything read from
+        the old log is inserted."""
+        self._reported_log: LogIdentity | None = None
+        """Identity of the log whose replacement of another one is already reported to the observer."""
         self._unproven: dict[TopicPartition, int] = {}
         """Committed offsets that may belong to another log, until a record at or after one is read."""
         self._confirmed_at: float | None = None
-        """When the log was last known to be the one that the partitions were taken over with."""
+        """Time at which the log was last known to be the one of the assignment."""
 
     def assign(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-        """Takes the partitions over; answers with the offset that each is read from."""
+        """Take the partitions over; return the start offset of each."""
         with self._outages.track(KAFKA, "assign"):
             log = self._source.log_identity(self._topic)
             positions = {}
@@ -61,18 +61,18 @@ class Positions:
                 self._unproven.pop(partition, None)
                 if first is None:
                     first = self._source.earliest(partition)
-                    if committed.offset is not None and log != self._new_log:
+                    if committed.offset is not None and log != self._reported_log:
                         self._observer.log_replaced(partition, committed.offset)
                 elif not start.is_of_log:
                     first = self._within_log(partition, start)
-                until = None if start.recovering is None else start.recovering.end
-                self._batches[partition] = Batch(partition, first, until=until)
+                fixed_end = None if start.recovering is None else start.recovering.end
+                self._batches[partition] = Batch(partition, first, fixed_end=fixed_end)
                 positions[partition] = first
-        self._new_log = log
+        self._reported_log = log
         return positions
 
     def _within_log(self, partition: TopicPartition, start: StartPosition) -> int:
-        """The offset to read from where nobody knows which log the committed one counts."""
+        """Return the start offset for a committed offset whose log is not known."""
         offset = start.offset
         assert offset is not None, "a partition without a committed offset starts at its beginning"
         if start.recovering is None and offset > (end := self._source.latest(partition)):
@@ -87,8 +87,8 @@ class Positions:
         for partition in partitions:
             self._unproven.pop(partition, None)
 
-    def find(self, gone: OffsetGone) -> None:
-        """The log does not hold what was to be read next: says what is missing, goes on behind it."""
+    def recover(self, gone: OffsetGone) -> None:
+        """Continue after the missing offsets of a lost position, or prepare a restart; report it."""
         partition, batch = gone.partition, self._batches.get(gone.partition)
         if batch is None:
             return
@@ -105,24 +105,24 @@ class Positions:
             else:
                 self._observer.foreign_offset(partition, batch.end, earliest, latest)
             self.replaced.add(partition)
-            self._new_log = log
+            self._reported_log = log
             if batch.fixed_end is not None:
                 if not self._is_proven(batch):
                     self._unproven[partition] = batch.fixed_end
-                batch.advance(batch.fixed_end)  # the rest of the announced range is no more
+                batch.advance(batch.fixed_end)  # the rest of the announced range is gone
             return
         if earliest > batch.end:
             before = batch.end
             batch.skip_to(earliest, self._clock.now())
             self._observer.offsets_gone(partition, before, batch.end)
-        # Also for a complaint about where the partition was read before: librdkafka may repeat one.
+        # Also for an error about an earlier position: librdkafka may repeat one.
         self._source.seek(partition, batch.end)
 
-    def confirm(self) -> None:
-        """Makes sure that what was read is of the log that it is announced for.
+    def confirm_log(self) -> None:
+        """Verify that the records read are of the log for which they will be announced.
 
-        A topic that was deleted and made again may have outgrown the position before anything is
-        fetched from there. Then no offset is out of range, and its first records would be skipped.
+        A recreated topic may have grown past the position before anything is fetched there. Then no
+        offset is out of range, and its first records would be skipped.
         """
         now = self._clock.now()
         if self._confirmed_at is not None and now - self._confirmed_at < _CONFIRM_SECONDS:
@@ -135,19 +135,20 @@ class Positions:
             if partition not in self.replaced:
                 self._observer.log_replaced(partition, self._batches[partition].end)
                 self.replaced.add(partition)
-                self._new_log = log
+                self._reported_log = log
             self._batches[partition] = Batch(partition, self._batches[partition].end)
-        self._outbox.discard(others)
+        self._writer.discard(others)
         if not others:
             self._confirmed_at = now
 
-    def start_anew(self) -> bool:
-        """Where a log lost its tail, reads on from its end; to be called with an empty outbox.
+    def restart_replaced(self) -> bool:
+        """Restart partitions whose log lost its tail at its end; call without pending batches.
 
-        A position that may be of another log proves no lost tail: this log is read from its beginning.
+        A position that may be of another log does not prove a lost tail: the log is then read from its
+        beginning.
 
-        Answers whether the topic was made anew: then all partitions are to be taken over once more, by
-        a new client. The old one may know too much of them, as that there was a later leader epoch.
+        Return whether the topic was recreated: then all partitions must be assigned again, to a new
+        client. The old one caches state of them, such as a later leader epoch.
         """
         partitions = [p for p in self.replaced if self._batches[p].is_empty]
         if not partitions:
@@ -169,10 +170,10 @@ class Positions:
         return False
 
     def _is_proven(self, batch: Batch) -> bool:
-        """Whether the batch's end is a position in this log, as committed for it or as read from it."""
+        """Return whether the batch's end is a position in this log: committed for it or read from it."""
         return self._unproven.get(batch.partition) != batch.end
 
 
 def _is_another(log: LogIdentity, known: LogIdentity) -> bool:
-    # A broker that has only just learnt to tell topics' ids says nothing of the topic itself.
+    # A broker that has just begun to report topic ids does not indicate another topic.
     return bool(log.topic_id and known.topic_id and log.topic_id != known.topic_id)

@@ -2,11 +2,11 @@
 
 import logging
 
-from octane_analytics.clickhouse import schema
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.error_codes import OPERATOR_ERRORS
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.clickhouse.schema import LiveTable
+from octane_analytics.clickhouse.table_fit import require_fit
 from octane_analytics.clickhouse.views import view_findings
 from octane_analytics.errors import ConfigError, NeedsOperator, StatementRejected, Unavailable
 from octane_analytics.kafka.topic_reader import TopicReader
@@ -79,22 +79,14 @@ def _check_table(clickhouse: ClickHouse, settings: Settings) -> None:
                 f"user {settings.clickhouse.user} lacks {right} on {clickhouse.table}: "
                 f"GRANT {right} ON {clickhouse.table} TO {settings.clickhouse.user}"
             )
-    if live is None:
-        raise NeedsOperator(
-            f"table {clickhouse.table} does not exist: create it with `octane-analytics schema apply`"
-        )
-    if unfit := schema.unfit_columns(live):
-        raise ConfigError(
-            f"table {clickhouse.table} {', '.join(unfit)}: see `octane-analytics schema check`"
-        )
-    if live.window < 1 and settings.batch.delivery == Delivery.EXACTLY_ONCE.value:
-        alter = schema.alter_window(clickhouse.table, live.window_setting)
-        raise ConfigError(
-            f"table {clickhouse.table} has no deduplication window, which exactly-once depends on: run "
-            f"`octane-analytics schema apply` or {alter} (or set DELIVERY=at-least-once); see "
-            "`octane-analytics manual delivery`"
-        )
-    if settings.batch.delivery == Delivery.EXACTLY_ONCE.value:
+    is_exactly_once = settings.batch.delivery == Delivery.EXACTLY_ONCE.value
+    live = require_fit(
+        clickhouse.table,
+        live,
+        window_user="exactly-once" if is_exactly_once else None,
+        window_hint=" (or set DELIVERY=at-least-once); see `octane-analytics manual delivery`",
+    )
+    if is_exactly_once:
         _check_views(clickhouse, live)
 
 

@@ -127,6 +127,6 @@ def _options(settings: Settings) -> IngestOptions:
         limits=BatchLimits(batch.size, batch.flush_seconds, batch.max_rows, batch.max_bytes),
         delivery=Delivery(batch.delivery),
         max_bytes=settings.worker.max_bytes,
-        breaker=DlqLimitConfig(batch.dlq_max_ratio, batch.dlq_max_consecutive),
+        dlq_limit=DlqLimitConfig(batch.dlq_max_ratio, batch.dlq_max_consecutive),
         quiet_poll_seconds=min(_QUIET_POLL_SECONDS, batch.flush_seconds / 4),
     )

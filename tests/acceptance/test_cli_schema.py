@@ -106,7 +106,7 @@ def test_difference_is_told_and_left_alone(schema: Schema, client: Client) -> No
         "column timestamp is of type DateTime64(3), must be DateTime",
         "column app_id has the default codec, must have CODEC(ZSTD)",
         "column properties is missing",
-        "column extra is not in the contract",
+        "column extra is not in the expected schema",
         "sorting key is app_id, timestamp, must be app_id, event_name, timestamp",
         "partition key is toYYYYMMDD(timestamp), must be toYYYYMM(timestamp)",
         "TTL is not set, must be timestamp + toIntervalDay(90)",

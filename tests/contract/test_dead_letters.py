@@ -1,4 +1,4 @@
-"""What every DeadLetters promises, held against the fake and against Kafka's producer alike."""
+"""Contract of DeadLetters, for the fake and for Kafka's producer."""
 
 import time
 import uuid
@@ -26,10 +26,10 @@ DEADLINE_SECONDS = 20.0
 class Bench(Protocol):
     """An empty dead-letter topic with one partition."""
 
-    letters: DeadLetters
+    dead_letters: DeadLetters
 
     def values(self, count: int) -> list[tuple[bytes | None, bytes | None]]:
-        """Key and value of so many dead letters."""
+        """Return key and value of `count` dead-letter messages."""
         ...
 
     def fail_next(self) -> None: ...
@@ -39,7 +39,7 @@ class Bench(Protocol):
 class FakeBench:
     def __init__(self) -> None:
         self._broker = FakeBroker(FakeClock())
-        self.letters: DeadLetters = FakeDeadLetters(self._broker)
+        self.dead_letters: DeadLetters = FakeDeadLetters(self._broker)
 
     def values(self, count: int) -> list[tuple[bytes | None, bytes | None]]:
         assert len(self._broker.dead_letters) == count
@@ -49,15 +49,15 @@ class FakeBench:
         self._broker.faults.push("dead_letters", Unavailable("down"))
 
     def close(self) -> None:
-        self.letters.close()
+        self.dead_letters.close()
 
 
 class KafkaBench:
     def __init__(self, kafka: EmbeddedKafka) -> None:
         self._kafka = kafka
-        self.topic = f"letters-{uuid.uuid4().hex[:8]}"
+        self.topic = f"dead-letters-{uuid.uuid4().hex[:8]}"
         kafka.create_topic(self.topic, 1)
-        self.letters: DeadLetters = KafkaDeadLetters(
+        self.dead_letters: DeadLetters = KafkaDeadLetters(
             KafkaSettings(bootstrap_servers=kafka.bootstrap_servers, dlq_topic_or_none=self.topic),
             client_id="tests",
         )
@@ -75,7 +75,9 @@ class KafkaBench:
         found: list[tuple[bytes | None, bytes | None, dict[str, bytes]]] = []
         deadline = time.monotonic() + DEADLINE_SECONDS
         while len(found) < count:
-            assert time.monotonic() < deadline, f"{len(found)} of {count} dead letters are there"
+            assert time.monotonic() < deadline, (
+                f"{len(found)} of {count} dead-letter messages are stored"
+            )
             for message in consumer.consume(count, 0.1):
                 assert message.error() is None
                 record: Record = message
@@ -93,7 +95,7 @@ class KafkaBench:
         )
 
     def close(self) -> None:
-        self.letters.close()
+        self.dead_letters.close()
 
 
 @pytest.fixture(scope="module")
@@ -130,44 +132,44 @@ def rejected(
     return RejectedRecord(FakeRecord(WHERE, offset, value, key, tuple(headers)), "not_json", detail)
 
 
-def test_dead_letters_are_there_once_send_returns_in_their_order(bench: Bench) -> None:
-    bench.letters.send([rejected(0, b"a", b"k"), rejected(1, b"b")])
-    bench.letters.send([rejected(2, b"c")])
+def test_send_returns_after_messages_are_stored(bench: Bench) -> None:
+    bench.dead_letters.send([rejected(0, b"a", b"k"), rejected(1, b"b")])
+    bench.dead_letters.send([rejected(2, b"c")])
     assert bench.values(3) == [(b"k", b"a"), (None, b"b"), (None, b"c")]
 
 
-def test_dead_letters_keep_a_tombstone_apart_from_nothing_in_it(bench: Bench) -> None:
-    bench.letters.send([rejected(0, None, b""), rejected(1, b"")])
+def test_send_distinguishes_tombstone_from_empty_value(bench: Bench) -> None:
+    bench.dead_letters.send([rejected(0, None, b""), rejected(1, b"")])
     assert bench.values(2) == [(b"", None), (None, b"")]
 
 
-def test_dead_letters_raise_unless_all_are_acknowledged_and_may_be_sent_again(
+def test_send_raises_unless_all_are_acknowledged(
     bench: Bench,
 ) -> None:
     bench.fail_next()
     with pytest.raises(Unavailable):
-        bench.letters.send([rejected(0, b"a")])
-    bench.letters.send([rejected(0, b"a")])
+        bench.dead_letters.send([rejected(0, b"a")])
+    bench.dead_letters.send([rejected(0, b"a")])
     assert bench.values(1) == [(None, b"a")]
 
 
-def test_dead_letters_may_be_closed_and_used_again(bench: Bench) -> None:
-    bench.letters.close()
-    bench.letters.send([rejected(0, b"a")])
-    bench.letters.close()
-    bench.letters.close()
+def test_dead_letters_can_be_used_after_close(bench: Bench) -> None:
+    bench.dead_letters.close()
+    bench.dead_letters.send([rejected(0, b"a")])
+    bench.dead_letters.close()
+    bench.dead_letters.close()
     assert bench.values(1) == [(None, b"a")]
 
 
-def test_many_dead_letters_fit_into_one_call(bench: Bench) -> None:
-    letters = [rejected(number, b"%d" % number) for number in range(3000)]
-    bench.letters.send(letters)
+def test_send_accepts_many_messages(bench: Bench) -> None:
+    records = [rejected(number, b"%d" % number) for number in range(3000)]
+    bench.dead_letters.send(records)
     assert [value for _, value in bench.values(3000)] == [b"%d" % n for n in range(3000)]
 
 
-def test_kafka_dead_letter_says_what_it_is_beside_its_own_headers(kafka_bench: KafkaBench) -> None:
+def test_kafka_message_has_own_and_added_headers(kafka_bench: KafkaBench) -> None:
     headers = [("trace", b"\x00\xff"), ("none", None)]
-    kafka_bench.letters.send([rejected(7, b"a", headers=headers, detail="é is odd")])
+    kafka_bench.dead_letters.send([rejected(7, b"a", headers=headers, detail="é is odd")])
     ((_, _, found),) = kafka_bench.messages(1)
     assert found == {
         "trace": b"\x00\xff",
@@ -180,28 +182,28 @@ def test_kafka_dead_letter_says_what_it_is_beside_its_own_headers(kafka_bench: K
     }
 
 
-def test_kafka_dead_letter_topic_that_is_missing_is_named(kafka: EmbeddedKafka) -> None:
-    letters = KafkaDeadLetters(
+def test_missing_kafka_topic_is_named(kafka: EmbeddedKafka) -> None:
+    dead_letters = KafkaDeadLetters(
         KafkaSettings(bootstrap_servers=kafka.bootstrap_servers, topic="nowhere"),
         client_id="tests",
     )
     try:
         with pytest.raises(NeedsOperator, match=r"nowhere\.dlq"):
-            letters.send([rejected(0, b"a")])
+            dead_letters.send([rejected(0, b"a")])
     finally:
-        letters.close()
+        dead_letters.close()
 
 
-def test_kafka_dead_letter_of_any_size_that_kafka_holds_is_taken(kafka_bench: KafkaBench) -> None:
-    # Refusing a large record here would halt its partition for good.
+def test_kafka_message_of_largest_size_is_sent(kafka_bench: KafkaBench) -> None:
+    # Refusing a large record would halt its partition for good.
     largest = b"x" * (1_048_588 - 100)
-    kafka_bench.letters.send([rejected(0, largest)])
+    kafka_bench.dead_letters.send([rejected(0, largest)])
     ((_, value, _),) = kafka_bench.messages(1)
     assert value == largest
 
 
-def test_kafka_dead_letter_cuts_a_long_explanation(kafka_bench: KafkaBench) -> None:
-    # A server's message may quote the row that it refuses.
-    kafka_bench.letters.send([rejected(0, b"x" * 600_000, detail="y" * 600_000)])
+def test_kafka_message_truncates_long_explanation(kafka_bench: KafkaBench) -> None:
+    # A server's message may quote the refused row.
+    kafka_bench.dead_letters.send([rejected(0, b"x" * 600_000, detail="y" * 600_000)])
     ((_, _, headers),) = kafka_bench.messages(1)
     assert len(headers["octane.error"]) <= 4096

@@ -1,4 +1,4 @@
-"""What every Sink promises, held against the fake and against a real ClickHouse alike."""
+"""Contract of Sink, for the fake and for a real ClickHouse."""
 
 import contextlib
 import importlib.util
@@ -22,13 +22,13 @@ from octane_analytics.settings.connections import ClickHouseSettings
 from tests.fakes.clickhouse import FakeClickHouse, FakeSink
 from tests.fakes.clock import FakeClock
 
-# The table drops what is older than ninety days.
+# The table drops rows older than ninety days.
 NOW = int(datetime.now(UTC).timestamp())
 LAST_MONTH = int((datetime.now(UTC).replace(day=1) - timedelta(days=3)).timestamp())
 
 
 class Bench(Protocol):
-    """An empty table that refuses events of the name `refused`."""
+    """Empty table that refuses events with the name `refused`."""
 
     sink: Sink
 
@@ -74,7 +74,7 @@ class ClickHouseBench:
         self._connection = ClickHouseSink(self._settings, client_name="tests")
         self._connection.execute(schema.create_table(self._name))
         self._connection.execute(
-            f"ALTER TABLE {self._name} ADD CONSTRAINT told CHECK event_name != 'refused'"
+            f"ALTER TABLE {self._name} ADD CONSTRAINT accepted CHECK event_name != 'refused'"
         )
         self.sink: Sink = ClickHouseSink(self._settings, client_name="tests sink")
 
@@ -111,7 +111,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedClickHo
 
 
 class PackedBench(ClickHouseBench):
-    """As a worker sends its rows: packed already, as far as they can be."""
+    """ClickHouse with packed columns, as a worker sends them."""
 
     def __init__(self, engine: EmbeddedClickHouse) -> None:
         super().__init__(engine)
@@ -165,81 +165,81 @@ def block(*rows: Row) -> Sequence[Sequence[object]]:
     return [list(column) for column in zip(*rows, strict=True)]
 
 
-def test_sink_has_the_rows_once_it_returns(bench: Bench) -> None:
+def test_insert_returns_after_rows_are_stored(bench: Bench) -> None:
     bench.sink.insert(block(row("u1"), row("u2")), "t")
     assert bench.users() == ["u1", "u2"]
 
 
-def test_sink_drops_a_block_whose_token_it_has_seen(bench: Bench) -> None:
+def test_block_with_known_token_is_dropped(bench: Bench) -> None:
     for _ in range(3):
         bench.sink.insert(block(row("u1"), row("u2")), "t")
     assert bench.users() == ["u1", "u2"]
 
 
-def test_sink_drops_a_block_whose_token_it_has_seen_on_another_connection(bench: Bench) -> None:
+def test_token_of_another_connection_is_known(bench: Bench) -> None:
     bench.sink.insert(block(row("u1")), "t")
     bench.sink.close()
     bench.sink.insert(block(row("u1")), "t")
     assert bench.users() == ["u1"]
 
 
-def test_sink_goes_by_the_token_and_not_by_the_rows(bench: Bench) -> None:
+def test_equal_rows_with_different_tokens_are_kept(bench: Bench) -> None:
     bench.sink.insert(block(row("u1")), "t")
     bench.sink.insert(block(row("u2")), "t")
     bench.sink.insert(block(row("u1")), "t/0-1")
     assert bench.users() == ["u1", "u1"]
 
 
-def test_sink_keeps_equal_blocks_without_a_token(bench: Bench) -> None:
+def test_equal_blocks_without_token_are_kept(bench: Bench) -> None:
     bench.sink.insert(block(row("u1")), None)
     bench.sink.insert(block(row("u1")), None)
     assert bench.users() == ["u1", "u1"]
 
 
-def test_sink_drops_a_repeated_block_in_all_the_partitions_it_touches(bench: Bench) -> None:
+def test_repeated_block_is_dropped_in_all_partitions(bench: Bench) -> None:
     rows = block(row("u1"), row("u2", at=LAST_MONTH))
     bench.sink.insert(rows, "t")
     bench.sink.insert(rows, "t")
     assert bench.users() == ["u1", "u2"]
 
 
-def test_sink_takes_a_large_block_as_one(bench: Bench) -> None:
+def test_large_block_is_inserted_as_one(bench: Bench) -> None:
     rows = block(*(row(f"{number:06}") for number in range(70_000)))
     bench.sink.insert(rows, "t")
     bench.sink.insert(rows, "t")
     assert len(bench.users()) == 70_000
 
 
-def test_sink_stores_text_byte_for_byte(bench: Bench) -> None:
-    told = ['{"a": "\\ud83d\\ude00"}', '{"b" :\t"é😀"}', '{"c":"\\u0000\x00\'"}', "{}"]
-    told += [f'{{"d":"{"x" * length}"}}' for length in (100, 1_000, 100_000)]
-    bench.sink.insert(block(*(row("u", properties=text.encode()) for text in told)), "t")
-    assert bench.properties() == sorted(told, key=str.encode)
+def test_text_is_stored_byte_for_byte(bench: Bench) -> None:
+    texts = ['{"a": "\\ud83d\\ude00"}', '{"b" :\t"é😀"}', '{"c":"\\u0000\x00\'"}', "{}"]
+    texts += [f'{{"d":"{"x" * length}"}}' for length in (100, 1_000, 100_000)]
+    bench.sink.insert(block(*(row("u", properties=text.encode()) for text in texts)), "t")
+    assert bench.properties() == sorted(texts, key=str.encode)
 
 
-def test_sink_refuses_a_block_for_its_data_as_a_whole(bench: Bench) -> None:
+def test_block_with_bad_row_is_refused_whole(bench: Bench) -> None:
     with pytest.raises(DataRejected):
         bench.sink.insert(block(row("u1"), row("u2", name="refused"), row("u3")), "t")
     assert bench.users() == []
 
 
-def test_sink_takes_the_rest_of_a_refused_block(bench: Bench) -> None:
+def test_rest_of_refused_block_is_inserted(bench: Bench) -> None:
     with pytest.raises(DataRejected):
         bench.sink.insert(block(row("u1"), row("u2", name="refused")), "t")
     bench.sink.insert(block(row("u1")), "t/0-1")
     bench.sink.insert(block(row("u1")), "t")
-    assert bench.users() == ["u1", "u1"], "a refused block leaves no token behind"
+    assert bench.users() == ["u1", "u1"], "a refused block stores no token"
 
 
 @pytest.mark.parametrize("at", [-1, 2**32])
-def test_sink_refuses_what_does_not_fit_its_column_and_goes_on(bench: Bench, at: int) -> None:
+def test_value_of_wrong_type_is_refused(bench: Bench, at: int) -> None:
     with pytest.raises(DataRejected):
         bench.sink.insert(block(row("u1"), row("u2", at=at)), "t")
     bench.sink.insert(block(row("u1")), "t2")
     assert bench.users() == ["u1"]
 
 
-def test_sink_raises_while_the_server_is_away_and_takes_the_same_block_after(bench: Bench) -> None:
+def test_block_is_inserted_after_outage(bench: Bench) -> None:
     bench.sink.insert(block(row("u1")), "t1")
     bench.stop()
     with pytest.raises(Unavailable):
@@ -250,7 +250,7 @@ def test_sink_raises_while_the_server_is_away_and_takes_the_same_block_after(ben
     assert bench.users() == ["u1", "u2"]
 
 
-def test_clickhouse_waits_for_an_operator_where_the_table_is_missing(
+def test_missing_table_needs_operator(
     engine: EmbeddedClickHouse,
 ) -> None:
     settings = ClickHouseSettings(host=engine.host, port=engine.tcp_port, table="nowhere")
@@ -262,7 +262,7 @@ def test_clickhouse_waits_for_an_operator_where_the_table_is_missing(
     assert "schema apply" in str(raised.value)
 
 
-def test_clickhouse_waits_for_an_operator_where_the_password_is_wrong(
+def test_wrong_password_needs_operator(
     engine: EmbeddedClickHouse,
 ) -> None:
     settings = ClickHouseSettings(host=engine.host, port=engine.tcp_port, password="wrong")
@@ -275,7 +275,7 @@ def test_clickhouse_waits_for_an_operator_where_the_password_is_wrong(
     assert "wrong" not in str(raised.value)
 
 
-def test_clickhouse_tells_of_a_port_that_speaks_another_protocol(
+def test_port_of_another_protocol_needs_operator(
     engine: EmbeddedClickHouse,
 ) -> None:
     settings = ClickHouseSettings(host=engine.host, port=engine.http_port)
@@ -287,7 +287,7 @@ def test_clickhouse_tells_of_a_port_that_speaks_another_protocol(
     assert "CLICKHOUSE_PORT" in str(raised.value)
 
 
-def test_clickhouse_fails_over_to_the_next_server_of_the_list(engine: EmbeddedClickHouse) -> None:
+def test_client_fails_over_to_next_server(engine: EmbeddedClickHouse) -> None:
     settings = ClickHouseSettings(host=f"127.0.0.1:1,{engine.host}:{engine.tcp_port}")
     name = schema.TableName("default", f"events_{uuid.uuid4().hex[:8]}")
     settings = ClickHouseSettings(host=settings.host, table=name.table)
@@ -297,7 +297,7 @@ def test_clickhouse_fails_over_to_the_next_server_of_the_list(engine: EmbeddedCl
         assert sink.select(f"SELECT count() FROM {name}").rows == [(1,)]
 
 
-def test_table_as_it_is_made_is_what_the_contract_says(engine: EmbeddedClickHouse) -> None:
+def test_created_table_has_expected_schema(engine: EmbeddedClickHouse) -> None:
     name = schema.TableName("default", f"events_{uuid.uuid4().hex[:8]}")
     settings = ClickHouseSettings(host=engine.host, port=engine.tcp_port, table=name.table)
     with ClickHouseSink(settings, client_name="tests") as connection:

@@ -1,4 +1,4 @@
-"""What every Source promises, held against the fake and against Kafka's consumer alike."""
+"""Contract of Source, for the fake and for Kafka's consumer."""
 
 import contextlib
 import time
@@ -30,7 +30,7 @@ DEADLINE_SECONDS = 20.0
 
 
 class Listener:
-    """Starts every partition at an offset (0 unless `starts` has its number); keeps what it was told."""
+    """Starts each partition at its offset in `starts` (default 0); records its calls."""
 
     def __init__(self, starts: Mapping[int, int] | None = None) -> None:
         self.starts = starts or {}
@@ -111,7 +111,7 @@ class KafkaBench:
                 topic=self._topic,
                 group_id=self._group,
                 log_epoch=epoch,
-                # The mock cluster takes a session's length, less a second, to rebalance.
+                # The mock cluster needs a session timeout, less a second, to rebalance.
                 rdkafka={
                     "session.timeout.ms": "3000",
                     "heartbeat.interval.ms": "100",
@@ -141,7 +141,7 @@ class KafkaBench:
 
     def close(self) -> None:
         self._kafka.set_broker_up()
-        # Every one of them, whatever another's listener raises: a client that is left open goes on.
+        # All of them, even if a listener raises: an open client continues to run.
         with contextlib.ExitStack() as stack:
             for member in self._members:
                 stack.callback(member.close)
@@ -165,7 +165,7 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
 
 
 class Reader:
-    """Polls a member and keeps everything it hands out, by partition."""
+    """Polls a member and keeps everything that it returns."""
 
     def __init__(self, source: Source, listener: Listener | None = None) -> None:
         self.source = source
@@ -205,7 +205,7 @@ def numbers(first: int, end: int) -> list[bytes]:
     return [b"%d" % number for number in range(first, end)]
 
 
-def test_source_hands_out_records_from_the_assigned_offset_and_then_the_end(bench: Bench) -> None:
+def test_poll_returns_records_from_assigned_offset_then_end(bench: Bench) -> None:
     bench.produce(0, *numbers(0, 5))
     reader = Reader(bench.member(), Listener({0: 2}))
     reader.until(lambda: EndOfPartition(bench.partition(0), 5) in reader.ends)
@@ -214,14 +214,14 @@ def test_source_hands_out_records_from_the_assigned_offset_and_then_the_end(benc
     assert reader.listener.owned == {bench.partition(0), bench.partition(1)}
 
 
-def test_source_tells_a_tombstone_from_an_empty_value(bench: Bench) -> None:
+def test_poll_distinguishes_tombstone_from_empty_value(bench: Bench) -> None:
     bench.produce(0, None, b"")
     reader = Reader(bench.member())
     reader.until(lambda: len(reader.records) == 2)
     assert [r.value() for r in reader.records] == [None, b""]
 
 
-def test_source_tells_the_end_again_after_more_records(bench: Bench) -> None:
+def test_poll_returns_end_again_after_more_records(bench: Bench) -> None:
     bench.produce(0, b"0")
     reader = Reader(bench.member())
     reader.until(lambda: EndOfPartition(bench.partition(0), 1) in reader.ends)
@@ -230,7 +230,7 @@ def test_source_tells_the_end_again_after_more_records(bench: Bench) -> None:
     assert reader.offsets() == [0, 1]
 
 
-def test_source_hands_out_no_more_than_it_is_asked_for(bench: Bench) -> None:
+def test_poll_returns_at_most_max_records(bench: Bench) -> None:
     bench.produce(0, *numbers(0, 10))
     reader = Reader(bench.member())
     reader.poll(3)
@@ -240,7 +240,7 @@ def test_source_hands_out_no_more_than_it_is_asked_for(bench: Bench) -> None:
         assert len(reader.records) - before <= 3
 
 
-def test_source_remembers_offset_and_metadata_for_whoever_comes_next(bench: Bench) -> None:
+def test_committed_offset_and_metadata_are_kept(bench: Bench) -> None:
     one, other = bench.partition(0), bench.partition(1)
     reader = Reader(bench.member()).join()
     assert reader.source.committed([one, other]) == {
@@ -256,7 +256,7 @@ def test_source_remembers_offset_and_metadata_for_whoever_comes_next(bench: Benc
     }
 
 
-def test_source_overwrites_metadata_with_nothing(bench: Bench) -> None:
+def test_commit_overwrites_metadata_with_empty(bench: Bench) -> None:
     one = bench.partition(0)
     source = Reader(bench.member()).join().source
     source.commit([Commit(one, 3, "pending")])
@@ -264,7 +264,7 @@ def test_source_overwrites_metadata_with_nothing(bench: Bench) -> None:
     assert source.committed([one]) == {one: Committed(5, "")}
 
 
-def test_commit_that_meets_a_rebalance_changes_nothing_and_may_be_repeated(bench: Bench) -> None:
+def test_commit_during_rebalance_changes_nothing(bench: Bench) -> None:
     one = bench.partition(0)
     source = Reader(bench.member()).join().source
     source.commit([Commit(one, 1, "")])
@@ -276,7 +276,7 @@ def test_commit_that_meets_a_rebalance_changes_nothing_and_may_be_repeated(bench
     assert source.committed([one]) == {one: Committed(2, "x")}
 
 
-def test_seek_throws_away_what_was_fetched_before_it(bench: Bench) -> None:
+def test_seek_discards_prefetched_records(bench: Bench) -> None:
     bench.produce(0, *numbers(0, 500))
     reader = Reader(bench.member())
     reader.until(lambda: reader.ends)
@@ -289,7 +289,7 @@ def test_seek_throws_away_what_was_fetched_before_it(bench: Bench) -> None:
     assert reader.offsets() == list(range(250, 500))
 
 
-def test_seek_back_tells_the_end_again(bench: Bench) -> None:
+def test_seek_to_end_returns_end_again(bench: Bench) -> None:
     bench.produce(0, *numbers(0, 3))
     reader = Reader(bench.member())
     reader.until(lambda: EndOfPartition(bench.partition(0), 3) in reader.ends)
@@ -299,7 +299,7 @@ def test_seek_back_tells_the_end_again(bench: Bench) -> None:
     assert reader.records == []
 
 
-def test_renewed_member_is_assigned_its_partitions_again(bench: Bench) -> None:
+def test_recreated_client_is_assigned_its_partitions_again(bench: Bench) -> None:
     bench.produce(0, b"a", b"b")
     reader = Reader(bench.member()).join()
     reader.until(lambda: reader.offsets() == [0, 1])
@@ -314,7 +314,7 @@ def test_renewed_member_is_assigned_its_partitions_again(bench: Bench) -> None:
     assert reader.listener.owned == owned
 
 
-def test_listener_may_renew_the_member_that_calls_it(bench: Bench) -> None:
+def test_listener_can_recreate_its_client(bench: Bench) -> None:
     reader = Reader(bench.member())
     once = [reader.source.recreate_client]
     reader.listener.on_assigned = lambda: once.pop()() if once else None
@@ -324,7 +324,7 @@ def test_listener_may_renew_the_member_that_calls_it(bench: Bench) -> None:
     reader.until(lambda: reader.offsets() == [0])
 
 
-def test_pause_hands_out_nothing_and_resume_goes_on_where_it_was(bench: Bench) -> None:
+def test_resume_continues_at_paused_position(bench: Bench) -> None:
     bench.produce(0, *numbers(0, 300))
     reader = Reader(bench.member())
     while len(reader.records) < 10:
@@ -340,8 +340,8 @@ def test_pause_hands_out_nothing_and_resume_goes_on_where_it_was(bench: Bench) -
 
 
 @pytest.mark.parametrize("order", ["seek pause", "pause seek", "pause seek pause"])
-def test_resume_goes_on_where_was_sought_while_nothing_was_read(bench: Bench, order: str) -> None:
-    # Were the position of before remembered instead, the range in between would be passed over.
+def test_resume_continues_at_position_sought_during_pause(bench: Bench, order: str) -> None:
+    # If the earlier position were kept instead, the range in between would be skipped.
     bench.produce(0, *numbers(0, 100))
     reader = Reader(bench.member())
     reader.until(lambda: reader.ends)
@@ -357,7 +357,7 @@ def test_resume_goes_on_where_was_sought_while_nothing_was_read(bench: Bench, or
     assert reader.offsets()[0] == 7
 
 
-def test_partitions_that_are_assigned_during_a_pause_are_paused_too(bench: Bench) -> None:
+def test_partitions_assigned_during_pause_are_paused(bench: Bench) -> None:
     bench.produce(0, *numbers(0, 20))
     source = bench.member()
     source.pause()
@@ -371,9 +371,7 @@ def test_partitions_that_are_assigned_during_a_pause_are_paused_too(bench: Bench
 
 
 @pytest.mark.parametrize("position", [2, 50])
-def test_source_tells_of_a_position_outside_the_log_once_and_waits_for_a_seek(
-    bench: Bench, position: int
-) -> None:
+def test_position_outside_log_is_returned_once(bench: Bench, position: int) -> None:
     bench.produce(0, *numbers(0, 10))
     bench.delete_before(0, 5)
     where = bench.partition(0)
@@ -389,7 +387,7 @@ def test_source_tells_of_a_position_outside_the_log_once_and_waits_for_a_seek(
     assert reader.offsets() == [5, 6, 7, 8, 9]
 
 
-def test_earliest_is_the_first_offset_that_is_left(bench: Bench) -> None:
+def test_earliest_is_first_retained_offset(bench: Bench) -> None:
     source = Reader(bench.member()).join().source
     assert source.earliest(bench.partition(0)) == 0
     bench.produce(0, *numbers(0, 10))
@@ -398,14 +396,14 @@ def test_earliest_is_the_first_offset_that_is_left(bench: Bench) -> None:
     assert source.earliest(bench.partition(1)) == 0
 
 
-def test_latest_is_the_next_offset_that_will_be_written(bench: Bench) -> None:
+def test_latest_is_next_offset(bench: Bench) -> None:
     source = Reader(bench.member()).join().source
     assert source.latest(bench.partition(0)) == 0
     bench.produce(0, *numbers(0, 10))
     assert source.latest(bench.partition(0)) == 10
 
 
-def test_log_identity_stays_the_same_and_carries_the_epoch(bench: Bench) -> None:
+def test_log_identity_is_stable_and_has_epoch(bench: Bench) -> None:
     topic = bench.partition(0).topic
     first, second = bench.member(epoch="e1"), bench.member(epoch="e2")
     identity = first.log_identity(topic)
@@ -416,14 +414,14 @@ def test_log_identity_stays_the_same_and_carries_the_epoch(bench: Bench) -> None
     assert second.log_identity(topic) == identity._replace(epoch="e2")
 
 
-def test_poll_raises_while_no_broker_answers(bench: Bench) -> None:
+def test_poll_without_broker_raises_unavailable(bench: Bench) -> None:
     reader = Reader(bench.member()).join()
     bench.cut_off()
     with pytest.raises(Unavailable):
         reader.until(lambda: False)
 
 
-def test_close_revokes_with_a_last_chance_to_commit(bench: Bench) -> None:
+def test_close_revokes_before_last_commit(bench: Bench) -> None:
     one = bench.partition(0)
     source = bench.member()
     listener = Listener()
@@ -435,7 +433,7 @@ def test_close_revokes_with_a_last_chance_to_commit(bench: Bench) -> None:
     assert bench.member().committed([one]) == {one: Committed(1, "")}
 
 
-def test_partition_moves_to_a_second_member_behind_the_first_ones_last_commit(
+def test_partition_moves_after_last_commit_of_owner(
     bench: Bench,
 ) -> None:
     bench.produce(0, *numbers(0, 4))
@@ -451,8 +449,8 @@ def test_partition_moves_to_a_second_member_behind_the_first_ones_last_commit(
     commit("before")
 
     def commit_for_the_last_time() -> None:
-        # While the callback waited for its turn the group may have moved on without this member. A
-        # commit is refused then, and what must hold is that it has changed nothing.
+        # The group may have rebalanced without this member before the callback ran. A
+        # commit is then refused, and must change nothing.
         with contextlib.suppress(Rebalancing):
             commit("on revoke")
             accepted.append("on revoke")
@@ -469,19 +467,19 @@ def test_partition_moves_to_a_second_member_behind_the_first_ones_last_commit(
     second.until(lambda: second.records, first)
     assert second.offsets(moved.partition) == [4]
     assert first.offsets(moved.partition) == [0, 1, 2, 3]
-    # What went on all the while is not read anew.
+    # The partition that continued meanwhile is not read again.
     assert first.offsets(1 - moved.partition) == [0, 1, 2, 3]
 
 
-def test_lag_counts_from_where_reading_begins_before_the_first_record(kafka: EmbeddedKafka) -> None:
+def test_lag_counts_from_start_position(kafka: EmbeddedKafka) -> None:
     bench = KafkaBench(kafka)
     bench.produce(0, *numbers(0, 7))
     member = bench.member()
     assert isinstance(member, KafkaSource)
     reader = Reader(member, Listener({0: 3}))
-    assert member.lag() == 0  # of no partition
+    assert member.lag() == 0  # without partitions
     reader.join()
-    # There is no record in partition 1.
+    # Partition 1 has no records.
     reader.until(lambda: member.lag() == 4)
     reader.until(lambda: reader.offsets() == [3, 4, 5, 6])
     member.commit([Commit(bench.partition(0), 7, "")])
@@ -496,7 +494,7 @@ def test_lag_counts_from_where_reading_begins_before_the_first_record(kafka: Emb
     bench.close()
 
 
-def test_partition_that_left_during_a_pause_is_read_when_it_comes_back_after_it(
+def test_partition_revoked_during_pause_is_read_later(
     bench: Bench,
 ) -> None:
     first = Reader(bench.member()).join()
@@ -511,7 +509,7 @@ def test_partition_that_left_during_a_pause_is_read_when_it_comes_back_after_it(
     first.until(lambda: first.offsets(moved.partition) == [0])
 
 
-def test_what_the_listener_raises_comes_out_of_poll_and_keeps_nothing_from_moving_on(
+def test_poll_raises_exception_of_listener(
     bench: Bench,
 ) -> None:
     first = Reader(bench.member()).join()
@@ -533,21 +531,21 @@ def test_what_the_listener_raises_comes_out_of_poll_and_keeps_nothing_from_movin
     assert first.offsets(1 - moved.partition) == [0]
 
 
-def test_member_whose_listener_has_no_positions_is_not_to_go_on(bench: Bench) -> None:
+def test_assignment_without_positions_raises_assignment_lost(bench: Bench) -> None:
     bench.produce(0, b"0")
     listener = Listener()
 
     def fail() -> None:
-        raise Unavailable("no broker tells")
+        raise Unavailable("no broker answers")
 
     listener.on_assigned = fail
     reader = Reader(bench.member(), listener)
     with pytest.raises(AssignmentLost):
         reader.until(lambda: reader.records)
-    assert reader.records == [], "from a position that nobody named"
+    assert reader.records == [], "from an undefined position"
 
 
-def test_close_is_done_also_where_it_raises_what_the_listener_raised(bench: Bench) -> None:
+def test_close_raises_exception_of_listener_when_done(bench: Bench) -> None:
     first = Reader(bench.member()).join()
 
     def refuse() -> None:

@@ -1,4 +1,4 @@
-"""A table in memory that deduplicates by token, held to the real one by the contract tests."""
+"""In-memory table that deduplicates by token; contract tests compare it with the real one."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from tests.fakes.journal import Entry, InsertEntry
 
 
 class StoredRow(NamedTuple):
-    """One row of the table, in the order of its columns."""
+    """Row of the table, in the order of its columns."""
 
     timestamp: int
     app_id: str
@@ -23,7 +23,7 @@ class StoredRow(NamedTuple):
 
 
 class FakeClickHouse:
-    """The table, and the tokens that are remembered for it."""
+    """Table with its remembered tokens."""
 
     def __init__(self, clock: FakeClock, journal: list[Entry] | None = None) -> None:
         self.clock = clock
@@ -36,7 +36,7 @@ class FakeClickHouse:
         self.insert_seconds = 0.0
 
     def count(self) -> Counter[str]:
-        """How often each event is there, by its user_id."""
+        """Return the number of rows by user_id."""
         return Counter(row.user_id for row in self.rows)
 
     def insert(self, columns: Sequence[Sequence[object]], token: str | None) -> None:
@@ -59,7 +59,7 @@ class FakeClickHouse:
 
 
 class FakeSink:
-    """See `types.Sink`."""
+    """Implements `interfaces.Sink`."""
 
     def __init__(self, server: FakeClickHouse) -> None:
         self._server = server
@@ -81,13 +81,13 @@ class FakeSink:
 
 def _row(values: tuple[object, ...]) -> StoredRow:
     timestamp, *texts = values
-    # What clickhouse-driver cannot write into a DateTime, it refuses before it sends anything.
+    # clickhouse-driver refuses values that do not fit a DateTime before it sends anything.
     if not isinstance(timestamp, int) or not 0 <= timestamp < 2**32:
-        raise DataRejected(f"{timestamp!r} is no DateTime")
+        raise DataRejected(f"{timestamp!r} is not a DateTime")
     return StoredRow(timestamp, *map(_text, texts))
 
 
 def _text(value: object) -> str:
     if not isinstance(value, str | bytes):
-        raise DataRejected(f"{value!r} is no String")
+        raise DataRejected(f"{value!r} is not a String")
     return value if isinstance(value, str) else value.decode()

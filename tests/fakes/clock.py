@@ -1,8 +1,8 @@
-"""A clock that tests advance."""
+"""Clock advanced by tests."""
 
 
 class FakeClock:
-    """See `types.Clock`."""
+    """Implements `interfaces.Clock`."""
 
     def __init__(self, now: float = 1000.0) -> None:
         self._now = now

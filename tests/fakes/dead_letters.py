@@ -1,4 +1,4 @@
-"""A dead-letter topic in memory."""
+"""In-memory dead-letter topic."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from tests.fakes.kafka import FakeBroker
 
 
 class FakeDeadLetters:
-    """See `types.DeadLetters`."""
+    """Implements `interfaces.DeadLetters`."""
 
     def __init__(self, broker: FakeBroker) -> None:
         self._broker = broker

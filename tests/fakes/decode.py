@@ -1,4 +1,4 @@
-"""A decoder for one value as one for many."""
+"""Adapter of a decoder for single values."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,7 +10,7 @@ from octane_analytics.events.packed_columns import new_columns
 
 
 def each(decode: Callable[[bytes | None], Row]) -> Decode:
-    """What takes one value as what takes many."""
+    """Return a decoder of many values from a decoder of one."""
 
     def decode_all(values: Sequence[bytes | None]) -> Decoded:
         columns, invalid = new_columns(), []

@@ -1,4 +1,4 @@
-"""Faults that fakes inject into chosen calls."""
+"""Faults injected by fakes into chosen calls."""
 
 from collections import defaultdict, deque
 from collections.abc import Callable
@@ -13,11 +13,11 @@ from octane_analytics.errors import (
 class Fault:
     error: OctaneError
     is_done: bool = False
-    """Strikes after the operation has taken effect: only its answer is lost."""
+    """True if the operation takes effect and only its answer is lost."""
 
 
 class Faults:
-    """What is to go wrong next, by operation."""
+    """Queues of faults by operation."""
 
     def __init__(self) -> None:
         self._queues: dict[str, deque[Fault]] = defaultdict(deque)

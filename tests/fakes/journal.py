@@ -1,10 +1,10 @@
-"""What the fakes record, in order."""
+"""Journal of the calls of fakes, in order."""
 
 from typing import NamedTuple
 
 
 class Entry(NamedTuple):
-    """One line of the journal."""
+    """Entry of the journal."""
 
     what: str
     detail: object

@@ -1,4 +1,4 @@
-"""A broker and consumers in memory, held to the real ones by the contract tests."""
+"""In-memory broker and consumers; contract tests compare them with the real ones."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ TOPIC = "octane.events"
 
 @dataclass(frozen=True, slots=True)
 class FakeRecord:
-    """See `types.Record`."""
+    """Implements `types.Record`."""
 
     where: TopicPartition
     at: int
@@ -62,7 +62,7 @@ class FakeRecord:
 
 @dataclass(slots=True)
 class FakeLog:
-    """One partition: records by offset, from `low` to `end`, with gaps where nothing was put."""
+    """Log of one partition: records by offset, from `low` to `end`, with gaps."""
 
     records: dict[int, FakeRecord] = field(default_factory=dict)
     low: int = 0
@@ -70,13 +70,13 @@ class FakeLog:
 
 
 def is_pending(metadata: str) -> bool:
-    """Whether a commit's metadata announces an insert."""
+    """Return whether a commit's metadata announces an insert."""
     intent = parse_intent(metadata)
     return intent is not None and intent.is_pending
 
 
 class FakeBroker:
-    """One topic's partitions, one consumer group's coordinator, and the dead-letter topic."""
+    """Partitions of one topic, coordinator of one group, and the dead-letter topic."""
 
     def __init__(self, clock: FakeClock, partitions: int = 1, topic: str = TOPIC) -> None:
         self.clock = clock
@@ -92,7 +92,7 @@ class FakeBroker:
         self.faults = Faults()
         self.journal: list[Entry] = []
         self.is_balancing = True
-        """Whether partitions are spread anew when a member comes or goes."""
+        """True if joins and leaves redistribute the partitions."""
 
     @property
     def partitions(self) -> list[TopicPartition]:
@@ -106,11 +106,11 @@ class FakeBroker:
             log.end += 1
 
     def skip(self, partition: int, offsets: int) -> None:
-        """Leaves a gap at the end, as the marker of a transaction or compaction does."""
+        """Append a gap, as a transaction's marker or compaction does."""
         self.logs[TopicPartition(self.topic, partition)].end += offsets
 
     def delete_before(self, partition: int, offset: int) -> None:
-        """Retention."""
+        """Remove records, as retention does."""
         log = self.logs[TopicPartition(self.topic, partition)]
         log.low = offset
         log.end = max(log.end, offset)
@@ -118,7 +118,7 @@ class FakeBroker:
             del log.records[gone]
 
     def recreate(self, topic_id: str, *, keeps_commits: bool = False) -> None:
-        """Deletes the topic and makes it anew; Kafka forgets its committed offsets with it."""
+        """Delete the topic and create it again; Kafka deletes its committed offsets with it."""
         self.topic_id = topic_id
         for where in self.logs:
             self.logs[where] = FakeLog()
@@ -133,7 +133,7 @@ class FakeBroker:
         return total
 
     def is_settled(self) -> bool:
-        """Whether everything is committed and nothing announced is pending."""
+        """Return whether everything is committed and no intent is pending."""
         return self.lag() == 0 and not any(is_pending(c.metadata) for c in self.committed.values())
 
     def join(self, member: "FakeSource") -> None:
@@ -142,7 +142,7 @@ class FakeBroker:
         self._spread()
 
     def leave(self, member: "FakeSource") -> None:
-        """The member is gone, its partitions are free."""
+        """Remove the member and free its partitions."""
         if member in self.members:
             self.members.remove(member)
         for where in [w for w, owner in self.owners.items() if owner is member]:
@@ -150,17 +150,17 @@ class FakeBroker:
         self._spread()
 
     def expire(self, member: "FakeSource") -> None:
-        """The session of a member ends without its knowledge: it hears of it in its next poll."""
+        """Expire the session of a member, which notices at its next poll."""
         member.is_expired = True
         self.leave(member)
 
     def fence(self, member: "FakeSource") -> None:
-        """Another process has taken the member's static place."""
+        """Replace the static member by another process."""
         member.is_fenced = True
         self.leave(member)
 
     def move(self, partition: int, to: "FakeSource | None") -> None:
-        """Has a partition go to another member (None: to nobody) once its owner has let it go."""
+        """Move a partition to another member (None: to none) once its owner has given it up."""
         where = TopicPartition(self.topic, partition)
         if to is None:
             self.targets.pop(where, None)
@@ -179,7 +179,7 @@ class FakeBroker:
 
 
 class FakeSource:
-    """See `types.Source`. A dynamic member of the broker's group."""
+    """Implements `interfaces.Source` as a dynamic member of the broker's group."""
 
     def __init__(
         self, broker: FakeBroker, *, epoch: str = "", fetch_records: int = 100_000
@@ -189,14 +189,14 @@ class FakeSource:
         self._fetch_records = fetch_records
         self._listener: RebalanceListener | None = None
         self._positions: dict[TopicPartition, int] = {}
-        self._told_end: dict[TopicPartition, int] = {}
-        self._told_gone: set[TopicPartition] = set()
+        self._returned_end: dict[TopicPartition, int] = {}
+        self._returned_gone: set[TopicPartition] = set()
         self._turn = 0
         self.faults = Faults()
         self.is_paused = False
         self.is_outdated = False
-        """Reads nothing of a topic that was made anew, as librdkafka after a change of leaders."""
-        self._is_renewed = False
+        """True if a recreated topic is not read, as by librdkafka after a leader change."""
+        self._needs_recreation = False
         self.is_expired = False
         self.is_fenced = False
         self.is_closed = False
@@ -214,7 +214,7 @@ class FakeSource:
         self._fail("poll")
         if self.is_fenced:
             raise AssignmentLost("fenced")
-        if self._is_renewed:
+        if self._needs_recreation:
             self._leave_and_join()
         self._rebalance()
         polled = Polled([]) if self.is_paused else self._fetch(max_records)
@@ -254,8 +254,8 @@ class FakeSource:
     def _drop(self, partitions: Iterable[TopicPartition]) -> None:
         for where in partitions:
             self._positions.pop(where, None)
-            self._told_end.pop(where, None)
-            self._told_gone.discard(where)
+            self._returned_end.pop(where, None)
+            self._returned_gone.discard(where)
 
     def _fetch(self, max_records: int) -> Polled:
         records: list[Record] = []
@@ -267,9 +267,9 @@ class FakeSource:
             where = owned[(index + self._turn) % len(owned)]
             log, position = self._broker.logs[where], self._positions[where]
             if not log.low <= position <= log.end:
-                if where not in self._told_gone:
+                if where not in self._returned_gone:
                     gone.append(OffsetGone(where, position))
-                    self._told_gone.add(where)
+                    self._returned_gone.add(where)
                 continue
             if self.is_outdated:
                 continue
@@ -281,8 +281,8 @@ class FakeSource:
                     records.append(record)
                     room -= 1
             self._positions[where] = position
-            if position == log.end and self._told_end.get(where) != position:
-                self._told_end[where] = position
+            if position == log.end and self._returned_end.get(where) != position:
+                self._returned_end[where] = position
                 ends.append(EndOfPartition(where, position))
         return Polled(records, ends, gone)
 
@@ -294,7 +294,7 @@ class FakeSource:
         assert commits, "an empty commit commits everything in librdkafka"
         if self.is_fenced:
             raise AssignmentLost("fenced")
-        # As Kafka does: it asks whether the member is in the group, not whether it owns the partition.
+        # Like Kafka, checks that the member is in the group, not that it owns the partition.
         if self not in self._broker.members:
             raise Rebalancing("the generation is over")
 
@@ -327,14 +327,14 @@ class FakeSource:
         if partition not in self._positions:
             raise Unavailable(f"{partition} is not assigned")
         self._positions[partition] = offset
-        self._told_end.pop(partition, None)
-        self._told_gone.discard(partition)
+        self._returned_end.pop(partition, None)
+        self._returned_gone.discard(partition)
 
     def recreate_client(self) -> None:
-        self._is_renewed = True
+        self._needs_recreation = True
 
     def _leave_and_join(self) -> None:
-        assert self._listener is not None, "renewed before subscribe"
+        assert self._listener is not None, "recreated before subscribe"
         owned = list(self._positions)
         try:
             if owned:
@@ -342,7 +342,7 @@ class FakeSource:
         finally:
             self._drop(owned)
             self._broker.leave(self)
-            self._is_renewed = self.is_outdated = False
+            self._needs_recreation = self.is_outdated = False
             self._broker.join(self)
 
     def pause(self) -> None:

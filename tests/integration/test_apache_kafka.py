@@ -1,4 +1,4 @@
-"""The broker that the other tests rely on does what they rely on."""
+"""Behaviour of the Apache Kafka test broker that other tests depend on."""
 
 import subprocess
 import sys
@@ -77,7 +77,7 @@ def test_records_and_commit_metadata_survive_kill(kafka: ApacheKafka) -> None:
         try:
             (committed,) = successor.committed([where], timeout=20)
             break
-        except KafkaException:  # the broker is only just the group's coordinator again
+        except KafkaException:  # the broker has just become the group's coordinator again
             assert time.monotonic() < deadline
             time.sleep(0.2)
     assert (committed.offset, committed.metadata) == (40, "end=100")
@@ -88,7 +88,7 @@ def test_records_and_commit_metadata_survive_kill(kafka: ApacheKafka) -> None:
     assert kafka.lag("readers") == {("survivors", 1): 60}
 
 
-def test_topic_made_again_has_another_id_and_starts_at_zero(kafka: ApacheKafka) -> None:
+def test_recreated_topic_has_other_id_and_no_records(kafka: ApacheKafka) -> None:
     kafka.create_topic("phoenix")
     produce(kafka, "phoenix", 0, [b"before"])
     first = _topic_id(kafka, "phoenix")
@@ -105,14 +105,14 @@ def _topic_id(kafka: ApacheKafka, topic: str) -> str:
     return kafka.topics("--describe", "--topic", topic).partition("TopicId:")[2].split()[0]
 
 
-def test_unknown_topic_is_an_error_and_is_not_created(kafka: ApacheKafka) -> None:
+def test_unknown_topic_raises_and_is_not_created(kafka: ApacheKafka) -> None:
     producer = Producer({"bootstrap.servers": kafka.bootstrap_servers, "log_level": 0})
     assert producer.list_topics("mistyped", timeout=20).topics["mistyped"].error is not None
     with pytest.raises(KafkaError, match="deleting topic mistyped"):
         kafka.delete_topic("mistyped")
 
 
-def test_paused_broker_answers_nothing_until_it_is_resumed(kafka: ApacheKafka) -> None:
+def test_paused_broker_answers_after_resume(kafka: ApacheKafka) -> None:
     kafka.create_topic("frozen")
     client = Producer({"bootstrap.servers": kafka.bootstrap_servers, "log_level": 0})
     kafka.pause()
@@ -125,7 +125,7 @@ def test_paused_broker_answers_nothing_until_it_is_resumed(kafka: ApacheKafka) -
     produce(kafka, "frozen", 0, [b"thawed"])
 
 
-def test_broker_ends_with_a_process_that_was_killed(kafka: ApacheKafka) -> None:
+def test_broker_ends_with_killed_process(kafka: ApacheKafka) -> None:
     script = (
         "import sys, time\n"
         "from tests.tools.kafka.apache import ApacheKafka\n"
@@ -153,7 +153,7 @@ def _is_alive(pid: int) -> bool:
         return False
 
 
-def test_stopped_broker_keeps_a_directory_of_ones_own(tmp_path: Path, kafka: ApacheKafka) -> None:
+def test_stopped_broker_keeps_given_directory(tmp_path: Path, kafka: ApacheKafka) -> None:
     with ApacheKafka(tmp_path, partitions=3) as other:
         other.create_topic("kept")
         produce(other, "kept", 0, [b"record"])

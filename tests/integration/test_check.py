@@ -1,4 +1,4 @@
-"""`octane-analytics check` against real engines, in order and out of order."""
+"""`octane-analytics check` against real servers, correct and faulty ones."""
 
 import socket
 import time
@@ -52,7 +52,7 @@ USERS = [
 
 @pytest.fixture(scope="module")
 def peopled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseSettings]:
-    """A server with users of little and of much right, and the one of conf/."""
+    """Server with users of few and of many rights, and the user of conf/."""
     with EmbeddedClickHouse(
         tmp_path_factory.mktemp("users"),
         users=USERS,
@@ -69,7 +69,7 @@ def levels(found: dict[str, list[dict[str, str]]]) -> dict[str, str]:
     return {item["subject"]: item["level"] for item in found["checks"]}
 
 
-def test_check_of_a_site_in_order_fails_nothing(site: Site) -> None:
+def test_check_of_correct_site_has_no_failures(site: Site) -> None:
     site.send(event(1))
     site.environ["WORKER_PROCS"] = "2"
     found = site.json("check")
@@ -97,7 +97,7 @@ def test_check_of_a_site_in_order_fails_nothing(site: Site) -> None:
     assert text.splitlines()[-1].startswith("0 failures")
 
 
-def test_check_knows_our_own_running_service(site: Site) -> None:
+def test_check_recognises_own_running_service(site: Site) -> None:
     site.environ["METRICS_PORT"] = str(free_port())
     with site.worker() as worker:
         worker.wait_for("assignment changed")
@@ -109,7 +109,7 @@ def test_check_knows_our_own_running_service(site: Site) -> None:
         assert worker.wait() == 0
 
 
-def test_check_finds_what_has_to_be_mended(site: Site) -> None:
+def test_check_reports_problems_to_fix(site: Site) -> None:
     site.clickhouse.execute(
         f"ALTER TABLE {site.clickhouse.table} MODIFY SETTING non_replicated_deduplication_window = 0"
     )
@@ -118,7 +118,7 @@ def test_check_finds_what_has_to_be_mended(site: Site) -> None:
     where = f"{site.environ['CLICKHOUSE_HOST']}:{site.environ['CLICKHOUSE_PORT']}"
     assert levels(found)[f"deduplication at {where}"] == "FAIL"
     messages = {item["subject"]: item["message"] for item in found["checks"]}
-    assert "the worker will make it" in messages["dead-letter topic"]
+    assert "the worker will create it" in messages["dead-letter topic"]
     listed = site.kafka.topics("--list")
     assert f"{site.topic}.other-dlq" not in listed, "check changes nothing"
 
@@ -136,7 +136,7 @@ def test_check_finds_a_foreign_member(site: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "subject", "told"),
+    ("settings", "subject", "expected"),
     [
         ({"KAFKA_TOPIC": "nowhere"}, "topic", "create the topic"),
         ({"CLICKHOUSE_PASSWORD": "wrong"}, "clickhouse", "check CLICKHOUSE_USER"),
@@ -144,15 +144,15 @@ def test_check_finds_a_foreign_member(site: Site) -> None:
         ({"CLICKHOUSE_TABLE": "nowhere"}, "table", "schema apply"),
     ],
 )
-def test_check_says_what_to_do(
-    site: Site, settings: dict[str, str], subject: str, told: str
+def test_check_reports_the_fix(
+    site: Site, settings: dict[str, str], subject: str, expected: str
 ) -> None:
     done = run("check", settings=site.environ | settings)
     assert done.returncode == 78, done.stdout
     failures = [line for line in done.stdout.splitlines() if line.startswith("FAIL")]
     assert len(failures) == 1, done.stdout
     assert failures[0].split()[1] == subject
-    assert told in failures[0]
+    assert expected in failures[0]
 
 
 @pytest.mark.parametrize(
@@ -164,34 +164,36 @@ def test_check_says_what_to_do(
         ("frozen", ["profile is read-only"]),
     ],
 )
-def test_rights_of_the_workers_user(
+def test_rights_of_worker_user_are_checked(
     peopled: ClickHouseSettings, user: str, advice: list[str]
 ) -> None:
     settings = replace(load({}).settings, clickhouse=replace(peopled, user=user))
     with ClickHouse(settings.clickhouse, client_name="tests") as server:
         found = list(check_clickhouse(server, "ch", settings, lambda: 4, time.time))
-    told = [f.message for f in found if f.subject == f"rights of {user}" and f.level is Level.FAIL]
-    assert len(told) == len(advice)
-    for expected, message in zip(advice, told, strict=True):
+    messages = [
+        f.message for f in found if f.subject == f"rights of {user}" and f.level is Level.FAIL
+    ]
+    assert len(messages) == len(advice)
+    for expected, message in zip(advice, messages, strict=True):
         assert expected in message
 
 
 @pytest.mark.parametrize(
-    ("user", "told"),
+    ("user", "expected"),
     [("frozen", "profile is read-only"), ("reader", f"GRANT INSERT ON {TABLE} TO reader")],
 )
-def test_worker_does_not_start_for_a_user_that_cannot_insert(
-    peopled: ClickHouseSettings, user: str, told: str
+def test_worker_user_without_insert_is_refused(
+    peopled: ClickHouseSettings, user: str, expected: str
 ) -> None:
     settings = replace(load({}).settings, clickhouse=replace(peopled, user=user))
     with (
         ClickHouse(settings.clickhouse, client_name="tests") as server,
-        pytest.raises(NeedsOperator, match=told),
+        pytest.raises(NeedsOperator, match=expected),
     ):
         check_table(server, settings)
 
 
-def test_worker_does_not_start_on_a_table_that_would_take_times_for_others(
+def test_table_with_datetime64_is_refused(
     peopled: ClickHouseSettings,
 ) -> None:
     settings = replace(load({}).settings, clickhouse=replace(peopled, table="finer"))
@@ -204,7 +206,7 @@ def test_worker_does_not_start_on_a_table_that_would_take_times_for_others(
 
 
 @pytest.mark.parametrize(
-    ("user", "level", "told"),
+    ("user", "level", "expected"),
     [
         ("octane_query", Level.OK, ["may only read"]),
         ("stranger", Level.FAIL, [f"GRANT SELECT ON {TABLE} TO stranger"]),
@@ -214,24 +216,26 @@ def test_worker_does_not_start_on_a_table_that_would_take_times_for_others(
             Level.WARN,
             [f"may INSERT into {TABLE}", "may read every table", "readonly=0", "max_memory_usage"],
         ),
-        ("unbounded", Level.WARN, ["binds of max_bytes_to_read:", "schema grants"]),
-        ("lifting", Level.WARN, ["readonly=2", "binds of max_execution_time, max_memory_usage"]),
+        ("unbounded", Level.WARN, ["limit of max_bytes_to_read:", "schema grants"]),
+        ("lifting", Level.WARN, ["readonly=2", "limit of max_execution_time, max_memory_usage"]),
     ],
 )
-def test_rights_of_the_query_user(
-    peopled: ClickHouseSettings, user: str, level: Level, told: list[str]
+def test_rights_of_query_user_are_checked(
+    peopled: ClickHouseSettings, user: str, level: Level, expected: list[str]
 ) -> None:
     password = PASSWORD if user == "octane_query" else ""
     found = query_user_findings(peopled, user, password)
     worst = max(found, key=lambda finding: finding.level)
     assert worst.level is level
-    assert [part for part in told if part not in worst.message] == []
+    assert [part for part in expected if part not in worst.message] == []
     assert level is not Level.OK or len(found) == 1
 
 
-def test_tables_that_raw_sql_may_read_too(peopled: ClickHouseSettings) -> None:
-    told = query_user_findings(peopled, "octane_query", PASSWORD, API_QUERY_TABLES="default.other")
-    assert [(f.level, f.message) for f in told] == [
+def test_additional_raw_sql_tables_are_checked(peopled: ClickHouseSettings) -> None:
+    findings = query_user_findings(
+        peopled, "octane_query", PASSWORD, API_QUERY_TABLES="default.other"
+    )
+    assert [(f.level, f.message) for f in findings] == [
         (
             Level.FAIL,
             "octane_query lacks SELECT on default.other: GRANT SELECT ON default.other TO "
@@ -240,7 +244,7 @@ def test_tables_that_raw_sql_may_read_too(peopled: ClickHouseSettings) -> None:
     ]
 
 
-def test_query_user_of_a_server_that_is_away_is_no_second_failure() -> None:
+def test_query_user_of_unreachable_server_adds_no_failure() -> None:
     nowhere = ClickHouseSettings(host="127.0.0.1", port=1)
     assert query_user_findings(nowhere, "octane_query", PASSWORD) == []
 
@@ -271,8 +275,8 @@ def test_check_of_users_without_rights(site: Site, peopled: ClickHouseSettings) 
     assert f"GRANT SELECT ON {TABLE} TO stranger" in done.stdout
 
 
-def test_check_ends_in_time_with_everything_down() -> None:
-    # One that refuses, one that takes connections and never says a word.
+def test_check_of_unreachable_servers_ends_in_time() -> None:
+    # One port that refuses, one that accepts connections and never responds.
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()

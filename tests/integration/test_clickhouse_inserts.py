@@ -1,7 +1,7 @@
-"""What an insert promises of a real server: once under its token, and on a server of the list.
+"""Inserts into a real server: once under a token, and with failover.
 
-Also where the token log speaks of a part that the table does not have: that is what a `kill -9` between
-the two leaves behind; here the part's directory is taken away.
+Also if the token log names a part that the table does not have, the state after a `kill -9` between
+writing the two; here the part's directory is removed.
 """
 
 import shutil
@@ -64,22 +64,22 @@ def _users(sink: ClickHouseSink) -> list[str]:
 
 
 def _lose_part(engine: EmbeddedClickHouse, directory: Path, partition: str) -> None:
-    """Kills the server and takes the newest part of this month from it, but not its token."""
+    """Kill the server and remove the newest part of this month, but not its token."""
     engine.kill()
     parts = sorted(
         directory.glob(f"**/store/*/*/{partition}_*"),
         key=lambda path: int(path.name.split("_")[1]),  # partition, first block, last block, level
     )
-    assert parts, "there is a part to lose"
+    assert parts, "a part exists"
     shutil.rmtree(parts[-1])
     engine.start()
 
 
-def test_repeated_insert_brings_back_what_the_token_log_alone_has(
+def test_repeated_insert_restores_rows_with_token_only(
     engine: EmbeddedClickHouse, sink: ClickHouseSink, tmp_path: Path
 ) -> None:
     batch = _batch("a", "b", "b")
-    # Parts have to stay apart, for one of them to be lost.
+    # Parts must stay separate, so that one of them can be removed.
     sink.execute(f"SYSTEM STOP MERGES {sink.table}")
     sink.insert(_batch("before"), "token-1")
     sink.insert(batch, "token-2")
@@ -93,7 +93,7 @@ def test_repeated_insert_brings_back_what_the_token_log_alone_has(
         assert _users(sink) == ["a", "b", "b", "before"]
 
 
-def test_repeated_insert_brings_back_the_missing_month_only(
+def test_repeated_insert_restores_only_missing_month(
     engine: EmbeddedClickHouse, sink: ClickHouseSink, tmp_path: Path
 ) -> None:
     batch = _joined(_batch("old", seconds_ago=MONTH_SECONDS), _batch("new"))
@@ -106,23 +106,23 @@ def test_repeated_insert_brings_back_the_missing_month_only(
         assert _users(sink) == ["new", "old"]
 
 
-def test_repeated_insert_of_what_is_there_inserts_nothing(sink: ClickHouseSink) -> None:
+def test_repeated_insert_of_stored_rows_inserts_nothing(sink: ClickHouseSink) -> None:
     batch = _batch("a", "b", "b")
     for is_repeat in (False, True, True):
         sink.insert(batch, "token", is_repeat=is_repeat)
         assert _users(sink) == ["a", "b", "b"]
 
 
-def test_repeated_insert_does_not_look_for_rows_that_the_ttl_takes(sink: ClickHouseSink) -> None:
+def test_repeated_insert_ignores_rows_past_ttl(sink: ClickHouseSink) -> None:
     batch = _batch("gone", seconds_ago=100 * 86_400)
     sink.insert(batch, "token")
-    wait_until(lambda: _users(sink) == [])  # a merge takes it
-    sink.execute(f"SYSTEM STOP MERGES {sink.table}")  # what were inserted again would stay
+    wait_until(lambda: _users(sink) == [])  # removed by a merge
+    sink.execute(f"SYSTEM STOP MERGES {sink.table}")  # rows inserted again would stay
     sink.insert(batch, "token", is_repeat=True)
     assert _users(sink) == []
 
 
-def test_tokens_count_whatever_the_users_profile_says(tmp_path: Path) -> None:
+def test_tokens_count_with_any_user_profile(tmp_path: Path) -> None:
     careless = User("careless", settings={"deduplicate_insert": "disable", "insert_deduplicate": 0})
     with EmbeddedClickHouse(tmp_path, users=[careless]) as engine:
         settings = ClickHouseSettings(host=engine.host, port=engine.tcp_port, user="careless")
@@ -145,7 +145,7 @@ def test_packed_columns_are_sent_with_every_compression(
     assert _users(sink) == ["last", *users]
 
 
-def test_packed_columns_go_into_columns_of_other_types(
+def test_packed_columns_fit_columns_of_other_types(
     engine: EmbeddedClickHouse, sink: ClickHouseSink
 ) -> None:
     sink.execute(f"DROP TABLE {sink.table}")
@@ -162,7 +162,7 @@ def test_packed_columns_go_into_columns_of_other_types(
     ).rows == [(packed[0][0], "app", "e", user, "{}") for user in ("u1", "u2")]
 
 
-def test_packed_columns_go_into_a_time_of_another_zone(
+def test_packed_seconds_fit_datetime_of_other_zone(
     engine: EmbeddedClickHouse, sink: ClickHouseSink
 ) -> None:
     sink.execute(f"ALTER TABLE {sink.table} MODIFY COLUMN timestamp DateTime('Asia/Tokyo')")
@@ -172,16 +172,14 @@ def test_packed_columns_go_into_a_time_of_another_zone(
     assert found == [(packed[0][0],)]
 
 
-def test_equal_rows_without_a_token_are_both_inserted(sink: ClickHouseSink) -> None:
+def test_equal_rows_without_token_are_both_inserted(sink: ClickHouseSink) -> None:
     batch = _batch("a")
     for _ in range(2):
         sink.insert(batch, None)
     assert _users(sink) == ["a", "a"]
 
 
-def test_insert_goes_on_with_the_next_server_of_the_list(
-    engine: EmbeddedClickHouse, sink: ClickHouseSink
-) -> None:
+def test_insert_fails_over_to_next_server(engine: EmbeddedClickHouse, sink: ClickHouseSink) -> None:
     listed = ClickHouseSettings(host=f"127.0.0.1:1,{engine.host}:{engine.tcp_port}")
     with ClickHouseSink(listed, client_name="tests") as failing_over:
         failing_over.insert(_batch("a"), "token")

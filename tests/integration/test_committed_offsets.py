@@ -1,4 +1,4 @@
-"""What looks at a group's committed offsets, while the group's coordinator is moving."""
+"""Reading committed offsets while the group's coordinator moves."""
 
 from collections.abc import Callable, Iterator
 
@@ -18,27 +18,27 @@ from octane_analytics.types import TopicPartition
 
 TOPIC = "watched"
 
-Look = Callable[[KafkaSettings], tuple[StandaloneClient, Callable[[], object]]]
+ClientFactory = Callable[[KafkaSettings], tuple[StandaloneClient, Callable[[], object]]]
 
 
 def group(settings: KafkaSettings) -> tuple[StandaloneClient, Callable[[], object]]:
-    looker = ConsumerGroupAdmin(settings, client_id="tests")
-    return looker, lambda: looker.committed([TopicPartition(TOPIC, 0)])
+    client = ConsumerGroupAdmin(settings, client_id="tests")
+    return client, lambda: client.committed([TopicPartition(TOPIC, 0)])
 
 
 def view(settings: KafkaSettings) -> tuple[StandaloneClient, Callable[[], object]]:
-    looker = TopicInspector(settings, client_id="tests")
-    return looker, lambda: looker.lag(TOPIC)
+    client = TopicInspector(settings, client_id="tests")
+    return client, lambda: client.lag(TOPIC)
 
 
 def probe(settings: KafkaSettings) -> tuple[StandaloneClient, Callable[[], object]]:
-    looker = LagProbe(settings, client_id="tests")
-    return looker, looker.measure
+    client = LagProbe(settings, client_id="tests")
+    return client, client.measure
 
 
 def log(settings: KafkaSettings) -> tuple[StandaloneClient, Callable[[], object]]:
-    looker = TopicReader(settings, client_id="tests")
-    return looker, lambda: looker.committed([0])
+    client = TopicReader(settings, client_id="tests")
+    return client, lambda: client.committed([0])
 
 
 @pytest.fixture(scope="module")
@@ -53,24 +53,24 @@ def settings(kafka: EmbeddedKafka) -> KafkaSettings:
     return load(environ).settings.kafka
 
 
-@pytest.mark.parametrize("look", [group, view, probe, log])
-def test_moving_coordinator_is_waited_for(
-    kafka: EmbeddedKafka, settings: KafkaSettings, look: Look
+@pytest.mark.parametrize("create", [group, view, probe, log])
+def test_committed_waits_for_moving_coordinator(
+    kafka: EmbeddedKafka, settings: KafkaSettings, create: ClientFactory
 ) -> None:
-    looker, ask = look(settings)
-    with looker:
-        before = ask()
+    client, request = create(settings)
+    with client:
+        before = request()
         kafka.push_request_errors(ApiKey.OFFSET_FETCH, [KafkaError.NOT_COORDINATOR] * 4)
-        assert ask() == before
+        assert request() == before
 
 
-@pytest.mark.parametrize("look", [group, view, probe, log])
-def test_missing_right_is_told_at_once(
-    kafka: EmbeddedKafka, settings: KafkaSettings, look: Look
+@pytest.mark.parametrize("create", [group, view, probe, log])
+def test_missing_right_raises_at_once(
+    kafka: EmbeddedKafka, settings: KafkaSettings, create: ClientFactory
 ) -> None:
-    looker, ask = look(settings)
-    with looker:
+    client, request = create(settings)
+    with client:
         kafka.push_request_errors(ApiKey.OFFSET_FETCH, [KafkaError.GROUP_AUTHORIZATION_FAILED])
         with pytest.raises(NeedsOperator, match="grant the user READ on the group"):
-            ask()
-        ask()  # one answer was enough
+            request()
+        request()  # the error was raised once

@@ -1,4 +1,4 @@
-"""The dead-letter topic on Apache Kafka: made where it is missing, and what does not fit into it."""
+"""Dead-letter topic on Apache Kafka: creation, and messages that are too large for it."""
 
 import random
 
@@ -22,7 +22,7 @@ def _rejected(offset: int, value: bytes) -> RejectedRecord:
     return RejectedRecord(FakeRecord(where, offset, value, b"key"), "not_json", "it is not")
 
 
-def test_missing_topic_is_made_once(kafka: ApacheKafka) -> None:
+def test_missing_topic_is_created_once(kafka: ApacheKafka) -> None:
     settings = KafkaSettings(bootstrap_servers=kafka.bootstrap_servers)
     with pytest.raises(NeedsOperator, match="made-to-order"):
         check_topic(settings, "made-to-order")
@@ -35,17 +35,19 @@ def _exists(settings: KafkaSettings, topic: str) -> bool:
     try:
         check_topic(settings, topic)
     except NeedsOperator:
-        return False  # brokers hear of a new topic a little later
+        return False  # brokers know a new topic a little later
     return True
 
 
-def test_record_too_large_for_the_topic_goes_without_its_value(kafka: ApacheKafka) -> None:
+def test_record_too_large_for_topic_loses_value(kafka: ApacheKafka) -> None:
     kafka.create_topic("narrow", 1, {"max.message.bytes": "2000"})
     settings = KafkaSettings(bootstrap_servers=kafka.bootstrap_servers, dlq_topic_or_none="narrow")
-    letters = KafkaDeadLetters(settings, client_id="tests")
+    dead_letters = KafkaDeadLetters(settings, client_id="tests")
     incompressible = random.Random(0).randbytes(10_000)
-    letters.send([_rejected(1, b"small"), _rejected(2, incompressible), _rejected(3, b"small too")])
-    letters.close()
+    dead_letters.send(
+        [_rejected(1, b"small"), _rejected(2, incompressible), _rejected(3, b"small too")]
+    )
+    dead_letters.close()
     consumer = Consumer(
         {
             "bootstrap.servers": kafka.bootstrap_servers,
@@ -84,7 +86,7 @@ INCOMPRESSIBLE = random.Random(0)
         (["value", "headers", "key"], ["value", "headers", "key"]),
     ],
 )
-def test_record_too_large_for_the_topic_goes_without_its_large_parts(
+def test_record_too_large_for_topic_loses_large_parts(
     kafka: ApacheKafka, large: list[str], dropped: list[str]
 ) -> None:
     topic = f"narrow-{'-'.join(large)}"
@@ -103,7 +105,7 @@ def test_record_too_large_for_the_topic_goes_without_its_large_parts(
     assert sizes == {name: str(size[name]).encode() if name in dropped else None for name in PARTS}
 
 
-def test_record_is_emptied_where_its_small_parts_together_are_too_large(
+def test_record_with_too_large_small_parts_is_emptied(
     kafka: ApacheKafka,
 ) -> None:
     kafka.create_topic("narrowest", 1, {"max.message.bytes": "700"})
@@ -118,7 +120,7 @@ def test_record_is_emptied_where_its_small_parts_together_are_too_large(
     }
 
 
-def test_record_too_large_for_the_client_goes_without_its_value(kafka: ApacheKafka) -> None:
+def test_record_too_large_for_client_loses_value(kafka: ApacheKafka) -> None:
     kafka.create_topic("client-limit", 1)
     record = FakeRecord(TopicPartition("octane.events", 3), 7, b"x" * 50_000, b"key")
     item = RejectedRecord(record, "not_json", "is not")
@@ -126,7 +128,7 @@ def test_record_too_large_for_the_client_goes_without_its_value(kafka: ApacheKaf
     assert (left.value(), left.key()) == (None, b"key")
 
 
-def test_record_too_large_for_a_segment_goes_without_its_value(kafka: ApacheKafka) -> None:
+def test_record_too_large_for_segment_loses_value(kafka: ApacheKafka) -> None:
     limits = {"segment.bytes": "1048576", "max.message.bytes": "5000000"}
     kafka.create_topic("segment-limit", 1, limits)
     value = INCOMPRESSIBLE.randbytes(2_000_000)
@@ -138,13 +140,13 @@ def test_record_too_large_for_a_segment_goes_without_its_value(kafka: ApacheKafk
 def _only_message(
     kafka: ApacheKafka, topic: str, item: RejectedRecord, rdkafka: dict[str, str] | None = None
 ) -> tuple[dict[str | bytes, bytes | None], Message]:
-    """The dead-letter message that the rejected record becomes, between two others."""
+    """Return the dead-letter message of the rejected record, sent between two others."""
     settings = KafkaSettings(
         bootstrap_servers=kafka.bootstrap_servers, dlq_topic_or_none=topic, rdkafka=rdkafka or {}
     )
-    letters = KafkaDeadLetters(settings, client_id="tests")
-    letters.send([_rejected(1, b"small"), item, _rejected(8, b"small too")])
-    letters.close()
+    dead_letters = KafkaDeadLetters(settings, client_id="tests")
+    dead_letters.send([_rejected(1, b"small"), item, _rejected(8, b"small too")])
+    dead_letters.close()
     consumer = Consumer({"bootstrap.servers": kafka.bootstrap_servers, "group.id": "reader"})
     consumer.assign([RawPartition(topic, 0, 0)])
     messages = consumer.consume(3, 30.0)

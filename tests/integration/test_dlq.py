@@ -27,21 +27,21 @@ from tests.support.terminal import on_terminal
 __all__ = ["site"]
 
 
-def bury(site: Site, *letters: tuple[int, bytes | None], reason: str = "wrong_type") -> None:
-    """Puts records into the dead-letter topic as a worker does, whatever the decoder thinks."""
+def bury(site: Site, *records: tuple[int, bytes | None], reason: str = "wrong_type") -> None:
+    """Send records to the dead-letter topic as a worker does, valid or not."""
     settings = load(site.environ).settings.kafka
     outlet = KafkaDeadLetters(settings, client_id="tests")
     where = TopicPartition(site.topic, 0)
     outlet.send(
         [
             RejectedRecord(FakeRecord(where, offset, value), reason, "is odd")
-            for offset, value in letters
+            for offset, value in records
         ]
     )
     outlet.close()
 
 
-def test_letters_are_counted_shown_and_retried_once(site: Site) -> None:
+def test_dead_letters_are_counted_shown_and_retried(site: Site) -> None:
     site.send(b"not json", b"{}", event(1), partition=1)
     site.ingest()
     bury(site, *((100 + user, event(user)) for user in range(2, 7)))
@@ -54,7 +54,7 @@ def test_letters_are_counted_shown_and_retried_once(site: Site) -> None:
         "bad_timestamp": (1, 0),
     }
     shown = [json.loads(x) for x in site.run("dlq", "show", "--limit", "3", "--json").splitlines()]
-    assert [letter["value"] for letter in shown][:2] == ["not json", "{}"]
+    assert [message["value"] for message in shown][:2] == ["not json", "{}"]
     assert shown[0]["origin"] == {"topic": site.topic, "partition": 1, "offset": 0}
     text = site.run("dlq", "show", "--reason", "not_json")
     assert f"from {site.topic}[1]@0" in text
@@ -71,8 +71,8 @@ def test_letters_are_counted_shown_and_retried_once(site: Site) -> None:
     assert (rows["bad_timestamp"]["duplicates"], rows["not_json"]["left"]) == (1, 1)
 
 
-def test_retry_after_a_replay_of_the_same_range_inserts_nothing_twice(site: Site) -> None:
-    """The decoder of then took these for none; what a replay reads with today's are events."""
+def test_retry_after_replay_inserts_nothing_twice(site: Site) -> None:
+    """Simulates messages rejected by an old decoder and replayed with the current one."""
     values = [event(user, name="é") for user in (1, 2, 2)]
     site.send(*values)
     site.commit(0, len(values))
@@ -81,17 +81,17 @@ def test_retry_after_a_replay_of_the_same_range_inserts_nothing_twice(site: Site
     assert "3 have equal rows" in site.run("dlq", "retry", "--dry-run")
     refused = call("dlq", "retry", "--yes", settings=site.environ)
     assert (refused.returncode, refused.stdout) == (1, "")
-    assert "3 of 4 letters have equal rows in the table" in refused.stderr
+    assert "3 of 4 dead-letter messages have equal rows in the table" in refused.stderr
     assert site.users() == ["1", "2", "2"]
-    told = site.json("dlq", "retry", "--yes", "--present", "skip")
-    assert (told["inserted"], told["present"]) == (1, 3)
+    outcome = site.json("dlq", "retry", "--yes", "--present", "skip")
+    assert (outcome["inserted"], outcome["present"]) == (1, 3)
     assert site.users() == ["1", "2", "2", "99"]
     assert "0 letters of" in site.run("dlq", "retry", "--dry-run")
     assert "0 inserted, 0 stay" in site.run("dlq", "retry", "--yes")
     assert site.users() == ["1", "2", "2", "99"]
 
 
-def test_retry_asks_and_dry_run_does_nothing(site: Site) -> None:
+def test_retry_confirms_and_dry_run_changes_nothing(site: Site) -> None:
     bury(site, (1, event(1)))
     assert "1 letters of" in site.run("dlq", "retry", "--dry-run")
     assert "standard input is not a terminal: add --yes" in site.run("dlq", "retry", code=2)
@@ -104,13 +104,13 @@ def test_retry_asks_and_dry_run_does_nothing(site: Site) -> None:
     assert site.users() == ["1"]
 
 
-def test_purge_report_names_what_is_settled(site: Site) -> None:
+def test_purge_report_lists_settled_offsets(site: Site) -> None:
     bury(site, (1, event(1)), (2, event(2)))
     bury(site, (3, b"bad"), reason="not_json")
     assert "nothing to purge" in site.run("dlq", "purge-report")
     site.run("dlq", "retry", "--yes", code=1)
-    told = site.json("dlq", "purge-report")
-    assert told["partitions"] == [{"topic": f"{site.topic}.dlq", "partition": 0, "offset": 2}]
+    outcome = site.json("dlq", "purge-report")
+    assert outcome["partitions"] == [{"topic": f"{site.topic}.dlq", "partition": 0, "offset": 2}]
     report = run("dlq", "purge-report", "--kafka-group-id", "it's", settings=site.environ)
     again, delete = (line.strip() for line in report.stdout.splitlines()[-2:])
     words, _, file = again.rpartition(" > ")
@@ -124,12 +124,12 @@ def test_purge_report_names_what_is_settled(site: Site) -> None:
         text=True,
         check=True,
     )
-    assert json.loads(repeated.stdout) == told
+    assert json.loads(repeated.stdout) == outcome
     (given_up,) = site.json("dlq", "purge-report", "--give-up", "not_json")["partitions"]
     assert given_up["offset"] > 3
 
 
-def test_interrupted_retry_is_finished_by_the_next(site: Site) -> None:
+def test_interrupted_retry_is_finished_by_next(site: Site) -> None:
     bury(site, *((user, event(user)) for user in range(10)))
     settings = load(site.environ).settings
     insert = site.clickhouse.insert
@@ -137,7 +137,7 @@ def test_interrupted_retry_is_finished_by_the_next(site: Site) -> None:
     class Crash(Exception): ...
 
     class Breaking:
-        """Takes effect, and then the process is gone."""
+        """Inserts, and then simulates the end of the process."""
 
         def insert(self, *arguments: object, **options: object) -> None:
             insert(*arguments, **options)  # type: ignore[arg-type]
@@ -151,7 +151,7 @@ def test_interrupted_retry_is_finished_by_the_next(site: Site) -> None:
     with DeadLetterTopic(settings.kafka, client_id="tests") as log:
         log.open()
         retry = DeadLetterRetry(
-            log, Breaking(), decode, read_index(log, log.spans()), chunk_letters=4
+            log, Breaking(), decode, read_index(log, log.spans()), chunk_messages=4
         )
         with pytest.raises(Crash):
             retry.run(Selection())
@@ -174,16 +174,16 @@ def test_second_retry_ends_the_first(site: Site) -> None:
         ClickHouseSink(settings.clickhouse, client_name="tests") as sink,
     ):
         log.open()
-        slow = DeadLetterRetry(log, sink, decode, read_index(log, log.spans()), chunk_letters=4)
+        slow = DeadLetterRetry(log, sink, decode, read_index(log, log.spans()), chunk_messages=4)
         assert "10 inserted" in site.run("dlq", "retry", "--yes")
         with pytest.raises(AssignmentLost, match="another retry"):
             slow.run(
                 Selection(), StoredRows.INSERT
-            )  # by the log's fence alone, the table left unasked
+            )  # fenced by Kafka alone, without a query of the table
     assert site.rows() == 10
 
 
-def test_letter_that_clickhouse_refuses_stays(site: Site) -> None:
+def test_message_refused_by_clickhouse_stays(site: Site) -> None:
     site.clickhouse.execute(
         f"ALTER TABLE {site.clickhouse.table} ADD CONSTRAINT odd CHECK user_id != '7'"
     )
@@ -195,7 +195,7 @@ def test_letter_that_clickhouse_refuses_stays(site: Site) -> None:
     assert site.users() == [str(user) for user in range(10)]
 
 
-def test_letter_without_its_value_is_not_retryable(site: Site) -> None:
+def test_message_without_value_is_not_retryable(site: Site) -> None:
     site.kafka.create_topic(f"{site.topic}.narrow", 1, {"max.message.bytes": "2000"})
     site.environ["KAFKA_DLQ_TOPIC"] = f"{site.topic}.narrow"
     large = event(1, text=random.Random(0).randbytes(10_000).hex())
@@ -206,7 +206,7 @@ def test_letter_without_its_value_is_not_retryable(site: Site) -> None:
     assert "without their value" in site.run("dlq", "retry", "--yes", code=1)
 
 
-def test_dead_letter_topic_that_does_not_exist_yet_is_empty(site: Site) -> None:
+def test_missing_dead_letter_topic_counts_as_empty(site: Site) -> None:
     nowhere = {"KAFKA_DLQ_TOPIC": f"{site.topic}.nowhere"}
     for command, found in (
         (("dlq", "list", "--json"), {"topic": f"{site.topic}.nowhere", "reasons": []}),
@@ -222,11 +222,11 @@ def test_dead_letter_topic_that_does_not_exist_yet_is_empty(site: Site) -> None:
     assert retried.returncode == 0
     assert retried.stdout.startswith("0 letters of ")
     with DeadLetterTopic(load(site.environ | nowhere).settings.kafka, client_id="tests") as log:
-        assert not log.has_topic(), "asking creates nothing"
+        assert not log.has_topic(), "reading creates no topic"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "settings", "code", "told"),
+    ("arguments", "settings", "code", "expected"),
     [
         (["retry", "--yes"], {"CLICKHOUSE_PORT": "1"}, 69, "cannot talk to ClickHouse"),
         (["retry", "--yes"], {"CLICKHOUSE_PASSWORD": "wrong"}, 78, "check CLICKHOUSE_USER"),
@@ -235,28 +235,28 @@ def test_dead_letter_topic_that_does_not_exist_yet_is_empty(site: Site) -> None:
         (["list"], {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}, 69, "cannot reach a Kafka broker"),
     ],
 )
-def test_dlq_says_in_one_line_what_is_wrong(
-    site: Site, arguments: list[str], settings: dict[str, str], code: int, told: str
+def test_dlq_reports_errors_in_one_line(
+    site: Site, arguments: list[str], settings: dict[str, str], code: int, expected: str
 ) -> None:
     bury(site, (1, event(1)))
     said = site.run("dlq", *arguments, code=code, **settings)
-    assert told in said
+    assert expected in said
     assert said.count("\n") == 1
     assert site.rows() == 0
 
 
-def test_record_with_foreign_header_names_is_stored_shown_and_retried(site: Site) -> None:
+def test_record_with_foreign_header_names_is_retried(site: Site) -> None:
     foreign = [(b"tr\xffce", b"1"), (b"\xed\xa0\x80", None)]
     trace = (b"traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
     send = functools.partial(produce_raw, site.kafka.bootstrap_servers)
     good = RawRecord(event(1), b"\xff", [*foreign, trace])
     bad = RawRecord(b"\xff not json", b"\xff", [*foreign, trace])
     send(site.topic.encode(), [good, bad, good])
-    # With traces exported: to nobody, which stops no worker.
+    # With traces exported to a closed port, which stops no worker.
     site.ingest(OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9")
     assert site.users() == ["1", "1"]
     assert [row["reason"] for row in site.json("dlq", "list")["reasons"]] == ["not_utf8"]
-    # Also where another client has written into the dead-letter topic itself.
+    # Also with a record that another client wrote to the dead-letter topic itself.
     late = RawRecord(b"x", b"\xff", foreign, timestamp_ms=1)
     send(f"{site.topic}.dlq".encode(), [late])
     bury(site, (100, event(2)))
@@ -271,7 +271,7 @@ def test_record_with_foreign_header_names_is_stored_shown_and_retried(site: Site
     assert site.users() == ["1", "1", "2"]
 
 
-def test_letter_without_its_large_key_says_so_and_is_retried(site: Site) -> None:
+def test_message_without_large_key_is_retried(site: Site) -> None:
     key = random.Random(0).randbytes(1_100_000)
     record = FakeRecord(TopicPartition(site.topic, 0), 5, event(5), key)
     outlet = KafkaDeadLetters(load(site.environ).settings.kafka, client_id="tests")

@@ -1,4 +1,4 @@
-"""The embedded ClickHouse is a real one, keeps its data, and goes when it should."""
+"""Embedded ClickHouse: protocol, persistence, and its end."""
 
 import contextlib
 import importlib.util
@@ -96,7 +96,7 @@ def test_user_name_must_fit_an_element() -> None:
         User("</users>")
 
 
-def test_server_is_for_this_machine_and_user_only(server: EmbeddedClickHouse) -> None:
+def test_server_is_local_and_private(server: EmbeddedClickHouse) -> None:
     directory = server.log_path.parent
     assert directory.stat().st_mode & 0o777 == 0o700
     assert (directory / "users.xml").stat().st_mode & 0o777 == 0o600
@@ -105,7 +105,7 @@ def test_server_is_for_this_machine_and_user_only(server: EmbeddedClickHouse) ->
     assert f" 00000000:{server.tcp_port:04X} 00000000:0000 0A " not in listening
 
 
-def test_two_servers_run_side_by_side(server: EmbeddedClickHouse, tmp_path: Path) -> None:
+def test_two_servers_run_in_parallel(server: EmbeddedClickHouse, tmp_path: Path) -> None:
     with EmbeddedClickHouse(tmp_path, system_logs=True) as other:
         assert len({server.tcp_port, server.http_port, other.tcp_port, other.http_port}) == 4
         execute(other, TABLE)
@@ -157,25 +157,25 @@ def test_stop_ends_a_paused_server(tmp_path: Path) -> None:
         server.pause()
 
 
-def test_start_names_the_port_that_is_taken(server: EmbeddedClickHouse, tmp_path: Path) -> None:
+def test_start_names_port_in_use(server: EmbeddedClickHouse, tmp_path: Path) -> None:
     with pytest.raises(EngineError, match=f"port {server.tcp_port} .* taken"):
         EmbeddedClickHouse(tmp_path, http_port=server.tcp_port).start()
 
 
-def test_start_says_that_the_directory_is_in_use(server: EmbeddedClickHouse) -> None:
+def test_start_reports_directory_in_use(server: EmbeddedClickHouse) -> None:
     with pytest.raises(EngineError, match="Another server instance in same directory"):
         EmbeddedClickHouse(server.log_path.parent).start()
     with pytest.raises(EngineError, match="already running"):
         server.start()
 
 
-def test_start_says_that_the_directory_cannot_be_used(tmp_path: Path) -> None:
+def test_start_reports_unusable_directory(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(EngineError, match=r"cannot run in .*file"):
         EmbeddedClickHouse(tmp_path / "file").start()
 
 
-def test_start_gives_up_at_its_deadline(tmp_path: Path) -> None:
+def test_start_ends_at_deadline(tmp_path: Path) -> None:
     server = EmbeddedClickHouse(tmp_path)
     with pytest.raises(EngineError, match="in time"):
         server.start(timeout_seconds=0)
@@ -188,7 +188,7 @@ def test_start_names_the_missing_package(tmp_path: Path, monkeypatch: pytest.Mon
         EmbeddedClickHouse(tmp_path).start()
 
 
-def test_server_outlives_the_thread_that_started_it(tmp_path: Path) -> None:
+def test_server_outlives_its_starting_thread(tmp_path: Path) -> None:
     server = EmbeddedClickHouse(tmp_path)
     thread = threading.Thread(target=server.start)
     thread.start()
@@ -198,7 +198,7 @@ def test_server_outlives_the_thread_that_started_it(tmp_path: Path) -> None:
     server.stop()
 
 
-# The parent leaves a fork behind that holds copies of all its descriptors.
+# The parent leaves a forked process that holds copies of all its descriptors.
 PARENT = """
 import os, sys, threading, time
 from pathlib import Path
@@ -236,6 +236,6 @@ def test_server_dies_with_its_parent(tmp_path: Path, how: str) -> None:
             wait_until(lambda: not accepts(port))
         finally:
             os.kill(fork, signal.SIGKILL)
-    # The lock on the data is free as well.
+    # The lock on the data is released too.
     with EmbeddedClickHouse(tmp_path):
         pass

@@ -1,4 +1,4 @@
-"""The embedded Kafka does what tests and demos rely on, and no more than its docstring says."""
+"""Embedded Kafka: behaviour that tests and demos depend on, within its documented limits."""
 
 import contextlib
 import logging
@@ -88,7 +88,7 @@ def topic_id(kafka: EmbeddedKafka, topic: str) -> str:
     return str(future.result().topic_id)
 
 
-def test_messages_and_commit_metadata_make_the_round_trip(kafka: EmbeddedKafka) -> None:
+def test_messages_and_commit_metadata_round_trip(kafka: EmbeddedKafka) -> None:
     producer = producer_of(kafka)
     sent = {b"%d" % number for number in range(1000)}
     for value in sent:
@@ -109,7 +109,7 @@ def test_messages_and_commit_metadata_make_the_round_trip(kafka: EmbeddedKafka) 
     consumer.close()
 
 
-def test_topic_id_changes_when_a_topic_is_created_again(kafka: EmbeddedKafka) -> None:
+def test_recreated_topic_has_other_id(kafka: EmbeddedKafka) -> None:
     kafka.create_topic("again", 2)
     before = topic_id(kafka, "again")
     assert topic_id(kafka, "again") == before
@@ -132,7 +132,7 @@ def test_commands_report_their_errors(kafka: EmbeddedKafka) -> None:
         EmbeddedKafka().create_topic("events", 1)
 
 
-def test_partition_drops_its_oldest_beyond_five_mebibytes(kafka: EmbeddedKafka) -> None:
+def test_partition_drops_oldest_after_five_mebibytes(kafka: EmbeddedKafka) -> None:
     kafka.create_topic("full", 1)
     producer = producer_of(kafka)
     for _ in range(80):
@@ -158,7 +158,7 @@ def test_two_cooperative_consumers_share_the_partitions(kafka: EmbeddedKafka) ->
     one.close()
 
 
-def test_member_that_missed_a_rebalance_cannot_commit(kafka: EmbeddedKafka) -> None:
+def test_member_that_missed_rebalance_cannot_commit(kafka: EmbeddedKafka) -> None:
     eager = {"partition.assignment.strategy": "range"}
     zombie, heir = (consumer_of(kafka, "zombie", **eager) for _ in range(2))
     zombie.subscribe(["events"])
@@ -194,7 +194,7 @@ def test_pushed_error_answers_one_commit(kafka: EmbeddedKafka, code: int) -> Non
     # No close(): after a fencing error it does not return (librdkafka 2.16.1).
 
 
-def test_fenced_member_learns_that_it_is_fatal(kafka: EmbeddedKafka) -> None:
+def test_fenced_member_gets_fatal_error(kafka: EmbeddedKafka) -> None:
     consumer = consumer_of(kafka, "fenced", **{"group.instance.id": "slot-1"})
     consumer.subscribe(["events"])
     poll_until(lambda: len(consumer.assignment()) == 4, consumer)
@@ -205,12 +205,12 @@ def test_fenced_member_learns_that_it_is_fatal(kafka: EmbeddedKafka) -> None:
         message = consumer.poll(0.05)
         if message is not None and (error := message.error()) is not None:
             errors.append(error)
-    # What poll() hands out says _FATAL by its code, while its fatal() is False.
+    # The error returned by poll() has the code _FATAL, while its fatal() is False.
     assert errors[0].code() == KafkaError._FATAL
     assert "fenced" in errors[0].str()
 
 
-def test_unknown_topic_is_made_for_producers_only(kafka: EmbeddedKafka) -> None:
+def test_unknown_topic_is_created_for_producers_only(kafka: EmbeddedKafka) -> None:
     consumer = consumer_of(kafka, "unknown")
     unknown = consumer.list_topics("wanted", timeout=5).topics["wanted"]
     assert unknown.error is not None
@@ -224,7 +224,7 @@ def test_unknown_topic_is_made_for_producers_only(kafka: EmbeddedKafka) -> None:
     consumer.close()
 
 
-def test_end_of_partition_is_told(kafka: EmbeddedKafka) -> None:
+def test_end_of_partition_is_returned(kafka: EmbeddedKafka) -> None:
     kafka.create_topic("ends", 1)
     consumer = consumer_of(kafka, "ends", **{"enable.partition.eof": True})
     consumer.assign([TopicPartition("ends", 0, 0)])
@@ -257,7 +257,7 @@ def test_round_trip_delays_answers(kafka: EmbeddedKafka) -> None:
     kafka.set_round_trip_ms(0)
 
 
-def test_clusters_run_side_by_side(kafka: EmbeddedKafka) -> None:
+def test_clusters_run_in_parallel(kafka: EmbeddedKafka) -> None:
     with EmbeddedKafka(topics={"events": 1}) as other:
         assert topic_id(other, "events") != topic_id(kafka, "events")
         ids = {producer_of(each).list_topics(timeout=5).cluster_id for each in (kafka, other)}
@@ -281,7 +281,7 @@ def test_fixed_ports_are_kept_over_kill_and_outage() -> None:
         assert producer.flush(10) == 0
 
 
-def test_paused_cluster_is_given_up_on_and_understood_later(
+def test_paused_cluster_times_out_and_recovers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with EmbeddedKafka() as kafka:

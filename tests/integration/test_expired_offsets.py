@@ -1,4 +1,4 @@
-"""A group whose committed offsets Kafka has forgotten, on Apache Kafka and real ClickHouse."""
+"""Group with expired committed offsets, on Apache Kafka and real ClickHouse."""
 
 import json
 import time
@@ -12,7 +12,7 @@ __all__ = ["site"]
 
 
 def forget_offsets(site: Site) -> None:
-    """What Kafka does after offsets.retention.minutes without members."""
+    """Delete the offsets, as Kafka does after offsets.retention.minutes without members."""
     admin = AdminClient({"bootstrap.servers": site.kafka.bootstrap_servers, "log_level": 0})
     admin.delete_consumer_groups([site.group])[site.group].result(20)
 
@@ -21,7 +21,7 @@ def users(first: int, end: int) -> list[str]:
     return sorted(str(user) for user in range(first, end))
 
 
-def test_expired_offsets_stop_the_worker_until_one_chooses(site: Site) -> None:
+def test_expired_offsets_stop_worker(site: Site) -> None:
     site.send(*events(range(10)))
     site.send(*events(range(10, 15)), partition=1)
     site.ingest()
@@ -38,7 +38,7 @@ def test_expired_offsets_stop_the_worker_until_one_chooses(site: Site) -> None:
              if c["subject"] == "offsets"}  # fmt: skip
     assert "offsets set --to end" in found["WARN"]
 
-    # The first choice: nothing twice, and what came in meanwhile is not lost.
+    # The first option: nothing twice, and records received meanwhile are not lost.
     site.run("offsets", "set", "--to", "end", "--yes")
     site.run("replay", "--from-offset", "earliest", "--yes")
     assert site.users() == users(0, 18)
@@ -47,7 +47,7 @@ def test_expired_offsets_stop_the_worker_until_one_chooses(site: Site) -> None:
     assert site.users() == users(0, 20)
 
 
-def test_expired_offsets_of_one_partition_stop_the_worker_too(site: Site) -> None:
+def test_expired_offsets_of_one_partition_stop_worker(site: Site) -> None:
     site.send(*events(range(10)))
     site.send(*events(range(10, 15)), partition=1)
     site.ingest()
@@ -61,7 +61,7 @@ def test_expired_offsets_of_one_partition_stop_the_worker_too(site: Site) -> Non
     assert site.users() == users(0, 16)
 
 
-def test_offset_of_another_log_after_the_end_stops_the_worker_as_well(site: Site) -> None:
+def test_foreign_offset_after_end_stops_worker(site: Site) -> None:
     site.send(*events(range(10)))
     site.ingest()
     site.commit(0, 500)
@@ -70,7 +70,7 @@ def test_offset_of_another_log_after_the_end_stops_the_worker_as_well(site: Site
     assert any("after the end of the log" in c["message"] for c in checks if c["level"] == "WARN")
 
 
-def test_offset_of_another_log_after_the_end_loses_no_record(site: Site) -> None:
+def test_foreign_offset_after_end_loses_no_record(site: Site) -> None:
     site.send(*events(range(10)))
     site.commit(0, 500)
     with site.worker() as worker:
@@ -83,7 +83,7 @@ def test_offset_of_another_log_after_the_end_loses_no_record(site: Site) -> None
     )
 
 
-def test_records_that_the_table_lacks_are_no_reason_to_stop(site: Site) -> None:
+def test_missing_records_do_not_stop_worker(site: Site) -> None:
     site.store(*events(range(5)))
     other = site.environ | {"KAFKA_TOPIC": f"{site.topic}.other"}
     site.kafka.create_topic(other["KAFKA_TOPIC"], 2)
@@ -93,7 +93,7 @@ def test_records_that_the_table_lacks_are_no_reason_to_stop(site: Site) -> None:
     assert site.users() == users(0, 9)
 
 
-def test_stored_records_are_found_after_rows_left_the_table(site: Site) -> None:
+def test_stored_records_are_found_after_deletes(site: Site) -> None:
     site.send(*events(range(400)))
     site.ingest()
     forget_offsets(site)
@@ -106,7 +106,7 @@ def test_stored_records_are_found_after_rows_left_the_table(site: Site) -> None:
     assert site.rows() >= 201
 
 
-def test_offsets_are_set_to_a_time_and_back(site: Site) -> None:
+def test_offsets_are_set_to_time_and_back(site: Site) -> None:
     site.send(*events(range(4)))
     time.sleep(0.05)
     between = time.time()
@@ -136,27 +136,27 @@ def test_offsets_are_set_to_a_time_and_back(site: Site) -> None:
     assert {at for at, _ in site.committed().values()} == {0}
 
 
-def test_setting_offsets_says_in_one_line_what_is_wrong(site: Site) -> None:
+def test_offsets_set_reports_errors_in_one_line(site: Site) -> None:
     site.send(*events(range(3)))
     log = json.loads(site.run("offsets", "export"))
     site.commit(0, 0, f"octane1;0-2;{log['cluster_id']};{log['topic_id']};")
-    for target, code, told in (
+    for target, code, expected in (
         ("0:1", 78, "announced ranges"),
         ("1:9", 78, "holds the offsets from 0 to 0"),
-        ("7:0", 78, "there is no partition 7"),
+        ("7:0", 78, "partition 7 does not exist"),
         ("7", 2, "neither partition nor time"),
         ("0:x", 2, "write PARTITION:OFFSET"),
         ("middle", 2, "write beginning (earliest)"),
     ):
         said = site.run("offsets", "set", "--to", target, "--yes", code=code)
-        assert told in said
+        assert expected in said
         assert said.count("\n") == 1
     assert site.committed()[0][0] == 0
     site.run("offsets", "set", "--to", "0:2", "--drop-intents", "--yes")
     assert site.committed()[0][0] == 2
 
 
-def test_setting_offsets_refuses_while_members_are_active(site: Site) -> None:
+def test_offsets_set_refuses_active_members(site: Site) -> None:
     site.send(*events(range(3)))
     with site.worker() as worker:
         site.wait_until_stored()

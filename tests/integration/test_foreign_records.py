@@ -1,4 +1,4 @@
-"""Records with foreign bytes, as any client of librdkafka can send them: which accessors are safe."""
+"""Records with foreign bytes, which any librdkafka client can send: safety of the accessors."""
 
 import ctypes
 import re
@@ -49,7 +49,7 @@ KINDS = {
 }
 ACCESSORS = ("topic", "partition", "offset", "key", "value", "timestamp", "headers", "error")
 UNSAFE = {("header name", "headers"), ("header names", "headers")}
-"""What confluent-kafka 2.x does not survive. Nothing but record_headers may call these."""
+"""Accessors that confluent-kafka 2.x does not survive. Only record_headers may call them."""
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def kafka() -> Iterator[EmbeddedKafka]:
 
 
 def sent(kafka: EmbeddedKafka, records: Sequence[RawRecord]) -> list[Message]:
-    """The records as a consumer gets them, out of a topic of their own."""
+    """Return the records as a consumer receives them, from a topic of their own."""
     topic = f"foreign-{uuid.uuid4().hex[:8]}"
     kafka.create_topic(topic, 1)
     produce_raw(kafka.bootstrap_servers, topic.encode(), records)
@@ -67,7 +67,7 @@ def sent(kafka: EmbeddedKafka, records: Sequence[RawRecord]) -> list[Message]:
 
 
 def called(message: Message, accessor: str) -> object:
-    # By map, which always looks for an exception beside a result.
+    # With map, which always checks for an exception beside a result.
     return next(map(getattr(Message, accessor), [message]))
 
 
@@ -102,7 +102,7 @@ sys.stdout.write("survived")
 """
 
 
-def test_headers_is_the_only_accessor_that_foreign_bytes_break(kafka: EmbeddedKafka) -> None:
+def test_only_headers_accessor_breaks_on_foreign_bytes(kafka: EmbeddedKafka) -> None:
     (first, *_) = sent(kafka, list(KINDS.values()))
     topic = first.topic()
     assert topic is not None
@@ -115,7 +115,7 @@ def test_headers_is_the_only_accessor_that_foreign_bytes_break(kafka: EmbeddedKa
                 broken.add((kind, accessor))
     assert broken <= UNSAFE
     for kind, accessor in broken:
-        # What the second call returns ends the process.
+        # Accessing the result of the second call ends the process.
         offset = str(list(KINDS).index(kind))
         probe = subprocess.run(
             [sys.executable, "-c", _PROBE, kafka.bootstrap_servers, topic, offset, accessor],
@@ -126,7 +126,7 @@ def test_headers_is_the_only_accessor_that_foreign_bytes_break(kafka: EmbeddedKa
         assert (probe.returncode, probe.stdout) != (0, b"survived")
 
 
-def test_accessor_of_headers_is_called_in_one_module_only() -> None:
+def test_headers_accessor_is_called_in_one_module() -> None:
     package = Path(record_headers.__file__).parents[1]
     pattern = re.compile(r"\b(record|message|Message)\.headers\b")
     callers = {path.name for path in package.rglob("*.py") if pattern.search(path.read_text())}
@@ -144,7 +144,7 @@ def expected(record: RawRecord) -> Headers:
     return found
 
 
-def test_headers_of_survives_every_kind(kafka: EmbeddedKafka) -> None:
+def test_headers_of_survives_every_kind_of_header(kafka: EmbeddedKafka) -> None:
     for message, record in zip(sent(kafka, list(KINDS.values())), KINDS.values(), strict=True):
         assert headers_of(message) == expected(record)
         assert headers_of(message) == expected(record)
@@ -170,7 +170,7 @@ def test_headers_of_any_bytes_are_read(kafka: EmbeddedKafka, records: list[RawRe
         assert headers_of(message) == expected(record)
 
 
-def test_headers_without_the_known_layout_lose_names_only(
+def test_headers_with_unknown_layout_lose_only_names(
     kafka: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(record_headers._layout, "_is_confirmed", False)
@@ -183,7 +183,7 @@ def test_headers_without_the_known_layout_lose_names_only(
         assert headers_of(message) == lossy
 
 
-def test_headers_survive_that_somebody_has_called_the_accessor(kafka: EmbeddedKafka) -> None:
+def test_headers_survive_call_of_accessor(kafka: EmbeddedKafka) -> None:
     (message,) = sent(kafka, [KINDS["header name"]])
     with pytest.raises(SystemError):
         called(message, "headers")
@@ -204,7 +204,7 @@ def test_layout_of_another_class_is_not_confirmed(
         assert not record_headers._is_as_described(message), name
 
 
-def test_trace_of_a_record_with_a_foreign_header_is_found(kafka: EmbeddedKafka) -> None:
+def test_trace_of_record_with_foreign_header_is_found(kafka: EmbeddedKafka) -> None:
     headers = [(NOT_UTF8, b"1"), (b"traceparent", TRACEPARENT)]
     (message,) = sent(kafka, [RawRecord(b"x", None, headers)])
     batches = BatchTracer(trace.NoOpTracer(), "group", headers_of)
@@ -212,7 +212,7 @@ def test_trace_of_a_record_with_a_foreign_header_is_found(kafka: EmbeddedKafka) 
     assert len(batches.contexts([message], 10)) == 1
 
 
-def test_record_with_foreign_headers_is_dead_lettered_whole(kafka: EmbeddedKafka) -> None:
+def test_record_with_foreign_headers_is_dead_lettered_complete(kafka: EmbeddedKafka) -> None:
     messages = sent(kafka, list(KINDS.values()))
     dlq = f"dlq-{uuid.uuid4().hex[:8]}"
     kafka.create_topic(dlq, 1)
@@ -240,25 +240,25 @@ def test_dead_letter_topic_with_foreign_records_is_read(kafka: EmbeddedKafka) ->
     produce_raw(kafka.bootstrap_servers, dlq.encode(), list(KINDS.values()))
     config = KafkaSettings(bootstrap_servers=kafka.bootstrap_servers, dlq_topic_or_none=dlq)
     with DeadLetterTopic(config, client_id="tests") as log:
-        shelf = read_index(log, log.spans())
-    assert len(shelf.letters) == len(KINDS)
-    assert {letter.reason for letter in shelf.letters} == {"unknown"}
+        index = read_index(log, log.spans())
+    assert len(index.letters) == len(KINDS)
+    assert {message.reason for message in index.letters} == {"unknown"}
 
 
-def test_group_offset_with_foreign_metadata_counts_as_one_without(kafka: EmbeddedKafka) -> None:
+def test_foreign_commit_metadata_counts_as_empty(kafka: EmbeddedKafka) -> None:
     topic = f"foreign-{uuid.uuid4().hex[:8]}"
     kafka.create_topic(topic, 1)
     commit_raw(kafka.bootstrap_servers, topic.encode(), b"group", 3, b"octane;\xff\xfe")
     consumer = Consumer(
         {"bootstrap.servers": kafka.bootstrap_servers, "group.id": "group", "log_level": 0}
     )
-    where = TopicPartition(topic, 0)
-    (committed,) = committed_by(consumer, [where]).values()
+    partition = TopicPartition(topic, 0)
+    (committed,) = committed_by(consumer, "group", [partition]).values()
     consumer.close()
     assert committed == Committed(3, "")
 
 
-def test_error_with_foreign_bytes_has_a_text() -> None:
+def test_error_with_foreign_bytes_has_text() -> None:
     class Foreign:
         def str(self) -> str:
             return b"no \xffaccess".decode()

@@ -12,7 +12,7 @@ from tests.support.operations_fixtures import Site, events, site
 __all__ = ["site"]
 
 
-def test_lag_of_a_group_that_does_not_exist_is_all_there_is(site: Site) -> None:
+def test_lag_of_missing_group_is_whole_log(site: Site) -> None:
     site.send(*events(range(7)))
     found = site.json("lag")
     assert found["state"] == "no such group"
@@ -31,7 +31,7 @@ def test_lag_of_a_group_that_does_not_exist_is_all_there_is(site: Site) -> None:
     assert "7 messages behind" in text
 
 
-def test_lag_shows_committed_offsets_and_a_pending_intent(site: Site) -> None:
+def test_lag_shows_committed_offsets_and_pending_intent(site: Site) -> None:
     site.send(*events(range(10)))
     time.sleep(1.1)
     site.send(*events(range(10)))
@@ -39,7 +39,7 @@ def test_lag_shows_committed_offsets_and_a_pending_intent(site: Site) -> None:
     first, _ = site.json("lag")["partitions"]
     assert (first["committed"], first["messages"], first["pending"]) == (12, 8, [12, 18])
     recent = first["seconds"]
-    site.commit(0, 3, "octane1;12-18;cluster;topic;")  # moved away from its intent
+    site.commit(0, 3, "octane1;12-18;cluster;topic;")  # not the start of its intent
     first, _ = site.json("lag")["partitions"]
     assert (first["messages"], first["pending"]) == (17, None)
     assert first["seconds"] > recent + 1.0
@@ -63,7 +63,7 @@ def test_lag_names_the_owner_while_a_worker_runs(site: Site) -> None:
     assert "(empty)" in text
 
 
-def test_lag_is_watched_until_interrupted(site: Site) -> None:
+def test_lag_watch_runs_until_interrupted(site: Site) -> None:
     with running(
         site.directory / "lag.log", "lag", "--watch", "0.2", "--json", settings=site.environ
     ) as watching:
@@ -73,7 +73,7 @@ def test_lag_is_watched_until_interrupted(site: Site) -> None:
     assert all(json.loads(line)["messages"] == 0 for line in watching.output.splitlines())
 
 
-def test_lag_without_a_controller_leaves_the_owner_unknown() -> None:
+def test_lag_without_controller_has_unknown_owner() -> None:
     with EmbeddedKafka(topics={"octane.events": 1}) as kafka:
         done = run("lag", settings={"KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers})
     assert done.returncode == 0, done.stderr
@@ -82,23 +82,23 @@ def test_lag_without_a_controller_leaves_the_owner_unknown() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "code", "told"),
+    ("settings", "code", "expected"),
     [
         ({"KAFKA_TOPIC": "nowhere"}, 78, "topic nowhere"),
         ({"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}, 69, "cannot reach a Kafka broker"),
         ({"KAFKA_BOOTSTRAP_SERVERS": ""}, 69, "kafka:9092"),
     ],
 )
-def test_lag_says_in_one_line_what_is_wrong(
-    site: Site, settings: dict[str, str], code: int, told: str
+def test_lag_reports_errors_in_one_line(
+    site: Site, settings: dict[str, str], code: int, expected: str
 ) -> None:
     said = site.run("lag", code=code, **settings)
-    assert told in said
+    assert expected in said
     assert said.count("\n") == 1
 
 
 @pytest.mark.parametrize("arguments", [["lag"], ["replay", "--from-offset", "0"]])
-def test_listener_that_wants_a_password_is_told(site: Site, arguments: list[str]) -> None:
+def test_listener_that_requires_password_is_reported(site: Site, arguments: list[str]) -> None:
     listener = {"KAFKA_BOOTSTRAP_SERVERS": site.kafka.sasl_bootstrap_servers}
     wrong = {
         "KAFKA_RDKAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT",
@@ -106,12 +106,12 @@ def test_listener_that_wants_a_password_is_told(site: Site, arguments: list[str]
         "KAFKA_RDKAFKA_SASL_USERNAME": "somebody",
         "KAFKA_RDKAFKA_SASL_PASSWORD": "mistaken-for-it",
     }
-    for given, code, told in (
+    for given, code, expected in (
         ({}, 69, "wants TLS or SASL (KAFKA_RDKAFKA_SECURITY_PROTOCOL)"),
         (wrong, 78, "check the SASL settings"),
     ):
         done = call(*arguments, settings=site.environ | listener | given)
         assert done.returncode == code, done.stderr
-        assert told in done.stderr
+        assert expected in done.stderr
         assert done.stderr.count("\n") == 1
         assert "mistaken" not in done.stderr

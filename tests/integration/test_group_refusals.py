@@ -1,4 +1,4 @@
-"""A group that does not let this service in, on Apache Kafka and on a broker that refuses on demand."""
+"""Refused group membership, on Apache Kafka and on a broker with injected errors."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ from tests.support.operations_fixtures import Site, events, site
 __all__ = ["site"]
 
 
-def test_member_of_another_application_is_one_message_with_advice(site: Site) -> None:
+def test_member_of_other_application_is_reported_with_advice(site: Site) -> None:
     foreign = Consumer(
         {
             "bootstrap.servers": site.kafka.bootstrap_servers,
@@ -32,8 +32,8 @@ def test_member_of_another_application_is_one_message_with_advice(site: Site) ->
     site.send(*events(range(3)))
     with site.worker() as worker:
         wait_until(lambda: "set another KAFKA_GROUP_ID" in worker.output)
-        ends = time.monotonic() + 8.0  # several attempts of librdkafka
-        wait_until(lambda: (foreign.poll(0.1), time.monotonic() > ends)[1])
+        deadline = time.monotonic() + 8.0  # several attempts of librdkafka
+        wait_until(lambda: (foreign.poll(0.1), time.monotonic() > deadline)[1])
         assert worker.output.count("waiting for a dependency") == 1
         assert "dependency serves again" not in worker.output
         foreign.close()
@@ -71,7 +71,7 @@ def embedded() -> Iterator[EmbeddedKafka]:
         (ApiKey.FIND_COORDINATOR, KafkaError.GROUP_AUTHORIZATION_FAILED),
     ],
 )
-def test_refused_member_fails_at_every_poll_until_it_is_in(
+def test_refused_member_fails_every_poll_until_joined(
     embedded: EmbeddedKafka, api: ApiKey, error: int
 ) -> None:
     settings = KafkaSettings(

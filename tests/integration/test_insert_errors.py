@@ -1,4 +1,4 @@
-"""How an insert's error is classified: by its code and by ClickHouse's own words, not a row's text."""
+"""Classification of insert errors by code and ClickHouse's own text, never by a row's text."""
 
 from collections.abc import Iterator
 
@@ -74,20 +74,18 @@ def _rows(sink: ClickHouseSink) -> int:
     return int(sink.select(f"SELECT count() FROM {sink.table}").rows[0][0])
 
 
-def test_every_error_that_a_value_raises_is_one_of_the_row(sink: ClickHouseSink) -> None:
+def test_errors_raised_by_values_are_data_errors(sink: ClickHouseSink) -> None:
     found = list(provoke(sink, DATA_CASES))
     assert [(f.case, f.code, f.message) for f in found if f.kind != "data"] == []
     assert {f.code for f in found} == DATA_CODES
 
 
-def test_errors_that_a_wrong_definition_raises_too_wait(sink: ClickHouseSink) -> None:
+def test_errors_of_wrong_definitions_are_not_data_errors(sink: ClickHouseSink) -> None:
     assert {f.kind for f in provoke(sink, UNDECIDED_CASES)} == {"wait"}
 
 
 @pytest.mark.parametrize("case", QUOTABLE, ids=lambda case: f"{case.kind} {case.expression}")
-def test_text_of_a_row_does_not_decide_how_its_error_is_classified(
-    sink: ClickHouseSink, case: Case
-) -> None:
+def test_text_of_row_does_not_affect_classification(sink: ClickHouseSink, case: Case) -> None:
     bench = Bench(sink)
     assert bench.define(case)
     _watch(sink)
@@ -104,9 +102,7 @@ def test_text_of_a_row_does_not_decide_how_its_error_is_classified(
 
 
 @pytest.mark.parametrize("expression", ["reverse(user_id)", "substring(user_id, 2)"])
-def test_message_that_is_not_utf8_is_classified_like_any_other(
-    sink: ClickHouseSink, expression: str
-) -> None:
+def test_message_with_invalid_utf8_is_classified(sink: ClickHouseSink, expression: str) -> None:
     bench = Bench(sink)
     case = Case(f"toUInt64({expression})", "UInt64", "éé")
     assert bench.define(case)
@@ -120,7 +116,7 @@ def test_message_that_is_not_utf8_is_classified_like_any_other(
 
 
 @pytest.mark.parametrize("name", ["watching", "`it's`", "`a``b: c`", "`select`"])
-def test_error_of_a_view_waits_for_the_operator(sink: ClickHouseSink, name: str) -> None:
+def test_error_of_view_needs_operator(sink: ClickHouseSink, name: str) -> None:
     bench = Bench(sink)
     _watch(sink, "SELECT toUInt64(user_id) AS n", name)
     error = _error(sink, "Stack trace: while")
@@ -130,7 +126,7 @@ def test_error_of_a_view_waits_for_the_operator(sink: ClickHouseSink, name: str)
     assert bench.insert(Case("", "", "1")).kind == "stored"
 
 
-def test_error_of_a_view_on_a_views_target_waits_for_the_operator(sink: ClickHouseSink) -> None:
+def test_error_of_chained_view_needs_operator(sink: ClickHouseSink) -> None:
     Bench(sink)
     sink.execute("CREATE TABLE copies (u String) ENGINE = MergeTree ORDER BY u")
     sink.execute(
@@ -145,9 +141,7 @@ def test_error_of_a_view_on_a_views_target_waits_for_the_operator(sink: ClickHou
 
 
 @pytest.mark.parametrize("depth", [1, 2])
-def test_view_whose_target_was_dropped_names_the_table_that_is_missing(
-    sink: ClickHouseSink, depth: int
-) -> None:
+def test_view_with_dropped_target_names_missing_table(sink: ClickHouseSink, depth: int) -> None:
     Bench(sink)
     source = str(sink.table)
     for number in range(1, depth + 1):
@@ -165,7 +159,7 @@ def test_view_whose_target_was_dropped_names_the_table_that_is_missing(
     assert "schema apply" not in str(error)
 
 
-def test_too_many_partitions_are_a_matter_of_the_rows(sink: ClickHouseSink) -> None:
+def test_too_many_partitions_is_data_error(sink: ClickHouseSink) -> None:
     Bench(sink)
     months = [number * 31 * 86_400 for number in range(1, 200)]
     texts: list[list[object]] = [[text] * len(months) for text in ("a", "e", "u", "{}")]
@@ -173,7 +167,7 @@ def test_too_many_partitions_are_a_matter_of_the_rows(sink: ClickHouseSink) -> N
         sink.insert([months, *texts], "token")
 
 
-def test_table_that_does_not_exist_is_still_named(sink: ClickHouseSink) -> None:
+def test_missing_table_is_named(sink: ClickHouseSink) -> None:
     error = _error(sink, "u")
     assert isinstance(error, NeedsOperator)
     assert "schema apply" in str(error)

@@ -1,4 +1,4 @@
-"""Repeated inserts and what hangs on them: materialized views, and tokens that are forgotten by age."""
+"""Repeated inserts with materialized views, and with tokens that are forgotten by age."""
 
 import time
 import uuid
@@ -29,7 +29,7 @@ WORKER = User("worker", grants=["GRANT SELECT, INSERT ON views.ai_analytics_even
 
 
 def _started(directory: Path, user: User) -> Iterator[EmbeddedClickHouse]:
-    """A server that may have replicated tables, where its build is known."""
+    """Server with support for replicated tables, if its build has it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(clickhouse, "_CHILD", replica_child.__name__)
         try:
@@ -53,7 +53,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedClickHo
 
 @pytest.fixture
 def sink(engine: EmbeddedClickHouse) -> Iterator[ClickHouseSink]:
-    """In a database of its own, without the table."""
+    """Sink with a database of its own, without the table."""
     beside = ClickHouseSettings(host=engine.host, port=engine.tcp_port, timeout_seconds=10)
     with ClickHouseSink(beside, client_name="tests") as root:
         root.execute("CREATE DATABASE views ENGINE = Atomic")
@@ -115,7 +115,7 @@ def _findings(sink: ClickHouseSink, engine: EmbeddedClickHouse) -> list[tuple[Le
     return [(f.level, f.message) for f in found if f.subject == "views at ch"]
 
 
-def test_repeated_insert_counts_once_in_every_view_of_a_chain(
+def test_repeated_insert_counts_once_in_chained_views(
     sink: ClickHouseSink, engine: EmbeddedClickHouse
 ) -> None:
     _create(sink)
@@ -133,7 +133,7 @@ def test_repeated_insert_counts_once_in_every_view_of_a_chain(
     check_table(sink, _settings(sink, engine))
 
 
-def test_views_get_repeated_inserts_once_whatever_the_users_profile_says(tmp_path: Path) -> None:
+def test_repeated_insert_counts_once_with_any_profile(tmp_path: Path) -> None:
     careless = User("careless", settings={"deduplicate_blocks_in_dependent_materialized_views": 0})
     for engine in _started(tmp_path, careless):
         settings = ClickHouseSettings(host=engine.host, port=engine.tcp_port, user="careless")
@@ -146,7 +146,7 @@ def test_views_get_repeated_inserts_once_whatever_the_users_profile_says(tmp_pat
 
 
 @pytest.mark.parametrize("depth", [1, 2])
-def test_target_without_a_window_is_refused_with_the_statement_that_helps(
+def test_target_without_window_is_refused_with_fix(
     sink: ClickHouseSink, engine: EmbeddedClickHouse, depth: int
 ) -> None:
     _create(sink)
@@ -167,9 +167,7 @@ def test_target_without_a_window_is_refused_with_the_statement_that_helps(
     check_table(sink, settings)
 
 
-def test_view_with_a_table_of_its_own_is_looked_at_too(
-    sink: ClickHouseSink, engine: EmbeddedClickHouse
-) -> None:
+def test_view_with_inner_table_is_checked(sink: ClickHouseSink, engine: EmbeddedClickHouse) -> None:
     _create(sink)
     sink.execute(
         f"CREATE MATERIALIZED VIEW own ENGINE = MergeTree ORDER BY user_id "
@@ -181,9 +179,7 @@ def test_view_with_a_table_of_its_own_is_looked_at_too(
     assert [level for level, _ in _findings(sink, engine)] == [Level.OK]
 
 
-def test_plain_table_with_a_view_is_refused(
-    sink: ClickHouseSink, engine: EmbeddedClickHouse
-) -> None:
+def test_plain_table_with_view_is_refused(sink: ClickHouseSink, engine: EmbeddedClickHouse) -> None:
     _create(sink, is_replicated=False)
     _create_view(sink, 1, str(sink.table), WINDOW)
     with pytest.raises(ConfigError, match=r"views\.view1.*ReplicatedMergeTree"):
@@ -193,12 +189,12 @@ def test_plain_table_with_a_view_is_refused(
     check_table(sink, _settings(sink, engine))
 
 
-def test_repair_of_a_plain_table_does_not_fire_a_view_that_was_added_later(
+def test_repair_of_plain_table_triggers_no_view(
     sink: ClickHouseSink,
 ) -> None:
     _create(sink, is_replicated=False)
     sink.insert(_block("a"), "token")
-    # The token stays, as after a kill at the worst time.
+    # The token stays, as after a kill between token and part.
     sink.execute(f"ALTER TABLE {sink.table} DELETE WHERE 1 SETTINGS mutations_sync = 1")
     _create_view(sink, 1, str(sink.table), WINDOW)
     sink.insert(_block("b"), "other")
@@ -208,7 +204,7 @@ def test_repair_of_a_plain_table_does_not_fire_a_view_that_was_added_later(
     assert _count(sink, "target1", "sum(n)") <= before + 1
 
 
-def test_view_that_the_worker_may_not_see_is_warned_about(
+def test_view_invisible_to_worker_is_a_warning(
     sink: ClickHouseSink, engine: EmbeddedClickHouse, caplog: pytest.LogCaptureFixture
 ) -> None:
     _create(sink)
@@ -243,11 +239,11 @@ def test_findings_about_a_target(
     assert [(f.is_refusal, words in f.message) for f in found] == ([(level, True)] if words else [])
 
 
-def test_repeat_of_an_old_batch_looks_for_its_rows_first(sink: ClickHouseSink) -> None:
+def test_repeat_of_old_batch_looks_up_rows(sink: ClickHouseSink) -> None:
     _create(sink, seconds=10)
     now = time.time()
     sink.insert(_block("a", "b", "b", at=now), "token")
-    # Under a token that the server does not know, as after it has forgotten the first.
+    # Under an unknown token, as after the server has forgotten the first one.
     for not_before in (now - 60, None, now + 3600):
         sink.insert(
             _block("a", "b", "b", at=now), "forgotten", is_repeat=True, not_before=not_before
@@ -272,7 +268,7 @@ def test_repeat_of_an_old_batch_looks_for_its_rows_first(sink: ClickHouseSink) -
         (0, 1, False),
     ],
 )
-def test_token_is_relied_on_for_half_of_the_window(
+def test_token_counts_for_half_of_window(
     window_seconds: int | None, age_seconds: float | None, is_remembered: bool
 ) -> None:
     now = 1_700_000_000.0
@@ -280,17 +276,17 @@ def test_token_is_relied_on_for_half_of_the_window(
     assert is_token_remembered(window_seconds, not_before, now) is is_remembered
 
 
-def test_repeat_of_a_young_batch_relies_on_the_token(sink: ClickHouseSink) -> None:
+def test_repeat_of_recent_batch_uses_token(sink: ClickHouseSink) -> None:
     _create(sink)
     sink.insert(_block("a"), "token")
-    # An equal event of another batch, which was never inserted, is not taken for that one.
+    # An equal event of another batch that was never inserted does not count as stored.
     sink.insert(_block("a"), "another", is_repeat=True, not_before=time.time() - 1)
     assert _count(sink, str(sink.table)) == 2
     sink.insert(_block("a"), "another", is_repeat=True, not_before=time.time() - 1)
     assert _count(sink, str(sink.table)) == 2
 
 
-def test_schema_apply_sets_the_window_of_a_replicated_table_to_a_day(
+def test_schema_apply_sets_replicated_window_to_a_day(
     sink: ClickHouseSink, engine: EmbeddedClickHouse
 ) -> None:
     _create(sink, seconds=3600)

@@ -9,7 +9,7 @@ from tests.support.terminal import on_terminal
 __all__ = ["site"]
 
 
-def test_export_goes_back_as_it_was(site: Site) -> None:
+def test_export_is_imported_unchanged(site: Site) -> None:
     site.store(*events(range(10)))
     exported = site.run("offsets", "export")
     before = site.committed()
@@ -32,14 +32,14 @@ def test_export_goes_back_as_it_was(site: Site) -> None:
     assert "nothing to do" in site.run("offsets", "import", "--yes", "-", given=exported)
 
 
-def test_export_of_a_group_that_has_committed_nothing_says_so(site: Site) -> None:
+def test_export_of_group_without_commits_is_reported(site: Site) -> None:
     done = call("offsets", "export", settings=site.environ | {"KAFKA_GROUP_ID": "mistyped"})
     assert (done.returncode, json.loads(done.stdout)["group"]) == (0, "mistyped")
     assert "mistyped has committed nothing" in done.stderr
     assert done.stderr.count("\n") == 1
 
 
-def test_pending_intent_travels_with_its_offset(site: Site) -> None:
+def test_pending_intent_is_exported_with_offset(site: Site) -> None:
     site.send(*events(range(10)))
     cluster, topic_id = (
         json.loads(site.run("offsets", "export"))[name] for name in ("cluster_id", "topic_id")
@@ -55,7 +55,7 @@ def test_pending_intent_travels_with_its_offset(site: Site) -> None:
     assert site.users() == sorted(str(user) for user in range(10))
 
 
-def test_import_refuses_while_members_are_active(site: Site) -> None:
+def test_import_refuses_active_members(site: Site) -> None:
     site.send(*events(range(3)))
     exported = site.run("offsets", "export")
     with site.worker() as worker:
@@ -66,10 +66,10 @@ def test_import_refuses_while_members_are_active(site: Site) -> None:
         assert worker.wait() == 0
 
 
-def test_import_says_in_one_line_what_is_wrong(site: Site) -> None:
+def test_import_reports_errors_in_one_line(site: Site) -> None:
     exported = site.run("offsets", "export")
     site.kafka.create_topic(f"{site.topic}.other", 2)
-    for given, settings, code, told in (
+    for given, settings, code, expected in (
         ("{", {}, 78, "is not JSON"),
         ("{}", {}, 78, "no export of offsets"),
         (exported, {"KAFKA_TOPIC": f"{site.topic}.other"}, 78, "offsets of one topic mean nothing"),
@@ -79,6 +79,6 @@ def test_import_says_in_one_line_what_is_wrong(site: Site) -> None:
         (exported, {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}, 69, "cannot reach"),
     ):  # fmt: skip
         said = site.run("offsets", "import", "--yes", "-", given=given, code=code, **settings)
-        assert told in said
+        assert expected in said
         assert said.count("\n") == 1
     assert site.committed()[0][0] < 0

@@ -1,4 +1,4 @@
-"""A transaction that is never ended, as lag, status and metrics show it, on Apache Kafka."""
+"""Lag, status and metrics with an open transaction, on Apache Kafka."""
 
 import json
 import time
@@ -20,7 +20,7 @@ __all__ = ["site"]
 
 @pytest.fixture
 def hanging(site: Site) -> Producer:
-    """Five records of an open transaction after four plain ones, and two plain ones after them."""
+    """Produce four plain records, five of an open transaction, and two plain ones."""
     site.send(*events(range(4)))
     producer = Producer(
         {
@@ -86,9 +86,7 @@ def test_open_transaction_is_shown_everywhere(
         assert worker.wait() == 0, worker.output
 
 
-def test_setting_offsets_to_the_end_skips_no_open_transaction(
-    site: Site, hanging: Producer
-) -> None:
+def test_offsets_set_end_skips_no_open_transaction(site: Site, hanging: Producer) -> None:
     site.run("offsets", "set", "--to", "end", "--yes")
     assert site.committed()[0][0] == 4
     hanging.commit_transaction(30)
@@ -96,7 +94,7 @@ def test_setting_offsets_to_the_end_skips_no_open_transaction(
     assert site.rows() == 7
 
 
-def test_offset_within_an_open_transaction_is_of_the_log(site: Site, hanging: Producer) -> None:
+def test_offset_in_open_transaction_is_within_log(site: Site, hanging: Producer) -> None:
     site.commit(0, 6)
     with site.worker() as worker:
         wait_until(lambda: "assignment changed" in worker.output)

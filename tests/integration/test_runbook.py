@@ -97,7 +97,7 @@ def test_bad_deploy_upstream(site: Site) -> None:
     site.send(*fresh, *events(range(1550, 1600)))
     with site.worker(**older_version) as worker:
         assert worker.wait() == 78, worker.output
-        assert "are no valid events" in worker.output
+        assert "are not valid events" in worker.output
     assert site.rows() == 50
     assert site.json("dlq", "list")["reasons"] == []
     site.ingest(**older_version, **STUBBORN)

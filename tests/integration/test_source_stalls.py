@@ -1,5 +1,5 @@
-"""A partition that librdkafka no longer reads, without a word, is found and read anew; one that has
-nothing is waited for at no cost, and not a moment longer than it has nothing."""
+"""Stall recovery against Apache Kafka: partitions that librdkafka silently stops reading are reassigned,
+idle ones are not, and a record ends a long poll at once."""
 
 import contextlib
 import threading
@@ -18,18 +18,18 @@ from octane_analytics.types import Commit, TopicPartition
 from tests.tools.kafka.apache import ApacheKafka
 
 DEADLINE_SECONDS = 30.0
-LOOK_SECONDS = 1.3
-"""In so long the source has looked at least once."""
+CHECK_SECONDS = 1.3
+"""Time in which the source has checked for stalls at least once."""
 
 
 class Member:
-    """A source that reads a topic of two partitions, and remembers what it was handed out."""
+    """Source that reads a topic of two partitions, with the offsets that it has returned."""
 
     def __init__(self, kafka: ApacheKafka) -> None:
         self.topic = f"events-{uuid.uuid4().hex[:8]}"
         kafka.create_topic(self.topic, 2)
         self._bootstrap_servers = kafka.bootstrap_servers
-        self.renew_producer()
+        self.recreate_producer()
         self.stalls: list[tuple[TopicPartition, int]] = []
         self.offsets: dict[int, list[int | None]] = {0: [], 1: []}
         self.owned: set[TopicPartition] = set()
@@ -49,7 +49,7 @@ class Member:
         self.source.subscribe(self)
 
     def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
-        self.source.log_identity(self.topic)  # as whoever goes by it does
+        self.source.log_identity(self.topic)  # as the pipeline does
         self.owned.update(partitions)
         return dict.fromkeys(partitions, 0)
 
@@ -62,8 +62,8 @@ class Member:
     def partition(self, number: int) -> TopicPartition:
         return TopicPartition(self.topic, number)
 
-    def renew_producer(self) -> None:
-        """It too goes by what it knew of a topic that was made anew."""
+    def recreate_producer(self) -> None:
+        """Create a new producer: the old one caches the state of a recreated topic too."""
         self._producer = Producer({"bootstrap.servers": self._bootstrap_servers, "log_level": 0})
 
     def produce(self, number: int, records: int) -> None:
@@ -75,7 +75,7 @@ class Member:
         deadline = time.monotonic() + DEADLINE_SECONDS
         while not condition():
             assert time.monotonic() < deadline, "the condition did not come true in time"
-            with contextlib.suppress(Unavailable):  # the broker may be only just back
+            with contextlib.suppress(Unavailable):  # the broker may have just restarted
                 for record in self.source.poll(1000, 0.05).records:
                     self.offsets[record.partition() or 0].append(record.offset())
 
@@ -85,8 +85,7 @@ class Member:
 
     @property
     def client(self) -> Consumer:
-        assert self.source._consumer is not None
-        return self.source._consumer
+        return self.source._client.get()
 
 
 @pytest.fixture
@@ -94,12 +93,12 @@ def member(kafka: ApacheKafka) -> Iterator[Member]:
     made = Member(kafka)
     made.produce(0, 3)
     made.until(lambda: len(made.owned) == 2 and len(made.offsets[0]) == 3)
-    made.poll_for(LOOK_SECONDS)  # so that the source has seen where they are
+    made.poll_for(CHECK_SECONDS)  # so that the source knows the positions
     yield made
     made.source.close()
 
 
-# What librdkafka may do of itself in a race, done to it behind the source's back.
+# States that librdkafka may reach by itself in a race, caused without the source's knowledge.
 _STOPS = {
     "paused for good": lambda client, raw: client.pause(raw),
     "no longer assigned": lambda client, raw: client.incremental_unassign(raw),
@@ -107,34 +106,36 @@ _STOPS = {
 
 
 @pytest.mark.parametrize("stop", _STOPS.values(), ids=_STOPS)
-def test_partition_that_stands_still_is_assigned_anew_at_its_position(
+def test_stalled_partition_is_reassigned_at_its_position(
     member: Member, stop: Callable[[Consumer, list[RawPartition]], None]
 ) -> None:
     stop(member.client, [RawPartition(member.topic, 0)])
     member.produce(0, 2)
     member.until(lambda: len(member.offsets[0]) == 5)
     assert member.offsets[0] == [0, 1, 2, 3, 4]
-    assert member.stalls == [(member.partition(0), 3)], "not the one that has nothing to hand out"
+    assert member.stalls == [(member.partition(0), 3)], "not the idle partition"
 
 
-def test_client_that_reads_a_partition_no_more_gives_way_to_a_new_one(
+def test_client_is_recreated_when_reassignment_has_no_effect(
     member: Member, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # As after a change of leaders, when the topic was made anew.
-    monkeypatch.setattr(member.source, "_assign_anew", lambda raw: None)
-    given_up = member.client
-    given_up.incremental_unassign([RawPartition(member.topic, 0)])
+    # As after a leader change and a recreated topic.
+    monkeypatch.setattr(
+        member.source._assignment, "reassign", lambda consumer, raw, is_paused: None
+    )
+    old_client = member.client
+    old_client.incremental_unassign([RawPartition(member.topic, 0)])
     member.produce(0, 2)
     member.until(lambda: len(member.offsets[0]) == 8)
     assert member.offsets[0] == [0, 1, 2, 0, 1, 2, 3, 4]
-    assert member.client is not given_up
+    assert member.client is not old_client
     assert member.stalls == [(member.partition(0), 3)]
 
 
-def test_topic_made_anew_after_a_change_of_leaders_is_read_though_nobody_asks_what_it_is(
+def test_recreated_topic_is_read_after_leader_change(
     kafka: ApacheKafka,
 ) -> None:
-    # One log ends before the position, the other one behind it. librdkafka tells neither.
+    # One new log ends before the position, the other one after it. librdkafka reports neither.
     members = {2: Member(kafka), 7: Member(kafka)}
 
     def until_each(condition: Callable[[Member, int], bool]) -> None:
@@ -153,7 +154,7 @@ def test_topic_made_anew_after_a_change_of_leaders_is_read_though_nobody_asks_wh
     for records, member in members.items():
         kafka.delete_topic(member.topic)
         kafka.create_topic(member.topic, 2)
-        member.renew_producer()
+        member.recreate_producer()
         member.produce(0, records)
     until_each(lambda member, records: len(member.offsets[0]) == 4 + records)
     for (records, member), client in zip(members.items(), clients, strict=True):
@@ -163,7 +164,7 @@ def test_topic_made_anew_after_a_change_of_leaders_is_read_though_nobody_asks_wh
         member.source.close()
 
 
-def test_partition_that_stands_still_before_its_first_record_is_assigned_anew(
+def test_partition_stalled_before_first_record_is_reassigned(
     member: Member,
 ) -> None:
     member.source.seek(member.partition(0), 1)
@@ -174,19 +175,17 @@ def test_partition_that_stands_still_before_its_first_record_is_assigned_anew(
     assert member.stalls == [(member.partition(0), 1)]
 
 
-def test_pause_and_idleness_are_no_stalls(member: Member) -> None:
+def test_pause_and_idleness_are_not_stalls(member: Member) -> None:
     member.source.pause()
     member.produce(0, 2)
-    member.poll_for(LOOK_SECONDS)
+    member.poll_for(CHECK_SECONDS)
     member.source.resume()
     member.until(lambda: len(member.offsets[0]) == 5)
-    member.poll_for(2 * LOOK_SECONDS)
+    member.poll_for(2 * CHECK_SECONDS)
     assert member.stalls == []
 
 
-def test_end_that_only_a_transaction_has_moved_is_no_stall(
-    kafka: ApacheKafka, member: Member
-) -> None:
+def test_end_moved_by_transaction_is_not_stall(kafka: ApacheKafka, member: Member) -> None:
     producer = Producer(
         {"bootstrap.servers": kafka.bootstrap_servers, "transactional.id": member.topic}
     )
@@ -194,15 +193,15 @@ def test_end_that_only_a_transaction_has_moved_is_no_stall(
     producer.begin_transaction()
     producer.produce(member.topic, b"x", partition=0)
     assert producer.flush(DEADLINE_SECONDS) == 0
-    member.poll_for(2 * LOOK_SECONDS)  # it is open: there is a record, and none to hand out
+    member.poll_for(2 * CHECK_SECONDS)  # open: the log has a record, and none is visible
     producer.abort_transaction(DEADLINE_SECONDS)
-    member.poll_for(2 * LOOK_SECONDS)  # now what stands last in the log is no record
+    member.poll_for(2 * CHECK_SECONDS)  # now the log ends with a marker instead of a record
     member.produce(0, 1)
     member.until(lambda: member.offsets[0] == [0, 1, 2, 5])
     assert member.stalls == []
 
 
-def test_record_that_comes_within_a_long_poll_ends_it(member: Member) -> None:
+def test_record_ends_a_long_poll(member: Member) -> None:
     began = time.monotonic()
     threading.Timer(0.2, member.produce, (0, 2)).start()
     while not (records := member.source.poll(1000, DEADLINE_SECONDS).records):
@@ -211,7 +210,7 @@ def test_record_that_comes_within_a_long_poll_ends_it(member: Member) -> None:
     assert records[0].offset() == 3
 
 
-def test_lag_is_what_is_not_committed_whatever_was_handed_out(member: Member) -> None:
+def test_lag_counts_uncommitted_records(member: Member) -> None:
     member.until(lambda: member.source.lag() == 3)
     member.produce(0, 20)
     member.until(lambda: len(member.offsets[0]) == 23)

@@ -1,4 +1,4 @@
-"""`octane-analytics topic`, and the way from nothing to stored events, on Apache Kafka."""
+"""`octane-analytics topic`, and a complete set-up to stored events, on Apache Kafka."""
 
 import json
 import re
@@ -19,7 +19,7 @@ DAY_MS = 86_400_000
 
 @pytest.fixture
 def fresh(site: Site) -> Iterator[Site]:
-    """Settings that name topics and a database which do not exist yet."""
+    """Settings with topics and a database that do not exist yet."""
     name = f"fresh-{uuid.uuid4().hex[:8]}"
     before = site.clickhouse.table.database
     site.environ |= {
@@ -38,7 +38,7 @@ def shapes(site: Site) -> list[TopicShape | None]:
         return [admin.describe(topic) for topic in (kafka.topic, kafka.dlq_topic)]
 
 
-def test_topic_apply_creates_both_topics_and_may_be_repeated(fresh: Site) -> None:
+def test_topic_apply_creates_both_topics_once(fresh: Site) -> None:
     assert "does not exist: run `octane-analytics topic apply`" in fresh.run(
         "topic", "check", code=1
     )
@@ -56,7 +56,7 @@ def test_topic_apply_creates_both_topics_and_may_be_repeated(fresh: Site) -> Non
     assert shapes(fresh) == [TopicShape(3, 1, 7 * DAY_MS), TopicShape(1, 1, -1)]
 
 
-def test_topic_that_differs_is_reported_and_not_changed(fresh: Site) -> None:
+def test_different_topic_is_reported_and_not_changed(fresh: Site) -> None:
     fresh.run("topic", "apply", "--partitions", "3", "--retention", "36h")
     before = shapes(fresh)
     wanted = ["--partitions", "4", "--replication", "2", "--retention", "2d"]
@@ -72,15 +72,15 @@ def test_topic_that_differs_is_reported_and_not_changed(fresh: Site) -> None:
     assert shapes(fresh) == before
 
 
-def test_topic_apply_says_in_one_line_what_is_wrong(fresh: Site) -> None:
-    for options, code, told in (
+def test_topic_apply_reports_errors_in_one_line(fresh: Site) -> None:
+    for options, code, expected in (
         (["--replication", "3"], 78, "INVALID_REPLICATION_FACTOR"),
         (["--partitions", "0"], 2, "--partitions"),
         (["--retention", "7"], 2, "write a number with s, m, h or d"),
         (["--retention", "0d"], 2, "write a number with s, m, h or d"),
     ):
         said = fresh.run("topic", "apply", *options, code=code)
-        assert told in said
+        assert expected in said
         assert said.count("\n") == 1
     done = call("topic", "apply", settings=fresh.environ | {"KAFKA_TOPIC": "no topic/name"})
     assert done.returncode in (69, 78), done.stderr
@@ -90,9 +90,9 @@ def test_topic_apply_says_in_one_line_what_is_wrong(fresh: Site) -> None:
 def test_own_servers_from_nothing_to_stored_events(fresh: Site) -> None:
     fresh.run("topic", "apply", "--partitions", "2", "--replication", "1")
     fresh.run("schema", "apply")
-    told = json.loads(fresh.run("check", "--procs", "1", "--json"))
-    assert told["failures"] == 0
-    assert not [c for c in told["checks"] if c["level"] == "WARN" and "topic" in c["subject"]]
+    report = json.loads(fresh.run("check", "--procs", "1", "--json"))
+    assert report["failures"] == 0
+    assert not [c for c in report["checks"] if c["level"] == "WARN" and "topic" in c["subject"]]
     fresh.send(*events(range(6)))
     count = f"SELECT count() FROM `{fresh.environ['CLICKHOUSE_DATABASE']}`.ai_analytics_events"
     with fresh.worker() as worker:

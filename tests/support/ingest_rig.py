@@ -1,4 +1,4 @@
-"""A broker, a table and workers in memory, run turn by turn."""
+"""In-memory broker, table and workers, run by iterations."""
 
 import json
 import random
@@ -71,7 +71,7 @@ class Worker:
 
 
 class Rig:
-    """A broker, a table and the workers between them. By default nothing is due by itself."""
+    """Broker, table and workers. By default no batch becomes due."""
 
     def __init__(
         self,
@@ -125,7 +125,7 @@ class Rig:
         return self.journal("insert")
 
     def settle(self, *workers: Worker, turns: int = 400) -> None:
-        """Turns the loops until everything is delivered and committed."""
+        """Run the loops until everything is delivered and committed."""
         for _ in range(turns):
             if self.broker.is_settled():
                 return

@@ -17,6 +17,7 @@ from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.clickhouse.replay_staging import ReplayStaging
 from octane_analytics.clickhouse.schema import LiveTable
+from octane_analytics.clickhouse.table_fit import require_fit
 from octane_analytics.errors import ConfigError, NeedsOperator, StatementRejected, Unavailable
 from octane_analytics.kafka.topic_reader import TopicReader
 from octane_analytics.replay.interfaces import JournalEntry
@@ -54,13 +55,7 @@ def pin_to_first_host(settings: ClickHouseSettings, *, client_name: str) -> Clic
 def check_target(clickhouse: ClickHouse, mode: Mode) -> LiveTable:
     """The target. Raises NeedsOperator or ConfigError where it is missing or not fit for it."""
     table = clickhouse.table
-    live = clickhouse.describe()
-    if live is None:
-        raise NeedsOperator(
-            f"table {table} does not exist: create it with `octane-analytics schema apply`"
-        )
-    if unfit := schema.unfit_columns(live):
-        raise ConfigError(f"table {table} {', '.join(unfit)}: see `octane-analytics schema check`")
+    live = require_fit(table, clickhouse.describe(), window_user="an interrupted replay")
     types = {column.name: column.type for column in live.columns}
     others = [c for c in schema.COLUMNS if types[c.name] != c.type]
     if mode is Mode.REBUILD and others:
@@ -69,11 +64,7 @@ def check_target(clickhouse: ClickHouse, mode: Mode) -> LiveTable:
             f"table {table} has {listed}, and rebuild replaces partitions by those of a table of the "
             "expected schema: use --mode fill"
         )
-    if live.window < 1:
-        raise ConfigError(
-            f"table {table} has no deduplication window, which an interrupted replay rests on: run "
-            f"{schema.alter_window(table, live.window_setting)}"
-        )
+
     if mode is Mode.REBUILD and live.partition_key != schema.PARTITION_KEY:
         raise ConfigError(
             f"table {table} is partitioned by {live.partition_key or 'nothing'}, and rebuild "

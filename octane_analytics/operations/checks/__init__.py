@@ -1,1 +1,1 @@
-"""The checks of `octane-analytics check`, one module for each subject."""
+"""Checks of `octane-analytics check`, one module for each subject."""

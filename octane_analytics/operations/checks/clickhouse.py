@@ -1,4 +1,4 @@
-"""Whether ClickHouse has what worker and API need. Only reads."""
+"""Checks of a ClickHouse server: rights, table, deduplication window, views and disks. Read-only."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
@@ -13,9 +13,9 @@ from octane_analytics.operations.checks.finding import Finding, fail, failed, ok
 from octane_analytics.settings.sections import Settings
 
 MAX_SKEW_SECONDS = 5.0
-LEAST_WINDOW_MINUTES = 10.0
-"""A token is to be remembered until the partition's next owner has repeated the insert: a session's
-time-out, a restart, and a few failed attempts."""
+MIN_WINDOW_MINUTES = 10.0
+"""Least time for which a token must be remembered, so that the partition's next owner can repeat the
+insert: a session timeout, a restart, and a few failed attempts."""
 _EXACTLY_ONCE = "exactly-once"
 _LOW_SHARE, _LOW_BYTES = 0.10, 1 << 30
 _DISKS = """
@@ -27,7 +27,7 @@ SELECT name, free_space, total_space FROM system.disks WHERE name IN (
 
 
 class CheckedServer(Protocol):
-    """`clickhouse.ClickHouse`, as far as it is needed here."""
+    """Methods of `clickhouse.client.ClickHouse` needed here."""
 
     @property
     def table(self) -> TableName: ...
@@ -40,17 +40,17 @@ class CheckedServer(Protocol):
 
 def check_clickhouse(
     server: CheckedServer,
-    where: str,
+    address: str,
     settings: Settings,
     partitions: Callable[[], int | None],
     now: Callable[[], float],
 ) -> Iterator[Finding]:
-    """In order, and no further than what comes later can be told.
+    """Yield the findings for one server; stops at a failure that makes later checks impossible.
 
-    `where` names the server; `partitions` answers how many the topic has, None where nobody knows;
-    `now` in epoch seconds.
+    `address` names the server. `partitions` returns the topic's partition count, None if it is not
+    known; `now` returns epoch seconds. Blocks on the server.
     """
-    subject = f"clickhouse {where}"
+    subject = f"clickhouse {address}"
     try:
         ((version, milliseconds),) = server.select(
             "SELECT version(), toUnixTimestamp64Milli(now64(3))"
@@ -60,41 +60,43 @@ def check_clickhouse(
         return
     ahead_seconds = milliseconds / 1000 - now()
     yield ok(subject, f"answers as version {version}")
-    yield _clock(where, ahead_seconds)
+    yield _clock(address, ahead_seconds)
     try:
         live = server.describe()
         yield from _rights(server, settings)
     except OctaneError as error:
-        yield _failed(f"table at {where}", error)
+        yield _failed(f"table at {address}", error)
         return
     if live is None:
         yield fail(
-            f"table at {where}",
-            f"{server.table} is not there, or the user may not see it: run "
+            f"table at {address}",
+            f"{server.table} does not exist, or the user may not see it: run "
             "`octane-analytics schema apply`",
         )
         return
-    yield _table(where, server.table, live, settings)
-    yield _window(where, live, settings, partitions())
-    yield from _views(where, server, live, settings)
-    yield _disks(where, server)
+    yield _table(address, server.table, live, settings)
+    yield _window(address, live, settings, partitions())
+    yield from _views(address, server, live, settings)
+    yield _disks(address, server)
 
 
 def _failed(subject: str, error: OctaneError) -> Finding:
     if isinstance(error, StatementRejected):
-        advice = OPERATOR_ERRORS.get(error.code, "look at the server's log")
+        advice = OPERATOR_ERRORS.get(error.code, "see the server's log")
         return failed(
             subject, NeedsOperator(f"ClickHouse refuses: {str(error).rstrip('. ')}; {advice}")
         )
     return failed(subject, error)
 
 
-def _clock(where: str, ahead_seconds: float) -> Finding:
-    subject = f"clock and {where}"
+def _clock(address: str, ahead_seconds: float) -> Finding:
+    subject = f"clock and {address}"
     if abs(ahead_seconds) > MAX_SKEW_SECONDS:
-        side = "ahead of" if ahead_seconds > 0 else "behind"
+        direction = "fast" if ahead_seconds > 0 else "slow"
         return warn(
-            subject, f"that server is {abs(ahead_seconds):.0f} s {side} this host: set both by NTP"
+            subject,
+            f"the server's clock is {abs(ahead_seconds):.0f} s {direction}, compared with this host: "
+            "set both by NTP",
         )
     return ok(subject, "agree")
 
@@ -102,23 +104,23 @@ def _clock(where: str, ahead_seconds: float) -> Finding:
 def _rights(server: CheckedServer, settings: Settings) -> Iterator[Finding]:
     user = settings.clickhouse.user
     subject = f"rights of {user}"
-    lacking = [right for right in ("SELECT", "INSERT") if not server.has_right(right)]
-    if not lacking:
+    missing = [right for right in ("SELECT", "INSERT") if not server.has_right(right)]
+    if not missing:
         yield ok(subject, f"SELECT and INSERT on {server.table}")
-    if "INSERT" in lacking:
+    if "INSERT" in missing:
         try:
             server.check_profile()
         except NeedsOperator as error:
             yield failed(subject, error)
-            lacking.remove("INSERT")  # it may have been granted: with that profile it does not show
-    for right in lacking:
+            missing.remove("INSERT")  # a read-only profile hides whether it is granted
+    for right in missing:
         yield fail(
             subject, f"lacks {right} on {server.table}: GRANT {right} ON {server.table} TO {user}"
         )
 
 
-def _table(where: str, name: TableName, live: LiveTable, settings: Settings) -> Finding:
-    subject = f"table at {where}"
+def _table(address: str, name: TableName, live: LiveTable, settings: Settings) -> Finding:
+    subject = f"table at {address}"
     missing = set(schema.COLUMN_NAMES) - {column.name for column in live.columns}
     if missing:
         return fail(
@@ -128,17 +130,17 @@ def _table(where: str, name: TableName, live: LiveTable, settings: Settings) -> 
     if not live.is_replicated and len(settings.clickhouse.hosts()) > 1:
         return fail(
             subject,
-            f"{name} is a {live.engine}, and CLICKHOUSE_HOST lists several servers: they must be "
-            "replicas of one table, or what one has inserted another inserts again",
+            f"{name} is a {live.engine}, and CLICKHOUSE_HOST lists several servers: make them "
+            "replicas of one table, or a batch that one has inserted is inserted again by another",
         )
     differences = [found for found in schema.differences(live) if live.window_setting not in found]
     if differences:
         return warn(subject, f"{'; '.join(differences)}; see `octane-analytics schema check`")
-    return ok(subject, f"{name} is as the contract says")
+    return ok(subject, f"{name} has the expected schema")
 
 
-def _window(where: str, live: LiveTable, settings: Settings, partitions: int | None) -> Finding:
-    subject = f"deduplication at {where}"
+def _window(address: str, live: LiveTable, settings: Settings, partitions: int | None) -> Finding:
+    subject = f"deduplication at {address}"
     if settings.batch.delivery != _EXACTLY_ONCE:
         return ok(subject, f"not needed: DELIVERY={settings.batch.delivery}")
     if live.window < 1:
@@ -146,31 +148,31 @@ def _window(where: str, live: LiveTable, settings: Settings, partitions: int | N
     if live.is_window_short_lived:
         return warn(
             subject,
-            f"window of {live.window:,} inserts and {live.window_seconds:,} s: a batch that waits "
-            "longer is looked for row by row. Run `octane-analytics schema apply`, which sets "
+            f"window of {live.window:,} inserts and {live.window_seconds:,} s: rows of a batch that "
+            "waits longer are looked up one by one. Run `octane-analytics schema apply`, which sets "
             f"{schema.REPLICATED_WINDOW_SECONDS_SETTING} to {schema.DEDUPLICATION_WINDOW_SECONDS:,}",
         )
     age = "" if live.window_seconds is None else f" and {live.window_seconds:,} s"
     if partitions is None:
         return ok(subject, f"window of {live.window:,} inserts{age}")
     minutes = schema.window_minutes(live.window, partitions / settings.batch.flush_seconds)
-    told = (
+    text = (
         f"window of {live.window:,} inserts{age}, {minutes:,.0f} minutes of {partitions} partitions "
         f"with one insert each {settings.batch.flush_seconds:g} s"
     )
-    if minutes < LEAST_WINDOW_MINUTES:
-        wanted = int(live.window * LEAST_WINDOW_MINUTES / minutes) + 1
+    if minutes < MIN_WINDOW_MINUTES:
+        wanted = int(live.window * MIN_WINDOW_MINUTES / minutes) + 1
         return warn(
             subject,
-            f"{told}: run `octane-analytics schema apply --window {wanted}` or raise FLUSH_INTERVAL",
+            f"{text}: run `octane-analytics schema apply --window {wanted}` or raise FLUSH_INTERVAL",
         )
-    return ok(subject, told)
+    return ok(subject, text)
 
 
 def _views(
-    where: str, server: CheckedServer, live: LiveTable, settings: Settings
+    address: str, server: CheckedServer, live: LiveTable, settings: Settings
 ) -> Iterator[Finding]:
-    subject = f"views at {where}"
+    subject = f"views at {address}"
     if settings.batch.delivery != _EXACTLY_ONCE:
         return
     try:
@@ -186,23 +188,24 @@ def _views(
         yield ok(subject, f"{names}: their targets recognise repeated inserts")
 
 
-def _disks(where: str, server: CheckedServer) -> Finding:
-    subject = f"disk at {where}"
+def _disks(address: str, server: CheckedServer) -> Finding:
+    subject = f"disk at {address}"
     name = server.table
     try:
         found = server.select(_DISKS, {"database": name.database, "table": name.table}).rows
     except StatementRejected:
-        return warn(subject, "not seen: GRANT SELECT ON system.disks, system.storage_policies")
+        return warn(subject, "not visible: GRANT SELECT ON system.disks, system.storage_policies")
     except OctaneError as error:
         return failed(subject, error)
-    told = ", ".join(f"{disk} has {_gigabytes(free)} of {_gigabytes(all_)} free"
-                     for disk, free, all_ in found)  # fmt: skip
+    text = ", ".join(
+        f"{disk} has {_gibibytes(free)} of {_gibibytes(total)} free" for disk, free, total in found
+    )
     if any(free < _LOW_BYTES for _, free, _ in found):
-        return fail(subject, f"{told}: free or add space, or inserts will stop")
-    if any(all_ and free / all_ < _LOW_SHARE for _, free, all_ in found):
-        return warn(subject, f"{told}: free or add space soon")
-    return ok(subject, told or "no disk is told of")
+        return fail(subject, f"{text}: free or add space, or inserts will stop")
+    if any(total and free / total < _LOW_SHARE for _, free, total in found):
+        return warn(subject, f"{text}: free or add space soon")
+    return ok(subject, text or "no disk is reported")
 
 
-def _gigabytes(size: int) -> str:
+def _gibibytes(size: int) -> str:
     return f"{size / (1 << 30):,.1f} GiB"

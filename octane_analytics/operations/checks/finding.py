@@ -1,4 +1,4 @@
-"""What a preflight has found: one line for each thing it looked at, and the worst of them."""
+"""Findings of a check: a level, a subject and one line of text each."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ class Finding:
     level: Level
     subject: str
     message: str
-    """What was found, and where that is not as it should be, what to do."""
+    """Result, and the fix if the level is not OK."""
     may_pass: bool = False
-    """A failure that may be over by itself: something cannot be reached."""
+    """True for a failure that may end by itself: a server cannot be reached."""
 
 
 def ok(subject: str, message: str) -> Finding:
@@ -36,7 +36,7 @@ def fail(subject: str, message: str) -> Finding:
 
 
 def failed(subject: str, error: OctaneError) -> Finding:
-    """The failure that an exception means."""
+    """Return the failure for an exception."""
     may_pass = isinstance(error, Unavailable) and not isinstance(error, NeedsOperator | ConfigError)
     return Finding(Level.FAIL, subject, str(error), may_pass)
 

@@ -1,4 +1,4 @@
-"""Whether this host lets worker and API run: their ports, and how many files they may open."""
+"""Checks of this host: the ports of worker and API, and the limit of open files."""
 
 import contextlib
 import errno
@@ -9,30 +9,33 @@ from collections.abc import Callable
 
 from octane_analytics.operations.checks.finding import Finding, fail, ok, warn
 
-LEAST_DESCRIPTORS = 1024
-_ASK_SECONDS = 2.0
+MIN_DESCRIPTORS = 1024
+_REQUEST_SECONDS = 2.0
 _REALM = 'realm="octane-analytics"'
-"""What an API with tokens asks for."""
-_EVERY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # compared with, not listened on
+"""Part of the WWW-Authenticate header of an API with tokens."""
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # compared, not listened on
 
 
 def check_port(name: str, host: str, port: int) -> Finding:
-    """`name` is the setting's. A port that our own running service holds is as it should be."""
+    """Check that a port can be listened on, or that a running octane-analytics process holds it.
+
+    `name` is the name of the setting. Blocks for up to two seconds.
+    """
     if port == 0:
         return ok(name, "any free port")
     try:
         _try_to_listen(host, port)
     except socket.gaierror as error:
-        return fail(name, f"{host} is no address of this host: {error.strerror}")
+        return fail(name, f"{host} is not an address of this host: {error.strerror}")
     except PermissionError:
-        return fail(name, f"{host}:{port} needs root: set a port from 1024 on")
+        return fail(name, f"{host}:{port} needs root: set a port of 1024 or higher")
     except OSError as error:
         if error.errno == errno.EADDRINUSE and _is_ours(host, port):
             return ok(name, f"{host}:{port} is held by octane-analytics, which runs already")
         return fail(
             name,
-            f"cannot listen on {host}:{port}: {error.strerror}; stop what listens there or set "
-            "another port",
+            f"cannot listen on {host}:{port}: {error.strerror}; stop the process that listens there "
+            "or set another port",
         )
     return ok(name, f"{host}:{port} is free")
 
@@ -41,10 +44,10 @@ def check_descriptors(
     limits: Callable[[], tuple[int, int]] = lambda: resource.getrlimit(resource.RLIMIT_NOFILE),
 ) -> Finding:
     soft, _ = limits()
-    if soft != resource.RLIM_INFINITY and soft < LEAST_DESCRIPTORS:
+    if soft != resource.RLIM_INFINITY and soft < MIN_DESCRIPTORS:
         return warn(
             "open files",
-            f"limited to {soft} in each process: raise it to {LEAST_DESCRIPTORS} or more "
+            f"limited to {soft} in each process: raise it to {MIN_DESCRIPTORS} or more "
             "(LimitNOFILE= in the unit, ulimit -n)",
         )
     return ok("open files", f"up to {soft} in each process" if soft > 0 else "without limit")
@@ -61,8 +64,10 @@ def _try_to_listen(host: str, port: int) -> None:
 
 
 def _is_ours(host: str, port: int) -> bool:
-    """Whether what listens there serves our metrics, or asks for a token of ours first."""
-    connection = http.client.HTTPConnection(_EVERY.get(host, host), port, timeout=_ASK_SECONDS)
+    """Return whether the listener serves our metrics, or requests a token for our realm."""
+    connection = http.client.HTTPConnection(
+        _LOOPBACK.get(host, host), port, timeout=_REQUEST_SECONDS
+    )
     with contextlib.closing(connection):
         try:
             connection.request("GET", "/metrics")

@@ -1,4 +1,4 @@
-"""Whether Kafka has what a worker needs. Changes nothing and joins no group."""
+"""Checks of Kafka: brokers, topics, group, offsets and clock. Changes nothing and joins no group."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
@@ -10,14 +10,14 @@ from octane_analytics.pipeline.delivery_ledger import parse_intent
 from octane_analytics.settings.sections import Settings
 from octane_analytics.types import Committed, LogIdentity, TopicPartition
 
-OUR_CLIENTS = "octane-analytics"
-"""Begins the client id of every client of this program."""
+CLIENT_ID_PREFIX = "octane-analytics"
+"""Prefix of the client id of every client of this program."""
 MAX_SKEW_SECONDS = 5.0
 _TIMESTAMP_SECONDS = 2.0
 
 
 class CheckedCluster(Protocol):
-    """`kafka.group.Group`, as far as it is needed here."""
+    """Methods of `kafka.group_admin.ConsumerGroupAdmin` needed here."""
 
     def brokers(self, topic: str) -> int: ...
     def partitions(self, topic: str) -> list[TopicPartition]: ...
@@ -37,11 +37,12 @@ def check_kafka(
     cluster: CheckedCluster,
     settings: Settings,
     now: float,
-    tell_partitions: Callable[[int], object],
+    on_partition_count: Callable[[int], object],
 ) -> Iterator[Finding]:
-    """In order, and no further than what comes later can be told. `now` in epoch seconds.
+    """Yield the findings; stops at a failure that makes later checks impossible. Blocks on brokers.
 
-    `tell_partitions` hears how many the topic has, once that is known.
+    `now` is in epoch seconds. `on_partition_count` receives the topic's partition count once it is
+    known.
     """
     kafka = settings.kafka
     try:
@@ -56,32 +57,32 @@ def check_kafka(
     except OctaneError as error:
         yield failed("topic", error)
         return
-    tell_partitions(len(partitions))
-    yield _enough(kafka.topic, len(partitions), settings.worker.procs)
+    on_partition_count(len(partitions))
+    yield _partition_count(kafka.topic, len(partitions), settings.worker.procs)
     yield from _group(cluster, settings, partitions)
     yield _newest_record(cluster, partitions, now)
 
 
-def _enough(topic: str, partitions: int, procs: int) -> Finding:
-    told = f"{topic} has {partitions} partitions for {procs} processes"
+def _partition_count(topic: str, partitions: int, procs: int) -> Finding:
+    text = f"{topic} has {partitions} partitions for {procs} processes"
     if partitions < procs:
         return warn(
-            "topic", f"{told}: {procs - partitions} of them will idle; lower WORKER_PROCS (--procs)"
+            "topic", f"{text}: {procs - partitions} of them will idle; lower WORKER_PROCS (--procs)"
         )
-    return ok("topic", told)
+    return ok("topic", text)
 
 
 def _dead_letter_topic(cluster: CheckedCluster, topic: str) -> Finding:
     subject = "dead-letter topic"
-    halts = "a record that is no valid event would halt its partition"
+    halts = "an invalid record would halt its partition"
     try:
         partitions = cluster.partitions(topic)
     except NeedsOperator as missing:
         try:
             cluster.may_create(topic)
         except OctaneError as error:
-            return warn(subject, f"{missing}; and the worker cannot make it ({error}): {halts}")
-        return ok(subject, f"{topic} is not there; the worker will make it")
+            return warn(subject, f"{missing}; and the worker cannot create it ({error}): {halts}")
+        return ok(subject, f"{topic} does not exist; the worker will create it")
     except OctaneError as error:
         return failed(subject, error)
     return ok(subject, f"{topic} has {len(partitions)} partitions")
@@ -102,28 +103,30 @@ def _group(
         yield failed("group", error)
         return
     except Unavailable as error:
-        yield warn("group", f"{group}: its members cannot be told ({error})")
+        yield warn("group", f"{group}: its members are not known ({error})")
     else:
         yield _members(group, state)
     yield _offsets(cluster, settings.kafka.topic, committed)
 
 
 def _members(group: str, state: GroupState) -> Finding:
-    foreign = [member for member in state.members if not member.client_id.startswith(OUR_CLIENTS)]
+    foreign = [
+        member for member in state.members if not member.client_id.startswith(CLIENT_ID_PREFIX)
+    ]
     if foreign:
         return fail(
             "group",
-            f"{group} has members that are not of this service ({_listed(foreign)}): they take "
+            f"{group} has members that are not of this service ({_list_members(foreign)}): they take "
             "partitions away and move their offsets; stop them or set another KAFKA_GROUP_ID",
         )
     if not state.exists:
         return ok("group", f"{group} is new: it begins with the earliest records")
     if state.members:
-        return ok("group", f"{group} is {state.state}, members: {_listed(state.members)}")
+        return ok("group", f"{group} is {state.state}, members: {_list_members(state.members)}")
     return ok("group", f"{group} is {state.state}")
 
 
-def _listed(members: Sequence[Member]) -> str:
+def _list_members(members: Sequence[Member]) -> str:
     return ", ".join(sorted({f"{member.client_id}@{member.host}" for member in members}))
 
 
@@ -132,55 +135,51 @@ def _offsets(
 ) -> Finding:
     try:
         log = cluster.identity(topic)
-        bounds = {
-            where: cluster.bounds(where)
-            for where, told in committed.items()
-            if told.offset is not None
-        }
+        bounds = {p: cluster.bounds(p) for p, c in committed.items() if c.offset is not None}
     except OctaneError as error:
         return failed("offsets", error)
-    gone = [where for where, (first, _) in bounds.items() if _offset(committed, where) < first]
-    after_end = [where for where, (_, end) in bounds.items() if _offset(committed, where) > end]
-    intents = {where: parse_intent(told.metadata) for where, told in committed.items()}
+    gone = [p for p, (first, _) in bounds.items() if _offset(committed, p) < first]
+    after_end = [p for p, (_, end) in bounds.items() if _offset(committed, p) > end]
+    intents = {p: parse_intent(c.metadata) for p, c in committed.items()}
     others = [
-        where
-        for where, intent in intents.items()
+        p
+        for p, intent in intents.items()
         if intent is not None and intent.log.cluster_id != log.cluster_id
     ]
     if gone:
         return warn(
             "offsets",
-            f"retention has removed records of partitions {_numbers(gone)} that were not read: "
-            "lengthen it",
+            f"retention has removed unread records of partitions {_numbers(gone)}: lengthen it",
         )
     if after_end:
         return warn(
             "offsets",
-            f"those of partitions {_numbers(after_end)} are after the end of the log: they are another "
-            "log's, and the worker reads from the beginning, or the log has lost its newest records, "
-            "and it reads on from the end; set them with `octane-analytics offsets set`",
+            f"the offsets of partitions {_numbers(after_end)} are after the end of the log: either they "
+            "belong to another log, and the worker reads from the beginning, or the log has lost its "
+            "newest records, and the worker continues from the end; set them with "
+            "`octane-analytics offsets set`",
         )
     if others:
         return warn(
             "offsets",
-            f"those of partitions {_numbers(others)} were committed for another cluster: use "
+            f"the offsets of partitions {_numbers(others)} were committed for another cluster: use "
             "`octane-analytics offsets import --other-log` to move a group",
         )
-    pending = [where for where, intent in intents.items() if intent and intent.is_pending]
+    pending = [p for p, intent in intents.items() if intent and intent.is_pending]
     if pending:
         return ok(
             "offsets",
-            f"partitions {_numbers(pending)} have announced ranges: finished first, once",
+            f"partitions {_numbers(pending)} have announced ranges: they are finished first, once",
         )
     return ok("offsets", "none is outside the log, nothing is pending")
 
 
-def _offset(committed: Mapping[TopicPartition, Committed], where: TopicPartition) -> int:
-    return committed[where].offset or 0
+def _offset(committed: Mapping[TopicPartition, Committed], partition: TopicPartition) -> int:
+    return committed[partition].offset or 0
 
 
 def _numbers(partitions: Sequence[TopicPartition]) -> str:
-    return ", ".join(str(where.partition) for where in partitions)
+    return ", ".join(str(partition.partition) for partition in partitions)
 
 
 def _newest_record(
@@ -188,18 +187,18 @@ def _newest_record(
 ) -> Finding:
     subject = "clock and kafka"
     try:
-        bounds = {where: cluster.bounds(where) for where in partitions}
-        last = {where: end - 1 for where, (first, end) in bounds.items() if first < end}
-        made = cluster.timestamps(last, _TIMESTAMP_SECONDS)
+        bounds = {partition: cluster.bounds(partition) for partition in partitions}
+        last = {partition: end - 1 for partition, (first, end) in bounds.items() if first < end}
+        timestamps_ms = cluster.timestamps(last, _TIMESTAMP_SECONDS)
     except OctaneError as error:
         return failed(subject, error)
-    if not made:
+    if not timestamps_ms:
         return ok(subject, "no record to compare with")
-    age = now - max(made.values()) / 1000
-    if age < -MAX_SKEW_SECONDS:
+    age_seconds = now - max(timestamps_ms.values()) / 1000
+    if age_seconds < -MAX_SKEW_SECONDS:
         return warn(
             subject,
-            f"the newest record is {-age:.0f} s ahead of this host: set the clocks by NTP, here and "
-            "where the records are made",
+            f"the newest record is {-age_seconds:.0f} s ahead of this host: set the clocks by NTP, "
+            "here and on the hosts of the producers",
         )
-    return ok(subject, f"the newest record is {max(0.0, age):,.0f} s old")
+    return ok(subject, f"the newest record is {max(0.0, age_seconds):,.0f} s old")

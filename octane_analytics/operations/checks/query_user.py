@@ -1,4 +1,4 @@
-"""Whether the ClickHouse user of raw SQL may do what it is for, and no more. Only reads."""
+"""Checks of the ClickHouse user of raw SQL: its rights and its limits. Read-only."""
 
 from collections.abc import Iterator, Mapping
 from typing import Protocol
@@ -11,7 +11,7 @@ from octane_analytics.settings.sections import Settings
 
 SUBJECT = "raw SQL"
 _ADVICE = (
-    "make the user anew with `octane-analytics schema grants` or conf/clickhouse/octane-query.xml"
+    "recreate the user with `octane-analytics schema grants` or conf/clickhouse/octane-query.xml"
 )
 _LIMITS = (
     "max_execution_time",
@@ -27,7 +27,7 @@ _SETTINGS = (
 
 
 class QueryUserServer(Protocol):
-    """`clickhouse.ClickHouse` of that user, as far as it is needed here."""
+    """Methods of `clickhouse.client.ClickHouse`, connected as that user, needed here."""
 
     @property
     def table(self) -> TableName: ...
@@ -35,31 +35,34 @@ class QueryUserServer(Protocol):
 
 
 def check_no_query_user(settings: Settings) -> Finding | None:
-    """What there is to say without asking a server; None where the user has to be looked at."""
+    """Return a warning if raw SQL has no user of its own; None if it has one to be checked."""
     user, worker = settings.queries.user, settings.clickhouse.user
     if user is None:
-        told = f"runs as {worker}, which may do far more than raw SQL should"
+        text = f"runs as {worker}, which may do far more than raw SQL should"
     elif user == worker:
-        told = f"CLICKHOUSE_QUERY_USER is CLICKHOUSE_USER ({user}), which may do far more"
+        text = f"CLICKHOUSE_QUERY_USER is CLICKHOUSE_USER ({user}), which may do far more"
     else:
         return None
     return warn(
         SUBJECT,
-        f"{told}: make a user for it with `octane-analytics schema grants`, set CLICKHOUSE_QUERY_USER",
+        f"{text}: create a user with `octane-analytics schema grants` and set CLICKHOUSE_QUERY_USER",
     )
 
 
-def check_query_user(server: QueryUserServer, where: str, settings: Settings) -> Iterator[Finding]:
-    """Nothing where the server cannot be reached: other checks say so."""
+def check_query_user(
+    server: QueryUserServer, address: str, settings: Settings
+) -> Iterator[Finding]:
+    """Yield the findings for one server, `address`; none if it cannot be reached, which other checks
+    report. Blocks on the server."""
     user = settings.queries.user
-    subject = f"{SUBJECT} at {where}"
+    subject = f"{SUBJECT} at {address}"
     try:
-        rights, excess = list(_lacking(server, settings)), list(_excess(server))
+        missing, excess = list(_missing_tables(server, settings)), list(_excess(server))
     except NeedsOperator as error:
         # That advice is about the worker's user.
-        told = str(error).replace("CLICKHOUSE_USER", "CLICKHOUSE_QUERY_USER")
-        told = told.replace("CLICKHOUSE_PASSWORD", "CLICKHOUSE_QUERY_PASSWORD")
-        yield fail(subject, told)
+        text = str(error).replace("CLICKHOUSE_USER", "CLICKHOUSE_QUERY_USER")
+        text = text.replace("CLICKHOUSE_PASSWORD", "CLICKHOUSE_QUERY_PASSWORD")
+        yield fail(subject, text)
         return
     except Unavailable:
         return
@@ -69,29 +72,29 @@ def check_query_user(server: QueryUserServer, where: str, settings: Settings) ->
     except OctaneError as error:
         yield fail(subject, str(error))
         return
-    for table in rights:
+    for table in missing:
         yield fail(subject, f"{user} lacks SELECT on {table}: GRANT SELECT ON {table} TO {user}")
     if excess:
         yield warn(subject, f"{user} {', '.join(excess)}: {_ADVICE}")
-    if not rights and not excess:
+    if not missing and not excess:
         yield ok(subject, f"{user} may only read, within limits that no query can lift")
 
 
-def _lacking(server: QueryUserServer, settings: Settings) -> Iterator[str]:
+def _missing_tables(server: QueryUserServer, settings: Settings) -> Iterator[str]:
     extra = [
         f"{identifier(database)}.{name if name == '*' else identifier(name)}"
         for database, name in sorted(settings.queries.tables)
     ]
     for table in (str(server.table), *extra):
-        if not _may(server, f"SELECT ON {table}"):
+        if not _has_right(server, f"SELECT ON {table}"):
             yield table
 
 
 def _excess(server: QueryUserServer) -> Iterator[str]:
-    """What the user may do beyond what conf/clickhouse/octane-query.xml lets it."""
-    if _may(server, f"INSERT ON {server.table}"):
+    """Yield the permissions of the user beyond those of conf/clickhouse/octane-query.xml."""
+    if _has_right(server, f"INSERT ON {server.table}"):
         yield f"may INSERT into {server.table}"
-    if _may(server, "SELECT ON *.*"):
+    if _has_right(server, "SELECT ON *.*"):
         yield "may read every table"
     rows = server.select(_SETTINGS, {"names": ["readonly", *_LIMITS]}).rows
     found = {name: (value, bool(is_fixed)) for name, value, is_fixed in rows}
@@ -99,8 +102,8 @@ def _excess(server: QueryUserServer) -> Iterator[str]:
         yield f"has readonly={found['readonly'][0]:g} instead of 1"
     open_ended = [name for name in _LIMITS if not found[name][0] or not found[name][1]]
     if open_ended:
-        yield f"has no limit that binds of {', '.join(open_ended)}"
+        yield f"has no enforced limit of {', '.join(open_ended)}"
 
 
-def _may(server: QueryUserServer, right: str) -> bool:
+def _has_right(server: QueryUserServer, right: str) -> bool:
     return bool(server.select(f"CHECK GRANT {right}").rows[0][0])

@@ -1,4 +1,4 @@
-"""Runs checks side by side, each group of them bounded in time."""
+"""Runs checks in parallel, with one time limit."""
 
 import queue
 import threading
@@ -12,10 +12,11 @@ Check = Callable[[], Iterator[Finding]]
 
 
 def run_all(checks: Mapping[str, Check], seconds: float) -> tuple[list[Finding], bool]:
-    """Runs each check in a thread of its own; answers what they found, in the order of `checks`.
+    """Run each check in its own thread; return the findings in the order of `checks`.
 
-    What has not ended after `seconds` is a failure of that name. The second answer is whether all
-    have ended: a thread that has not cannot be stopped, and ends with the process.
+    A check that has not ended after `seconds` is a failure with its name as the subject. The second
+    value is True if all checks have ended; a thread still running cannot be stopped, and ends with the
+    process.
     """
     found: queue.SimpleQueue[tuple[str, Finding | BaseException | None]] = queue.SimpleQueue()
 
@@ -35,23 +36,23 @@ def run_all(checks: Mapping[str, Check], seconds: float) -> tuple[list[Finding],
     deadline = time.monotonic() + seconds
     while waiting:
         try:
-            name, told = found.get(timeout=max(0.0, deadline - time.monotonic()))
+            name, result = found.get(timeout=max(0.0, deadline - time.monotonic()))
         except queue.Empty:
             break
-        if isinstance(told, BaseException):
-            raise told
-        if told is None:
+        if isinstance(result, BaseException):
+            raise result
+        if result is None:
             waiting.discard(name)
         else:
-            results[name].append(told)
+            results[name].append(result)
     for name in waiting:
-        late = f"not done after {seconds:g} s: does it answer at all?"
+        late = f"not done after {seconds:g} s: check that the server answers"
         results[name].append(Finding(Level.FAIL, name, late, may_pass=True))
     return [finding for listed in results.values() for finding in listed], not waiting
 
 
 def downgrade_redundant_failures(findings: list[Finding], subjects: list[str]) -> list[Finding]:
-    """Of servers that stand in for each other, one that is away is a warning while another serves."""
+    """Turn failures of unreachable servers into warnings while another of the `subjects` serves."""
     failing = {f.subject for f in findings if f.level is Level.FAIL and f.may_pass}
     if not set(subjects) - failing:
         return findings

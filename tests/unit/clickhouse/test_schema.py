@@ -1,4 +1,4 @@
-"""The table is the contract's, and whatever differs from it is told."""
+"""Expected schema, and the differences of a live table from it."""
 
 import re
 from dataclasses import replace
@@ -20,7 +20,7 @@ from octane_analytics.clickhouse.schema import (
 )
 
 NAME = TableName("default", "ai_analytics_events")
-CONTRACT = """
+EXPECTED = """
 CREATE TABLE IF NOT EXISTS default.ai_analytics_events (
     timestamp DateTime CODEC(Delta, ZSTD),
     app_id String CODEC(ZSTD),
@@ -52,14 +52,14 @@ def with_column(name: str, **changes: str) -> LiveTable:
     )
 
 
-def test_create_table_is_the_contract_word_for_word_apart_from_its_settings() -> None:
+def test_create_table_equals_expected_schema() -> None:
     statement, found, window = create_table(NAME).partition("\nSETTINGS ")
     assert found
-    assert [*words(statement), ";"] == words(CONTRACT)
+    assert [*words(statement), ";"] == words(EXPECTED)
     assert window == "non_replicated_deduplication_window = 10000"
 
 
-def test_create_table_takes_the_window_it_is_given() -> None:
+def test_create_table_uses_given_window() -> None:
     assert create_table(NAME, window=5).endswith("non_replicated_deduplication_window = 5")
 
 
@@ -70,7 +70,7 @@ def test_alter_window_names_table_and_setting() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "written"),
+    ("name", "quoted"),
     [
         ("events", "events"),
         ("_e1", "_e1"),
@@ -83,16 +83,16 @@ def test_alter_window_names_table_and_setting() -> None:
         ("a\\`b", "`a\\\\\\`b`"),
     ],
 )
-def test_identifier_is_bare_or_escaped(name: str, written: str) -> None:
-    assert identifier(name) == written
+def test_identifier_is_bare_or_escaped(name: str, quoted: str) -> None:
+    assert identifier(name) == quoted
 
 
-def test_window_minutes_is_how_long_a_token_is_remembered() -> None:
+def test_window_minutes_divides_window_by_rate() -> None:
     assert window_minutes(10_000, 8.0) == pytest.approx(20.83, abs=0.01)
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"),
+    ("name", "type_name"),
     [
         ("timestamp", "DateTime('UTC')"),
         ("timestamp", "Nullable(DateTime)"),
@@ -101,12 +101,12 @@ def test_window_minutes_is_how_long_a_token_is_remembered() -> None:
         ("user_id", "Nullable(String)"),
     ],
 )
-def test_column_of_a_related_type_is_fit_for_what_is_sent(name: str, kind: str) -> None:
-    assert unfit_columns(with_column(name, type=kind)) == []
+def test_column_of_related_type_is_fit(name: str, type_name: str) -> None:
+    assert unfit_columns(with_column(name, type=type_name)) == []
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"),
+    ("name", "type_name"),
     [
         ("timestamp", "DateTime64(3)"),
         ("timestamp", "Nullable(DateTime64(3, 'UTC'))"),
@@ -118,36 +118,36 @@ def test_column_of_a_related_type_is_fit_for_what_is_sent(name: str, kind: str) 
         ("properties", "Array(String)"),
     ],
 )
-def test_column_of_another_kind_is_not(name: str, kind: str) -> None:
-    (told,) = unfit_columns(with_column(name, type=kind))
-    assert told.startswith(f"has {name} as {kind}, not as ")
+def test_column_of_unsuitable_type_is_unfit(name: str, type_name: str) -> None:
+    (problem,) = unfit_columns(with_column(name, type=type_name))
+    assert problem.startswith(f"has {name} as {type_name}, not as ")
 
 
-def test_missing_column_is_not_fit() -> None:
+def test_missing_column_is_unfit() -> None:
     assert unfit_columns(replace(LIVE, columns=LIVE.columns[1:])) == ["lacks timestamp"]
 
 
-def test_differences_finds_none_in_the_contracts_own_table() -> None:
+def test_expected_table_has_no_differences() -> None:
     assert differences(LIVE) == []
 
 
 @pytest.mark.parametrize(
     "engine", ["ReplicatedMergeTree", "SharedMergeTree"], ids=["replicated", "shared"]
 )
-def test_differences_takes_a_replicated_table_for_the_contracts(engine: str) -> None:
+def test_replicated_table_has_no_differences(engine: str) -> None:
     live = replace(LIVE, engine=engine)
     assert live.is_replicated
     assert live.window_setting == "replicated_deduplication_window"
     assert differences(live) == []
 
 
-def test_single_node_table_has_a_window_setting_of_its_own() -> None:
+def test_plain_table_uses_non_replicated_window_setting() -> None:
     assert not LIVE.is_replicated
     assert LIVE.window_setting == "non_replicated_deduplication_window"
 
 
 @pytest.mark.parametrize(
-    ("live", "told"),
+    ("live", "expected"),
     [
         (replace(LIVE, engine="Log"), "engine is Log"),
         (replace(LIVE, engine="ReplacingMergeTree"), "engine is ReplacingMergeTree"),
@@ -169,7 +169,7 @@ def test_single_node_table_has_a_window_setting_of_its_own() -> None:
         ),
         (
             replace(LIVE, columns=(*LIVE.columns, LiveColumn("extra", "UInt8", ""))),
-            "column extra is not in the contract",
+            "column extra is not in the expected schema",
         ),
         (
             replace(LIVE, columns=LIVE.columns[1:] + LIVE.columns[:1]),
@@ -193,11 +193,11 @@ def test_single_node_table_has_a_window_setting_of_its_own() -> None:
         (with_column("app_id", codec=""), "column app_id has the default codec"),
     ],
 )
-def test_differences_tells_each_by_itself(live: LiveTable, told: str) -> None:
+def test_each_difference_is_reported(live: LiveTable, expected: str) -> None:
     (found,) = differences(live)
-    assert told in found
+    assert expected in found
 
 
-def test_differences_tells_all_of_them_together() -> None:
+def test_several_differences_are_all_reported() -> None:
     live = replace(with_column("user_id", type="UUID"), ttl="", window=0)
     assert len(differences(live)) == 3

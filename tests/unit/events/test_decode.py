@@ -1,4 +1,4 @@
-"""What is an event and what is not, to the byte and to the second."""
+"""Valid and invalid events, to the byte and to the second."""
 
 import calendar
 import json
@@ -39,7 +39,7 @@ def without(name: str) -> bytes:
 
 
 def spliced(properties: bytes) -> bytes:
-    """An event whose properties are these bytes."""
+    """Return an event whose properties are these bytes."""
     return payload()[:-1] + b', "properties": ' + properties + b"}"
 
 
@@ -51,7 +51,7 @@ def reason_of(value: bytes | None) -> str:
     return raised.value.reason
 
 
-def test_decode_takes_the_contracts_own_example() -> None:
+def test_decode_accepts_documented_example() -> None:
     properties = (
         b'{"stream_id": "st-998877", "buffer_duration_ms": 1500, "network_type": "5g", '
         b'"client_version": "1.2.0"}'
@@ -128,12 +128,12 @@ def test_decode_takes_the_contracts_own_example() -> None:
         (payload(properties=False), "properties_not_an_object"),
     ],
 )
-def test_decode_refuses_with_the_reason(value: bytes | None, reason: str) -> None:
+def test_decode_rejects_with_reason(value: bytes | None, reason: str) -> None:
     assert reason_of(value) == reason
 
 
-def test_decode_has_an_example_of_every_reason_here() -> None:
-    (mark,) = (m for m in _marks(test_decode_refuses_with_the_reason) if m.name == "parametrize")
+def test_every_reason_has_an_example() -> None:
+    (mark,) = (m for m in _marks(test_decode_rejects_with_reason) if m.name == "parametrize")
     assert {reason for _, reason in mark.args[1]} == set(REASONS)
 
 
@@ -142,12 +142,12 @@ def _marks(test: object) -> list[pytest.Mark]:
 
 
 @pytest.mark.parametrize("name", ["app_id", "event_name", "user_id"])
-def test_decode_names_the_field_that_is_empty(name: str) -> None:
+def test_decode_names_empty_field(name: str) -> None:
     with pytest.raises(DecodeError, match=name):
         decode(payload(**{name: ""}))
 
 
-def test_decode_keeps_its_explanations_short() -> None:
+def test_decode_explanation_is_short() -> None:
     long = "9" * 100_000
     for value in (
         payload(timestamp=f"2200-01-01T00:00:00.{long}Z"),
@@ -180,26 +180,26 @@ def test_decode_keeps_properties_byte_for_byte(properties: bytes) -> None:
     assert decode(spliced(properties))[4] == properties
 
 
-def test_decode_leaves_the_space_around_properties_out() -> None:
+def test_decode_drops_space_around_properties() -> None:
     assert decode(spliced(b' \n{"a": 1}\t '))[4] == b'{"a": 1}'
 
 
 @pytest.mark.parametrize("value", [payload(), payload(properties=None), spliced(b" null ")])
-def test_decode_takes_absent_and_null_properties_for_an_empty_object(value: bytes) -> None:
+def test_absent_or_null_properties_are_empty_object(value: bytes) -> None:
     assert decode(value)[4] == b"{}"
 
 
-def test_decode_ignores_fields_beyond_the_contract() -> None:
+def test_decode_ignores_unknown_fields() -> None:
     value = payload(version=3, nested={"app_id": "other"}, Timestamp="never")
     assert decode(value) == decode(payload())
 
 
-def test_decode_takes_the_last_of_a_repeated_field() -> None:
+def test_decode_uses_last_of_repeated_field() -> None:
     value = payload()[:-1] + b', "user_id": "second"}'
     assert decode(value)[3] == "second"
 
 
-def test_decode_keeps_the_space_around_text() -> None:
+def test_decode_keeps_space_in_text() -> None:
     assert decode(payload(app_id=" a\u0000\u00a0"))[1] == " a\u0000\u00a0"
 
 
@@ -225,7 +225,7 @@ def test_decode_keeps_the_space_around_text() -> None:
         ("2106-02-07T07:28:15.999+01:00", MAX_EPOCH_SECONDS),
     ],
 )
-def test_timestamp_is_the_second_it_says(text: str, seconds: int) -> None:
+def test_timestamp_is_parsed_to_its_second(text: str, seconds: int) -> None:
     assert epoch_seconds(text) == seconds
 
 
@@ -241,7 +241,7 @@ def test_timestamp_is_the_second_it_says(text: str, seconds: int) -> None:
         "9999-12-31T23:59:59-23:59",
     ],
 )
-def test_timestamp_out_of_range_is_refused(text: str) -> None:
+def test_timestamp_out_of_range_is_rejected(text: str) -> None:
     assert reason_of(payload(timestamp=text)) == "timestamp_out_of_range"
 
 
@@ -292,7 +292,7 @@ def test_timestamp_out_of_range_is_refused(text: str) -> None:
         "1770033600",
     ],
 )
-def test_timestamp_that_is_not_rfc_3339_is_refused_each_time(text: str) -> None:
+def test_timestamp_other_than_rfc3339_is_rejected(text: str) -> None:
     for _ in range(2):
         assert reason_of(payload(timestamp=text)) == "bad_timestamp"
 
@@ -307,7 +307,7 @@ def test_timestamp_that_is_not_rfc_3339_is_refused_each_time(text: str) -> None:
         ("1969-12-31T23:59:60Z", "1970-01-01T00:00:00Z"),
     ],
 )
-def test_leap_second_is_the_following_second(text: str, following: str) -> None:
+def test_leap_second_is_following_second(text: str, following: str) -> None:
     second = int(datetime.fromisoformat(following).timestamp())
     for _ in range(2):
         assert epoch_seconds(text) == second
@@ -324,7 +324,7 @@ def test_timestamp_outside_datetime_is_out_of_range(text: str) -> None:
 
 
 @given(st.integers(0, MAX_EPOCH_SECONDS // 86_400), st.integers(-1439, 1439), st.booleans())
-def test_leap_second_is_read_at_the_end_of_days_in_utc_only(
+def test_leap_second_is_valid_only_before_midnight(
     day: int, minutes: int, is_utc_midnight: bool
 ) -> None:
     before = day * 86_400 - 1 if is_utc_midnight else day * 86_400 + 12 * 3600 - 1
@@ -344,7 +344,7 @@ _ESCAPES = st.lists(
 
 
 @given(_ESCAPES, st.sampled_from(["app_id", "key", "value", "unknown"]))
-def test_escapes_of_half_a_pair_are_bad_unicode_anywhere(text: str, place: str) -> None:
+def test_lone_surrogate_escapes_are_bad_unicode(text: str, place: str) -> None:
     has_lone = any("\ud800" <= character <= "\udfff" for character in json.loads(f'"{text}"'))
     quoted = f'"{text}"'.encode()
     value = {
@@ -363,7 +363,7 @@ _CASES = (Path(__file__).parent / "field_events.ndjson").read_bytes().splitlines
 
 
 @pytest.mark.parametrize("value", _CASES)
-def test_field_events_are_stored_or_refused_as_they_say(value: bytes) -> None:
+def test_field_events_are_accepted_or_rejected_as_named(value: bytes) -> None:
     expected = json.loads(value)["properties"]["expect"]
     if expected == "stored":
         assert decode(value).properties in value
@@ -371,7 +371,7 @@ def test_field_events_are_stored_or_refused_as_they_say(value: bytes) -> None:
         assert reason_of(value) == expected
 
 
-def test_timestamps_that_are_remembered_are_bounded_in_number_and_length(
+def test_timestamp_caches_are_bounded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for known in (module._seconds, module._tails):
@@ -410,7 +410,7 @@ def test_timestamp_with_any_offset_is_exact(
 
 
 @given(st.integers(-62_135_596_800 + 86_400, 253_402_300_799 - 86_400), offsets)
-def test_timestamp_is_in_range_or_refused(seconds: int, minutes: int) -> None:
+def test_timestamp_is_in_range_or_rejected(seconds: int, minutes: int) -> None:
     local = datetime(1970, 1, 1) + timedelta(seconds=seconds, minutes=minutes)
     text = f"{local.year:04}-{local:%m-%dT%H:%M:%S}" + written(0, minutes, None)[19:]
     assert calendar.timegm(local.timetuple()) - minutes * 60 == seconds
@@ -458,23 +458,23 @@ def test_decode_round_trips_any_valid_event(
     def dumps(value: object) -> str:
         return json.dumps(value, ensure_ascii=is_ascii, separators=separators)
 
-    told = dumps(properties)
-    if "NaN" in told or "Infinity" in told:
-        return  # json.dumps writes what is no JSON
+    text = dumps(properties)
+    if "NaN" in text or "Infinity" in text:
+        return  # json.dumps wrote invalid JSON
     members = [
         f'"app_id"{separators[1]}{dumps(app_id)}',
         f'"event_name"{separators[1]}{dumps(event_name)}',
         f'"user_id"{separators[1]}{dumps(user_id)}',
         f'"timestamp"{separators[1]}{dumps(written(seconds, minutes, fraction))}',
-        f'"properties"{separators[1]}{told}',
+        f'"properties"{separators[1]}{text}',
     ]
     value = "{" + separators[0].join(members[index] for index in order) + "}"
     row = decode(value.encode())
-    assert tuple(row) == (seconds, app_id, event_name, user_id, told.encode())
+    assert tuple(row) == (seconds, app_id, event_name, user_id, text.encode())
 
 
 def reason_or_none(value: bytes) -> str | None:
-    """Decodes anything; what is taken for an event is held to all that an event promises."""
+    """Decode any bytes; check that an accepted event has all properties of a valid one."""
     try:
         row = decode(value)
     except DecodeError as error:
@@ -488,7 +488,7 @@ def reason_or_none(value: bytes) -> str | None:
 
 
 @given(st.binary(max_size=200))
-def test_decode_raises_nothing_else_for_any_bytes(value: bytes) -> None:
+def test_decode_of_any_bytes_raises_only_decode_error(value: bytes) -> None:
     assert reason_or_none(value) in (None, *REASONS)
 
 
@@ -498,7 +498,9 @@ def test_decode_raises_nothing_else_for_any_bytes(value: bytes) -> None:
     st.integers(0, 6),
 )
 @settings(max_examples=400)
-def test_decode_raises_nothing_else_for_damaged_events(at: int, piece: bytes, removed: int) -> None:
+def test_decode_of_damaged_events_raises_only_decode_error(
+    at: int, piece: bytes, removed: int
+) -> None:
     whole = spliced('{"a": [1, -2.5e3, true, null, "é\\u00e9\\n"], "b": {}}'.encode())
     assert reason_or_none(whole[:at] + piece + whole[at + removed :]) in (None, *REASONS)
 
@@ -507,7 +509,7 @@ def test_decode_raises_nothing_else_for_damaged_events(at: int, piece: bytes, re
     st.recursive(st.binary(max_size=12), lambda inner: st.lists(inner, max_size=3).map(b",".join))
 )
 @settings(max_examples=300)
-def test_decode_keeps_only_properties_that_are_json(content: bytes) -> None:
+def test_decode_accepts_only_json_properties(content: bytes) -> None:
     assert reason_or_none(spliced(b'{"a": ' + content + b"}")) in (None, *REASONS)
 
 
@@ -535,7 +537,7 @@ def _one_by_one(values: list[bytes | None]) -> tuple[list[Row], list[tuple[int, 
         [f"2026-02-02T12:00:00.{'1' * 50}Z", f"2026-02-02T12:00:01.{'1' * 50}Z"],
     ],
 )
-def test_timestamps_of_one_width_are_read_as_each_alone(texts: list[str]) -> None:
+def test_timestamps_of_one_width_parse_like_singles(texts: list[str]) -> None:
     values = [payload(timestamp=text) for text in texts]
     rows, invalid = _one_by_one(list(values))
     decoded = decode_all(values)
@@ -569,7 +571,7 @@ def test_timestamps_of_one_width_are_read_as_each_alone(texts: list[str]) -> Non
         max_size=40,
     )
 )
-def test_decode_all_finds_what_decode_finds_one_by_one(values: list[bytes | None]) -> None:
+def test_decode_all_equals_decode_of_each(values: list[bytes | None]) -> None:
     rows, invalid = _one_by_one(values)
     decoded = decode_all(values)
     assert list(zip(*decoded.columns, strict=True)) == [

@@ -1,4 +1,4 @@
-"""What librdkafka hands over in one call, taken apart: nothing in it may get lost."""
+"""Classification of librdkafka.s messages: none of one call may be lost."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _TOPIC = KafkaSettings().topic
 
 @dataclass(frozen=True)
 class Message:
-    """As much of confluent_kafka's Message as is looked at."""
+    """Methods of confluent_kafka.s Message that the source uses."""
 
     code: int | None = None
     at: int | None = None
@@ -36,7 +36,7 @@ class Message:
 
 
 class Consumer:
-    """Answers `consume` with the given messages, once."""
+    """Consumer whose first `consume` returns the given messages."""
 
     def __init__(self, messages: Sequence[Message]) -> None:
         self._messages = list(messages)
@@ -48,38 +48,38 @@ class Consumer:
 
 def poll(*messages: Message) -> Polled:
     source = KafkaSource(KafkaSettings(), None)
-    source._consumer = Consumer(messages)  # type: ignore[assignment]
+    source._client._consumer = Consumer(messages)  # type: ignore[assignment]
     return source.poll(100, 0.0)
 
 
-COMPLAINT = Message(KafkaError._ALL_BROKERS_DOWN)
+ERROR = Message(KafkaError._ALL_BROKERS_DOWN)
 RECORD = Message(at=7)
 
 
 @pytest.mark.parametrize(
     "messages",
-    [(COMPLAINT, RECORD), (RECORD, COMPLAINT), (COMPLAINT, COMPLAINT, RECORD)],
+    [(ERROR, RECORD), (RECORD, ERROR), (ERROR, ERROR, RECORD)],
 )
-def test_records_beside_a_complaint_are_handed_out(messages: Sequence[Message]) -> None:
+def test_records_beside_error_are_returned(messages: Sequence[Message]) -> None:
     assert [record.offset() for record in poll(*messages).records] == [RECORD.at]
 
 
-def test_end_and_missing_offset_beside_a_complaint_are_told() -> None:
+def test_end_and_gone_offset_beside_error_are_returned() -> None:
     partition = TopicPartition(_TOPIC, 0)
     polled = poll(
-        COMPLAINT, Message(KafkaError._PARTITION_EOF, 9), Message(KafkaError.OFFSET_OUT_OF_RANGE, 3)
+        ERROR, Message(KafkaError._PARTITION_EOF, 9), Message(KafkaError.OFFSET_OUT_OF_RANGE, 3)
     )
     assert polled.ends == [EndOfPartition(partition, 9)]
     assert polled.gone == [OffsetGone(partition, 3)]
 
 
-def test_complaint_alone_is_raised() -> None:
+def test_error_without_records_is_raised() -> None:
     with pytest.raises(Unavailable, match="reading"):
-        poll(COMPLAINT)
+        poll(ERROR)
 
 
-class Rebalanced(Consumer):
-    """In whose `consume` a partition is taken away while records of another are handed out."""
+class RebalancingConsumer(Consumer):
+    """Consumer whose `consume` revokes a partition while it returns records of another."""
 
     def subscribe(self, topics: Sequence[str], **callbacks: Callable[..., None]) -> None:
         self._callbacks = callbacks
@@ -98,8 +98,8 @@ class Rebalanced(Consumer):
         self.unassigned += partitions
 
 
-class Refusing:
-    """A listener that cannot let go in good order."""
+class RaisingListener:
+    """Listener whose `revoked` raises."""
 
     def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
         return dict.fromkeys(partitions, 0)
@@ -111,13 +111,13 @@ class Refusing:
         pass
 
 
-def test_records_beside_a_listener_that_raises_are_handed_out() -> None:
-    # confluent_kafka throws away what it has in hand when a callback raises, and goes on behind it.
-    source, consumer = KafkaSource(KafkaSettings(), None), Rebalanced([RECORD])
-    source._consumer = consumer  # type: ignore[assignment]
-    source.subscribe(Refusing())
+def test_records_beside_raising_listener_are_returned() -> None:
+    # confluent_kafka discards its records when a callback raises, and continues after them.
+    source, consumer = KafkaSource(KafkaSettings(), None), RebalancingConsumer([RECORD])
+    source._client._consumer = consumer  # type: ignore[assignment]
+    source.subscribe(RaisingListener())
     assert [record.offset() for record in source.poll(100, 0.0).records] == [RECORD.at]
     assert [raw.partition for raw in consumer.unassigned] == [1]
     with pytest.raises(AssignmentLost, match="fenced"):
         source.poll(100, 0.0)
-    assert source.poll(100, 0.0).records == [], "it is told once"
+    assert source.poll(100, 0.0).records == [], "raised once"

@@ -1,4 +1,4 @@
-"""A producer whose queue is full, at a broker that is not there."""
+"""Producer with a full queue, without a broker."""
 
 import time
 
@@ -9,15 +9,15 @@ from octane_analytics.kafka.event_producer import EventProducer
 from octane_analytics.settings.connections import KafkaSettings
 
 
-def test_full_queue_is_not_waited_for_once_it_is_to_stop() -> None:
+def test_full_queue_does_not_block_when_stopping() -> None:
     settings = KafkaSettings(
         bootstrap_servers="127.0.0.1:1", rdkafka={"queue.buffering.max.messages": "2"}
     )
-    asked: list[float] = []
+    calls: list[float] = []
 
     def is_stopping() -> bool:
-        asked.append(time.monotonic())
-        return len(asked) > 3
+        calls.append(time.monotonic())
+        return len(calls) > 3
 
     producer = EventProducer(settings, "octane.events", client_id="tests", is_stopping=is_stopping)
     try:
@@ -25,6 +25,6 @@ def test_full_queue_is_not_waited_for_once_it_is_to_stop() -> None:
             producer.send(b"x", None, lambda why: None)
         with pytest.raises(Unavailable, match="queue has been full"):
             producer.send(b"x", None, lambda why: None)
-        assert len(asked) == 4
+        assert len(calls) == 4
     finally:
         producer.close()

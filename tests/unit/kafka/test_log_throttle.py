@@ -1,4 +1,4 @@
-"""What librdkafka writes to a client's log: each complaint is told, and none of them drowns the rest."""
+"""Throttling of librdkafka.s log: every message is logged, none floods the log."""
 
 import logging
 
@@ -11,44 +11,44 @@ class Log:
     def __init__(self) -> None:
         self.now = 100.0
         self.lines: list[str] = []
-        self._complaints = LogThrottle(self._write, lambda: self.now)
+        self._throttle = LogThrottle(self._write, lambda: self.now)
 
     def _write(self, level: int, message: str, *arguments: object) -> None:
         self.lines.append(message % arguments)
 
-    def tell(self, text: str, level: int = logging.ERROR) -> None:
-        self._complaints.log(level, "%s [%s] %s", "FAIL", "consumer-1", text)
+    def write(self, text: str, level: int = logging.ERROR) -> None:
+        self._throttle.log(level, "%s [%s] %s", "FAIL", "consumer-1", text)
 
 
-def test_same_complaint_is_told_once_in_half_a_minute_and_then_how_often_it_came() -> None:
+def test_repeated_message_is_logged_twice_a_minute() -> None:
     log = Log()
     for milliseconds in range(35):
-        log.tell(REFUSED % milliseconds)
+        log.write(REFUSED % milliseconds)
     assert log.lines == [f"FAIL [consumer-1] {REFUSED % 0}"]
     log.now += 30.0
-    log.tell(REFUSED % 7)
-    log.tell(REFUSED % 8)
+    log.write(REFUSED % 7)
+    log.write(REFUSED % 8)
     assert log.lines[1:] == [f"FAIL [consumer-1] {REFUSED % 7} (34 more like it)"]
 
 
-def test_other_complaints_are_told_at_once() -> None:
+def test_different_messages_are_logged_at_once() -> None:
     log = Log()
-    log.tell(REFUSED % 0)
-    log.tell("SASL authentication error (after 3ms in state AUTH_REQ)")
-    log.tell("100% wrong")
+    log.write(REFUSED % 0)
+    log.write("SASL authentication error (after 3ms in state AUTH_REQ)")
+    log.write("100% wrong")
     assert len(log.lines) == 3
 
 
-def test_what_was_asked_for_by_debug_is_all_told() -> None:
+def test_debug_messages_are_all_logged() -> None:
     log = Log()
     for _ in range(3):
-        log.tell("Fetch topic events [0]", logging.DEBUG)
+        log.write("Fetch topic events [0]", logging.DEBUG)
     assert len(log.lines) == 3
 
 
-def test_complaints_that_differ_each_time_take_no_more_and_more_memory() -> None:
+def test_ever_different_messages_take_bounded_memory() -> None:
     log = Log()
     for number in range(1000):
-        log.tell(f"broker {number} is away")
+        log.write(f"broker {number} is unreachable")
     assert len(log.lines) == 1000
-    assert len(log._complaints._told) <= 100
+    assert len(log._throttle._logged) <= 100

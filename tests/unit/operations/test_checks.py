@@ -1,4 +1,4 @@
-"""Each check says what it found, and what to do about it."""
+"""Findings of each check, with the operator's fix."""
 
 import socket
 import threading
@@ -42,7 +42,7 @@ class FakeCluster:
     found: GroupState | OctaneError = STABLE
     offsets: dict[int, Committed] = field(default_factory=dict)
     bound: tuple[int, int] = (0, 10)
-    made: float = NOW - 3
+    newest_at: float = NOW - 3
     away: OctaneError | None = None
     creating: OctaneError | None = None
     reading: OctaneError | None = None
@@ -80,14 +80,14 @@ class FakeCluster:
     def timestamps(
         self, positions: Mapping[TopicPartition, int], seconds: float
     ) -> dict[TopicPartition, int]:
-        return {where: int(self.made * 1000) for where in positions}
+        return {partition: int(self.newest_at * 1000) for partition in positions}
 
 
 def kafka(cluster: FakeCluster, settings: Settings = SETTINGS) -> dict[str, Finding]:
     return {f.subject: f for f in check_kafka(cluster, settings, NOW, lambda _: None)}
 
 
-def test_kafka_in_order_is_all_ok() -> None:
+def test_kafka_in_order_yields_only_ok() -> None:
     known: list[int] = []
     found = list(check_kafka(FakeCluster(), SETTINGS, NOW, known.append))
     assert {f.level for f in found} == {Level.OK}
@@ -102,7 +102,7 @@ def test_kafka_in_order_is_all_ok() -> None:
     assert known == [4]
 
 
-def test_kafka_that_is_away_is_one_failure_that_may_pass() -> None:
+def test_unreachable_kafka_is_one_transient_failure() -> None:
     assert kafka(FakeCluster(away=Unavailable("no broker"))) == {
         "kafka": Finding(Level.FAIL, "kafka", "no broker", may_pass=True)
     }
@@ -111,11 +111,11 @@ def test_kafka_that_is_away_is_one_failure_that_may_pass() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cluster", "subject", "level", "told"),
+    ("cluster", "subject", "level", "expected"),
     [
         (FakeCluster(topics={}), "topic", Level.FAIL, "create the topic"),
         (FakeCluster(topics={TOPIC: 1}), "topic", Level.WARN, "1 of them will idle"),
-        (FakeCluster(topics={TOPIC: 4}), "dead-letter topic", Level.OK, "will make it"),
+        (FakeCluster(topics={TOPIC: 4}), "dead-letter topic", Level.OK, "will create it"),
         (
             FakeCluster(topics={TOPIC: 4}, creating=NeedsOperator("not allowed")),
             "dead-letter topic",
@@ -129,14 +129,14 @@ def test_kafka_that_is_away_is_one_failure_that_may_pass() -> None:
             "kcat@10.0.0.1",
         ),
         (FakeCluster(found=GroupState("dead", ())), "group", Level.OK, "is new"),
-        (FakeCluster(found=Unavailable("no controller")), "group", Level.WARN, "cannot be told"),
+        (FakeCluster(found=Unavailable("no controller")), "group", Level.WARN, "are not known"),
         (FakeCluster(found=NeedsOperator("grant READ")), "group", Level.FAIL, "grant READ"),
         (FakeCluster(reading=NeedsOperator("grant READ")), "group", Level.FAIL, "grant READ"),
         (
             FakeCluster(offsets={1: Committed(3, "")}, bound=(5, 10)),
             "offsets",
             Level.WARN,
-            "partitions 1 that were not read",
+            "unread records of partitions 1: ",
         ),
         (
             FakeCluster(offsets={1: Committed(10, ""), 3: Committed(11, "")}, bound=(5, 10)),
@@ -156,14 +156,14 @@ def test_kafka_that_is_away_is_one_failure_that_may_pass() -> None:
             Level.OK,
             "partitions 2 have announced",
         ),
-        (FakeCluster(made=NOW + 90), "clock and kafka", Level.WARN, "90 s ahead"),
+        (FakeCluster(newest_at=NOW + 90), "clock and kafka", Level.WARN, "90 s ahead"),
         (FakeCluster(bound=(7, 7)), "clock and kafka", Level.OK, "no record"),
     ],
 )
-def test_kafka_check(cluster: FakeCluster, subject: str, level: Level, told: str) -> None:
+def test_kafka_check(cluster: FakeCluster, subject: str, level: Level, expected: str) -> None:
     found = kafka(cluster)[subject]
     assert found.level is level
-    assert told in found.message
+    assert expected in found.message
 
 
 LIVE = LiveTable(
@@ -222,7 +222,7 @@ def clickhouse(
     return list(check_clickhouse(server, "ch:9000", settings, lambda: partitions, lambda: NOW))
 
 
-def test_clickhouse_in_order_is_all_ok() -> None:
+def test_clickhouse_in_order_yields_only_ok() -> None:
     found = clickhouse(FakeServer())
     assert {f.level for f in found} == {Level.OK}
     assert "208 minutes of 4 partitions" in found[-2].message
@@ -233,7 +233,7 @@ HASTY = replace(SETTINGS, batch=BatchSettings(flush_seconds=0.1))
 
 
 @pytest.mark.parametrize(
-    ("server", "settings", "level", "told"),
+    ("server", "settings", "level", "expected"),
     [
         (FakeServer(away=Unavailable("refused")), SETTINGS, Level.FAIL, "refused"),
         (
@@ -260,8 +260,8 @@ HASTY = replace(SETTINGS, batch=BatchSettings(flush_seconds=0.1))
             Level.FAIL,
             "the profile is read-only",
         ),
-        (FakeServer(ahead_seconds=60), SETTINGS, Level.WARN, "60 s ahead of"),
-        (FakeServer(ahead_seconds=-60), SETTINGS, Level.WARN, "60 s behind"),
+        (FakeServer(ahead_seconds=60), SETTINGS, Level.WARN, "60 s fast"),
+        (FakeServer(ahead_seconds=-60), SETTINGS, Level.WARN, "60 s slow"),
         (FakeServer(disks=[("d", GIB // 2, 100 * GIB)]), SETTINGS, Level.FAIL, "will stop"),
         (FakeServer(disks=[("d", 5 * GIB, 100 * GIB)]), SETTINGS, Level.WARN, "soon"),
         (
@@ -272,13 +272,15 @@ HASTY = replace(SETTINGS, batch=BatchSettings(flush_seconds=0.1))
         ),
     ],
 )
-def test_clickhouse_check(server: FakeServer, settings: Settings, level: Level, told: str) -> None:
+def test_clickhouse_check(
+    server: FakeServer, settings: Settings, level: Level, expected: str
+) -> None:
     (found,) = [f for f in clickhouse(server, settings) if f.level is not Level.OK]
     assert found.level is level
-    assert told in found.message
+    assert expected in found.message
 
 
-def test_window_is_not_needed_where_nothing_is_deduplicated() -> None:
+def test_window_is_not_needed_at_least_once() -> None:
     settings = replace(SETTINGS, batch=BatchSettings(delivery="at-least-once"))
     assert worst(clickhouse(FakeServer(live=replace(LIVE, window=0)), settings)) is Level.OK
 
@@ -323,7 +325,7 @@ def test_few_descriptors_are_a_warning() -> None:
     assert check_descriptors(lambda: (-1, -1)).level is Level.OK
 
 
-def test_checks_run_side_by_side_and_what_is_late_fails() -> None:
+def test_checks_run_in_parallel_and_late_ones_fail() -> None:
     forever = threading.Event()
 
     def hanging() -> Iterator[Finding]:
@@ -350,7 +352,7 @@ def test_fault_in_a_check_is_not_hidden() -> None:
         run_all({"faulty": faulty}, 1.0)
 
 
-def test_server_that_is_away_while_its_replica_serves_is_a_warning() -> None:
+def test_unreachable_server_with_serving_replica_is_warning() -> None:
     away = Finding(Level.FAIL, "clickhouse a", "refused", may_pass=True)
     fine = ok("clickhouse b", "answers")
     assert (

@@ -1,4 +1,4 @@
-"""Retried letters go in once, whatever call fails, whether or not it had taken effect."""
+"""Retried messages are inserted once, whichever call fails, before or after it takes effect."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -25,25 +25,25 @@ POISON = b'"poison"'
 
 
 class Crash(Exception):
-    """The process ends here."""
+    """Simulated end of the process."""
 
 
 class Faults:
-    """Crashes at the nth call, before it takes effect or after."""
+    """Raises Crash at the nth call, before it takes effect or after."""
 
-    def __init__(self, at: int | None = None, *, is_done: bool = False) -> None:
+    def __init__(self, at: int | None = None, *, takes_effect: bool = False) -> None:
         self.left = at
-        self.is_done = is_done
+        self.takes_effect = takes_effect
 
-    def strikes(self, is_done: bool) -> None:
-        if self.left is None or is_done is not self.is_done:
+    def strikes(self, takes_effect: bool) -> None:
+        if self.left is None or takes_effect is not self.takes_effect:
             return
         self.left -= 1
         if self.left < 0:
             raise Crash
 
 
-class FakeLetters:
+class FakeDeadLetterTopic:
     def __init__(self, partitions: int = 2) -> None:
         self.topic = TOPIC
         self.records: list[list[FakeRecord]] = [[] for _ in range(partitions)]
@@ -79,13 +79,13 @@ class FakeLetters:
     def mark(
         self, partition: TopicPartition, headers: Sequence[tuple[str, bytes]], value: bytes
     ) -> None:
-        self.faults.strikes(is_done=False)
+        self.faults.strikes(takes_effect=False)
         self._append(partition.partition, value, tuple(headers))
-        self.faults.strikes(is_done=True)
+        self.faults.strikes(takes_effect=True)
 
 
 class FakeTable:
-    """Drops a block whose token it has seen; refuses a block with a poisonous row."""
+    """In-memory table: drops blocks with a known token, refuses blocks with a poison row."""
 
     def __init__(self) -> None:
         self.rows: list[str] = []
@@ -100,13 +100,13 @@ class FakeTable:
         is_repeat: bool = False,
         not_before: float | None = None,
     ) -> None:
-        self.faults.strikes(is_done=False)
+        self.faults.strikes(takes_effect=False)
         if POISON in columns[4]:
             raise DataRejected("poison")
         if token not in self.tokens:
             self.tokens.add(token)
             self.rows.extend(str(user) for user in columns[3])
-        self.faults.strikes(is_done=True)
+        self.faults.strikes(takes_effect=True)
 
     def count_equal(self, columns: Sequence[Sequence[object]]) -> list[int]:
         return [self.rows.count(str(user)) for user in columns[3]]
@@ -119,7 +119,7 @@ def event(user: int) -> bytes:
 
 
 def lenient(value: bytes | None) -> Row:
-    """The decoder after the fix."""
+    """Decode like the fixed version of the decoder."""
     if value is None or value.startswith(b"bad"):
         raise DecodeError("wrong_type", "still wrong")
     properties = POISON if value.startswith(b"poison") else b"{}"
@@ -127,41 +127,42 @@ def lenient(value: bytes | None) -> Row:
 
 
 def run(
-    letters: FakeLetters,
+    topic: FakeDeadLetterTopic,
     table: FakeTable,
-    choice: Selection | None = None,
-    chunk_letters: int = 3,
+    selection: Selection | None = None,
+    chunk_messages: int = 3,
     present: StoredRows = StoredRows.REFUSE,
 ) -> RetryOutcome:
-    shelf = read_index(letters, letters.spans())
-    retry = DeadLetterRetry(letters, table, lenient, shelf, chunk_letters=chunk_letters)
+    index = read_index(topic, topic.spans())
+    retry = DeadLetterRetry(topic, table, lenient, index, chunk_messages=chunk_messages)
     retry.recover()
-    retry.run(choice or Selection(), present)
+    retry.run(selection or Selection(), present)
     return retry.outcome
 
 
-def a_mixed_topic() -> tuple[FakeLetters, list[str]]:
-    """With duplicates, letters that stay bad, one that ClickHouse refuses; and who is to arrive."""
-    letters = FakeLetters()
+def mixed_topic() -> tuple[FakeDeadLetterTopic, list[str]]:
+    """Return a topic with duplicates, messages that stay invalid and one that ClickHouse refuses, and
+    the users whose events must be inserted."""
+    topic = FakeDeadLetterTopic()
     for number in range(20):
-        letters.add(number % 2, number, event(number))
+        topic.add(number % 2, number, event(number))
     for number in (3, 4, 5):
-        letters.add(0, number, event(number))  # once more, in another partition even
-    letters.add(0, 100, b"bad")
-    letters.add(1, 101, b"poison 101")
-    letters.add(1, 102, None, ("octane.value_bytes", b"99"))
-    return letters, sorted(str(number) for number in range(20))
+        topic.add(0, number, event(number))  # once more, in another partition even
+    topic.add(0, 100, b"bad")
+    topic.add(1, 101, b"poison 101")
+    topic.add(1, 102, None, ("octane.value_bytes", b"99"))
+    return topic, sorted(str(number) for number in range(20))
 
 
-def test_letters_go_in_once_and_what_fails_stays() -> None:
-    letters, users = a_mixed_topic()
+def test_retry_inserts_valid_messages_once() -> None:
+    topic, users = mixed_topic()
     table = FakeTable()
-    first = run(letters, table)
+    first = run(topic, table)
     assert sorted(table.rows) == users
     assert (first.inserted, first.duplicates, first.stayed) == (20, 3, 3)
     assert (dict(first.failed), first.refused, first.not_retryable) == ({"wrong_type": 1}, 1, 1)
-    table.tokens.clear()  # as if long ago: nothing rests on them after a retry that has ended
-    again = run(letters, table)
+    table.tokens.clear()  # as if long ago: a finished retry does not depend on the tokens
+    again = run(topic, table)
     assert sorted(table.rows) == users
     assert (again.inserted, again.duplicates, again.stayed) == (0, 3, 3)
 
@@ -169,117 +170,117 @@ def test_letters_go_in_once_and_what_fails_stays() -> None:
 @given(
     at=st.integers(0, 25),
     second=st.integers(0, 25),
-    is_done=st.booleans(),
+    takes_effect=st.booleans(),
     in_table=st.booleans(),
 )
-def test_crash_at_any_call_inserts_nothing_twice_and_loses_nothing(
-    at: int, second: int, is_done: bool, in_table: bool
+def test_retry_crash_at_any_call_keeps_exactly_once(
+    at: int, second: int, takes_effect: bool, in_table: bool
 ) -> None:
-    letters, users = a_mixed_topic()
+    topic, users = mixed_topic()
     table = FakeTable()
-    for place in (at, second):
-        faults = Faults(place, is_done=is_done)
-        table.faults, letters.faults = (faults, Faults()) if in_table else (Faults(), faults)
+    for nth in (at, second):
+        faults = Faults(nth, takes_effect=takes_effect)
+        table.faults, topic.faults = (faults, Faults()) if in_table else (Faults(), faults)
         try:
-            run(letters, table)
+            run(topic, table)
         except Crash:
             continue
-    table.faults = letters.faults = Faults()
-    run(letters, table)
+    table.faults = topic.faults = Faults()
+    run(topic, table)
     assert sorted(table.rows) == users
 
 
 @given(st.lists(st.sampled_from(["bad", "0", "1", "all"]), max_size=6))
-def test_retries_by_parts_add_up(parts: list[str]) -> None:
-    letters, users = a_mixed_topic()
+def test_partial_retries_together_insert_all(parts: list[str]) -> None:
+    topic, users = mixed_topic()
     table = FakeTable()
-    choices = {
+    selections = {
         "bad": Selection(frozenset({"not_json"})),
         "0": Selection(ranges=[(0, 0, 5)]),
         "1": Selection(ranges=[(None, 4, 12)]),
         "all": Selection(),
     }
     for part in [*parts, "all"]:
-        run(letters, table, choices[part])
+        run(topic, table, selections[part])
     assert sorted(table.rows) == users
 
 
-def test_letters_that_a_replay_has_put_in_are_not_inserted_again() -> None:
-    letters, users = a_mixed_topic()
+def test_replayed_messages_are_not_inserted_again() -> None:
+    topic, users = mixed_topic()
     table = FakeTable()
     table.rows = [str(number) for number in range(7)]
-    with pytest.raises(AlreadyPresent, match="7 of 22 letters"):
-        run(letters, table)
+    with pytest.raises(AlreadyPresent, match="7 of 22 dead-letter messages have equal rows"):
+        run(topic, table)
     assert len(table.rows) == 7
-    outcome = run(letters, table, present=StoredRows.SKIP)
+    outcome = run(topic, table, present=StoredRows.SKIP)
     assert (outcome.inserted, outcome.present) == (13, 7)
     assert sorted(table.rows) == users
-    # They are settled: nobody is asked about them again.
-    assert run(letters, table).inserted == 0
+    # They are settled: the table is not queried for them again.
+    assert run(topic, table).inserted == 0
     assert sorted(table.rows) == users
 
 
-def test_each_equal_row_stands_for_one_letter() -> None:
-    letters = FakeLetters()
+def test_equal_row_counts_for_one_message() -> None:
+    topic = FakeDeadLetterTopic()
     for origin in range(5):
-        letters.add(origin % 2, origin, event(7))
+        topic.add(origin % 2, origin, event(7))
     table = FakeTable()
     table.rows = ["7", "7"]
-    assert run(letters, table, present=StoredRows.SKIP).inserted == 3
+    assert run(topic, table, present=StoredRows.SKIP).inserted == 3
     assert table.rows == ["7"] * 5
 
 
-def test_equal_rows_may_be_other_events() -> None:
-    letters, _ = a_mixed_topic()
+def test_present_insert_inserts_equal_events_too() -> None:
+    topic, _ = mixed_topic()
     table = FakeTable()
     table.rows = ["3"]
-    assert run(letters, table, present=StoredRows.INSERT).inserted == 20
+    assert run(topic, table, present=StoredRows.INSERT).inserted == 20
     assert table.rows.count("3") == 2
 
 
-def test_second_letter_of_a_record_is_retried_where_only_it_is_chosen() -> None:
-    letters = FakeLetters()
-    letters.add(0, 1, event(1))
-    letters.add(0, 1, event(1))
+def test_duplicate_message_is_retried_when_selected_alone() -> None:
+    topic = FakeDeadLetterTopic()
+    topic.add(0, 1, event(1))
+    topic.add(0, 1, event(1))
     table = FakeTable()
-    assert run(letters, table, Selection(ranges=[(0, 1, 1)])).inserted == 1
-    assert run(letters, table).inserted == 0
+    assert run(topic, table, Selection(ranges=[(0, 1, 1)])).inserted == 1
+    assert run(topic, table).inserted == 0
     assert table.rows == ["1"]
 
 
-def test_equal_events_of_different_records_all_go_in() -> None:
-    letters = FakeLetters()
+def test_equal_events_of_different_records_are_all_inserted() -> None:
+    topic = FakeDeadLetterTopic()
     for origin in range(4):
-        letters.add(0, origin, event(7))
+        topic.add(0, origin, event(7))
     table = FakeTable()
-    run(letters, table)
+    run(topic, table)
     assert table.rows == ["7"] * 4
 
 
-def test_what_was_announced_goes_in_first_whatever_is_chosen() -> None:
-    letters, _ = a_mixed_topic()
+def test_announced_messages_are_inserted_before_any_selection() -> None:
+    topic, _ = mixed_topic()
     table = FakeTable()
     table.faults = Faults(0)
     with pytest.raises(Crash):
-        run(letters, table)
+        run(topic, table)
     table.faults = Faults()
-    outcome = run(letters, table, Selection(frozenset({"nothing"})))
+    outcome = run(topic, table, Selection(frozenset({"nothing"})))
     assert (outcome.finished, outcome.inserted, outcome.chosen) == (3, 3, 0)
 
 
-def test_announced_letter_that_is_no_event_to_this_version_is_an_error() -> None:
-    letters, _ = a_mixed_topic()
+def test_announced_message_rejected_by_this_version_raises() -> None:
+    topic, _ = mixed_topic()
     table = FakeTable()
     table.faults = Faults(0)
     with pytest.raises(Crash):
-        run(letters, table)
-    shelf = read_index(letters, letters.spans())
-    with pytest.raises(ConfigError, match="letter 0:0 was announced"):
-        DeadLetterRetry(letters, FakeTable(), decode, shelf).recover()
+        run(topic, table)
+    index = read_index(topic, topic.spans())
+    with pytest.raises(ConfigError, match="dead-letter message 0:0 was announced"):
+        DeadLetterRetry(topic, FakeTable(), decode, index).recover()
 
 
-def test_outage_is_told_and_the_next_run_goes_on() -> None:
-    class Away(FakeTable):
+def test_retry_after_outage_inserts_everything() -> None:
+    class UnavailableTable(FakeTable):
         def insert(
             self,
             columns: Sequence[Sequence[object]],
@@ -290,20 +291,20 @@ def test_outage_is_told_and_the_next_run_goes_on() -> None:
         ) -> None:
             raise Unavailable("ClickHouse is away")
 
-    letters, users = a_mixed_topic()
+    topic, users = mixed_topic()
     with pytest.raises(OctaneError, match="away"):
-        run(letters, Away())
+        run(topic, UnavailableTable())
     table = FakeTable()
-    run(letters, table)
+    run(topic, table)
     assert sorted(table.rows) == users
 
 
 def test_retry_stops_between_chunks() -> None:
-    letters, _ = a_mixed_topic()
+    topic, _ = mixed_topic()
     table = FakeTable()
-    shelf = read_index(letters, letters.spans())
+    index = read_index(topic, topic.spans())
     retry = DeadLetterRetry(
-        letters, table, lenient, shelf, is_stopping=lambda: len(table.rows) >= 3, chunk_letters=3
+        topic, table, lenient, index, is_stopping=lambda: len(table.rows) >= 3, chunk_messages=3
     )
     retry.run(Selection())
     assert len(table.rows) == 3

@@ -20,12 +20,12 @@ from tests.fakes.kafka import FakeRecord
 DLQ = TopicPartition("octane.events.dlq", 0)
 
 
-def letter(
+def dead_letter(
     at: int,
     origin: int,
     value: bytes | None = b"bad",
     *more: tuple[str, bytes | None],
-    made: bytes = b"5",
+    timestamp_ms: bytes = b"5",
 ) -> FakeRecord:
     headers = (
         *more,
@@ -33,18 +33,18 @@ def letter(
         ("octane.topic", b"octane.events"),
         ("octane.partition", b"3"),
         ("octane.offset", str(origin).encode()),
-        ("octane.timestamp", made),
+        ("octane.timestamp", timestamp_ms),
     )
     return FakeRecord(DLQ, at, value, b"key", headers)
 
 
-def mark(at: int, kind: MessageKind, name: str, *offsets: int) -> FakeRecord:
+def marker(at: int, kind: MessageKind, name: str, *offsets: int) -> FakeRecord:
     made = RetryMarker(kind, name, offsets)
     return FakeRecord(DLQ, at, made.value(), None, tuple(made.headers()))
 
 
 @given(st.sets(st.integers(0, 300)))
-def test_ranges_read_back_as_written(offsets: set[int]) -> None:
+def test_ranges_round_trip(offsets: set[int]) -> None:
     assert list(parse_ranges(format_ranges(sorted(offsets)))) == sorted(offsets)
 
 
@@ -52,92 +52,99 @@ def test_ranges_are_short() -> None:
     assert format_ranges([1, 2, 3, 7, 9, 10]) == "1-3,7,9-10"
 
 
-def test_letter_tells_reason_origin_and_size() -> None:
-    found = parse_dead_letter(letter(7, 42, b"payload"))
+def test_dead_letter_has_reason_origin_and_size() -> None:
+    found = parse_dead_letter(dead_letter(7, 42, b"payload"))
     assert found.place == DeadLetterPosition(0, 7)
     assert (found.reason, found.detail) == ("not_json", "it is not: at all")
     assert found.origin == ("octane.events", 3, 42)
     assert (found.size, found.is_cut, found.is_retryable) == (7, False, True)
 
 
-def test_letter_goes_by_the_last_header_of_a_name() -> None:
-    # The record may itself have been a letter once: its own headers come first.
+def test_dead_letter_uses_last_header_of_a_name() -> None:
+    # The record may itself have been a dead-letter message: its own headers come first.
     found = parse_dead_letter(
-        letter(7, 42, b"x", ("octane.offset", b"1"), ("octane.topic", b"other"))
+        dead_letter(7, 42, b"x", ("octane.offset", b"1"), ("octane.topic", b"other"))
     )
     assert found.origin == ("octane.events", 3, 42)
 
 
-def test_letter_without_its_value_is_not_retryable() -> None:
-    found = parse_dead_letter(letter(7, 42, None, ("octane.value_bytes", b"5000000")))
+def test_dead_letter_without_value_is_not_retryable() -> None:
+    found = parse_dead_letter(dead_letter(7, 42, None, ("octane.value_bytes", b"5000000")))
     assert (found.is_cut, found.size, found.is_retryable) == (True, 5_000_000, False)
 
 
-def test_tombstone_is_a_letter_that_can_be_retried() -> None:
-    assert parse_dead_letter(letter(7, 42, None)).is_retryable
+def test_dead_letter_of_tombstone_is_retryable() -> None:
+    assert parse_dead_letter(dead_letter(7, 42, None)).is_retryable
 
 
-def test_record_that_no_worker_sent_is_not_retryable() -> None:
+def test_record_sent_by_no_worker_is_not_retryable() -> None:
     found = parse_dead_letter(FakeRecord(DLQ, 1, b"hello"))
     assert (found.reason, found.origin, found.is_retryable) == (UNKNOWN, None, False)
 
 
-def test_digest_tells_records_apart_and_letters_of_one_record_together() -> None:
-    first = parse_dead_letter(letter(1, 42)).digest
-    assert parse_dead_letter(letter(9, 42)).digest == first
-    assert parse_dead_letter(letter(9, 43)).digest != first
-    assert parse_dead_letter(letter(9, 42, b"other")).digest != first
-    assert parse_dead_letter(letter(9, 42, made=b"6")).digest != first
+def test_digest_is_equal_for_messages_of_one_record() -> None:
+    first = parse_dead_letter(dead_letter(1, 42)).digest
+    assert parse_dead_letter(dead_letter(9, 42)).digest == first
+    assert parse_dead_letter(dead_letter(9, 43)).digest != first
+    assert parse_dead_letter(dead_letter(9, 42, b"other")).digest != first
+    assert parse_dead_letter(dead_letter(9, 42, timestamp_ms=b"6")).digest != first
     assert (
-        parse_dead_letter(letter(1, 1, b"")).digest != parse_dead_letter(letter(1, 1, None)).digest
+        parse_dead_letter(dead_letter(1, 1, b"")).digest
+        != parse_dead_letter(dead_letter(1, 1, None)).digest
     )
 
 
-def test_mark_reads_back_as_written() -> None:
-    assert parse_retry_marker(mark(5, MessageKind.INTENT, "abc", 1, 2, 4)) == RetryMarker(
+def test_retry_marker_round_trips() -> None:
+    assert parse_retry_marker(marker(5, MessageKind.INTENT, "abc", 1, 2, 4)) == RetryMarker(
         MessageKind.INTENT, "abc", (1, 2, 4)
     )
 
 
-def test_header_of_a_record_does_not_make_its_letter_a_mark() -> None:
+def test_dead_letter_with_marker_header_is_not_marker() -> None:
     assert (
-        parse_retry_marker(letter(5, 1, b'{"id": "x", "offsets": "1"}', ("octane.retry", b"done")))
+        parse_retry_marker(
+            dead_letter(5, 1, b'{"id": "x", "offsets": "1"}', ("octane.retry", b"done"))
+        )
         is None
     )
 
 
 @pytest.mark.parametrize("value", [b"", b"[]", b'{"id": 1}', b'{"id": "a", "offsets": "x-1"}'])
-def test_mark_that_nobody_can_read_is_none(value: bytes) -> None:
+def test_malformed_retry_marker_is_none(value: bytes) -> None:
     assert parse_retry_marker(FakeRecord(DLQ, 1, value, None, (("octane.retry", b"done"),))) is None
 
 
-def test_shelf_sorts_letters_by_what_is_left_to_do() -> None:
-    shelf = DeadLetterIndex()
-    shelf.take([letter(at, at) for at in range(5)])
-    shelf.take(
-        [letter(5, 1), mark(6, MessageKind.INTENT, "a", 1, 2), mark(7, MessageKind.DONE, "a", 1)]
+def test_index_groups_messages_by_state() -> None:
+    index = DeadLetterIndex()
+    index.add_records([dead_letter(at, at) for at in range(5)])
+    index.add_records(
+        [
+            dead_letter(5, 1),
+            marker(6, MessageKind.INTENT, "a", 1, 2),
+            marker(7, MessageKind.DONE, "a", 1),
+        ]
     )
-    shelf.take([mark(8, MessageKind.INTENT, "b", 4), letter(9, 9)])
-    found = shelf.sorted()
+    index.add_records([marker(8, MessageKind.INTENT, "b", 4), dead_letter(9, 9)])
+    found = index.sorted()
     assert [x.place.offset for x in found.inserted] == [1]
     assert [x.place.offset for x in found.duplicates] == [5]
     assert [x.place.offset for x in found.pending] == [4]
     assert [x.place.offset for x in found.left] == [0, 2, 3, 9]
 
 
-def test_partition_is_settled_below_its_first_letter_that_waits() -> None:
-    shelf = DeadLetterIndex()
-    shelf.take([letter(0, 0), letter(1, 1), letter(2, 0)])
+def test_partition_is_settled_before_first_waiting_message() -> None:
+    index = DeadLetterIndex()
+    index.add_records([dead_letter(0, 0), dead_letter(1, 1), dead_letter(2, 0)])
     spans = {0: OffsetRange(0, 20), 1: OffsetRange(5, 9)}
-    assert shelf.sorted().settled_before(spans) == {0: 0, 1: 9}
-    shelf.take([mark(3, MessageKind.INTENT, "a", 0)])
-    assert shelf.sorted().settled_before(spans) == {0: 0, 1: 9}
-    shelf.take([mark(4, MessageKind.DONE, "a", 0)])
-    assert shelf.sorted().settled_before(spans) == {0: 1, 1: 9}
+    assert index.sorted().settled_before(spans) == {0: 0, 1: 9}
+    index.add_records([marker(3, MessageKind.INTENT, "a", 0)])
+    assert index.sorted().settled_before(spans) == {0: 0, 1: 9}
+    index.add_records([marker(4, MessageKind.DONE, "a", 0)])
+    assert index.sorted().settled_before(spans) == {0: 1, 1: 9}
 
 
-def test_choice_is_by_reason_and_by_range() -> None:
-    found = parse_dead_letter(letter(7, 42))
+def test_selection_filters_by_reason_and_range() -> None:
+    found = parse_dead_letter(dead_letter(7, 42))
     assert Selection().includes(found)
     assert Selection(frozenset({"not_json"}), [(0, 7, 7)]).includes(found)
     assert Selection(ranges=[(None, 0, 6), (None, 7, 9)]).includes(found)

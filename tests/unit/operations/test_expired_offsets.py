@@ -1,4 +1,4 @@
-"""A log and a table in memory: which groups would insert again what the table has."""
+"""Detection, with a log and a table in memory, of groups that would insert stored events again."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -70,7 +70,7 @@ class FakeRetainedLog:
         if self.is_stuck:
             return Polled([])
         if len(self.begun) - 1 in self.gone_at:
-            raise OctaneError("no longer holds what is being read")
+            raise OctaneError("no longer holds the offsets being read")
         spans, self._spans = self._spans, {}
         return Polled(
             [
@@ -92,7 +92,7 @@ class FakeTable:
         self._users = set(users)
 
     def count_equal(self, columns: Sequence[Sequence[object]]) -> list[int]:
-        assert columns[0], "asked about nothing"
+        assert columns[0], "queried without rows"
         texts = (v.decode() if isinstance(v, bytes) else str(v) for v in columns[3])
         return [int(text in self._users) for text in texts]
 
@@ -112,7 +112,7 @@ def find(log: FakeRetainedLog, *stored: str) -> StoredRecord | None:
     partitions=st.integers(1, 5),
     data=st.data(),
 )
-def test_any_stored_beginning_of_a_log_is_found(
+def test_stored_beginning_of_log_is_found(
     first: int, length: int, share: float, partitions: int, data: st.DataObject
 ) -> None:
     end = first + length
@@ -121,12 +121,12 @@ def test_any_stored_beginning_of_a_log_is_found(
     log = FakeRetainedLog({number: OffsetRange(first, end) for number in range(partitions)})
     found = find(log, *users(which, first, stored))
     assert found is not None
-    assert (found.partitions, found.where.partition) == (tuple(range(partitions)), which)
+    assert (found.partitions, found.partition.partition) == (tuple(range(partitions)), which)
     assert first <= found.offset < stored
 
 
 @given(gap=st.integers(0, 500), length=st.integers(100, 1000))
-def test_stored_half_of_a_log_is_found_wherever_it_is(gap: int, length: int) -> None:
+def test_stored_half_of_log_is_found_anywhere(gap: int, length: int) -> None:
     stored_from = min(gap, length // 2)
     log = FakeRetainedLog({0: OffsetRange(0, length)})
     assert find(log, *users(0, stored_from, stored_from + length // 2)) is not None
@@ -142,7 +142,7 @@ def test_stored_half_of_a_log_is_found_wherever_it_is(gap: int, length: int) -> 
         ({0: OffsetRange(0, 9)}, {0: Committed(4, Intent(OffsetRange(4, 7), LOG).metadata())}),
     ],
 )
-def test_log_that_is_not_read_from_its_beginning_is_not_sampled(
+def test_log_with_valid_offsets_is_not_sampled(
     held: Mapping[int, OffsetRange], committed: Mapping[int, Committed]
 ) -> None:
     log = FakeRetainedLog(held, committed)
@@ -150,7 +150,7 @@ def test_log_that_is_not_read_from_its_beginning_is_not_sampled(
     assert not log.begun
 
 
-def test_foreign_offset_after_the_end_counts_as_none() -> None:
+def test_foreign_offset_after_end_counts_as_absent() -> None:
     log = FakeRetainedLog(
         {0: OffsetRange(0, 9), 1: OffsetRange(0, 9)}, {0: Committed(12, ""), 1: Committed(9, "")}
     )
@@ -159,13 +159,13 @@ def test_foreign_offset_after_the_end_counts_as_none() -> None:
     assert found.partitions == (0,)
 
 
-def test_many_partitions_are_sampled_at_fewer_places() -> None:
+def test_many_partitions_get_fewer_samples_each() -> None:
     log = FakeRetainedLog({number: OffsetRange(0, 1000) for number in range(200)})
     assert find(log) is None
     assert len(log.begun) == 2
 
 
-def test_records_that_are_no_events_do_not_shift_the_others() -> None:
+def test_invalid_records_do_not_shift_sampled_rows() -> None:
     log = FakeRetainedLog({0: OffsetRange(0, 4)})
     log.payloads = {(0, 0): b"{", (0, 2): None}
     found = find(log, "0-3")
@@ -175,7 +175,7 @@ def test_records_that_are_no_events_do_not_shift_the_others() -> None:
     assert find(log, "0-3") is None
 
 
-def test_retention_that_is_faster_leaves_the_later_places() -> None:
+def test_sample_removed_by_retention_is_skipped() -> None:
     log = FakeRetainedLog({0: OffsetRange(0, 80)})
     log.gone_at = [0]
     found = find(log, *users(0, 0, 80))
@@ -183,7 +183,7 @@ def test_retention_that_is_faster_leaves_the_later_places() -> None:
     assert found.offset == 10
 
 
-def test_records_that_do_not_come_are_an_outage() -> None:
+def test_sampling_without_records_raises_unavailable() -> None:
     log = FakeRetainedLog({0: OffsetRange(0, 4)})
     log.is_stuck = True
     times = iter(range(0, 1000, 6))
@@ -191,9 +191,9 @@ def test_records_that_do_not_come_are_an_outage() -> None:
         find_stored_record(log, FakeTable(), 10.0, lambda: next(times))
 
 
-def test_explanation_is_one_line_with_every_choice() -> None:
-    told = StoredRecord((0, 3), TopicPartition(TOPIC, 3), 17).explain("workers", "default.events")
-    assert "\n" not in told
+def test_explanation_is_one_line_with_all_options() -> None:
+    text = StoredRecord((0, 3), TopicPartition(TOPIC, 3), 17).explain("workers", "default.events")
+    assert "\n" not in text
     for part in ("group workers", "partitions 0, 3", "octane.events[3] offset 17", "--to end",
                  "replay --from-offset beginning", "--to beginning"):  # fmt: skip
-        assert part in told
+        assert part in text

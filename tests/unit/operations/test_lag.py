@@ -48,7 +48,7 @@ def found(state: GroupState | OctaneError = STABLE) -> GroupLagReport:
     return measure(FakeProbe(), FakeGroup(state), "workers", TOPIC, NOW)
 
 
-def test_lag_is_counted_from_what_the_log_still_holds() -> None:
+def test_lag_counts_only_retained_offsets() -> None:
     lag = found()
     assert [p.lag.messages for p in lag.partitions] == [15, 20, 0, 13, 8]
     assert [p.lag.held_back for p in lag.partitions] == [0, 0, 0, 0, 6]
@@ -73,20 +73,20 @@ def test_lag_never_leaves_the_log(committed: int | None, bounds: list[int]) -> N
 
 
 def test_lag_is_a_table_with_totals() -> None:
-    told = lines(found())
-    assert told[0] == "group workers (stable) of topic octane.events"
-    assert told[2].split() == ["0", "5", "20", "15", "30.0", "5-9", "host-0@10.0.0.1"]
-    assert told[3].split() == ["1", "-", "20", "20", "0.0", "-", "-"]
-    assert told[7] == "56 messages behind, the oldest 30.0 s old"
-    assert told[8].startswith("6 of them are held back by an open transaction in partitions 4")
-    assert "5 offsets were removed by retention" in told[9]
+    output = lines(found())
+    assert output[0] == "group workers (stable) of topic octane.events"
+    assert output[2].split() == ["0", "5", "20", "15", "30.0", "5-9", "host-0@10.0.0.1"]
+    assert output[3].split() == ["1", "-", "20", "20", "0.0", "-", "-"]
+    assert output[7] == "56 messages behind, the oldest 30.0 s old"
+    assert output[8].startswith("6 of them are held back by an open transaction in partitions 4")
+    assert "5 offsets were removed by retention" in output[9]
 
 
-def test_lag_does_without_what_the_broker_does_not_tell() -> None:
+def test_lag_without_members_has_unknown_state() -> None:
     lag = found(Unavailable("no controller"))
     assert lag.state == "unknown"
     assert lines(lag)[2].endswith("unknown")
 
 
-def test_lag_of_a_group_that_does_not_exist_says_so() -> None:
+def test_lag_of_missing_group_reports_no_group() -> None:
     assert found(GroupState("dead", ())).state == "no such group"

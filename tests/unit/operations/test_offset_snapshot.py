@@ -15,17 +15,17 @@ SNAPSHOT = Snapshot("workers", TOPIC, LOG, (Committed(5, PENDING), Committed(Non
 BOUNDS = {TopicPartition(TOPIC, 0): (0, 20), TopicPartition(TOPIC, 1): (0, 0)}
 
 
-def test_snapshot_reads_back_as_written() -> None:
-    told = json.loads(json.dumps(SNAPSHOT.as_object()))
-    assert parse_snapshot(told) == SNAPSHOT
-    assert told["partitions"][0]["pending"] == "5-9"
+def test_snapshot_round_trips() -> None:
+    document = json.loads(json.dumps(SNAPSHOT.as_object()))
+    assert parse_snapshot(document) == SNAPSHOT
+    assert document["partitions"][0]["pending"] == "5-9"
 
 
-def test_same_log_gets_everything_back_as_it_was() -> None:
+def test_same_log_restores_pending_intents() -> None:
     assert plan(SNAPSHOT, TOPIC, LOG, BOUNDS) == [Commit(TopicPartition(TOPIC, 0), 5, PENDING)]
 
 
-def test_other_log_gets_completed_offsets_only() -> None:
+def test_other_log_restores_only_completed_offsets() -> None:
     with pytest.raises(ConfigError, match="--other-log"):
         plan(SNAPSHOT, TOPIC, OTHER, BOUNDS)
     with pytest.raises(ConfigError, match="partitions 0 have announced ranges"):
@@ -35,18 +35,18 @@ def test_other_log_gets_completed_offsets_only() -> None:
 
 
 @pytest.mark.parametrize(
-    ("topic", "bounds", "told"),
+    ("topic", "bounds", "expected"),
     [
         ("other", BOUNDS, "of topic octane.events, and KAFKA_TOPIC is other"),
         (TOPIC, {TopicPartition(TOPIC, 0): (0, 20)}, "has 2 partitions, octane.events has 1"),
-        (TOPIC, BOUNDS | {TopicPartition(TOPIC, 0): (6, 20)}, "from 6 to 20, the export says 5"),
-        (TOPIC, BOUNDS | {TopicPartition(TOPIC, 0): (0, 4)}, "from 0 to 4, the export says 5"),
+        (TOPIC, BOUNDS | {TopicPartition(TOPIC, 0): (6, 20)}, "from 6 to 20, the export has 5"),
+        (TOPIC, BOUNDS | {TopicPartition(TOPIC, 0): (0, 4)}, "from 0 to 4, the export has 5"),
     ],
 )
-def test_what_does_not_fit_is_refused(
-    topic: str, bounds: dict[TopicPartition, tuple[int, int]], told: str
+def test_snapshot_of_other_shape_is_refused(
+    topic: str, bounds: dict[TopicPartition, tuple[int, int]], expected: str
 ) -> None:
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=expected):
         plan(SNAPSHOT, topic, LOG, bounds)
 
 
@@ -66,12 +66,12 @@ def test_damaged_export_is_refused(change: dict[str, Any]) -> None:
         parse_snapshot(SNAPSHOT.as_object() | change)
 
 
-def test_what_is_no_object_is_refused() -> None:
-    with pytest.raises(ConfigError, match="no export"):
+def test_snapshot_that_is_not_object_is_refused() -> None:
+    with pytest.raises(ConfigError, match="not an export"):
         parse_snapshot([])
 
 
-def test_changes_name_what_moves() -> None:
+def test_changes_list_moved_partitions() -> None:
     where = TopicPartition(TOPIC, 0)
     assert changes({where: Committed(None, "")}, [Commit(where, 5, "")]) == [
         "octane.events[0]: nothing committed -> 5"

@@ -49,14 +49,14 @@ def test_target_is_a_word_offsets_or_a_time(text: str, target: Target) -> None:
 @pytest.mark.parametrize(
     "text", ["", "7", "20260202", "0:", "0:1,0:2", "0:-1", "x:1", "noon", "End"]
 )
-def test_target_that_is_none_is_refused_in_one_line(text: str) -> None:
+def test_malformed_target_is_refused_in_one_line(text: str) -> None:
     with pytest.raises(BadRange) as raised:
         parse_target(text, NOW)
     assert "\n" not in str(raised.value)
 
 
 @given(st.text(max_size=20))
-def test_target_parsing_raises_nothing_else(text: str) -> None:
+def test_target_parsing_raises_only_bad_range(text: str) -> None:
     with contextlib.suppress(BadRange):
         parse_target(text, NOW)
 
@@ -70,7 +70,7 @@ def test_target_parsing_raises_nothing_else(text: str) -> None:
         (AtOffsets({1: 7}), {P1: 7}),
     ],
 )
-def test_offsets_are_set_as_known_to_be_of_this_log(
+def test_set_offsets_carry_identity_of_this_log(
     target: Target, offsets: dict[TopicPartition, int]
 ) -> None:
     commits = set_to(target, LOG, FACTS)
@@ -83,15 +83,15 @@ def test_offsets_are_set_as_known_to_be_of_this_log(
 
 
 @pytest.mark.parametrize(
-    ("target", "told"),
+    ("target", "expected"),
     [
         (AtOffsets({0: 9}), "holds the offsets from 10 to 100"),
         (AtOffsets({0: 101}), "holds the offsets from 10 to 100"),
-        (AtOffsets({2: 0}), "there is no partition 2: the topic has 0 to 1"),
+        (AtOffsets({2: 0}), "partition 2 does not exist: the topic has 0 to 1"),
     ],
 )
-def test_offset_outside_the_log_is_refused(target: Target, told: str) -> None:
-    with pytest.raises(ConfigError, match=told):
+def test_offset_outside_log_is_refused(target: Target, expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected):
         set_to(target, LOG, FACTS)
 
 
@@ -106,9 +106,7 @@ def test_offset_outside_the_log_is_refused(target: Target, told: str) -> None:
         ("octane1;40-60;cluster;topic-id;another epoch", False),
     ],
 )
-def test_announced_range_is_refused_unless_it_may_be_dropped(
-    metadata: str, is_pending: bool
-) -> None:
+def test_pending_range_is_refused_without_drop_intents(metadata: str, is_pending: bool) -> None:
     facts = FACTS | {P0: PartitionFacts(10, 100, Committed(40, metadata))}
     if not is_pending:
         assert set_to(AtOffsets({0: 40}), LOG, facts)
@@ -120,9 +118,9 @@ def test_announced_range_is_refused_unless_it_may_be_dropped(
     assert commit.offset == 60
 
 
-def test_consequences_count_what_is_skipped_and_read_again() -> None:
-    told = consequences(set_to(Bound.BEGINNING, LOG, FACTS), FACTS)
-    assert told == "0 offsets are skipped, 30 are read again"
+def test_consequences_count_skipped_and_repeated_offsets() -> None:
+    text = consequences(set_to(Bound.BEGINNING, LOG, FACTS), FACTS)
+    assert text == "0 offsets are skipped, 30 are read again"
     assert consequences(set_to(Bound.END, LOG, FACTS), FACTS).startswith(
         "110 offsets are skipped, 0"
     )

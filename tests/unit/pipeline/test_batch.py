@@ -1,4 +1,4 @@
-"""One partition's batch: what it takes, which offsets it covers, when it is due and when full."""
+"""Batch of one partition: accepted records, covered offsets, and when it is due and full."""
 
 import pytest
 from hypothesis import given
@@ -28,8 +28,8 @@ def record(offset: int, value: bytes | None = b"v") -> FakeRecord:
     return FakeRecord(P0, offset, value)
 
 
-def filled(*offsets: int, first: int = 0, until: int | None = None, now: float = 0.0) -> Batch:
-    batch = Batch(P0, first, until=until)
+def filled(*offsets: int, first: int = 0, fixed_end: int | None = None, now: float = 0.0) -> Batch:
+    batch = Batch(P0, first, fixed_end=fixed_end)
     batch.append([record(offset) for offset in offsets], decode, now)
     return batch
 
@@ -46,7 +46,7 @@ def test_new_batch_covers_nothing() -> None:
     ("timestamp", "appended_at"),
     [((1, 1_770_000_000_500), 1_770_000_000.5), ((2, 1000), 1.0), ((0, 0), None), ((1, -1), None)],
 )
-def test_batch_knows_when_its_newest_record_was_appended(
+def test_batch_keeps_timestamp_of_newest_record(
     timestamp: tuple[int, int], appended_at: float | None
 ) -> None:
     class Stamped(FakeRecord):
@@ -58,7 +58,7 @@ def test_batch_knows_when_its_newest_record_was_appended(
     assert batch.appended_at == appended_at
 
 
-def test_take_fills_the_columns_in_the_order_of_row() -> None:
+def test_append_fills_columns_in_row_order() -> None:
     batch = Batch(P0, 0)
     assert batch.append([record(0, b"u0"), record(1, b"u1")], decode, 1.0) == 2
     assert [list(column) for column in batch.columns] == [
@@ -73,12 +73,12 @@ def test_take_fills_the_columns_in_the_order_of_row() -> None:
     assert batch.opened_at == 1.0
 
 
-def test_take_covers_the_gaps_between_records() -> None:
+def test_append_covers_gaps_between_records() -> None:
     batch = filled(3, 9, first=2)
     assert batch.span == OffsetRange(2, 10)
 
 
-def test_take_keeps_what_is_no_event_apart_and_covers_it() -> None:
+def test_append_separates_invalid_records() -> None:
     batch = Batch(P0, 0)
     taken = batch.append([record(0, b"bad"), record(1), record(2, None)], decode, 0.0)
     assert taken == 3
@@ -91,7 +91,7 @@ def test_take_keeps_what_is_no_event_apart_and_covers_it() -> None:
     assert batch.payload_bytes == 4
 
 
-def test_take_passes_over_what_it_has_already() -> None:
+def test_append_skips_records_it_has() -> None:
     batch = filled(0, 1, 2)
     assert batch.append([record(1), record(2), record(3)], decode, 9.0) == 1
     assert batch.rows == 4
@@ -99,7 +99,7 @@ def test_take_passes_over_what_it_has_already() -> None:
     assert batch.span == OffsetRange(0, 4)
 
 
-def test_take_remembers_when_the_first_record_came() -> None:
+def test_append_keeps_time_of_first_record() -> None:
     batch = Batch(P0, 0)
     assert batch.append([], decode, 1.0) == 0
     assert batch.is_empty
@@ -108,15 +108,15 @@ def test_take_remembers_when_the_first_record_came() -> None:
     assert batch.opened_at == 2.0
 
 
-def test_announced_range_takes_nothing_beyond_it() -> None:
-    batch = Batch(P0, 2, until=5)
+def test_announced_range_ignores_later_records() -> None:
+    batch = Batch(P0, 2, fixed_end=5)
     assert batch.append([record(2), record(4), record(5), record(6)], decode, 0.0) == 2
     assert batch.span == OffsetRange(2, 5)
     assert batch.is_complete
 
 
-def test_announced_range_is_complete_once_something_behind_it_is_seen() -> None:
-    batch = filled(2, first=2, until=5)
+def test_announced_range_is_complete_after_later_record() -> None:
+    batch = filled(2, first=2, fixed_end=5)
     assert not batch.is_complete
     assert batch.append([record(7)], decode, 0.0) == 0
     assert batch.span == OffsetRange(2, 5)
@@ -124,24 +124,24 @@ def test_announced_range_is_complete_once_something_behind_it_is_seen() -> None:
 
 
 @pytest.mark.parametrize("end", [5, 50])
-def test_announced_range_is_complete_at_the_partitions_end(end: int) -> None:
-    batch = filled(2, first=2, until=5)
+def test_announced_range_is_complete_at_partition_end(end: int) -> None:
+    batch = filled(2, first=2, fixed_end=5)
     batch.advance(end)
     assert batch.span == OffsetRange(2, 5)
     assert batch.is_complete
 
 
-def test_empty_announced_range_is_complete_from_the_start() -> None:
-    assert Batch(P0, 5, until=5).is_complete
+def test_empty_announced_range_is_complete_at_once() -> None:
+    assert Batch(P0, 5, fixed_end=5).is_complete
 
 
-def test_advance_never_goes_back() -> None:
+def test_advance_never_decreases_end() -> None:
     batch = filled(0, 1, 2)
     batch.advance(1)
     assert batch.end == 3
 
 
-def test_skipped_offsets_are_to_be_committed_in_time() -> None:
+def test_skipped_offsets_make_batch_due() -> None:
     batch = Batch(P0, 0)
     batch.skip_to(4, now=10.0)
     assert batch.span == OffsetRange(0, 4)
@@ -150,13 +150,13 @@ def test_skipped_offsets_are_to_be_committed_in_time() -> None:
     assert batch.is_due(LIMITS, 15.0)
 
 
-def test_skipping_does_not_make_an_older_batch_younger() -> None:
+def test_skip_keeps_time_of_older_batch() -> None:
     batch = filled(0, now=1.0)
     batch.skip_to(4, now=10.0)
     assert batch.opened_at == 1.0
 
 
-def test_batch_is_due_by_size_counting_what_is_no_event() -> None:
+def test_batch_size_counts_invalid_records() -> None:
     batch = filled(0, 1)
     assert not batch.is_due(LIMITS, 0.0)
     batch.append([record(2, b"bad")], decode, 0.0)
@@ -173,7 +173,7 @@ def test_batch_is_due_and_full_by_bytes() -> None:
     assert batch.is_full(LIMITS)
 
 
-def test_batch_is_full_at_its_most_rows() -> None:
+def test_batch_is_full_at_max_rows() -> None:
     batch = filled(0, 1, 2, 3, 4)
     assert not batch.is_full(LIMITS)
     batch.append([record(5, b"bad")], decode, 0.0)
@@ -184,7 +184,7 @@ def test_empty_batch_is_never_due() -> None:
     assert not Batch(P0, 0).is_due(LIMITS, 1e9)
 
 
-def test_ages_of_partitions_are_spread_below_the_interval() -> None:
+def test_age_limits_of_partitions_differ() -> None:
     due_at = []
     for number in range(16):
         partition = TopicPartition("octane.events", number)
@@ -197,8 +197,8 @@ def test_ages_of_partitions_are_spread_below_the_interval() -> None:
 
 
 @pytest.mark.parametrize("now", [0.0, 1e9])
-def test_announced_range_is_due_and_full_when_complete_and_not_before(now: float) -> None:
-    batch = Batch(P0, 0, until=20)
+def test_announced_range_is_due_only_when_complete(now: float) -> None:
+    batch = Batch(P0, 0, fixed_end=20)
     batch.append([record(n, b"x" * 500) for n in range(19)], decode, 0.0)
     assert not batch.is_due(LIMITS, now)
     assert not batch.is_full(LIMITS)
@@ -207,8 +207,8 @@ def test_announced_range_is_due_and_full_when_complete_and_not_before(now: float
     assert batch.is_full(LIMITS)
 
 
-def test_rows_within_tells_rows_and_their_records_by_offset() -> None:
-    batch = Batch(P0, 0, until=10, keeps_records=True)
+def test_rows_within_selects_by_offset() -> None:
+    batch = Batch(P0, 0, fixed_end=10, keeps_records=True)
     values = [(0, b"u0"), (2, b"u2"), (3, b"bad"), (7, b"u7"), (9, b"u9")]
     batch.append([record(offset, value) for offset, value in values], decode, 0.0)
     columns, records = batch.rows_within(OffsetRange(2, 8))
@@ -220,7 +220,7 @@ def test_rows_within_tells_rows_and_their_records_by_offset() -> None:
     assert batch.rows_within(OffsetRange(3, 7)) == ([[], [], [], [], []], [])
 
 
-def test_batch_keeps_no_records_unless_it_is_told_to() -> None:
+def test_batch_keeps_no_records_by_default() -> None:
     assert filled(0, 1).records == []
 
 
@@ -229,19 +229,19 @@ def test_batch_keeps_no_records_unless_it_is_told_to() -> None:
     st.lists(st.integers(1, 7), max_size=30),
     st.none() | st.integers(0, 40),
 )
-def test_batch_takes_each_record_of_its_range_once_however_it_is_polled(
-    steps: list[int], polls: list[int], until: int | None
+def test_batch_appends_each_record_of_range_once(
+    steps: list[int], polls: list[int], fixed_end: int | None
 ) -> None:
     offsets = [sum(steps[: index + 1]) - 1 for index in range(len(steps))]
-    batch = Batch(P0, 0, until=until, keeps_records=True)
+    batch = Batch(P0, 0, fixed_end=fixed_end, keeps_records=True)
     rest = [record(offset) for offset in offsets]
     while polls:
         count = polls.pop()
         batch.append(rest[:count], decode, 0.0)
-        rest = rest[max(0, count - 1) :]  # the last one comes twice
+        rest = rest[max(0, count - 1) :]  # the last record is polled twice
     expected = [o for o in offsets if o < batch.end]
     assert [r.offset() for r in batch.records] == expected
     assert batch.rows == len(expected)
-    if until is not None:
-        assert batch.end <= until
-        assert batch.is_complete == (batch.end >= until)
+    if fixed_end is not None:
+        assert batch.end <= fixed_end
+        assert batch.is_complete == (batch.end >= fixed_end)

@@ -1,4 +1,4 @@
-"""The delivery protocol, rule by rule; what the rules add up to stands in test_delivery_protocol."""
+"""Rules of the delivery protocol; test_delivery_protocol checks their combination."""
 
 import pytest
 from hypothesis import given
@@ -32,7 +32,7 @@ def announced(*spans: tuple[TopicPartition, OffsetRange]) -> DeliveryLedger:
     return ledger
 
 
-def test_assign_reads_from_the_earliest_where_nothing_was_committed() -> None:
+def test_assign_without_commit_starts_at_earliest() -> None:
     ledger = DeliveryLedger()
     assert ledger.assign(P0, Committed(None, ""), LOG) == StartPosition(None)
     assert ledger.token(P0) is None
@@ -40,7 +40,7 @@ def test_assign_reads_from_the_earliest_where_nothing_was_committed() -> None:
     assert P1 not in ledger
 
 
-def test_assign_goes_on_at_a_committed_offset_with_nothing_pending() -> None:
+def test_assign_without_pending_range_starts_at_offset() -> None:
     assert DeliveryLedger().assign(P0, Committed(7, ""), LOG) == StartPosition(7)
 
 
@@ -61,12 +61,12 @@ def test_assign_goes_on_at_a_committed_offset_with_nothing_pending() -> None:
         " octane1;7-9;cluster;topic-1;",
     ],
 )
-def test_assign_goes_on_where_the_metadata_is_not_ours(metadata: str) -> None:
+def test_assign_with_foreign_metadata_starts_at_offset(metadata: str) -> None:
     assert parse_intent(metadata) is None
     assert DeliveryLedger().assign(P0, Committed(7, metadata), LOG) == StartPosition(7)
 
 
-def test_assign_recovers_exactly_the_announced_range_under_its_token() -> None:
+def test_assign_recovers_announced_range_under_its_token() -> None:
     ledger = DeliveryLedger()
     assert ledger.assign(P0, Committed(7, intent(7, 19)), LOG) == StartPosition(
         7, OffsetRange(7, 19)
@@ -75,45 +75,43 @@ def test_assign_recovers_exactly_the_announced_range_under_its_token() -> None:
     assert ledger.token(P0) == announced((P0, OffsetRange(7, 19))).token(P0)
 
 
-def test_assign_goes_on_where_the_offset_was_moved_away_from_the_intent() -> None:
+def test_assign_with_moved_offset_ignores_intent() -> None:
     ledger = DeliveryLedger()
     assert ledger.assign(P0, Committed(3, intent(7, 19)), LOG) == StartPosition(3)
     assert ledger.token(P0) is None
     assert ledger.assign(P1, Committed(None, intent(7, 19)), LOG) == StartPosition(None)
 
 
-def test_assign_reads_a_topic_that_was_made_anew_from_its_start() -> None:
+def test_assign_reads_recreated_topic_from_beginning() -> None:
     ledger = DeliveryLedger()
     committed = Committed(7, intent(7, 19, LOG._replace(topic_id="topic-0")))
     assert ledger.assign(P0, committed, LOG) == StartPosition(None)
     assert ledger.token(P0) is None
 
 
-def test_assign_goes_on_at_the_offset_in_another_cluster() -> None:
+def test_assign_in_other_cluster_starts_at_offset() -> None:
     committed = Committed(7, intent(7, 19, LOG._replace(cluster_id="elsewhere")))
     assert DeliveryLedger().assign(P0, committed, LOG) == StartPosition(7)
 
 
-def test_assign_goes_on_at_the_offset_in_another_cluster_whose_topic_ids_are_its_own() -> None:
-    # Whoever carried the group's offsets over there has put this one in its place.
+def test_assign_in_other_cluster_ignores_topic_id() -> None:
+    # The group's offsets were copied there, with this one set on purpose.
     committed = Committed(7, intent(7, 19, LogIdentity("elsewhere", "topic-0", "")))
     assert DeliveryLedger().assign(P0, committed, LOG) == StartPosition(7)
 
 
-def test_assign_goes_on_at_the_offset_after_the_operator_has_changed_the_epoch() -> None:
+def test_assign_after_epoch_change_starts_at_offset() -> None:
     committed = Committed(7, intent(7, 19, LOG._replace(epoch="before")))
     assert DeliveryLedger().assign(P0, committed, LOG) == StartPosition(7)
 
 
-def test_assign_reads_a_topic_made_anew_from_its_start_also_under_a_new_epoch() -> None:
+def test_recreated_topic_with_new_epoch_starts_at_beginning() -> None:
     committed = Committed(7, intent(7, 19, LogIdentity("cluster", "topic-0", "before")))
     assert DeliveryLedger().assign(P0, committed, LOG) == StartPosition(None)
 
 
 @pytest.mark.parametrize(("then", "now"), [("", "topic-1"), ("topic-1", "")])
-def test_assign_recovers_under_the_intents_own_identity_where_topic_ids_came_or_went(
-    then: str, now: str
-) -> None:
+def test_assign_recovers_under_identity_of_intent(then: str, now: str) -> None:
     ledger = DeliveryLedger()
     log = LOG._replace(topic_id=then)
     start = ledger.assign(P0, Committed(7, intent(7, 19, log)), LOG._replace(topic_id=now))
@@ -121,14 +119,14 @@ def test_assign_recovers_under_the_intents_own_identity_where_topic_ids_came_or_
     assert ledger.token(P0) == token(P0, Intent(OffsetRange(7, 19), log))
 
 
-def test_assign_forgets_what_was_known_of_the_partition() -> None:
+def test_assign_replaces_state_of_partition() -> None:
     ledger = announced((P0, OffsetRange(0, 5)))
     ledger.inserted(P0, OffsetRange(0, 5))
     ledger.assign(P0, Committed(0, ""), LOG)
     assert ledger.completions([P0]) == []
 
 
-def test_announce_commits_the_first_offset_and_names_the_range() -> None:
+def test_announce_commits_first_offset_with_range() -> None:
     ledger = DeliveryLedger()
     ledger.assign(P0, Committed(0, ""), LOG)
     ledger.assign(P1, Committed(4, ""), LOG)
@@ -137,41 +135,41 @@ def test_announce_commits_the_first_offset_and_names_the_range() -> None:
     assert ledger.token(P0) is None, "nothing is announced before the coordinator has accepted"
 
 
-def test_announce_completes_the_range_before() -> None:
+def test_announce_completes_previous_range() -> None:
     ledger = announced((P0, OffsetRange(0, 5)))
     ledger.inserted(P0, OffsetRange(0, 5))
     assert ledger.announce({P0: OffsetRange(5, 8)}) == [Commit(P0, 5, intent(5, 8))]
     ledger.accept({P0: OffsetRange(5, 8)})
-    assert ledger.completions([P0]) == [], "the announced range is not done"
+    assert ledger.completions([P0]) == [], "the announced range is not inserted"
 
 
-def test_announce_may_be_repeated_until_it_is_accepted() -> None:
+def test_announce_can_be_repeated_until_accepted() -> None:
     ledger = DeliveryLedger()
     ledger.assign(P0, Committed(0, ""), LOG)
     assert ledger.announce({P0: OffsetRange(0, 5)}) == ledger.announce({P0: OffsetRange(0, 5)})
 
 
-def test_announce_refuses_a_second_range_before_the_first_is_inserted() -> None:
+def test_announce_refuses_second_range_before_insert() -> None:
     ledger = announced((P0, OffsetRange(0, 5)))
     with pytest.raises(ValueError, match="0-5 is not inserted yet"):
         ledger.announce({P0: OffsetRange(5, 8)})
 
 
 @pytest.mark.parametrize("first", [4, 6])
-def test_announce_refuses_a_range_that_does_not_follow_the_inserted_one(first: int) -> None:
+def test_announce_refuses_range_after_gap(first: int) -> None:
     ledger = announced((P0, OffsetRange(0, 5)))
     ledger.inserted(P0, OffsetRange(0, 5))
     with pytest.raises(ValueError, match="does not follow"):
         ledger.announce({P0: OffsetRange(first, 9)})
 
 
-def test_inserted_refuses_another_range_than_the_announced_one() -> None:
+def test_inserted_refuses_unannounced_range() -> None:
     ledger = announced((P0, OffsetRange(0, 5)))
     with pytest.raises(ValueError, match="0-4 is not the announced 0-5"):
         ledger.inserted(P0, OffsetRange(0, 4))
 
 
-def test_completions_leave_nothing_pending_for_what_is_inserted_only() -> None:
+def test_completions_cover_only_inserted_partitions() -> None:
     ledger = announced((P0, OffsetRange(0, 5)), (P1, OffsetRange(3, 4)))
     ledger.inserted(P0, OffsetRange(0, 5))
     commits = ledger.completions([P0, P1])
@@ -181,7 +179,7 @@ def test_completions_leave_nothing_pending_for_what_is_inserted_only() -> None:
     assert ledger.token(P1) is not None
 
 
-def test_completed_keeps_what_was_inserted_after_the_commit_was_made() -> None:
+def test_completed_keeps_later_insert() -> None:
     ledger = announced((P0, OffsetRange(0, 5)))
     ledger.inserted(P0, OffsetRange(0, 5))
     stale = ledger.completions([P0])
@@ -191,21 +189,21 @@ def test_completed_keeps_what_was_inserted_after_the_commit_was_made() -> None:
     assert ledger.completions([P0]) == [Commit(P0, 8, intent(8, 8))]
 
 
-def test_inserted_without_announcement_is_completed_all_the_same() -> None:
+def test_inserted_without_announcement_is_completed() -> None:
     ledger = DeliveryLedger()
     ledger.assign(P0, Committed(2, ""), LOG)
     ledger.inserted(P0, OffsetRange(2, 6))
     assert ledger.completions([P0]) == [Commit(P0, 6, intent(6, 6))]
 
 
-def test_forget_drops_the_partition_and_is_no_error_for_a_stranger() -> None:
+def test_forget_ignores_unknown_partition() -> None:
     ledger = announced((P0, OffsetRange(0, 5)), (P1, OffsetRange(0, 5)))
     ledger.forget(P0)
     ledger.forget(P0)
     assert ledger.partitions() == [P1]
 
 
-def test_token_tells_apart_whatever_makes_another_range() -> None:
+def test_tokens_of_different_ranges_differ() -> None:
     base = Intent(OffsetRange(1, 23), LOG)
     others = [
         token(P1, base),
@@ -226,11 +224,11 @@ spans = st.tuples(st.integers(0, 2**62), st.integers(0, 2**62)).map(sorted)
 
 
 @given(spans, words, words, st.text(st.characters(exclude_categories=["Cs"]), max_size=30))
-def test_intent_survives_the_metadata(
+def test_intent_round_trips_through_metadata(
     span: list[int], cluster_id: str, topic_id: str, epoch: str
 ) -> None:
-    told = Intent(OffsetRange(*span), LogIdentity(cluster_id, topic_id, epoch))
-    assert parse_intent(told.metadata()) == told
+    original = Intent(OffsetRange(*span), LogIdentity(cluster_id, topic_id, epoch))
+    assert parse_intent(original.metadata()) == original
 
 
 @given(st.text(max_size=60) | st.text(max_size=60).map("octane1;".__add__))
@@ -239,7 +237,7 @@ def test_parse_intent_never_raises(metadata: str) -> None:
     assert found is None or found.span.first <= found.span.end
 
 
-def test_completed_offset_of_a_topic_made_anew_starts_from_the_beginning() -> None:
+def test_completed_offset_of_recreated_topic_is_ignored() -> None:
     ledger = DeliveryLedger()
     ledger.assign(P0, Committed(0, ""), LOG)
     ledger.inserted(P0, OffsetRange(0, 9))

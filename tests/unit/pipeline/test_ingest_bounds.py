@@ -1,4 +1,4 @@
-"""Bounds of memory and of one turn."""
+"""Bounds of memory and of the time of one iteration."""
 
 from octane_analytics.pipeline.batch_writer import Delivery
 from tests.support.ingest_rig import DOWN, Rig, both_deliveries, event
@@ -13,7 +13,7 @@ def test_memory_is_bounded_during_an_outage() -> None:
     worker.turn(200)
     assert worker.source.is_paused
     held = worker.observer.records * len(event("p0-1000"))
-    # What is in flight, what is open, and one poll each on top.
+    # Pending and open batches, and one more poll for each.
     assert held <= 2 * (50_000 + 4 * 20 * len(event("p0-1000")))
     rig.table.faults.clear()
     rig.settle(worker)
@@ -31,8 +31,8 @@ def test_memory_is_bounded_over_many_partitions(delivery: Delivery) -> None:
     assert held <= 20_000 + 20 * 5 * len(event("p0-00"))
 
 
-def test_loop_turns_between_slow_inserts() -> None:
-    # The supervisor and the group take a loop that does not turn for a hung process.
+def test_loop_runs_between_slow_inserts() -> None:
+    # The supervisor and the group consider a loop without iterations a hung process.
     rig = Rig(partitions=16, size=2)
     for partition in range(16):
         rig.produce(0, 2, partition, f"p{partition}-")
@@ -46,7 +46,7 @@ def test_loop_turns_between_slow_inserts() -> None:
     assert longest < 120.0
 
 
-def test_reading_goes_on_when_what_filled_the_outbox_is_taken_away() -> None:
+def test_reading_resumes_after_pending_batches_are_revoked() -> None:
     rig = Rig(partitions=4, size=2, max_rows=2)
     first, second = rig.worker(), rig.worker()
     for partition in range(4):

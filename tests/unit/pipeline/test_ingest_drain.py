@@ -1,4 +1,4 @@
-"""Shutdown."""
+"""Drain at shutdown."""
 
 from octane_analytics.errors import Rebalancing
 from octane_analytics.pipeline.batch import BatchLimits
@@ -10,7 +10,7 @@ from tests.unit.pipeline.test_ingest_recovery import crashed_after_announcing
 
 
 @both_deliveries
-def test_drain_inserts_and_commits_everything_that_was_read(delivery: Delivery) -> None:
+def test_drain_inserts_and_commits_everything_read(delivery: Delivery) -> None:
     rig = Rig(partitions=2, delivery=delivery)
     rig.produce(0, 3, 0)
     rig.produce(0, 2, 1, "f")
@@ -22,7 +22,7 @@ def test_drain_inserts_and_commits_everything_that_was_read(delivery: Delivery) 
     assert worker.source.is_closed
 
 
-def test_drain_gives_up_at_its_deadline_during_an_outage() -> None:
+def test_drain_ends_at_deadline_during_outage() -> None:
     rig = Rig()
     rig.produce(0, 3)
     worker = rig.worker()
@@ -38,7 +38,7 @@ def test_drain_gives_up_at_its_deadline_during_an_outage() -> None:
     assert rig.table.count() == once(names(0, 3))
 
 
-def test_drain_waits_an_outage_out_that_ends_in_time() -> None:
+def test_drain_outlasts_a_short_outage() -> None:
     rig = Rig()
     rig.produce(0, 3)
     worker = rig.worker()
@@ -48,7 +48,7 @@ def test_drain_waits_an_outage_out_that_ends_in_time() -> None:
     assert rig.broker.is_settled()
 
 
-def test_drain_waits_for_the_group_to_settle() -> None:
+def test_drain_waits_for_rebalance() -> None:
     rig = Rig()
     rig.produce(0, 3)
     worker = rig.worker()
@@ -58,7 +58,7 @@ def test_drain_waits_for_the_group_to_settle() -> None:
     assert rig.broker.is_settled()
 
 
-def test_drain_waits_for_the_group_to_settle_for_the_completions_too() -> None:
+def test_drain_repeats_completions_after_rebalance() -> None:
     rig = Rig(size=3, idle_seconds=NEVER)
     rig.produce(0, 3)
     worker = rig.worker()
@@ -68,7 +68,7 @@ def test_drain_waits_for_the_group_to_settle_for_the_completions_too() -> None:
     assert rig.broker.is_settled()
 
 
-def test_drain_reads_nothing_more() -> None:
+def test_drain_reads_no_further_records() -> None:
     rig = Rig(size=3)
     rig.produce(0, 3)
     worker = rig.worker(fetch_records=1)
@@ -81,7 +81,7 @@ def test_drain_reads_nothing_more() -> None:
     assert worker.observer.records == read
 
 
-def test_drain_says_so_when_an_announced_range_is_left() -> None:
+def test_drain_with_unread_announced_range_returns_false() -> None:
     rig = Rig(size=4)
     crashed_after_announcing(rig, is_inserted=False)
     worker = rig.worker(fetch_records=1)

@@ -1,4 +1,4 @@
-"""When batches leave."""
+"""Batches that are due."""
 
 from octane_analytics.pipeline.batch_writer import Delivery
 from octane_analytics.types import (
@@ -9,7 +9,7 @@ from tests.fakes.journal import InsertEntry
 from tests.support.ingest_rig import P0, P1, Rig, event, intent, token_of
 
 
-def test_batch_is_inserted_once_it_has_its_size() -> None:
+def test_batch_is_inserted_at_its_size() -> None:
     rig = Rig(size=3)
     worker = rig.worker()
     rig.produce(0, 2)
@@ -20,7 +20,7 @@ def test_batch_is_inserted_once_it_has_its_size() -> None:
     assert rig.inserts() == [InsertEntry(token_of(0, 3), 3)]
 
 
-def test_batch_is_inserted_once_its_first_record_is_old_enough() -> None:
+def test_batch_is_inserted_at_its_age() -> None:
     rig = Rig(flush_seconds=5.0)
     worker = rig.worker()
     worker.turn(100)
@@ -31,7 +31,7 @@ def test_batch_is_inserted_once_its_first_record_is_old_enough() -> None:
     assert 5.0 <= rig.clock.now() - began <= 5.3
 
 
-def test_batch_is_inserted_once_its_payloads_have_their_bytes() -> None:
+def test_batch_is_inserted_at_its_bytes() -> None:
     rig = Rig(batch_bytes=1000)
     worker = rig.worker()
     rig.broker.append(0, event("e0", properties={"blob": "x" * 400}))
@@ -42,7 +42,7 @@ def test_batch_is_inserted_once_its_payloads_have_their_bytes() -> None:
     assert rig.inserts() == [InsertEntry(token_of(0, 2), 2)]
 
 
-def test_invalid_records_count_towards_the_size() -> None:
+def test_invalid_records_count_towards_batch_size() -> None:
     rig = Rig(size=3)
     worker = rig.worker()
     rig.broker.append(0, b"no", b"event", b"at all")
@@ -60,7 +60,7 @@ def test_backlog_is_inserted_in_large_batches() -> None:
     assert rig.inserts() == [InsertEntry(token_of(0, 25_000), 25_000)]
 
 
-def test_one_partition_that_is_due_does_not_take_the_others_along() -> None:
+def test_due_partition_is_inserted_alone() -> None:
     rig = Rig(size=3, partitions=2)
     worker = rig.worker()
     rig.produce(0, 3, 0)

@@ -1,4 +1,4 @@
-"""The order of announcements, inserts and commits."""
+"""Order of announcements, inserts and commits."""
 
 from octane_analytics.errors import Rebalancing
 from octane_analytics.pipeline.batch_writer import Delivery
@@ -21,7 +21,7 @@ from tests.support.ingest_rig import (
 )
 
 
-def test_exactly_once_announces_before_the_insert_and_completes_with_the_next() -> None:
+def test_exactly_once_announces_before_insert() -> None:
     rig = Rig(size=2, idle_seconds=NEVER)
     worker = rig.worker()
     rig.produce(0, 2)
@@ -36,7 +36,7 @@ def test_exactly_once_announces_before_the_insert_and_completes_with_the_next() 
     ]
 
 
-def test_exactly_once_announces_all_partitions_that_are_due_in_one_commit() -> None:
+def test_due_partitions_are_announced_in_one_commit() -> None:
     rig = Rig(size=2, partitions=3, idle_seconds=NEVER)
     rig.produce(0, 2, 0)
     rig.produce(0, 2, 2, "f")
@@ -55,7 +55,7 @@ def test_at_least_once_commits_after_the_insert() -> None:
 
 
 @both_deliveries
-def test_dead_letters_are_acknowledged_before_the_offset_moves(delivery: Delivery) -> None:
+def test_dead_letters_are_acknowledged_before_commit(delivery: Delivery) -> None:
     rig = Rig(size=3, delivery=delivery)
     rig.broker.append(0, event("e0"), b"no event", None)
     worker = rig.worker()
@@ -72,7 +72,7 @@ def test_dead_letters_are_acknowledged_before_the_offset_moves(delivery: Deliver
     assert worker.observer.dead_letters == 2
 
 
-def test_idle_partition_is_completed_with_nothing_pending() -> None:
+def test_idle_partition_is_completed() -> None:
     rig = Rig(size=2, idle_seconds=1.0)
     worker = rig.worker()
     rig.produce(0, 2)
@@ -84,7 +84,7 @@ def test_idle_partition_is_completed_with_nothing_pending() -> None:
     assert len(rig.commits()) == 2
 
 
-def test_idle_completion_that_fails_is_tried_again() -> None:
+def test_failed_idle_completion_is_retried() -> None:
     rig = Rig(size=2)
     worker = rig.worker()
     rig.produce(0, 2)
@@ -94,7 +94,7 @@ def test_idle_completion_that_fails_is_tried_again() -> None:
     assert rig.broker.committed[P0] == Committed(2, intent(2, 2))
 
 
-def test_offsets_without_records_are_committed_over() -> None:
+def test_offsets_without_records_are_committed() -> None:
     rig = Rig(flush_seconds=1.0)
     rig.produce(0, 3)
     rig.broker.skip(0, 4)

@@ -11,7 +11,7 @@ from tests.support.ingest_rig import DOWN, Rig, both_deliveries, event, names, o
 
 
 @both_deliveries
-def test_outage_of_clickhouse_is_waited_out_with_the_same_insert(delivery: Delivery) -> None:
+def test_clickhouse_outage_repeats_the_same_insert(delivery: Delivery) -> None:
     rig = Rig(size=3, delivery=delivery)
     rig.produce(0, 3)
     worker = rig.worker()
@@ -24,7 +24,7 @@ def test_outage_of_clickhouse_is_waited_out_with_the_same_insert(delivery: Deliv
     assert worker.observer.failing == set()
 
 
-def test_outage_of_clickhouse_stops_the_reading_until_it_is_over() -> None:
+def test_clickhouse_outage_pauses_reading() -> None:
     rig = Rig(size=3)
     rig.produce(0, 3)
     worker = rig.worker()
@@ -41,7 +41,7 @@ def test_outage_of_clickhouse_stops_the_reading_until_it_is_over() -> None:
     assert rig.table.count() == once(names(0, 3000))
 
 
-def test_short_outage_does_not_throw_the_prefetched_away() -> None:
+def test_short_outage_keeps_prefetched_records() -> None:
     rig = Rig(size=3)
     rig.produce(0, 3)
     worker = rig.worker()
@@ -51,7 +51,7 @@ def test_short_outage_does_not_throw_the_prefetched_away() -> None:
     assert not worker.source.is_paused
 
 
-def test_insert_whose_answer_was_lost_is_repeated_under_its_token() -> None:
+def test_insert_with_lost_answer_keeps_its_token() -> None:
     rig = Rig(size=3)
     rig.produce(0, 3)
     worker = rig.worker()
@@ -60,7 +60,7 @@ def test_insert_whose_answer_was_lost_is_repeated_under_its_token() -> None:
     assert rig.table.count() == once(names(0, 3))
 
 
-def test_repeated_insert_says_before_when_it_cannot_have_been_made(
+def test_repeated_insert_passes_not_before(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     calls: list[object] = []
@@ -77,7 +77,7 @@ def test_repeated_insert_says_before_when_it_cannot_have_been_made(
     assert calls == [(False, 1_770_000_000.0), (True, 1_770_000_000.0)]
 
 
-def test_waiting_between_attempts_grows_and_is_capped() -> None:
+def test_retry_pause_grows_up_to_cap() -> None:
     rig = Rig(size=1)
     rig.produce(0, 1)
     worker = rig.worker()
@@ -92,7 +92,7 @@ def test_waiting_between_attempts_grows_and_is_capped() -> None:
     assert all(5.0 <= pause <= 10.3 for pause in pauses[-3:])
 
 
-def test_outage_of_the_dead_letter_topic_holds_offsets_and_inserts_back() -> None:
+def test_dead_letter_outage_holds_back_offsets() -> None:
     rig = Rig(size=2)
     rig.broker.append(0, event("e0"), b"no event")
     worker = rig.worker()
@@ -106,7 +106,7 @@ def test_outage_of_the_dead_letter_topic_holds_offsets_and_inserts_back() -> Non
     assert worker.observer.failing == set()
 
 
-def test_outages_of_one_dependency_after_the_other_all_end() -> None:
+def test_consecutive_outages_of_dependencies_all_end() -> None:
     rig = Rig(size=2)
     rig.broker.append(0, event("e0"), b"no event")
     worker = rig.worker()
@@ -120,7 +120,7 @@ def test_outages_of_one_dependency_after_the_other_all_end() -> None:
 
 
 @pytest.mark.parametrize("operation", ["poll", "committed", "log_identity", "earliest"])
-def test_outage_of_kafka_is_over_once_kafka_answers(operation: str) -> None:
+def test_kafka_outage_ends_with_answer(operation: str) -> None:
     rig = Rig(size=2)
     worker = rig.worker()
     rig.broker.faults.push(operation, DOWN, DOWN)
@@ -130,7 +130,7 @@ def test_outage_of_kafka_is_over_once_kafka_answers(operation: str) -> None:
     assert worker.observer.failing == set()
 
 
-def test_outage_of_kafka_at_an_idle_completion_is_over_once_kafka_answers() -> None:
+def test_kafka_outage_at_idle_completion_ends() -> None:
     rig = Rig(size=2)
     worker = rig.worker()
     rig.produce(0, 2)
@@ -140,7 +140,7 @@ def test_outage_of_kafka_at_an_idle_completion_is_over_once_kafka_answers() -> N
     assert worker.observer.failing == set()
 
 
-def test_outage_of_clickhouse_is_not_over_because_the_partitions_are_lost() -> None:
+def test_lost_partitions_do_not_end_clickhouse_outage() -> None:
     rig = Rig(size=2)
     worker = rig.worker()
     rig.produce(0, 2)
@@ -154,7 +154,7 @@ def test_outage_of_clickhouse_is_not_over_because_the_partitions_are_lost() -> N
     assert worker.observer.details("resumed") == ["clickhouse"]
 
 
-def test_member_that_was_replaced_gives_up() -> None:
+def test_replaced_member_raises_assignment_lost() -> None:
     rig = Rig()
     worker = rig.worker()
     worker.turn()

@@ -1,4 +1,4 @@
-"""Random schedules of everything that can happen."""
+"""Random schedules of failures, rebalances and topic changes."""
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -23,8 +23,8 @@ _ACTIONS = (
     ("commit lost", 2),
     ("commit fails", 2),
     ("commit rebalancing", 2),
-    ("letters lost", 1),
-    ("letters fail", 1),
+    ("dead letter lost", 1),
+    ("dead letter fails", 1),
     ("poll fails", 1),
     ("assign fails", 1),
     ("move", 2),
@@ -39,7 +39,7 @@ schedules = st.lists(
 
 
 class Chaotic:
-    """Two or three workers over two partitions, and one schedule of mishaps."""
+    """Two or three workers over two partitions, with one schedule of failures."""
 
     def __init__(self, delivery: Delivery) -> None:
         self.rig = Rig(
@@ -88,9 +88,9 @@ class Chaotic:
                 broker.faults.push("commit", *[DOWN] * amount)
             case "commit rebalancing":
                 broker.faults.push("commit", *[Rebalancing("settling")] * amount)
-            case "letters lost":
+            case "dead letter lost":
                 broker.faults.push("dead_letters", DOWN, is_done=True)
-            case "letters fail":
+            case "dead letter fails":
                 broker.faults.push("dead_letters", *[DOWN] * amount)
             case "poll fails":
                 broker.faults.push("poll", DOWN)
@@ -111,7 +111,7 @@ class Chaotic:
         everybody[which % len(everybody)].turn(amount)
 
     def expire(self, worker: Worker, heir: Worker) -> None:
-        """Its session ends; it may go on for a while before it hears of that."""
+        """Expire the worker's session; it may continue for a while before it notices."""
         owned = worker.source.assignment
         self.rig.broker.expire(worker.source)
         for partition in owned:
@@ -124,7 +124,7 @@ class Chaotic:
         for where, target in list(self.rig.broker.targets.items()):
             if target is dead.source:
                 self.rig.broker.move(where.partition, self.workers[index].source)
-        # It was only asleep: it acts once more, some time later.
+        # It was only suspended: it runs once more, some time later.
         self.zombies.append(dead)
 
     def leave(self, index: int) -> None:
@@ -148,14 +148,14 @@ class Chaotic:
 
     def check(self) -> None:
         count = self.rig.table.count()
-        letters = {(r.record.partition(), r.record.offset()) for r in self.rig.broker.dead_letters}
+        sent = {(r.record.partition(), r.record.offset()) for r in self.rig.broker.dead_letters}
         assert count.keys() == set(self.valid)
-        assert len(letters) == self.invalid + self.refused
+        assert len(sent) == self.invalid + self.refused
 
 
 @given(schedules)
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_every_valid_event_is_there_once_whatever_happens(
+def test_random_schedule_inserts_each_event_once(
     steps: list[tuple[str, int, int]],
 ) -> None:
     chaos = Chaotic(Delivery.EXACTLY_ONCE)
@@ -167,7 +167,7 @@ def test_every_valid_event_is_there_once_whatever_happens(
 
 @given(schedules)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_every_valid_event_is_there_at_least_once_whatever_happens(
+def test_random_schedule_inserts_each_event_at_least_once(
     steps: list[tuple[str, int, int]],
 ) -> None:
     chaos = Chaotic(Delivery.AT_LEAST_ONCE)

@@ -1,4 +1,4 @@
-"""Partitions that come and go."""
+"""Assignment, revocation and loss of partitions."""
 
 from octane_analytics.errors import Rebalancing
 from octane_analytics.types import (
@@ -8,7 +8,7 @@ from octane_analytics.types import (
 from tests.support.ingest_rig import DOWN, P0, P1, Rig, intent, names, once
 
 
-def test_announcement_is_repeated_while_the_group_rebalances() -> None:
+def test_announcement_is_repeated_during_rebalance() -> None:
     rig = Rig(size=3)
     rig.produce(0, 3)
     worker = rig.worker()
@@ -20,7 +20,7 @@ def test_announcement_is_repeated_while_the_group_rebalances() -> None:
     assert worker.observer.details("failed") == []
 
 
-def test_announcement_whose_answer_was_lost_is_repeated() -> None:
+def test_announcement_with_lost_answer_is_repeated() -> None:
     rig = Rig(size=3)
     rig.produce(0, 3)
     worker = rig.worker()
@@ -30,7 +30,7 @@ def test_announcement_whose_answer_was_lost_is_repeated() -> None:
     assert rig.table.count() == once(names(0, 3))
 
 
-def test_revoked_partition_is_finished_committed_and_forgotten() -> None:
+def test_revoked_partition_is_finished_and_committed() -> None:
     rig = Rig(size=3, partitions=2)
     rig.produce(0, 3, 0)
     first = rig.worker()
@@ -49,7 +49,7 @@ def test_revoked_partition_is_finished_committed_and_forgotten() -> None:
     assert rig.table.count() == once(names(0, 3))
 
 
-def test_revoked_partition_in_flight_is_inserted_before_it_is_let_go() -> None:
+def test_pending_batch_is_inserted_before_revocation() -> None:
     rig = Rig(size=3)
     rig.broker.is_balancing = False
     rig.produce(0, 3)
@@ -67,7 +67,7 @@ def test_revoked_partition_in_flight_is_inserted_before_it_is_let_go() -> None:
     assert rig.table.count() == once(names(0, 3))
 
 
-def test_revoked_partition_during_an_outage_is_let_go_at_once_and_recovered() -> None:
+def test_partition_revoked_during_outage_is_recovered() -> None:
     rig = Rig(size=3)
     rig.broker.is_balancing = False
     rig.produce(0, 3)
@@ -85,7 +85,7 @@ def test_revoked_partition_during_an_outage_is_let_go_at_once_and_recovered() ->
     assert rig.table.count() == once(names(0, 3))
 
 
-def test_records_read_but_not_announced_are_left_to_the_next_owner() -> None:
+def test_unannounced_records_are_left_to_next_owner() -> None:
     rig = Rig(size=3)
     rig.broker.is_balancing = False
     rig.produce(0, 2)
@@ -99,7 +99,7 @@ def test_records_read_but_not_announced_are_left_to_the_next_owner() -> None:
     assert rig.table.count() == once(names(0, 3))
 
 
-def test_lost_partition_is_forgotten_without_a_commit() -> None:
+def test_lost_partition_is_forgotten_without_commit() -> None:
     rig = Rig(size=3)
     rig.produce(0, 3)
     first = rig.worker()
@@ -115,7 +115,7 @@ def test_lost_partition_is_forgotten_without_a_commit() -> None:
     assert rig.table.count() == once(names(0, 3))
 
 
-def test_zombie_that_inserts_what_it_had_announced_changes_nothing() -> None:
+def test_insert_of_zombie_changes_nothing() -> None:
     rig = Rig(size=3)
     rig.produce(0, 3)
     first = rig.worker()
@@ -131,7 +131,7 @@ def test_zombie_that_inserts_what_it_had_announced_changes_nothing() -> None:
     assert rig.table.count() == once(names(0, 3))
 
 
-def test_zombie_cannot_announce_anything() -> None:
+def test_zombie_cannot_announce() -> None:
     rig = Rig(size=3)
     first = rig.worker()
     rig.produce(0, 3)

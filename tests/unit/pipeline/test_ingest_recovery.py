@@ -1,4 +1,4 @@
-"""Announced ranges of a predecessor."""
+"""Recovery of ranges announced by a previous owner."""
 
 import pytest
 
@@ -15,7 +15,7 @@ from tests.support.ingest_rig import DOWN, NEVER, P0, P1, Rig, intent, names, on
 
 
 def crashed_after_announcing(rig: Rig, *, is_inserted: bool) -> None:
-    """A worker that has read and announced [0, 4) of five records is gone."""
+    """Return a rig whose worker announced [0, 4) of five records and died."""
     rig.produce(0, 4)
     dead = rig.worker()
     rig.table.faults.push("insert", DOWN, is_done=is_inserted)
@@ -27,7 +27,7 @@ def crashed_after_announcing(rig: Rig, *, is_inserted: bool) -> None:
 
 
 @pytest.mark.parametrize("is_inserted", [True, False])
-def test_announced_range_is_inserted_again_exactly_and_then_the_rest(is_inserted: bool) -> None:
+def test_announced_range_is_inserted_before_the_rest(is_inserted: bool) -> None:
     rig = Rig(size=4)
     crashed_after_announcing(rig, is_inserted=is_inserted)
     worker = rig.worker()
@@ -40,7 +40,7 @@ def test_announced_range_is_inserted_again_exactly_and_then_the_rest(is_inserted
     assert worker.observer.details("recovered") == [(0, "0-4")]
 
 
-def test_announced_range_is_not_inserted_before_it_is_read_to_its_end() -> None:
+def test_announced_range_is_inserted_only_when_complete() -> None:
     rig = Rig(size=1, flush_seconds=0.5)
     rig.options = IngestOptions(TOPIC, BatchLimits(4, 0.5, 100, 1 << 20))
     crashed_after_announcing(rig, is_inserted=False)
@@ -52,7 +52,7 @@ def test_announced_range_is_not_inserted_before_it_is_read_to_its_end() -> None:
     assert rig.table.count() == once(names(0, 9))
 
 
-def test_announced_range_that_ends_in_a_gap_is_complete_at_the_records_behind_it() -> None:
+def test_range_ending_in_gap_completes_at_later_record() -> None:
     rig = Rig(size=4)
     rig.produce(0, 2)
     rig.broker.skip(0, 2)
@@ -62,7 +62,7 @@ def test_announced_range_that_ends_in_a_gap_is_complete_at_the_records_behind_it
     assert rig.inserts() == [InsertEntry(token_of(0, 4), 2), InsertEntry(token_of(4, 8), 4)]
 
 
-def test_announced_range_that_ends_in_a_gap_is_complete_at_the_partitions_end() -> None:
+def test_range_ending_in_gap_completes_at_partition_end() -> None:
     rig = Rig(size=4)
     rig.produce(0, 2)
     rig.broker.skip(0, 2)
@@ -71,7 +71,7 @@ def test_announced_range_that_ends_in_a_gap_is_complete_at_the_partitions_end() 
     assert rig.inserts() == [InsertEntry(token_of(0, 4), 2)]
 
 
-def test_announced_range_without_any_record_is_completed() -> None:
+def test_announced_range_without_records_is_completed() -> None:
     rig = Rig(size=4)
     rig.broker.skip(0, 4)
     rig.broker.committed[P0] = Committed(0, intent(0, 4))
@@ -80,7 +80,7 @@ def test_announced_range_without_any_record_is_completed() -> None:
     assert rig.broker.committed[P0] == Committed(4, intent(4, 4))
 
 
-def test_announced_range_is_recovered_by_a_worker_that_delivers_at_least_once() -> None:
+def test_at_least_once_worker_recovers_announced_range() -> None:
     rig = Rig(size=4)
     crashed_after_announcing(rig, is_inserted=True)
     rig.options = IngestOptions(TOPIC, BatchLimits(5, NEVER, 100, 1 << 20), Delivery.AT_LEAST_ONCE)
@@ -90,7 +90,7 @@ def test_announced_range_is_recovered_by_a_worker_that_delivers_at_least_once() 
     assert rig.table.count() == once(names(0, 9))
 
 
-def test_worker_that_dies_during_recovery_leaves_the_range_to_the_next() -> None:
+def test_crash_during_recovery_keeps_announced_range() -> None:
     rig = Rig(size=4)
     crashed_after_announcing(rig, is_inserted=True)
     second = rig.worker(fetch_records=1)
@@ -102,8 +102,8 @@ def test_worker_that_dies_during_recovery_leaves_the_range_to_the_next() -> None
     assert rig.table.count() == once(names(0, 9))
 
 
-def test_announced_range_is_inserted_whole_though_memory_is_short() -> None:
-    # The bytes of all that is being recovered may well exceed what a worker holds otherwise.
+def test_announced_range_ignores_memory_limit() -> None:
+    # The bytes of all recovered ranges may exceed the worker's usual limit.
     rig = Rig(size=1, partitions=2, max_bytes=1000)
     for partition in (0, 1):
         rig.produce(0, 20, partition, f"p{partition}-")

@@ -21,23 +21,23 @@ def refuse(rig: Rig, *bad: str) -> None:
 
 
 @both_deliveries
-def test_refused_rows_alone_go_to_the_dead_letter_topic(delivery: Delivery) -> None:
+def test_only_refused_rows_are_dead_lettered(delivery: Delivery) -> None:
     rig = Rig(size=8, delivery=delivery)
     refuse(rig, "e2", "e5")
     rig.produce(0, 8)
     worker = rig.worker()
     rig.settle(worker)
     assert rig.table.count() == once(["e0", "e1", "e3", "e4", "e6", "e7"])
-    letters = rig.broker.dead_letters
-    assert [(r.record.offset(), r.reason) for r in letters] == [
+    dead_letters = rig.broker.dead_letters
+    assert [(r.record.offset(), r.reason) for r in dead_letters] == [
         (2, "refused_by_clickhouse"),
         (5, "refused_by_clickhouse"),
     ]
-    assert worker.observer.details("isolating") == [(0, "0-8")]
+    assert worker.observer.details("bisecting_rejected_rows") == [(0, "0-8")]
     assert worker.observer.rows == 6
 
 
-def test_parts_of_a_refused_batch_go_in_under_tokens_of_their_own_ranges() -> None:
+def test_parts_of_refused_batch_have_own_tokens() -> None:
     rig = Rig(size=8)
     refuse(rig, "e2")
     rig.produce(0, 8)
@@ -50,7 +50,7 @@ def test_parts_of_a_refused_batch_go_in_under_tokens_of_their_own_ranges() -> No
     ]
 
 
-def test_refused_batch_is_cut_by_offsets_not_by_rows() -> None:
+def test_refused_batch_is_bisected_by_offsets() -> None:
     rig = Rig(size=4)
     refuse(rig, "e1")
     rig.produce(0, 1)
@@ -65,7 +65,7 @@ def test_refused_batch_is_cut_by_offsets_not_by_rows() -> None:
     assert rig.table.count() == once(["e0", "e2", "e3"])
 
 
-def test_records_behind_a_refused_batch_are_not_lost() -> None:
+def test_records_after_refused_batch_are_kept() -> None:
     rig = Rig(size=4)
     refuse(rig, "e1")
     worker = rig.worker(fetch_records=2)
@@ -75,7 +75,7 @@ def test_records_behind_a_refused_batch_are_not_lost() -> None:
     assert rig.table.count() == once(["e0"], names(2, 20))
 
 
-def test_invalid_records_of_a_refused_batch_are_dead_lettered_once() -> None:
+def test_invalid_records_of_refused_batch_are_sent_once() -> None:
     rig = Rig(size=4)
     refuse(rig, "e1")
     rig.broker.append(0, event("e0"), b"no event", event("e1"), event("e2"))
@@ -86,7 +86,7 @@ def test_invalid_records_of_a_refused_batch_are_dead_lettered_once() -> None:
 
 
 @pytest.mark.parametrize("crash_at", range(1, 10))
-def test_refused_batch_survives_a_crash_at_any_insert(crash_at: int) -> None:
+def test_refused_batch_survives_crash_at_any_insert(crash_at: int) -> None:
     rig = Rig(size=8)
     refuse(rig, "e2", "e5")
     rig.produce(0, 8)
@@ -104,7 +104,7 @@ def test_refused_batch_survives_a_crash_at_any_insert(crash_at: int) -> None:
     assert {r.record.offset() for r in rig.broker.dead_letters} == {2, 5}
 
 
-def test_refused_rows_are_found_in_a_range_that_is_being_recovered() -> None:
+def test_refused_rows_of_recovered_range_are_isolated() -> None:
     rig = Rig(size=4)
     crashed_after_announcing(rig, is_inserted=False)
     refuse(rig, "e3")
@@ -114,7 +114,7 @@ def test_refused_rows_are_found_in_a_range_that_is_being_recovered() -> None:
     assert [r.record.offset() for r in rig.broker.dead_letters] == [3]
 
 
-def test_refused_rows_hold_back_no_other_partition_that_is_delivered_at_least_once() -> None:
+def test_refused_rows_hold_back_no_other_partition() -> None:
     rig = Rig(size=6, partitions=2, delivery=Delivery.AT_LEAST_ONCE)
     refuse(rig, "e1")
     rig.produce(0, 3, 0)
@@ -123,7 +123,7 @@ def test_refused_rows_hold_back_no_other_partition_that_is_delivered_at_least_on
     assert rig.table.count() == once(["e0", "e2"], names(0, 3, "f"))
 
 
-def test_outage_of_the_dead_letter_topic_is_named_also_for_refused_rows() -> None:
+def test_dead_letter_outage_is_reported_for_refused_rows() -> None:
     rig = Rig(size=2)
     refuse(rig, "e0")
     rig.produce(0, 2)
@@ -135,11 +135,11 @@ def test_outage_of_the_dead_letter_topic_is_named_also_for_refused_rows() -> Non
 
 
 def limited(rig: Rig, **limits: Any) -> None:
-    rig.options = dataclasses.replace(rig.options, breaker=DlqLimitConfig(**limits))
+    rig.options = dataclasses.replace(rig.options, dlq_limit=DlqLimitConfig(**limits))
 
 
 @both_deliveries
-def test_refused_rows_in_a_row_stop_the_worker_at_the_limit(delivery: Delivery) -> None:
+def test_consecutive_refused_rows_stop_worker_at_limit(delivery: Delivery) -> None:
     rig = Rig(size=64, delivery=delivery)
     limited(rig, max_consecutive=10)
     refuse(rig, *names(8, 64))
@@ -152,7 +152,7 @@ def test_refused_rows_in_a_row_stop_the_worker_at_the_limit(delivery: Delivery) 
     assert committed is None or committed.offset in (None, 0)
 
 
-def test_refused_rows_in_a_row_are_counted_over_batches_and_partitions() -> None:
+def test_refused_rows_count_across_batches_and_partitions() -> None:
     rig = Rig(size=4, partitions=2)
     limited(rig, max_consecutive=7)
     rig.table.refuses = lambda row: row.user_id.startswith("bad")
@@ -163,7 +163,7 @@ def test_refused_rows_in_a_row_are_counted_over_batches_and_partitions() -> None
     assert len(rig.broker.dead_letters) == 6
 
 
-def test_refused_rows_that_others_stand_between_do_not_stop_the_worker() -> None:
+def test_interrupted_refused_rows_do_not_stop_worker() -> None:
     rig = Rig(size=8)
     limited(rig, max_consecutive=3)
     refuse(rig, *(f"e{n}" for n in range(0, 400, 2)))
@@ -172,20 +172,20 @@ def test_refused_rows_that_others_stand_between_do_not_stop_the_worker() -> None
     assert len(rig.broker.dead_letters) == 200
 
 
-def test_refused_rows_count_in_the_share_of_bad_records() -> None:
+def test_refused_rows_count_in_share_limit() -> None:
     rig = Rig(size=200)
     limited(rig, max_ratio=0.3)
     rig.table.refuses = lambda row: int(row.user_id[1:]) % 2 == 0
     worker = rig.worker()
     rig.produce(0, 800)
-    rig.settle(worker)  # no share of a few records
+    rig.settle(worker)  # too few records for the share limit
     rig.produce(800, 1200)
     with pytest.raises(TooManyRejected, match=r"% of the last .* refused by ClickHouse"):
         rig.settle(worker)
 
 
 @pytest.mark.parametrize("limit", [56, 57])
-def test_refused_rows_count_once_however_often_an_outage_interrupts(limit: int) -> None:
+def test_refused_rows_count_once_despite_outages(limit: int) -> None:
     rig = Rig(size=64)
     limited(rig, max_consecutive=limit)
     refuse(rig, *names(8, 64))
@@ -201,7 +201,7 @@ def test_refused_rows_count_once_however_often_an_outage_interrupts(limit: int) 
     assert len(rig.broker.dead_letters) == limit - 1
 
 
-def test_restart_meets_the_limit_of_refused_rows_again() -> None:
+def test_restart_reaches_limit_of_refused_rows_again() -> None:
     rig = Rig(size=2000, batch_bytes=1 << 30)
     limited(rig, max_ratio=0.5)
     rig.table.refuses = lambda row: True

@@ -19,7 +19,7 @@ from tests.support.ingest_rig import DOWN, LOG, P0, Rig, intent, names, once, to
 from tests.unit.pipeline.test_ingest_recovery import crashed_after_announcing
 
 
-def test_offsets_that_retention_removed_are_told_and_passed_over() -> None:
+def test_removed_offsets_are_reported_and_skipped() -> None:
     rig = Rig(size=2)
     rig.broker.committed[P0] = Committed(3, "")
     rig.produce(0, 10)
@@ -30,7 +30,7 @@ def test_offsets_that_retention_removed_are_told_and_passed_over() -> None:
     assert rig.table.count() == once(names(6, 10))
 
 
-def test_offsets_that_retention_removed_out_of_an_announced_range_are_told_once() -> None:
+def test_removed_offsets_of_announced_range_are_reported_once() -> None:
     rig = Rig(size=2)
     rig.broker.committed[P0] = Committed(3, intent(3, 8))
     rig.produce(0, 12)
@@ -42,20 +42,20 @@ def test_offsets_that_retention_removed_out_of_an_announced_range_are_told_once(
     assert rig.table.count() == once(names(5, 12))
 
 
-def test_announced_range_that_retention_removed_altogether_is_told_once() -> None:
+def test_completely_removed_announced_range_is_reported_once() -> None:
     rig = Rig(size=2)
     rig.broker.committed[P0] = Committed(3, intent(3, 8))
     rig.produce(0, 12)
     rig.broker.delete_before(0, 10)
     worker = rig.worker()
     rig.settle(worker)
-    told = cast(list[tuple[int, int, int]], worker.observer.details("offsets_gone"))
-    missing = [at for _, first, end in told for at in range(first, end)]
+    reported = cast(list[tuple[int, int, int]], worker.observer.details("offsets_gone"))
+    missing = [at for _, first, end in reported for at in range(first, end)]
     assert missing == [3, 4, 5, 6, 7, 8, 9]
     assert rig.table.count() == once(names(10, 12))
 
 
-def test_offsets_gone_while_kafka_is_away_are_asked_for_again() -> None:
+def test_removed_offsets_are_recovered_after_outage() -> None:
     rig = Rig(size=2)
     rig.broker.committed[P0] = Committed(3, "")
     rig.produce(0, 10)
@@ -67,7 +67,7 @@ def test_offsets_gone_while_kafka_is_away_are_asked_for_again() -> None:
     assert rig.table.count() == once(names(6, 10))
 
 
-def test_topic_made_anew_while_nobody_ran_is_read_from_its_start() -> None:
+def test_topic_recreated_without_workers_starts_at_beginning() -> None:
     rig = Rig(size=4)
     crashed_after_announcing(rig, is_inserted=True)
     rig.broker.recreate("topic-2", keeps_commits=True)
@@ -90,9 +90,7 @@ FOREIGN_METADATA = st.sampled_from(
 
 
 @given(offset=st.integers(5, 2**40), metadata=FOREIGN_METADATA, low=st.integers(0, 4))
-def test_foreign_offset_after_the_end_reads_the_log_from_its_beginning(
-    offset: int, metadata: str, low: int
-) -> None:
+def test_foreign_offset_after_end_starts_at_beginning(offset: int, metadata: str, low: int) -> None:
     logs = {"mirrored": MIRRORED, "another epoch": LOG._replace(epoch="before")}
     if metadata in logs:
         metadata = Intent(OffsetRange(offset, offset), logs[metadata]).metadata()
@@ -109,7 +107,7 @@ def test_foreign_offset_after_the_end_reads_the_log_from_its_beginning(
     assert "log_replaced" not in worker.observer.names()
 
 
-def test_foreign_offset_within_the_log_is_where_reading_begins() -> None:
+def test_foreign_offset_within_log_is_used() -> None:
     rig = Rig(size=2)
     rig.produce(0, 6)
     rig.broker.committed[P0] = Committed(4, "")
@@ -117,7 +115,7 @@ def test_foreign_offset_within_the_log_is_where_reading_begins() -> None:
     assert rig.table.count() == once(names(4, 6))
 
 
-def test_own_log_that_lost_its_tail_is_read_on_from_its_end() -> None:
+def test_truncated_log_is_read_from_its_end() -> None:
     rig = Rig(size=2)
     rig.produce(0, 4)
     rig.broker.committed[P0] = Committed(9, intent(9, 9))
@@ -129,7 +127,7 @@ def test_own_log_that_lost_its_tail_is_read_on_from_its_end() -> None:
     assert rig.table.count() == once(names(4, 6))
 
 
-def test_foreign_offset_at_a_log_that_loses_its_tail_before_a_record_came() -> None:
+def test_foreign_offset_in_truncated_log_starts_at_beginning() -> None:
     rig = Rig(size=2)
     rig.produce(0, 6)
     rig.broker.committed[P0] = Committed(6, "")
@@ -145,7 +143,7 @@ def test_foreign_offset_at_a_log_that_loses_its_tail_before_a_record_came() -> N
 
 
 @pytest.mark.parametrize("is_outdated", [False, True])
-def test_topic_made_anew_under_a_running_worker_is_read_from_its_start(is_outdated: bool) -> None:
+def test_topic_recreated_during_run_starts_at_beginning(is_outdated: bool) -> None:
     rig = Rig(size=4)
     worker = rig.worker()
     rig.produce(0, 6)
@@ -160,14 +158,14 @@ def test_topic_made_anew_under_a_running_worker_is_read_from_its_start(is_outdat
     assert token_of(0, 4, log=LOG._replace(topic_id="topic-2")) in rig.table.tokens
 
 
-def test_start_of_a_new_log_that_cannot_be_taken_up_yet_is_told_and_tried_again() -> None:
+def test_restart_of_replaced_log_is_retried_after_outage() -> None:
     rig = Rig(size=4)
     worker = rig.worker()
     rig.produce(0, 6)
     worker.turn(3)
     rig.broker.recreate("topic-2")
     worker.source.seek(P0, 6)
-    worker.turn(1)  # by now the log is known to be another one
+    worker.turn(1)  # the log is now known to be another one
     worker.source.faults.push("log_identity", DOWN, DOWN)
     rig.produce(0, 4, prefix="new")
     rig.settle(worker)
@@ -175,8 +173,8 @@ def test_start_of_a_new_log_that_cannot_be_taken_up_yet_is_told_and_tried_again(
     assert rig.table.count() == once(names(0, 6), names(0, 4, "new"))
 
 
-def test_log_that_lost_its_tail_is_not_read_from_its_start_again() -> None:
-    # A broker that fell over before it had written everything out: same topic, shorter log.
+def test_truncated_log_is_not_read_again() -> None:
+    # A broker that crashed before it had flushed everything: same topic, shorter log.
     rig = Rig(size=4)
     worker = rig.worker()
     rig.produce(0, 8)
@@ -191,7 +189,7 @@ def test_log_that_lost_its_tail_is_not_read_from_its_start_again() -> None:
     assert max(rig.table.count().values()) == 1
 
 
-def test_complaint_about_a_position_of_before_changes_nothing(
+def test_repeated_error_about_old_position_changes_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     rig = Rig(size=4)
