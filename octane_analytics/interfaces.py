@@ -102,11 +102,14 @@ class Sink(Protocol):
         *,
         is_repeat: bool = False,
         not_before: float | None = None,
+        may_overlap: bool = False,
     ) -> None:
         """Inserts one block; a block with a token that was inserted before is dropped.
 
         `is_repeat` says that this block may be there already, from a call whose end nobody knows;
         `not_before`, in epoch seconds, that such a call cannot have been made earlier.
+        `may_overlap` says that some of its rows may be there from a block with another token: rows
+        that the table has are left out then.
         `columns` in the order of Row, all of one length. Blocks until the server has said yes.
         Raises Unavailable (nothing is known of the block; the same call with the same token may be
         repeated) or DataRejected (the server refuses the data itself).

@@ -70,6 +70,7 @@ class ClickHouseSink(ClickHouse):
         *,
         is_repeat: bool = False,
         not_before: float | None = None,
+        may_overlap: bool = False,
     ) -> None:
         """See `types.Sink`. Blocks up to CLICKHOUSE_TIMEOUT for each exchange with the server.
 
@@ -81,7 +82,14 @@ class ClickHouseSink(ClickHouse):
         - A replicated table adds token and part in one step, but forgets tokens by age. So the rows of
           an old batch are looked for first. Those that are missing keep the token: each partition of
           the table has its own record of it.
+
+        A token says nothing of rows that went in with a block of other bounds. Where there may be such
+        a block, the rows are looked for first as well.
         """
+        if may_overlap:
+            columns = self.missing(columns)
+            if not columns[0]:
+                return
         if not is_repeat or token is None:
             self._insert(columns, token)
             return

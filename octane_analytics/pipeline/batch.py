@@ -39,6 +39,7 @@ class Batch:
         "fixed_end",
         "is_counted",
         "keeps_records",
+        "may_be_inserted",
         "opened_at",
         "partition",
         "payload_bytes",
@@ -54,11 +55,14 @@ class Batch:
         until: int | None = None,
         keeps_records: bool = False,
         is_counted: bool = False,
+        may_be_inserted: bool | None = None,
     ) -> None:
         self.partition = partition
         self.first = self.end = first
         self.fixed_end = until
         self.keeps_records = keeps_records
+        self.may_be_inserted = until is not None if may_be_inserted is None else may_be_inserted
+        """Whether the range may be in the table, as one that was announced before may be."""
         self.is_counted = is_counted
         """Whether the dead-letter limit has counted its records when they came in."""
         # Where rows may have to be told apart, that is done again and again: unpacked once.

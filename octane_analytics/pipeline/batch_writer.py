@@ -41,6 +41,11 @@ class _PendingBatch:
     trace: Trace | None
     refused: set[int] = field(default_factory=set)
     """Offsets of rows that ClickHouse refused and the dead-letter topic has taken."""
+    data_errors: dict[OffsetRange, str] = field(default_factory=dict)
+    """Ranges that ClickHouse refused as they are. They stay divided even if it would take them later:
+    parts of them may be in the table."""
+    unknown: list[OffsetRange] = field(default_factory=list)
+    """Ranges that may be in the table: from the last owner, or a call that failed."""
     counted: set[int] = field(default_factory=set)
     """First offsets of the parts that the dead-letter limit has counted: each counts once, however
     often an outage interrupts."""
@@ -99,6 +104,7 @@ class BatchWriter:
                     are_rejects_sent=batch.keeps_records,
                     is_repeat=batch.fixed_end is not None,
                     trace=trace,
+                    unknown=[batch.span] if batch.may_be_inserted else [],
                 )
             )
 
@@ -201,8 +207,8 @@ class BatchWriter:
                 column.extend(more)
         try:
             if rows:
-                with _step(flights, "insert"):
-                    self._insert(columns, None, None)
+                with _step(flights, "insert"), self._outages.track(CLICKHOUSE, "insert"):
+                    self._sink.insert(columns, None)
         except DataRejected:
             return
         for flight in flights:
@@ -216,9 +222,10 @@ class BatchWriter:
         try:
             if rows:
                 with _step([flight], "insert"):
-                    self._insert(batch.columns, token, flight)
+                    self._insert(batch.columns, token, flight, batch.span)
         except DataRejected as error:
             if not batch.keeps_records:
+                batch.may_be_inserted = bool(flight.unknown)
                 self._flights.pop(0)
                 if flight.trace is not None:
                     flight.trace.end(None)
@@ -230,16 +237,31 @@ class BatchWriter:
         self._arrived(flight, rows)
 
     def _insert(
-        self, columns: Sequence[Sequence[object]], token: str | None, flight: _PendingBatch | None
+        self,
+        columns: Sequence[Sequence[object]],
+        token: str | None,
+        flight: _PendingBatch,
+        span: OffsetRange,
     ) -> None:
-        is_repeat = flight is not None and flight.is_repeat
-        not_before = None if flight is None else flight.batch.appended_at
+        """Raises DataRejected also where ClickHouse has refused the range before."""
+        if span in flight.data_errors:
+            raise DataRejected(flight.data_errors[span])
         try:
             with self._outages.track(CLICKHOUSE, "insert"):
-                self._sink.insert(columns, token, is_repeat=is_repeat, not_before=not_before)
+                self._sink.insert(
+                    columns,
+                    token,
+                    is_repeat=flight.is_repeat,
+                    not_before=flight.batch.appended_at,
+                    may_overlap=token is not None
+                    and any(_is_part(span, whole) for whole in flight.unknown),
+                )
         except Unavailable:
-            if flight is not None:
-                flight.is_repeat = True
+            flight.is_repeat = True
+            flight.unknown.append(span)
+            raise
+        except DataRejected as error:
+            flight.data_errors[span] = str(error)
             raise
 
     def _insert_in_parts(
@@ -260,7 +282,7 @@ class BatchWriter:
             if not records:
                 continue
             try:
-                self._insert(columns, token and protocol.part_token(token, half), flight)
+                self._insert(columns, token and protocol.part_token(token, half), flight, half)
                 inserted += len(records)
                 if half.first not in flight.counted:
                     flight.counted.add(half.first)
@@ -303,6 +325,10 @@ class BatchWriter:
                 self._observer.recovered(batch.partition, batch.span)
         if flight.trace is not None:
             flight.trace.end(rows)
+
+
+def _is_part(span: OffsetRange, whole: OffsetRange) -> bool:
+    return span != whole and whole.first <= span.first and span.end <= whole.end
 
 
 def _step(flights: Sequence[_PendingBatch], name: str) -> AbstractContextManager[object]:

@@ -99,6 +99,7 @@ class FakeTable:
         *,
         is_repeat: bool = False,
         not_before: float | None = None,
+        may_overlap: bool = False,
     ) -> None:
         self.faults.strikes(is_done=False)
         if POISON in columns[4]:
@@ -287,6 +288,7 @@ def test_outage_is_told_and_the_next_run_goes_on() -> None:
             *,
             is_repeat: bool = False,
             not_before: float | None = None,
+            may_overlap: bool = False,
         ) -> None:
             raise Unavailable("ClickHouse is away")
 
