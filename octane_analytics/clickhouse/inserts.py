@@ -134,8 +134,10 @@ class ClickHouseSink(ClickHouse):
         # same event.
         settings["insert_deduplication_token"] = uuid.uuid4().hex if token is None else token
         listed = ", ".join(schema.identifier(name) for name in names)
+        client = self._connected()
+        client.check_types = self._check_types if table == self.table else None
         try:
-            self._connected().execute(
+            client.execute(
                 f"INSERT INTO {table} ({listed}) VALUES",
                 list(columns),
                 columnar=True,
@@ -148,6 +150,13 @@ class ClickHouseSink(ClickHouse):
             raise self._insert_error(error, table) from error
         except (driver_errors.Error, OSError, EOFError) as error:
             raise self._unavailable(error) from error
+
+    def _check_types(self, types: Mapping[str, str]) -> None:
+        """The driver writes into any type what it can make of a value, as True for a text."""
+        if unfit := schema.unfit_types(types):
+            raise NeedsOperator(
+                f"table {self.table} {', '.join(unfit)}: see `octane-analytics schema check`"
+            )
 
     def _insert_settings(self) -> dict[str, object]:
         """What makes this server go by our tokens, whatever the user's profile says."""

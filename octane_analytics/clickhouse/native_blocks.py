@@ -5,7 +5,7 @@ The layout is that of ClickHouse's native protocol, a Data packet of the client 
 "Native protocol: client"); the driver writes all of it but the packed columns.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from clickhouse_driver import Client, defines
@@ -30,6 +30,8 @@ class PackingClient(Client):  # type: ignore[misc]  # the driver has no types
 
     meter: ResultMeter | None = None
     block_meter: ResultMeter | None = None
+    check_types: Callable[[Mapping[str, str]], None] | None = None
+    """Called with the types of an insert's columns before anything is sent; raises to send nothing."""
     totals: tuple[Any, ...] | None = None
     """The row that WITH TOTALS adds to the last query's result."""
 
@@ -66,6 +68,8 @@ class PackingClient(Client):  # type: ignore[misc]  # the driver has no types
         columnar: bool = False,
     ) -> int:
         """The driver calls it with the columns of an insert, once the server asks for them."""
+        if self.check_types is not None:
+            self.check_types(dict(sample_block.columns_with_types))
         most = self.connection.context.client_settings["insert_block_size"]
         is_packed = columnar and any(isinstance(column, PackedColumn) for column in data)
         if not is_packed or len(data[0]) > most:

@@ -4,6 +4,7 @@ Owns what the table must be; refuses to know how to reach one.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 DEDUPLICATION_WINDOW = 10_000
@@ -153,7 +154,11 @@ def unfit_columns(live: LiveTable) -> list[str]:
     Another time zone, LowCardinality and Nullable do no harm; into a DateTime64 seconds would go as
     its own, smaller unit, without any error.
     """
-    types = {column.name: column.type for column in live.columns}
+    return unfit_types({column.name: column.type for column in live.columns})
+
+
+def unfit_types(types: Mapping[str, str]) -> list[str]:
+    """As `unfit_columns`, of types by column."""
     found = []
     for column in COLUMNS:
         if column.name not in types:
