@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from octane_analytics.clickhouse import schema
+from octane_analytics.clickhouse.error_codes import single_line
 from octane_analytics.clickhouse.schema import LiveTable, TableName
 
 _NULL_ENGINE = "Null"
@@ -85,7 +86,8 @@ def _finding(view: View) -> ViewFinding | None:
 
 
 def failing_view(message: str, views: Iterable[TableName]) -> TableName | None:
-    """The view in which an insert failed, by the words that the server appends to its message.
+    """The view in which an insert failed, by the words that the server appends to its message, which
+    is on one line (`error_codes.plain_message`).
 
     Everything before that may be quoted from a row and is not looked at. ClickHouse puts the outermost
     view last, after the expression that failed, so no row's text stands at the end.
@@ -97,10 +99,16 @@ def failing_view(message: str, views: Iterable[TableName]) -> TableName | None:
     return None
 
 
+_ESCAPES = str.maketrans(
+    {char: f"\\{letter}" for char, letter in zip("\b\f\n\r\t\0\\`", "bfnrt0\\`", strict=True)}
+)
+"""How the server writes characters within backticks."""
+
+
 def _written(name: str) -> str:
     """The name in all the ways in which the server may write it."""
-    quoted = "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
-    return f"(?:{re.escape(name)}|{re.escape(quoted)})"
+    forms = (name, f"`{name.translate(_ESCAPES)}`")
+    return f"(?:{'|'.join(re.escape(single_line(form)) for form in forms)})"
 
 
 def may_be_of_a_view(message: str) -> bool:

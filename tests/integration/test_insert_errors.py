@@ -119,7 +119,11 @@ def test_message_that_is_not_utf8_is_classified_like_any_other(
     assert bench.insert(waiting).kind == "wait"
 
 
-@pytest.mark.parametrize("name", ["watching", "`it's`", "`a``b: c`", "`select`"])
+@pytest.mark.parametrize(
+    "name",
+    ["watching", "`it's`", "`a``b: c`", "`select`", "`a  b`", "` a `", "`a\u00a0b\u2003`"]
+    + [f"`a{escape}b`" for escape in (r"\b", r"\f", r"\n", r"\r", r"\t", r"\\", r"\`")],
+)
 def test_error_of_a_view_waits_for_the_operator(sink: ClickHouseSink, name: str) -> None:
     bench = Bench(sink)
     _watch(sink, "SELECT toUInt64(user_id) AS n", name)
