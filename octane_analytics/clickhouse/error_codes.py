@@ -94,4 +94,9 @@ def plain_message(error: driver_errors.ServerException) -> str:
     if error.code == _LOGIN_FAILED:
         # The rest is a long advice about forgotten passwords.
         text = text.partition("If you use ClickHouse Cloud")[0]
+    return single_line(text)
+
+
+def single_line(text: str) -> str:
+    """The text with a space for each run of white space."""
     return " ".join(text.split())

@@ -70,6 +70,7 @@ class ClickHouseSink(ClickHouse):
         *,
         is_repeat: bool = False,
         not_before: float | None = None,
+        may_overlap: bool = False,
     ) -> None:
         """Insert a block; see `interfaces.Sink`. Blocks for up to CLICKHOUSE_TIMEOUT per exchange.
 
@@ -81,7 +82,14 @@ class ClickHouseSink(ClickHouse):
         - A replicated table adds token and part in one step, but forgets tokens by age. So the rows of
           an old batch are looked up first. Missing ones keep the token: each partition of the table
           has its own record of it.
+
+        A token says nothing about rows that were inserted with a block of other bounds. With
+        `may_overlap` the rows are looked up first as well.
         """
+        if may_overlap:
+            columns = self.missing(columns)
+            if not columns[0]:
+                return
         if not is_repeat or token is None:
             self._insert(columns, token)
             return
@@ -125,8 +133,10 @@ class ClickHouseSink(ClickHouse):
         # Without a token ClickHouse deduplicates by the rows, and would drop equal, distinct events.
         settings["insert_deduplication_token"] = uuid.uuid4().hex if token is None else token
         listed = ", ".join(schema.identifier(name) for name in names)
+        client = self._connected()
+        client.check_types = self._check_types if table == self.table else None
         try:
-            self._connected().execute(
+            client.execute(
                 f"INSERT INTO {table} ({listed}) VALUES",
                 list(columns),
                 columnar=True,
@@ -139,6 +149,13 @@ class ClickHouseSink(ClickHouse):
             raise self._insert_error(error, table) from error
         except (driver_errors.Error, OSError, EOFError) as error:
             raise self._unavailable(error) from error
+
+    def _check_types(self, types: Mapping[str, str]) -> None:
+        """The driver writes into any type what it can make of a value, as True for a text."""
+        if unfit := schema.unfit_types(types):
+            raise NeedsOperator(
+                f"table {self.table} {', '.join(unfit)}: see `octane-analytics schema check`"
+            )
 
     def _insert_settings(self) -> dict[str, object]:
         """Return the settings that make this server use our tokens, regardless of the user's profile."""

@@ -4,7 +4,7 @@ The layout is that of ClickHouse's native protocol, a Data packet of the client 
 "Native protocol: client"); the driver writes everything except the packed columns.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from clickhouse_driver import Client, defines
@@ -29,6 +29,8 @@ class PackingClient(Client):  # type: ignore[misc]  # the driver has no types
 
     meter: ResultMeter | None = None
     block_meter: ResultMeter | None = None
+    check_types: Callable[[Mapping[str, str]], None] | None = None
+    """Called with the types of an insert's columns before anything is sent; raises to send nothing."""
     totals: tuple[Any, ...] | None = None
     """Row that WITH TOTALS adds to the last query's result."""
 
@@ -65,6 +67,8 @@ class PackingClient(Client):  # type: ignore[misc]  # the driver has no types
         columnar: bool = False,
     ) -> int:
         """Send the columns of an insert; called by the driver once the server requests them."""
+        if self.check_types is not None:
+            self.check_types(dict(sample_block.columns_with_types))
         max_rows = self.connection.context.client_settings["insert_block_size"]
         is_packed = columnar and any(isinstance(column, PackedColumn) for column in data)
         if not is_packed or len(data[0]) > max_rows:

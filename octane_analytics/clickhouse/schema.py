@@ -4,6 +4,7 @@ Does not depend on a connection.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 DEDUPLICATION_WINDOW = 10_000
@@ -153,7 +154,11 @@ def unfit_columns(live: LiveTable) -> list[str]:
     Another time zone, LowCardinality and Nullable are accepted; a DateTime64 is not, because seconds
     would be stored as its smaller unit without an error.
     """
-    types = {column.name: column.type for column in live.columns}
+    return unfit_types({column.name: column.type for column in live.columns})
+
+
+def unfit_types(types: Mapping[str, str]) -> list[str]:
+    """As `unfit_columns`, of types by column."""
     found = []
     for column in COLUMNS:
         if column.name not in types:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from octane_analytics.clickhouse import schema
+from octane_analytics.clickhouse.error_codes import single_line
 from octane_analytics.clickhouse.schema import LiveTable, TableName
 
 _NULL_ENGINE = "Null"
@@ -87,6 +88,8 @@ def _finding(view: View) -> ViewFinding | None:
 def failing_view(message: str, views: Iterable[TableName]) -> TableName | None:
     """Return the view in which an insert failed, by the text that the server appends to its message.
 
+    The message is on one line (see `error_codes.plain_message`).
+
     Earlier text may be quoted from a row and is ignored. ClickHouse appends the outermost view last,
     after the expression that failed, so the end is never text of a row.
     """
@@ -97,10 +100,16 @@ def failing_view(message: str, views: Iterable[TableName]) -> TableName | None:
     return None
 
 
+_ESCAPES = str.maketrans(
+    {char: f"\\{letter}" for char, letter in zip("\b\f\n\r\t\0\\`", "bfnrt0\\`", strict=True)}
+)
+"""How the server writes characters within backticks."""
+
+
 def _name_pattern(name: str) -> str:
     """Return a pattern of the forms in which the server may write the name."""
-    quoted = "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
-    return f"(?:{re.escape(name)}|{re.escape(quoted)})"
+    forms = (name, f"`{name.translate(_ESCAPES)}`")
+    return f"(?:{'|'.join(re.escape(single_line(form)) for form in forms)})"
 
 
 def may_be_of_a_view(message: str) -> bool:

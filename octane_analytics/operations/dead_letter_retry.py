@@ -295,12 +295,20 @@ class DeadLetterRetry:
         self.outcome.refused += len(events) - len(inserted)
 
     def _insert_parts(
-        self, token: str, events: list[tuple[Record, Row]], is_repeat: bool
+        self,
+        token: str,
+        events: list[tuple[Record, Row]],
+        is_repeat: bool,
+        *,
+        is_part: bool = False,
     ) -> list[tuple[Record, Row]]:
         """Bisect refused rows until the bad ones are isolated; return the events inserted."""
         columns = _columns(events)
         try:
-            self._sink.insert(columns, token, is_repeat=is_repeat)
+            # The last run may have inserted them as a whole, before the table refused one of them.
+            self._sink.insert(
+                columns, token, is_repeat=is_repeat, may_overlap=is_repeat and is_part
+            )
         except DataRejected:
             if len(events) == 1:
                 return []
@@ -308,7 +316,9 @@ class DeadLetterRetry:
             inserted = []
             for half in (events[:middle], events[middle:]):
                 first, last = position_of(half[0][0]).offset, position_of(half[-1][0]).offset
-                inserted += self._insert_parts(f"{token}/{first}-{last}", half, is_repeat)
+                inserted += self._insert_parts(
+                    f"{token}/{first}-{last}", half, is_repeat, is_part=True
+                )
             return inserted
         return events
 

@@ -39,6 +39,7 @@ class Batch:
         "fixed_end",
         "is_counted",
         "keeps_records",
+        "may_be_inserted",
         "opened_at",
         "partition",
         "payload_bytes",
@@ -54,11 +55,14 @@ class Batch:
         fixed_end: int | None = None,
         keeps_records: bool = False,
         is_counted: bool = False,
+        may_be_inserted: bool | None = None,
     ) -> None:
         self.partition = partition
         self.first = self.end = first
         self.fixed_end = fixed_end
         self.keeps_records = keeps_records
+        self.may_be_inserted = fixed_end is not None if may_be_inserted is None else may_be_inserted
+        """True if the range may be in the table, as an announced range of a previous owner may be."""
         self.is_counted = is_counted
         """True if the dead-letter limit has counted its records when they were read."""
         # Isolating bad rows selects rows repeatedly: these columns are not packed.

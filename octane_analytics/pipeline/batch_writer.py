@@ -41,6 +41,11 @@ class _PendingBatch:
     trace: Trace | None
     dead_lettered: set[int] = field(default_factory=set)
     """Offsets of rows that ClickHouse refused and that are in the dead-letter topic."""
+    data_errors: dict[OffsetRange, str] = field(default_factory=dict)
+    """Ranges that ClickHouse refused as they are. They stay divided even if it would accept them later:
+    parts of them may be in the table."""
+    unknown: list[OffsetRange] = field(default_factory=list)
+    """Ranges that may be in the table: from the previous owner, or from a call that failed."""
     counted: set[int] = field(default_factory=set)
     """First offsets of the parts that the dead-letter limit has counted: each counts once, however
     often an outage interrupts."""
@@ -99,6 +104,7 @@ class BatchWriter:
                     are_rejects_sent=batch.keeps_records,
                     is_repeat=batch.fixed_end is not None,
                     trace=trace,
+                    unknown=[batch.span] if batch.may_be_inserted else [],
                 )
             )
 
@@ -201,8 +207,8 @@ class BatchWriter:
                 column.extend(more)
         try:
             if rows:
-                with _step(pending_batches, "insert"):
-                    self._insert(columns, None, None)
+                with _step(pending_batches, "insert"), self._outages.track(CLICKHOUSE, "insert"):
+                    self._sink.insert(columns, None)
         except DataRejected:
             return
         for pending in pending_batches:
@@ -216,9 +222,10 @@ class BatchWriter:
         try:
             if rows:
                 with _step([pending], "insert"):
-                    self._insert(batch.columns, token, pending)
+                    self._insert(batch.columns, token, pending, batch.span)
         except DataRejected as error:
             if not batch.keeps_records:
+                batch.may_be_inserted = bool(pending.unknown)
                 self._pending.pop(0)
                 if pending.trace is not None:
                     pending.trace.end(None)
@@ -230,16 +237,31 @@ class BatchWriter:
         self._batch_inserted(pending, rows)
 
     def _insert(
-        self, columns: Sequence[Sequence[object]], token: str | None, pending: _PendingBatch | None
+        self,
+        columns: Sequence[Sequence[object]],
+        token: str | None,
+        pending: _PendingBatch,
+        span: OffsetRange,
     ) -> None:
-        is_repeat = pending is not None and pending.is_repeat
-        not_before = None if pending is None else pending.batch.appended_at
+        """Insert a range. Raise DataRejected also if ClickHouse has refused the range before."""
+        if span in pending.data_errors:
+            raise DataRejected(pending.data_errors[span])
         try:
             with self._outages.track(CLICKHOUSE, "insert"):
-                self._sink.insert(columns, token, is_repeat=is_repeat, not_before=not_before)
+                self._sink.insert(
+                    columns,
+                    token,
+                    is_repeat=pending.is_repeat,
+                    not_before=pending.batch.appended_at,
+                    may_overlap=token is not None
+                    and any(_is_part(span, whole) for whole in pending.unknown),
+                )
         except Unavailable:
-            if pending is not None:
-                pending.is_repeat = True
+            pending.is_repeat = True
+            pending.unknown.append(span)
+            raise
+        except DataRejected as error:
+            pending.data_errors[span] = str(error)
             raise
 
     def _insert_in_parts(
@@ -260,7 +282,7 @@ class BatchWriter:
             if not records:
                 continue
             try:
-                self._insert(columns, token and protocol.part_token(token, half), pending)
+                self._insert(columns, token and protocol.part_token(token, half), pending, half)
                 inserted += len(records)
                 if half.first not in pending.counted:
                     pending.counted.add(half.first)
@@ -303,6 +325,10 @@ class BatchWriter:
                 self._observer.recovered(batch.partition, batch.span)
         if pending.trace is not None:
             pending.trace.end(rows)
+
+
+def _is_part(span: OffsetRange, whole: OffsetRange) -> bool:
+    return span != whole and whole.first <= span.first and span.end <= whole.end
 
 
 def _step(pending_batches: Sequence[_PendingBatch], name: str) -> AbstractContextManager[object]:

@@ -346,6 +346,7 @@ class IngestLoop:
             fixed_end=batch.end,
             keeps_records=True,
             is_counted=batch.is_counted,
+            may_be_inserted=batch.may_be_inserted,
         )
         self._source.seek(batch.partition, batch.first)
 

@@ -65,8 +65,11 @@ class CountingSink:
         *,
         is_repeat: bool = False,
         not_before: float | None = None,
+        may_overlap: bool = False,
     ) -> None:
-        self._sink.insert(columns, token, is_repeat=is_repeat, not_before=not_before)
+        self._sink.insert(
+            columns, token, is_repeat=is_repeat, not_before=not_before, may_overlap=may_overlap
+        )
         now = self._clock.now()
         self._slot_status.flushed(len(columns[0]), now)
         self._slot_status.heartbeat(now)

@@ -129,13 +129,16 @@ class PackingSink:
         *,
         is_repeat: bool = False,
         not_before: float | None = None,
+        may_overlap: bool = False,
     ) -> None:
         timestamps, *texts = columns
         packed: list[Sequence[object]] = [timestamps]
         with contextlib.suppress(OverflowError):
             packed = [SecondsColumn(int(str(second)) for second in timestamps)]
         packed += [TextColumn(_utf8(text) for text in column) for column in texts]
-        self._sink.insert(packed, token, is_repeat=is_repeat, not_before=not_before)
+        self._sink.insert(
+            packed, token, is_repeat=is_repeat, not_before=not_before, may_overlap=may_overlap
+        )
 
     def close(self) -> None:
         self._sink.close()
@@ -188,6 +191,14 @@ def test_equal_rows_with_different_tokens_are_kept(bench: Bench) -> None:
     bench.sink.insert(block(row("u2")), "t")
     bench.sink.insert(block(row("u1")), "t/0-1")
     assert bench.users() == ["u1", "u1"]
+
+
+def test_rows_of_overlapping_block_are_left_out(bench: Bench) -> None:
+    bench.sink.insert(block(row("u1"), row("u2"), row("u2")), "t")
+    rows = block(row("u2"), row("u2"), row("u2"), row("u3"))
+    for _ in range(2):
+        bench.sink.insert(rows, "t/2-4", is_repeat=True, may_overlap=True)
+    assert bench.users() == ["u1", "u2", "u2", "u2", "u3"]
 
 
 def test_equal_blocks_without_token_are_kept(bench: Bench) -> None:

@@ -39,6 +39,16 @@ class FakeClickHouse:
         """Return the number of rows by user_id."""
         return Counter(row.user_id for row in self.rows)
 
+    def missing(self, columns: Sequence[Sequence[object]]) -> list[list[object]]:
+        """The rows that the table lacks: of equal rows, as many as it has too few of."""
+        present = Counter(self.rows)
+        lacking = []
+        for values in zip(*columns, strict=True):
+            present[_row(values)] -= 1
+            if present[_row(values)] < 0:
+                lacking.append(values)
+        return [[values[index] for values in lacking] for index in range(len(columns))]
+
     def insert(self, columns: Sequence[Sequence[object]], token: str | None) -> None:
         self.clock.sleep(self.insert_seconds)
         rows = [_row(values) for values in zip(*columns, strict=True)]
@@ -72,8 +82,9 @@ class FakeSink:
         *,
         is_repeat: bool = False,
         not_before: float | None = None,
+        may_overlap: bool = False,
     ) -> None:
-        self._server.insert(columns, token)
+        self._server.insert(self._server.missing(columns) if may_overlap else columns, token)
 
     def close(self) -> None:
         self.is_closed = True

@@ -14,6 +14,7 @@ import pytest
 
 from octane_analytics.clickhouse import schema
 from octane_analytics.clickhouse.inserts import ClickHouseSink
+from octane_analytics.errors import NeedsOperator
 from octane_analytics.events.packed_columns import PackedColumn, SecondsColumn, TextColumn
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse, User
 from octane_analytics.settings.connections import ClickHouseSettings
@@ -151,8 +152,8 @@ def test_packed_columns_fit_columns_of_other_types(
     sink.execute(f"DROP TABLE {sink.table}")
     sink.execute(
         f"CREATE TABLE {sink.table} (timestamp Nullable(DateTime), app_id LowCardinality(String), "
-        "event_name Nullable(String), user_id FixedString(2), properties String, "
-        "at DateTime DEFAULT now()) ENGINE = MergeTree ORDER BY user_id"
+        "event_name Nullable(String), user_id LowCardinality(Nullable(String)), properties String, "
+        "at DateTime DEFAULT now()) ENGINE = MergeTree ORDER BY app_id"
     )
     packed = _packed("u1", "u2")
     sink.insert(packed, None)
@@ -160,6 +161,21 @@ def test_packed_columns_fit_columns_of_other_types(
         f"SELECT toUnixTimestamp(timestamp), app_id, event_name, user_id, properties "
         f"FROM {sink.table}"
     ).rows == [(packed[0][0], "app", "e", user, "{}") for user in ("u1", "u2")]
+
+
+@pytest.mark.parametrize(
+    "kind", ["Bool", "FixedString(4)", "UInt64", "Enum8('1' = 1)", "DateTime", "UUID", "JSON"]
+)
+def test_rows_wait_while_column_has_another_type(sink: ClickHouseSink, kind: str) -> None:
+    sink.insert(_packed("1"), "token")
+    sink.execute(f"TRUNCATE TABLE {sink.table}")
+    sink.execute(f"ALTER TABLE {sink.table} MODIFY COLUMN user_id {kind}")
+    for rows in (_packed("1"), _batch("1")):
+        with pytest.raises(NeedsOperator, match=r"has user_id as .*, not as String"):
+            sink.insert(rows, "next")
+    sink.execute(f"ALTER TABLE {sink.table} MODIFY COLUMN user_id String")
+    sink.insert(_packed("1"), "next")
+    assert _users(sink) == ["1"]
 
 
 def test_packed_seconds_fit_datetime_of_other_zone(

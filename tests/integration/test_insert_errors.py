@@ -115,7 +115,11 @@ def test_message_with_invalid_utf8_is_classified(sink: ClickHouseSink, expressio
     assert bench.insert(waiting).kind == "wait"
 
 
-@pytest.mark.parametrize("name", ["watching", "`it's`", "`a``b: c`", "`select`"])
+@pytest.mark.parametrize(
+    "name",
+    ["watching", "`it's`", "`a``b: c`", "`select`", "`a  b`", "` a `", "`a\u00a0b\u2003`"]
+    + [f"`a{escape}b`" for escape in (r"\b", r"\f", r"\n", r"\r", r"\t", r"\\", r"\`")],
+)
 def test_error_of_view_needs_operator(sink: ClickHouseSink, name: str) -> None:
     bench = Bench(sink)
     _watch(sink, "SELECT toUInt64(user_id) AS n", name)

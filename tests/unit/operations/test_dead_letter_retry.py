@@ -99,6 +99,7 @@ class FakeTable:
         *,
         is_repeat: bool = False,
         not_before: float | None = None,
+        may_overlap: bool = False,
     ) -> None:
         self.faults.strikes(takes_effect=False)
         if POISON in columns[4]:
@@ -288,6 +289,7 @@ def test_retry_after_outage_inserts_everything() -> None:
             *,
             is_repeat: bool = False,
             not_before: float | None = None,
+            may_overlap: bool = False,
         ) -> None:
             raise Unavailable("ClickHouse is away")
 

@@ -1,9 +1,12 @@
 """Rows that ClickHouse refuses."""
 
 import dataclasses
+from collections import Counter
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from octane_analytics.errors import TooManyRejected
 from octane_analytics.pipeline.batch_writer import Delivery
@@ -102,6 +105,68 @@ def test_refused_batch_survives_crash_at_any_insert(crash_at: int) -> None:
     rig.settle(rig.worker())
     assert rig.table.count() == once(["e0", "e1", "e3", "e4", "e6", "e7"])
     assert {r.record.offset() for r in rig.broker.dead_letters} == {2, 5}
+
+
+def test_stored_batch_refused_later_is_not_split() -> None:
+    rig = Rig(size=8)
+    rig.produce(0, 8)
+    rig.table.faults.push("insert", DOWN, is_done=True)
+    worker = rig.worker()
+    worker.turn(3)
+    assert rig.table.count() == once(names(0, 8)), "the answer was lost"
+    refuse(rig, "e2")
+    rig.clock.sleep(20)
+    rig.settle(worker)
+    assert rig.table.count() == once(names(0, 8))
+    assert rig.broker.dead_letters == []
+
+
+def test_stored_recovered_batch_is_not_split() -> None:
+    rig = Rig(size=4)
+    crashed_after_announcing(rig, is_inserted=True)
+    refuse(rig, "e3")
+    rig.settle(rig.worker())
+    assert rig.table.count() == once(names(0, 9))
+    assert rig.broker.dead_letters == []
+
+
+def test_stored_parts_are_not_inserted_again() -> None:
+    rig = Rig(size=8)
+    refuse(rig, "e6")
+    rig.produce(0, 8)
+    worker = rig.worker()
+    while not rig.table.rows:
+        rig.table.faults.push("insert", DOWN, DOWN, is_done=True)  # the whole is refused before
+        worker.turn()
+        rig.table.faults.clear()
+    rig.clock.sleep(20)
+    assert rig.table.count() == once(names(0, 4)), "the first part"
+    refuse(rig)
+    rig.settle(worker)
+    assert rig.table.count() == once(names(0, 8))
+    assert rig.broker.dead_letters == []
+
+
+@given(
+    refused=st.lists(st.sets(st.sampled_from(names(0, 8)), max_size=2), min_size=1, max_size=8),
+    faults=st.lists(st.sampled_from(["none", "done", "not done"]), max_size=40),
+)
+def test_events_are_stored_or_dead_lettered_once(
+    refused: list[set[str]], faults: list[str]
+) -> None:
+    rig = Rig(size=8)
+    rig.produce(0, 8)
+    worker = rig.worker()
+    for turn, fault in enumerate(faults):
+        refuse(rig, *refused[turn % len(refused)])
+        if fault != "none":
+            rig.table.faults.push("insert", DOWN, is_done=fault == "done")
+        worker.turn()
+        rig.table.faults.clear()
+        rig.clock.sleep(20)
+    rig.settle(worker)
+    dead = Counter(f"e{r.record.offset()}" for r in rig.broker.dead_letters)
+    assert rig.table.count() + dead == once(names(0, 8))
 
 
 def test_refused_rows_of_recovered_range_are_isolated() -> None:
