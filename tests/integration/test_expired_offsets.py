@@ -144,7 +144,7 @@ def test_offsets_set_reports_errors_in_one_line(site: Site) -> None:
         ("0:1", 78, "announced ranges"),
         ("1:9", 78, "holds the offsets from 0 to 0"),
         ("7:0", 78, "partition 7 does not exist"),
-        ("7", 2, "neither partition nor time"),
+        ("7", 2, "neither a partition nor a time"),
         ("0:x", 2, "write PARTITION:OFFSET"),
         ("middle", 2, "write beginning (earliest)"),
     ):

@@ -107,7 +107,7 @@ def test_listener_that_requires_password_is_reported(site: Site, arguments: list
         "KAFKA_RDKAFKA_SASL_PASSWORD": "mistaken-for-it",
     }
     for given, code, expected in (
-        ({}, 69, "wants TLS or SASL (KAFKA_RDKAFKA_SECURITY_PROTOCOL)"),
+        ({}, 69, "requires TLS or SASL (KAFKA_RDKAFKA_SECURITY_PROTOCOL)"),
         (wrong, 78, "check the SASL settings"),
     ):
         done = call(*arguments, settings=site.environ | listener | given)

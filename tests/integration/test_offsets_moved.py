@@ -71,7 +71,7 @@ def test_import_reports_errors_in_one_line(site: Site) -> None:
     site.kafka.create_topic(f"{site.topic}.other", 2)
     for given, settings, code, expected in (
         ("{", {}, 78, "is not JSON"),
-        ("{}", {}, 78, "no export of offsets"),
+        ("{}", {}, 78, "not an export of offsets"),
         (exported, {"KAFKA_TOPIC": f"{site.topic}.other"}, 78, "offsets of one topic mean nothing"),
         (exported.replace(site.topic, f"{site.topic}.other"), {"KAFKA_TOPIC": f"{site.topic}.other"},
          78, "--other-log"),
