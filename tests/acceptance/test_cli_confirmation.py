@@ -23,7 +23,7 @@ main(["config"])
 
 
 @pytest.mark.parametrize("mode", ["append", "rebuild"])
-def test_replay_that_changes_data_refuses_without_terminal_and_yes(mode: str) -> None:
+def test_destructive_replay_requires_terminal_or_yes(mode: str) -> None:
     # Nothing listens there: it refuses before it connects to anything.
     nobody = {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", "CLICKHOUSE_HOST": "127.0.0.1:1"}
     done = run("replay", "--mode", mode, "--from-offset", "0", settings=nobody)
@@ -36,7 +36,7 @@ def test_replay_that_changes_data_refuses_without_terminal_and_yes(mode: str) ->
         assert done.returncode == 69, done.stderr
 
 
-def test_fill_goes_on_without_a_terminal() -> None:
+def test_fill_does_not_require_a_terminal() -> None:
     nobody = {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", "CLICKHOUSE_HOST": "127.0.0.1:1"}
     assert run("replay", "--from-offset", "0", settings=nobody).returncode == 69
 

@@ -73,7 +73,7 @@ def drawn(events: int, seed: int = 1) -> list[bytes]:
     return [chance.choice(different) for _ in range(events)]
 
 
-def test_fill_makes_the_table_equal_to_the_log_and_then_inserts_nothing(scene: Scene) -> None:
+def test_fill_equals_the_log_and_is_idempotent(scene: Scene) -> None:
     scene.produce(drawn(EVENTS))
     scene.produce([b"nonsense", b"[]"])
     scene.store()
@@ -94,7 +94,7 @@ def test_fill_makes_the_table_equal_to_the_log_and_then_inserts_nothing(scene: S
     assert scene.left_behind() == []
 
 
-def test_fill_counts_equal_events_outside_of_the_range_too(scene: Scene) -> None:
+def test_fill_counts_equal_events_outside_the_range(scene: Scene) -> None:
     (event,) = pool(1, 7)
     scene.produce([event], partition=0)
     scene.produce(drawn(300))
@@ -109,7 +109,7 @@ def test_fill_counts_equal_events_outside_of_the_range_too(scene: Scene) -> None
     assert scene.table() == scene.log()
 
 
-def test_fill_over_the_range_alone_reads_no_more_and_never_inserts_too_much(scene: Scene) -> None:
+def test_fill_comparing_range_never_inserts_too_much(scene: Scene) -> None:
     scene.produce(drawn(600))
     scene.store()
     scene.clickhouse.execute(f"TRUNCATE TABLE {scene.clickhouse.table}")
@@ -120,7 +120,7 @@ def test_fill_over_the_range_alone_reads_no_more_and_never_inserts_too_much(scen
     assert scene.table() == scene.log()
 
 
-def test_fill_beside_live_workers_is_exact(scene: Scene) -> None:
+def test_fill_during_live_inserts_is_exact(scene: Scene) -> None:
     events = drawn(EVENTS)
     scene.produce(events)
     scene.store()
@@ -166,7 +166,7 @@ def test_killed_fill_is_resumed_until_it_is_exact(scene: Scene) -> None:
     assert scene.left_behind() == []
 
 
-def test_next_replay_cleans_up_after_one_that_was_killed(scene: Scene) -> None:
+def test_next_replay_drops_tables_of_killed_one(scene: Scene) -> None:
     scene.produce(drawn(EVENTS))
     scene.store()
     process = scene.start("--from-offset", "0", "--rate", "200")
@@ -183,7 +183,7 @@ def test_next_replay_cleans_up_after_one_that_was_killed(scene: Scene) -> None:
     assert "start it anew" in gone.stderr
 
 
-def test_interrupt_stops_cleanly_and_prints_the_command_that_goes_on(scene: Scene) -> None:
+def test_interrupt_prints_the_command_to_resume(scene: Scene) -> None:
     scene.produce(drawn(EVENTS))
     scene.store()
     lost = scene.lose()
@@ -199,7 +199,7 @@ def test_interrupt_stops_cleanly_and_prints_the_command_that_goes_on(scene: Scen
     assert scene.table() == scene.log()
 
 
-def test_append_interrupted_and_resumed_inserts_each_event_once_more(scene: Scene) -> None:
+def test_resumed_append_inserts_each_event_once_more(scene: Scene) -> None:
     scene.produce(drawn(EVENTS))
     scene.store()
     process = scene.start("--from-offset", "0", "--mode", "append", "--rate", "6000")
@@ -230,7 +230,7 @@ def test_append_into_another_table(scene: Scene) -> None:
     assert scene.table(other) == scene.log()
 
 
-def test_rebuild_is_exact_and_readers_never_see_a_partial_month(scene: Scene) -> None:
+def test_rebuild_is_exact_and_never_shows_partial_month(scene: Scene) -> None:
     scene.produce(drawn(EVENTS))
     scene.store()
     scene.lose()
@@ -258,7 +258,7 @@ def test_rebuild_is_exact_and_readers_never_see_a_partial_month(scene: Scene) ->
     assert scene.left_behind() == []
 
 
-def test_rebuild_beside_idle_workers_loses_nothing(scene: Scene) -> None:
+def test_rebuild_during_idle_workers_loses_nothing(scene: Scene) -> None:
     events = drawn(EVENTS)
     scene.produce(events)
     scene.store()
@@ -272,7 +272,7 @@ def test_rebuild_beside_idle_workers_loses_nothing(scene: Scene) -> None:
     assert scene.table() == scene.log()
 
 
-def test_rebuild_refuses_a_range_that_leaves_out_events_of_the_month(scene: Scene) -> None:
+def test_rebuild_refuses_range_missing_events_of_month(scene: Scene) -> None:
     scene.produce(drawn(400))
     scene.store()
     table = scene.table()
@@ -285,7 +285,7 @@ def test_rebuild_refuses_a_range_that_leaves_out_events_of_the_month(scene: Scen
     assert scene.table() == table
 
 
-def test_rebuild_refuses_a_month_that_kafka_no_longer_holds(scene: Scene) -> None:
+def test_rebuild_refuses_month_removed_by_retention(scene: Scene) -> None:
     scene.produce(drawn(400))
     scene.store()
     scene.trim({0: 60})
@@ -319,7 +319,7 @@ def test_range_by_time(scene: Scene) -> None:
     assert scene.table() == scene.log()
 
 
-def test_offsets_that_retention_removed_are_an_error_unless_clamped(scene: Scene) -> None:
+def test_removed_offsets_are_an_error_unless_clamped(scene: Scene) -> None:
     scene.produce(drawn(400))
     scene.store()
     scene.trim({0: 10, 2: 30})
@@ -329,7 +329,7 @@ def test_offsets_that_retention_removed_are_an_error_unless_clamped(scene: Scene
     assert scene.replay("--from-offset", "0", "--clamp")["read"] == 360
 
 
-def test_wrong_calls_say_in_one_line_what_is_wrong(scene: Scene) -> None:
+def test_wrong_arguments_of_replay_are_one_line(scene: Scene) -> None:
     scene.produce(drawn(400))
     nowhere = "127.0.0.1:1"
     _refused(scene, ["--from-offset", "0"], Exit.USAGE, "has committed nothing")
@@ -377,7 +377,7 @@ def test_wrong_calls_say_in_one_line_what_is_wrong(scene: Scene) -> None:
     assert scene.table() == table
 
 
-def test_user_without_rights_is_told_which(scene: Scene) -> None:
+def test_missing_rights_of_the_user_are_listed(scene: Scene) -> None:
     scene.produce(drawn(40))
     scene.store()
     lost = scene.lose()
@@ -401,7 +401,7 @@ def test_user_without_rights_is_told_which(scene: Scene) -> None:
     assert scene.table() == scene.log()
 
 
-def test_replay_that_had_ended_is_not_repeated_by_its_resumption(
+def test_resumed_replay_that_was_done_is_not_repeated(
     scene: Scene, engine: EmbeddedClickHouse
 ) -> None:
     """Killed while it drops its tables, or before an append that was only a dry run."""
@@ -425,7 +425,7 @@ def test_replay_that_had_ended_is_not_repeated_by_its_resumption(
     live = scene.clickhouse.describe()
     assert live is not None
     report = ReplayReport(plan, is_dry=False, counts=Counts(read=10, valid=10), inserted=10)
-    notes = {"ended": report.as_note(), "dry": ""}
+    notes = {"ended": report.as_json(), "dry": ""}
     for kind, body in notes.items():
         bench = ReplayStaging(scene.clickhouse, plan.id, live)
         bench.create(json.dumps({"host": socket.gethostname(), "pid": 0, "ticks": -1}))  # is gone

@@ -143,7 +143,7 @@ def test_two_sandboxes_run_side_by_side(mark: dict[str, str]) -> None:
     assert all("5,000 of 5,000 events in ClickHouse" in done.stdout for done in results)
 
 
-def test_lines_that_are_no_events_become_dead_letters(mark: dict[str, str], tmp_path: Path) -> None:
+def test_invalid_lines_become_dead_letter_messages(mark: dict[str, str], tmp_path: Path) -> None:
     event = {
         "app_id": "openstream",
         "event_name": "video_buffering",
@@ -158,7 +158,7 @@ def test_lines_that_are_no_events_become_dead_letters(mark: dict[str, str], tmp_
     done = _once("--load", str(path), settings=mark)
     assert done.returncode == 0, done.stderr
     assert "300 of 300 events in ClickHouse" in done.stdout
-    assert "3 lines are no events: dead letters" in done.stdout
+    assert "3 lines are invalid events: dead-letter messages" in done.stdout
     assert re.search(r"total_events *│ *300", done.stdout)
 
 
@@ -190,7 +190,7 @@ def _shell(line: str) -> str:
     ).stdout
 
 
-def test_sandbox_feeds_itself_and_goes_on_serving(served: Served) -> None:
+def test_sandbox_generates_events_and_serves_afterwards(served: Served) -> None:
     served.command.wait_for("700 delivered, 0 failed")
     wait_until(lambda: _count(_address(served.command, "API")) == 700)
 
@@ -199,7 +199,7 @@ def test_ports_can_be_chosen(served: Served) -> None:
     assert _address(served.command, "API") == f"http://127.0.0.1:{served.port}"
 
 
-def test_directory_is_for_one_sandbox_at_a_time(served: Served) -> None:
+def test_directory_in_use_is_an_error(served: Served) -> None:
     done = run("sandbox", "--procs", "1", "--data-dir", served.data, settings=served.mark)
     assert done.returncode == 78
     assert "another process uses" in done.stderr
@@ -212,7 +212,7 @@ def _count(api: str) -> int:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_interrupted_run_is_not_a_finished_one(
+def test_interrupted_run_exits_with_130(
     mark: dict[str, str], tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     arguments = ("sandbox", "--procs", "1", "--once", "--generate", "100000", "--rate", "100")
@@ -229,7 +229,7 @@ def test_signal_during_the_start_ends_it(mark: dict[str, str], tmp_path: Path) -
         assert command.wait(STOP_SECONDS) == 0
 
 
-def test_nothing_survives_a_sandbox_that_is_killed(mark: dict[str, str], tmp_path: Path) -> None:
+def test_killed_sandbox_leaves_no_process(mark: dict[str, str], tmp_path: Path) -> None:
     data = tmp_path / "data"
     arguments = ("sandbox", "--procs", "2", "--data-dir", str(data))
     with running(tmp_path / "output", *arguments, settings=mark) as command:
@@ -241,7 +241,7 @@ def test_nothing_survives_a_sandbox_that_is_killed(mark: dict[str, str], tmp_pat
 
 
 @pytest.mark.parametrize(("name", "title"), [("worker", "supervisor"), ("api", "master")])
-def test_part_that_ends_ends_all_and_shows_its_log(
+def test_process_exit_ends_the_sandbox_with_log(
     mark: dict[str, str], tmp_path: Path, name: str, title: str
 ) -> None:
     with running(tmp_path / "output", "sandbox", "--procs", "1", settings=mark) as command:
@@ -254,7 +254,7 @@ def test_part_that_ends_ends_all_and_shows_its_log(
 
 
 @pytest.mark.parametrize("option", ["--api-port", "--metrics-port", "--clickhouse-port"])
-def test_port_that_is_taken_is_told(mark: dict[str, str], option: str) -> None:
+def test_port_in_use_is_reported(mark: dict[str, str], option: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         done = run("sandbox", option, port, settings=mark)
@@ -266,7 +266,7 @@ def test_port_that_is_taken_is_told(mark: dict[str, str], option: str) -> None:
     "arguments",
     [["--once"], ["--generate", "5", "--load", __file__], ["--load", "/nonexistent"]],
 )
-def test_wrong_arguments_are_told(arguments: list[str]) -> None:
+def test_wrong_arguments_are_one_line(arguments: list[str]) -> None:
     done = run("sandbox", *arguments)
     assert done.returncode == 2
     assert done.stderr.startswith("octane-analytics: error: ")

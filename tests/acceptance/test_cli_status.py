@@ -95,7 +95,7 @@ def test_status_fits_the_terminal_with_whole_words(settings: dict[str, str], col
     assert ("1,235 MB" in text) is (columns == 200)
 
 
-def test_status_has_all_columns_off_a_terminal(settings: dict[str, str]) -> None:
+def test_status_without_a_terminal_has_all_columns(settings: dict[str, str]) -> None:
     done = run("status", settings=settings)
     headings, row = done.stdout.splitlines()[1:3]
     assert headings.split() == ALL_COLUMNS
@@ -104,7 +104,7 @@ def test_status_has_all_columns_off_a_terminal(settings: dict[str, str]) -> None
 
 
 @pytest.mark.parametrize("seconds", [("--watch=0.1",), ("--watch", "0.1")])
-def test_status_is_watched_into_a_file(
+def test_status_watch_into_a_file_appends(
     settings: dict[str, str], seconds: tuple[str, ...], tmp_path: Path
 ) -> None:
     with running(tmp_path / "seen", "status", *seconds, settings=settings) as watching:
@@ -115,7 +115,7 @@ def test_status_is_watched_into_a_file(
     assert watching.output.count("supervisor 1234566") >= 3
 
 
-def test_status_is_watched_through_a_pipe_until_the_reader_leaves(
+def test_status_watch_ends_when_the_pipe_closes(
     settings: dict[str, str],
 ) -> None:
     child = subprocess.Popen(
@@ -135,7 +135,7 @@ def test_status_is_watched_through_a_pipe_until_the_reader_leaves(
     child.stderr.close()
 
 
-def test_status_is_watched_on_a_terminal_until_interrupted(settings: dict[str, str]) -> None:
+def test_status_watch_on_a_terminal_ends_on_interrupt(settings: dict[str, str]) -> None:
     shown = on_terminal(
         *("status", "--watch"),
         answers=[("worker-9: ", CTRL_C)],

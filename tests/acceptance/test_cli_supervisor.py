@@ -63,7 +63,7 @@ def _status(environ: dict[str, str]) -> dict[str, object]:
     return told
 
 
-def test_every_signal_does_what_the_table_says_and_no_event_is_lost_or_doubled(
+def test_every_signal_keeps_events_exactly_once(
     service: Service,  # noqa: F811
     environ: dict[str, str],
     tmp_path: Path,
@@ -130,7 +130,7 @@ def test_every_signal_does_what_the_table_says_and_no_event_is_lost_or_doubled(
     assert service.counts() == (load.sent, load.sent)
 
 
-def test_fifty_killed_children_leave_nothing_behind(
+def test_fifty_killed_children_leak_nothing(
     service: Service,  # noqa: F811
     environ: dict[str, str],
     tmp_path: Path,
@@ -179,7 +179,7 @@ def _slots(environ: dict[str, str]) -> list[dict[str, object]]:
     return slots
 
 
-def test_killed_supervisor_leaves_no_child_and_its_socket_is_taken_over(
+def test_killed_supervisor_leaves_no_child_or_socket(
     environ: dict[str, str], tmp_path: Path
 ) -> None:
     command = ("worker", "--procs", "2")
@@ -198,7 +198,7 @@ def test_killed_supervisor_leaves_no_child_and_its_socket_is_taken_over(
     assert not Path(environ["CONTROL_SOCKET"]).exists()
 
 
-def test_status_shows_every_slot_and_is_not_blocked_by_who_says_nothing(
+def test_status_shows_slots_despite_silent_clients(
     service: Service,  # noqa: F811
     environ: dict[str, str],
     tmp_path: Path,
@@ -242,7 +242,7 @@ def test_status_shows_every_slot_and_is_not_blocked_by_who_says_nothing(
     assert run("status", settings=environ).returncode == 69
 
 
-def test_worker_that_waits_for_a_stopped_clickhouse_is_not_replaced(
+def test_worker_waiting_for_clickhouse_is_not_replaced(
     service: Service,  # noqa: F811
     environ: dict[str, str],
     tmp_path: Path,
@@ -268,7 +268,7 @@ def test_worker_that_waits_for_a_stopped_clickhouse_is_not_replaced(
     assert service.counts() == (2500, 2500)
 
 
-def test_worker_tells_systemd_how_it_does(environ: dict[str, str], tmp_path: Path) -> None:
+def test_worker_notifies_systemd(environ: dict[str, str], tmp_path: Path) -> None:
     path = tmp_path / "notify.sock"
     told: list[str] = []
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
@@ -308,7 +308,7 @@ def _ready(environ: dict[str, str]) -> str:
         return error.read().decode()
 
 
-def test_titles_and_readiness_are_those_of_the_processes_there_are_to_be(
+def test_titles_and_readiness_follow_the_process_count(
     environ: dict[str, str], tmp_path: Path
 ) -> None:
     with running(tmp_path / "worker.log", "worker", "--procs", "2", settings=environ) as worker:

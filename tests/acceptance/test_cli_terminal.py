@@ -32,7 +32,7 @@ def test_output_fits_80_columns_with_whole_words(
         assert part in text
 
 
-def test_check_off_a_terminal_is_a_line_each() -> None:
+def test_check_without_a_terminal_prints_unwrapped_lines() -> None:
     done = run("check", settings=NOWHERE)
     kafka = [line for line in done.stdout.splitlines() if line.split()[1] == "kafka"]
     assert len(kafka) == 1

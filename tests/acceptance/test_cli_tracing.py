@@ -59,7 +59,7 @@ def _in_span_log(clickhouse: ClickHouse, trace_id: str) -> list[str]:
     return [name for (name,) in rows]
 
 
-def test_an_event_is_followed_from_its_producer_into_clickhouse(
+def test_event_trace_leads_from_producer_to_clickhouse(
     engine: EmbeddedClickHouse, collector: Receiver, tmp_path: Path
 ) -> None:
     settings = ClickHouseSettings(host=engine.host, port=engine.tcp_port)
@@ -120,7 +120,7 @@ def _dlq(collector: Receiver) -> list[Received]:
     return collector.named(f"{TOPIC}.dlq send")
 
 
-def test_a_request_is_followed_into_clickhouse(
+def test_request_trace_leads_to_clickhouse(
     engine: EmbeddedClickHouse, collector: Receiver, tmp_path: Path
 ) -> None:
     port = free_port()

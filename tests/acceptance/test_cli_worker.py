@@ -124,9 +124,7 @@ def _bytes(value: str | bytes | None) -> bytes:
     return value
 
 
-def test_worker_stores_valid_events_once_and_dead_letters_the_others(
-    service: Service, tmp_path: Path
-) -> None:
+def test_worker_inserts_valid_events_dead_letters_invalid(service: Service, tmp_path: Path) -> None:
     events = 100_000
     lines = list(generate(events, seed=7, until=datetime.now(UTC)))
     broken = {}
@@ -181,7 +179,7 @@ def _refused(lines: list[bytes]) -> dict[bytes, str]:
     return refused
 
 
-def test_worker_shares_partitions_and_goes_on_after_sigterm(
+def test_worker_shares_partitions_and_resumes_after_sigterm(
     service: Service, tmp_path: Path
 ) -> None:
     events = 30_000
@@ -277,7 +275,7 @@ def test_killing_the_supervisor_leaves_no_process(service: Service, tmp_path: Pa
         wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), 5.0)
 
 
-def test_a_second_signal_ends_the_worker_at_once(service: Service, tmp_path: Path) -> None:
+def test_second_signal_ends_the_worker_at_once(service: Service, tmp_path: Path) -> None:
     with running(
         tmp_path / "worker.log", "worker", "--procs", "1", settings=service.environ
     ) as worker:
@@ -293,9 +291,7 @@ def test_a_second_signal_ends_the_worker_at_once(service: Service, tmp_path: Pat
         service.engine.resume()
 
 
-def test_worker_waits_for_clickhouse_and_goes_on_by_itself(
-    service: Service, tmp_path: Path
-) -> None:
+def test_worker_resumes_when_clickhouse_is_back(service: Service, tmp_path: Path) -> None:
     with running(
         tmp_path / "worker.log", "worker", "--procs", "1", settings=service.environ
     ) as worker:
@@ -315,9 +311,7 @@ def test_worker_waits_for_clickhouse_and_goes_on_by_itself(
     assert service.counts() == (5000, 5000)
 
 
-def test_worker_stops_rather_than_dead_letter_a_whole_topic(
-    service: Service, tmp_path: Path
-) -> None:
+def test_worker_stops_before_dead_lettering_a_whole_topic(service: Service, tmp_path: Path) -> None:
     file = tmp_path / "events.ndjson"
     file.write_bytes(b'{"no": "event"}\n' * 20_000)
     sent = run("produce", str(file), settings=service.environ)
@@ -336,9 +330,7 @@ def test_worker_stops_rather_than_dead_letter_a_whole_topic(
         assert worker.wait() == 0, worker.output
 
 
-def test_worker_dead_letters_the_rows_alone_that_clickhouse_refuses(
-    service: Service, tmp_path: Path
-) -> None:
+def test_worker_dead_letters_only_rows_clickhouse_rejects(service: Service, tmp_path: Path) -> None:
     service.clickhouse.execute(
         f"ALTER TABLE {service.clickhouse.table} ADD CONSTRAINT sane CHECK user_id != 'nobody'"
     )
@@ -380,7 +372,7 @@ def test_worker_dead_letters_the_rows_alone_that_clickhouse_refuses(
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_worker_that_cannot_start_says_why_in_one_line(
+def test_worker_start_failure_is_one_line(
     service: Service, changed: dict[str, str], code: int, told: str
 ) -> None:
     settings = service.environ | {"LOG_LEVEL": "info"} | changed
@@ -391,14 +383,14 @@ def test_worker_that_cannot_start_says_why_in_one_line(
     assert told in ended.stderr
 
 
-def test_worker_says_which_port_is_taken(service: Service) -> None:
+def test_worker_names_the_port_in_use(service: Service) -> None:
     with socket.create_server(("127.0.0.1", int(service.environ["METRICS_PORT"]))):
         ended = run("worker", settings=service.environ)
     assert ended.returncode == 78
     assert ended.stderr.startswith("octane-analytics: error: METRICS_PORT: ")
 
 
-def test_worker_refuses_a_table_without_a_window_and_names_the_cure(service: Service) -> None:
+def test_worker_refuses_table_without_window_with_advice(service: Service) -> None:
     table = service.clickhouse.table
     service.clickhouse.execute(schema.alter_window(table, schema.WINDOW_SETTING, 0))
     ended = run("worker", settings=service.environ)

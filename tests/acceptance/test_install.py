@@ -52,7 +52,7 @@ def error_of(done: subprocess.CompletedProcess[str]) -> str:
     return line.removeprefix("install: error: ")
 
 
-def test_a_release_of_its_own_is_installed_with_pip(tmp_path: Path) -> None:
+def test_install_builds_a_release_with_pip(tmp_path: Path) -> None:
     checkout = Checkout(tmp_path)
     (checkout.programs / "uv").unlink()
     # Only pip: a real uv may be on this machine's PATH.
@@ -96,7 +96,7 @@ def test_a_release_of_its_own_is_installed_with_pip(tmp_path: Path) -> None:
         assert not (python.parent / script).exists()
 
 
-def test_the_command_has_the_services_settings(installed: Checkout) -> None:
+def test_installed_command_has_the_service_settings(installed: Checkout) -> None:
     with installed.settings.open("a") as settings:
         settings.write("KAFKA_TOPIC=mine\nCLICKHOUSE_PASSWORD_FILE=octane-analytics.ch\n")
     (installed.target / "etc/credstore/octane-analytics.ch").write_text("s3cret\n")
@@ -109,7 +109,7 @@ def test_the_command_has_the_services_settings(installed: Checkout) -> None:
     )
 
 
-def test_the_same_again_changes_nothing_and_mends_what_is_missing(installed: Checkout) -> None:
+def test_repeated_install_restores_only_missing_files(installed: Checkout) -> None:
     unit = installed.units / "octane-analytics-worker.service"
     made = (installed.base / "releases" / __version__).stat().st_ino
     installed.settings.write_text("KAFKA_TOPIC=mine\n")
@@ -121,7 +121,7 @@ def test_the_same_again_changes_nothing_and_mends_what_is_missing(installed: Che
     assert unit.is_file()
 
 
-def test_upgrade_and_rollback_keep_the_settings_and_change_the_units(installed: Checkout) -> None:
+def test_upgrade_and_rollback_keep_settings_change_units(installed: Checkout) -> None:
     with installed.settings.open("a") as settings:
         settings.write("KAFKA_TOPIC=mine\n")
     kept = installed.settings.read_text()
@@ -170,14 +170,14 @@ def test_upgrade_and_rollback_keep_the_settings_and_change_the_units(installed: 
     assert told.startswith("there is no release 7; there are: ")
 
 
-def test_another_checkout_of_the_same_version_is_a_release_of_its_own(installed: Checkout) -> None:
+def test_changed_checkout_of_same_version_is_new_release(installed: Checkout) -> None:
     installed.edit("octane_analytics/__init__.py", "__version__ =", "changed = 1\n__version__ =")
     assert installed.install("--upgrade", "--no-check").returncode == 0
     assert installed.current == f"{__version__}+2"
     assert installed.releases() == {__version__, f"{__version__}+2"}
 
 
-def test_the_last_three_releases_stay(installed: Checkout) -> None:
+def test_upgrade_keeps_the_last_three_releases(installed: Checkout) -> None:
     for number in range(1, 5):
         installed.set_version(f"99.0.{number}")
         done = installed.install("--upgrade", "--no-check")
@@ -186,7 +186,7 @@ def test_the_last_three_releases_stay(installed: Checkout) -> None:
     assert installed.install("--list").stdout == "* 99.0.4\n  99.0.3\n  99.0.2\n"
 
 
-def test_settings_that_the_new_release_refuses_stop_the_upgrade(installed: Checkout) -> None:
+def test_settings_invalid_for_new_release_stop_upgrade(installed: Checkout) -> None:
     with installed.settings.open("a") as settings:
         settings.write("CLICKHOUSE_PORT=8123\n")
     installed.set_version(NEXT)
@@ -198,7 +198,7 @@ def test_settings_that_the_new_release_refuses_stop_the_upgrade(installed: Check
     assert installed.current == NEXT
 
 
-def test_a_preflight_that_fails_stops_the_upgrade(installed: Checkout) -> None:
+def test_failed_preflight_stops_the_upgrade(installed: Checkout) -> None:
     with installed.settings.open("a") as settings:
         settings.write("KAFKA_BOOTSTRAP_SERVERS=127.0.0.1:1\nCLICKHOUSE_HOST=127.0.0.1:1\n")
     installed.set_version(NEXT)
@@ -211,7 +211,7 @@ def test_a_preflight_that_fails_stops_the_upgrade(installed: Checkout) -> None:
     assert installed.current == __version__
 
 
-def test_a_unit_that_does_not_come_up_brings_the_old_release_back(installed: Checkout) -> None:
+def test_unit_that_fails_restores_the_old_release(installed: Checkout) -> None:
     calls = installed.target / "calls"
     given = {
         "SYSTEMCTL": str(installed.put_program("fake-systemctl", SYSTEMCTL)),
@@ -247,7 +247,7 @@ def test_a_unit_that_does_not_come_up_brings_the_old_release_back(installed: Che
     assert order == ["daemon-reload", "list-units", "restart", "restart", "is-active", "is-active"]
 
 
-def test_an_interrupted_upgrade_leaves_the_old_release_and_is_completed(
+def test_interrupted_upgrade_keeps_old_release_until_repeated(
     installed: Checkout, tmp_path: Path
 ) -> None:
     installed.set_version(NEXT)
@@ -271,7 +271,7 @@ def test_an_interrupted_upgrade_leaves_the_old_release_and_is_completed(
     assert installed.releases() == {__version__, NEXT}
 
 
-def test_a_build_that_fails_says_why_and_leaves_nothing(checkout: Checkout) -> None:
+def test_failed_build_prints_reason_and_leaves_nothing(checkout: Checkout) -> None:
     done = checkout.install(given={"UV_SAYS": "OSError: [Errno 28] No space left on device"})
     assert error_of(done) == (
         f"release {__version__} could not be built: the disk that holds {checkout.base} is full: "
@@ -285,7 +285,7 @@ def test_a_build_that_fails_says_why_and_leaves_nothing(checkout: Checkout) -> N
     assert not (checkout.base / "current").exists()
 
 
-def test_a_small_disk_is_told_before_anything_is_built(checkout: Checkout) -> None:
+def test_small_disk_is_reported_before_the_build(checkout: Checkout) -> None:
     checkout.target.mkdir()
     inside = f'mount -t tmpfs -o size=30m none "{checkout.target}" && exec "$@"'
     install = [str(checkout.path / "bin/install"), "--root", str(checkout.target), "--any-python"]
@@ -302,7 +302,7 @@ def test_a_small_disk_is_told_before_anything_is_built(checkout: Checkout) -> No
     assert told.startswith(f"{checkout.base} has 30 MB left, and building a release takes up to ")
 
 
-def test_units_verify_and_are_shut_in(installed: Checkout, tmp_path: Path) -> None:
+def test_units_verify_and_are_sandboxed(installed: Checkout, tmp_path: Path) -> None:
     if shutil.which("systemd-analyze") is None:
         if os.environ.get("CI") == "true":
             raise AssertionError("systemd-analyze is missing: apt-get install systemd")
@@ -371,7 +371,7 @@ def test_completion_completes_commands_and_options(installed: Checkout) -> None:
         assert done.stdout.split() == [expected], done.stderr
 
 
-def test_command_that_is_printed_is_the_one_that_was_typed(installed: Checkout) -> None:
+def test_printed_command_uses_the_installed_name(installed: Checkout) -> None:
     """The installed command adds its --env-file, and a release is not called by its own path."""
     script = "from octane_analytics.cli.invocation import program; print(program())"
     (python,) = installed.base.glob("current/venv/bin/python")
@@ -403,7 +403,7 @@ def test_command_that_is_printed_is_the_one_that_was_typed(installed: Checkout) 
         ),
     ],
 )
-def test_interpreter_that_the_service_could_not_run_is_refused(
+def test_interpreter_hidden_from_the_service_is_rejected(
     checkout: Checkout, path: str, told: str
 ) -> None:
     # Says what an interpreter at that path would say of itself.
@@ -424,7 +424,7 @@ def test_interpreter_that_the_service_could_not_run_is_refused(
     assert not checkout.releases()
 
 
-def test_interpreter_below_a_closed_directory_is_refused(checkout: Checkout) -> None:
+def test_interpreter_below_a_closed_directory_is_rejected(checkout: Checkout) -> None:
     parent = Path("/var/lib")
     if not os.access(parent, os.W_OK):
         pytest.skip(
@@ -474,7 +474,7 @@ def test_uninstall_keeps_the_settings_unless_purged(installed: Checkout) -> None
     assert not installed.settings.parent.exists()
 
 
-def test_a_command_of_others_is_left_alone(checkout: Checkout) -> None:
+def test_command_of_another_program_is_kept(checkout: Checkout) -> None:
     theirs = checkout.target / "usr/local/bin/octane-analytics"
     theirs.parent.mkdir(parents=True)
     theirs.write_text("#!/bin/sh\n")
@@ -495,7 +495,7 @@ def test_a_command_of_others_is_left_alone(checkout: Checkout) -> None:
         (["--enable"], "--enable speaks to systemd, which --root does not"),
     ],
 )
-def test_a_wrong_command_line_is_one_line(
+def test_wrong_command_line_is_one_line_of_usage(
     checkout: Checkout, arguments: list[str], told: str
 ) -> None:
     done = checkout.install(*arguments)
@@ -504,7 +504,7 @@ def test_a_wrong_command_line_is_one_line(
     assert not checkout.target.exists()
 
 
-def test_what_cannot_be_done_is_one_line(checkout: Checkout) -> None:
+def test_impossible_action_is_one_line(checkout: Checkout) -> None:
     told = error_of(checkout.install("--upgrade"))
     assert told == f"nothing is installed in {checkout.base}: run bin/install without --upgrade"
     told = error_of(checkout.install("--rollback"))
@@ -522,7 +522,7 @@ def test_what_cannot_be_done_is_one_line(checkout: Checkout) -> None:
     assert not (checkout.base / "releases").exists() or not checkout.releases()
 
 
-def test_the_machine_is_changed_by_root_only(checkout: Checkout) -> None:
+def test_install_without_root_is_an_error(checkout: Checkout) -> None:
     def leave_root() -> None:
         if os.getuid() == 0:
             os.setuid(65534)
@@ -543,7 +543,7 @@ def test_the_machine_is_changed_by_root_only(checkout: Checkout) -> None:
     assert told == "this changes the machine and has to be run as root: sudo bin/install"
 
 
-def test_help_is_there_for_everybody(checkout: Checkout) -> None:
+def test_help_is_printed_without_root(checkout: Checkout) -> None:
     done = checkout.install("--help")
     assert done.returncode == 0
     assert done.stdout.startswith("Usage: bin/install")

@@ -127,9 +127,7 @@ def test_interrupted_build_brings_the_former_environment_back(
     assert site.is_ready()
 
 
-def test_killed_build_keeps_the_former_environment_until_one_is_complete(
-    site: Site, tmp_path: Path
-) -> None:
+def test_killed_build_keeps_the_former_environment(site: Site, tmp_path: Path) -> None:
     site.end_while_installing(signal.SIGKILL, tmp_path)
     assert (site.path / ".venv-former/mine").exists()
     assert site.run(given={"UV_FAILS": "pip"}).returncode == 1

@@ -133,9 +133,11 @@ def description(name: str) -> str:
     return read_page(name).splitlines()[2]
 
 
-def _complete(ctx: click.Context, param: click.Parameter, typed: str) -> list[CompletionItem]:
+def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     return [
-        CompletionItem(name, help=description(name)) for name in PAGES if name.startswith(typed)
+        CompletionItem(name, help=description(name))
+        for name in PAGES
+        if name.startswith(incomplete)
     ]
 
 
