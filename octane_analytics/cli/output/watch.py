@@ -17,7 +17,7 @@ watch_option = click.option(
     flag_value=_SECONDS,
     metavar="[SECONDS]",
     help=f"Repeat at this interval in seconds ({_SECONDS:g} without a value) until Ctrl-C, which exits "
-    "with 0; with --json, print one object per line.  [default: print once]",
+    "with 0.  [default: print once]",
 )
 
 
