@@ -59,8 +59,8 @@ def test_api_keeps_a_given_metrics_directory(settings: dict[str, str], tmp_path:
 def test_unsupported_trace_exporter_is_one_line(settings: dict[str, str]) -> None:
     done = run("api", settings=settings | {"OTEL_TRACES_EXPORTER": "zipkin"})
     assert done.returncode == 78
-    told = "octane-analytics: error: OTEL_TRACES_EXPORTER=zipkin is not supported: "
-    assert done.stderr.startswith(told)
+    expected = "octane-analytics: error: OTEL_TRACES_EXPORTER=zipkin is not supported: "
+    assert done.stderr.startswith(expected)
     assert done.stderr.count("\n") == 1
 
 

@@ -26,7 +26,7 @@ def kafka() -> Iterator[EmbeddedKafka]:
 
 
 def _messages(kafka: EmbeddedKafka, count: int) -> list[tuple[int, bytes | None, bytes]]:
-    """Partition, key and value of everything in the topic, which has to be `count` messages."""
+    """Return partition, key and value of all messages of the topic; there must be `count` of them."""
     consumer = Consumer(
         {
             "bootstrap.servers": kafka.bootstrap_servers,
@@ -144,10 +144,10 @@ def test_signal_flushes_and_prints_the_counts(
         _await_records(kafka, 1)
         command.child.send_signal(number)
         assert command.wait(40.0) == code
-        told = command.output
-    assert ", 0 failed in " in told
-    assert "not acknowledged" not in told
-    _messages(kafka, int(told.partition(" ")[0].replace(",", "")))
+        output = command.output
+    assert ", 0 failed in " in output
+    assert "not acknowledged" not in output
+    _messages(kafka, int(output.partition(" ")[0].replace(",", "")))
 
 
 def test_signal_ends_a_wait_for_input(kafka: EmbeddedKafka) -> None:
@@ -162,7 +162,7 @@ def test_signal_ends_a_wait_for_input(kafka: EmbeddedKafka) -> None:
         assert child.stdout is not None
         child.stdin.write(b"a\nb\nunfinished")
         child.stdin.flush()
-        _await_records(kafka, 2)  # from here on it waits for the line's end
+        _await_records(kafka, 2)  # now the command waits for the end of the line
         child.send_signal(signal.SIGINT)
         assert child.wait(15.0) == 130
         assert child.stdout.read().startswith(b"2 delivered, 0 failed")
@@ -172,7 +172,7 @@ def test_signal_ends_a_wait_for_input(kafka: EmbeddedKafka) -> None:
 
 
 def test_unreachable_broker_is_one_line_within_seconds() -> None:
-    assert REQUEST_SECONDS <= 6.0, "that is how long it asks"
+    assert REQUEST_SECONDS <= 6.0, "the time of a request"
     done = run("produce", "--generate", "5", settings={"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"})
     assert done.returncode == 69
     assert done.stderr.startswith(
@@ -226,7 +226,7 @@ def test_progress_is_a_bar_on_a_terminal(kafka: EmbeddedKafka) -> None:
         nonlocal shown
         try:
             data = os.read(leader, 65536)
-        except OSError:  # what Linux answers once nobody has the other end
+        except OSError:  # Linux reports EIO when the other end is closed
             return True
         shown += data
         return not data

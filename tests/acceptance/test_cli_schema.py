@@ -51,11 +51,11 @@ def test_apply_creates_the_table_and_can_be_repeated(schema: Schema) -> None:
     first = schema("apply")
     assert (first.returncode, first.stderr) == (0, "")
     assert "created table default.ai_analytics_events" in first.stdout
-    assert "10,000 inserts, that is 52 minutes" in first.stdout
+    assert "10,000 inserts, which is 52 minutes" in first.stdout
     second = schema("apply", "--flush-interval", "10", "--partitions", "8")
     assert second.returncode == 0
     assert "nothing to do" in second.stdout
-    assert "that is 208 minutes" in second.stdout
+    assert "which is 208 minutes" in second.stdout
 
 
 def test_apply_widens_a_window_and_never_narrows_one(schema: Schema, client: Client) -> None:
@@ -100,7 +100,7 @@ def test_difference_is_reported_and_not_changed(schema: Schema, client: Client) 
         for line in checked.stdout.splitlines()
         if line.startswith("difference: ")
     ]
-    for told in (
+    for expected in (
         "column timestamp is of type DateTime64(3), must be DateTime",
         "column app_id has the default codec, must have CODEC(ZSTD)",
         "column properties is missing",
@@ -109,7 +109,7 @@ def test_difference_is_reported_and_not_changed(schema: Schema, client: Client) 
         "partition key is toYYYYMMDD(timestamp), must be toYYYYMM(timestamp)",
         "TTL is not set, must be timestamp + toIntervalDay(90)",
     ):
-        assert told in differences
+        assert expected in differences
     applied = schema("apply")
     assert applied.returncode == 1
     assert "widened the deduplication window" in applied.stdout

@@ -1,4 +1,4 @@
-"""What commands show on a terminal of 80 columns, and that a pipe gets all of it."""
+"""Output of commands on a terminal of 80 columns, and in full in a pipe."""
 
 import pytest
 
@@ -17,7 +17,7 @@ NOWHERE = {
         (["config"], 0, ["broker-with-a-long-name.invalid:9092", "10000000000 rows"]),
         (["check"], 69, ["127.0.0.1:1", "check KAFKA_BOOTSTRAP_SERVERS and the broker"]),
         (["report", "--list"], 0, ["Width of a bucket in seconds; 86400 is a calendar day"]),
-        (["--help"], 0, ["every one ended again"]),
+        (["--help"], 0, ["each one exited again"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
