@@ -187,7 +187,8 @@ def test_worker_shares_partitions_and_resumes_after_sigterm(
     file.write_bytes(b"\n".join(generate(events, seed=8, until=datetime.now(UTC))))
     arguments = ("worker", "--procs", "4")
     # After a session timeout less a second, the mock cluster continues without members that a busy
-    # machine has kept from rejoining. Unlike Kafka it does not fence them, so two members would own a partition.
+    # machine has kept from rejoining. Unlike Kafka it does not fence them, so that two members would own
+    # a partition.
     settings = service.environ | {"KAFKA_RDKAFKA_SESSION_TIMEOUT_MS": "4000"}
     with running(tmp_path / "first.log", *arguments, settings=settings) as worker:
         wait_until(lambda: _are_assigned(worker, 4))

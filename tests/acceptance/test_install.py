@@ -347,7 +347,7 @@ def test_shell_completion_is_installed_and_removed(installed: Checkout, shell: s
 
 
 def test_completion_completes_commands_and_options(installed: Checkout) -> None:
-    """As bash does it, with the script that was installed and the command from the PATH."""
+    """Complete as bash does, with the installed script and the command on the PATH."""
     ask = (
         'source "$1"; COMP_WORDS=(octane-analytics $2); COMP_CWORD=$3; '
         "_octane_analytics_completion octane-analytics; printf '%s\\n' \"${COMPREPLY[@]}\""

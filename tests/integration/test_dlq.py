@@ -231,7 +231,7 @@ def test_dead_letter_topic_that_does_not_exist_yet_is_empty(site: Site) -> None:
         (["retry", "--yes"], {"CLICKHOUSE_PORT": "1"}, 69, "cannot talk to ClickHouse"),
         (["retry", "--yes"], {"CLICKHOUSE_PASSWORD": "wrong"}, 78, "check CLICKHOUSE_USER"),
         (["retry", "--yes"], {"CLICKHOUSE_TABLE": "nowhere"}, 78, "schema apply"),
-        (["retry", "--offsets", "7-3"], {}, 2, "'7-3' is no range"),
+        (["retry", "--offsets", "7-3"], {}, 2, "'7-3' is not a range"),
         (["list"], {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}, 69, "cannot reach a Kafka broker"),
     ],
 )
@@ -265,7 +265,7 @@ def test_record_with_foreign_header_names_is_stored_shown_and_retried(site: Site
     assert "not_utf8" in site.run("dlq", "list")
     shown = [json.loads(x) for x in site.run("dlq", "show", "--json").splitlines()]
     assert shown[0]["origin"] == {"topic": site.topic, "partition": 0, "offset": 1}
-    assert "no worker sent it" in site.run("dlq", "show")
+    assert "not sent by a worker" in site.run("dlq", "show")
     outcome = site.json("dlq", "retry", "--yes", code=1)
     assert (outcome["inserted"], outcome["not_retryable"]) == (1, 1)
     assert site.users() == ["1", "1", "2"]

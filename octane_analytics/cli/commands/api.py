@@ -1,4 +1,4 @@
-"""`octane-analytics api`."""
+"""`octane-analytics api`: serve reports and queries over HTTP."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""`octane-analytics config`."""
+"""`octane-analytics config`: print all settings with their values and sources."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""`octane-analytics lag`."""
+"""`octane-analytics lag`: print the lag of the consumer group."""
 
 import json
 import time

@@ -118,7 +118,7 @@ class ReplayRun:
 
     @property
     def is_resumable(self) -> bool:
-        """Whether the replay left staging tables with which it can be resumed."""
+        """True if the replay left staging tables with which it can be resumed."""
         return self._has_begun and not self._is_dry and not self._is_refused
 
     def run(self, *, is_resumed: bool) -> ReplayReport:
