@@ -3,7 +3,7 @@ from collections.abc import Mapping
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octane_analytics.cli.commands.lag import lag_lines
+from octane_analytics.cli.commands.lag import lag_lines as lines
 from octane_analytics.errors import OctaneError, Unavailable
 from octane_analytics.kafka.group_admin import GroupState, Member
 from octane_analytics.operations.lag import GroupLagReport, measure
@@ -73,7 +73,7 @@ def test_lag_never_leaves_the_log(committed: int | None, bounds: list[int]) -> N
 
 
 def test_lag_is_a_table_with_totals() -> None:
-    told = lag_lines(found())
+    told = lines(found())
     assert told[0] == "group workers (stable) of topic octane.events"
     assert told[2].split() == ["0", "5", "20", "15", "30.0", "5-9", "host-0@10.0.0.1"]
     assert told[3].split() == ["1", "-", "20", "20", "0.0", "-", "-"]
@@ -85,7 +85,7 @@ def test_lag_is_a_table_with_totals() -> None:
 def test_lag_does_without_what_the_broker_does_not_tell() -> None:
     lag = found(Unavailable("no controller"))
     assert lag.state == "unknown"
-    assert lag_lines(lag)[2].endswith("unknown")
+    assert lines(lag)[2].endswith("unknown")
 
 
 def test_lag_of_a_group_that_does_not_exist_says_so() -> None:
