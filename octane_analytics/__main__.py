@@ -1,9 +1,9 @@
-"""The command, also as `python -m octane_analytics`: quiet where Ctrl-C comes before it has begun."""
+"""Entry point of the command and of `python -m octane_analytics`; Ctrl-C during imports is silent."""
 
 import signal
 
-# While the imports run nobody can make anything of an interrupt: it ends the process, without a trace.
-# A sub-command that has been imported gets it as KeyboardInterrupt again.
+# The default action of SIGINT ends the process without a traceback while the imports run.
+# cli.main restores KeyboardInterrupt once a sub-command has been imported.
 if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 

@@ -1,1 +1,1 @@
-"""The command line: each command composes the parts it needs, acts, and answers with an exit code."""
+"""Command line: each command composes the parts it needs, runs them and returns an exit code."""

@@ -1,7 +1,7 @@
-"""Help of every command: its own options first, then one group for each section of the settings.
+"""Format the help of every command: its own options first, then a group per section of the settings.
 
-Words are kept whole: neither an option nor a command breaks at its hyphen. Imports click alone, because
-`octane-analytics --help` must answer at once.
+Lines do not break at the hyphen of an option or a command. Imports click only, so that
+`octane-analytics --help` starts fast.
 """
 
 import re
@@ -20,15 +20,15 @@ SECTION_TITLES = {
     "metrics": "Metrics options",
     "log": "Log options",
 }
-"""By section of the settings, in the order in which help shows them after the command's own."""
+"""Titles by section of the settings, in the order of help, after the command's own options."""
 
 _HYPHEN, _SPACE = "\ue000", "\ue001"
-"""Stand-ins that text wrapping does not break at; both are replaced when a line is written."""
+"""Placeholders at which text wrapping does not break; replaced when a line is written."""
 _NOTE = re.compile(r"\[(?:env|default): [^\]]*\]")
 
 
 class Formatter(click.HelpFormatter):
-    """Wraps between words only, and keeps `default: VALUE` on one line."""
+    """Help formatter that wraps between words only and keeps `default: VALUE` on one line."""
 
     def write_text(self, text: str) -> None:
         super().write_text(_unbroken(text))
@@ -43,19 +43,21 @@ class Formatter(click.HelpFormatter):
 
 
 def _unbroken(text: str) -> str:
-    noted = _NOTE.sub(
+    joined = _NOTE.sub(
         lambda note: re.sub(r"\b(env|default): ", rf"\1:{_SPACE}", note[0]),
         text,
     )
-    return noted.replace("-", _HYPHEN)
+    return joined.replace("-", _HYPHEN)
 
 
 class Context(click.Context):
+    """Click context whose help uses `Formatter`."""
+
     formatter_class = Formatter
 
 
 class SettingOption(click.Option):
-    """An option that stands for a setting. `section` is empty for one of the command's own."""
+    """Option for a setting. `section` is empty if help lists it among the command's own options."""
 
     def __init__(self, *args: Any, section: str = "", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -63,7 +65,7 @@ class SettingOption(click.Option):
 
 
 class Command(click.Command):
-    """A command whose help shows options in groups, see SECTION_TITLES."""
+    """Command whose help shows options in the groups of SECTION_TITLES."""
 
     context_class = Context
 
@@ -80,14 +82,14 @@ class Command(click.Command):
 
 
 class CommandGroup(click.Group):
-    """A command with sub-commands, all of which show their help as `Command` does."""
+    """Command group whose sub-commands use the help of `Command`."""
 
     context_class = Context
     command_class = Command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """As click does, with the whole first sentence of each command."""
-        found = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
-        rows = [(name, command.get_short_help_str(10_000)) for name, command in found if command]
+        """Write the whole first sentence of each command; click would cut it."""
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        rows = [(name, command.get_short_help_str(10_000)) for name, command in commands if command]
         with formatter.section("Commands"):
             formatter.write_dl(rows)

@@ -1,4 +1,4 @@
-"""The command as it was typed, for messages that print a command to run next."""
+"""Command line of this run, for messages that print a command to run next."""
 
 import os
 import shlex
@@ -10,19 +10,18 @@ from pathlib import Path
 import click
 
 ARGUMENTS = "octane_analytics.arguments"
-"""Key in a click context's `meta`: the arguments of the whole command line."""
+"""Key in a click context's `meta`: arguments of the whole command line."""
 FILES = "octane_analytics.files"
-"""Key in `meta`: for each variable in an --env-file, that file's path."""
+"""Key in `meta`: path of the --env-file by variable."""
 APPLIED = "octane_analytics.applied"
-"""Key in `meta`: the names of those variables that the environment lacked."""
+"""Key in `meta`: names of the variables of --env-file that the environment did not have."""
 _VARIABLE = "OCTANE_COMMAND"
-"""Set by the scripts of bin/install: the path by which they were called."""
+"""Variable with the path of the calling script, set by the scripts of bin/install."""
 
 
 def program() -> list[str]:
-    """The words that start this program here: its name where the PATH leads to it, else its path."""
-    called = os.environ.get(_VARIABLE) or sys.argv[0]
-    path = Path(called).absolute()
+    """Return the words that start this program: its name if it is on the PATH, otherwise its path."""
+    path = Path(os.environ.get(_VARIABLE) or sys.argv[0]).absolute()
     if path.name == "__main__.py":
         return [sys.executable, "-m", "octane_analytics"]
     found = shutil.which(path.name)
@@ -31,12 +30,12 @@ def program() -> list[str]:
 
 
 def root_words() -> list[str]:
-    """The program with its own options, which stand before the command's name: --env-file."""
+    """Return the program and its --env-file options, which precede the command's name."""
     files = click.get_current_context().find_root().params.get("env_files", ())
     return [*program(), *(word for file in files for word in ("--env-file", str(file)))]
 
 
-def typed(*further: str) -> str:
-    """The whole command line of this run with further words at its end, quoted for a shell."""
-    given: Sequence[str] = click.get_current_context().meta.get(ARGUMENTS, ())
-    return shlex.join([*program(), *given, *further])
+def command_line(*extra: str) -> str:
+    """Return the command line of this run with the extra words at its end, quoted for a shell."""
+    arguments: Sequence[str] = click.get_current_context().meta.get(ARGUMENTS, ())
+    return shlex.join([*program(), *arguments, *extra])

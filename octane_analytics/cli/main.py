@@ -1,6 +1,6 @@
-"""The command `octane-analytics`: its sub-commands, loaded when called, and what becomes of errors.
+"""Command `octane-analytics`: sub-commands, imported when called, and the exit codes of errors.
 
-Nothing heavy is imported here: `--help` answers at once, and a sub-command pays only for itself.
+Imports nothing heavy, so that `--help` starts fast and a sub-command imports only what it needs.
 """
 
 import importlib
@@ -26,24 +26,24 @@ from octane_analytics.settings import environment_file
 PROGRAM = "octane-analytics"
 
 COMMANDS = {
-    "worker": "Consume events and insert them, in PROCS forked processes.",
-    "status": "Show how a running worker command and each of its processes do.",
+    "worker": "Consume events and insert them into ClickHouse, in PROCS forked processes.",
+    "status": "Show the state of a running worker command and of each of its processes.",
     "api": "Serve reports and queries over HTTP.",
-    "report": "Run a report from the terminal, list all, or check them.",
-    "token": "Make, list or revoke the tokens of the API.",
-    "schema": "Show, create or check the table; make the user that reads it.",
+    "report": "Run a report from the terminal, list all reports, or check them.",
+    "token": "Create, list or revoke tokens of the API.",
+    "schema": "Show, create or check the table, and create the user of raw SQL.",
     "topic": "Create or check the topic and its dead-letter topic.",
-    "replay": "Bring the table to what Kafka holds, over a range of the topic.",
+    "replay": "Insert the events of an offset range that the table lacks, or rebuild months.",
     "produce": "Send newline-delimited JSON events to the topic.",
-    "sandbox": "Run the whole service here, with embedded ClickHouse and Kafka.",
-    "lag": "Show how far the group is behind, for each partition.",
-    "dlq": "Count, show and retry dead letters.",
-    "offsets": "Save the group's offsets with their intents, and set them.",
-    "check": "Check that all is ready for the worker and the API to start.",
-    "config": "Show every setting, its value and where the value came from.",
+    "sandbox": "Run the whole service on this machine, with embedded ClickHouse and Kafka.",
+    "lag": "Show the lag of the consumer group for each partition.",
+    "dlq": "Count, show and retry dead-letter messages.",
+    "offsets": "Export the consumer group's offsets and intents, import or set them.",
+    "check": "Check the prerequisites of the worker and the API.",
+    "config": "Show every setting with its value and the source of the value.",
     "manual": "Print a page of the manual, or list the pages.",
 }
-"""Each is the object of that name in the module of that name, with this as the start of its help."""
+"""First sentence of help by command; the command is the object of that name in its module."""
 
 _EPILOG = (
     "\b\nExit codes:\n"
@@ -56,7 +56,7 @@ _SILENT = logging.NullHandler()
 
 
 class Program(CommandGroup):
-    """Imports a sub-command's module only once that sub-command is wanted."""
+    """Root command that imports a sub-command's module when it is called."""
 
     def make_context(
         self,
@@ -65,21 +65,21 @@ class Program(CommandGroup):
         parent: click.Context | None = None,
         **extra: Any,
     ) -> click.Context:
-        given = tuple(args)
+        arguments = tuple(args)  # click empties the list
         context = super().make_context(info_name, args, parent, **extra)
-        context.meta[ARGUMENTS] = given
+        context.meta[ARGUMENTS] = arguments
         return context
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Raises click.NoSuchCommand, with the nearest names, for a command that does not exist."""
+        """Raise click.NoSuchCommand, with the nearest names, for an unknown command."""
         if args[0] not in COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
             raise click.exceptions.NoSuchCommand(args[0], possibilities=COMMANDS, ctx=ctx)
         return super().resolve_command(ctx, args)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Commands and their help without importing them, then the options."""
+        """Return commands with their help, without importing them, then the options."""
         commands = [
             CompletionItem(name, help=text)
             for name, text in COMMANDS.items()
@@ -112,9 +112,9 @@ class Program(CommandGroup):
         windows_expand_args: bool = True,
         **extra: Any,
     ) -> NoReturn:
-        """Runs the command and exits with a code of `Exit`; an error is one line on standard error."""
-        # What libraries log is for the long-running commands, which configure it; the others tell
-        # what is wrong themselves, in one line.
+        """Run the command and exit with a code of `Exit`; an error is one line on standard error."""
+        # The long-running commands configure logging. In the others, libraries must not add lines of
+        # their own to the one that reports an error.
         logging.getLogger().addHandler(_SILENT)
         try:
             code = super().main(args, PROGRAM, complete_var, standalone_mode=False, **extra)
@@ -130,7 +130,7 @@ class Program(CommandGroup):
             code = _fail(error.format_message(), Exit.FAILED)
         except OctaneError as error:
             code = _fail(str(error), exit_for(error))
-        except Exception as error:  # the boundary of the process
+        except Exception as error:  # boundary of the process
             traceback.print_exc()
             code = _fail(f"internal error: {type(error).__name__}: {error}", Exit.INTERNAL)
         sys.exit(code)
@@ -154,22 +154,22 @@ def _fail(message: str, code: Exit) -> Exit:
     multiple=True,
     type=click.Path(),
     envvar="OCTANE_ENV_FILE",
-    help="Variables as in systemd's EnvironmentFile, for those that the environment lacks; of several "
-    "files the last wins. `worker` reads them again on SIGHUP.  [env: OCTANE_ENV_FILE, several with "
-    "colons between]",
+    help="File of variables in the form of systemd's EnvironmentFile; the environment overrides it. If "
+    "given several times, the last file wins. `worker` reads the files again on SIGHUP.  "
+    "[env: OCTANE_ENV_FILE, several separated by colons; default: none]",
 )
 def main(env_files: tuple[str, ...]) -> None:
-    """Events from Kafka into ClickHouse exactly once, and answers about them.
+    """Insert events from Kafka into ClickHouse exactly once, and serve reports about them.
 
-    Settings come from the environment; an option stands for one setting and wins over it.
-    `octane-analytics config` lists them all.
+    Settings come from the environment; the option of a setting overrides it. `octane-analytics config`
+    lists all settings.
     """
     variables: dict[str, str] = {}
     paths: dict[str, str] = {}
     for path in env_files:
-        found = environment_file.read(Path(path))
-        variables |= found
-        paths |= dict.fromkeys(found, path)
+        entries = environment_file.read(Path(path))
+        variables |= entries
+        paths |= dict.fromkeys(entries, path)
     meta = click.get_current_context().meta
     meta[FILES] = paths
     meta[APPLIED] = variables.keys() - os.environ.keys()

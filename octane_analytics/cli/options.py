@@ -1,7 +1,7 @@
-"""Options that stand for a setting: name, meaning, unit and default come from the catalogue.
+"""Options for settings: name, help, unit and default come from the catalogue of settings.
 
-An option means the same in every command: each setting has its own long option everywhere, and the few
-short ones (`SHORT`) stand for one setting each.
+An option has the same meaning in every command: each setting has one long option, and the few short
+names (`SHORT_NAMES`) belong to one setting each.
 """
 
 import os
@@ -37,8 +37,15 @@ CLICKHOUSE = (
 LOG = ("LOG_LEVEL", "LOG_FORMAT")
 
 
+def json_option(
+    text: str = "Print one JSON object.",
+) -> Callable[[Callable[..., R]], Callable[..., R]]:
+    """Return the decorator of `--json`, which passes the argument `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help=text)
+
+
 class _Processes(click.ParamType[int]):
-    """As WORKER_PROCS is read: a number, or `auto`."""
+    """Number of processes, parsed as WORKER_PROCS is: a number, or `auto`."""
 
     name = "processes"
 
@@ -52,53 +59,53 @@ class _Processes(click.ParamType[int]):
 
 
 PROCESSES = _Processes()
-SHORT = {
+SHORT_NAMES = {
     "WORKER_PROCS": "--procs",
     "API_WORKERS": "--workers",
     "API_HOST": "--host",
     "API_PORT": "--port",
 }
-"""Further names of these settings' options, in every command that has them."""
+"""Additional names of these settings' options, in every command that has them."""
 
 
 def setting_options(
     *names: str,
-    own: Sequence[str] = (),
-    spelled: Mapping[str, str] | None = None,
-    rereads: bool = False,
-    warns: bool = True,
+    own_sections: Sequence[str] = (),
+    extra_names: Mapping[str, str] | None = None,
+    should_reload: bool = False,
+    should_warn: bool = True,
 ) -> Callable[[Callable[..., R]], Callable[..., R]]:
-    """Gives a command an option for each of these settings, and one argument `loaded` for them.
+    """Decorate a command with an option for each of these settings and the argument `loaded`.
 
-    `loaded` is what `settings.load` makes of the environment and these options. Help lists the options
-    of the sections `own` among the command's own, all others in a group of their section. `spelled`
-    holds further names of options: `{"API_TOKENS_FILE": "--file"}`. A secret gets no option,
-    for every user of the machine can read a command line: ValueError. A command that `rereads` has a
-    second argument, `reread`: see `settings.rereading`. Names that are probably misspelled settings are
-    printed on standard error unless `warns` is False.
+    `loaded` is the result of `settings.load` for the environment and these options. Help lists the
+    options of `own_sections` among the command's own, all others in the group of their section.
+    `extra_names` adds names of options: `{"API_TOKENS_FILE": "--file"}`. With `should_reload` the
+    command has a second argument, `reread`, an `EnvironmentReload`. Probably misspelled settings are
+    printed on standard error unless `should_warn` is False. Raises ValueError for a secret, which must
+    not be an option because every user of the machine can read a command line.
     """
-    listed = {setting.name: setting for setting in catalogue()}
-    short = SHORT | dict(spelled or {})
+    known = {setting.name: setting for setting in catalogue()}
+    short_names = SHORT_NAMES | dict(extra_names or {})
 
     def decorate(command: Callable[..., R]) -> Callable[..., R]:
         @wraps(command)
         def with_settings(**arguments: Any) -> R:
             given = {name: arguments.pop(name.lower()) for name in names}
             overrides = {name: value for name, value in given.items() if value is not None}
-            if warns:
+            if should_warn:
                 print_warnings()
-            if rereads:
+            if should_reload:
                 arguments["reread"] = EnvironmentReload(os.environ, overrides, _environment_files())
             return command(loaded=load(os.environ, overrides), **arguments)
 
         decorated: Callable[..., R] = with_settings
         for name in reversed(names):
             section = section_of(name)
-            flags = [short[name]] if name in short else []
+            flags = [short_names[name]] if name in short_names else []
             decorated = _option(
-                listed[name],
+                known[name],
                 [*flags, option_name(name)],
-                "" if section in own else section,
+                "" if section in own_sections else section,
             )(decorated)
         return decorated
 
@@ -106,23 +113,23 @@ def setting_options(
 
 
 def print_warnings() -> None:
-    """See `settings.unknown`; one line each."""
+    """Print a line for each probably misspelled setting (see `settings.unknown`)."""
     for line in unknown_settings():
         click.echo(f"octane-analytics: warning: {line}", err=True)
 
 
 def unknown_settings() -> list[str]:
-    """`settings.unknown.warnings` for the environment and the files of --env-file."""
+    """Return `settings.unknown.warnings` for the environment and the files of --env-file."""
     return warnings(os.environ, click.get_current_context().meta.get(FILES, {}))
 
 
 def _environment_files() -> list[Path]:
-    """Those of --env-file, which stands before the command's name."""
+    """Return the files of --env-file, an option of the root command."""
     return list(map(Path, click.get_current_context().find_root().params.get("env_files", ())))
 
 
 def option_name(setting: str) -> str:
-    """`BATCH_SIZE` is `--batch-size`, in every command that has it."""
+    """Return the option of a setting: `--batch-size` for `BATCH_SIZE`."""
     return "--" + setting.lower().replace("_", "-")
 
 
@@ -130,8 +137,8 @@ def _option(
     setting: Setting, flags: Sequence[str], section: str
 ) -> Callable[[Callable[..., R]], Callable[..., R]]:
     if setting.is_secret:
-        raise ValueError(f"{setting.name} is a secret: no option for it")
-    told = f"{setting.help}  [env: {setting.name}; default: {setting.default or 'empty'}]"
+        raise ValueError(f"{setting.name} is a secret and must not have an option")
+    text = f"{setting.help}  [env: {setting.name}; default: {setting.default or 'empty'}]"
     is_flag = isinstance(setting.parse(setting.default), bool)
     if is_flag:
         flags = [f"{flag}/--no-{flag.removeprefix('--')}" for flag in flags]
@@ -141,17 +148,17 @@ def _option(
         cls=SettingOption,
         section=section,
         type=bool if is_flag else str,
-        callback=partial(_checked, setting),
+        callback=partial(_validate, setting),
         metavar=None if is_flag else setting.unit.upper() or "VALUE",
         default=None,
-        help=told,
+        help=text,
     )
 
 
-def _checked(
+def _validate(
     setting: Setting, ctx: click.Context, param: click.Parameter, value: str | bool | None
 ) -> str | None:
-    """The value as the environment would hold it; an error of usage where the setting refuses it."""
+    """Return the value as the environment would hold it; raise click.BadParameter if it is invalid."""
     if value is None:
         return None
     text = str(int(value)) if isinstance(value, bool) else value

@@ -1,4 +1,4 @@
-"""Exit codes, and which of them an exception becomes."""
+"""Exit codes of the commands, and the exit code of each exception."""
 
 from enum import IntEnum
 
@@ -12,8 +12,11 @@ from octane_analytics.errors import (
 
 
 class Exit(IntEnum):
-    """As init scripts have them (7, LSB), from 64 on as in sysexits.h, from 128 on as a shell reports a
-    signal: systemd knows the names."""
+    """Exit codes, with names that systemd prints.
+
+    7 is that of LSB init scripts; those from 64 on are of sysexits.h, those from 128 on are
+    what a shell reports for a signal.
+    """
 
     OK = 0
     FAILED = 1
@@ -28,19 +31,19 @@ class Exit(IntEnum):
 
 MEANINGS = {
     Exit.OK: "done",
-    Exit.FAILED: "done in part: something differs, failed or was refused",
-    Exit.USAGE: "the command line is wrong",
-    Exit.NOT_RUNNING: "no worker could be started, every one ended again: see the log",
+    Exit.FAILED: "done in part: a difference, a failure or a rejection was reported",
+    Exit.USAGE: "invalid command line",
+    Exit.NOT_RUNNING: "no worker could be started, each one exited again: see the log",
     Exit.UNAVAILABLE: "Kafka or ClickHouse cannot be reached: try again later",
-    Exit.INTERNAL: "a fault in this program",
-    Exit.CONFIG: "a setting, a right or the table is wrong: mend it first",
-    Exit.INTERRUPTED: "ended by Ctrl-C (SIGINT) before it was done",
-    Exit.TERMINATED: "ended by SIGTERM before it was done",
+    Exit.INTERNAL: "internal error of this program",
+    Exit.CONFIG: "a setting, a right or the table is wrong: fix it first",
+    Exit.INTERRUPTED: "interrupted by Ctrl-C (SIGINT) before it was done",
+    Exit.TERMINATED: "stopped by SIGTERM before it was done",
 }
 
 
 def exit_for(error: OctaneError) -> Exit:
-    """What the caller of the command is to do next, as the branches of `errors` have it."""
+    """Return the exit code of an error, by its branch of `errors`."""
     match error:
         case ConfigError() | NeedsOperator():
             return Exit.CONFIG

@@ -25,7 +25,7 @@ def _answers(url: str) -> bool:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_api_serves_until_a_signal_and_leaves_no_directory(
+def test_api_serves_until_signal_and_removes_directory(
     settings: dict[str, str], tmp_path: Path, number: signal.Signals
 ) -> None:
     assert run("schema", "apply", settings=settings).returncode == 0
@@ -45,7 +45,7 @@ def test_api_serves_until_a_signal_and_leaves_no_directory(
     assert not list(own.iterdir())
 
 
-def test_api_keeps_the_directory_it_was_given(settings: dict[str, str], tmp_path: Path) -> None:
+def test_api_keeps_a_given_metrics_directory(settings: dict[str, str], tmp_path: Path) -> None:
     port, shared = str(free_port()), tmp_path / "shared"
     arguments = ("api", "--port", port, "--prometheus-multiproc-dir", str(shared))
     with running(tmp_path / "output", *arguments, settings=settings) as command:
@@ -56,15 +56,15 @@ def test_api_keeps_the_directory_it_was_given(settings: dict[str, str], tmp_path
     assert any(shared.glob("*.db"))
 
 
-def test_traces_that_cannot_be_sent_are_one_line(settings: dict[str, str]) -> None:
+def test_unsupported_trace_exporter_is_one_line(settings: dict[str, str]) -> None:
     done = run("api", settings=settings | {"OTEL_TRACES_EXPORTER": "zipkin"})
     assert done.returncode == 78
-    told = "octane-analytics: error: OTEL_TRACES_EXPORTER=zipkin is not supported: "
-    assert done.stderr.startswith(told)
+    expected = "octane-analytics: error: OTEL_TRACES_EXPORTER=zipkin is not supported: "
+    assert done.stderr.startswith(expected)
     assert done.stderr.count("\n") == 1
 
 
-def test_port_that_is_taken_is_one_line(settings: dict[str, str]) -> None:
+def test_port_in_use_is_one_line(settings: dict[str, str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         done = run("api", "--port", port, settings=settings)

@@ -1,4 +1,4 @@
-"""Questions before data changes: without a terminal, on one, answered and interrupted."""
+"""Confirmation before data changes: without a terminal, on one, answered and interrupted."""
 
 import pytest
 
@@ -12,33 +12,33 @@ from octane_analytics.cli.output.confirmation import confirm
 from octane_analytics.cli.main import main
 from octane_analytics.runtime.stop_signal import StopSignal
 
-def ask():
+def change():
     with StopSignal():
         confirm("Go on?", "the change", yes=False)
     click.echo("changed")
 
-type(main).get_command = lambda self, context, name: click.Command("config", callback=ask)
+type(main).get_command = lambda self, context, name: click.Command("config", callback=change)
 main(["config"])
 """
 
 
 @pytest.mark.parametrize("mode", ["append", "rebuild"])
-def test_replay_that_changes_data_refuses_without_terminal_and_yes(mode: str) -> None:
-    # Nothing listens there: it refuses before it connects to anything.
-    nobody = {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", "CLICKHOUSE_HOST": "127.0.0.1:1"}
-    done = run("replay", "--mode", mode, "--from-offset", "0", settings=nobody)
+def test_destructive_replay_requires_terminal_or_yes(mode: str) -> None:
+    # Nothing listens on these ports: the command refuses before it connects.
+    unreachable = {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", "CLICKHOUSE_HOST": "127.0.0.1:1"}
+    done = run("replay", "--mode", mode, "--from-offset", "0", settings=unreachable)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert f"replay --mode {mode} changes data" in done.stderr
     assert "--yes" in done.stderr
     for given in (["--yes"], ["--dry-run"]):
-        done = run("replay", "--mode", mode, "--from-offset", "0", *given, settings=nobody)
+        done = run("replay", "--mode", mode, "--from-offset", "0", *given, settings=unreachable)
         assert done.returncode == 69, done.stderr
 
 
-def test_fill_goes_on_without_a_terminal() -> None:
-    nobody = {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", "CLICKHOUSE_HOST": "127.0.0.1:1"}
-    assert run("replay", "--from-offset", "0", settings=nobody).returncode == 69
+def test_fill_does_not_require_a_terminal() -> None:
+    unreachable = {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", "CLICKHOUSE_HOST": "127.0.0.1:1"}
+    assert run("replay", "--from-offset", "0", settings=unreachable).returncode == 69
 
 
 @pytest.mark.parametrize(

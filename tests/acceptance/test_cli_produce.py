@@ -26,7 +26,7 @@ def kafka() -> Iterator[EmbeddedKafka]:
 
 
 def _messages(kafka: EmbeddedKafka, count: int) -> list[tuple[int, bytes | None, bytes]]:
-    """Partition, key and value of everything in the topic, which has to be `count` messages."""
+    """Return partition, key and value of all messages of the topic; there must be `count` of them."""
     consumer = Consumer(
         {
             "bootstrap.servers": kafka.bootstrap_servers,
@@ -68,7 +68,7 @@ def _settings(kafka: EmbeddedKafka) -> dict[str, str]:
     return {"KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers}
 
 
-def test_lines_of_a_file_arrive_as_they_are(kafka: EmbeddedKafka, tmp_path: Path) -> None:
+def test_lines_of_a_file_arrive_unchanged(kafka: EmbeddedKafka, tmp_path: Path) -> None:
     event = json.dumps(
         {"app_id": "a", "event_name": "e", "user_id": "u1", "timestamp": "2026-02-02T12:00:00Z"}
     ).encode()
@@ -92,7 +92,7 @@ def test_standard_input_needs_no_name(kafka: EmbeddedKafka) -> None:
     _messages(kafka, 3)
 
 
-def test_made_up_events_are_the_same_for_a_seed(kafka: EmbeddedKafka) -> None:
+def test_generated_events_are_the_same_for_a_seed(kafka: EmbeddedKafka) -> None:
     arguments = ("--generate", "500", "--seed", "3", "--until", "2026-02-02T12:00:00Z")
     for _ in range(2):
         assert _produce(kafka, *arguments).stdout.startswith("500 delivered, 0 failed")
@@ -101,13 +101,13 @@ def test_made_up_events_are_the_same_for_a_seed(kafka: EmbeddedKafka) -> None:
     assert all(json.loads(value)["timestamp"] < "2026-02-02T12:00:00" for value in values)
 
 
-def test_rate_is_kept(kafka: EmbeddedKafka) -> None:
+def test_rate_limits_the_events_per_second(kafka: EmbeddedKafka) -> None:
     started = time.monotonic()
     assert _produce(kafka, "--generate", "150", "--rate", "100").returncode == 0
     assert time.monotonic() - started >= 1.45
 
 
-def test_line_that_is_too_large_fails_alone(kafka: EmbeddedKafka) -> None:
+def test_line_too_large_does_not_fail_others(kafka: EmbeddedKafka) -> None:
     settings = _settings(kafka) | {"KAFKA_RDKAFKA_MESSAGE_MAX_BYTES": "1000000"}
     lines = b"a\n" + b"x" * 3_000_000 + b"\nb\n" + b"y" * 20_000_000
     done = run("produce", given=lines, settings=settings)
@@ -136,7 +136,7 @@ def test_max_lag_waits_for_the_group(kafka: EmbeddedKafka, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signal_flushes_and_tells(
+def test_signal_flushes_and_prints_the_counts(
     kafka: EmbeddedKafka, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     arguments = ("produce", "--generate", "100000", "--rate", "200")
@@ -144,10 +144,10 @@ def test_signal_flushes_and_tells(
         _await_records(kafka, 1)
         command.child.send_signal(number)
         assert command.wait(40.0) == code
-        told = command.output
-    assert ", 0 failed in " in told
-    assert "not acknowledged" not in told
-    _messages(kafka, int(told.partition(" ")[0].replace(",", "")))
+        output = command.output
+    assert ", 0 failed in " in output
+    assert "not acknowledged" not in output
+    _messages(kafka, int(output.partition(" ")[0].replace(",", "")))
 
 
 def test_signal_ends_a_wait_for_input(kafka: EmbeddedKafka) -> None:
@@ -162,7 +162,7 @@ def test_signal_ends_a_wait_for_input(kafka: EmbeddedKafka) -> None:
         assert child.stdout is not None
         child.stdin.write(b"a\nb\nunfinished")
         child.stdin.flush()
-        _await_records(kafka, 2)  # from here on it waits for the line's end
+        _await_records(kafka, 2)  # now the command waits for the end of the line
         child.send_signal(signal.SIGINT)
         assert child.wait(15.0) == 130
         assert child.stdout.read().startswith(b"2 delivered, 0 failed")
@@ -171,8 +171,8 @@ def test_signal_ends_a_wait_for_input(kafka: EmbeddedKafka) -> None:
         child.communicate()
 
 
-def test_broker_that_is_away_is_one_line_soon() -> None:
-    assert REQUEST_SECONDS <= 6.0, "that is how long it asks"
+def test_unreachable_broker_is_one_line_within_seconds() -> None:
+    assert REQUEST_SECONDS <= 6.0, "the time of a request"
     done = run("produce", "--generate", "5", settings={"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"})
     assert done.returncode == 69
     assert done.stderr.startswith(
@@ -181,7 +181,7 @@ def test_broker_that_is_away_is_one_line_soon() -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_broker_that_goes_away_is_counted(kafka: EmbeddedKafka, tmp_path: Path) -> None:
+def test_records_lost_with_the_broker_are_counted(kafka: EmbeddedKafka, tmp_path: Path) -> None:
     arguments = ("produce", "--generate", "100000", "--rate", "100")
     with running(tmp_path / "output", *arguments, settings=_settings(kafka)) as command:
         _await_records(kafka, 1)
@@ -203,7 +203,7 @@ def test_broker_that_goes_away_is_counted(kafka: EmbeddedKafka, tmp_path: Path) 
         ["/"],
     ],
 )
-def test_wrong_arguments_are_told(arguments: list[str]) -> None:
+def test_wrong_arguments_are_one_line(arguments: list[str]) -> None:
     done = run("produce", *arguments)
     assert done.returncode == 2
     assert done.stderr.startswith("octane-analytics: error: ")
@@ -226,7 +226,7 @@ def test_progress_is_a_bar_on_a_terminal(kafka: EmbeddedKafka) -> None:
         nonlocal shown
         try:
             data = os.read(leader, 65536)
-        except OSError:  # what Linux answers once nobody has the other end
+        except OSError:  # Linux reports EIO when the other end is closed
             return True
         shown += data
         return not data

@@ -1,4 +1,4 @@
-"""The installed `replay` on Apache Kafka and a real ClickHouse: rows are counted, as multisets."""
+"""Installed command `replay` on Apache Kafka and a real ClickHouse; rows are compared as multisets."""
 
 import functools
 import importlib.util
@@ -62,19 +62,19 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedClickHo
 
 @pytest.fixture
 def scene(kafka: ApacheKafka, engine: EmbeddedClickHouse, tmp_path: Path) -> Iterator[Scene]:
-    with Scene(kafka, engine, tmp_path) as made:
-        yield made
+    with Scene(kafka, engine, tmp_path) as scene:
+        yield scene
 
 
-def drawn(events: int, seed: int = 1) -> list[bytes]:
-    """With many identical ones among them."""
+def random_events(events: int, seed: int = 1) -> list[bytes]:
+    """Return random events, many of them identical."""
     chance = random.Random(seed)
     different = pool(events // 3, seed)
     return [chance.choice(different) for _ in range(events)]
 
 
-def test_fill_makes_the_table_equal_to_the_log_and_then_inserts_nothing(scene: Scene) -> None:
-    scene.produce(drawn(EVENTS))
+def test_fill_equals_the_log_and_is_idempotent(scene: Scene) -> None:
+    scene.produce(random_events(EVENTS))
     scene.produce([b"nonsense", b"[]"])
     scene.store()
     lost = scene.lose()
@@ -94,23 +94,23 @@ def test_fill_makes_the_table_equal_to_the_log_and_then_inserts_nothing(scene: S
     assert scene.left_behind() == []
 
 
-def test_fill_counts_equal_events_outside_of_the_range_too(scene: Scene) -> None:
+def test_fill_counts_equal_events_outside_the_range(scene: Scene) -> None:
     (event,) = pool(1, 7)
     scene.produce([event], partition=0)
-    scene.produce(drawn(300))
+    scene.produce(random_events(300))
     scene.produce([event], partition=1)
     scene.store()
     scene.clickhouse.execute(f"TRUNCATE TABLE {scene.clickhouse.table}")
     assert scene.replay("--from-offset", "0:0", "--to-offset", "0:1")["inserted"] == 2
-    # The other half of the log, and then ranges that overlap.
+    # The rest of the log, then ranges that overlap.
     scene.replay("--from-offset", "0:0,1:0", "--to-offset", "0:50,1:76")
     scene.replay("--from-offset", "20")
     scene.replay("--from-offset", "0")
     assert scene.table() == scene.log()
 
 
-def test_fill_over_the_range_alone_reads_no_more_and_never_inserts_too_much(scene: Scene) -> None:
-    scene.produce(drawn(600))
+def test_fill_comparing_range_never_inserts_too_much(scene: Scene) -> None:
+    scene.produce(random_events(600))
     scene.store()
     scene.clickhouse.execute(f"TRUNCATE TABLE {scene.clickhouse.table}")
     ends = dict.fromkeys(range(scene.partitions), (0, 50))
@@ -120,12 +120,12 @@ def test_fill_over_the_range_alone_reads_no_more_and_never_inserts_too_much(scen
     assert scene.table() == scene.log()
 
 
-def test_fill_beside_live_workers_is_exact(scene: Scene) -> None:
-    events = drawn(EVENTS)
+def test_fill_during_live_inserts_is_exact(scene: Scene) -> None:
+    events = random_events(EVENTS)
     scene.produce(events)
     scene.store()
     scene.lose()
-    # What the workers insert meanwhile are the very same events.
+    # The workers insert equal events meanwhile.
     with scene.working(), scene.producing(events, rate=1500):
         wait_until(lambda: scene.rows() > EVENTS)
         scene.replay("--from-offset", "0")
@@ -134,14 +134,14 @@ def test_fill_beside_live_workers_is_exact(scene: Scene) -> None:
 
 
 def test_announced_range_is_left_to_the_workers(scene: Scene) -> None:
-    scene.produce(drawn(400), partition=0)
+    scene.produce(random_events(400), partition=0)
     scene.store({0: 300})
     identity = LogIdentity("c", "t", "")
     scene.commit({0: 300}, Intent(OffsetRange(300, 400), identity).metadata())
     scene.lose()
     report = scene.replay("--from-offset", "0", "--partition", "0", code=Exit.FAILED)
     assert report["read"] == 300
-    # Nobody can say of events equal to the announced ones how many are missing.
+    # Among events equal to announced ones, the number of missing rows is unknown.
     assert report["undecided"] > 0
     table, log = scene.table(), scene.log({0: (0, 300)})
     assert table <= log + scene.log({0: (300, 400)})
@@ -149,7 +149,7 @@ def test_announced_range_is_left_to_the_workers(scene: Scene) -> None:
 
 
 def test_killed_fill_is_resumed_until_it_is_exact(scene: Scene) -> None:
-    scene.produce(drawn(EVENTS))
+    scene.produce(random_events(EVENTS))
     scene.store()
     scene.lose()
     process = scene.start("--from-offset", "0", "--rate", "2000")
@@ -166,8 +166,8 @@ def test_killed_fill_is_resumed_until_it_is_exact(scene: Scene) -> None:
     assert scene.left_behind() == []
 
 
-def test_next_replay_cleans_up_after_one_that_was_killed(scene: Scene) -> None:
-    scene.produce(drawn(EVENTS))
+def test_next_replay_drops_tables_of_killed_one(scene: Scene) -> None:
+    scene.produce(random_events(EVENTS))
     scene.store()
     process = scene.start("--from-offset", "0", "--rate", "200")
     wait_until(lambda: scene.has_begun(process))
@@ -180,27 +180,27 @@ def test_next_replay_cleans_up_after_one_that_was_killed(scene: Scene) -> None:
     assert scene.left_behind() == []
     gone = run("replay", "--resume", str(left), settings=scene.settings)
     assert gone.returncode == Exit.USAGE
-    assert "start it anew" in gone.stderr
+    assert "start a new one" in gone.stderr
 
 
-def test_interrupt_stops_cleanly_and_prints_the_command_that_goes_on(scene: Scene) -> None:
-    scene.produce(drawn(EVENTS))
+def test_interrupt_prints_the_command_to_resume(scene: Scene) -> None:
+    scene.produce(random_events(EVENTS))
     scene.store()
     lost = scene.lose()
     process = scene.start("--from-offset", "0", "--rate", "2000")
     wait_until(lambda: scene.has_begun(process))
     time.sleep(0.5)
     os.killpg(process.pid, signal.SIGINT)
-    _, told = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=30)
     assert process.returncode == Exit.INTERRUPTED
     replay_id = scene.unfinished()
-    assert f"octane-analytics replay --resume {replay_id}".encode() in told
+    assert f"octane-analytics replay --resume {replay_id}".encode() in errors
     assert scene.replay("--resume", str(replay_id))["inserted"] == lost
     assert scene.table() == scene.log()
 
 
-def test_append_interrupted_and_resumed_inserts_each_event_once_more(scene: Scene) -> None:
-    scene.produce(drawn(EVENTS))
+def test_resumed_append_inserts_each_event_once_more(scene: Scene) -> None:
+    scene.produce(random_events(EVENTS))
     scene.store()
     process = scene.start("--from-offset", "0", "--mode", "append", "--rate", "6000")
     for pause in (0.4, 0.6):
@@ -217,10 +217,10 @@ def test_append_interrupted_and_resumed_inserts_each_event_once_more(scene: Scen
 
 
 def test_append_into_another_table(scene: Scene) -> None:
-    scene.produce(drawn(600))
+    scene.produce(random_events(600))
     other = f"{scene.name}.elsewhere"
     scene.clickhouse.execute(f"CREATE TABLE {other} AS {scene.clickhouse.table}")
-    # It is not the workers' table: what they have committed does not matter.
+    # It is not the workers' table, so their committed offsets do not limit the range.
     report = scene.replay(
         "--from-offset", "0", "--to-offset", "end", "--mode", "append", "--target", "elsewhere"
     )
@@ -230,20 +230,20 @@ def test_append_into_another_table(scene: Scene) -> None:
     assert scene.table(other) == scene.log()
 
 
-def test_rebuild_is_exact_and_readers_never_see_a_partial_month(scene: Scene) -> None:
-    scene.produce(drawn(EVENTS))
+def test_rebuild_is_exact_and_never_shows_partial_month(scene: Scene) -> None:
+    scene.produce(random_events(EVENTS))
     scene.store()
     scene.lose()
-    # Rows too many go as well.
+    # Excess rows are removed as well.
     scene.clickhouse.insert(list(zip(*scene.log().keys(), strict=True)), None)
     before = scene.months(scene.clickhouse)
-    seen: set[tuple[int, int]] = set()
+    observed: set[tuple[int, int]] = set()
     is_done = threading.Event()
 
     def watch() -> None:
         with scene.connection() as clickhouse:
             while not is_done.is_set():
-                seen.update(scene.months(clickhouse).items())
+                observed.update(scene.months(clickhouse).items())
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -254,12 +254,12 @@ def test_rebuild_is_exact_and_readers_never_see_a_partial_month(scene: Scene) ->
         watcher.join()
     assert report["inserted"] == EVENTS
     assert scene.table() == scene.log()
-    assert seen == set(before.items()) | set(scene.months(scene.clickhouse).items())
+    assert observed == set(before.items()) | set(scene.months(scene.clickhouse).items())
     assert scene.left_behind() == []
 
 
-def test_rebuild_beside_idle_workers_loses_nothing(scene: Scene) -> None:
-    events = drawn(EVENTS)
+def test_rebuild_during_idle_workers_loses_nothing(scene: Scene) -> None:
+    events = random_events(EVENTS)
     scene.produce(events)
     scene.store()
     scene.lose()
@@ -272,8 +272,8 @@ def test_rebuild_beside_idle_workers_loses_nothing(scene: Scene) -> None:
     assert scene.table() == scene.log()
 
 
-def test_rebuild_refuses_a_range_that_leaves_out_events_of_the_month(scene: Scene) -> None:
-    scene.produce(drawn(400))
+def test_rebuild_refuses_range_missing_events_of_month(scene: Scene) -> None:
+    scene.produce(random_events(400))
     scene.store()
     table = scene.table()
     for part in (["--from-offset", "10"], ["--from-offset", "0", "--to-offset", "50"]):
@@ -285,8 +285,8 @@ def test_rebuild_refuses_a_range_that_leaves_out_events_of_the_month(scene: Scen
     assert scene.table() == table
 
 
-def test_rebuild_refuses_a_month_that_kafka_no_longer_holds(scene: Scene) -> None:
-    scene.produce(drawn(400))
+def test_rebuild_refuses_month_removed_by_retention(scene: Scene) -> None:
+    scene.produce(random_events(400))
     scene.store()
     scene.trim({0: 60})
     table = scene.table()
@@ -308,7 +308,7 @@ def test_rebuild_refuses_a_month_that_kafka_no_longer_holds(scene: Scene) -> Non
 
 def test_range_by_time(scene: Scene) -> None:
     now = time.time()
-    early, late = drawn(200, 2), drawn(200, 3)
+    early, late = random_events(200, 2), random_events(200, 3)
     scene.produce(early, at=now - 7200)
     scene.produce(late, at=now - 60)
     scene.store()
@@ -319,8 +319,8 @@ def test_range_by_time(scene: Scene) -> None:
     assert scene.table() == scene.log()
 
 
-def test_offsets_that_retention_removed_are_an_error_unless_clamped(scene: Scene) -> None:
-    scene.produce(drawn(400))
+def test_removed_offsets_are_an_error_unless_clamped(scene: Scene) -> None:
+    scene.produce(random_events(400))
     scene.store()
     scene.trim({0: 10, 2: 30})
     done = run("replay", "--from-offset", "0", settings=scene.settings)
@@ -329,10 +329,10 @@ def test_offsets_that_retention_removed_are_an_error_unless_clamped(scene: Scene
     assert scene.replay("--from-offset", "0", "--clamp")["read"] == 360
 
 
-def test_wrong_calls_say_in_one_line_what_is_wrong(scene: Scene) -> None:
-    scene.produce(drawn(400))
+def test_wrong_arguments_of_replay_are_one_line(scene: Scene) -> None:
+    scene.produce(random_events(400))
     nowhere = "127.0.0.1:1"
-    _refused(scene, ["--from-offset", "0"], Exit.USAGE, "has committed nothing")
+    _assert_refused(scene, ["--from-offset", "0"], Exit.USAGE, "has committed nothing")
     scene.store(dict.fromkeys(range(scene.partitions), 90))
     scene.trim({0: 10})
     table = scene.table()
@@ -357,8 +357,8 @@ def test_wrong_calls_say_in_one_line_what_is_wrong(scene: Scene) -> None:
         (["--from-offset", "20", "--target", "no.where"], Exit.CONFIG, "create the database"),
         (["--from-offset", "20", "--kafka-topic", "none"], Exit.CONFIG, "topic none"),
         (["--from-offset", "20", "--kafka-group-id", "none"], Exit.USAGE, "KAFKA_GROUP_ID"),
-        (["--resume", "20200101000000_0000"], Exit.USAGE, "no interrupted replay"),
-        (["--resume", "x", "--from-offset", "20"], Exit.USAGE, "give no range"),
+        (["--resume", "20200101000000_0000"], Exit.USAGE, "interrupted replay"),
+        (["--resume", "x", "--from-offset", "20"], Exit.USAGE, "omit the options of a range"),
         (["--from-offset", "20", "--month", "202601"], Exit.USAGE, "--mode rebuild"),
         (["--from-offset", "20", "--clickhouse-user", "nobody"], Exit.CONFIG, "CLICKHOUSE_USER"),
         (["--from-offset", "20", "--clickhouse-port", "1"], Exit.UNAVAILABLE, "CLICKHOUSE_HOST"),
@@ -368,44 +368,45 @@ def test_wrong_calls_say_in_one_line_what_is_wrong(scene: Scene) -> None:
             "KAFKA_BOOTSTRAP_SERVERS",
         ),
     ]
-    for arguments, code, told in cases:
-        _refused(scene, arguments, code, told)
-    # And as the operator calls it.
+    for arguments, code, expected in cases:
+        _assert_refused(scene, arguments, code, expected)
+    # The same with the installed command.
     done = run("replay", "--from-offset", "90", settings=scene.settings)
     assert (done.returncode, done.stderr.count("\n")) == (Exit.USAGE, 1)
     assert scene.left_behind() == []
     assert scene.table() == table
 
 
-def test_user_without_rights_is_told_which(scene: Scene) -> None:
-    scene.produce(drawn(40))
+def test_missing_rights_of_the_user_are_listed(scene: Scene) -> None:
+    scene.produce(random_events(40))
     scene.store()
     lost = scene.lose()
     arguments = ["--from-offset", "0", "--clickhouse-user"]
-    beside = f"ON {scene.name}.*"
-    for user, lacking in {
-        READER: f"lacks CREATE TABLE {beside}, DROP TABLE {beside}, TABLE ENGINE ON MergeTree:",
+    staging_tables = f"ON {scene.name}.*"
+    for user, missing in {
+        READER: f"lacks CREATE TABLE {staging_tables}, DROP TABLE {staging_tables}, TABLE ENGINE ON "
+        "MergeTree:",
         WRITER: f"lacks SELECT ON {scene.clickhouse.table}",
         READONLY: "read-only",
         NO_ENGINE: "lacks TABLE ENGINE ON MergeTree:",
     }.items():
-        _refused(scene, [*arguments, user], Exit.CONFIG, lacking)
+        _assert_refused(scene, [*arguments, user], Exit.CONFIG, missing)
     assert scene.left_behind() == []
     assert scene.replay(*arguments, REPLAYER)["inserted"] == lost
     assert scene.table() == scene.log()
     scene.lose()
     rebuild = ["--mode", "rebuild", "--yes"]
-    lacking = f"lacks ALTER DELETE ON {scene.clickhouse.table}, TRUNCATE {beside}:"
-    _refused(scene, [*arguments, REPLAYER, *rebuild], Exit.CONFIG, lacking)
+    missing = f"lacks ALTER DELETE ON {scene.clickhouse.table}, TRUNCATE {staging_tables}:"
+    _assert_refused(scene, [*arguments, REPLAYER, *rebuild], Exit.CONFIG, missing)
     scene.replay(*arguments, REBUILDER, *rebuild)
     assert scene.table() == scene.log()
 
 
-def test_replay_that_had_ended_is_not_repeated_by_its_resumption(
+def test_resumed_replay_that_was_done_is_not_repeated(
     scene: Scene, engine: EmbeddedClickHouse
 ) -> None:
-    """Killed while it drops its tables, or before an append that was only a dry run."""
-    scene.produce(drawn(40))
+    """The replay was killed while it dropped its tables, or was the dry run of an append."""
+    scene.produce(random_events(40))
     scene.store()
     spans = {0: OffsetRange(0, 10)}
     identity = LogIdentity("c", "t", "")
@@ -425,12 +426,14 @@ def test_replay_that_had_ended_is_not_repeated_by_its_resumption(
     live = scene.clickhouse.describe()
     assert live is not None
     report = ReplayReport(plan, is_dry=False, counts=Counts(read=10, valid=10), inserted=10)
-    notes = {"ended": report.as_note(), "dry": ""}
-    for kind, body in notes.items():
-        bench = ReplayStaging(scene.clickhouse, plan.id, live)
-        bench.create(json.dumps({"host": socket.gethostname(), "pid": 0, "ticks": -1}))  # is gone
-        bench.journal("plan", plan.as_json())
-        bench.journal(kind, body)
+    entries = {"ended": report.as_json(), "dry": ""}
+    for kind, body in entries.items():
+        staging = ReplayStaging(scene.clickhouse, plan.id, live)
+        staging.create(
+            json.dumps({"host": socket.gethostname(), "pid": 0, "ticks": -1})
+        )  # has exited
+        staging.journal("plan", plan.as_json())
+        staging.journal(kind, body)
         scene.clickhouse.execute(f"DROP TABLE {scene.name}.octane_replay_{plan.id}_log")
         resumed = call("replay", "--resume", plan.id, settings=scene.settings)
         if kind == "ended":
@@ -444,8 +447,8 @@ def test_replay_that_had_ended_is_not_repeated_by_its_resumption(
     assert scene.table() == scene.log()
 
 
-def _refused(scene: Scene, arguments: list[str], code: Exit, told: str) -> None:
+def _assert_refused(scene: Scene, arguments: list[str], code: Exit, expected: str) -> None:
     done = call("replay", *arguments, settings=scene.settings)
     assert (done.returncode, done.stderr.count("\n")) == (code, 1), (arguments, done.stderr)
-    assert told in done.stderr
+    assert expected in done.stderr
     assert done.stdout == ""

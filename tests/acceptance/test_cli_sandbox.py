@@ -26,7 +26,7 @@ from tests.support.command import (
 
 EVENTS = 5000
 STOP_SECONDS = 40.0
-ELSEWHERE = {
+OTHER_SERVERS = {
     "KAFKA_BOOTSTRAP_SERVERS": "production:9092",
     "CLICKHOUSE_HOST": "production",
     "CLICKHOUSE_PASSWORD": "secret",
@@ -36,9 +36,9 @@ ELSEWHERE = {
 
 @contextmanager
 def marked(directory: Path) -> Iterator[dict[str, str]]:
-    """A variable that every process of the sandbox inherits; all of them must be gone at the end."""
+    """Yield a variable that all processes of a sandbox inherit; finally wait until all have exited."""
     name = f"OCTANE_TEST_MARK_{os.getpid()}_{directory.name}"
-    # Titles of processes would take the place of their environment.
+    # Without SPT_NOENV, process titles would overwrite the environment in /proc.
     yield {name: "1", "SPT_NOENV": "1"}
     wait_until(lambda: not processes_with(name), 5.0)
 
@@ -53,12 +53,12 @@ def mark(tmp_path: Path) -> Iterator[dict[str, str]]:
 def finished(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> list[subprocess.CompletedProcess[str]]:
-    """Two runs in one data directory, on a machine whose environment belongs to real servers."""
+    """Results of two runs in one data directory, with an environment of other servers."""
     directory = tmp_path_factory.mktemp("finished")
     with marked(directory) as mark:
-        settings = mark | ELSEWHERE
+        settings = mark | OTHER_SERVERS
         arguments = ("--generate", str(EVENTS), "--data-dir", str(directory / "data"))
-        return [_once(*arguments, settings=settings) for _ in range(2)]
+        return [_run_once(*arguments, settings=settings) for _ in range(2)]
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Served:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A sandbox in the foreground, on a port and in a directory of the user's; SIGTERM ends it."""
+    """Yield a sandbox in the foreground with a given port and directory; stop it by SIGTERM."""
     directory = tmp_path_factory.mktemp("served")
     with socket.create_server(("127.0.0.1", 0)) as first:
         port = str(first.getsockname()[1])
@@ -84,14 +84,14 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         marked(directory) as mark,
         running(directory / "output", *arguments, settings=mark) as command,
     ):
-        command.wait_for("Ctrl-C ends it.")
+        command.wait_for("Ctrl-C stops the sandbox.")
         yield Served(command, mark, port, data)
         command.child.terminate()
         assert command.wait(STOP_SECONDS) == 0
         assert Path(data).is_dir()
 
 
-def _once(*arguments: str, settings: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def _run_once(*arguments: str, settings: dict[str, str]) -> subprocess.CompletedProcess[str]:
     return run(
         "sandbox",
         "--procs",
@@ -104,9 +104,9 @@ def _once(*arguments: str, settings: dict[str, str]) -> subprocess.CompletedProc
 
 
 def _address(command: Running, name: str) -> str:
-    found = re.search(rf"^{name} +(\S+?),?(?: |$)", command.output, re.MULTILINE)
-    assert found, command.output
-    return found[1]
+    match = re.search(rf"^{name} +(\S+?),?(?: |$)", command.output, re.MULTILINE)
+    assert match, command.output
+    return match[1]
 
 
 def test_sandbox_ingests_once_and_reports(
@@ -131,7 +131,7 @@ def test_two_sandboxes_run_side_by_side(mark: dict[str, str]) -> None:
     results: list[subprocess.CompletedProcess[str]] = []
     threads = [
         threading.Thread(
-            target=lambda: results.append(_once("--generate", str(EVENTS), settings=mark))
+            target=lambda: results.append(_run_once("--generate", str(EVENTS), settings=mark))
         )
         for _ in range(2)
     ]
@@ -143,7 +143,7 @@ def test_two_sandboxes_run_side_by_side(mark: dict[str, str]) -> None:
     assert all("5,000 of 5,000 events in ClickHouse" in done.stdout for done in results)
 
 
-def test_lines_that_are_no_events_become_dead_letters(mark: dict[str, str], tmp_path: Path) -> None:
+def test_invalid_lines_become_dead_letter_messages(mark: dict[str, str], tmp_path: Path) -> None:
     event = {
         "app_id": "openstream",
         "event_name": "video_buffering",
@@ -155,21 +155,21 @@ def test_lines_that_are_no_events_become_dead_letters(mark: dict[str, str], tmp_
     lines += ["{broken", json.dumps(event | {"timestamp": "yesterday"}), "", "[]"]
     path = tmp_path / "events"
     path.write_text("\n".join(lines))
-    done = _once("--load", str(path), settings=mark)
+    done = _run_once("--load", str(path), settings=mark)
     assert done.returncode == 0, done.stderr
     assert "300 of 300 events in ClickHouse" in done.stdout
-    assert "3 lines are no events: dead letters" in done.stdout
+    assert "3 lines are invalid events: dead-letter messages" in done.stdout
     assert re.search(r"total_events *│ *300", done.stdout)
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the printed commands call curl")
 def test_sandbox_serves_until_interrupted(mark: dict[str, str], tmp_path: Path) -> None:
     with running(tmp_path / "output", "sandbox", "--procs", "2", settings=mark) as command:
-        command.wait_for("Ctrl-C ends it.")
+        command.wait_for("Ctrl-C stops the sandbox.")
         produce, report, query = re.findall(r"^  (.+)$", command.output, re.MULTILINE)
         assert _shell(produce).startswith("10,000 delivered, 0 failed")
         wait_until(lambda: _count(_address(command, "API")) == 10_000)
-        # Rows can be seen a little before the worker has heard that they are in.
+        # Rows are visible shortly before the worker receives the result of the insert.
         metrics, counted = _address(command, "Metrics"), "analytics_events_inserted_total 10000.0"
         wait_until(lambda: counted in httpx.get(metrics, timeout=10.0).text)
         assert json.loads(_shell(report))["rows"][0]["total_events"] == 10_000
@@ -182,7 +182,7 @@ def test_sandbox_serves_until_interrupted(mark: dict[str, str], tmp_path: Path) 
 
 
 def _shell(line: str) -> str:
-    """What a user gets who copies the line into a shell."""
+    """Return the output of the line in a shell."""
     path = os.pathsep.join((str(Path(COMMAND).parent), os.environ["PATH"]))
     variables = environment({"PATH": path})
     return subprocess.run(
@@ -190,7 +190,7 @@ def _shell(line: str) -> str:
     ).stdout
 
 
-def test_sandbox_feeds_itself_and_goes_on_serving(served: Served) -> None:
+def test_sandbox_generates_events_and_serves_afterwards(served: Served) -> None:
     served.command.wait_for("700 delivered, 0 failed")
     wait_until(lambda: _count(_address(served.command, "API")) == 700)
 
@@ -199,7 +199,7 @@ def test_ports_can_be_chosen(served: Served) -> None:
     assert _address(served.command, "API") == f"http://127.0.0.1:{served.port}"
 
 
-def test_directory_is_for_one_sandbox_at_a_time(served: Served) -> None:
+def test_directory_in_use_is_an_error(served: Served) -> None:
     done = run("sandbox", "--procs", "1", "--data-dir", served.data, settings=served.mark)
     assert done.returncode == 78
     assert "another process uses" in done.stderr
@@ -212,7 +212,7 @@ def _count(api: str) -> int:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_interrupted_run_is_not_a_finished_one(
+def test_interrupted_run_exits_with_signal_code(
     mark: dict[str, str], tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     arguments = ("sandbox", "--procs", "1", "--once", "--generate", "100000", "--rate", "100")
@@ -229,11 +229,11 @@ def test_signal_during_the_start_ends_it(mark: dict[str, str], tmp_path: Path) -
         assert command.wait(STOP_SECONDS) == 0
 
 
-def test_nothing_survives_a_sandbox_that_is_killed(mark: dict[str, str], tmp_path: Path) -> None:
+def test_killed_sandbox_leaves_no_process(mark: dict[str, str], tmp_path: Path) -> None:
     data = tmp_path / "data"
     arguments = ("sandbox", "--procs", "2", "--data-dir", str(data))
     with running(tmp_path / "output", *arguments, settings=mark) as command:
-        command.wait_for("Ctrl-C ends it.")
+        command.wait_for("Ctrl-C stops the sandbox.")
         assert len(processes_with(next(iter(mark)))) >= 7
         command.child.kill()
         command.wait()
@@ -241,20 +241,20 @@ def test_nothing_survives_a_sandbox_that_is_killed(mark: dict[str, str], tmp_pat
 
 
 @pytest.mark.parametrize(("name", "title"), [("worker", "supervisor"), ("api", "master")])
-def test_part_that_ends_ends_all_and_shows_its_log(
+def test_process_exit_ends_the_sandbox_with_log(
     mark: dict[str, str], tmp_path: Path, name: str, title: str
 ) -> None:
     with running(tmp_path / "output", "sandbox", "--procs", "1", settings=mark) as command:
-        command.wait_for("Ctrl-C ends it.")
-        found = processes_with(next(iter(mark)))
-        os.kill(next(pid for pid, line in found.items() if f": {title}" in line), 9)
+        command.wait_for("Ctrl-C stops the sandbox.")
+        processes = processes_with(next(iter(mark)))
+        os.kill(next(pid for pid, line in processes.items() if f": {title}" in line), 9)
         assert command.wait(STOP_SECONDS) == 69
-        assert f"octane-analytics: error: {name} ended with exit code -9" in command.output
+        assert f"octane-analytics: error: {name} exited with code -9" in command.output
         assert "its last lines:" in command.output
 
 
 @pytest.mark.parametrize("option", ["--api-port", "--metrics-port", "--clickhouse-port"])
-def test_port_that_is_taken_is_told(mark: dict[str, str], option: str) -> None:
+def test_port_in_use_is_reported(mark: dict[str, str], option: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         done = run("sandbox", option, port, settings=mark)
@@ -266,7 +266,7 @@ def test_port_that_is_taken_is_told(mark: dict[str, str], option: str) -> None:
     "arguments",
     [["--once"], ["--generate", "5", "--load", __file__], ["--load", "/nonexistent"]],
 )
-def test_wrong_arguments_are_told(arguments: list[str]) -> None:
+def test_wrong_arguments_are_one_line(arguments: list[str]) -> None:
     done = run("sandbox", *arguments)
     assert done.returncode == 2
     assert done.stderr.startswith("octane-analytics: error: ")

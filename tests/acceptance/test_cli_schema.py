@@ -37,15 +37,13 @@ def schema(server: EmbeddedClickHouse, client: Client) -> Schema:
     return schema
 
 
-def test_shown_statement_makes_a_table_that_passes_the_check(
-    schema: Schema, client: Client
-) -> None:
+def test_shown_statement_creates_a_table_passing_check(schema: Schema, client: Client) -> None:
     shown = schema("show")
     assert (shown.returncode, shown.stderr) == (0, "")
     client.execute(shown.stdout.strip().removesuffix(";"))
     checked = schema("check")
     assert checked.returncode == 0, checked.stdout
-    assert "default.ai_analytics_events is as the contract says" in checked.stdout
+    assert "default.ai_analytics_events matches the expected schema" in checked.stdout
     assert "10,000 inserts" in checked.stdout
 
 
@@ -53,11 +51,11 @@ def test_apply_creates_the_table_and_can_be_repeated(schema: Schema) -> None:
     first = schema("apply")
     assert (first.returncode, first.stderr) == (0, "")
     assert "created table default.ai_analytics_events" in first.stdout
-    assert "10,000 inserts, that is 52 minutes" in first.stdout
+    assert "10,000 inserts, which is 52 minutes" in first.stdout
     second = schema("apply", "--flush-interval", "10", "--partitions", "8")
     assert second.returncode == 0
     assert "nothing to do" in second.stdout
-    assert "that is 208 minutes" in second.stdout
+    assert "which is 208 minutes" in second.stdout
 
 
 def test_apply_widens_a_window_and_never_narrows_one(schema: Schema, client: Client) -> None:
@@ -83,13 +81,13 @@ def test_apply_creates_the_database(schema: Schema, client: Client) -> None:
 
 
 @pytest.mark.parametrize("database", ["default", "missing"])
-def test_check_misses_a_table(schema: Schema, database: str) -> None:
+def test_check_of_a_missing_table_fails(schema: Schema, database: str) -> None:
     checked = schema("check", CLICKHOUSE_DATABASE=database)
     assert checked.returncode == 1
     assert "does not exist: run `octane-analytics schema apply`" in checked.stdout
 
 
-def test_difference_is_told_and_left_alone(schema: Schema, client: Client) -> None:
+def test_difference_is_reported_and_not_changed(schema: Schema, client: Client) -> None:
     client.execute(
         "CREATE TABLE default.ai_analytics_events (timestamp DateTime64(3), app_id String, "
         "event_name String CODEC(ZSTD), user_id String CODEC(ZSTD), extra UInt8) "
@@ -102,7 +100,7 @@ def test_difference_is_told_and_left_alone(schema: Schema, client: Client) -> No
         for line in checked.stdout.splitlines()
         if line.startswith("difference: ")
     ]
-    for told in (
+    for expected in (
         "column timestamp is of type DateTime64(3), must be DateTime",
         "column app_id has the default codec, must have CODEC(ZSTD)",
         "column properties is missing",
@@ -111,35 +109,35 @@ def test_difference_is_told_and_left_alone(schema: Schema, client: Client) -> No
         "partition key is toYYYYMMDD(timestamp), must be toYYYYMM(timestamp)",
         "TTL is not set, must be timestamp + toIntervalDay(90)",
     ):
-        assert told in differences
+        assert expected in differences
     applied = schema("apply")
     assert applied.returncode == 1
     assert "widened the deduplication window" in applied.stdout
     assert "difference: column properties is missing" in applied.stdout
 
 
-def test_server_that_is_away_is_one_line(schema: Schema) -> None:
+def test_unreachable_server_is_one_line(schema: Schema) -> None:
     failed = schema("check", CLICKHOUSE_PORT="1")
     assert failed.returncode == 69
     assert failed.stderr.startswith("octane-analytics: error: cannot talk to ClickHouse at ")
     assert failed.stderr.count("\n") == 1
 
 
-def test_wrong_password_is_for_the_operator(schema: Schema) -> None:
+def test_wrong_password_exits_with_78(schema: Schema) -> None:
     failed = schema("check", CLICKHOUSE_USER="reader", CLICKHOUSE_PASSWORD="wrong")
     assert failed.returncode == 78
     assert "check CLICKHOUSE_USER and CLICKHOUSE_PASSWORD" in failed.stderr
     assert failed.stderr.count("\n") == 1
 
 
-def test_missing_right_is_told_with_what_to_do(schema: Schema) -> None:
+def test_missing_right_is_reported_with_advice(schema: Schema) -> None:
     failed = schema("apply", CLICKHOUSE_USER="reader", CLICKHOUSE_PASSWORD="secret")
     assert failed.returncode == 1
     assert "grant the user what it lacks" in failed.stderr
     assert failed.stderr.count("\n") == 1
 
 
-def test_http_port_is_refused_before_anything_is_tried(schema: Schema) -> None:
+def test_http_port_is_rejected_before_connecting(schema: Schema) -> None:
     failed = schema("check", "--clickhouse-port", "8123")
     assert failed.returncode == 78
     assert "use 9000" in failed.stderr

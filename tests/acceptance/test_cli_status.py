@@ -1,4 +1,4 @@
-"""`status` as an operator reads it: on a terminal, into a pipe and a file; a real control socket."""
+"""Output of `status` on a terminal, in a pipe and in a file, with a real control socket."""
 
 import json
 import select
@@ -90,12 +90,12 @@ def test_status_fits_the_terminal_with_whole_words(settings: dict[str, str], col
     assert shown.code == 1
     assert max(map(len, shown.lines)) <= columns
     text = " ".join(" ".join(shown.lines).split())
-    for whole in ("12,345,678,901", "123,457", "worker-9", "waiting", "not healthy", ERROR):
-        assert whole in text
+    for expected in ("12,345,678,901", "123,457", "worker-9", "waiting", "not healthy", ERROR):
+        assert expected in text
     assert ("1,235 MB" in text) is (columns == 200)
 
 
-def test_status_has_all_columns_off_a_terminal(settings: dict[str, str]) -> None:
+def test_status_without_a_terminal_has_all_columns(settings: dict[str, str]) -> None:
     done = run("status", settings=settings)
     headings, row = done.stdout.splitlines()[1:3]
     assert headings.split() == ALL_COLUMNS
@@ -104,10 +104,10 @@ def test_status_has_all_columns_off_a_terminal(settings: dict[str, str]) -> None
 
 
 @pytest.mark.parametrize("seconds", [("--watch=0.1",), ("--watch", "0.1")])
-def test_status_is_watched_into_a_file(
+def test_status_watch_into_a_file_appends(
     settings: dict[str, str], seconds: tuple[str, ...], tmp_path: Path
 ) -> None:
-    with running(tmp_path / "seen", "status", *seconds, settings=settings) as watching:
+    with running(tmp_path / "output", "status", *seconds, settings=settings) as watching:
         wait_until(lambda: watching.output.count("12,345,678,901") >= 30, 20.0)
         watching.interrupt()
         assert watching.wait() == 0
@@ -115,7 +115,7 @@ def test_status_is_watched_into_a_file(
     assert watching.output.count("supervisor 1234566") >= 3
 
 
-def test_status_is_watched_through_a_pipe_until_the_reader_leaves(
+def test_status_watch_ends_when_the_pipe_closes(
     settings: dict[str, str],
 ) -> None:
     child = subprocess.Popen(
@@ -127,15 +127,15 @@ def test_status_is_watched_through_a_pipe_until_the_reader_leaves(
     )
     assert child.stdout is not None
     assert child.stderr is not None
-    found = [json.loads(child.stdout.readline()) for _ in range(3)]
-    assert found == [STATUS] * 3
+    reports = [json.loads(child.stdout.readline()) for _ in range(3)]
+    assert reports == [STATUS] * 3
     child.stdout.close()
     assert child.wait(20.0) == 1
     assert child.stderr.read() == ""
     child.stderr.close()
 
 
-def test_status_is_watched_on_a_terminal_until_interrupted(settings: dict[str, str]) -> None:
+def test_status_watch_on_a_terminal_ends_on_interrupt(settings: dict[str, str]) -> None:
     shown = on_terminal(
         *("status", "--watch"),
         answers=[("worker-9: ", CTRL_C)],

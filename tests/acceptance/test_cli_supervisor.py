@@ -1,4 +1,4 @@
-"""The installed `worker` under its signals: processes, exit codes, what it says, every event once."""
+"""Installed command `worker` and its signals: processes, exit codes, log, every event once."""
 
 import json
 import os
@@ -50,20 +50,20 @@ def _is_alive(pid: int) -> bool:
         return False
 
 
-def _said(worker: Running, message: str) -> int:
+def _log_count(worker: Running, message: str) -> int:
     return sum(event["message"] == message for event in _log(worker))
 
 
-def _wait_said(worker: Running, message: str, times: int = 1) -> None:
-    wait_until(lambda: _said(worker, message) >= times)
+def _wait_for_log(worker: Running, message: str, times: int = 1) -> None:
+    wait_until(lambda: _log_count(worker, message) >= times)
 
 
 def _status(environ: dict[str, str]) -> dict[str, object]:
-    told: dict[str, object] = json.loads(run("status", "--json", settings=environ).stdout)
-    return told
+    status: dict[str, object] = json.loads(run("status", "--json", settings=environ).stdout)
+    return status
 
 
-def test_every_signal_does_what_the_table_says_and_no_event_is_lost_or_doubled(
+def test_every_signal_keeps_events_exactly_once(
     service: Service,  # noqa: F811
     environ: dict[str, str],
     tmp_path: Path,
@@ -77,14 +77,14 @@ def test_every_signal_does_what_the_table_says_and_no_event_is_lost_or_doubled(
     load.resume()
     try:
         with running(tmp_path / "first.log", *command, settings=environ) as worker:
-            _wait_said(worker, "assignment changed")
+            _wait_for_log(worker, "assignment changed")
             wait_until(lambda: len(_children(worker.child.pid)) == 3)
             wait_until(lambda: service.counts()[0] > 0)
 
             before = _pids(worker)
             env_file.write_text("FLUSH_INTERVAL=0.4\nMETRICS_PORT=1\n")
             worker.child.send_signal(signal.SIGHUP)
-            _wait_said(worker, "every process is replaced")
+            _wait_for_log(worker, "every process is replaced")
             after = _pids(worker)
             assert after.keys() == before.keys()
             assert not set(after.values()) & set(before.values())
@@ -93,7 +93,7 @@ def test_every_signal_does_what_the_table_says_and_no_event_is_lost_or_doubled(
 
             env_file.write_text("FLUSH_INTERVAL=soon\n")
             worker.child.send_signal(signal.SIGHUP)
-            _wait_said(worker, "new settings refused: the old ones stay")
+            _wait_for_log(worker, "new settings refused: the old ones stay")
             assert "FLUSH_INTERVAL is 'soon'" in worker.output
             assert _pids(worker) == after
             env_file.write_text("FLUSH_INTERVAL=0.4\n")
@@ -105,10 +105,10 @@ def test_every_signal_does_what_the_table_says_and_no_event_is_lost_or_doubled(
             wait_until(lambda: len(_children(worker.child.pid)) == 3)
 
             worker.child.send_signal(signal.SIGUSR1)
-            _wait_said(worker, "status of a slot", 3)
+            _wait_for_log(worker, "status of a slot", 3)
 
             os.kill(_pids(worker)["worker-1"], signal.SIGKILL)
-            _wait_said(worker, "process ended: replacing it")
+            _wait_for_log(worker, "process ended: replacing it")
 
             worker.child.send_signal(signal.SIGINT)
             assert worker.wait() == 0, worker.output
@@ -116,7 +116,7 @@ def test_every_signal_does_what_the_table_says_and_no_event_is_lost_or_doubled(
         for number, code in ((signal.SIGQUIT, 131), (signal.SIGTERM, 0)):
             log = tmp_path / f"{number.name}.log"
             with running(log, *command, settings=environ) as worker:
-                _wait_said(worker, "assignment changed")
+                _wait_for_log(worker, "assignment changed")
                 if number == signal.SIGTERM:
                     load.pause()
                     wait_until(lambda: service.counts()[0] >= load.sent)
@@ -130,7 +130,7 @@ def test_every_signal_does_what_the_table_says_and_no_event_is_lost_or_doubled(
     assert service.counts() == (load.sent, load.sent)
 
 
-def test_fifty_killed_children_leave_nothing_behind(
+def test_fifty_killed_children_leak_nothing(
     service: Service,  # noqa: F811
     environ: dict[str, str],
     tmp_path: Path,
@@ -151,18 +151,18 @@ def test_fifty_killed_children_leave_nothing_behind(
         wait_until(lambda: run("status", settings=environ).returncode == 0)
         descriptors, metrics = open_files(), files()
         for turn in range(1, KILLS // procs + 1):
-            victims = dict(_pids(worker))
-            assert len(victims) == procs
-            for pid in victims.values():
+            killed = dict(_pids(worker))
+            assert len(killed) == procs
+            for pid in killed.values():
                 os.kill(pid, signal.SIGKILL)
 
-            def are_replaced(victims: dict[object, int] = victims) -> bool:
+            def are_replaced(killed: dict[object, int] = killed) -> bool:
                 now = _pids(worker)
-                return all(now[slot] != pid for slot, pid in victims.items())
+                return all(now[slot] != pid for slot, pid in killed.items())
 
             wait_until(are_replaced)
-            assert _said(worker, "process ended: replacing it") == procs * turn
-            # It has begun to work, so that the next one is not killed at its start.
+            assert _log_count(worker, "process ended: replacing it") == procs * turn
+            # Wait for the start, so that the next kill hits a running process.
             wait_until(lambda: all(s["state"] == "running" for s in _slots(environ)))
         wait_until(lambda: run("status", settings=environ).returncode == 0)
         assert open_files() == descriptors
@@ -179,7 +179,7 @@ def _slots(environ: dict[str, str]) -> list[dict[str, object]]:
     return slots
 
 
-def test_killed_supervisor_leaves_no_child_and_its_socket_is_taken_over(
+def test_killed_supervisor_leaves_no_child_or_socket(
     environ: dict[str, str], tmp_path: Path
 ) -> None:
     command = ("worker", "--procs", "2")
@@ -198,7 +198,7 @@ def test_killed_supervisor_leaves_no_child_and_its_socket_is_taken_over(
     assert not Path(environ["CONTROL_SOCKET"]).exists()
 
 
-def test_status_shows_every_slot_and_is_not_blocked_by_who_says_nothing(
+def test_status_shows_slots_despite_silent_clients(
     service: Service,  # noqa: F811
     environ: dict[str, str],
     tmp_path: Path,
@@ -215,17 +215,17 @@ def test_status_shows_every_slot_and_is_not_blocked_by_who_says_nothing(
         for client in silent:
             client.connect(str(path))
         wait_until(lambda: _status(environ)["lag"] == 0)
-        told = _status(environ)
+        status = _status(environ)
         slots = _slots(environ)
         assert [slot["slot"] for slot in slots] == ["metrics", "worker-0", "worker-1"]
         assert sum(int(str(slot["partitions"])) for slot in slots) == 8
         assert all(int(str(slot["memory_bytes"])) > 10_000_000 for slot in slots)
-        assert told["is_healthy"] is True
+        assert status["is_healthy"] is True
         shown = run("status", settings=environ)
         for text in ("worker-1", "running", "partitions", "2 of 2 workers up", "healthy"):
             assert text in shown.stdout
         silent[1].settimeout(20.0)
-        assert silent[1].recv(1) == b"", "who says nothing is shown the door"
+        assert silent[1].recv(1) == b"", "a silent client is disconnected"
         for client in silent:
             client.close()
 
@@ -242,23 +242,25 @@ def test_status_shows_every_slot_and_is_not_blocked_by_who_says_nothing(
     assert run("status", settings=environ).returncode == 69
 
 
-def test_worker_that_waits_for_a_stopped_clickhouse_is_not_replaced(
+def test_worker_waiting_for_clickhouse_is_not_replaced(
     service: Service,  # noqa: F811
     environ: dict[str, str],
     tmp_path: Path,
 ) -> None:
-    impatient = environ | {"HEARTBEAT_TIMEOUT": "5", "CLICKHOUSE_TIMEOUT": "3"}
-    with running(tmp_path / "worker.log", "worker", "--procs", "2", settings=impatient) as worker:
+    short_timeouts = environ | {"HEARTBEAT_TIMEOUT": "5", "CLICKHOUSE_TIMEOUT": "3"}
+    with running(
+        tmp_path / "worker.log", "worker", "--procs", "2", settings=short_timeouts
+    ) as worker:
         wait_until(lambda: run("status", settings=environ).returncode == 0)
         before = _pids(worker)
-        # Connections that have served before wait longer: first for the answer to a ping.
+        # A connection that was used before waits longer, because it pings first.
         sent = run("produce", "--generate", "500", settings=environ)
         assert sent.returncode == 0, sent.stderr
         wait_until(lambda: service.counts()[0] >= 500)
         service.engine.pause()
         sent = run("produce", "--generate", "2000", "--seed", "2", settings=environ)
         assert sent.returncode == 0, sent.stderr
-        time.sleep(9.0)  # a hung one is killed after 5 to 6
+        time.sleep(9.0)  # a hung worker is killed after 5 to 6 s
         service.engine.resume()
         wait_until(lambda: service.counts()[0] >= 2500)
         assert _pids(worker) == before
@@ -268,35 +270,35 @@ def test_worker_that_waits_for_a_stopped_clickhouse_is_not_replaced(
     assert service.counts() == (2500, 2500)
 
 
-def test_worker_tells_systemd_how_it_does(environ: dict[str, str], tmp_path: Path) -> None:
+def test_worker_notifies_systemd(environ: dict[str, str], tmp_path: Path) -> None:
     path = tmp_path / "notify.sock"
-    told: list[str] = []
+    messages: list[str] = []
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(str(path))
         listening.settimeout(0.01)
 
-        def has_come(text: str) -> bool:
+        def has_received(text: str) -> bool:
             try:
                 while True:
-                    told.append(listening.recv(4096).decode())
+                    messages.append(listening.recv(4096).decode())
             except TimeoutError:
-                return any(message.startswith(text) for message in told)
+                return any(message.startswith(text) for message in messages)
 
         settings = environ | {"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "4000000"}
         with running(
             tmp_path / "worker.log", "worker", "--procs", "2", settings=settings
         ) as worker:
-            wait_until(lambda: has_come("READY=1"))
-            assert "WATCHDOG=1" in told or has_come("WATCHDOG=1")
-            wait_until(lambda: has_come("STATUS=running: 2 of 2 workers up, "))
-            told.clear()
+            wait_until(lambda: has_received("READY=1"))
+            assert "WATCHDOG=1" in messages or has_received("WATCHDOG=1")
+            wait_until(lambda: has_received("STATUS=running: 2 of 2 workers up, "))
+            messages.clear()
             worker.child.send_signal(signal.SIGHUP)
-            wait_until(lambda: has_come("RELOADING=1\nMONOTONIC_USEC="))
-            wait_until(lambda: has_come("READY=1"))
-            wait_until(lambda: has_come("WATCHDOG=1"))
+            wait_until(lambda: has_received("RELOADING=1\nMONOTONIC_USEC="))
+            wait_until(lambda: has_received("READY=1"))
+            wait_until(lambda: has_received("WATCHDOG=1"))
             worker.child.send_signal(signal.SIGTERM)
             assert worker.wait() == 0, worker.output
-            assert has_come("STOPPING=1")
+            assert has_received("STOPPING=1")
 
 
 def _ready(environ: dict[str, str]) -> str:
@@ -308,7 +310,7 @@ def _ready(environ: dict[str, str]) -> str:
         return error.read().decode()
 
 
-def test_titles_and_readiness_are_those_of_the_processes_there_are_to_be(
+def test_titles_and_readiness_follow_the_process_count(
     environ: dict[str, str], tmp_path: Path
 ) -> None:
     with running(tmp_path / "worker.log", "worker", "--procs", "2", settings=environ) as worker:
@@ -322,10 +324,10 @@ def test_titles_and_readiness_are_those_of_the_processes_there_are_to_be(
             for name in ("supervisor", "metrics", "worker-0", "worker-1")
         }
 
-        # Who answers scrapes does not wait for its turn among the workers.
+        # The metrics process has a session of its own, so that it is scheduled apart from the workers.
         assert [os.getsid(pid) for pid in pids].count(worker.child.pid) == len(pids) - 1
 
-        # Which of them there are to be is asked for anew each time.
+        # The expected number of processes is read for each request.
         worker.child.send_signal(signal.SIGTTOU)
         wait_until(lambda: len(_children(worker.child.pid)) == 2)
         wait_until(lambda: _ready(environ) == "ready\n")
@@ -341,17 +343,17 @@ def test_interrupt_at_the_start_leaves_no_traceback(
     environ: dict[str, str], tmp_path: Path, delay: float
 ) -> None:
     with running(tmp_path / "worker.log", "worker", "--procs", "1", settings=environ) as worker:
-        # The interpreter itself has begun with a handler, of which the command then relieves it.
+        # The interpreter starts with a SIGINT handler, which the command then removes.
         wait_until(lambda: _catches_interrupts(worker.child.pid))
-        wait_until(lambda: _has_begun(worker.child.pid))
+        wait_until(lambda: _has_started(worker.child.pid))
         time.sleep(delay)
         worker.interrupt()
         assert worker.wait() in (0, 130, -signal.SIGINT)
         assert "Traceback" not in worker.output, worker.output
 
 
-def _has_begun(pid: int) -> bool:
-    """Whether the command has taken the handler away; that it did stays to be seen by what it loads."""
+def _has_started(pid: int) -> bool:
+    """Return whether the command has started: the SIGINT handler is removed or librdkafka is loaded."""
     return not _catches_interrupts(pid) or "rdkafka" in Path(f"/proc/{pid}/maps").read_text()
 
 

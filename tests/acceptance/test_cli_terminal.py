@@ -1,4 +1,4 @@
-"""What commands show on a terminal of 80 columns, and that a pipe gets all of it."""
+"""Output of commands on a terminal of 80 columns, and in full in a pipe."""
 
 import pytest
 
@@ -17,7 +17,7 @@ NOWHERE = {
         (["config"], 0, ["broker-with-a-long-name.invalid:9092", "10000000000 rows"]),
         (["check"], 69, ["127.0.0.1:1", "check KAFKA_BOOTSTRAP_SERVERS and the broker"]),
         (["report", "--list"], 0, ["Width of a bucket in seconds; 86400 is a calendar day"]),
-        (["--help"], 0, ["every one ended again"]),
+        (["--help"], 0, ["each one exited again"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -32,7 +32,7 @@ def test_output_fits_80_columns_with_whole_words(
         assert part in text
 
 
-def test_check_off_a_terminal_is_a_line_each() -> None:
+def test_check_without_a_terminal_prints_unwrapped_lines() -> None:
     done = run("check", settings=NOWHERE)
     kafka = [line for line in done.stdout.splitlines() if line.split()[1] == "kafka"]
     assert len(kafka) == 1

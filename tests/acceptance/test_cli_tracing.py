@@ -1,4 +1,4 @@
-"""One event's trace, followed by its id: producer, flush, insert, ClickHouse; and a request's."""
+"""Trace of an event (producer, flush, insert, ClickHouse) and of a request, by trace id."""
 
 import contextlib
 import http.client
@@ -46,7 +46,7 @@ def _environ(engine: EmbeddedClickHouse, collector: Receiver) -> dict[str, str]:
         "LOG_FORMAT": "json",
         "LOG_LEVEL": "debug",
         "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint,
-        "OTEL_BSP_SCHEDULE_DELAY": "600000",  # so that what arrives was sent by the drain
+        "OTEL_BSP_SCHEDULE_DELAY": "600000",  # long, so that only the drain sends spans
     }
 
 
@@ -59,7 +59,7 @@ def _in_span_log(clickhouse: ClickHouse, trace_id: str) -> list[str]:
     return [name for (name,) in rows]
 
 
-def test_an_event_is_followed_from_its_producer_into_clickhouse(
+def test_event_trace_leads_from_producer_to_clickhouse(
     engine: EmbeddedClickHouse, collector: Receiver, tmp_path: Path
 ) -> None:
     settings = ClickHouseSettings(host=engine.host, port=engine.tcp_port)
@@ -102,9 +102,9 @@ def test_an_event_is_followed_from_its_producer_into_clickhouse(
         assert dead_letter.trace_id in {s.trace_id for s in sends}
         assert "query" in _in_span_log(clickhouse, flush.trace_id)
         lines = [json.loads(line) for line in worker.output.splitlines() if line.startswith("{")]
-        told = [line for line in lines if line["message"] == "batch inserted"]
-        assert flush.trace_id in {line["trace_id"] for line in told}
-        assert {"partition", "offsets", "process"} <= told[0].keys()
+        logged = [line for line in lines if line["message"] == "batch inserted"]
+        assert flush.trace_id in {line["trace_id"] for line in logged}
+        assert {"partition", "offsets", "process"} <= logged[0].keys()
 
 
 def _count(clickhouse: ClickHouse) -> int:
@@ -120,7 +120,7 @@ def _dlq(collector: Receiver) -> list[Received]:
     return collector.named(f"{TOPIC}.dlq send")
 
 
-def test_a_request_is_followed_into_clickhouse(
+def test_request_trace_leads_to_clickhouse(
     engine: EmbeddedClickHouse, collector: Receiver, tmp_path: Path
 ) -> None:
     port = free_port()
@@ -147,10 +147,10 @@ def test_a_request_is_followed_into_clickhouse(
         (served,) = [s for s in collector.spans if s.process == "api-0"]
         assert (served.trace_id, served.parent_id) == (GIVEN_TRACE, "b7ad6b7169203331")
         assert served.attributes["http.status_code"] == 200
-        told = [
+        logged = [
             json.loads(x) for x in api.output.splitlines() if '"request"' in x and "/query" in x
         ]
-        assert told[0]["trace_id"] == GIVEN_TRACE
+        assert logged[0]["trace_id"] == GIVEN_TRACE
 
 
 def _is_up(port: int) -> bool:

@@ -1,4 +1,4 @@
-"""The installed `worker` against real engines: counts, signals, and its words when it cannot start."""
+"""Installed command `worker` with real engines: counts, signals, and errors at the start."""
 
 import json
 import os
@@ -34,7 +34,7 @@ SECOND_START_SECONDS = 60.0
 
 @dataclass
 class Service:
-    """The engines, the environment that leads to them, and a look into the table."""
+    """Engines, the environment with their addresses, and queries of the table."""
 
     kafka: EmbeddedKafka
     engine: EmbeddedClickHouse
@@ -42,7 +42,7 @@ class Service:
     environ: dict[str, str]
 
     def counts(self) -> tuple[int, int]:
-        """Rows, and distinct event ids."""
+        """Return the numbers of rows and of distinct event ids."""
         return tuple(
             self.clickhouse.select(
                 "SELECT count(), uniqExact(JSONExtractString(properties, 'event_id')) "
@@ -51,7 +51,7 @@ class Service:
         )
 
     def metric(self, name: str) -> float:
-        """Summed over its labels; zero while nothing serves it."""
+        """Return the metric, summed over its labels; 0.0 while /metrics is not served."""
         url = f"http://127.0.0.1:{self.environ['METRICS_PORT']}/metrics"
         try:
             with urllib.request.urlopen(url, timeout=10) as answer:
@@ -67,7 +67,7 @@ def service(tmp_path: Path) -> Iterator[Service]:
     topics = {TOPIC: PARTITIONS, f"{TOPIC}.dlq": 1}
     with (
         EmbeddedClickHouse(tmp_path / "clickhouse") as engine,
-        # Long enough for processes that start together to join together.
+        # Long enough for processes started together to join in one rebalance.
         EmbeddedKafka(topics=topics, initial_rebalance_delay_ms=500) as kafka,
     ):
         settings = ClickHouseSettings(host=engine.host, port=engine.tcp_port)
@@ -75,7 +75,7 @@ def service(tmp_path: Path) -> Iterator[Service]:
             clickhouse.execute(schema.create_table(clickhouse.table))
             environ = {
                 "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
-                # The embedded broker honours no static membership and rebalances for a session's time.
+                # The embedded broker ignores static membership; a rebalance takes a session timeout.
                 "KAFKA_INSTANCE_PREFIX": "none",
                 "KAFKA_RDKAFKA_SESSION_TIMEOUT_MS": "2000",
                 "KAFKA_RDKAFKA_HEARTBEAT_INTERVAL_MS": "200",
@@ -124,9 +124,7 @@ def _bytes(value: str | bytes | None) -> bytes:
     return value
 
 
-def test_worker_stores_valid_events_once_and_dead_letters_the_others(
-    service: Service, tmp_path: Path
-) -> None:
+def test_worker_inserts_valid_events_dead_letters_invalid(service: Service, tmp_path: Path) -> None:
     events = 100_000
     lines = list(generate(events, seed=7, until=datetime.now(UTC)))
     broken = {}
@@ -138,62 +136,62 @@ def test_worker_stores_valid_events_once_and_dead_letters_the_others(
     assert len(set(broken.values())) >= 10
     file = tmp_path / "events.ndjson"
     file.write_bytes(b"\n".join(lines) + b"\n")
-    refused = _refused(lines)
-    assert set(refused.values()) <= set(REASONS)
-    valid = len(lines) - len(refused)
+    invalid = _invalid(lines)
+    assert set(invalid.values()) <= set(REASONS)
+    valid = len(lines) - len(invalid)
 
     with running(
         tmp_path / "worker.log", "worker", "--procs", "2", settings=service.environ
     ) as worker:
-        # One that joins later takes partitions over, whose records are then read a second time.
-        wait_until(lambda: _are_shared_out(worker, 2))
+        # A worker that joins later would take over partitions and read their records again.
+        wait_until(lambda: _are_assigned(worker, 2))
         sent = run("produce", "--max-lag", "50000", str(file), settings=service.environ)
         assert sent.returncode == 0, sent.stderr
         assert f"{len(lines):,} delivered, 0 failed" in sent.stdout
         wait_until(lambda: service.counts()[0] >= valid)
-        found = _dead_letters(service.kafka, len(refused))
-        wait_until(lambda: service.metric("analytics_dead_letters_total") >= len(refused))
+        found = _dead_letters(service.kafka, len(invalid))
+        wait_until(lambda: service.metric("analytics_dead_letters_total") >= len(invalid))
         assert service.counts() == (valid, valid)
         assert service.metric("analytics_events_inserted_total") == valid
-        assert service.metric("analytics_events_rejected_total") == len(refused)
+        assert service.metric("analytics_events_rejected_total") == len(invalid)
         assert service.metric("analytics_events_consumed_total") == len(lines)
         worker.child.send_signal(signal.SIGTERM)
         assert worker.wait() == 0, worker.output
 
-    assert Counter(value for value, _ in found) == Counter(list(refused))
+    assert Counter(value for value, _ in found) == Counter(list(invalid))
     for value, headers in found:
         reason = headers["octane.error"].decode().partition(":")[0]
-        assert reason == refused[value]
+        assert reason == invalid[value]
         assert headers["octane.topic"] == TOPIC.encode()
         assert headers["octane.partition"].isdigit()
         assert headers["octane.offset"].isdigit()
     assert service.counts() == (valid, valid)
 
 
-def _refused(lines: list[bytes]) -> dict[bytes, str]:
-    """Lines that are no events, each with the reason; every one stands there once."""
-    refused = {}
+def _invalid(lines: list[bytes]) -> dict[bytes, str]:
+    """Return the invalid lines with their reasons."""
+    invalid = {}
     for line in lines:
         try:
             decode(line)
         except DecodeError as error:
-            refused[line] = error.reason
-    return refused
+            invalid[line] = error.reason
+    return invalid
 
 
-def test_worker_shares_partitions_and_goes_on_after_sigterm(
+def test_worker_shares_partitions_and_resumes_after_sigterm(
     service: Service, tmp_path: Path
 ) -> None:
     events = 30_000
     file = tmp_path / "events.ndjson"
     file.write_bytes(b"\n".join(generate(events, seed=8, until=datetime.now(UTC))))
     arguments = ("worker", "--procs", "4")
-    # The mock cluster waits for a session's time less a second, and then goes on without members that a
-    # busy machine has kept from joining again. It does not expel them, as Kafka does: they would own
-    # partitions that others have been given.
+    # After a session timeout less a second, the mock cluster continues without members that a busy
+    # machine has kept from rejoining. Unlike Kafka it does not fence them, so that two members would own
+    # a partition.
     settings = service.environ | {"KAFKA_RDKAFKA_SESSION_TIMEOUT_MS": "4000"}
     with running(tmp_path / "first.log", *arguments, settings=settings) as worker:
-        wait_until(lambda: _are_shared_out(worker, 4))
+        wait_until(lambda: _are_assigned(worker, 4))
         with running(
             tmp_path / "produce.log",
             *("produce", "--rate", "5000", str(file)),
@@ -202,9 +200,9 @@ def test_worker_shares_partitions_and_goes_on_after_sigterm(
             wait_until(lambda: _inserted(worker) == {f"worker-{slot}" for slot in range(4)})
             worker.child.send_signal(signal.SIGTERM)
             assert worker.wait() == 0, worker.output
-            in_between = service.counts()
+            between_runs = service.counts()
             assert producing.wait() == 0, producing.output
-    assert in_between[0] == in_between[1] < events
+    assert between_runs[0] == between_runs[1] < events
     with running(tmp_path / "second.log", *arguments, settings=settings) as worker:
         wait_until(lambda: service.counts()[0] >= events, SECOND_START_SECONDS)
         worker.interrupt()
@@ -216,8 +214,8 @@ def _inserted(worker: Running) -> set[object]:
     return {e["process"] for e in _log(worker) if e["message"] == "batch inserted"}
 
 
-def _are_shared_out(worker: Running, processes: int) -> bool:
-    """Whether each partition has one owner, and each process some."""
+def _are_assigned(worker: Running, processes: int) -> bool:
+    """Return whether each partition has one owner and each process owns some."""
     owned: dict[object, set[int]] = {}
     for line in _log(worker):
         if line["message"] == "assignment changed":
@@ -246,9 +244,9 @@ def test_worker_replaces_a_process_that_was_killed(service: Service, tmp_path: P
 
 
 def test_worker_replaces_a_process_that_hangs(service: Service, tmp_path: Path) -> None:
-    impatient = {"HEARTBEAT_TIMEOUT": "5", "CLICKHOUSE_TIMEOUT": "4"}
+    short_timeouts = {"HEARTBEAT_TIMEOUT": "5", "CLICKHOUSE_TIMEOUT": "4"}
     with running(
-        tmp_path / "worker.log", "worker", "--procs", "2", settings=service.environ | impatient
+        tmp_path / "worker.log", "worker", "--procs", "2", settings=service.environ | short_timeouts
     ) as worker:
         wait_until(lambda: len(_pids(worker)) == 2)
         victim = _pids(worker)["worker-0"]
@@ -277,7 +275,7 @@ def test_killing_the_supervisor_leaves_no_process(service: Service, tmp_path: Pa
         wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), 5.0)
 
 
-def test_a_second_signal_ends_the_worker_at_once(service: Service, tmp_path: Path) -> None:
+def test_second_signal_ends_the_worker_at_once(service: Service, tmp_path: Path) -> None:
     with running(
         tmp_path / "worker.log", "worker", "--procs", "1", settings=service.environ
     ) as worker:
@@ -293,9 +291,7 @@ def test_a_second_signal_ends_the_worker_at_once(service: Service, tmp_path: Pat
         service.engine.resume()
 
 
-def test_worker_waits_for_clickhouse_and_goes_on_by_itself(
-    service: Service, tmp_path: Path
-) -> None:
+def test_worker_resumes_when_clickhouse_is_back(service: Service, tmp_path: Path) -> None:
     with running(
         tmp_path / "worker.log", "worker", "--procs", "1", settings=service.environ
     ) as worker:
@@ -315,9 +311,7 @@ def test_worker_waits_for_clickhouse_and_goes_on_by_itself(
     assert service.counts() == (5000, 5000)
 
 
-def test_worker_stops_rather_than_dead_letter_a_whole_topic(
-    service: Service, tmp_path: Path
-) -> None:
+def test_worker_stops_before_dead_lettering_a_whole_topic(service: Service, tmp_path: Path) -> None:
     file = tmp_path / "events.ndjson"
     file.write_bytes(b'{"no": "event"}\n' * 20_000)
     sent = run("produce", str(file), settings=service.environ)
@@ -336,9 +330,7 @@ def test_worker_stops_rather_than_dead_letter_a_whole_topic(
         assert worker.wait() == 0, worker.output
 
 
-def test_worker_dead_letters_the_rows_alone_that_clickhouse_refuses(
-    service: Service, tmp_path: Path
-) -> None:
+def test_worker_dead_letters_only_rows_clickhouse_rejects(service: Service, tmp_path: Path) -> None:
     service.clickhouse.execute(
         f"ALTER TABLE {service.clickhouse.table} ADD CONSTRAINT sane CHECK user_id != 'nobody'"
     )
@@ -363,10 +355,10 @@ def test_worker_dead_letters_the_rows_alone_that_clickhouse_refuses(
 
 
 @pytest.mark.parametrize(
-    ("changed", "code", "told"),
+    ("changed", "code", "expected"),
     [
         ({"CLICKHOUSE_PORT": "8123"}, 78, "CLICKHOUSE_PORT is 8123"),
-        ({"CLICKHOUSE_PORT": "1"}, 69, "Connection refused"),
+        ({"CLICKHOUSE_PORT": "1"}, 69, "Connection invalid"),
         ({"CLICKHOUSE_PASSWORD": "wrong"}, 78, "CLICKHOUSE_USER and CLICKHOUSE_PASSWORD"),
         ({"CLICKHOUSE_CA_FILE": "/missing.pem"}, 78, "CLICKHOUSE_CA_FILE: cannot use /missing.pem"),
         ({"CLICKHOUSE_CA_FILE": __file__}, 78, "no PEM certificate"),
@@ -380,25 +372,25 @@ def test_worker_dead_letters_the_rows_alone_that_clickhouse_refuses(
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_worker_that_cannot_start_says_why_in_one_line(
-    service: Service, changed: dict[str, str], code: int, told: str
+def test_worker_start_failure_is_one_line(
+    service: Service, changed: dict[str, str], code: int, expected: str
 ) -> None:
     settings = service.environ | {"LOG_LEVEL": "info"} | changed
     ended = run("worker", "--procs", "1", settings=settings)
     assert ended.returncode == code, ended.stderr
     assert len(ended.stderr.splitlines()) == 1
     assert ended.stderr.startswith("octane-analytics: error: ")
-    assert told in ended.stderr
+    assert expected in ended.stderr
 
 
-def test_worker_says_which_port_is_taken(service: Service) -> None:
+def test_worker_names_the_port_in_use(service: Service) -> None:
     with socket.create_server(("127.0.0.1", int(service.environ["METRICS_PORT"]))):
         ended = run("worker", settings=service.environ)
     assert ended.returncode == 78
     assert ended.stderr.startswith("octane-analytics: error: METRICS_PORT: ")
 
 
-def test_worker_refuses_a_table_without_a_window_and_names_the_cure(service: Service) -> None:
+def test_worker_refuses_table_without_window_with_advice(service: Service) -> None:
     table = service.clickhouse.table
     service.clickhouse.execute(schema.alter_window(table, schema.WINDOW_SETTING, 0))
     ended = run("worker", settings=service.environ)

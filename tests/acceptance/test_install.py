@@ -1,4 +1,4 @@
-"""bin/install below a directory: what it puts there, what it keeps, and what it says when it cannot."""
+"""bin/install with --root: installed files, kept files, and error messages."""
 
 import os
 import shutil
@@ -40,24 +40,24 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
 
 @pytest.fixture
 def installed(once: Checkout, tmp_path: Path) -> Checkout:
-    """A copy: a release knows nothing of its own path."""
+    """Copy of an installation; possible because a release does not contain its own path."""
     return Checkout(tmp_path, once)
 
 
 def error_of(done: subprocess.CompletedProcess[str]) -> str:
-    """The one line that says what is wrong."""
+    """Return the one line with the error."""
     assert done.returncode != 0
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("install: error: ")]
     assert line == done.stderr.splitlines()[-1]
     return line.removeprefix("install: error: ")
 
 
-def test_a_release_of_its_own_is_installed_with_pip(tmp_path: Path) -> None:
+def test_install_builds_a_release_with_pip(tmp_path: Path) -> None:
     checkout = Checkout(tmp_path)
     (checkout.programs / "uv").unlink()
-    # Only pip: a real uv may be on this machine's PATH.
+    # Only pip, because a real uv may be on this machine's PATH.
     path = f"{checkout.programs}:/usr/bin:/bin"
-    # The packages of others come from this environment: fetching them is pip's business, and takes long.
+    # Dependencies come from this environment, because downloading them takes long.
     dependencies = str(checkout.dependencies)
     given = {"PATH": path, "PIP_NO_DEPS": "1", "PYTHONPATH": dependencies}
     done = checkout.install(given=given, timeout_seconds=110.0)
@@ -75,12 +75,12 @@ def test_a_release_of_its_own_is_installed_with_pip(tmp_path: Path) -> None:
     assert not (checkout.path / "build").exists()
     assert not list(checkout.path.glob("*.egg-info"))
 
-    # The release knows nothing of its own path, and nothing of the checkout's.
+    # The release contains neither its own path nor that of the checkout.
     moved = checkout.target.rename(tmp_path / "moved")
     checkout.target = moved
     assert checkout.run("--version").stdout.split()[-1] == __version__
     for page in PAGES:
-        # As package data for the command, and where README and alerts link to.
+        # The page is package data for the command, and a file to which README and alerts link.
         text = (ROOT / "octane_analytics" / "manual" / f"{page}.md").read_text()
         linked = moved / f"opt/octane-analytics/current/octane_analytics/manual/{page}.md"
         assert linked.read_text() == checkout.run("manual", page).stdout == text
@@ -96,7 +96,7 @@ def test_a_release_of_its_own_is_installed_with_pip(tmp_path: Path) -> None:
         assert not (python.parent / script).exists()
 
 
-def test_the_command_has_the_services_settings(installed: Checkout) -> None:
+def test_installed_command_has_the_service_settings(installed: Checkout) -> None:
     with installed.settings.open("a") as settings:
         settings.write("KAFKA_TOPIC=mine\nCLICKHOUSE_PASSWORD_FILE=octane-analytics.ch\n")
     (installed.target / "etc/credstore/octane-analytics.ch").write_text("s3cret\n")
@@ -109,19 +109,19 @@ def test_the_command_has_the_services_settings(installed: Checkout) -> None:
     )
 
 
-def test_the_same_again_changes_nothing_and_mends_what_is_missing(installed: Checkout) -> None:
+def test_repeated_install_restores_only_missing_files(installed: Checkout) -> None:
     unit = installed.units / "octane-analytics-worker.service"
-    made = (installed.base / "releases" / __version__).stat().st_ino
+    inode = (installed.base / "releases" / __version__).stat().st_ino
     installed.settings.write_text("KAFKA_TOPIC=mine\n")
     unit.unlink()
     done = installed.install()
     assert done.returncode == 0, done.stderr
-    assert (installed.base / "releases" / __version__).stat().st_ino == made
+    assert (installed.base / "releases" / __version__).stat().st_ino == inode
     assert installed.settings.read_text() == "KAFKA_TOPIC=mine\n"
     assert unit.is_file()
 
 
-def test_upgrade_and_rollback_keep_the_settings_and_change_the_units(installed: Checkout) -> None:
+def test_upgrade_and_rollback_keep_settings_change_units(installed: Checkout) -> None:
     with installed.settings.open("a") as settings:
         settings.write("KAFKA_TOPIC=mine\n")
     kept = installed.settings.read_text()
@@ -131,8 +131,8 @@ def test_upgrade_and_rollback_keep_the_settings_and_change_the_units(installed: 
     (installed.path / "systemd/octane-analytics-more.service").write_text("[Service]\n")
     (installed.units / "octane-analytics-own.service").write_text("[Service]\n")
 
-    told = error_of(installed.install())
-    assert told == f"release {__version__} is installed: --upgrade switches to {NEXT}"
+    error = error_of(installed.install())
+    assert error == f"release {__version__} is installed: --upgrade switches to {NEXT}"
     assert installed.current == __version__
 
     done = installed.install("--upgrade", "--no-check")
@@ -146,7 +146,7 @@ def test_upgrade_and_rollback_keep_the_settings_and_change_the_units(installed: 
     assert "Restart=always" in (installed.units / "octane-analytics-api.service").read_text()
     assert (installed.units / "octane-analytics-more.service").exists()
 
-    # From the installed tree: the checkout need not be there any more.
+    # From the installed tree, because the checkout may have been removed.
     done = subprocess.run(
         [installed.base / "current/bin/install", "--root", installed.target, "--rollback"],
         env=installed.environment(),
@@ -166,18 +166,18 @@ def test_upgrade_and_rollback_keep_the_settings_and_change_the_units(installed: 
     assert installed.current == NEXT
     assert installed.install("--rollback", __version__).returncode == 0
     assert installed.current == __version__
-    told = error_of(installed.install("--rollback", "7"))
-    assert told.startswith("there is no release 7; there are: ")
+    error = error_of(installed.install("--rollback", "7"))
+    assert error.startswith("release 7 does not exist; available: ")
 
 
-def test_another_checkout_of_the_same_version_is_a_release_of_its_own(installed: Checkout) -> None:
+def test_changed_checkout_of_same_version_is_new_release(installed: Checkout) -> None:
     installed.edit("octane_analytics/__init__.py", "__version__ =", "changed = 1\n__version__ =")
     assert installed.install("--upgrade", "--no-check").returncode == 0
     assert installed.current == f"{__version__}+2"
     assert installed.releases() == {__version__, f"{__version__}+2"}
 
 
-def test_the_last_three_releases_stay(installed: Checkout) -> None:
+def test_upgrade_keeps_the_last_three_releases(installed: Checkout) -> None:
     for number in range(1, 5):
         installed.set_version(f"99.0.{number}")
         done = installed.install("--upgrade", "--no-check")
@@ -186,32 +186,31 @@ def test_the_last_three_releases_stay(installed: Checkout) -> None:
     assert installed.install("--list").stdout == "* 99.0.4\n  99.0.3\n  99.0.2\n"
 
 
-def test_settings_that_the_new_release_refuses_stop_the_upgrade(installed: Checkout) -> None:
+def test_settings_invalid_for_new_release_stop_upgrade(installed: Checkout) -> None:
     with installed.settings.open("a") as settings:
         settings.write("CLICKHOUSE_PORT=8123\n")
     installed.set_version(NEXT)
     done = installed.install("--upgrade")
-    assert error_of(done) == f"release {NEXT} refuses the settings: nothing was switched"
+    assert error_of(done) == f"release {NEXT} rejects the settings; not switched"
     assert "CLICKHOUSE_PORT is 8123" in done.stderr
     assert installed.current == __version__
     assert installed.install("--upgrade", "--no-check").returncode == 0
     assert installed.current == NEXT
 
 
-def test_a_preflight_that_fails_stops_the_upgrade(installed: Checkout) -> None:
+def test_failed_preflight_stops_the_upgrade(installed: Checkout) -> None:
     with installed.settings.open("a") as settings:
         settings.write("KAFKA_BOOTSTRAP_SERVERS=127.0.0.1:1\nCLICKHOUSE_HOST=127.0.0.1:1\n")
     installed.set_version(NEXT)
     done = installed.install("--upgrade")
     assert error_of(done) == (
-        f"release {NEXT} found the above wrong, and nothing was switched; --no-check goes on all the "
-        "same"
+        f"release {NEXT} failed the checks above; not switched; --no-check skips them"
     )
     assert "127.0.0.1:1" in done.stderr
     assert installed.current == __version__
 
 
-def test_a_unit_that_does_not_come_up_brings_the_old_release_back(installed: Checkout) -> None:
+def test_unit_that_fails_restores_the_old_release(installed: Checkout) -> None:
     calls = installed.target / "calls"
     given = {
         "SYSTEMCTL": str(installed.put_program("fake-systemctl", SYSTEMCTL)),
@@ -222,8 +221,8 @@ def test_a_unit_that_does_not_come_up_brings_the_old_release_back(installed: Che
     installed.set_version(NEXT)
     done = installed.install("--upgrade", "--no-check", given=given)
     assert error_of(done) == (
-        f"went back to release {__version__}, because octane-analytics-worker.service does not come "
-        f"up with release {NEXT}"
+        f"restored release {__version__}, because octane-analytics-worker.service does not start with "
+        f"release {NEXT}"
     )
     assert installed.current == __version__
     assert not (installed.base / "previous").exists()
@@ -247,22 +246,22 @@ def test_a_unit_that_does_not_come_up_brings_the_old_release_back(installed: Che
     assert order == ["daemon-reload", "list-units", "restart", "restart", "is-active", "is-active"]
 
 
-def test_an_interrupted_upgrade_leaves_the_old_release_and_is_completed(
+def test_interrupted_upgrade_keeps_old_release_until_repeated(
     installed: Checkout, tmp_path: Path
 ) -> None:
     installed.set_version(NEXT)
     for number in (signal.SIGKILL, signal.SIGINT):
-        waits = tmp_path / f"waits-{number}"
-        with installed.begin("--upgrade", given={"UV_WAITS": str(waits)}) as process:
-            wait_until(waits.exists)
-            told = error_of(installed.install("--upgrade"))
-            assert told == f"another bin/install is at work in {installed.base}: wait for it"
+        marker = tmp_path / f"waits-{number}"
+        with installed.begin("--upgrade", given={"UV_WAITS": str(marker)}) as process:
+            wait_until(marker.exists)
+            error = error_of(installed.install("--upgrade"))
+            assert error == f"another bin/install runs in {installed.base}: wait until it is done"
             os.killpg(process.pid, number)
             _, errors = process.communicate(timeout=20)
         if number == signal.SIGINT:
             assert process.returncode == 130
             last = errors.splitlines()[-1]
-            assert last == "install: error: interrupted: run it again to do what is left"
+            assert last == "install: error: interrupted: run it again to complete it"
             assert installed.releases() == {__version__}
         assert installed.current == __version__
         assert installed.run("--version").returncode == 0
@@ -271,7 +270,7 @@ def test_an_interrupted_upgrade_leaves_the_old_release_and_is_completed(
     assert installed.releases() == {__version__, NEXT}
 
 
-def test_a_build_that_fails_says_why_and_leaves_nothing(checkout: Checkout) -> None:
+def test_failed_build_prints_reason_and_leaves_nothing(checkout: Checkout) -> None:
     done = checkout.install(given={"UV_SAYS": "OSError: [Errno 28] No space left on device"})
     assert error_of(done) == (
         f"release {__version__} could not be built: the disk that holds {checkout.base} is full: "
@@ -280,12 +279,12 @@ def test_a_build_that_fails_says_why_and_leaves_nothing(checkout: Checkout) -> N
     assert done.stderr.count("\n") == 2
     done = checkout.install(given={"UV_SAYS": "no such package"})
     assert "no such package\n" in done.stderr
-    assert error_of(done).endswith("correct what the lines above name, then run this again")
+    assert error_of(done).endswith("fix the errors above, then run this again")
     assert checkout.releases() == set()
     assert not (checkout.base / "current").exists()
 
 
-def test_a_small_disk_is_told_before_anything_is_built(checkout: Checkout) -> None:
+def test_small_disk_is_reported_before_the_build(checkout: Checkout) -> None:
     checkout.target.mkdir()
     inside = f'mount -t tmpfs -o size=30m none "{checkout.target}" && exec "$@"'
     install = [str(checkout.path / "bin/install"), "--root", str(checkout.target), "--any-python"]
@@ -297,12 +296,12 @@ def test_a_small_disk_is_told_before_anything_is_built(checkout: Checkout) -> No
         check=False,
     )
     if "install: " not in done.stderr:
-        pytest.skip(f"no disk can be made here: {done.stderr.strip()}")
-    told = error_of(done)
-    assert told.startswith(f"{checkout.base} has 30 MB left, and building a release takes up to ")
+        pytest.skip(f"cannot mount a small disk: {done.stderr.strip()}")
+    error = error_of(done)
+    assert error.startswith(f"{checkout.base} has 30 MB left, and building a release takes up to ")
 
 
-def test_units_verify_and_are_shut_in(installed: Checkout, tmp_path: Path) -> None:
+def test_units_verify_and_are_sandboxed(installed: Checkout, tmp_path: Path) -> None:
     if shutil.which("systemd-analyze") is None:
         if os.environ.get("CI") == "true":
             raise AssertionError("systemd-analyze is missing: apt-get install systemd")
@@ -348,7 +347,7 @@ def test_shell_completion_is_installed_and_removed(installed: Checkout, shell: s
 
 
 def test_completion_completes_commands_and_options(installed: Checkout) -> None:
-    """As bash does it, with the script that was installed and the command from the PATH."""
+    """Complete as bash does, with the installed script and the command on the PATH."""
     ask = (
         'source "$1"; COMP_WORDS=(octane-analytics $2); COMP_CWORD=$3; '
         "_octane_analytics_completion octane-analytics; printf '%s\\n' \"${COMPREPLY[@]}\""
@@ -371,8 +370,8 @@ def test_completion_completes_commands_and_options(installed: Checkout) -> None:
         assert done.stdout.split() == [expected], done.stderr
 
 
-def test_command_that_is_printed_is_the_one_that_was_typed(installed: Checkout) -> None:
-    """The installed command adds its --env-file, and a release is not called by its own path."""
+def test_printed_command_uses_the_installed_name(installed: Checkout) -> None:
+    """The installed command adds --env-file, and printed commands use its path, not the release's."""
     script = "from octane_analytics.cli.invocation import program; print(program())"
     (python,) = installed.base.glob("current/venv/bin/python")
     command = str(installed.target / "usr/local/bin/octane-analytics")
@@ -392,7 +391,7 @@ def test_command_that_is_printed_is_the_one_that_was_typed(installed: Checkout) 
 
 
 @pytest.mark.parametrize(
-    ("path", "told"),
+    ("path", "error"),
     [
         ("/root/python", "is in a home directory"),
         ("/home/me/.pyenv/bin/python", "is in a home directory"),
@@ -403,10 +402,10 @@ def test_command_that_is_printed_is_the_one_that_was_typed(installed: Checkout) 
         ),
     ],
 )
-def test_interpreter_that_the_service_could_not_run_is_refused(
-    checkout: Checkout, path: str, told: str
+def test_interpreter_hidden_from_the_service_is_rejected(
+    checkout: Checkout, path: str, error: str
 ) -> None:
-    # Says what an interpreter at that path would say of itself.
+    # Prints what an interpreter at that path would print.
     stand_in = checkout.put_program(
         "stand-in",
         f"#!/bin/sh\ncase $2 in *base_executable*) echo {path} ;; *) echo 3.11.2 ;; esac\n",
@@ -418,13 +417,13 @@ def test_interpreter_that_the_service_could_not_run_is_refused(
         text=True,
         check=False,
     )
-    said = error_of(refused)
-    assert f"{path} is " in said
-    assert told in said
+    printed = error_of(refused)
+    assert f"{path} is " in printed
+    assert error in printed
     assert not checkout.releases()
 
 
-def test_interpreter_below_a_closed_directory_is_refused(checkout: Checkout) -> None:
+def test_interpreter_below_a_closed_directory_is_rejected(checkout: Checkout) -> None:
     parent = Path("/var/lib")
     if not os.access(parent, os.W_OK):
         pytest.skip(
@@ -451,7 +450,7 @@ def test_interpreter_below_a_closed_directory_is_refused(checkout: Checkout) -> 
 
 
 def _function(name: str) -> str:
-    """The text of a function of bin/install."""
+    """Return the text of a function of bin/install."""
     text = (ROOT / "bin/install").read_text()
     start = text.index(f"{name}() {{")
     return text[start : text.index("\n}\n", start) + 2]
@@ -474,55 +473,55 @@ def test_uninstall_keeps_the_settings_unless_purged(installed: Checkout) -> None
     assert not installed.settings.parent.exists()
 
 
-def test_a_command_of_others_is_left_alone(checkout: Checkout) -> None:
-    theirs = checkout.target / "usr/local/bin/octane-analytics"
-    theirs.parent.mkdir(parents=True)
-    theirs.write_text("#!/bin/sh\n")
+def test_command_of_another_program_is_kept(checkout: Checkout) -> None:
+    foreign = checkout.target / "usr/local/bin/octane-analytics"
+    foreign.parent.mkdir(parents=True)
+    foreign.write_text("#!/bin/sh\n")
     done = checkout.install()
     assert done.returncode == 0
-    assert f"{theirs} is not ours and stays" in done.stderr
-    assert theirs.read_text() == "#!/bin/sh\n"
+    assert f"{foreign} was not installed by bin/install and is kept" in done.stderr
+    assert foreign.read_text() == "#!/bin/sh\n"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "error"),
     [
         (["--frobnicate"], "unknown argument '--frobnicate'"),
         (["extra"], "unknown argument 'extra'"),
         (["--upgrade", "--rollback"], "--upgrade and --rollback exclude each other"),
-        (["--purge"], "--purge belongs to --uninstall"),
-        (["--upgrade", "--enable"], "--enable belongs to the installation"),
-        (["--enable"], "--enable speaks to systemd, which --root does not"),
+        (["--purge"], "--purge requires --uninstall"),
+        (["--upgrade", "--enable"], "--enable cannot be combined with another action"),
+        (["--enable"], "--enable calls systemd and cannot be combined with --root"),
     ],
 )
-def test_a_wrong_command_line_is_one_line(
-    checkout: Checkout, arguments: list[str], told: str
+def test_wrong_command_line_is_one_line_of_usage(
+    checkout: Checkout, arguments: list[str], error: str
 ) -> None:
     done = checkout.install(*arguments)
     assert done.returncode == 2
-    assert done.stderr == f"install: error: {told}; see bin/install --help\n"
+    assert done.stderr == f"install: error: {error}; see bin/install --help\n"
     assert not checkout.target.exists()
 
 
-def test_what_cannot_be_done_is_one_line(checkout: Checkout) -> None:
-    told = error_of(checkout.install("--upgrade"))
-    assert told == f"nothing is installed in {checkout.base}: run bin/install without --upgrade"
-    told = error_of(checkout.install("--rollback"))
-    assert told.startswith("there is no release before ")
+def test_impossible_action_is_one_line(checkout: Checkout) -> None:
+    error = error_of(checkout.install("--upgrade"))
+    assert error == f"nothing is installed in {checkout.base}: run bin/install without --upgrade"
+    error = error_of(checkout.install("--rollback"))
+    assert error.startswith("no release before ")
     old = checkout.put_program("old-python", "#!/bin/sh\necho 3.9.2\nexit 1\n")
-    told = error_of(checkout.install(given={"PYTHON": str(old)}))
-    assert told == f"Python 3.11 or newer with venv is needed, but {old} is Python 3.9.2"
+    error = error_of(checkout.install(given={"PYTHON": str(old)}))
+    assert error == f"Python 3.11 or newer with venv is needed, but {old} is Python 3.9.2"
     bare = checkout.put_program(
         "bare-python", "#!/bin/sh\ncase $2 in *venv*) exit 1 ;; *) echo 3.11.2 ;; esac\n"
     )
     (checkout.programs / "uv").unlink()
     path = f"{checkout.programs}:/usr/bin:/bin"
-    told = error_of(checkout.install(given={"PYTHON": str(bare), "PATH": path}))
-    assert told.endswith(f"Python 3.11.2 ({bare}) lacks venv: apt-get install python3.11-venv")
+    error = error_of(checkout.install(given={"PYTHON": str(bare), "PATH": path}))
+    assert error.endswith(f"Python 3.11.2 ({bare}) lacks venv: apt-get install python3.11-venv")
     assert not (checkout.base / "releases").exists() or not checkout.releases()
 
 
-def test_the_machine_is_changed_by_root_only(checkout: Checkout) -> None:
+def test_install_without_root_is_an_error(checkout: Checkout) -> None:
     def leave_root() -> None:
         if os.getuid() == 0:
             os.setuid(65534)
@@ -539,11 +538,11 @@ def test_the_machine_is_changed_by_root_only(checkout: Checkout) -> None:
         text=True,
         check=False,
     )
-    told = error_of(done)
-    assert told == "this changes the machine and has to be run as root: sudo bin/install"
+    error = error_of(done)
+    assert error == "bin/install changes the machine and must run as root: sudo bin/install"
 
 
-def test_help_is_there_for_everybody(checkout: Checkout) -> None:
+def test_help_is_printed_without_root(checkout: Checkout) -> None:
     done = checkout.install("--help")
     assert done.returncode == 0
     assert done.stdout.startswith("Usage: bin/install")

@@ -1,4 +1,4 @@
-"""The README's example, word for word, on Apache Kafka and real ClickHouse."""
+"""Example of the README, word for word, on Apache Kafka and real ClickHouse."""
 
 import json
 import re
@@ -31,7 +31,7 @@ def test_readme_example_runs_word_for_word(kafka: ApacheKafka, tmp_path: Path) -
     name = f"readme-{uuid.uuid4().hex[:8]}"
     with EmbeddedClickHouse(tmp_path) as clickhouse:
         script = example()
-        # The three addresses; all that follows is the README's own text.
+        # Only the three addresses are replaced.
         for stated, actual in (
             ("kafka1:9092", kafka.bootstrap_servers),
             ("=ch1", f"={clickhouse.host}:{clickhouse.tcp_port}"),

@@ -1,4 +1,4 @@
-"""bin/setup: a .venv that cannot be built again is never lost."""
+"""bin/setup: a failed build never loses an existing .venv."""
 
 import os
 import shutil
@@ -35,7 +35,7 @@ _NONE: Mapping[str, str] = MappingProxyType({})
 
 
 class Site:
-    """A checkout with a .venv that was set up once and holds a file `mine`."""
+    """Checkout with a finished .venv that contains a file `mine`."""
 
     def __init__(self, directory: Path) -> None:
         self.path = directory / "checkout"
@@ -70,7 +70,7 @@ class Site:
         )
 
     def end_while_installing(self, number: int, directory: Path) -> None:
-        """Sends the signal to a --fresh run, and all its children, once .venv is half built."""
+        """Send the signal to a --fresh run and its children while .venv is incomplete."""
         waits = directory / "waits"
         process = subprocess.Popen(
             [self.path / "bin/setup", "--fresh"],
@@ -104,7 +104,7 @@ def test_failed_build_brings_the_former_environment_back(site: Site, step: str) 
     done = site.run("--fresh", given={"UV_FAILS": step})
     assert done.returncode == 1
     assert f"no {step} today" in done.stderr
-    assert done.stderr.endswith("setup: the former .venv is back\n")
+    assert done.stderr.endswith("setup: the former .venv is restored\n")
     assert site.is_the_former()
     assert site.is_ready()
     assert [path.name for path in site.path.glob(".venv*")] == [".venv"]
@@ -127,9 +127,7 @@ def test_interrupted_build_brings_the_former_environment_back(
     assert site.is_ready()
 
 
-def test_killed_build_keeps_the_former_environment_until_one_is_complete(
-    site: Site, tmp_path: Path
-) -> None:
+def test_killed_build_keeps_the_former_environment(site: Site, tmp_path: Path) -> None:
     site.end_while_installing(signal.SIGKILL, tmp_path)
     assert (site.path / ".venv-former/mine").exists()
     assert site.run(given={"UV_FAILS": "pip"}).returncode == 1

@@ -47,7 +47,7 @@ def test_dead_letters_are_counted_shown_and_retried(site: Site) -> None:
     bury(site, *((100 + user, event(user)) for user in range(2, 7)))
     bury(site, (103, event(3)), reason="bad_timestamp")  # once more, as after a crash
     listed = site.json("dlq", "list")["reasons"]
-    assert {row["reason"]: (row["letters"], row["retried"]) for row in listed} == {
+    assert {row["reason"]: (row["messages"], row["retried"]) for row in listed} == {
         "not_json": (1, 0),
         "missing_field": (1, 0),
         "wrong_type": (5, 0),
@@ -86,14 +86,14 @@ def test_retry_after_replay_inserts_nothing_twice(site: Site) -> None:
     outcome = site.json("dlq", "retry", "--yes", "--present", "skip")
     assert (outcome["inserted"], outcome["present"]) == (1, 3)
     assert site.users() == ["1", "2", "2", "99"]
-    assert "0 letters of" in site.run("dlq", "retry", "--dry-run")
+    assert "0 dead-letter messages of" in site.run("dlq", "retry", "--dry-run")
     assert "0 inserted, 0 stay" in site.run("dlq", "retry", "--yes")
     assert site.users() == ["1", "2", "2", "99"]
 
 
 def test_retry_confirms_and_dry_run_changes_nothing(site: Site) -> None:
     bury(site, (1, event(1)))
-    assert "1 letters of" in site.run("dlq", "retry", "--dry-run")
+    assert "1 dead-letter messages of" in site.run("dlq", "retry", "--dry-run")
     assert "standard input is not a terminal: add --yes" in site.run("dlq", "retry", code=2)
     declined = on_terminal("dlq", "retry", answers=[("retry 1 ", "n\n")], settings=site.environ)
     assert declined.code == 1
@@ -159,7 +159,7 @@ def test_interrupted_retry_is_finished_by_next(site: Site) -> None:
     (row,) = site.json("dlq", "list")["reasons"]
     assert row["pending"] == 4
     planned = site.run("dlq", "retry", "--dry-run")
-    assert "6 letters of" in planned
+    assert "6 dead-letter messages of" in planned
     assert "4 that an earlier retry announced come first" in planned
     outcome = site.json("dlq", "retry", "--yes")
     assert outcome["finished_of_an_earlier_retry"] == 4
@@ -217,10 +217,10 @@ def test_missing_dead_letter_topic_counts_as_empty(site: Site) -> None:
         assert json.loads(done.stdout) == found
         assert f"topic {site.topic}.nowhere does not exist" in done.stderr
     text = call("dlq", "list", settings=site.environ | nowhere)
-    assert text.stdout == f"0 letters in {site.topic}.nowhere, 0 left\n"
+    assert text.stdout == f"0 dead-letter messages in {site.topic}.nowhere, 0 left\n"
     retried = call("dlq", "retry", "--yes", settings=site.environ | nowhere)
     assert retried.returncode == 0
-    assert retried.stdout.startswith("0 letters of ")
+    assert retried.stdout.startswith("0 dead-letter messages of ")
     with DeadLetterTopic(load(site.environ | nowhere).settings.kafka, client_id="tests") as log:
         assert not log.has_topic(), "reading creates no topic"
 
@@ -231,7 +231,7 @@ def test_missing_dead_letter_topic_counts_as_empty(site: Site) -> None:
         (["retry", "--yes"], {"CLICKHOUSE_PORT": "1"}, 69, "cannot talk to ClickHouse"),
         (["retry", "--yes"], {"CLICKHOUSE_PASSWORD": "wrong"}, 78, "check CLICKHOUSE_USER"),
         (["retry", "--yes"], {"CLICKHOUSE_TABLE": "nowhere"}, 78, "schema apply"),
-        (["retry", "--offsets", "7-3"], {}, 2, "'7-3' is no range"),
+        (["retry", "--offsets", "7-3"], {}, 2, "'7-3' is not a range"),
         (["list"], {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}, 69, "cannot reach a Kafka broker"),
     ],
 )
@@ -265,7 +265,7 @@ def test_record_with_foreign_header_names_is_retried(site: Site) -> None:
     assert "not_utf8" in site.run("dlq", "list")
     shown = [json.loads(x) for x in site.run("dlq", "show", "--json").splitlines()]
     assert shown[0]["origin"] == {"topic": site.topic, "partition": 0, "offset": 1}
-    assert "no worker sent it" in site.run("dlq", "show")
+    assert "not sent by a worker" in site.run("dlq", "show")
     outcome = site.json("dlq", "retry", "--yes", code=1)
     assert (outcome["inserted"], outcome["not_retryable"]) == (1, 1)
     assert site.users() == ["1", "1", "2"]

@@ -63,7 +63,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     | {"events", "pipeline", "runtime", "settings", "supervisor", "operations"},
     "cli": frozenset({"errors", "runtime", "settings", "supervisor"}),
     "cli.output": frozenset({"errors", "runtime"}),
-    "cli.dlq": frozenset({"operations", "cli.output"}),
+    "cli.dlq": frozenset({"operations", "settings", "types", "cli", "cli.output"}),
     "cli.produce": frozenset({"errors", "events", "interfaces", "runtime", "sandbox"}),
     "cli.replay": _VALUES
     | {"events", "kafka", "clickhouse", "replay", "runtime", "settings", "supervisor"}

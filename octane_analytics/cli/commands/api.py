@@ -1,4 +1,4 @@
-"""`octane-analytics api`."""
+"""`octane-analytics api`: serve reports and queries over HTTP."""
 
 import os
 
@@ -44,19 +44,19 @@ from octane_analytics.telemetry.logging import configure
     *options.CLICKHOUSE,
     "PROMETHEUS_MULTIPROC_DIR",
     *options.LOG,
-    own=("api",),
+    own_sections=("api",),
 )
 def api(loaded: Loaded) -> int:
     """Serve reports and queries over HTTP.
 
-    Stays in the foreground until SIGTERM or Ctrl-C; requests under way are answered first. SIGHUP
-    replaces the processes, the old ones once the new ones answer. Serves this machine only unless
-    there are tokens: see `octane-analytics token --help`.
+    Runs in the foreground until SIGTERM or Ctrl-C, which finish running requests first. SIGHUP replaces
+    the processes; the old ones exit once the new ones are ready. Without tokens the API listens on
+    loopback addresses only: see `octane-analytics token --help`.
     """
     settings = loaded.settings
     configure(settings.log.level, settings.log.format, "api")
     notifier = Notifier(os.environ, os.getpid())
-    # gunicorn would say READY before it has forked anything.
+    # gunicorn would send READY=1 before it has forked a worker.
     os.environ.pop("NOTIFY_SOCKET", None)
     with metrics_directory(settings.metrics) as directory:
         return run_api(settings, directory, notifier)

@@ -1,4 +1,4 @@
-"""`octane-analytics check`: whether all is ready for `worker` and `api` to start."""
+"""`octane-analytics check`: the prerequisites of `worker` and `api`."""
 
 import contextlib
 import json
@@ -8,14 +8,20 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as NotInTime
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import replace
 from functools import partial
 
 import click
 
 from octane_analytics.cli.help_format import Command
-from octane_analytics.cli.options import CLICKHOUSE, KAFKA, setting_options, unknown_settings
+from octane_analytics.cli.options import (
+    CLICKHOUSE,
+    KAFKA,
+    json_option,
+    setting_options,
+    unknown_settings,
+)
 from octane_analytics.cli.output.table import terminal_width, wrapped
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.inserts import ClickHouseSink
@@ -57,32 +63,32 @@ _COLOURS = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}
     "METRICS_PORT",
     "API_HOST",
     "API_PORT",
-    warns=False,
+    should_warn=False,
 )
-@click.option("--strict", is_flag=True, help="Exit with 1 where there are warnings only.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object, for a program to read.")
+@click.option("--strict", is_flag=True, help="Exit with 1 if there are only warnings.")
+@json_option()
 def check(loaded: Loaded, strict: bool, as_json: bool) -> int:
-    """Check that all is ready for the worker and the API to start.
+    """Check the prerequisites of the worker and the API.
 
-    Looks at the settings, Kafka (topics, group, clock), ClickHouse (table, deduplication window,
-    rights of CLICKHOUSE_USER and CLICKHOUSE_QUERY_USER, clock, disk) and this host (ports, open
-    files). Each line is OK, WARN or FAIL, and says what to do. Changes nothing, and ends within a
-    quarter of a minute whatever is away.
+    Checks the settings, Kafka (topics, group, clock), ClickHouse (table, deduplication window, rights
+    of CLICKHOUSE_USER and CLICKHOUSE_QUERY_USER, clock, disk) and this host (ports, open files). Each
+    line is OK, WARN or FAIL and says what to do. Changes nothing. Ends within 15 seconds, also if
+    servers are unreachable.
 
     \b
-    Exit codes: 0 nothing fails (with --strict: and nothing warns, else 1),
-      69 something cannot be reached, 78 something has to be mended first.
+    Exit codes: 0 no failure (with --strict: and no warning, otherwise 1),
+      69 a server cannot be reached, 78 something must be fixed first.
     """
     settings = loaded.settings
-    known: Future[int] = Future()
+    partition_count: Future[int] = Future()
     checks: dict[str, Check] = {
         "settings": partial(_settings, loaded, unknown_settings()),
         "host": partial(_host, settings),
-        "kafka": partial(_kafka, settings, known),
+        "kafka": partial(_kafka, settings, partition_count),
     }
     servers = [_authority(*address) for address in settings.clickhouse.hosts()]
     for where in servers:
-        checks[f"clickhouse {where}"] = partial(_clickhouse, settings, where, known)
+        checks[f"clickhouse {where}"] = partial(_clickhouse, settings, where, partition_count)
     checks["table and offsets"] = partial(_table_and_offsets, settings)
     checks["raw SQL"] = partial(_raw_sql, settings, servers)
     findings, have_ended = run_all(checks, _SECONDS)
@@ -90,14 +96,14 @@ def check(loaded: Loaded, strict: bool, as_json: bool) -> int:
     code = exit_code(findings, strict)
     _print(findings, code, as_json)
     if not have_ended:
-        # A thread that waits for an answer would keep the clients from ending in good order.
+        # A thread that still waits for a server would block the clients' shutdown.
         sys.stdout.flush()
         os._exit(code)
     return code
 
 
 def exit_code(findings: list[Finding], strict: bool) -> Exit:
-    """By the worst finding; what cannot be reached counts for less than what has to be mended."""
+    """Return the code of the worst finding; an unreachable server is less than a failure to be fixed."""
     level = worst(findings)
     if level is Level.FAIL:
         failures = (f for f in findings if f.level is Level.FAIL)
@@ -105,12 +111,12 @@ def exit_code(findings: list[Finding], strict: bool) -> Exit:
     return Exit.FAILED if strict and level is Level.WARN else Exit.OK
 
 
-def _settings(loaded: Loaded, mistaken: Sequence[str]) -> Iterator[Finding]:
+def _settings(loaded: Loaded, unknown: Sequence[str]) -> Iterator[Finding]:
     sources = Counter(origin.source for origin in loaded.origins)
     del sources["default"]
-    told = ", ".join(f"{count} by {source}" for source, count in sources.items())
-    yield ok("settings", f"valid; {told or 'all are defaults'} (see `octane-analytics config`)")
-    for line in mistaken:
+    counts = ", ".join(f"{count} by {source}" for source, count in sources.items())
+    yield ok("settings", f"valid; {counts or 'all are defaults'} (see `octane-analytics config`)")
+    for line in unknown:
         yield warn("settings", line)
 
 
@@ -120,24 +126,24 @@ def _host(settings: Settings) -> Iterator[Finding]:
     yield check_descriptors()
 
 
-def _kafka(settings: Settings, known: Future[int]) -> Iterator[Finding]:
+def _kafka(settings: Settings, partition_count: Future[int]) -> Iterator[Finding]:
     with ConsumerGroupAdmin(settings.kafka, client_id=_NAME) as group:
-        yield from check_kafka(group, settings, time.time(), known.set_result)
+        yield from check_kafka(group, settings, time.time(), partition_count.set_result)
 
 
-def _clickhouse(settings: Settings, where: str, known: Future[int]) -> Iterator[Finding]:
+def _clickhouse(settings: Settings, where: str, partition_count: Future[int]) -> Iterator[Finding]:
     def partitions() -> int | None:
-        with contextlib.suppress(NotInTime):
-            return known.result(timeout=_PARTITIONS_SECONDS)
+        with contextlib.suppress(FutureTimeoutError):
+            return partition_count.result(timeout=_PARTITIONS_SECONDS)
         return None
 
-    one = _only(settings.clickhouse, where)
-    with ClickHouse(one, client_name=_NAME) as server:
+    single = _single_server(settings.clickhouse, where)
+    with ClickHouse(single, client_name=_NAME) as server:
         yield from check_clickhouse(server, where, settings, partitions, time.time)
 
 
 def _table_and_offsets(settings: Settings) -> Iterator[Finding]:
-    """Whether a worker would refuse to start; what cannot be reached is reported by other checks."""
+    """Yield a finding if a worker would refuse to start; other checks report unreachable servers."""
     quick = replace(
         settings.clickhouse,
         timeout_seconds=min(settings.clickhouse.timeout_seconds, _QUERY_SECONDS),
@@ -155,19 +161,20 @@ def _table_and_offsets(settings: Settings) -> Iterator[Finding]:
 
 
 def _raw_sql(settings: Settings, servers: list[str]) -> Iterator[Finding]:
-    told = check_no_query_user(settings)
-    if told is not None:
-        yield told
+    finding = check_no_query_user(settings)
+    if finding is not None:
+        yield finding
         return
     queries = settings.queries
-    asking = replace(settings.clickhouse, user=str(queries.user), password=queries.password)
+    querying = replace(settings.clickhouse, user=str(queries.user), password=queries.password)
     for where in servers:
-        with ClickHouse(_only(asking, where), client_name=_NAME, is_confined=True) as server:
+        single = _single_server(querying, where)
+        with ClickHouse(single, client_name=_NAME, is_confined=True) as server:
             yield from check_query_user(server, where, settings)
 
 
-def _only(settings: ClickHouseSettings, where: str) -> ClickHouseSettings:
-    """One server of the list, with little patience."""
+def _single_server(settings: ClickHouseSettings, where: str) -> ClickHouseSettings:
+    """Return the settings for one server of the list, with a short timeout."""
     return replace(
         settings, host=where, timeout_seconds=min(settings.timeout_seconds, _QUERY_SECONDS)
     )
@@ -180,7 +187,7 @@ def _authority(host: str, port: int) -> str:
 def _print(findings: list[Finding], code: Exit, as_json: bool) -> None:
     counts = Counter(finding.level for finding in findings)
     if as_json:
-        told = {
+        result = {
             "exit_code": int(code),
             "failures": counts[Level.FAIL],
             "warnings": counts[Level.WARN],
@@ -189,7 +196,7 @@ def _print(findings: list[Finding], code: Exit, as_json: bool) -> None:
                 for f in findings
             ],
         }
-        click.echo(json.dumps(told, indent=2))
+        click.echo(json.dumps(result, indent=2))
         return
     longest = max(len(finding.subject) for finding in findings)
     width = terminal_width()

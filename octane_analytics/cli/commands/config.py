@@ -1,4 +1,4 @@
-"""`octane-analytics config`."""
+"""`octane-analytics config`: print all settings with their values and sources."""
 
 import json
 import os
@@ -11,12 +11,12 @@ import click
 from octane_analytics.cli.directories import control_socket
 from octane_analytics.cli.help_format import Command
 from octane_analytics.cli.invocation import APPLIED, FILES
-from octane_analytics.cli.options import option_name, setting_options
+from octane_analytics.cli.options import json_option, option_name, setting_options
 from octane_analytics.cli.output.table import aligned, terminal_width, wrapped
 from octane_analytics.settings.loading import Loaded, Origin, catalogue
 from octane_analytics.settings.sections import Settings
 
-_LISTED = {setting.name: setting for setting in catalogue()}
+_CATALOGUE = {setting.name: setting for setting in catalogue()}
 _DERIVED: Mapping[str, Callable[[Settings], object]] = {
     "KAFKA_DLQ_TOPIC": lambda settings: settings.kafka.dlq_topic,
     "KAFKA_INSTANCE_PREFIX": lambda settings: settings.kafka.instance_prefix or "none",
@@ -25,26 +25,27 @@ _DERIVED: Mapping[str, Callable[[Settings], object]] = {
     "CONTROL_SOCKET": lambda settings: control_socket(settings, os.environ) or "none",
     "CLICKHOUSE_QUERY_USER": lambda settings: settings.queries.user or settings.clickhouse.user,
 }
-"""Settings whose effective value is made of their text and of other settings or this host."""
+"""Settings whose effective value depends on other settings or on this host, too."""
 
 
 @click.command(cls=Command)
-@setting_options(*(name for name, setting in _LISTED.items() if not setting.is_secret))
-@click.option("--json", "as_json", is_flag=True, help="One JSON array, for a program to read.")
+@setting_options(*(name for name, setting in _CATALOGUE.items() if not setting.is_secret))
+@json_option("Print one JSON array.")
 def config(loaded: Loaded, as_json: bool) -> None:
-    """Show every setting, its value and where the value came from.
+    """Show every setting with its value and the source of the value.
 
-    Values are those in effect: `auto` and an empty text are shown as what they stand for on this host.
-    Takes the options of all other commands, to show what they would make of them. A secret is masked;
-    it has no option, but NAME_FILE may name a file that holds it. A variable KAFKA_RDKAFKA_SOME_PROPERTY
-    sets librdkafka's some.property. Off a terminal, one line a setting: name, value, source and the
-    text that was given where the value is another, separated by tabs.
+    Values are effective: `auto` and an empty text are shown as the value they have on this host. Takes
+    the setting options of all other commands, to show their effect. Secrets are masked; they do not
+    have options, but NAME_FILE may name a file that contains the secret. A variable
+    KAFKA_RDKAFKA_SOME_PROPERTY sets librdkafka's some.property. If standard output is not a terminal,
+    prints one line per setting, separated by tabs: name, value, source and, if it differs from the
+    value, the given text.
     """
-    origins = [_placed(origin) for origin in loaded.origins]
+    origins = [_with_env_file(origin) for origin in loaded.origins]
     values = [_effective(origin, loaded.settings) for origin in origins]
     if as_json:
-        found = [_object(*pair) for pair in zip(origins, values, strict=True)]
-        click.echo(json.dumps(found, indent=2))
+        objects = [_object(*pair) for pair in zip(origins, values, strict=True)]
+        click.echo(json.dumps(objects, indent=2))
     elif sys.stdout.isatty():
         click.echo("\n".join(_table(origins, values)))
     else:
@@ -53,8 +54,8 @@ def config(loaded: Loaded, as_json: bool) -> None:
             click.echo("\t".join([origin.name, value, _source(origin), *given]))
 
 
-def _placed(origin: Origin) -> Origin:
-    """With the environment file that set the variable, where --env-file names one."""
+def _with_env_file(origin: Origin) -> Origin:
+    """Add the file of --env-file that set the variable, if one did."""
     meta = click.get_current_context().meta
     if origin.source != "environment" or origin.name not in meta.get(APPLIED, ()):
         return origin
@@ -73,7 +74,7 @@ def _source(origin: Origin) -> str:
 
 
 def _object(origin: Origin, value: str) -> dict[str, object]:
-    setting = _LISTED.get(origin.name)
+    setting = _CATALOGUE.get(origin.name)
     return {
         "name": origin.name,
         "value": value,
@@ -82,19 +83,19 @@ def _object(origin: Origin, value: str) -> dict[str, object]:
         "detail": _source(origin).removeprefix(origin.source).strip() or None,
         "default": setting.default if setting else None,
         "unit": (setting.unit or None) if setting else None,
-        "help": setting.help if setting else "A property of librdkafka.",
+        "help": setting.help if setting else "Property of librdkafka.",
     }
 
 
 def _table(origins: Sequence[Origin], values: Sequence[str]) -> Iterator[str]:
-    """Name, source and value; the value is last, because it may be long, and continues below."""
+    """Yield name, source and value; the value is last because it may be long and be wrapped."""
     width = terminal_width()
     rows = [(origin.name, origin.source) for origin in origins]
     heading, *lines = aligned(("setting", "from"), rows)
     column = max(map(len, (heading, *lines))) + 2
     yield f"{heading:<{column}}value"
     for origin, line, value in zip(origins, lines, values, strict=True):
-        setting = _LISTED.get(origin.name)
+        setting = _CATALOGUE.get(origin.name)
         text = f"{value} {setting.unit}" if value and setting and setting.unit else value
         shown = wrapped(text, width, first=f"{line:<{column}}", indent=column).rstrip()
         yield shown if origin.source == "default" else click.style(shown, bold=True)

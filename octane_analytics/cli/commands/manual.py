@@ -1,4 +1,4 @@
-"""`octane-analytics manual`: the pages of the manual, which are package data in Markdown."""
+"""`octane-analytics manual`: print the pages of the manual, which are package data in Markdown."""
 
 import difflib
 import io
@@ -43,14 +43,14 @@ PAGES = (
     "architecture",
     "glossary",
 )
-"""In the order in which they are listed."""
+"""Names of the pages, in the order of the list."""
 
 _PAGE_LINK = re.compile(r"\[([^\[\]]+)\]\([\w-]+\.md(?:#[\w-]*)?\)")
 _MAX_COLUMNS = 100
 _CELL_PADDING = 2
-"""Columns of a cell besides its text."""
+"""Columns that a cell needs in addition to its text."""
 _SIMILARITY = 0.5
-"""Share of equal characters from which a name is suggested, as difflib counts it."""
+"""Minimum similarity, as difflib computes it, of a suggested name."""
 # Styles that are readable on light and on dark backgrounds.
 _THEME = Theme(
     {
@@ -64,7 +64,7 @@ _THEME = Theme(
 
 
 class _CodeBlock(CodeBlock):
-    """Indented, without colours; long lines are left to the pager."""
+    """Indented code block without colours; long lines are not wrapped."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         code = textwrap.indent(str(self.text).rstrip(), "  ")
@@ -72,9 +72,9 @@ class _CodeBlock(CodeBlock):
 
 
 class _PageTable(TableElement):
-    """Breaks no name where its table can be fitted into the width without that.
+    """Table that keeps words whole if they fit into the width, and folds them otherwise.
 
-    Otherwise words are folded; rich's default is to cut them and to add an ellipsis.
+    rich's default is to cut words and to add an ellipsis.
     """
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -105,7 +105,7 @@ def _cells(column: Column) -> list[str]:
 
 
 def _widths(longest: Sequence[int], natural: Sequence[int], room: int) -> list[int]:
-    """Widths of at least the longest words; what is left goes to the most crowded columns."""
+    """Return widths of at least the longest words; the rest goes to the most crowded columns."""
     widths = list(longest)
     while sum(widths) < room:
         crowded = [at for at, width in enumerate(widths) if width < natural[at]]
@@ -133,9 +133,11 @@ def description(name: str) -> str:
     return read_page(name).splitlines()[2]
 
 
-def _complete(ctx: click.Context, param: click.Parameter, typed: str) -> list[CompletionItem]:
+def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     return [
-        CompletionItem(name, help=description(name)) for name in PAGES if name.startswith(typed)
+        CompletionItem(name, help=description(name))
+        for name in PAGES
+        if name.startswith(incomplete)
     ]
 
 
@@ -144,8 +146,8 @@ def _complete(ctx: click.Context, param: click.Parameter, typed: str) -> list[Co
 def manual(page: str | None) -> None:
     """Print a page of the manual, or list the pages.
 
-    On a terminal a page is formatted to its width and opens in a pager ($PAGER, usually less). Into a
-    pipe or a file it is printed as it is stored: Markdown text, one table row per line, for grep.
+    On a terminal, the page is formatted to its width and opens in a pager ($PAGER, usually less).
+    Otherwise the stored Markdown text is printed, one table row per line, for grep.
     """
     if page is None:
         click.echo("\n".join(_listing()))

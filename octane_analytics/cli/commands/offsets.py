@@ -1,4 +1,4 @@
-"""`octane-analytics offsets`: the group's offsets with their intents, saved and set."""
+"""`octane-analytics offsets`: export, import and set the consumer group's offsets and intents."""
 
 import json
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import click
 
 from octane_analytics.cli.help_format import CommandGroup
 from octane_analytics.cli.options import KAFKA, setting_options
-from octane_analytics.cli.output.confirmation import confirm
+from octane_analytics.cli.output.confirmation import confirm, dry_run_option, yes_option
 from octane_analytics.errors import ConfigError
 from octane_analytics.kafka.group_admin import ConsumerGroupAdmin
 from octane_analytics.operations.offset_snapshot import Snapshot, changes, parse_snapshot, plan
@@ -31,7 +31,7 @@ _settings = setting_options(*KAFKA, "KAFKA_GROUP_ID")
 
 @click.group(cls=CommandGroup)
 def offsets() -> None:
-    """Save the group's offsets with their intents, and set them."""
+    """Export the consumer group's offsets and intents, import or set them."""
 
 
 @offsets.command()
@@ -39,17 +39,16 @@ def offsets() -> None:
 def export(loaded: Loaded) -> None:
     """Print the group's offsets and intents as JSON.
 
-    Changes nothing. While workers run the offsets move on; stop the workers first where the export is
-    to be the last word.
+    Changes nothing. Running workers go on committing; stop them first if the export must be final.
     """
     kafka = loaded.settings.kafka
     with ConsumerGroupAdmin(kafka, client_id=_CLIENT_ID) as group:
         partitions = group.partitions(kafka.topic)
         committed = group.committed(partitions)
-        if all(told.offset is None for told in committed.values()):
+        if all(commit.offset is None for commit in committed.values()):
             click.echo(
-                f"group {kafka.group_id} has committed nothing of {kafka.topic}: check KAFKA_GROUP_ID "
-                "and KAFKA_TOPIC",
+                f"group {kafka.group_id} has not committed offsets of {kafka.topic}: check "
+                "KAFKA_GROUP_ID and KAFKA_TOPIC",
                 err=True,
             )
         snapshot = Snapshot(
@@ -67,16 +66,16 @@ def export(loaded: Loaded) -> None:
 @click.option(
     "--other-log",
     is_flag=True,
-    help="The topic is another one than was exported (a new cluster, made anew) and holds the same "
-    "records at the same offsets.",
+    help="Accept a topic other than the exported one, as in a new cluster or after it was recreated, "
+    "that has the same records at the same offsets.",
 )
 @click.option(
     "--drop-intents",
     is_flag=True,
-    help="With --other-log: forget announced ranges; what of them was inserted is inserted again.",
+    help="With --other-log: drop announced ranges; rows of them that were inserted are inserted again.",
 )
-@click.option("--dry-run", is_flag=True, help="Only say what would be set.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@dry_run_option("Print what would be set and exit.")
+@yes_option
 def import_offsets(
     loaded: Loaded,
     source: IO[str],
@@ -87,8 +86,8 @@ def import_offsets(
 ) -> None:
     """Set the group's offsets and intents from an export (- for standard input).
 
-    Refuses while the group has members, for another topic or number of partitions, and for offsets
-    that the topic does not hold. Into the log it was exported from, everything goes back as it was.
+    Refuses if the group has members, if the topic or the number of partitions differs, and if the topic
+    does not hold the offsets. In the topic of the export, offsets and intents are restored exactly.
     """
     try:
         snapshot = parse_snapshot(json.load(source))
@@ -106,12 +105,14 @@ def import_offsets(
             other_log=other_log,
             drop_intents=drop_intents,
         )
-        moving = changes(group.committed(partitions), commits)
+        changed = changes(group.committed(partitions), commits)
         if snapshot.group != kafka.group_id:
             click.echo(f"the export is of group {snapshot.group}", err=True)
-        if source.name == "<stdin>" and moving and not (yes or dry_run):
-            raise click.UsageError("standard input is the export: say --yes, nobody can be asked")
-        _apply(group, kafka.group_id, moving, commits, "offsets import", dry_run=dry_run, yes=yes)
+        if source.name == "<stdin>" and changed and not (yes or dry_run):
+            raise click.UsageError(
+                "standard input is the export and cannot be used for confirmation: add --yes"
+            )
+        _apply(group, kafka.group_id, changed, commits, "offsets import", dry_run=dry_run, yes=yes)
 
 
 @offsets.command("set")
@@ -120,40 +121,40 @@ def import_offsets(
     "--to",
     "target",
     required=True,
-    metavar="WHERE",
-    help="beginning (earliest), end (latest), PARTITION:OFFSET,… for those named, a time as "
-    "2026-02-02T12:00:00Z, or as far back as -6h (s, m, h, d), by Kafka's timestamps.  "
-    "[default: none; has to be given]",
+    metavar="POSITION",
+    help="New position: beginning (earliest), end (latest), PARTITION:OFFSET,… for these partitions, "
+    "or by Kafka's timestamps a time such as 2026-02-02T12:00:00Z or -6h (s, m, h, d ago).  "
+    "[default: none; required]",
 )
 @click.option(
     "--drop-intents",
     is_flag=True,
-    help="Also where a range is announced: what of it was inserted may be there twice.",
+    help="Also move partitions with an announced range; rows of it may be inserted twice.",
 )
-@click.option("--dry-run", is_flag=True, help="Only say what would be set.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@dry_run_option("Print what would be set and exit.")
+@yes_option
 def set_offsets(loaded: Loaded, target: str, drop_intents: bool, dry_run: bool, yes: bool) -> None:
-    """Set where the group goes on reading, in all partitions or in those named.
+    """Set the offsets from which the group continues, in all partitions or in the given ones.
 
-    For a group whose offsets have expired: `--to end`, and then `octane-analytics replay --from-offset
-    beginning` inserts what the table lacks. `--to beginning` reads everything again that the topic
-    retains; what the deduplication window has forgotten is then in the table twice. Refuses while the
-    group has members, and where a range is announced and perhaps inserted.
-    `octane-analytics offsets export` before it keeps a way back.
+    For a group whose offsets have expired, use `--to end` and then `octane-analytics replay
+    --from-offset beginning`, which inserts the events that the table lacks. `--to beginning` reads all
+    records that the topic retains again; those that are no longer in the deduplication window are then
+    in the table twice. Refuses if the group has members, and if a range is announced and may have been
+    inserted. Run `octane-analytics offsets export` before, to be able to go back.
     """
     try:
-        wanted = parse_target(target, datetime.now(UTC))
+        parsed = parse_target(target, datetime.now(UTC))
     except BadRange as error:
         raise click.BadParameter(str(error), param_hint="--to") from error
     kafka = loaded.settings.kafka
     with ConsumerGroupAdmin(kafka, client_id=_CLIENT_ID) as group:
         group.require_no_members()
-        facts = _facts(group, kafka.topic, wanted)
-        commits = set_to(wanted, group.identity(kafka.topic), facts, drop_intents=drop_intents)
-        moving = changes({where: known.committed for where, known in facts.items()}, commits)
+        facts = _facts(group, kafka.topic, parsed)
+        commits = set_to(parsed, group.identity(kafka.topic), facts, drop_intents=drop_intents)
+        changed = changes({where: fact.committed for where, fact in facts.items()}, commits)
         note = consequences(commits, facts)
         _apply(
-            group, kafka.group_id, moving, commits, "offsets set", note, dry_run=dry_run, yes=yes
+            group, kafka.group_id, changed, commits, "offsets set", note, dry_run=dry_run, yes=yes
         )
 
 
@@ -176,7 +177,7 @@ def _facts(
 def _apply(
     group: ConsumerGroupAdmin,
     name: str,
-    moving: Sequence[str],
+    changed: Sequence[str],
     commits: Sequence[Commit],
     action: str,
     note: str = "",
@@ -184,16 +185,16 @@ def _apply(
     dry_run: bool,
     yes: bool,
 ) -> None:
-    """Print what moves and a note on it, ask, and commit."""
-    for line in moving:
+    """Print the changed offsets and the note, ask for confirmation, and commit."""
+    for line in changed:
         click.echo(line)
-    if moving and note:
+    if changed and note:
         click.echo(note)
-    if not moving:
-        click.echo(f"group {name} is there already: nothing to do")
+    if not changed:
+        click.echo(f"group {name} already has these offsets: nothing to do")
         return
     if dry_run:
         return
-    confirm(f"set {len(moving)} offsets of group {name}?", action, yes=yes)
+    confirm(f"set {len(changed)} offsets of group {name}?", action, yes=yes)
     group.commit(commits)
-    click.echo(f"set {len(moving)} offsets of group {name}")
+    click.echo(f"set {len(changed)} offsets of group {name}")

@@ -1,4 +1,4 @@
-"""`octane-analytics produce`."""
+"""`octane-analytics produce`: send events to the topic."""
 
 import contextlib
 import sys
@@ -10,7 +10,8 @@ from octane_analytics.cli.help_format import Command
 from octane_analytics.cli.options import KAFKA, setting_options
 from octane_analytics.cli.output.progress import reporter
 from octane_analytics.cli.produce import inputs
-from octane_analytics.cli.produce.sender import Backlog, EventSender, SendStats
+from octane_analytics.cli.produce.output import format_counts, print_result
+from octane_analytics.cli.produce.sender import Backlog, EventSender
 from octane_analytics.kafka.event_producer import EventProducer
 from octane_analytics.kafka.topics import TopicInspector
 from octane_analytics.runtime.exit_codes import Exit
@@ -30,22 +31,24 @@ _CLIENT_ID = "octane-analytics-produce"
     type=click.Path(exists=True, dir_okay=False, allow_dash=True),
 )
 @click.option(
-    "--generate", type=click.IntRange(min=1), metavar="EVENTS", help="Send made-up events instead."
+    "--generate",
+    type=click.IntRange(min=1),
+    metavar="EVENTS",
+    help="Send this many generated events instead of a file.",
 )
 @inputs.seed_option
 @click.option(
     "--until",
-    type=inputs.moment,
+    type=inputs.parse_time,
     metavar="TIME",
-    help="Of made-up events: the end of the six hours that they fall into, RFC 3339.  "
-    "[default: now]",
+    help="End, in RFC 3339, of the six hours over which generated events are spread.  [default: now]",
 )
 @inputs.rate_option
 @click.option(
     "--max-lag",
     type=click.IntRange(min=1),
     metavar="EVENTS",
-    help="Wait while the consumer group is further behind than this.  [default: never wait]",
+    help="Wait while the lag of the consumer group is greater than this.  [default: no limit]",
 )
 @setting_options(*KAFKA, "KAFKA_GROUP_ID")
 def produce(
@@ -59,13 +62,12 @@ def produce(
 ) -> Exit:
     """Send newline-delimited JSON events to the topic.
 
-    Each line of FILE (- for standard input) becomes one message as it is, valid or not: what is not
-    an event is for the workers to find, and ends up in the dead-letter topic. Blank lines are
-    skipped. An event's key is its user_id, so that a user's events stay in one partition; what is no
-    event has none.
+    Each line of FILE (- for standard input) becomes one record, unchanged and not validated: workers
+    send invalid records to the dead-letter topic. Blank lines are skipped. The key of an event is its
+    user_id, so that a user's events stay in one partition; invalid events do not have a key.
 
-    Prints how many were delivered and how many failed; the exit code is 1 if any failed. Ctrl-C
-    stops sending, waits for what is under way (10 s at most), and prints the same.
+    Prints the numbers of delivered and failed records; the exit code is 1 if any failed. Ctrl-C stops
+    sending, waits for records in flight (10 s at most), and prints the same numbers.
     """
     if generate and source:
         raise click.UsageError("give either a FILE or --generate EVENTS")
@@ -74,13 +76,13 @@ def produce(
     kafka = loaded.settings.kafka
     clock = SystemClock()
     with contextlib.ExitStack() as stack:
-        # Before the signals are taken over: opening a FIFO blocks.
+        # Opened before the signal handlers are installed, because opening a FIFO blocks.
         descriptor = stack.enter_context(inputs.opened(source or "-")) if not generate else -1
         stop = stack.enter_context(StopSignal())
         if generate:
-            given = inputs.generated(generate, seed=seed, until=until)
+            source_input = inputs.generated(generate, seed=seed, until=until)
         else:
-            given = inputs.read(descriptor, stop)
+            source_input = inputs.read(descriptor, stop)
         traces = tracing.start("produce")
         if traces is not None:
             stack.callback(traces.stop)
@@ -92,37 +94,26 @@ def produce(
             is_stopping=stop.is_set,
         )
         stack.callback(producer.close)
-        view = TopicInspector(kafka, client_id=_CLIENT_ID)
-        stack.callback(view.close)
-        view.partitions(kafka.topic)  # no broker, or no such topic: told before anything is sent
-        bar = reporter(f"to {kafka.topic}", given.total)
-        feed = EventSender(
+        inspector = TopicInspector(kafka, client_id=_CLIENT_ID)
+        stack.callback(inspector.close)
+        inspector.partitions(
+            kafka.topic
+        )  # raises before anything is sent if there is no broker or topic
+        bar = reporter(f"to {kafka.topic}", source_input.total)
+        sender = EventSender(
             producer,
             clock,
             rate=rate,
-            backlog=Backlog(view, kafka.topic, max_lag) if max_lag else None,
+            backlog=Backlog(inspector, kafka.topic, max_lag) if max_lag else None,
             is_stopping=stop.is_set,
-            on_progress=lambda tally: bar.update(given.done(tally), counts(tally)),
+            on_progress=lambda stats: bar.update(source_input.done(stats), format_counts(stats)),
         )
         started = clock.now()
         try:
             with bar:
-                feed.run(given.lines)
+                sender.run(source_input.lines)
         finally:
-            tell(feed.tally, clock.now() - started)
+            print_result(sender.stats, clock.now() - started)
     if stop.is_set():
         return stop.exit_code
-    return Exit.FAILED if feed.tally.failed else Exit.OK
-
-
-def counts(tally: SendStats) -> str:
-    return f"{tally.delivered:,} delivered, {tally.failed:,} failed"
-
-
-def tell(tally: SendStats, seconds: float) -> None:
-    """The last word: why lines failed, on standard error, and the counts, on standard output."""
-    for why, reason in tally.reasons.items():
-        click.echo(f"{reason.count:,} failed, first line {reason.first_line:,}: {why}", err=True)
-    unanswered = f", {tally.outstanding:,} not acknowledged" if tally.outstanding else ""
-    rate = f" ({tally.delivered / seconds:,.0f} events/s)" if tally.delivered and seconds else ""
-    click.echo(f"{counts(tally)}{unanswered} in {seconds:.1f} s{rate}")
+    return Exit.FAILED if sender.stats.failed else Exit.OK

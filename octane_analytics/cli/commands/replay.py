@@ -1,4 +1,4 @@
-"""`octane-analytics replay`: what was asked for becomes a plan, is shown, confirmed and run."""
+"""`octane-analytics replay`: plan a replay of an offset range, print, confirm and run it."""
 
 import contextlib
 import shlex
@@ -14,13 +14,19 @@ from octane_analytics.cli.options import (
     CLICKHOUSE,
     KAFKA,
     PROCESSES,
+    json_option,
     option_name,
     setting_options,
 )
-from octane_analytics.cli.output.confirmation import confirm, has_terminal, require_terminal_or_yes
+from octane_analytics.cli.output.confirmation import (
+    confirm,
+    dry_run_option,
+    has_terminal,
+    require_terminal_or_yes,
+)
 from octane_analytics.cli.replay import setup
 from octane_analytics.cli.replay.output import print_plan, print_report
-from octane_analytics.cli.replay.run import ReplayReport, ReplayRun, Sizes
+from octane_analytics.cli.replay.run import ReplayReport, ReplayResources, ReplayRun
 from octane_analytics.clickhouse.error_codes import OPERATOR_ERRORS
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.errors import (
@@ -46,56 +52,60 @@ _ACCESS_DENIED = 497
 @click.option(
     "--from-offset",
     metavar="OFFSETS",
-    help="First offset: N for all partitions, P:N,P:N for those named, or beginning (earliest).  "
-    "[default: none; this or --from-time has to be given]",
+    help="First offset: N for all partitions, P:N,P:N for these partitions, or beginning (earliest).  "
+    "[default: none; this or --from-time is required]",
 )
 @click.option(
     "--from-time",
     metavar="TIME",
-    help="Begin at this Kafka timestamp: RFC 3339, or as far back as -6h (s, m, h, d).  "
+    help="Begin at this Kafka timestamp: RFC 3339, or -6h for six hours ago (s, m, h, d).  "
     "[default: none]",
 )
 @click.option(
     "--to-offset",
     metavar="OFFSETS",
     help="End before this offset: N, P:N,P:N, or end (latest).  "
-    "[default: what the workers' group has committed]",
+    "[default: the committed offsets of the workers' group]",
 )
-@click.option("--to-time", metavar="TIME", help="End before this Kafka timestamp.  [default: none]")
+@click.option(
+    "--to-time",
+    metavar="TIME",
+    help="End before this Kafka timestamp, as for --from-time.  [default: none]",
+)
 @click.option(
     "--partition",
     "partitions",
     type=click.IntRange(min=0),
     multiple=True,
     metavar="NUMBER",
-    help="Only this partition; may be repeated.  [default: all]",
+    help="Replay only this partition; repeatable.  [default: all]",
 )
 @click.option(
     "--clamp",
     is_flag=True,
-    help="Begin at the earliest offset where retention has removed what is asked for.",
+    help="Begin at the earliest offset if retention has removed the beginning of the range.",
 )
 @click.option(
     "--mode",
     type=click.Choice([mode.value for mode in Mode]),
     default=Mode.FILL.value,
     show_default=True,
-    help="fill: insert what the table lacks; append: insert everything once more; rebuild: replace "
-    "whole months.",
+    help="Mode: fill inserts the events that the table lacks, append inserts all events once more, "
+    "rebuild replaces whole months.",
 )
 @click.option(
     "--compare",
     type=click.Choice([compare.value for compare in Compare]),
     default=Compare.LOG.value,
     show_default=True,
-    help="Of fill: count equal events in all that Kafka holds (exact), or in the range only (reads "
-    "less, and leaves out a lost event that has an equal one outside of the range).",
+    help="With fill: count equal events in the whole log (exact) or in the range only (reads less, but "
+    "misses a lost event with an equal one outside of the range).",
 )
 @click.option(
     "--target",
     metavar="TABLE",
-    help="Replay into this table, or DATABASE.TABLE, into which nobody else inserts.  "
-    "[default: CLICKHOUSE_TABLE, beside the workers]",
+    help="Replay into this table, or DATABASE.TABLE, into which no other process inserts.  "
+    "[default: CLICKHOUSE_TABLE, while the workers run]",
 )
 @click.option(
     "--month",
@@ -103,16 +113,19 @@ _ACCESS_DENIED = 497
     type=click.IntRange(197001, 210612),
     multiple=True,
     metavar="YYYYMM",
-    help="Of rebuild: this month; may be repeated.  [default: all months with events in the range]",
+    help="With rebuild: replace only this month; repeatable.  [default: all months with events in the "
+    "range]",
 )
 @click.option(
-    "--force", is_flag=True, help="Of rebuild: also where rows go that stand nowhere in Kafka."
+    "--force",
+    is_flag=True,
+    help="With rebuild: also replace months with rows that are not in Kafka, which removes these rows.",
 )
-@click.option("--dry-run", is_flag=True, help="Tell what would be done, and leave the table alone.")
+@dry_run_option("Read and compare everything, print the result, and do not change the table.")
 @click.option(
     "--yes",
     is_flag=True,
-    help="Do not ask. Without a terminal, append and rebuild refuse to start unless this is given.",
+    help="Do not ask for confirmation. Required by append and rebuild if there is no terminal.",
 )
 @click.option(
     "--procs",
@@ -120,21 +133,21 @@ _ACCESS_DENIED = 497
     default="1",
     show_default=True,
     metavar="PROCESSES",
-    help="Consumer processes to fork, each for its share of the partitions (auto: one for each CPU this "
+    help="Number of consumer processes, which share the partitions (auto: one for each CPU that this "
     "process may use).",
 )
 @click.option(
     "--rate",
     type=click.FloatRange(min=1),
     metavar="EVENTS/S",
-    help="Neither read nor insert faster than this.  [default: as fast as possible]",
+    help="Limit of events per second for reading and for inserting.  [default: no limit]",
 )
 @click.option(
     "--resume",
     metavar="ID",
-    help="Go on with a replay that was interrupted.  [default: begin a new one]",
+    help="Resume the interrupted replay with this ID.  [default: begin a new one]",
 )
-@click.option("--json", "is_json", is_flag=True, help="Print the report as one JSON object.")
+@json_option("Print the report as one JSON object.")
 @setting_options(*KAFKA, "KAFKA_GROUP_ID", *CLICKHOUSE)
 def replay(
     loaded: Loaded,
@@ -154,55 +167,57 @@ def replay(
     procs: int,
     rate: float | None,
     resume: str | None,
-    is_json: bool,
+    as_json: bool,
 ) -> Exit:
-    """Bring the table to what Kafka holds, over a range of the topic.
+    """Insert the events of an offset range that the table lacks, or rebuild months.
 
-    fill (the default) counts every event of the range in Kafka and in the table and inserts what the
-    table lacks: nothing where nothing is lost, however often it runs and however ranges overlap. It
-    runs beside live workers, whose offsets it never touches; by default it ends where they have
-    committed.
+    fill (the default) counts every event of the range in Kafka and in the table and inserts those that
+    the table lacks. It inserts nothing if nothing was lost, however often it runs and however ranges
+    overlap. It can run while workers run and does not change their offsets; by default it ends at their
+    committed offsets.
 
-    append inserts the range once more, each event once for each replay, also when interrupted and
-    resumed. rebuild builds whole months beside the table and puts each in place in one step.
+    append inserts the range once more, each event once per replay, also if interrupted and resumed.
+    rebuild builds whole months in staging tables and replaces each month in one step.
 
-    Ctrl-C stops between two chunks and prints the command that goes on. What a replay keeps meanwhile
-    are tables octane_replay_<id>_… beside the target, dropped at the end; those of a fill or rebuild
-    that died are dropped by the next replay.
+    Ctrl-C stops between two chunks and prints the command that resumes the replay. A replay keeps its
+    state in tables octane_replay_<id>_… in the database of the target and drops them at its end; the
+    next replay drops those of a fill or rebuild that was killed.
     """
-    # fill inserts what is missing, however often it runs; the other modes repeat or replace rows.
+    # fill is idempotent; the other modes repeat or replace rows.
     is_destructive = mode != Mode.FILL.value
     if is_destructive and resume is None and not dry_run:
         require_terminal_or_yes(f"replay --mode {mode}", yes=yes)
-    settings = _aimed(loaded.settings, target)
+    settings = _with_target(loaded.settings, target)
     is_live = settings.clickhouse == loaded.settings.clickhouse
     pinned = setup.pin_to_first_host(settings.clickhouse, client_name=_CLIENT)
     settings = with_fields(settings, clickhouse=pinned)
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(StopSignal())
         clickhouse = stack.enter_context(ClickHouseSink(settings.clickhouse, client_name=_CLIENT))
-        given = [from_offset, from_time, to_offset, to_time, *partitions, *months]
-        if resume is not None and (any(item is not None for item in given) or dry_run):
+        range_options = [from_offset, from_time, to_offset, to_time, *partitions, *months]
+        if resume is not None and (any(o is not None for o in range_options) or dry_run):
             raise click.UsageError(
-                "--resume goes on with what was asked for: give no range with it"
+                "--resume continues with the range of that replay: omit the options of a range"
             )
         if months and mode != Mode.REBUILD.value:
-            raise click.UsageError("--month is for --mode rebuild")
+            raise click.UsageError("--month requires --mode rebuild")
         try:
-            wanted = _wanted(from_offset, from_time, to_offset, to_time, partitions, clamp)
-            with _explained():
+            requested = _requested_range(
+                from_offset, from_time, to_offset, to_time, partitions, clamp
+            )
+            with _explain_rejections():
                 live = setup.check_target(clickhouse, Mode(mode))
                 if resume is not None:
-                    plan, ended = setup.resumed(clickhouse, live, resume, is_live=is_live)
+                    plan, ended = setup.load_interrupted(clickhouse, live, resume, is_live=is_live)
                     if ended is not None:
-                        return _close(ReplayReport.of_note(plan, ended), is_json=is_json)
+                        return _print(ReplayReport.from_json(plan, ended), as_json=as_json)
                 else:
                     setup.clean_up(clickhouse, live)
-                    plan = _plan(settings, wanted, Mode(mode), Compare(compare), is_live, months)
+                    plan = _plan(settings, requested, Mode(mode), Compare(compare), is_live, months)
         except BadRange as error:
             raise click.UsageError(str(error)) from error
         if resume is None:
-            print_plan(plan, is_dry=dry_run, is_json=is_json, procs=procs, rate=rate)
+            print_plan(plan, is_dry=dry_run, as_json=as_json, procs=procs, rate=rate)
             if not dry_run and (is_destructive or has_terminal()):
                 confirm("Go on?", "the replay", yes=yes)
         run = ReplayRun(
@@ -211,35 +226,35 @@ def replay(
             live,
             clickhouse,
             stop,
-            Sizes(procs, rate),
+            ReplayResources(procs, rate),
             is_dry=dry_run,
             is_forced=force,
         )
-        return _run(run, loaded, target, is_resumed=resume is not None, is_json=is_json)
+        return _run(run, loaded, target, is_resumed=resume is not None, as_json=as_json)
 
 
 def _run(
-    run: ReplayRun, loaded: Loaded, target: str | None, *, is_resumed: bool, is_json: bool
+    run: ReplayRun, loaded: Loaded, target: str | None, *, is_resumed: bool, as_json: bool
 ) -> Exit:
     try:
-        with _explained():
+        with _explain_rejections():
             report = run.run(is_resumed=is_resumed)
     except Interrupted:
-        _tell_resume(run, loaded, target)
+        _print_resume_command(run, loaded, target)
         return run.stop.exit_code
     except OctaneError:
-        _tell_resume(run, loaded, target)
+        _print_resume_command(run, loaded, target)
         raise
-    return _close(report, is_json=is_json)
+    return _print(report, as_json=as_json)
 
 
-def _close(report: ReplayReport, *, is_json: bool) -> Exit:
-    print_report(report, is_json=is_json)
+def _print(report: ReplayReport, *, as_json: bool) -> Exit:
+    print_report(report, as_json=as_json)
     return Exit.FAILED if report.refused or report.undecided else Exit.OK
 
 
-def _tell_resume(run: ReplayRun, loaded: Loaded, target: str | None) -> None:
-    """The command that goes on, with the settings that this one was given as options."""
+def _print_resume_command(run: ReplayRun, loaded: Loaded, target: str | None) -> None:
+    """Print the command that resumes the replay, with the setting options of this run."""
     if not run.is_resumable:
         return
     words = [*root_words(), "replay", "--resume", run.plan.id]
@@ -248,22 +263,22 @@ def _tell_resume(run: ReplayRun, loaded: Loaded, target: str | None) -> None:
             words += [option_name(origin.name), origin.shown]
     if target is not None:
         words += ["--target", target]
-    click.echo(f"not done; to go on: {shlex.join(words)}", err=True)
+    click.echo(f"replay not finished; to resume it: {shlex.join(words)}", err=True)
 
 
-def _aimed(settings: Settings, target: str | None) -> Settings:
+def _with_target(settings: Settings, target: str | None) -> Settings:
     if target is None:
         return settings
     database, dot, table = target.rpartition(".")
-    aimed: ClickHouseSettings = with_fields(
+    clickhouse: ClickHouseSettings = with_fields(
         settings.clickhouse,
         database=database if dot else settings.clickhouse.database,
         table=table,
     )
-    return with_fields(settings, clickhouse=aimed)
+    return with_fields(settings, clickhouse=clickhouse)
 
 
-def _wanted(
+def _requested_range(
     from_offset: str | None,
     from_time: str | None,
     to_offset: str | None,
@@ -284,16 +299,16 @@ def _wanted(
 
 def _plan(
     settings: Settings,
-    wanted: RequestedRange,
+    requested: RequestedRange,
     mode: Mode,
     compare: Compare,
     is_live: bool,
     months: Sequence[int],
 ) -> ReplayPlan:
     with TopicReader(settings.kafka, client_id=_CLIENT) as log:
-        return setup.planned(
+        return setup.make_plan(
             log,
-            wanted,
+            requested,
             mode=mode,
             compare=compare,
             target=settings.clickhouse,
@@ -303,16 +318,15 @@ def _plan(
 
 
 @contextlib.contextmanager
-def _explained() -> Iterator[None]:
-    """What the server says of a statement of ours, with what to do about it."""
+def _explain_rejections() -> Iterator[None]:
+    """Add advice to errors that ClickHouse reports for a statement; NeedsOperator if there is any."""
     try:
         yield
     except StatementRejected as error:
         advice = OPERATOR_ERRORS.get(error.code)
         if error.code == _ACCESS_DENIED:
-            advice = "grant it: a replay keeps staging tables beside the target"
-        told = f"ClickHouse refuses: {str(error).rstrip('. ')}"
-        told += f"; {advice}" if advice else ""
+            advice = "grant it: a replay keeps staging tables in the database of the target"
+        message = f"ClickHouse rejected a statement: {str(error).rstrip('. ')}"
         if advice is not None:
-            raise NeedsOperator(told) from error
-        raise StatementRejected(error.code, error.name, told) from error
+            raise NeedsOperator(f"{message}; {advice}") from error
+        raise StatementRejected(error.code, error.name, message) from error

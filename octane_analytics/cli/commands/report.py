@@ -1,4 +1,4 @@
-"""`octane-analytics report`: reports without the API, straight from ClickHouse."""
+"""`octane-analytics report`: run reports in ClickHouse, without the API."""
 
 import json
 import sys
@@ -39,7 +39,7 @@ _FORMATS = ("table", *formats.FORMATS)
     multiple=True,
     show_default="the report's own",
     metavar="KEY=VALUE",
-    help="A parameter of the report; repeat it for several, and for the items of an array.",
+    help="Parameter of the report; repeatable, also for the items of an array.",
 )
 @click.option(
     "--format",
@@ -47,14 +47,14 @@ _FORMATS = ("table", *formats.FORMATS)
     type=click.Choice(_FORMATS),
     default="table",
     show_default=True,
-    help="How the answer is written.",
+    help="Output format.",
 )
 @click.option("--list", "should_list", is_flag=True, help="Show all reports and their parameters.")
 @click.option(
     "--check",
     "should_check",
     is_flag=True,
-    help="Have ClickHouse explain every report (or only NAME), and compare its columns.",
+    help="Let ClickHouse explain every report (or NAME only) and compare the columns.",
 )
 @setting_options(
     "REPORTS_DIR",
@@ -72,28 +72,28 @@ def report(
     should_list: bool,
     should_check: bool,
 ) -> Exit:
-    """Run a report from the terminal, list all, or check them.
+    """Run a report from the terminal, list all reports, or check them.
 
     Times are RFC 3339, seconds since 1970, or relative to now: octane-analytics report top_content -p
-    from=-7d -p limit=10. Asks ClickHouse itself, within the limits the API has; the API need not run.
+    from=-7d -p limit=10. Queries ClickHouse directly, within the limits of the API, which need not run.
     """
     settings = loaded.settings
     directory = settings.api.reports_directory
     library = load(Path(directory) if directory else None)
     for line in library.refused:
-        click.echo(f"refused: {line}", err=True)
+        click.echo(f"invalid template: {line}", err=True)
     if should_list:
         _list(library, format_name)
         return Exit.FAILED if library.refused else Exit.OK
     if name is not None and name not in library.templates:
-        known = ", ".join(library.templates)
-        raise click.UsageError(f"there is no report {name!r}; there are {known}")
+        names = ", ".join(library.templates)
+        raise click.UsageError(f"report {name!r} does not exist; available: {names}")
     if should_check:
         chosen = [library.templates[name]] if name else list(library.templates.values())
-        is_sound = _check(chosen, settings) and not library.refused
-        return Exit.OK if is_sound else Exit.FAILED
+        is_valid = _check(chosen, settings) and not library.refused
+        return Exit.OK if is_valid else Exit.FAILED
     if name is None:
-        raise click.UsageError("name a report, or ask for --list or --check")
+        raise click.UsageError("give the NAME of a report, --list or --check")
     _run(library.templates[name], params, format_name, settings)
     return Exit.OK
 
@@ -121,8 +121,8 @@ def _run(template: Template, params: Sequence[str], format_name: str, settings: 
         ) as result,
     ):
         rows = formats.Rows(result.blocks, max_rows)
-        before = {"template": template.name, "params": bound.effective}
-        out = formats.writer(chosen, result.columns, rows, formats.Envelope(before, dict))
+        header = {"template": template.name, "params": bound.effective}
+        out = formats.writer(chosen, result.columns, rows, formats.Envelope(header, dict))
         parts = _parts(out, rows)
         if format_name == "table":
             answer = json.loads(b"".join(parts))
@@ -136,7 +136,7 @@ def _run(template: Template, params: Sequence[str], format_name: str, settings: 
                 stream.write(b"\n")
             stream.flush()
     if rows.is_truncated:
-        click.echo(f"cut at {max_rows:,} rows: there are more", err=True)
+        click.echo(f"truncated at {max_rows:,} rows", err=True)
 
 
 def _parts(out: formats.Writer, rows: formats.Rows) -> Iterator[bytes]:
@@ -178,36 +178,38 @@ def _default(parameter: Parameter) -> str:
 
 
 def _check(templates: Sequence[Template], settings: Settings) -> bool:
-    """Says of each whether ClickHouse can run it; True where it can run them all."""
-    is_sound = True
+    """Print for each template whether ClickHouse can run it; return True if it can run all of them."""
+    is_valid = True
     with ClickHouse(settings.clickhouse, client_name=_CLIENT_NAME) as clickhouse:
         for template in templates:
             problem = _problem(template, clickhouse, _limits(settings))
             click.echo(f"{template.name}: {problem or 'ok'}")
-            is_sound = is_sound and problem is None
-    return is_sound
+            is_valid = is_valid and problem is None
+    return is_valid
 
 
 def _problem(template: Template, clickhouse: ClickHouse, limits: ComplexityLimits) -> str | None:
-    given = {name: _sample(each) for name, each in template.parameters.items() if each.required}
-    values = _values(bind(template, given, datetime.now(UTC)), clickhouse)
-    allowed = {**limits.settings(_CLIENT_NAME), "limit": 0}
+    sample = {name: _sample(each) for name, each in template.parameters.items() if each.required}
+    values = _values(bind(template, sample, datetime.now(UTC)), clickhouse)
+    query_settings = {**limits.settings(_CLIENT_NAME), "limit": 0}
     try:
-        clickhouse.select(f"EXPLAIN {template.sql}", values, settings=allowed)
-        described = clickhouse.select(f"DESCRIBE TABLE ({template.sql})", values, settings=allowed)
+        clickhouse.select(f"EXPLAIN {template.sql}", values, settings=query_settings)
+        described = clickhouse.select(
+            f"DESCRIBE TABLE ({template.sql})", values, settings=query_settings
+        )
     except StatementRejected as error:
         return f"ClickHouse error {error.code} ({error.name}): {error}"
-    answered = [row[0] for row in described.rows]
-    if answered != list(template.columns):
+    columns = [row[0] for row in described.rows]
+    if columns != list(template.columns):
         return (
-            f"it answers the columns {', '.join(answered)}, and its header describes "
+            f"the query returns the columns {', '.join(columns)}, but its header describes "
             f"{', '.join(template.columns)}"
         )
     return None
 
 
 def _sample(parameter: Parameter) -> object:
-    """Some value that the parameter takes."""
+    """Return a valid value of the parameter."""
     if parameter.type in ARRAYS:
         item = Parameter(ARRAYS[parameter.type], "", allowed=parameter.allowed)
         return [_sample(item)] * int(parameter.bounds()[0])

@@ -1,4 +1,4 @@
-"""`octane-analytics sandbox`."""
+"""`octane-analytics sandbox`: the whole service on this machine, with embedded engines."""
 
 import contextlib
 import os
@@ -9,7 +9,6 @@ from pathlib import Path
 
 import click
 
-from octane_analytics.cli.commands.produce import counts, tell
 from octane_analytics.cli.directories import private_directory
 from octane_analytics.cli.help_format import Command
 from octane_analytics.cli.invocation import program
@@ -17,8 +16,9 @@ from octane_analytics.cli.options import PROCESSES, print_warnings
 from octane_analytics.cli.output.progress import reporter
 from octane_analytics.cli.produce import inputs
 from octane_analytics.cli.produce.inputs import Input
+from octane_analytics.cli.produce.output import format_counts, print_result
 from octane_analytics.cli.produce.sender import Backlog, EventSender, SendStats
-from octane_analytics.cli.sandbox.drain import DeliveryWaiter, Stored
+from octane_analytics.cli.sandbox.delivery_waiter import DeliveryCounts, DeliveryWaiter
 from octane_analytics.cli.sandbox.report_client import fetch, print_table
 from octane_analytics.cli.sandbox.stack import Ports, Stack
 from octane_analytics.clickhouse.client import ClickHouse
@@ -36,10 +36,10 @@ REPORTS: Mapping[str, Mapping[str, object]] = {
 _CLIENT_NAME = "octane-analytics-sandbox"
 _PARTITIONS = 16
 _PARTITION_BYTES = 2 << 20
-"""The embedded broker keeps 5 MiB of a partition and drops the oldest beyond that, read or not; this
-leaves room for lines that are larger than those before."""
+"""Limit of unread bytes per partition. The embedded broker keeps 5 MiB of a partition and drops the
+oldest records beyond that, read or not; the rest is room for lines larger than the average."""
 _SPREAD = {"sticky.partitioning.linger.ms": "0"}
-"""A partition of its own for each line without a key, not for some milliseconds' worth of them."""
+"""Chooses a partition for each line without a key instead of once per some milliseconds."""
 _MAX_LAG = 100_000
 _EXAMPLE_QUERY = (
     '{"sql": "SELECT event_name, count() FROM ai_analytics_events GROUP BY event_name"}'
@@ -53,15 +53,15 @@ _port = click.IntRange(min=0, max=65535)
     "--data-dir",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIRECTORY",
-    help="Keep ClickHouse's data and the logs here, for the next start too.  [default: a temporary "
-    "directory, removed at the end]",
+    help="Keep ClickHouse's data and the logs in this directory, also for the next start.  "
+    "[default: a temporary directory, removed at the end]",
 )
 @click.option(
     "--procs",
     "--worker-procs",
     type=PROCESSES,
     metavar="PROCESSES",
-    help="Consumer processes to fork (auto: one for each CPU this process may use).  "
+    help="Number of consumer processes to fork (auto: one for each CPU that this process may use).  "
     "[env: WORKER_PROCS; default: auto]",
 )
 @click.option(
@@ -70,23 +70,26 @@ _port = click.IntRange(min=0, max=65535)
     default=_PARTITIONS,
     show_default=True,
     metavar="PARTITIONS",
-    help="Partitions of the topic.",
+    help="Number of partitions of the topic.",
 )
 @click.option(
-    "--generate", type=click.IntRange(min=1), metavar="EVENTS", help="Send made-up events."
+    "--generate",
+    type=click.IntRange(min=1),
+    metavar="EVENTS",
+    help="Send this many generated events.",
 )
 @inputs.seed_option
 @click.option(
     "--load",
     type=click.Path(exists=True, dir_okay=False),
     metavar="FILE",
-    help="Send the lines of this file; what is no event becomes a dead letter.",
+    help="Send the lines of this file; invalid events become dead-letter messages.",
 )
 @inputs.rate_option
 @click.option(
     "--once",
     is_flag=True,
-    help="Stop when all events sent are in ClickHouse, and print the reports about them.",
+    help="Stop when all sent events are in ClickHouse, and print reports about them.",
 )
 @click.option(
     "--port",
@@ -94,21 +97,23 @@ _port = click.IntRange(min=0, max=65535)
     "api_port",
     type=_port,
     metavar="PORT",
-    help="Port the API listens on.  [default: a free one]",
+    help="Port of the API.  [default: a free port]",
 )
 @click.option(
     "--metrics-port",
     type=_port,
     metavar="PORT",
-    help="Port /metrics is served on.  [default: a free one]",
+    help="Port of /metrics.  [default: a free port]",
 )
 @click.option(
     "--clickhouse-port",
     type=_port,
     metavar="PORT",
-    help="Port of ClickHouse's native protocol.  [default: a free one]",
+    help="Port of ClickHouse's native protocol.  [default: a free port]",
 )
-@click.option("--verbose", is_flag=True, help="Show the logs of worker and API here.")
+@click.option(
+    "--verbose", is_flag=True, help="Write the logs of the worker and the API to standard error."
+)
 def sandbox(
     data_dir: Path | None,
     procs: int | None,
@@ -123,23 +128,23 @@ def sandbox(
     clickhouse_port: int | None,
     verbose: bool,
 ) -> Exit:
-    """Run the whole service here, with embedded ClickHouse and Kafka.
+    """Run the whole service on this machine, with embedded ClickHouse and Kafka.
 
-    Needs the `embedded` extra and nothing else. Worker, API and metrics are the real commands in
-    processes of their own. The variables KAFKA_…, CLICKHOUSE_… and METRICS_… of the environment do
-    not count here; those of batches and logs do, with FLUSH_INTERVAL at 0.5 s unless set. While the
-    sandbox runs, the table keeps events beyond its 90 days.
+    Needs only the `embedded` extra. The worker, the API and the metrics process are the real commands in
+    processes of their own. Ignores the variables KAFKA_…, CLICKHOUSE_… and METRICS_… of the
+    environment; uses those of batches and logs, with FLUSH_INTERVAL at 0.5 s unless set. While the
+    sandbox runs, the table keeps events for longer than 90 days.
 
-    Ctrl-C or SIGTERM ends all of it within seconds.
+    Ctrl-C or SIGTERM stops everything within seconds.
     """
     print_warnings()
     if generate and load:
-        raise click.UsageError("give either --generate EVENTS or --load FILE")
+        raise click.UsageError("--generate and --load exclude each other: give one of them")
     if once and not (generate or load):
-        raise click.UsageError("--once needs --generate EVENTS or --load FILE")
+        raise click.UsageError("--once requires --generate EVENTS or --load FILE")
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(StopSignal())
-        parts = Stack(
+        service = Stack(
             data_dir or stack.enter_context(private_directory()),
             procs=procs,
             partitions=partitions,
@@ -149,93 +154,97 @@ def sandbox(
             is_stopping=stop.is_set,
         )
         click.echo("starting ClickHouse, Kafka, worker and API …", err=True)
-        stack.enter_context(parts)
-        given = None
+        stack.enter_context(service)
+        events = None
         if generate:
-            given = inputs.generated(generate, seed=seed)
+            events = inputs.generated(generate, seed=seed)
         elif load:
-            given = inputs.read(stack.enter_context(inputs.opened(load)), stop)
-        if once and given:
-            return _once(parts, given, rate, stop)
-        return _serve(parts, given, rate, stop, is_kept=data_dir is not None)
+            events = inputs.read(stack.enter_context(inputs.opened(load)), stop)
+        if once and events:
+            return _run_once(service, events, rate, stop)
+        return _serve(service, events, rate, stop, is_kept=data_dir is not None)
 
 
 def _serve(
-    parts: Stack, given: Input | None, rate: float | None, stop: StopSignal, *, is_kept: bool
+    service: Stack, events: Input | None, rate: float | None, stop: StopSignal, *, is_kept: bool
 ) -> Exit:
-    """Until a signal, which is how a sandbox is meant to end."""
+    """Print the addresses, send the events if there are any, and block until a signal."""
     if not stop.is_set():
-        click.echo(_addresses(parts, is_kept=is_kept))
-    if given is not None and not stop.is_set():
+        click.echo(_addresses(service, is_kept=is_kept))
+    if events is not None and not stop.is_set():
         clock = SystemClock()
         started = clock.now()
-        tell(_feed(parts, given, rate, stop), clock.now() - started)
+        print_result(_send(service, events, rate, stop), clock.now() - started)
     while not stop.wait(0.5):
-        parts.check()
+        service.check()
     click.echo("stopping …", err=True)
     return Exit.OK
 
 
-def _once(parts: Stack, given: Input, rate: float | None, stop: StopSignal) -> Exit:
+def _run_once(service: Stack, events: Input, rate: float | None, stop: StopSignal) -> Exit:
     if stop.is_set():
         return stop.exit_code
     clock = SystemClock()
-    with ClickHouse(parts.settings.clickhouse, client_name=_CLIENT_NAME) as clickhouse:
-        watch = DeliveryWaiter(
-            clickhouse, lambda: parts.metric("analytics_dead_letters_total"), clock
+    with ClickHouse(service.settings.clickhouse, client_name=_CLIENT_NAME) as clickhouse:
+        waiter = DeliveryWaiter(
+            clickhouse, lambda: service.metric("analytics_dead_letters_total"), clock
         )
-        watch.begin()
+        waiter.begin()
         started = clock.now()
-        tally = _feed(parts, given, rate, stop)
-        stored = _wait(parts, watch, tally.delivered, stop)
+        stats = _send(service, events, rate, stop)
+        delivered = _wait(service, waiter, stats.delivered, stop)
         seconds = clock.now() - started
         if stop.is_set():
             return stop.exit_code
-        _print_reports(parts, clickhouse)
-    return _verdict(tally, stored, seconds)
+        _print_reports(service, clickhouse)
+    return _print_verdict(stats, delivered, seconds)
 
 
-def _feed(parts: Stack, given: Input, rate: float | None, stop: StopSignal) -> SendStats:
-    """Sends it all, no faster than the workers commit: the embedded broker keeps little."""
-    kafka = parts.settings.kafka
-    bar = reporter("to Kafka", given.total)
+def _send(service: Stack, events: Input, rate: float | None, stop: StopSignal) -> SendStats:
+    """Send all events. Blocks while the lag is too large for what the embedded broker keeps."""
+    kafka = service.settings.kafka
+    bar = reporter("to Kafka", events.total)
 
-    def show(tally: SendStats) -> None:
-        parts.check()
-        bar.update(given.done(tally), counts(tally))
+    def show(stats: SendStats) -> None:
+        service.check()
+        bar.update(events.done(stats), format_counts(stats))
 
-    spreading = replace(kafka, rdkafka={**kafka.rdkafka, **_SPREAD})
+    kafka_settings = replace(kafka, rdkafka={**kafka.rdkafka, **_SPREAD})
     producer = EventProducer(
-        spreading, kafka.topic, client_id=_CLIENT_NAME, is_stopping=stop.is_set
+        kafka_settings, kafka.topic, client_id=_CLIENT_NAME, is_stopping=stop.is_set
     )
-    view = TopicInspector(kafka, client_id=_CLIENT_NAME)
-    with contextlib.closing(producer), contextlib.closing(view), bar:
-        feed = EventSender(
+    inspector = TopicInspector(kafka, client_id=_CLIENT_NAME)
+    with contextlib.closing(producer), contextlib.closing(inspector), bar:
+        sender = EventSender(
             producer,
             SystemClock(),
-            key=lambda line: None,  # spread evenly, or one busy user would fill one partition
+            key=lambda line: None,  # spread evenly: one busy user must not fill one partition
             rate=rate,
-            backlog=Backlog(view, kafka.topic, _MAX_LAG, parts.partitions * _PARTITION_BYTES),
+            backlog=Backlog(
+                inspector, kafka.topic, _MAX_LAG, service.partitions * _PARTITION_BYTES
+            ),
             is_stopping=stop.is_set,
             on_progress=show,
         )
-        feed.run(given.lines)
-    return feed.tally
+        sender.run(events.lines)
+    return sender.stats
 
 
-def _wait(parts: Stack, watch: DeliveryWaiter, expected: int, stop: StopSignal) -> Stored:
+def _wait(
+    service: Stack, waiter: DeliveryWaiter, expected: int, stop: StopSignal
+) -> DeliveryCounts:
     with reporter("in ClickHouse", expected) as bar:
 
-        def show(stored: Stored) -> None:
-            parts.check()
-            bar.update(stored.accounted, f"{stored.rows:,} of {expected:,} events")
+        def show(delivered: DeliveryCounts) -> None:
+            service.check()
+            bar.update(delivered.total, f"{delivered.rows:,} of {expected:,} events")
 
-        return watch.wait(expected, pause=stop.wait, on_progress=show)
+        return waiter.wait(expected, pause=stop.wait, on_progress=show)
 
 
-def _print_reports(parts: Stack, clickhouse: ClickHouse) -> None:
-    """Of the whole time that the table's events span."""
-    span = clickhouse.select(
+def _print_reports(service: Stack, clickhouse: ClickHouse) -> None:
+    """Print the reports of REPORTS for the time from the table's first to its last event."""
+    first, last = clickhouse.select(
         "SELECT formatDateTime(min(timestamp), {form:String}, 'UTC'), "
         "formatDateTime(max(timestamp) + 1, {form:String}, 'UTC') "
         "FROM {database:Identifier}.{table:Identifier}",
@@ -246,31 +255,30 @@ def _print_reports(parts: Stack, clickhouse: ClickHouse) -> None:
         },
     ).rows[0]
     for name, parameters in REPORTS.items():
-        found = fetch(_api(parts), name, {"from": span[0], "to": span[1], **parameters})
-        print_table(found)
+        print_table(fetch(_api(service), name, {"from": first, "to": last, **parameters}))
 
 
-def _verdict(tally: SendStats, stored: Stored, seconds: float) -> Exit:
-    """Prints what became of all lines; OK only if every event is in the table once."""
-    events = tally.delivered - stored.dead_letters
-    click.echo(f"{stored.rows:,} of {events:,} events in ClickHouse")
-    if stored.dead_letters:
-        click.echo(f"{stored.dead_letters:,} lines are no events: dead letters")
-    for why, reason in tally.reasons.items():
-        click.echo(f"{reason.count:,} lines not sent, the first is {reason.first_line:,}: {why}")
-    click.echo(f"{stored.accounted / seconds:,.0f} events/s from the first send to the last insert")
-    return Exit.OK if stored.rows == events and not tally.failed else Exit.FAILED
+def _print_verdict(stats: SendStats, delivered: DeliveryCounts, seconds: float) -> Exit:
+    """Print the counts of all lines; return OK only if every event is in the table once."""
+    events = stats.delivered - delivered.dead_letters
+    click.echo(f"{delivered.rows:,} of {events:,} events in ClickHouse")
+    if delivered.dead_letters:
+        click.echo(f"{delivered.dead_letters:,} lines are invalid events: dead-letter messages")
+    for why, reason in stats.reasons.items():
+        click.echo(f"{reason.count:,} lines not sent, first line {reason.first_line:,}: {why}")
+    click.echo(f"{delivered.total / seconds:,.0f} events/s from the first send to the last insert")
+    return Exit.OK if delivered.rows == events and not stats.failed else Exit.FAILED
 
 
-def _addresses(parts: Stack, *, is_kept: bool) -> str:
-    settings, api = parts.settings, _api(parts)
+def _addresses(service: Stack, *, is_kept: bool) -> str:
+    settings, api = service.settings, _api(service)
     kafka, clickhouse = settings.kafka, settings.clickhouse
     return f"""\
-ClickHouse  {clickhouse.host}:{clickhouse.port} (native), {parts.clickhouse_http} (HTTP)
-Kafka       {kafka.bootstrap_servers}, topic {kafka.topic} with {parts.partitions} partitions
+ClickHouse  {clickhouse.host}:{clickhouse.port} (native), {service.clickhouse_http} (HTTP)
+Kafka       {kafka.bootstrap_servers}, topic {kafka.topic} with {service.partitions} partitions
 API         {api}
 Metrics     http://{settings.metrics.host}:{settings.metrics.port}/metrics
-Data        {parts.directory}{"" if is_kept else " (removed at the end)"}
+Data        {service.directory}{"" if is_kept else " (removed at the end)"}
 
 Try:
   {shlex.join(program())} produce --kafka-bootstrap-servers {kafka.bootstrap_servers} \
@@ -280,9 +288,9 @@ Try:
   curl -s {api}/query -H 'Content-Type: application/json' \
 -d '{_EXAMPLE_QUERY}'
 
-Ctrl-C ends it.
+Ctrl-C stops the sandbox.
 """
 
 
-def _api(parts: Stack) -> str:
-    return f"http://{parts.settings.api.host}:{parts.settings.api.port}"
+def _api(service: Stack) -> str:
+    return f"http://{service.settings.api.host}:{service.settings.api.port}"

@@ -1,4 +1,4 @@
-"""`octane-analytics schema`: the table as it must be, brought about, and compared."""
+"""`octane-analytics schema`: print, create and check the table."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ from octane_analytics.cli import options
 from octane_analytics.cli.commands.schema_grants import grants
 from octane_analytics.cli.help_format import CommandGroup
 from octane_analytics.cli.options import setting_options
-from octane_analytics.clickhouse import schema as contract
+from octane_analytics.clickhouse import schema as expected_schema
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.error_codes import OPERATOR_ERRORS
 from octane_analytics.clickhouse.schema import LiveTable, TableName
@@ -25,16 +25,16 @@ _PARTITIONS = 16
 _window = click.option(
     "--window",
     type=click.IntRange(min=1),
-    default=contract.DEDUPLICATION_WINDOW,
+    default=expected_schema.DEDUPLICATION_WINDOW,
     show_default=True,
     metavar="INSERTS",
-    help="Inserts, over the whole table, whose deduplication tokens ClickHouse remembers.",
+    help="Deduplication window: the number of inserts into the table whose tokens ClickHouse remembers.",
 )
 
 
 @click.group(cls=CommandGroup)
 def schema() -> None:
-    """Show, create or check the table; make the user that reads it."""
+    """Show, create or check the table, and create the user of raw SQL."""
 
 
 schema.add_command(grants)
@@ -44,8 +44,8 @@ schema.add_command(grants)
 @setting_options("CLICKHOUSE_DATABASE", "CLICKHOUSE_TABLE")
 @_window
 def show(loaded: Loaded, window: int) -> None:
-    """Print the statement that creates the table; talks to no server."""
-    click.echo(f"{contract.create_table(_name(loaded.settings.clickhouse), window)};")
+    """Print the statement that creates the table, without connecting to a server."""
+    click.echo(f"{expected_schema.create_table(_name(loaded.settings.clickhouse), window)};")
 
 
 @schema.command()
@@ -57,30 +57,30 @@ def show(loaded: Loaded, window: int) -> None:
     default=_PARTITIONS,
     show_default=True,
     metavar="PARTITIONS",
-    help="Partitions of the topic: together with FLUSH_INTERVAL they tell how many minutes the "
-    "window spans.",
+    help="Number of partitions of the topic; with FLUSH_INTERVAL it determines how many minutes the "
+    "window covers.",
 )
 def apply(loaded: Loaded, window: int, partitions: int) -> Exit:
-    """Create the database and the table where they are missing, and widen the deduplication window.
+    """Create the database and the table if they are missing, and widen the deduplication window.
 
-    Safe to repeat. Of a table that exists only a window narrower than --window is changed and, of a
-    replicated one, a window shorter than a day. Whatever else differs from the contract is printed,
-    and the exit code is 1.
+    Safe to repeat. In an existing table, changes only a window narrower than --window and, if the table
+    is replicated, a window shorter than a day. Every other difference from the expected schema is
+    printed, and the exit code is 1.
     """
     settings = loaded.settings.clickhouse
     with ClickHouse(settings, client_name=_CLIENT_NAME) as clickhouse:
         live = _ensure(clickhouse, settings, window)
-    found = contract.differences(live)
-    click.echo(_window_told(live, loaded.settings.batch, partitions))
-    return _report(clickhouse.table, found)
+    differences = expected_schema.differences(live)
+    click.echo(_window_text(live, loaded.settings.batch, partitions))
+    return _report(clickhouse.table, differences)
 
 
 @schema.command()
 @setting_options(*options.CLICKHOUSE)
 def check(loaded: Loaded) -> Exit:
-    """Compare the live table with the contract: columns, codecs, keys, partitions, TTL, window.
+    """Compare the live table with the expected schema: columns, codecs, keys, partitions, TTL, window.
 
-    Changes nothing. Prints each difference; the exit code is 1 when there is one.
+    Changes nothing. Prints each difference; the exit code is 1 if there is one.
     """
     settings = loaded.settings.clickhouse
     with ClickHouse(settings, client_name=_CLIENT_NAME) as clickhouse:
@@ -89,43 +89,45 @@ def check(loaded: Loaded) -> Exit:
         click.echo(f"{clickhouse.table} does not exist: run `octane-analytics schema apply`")
         return Exit.FAILED
     click.echo(f"deduplication window: {_extent(live)}")
-    return _report(clickhouse.table, contract.differences(live))
+    return _report(clickhouse.table, expected_schema.differences(live))
 
 
 def _ensure(clickhouse: ClickHouse, settings: ClickHouseSettings, window: int) -> LiveTable:
-    """Brings about what is missing and says so; the table as it is then."""
+    """Create or widen what is missing, print each change, and return the resulting table."""
     if not _has_database(clickhouse):
         _create_database(settings)
-        click.echo(f"created database {contract.identifier(settings.database)}")
+        click.echo(f"created database {expected_schema.identifier(settings.database)}")
     live = _describe(clickhouse)
     if live is None:
-        _execute(clickhouse, contract.create_table(clickhouse.table, window))
+        _execute(clickhouse, expected_schema.create_table(clickhouse.table, window))
         click.echo(f"created table {clickhouse.table}")
     elif not _widen(clickhouse, live, window):
         click.echo(f"table {clickhouse.table} exists: nothing to do")
         return live
-    made = _describe(clickhouse)
-    if made is None:
-        raise StatementRejected(60, "UNKNOWN_TABLE", f"{clickhouse.table} vanished again")
-    return made
+    created = _describe(clickhouse)
+    if created is None:
+        raise StatementRejected(
+            60, "UNKNOWN_TABLE", f"{clickhouse.table} was dropped right after it was created"
+        )
+    return created
 
 
 def _widen(clickhouse: ClickHouse, live: LiveTable, window: int) -> bool:
-    """Widens what is too narrow of the table's deduplication window; whether anything was."""
+    """Widen the table's deduplication window if it is too narrow; return whether it was."""
     table = clickhouse.table
     if live.window < window:
         setting = live.window_setting
-        _execute(clickhouse, contract.alter_window(table, setting, window))
+        _execute(clickhouse, expected_schema.alter_window(table, setting, window))
         click.echo(
             f"widened the deduplication window of {table} from {live.window:,} to "
             f"{window:,} inserts ({setting})"
         )
     if live.is_window_short_lived:
         setting, seconds = (
-            contract.REPLICATED_WINDOW_SECONDS_SETTING,
-            contract.DEDUPLICATION_WINDOW_SECONDS,
+            expected_schema.REPLICATED_WINDOW_SECONDS_SETTING,
+            expected_schema.DEDUPLICATION_WINDOW_SECONDS,
         )
-        _execute(clickhouse, contract.alter_window(table, setting, seconds))
+        _execute(clickhouse, expected_schema.alter_window(table, setting, seconds))
         click.echo(
             f"widened the deduplication window of {table} from {live.window_seconds:,} to "
             f"{seconds:,} seconds ({setting})"
@@ -134,30 +136,33 @@ def _widen(clickhouse: ClickHouse, live: LiveTable, window: int) -> bool:
 
 
 def _describe(clickhouse: ClickHouse) -> LiveTable | None:
-    """As `ClickHouse.describe`; a table of a database that does not exist is absent too."""
+    """Return `ClickHouse.describe()`, or None if the database does not exist."""
     try:
         return clickhouse.describe()
     except StatementRejected as error:
         if error.code == _UNKNOWN_DATABASE:
             return None
-        raise _explained(error) from error
+        raise _with_advice(error) from error
 
 
 def _has_database(clickhouse: ClickHouse) -> bool:
-    """A connection names its database, and so cannot be made to one that does not exist."""
+    """Return whether the database of the settings exists.
+
+    ClickHouse rejects every query of a connection whose default database does not exist.
+    """
     try:
         clickhouse.select("SELECT 1")
     except StatementRejected as error:
         if error.code == _UNKNOWN_DATABASE:
             return False
-        raise _explained(error) from error
+        raise _with_advice(error) from error
     return True
 
 
 def _create_database(settings: ClickHouseSettings) -> None:
-    beside = replace(settings, database="system")
-    with ClickHouse(beside, client_name=_CLIENT_NAME) as clickhouse:
-        name = contract.identifier(settings.database)
+    system = replace(settings, database="system")
+    with ClickHouse(system, client_name=_CLIENT_NAME) as clickhouse:
+        name = expected_schema.identifier(settings.database)
         _execute(clickhouse, f"CREATE DATABASE IF NOT EXISTS {name}")
 
 
@@ -165,24 +170,24 @@ def _execute(clickhouse: ClickHouse, statement: str) -> None:
     try:
         clickhouse.execute(statement)
     except StatementRejected as error:
-        raise _explained(error) from error
+        raise _with_advice(error) from error
 
 
-def _explained(error: StatementRejected) -> StatementRejected:
+def _with_advice(error: StatementRejected) -> StatementRejected:
     advice = OPERATOR_ERRORS.get(error.code)
-    told = f"ClickHouse refuses: {error}" + (f"; {advice}" if advice else "")
-    return StatementRejected(error.code, error.name, told)
+    message = f"ClickHouse rejected a statement: {error}" + (f"; {advice}" if advice else "")
+    return StatementRejected(error.code, error.name, message)
 
 
 def _name(settings: ClickHouseSettings) -> TableName:
     return TableName(settings.database, settings.table)
 
 
-def _window_told(live: LiveTable, batch: BatchSettings, partitions: int) -> str:
-    minutes = contract.window_minutes(live.window, partitions / batch.flush_seconds)
+def _window_text(live: LiveTable, batch: BatchSettings, partitions: int) -> str:
+    minutes = expected_schema.window_minutes(live.window, partitions / batch.flush_seconds)
     return (
-        f"deduplication window: {_extent(live)}, that is {minutes:,.0f} minutes of "
-        f"{partitions} partitions with one insert each {batch.flush_seconds:g} s"
+        f"deduplication window: {_extent(live)}, which is {minutes:,.0f} minutes of "
+        f"{partitions} partitions with one insert every {batch.flush_seconds:g} s"
     )
 
 
@@ -191,10 +196,10 @@ def _extent(live: LiveTable) -> str:
     return f"{live.window:,} inserts{age}"
 
 
-def _report(table: TableName, found: list[str]) -> Exit:
-    for difference in found:
+def _report(table: TableName, differences: list[str]) -> Exit:
+    for difference in differences:
         click.echo(f"difference: {difference}")
-    if found:
+    if differences:
         return Exit.FAILED
-    click.echo(f"{table} is as the contract says")
+    click.echo(f"{table} matches the expected schema")
     return Exit.OK

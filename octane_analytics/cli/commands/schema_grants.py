@@ -1,4 +1,4 @@
-"""`octane-analytics schema grants`: the ClickHouse user of raw SQL."""
+"""`octane-analytics schema grants`: create the ClickHouse user of raw SQL."""
 
 import ipaddress
 import sys
@@ -8,7 +8,7 @@ import click
 from octane_analytics.cli import options
 from octane_analytics.cli.help_format import Command
 from octane_analytics.cli.options import setting_options
-from octane_analytics.clickhouse import query_user as contract
+from octane_analytics.clickhouse import query_user
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.error_codes import OPERATOR_ERRORS
 from octane_analytics.errors import ConfigError, StatementRejected
@@ -23,7 +23,9 @@ _ADVICE = OPERATOR_ERRORS | {
 }
 
 
-def _networks(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> list[Network]:
+def _parse_networks(
+    ctx: click.Context, param: click.Parameter, value: tuple[str, ...]
+) -> list[Network]:
     try:
         return [ipaddress.ip_network(text) for text in value]
     except ValueError as error:
@@ -42,39 +44,41 @@ def _networks(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]
     "API_QUERY_MAX_BYTES_READ",
     "API_QUERY_MAX_THREADS",
 )
-@click.option("--apply", "is_applied", is_flag=True, help="Run the statements instead.")
+@click.option(
+    "--apply", "is_applied", is_flag=True, help="Execute the statements instead of printing them."
+)
 @click.option(
     "--from",
     "networks",
     multiple=True,
-    callback=_networks,
+    callback=_parse_networks,
     metavar="NETWORK",
-    help="Where the user may connect from, such as 10.1.0.0/16; repeatable (default: anywhere).",
+    help="Network from which the user may connect, such as 10.1.0.0/16; repeatable.  [default: any]",
 )
 @click.option(
     "--cluster",
     metavar="NAME",
-    help="Run on all servers of this cluster (default: on the one server).",
+    help="Execute on all servers of this cluster.  [default: only on the server of CLICKHOUSE_HOST]",
 )
 def grants(loaded: Loaded, is_applied: bool, networks: list[Network], cluster: str | None) -> None:
-    """Print the SQL that makes the ClickHouse user of raw SQL: it reads the table, within limits.
+    """Print the SQL that creates the ClickHouse user of raw SQL, which reads the table within limits.
 
-    Safe to repeat. The password is CLICKHOUSE_QUERY_PASSWORD or its _FILE, or is asked for; only a
-    salted hash of it goes to the server, and nothing of it is printed.
+    Safe to repeat. The password is CLICKHOUSE_QUERY_PASSWORD or its _FILE, otherwise it is prompted for.
+    The server receives a salted hash only, and the password is never printed.
     """
     settings = loaded.settings
     if not is_applied:
-        for statement in contract.statements(settings, None, networks, cluster):
+        for statement in query_user.statements(settings, None, networks, cluster):
             click.echo(f"{statement};")
         return
-    user = settings.queries.user or contract.NAME
+    user = settings.queries.user or query_user.NAME
     if user == settings.clickhouse.user:
         raise ConfigError(
-            "CLICKHOUSE_QUERY_USER is CLICKHOUSE_USER: raw SQL needs a user of its own"
+            "CLICKHOUSE_QUERY_USER equals CLICKHOUSE_USER: raw SQL needs a user of its own"
         )
-    hashed = contract.hashed(settings.queries.password or _asked(user))
+    hashed = query_user.hashed(settings.queries.password or _prompt_password(user))
     with ClickHouse(settings.clickhouse, client_name="octane-analytics schema") as clickhouse:
-        for statement in contract.statements(settings, hashed, networks, cluster):
+        for statement in query_user.statements(settings, hashed, networks, cluster):
             _run(clickhouse, statement)
     click.echo(
         f"user {user} may read {clickhouse.table}; set CLICKHOUSE_QUERY_USER={user} and "
@@ -82,9 +86,11 @@ def grants(loaded: Loaded, is_applied: bool, networks: list[Network], cluster: s
     )
 
 
-def _asked(user: str) -> str:
+def _prompt_password(user: str) -> str:
     if not sys.stdin.isatty():
-        raise ConfigError("set CLICKHOUSE_QUERY_PASSWORD_FILE: there is no terminal to ask for it")
+        raise ConfigError(
+            "no password and no terminal to prompt for it: set CLICKHOUSE_QUERY_PASSWORD_FILE"
+        )
     return str(
         click.prompt(f"Password for {user}", hide_input=True, confirmation_prompt=True, err=True)
     )
@@ -94,9 +100,9 @@ def _run(clickhouse: ClickHouse, statement: str) -> None:
     try:
         clickhouse.execute(statement)
     except StatementRejected as error:
-        # The server's message may repeat the statement, and with it the hash.
-        advice = _ADVICE.get(error.code, "the server's log says why")
+        # The server's message may quote the statement and, with it, the hash.
+        advice = _ADVICE.get(error.code, "see the server's log for the reason")
         words = " ".join(statement.split()[:3])
         raise StatementRejected(
-            error.code, error.name, f"ClickHouse refuses {words}: {error.name}; {advice}"
+            error.code, error.name, f"ClickHouse rejected {words}: {error.name}; {advice}"
         ) from None

@@ -1,4 +1,4 @@
-"""`octane-analytics status`: what a running supervisor says of itself and its processes."""
+"""`octane-analytics status`: state of a running supervisor and of its processes."""
 
 import json
 import os
@@ -10,9 +10,9 @@ import click
 
 from octane_analytics.cli.directories import control_socket
 from octane_analytics.cli.help_format import Command
-from octane_analytics.cli.options import setting_options
+from octane_analytics.cli.options import json_option, setting_options
 from octane_analytics.cli.output.table import aligned, terminal_width, wrapped
-from octane_analytics.cli.output.watching import show, watch_option
+from octane_analytics.cli.output.watch import show, watch_option
 from octane_analytics.errors import ConfigError, Unavailable
 from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.runtime.stop_signal import StopSignal
@@ -27,99 +27,105 @@ _HEADINGS = (
 )
 _NUMBERS = frozenset(_HEADINGS) - {"slot", "state"}
 _DROPPED = ("memory", "pid", "uptime", "restarts", "last flush", "partitions")
-"""Columns that a narrow terminal does without, the least important first."""
+"""Columns that a narrow terminal omits, the least important first."""
 
 
 @click.command(cls=Command)
 @setting_options("CONTROL_SOCKET", "PROMETHEUS_MULTIPROC_DIR")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object, for a program to read.")
+@json_option("Print one JSON object (one per line with --watch).")
 @watch_option
 def status(loaded: Loaded, as_json: bool, watch: float | None) -> int:
-    """Show how a running worker command and each of its processes do.
+    """Show the state of a running worker command and of each of its processes.
 
-    Asks the supervisor over its control socket, as the same user or as root. Exits with 0 when every
-    process runs and none waits for what is away, with 1 when not, with 69 when no supervisor answers.
-    A terminal shows the columns that fit; a pipe or a file gets all of them.
+    Asks the supervisor over its control socket, as the same user or as root. Exits with 0 if every
+    process runs and none waits for Kafka or ClickHouse, with 1 if not, and with 69 if no supervisor
+    answers. On a terminal, prints the columns that fit; otherwise prints all of them.
     """
-    path = _find(loaded)
-    told = _ask(path)
+    path = _socket_path(loaded)
+    report = _fetch(path)
     if watch is None:
-        click.echo(json.dumps(told, indent=2) if as_json else "\n".join(lines(told)))
-        return _code(told)
+        click.echo(json.dumps(report, indent=2) if as_json else "\n".join(status_lines(report)))
+        return _exit_code(report)
 
     def render() -> str:
-        now = _ask(path)
-        return json.dumps(now) if as_json else "\n".join(lines(now))
+        report = _fetch(path)
+        return json.dumps(report) if as_json else "\n".join(status_lines(report))
 
     with StopSignal() as stop:
         show(render, watch, stop)
     return int(Exit.OK)
 
 
-def _code(told: dict[str, Any]) -> int:
-    return int(Exit.OK if told["is_healthy"] else Exit.FAILED)
+def _exit_code(report: dict[str, Any]) -> int:
+    return int(Exit.OK if report["is_healthy"] else Exit.FAILED)
 
 
-def _find(loaded: Loaded) -> Path:
-    """The socket that the settings name; where they name none, the one that a unit has made."""
+def _socket_path(loaded: Loaded) -> Path:
+    """Return the socket that the settings name, otherwise the one of a systemd unit.
+
+    Raises ConfigError if the settings have none or if there are sockets of several units.
+    """
     settings = loaded.settings
     path = control_socket(settings, os.environ)
     if path is None:
-        raise ConfigError("CONTROL_SOCKET is none: a supervisor without a socket cannot be asked")
+        raise ConfigError(
+            "CONTROL_SOCKET is none: a supervisor without a control socket cannot report its status"
+        )
     is_named = settings.worker.control_socket or settings.metrics.directory
     if is_named or "RUNTIME_DIRECTORY" in os.environ or path.exists():
         return path
-    found = sorted(Path("/run").glob(f"octane-analytics*/{FILE_NAME}"))
-    if len(found) > 1:
-        listed = ", ".join(map(str, found))
-        raise ConfigError(f"several supervisors: name one with --control-socket: {listed}")
-    return found[0] if found else path
+    sockets = sorted(Path("/run").glob(f"octane-analytics*/{FILE_NAME}"))
+    if len(sockets) > 1:
+        listed = ", ".join(map(str, sockets))
+        raise ConfigError(f"several supervisors run: choose one with --control-socket: {listed}")
+    return sockets[0] if sockets else path
 
 
-def _ask(path: Path) -> dict[str, Any]:
+def _fetch(path: Path) -> dict[str, Any]:
+    """Return the supervisor's report. Blocks; raises Unavailable if there is no answer."""
     try:
-        told: dict[str, Any] = json.loads(request_status(path, _ANSWER_SECONDS))
+        report: dict[str, Any] = json.loads(request_status(path, _ANSWER_SECONDS))
     except PermissionError as error:
         raise Unavailable(
-            f"may not connect to {path}: run this as the service's user or as root"
+            f"permission denied for {path}: run this as the service's user or as root"
         ) from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise Unavailable(
-            f"no supervisor answers on {path}: {reason}; does `octane-analytics worker` run, and with "
-            "this CONTROL_SOCKET?"
+            f"no supervisor answers on {path}: {reason}; check that `octane-analytics worker` runs with "
+            "this CONTROL_SOCKET"
         ) from error
-    return told
+    return report
 
 
-def lines(told: dict[str, Any]) -> Iterator[str]:
-    """A line about the whole, the table of the slots, and the last errors."""
+def status_lines(report: dict[str, Any]) -> Iterator[str]:
+    """Yield the summary, the table of the slots, and the last error of each slot."""
     width = terminal_width()
-    health = "healthy" if told["is_healthy"] else "not healthy"
-    colour = "green" if told["is_healthy"] else "red"
-    summary = wrapped(f"{_summary(told)}, {health}", width)
-    # Coloured after wrapping: escape sequences have no width.
+    health = "healthy" if report["is_healthy"] else "not healthy"
+    colour = "green" if report["is_healthy"] else "red"
+    summary = wrapped(f"{_summary(report)}, {health}", width)
+    # Coloured after wrapping, which would count the escape sequences.
     yield summary[: -len(health)] + click.style(summary[-len(health) :], fg=colour)
-    rows = [_row(slot) for slot in told["slots"]]
+    rows = [_row(slot) for slot in report["slots"]]
     yield from aligned(_HEADINGS, rows, numbers=_NUMBERS, width=width, drop=_DROPPED)
-    for slot in told["slots"]:
+    for slot in report["slots"]:
         error = _error(slot)
         if error:
             yield wrapped(error, width, first=f"{slot['slot']}: ", indent=2)
 
 
-def _summary(told: dict[str, Any]) -> str:
-    workers = [slot for slot in told["slots"] if slot["is_worker"]]
+def _summary(report: dict[str, Any]) -> str:
+    workers = [slot for slot in report["slots"] if slot["is_worker"]]
     up = sum(slot["state"] == "running" for slot in workers)
     parts = [
-        f"supervisor {told['pid']}",
-        f"{told['state']}, up {_time(told['uptime_seconds'])}",
+        f"supervisor {report['pid']}",
+        f"{report['state']}, up {_duration(report['uptime_seconds'])}",
         f"{up} of {len(workers)} workers up",
-        f"{told['events_per_second']:,.0f} events/s",
-        f"lag {_number(told['lag'])}{_held_back(told['held_back'])}",
+        f"{report['events_per_second']:,.0f} events/s",
+        f"lag {_number(report['lag'])}{_held_back(report['held_back'])}",
     ]
-    if told["last_reload"]:
-        parts.append(told["last_reload"])
+    if report["last_reload"]:
+        parts.append(report["last_reload"])
     return ", ".join(parts)
 
 
@@ -130,7 +136,7 @@ def _row(slot: dict[str, Any]) -> tuple[str, ...]:
         slot["slot"],
         "-" if slot["pid"] is None else str(slot["pid"]),
         click.style(state, fg=_COLOURS.get(state, "yellow")),
-        _time(slot["uptime_seconds"]),
+        _duration(slot["uptime_seconds"]),
         str(slot["restarts"]),
         str(slot["partitions"]) if is_worker else "",
         f"{slot['events_per_second']:,.0f}" if is_worker else "",
@@ -148,8 +154,8 @@ def _error(slot: dict[str, Any]) -> str:
     return ""
 
 
-def _time(seconds: float | None) -> str:
-    """Two units at most: 3d 4h, 5m 6s."""
+def _duration(seconds: float | None) -> str:
+    """Return a duration in at most two units: 3d 4h, 5m 6s."""
     if seconds is None:
         return "-"
     left = int(seconds)
@@ -162,7 +168,7 @@ def _time(seconds: float | None) -> str:
 
 
 def _ago(seconds: float | None) -> str:
-    return "-" if seconds is None else f"{_time(seconds)} ago"
+    return "-" if seconds is None else f"{_duration(seconds)} ago"
 
 
 def _number(value: int | None) -> str:

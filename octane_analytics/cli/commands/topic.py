@@ -1,4 +1,4 @@
-"""`octane-analytics topic`: the topic and its dead-letter topic, created and compared."""
+"""`octane-analytics topic`: create and check the topic and its dead-letter topic."""
 
 import re
 from collections.abc import Callable
@@ -24,7 +24,7 @@ _UNIT_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
 def _milliseconds(ctx: click.Context, param: click.Parameter, text: str | None) -> int | None:
-    """`7d`, `36h`, or forever."""
+    """Return the milliseconds of `7d` or `36h`; -1 for forever."""
     if text is None:
         return None
     if text == _FOREVER:
@@ -37,32 +37,33 @@ def _milliseconds(ctx: click.Context, param: click.Parameter, text: str | None) 
     return int(match[1]) * _UNIT_MS[match[2]]
 
 
-def _shaped(command: Callable[..., R]) -> Callable[..., R]:
+def _shape_options(command: Callable[..., R]) -> Callable[..., R]:
     for option in (
         click.option(
             "--dlq-retention",
             callback=_milliseconds,
             metavar="DURATION",
-            help="How long the dead-letter topic keeps records: 30d, or forever.  "
-            "[default: the broker's]",
+            help="Retention of the dead-letter topic: a number with s, m, h or d such as 30d, or "
+            "forever.  [default: the broker's]",
         ),
         click.option(
             "--retention",
             callback=_milliseconds,
             metavar="DURATION",
-            help="How long the topic keeps records: 7d, 36h, or forever.  [default: the broker's]",
+            help="Retention of the topic: a number with s, m, h or d such as 7d, or forever.  "
+            "[default: the broker's]",
         ),
         click.option(
             "--replication",
             type=click.IntRange(1, 32_767),
             metavar="REPLICAS",
-            help="Replicas of each partition of both topics.  [default: the broker's]",
+            help="Number of replicas of each partition of both topics.  [default: the broker's]",
         ),
         click.option(
             "--partitions",
             type=click.IntRange(1, 100_000),
             metavar="PARTITIONS",
-            help="Partitions of the topic: at least as many as there will be processes.  "
+            help="Number of partitions of the topic, at least the number of worker processes.  "
             f"[default: {_PARTITIONS} for a new topic, any for one that exists]",
         ),
         setting_options(*KAFKA, "KAFKA_DLQ_TOPIC"),
@@ -77,7 +78,7 @@ def topic() -> None:
 
 
 @topic.command()
-@_shaped
+@_shape_options
 def apply(
     loaded: Loaded,
     partitions: int | None,
@@ -85,9 +86,9 @@ def apply(
     retention: int | None,
     dlq_retention: int | None,
 ) -> Exit:
-    """Create the topic and the dead-letter topic where they are missing.
+    """Create the topic and the dead-letter topic if they are missing.
 
-    Safe to repeat. A topic that exists is not changed; what of it differs from the given options is
+    Safe to repeat. A topic that exists is not changed: each difference from the given options is
     printed with the command that changes it, and the exit code is 1.
     """
     shape = TopicShape(partitions, replication, retention)
@@ -105,7 +106,7 @@ def apply(
 
 
 @topic.command()
-@_shaped
+@_shape_options
 def check(
     loaded: Loaded,
     partitions: int | None,
@@ -115,16 +116,16 @@ def check(
 ) -> Exit:
     """Compare the topic and the dead-letter topic with the given options; both must exist.
 
-    Changes nothing. Prints each difference; the exit code is 1 when there is one.
+    Changes nothing. Prints each difference; the exit code is 1 if there is one.
     """
     kafka = loaded.settings.kafka
-    wanted = {
+    shapes = {
         kafka.topic: TopicShape(partitions, replication, retention),
         kafka.dlq_topic: TopicShape(None, replication, dlq_retention),
     }
     found: list[str] = []
     with TopicAdmin(kafka, client_id=_CLIENT_ID) as admin:
-        for name, shape in wanted.items():
+        for name, shape in shapes.items():
             live = admin.describe(name)
             if live is None:
                 found.append(f"topic {name} does not exist: run `octane-analytics topic apply`")
@@ -134,16 +135,16 @@ def check(
     return _report(found)
 
 
-def _ensure(admin: TopicAdmin, name: str, wanted: TopicShape, created: TopicShape) -> list[str]:
-    """What differs of a topic that exists; one that does not is created in the shape `created`."""
+def _ensure(admin: TopicAdmin, name: str, expected: TopicShape, initial: TopicShape) -> list[str]:
+    """Create the topic in the shape `initial` if it is missing; otherwise return its differences."""
     live = admin.describe(name)
-    if live is None and admin.create(name, created):
+    if live is None and admin.create(name, initial):
         live = admin.describe(name)
         click.echo(f"created topic {name}" + (f": {_shape_text(live)}" if live else ""))
         return []
     live = live or admin.describe(name) or TopicShape()
     click.echo(f"topic {name} exists: {_shape_text(live)}")
-    return differences(name, live, wanted)
+    return differences(name, live, expected)
 
 
 def _shape_text(shape: TopicShape) -> str:

@@ -1,4 +1,4 @@
-"""`octane-analytics worker`: composes the supervisor, its workers and the metrics process."""
+"""`octane-analytics worker`: compose and run the supervisor, its workers and the metrics process."""
 
 import functools
 import logging
@@ -9,9 +9,9 @@ import click
 
 from octane_analytics.cli.directories import (
     control_socket,
-    make_own,
+    make_user_directory,
     metrics_directory,
-    own_directory,
+    user_directory,
 )
 from octane_analytics.cli.help_format import Command
 from octane_analytics.cli.options import CLICKHOUSE, KAFKA, LOG, setting_options
@@ -38,7 +38,7 @@ from octane_analytics.worker.reload import SettingsReload
 _LOG = logging.getLogger(__name__)
 _PREFLIGHT_SECONDS = 60.0
 _SLOTS = 1025
-"""Workers and the metrics process; the memory is taken as it is used."""
+"""Rows of the status board: workers and the metrics process; memory is allocated on first use."""
 
 
 @click.command(cls=Command)
@@ -62,17 +62,17 @@ _SLOTS = 1025
     "METRICS_PORT",
     "PROMETHEUS_MULTIPROC_DIR",
     *LOG,
-    own=("worker",),
-    rereads=True,
+    own_sections=("worker",),
+    should_reload=True,
 )
 def worker(loaded: Loaded, reread: EnvironmentReload) -> int:
-    """Consume events and insert them, in PROCS forked processes.
+    """Consume events and insert them into ClickHouse, in PROCS forked processes.
 
-    SIGTERM or Ctrl-C: every process inserts and commits what it has read, then all exit with 0; a
-    second one ends them at once, and what was not finished is finished at the next start. SIGQUIT
-    ends them at once. SIGHUP reads the settings again (`octane-analytics --env-file FILE worker`) and
-    replaces one process after the other; SIGTTIN and SIGTTOU start and end one; SIGUSR1 puts into the
-    log what `octane-analytics status` shows.
+    On SIGTERM or Ctrl-C every process inserts and commits the events it has read, then all exit with 0;
+    a second signal ends them at once, and the next start completes their inserts. SIGQUIT ends them at
+    once. SIGHUP reloads the settings (`octane-analytics --env-file FILE worker`) and replaces one
+    process after the other. SIGTTIN starts one more process, SIGTTOU stops one. SIGUSR1 logs the output
+    of `octane-analytics status`.
     """
     settings = loaded.settings
     set_process_title("supervisor")
@@ -122,39 +122,48 @@ def worker(loaded: Loaded, reread: EnvironmentReload) -> int:
 
 
 def _open_control(settings: Settings) -> ControlSocket | None:
-    """Without it everything works but `octane-analytics status`: no reason not to start."""
+    """Return the open control socket, or None.
+
+    None if CONTROL_SOCKET is none or, with a warning, if the default socket cannot be opened. Only
+    `octane-analytics status` needs it, so a missing default socket does not prevent the start.
+    """
     path = control_socket(settings, os.environ)
     if path is None:
         return None
     control = ControlSocket(path)
     try:
-        if path.parent == own_directory():
-            make_own(path.parent)
+        if path.parent == user_directory():
+            make_user_directory(path.parent)
         control.open()
     except ConfigError as error:
         if settings.worker.control_socket is not None:
             raise
         _LOG.warning(
-            "no control socket: `status` finds nobody", extra=logs.fields(error=str(error))
+            "control socket not opened; `octane-analytics status` is not available",
+            extra=logs.fields(error=str(error)),
         )
         return None
     return control
 
 
 def _preflight(system: PosixSystem, settings: Settings) -> int:
-    """In a process of its own, so that no client's threads live in the supervisor."""
+    """Return the exit code of the checks, run in a process of their own.
+
+    A fork of the supervisor must not inherit the threads of Kafka's and ClickHouse's clients. Blocks for
+    60 seconds at most, or until a signal.
+    """
     pid = system.fork("check", lambda: check_at_start(settings))
     deadline = system.now() + _PREFLIGHT_SECONDS
-    killed_for: int | None = None
+    forced_code: int | None = None
     while True:
         for _, code in system.reap():
-            if killed_for is not None:
-                return killed_for
+            if forced_code is not None:
+                return forced_code
             return code if code >= 0 else 128 - code
         number = system.wait_signal(0.5)
         if number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
-            killed_for = 128 + number
+            forced_code = 128 + number
         elif system.now() >= deadline:
-            killed_for = int(Exit.UNAVAILABLE)
-        if killed_for is not None:
+            forced_code = int(Exit.UNAVAILABLE)
+        if forced_code is not None:
             system.kill(pid, signal.SIGKILL)

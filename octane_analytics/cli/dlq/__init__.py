@@ -1,1 +1,1 @@
-"""What `octane-analytics dlq` counts and prints."""
+"""Options and output of `octane-analytics dlq`."""

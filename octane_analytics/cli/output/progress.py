@@ -1,4 +1,4 @@
-"""Progress on standard error: a bar on a terminal, else a line now and then."""
+"""Progress on standard error: a bar on a terminal, otherwise a line every five seconds."""
 
 import sys
 import time
@@ -16,7 +16,7 @@ _MIN_BAR, _MAX_BAR = 8, 40
 
 
 class Reporter(Protocol):
-    """Shows how far something is, while entered."""
+    """Shows progress while entered."""
 
     def __enter__(self) -> Self: ...
 
@@ -31,11 +31,11 @@ class Reporter(Protocol):
 
 
 def reporter(label: str, total: int | None, now: Callable[[], float] = time.monotonic) -> Reporter:
-    """`total` None where nobody knows the end."""
-    return _Bar(label, total) if sys.stderr.isatty() else _Lines(label, total, now)
+    """Return a reporter for standard error. `total` is None if it is unknown."""
+    return _BarReporter(label, total) if sys.stderr.isatty() else _LineReporter(label, total, now)
 
 
-class _Bar:
+class _BarReporter:
     def __init__(self, label: str, total: int | None) -> None:
         self._label = label
         self._total = total
@@ -68,10 +68,10 @@ class _Bar:
 
 
 def fitted(label: str, share: float | None, note: str, width: int) -> str:
-    """Label, bar, percentage and note in `width` columns; what does not fit is left out whole.
+    """Return label, bar, percentage and note in `width` columns; a part that does not fit is omitted.
 
-    First the bar goes, then all but the first word of the label, then the parts of the note from its
-    second one on, for its first says how much is done.
+    The bar is omitted first, then all but the first word of the label, then the parts of the note from
+    the second one on; the first one states how much is done.
     """
     percent = [] if share is None else [f"{share:4.0%}"]
     parts = [part for part in note.split(", ") if part]
@@ -88,7 +88,7 @@ def fitted(label: str, share: float | None, note: str, width: int) -> str:
     return " ".join([label, *percent, ", ".join(parts)]).rstrip()
 
 
-class _Lines:
+class _LineReporter:
     def __init__(self, label: str, total: int | None, now: Callable[[], float]) -> None:
         self._label = label
         self._total = total

@@ -1,4 +1,4 @@
-"""Columns of text that line up, and fit a terminal without breaking a word or a number."""
+"""Aligned columns of text that fit a terminal without breaking words or numbers."""
 
 import re
 import shutil
@@ -10,13 +10,13 @@ import click
 
 _GAP = "  "
 _BREAK = "\ue000 "
-"""Where a line may continue below; never shown."""
+"""Mark at which a line may be wrapped; never printed."""
 _COMMA = re.compile(r",(?=\S)(?!(?<=\d,)\d{3}(?!\d))")
-"""Between the entries of a list; not in 12,345."""
+"""Comma between the entries of a list; not the one in 12,345."""
 
 
 def terminal_width() -> int | None:
-    """Columns of the terminal that standard output is; None where nothing limits a line."""
+    """Return the columns of standard output if it is a terminal, otherwise None."""
     if sys.stdout is None or not sys.stdout.isatty():
         return None
     return shutil.get_terminal_size().columns
@@ -31,11 +31,11 @@ def aligned(
     width: int | None = None,
     drop: Sequence[str] = (),
 ) -> Iterator[str]:
-    """One line for the headings and one for each row; the first `right` columns and those named in
-    `numbers` stand to the right.
+    """Yield a line for the headings and one for each row.
 
-    A table wider than `width` loses the columns named in `drop`, in that order, until it fits. A last
-    column of text is then shortened at its end. Cells may be styled.
+    The first `right` columns and those named in `numbers` are aligned to the right. A table wider than
+    `width` loses the columns named in `drop`, in that order, until it fits; if it still does not fit, a
+    last column of text is shortened at its end. Cells may be styled.
     """
     is_right = [index < right or name in numbers for index, name in enumerate(headings)]
     table = [list(headings), *map(list, rows)]
@@ -49,20 +49,20 @@ def aligned(
         kept.remove(headings.index(name))
     last = kept[-1]
     if width is not None and not is_right[last]:
-        left = width - _total(widths, kept[:-1]) - len(_GAP)
+        available = width - _total(widths, kept[:-1]) - len(_GAP)
         for row in table:
-            row[last] = _shortened(row[last], max(left, len(headings[last])))
+            row[last] = _shorten(row[last], max(available, len(headings[last])))
         widths[last] = max(len(click.unstyle(row[last])) for row in table)
     for row in table:
-        cells = (_padded(row[index], widths[index], is_right=is_right[index]) for index in kept)
+        cells = (_pad(row[index], widths[index], is_right=is_right[index]) for index in kept)
         yield _GAP.join(cells).rstrip()
 
 
 def wrapped(text: str, width: int | None, *, first: str = "", indent: int = 0) -> str:
-    """`first` and the text, continued with `indent` spaces where it is longer than `width`.
+    """Return `first` and the text, wrapped at `width` columns and continued with `indent` spaces.
 
-    A line ends after a word or the comma of a list. A word that does not fit beside the indentation
-    gets less of it.
+    A line ends after a word or after the comma of a list. The indentation is reduced for a word that
+    would not fit.
     """
     if width is None or not text.strip():
         return first + text
@@ -86,10 +86,10 @@ def _total(widths: Sequence[int], kept: Sequence[int]) -> int:
     return sum(widths[index] for index in kept) + len(_GAP) * (len(kept) - 1)
 
 
-def _shortened(cell: str, width: int) -> str:
+def _shorten(cell: str, width: int) -> str:
     return cell if len(click.unstyle(cell)) <= width else f"{click.unstyle(cell)[: width - 1]}…"
 
 
-def _padded(cell: str, width: int, *, is_right: bool) -> str:
+def _pad(cell: str, width: int, *, is_right: bool) -> str:
     room = " " * (width - len(click.unstyle(cell)))
     return room + cell if is_right else cell + room

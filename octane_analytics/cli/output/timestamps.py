@@ -1,12 +1,13 @@
-"""Moments as these commands print them."""
+"""Timestamps as the commands print them."""
 
 from datetime import UTC, datetime, timedelta
 
 
-def utc(milliseconds: int) -> str:
-    """Epoch milliseconds as RFC 3339 in UTC, to the second.
+def format_milliseconds(milliseconds: int) -> str:
+    """Return epoch milliseconds as RFC 3339 in UTC, to the second.
 
-    The nearest second of the years 1 to 9999: a producer may give a record any timestamp.
+    A time outside the years 1 to 9999 becomes the nearest second in them, because a producer may set
+    any timestamp.
     """
     moment = _EPOCH + timedelta(seconds=min(max(milliseconds // 1000, _FIRST), _LAST))
     return f"{moment.replace(tzinfo=None).isoformat(timespec='seconds')}Z"

@@ -1,1 +1,1 @@
-"""Reading events from files and sending them to Kafka."""
+"""Read events from files or generate them, and send them to Kafka."""

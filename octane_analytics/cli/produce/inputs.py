@@ -1,4 +1,4 @@
-"""What a command sends: made-up events, or the lines of a file or of standard input."""
+"""Sources of events to send: generated events, or the lines of a file or of standard input."""
 
 import contextlib
 import os
@@ -23,47 +23,52 @@ seed_option = click.option(
     default=0,
     show_default=True,
     metavar="NUMBER",
-    help="Of made-up events: the same seed makes the same events.",
+    help="Seed of generated events; the same seed gives the same events.",
 )
 rate_option = click.option(
     "--rate",
     type=click.FloatRange(min=0, min_open=True),
     metavar="EVENTS/S",
-    help="Send evenly at this rate.  [default: as fast as possible]",
+    help="Send evenly at this number of events per second.  [default: no limit]",
 )
 
 
-def moment(text: str) -> datetime:
-    """RFC 3339; without an offset it is UTC. The type of an option."""
+def parse_time(text: str) -> datetime:
+    """Parse RFC 3339, in UTC if there is no offset; raise click.BadParameter for other text."""
     try:
         return rfc3339.parse_as_utc(text)
     except ValueError as error:
         raise click.BadParameter(
-            f"{text!r} is no time: write for example 2026-02-02T12:00:00Z"
+            f"{text!r} is not a time: write RFC 3339, for example 2026-02-02T12:00:00Z"
         ) from error
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
+    """Lines to send, and their number or size for progress."""
+
     lines: Iterable[Line]
     total: int | None
-    """Lines or bytes; None where nobody knows the end."""
+    """Number of lines or bytes; None if it is unknown."""
     is_in_bytes: bool
 
-    def done(self, tally: SendStats) -> int:
-        """How much of `total` has been sent."""
-        return tally.sent_bytes if self.is_in_bytes else tally.sent
+    def done(self, stats: SendStats) -> int:
+        """Return how much of `total` has been sent, in its unit."""
+        return stats.sent_bytes if self.is_in_bytes else stats.sent
 
 
 def generated(count: int, *, seed: int, until: datetime | None = None) -> Input:
-    """Events of the six hours up to `until`, or up to now."""
+    """Return generated events of the six hours before `until` (default: now)."""
     events = generate(count, seed=seed, until=until or datetime.now(UTC))
     return Input(events, count, is_in_bytes=False)
 
 
 @contextlib.contextmanager
 def opened(path: str) -> Iterator[int]:
-    """A descriptor of the file, or of standard input for `-`. Blocks on a FIFO nobody writes to."""
+    """Yield a descriptor of the file, or of standard input for `-`.
+
+    Blocks on a FIFO without a writer. Raises click.UsageError if the file cannot be opened.
+    """
     if path == STANDARD_INPUT:
         yield 0
         return
@@ -78,7 +83,7 @@ def opened(path: str) -> Iterator[int]:
 
 
 def read(descriptor: int, stop: StopSignal) -> Input:
-    """The lines that can be read from where the descriptor stands."""
+    """Return the lines from the current position of the descriptor."""
     status = os.fstat(descriptor)
     total = None
     if stat.S_ISREG(status.st_mode):

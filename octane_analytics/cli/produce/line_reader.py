@@ -1,4 +1,4 @@
-"""Lines out of a file, a pipe or a terminal, with nothing in between that could block a signal."""
+"""Read lines from a file, a pipe or a terminal, unbuffered, so that signals are handled in time."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -11,13 +11,14 @@ _IDLE_SECONDS = 0.2
 
 @dataclass(frozen=True, slots=True)
 class TooLong:
-    """A line that was skipped because of its size."""
+    """Line that was skipped because of its size."""
 
     size: int
+    """Bytes."""
 
 
 Line = bytes | TooLong | None
-"""None: nothing to read right now."""
+"""Line without its end; None if there is nothing to read at present."""
 
 
 def read_lines(
@@ -26,11 +27,11 @@ def read_lines(
     *,
     max_line_bytes: int = MAX_LINE_BYTES,
 ) -> Iterator[Line]:
-    """Lines without their end (LF or CRLF); the last one counts without a newline, too.
+    """Yield lines without their end (LF or CRLF), including a last line without a newline.
 
-    Yields None whenever nothing has come for a while, so that the caller can look after other
-    things. `wait_readable(descriptor, seconds)` blocks for that time at most. A line beyond
-    `max_line_bytes` is read past in bounded memory.
+    Yields None when nothing could be read for 0.2 seconds, so that the caller can do other work.
+    `wait_readable(descriptor, seconds)` blocks for that time at most. A line longer than
+    `max_line_bytes` is skipped in bounded memory and yielded as TooLong.
     """
     parts: list[bytes] = []
     size = 0

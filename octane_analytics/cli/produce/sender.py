@@ -1,6 +1,6 @@
-"""Sends lines to a topic: their keys, their pace, backpressure, and the count of what arrived.
+"""Send lines to a topic with keys, rate limit, backpressure and delivery counts.
 
-Knows Kafka only by the Protocols it needs.
+Does not depend on Kafka's client: producer and lag are Protocols.
 """
 
 from collections.abc import Callable, Iterable
@@ -14,7 +14,7 @@ from octane_analytics.events.decode import decode
 from octane_analytics.interfaces import Clock
 
 FLUSH_SECONDS = 10.0
-"""What is under way gets this long after a signal."""
+"""Time for records in flight after a signal."""
 _SLICE_SECONDS = 0.1
 _POLL_EVERY = 500
 _REASONS_KEPT = 10
@@ -22,7 +22,7 @@ _UNKNOWN_LINE_BYTES = 1024
 
 
 class Producer(Protocol):
-    """`kafka.EventProducer`, as far as it is needed here."""
+    """Methods of `kafka.event_producer.EventProducer` that the sender uses."""
 
     def send(
         self, value: bytes, key: bytes | None, on_result: Callable[[str | None], None]
@@ -32,44 +32,47 @@ class Producer(Protocol):
 
 
 class GroupLag(Protocol):
-    """`kafka.GroupView`, as far as it is needed here."""
+    """Method of `kafka.topics.TopicInspector` that the backlog uses."""
 
     def lag(self, topic: str) -> int: ...
 
 
 @dataclass(slots=True)
-class Reason:
+class FailureReason:
+    """Failed lines with the same error."""
+
     count: int
     first_line: int
 
 
 @dataclass(slots=True)
 class SendStats:
-    """What became of the lines so far."""
+    """Counts of the lines so far."""
 
     sent: int = 0
     sent_bytes: int = 0
     delivered: int = 0
     failed: int = 0
-    reasons: dict[str, Reason] = field(default_factory=dict)
-    """Why lines failed; a bounded number of reasons."""
+    reasons: dict[str, FailureReason] = field(default_factory=dict)
+    """Failures by error text; a bounded number of them."""
 
     @property
     def outstanding(self) -> int:
+        """Number of lines sent and not acknowledged."""
         return self.sent - self.delivered - self.failed
 
-    def fail(self, line: int, why: str) -> None:
+    def record_failure(self, line: int, why: str) -> None:
         self.failed += 1
         if why in self.reasons:
             self.reasons[why].count += 1
         elif len(self.reasons) < _REASONS_KEPT:
-            self.reasons[why] = Reason(1, line)
+            self.reasons[why] = FailureReason(1, line)
 
 
 def key_of(line: bytes) -> bytes | None:
-    """The event's `user_id`, so that a user's events share a partition and keep their order.
+    """Return the event's `user_id`, so that a user's events share a partition and keep their order.
 
-    None for a line that is no event: it goes to any partition.
+    Returns None for an invalid event, which goes to any partition.
     """
     try:
         _, _, _, user_id, _ = decode(line)
@@ -80,29 +83,29 @@ def key_of(line: bytes) -> bytes | None:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """Keeps the messages that the group has not committed yet at or below a limit."""
+    """Limit of records that are sent and not yet committed by the consumer group."""
 
-    view: GroupLag
+    inspector: GroupLag
     topic: str
     max_messages: int
     max_bytes: int | None = None
-    """Reckoned from the average line so far; None where bytes do not matter."""
+    """Additional limit, applied with the average size of the lines so far; None for no limit."""
 
-    def room(self, tally: SendStats) -> int:
-        """How many messages may be sent now; 0 while there is room for less than a quarter.
+    def room(self, stats: SendStats) -> int:
+        """Return how many records may be sent now; 0 while it is less than a quarter of the limit.
 
-        Asks the broker: blocks, raises Unavailable.
+        Queries the broker: blocks, raises Unavailable.
         """
         limit = self.max_messages
         if self.max_bytes is not None:
-            average = tally.sent_bytes / tally.sent if tally.sent else _UNKNOWN_LINE_BYTES
+            average = stats.sent_bytes / stats.sent if stats.sent else _UNKNOWN_LINE_BYTES
             limit = max(1, min(limit, int(self.max_bytes / average)))
-        room = limit - self.view.lag(self.topic) - tally.outstanding
+        room = limit - self.inspector.lag(self.topic) - stats.outstanding
         return room if room >= max(1, limit // 4) else 0
 
 
 class EventSender:
-    """One run over some lines. `tally` holds at any time, also after an exception."""
+    """Sends lines once. `stats` is valid at any time, also after an exception."""
 
     def __init__(
         self,
@@ -113,10 +116,10 @@ class EventSender:
         rate: float | None = None,
         backlog: Backlog | None = None,
         is_stopping: Callable[[], bool] = lambda: False,
-        on_progress: Callable[[SendStats], None] = lambda tally: None,
+        on_progress: Callable[[SendStats], None] = lambda stats: None,
     ) -> None:
-        """`rate` in lines a second. `on_progress` is called about ten times a second."""
-        self.tally = SendStats()
+        """`rate` is in lines per second. `on_progress` is called about ten times per second."""
+        self.stats = SendStats()
         self._producer = producer
         self._clock = clock
         self._key = key
@@ -126,87 +129,91 @@ class EventSender:
         self._is_stopping = is_stopping
         self._on_progress = on_progress
         self._line = 0
-        self._due = self._looked = 0.0
+        self._due_at = self._reported_at = 0.0
 
     def run(self, lines: Iterable[Line]) -> None:
-        """Sends every line that is not blank, and waits until all of them are answered for.
+        """Send every line that is not blank, and block until all of them are acknowledged or failed.
 
-        A None among the lines means that there is nothing to send right now. Once `is_stopping`
-        holds, nothing more is sent and what is under way gets FLUSH_SECONDS. Raises Unavailable when
-        the producer's queue stays full; a line that is not acknowledged in time has failed.
+        None among the lines means that there is nothing to send at present. Once `is_stopping` returns
+        True, sends nothing more and waits at most FLUSH_SECONDS for records in flight. Raises
+        Unavailable if the producer's queue stays full. A line that is not acknowledged in time has
+        failed.
         """
-        self._due = self._looked = self._clock.now()
+        self._due_at = self._reported_at = self._clock.now()
         for line in lines:
             if self._is_stopping():
                 break
             if line is None:
-                self._look()
+                self._poll()
                 continue
             self._line += 1
             if isinstance(line, TooLong):
-                self.tally.sent += 1
-                self.tally.sent_bytes += line.size
-                self.tally.fail(self._line, f"longer than this command sends ({line.size:,} bytes)")
+                self.stats.sent += 1
+                self.stats.sent_bytes += line.size
+                self.stats.record_failure(
+                    self._line, f"longer than this command sends ({line.size:,} bytes)"
+                )
             elif line and not line.isspace():
-                self._wait_for_turn()
+                self._wait_until_due()
                 if self._is_stopping():
                     break
                 self._send(line)
         self._finish()
 
     def _send(self, line: bytes) -> None:
-        # Counted first: the answer may come from within the call.
-        self.tally.sent += 1
-        self.tally.sent_bytes += len(line) + 1
+        # Counted first, because the delivery callback may run within the call.
+        self.stats.sent += 1
+        self.stats.sent_bytes += len(line) + 1
         self._room -= 1
         try:
-            self._producer.send(line, self._key(line), partial(self._result, self._line))
-        except NeedsOperator as error:  # about this one line: the client refuses its size
-            self.tally.fail(self._line, str(error))
+            self._producer.send(line, self._key(line), partial(self._record_result, self._line))
+        except NeedsOperator as error:  # only this line: the client rejects its size
+            self.stats.record_failure(self._line, str(error))
         except Unavailable:
-            self.tally.fail(self._line, "not sent")
+            self.stats.record_failure(self._line, "not sent")
             if not self._is_stopping():
                 raise
-        if self.tally.sent % _POLL_EVERY == 0:
-            self._look()
+        if self.stats.sent % _POLL_EVERY == 0:
+            self._poll()
 
-    def _result(self, line: int, why: str | None) -> None:
+    def _record_result(self, line: int, why: str | None) -> None:
         if why is None:
-            self.tally.delivered += 1
+            self.stats.delivered += 1
         else:
-            self.tally.fail(line, why)
+            self.stats.record_failure(line, why)
 
-    def _wait_for_turn(self) -> None:
+    def _wait_until_due(self) -> None:
+        """Block until the backlog and the rate allow a line."""
         while self._backlog is not None and self._room <= 0 and not self._is_stopping():
-            self._room = self._backlog.room(self.tally)
+            self._room = self._backlog.room(self.stats)
             if self._room <= 0:
                 self._pause(_SLICE_SECONDS)
         if self._rate is not None:
-            while (early := self._due - self._clock.now()) > 0 and not self._is_stopping():
+            while (early := self._due_at - self._clock.now()) > 0 and not self._is_stopping():
                 self._pause(min(early, _SLICE_SECONDS))
-            # Being late by a little is made up for, by much is not: that would be a burst.
-            self._due = max(self._due, self._clock.now() - _SLICE_SECONDS) + 1.0 / self._rate
+            # A short delay is caught up with, a long one is not, because that would be a burst.
+            self._due_at = max(self._due_at, self._clock.now() - _SLICE_SECONDS) + 1.0 / self._rate
 
     def _pause(self, seconds: float) -> None:
-        self._look()
+        self._poll()
         self._clock.sleep(seconds)
 
-    def _look(self) -> None:
-        """Takes in results and tells of progress."""
+    def _poll(self) -> None:
+        """Process delivery results and report progress."""
         self._producer.poll()
         now = self._clock.now()
-        if now - self._looked >= _SLICE_SECONDS:
-            self._looked = now
-            self._on_progress(self.tally)
+        if now - self._reported_at >= _SLICE_SECONDS:
+            self._reported_at = now
+            self._on_progress(self.stats)
 
     def _finish(self) -> None:
-        """Waits for what is under way."""
-        asked_at = None
-        while self.tally.outstanding:
+        """Block until no records are in flight, FLUSH_SECONDS at most after a stop."""
+        stopping_since = None
+        while self.stats.outstanding:
             self._producer.flush(_SLICE_SECONDS)
-            self._look()
+            self._poll()
             if self._is_stopping():
-                asked_at = asked_at or self._clock.now()
-                if self._clock.now() - asked_at > FLUSH_SECONDS:
+                stopping_since = stopping_since or self._clock.now()
+                if self._clock.now() - stopping_since > FLUSH_SECONDS:
                     break
-        self._on_progress(self.tally)
+        self._on_progress(self.stats)

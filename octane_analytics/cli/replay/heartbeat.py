@@ -1,4 +1,4 @@
-"""A sign of life at even intervals, also while the statement that is waited for takes long."""
+"""Heartbeat at regular intervals, also during a long statement."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -11,19 +11,19 @@ _JOIN_SECONDS = 5.0
 
 @contextlib.contextmanager
 def heartbeat(beat: Callable[[], None], seconds: float) -> Iterator[None]:
-    """While entered, calls `beat` every `seconds` from a thread of its own; not to be forked in.
+    """Call `beat` every `seconds` from a thread while entered; do not fork meanwhile.
 
-    Errors are passed over: an outage shows elsewhere, and whom it tells may be gone already.
+    Ignores errors: the main thread reports an outage, and the journal may have been dropped.
     """
 
-    def look() -> float:
+    def beat_once() -> float:
         with contextlib.suppress(OctaneError):
             beat()
         return seconds
 
-    watching = PeriodicThread("pulse", look, lambda: None, first_seconds=seconds)
-    watching.start()
+    thread = PeriodicThread("heartbeat", beat_once, lambda: None, first_seconds=seconds)
+    thread.start()
     try:
         yield
     finally:
-        watching.stop(_JOIN_SECONDS)
+        thread.stop(_JOIN_SECONDS)

@@ -1,4 +1,4 @@
-"""What `replay` tells: its plan before, its report after."""
+"""Output of `replay`: the plan before it, the report after it."""
 
 import json
 from datetime import UTC, datetime
@@ -8,51 +8,52 @@ import click
 from octane_analytics.cli.replay.run import ReplayReport
 from octane_analytics.replay.plan import Compare, Mode, ReplayPlan
 
-_SHOWN = 32
+_SHOWN_PARTITIONS = 32
 _READ_RATE = 50_000.0
-"""Events that one process reads and stages in a second, for an estimate before anything is read."""
+"""Events that one process reads and stages per second, for the estimate before the first read."""
 
 
 def print_plan(
-    plan: ReplayPlan, *, is_dry: bool, is_json: bool, procs: int, rate: float | None
+    plan: ReplayPlan, *, is_dry: bool, as_json: bool, procs: int, rate: float | None
 ) -> None:
-    """On standard error where standard output is for the report alone."""
+    """Print the plan on standard output, or on standard error if the report is printed as JSON."""
 
-    def say(text: str) -> None:
-        click.echo(text, err=is_json)
+    def echo(text: str) -> None:
+        click.echo(text, err=as_json)
 
-    say(f"{plan.mode.value} {plan.database}.{plan.table} from {plan.topic} (replay {plan.id})")
-    for p, span in list(plan.wanted.items())[:_SHOWN]:
-        say(f"  partition {p}: offsets {span.first:,} to {span.end:,}, {span.end - span.first:,}")
-    if len(plan.wanted) > _SHOWN:
-        say(f"  and {len(plan.wanted) - _SHOWN} more partitions")
-    say(f"  {plan.events:,} events at most")
+    echo(f"{plan.mode.value} {plan.database}.{plan.table} from {plan.topic} (replay {plan.id})")
+    for p, span in list(plan.wanted.items())[:_SHOWN_PARTITIONS]:
+        echo(f"  partition {p}: offsets {span.first:,} to {span.end:,}, {span.end - span.first:,}")
+    if len(plan.wanted) > _SHOWN_PARTITIONS:
+        echo(f"  and {len(plan.wanted) - _SHOWN_PARTITIONS} more partitions")
+    echo(f"  {plan.events:,} events at most")
     extra = plan.to_read - plan.events
     if extra > 0:
         hint = ""
         if plan.mode is Mode.FILL and plan.compare is Compare.LOG and extra > plan.events:
-            hint = " (--compare range does without them)"
-        say(f"  {extra:,} more are read to tell equal events apart{hint}")
+            hint = " (not with --compare range)"
+        echo(f"  {extra:,} more are read to count equal events{hint}")
     seconds = plan.to_read / min(_READ_RATE * procs, rate or float("inf"))
-    say(f"  about {max(1, round(seconds)):,} s to read")
-    if is_dry and not is_json:
-        say("  a dry run: everything is read and compared, the table stays as it is")
+    echo(f"  about {max(1, round(seconds)):,} s to read")
+    if is_dry and not as_json:
+        echo("  dry run: everything is read and compared, the table is not changed")
 
 
-def print_report(report: ReplayReport, *, is_json: bool) -> None:
-    if is_json:
+def print_report(report: ReplayReport, *, as_json: bool) -> None:
+    """Print the report on standard output; rejected and undecided events on standard error."""
+    if as_json:
         click.echo(json.dumps(as_dict(report)))
         return
     counts, plan = report.counts, report.plan
     click.echo(f"{counts.read:,} read, {counts.valid:,} valid")
     if counts.first_epoch is not None:
-        click.echo(f"events of {_time(counts.first_epoch)} to {_time(counts.last_epoch)}")
+        click.echo(f"events from {_time(counts.first_epoch)} to {_time(counts.last_epoch)}")
     if counts.expired:
-        click.echo(f"{counts.expired:,} older than the table keeps rows: left alone")
+        click.echo(f"{counts.expired:,} older than the table's retention: not inserted")
     rejected = sum(counts.rejected.values())
     if rejected:
         reasons = ", ".join(f"{name} {n:,}" for name, n in sorted(counts.rejected.items()))
-        click.echo(f"{rejected:,} dead-lettered by the workers before, as no events: {reasons}")
+        click.echo(f"{rejected:,} invalid events, which the workers dead-lettered: {reasons}")
     if plan.mode is Mode.FILL:
         click.echo(f"{report.already_present:,} already present")
     would = "would be " if report.is_dry else ""
@@ -60,17 +61,18 @@ def print_report(report: ReplayReport, *, is_json: bool) -> None:
     if report.is_dry:
         click.echo(f"estimated duration: {_estimate(report):,.0f} s")
     if report.refused:
-        click.echo(f"{report.refused:,} refused by ClickHouse: {report.refusal}", err=True)
+        click.echo(f"{report.refused:,} rejected by ClickHouse: {report.refusal}", err=True)
     if report.undecided:
         click.echo(
-            f"{report.undecided:,} different events could not be counted, for the workers insert "
-            "equal ones all the time, or have announced some and not finished: run it again when "
-            "they are idle",
+            f"{report.undecided:,} distinct events could not be counted, because the workers keep "
+            "inserting equal events or have announced some and not finished: repeat the replay while "
+            "the workers are idle",
             err=True,
         )
 
 
 def as_dict(report: ReplayReport) -> dict[str, object]:
+    """Return the report as an object for JSON."""
     counts, plan = report.counts, report.plan
     return {
         "id": plan.id,
@@ -100,8 +102,8 @@ def _time(epoch_seconds: int | None) -> str | None:
 
 
 def _estimate(report: ReplayReport) -> float:
-    """A dry run has done all but inserting."""
+    """Return the seconds of the replay: those of the dry run and the time to insert."""
     if not report.counts.read:
         return report.seconds
-    each = report.read_seconds / max(1, report.plan.to_read)
-    return report.seconds + report.inserted * each
+    seconds_per_event = report.read_seconds / max(1, report.plan.to_read)
+    return report.seconds + report.inserted * seconds_per_event

@@ -1,4 +1,4 @@
-"""One replay from its staging tables to its report, with the processes that read for it."""
+"""Run one replay, from its staging tables to its report, with its reading processes."""
 
 import gc
 import json
@@ -13,7 +13,7 @@ from typing import Self
 
 from octane_analytics.cli.output.progress import reporter
 from octane_analytics.cli.replay.heartbeat import heartbeat
-from octane_analytics.cli.replay.setup import DRY, ENDED, owner
+from octane_analytics.cli.replay.setup import DRY, ENDED, process_identity
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.clickhouse.replay_staging import ReplayStaging
 from octane_analytics.clickhouse.schema import LiveTable
@@ -34,7 +34,7 @@ from octane_analytics.supervisor.posix import PosixSystem
 from octane_analytics.types import OffsetRange
 
 _CLIENT = "octane-analytics-replay"
-_TURN_SECONDS = 0.2
+_REAP_SECONDS = 0.2
 _HEARTBEAT_SECONDS = 30.0
 _GC_ALLOCATIONS = 50_000
 _COUNT = struct.Struct("q")
@@ -46,14 +46,16 @@ _ERRORS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Sizes:
+class ReplayResources:
+    """Number of reading processes, and the limit of events per second (None: no limit)."""
+
     procs: int
     rate: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayReport:
-    """What became of the range."""
+    """Counts of a replay."""
 
     plan: ReplayPlan
     is_dry: bool
@@ -67,25 +69,27 @@ class ReplayReport:
 
     @property
     def already_present(self) -> int:
+        """Number of valid events that were in the table before; 0 unless the mode is fill."""
         if self.plan.mode is not Mode.FILL:
             return 0
         present = self.counts.valid - self.counts.expired - self.inserted - self.refused
         return max(0, present)
 
-    def as_note(self) -> str:
-        """All but the plan, for the journal."""
+    def as_json(self) -> str:
+        """Return everything except the plan, for the journal."""
         fields = asdict(self)
         del fields["plan"]
         return json.dumps(fields)
 
     @classmethod
-    def of_note(cls, plan: ReplayPlan, body: str) -> Self:
+    def from_json(cls, plan: ReplayPlan, body: str) -> Self:
+        """Return the report of a journal entry."""
         fields = json.loads(body)
         return cls(plan, **fields | {"counts": Counts(**fields["counts"])})
 
 
 class ReplayRun:
-    """To be called once. Forks; for the main thread."""
+    """One replay. `run` may be called once, in the main thread; it forks."""
 
     def __init__(
         self,
@@ -94,7 +98,7 @@ class ReplayRun:
         live: LiveTable,
         clickhouse: ClickHouseSink,
         stop: StopSignal,
-        sizes: Sizes,
+        resources: ReplayResources,
         *,
         is_dry: bool,
         is_forced: bool,
@@ -103,30 +107,30 @@ class ReplayRun:
         self.stop = stop
         self._settings = settings
         self._live = live
-        self._sizes = sizes
+        self._resources = resources
         self._is_dry = is_dry
         self._is_forced = is_forced
         self._clickhouse = clickhouse
-        self._bench = ReplayStaging(clickhouse, plan.id, live)
+        self._staging = ReplayStaging(clickhouse, plan.id, live)
         self._clock = SystemClock()
         self._has_begun = False
         self._is_refused = False
 
     @property
     def is_resumable(self) -> bool:
-        """Whether it has left something that a later one may go on with."""
+        """True if the replay left staging tables with which it can be resumed."""
         return self._has_begun and not self._is_dry and not self._is_refused
 
     def run(self, *, is_resumed: bool) -> ReplayReport:
-        """Blocks. Raises Interrupted, and what Kafka and ClickHouse say."""
+        """Block until the replay is done. Raises Interrupted, and errors of Kafka and ClickHouse."""
         started = self._clock.now()
         is_done = False
         try:
             self._begin(is_resumed)
             self._read()
             read_seconds = self._clock.now() - started
-            counts = self._bench.counts()
-            outcome = self._bring_about()
+            counts = self._staging.counts()
+            outcome = self._apply()
             report = ReplayReport(
                 self.plan,
                 self._is_dry,
@@ -138,11 +142,11 @@ class ReplayRun:
                 read_seconds,
                 self._clock.now() - started,
             )
-            # Whoever resumes it while its tables are dropped is told that it has ended, and how.
-            self._bench.journal(ENDED, report.as_note())
+            # If dropping the tables is interrupted, --resume prints this report and drops the rest.
+            self._staging.journal(ENDED, report.as_json())
             is_done = True
         except MonthRefused:
-            # Going on would end the same way.
+            # A resumed replay would be refused in the same way.
             self._is_refused = True
             raise
         finally:
@@ -154,37 +158,37 @@ class ReplayRun:
             with TopicReader(self._settings.kafka, client_id=_CLIENT) as log:
                 if log.identity() != self.plan.log:
                     raise ConfigError(
-                        f"topic {self.plan.topic} is not the one that this replay began with: start "
-                        "a new one"
+                        f"topic {self.plan.topic} was recreated after this replay began: start a new "
+                        "replay"
                     )
         else:
-            self._bench.create(owner())
+            self._staging.create(process_identity())
             if self._is_dry:
-                self._bench.journal(DRY, "")
-            self._bench.journal("plan", self.plan.as_json())
+                self._staging.journal(DRY, "")
+            self._staging.journal("plan", self.plan.as_json())
         self._has_begun = True
         if is_resumed:
-            self._bench.journal("owner", owner())
+            self._staging.journal("owner", process_identity())
 
     def _end(self, is_done: bool) -> None:
         if not self._has_begun or is_done or self._is_dry:
-            self._bench.drop()
+            self._staging.drop()
         else:
             try:
-                self._bench.journal("stopped", "")
+                self._staging.journal("stopped", "")
             except OctaneError:
-                return  # it is found out by the process that is gone
+                return  # the owner entry names a process that has exited by then
 
     def _read(self) -> None:
-        staged = self._bench.positions()
-        left = {
+        staged = self._staging.positions()
+        remaining = {
             p: OffsetRange(max(span.first, staged.get(p, 0)), span.end)
             for p, span in self.plan.reading.items()
             if staged.get(p, 0) < span.end
         }
         total = self.plan.to_read
-        done_before = total - sum(span.end - span.first for span in left.values())
-        shares = _shares(left, self._sizes.procs)
+        done_before = total - sum(span.end - span.first for span in remaining.values())
+        shares = _shares(remaining, self._resources.procs)
         counters = mmap.mmap(-1, max(1, len(shares)) * _COUNT.size)
         system = PosixSystem()
         children: dict[int, int] = {}
@@ -201,20 +205,20 @@ class ReplayRun:
         started = self._clock.now()
         failure: OctaneError | None = None
         is_complete = True
-        with self._pulsing(), reporter(f"reading {self.plan.topic}", total) as bar:
+        with self._heartbeat(), reporter(f"reading {self.plan.topic}", total) as bar:
             while children:
                 for pid, code in system.reap():
                     receiving = children.pop(pid, -1)
                     if receiving < 0:
                         continue
-                    told = _drained(receiving)
+                    message = _read_all(receiving)
                     if code not in (Exit.OK, Exit.INTERRUPTED):
-                        failure = failure or _failure(code, told)
+                        failure = failure or _failure(code, message)
                         for other in children:
                             system.kill(other, 15)
                     is_complete &= code == Exit.OK
                 if self.stop.is_set():
-                    # The terminal tells the whole group; a SIGTERM comes to this process alone.
+                    # Ctrl-C reaches the whole process group, but SIGTERM only this process.
                     for other in children:
                         system.kill(other, 15)
                 now = self._clock.now()
@@ -226,7 +230,7 @@ class ReplayRun:
                     done_before + read, _note(done_before + read, total, read, now - started)
                 )
                 if children:
-                    time.sleep(_TURN_SECONDS)
+                    time.sleep(_REAP_SECONDS)
         if failure is not None:
             raise failure
         if not is_complete or self.stop.is_set():
@@ -236,11 +240,11 @@ class ReplayRun:
         self,
         slot: int,
         share: Mapping[int, OffsetRange],
-        of: int,
+        share_count: int,
         counters: mmap.mmap,
         sending: int,
     ) -> int:
-        """The body of a reading process."""
+        """Read and stage the partitions of one reading process; return its exit code."""
         gc.freeze()
         gc.set_threshold(_GC_ALLOCATIONS, 10, 10)
         read = 0
@@ -250,7 +254,7 @@ class ReplayRun:
             read += records
             _COUNT.pack_into(counters, slot * _COUNT.size, read)
 
-        rate = None if self._sizes.rate is None else self._sizes.rate / of
+        rate = None if self._resources.rate is None else self._resources.rate / share_count
         try:
             with (
                 StopSignal() as stop,
@@ -259,9 +263,11 @@ class ReplayRun:
                     self._settings.clickhouse, client_name=f"octane-analytics replay-{slot}"
                 ) as clickhouse,
             ):
-                bench = ReplayStaging(clickhouse, self.plan.id, self._live)
-                pace = RateLimit(rate, self._clock, stop.is_set)
-                reader = StagingReader(log, bench, decode_all, self.plan.wanted, self._clock, pace)
+                staging = ReplayStaging(clickhouse, self.plan.id, self._live)
+                limit = RateLimit(rate, self._clock, stop.is_set)
+                reader = StagingReader(
+                    log, staging, decode_all, self.plan.wanted, self._clock, limit
+                )
                 is_done = reader.copy(share, count, stop.is_set)
         except Interrupted:
             return int(Exit.INTERRUPTED)
@@ -270,8 +276,8 @@ class ReplayRun:
             return int(exit_for(error))
         return int(Exit.OK if is_done else Exit.INTERRUPTED)
 
-    def _pulsing(self) -> AbstractContextManager[None]:
-        """So that a replay on another machine does not take this one for dead, and its tables away."""
+    def _heartbeat(self) -> AbstractContextManager[None]:
+        """Journal heartbeats, so that a replay on another machine does not drop this one's tables."""
 
         def beat() -> None:
             name = f"{_CLIENT}-alive"
@@ -280,37 +286,38 @@ class ReplayRun:
 
         return heartbeat(beat, _HEARTBEAT_SECONDS)
 
-    def _bring_about(self) -> FillOutcome:
+    def _apply(self) -> FillOutcome:
+        """Insert or replace rows of the target from the staging tables."""
         label = "comparing with" if self.plan.mode is Mode.FILL else f"{self.plan.mode.value} to"
         target = f"{self.plan.database}.{self.plan.table}"
         with (
-            self._pulsing(),
+            self._heartbeat(),
             TopicReader(self._settings.kafka, client_id=_CLIENT) as log,
             reporter(f"{label} {target}", None) as bar,
         ):
-            steps = ReplayControl(lambda told: bar.update(0, told), self.stop.is_set)
-            pace = RateLimit(self._sizes.rate, self._clock, self.stop.is_set)
+            control = ReplayControl(lambda note: bar.update(0, note), self.stop.is_set)
+            limit = RateLimit(self._resources.rate, self._clock, self.stop.is_set)
             reader = StagingReader(
                 log,
-                self._bench,
+                self._staging,
                 decode_all,
                 self.plan.wanted,
                 self._clock,
                 RateLimit(None, self._clock),
             )
-            filling = FillReplay(self.plan, self._bench, log, reader, self._clock, pace, steps)
+            fill = FillReplay(self.plan, self._staging, log, reader, self._clock, limit, control)
             if self.plan.mode is not Mode.REBUILD:
-                return filling.run(is_dry=self._is_dry)
-            rebuilding = RebuildReplay(
-                filling, self._bench, self._clock, steps, is_forced=self._is_forced
+                return fill.run(is_dry=self._is_dry)
+            rebuild = RebuildReplay(
+                fill, self._staging, self._clock, control, is_forced=self._is_forced
             )
-            months = tuple(self.plan.months or self._bench.months())
+            months = tuple(self.plan.months or self._staging.months())
             planned = {p: span.end for p, span in self.plan.reading.items()}
-            return rebuilding.run(months, planned, is_dry=self._is_dry)
+            return rebuild.run(months, planned, is_dry=self._is_dry)
 
 
 def _shares(spans: Mapping[int, OffsetRange], procs: int) -> list[dict[int, OffsetRange]]:
-    """The partitions, for each process about as many offsets; none without any."""
+    """Distribute the partitions so that each process has about as many offsets."""
     shares: list[dict[int, OffsetRange]] = [{} for _ in range(min(procs, len(spans)))]
     weights = [0] * len(shares)
     for p, span in sorted(spans.items(), key=lambda item: item[1].first - item[1].end):
@@ -321,20 +328,20 @@ def _shares(spans: Mapping[int, OffsetRange], procs: int) -> list[dict[int, Offs
 
 
 def _note(done: int, total: int, read: int, seconds: float) -> str:
-    told = f"{done:,} of {total:,} events"
+    note = f"{done:,} of {total:,} events"
     if read and seconds > 0:
         rate = read / seconds
-        told += f", {rate:,.0f} events/s, {max(0, total - done) / rate:,.0f} s left"
-    return told
+        note += f", {rate:,.0f} events/s, {max(0, total - done) / rate:,.0f} s left"
+    return note
 
 
-def _drained(descriptor: int) -> str:
+def _read_all(descriptor: int) -> str:
     with os.fdopen(descriptor, "rb") as pipe:
         return pipe.read().decode(errors="replace")
 
 
-def _failure(code: int, told: str) -> OctaneError:
-    if not told:
-        return OctaneError(f"a reading process ended with {code}: resume the replay")
+def _failure(code: int, message: str) -> OctaneError:
+    if not message:
+        return OctaneError(f"a reading process exited with {code}: resume the replay")
     kind = _ERRORS.get(Exit(code), OctaneError) if code in list(Exit) else OctaneError
-    return kind(told)
+    return kind(message)

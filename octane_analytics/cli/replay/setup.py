@@ -1,4 +1,4 @@
-"""What must be right before a replay touches anything: target, rights, range, and what others left."""
+"""Checks and preparation of a replay: target, rights, range, and the leftovers of other replays."""
 
 import contextlib
 import json
@@ -27,17 +27,20 @@ from octane_analytics.settings.connections import ClickHouseSettings
 from octane_analytics.types import OffsetRange
 
 ENDED, DRY = "ended", "dry"
-"""Kinds of notes: all is done and what is left is to be dropped; nothing is to be inserted."""
+"""Kinds of journal entries: the replay is done and its tables can be dropped; it was a dry run."""
 _ALIVE_SECONDS = 120.0
-"""A replay on another machine that has noted nothing for so long is dead."""
+"""Age of the last journal entry from which a replay on another machine counts as dead."""
 
 
 def pin_to_first_host(settings: ClickHouseSettings, *, client_name: str) -> ClickHouseSettings:
-    """With the first server alone that answers: staging tables are on one. Raises Unavailable."""
+    """Return the settings with only the first server that answers, because staging tables are on one.
+
+    Raises Unavailable if none answers.
+    """
     hosts = settings.hosts()
     for number, (host, port) in enumerate(hosts):
-        one = replace(settings, host=f"[{host}]" if ":" in host else host, port=port)
-        with ClickHouse(one, client_name=client_name) as clickhouse:
+        single = replace(settings, host=f"[{host}]" if ":" in host else host, port=port)
+        with ClickHouse(single, client_name=client_name) as clickhouse:
             try:
                 clickhouse.select("SELECT 1")
             except NeedsOperator:
@@ -46,14 +49,14 @@ def pin_to_first_host(settings: ClickHouseSettings, *, client_name: str) -> Clic
                 if number + 1 == len(hosts):
                     raise
             except StatementRejected:
-                return one  # it answers; what it dislikes is told where it matters
+                return single  # the server answers; later statements report the reason
             else:
-                return one
+                return single
     return settings
 
 
 def check_target(clickhouse: ClickHouse, mode: Mode) -> LiveTable:
-    """The target. Raises NeedsOperator or ConfigError where it is missing or not fit for it."""
+    """Return the target table. Raises NeedsOperator or ConfigError if it is missing or unsuitable."""
     table = clickhouse.table
     live = require_fit(table, clickhouse.describe(), window_user="an interrupted replay")
     types = {column.name: column.type for column in live.columns}
@@ -61,13 +64,12 @@ def check_target(clickhouse: ClickHouse, mode: Mode) -> LiveTable:
     if mode is Mode.REBUILD and others:
         listed = ", ".join(f"{c.name} as {types[c.name]}, not as {c.type}" for c in others)
         raise ConfigError(
-            f"table {table} has {listed}, and rebuild replaces partitions by those of a table of the "
+            f"table {table} has {listed}, but rebuild replaces partitions with those of a table of the "
             "expected schema: use --mode fill"
         )
-
     if mode is Mode.REBUILD and live.partition_key != schema.PARTITION_KEY:
         raise ConfigError(
-            f"table {table} is partitioned by {live.partition_key or 'nothing'}, and rebuild "
+            f"table {table} is partitioned by {live.partition_key or 'nothing'}, but rebuild "
             f"replaces partitions by {schema.PARTITION_KEY}: use --mode fill"
         )
     _check_rights(clickhouse, live, mode)
@@ -75,25 +77,26 @@ def check_target(clickhouse: ClickHouse, mode: Mode) -> LiveTable:
 
 
 def _check_rights(clickhouse: ClickHouse, live: LiveTable, mode: Mode) -> None:
-    """All at once, so that granting them takes one round. Raises NeedsOperator."""
+    """Check all rights together, so that one round of grants is enough. Raises NeedsOperator."""
     table = str(clickhouse.table)
-    beside = f"{schema.identifier(clickhouse.table.database)}.*"
-    rights = {"SELECT": table, "INSERT": table, "CREATE TABLE": beside, "DROP TABLE": beside}
+    staging_tables = f"{schema.identifier(clickhouse.table.database)}.*"
+    rights = {"SELECT": table, "INSERT": table, "CREATE TABLE": staging_tables}
+    rights["DROP TABLE"] = staging_tables
     if mode is Mode.REBUILD:
-        rights |= {"ALTER DELETE": table, "TRUNCATE": beside}
+        rights |= {"ALTER DELETE": table, "TRUNCATE": staging_tables}
     if live.is_replicated:
         rights["SYSTEM SYNC REPLICA"] = table
-    lacking = [right for right, where in rights.items() if not _has(clickhouse, right, where)]
+    missing = [right for right, where in rights.items() if not _has(clickhouse, right, where)]
     rights["TABLE ENGINE"] = "MergeTree"
-    with contextlib.suppress(StatementRejected):  # a server older than this right
+    with contextlib.suppress(StatementRejected):  # older servers do not have this right
         if not _has(clickhouse, "TABLE ENGINE", "MergeTree"):
-            lacking.append("TABLE ENGINE")
-    if lacking:
+            missing.append("TABLE ENGINE")
+    if missing:
         clickhouse.check_profile()
-        listed = ", ".join(f"{right} ON {rights[right]}" for right in lacking)
+        listed = ", ".join(f"{right} ON {rights[right]}" for right in missing)
         raise NeedsOperator(
-            f"the ClickHouse user lacks {listed}: grant that, for a replay keeps staging tables "
-            "beside the target"
+            f"the ClickHouse user lacks {listed}: grant these rights, because a replay keeps staging "
+            "tables in the database of the target"
         )
 
 
@@ -101,9 +104,9 @@ def _has(clickhouse: ClickHouse, right: str, where: str) -> bool:
     return bool(clickhouse.select(f"CHECK GRANT {right} ON {where}").rows[0][0])
 
 
-def planned(
+def make_plan(
     log: TopicReader,
-    wanted: RequestedRange,
+    requested: RequestedRange,
     *,
     mode: Mode,
     compare: Compare,
@@ -111,7 +114,7 @@ def planned(
     is_live: bool,
     months: Sequence[int],
 ) -> ReplayPlan:
-    """Raises BadRange, Unavailable, NeedsOperator."""
+    """Return the plan of a new replay. Raises BadRange, Unavailable, NeedsOperator."""
     partitions = log.partitions()
     held = log.held(partitions)
     known = {p: c.offset for p, c in log.committed(partitions).items() if c.offset is not None}
@@ -119,10 +122,12 @@ def planned(
     facts = LogFacts(
         held=held,
         committed=committed,
-        from_time={} if wanted.from_time is None else log.at_time(wanted.from_time, partitions),
-        to_time={} if wanted.to_time is None else log.at_time(wanted.to_time, partitions),
+        from_time={}
+        if requested.from_time is None
+        else log.at_time(requested.from_time, partitions),
+        to_time={} if requested.to_time is None else log.at_time(requested.to_time, partitions),
     )
-    spans = resolve(wanted, facts, is_live=is_live)
+    spans = resolve(requested, facts, is_live=is_live)
     reading = dict(spans)
     if mode is not Mode.APPEND and (compare is Compare.LOG or mode is Mode.REBUILD):
         reading = {}
@@ -148,94 +153,95 @@ def planned(
     )
 
 
-def resumed(
+def load_interrupted(
     clickhouse: ClickHouseSink, live: LiveTable, replay_id: str, *, is_live: bool
 ) -> tuple[ReplayPlan, str | None]:
-    """The plan of an interrupted replay, and the note of its report where it had ended.
+    """Return the plan of an interrupted replay and, if it was done, the journal entry of its report.
 
-    Raises BadRange where there is none to go on with. What an ended one has left is dropped.
+    Drops the tables of a replay that was done. Raises BadRange if it cannot be resumed.
     """
     if replay_id not in replay_staging.find_unfinished(clickhouse):
         raise BadRange(
-            f"there is no interrupted replay {replay_id} beside {clickhouse.table}: it was finished, "
-            "or a later replay has cleaned up after it; start it anew"
+            f"interrupted replay {replay_id} not found in the database of {clickhouse.table}: it was "
+            "finished, or a later replay dropped its tables; start a new one"
         )
-    bench = ReplayStaging(clickhouse, replay_id, live)
-    notes = bench.journal_entries() if bench.has_journal() else []
-    plan = _plan_of(notes)
+    staging = ReplayStaging(clickhouse, replay_id, live)
+    entries = staging.journal_entries() if staging.has_journal() else []
+    plan = _plan_of(entries)
     if plan is None:
-        raise BadRange(f"replay {replay_id} had not begun when it died: start it anew")
-    if _body_of(notes, DRY) is not None:
-        raise BadRange(f"replay {replay_id} was a dry run, which cannot go on: start it anew")
+        raise BadRange(f"replay {replay_id} was killed before it began: start a new one")
+    if _body_of(entries, DRY) is not None:
+        raise BadRange(f"replay {replay_id} was a dry run and cannot be resumed: start a new one")
     if (plan.database, plan.table, plan.is_live) != (*_names(clickhouse), is_live):
         raise BadRange(
-            f"replay {replay_id} is about {plan.database}.{plan.table}: give the same --target"
+            f"replay {replay_id} has the target {plan.database}.{plan.table}: give the same --target"
         )
-    owner = _living_owner(notes)
+    owner = _running_owner(entries)
     if owner is not None:
         raise BadRange(f"replay {replay_id} is running: {owner}")
-    ended = _body_of(notes, ENDED)
+    ended = _body_of(entries, ENDED)
     if ended is not None:
-        bench.drop()
+        staging.drop()
     return plan, ended
 
 
 def clean_up(clickhouse: ClickHouseSink, live: LiveTable) -> None:
-    """Drops what dead replays have left; raises ConfigError where a living one is at work here."""
+    """Drop the tables of dead replays. Raises ConfigError if a running one has the same target."""
     for replay_id in replay_staging.find_unfinished(clickhouse):
-        bench = ReplayStaging(clickhouse, replay_id, live)
-        notes: Sequence[JournalEntry] = ()
-        if bench.has_journal():
-            notes = bench.journal_entries()
-        plan = _plan_of(notes)
-        owner = _living_owner(notes)
-        is_same = plan is None or (plan.database, plan.table) == _names(clickhouse)
+        staging = ReplayStaging(clickhouse, replay_id, live)
+        entries: Sequence[JournalEntry] = ()
+        if staging.has_journal():
+            entries = staging.journal_entries()
+        plan = _plan_of(entries)
+        owner = _running_owner(entries)
+        has_same_target = plan is None or (plan.database, plan.table) == _names(clickhouse)
         if owner is not None:
-            if is_same:
+            if has_same_target:
                 raise ConfigError(f"replay {replay_id} works on {clickhouse.table}: {owner}")
             continue
-        is_over = _body_of(notes, ENDED) is not None or _body_of(notes, DRY) is not None
-        waits = plan is not None and plan.mode is Mode.APPEND and not is_over
-        if waits and is_same:
+        is_done = _body_of(entries, ENDED) is not None or _body_of(entries, DRY) is not None
+        is_resumable = plan is not None and plan.mode is Mode.APPEND and not is_done
+        if is_resumable and has_same_target:
             click.echo(
-                f"an interrupted append waits for --resume {replay_id}; to give it up, drop the "
-                f"tables {replay_staging.PREFIX}{replay_id}_…",
+                f"an append was interrupted: resume it with --resume {replay_id}, or give it up and "
+                f"drop the tables {replay_staging.PREFIX}{replay_id}_…",
                 err=True,
             )
             continue
-        if waits:
+        if is_resumable:
             continue
-        bench.drop()
-        click.echo(f"dropped what replay {replay_id} left when it died", err=True)
+        staging.drop()
+        click.echo(f"dropped the tables of replay {replay_id}, which was killed", err=True)
 
 
-def owner() -> str:
-    """This process, in a form that tells it from a later one of the same number."""
+def process_identity() -> str:
+    """Return JSON that identifies this process, also after its PID has been reused."""
     return json.dumps(
         {"host": socket.gethostname(), "pid": os.getpid(), "ticks": _start_ticks(os.getpid())}
     )
 
 
-def _plan_of(notes: Sequence[JournalEntry]) -> ReplayPlan | None:
-    body = _body_of(notes, "plan")
+def _plan_of(entries: Sequence[JournalEntry]) -> ReplayPlan | None:
+    body = _body_of(entries, "plan")
     return None if body is None else from_json(body)
 
 
-def _body_of(notes: Sequence[JournalEntry], kind: str) -> str | None:
-    return next((note.body for note in notes if note.kind == kind), None)
+def _body_of(entries: Sequence[JournalEntry], kind: str) -> str | None:
+    return next((entry.body for entry in entries if entry.kind == kind), None)
 
 
-def _living_owner(notes: Sequence[JournalEntry]) -> str | None:
-    owners = [json.loads(note.body) for note in notes if note.kind == "owner"]
-    if not owners or notes[-1].kind == "stopped":
+def _running_owner(entries: Sequence[JournalEntry]) -> str | None:
+    """Return a description of the process that runs the replay; None if it does not run."""
+    owners = [json.loads(entry.body) for entry in entries if entry.kind == "owner"]
+    if not owners or entries[-1].kind == "stopped":
         return None
     last = owners[-1]
-    told = f"process {last['pid']} on {last['host']}"
+    description = f"process {last['pid']} on {last['host']}"
     if last["host"] == socket.gethostname():
         is_alive = _start_ticks(last["pid"]) == last["ticks"]
     else:
-        is_alive = notes[-1].age_seconds < _ALIVE_SECONDS
-    return told if is_alive else None
+        is_alive = entries[-1].age_seconds < _ALIVE_SECONDS
+    return description if is_alive else None
 
 
 def _names(clickhouse: ClickHouse) -> tuple[str, str]:
@@ -243,7 +249,7 @@ def _names(clickhouse: ClickHouse) -> tuple[str, str]:
 
 
 def _start_ticks(pid: int) -> int | None:
-    """When the process started, in clock ticks since boot; None when it has ended. See proc(5)."""
+    """Return a process's start in clock ticks since boot, as in proc(5); None if it has exited."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:

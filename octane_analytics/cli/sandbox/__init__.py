@@ -1,1 +1,1 @@
-"""The processes of `octane-analytics sandbox` and what it prints."""
+"""Processes and output of `octane-analytics sandbox`."""

@@ -1,4 +1,4 @@
-"""One report, asked of the API as any client would, and as a table for a terminal."""
+"""Fetch a report from the API as any client would, and print it as a table."""
 
 import json
 import re
@@ -23,67 +23,69 @@ _UNLIMITED = Console(width=1_000_000)
 
 @dataclass(frozen=True, slots=True)
 class PrintedReport:
+    """Result of a report: column names in order, and rows by column name."""
+
     name: str
     columns: list[str]
     rows: list[dict[str, object]]
 
 
 def fetch(api_url: str, name: str, parameters: Mapping[str, object]) -> PrintedReport:
-    """Blocks on the API. Raises Unavailable, with what it says, unless it answers with a report."""
+    """Return the report. Blocks; raises Unavailable, with the response, unless the API returns it."""
     body = json.dumps({"template": name, "params": dict(parameters)}).encode()
-    request = urllib.request.Request(  # noqa: S310 (always http, and the sandbox's own)
+    request = urllib.request.Request(  # noqa: S310 (always http, to the sandbox's own API)
         f"{api_url}/report", body, {"Content-Type": "application/json"}
     )
     try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as answer:  # noqa: S310
-            found = json.load(answer)
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:  # noqa: S310
+            result = json.load(response)
     except urllib.error.HTTPError as error:
-        told = error.read().decode(errors="replace").strip()
-        raise Unavailable(f"report {name}: the API answered {error.code}: {told}") from error
+        text = error.read().decode(errors="replace").strip()
+        raise Unavailable(f"report {name}: the API returned {error.code}: {text}") from error
     except (OSError, ValueError) as error:
-        raise Unavailable(f"report {name}: no answer from {api_url}: {error}") from error
-    columns = [column["name"] for column in found["columns"]]
-    return PrintedReport(name, columns, found["rows"])
+        raise Unavailable(f"report {name}: no response from {api_url}: {error}") from error
+    columns = [column["name"] for column in result["columns"]]
+    return PrintedReport(name, columns, result["rows"])
 
 
 def print_table(report: PrintedReport) -> None:
-    """On standard output: as wide as the terminal, or as the table where there is none."""
+    """Print the table on standard output, at the width of the terminal if it is one."""
     width = terminal_width()
     Console(width=width or _UNLIMITED.width).print(table(report, width))
 
 
 def table(report: PrintedReport, width: int | None = None) -> Table:
-    """The rows below one another: numbers are grouped, and to the right.
+    """Return a table with a line per row, and numbers aligned to the right with grouped digits.
 
-    Wider than `width`, without borders and with headings broken after underscores; where that is too
-    wide as well, and for one row, a name and a value a line.
+    If it is wider than `width`, the table has no borders and its headings are wrapped after
+    underscores. If that is still too wide, or if there is one row only, each line is a name and a value.
     """
     if len(report.rows) != 1:
-        for lying in (_bordered(report), _compact(report)):
-            needed = Measurement.get(_UNLIMITED, _UNLIMITED.options, lying).maximum
+        for candidate in (_bordered(report), _compact(report)):
+            needed = Measurement.get(_UNLIMITED, _UNLIMITED.options, candidate).maximum
             if width is None or needed <= width:
-                return lying
-    return _upright(report)
+                return candidate
+    return _name_value_table(report)
 
 
 def _bordered(report: PrintedReport) -> Table:
-    lying = Table(title=report.name, title_justify="left")
-    return _filled(lying, report, report.columns)
+    empty = Table(title=report.name, title_justify="left")
+    return _fill(empty, report, report.columns)
 
 
 def _compact(report: PrintedReport) -> Table:
-    lying = Table(
+    empty = Table(
         title=report.name, title_justify="left", box=SIMPLE_HEAD, padding=0, pad_edge=False
     )
     headings = []
     for column in report.columns:
-        values = (len(_shown(row[column])) for row in report.rows)
-        headings.append(_broken(column, max(values, default=0)))
-    return _filled(lying, report, headings)
+        values = (len(_format_value(row[column])) for row in report.rows)
+        headings.append(_wrap_heading(column, max(values, default=0)))
+    return _fill(empty, report, headings)
 
 
-def _broken(name: str, width: int) -> str:
-    """The name in lines of about that width, broken after underscores."""
+def _wrap_heading(name: str, width: int) -> str:
+    """Return the name in lines of about that width, wrapped after underscores."""
     parts = re.findall(r"[^_]*_*", name)
     width = max(width, *map(len, parts))
     lines = [""]
@@ -94,32 +96,32 @@ def _broken(name: str, width: int) -> str:
     return "\n".join(lines)
 
 
-def _filled(lying: Table, report: PrintedReport, headings: Sequence[str]) -> Table:
+def _fill(table: Table, report: PrintedReport, headings: Sequence[str]) -> Table:
     for column, heading in zip(report.columns, headings, strict=True):
         is_number = any(_is_number(row[column]) for row in report.rows)
         justify: Literal["left", "right"] = "right" if is_number else "left"
-        lying.add_column(Text(heading), overflow="fold", justify=justify)
+        table.add_column(Text(heading), overflow="fold", justify=justify)
     for row in report.rows:
-        lying.add_row(*(Text(_shown(row[column])) for column in report.columns))
-    return lying
+        table.add_row(*(Text(_format_value(row[column])) for column in report.columns))
+    return table
 
 
-def _upright(report: PrintedReport) -> Table:
-    upright = Table(title=report.name, title_justify="left", show_header=False)
-    upright.add_column(no_wrap=True)
-    upright.add_column(overflow="fold", justify="right")
+def _name_value_table(report: PrintedReport) -> Table:
+    table = Table(title=report.name, title_justify="left", show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold", justify="right")
     for row in report.rows:
         for column in report.columns:
-            upright.add_row(Text(column), Text(_shown(row[column])))
-        upright.add_section()
-    return upright
+            table.add_row(Text(column), Text(_format_value(row[column])))
+        table.add_section()
+    return table
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _shown(value: object) -> str:
+def _format_value(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, float):

@@ -1,4 +1,4 @@
-"""The whole service on one machine: engines, table, worker and API, started and stopped in order."""
+"""Whole service on one machine: engines, table, worker and API, started and stopped in order."""
 
 import contextlib
 import http.client
@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from octane_analytics.cli.directories import locked, make_writable
+from octane_analytics.cli.directories import exclusive_lock, make_writable
 from octane_analytics.clickhouse import schema
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.errors import ConfigError, Unavailable
@@ -29,27 +29,26 @@ STOP_SECONDS = 8.0
 _POLL_SECONDS = 0.05
 _TAIL_LINES = 15
 _READER = User("reader", grants=["GRANT SELECT ON default.ai_analytics_events"])
-"""For the API: no more than its queries need, and so no way to this machine's files."""
-_OURS = (
+"""User of the API with the rights of its queries only, so that it cannot read files of this machine."""
+_REPLACED_VARIABLES = (
     *("KAFKA_", "CLICKHOUSE_", "METRICS_", "PROMETHEUS_", "API_HOST", "API_PORT"),
     *("API_TOKENS_FILE", "API_ALLOW_ANONYMOUS", "API_CORS_ORIGINS"),
 )
-"""Variables that point elsewhere: none of them must lead a sandbox to somebody's real data, nor ask it
-for a token."""
+"""Prefixes of variables that a sandbox ignores, so that it never uses real data and needs no token."""
 _FLUSH_SECONDS = "0.5"
 _REBALANCE_DELAY_MS = 500
 _SESSION = {
     "KAFKA_RDKAFKA_SESSION_TIMEOUT_MS": "3000",
     "KAFKA_RDKAFKA_HEARTBEAT_INTERVAL_MS": "300",
 }
-"""The mock cluster refuses a follower whose SyncGroup comes after the leader's, and then, as in every
-rebalance, waits for the session's time less a second (sync_check in rdkafka_mock_cgrp.c, 2.16.1). So
-let all workers join at once, and keep sessions short."""
+"""librdkafka's mock cluster rejects a follower whose SyncGroup arrives after the leader's. Then, as in
+every rebalance, it waits for the session timeout less a second (sync_check in rdkafka_mock_cgrp.c,
+2.16.1). Therefore all workers join at once, and sessions are short."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """0 for any that is free."""
+    """Ports of the sandbox; 0 for a free one."""
 
     api: int = 0
     metrics: int = 0
@@ -63,12 +62,13 @@ def environment(
     *,
     bootstrap_servers: str,
 ) -> dict[str, str]:
-    """The environment of the worker and the API; what `base` says of batches and logs stays.
+    """Return the environment of the worker and the API.
 
-    A sandbox's broker begins anew with each start while its ClickHouse may remember the tokens of an
-    earlier one: the fresh KAFKA_LOG_EPOCH keeps those from swallowing new events.
+    Keeps the variables of `base` for batches and logs. A sandbox's broker is empty at each start, while
+    its ClickHouse may remember the deduplication tokens of an earlier start. A random KAFKA_LOG_EPOCH
+    gives new events other tokens.
     """
-    kept = {name: value for name, value in base.items() if not name.startswith(_OURS)}
+    kept = {name: value for name, value in base.items() if not name.startswith(_REPLACED_VARIABLES)}
     kept.setdefault("FLUSH_INTERVAL", _FLUSH_SECONDS)
     return (
         kept
@@ -88,10 +88,10 @@ def environment(
 
 
 class Stack:
-    """Everything runs while it is entered, and nothing of it afterwards.
+    """Context manager in which the whole service runs.
 
-    Keeps ClickHouse's data and all logs below `directory`, which one Stack at a time may use. To be
-    entered from the main thread.
+    Keeps ClickHouse's data and all logs below `directory`, which one Stack at a time may use. Must be
+    entered in the main thread.
     """
 
     def __init__(
@@ -115,31 +115,32 @@ class Stack:
         self._settings: Settings | None = None
         self._services: list[Service] = []
         self._engines: dict[str, Engine] = {}
-        self._held = contextlib.ExitStack()
+        self._exit_stack = contextlib.ExitStack()
         self.clickhouse_http = ""
 
     @property
     def settings(self) -> Settings:
-        """As the worker and the API have them; known from the start on."""
-        assert self._settings is not None, "to be started first"
+        """Settings of the worker and the API; available once the stack is entered."""
+        assert self._settings is not None, "the stack must be entered first"
         return self._settings
 
     @property
     def logs(self) -> Path:
+        """Directory of the logs of the worker and the API."""
         return self.directory / "logs"
 
     def __enter__(self) -> Self:
-        """Blocks until all parts serve, START_SECONDS at most; returns early when it is to stop.
+        """Block until the whole service is ready, START_SECONDS at most, or until `is_stopping`.
 
-        Raises ConfigError or Unavailable, with the last lines of the log of the part that failed;
-        nothing is left running then.
+        Raises ConfigError or Unavailable, with the last lines of the log of the process that failed,
+        after everything has been stopped.
         """
         with contextlib.ExitStack() as stack:
             try:
                 self._start(stack)
             except EngineError as error:
                 raise Unavailable(f"cannot start an embedded engine: {error}") from error
-            self._held = stack.pop_all()
+            self._exit_stack = stack.pop_all()
         return self
 
     def __exit__(
@@ -148,21 +149,21 @@ class Stack:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._held.close()
+        self._exit_stack.close()
 
     def check(self) -> None:
-        """Raises Unavailable when an engine, the worker or the API has ended, with its log's end."""
+        """Raise Unavailable, with the end of its log, if an engine, the worker or the API has exited."""
         for name, engine in self._engines.items():
             if engine.pid is None:
-                raise Unavailable(f"the embedded {name} has ended by itself; see {self.directory}")
+                raise Unavailable(f"the embedded {name} exited unexpectedly; see {self.directory}")
         for service in self._services:
             if service.exit_code is not None:
                 tail = service.tail(_TAIL_LINES)
-                told = f"; its last lines:\n{tail}" if tail else ""
-                raise Unavailable(f"{service.name} ended with exit code {service.exit_code}{told}")
+                lines = f"; its last lines:\n{tail}" if tail else ""
+                raise Unavailable(f"{service.name} exited with code {service.exit_code}{lines}")
 
     def metric(self, name: str) -> float:
-        """The sum over all processes and labels; 0.0 where nobody has counted yet."""
+        """Return the sum of a metric over all processes and labels; 0.0 if it does not exist yet."""
         text = exposition(Path(self.settings.metrics.directory or "")).decode()
         return sum(
             float(line.rpartition(" ")[2])
@@ -176,7 +177,7 @@ class Stack:
                 "the sandbox needs the embedded engines: pip install 'octane-analytics[embedded]'"
             )
         make_writable(self.directory, "--data-dir")
-        stack.enter_context(locked(self.directory, "--data-dir"))
+        stack.enter_context(exclusive_lock(self.directory, "--data-dir"))
         self.logs.mkdir(exist_ok=True)
         clickhouse = EmbeddedClickHouse(
             self.directory / "clickhouse", tcp_port=self._ports.clickhouse, users=[_READER]
@@ -193,8 +194,8 @@ class Stack:
         if self._is_stopping():
             return
         self._engines = {"ClickHouse": clickhouse, "Kafka": kafka}
-        api = _given_or_free(self._ports.api, "--api-port", self._ports.metrics)
-        metrics = _given_or_free(self._ports.metrics, "--metrics-port", api)
+        api = _choose_port(self._ports.api, "--api-port", self._ports.metrics)
+        metrics = _choose_port(self._ports.metrics, "--metrics-port", api)
         ports = Ports(api=api, metrics=metrics, clickhouse=clickhouse.tcp_port)
         self.clickhouse_http = f"http://{clickhouse.host}:{clickhouse.http_port}"
         variables = environment(
@@ -211,8 +212,7 @@ class Stack:
     def _prepare_table(self) -> None:
         with ClickHouse(self.settings.clickhouse, client_name="octane-analytics sandbox") as server:
             server.execute(schema.create_table(server.table))
-            # Example events are soon older than the table keeps them, and would vanish within
-            # seconds; while a sandbox runs, what was put in is to be seen.
+            # Events of a file may be older than the table's TTL; merges would soon remove them.
             server.execute(f"SYSTEM STOP TTL MERGES {server.table}")
 
     def _start_services(self, stack: contextlib.ExitStack, variables: Mapping[str, str]) -> None:
@@ -241,13 +241,15 @@ class Stack:
         while not self._is_stopping():
             self.check()
             if not self._has_partitions():
-                lacking = "the workers own no partitions yet"
+                missing = "partitions are not assigned to the workers"
             elif not self._is_ready():
-                lacking = "the API is not ready"
+                missing = "the API is not ready"
             else:
                 return
             if time.monotonic() > deadline:
-                raise Unavailable(f"not up after {START_SECONDS:g} s: {lacking}; see {self.logs}")
+                raise Unavailable(
+                    f"not ready after {START_SECONDS:g} s: {missing}; see {self.logs}"
+                )
             time.sleep(_POLL_SECONDS)
 
     def _has_partitions(self) -> bool:
@@ -264,10 +266,13 @@ class Stack:
             connection.close()
 
 
-def _given_or_free(port: int, option: str, other: int) -> int:
-    """Raises ConfigError where the port that was asked for is taken, EngineError where all are."""
+def _choose_port(port: int, option: str, other: int) -> int:
+    """Return the port, or a free one for 0.
+
+    Raises ConfigError if the port is in use, EngineError if no port is free.
+    """
     if port:
         if not is_free(port):
-            raise ConfigError(f"{option}: port {port} on {HOST} is taken: choose another")
+            raise ConfigError(f"{option}: port {port} on {HOST} is taken: choose another port")
         return port
     return free_port(other)

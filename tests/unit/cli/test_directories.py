@@ -12,7 +12,7 @@ from octane_analytics.errors import ConfigError
 from octane_analytics.settings.sections import MetricsSettings
 
 
-def test_private_directory_is_removed_with_what_is_in_it() -> None:
+def test_private_directory_is_removed_with_its_files() -> None:
     with private_directory() as directory:
         assert directory.stat().st_mode & 0o777 == 0o700
         (directory / "x").write_text("x")
@@ -36,7 +36,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _holder(temporary: Path) -> tuple[subprocess.Popen[bytes], Path]:
-    """A process that has a private directory, and a fork that has it too."""
+    """Start a process that holds a private directory together with a fork of its own."""
     body = (
         "import os, sys\n"
         "from octane_analytics.cli.directories import private_directory\n"
@@ -55,19 +55,19 @@ def _holder(temporary: Path) -> tuple[subprocess.Popen[bytes], Path]:
     return holder, Path(holder.stdout.readline().decode().strip())
 
 
-def test_private_directory_of_a_killed_process_goes_with_the_next_one(temporary: Path) -> None:
+def test_next_private_directory_removes_that_of_killed_process(temporary: Path) -> None:
     holder, held = _holder(temporary)
     with holder:
         (held / "counter.db").write_text("1")
         with private_directory() as directory:
-            assert held.is_dir(), "it is in use"
+            assert held.is_dir(), "the directory is in use"
             assert directory != held
         holder.kill()
         holder.wait()
         with private_directory():
-            assert held.is_dir(), "a fork has it still"
+            assert held.is_dir(), "a fork still holds the lock"
         assert holder.stdin is not None
-        holder.stdin.close()  # ends the fork
+        holder.stdin.close()  # the fork exits
         holder.stdin = None
         assert holder.stdout is not None
         holder.stdout.read()
@@ -75,7 +75,7 @@ def test_private_directory_of_a_killed_process_goes_with_the_next_one(temporary:
         assert list(temporary.iterdir()) == [directory]
 
 
-def test_what_is_not_a_private_directory_of_this_users_stays(temporary: Path) -> None:
+def test_other_files_and_directories_are_not_removed(temporary: Path) -> None:
     elsewhere = temporary / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "held").touch()
@@ -97,20 +97,20 @@ def test_what_is_not_a_private_directory_of_this_users_stays(temporary: Path) ->
     assert set(temporary.rglob("*")) == before
 
 
-def test_metrics_directory_is_made_and_kept(tmp_path: Path) -> None:
-    wanted = tmp_path / "a" / "b"
-    with metrics_directory(MetricsSettings(directory=str(wanted))) as directory:
-        assert directory == wanted
-    assert wanted.is_dir()
+def test_metrics_directory_is_created_and_kept(tmp_path: Path) -> None:
+    expected = tmp_path / "a" / "b"
+    with metrics_directory(MetricsSettings(directory=str(expected))) as directory:
+        assert directory == expected
+    assert expected.is_dir()
 
 
-def test_metrics_directory_is_private_unless_named() -> None:
+def test_metrics_directory_is_private_by_default() -> None:
     with metrics_directory(MetricsSettings(directory=None)) as directory:
         assert directory.is_dir()
     assert not directory.exists()
 
 
-def test_directory_that_cannot_be_made_names_who_asked(tmp_path: Path) -> None:
+def test_directory_that_cannot_be_created_names_the_option(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="--data-dir: cannot write to"):
         make_writable(tmp_path / "file" / "below", "--data-dir")

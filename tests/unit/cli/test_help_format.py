@@ -1,4 +1,4 @@
-"""The help of every command, read at 80 columns."""
+"""Help of every command at 80 columns."""
 
 import importlib
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from octane_analytics.cli.help_format import SECTION_TITLES, Command, CommandGroup
 from octane_analytics.cli.main import COMMANDS, main
-from octane_analytics.cli.options import SHORT, option_name
+from octane_analytics.cli.options import SHORT_NAMES, option_name
 from octane_analytics.settings.loading import catalogue
 
 
@@ -21,9 +21,9 @@ def _walk(command: click.Command, path: str) -> Iterator[tuple[str, click.Comman
 
 
 ALL = [
-    found
+    entry
     for name in COMMANDS
-    for found in _walk(
+    for entry in _walk(
         getattr(importlib.import_module(f"octane_analytics.cli.commands.{name}"), name), name
     )
 ]
@@ -42,14 +42,12 @@ def test_every_command_groups_its_options(path: str, command: click.Command) -> 
 
 
 @each_command
-def test_own_options_come_first_and_groups_follow_in_one_order(
-    path: str, command: click.Command
-) -> None:
+def test_own_options_come_first_then_section_groups(path: str, command: click.Command) -> None:
     titles = ["Options", *SECTION_TITLES.values()]
-    found = [line[:-1] for line in _help(path).splitlines() if line[:-1] in titles]
-    assert found[0] == "Options"
-    assert found == [title for title in titles if title in found]
-    own, *_ = _help(path).split(f"\n{found[1]}:\n") if len(found) > 1 else [_help(path)]
+    shown = [line[:-1] for line in _help(path).splitlines() if line[:-1] in titles]
+    assert shown[0] == "Options"
+    assert shown == [title for title in titles if title in shown]
+    own, *_ = _help(path).split(f"\n{shown[1]}:\n") if len(shown) > 1 else [_help(path)]
     assert "--help" in own
     assert "--kafka-" not in own.partition("\nOptions:\n")[2]
     assert "--clickhouse-host" not in own
@@ -61,8 +59,8 @@ def test_help_fits_80_columns_and_breaks_no_word(path: str, command: click.Comma
     assert max(map(len, text.splitlines())) <= 80
     joined = " ".join(text.split())
     for param in command.params:
-        told = getattr(param, "help", None) or ""
-        assert " ".join(told.split()) in joined, f"{path}: {param.name}"
+        text_of_help = getattr(param, "help", None) or ""
+        assert " ".join(text_of_help.split()) in joined, f"{path}: {param.name}"
     assert " ".join((command.help or "").replace("\b", "").split()) in joined
 
 
@@ -71,20 +69,20 @@ def test_help_of_the_program_fits_80_columns() -> None:
     assert max(map(len, text.splitlines())) <= 80
 
 
-def test_option_stands_for_one_setting_in_every_command() -> None:
-    meant: dict[str, set[str]] = {}
+def test_option_has_one_setting_in_every_command() -> None:
+    parameters: dict[str, set[str]] = {}
     for _, command in ALL:
         for param in command.params:
             for flag in param.opts:
-                meant.setdefault(flag, set()).add(str(param.name))
-    # `procs`: a replay and a sandbox have no such setting, and fork consumer processes of their own.
+                parameters.setdefault(flag, set()).add(str(param.name))
+    # `procs`: replay and sandbox do not have this setting and fork consumer processes of their own.
     for setting in catalogue():
-        assert meant.get(option_name(setting.name), set()) <= {setting.name.lower(), "procs"}
-    for name, flag in SHORT.items():
-        assert meant[flag] <= {name.lower(), "procs"}, flag
+        assert parameters.get(option_name(setting.name), set()) <= {setting.name.lower(), "procs"}
+    for name, flag in SHORT_NAMES.items():
+        assert parameters[flag] <= {name.lower(), "procs"}, flag
 
 
-@pytest.mark.parametrize("flag", [*SHORT.values(), "--watch"])
+@pytest.mark.parametrize("flag", [*SHORT_NAMES.values(), "--watch"])
 def test_option_takes_the_same_values_in_every_command(flag: str) -> None:
     accepted = {}
     for path, command in ALL:

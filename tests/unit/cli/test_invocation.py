@@ -7,13 +7,13 @@ import pytest
 from click.testing import CliRunner
 
 from octane_analytics.cli import main as module
-from octane_analytics.cli.invocation import program, root_words, typed
+from octane_analytics.cli.invocation import command_line, program, root_words
 from octane_analytics.cli.main import main
 
 
 @pytest.fixture
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A program with a space in its path, as the one that was started."""
+    """Create a program with a space in its path and make it the one that was started."""
     path = tmp_path / "my tools" / "octane-analytics"
     path.parent.mkdir()
     path.write_text("#!/bin/sh\n")
@@ -23,9 +23,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_program_is_its_name_where_the_path_leads_to_it(
-    command: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_program_is_its_name_if_on_the_path(command: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     assert program() == [str(command)]
     monkeypatch.setenv("PATH", str(command.parent))
@@ -40,7 +38,7 @@ def test_module_is_run_by_its_interpreter(monkeypatch: pytest.MonkeyPatch) -> No
     assert program() == ["/nowhere/bin/octane-analytics"]
 
 
-def test_printed_command_is_the_one_that_was_typed(
+def test_command_line_repeats_the_given_words(
     command: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "my settings.env"
@@ -48,7 +46,7 @@ def test_printed_command_is_the_one_that_was_typed(
     monkeypatch.setenv("PATH", str(command.parent))
 
     def show() -> None:
-        click.echo(typed("--json"))
+        click.echo(command_line("--json"))
         click.echo(shlex.join(root_words()))
 
     monkeypatch.setattr(

@@ -41,20 +41,20 @@ ALL = [leaf for name in COMMANDS for leaf in _leaves(_command(name), name)]
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_listed_help_is_the_start_of_the_commands_own(name: str) -> None:
+def test_listed_help_is_the_first_sentence_of_help(name: str) -> None:
     assert _command(name).get_short_help_str(limit=200) == COMMANDS[name]
 
 
 @pytest.mark.parametrize(("path", "command"), ALL, ids=[path for path, _ in ALL])
-def test_every_option_explains_itself(path: str, command: click.Command) -> None:
+def test_every_option_has_help_and_shows_its_default(path: str, command: click.Command) -> None:
     for parameter in command.params:
         if not isinstance(parameter, click.Option):
             continue
-        told = parameter.help or ""
-        assert told, f"{path}: {parameter.opts} has no help"
-        says_default = parameter.is_flag or parameter.show_default or "default: " in told
-        is_for_one_case = parameter.name in ("generate", "load")
-        assert says_default or is_for_one_case, f"{path}: {parameter.opts} hides its default"
+        text = parameter.help or ""
+        assert text, f"{path}: {parameter.opts} has no help"
+        shows_default = parameter.is_flag or parameter.show_default or "default: " in text
+        is_optional_input = parameter.name in ("generate", "load")
+        assert shows_default or is_optional_input, f"{path}: {parameter.opts} hides its default"
 
 
 @pytest.mark.parametrize(("path", "command"), ALL, ids=[path for path, _ in ALL])
@@ -113,11 +113,11 @@ def test_error_becomes_an_exit_code_and_one_line(
 ) -> None:
     result = _failing_with(error, monkeypatch)
     assert result.exit_code == code
-    told = "" if isinstance(error, KeyboardInterrupt) else "octane-analytics: error: x"
-    assert result.stderr.strip() == told
+    expected = "" if isinstance(error, KeyboardInterrupt) else "octane-analytics: error: x"
+    assert result.stderr.strip() == expected
 
 
-def test_fault_in_the_program_shows_where(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_internal_error_prints_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     result = _failing_with(ZeroDivisionError("oops"), monkeypatch)
     assert result.exit_code == Exit.INTERNAL
     lines = result.stderr.splitlines()
@@ -125,19 +125,19 @@ def test_fault_in_the_program_shows_where(monkeypatch: pytest.MonkeyPatch) -> No
     assert lines[-1] == "octane-analytics: error: internal error: ZeroDivisionError: oops"
 
 
-def test_exit_code_is_what_the_command_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exit_code_is_the_return_value(monkeypatch: pytest.MonkeyPatch) -> None:
     command = click.Command("config", callback=lambda: Exit.FAILED)
     monkeypatch.setattr(module.Program, "get_command", lambda self, ctx, name: command)
     assert CliRunner().invoke(main, ["config"]).exit_code == Exit.FAILED
 
 
-def test_files_give_what_the_environment_lacks_and_the_last_one_wins(
+def test_env_files_yield_to_environment_and_last_wins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     common, own = tmp_path / "common.env", tmp_path / "own.env"
     common.write_text("KAFKA_TOPIC=common\nKAFKA_GROUP_ID=common\nBATCH_SIZE=7\n")
     own.write_text("KAFKA_GROUP_ID=own\n")
-    # What the command adds is taken away again with these.
+    # The command sets these variables; monkeypatch removes them again.
     for name in ("KAFKA_TOPIC", "KAFKA_GROUP_ID"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
@@ -149,7 +149,7 @@ def test_files_give_what_the_environment_lacks_and_the_last_one_wins(
     assert "BATCH_SIZE\t8\tenvironment\n" in result.output
 
 
-def test_unknown_settings_are_warned_about_without_their_values(
+def test_unknown_settings_are_warned_about_without_values(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "service.env"
@@ -189,7 +189,7 @@ def test_unknown_command_suggests_the_nearest(arguments: list[str], nearest: str
     assert result.stderr.count("\n") == 1
 
 
-def test_completion_of_commands_imports_none_of_them() -> None:
+def test_completion_does_not_import_the_commands() -> None:
     script = (
         "import sys\n"
         "from octane_analytics.cli.main import main\n"
@@ -211,7 +211,7 @@ def test_completion_of_commands_imports_none_of_them() -> None:
     assert output.split() == ["plain,status", "plain,schema", "plain,sandbox", "[]"]
 
 
-def test_file_that_is_not_there_is_one_line_and_a_wrong_setting(tmp_path: Path) -> None:
+def test_missing_env_file_exits_with_config_error(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["--env-file", str(tmp_path / "none.env"), "config"])
     assert result.exit_code == Exit.CONFIG
     assert result.output.count("\n") == 1

@@ -3,7 +3,7 @@ from collections.abc import Mapping
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octane_analytics.cli.commands.lag import lines
+from octane_analytics.cli.commands.lag import lag_lines as lines
 from octane_analytics.errors import OctaneError, Unavailable
 from octane_analytics.kafka.group_admin import GroupState, Member
 from octane_analytics.operations.lag import GroupLagReport, measure

@@ -20,30 +20,30 @@ def test_config_lists_every_setting() -> None:
     assert names == [setting.name for setting in catalogue()]
 
 
-def test_config_tells_where_values_come_from(tmp_path: Path) -> None:
+def test_config_shows_the_source_of_values(tmp_path: Path) -> None:
     secret = tmp_path / "password"
     secret.write_text("hunter2\n")
-    told = _run(
+    output = _run(
         "--batch-size",
         "12",
         FLUSH_INTERVAL="3",
         CLICKHOUSE_PASSWORD_FILE=str(secret),
         KAFKA_RDKAFKA_SASL_PASSWORD="hunter3",
     )
-    assert "BATCH_SIZE\t12\toption --batch-size" in told
-    assert "FLUSH_INTERVAL\t3\tenvironment" in told
-    assert f"CLICKHOUSE_PASSWORD\t********\tfile {secret}" in told
-    assert "KAFKA_RDKAFKA_SASL_PASSWORD\t********\tenvironment" in told
-    assert "KAFKA_TOPIC\tocta" in told
-    assert "hunter" not in told
+    assert "BATCH_SIZE\t12\toption --batch-size" in output
+    assert "FLUSH_INTERVAL\t3\tenvironment" in output
+    assert f"CLICKHOUSE_PASSWORD\t********\tfile {secret}" in output
+    assert "KAFKA_RDKAFKA_SASL_PASSWORD\t********\tenvironment" in output
+    assert "KAFKA_TOPIC\tocta" in output
+    assert "hunter" not in output
 
 
-def test_config_as_json_is_for_programs() -> None:
-    found = {
+def test_config_as_json_has_all_fields() -> None:
+    objects = {
         item["name"]: item
         for item in json.loads(_run("--json", "--batch-size", "12", KAFKA_RDKAFKA_LINGER_MS="7"))
     }
-    assert found["BATCH_SIZE"] == {
+    assert objects["BATCH_SIZE"] == {
         "name": "BATCH_SIZE",
         "value": "12",
         "given": "12",
@@ -51,12 +51,12 @@ def test_config_as_json_is_for_programs() -> None:
         "detail": "--batch-size",
         "default": "1000",
         "unit": "events",
-        "help": found["BATCH_SIZE"]["help"],
+        "help": objects["BATCH_SIZE"]["help"],
     }
-    assert found["KAFKA_RDKAFKA_LINGER_MS"]["value"] == "7"
+    assert objects["KAFKA_RDKAFKA_LINGER_MS"]["value"] == "7"
 
 
-def test_config_shows_the_values_in_effect() -> None:
+def test_config_shows_effective_values() -> None:
     given = {
         "KAFKA_TOPIC": "mine",
         "WORKER_PROCS": "auto",
@@ -76,15 +76,18 @@ def test_config_shows_the_values_in_effect() -> None:
         "CONTROL_SOCKET": ["/srv/metrics/worker.sock", "default"],
     }.items():
         assert values[name] == expected, name
-    found = {item["name"]: item for item in json.loads(_run("--json", **given))}
-    assert (found["WORKER_PROCS"]["value"], found["WORKER_PROCS"]["given"]) == (processes, "auto")
-    assert (found["KAFKA_DLQ_TOPIC"]["value"], found["KAFKA_DLQ_TOPIC"]["given"]) == (
+    objects = {item["name"]: item for item in json.loads(_run("--json", **given))}
+    assert (objects["WORKER_PROCS"]["value"], objects["WORKER_PROCS"]["given"]) == (
+        processes,
+        "auto",
+    )
+    assert (objects["KAFKA_DLQ_TOPIC"]["value"], objects["KAFKA_DLQ_TOPIC"]["given"]) == (
         "mine.dlq",
         None,
     )
 
 
-def test_config_refuses_what_a_command_would_refuse() -> None:
+def test_config_with_invalid_setting_exits_with_78() -> None:
     result = CliRunner(env={"CLICKHOUSE_PORT": "8123"}).invoke(main, ["config"])
     assert result.exit_code == 78
     assert "use 9000" in result.stderr

@@ -60,27 +60,27 @@ def test_page_unlike_any_other_refers_to_the_list(name: str) -> None:
 @pytest.mark.parametrize("columns", [40, 80, 100])
 @pytest.mark.parametrize("name", PAGES)
 def test_formatted_page_fits_and_keeps_its_text(name: str, columns: int) -> None:
-    shown = _ANSI.sub("", formatted(read_page(name), columns))
+    output = _ANSI.sub("", formatted(read_page(name), columns))
     code = re.findall(r"^```.*?\n(.*?)^```", read_page(name), re.DOTALL | re.MULTILINE)
     for block in code:
         for line in block.splitlines():
-            assert f"  {line}".rstrip() in shown
+            assert f"  {line}".rstrip() in output
     quoted = {f"  {line}" for block in code for line in block.splitlines()}
-    formed = [line.rstrip() for line in shown.splitlines() if line.rstrip() not in quoted]
+    formed = [line.rstrip() for line in output.splitlines() if line.rstrip() not in quoted]
     assert all(len(line) <= columns for line in formed)
-    assert shown.count("…") == read_page(name).count("…")
-    assert ".md" not in re.sub(r"\S+\.md", "", shown)
+    assert output.count("…") == read_page(name).count("…")
+    assert ".md" not in re.sub(r"\S+\.md", "", output)
 
 
 def test_links_to_pages_become_their_text() -> None:
-    shown = formatted("ranges [a, b) as in [delivery](delivery.md#the-guarantee)\n", 80)
-    assert _ANSI.sub("", shown).rstrip() == "ranges [a, b) as in delivery"
+    output = formatted("ranges [a, b) as in [delivery](delivery.md#the-guarantee)\n", 80)
+    assert _ANSI.sub("", output).rstrip() == "ranges [a, b) as in delivery"
 
 
 def test_page_on_a_terminal_opens_in_the_pager(tmp_path: Path) -> None:
     pager = tmp_path / "pager"
-    seen = tmp_path / "seen"
-    pager.write_text(f"#!/bin/sh\ncat > {seen}\n")
+    paged = tmp_path / "paged"
+    pager.write_text(f"#!/bin/sh\ncat > {paged}\n")
     pager.chmod(0o755)
     controller, terminal = os.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
@@ -96,7 +96,7 @@ def test_page_on_a_terminal_opens_in_the_pager(tmp_path: Path) -> None:
     os.close(terminal)
     os.close(controller)
     assert done.returncode == 0, done.stderr
-    text = _ANSI.sub("", seen.read_text())
+    text = _ANSI.sub("", paged.read_text())
     assert text.splitlines()[0].strip() == "Delivery"
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 60
 
@@ -121,12 +121,12 @@ def test_page_names_are_completed_with_descriptions() -> None:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_table_at_eighty_columns_breaks_no_name(name: str) -> None:
-    shown = _ANSI.sub("", formatted(read_page(name), 80))
+    output = _ANSI.sub("", formatted(read_page(name), 80))
     rows = re.findall(r"^\|.*\|$", read_page(name), re.MULTILINE)
     for row in rows:
         text = re.sub(r"\[([^\[\]]+)\]\([\w-]+\.md[^)]*\)|`|\*\*", r"\1", row)
         for word in text.replace("|", " ").split():
-            assert word in shown or word.startswith("--"), word
+            assert word in output or word.startswith("--"), word
 
 
 @given(
@@ -141,8 +141,10 @@ def test_table_at_eighty_columns_breaks_no_name(name: str) -> None:
 )
 def test_table_fits_and_keeps_words_if_they_fit(rows: list[list[str]], columns: int) -> None:
     lines = ["| a | b | c |", "|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows)]
-    shown = _ANSI.sub("", formatted("\n".join(lines), columns))
-    assert all(len(line.rstrip()) <= columns for line in shown.splitlines())
+    output = _ANSI.sub("", formatted("\n".join(lines), columns))
+    assert all(len(line.rstrip()) <= columns for line in output.splitlines())
     longest = [max(len(word) for row in rows for word in row[at].split()) for at in range(3)]
     if sum(longest) + 2 * 3 <= columns:
-        assert set(shown.split()) >= {word for row in rows for cell in row for word in cell.split()}
+        assert set(output.split()) >= {
+            word for row in rows for cell in row for word in cell.split()
+        }

@@ -28,68 +28,68 @@ def run(path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return run
 
 
-def test_new_token_is_alone_on_standard_output_and_only_its_hash_in_the_file(
-    run: Run, path: Path
-) -> None:
+def test_new_prints_token_and_stores_only_its_hash(run: Run, path: Path) -> None:
     done = run(
         "new", "dash", "--parameter", "app_id=openstream", "--rate", "20/s", "--expires", "90d"
     )
     assert done.exit_code == 0
-    (made,) = done.stdout.splitlines()
-    assert made not in path.read_text()
-    assert made not in done.stderr
-    found = read(path).find(made)
-    assert found is not None
-    assert (found.name, found.parameters) == ("dash", {"app_id": "openstream"})
+    (created,) = done.stdout.splitlines()
+    assert created not in path.read_text()
+    assert created not in done.stderr
+    stored = read(path).find(created)
+    assert stored is not None
+    assert (stored.name, stored.parameters) == ("dash", {"app_id": "openstream"})
 
 
 def test_list_shows_no_hash(run: Run, path: Path) -> None:
     run("new", "dash", "--concurrency", "3")
     run("new", "analyst", "--scope", "query", "--scope", "report")
-    told = run("list").stdout
-    assert told.splitlines() == [
+    output = run("list").stdout
+    assert output.splitlines() == [
         "dash  scopes=report  concurrency=3",
         "analyst  scopes=report,query",
     ]
     listed = json.loads(run("list", "--json").stdout)
     assert [each["name"] for each in listed] == ["dash", "analyst"]
-    assert "sha256" not in told + json.dumps(listed)
+    assert "sha256" not in output + json.dumps(listed)
 
 
-def test_revoked_token_is_gone(run: Run, path: Path) -> None:
-    made = run("new", "dash").stdout.strip()
+def test_revoked_token_is_removed(run: Run, path: Path) -> None:
+    created = run("new", "dash").stdout.strip()
     assert run("revoke", "dash").exit_code == 0
-    assert read(path).find(made) is None
+    assert read(path).find(created) is None
     assert isinstance(run("revoke", "dash").exception, ConfigError)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
         (["a b"], "a name is up to 64"),
         (["x" * 65], "a name is up to 64"),
         (["x", "--rate", "fast"], "such as 20/s"),
         (["x", "--burst", "5"], "a burst needs a rate"),
         (["x", "--scope", "admin"], "'admin'"),
-        (["x", "--scope", "query", "--parameter", "app_id=a"], "has no raw SQL"),
-        (["x", "--parameter", "app_id"], "such as app_id=openstream"),
+        (["x", "--scope", "query", "--parameter", "app_id=a"], "cannot have raw SQL"),
+        (["x", "--parameter", "app_id"], "write NAME=VALUE, such as app_id=openstream"),
         (["x", "--parameter", "a=1", "--parameter", "a=2"], "given twice"),
-        (["x", "--expires", "soon"], "must be such as"),
-        (["x", "--expires", "2027-01-01"], "must be such as"),
-        (["x", "--expires", "٩d"], "must be such as"),
-        (["x", "--expires", "2020-01-01T00:00:00Z"], "lies in the past"),
+        (["x", "--expires", "soon"], "write a duration or a time such as"),
+        (["x", "--expires", "2027-01-01"], "write a duration or a time such as"),
+        (["x", "--expires", "٩d"], "write a duration or a time such as"),
+        (["x", "--expires", "2020-01-01T00:00:00Z"], "is in the past"),
     ],
 )
-def test_what_makes_no_token_is_refused(
-    run: Run, path: Path, arguments: list[str], told: str
+def test_invalid_arguments_of_new_are_usage_errors(
+    run: Run, path: Path, arguments: list[str], expected: str
 ) -> None:
     done = run("new", *arguments)
     assert done.exit_code == 2
-    assert told in done.stderr
+    assert expected in done.stderr
     assert not path.exists()
 
 
-def test_file_must_be_named(run: Run, monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+def test_token_without_a_file_is_an_error(
+    run: Run, monkeypatch: pytest.MonkeyPatch, path: Path
+) -> None:
     monkeypatch.delenv("API_TOKENS_FILE")
     assert "--file" in str(run("list").exception)
     assert run("new", "dash", "--file", str(path)).exit_code == 0

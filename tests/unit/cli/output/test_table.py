@@ -8,7 +8,7 @@ NUMBERS = st.integers(0, 10**15).map(lambda number: f"{number:,}")
 WORDS = st.text("abc-é", max_size=30)
 
 
-def test_columns_line_up_with_numbers_to_the_right() -> None:
+def test_columns_align_with_numbers_to_the_right() -> None:
     assert list(aligned(("n", "name"), [("1", "a"), ("234", "bc")], right=1)) == [
         "  n  name",
         "  1  a",
@@ -22,7 +22,7 @@ def test_styles_have_no_width() -> None:
     assert (head, click.unstyle(row)) == ("state  lag", "up       7")
 
 
-def test_narrow_table_drops_columns_in_the_order_asked_for() -> None:
+def test_narrow_table_drops_columns_in_order() -> None:
     rows = [("partition-one", "12345678", "1234567", "some text")]
     headings = ("name", "first", "second", "text")
     dropped = ("second", "first")
@@ -40,7 +40,7 @@ def test_last_column_of_text_is_shortened() -> None:
 
 
 @given(st.lists(st.tuples(WORDS, NUMBERS, NUMBERS, WORDS), min_size=1), st.integers(20, 120))
-def test_no_table_is_wider_than_its_terminal_and_no_number_is_cut(
+def test_table_fits_its_width_and_keeps_numbers(
     rows: list[tuple[str, str, str, str]], width: int
 ) -> None:
     lines = list(
@@ -66,9 +66,9 @@ def test_no_table_is_wider_than_its_terminal_and_no_number_is_cut(
 def test_wrapped_text_keeps_its_words(words: list[str], width: int, indent: int) -> None:
     first = "OK".ljust(min(indent, width))
     text = wrapped(" ".join(words), width, first=first, indent=indent)
-    shown = text.removeprefix("OK")
-    assert "".join(shown.split()) == "".join(words)
-    assert all(word in shown for word in words if "," not in word)
+    output = text.removeprefix("OK")
+    assert "".join(output.split()) == "".join(words)
+    assert all(word in output for word in words if "," not in word)
     assert max(map(len, text.splitlines())) <= width
 
 
@@ -84,5 +84,5 @@ def test_wrapped_list_continues_after_a_comma() -> None:
     )
 
 
-def test_text_is_one_line_where_nothing_limits_it() -> None:
+def test_text_without_a_width_is_one_line() -> None:
     assert wrapped("a " * 100, None, first="> ") == "> " + "a " * 100

@@ -38,7 +38,7 @@ def _lines(data: bytes, **options: int) -> Iterator[Line]:
         (b"\xff\x00\n", [b"\xff\x00"]),
     ],
 )
-def test_lines_come_without_their_ends(data: bytes, lines: list[bytes]) -> None:
+def test_lines_are_yielded_without_their_ends(data: bytes, lines: list[bytes]) -> None:
     assert _read(data) == lines
 
 
@@ -49,21 +49,21 @@ def test_line_larger_than_a_read_is_whole() -> None:
 
 @pytest.mark.parametrize("end", [b"\nb\n", b""])
 def test_line_beyond_the_limit_is_skipped(end: bytes) -> None:
-    found = _read(b"a\n" + b"x" * 1_000_000 + end, max_line_bytes=500_000)
-    assert found == [b"a", TooLong(1_000_000), *([b"b"] if end else [])]
+    lines = _read(b"a\n" + b"x" * 1_000_000 + end, max_line_bytes=500_000)
+    assert lines == [b"a", TooLong(1_000_000), *([b"b"] if end else [])]
 
 
-def test_reader_tells_when_nothing_has_come() -> None:
-    answers = iter([False, True, True])
+def test_reader_without_data_yields_none() -> None:
+    readable = iter([False, True, True])
     reading, writing = os.pipe()
     os.write(writing, b"a\n")
     os.close(writing)
-    found = list(read_lines(reading, lambda descriptor, seconds: next(answers)))
+    lines = list(read_lines(reading, lambda descriptor, seconds: next(readable)))
     os.close(reading)
-    assert found == [None, b"a"]
+    assert lines == [None, b"a"]
 
 
 @given(st.lists(st.binary(max_size=20).filter(lambda line: b"\n" not in line), max_size=20))
-def test_lines_are_those_that_were_joined(lines: list[bytes]) -> None:
+def test_joined_lines_are_split_again(lines: list[bytes]) -> None:
     data = b"".join(line + b"\n" for line in lines)
     assert _read(data) == [line.removesuffix(b"\r") for line in lines]

@@ -31,7 +31,7 @@ class FakeClock:
 
 @dataclass
 class FakeProducer:
-    """Acknowledges everything at the next poll or flush."""
+    """Producer that acknowledges everything at the next poll or flush."""
 
     clock: FakeClock
     sent: list[tuple[bytes, bytes | None]] = field(default_factory=list)
@@ -39,21 +39,21 @@ class FakeProducer:
     waiting: list[Callable[[str | None], None]] = field(default_factory=list)
     failure: str | None = None
     error: Exception | None = None
-    is_answering: bool = True
-    on_refusal: Callable[[], object] = lambda: None
+    is_acknowledging: bool = True
+    on_reject: Callable[[], object] = lambda: None
 
     def send(
         self, value: bytes, key: bytes | None, on_result: Callable[[str | None], None]
     ) -> None:
         if self.error is not None:
-            self.on_refusal()
+            self.on_reject()
             raise self.error
         self.sent.append((value, key))
         self.times.append(self.clock.now())
         self.waiting.append(on_result)
 
     def poll(self) -> None:
-        if self.is_answering:
+        if self.is_acknowledging:
             waiting, self.waiting = self.waiting, []
             for on_result in waiting:
                 on_result(self.failure)
@@ -74,58 +74,56 @@ def producer(clock: FakeClock) -> FakeProducer:
     return FakeProducer(clock)
 
 
-def test_feed_sends_lines_as_they_are(producer: FakeProducer, clock: FakeClock) -> None:
-    feed = EventSender(producer, clock)
-    feed.run([b"broken", EVENT, b' {"x": 1}'])
+def test_sender_sends_lines_unchanged(producer: FakeProducer, clock: FakeClock) -> None:
+    sender = EventSender(producer, clock)
+    sender.run([b"broken", EVENT, b' {"x": 1}'])
     assert producer.sent == [(b"broken", None), (EVENT, b"user_1"), (b' {"x": 1}', None)]
-    assert (feed.tally.sent, feed.tally.delivered, feed.tally.failed) == (3, 3, 0)
+    assert (sender.stats.sent, sender.stats.delivered, sender.stats.failed) == (3, 3, 0)
 
 
-def test_feed_skips_blank_lines_but_numbers_them(producer: FakeProducer, clock: FakeClock) -> None:
-    producer.failure = "refused"
-    feed = EventSender(producer, clock)
-    feed.run([b"", b" \t", None, b"a", b"b"])
+def test_sender_skips_blank_lines_but_numbers_them(
+    producer: FakeProducer, clock: FakeClock
+) -> None:
+    producer.failure = "rejected"
+    sender = EventSender(producer, clock)
+    sender.run([b"", b" \t", None, b"a", b"b"])
     assert [value for value, _ in producer.sent] == [b"a", b"b"]
-    assert feed.tally.failed == 2
-    assert feed.tally.reasons["refused"].count == 2
-    assert feed.tally.reasons["refused"].first_line == 3
+    assert sender.stats.failed == 2
+    assert sender.stats.reasons["rejected"].count == 2
+    assert sender.stats.reasons["rejected"].first_line == 3
 
 
-def test_feed_counts_a_line_that_was_too_long_as_failed(
-    producer: FakeProducer, clock: FakeClock
-) -> None:
-    feed = EventSender(producer, clock)
-    feed.run([TooLong(99), b"a"])
-    assert (feed.tally.delivered, feed.tally.failed, feed.tally.outstanding) == (1, 1, 0)
+def test_sender_counts_too_long_line_as_failed(producer: FakeProducer, clock: FakeClock) -> None:
+    sender = EventSender(producer, clock)
+    sender.run([TooLong(99), b"a"])
+    assert (sender.stats.delivered, sender.stats.failed, sender.stats.outstanding) == (1, 1, 0)
 
 
-def test_feed_goes_on_after_a_line_the_client_refuses(
-    producer: FakeProducer, clock: FakeClock
-) -> None:
+def test_sender_continues_after_a_rejected_line(producer: FakeProducer, clock: FakeClock) -> None:
     producer.error = NeedsOperator("too large")
-    feed = EventSender(producer, clock)
-    feed.run([b"a", b"b"])
-    assert feed.tally.failed == 2
-    assert feed.tally.reasons["too large"].first_line == 1
+    sender = EventSender(producer, clock)
+    sender.run([b"a", b"b"])
+    assert sender.stats.failed == 2
+    assert sender.stats.reasons["too large"].first_line == 1
 
 
-def test_feed_ends_when_the_queue_stays_full(producer: FakeProducer, clock: FakeClock) -> None:
+def test_sender_raises_when_the_queue_stays_full(producer: FakeProducer, clock: FakeClock) -> None:
     producer.error = Unavailable("the queue is full")
-    feed = EventSender(producer, clock)
+    sender = EventSender(producer, clock)
     with pytest.raises(Unavailable):
-        feed.run([b"a", b"b"])
-    assert (feed.tally.sent, feed.tally.failed) == (1, 1)
+        sender.run([b"a", b"b"])
+    assert (sender.stats.sent, sender.stats.failed) == (1, 1)
 
 
-def test_tally_keeps_a_bounded_number_of_reasons() -> None:
-    tally = SendStats()
+def test_stats_keep_a_bounded_number_of_reasons() -> None:
+    stats = SendStats()
     for line in range(100):
-        tally.fail(line, f"reason {line}")
-    assert tally.failed == 100
-    assert len(tally.reasons) == 10
+        stats.record_failure(line, f"reason {line}")
+    assert stats.failed == 100
+    assert len(stats.reasons) == 10
 
 
-def test_feed_paces_evenly(producer: FakeProducer, clock: FakeClock) -> None:
+def test_sender_with_rate_sends_evenly(producer: FakeProducer, clock: FakeClock) -> None:
     EventSender(producer, clock, rate=10.0).run([b"x"] * 21)
     assert producer.times[0] == 1000.0
     assert producer.times[-1] == pytest.approx(1002.0, abs=0.01)
@@ -133,9 +131,7 @@ def test_feed_paces_evenly(producer: FakeProducer, clock: FakeClock) -> None:
     assert max(gaps) == pytest.approx(0.1, abs=0.01)
 
 
-def test_feed_does_not_make_up_for_a_pause_with_a_burst(
-    producer: FakeProducer, clock: FakeClock
-) -> None:
+def test_sender_does_not_burst_after_a_pause(producer: FakeProducer, clock: FakeClock) -> None:
     def lines() -> Iterator[Line]:
         yield b"a"
         clock.sleep(60.0)
@@ -147,7 +143,7 @@ def test_feed_does_not_make_up_for_a_pause_with_a_burst(
 
 @dataclass
 class FakeLag:
-    """What was delivered and not yet consumed; each question consumes some."""
+    """Lag of delivered and not consumed records; each query consumes some."""
 
     producer: FakeProducer
     consumed_each: int
@@ -161,17 +157,17 @@ class FakeLag:
         return lag
 
 
-def test_feed_keeps_the_lag_below_the_limit(producer: FakeProducer, clock: FakeClock) -> None:
-    view = FakeLag(producer, consumed_each=10)
-    feed = EventSender(producer, clock, backlog=Backlog(view, "t", 100))
-    feed.run([b"x"] * 1000)
-    assert feed.tally.delivered == 1000
-    assert view.highest <= 100
+def test_sender_keeps_the_lag_below_the_limit(producer: FakeProducer, clock: FakeClock) -> None:
+    lag = FakeLag(producer, consumed_each=10)
+    sender = EventSender(producer, clock, backlog=Backlog(lag, "t", 100))
+    sender.run([b"x"] * 1000)
+    assert sender.stats.delivered == 1000
+    assert lag.highest <= 100
 
 
-def test_backlog_has_no_room_until_a_quarter_is_free(producer: FakeProducer) -> None:
-    view = FakeLag(producer, consumed_each=0)
-    backlog = Backlog(view, "t", 100)
+def test_backlog_without_a_free_quarter_has_no_room(producer: FakeProducer) -> None:
+    lag = FakeLag(producer, consumed_each=0)
+    backlog = Backlog(lag, "t", 100)
     producer.sent = [(b"", None)] * 76
     assert backlog.room(SendStats()) == 0
     producer.sent.pop()
@@ -179,49 +175,49 @@ def test_backlog_has_no_room_until_a_quarter_is_free(producer: FakeProducer) -> 
     assert backlog.room(SendStats(sent=20)) == 0
 
 
-def test_backlog_reckons_bytes_from_the_average_line(producer: FakeProducer) -> None:
+def test_backlog_estimates_bytes_from_the_average_line(producer: FakeProducer) -> None:
     backlog = Backlog(FakeLag(producer, consumed_each=0), "t", 1000, max_bytes=10_240)
     assert backlog.room(SendStats()) == 10
     assert backlog.room(SendStats(sent=100, sent_bytes=10_240, delivered=100)) == 100
     assert backlog.room(SendStats(sent=10, sent_bytes=50, delivered=10)) == 1000
 
 
-def test_feed_stops_and_waits_for_what_is_under_way(
+def test_sender_waits_for_records_in_flight_on_stop(
     producer: FakeProducer, clock: FakeClock
 ) -> None:
-    feed = EventSender(producer, clock, is_stopping=lambda: len(producer.sent) >= 3)
-    feed.run([b"x"] * 10)
-    assert (feed.tally.sent, feed.tally.delivered) == (3, 3)
+    sender = EventSender(producer, clock, is_stopping=lambda: len(producer.sent) >= 3)
+    sender.run([b"x"] * 10)
+    assert (sender.stats.sent, sender.stats.delivered) == (3, 3)
 
 
-def test_feed_stops_within_its_time_when_nobody_answers(
+def test_sender_stops_in_time_without_acknowledgements(
     producer: FakeProducer, clock: FakeClock
 ) -> None:
-    producer.is_answering = False
-    feed = EventSender(producer, clock, is_stopping=lambda: bool(producer.sent))
-    feed.run([b"x"] * 10)
-    assert feed.tally.outstanding == 1
+    producer.is_acknowledging = False
+    sender = EventSender(producer, clock, is_stopping=lambda: bool(producer.sent))
+    sender.run([b"x"] * 10)
+    assert sender.stats.outstanding == 1
     assert clock.now() - 1000.0 == pytest.approx(FLUSH_SECONDS, abs=0.5)
 
 
-def test_feed_stops_while_it_waits_for_its_turn(producer: FakeProducer, clock: FakeClock) -> None:
-    feed = EventSender(producer, clock, rate=0.001, is_stopping=lambda: clock.now() > 1005.0)
-    feed.run([b"x"] * 3)
-    assert feed.tally.sent == 1
+def test_sender_stops_while_rate_limited(producer: FakeProducer, clock: FakeClock) -> None:
+    sender = EventSender(producer, clock, rate=0.001, is_stopping=lambda: clock.now() > 1005.0)
+    sender.run([b"x"] * 3)
+    assert sender.stats.sent == 1
     assert clock.now() < 1006.0
 
 
-def test_feed_tells_of_progress_with_the_last_word_at_the_end(
+def test_sender_reports_progress_and_the_final_counts(
     producer: FakeProducer, clock: FakeClock
 ) -> None:
-    told: list[int] = []
-    feed = EventSender(
-        producer, clock, rate=10.0, on_progress=lambda tally: told.append(tally.delivered)
+    reported: list[int] = []
+    sender = EventSender(
+        producer, clock, rate=10.0, on_progress=lambda stats: reported.append(stats.delivered)
     )
-    feed.run([b"x"] * 30)
-    assert told == sorted(told)
-    assert told[-1] == 30
-    assert len(told) > 10
+    sender.run([b"x"] * 30)
+    assert reported == sorted(reported)
+    assert reported[-1] == 30
+    assert len(reported) > 10
 
 
 @pytest.mark.parametrize(
@@ -234,24 +230,24 @@ def test_feed_tells_of_progress_with_the_last_word_at_the_end(
         (b"\xff", None),
     ],
 )
-def test_key_is_the_user_of_an_event(line: bytes, key: bytes | None) -> None:
+def test_key_is_the_user_id_of_an_event(line: bytes, key: bytes | None) -> None:
     assert key_of(line) == key
 
 
-def test_line_that_a_full_queue_does_not_take_is_no_error_once_it_is_to_stop(
+def test_full_queue_while_stopping_fails_the_line_only(
     producer: FakeProducer, clock: FakeClock
 ) -> None:
-    asked: list[bool] = []
-    feed = EventSender(producer, clock, is_stopping=lambda: bool(asked))
+    stop_requests: list[bool] = []
+    sender = EventSender(producer, clock, is_stopping=lambda: bool(stop_requests))
 
     def lines() -> Iterator[Line]:
         yield b"a"
         producer.error = Unavailable("the queue is full")
-        # The signal comes while the producer waits.
-        producer.on_refusal = lambda: asked.append(True)
+        # The signal arrives while the producer waits for room in its queue.
+        producer.on_reject = lambda: stop_requests.append(True)
         yield b"b"
         yield b"c"
 
-    feed.run(lines())
-    assert (feed.tally.sent, feed.tally.delivered, feed.tally.failed) == (2, 1, 1)
-    assert feed.tally.reasons["not sent"].first_line == 2
+    sender.run(lines())
+    assert (sender.stats.sent, sender.stats.delivered, sender.stats.failed) == (2, 1, 1)
+    assert sender.stats.reasons["not sent"].first_line == 2

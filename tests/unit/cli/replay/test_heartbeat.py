@@ -1,4 +1,4 @@
-"""A sign of life from a thread of its own."""
+"""Heartbeat in a thread of its own."""
 
 import threading
 
@@ -10,8 +10,8 @@ from octane_analytics.errors import Unavailable
 SOON = 0.001
 
 
-@pytest.mark.parametrize("error", [None, Unavailable("away")], ids=["well", "outage"])
-def test_pulse_beats_again_and_again_while_entered(error: Exception | None) -> None:
+@pytest.mark.parametrize("error", [None, Unavailable("away")], ids=["healthy", "outage"])
+def test_heartbeat_repeats_while_entered(error: Exception | None) -> None:
     beats, enough = [], threading.Event()
 
     def beat() -> None:
@@ -24,13 +24,13 @@ def test_pulse_beats_again_and_again_while_entered(error: Exception | None) -> N
     with heartbeat(beat, SOON):
         assert enough.wait(30.0)
     count = len(beats)
-    assert not any(thread.name == "pulse" for thread in threading.enumerate())
-    assert len(beats) == count, "and not after that"
+    assert not any(thread.name == "heartbeat" for thread in threading.enumerate())
+    assert len(beats) == count, "a beat after the end"
 
 
-def test_pulse_that_is_over_before_its_first_beat_ends_at_once() -> None:
+def test_heartbeat_left_before_first_beat_ends_immediately() -> None:
     beats: list[int] = []
     with heartbeat(lambda: beats.append(1), 3600.0):
         pass
     assert beats == []
-    assert not any(thread.name == "pulse" for thread in threading.enumerate())
+    assert not any(thread.name == "heartbeat" for thread in threading.enumerate())

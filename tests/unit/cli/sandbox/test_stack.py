@@ -14,7 +14,7 @@ def _environment(base: dict[str, str]) -> dict[str, str]:
     return environment(base, Path("/data"), PORTS, bootstrap_servers="127.0.0.1:4")
 
 
-def test_environment_leads_nowhere_else() -> None:
+def test_environment_ignores_variables_of_other_servers() -> None:
     found = _environment(
         {
             "CLICKHOUSE_PASSWORD": "secret",
@@ -35,7 +35,7 @@ def test_environment_leads_nowhere_else() -> None:
     assert settings.metrics.directory == "/data/metrics"
 
 
-def test_environment_keeps_what_speaks_of_batches_and_logs() -> None:
+def test_environment_keeps_batch_and_log_variables() -> None:
     found = _environment(
         {"BATCH_SIZE": "7", "FLUSH_INTERVAL": "2", "LOG_LEVEL": "debug", "PATH": "x"}
     )
@@ -45,15 +45,15 @@ def test_environment_keeps_what_speaks_of_batches_and_logs() -> None:
     assert found["PATH"] == "x"
 
 
-def test_events_show_soon_unless_told_otherwise() -> None:
+def test_flush_interval_defaults_to_half_a_second() -> None:
     assert load(_environment({})).settings.batch.flush_seconds == 0.5
 
 
-def test_each_start_has_a_log_of_its_own() -> None:
+def test_log_epoch_differs_for_each_start() -> None:
     assert _environment({})["KAFKA_LOG_EPOCH"] != _environment({})["KAFKA_LOG_EPOCH"]
 
 
-def test_missing_engine_is_told_before_anything_is_made(
+def test_missing_engine_is_reported_before_files_are_created(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "chdb", None)

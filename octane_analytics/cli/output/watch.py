@@ -1,4 +1,4 @@
-"""`--watch`: the same option in every command that has it, on a terminal, into a pipe and a file."""
+"""Option `--watch`, the same in every command that has it, on a terminal, in a pipe and in a file."""
 
 import sys
 from collections.abc import Callable
@@ -16,15 +16,15 @@ watch_option = click.option(
     is_flag=False,
     flag_value=_SECONDS,
     metavar="[SECONDS]",
-    help=f"Repeat every so many seconds ({_SECONDS:g} where none are given) until Ctrl-C, which exits "
-    "with 0; with --json one object a line.  [default: once]",
+    help=f"Repeat at this interval in seconds ({_SECONDS:g} without a value) until Ctrl-C, which exits "
+    "with 0.  [default: print once]",
 )
 
 
 def show(render: Callable[[], str], seconds: float | None, stop: StopSignal) -> None:
-    """Prints what `render` returns, once or every `seconds` until a signal.
+    """Print the text that `render` returns, once or every `seconds` until a signal.
 
-    A terminal is cleared first; elsewhere one output follows the other.
+    A terminal is cleared each time; elsewhere the outputs follow each other.
     """
     while True:
         text = render()

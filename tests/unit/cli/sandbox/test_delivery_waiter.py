@@ -2,7 +2,11 @@ from collections.abc import Mapping
 
 import pytest
 
-from octane_analytics.cli.sandbox.drain import STALL_SECONDS, DeliveryWaiter, Stored
+from octane_analytics.cli.sandbox.delivery_waiter import (
+    STALL_SECONDS,
+    DeliveryCounts,
+    DeliveryWaiter,
+)
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.results import Result
 from octane_analytics.errors import Unavailable
@@ -10,7 +14,7 @@ from octane_analytics.settings.connections import ClickHouseSettings
 
 
 class FakeClickHouse(ClickHouse):
-    """Each count finds some rows more, as far as there are any."""
+    """Table that gains `each` rows per count, up to `most`."""
 
     def __init__(self, before: int, each: int, most: int) -> None:
         super().__init__(ClickHouseSettings(), client_name="test")
@@ -45,38 +49,38 @@ class FakeClock:
         return False
 
 
-def _watch(clickhouse: FakeClickHouse, clock: FakeClock, dead: int = 0) -> DeliveryWaiter:
+def _waiter(clickhouse: FakeClickHouse, clock: FakeClock, dead: int = 0) -> DeliveryWaiter:
     counts = iter([7, *[7 + dead] * 10_000])
-    watch = DeliveryWaiter(clickhouse, lambda: next(counts), clock)
-    watch.begin()
-    return watch
+    waiter = DeliveryWaiter(clickhouse, lambda: next(counts), clock)
+    waiter.begin()
+    return waiter
 
 
-def test_watch_counts_from_where_it_began() -> None:
+def test_waiter_counts_from_begin() -> None:
     clock = FakeClock()
-    watch = _watch(FakeClickHouse(before=500, each=30, most=98), clock, dead=2)
-    told: list[Stored] = []
-    stored = watch.wait(100, pause=clock.pause, on_progress=told.append)
-    assert stored == Stored(98, 2)
-    assert told[-1] == stored
+    waiter = _waiter(FakeClickHouse(before=500, each=30, most=98), clock, dead=2)
+    reported: list[DeliveryCounts] = []
+    counts = waiter.wait(100, pause=clock.pause, on_progress=reported.append)
+    assert counts == DeliveryCounts(98, 2)
+    assert reported[-1] == counts
 
 
-def test_watch_gives_up_when_nothing_moves() -> None:
+def test_waiter_without_progress_raises_unavailable() -> None:
     clock = FakeClock()
-    watch = _watch(FakeClickHouse(before=0, each=50, most=90), clock)
+    waiter = _waiter(FakeClickHouse(before=0, each=50, most=90), clock)
     with pytest.raises(Unavailable, match="10 of 100 events are neither"):
-        watch.wait(100, pause=clock.pause, on_progress=lambda stored: None)
+        waiter.wait(100, pause=clock.pause, on_progress=lambda counts: None)
     assert clock.now() == pytest.approx(STALL_SECONDS, abs=1.0)
 
 
-def test_watch_shows_rows_that_are_too_many() -> None:
+def test_waiter_returns_excess_rows() -> None:
     clock = FakeClock()
-    watch = _watch(FakeClickHouse(before=0, each=101, most=101), clock)
-    assert watch.wait(100, pause=clock.pause, on_progress=lambda stored: None).rows == 101
+    waiter = _waiter(FakeClickHouse(before=0, each=101, most=101), clock)
+    assert waiter.wait(100, pause=clock.pause, on_progress=lambda counts: None).rows == 101
 
 
-def test_watch_ends_when_asked() -> None:
+def test_waiter_ends_when_pause_returns_true() -> None:
     clock = FakeClock()
-    watch = _watch(FakeClickHouse(before=0, each=1, most=1), clock)
-    stored = watch.wait(100, pause=lambda seconds: True, on_progress=lambda stored: None)
-    assert stored.rows == 1
+    waiter = _waiter(FakeClickHouse(before=0, each=1, most=1), clock)
+    counts = waiter.wait(100, pause=lambda seconds: True, on_progress=lambda counts: None)
+    assert counts.rows == 1
