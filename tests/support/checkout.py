@@ -170,7 +170,7 @@ class Checkout:
 
 
 def _link_dependencies(directory: Path) -> None:
-    """What a release would have got from an index: what setup.cfg asks for, and what that asks for."""
+    """Return the wheels that a release takes from an index: setup.cfg's requirements and theirs."""
     directory.mkdir()
     wanted, seen = ["octane-analytics"], set[str]()
     while wanted:

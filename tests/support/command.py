@@ -54,9 +54,9 @@ def run(
 def call(
     *arguments: str, given: str = "", settings: Mapping[str, str] = _NONE
 ) -> subprocess.CompletedProcess[str]:
-    """As `run`, within this process: for commands that only ask and tell, a dozen of them a second.
+    """Run the command within this process, otherwise as `run`: fast, for read-only commands.
 
-    Not for those that fork (`worker`, a `replay` that is not refused) or may leave at once (`check`).
+    Not for commands that fork (`worker`, an accepted `replay`) or exit at once (`check`).
     """
     environ: dict[str, str | None] = {name: None for name in os.environ if _OURS.match(name)}
     done = CliRunner(env=environ | dict(settings)).invoke(main, list(arguments), input=given)
@@ -72,7 +72,7 @@ class Running:
 
     @property
     def output(self) -> str:
-        """What it has written so far, on standard output and error."""
+        """Standard output and error so far."""
         return self._output.read_text(errors="replace")
 
     def wait_for(self, text: str, timeout_seconds: float = DEADLINE_SECONDS) -> None:
@@ -83,7 +83,7 @@ class Running:
         wait_until(has_come, timeout_seconds)
 
     def interrupt(self) -> None:
-        """As Ctrl-C does: SIGINT to the whole group in the foreground."""
+        """Send SIGINT to the whole foreground group, as Ctrl-C does."""
         os.killpg(self.child.pid, signal.SIGINT)
 
     def wait(self, timeout_seconds: float = DEADLINE_SECONDS) -> int:

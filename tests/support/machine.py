@@ -1,7 +1,7 @@
 """A machine of its own under a real systemd: namespaces over a copy-on-write view of this one's files.
 
 Needs root, systemd, unshare and nsenter (util-linux), and a mounted cgroup2 that root may write. The
-network is this machine's, so that what listens on loopback is there. Leaves nothing behind.
+network is this machine's, so that what listens on loopback is there. Removes everything it created.
 """
 
 import contextlib
@@ -47,11 +47,11 @@ export container=octane
 exec /lib/systemd/systemd --system --unit=basic.target --show-status=no'
 """
 CHECKOUT = Path("/srv/checkout")
-"""Where the checkout is in there."""
+"""Path of the checkout inside the machine."""
 
 
 class Machine:
-    """As a context manager: booted, and gone."""
+    """Virtual machine; booted on entry and removed on exit."""
 
     def __init__(self, checkout: Path) -> None:
         self._checkout = checkout

@@ -154,7 +154,7 @@ class Scene:
             assert worker.wait(60) == 0, worker.output
 
     def ingest(self, procs: int = 2) -> float:
-        """Has everything in the topic inserted; answers the seconds from the first row to the last."""
+        """Insert all records of the topic; return the seconds from the first row to the last."""
         started = 0.0
         expected = self.rows() + self.lag()
         with self.working(procs):
@@ -167,7 +167,7 @@ class Scene:
         return took
 
     def store(self, ends: Mapping[int, int] | None = None) -> None:
-        """As workers would have left it: all rows inserted, offsets committed (up to these ends)."""
+        """Insert all rows and commit the offsets (up to these ends), as workers do."""
         found = self.log({p: (0, end) for p, end in ends.items()} if ends is not None else None)
         rows = list(found.elements())
         if rows:
@@ -311,7 +311,7 @@ class Scene:
         return next(iter(ids), None)
 
     def has_begun(self, process: "subprocess.Popen[bytes]") -> bool:
-        """Whether the process is at work: its plan is written down, and so is that it is at it."""
+        """Return whether the journal has a plan, and the process as an owner."""
         replay_id = self.unfinished()
         if replay_id is None:
             return False

@@ -24,7 +24,7 @@ _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What a terminal got, without styles, and how the command ended."""
+    """Output of a command in a terminal, without styles, and its exit code."""
 
     code: int
     raw: str

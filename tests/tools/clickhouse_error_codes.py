@@ -23,12 +23,12 @@ from octane_analytics.settings.connections import ClickHouseSettings
 
 class Case(NamedTuple):
     expression: str
-    """Of the row's `user_id`."""
+    """Expression over the row's `user_id`."""
     kind: str
-    """Of the column whose default it is; empty for a constraint."""
+    """Type of the column with this default; empty for a constraint."""
     text: str = "x"
     is_quotable: bool = True
-    """Whether any other text that begins with it fails in the same way."""
+    """True if any other text with this prefix fails in the same way."""
 
 
 DATA_CASES = (
@@ -100,7 +100,7 @@ class Bench:
         sink.execute(schema.create_table(sink.table))
 
     def define(self, case: Case) -> bool:
-        """Whether this version of ClickHouse accepts the definition."""
+        """Return whether this version of ClickHouse accepts the definition."""
         table = self._sink.table
         statement = f"ADD COLUMN provoked {case.kind} DEFAULT {case.expression}"
         if not case.kind:
@@ -129,7 +129,7 @@ class Bench:
 
 
 def provoke(sink: ClickHouseSink, cases: Sequence[Case]) -> Iterator[Provoked]:
-    """What each case raises; without those that this version of ClickHouse does not know."""
+    """Yield the outcome of each case that this version of ClickHouse supports."""
     bench = Bench(sink)
     for case in cases:
         if bench.define(case):

@@ -68,7 +68,7 @@ def test_panels_lie_side_by_side_below_their_rows() -> None:
 @pytest.mark.parametrize(
     "panel", [p for p in PANELS if p["type"] != "row"], ids=lambda panel: str(panel["title"])
 )
-def test_panel_says_its_unit_where_it_asks_and_what_each_line_is(panel: Any) -> None:
+def test_panel_has_unit_query_and_legend(panel: Any) -> None:
     assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
     assert panel["fieldConfig"]["defaults"]["unit"] in UNITS
     references = [target["refId"] for target in panel["targets"]]
@@ -82,7 +82,7 @@ def test_panel_says_its_unit_where_it_asks_and_what_each_line_is(panel: Any) -> 
             assert "rate(" in expression, "a time in no unit"
 
 
-def test_dashboard_has_ids_and_titles_once_and_one_source_to_choose() -> None:
+def test_dashboard_has_unique_ids_and_one_datasource() -> None:
     for key in ("id", "title"):
         values = [panel[key] for panel in PANELS]
         assert len(set(values)) == len(values)

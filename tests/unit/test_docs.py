@@ -314,7 +314,7 @@ def test_example_of_tokens_is_one_the_api_takes() -> None:
 
 
 @pytest.mark.parametrize("unit", sorted(path.name for path in (ROOT / "systemd").glob("*.service")))
-def test_units_read_the_environment_file_and_run_a_command(unit: str) -> None:
+def test_units_read_environment_file_and_run_a_command(unit: str) -> None:
     text = (ROOT / "systemd" / unit).read_text()
     assert "EnvironmentFile=/etc/octane-analytics/octane-analytics.env" in text
     start = re.search(r"^ExecStart=\S+/octane-analytics (\w+)", text, re.MULTILINE)

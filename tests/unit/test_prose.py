@@ -33,7 +33,6 @@ PROSE = (
 _NOT_YET_CLEAN: frozenset[str] = frozenset(
     {
         ".",
-        "bin",
         "octane_analytics",
         "octane_analytics/api",
         "octane_analytics/api/auth",
@@ -58,9 +57,7 @@ _NOT_YET_CLEAN: frozenset[str] = frozenset(
         "octane_analytics/operations",
         "octane_analytics/operations/checks",
         "octane_analytics/pipeline",
-        "octane_analytics/replay",
         "octane_analytics/runtime",
-        "octane_analytics/sandbox",
         "octane_analytics/settings",
         "octane_analytics/supervisor",
         "octane_analytics/telemetry",
@@ -73,9 +70,7 @@ _LONG_TEST_NAMES: frozenset[str] = frozenset(
     {
         "tests/acceptance",
         "tests/contract",
-        "tests/faults",
         "tests/integration",
-        "tests/unit",
         "tests/unit/api",
         "tests/unit/api/auth",
         "tests/unit/api/middleware",
@@ -95,12 +90,10 @@ _LONG_TEST_NAMES: frozenset[str] = frozenset(
         "tests/unit/kafka",
         "tests/unit/operations",
         "tests/unit/pipeline",
-        "tests/unit/replay",
         "tests/unit/runtime",
         "tests/unit/settings",
         "tests/unit/supervisor",
         "tests/unit/telemetry",
-        "tests/unit/tools",
     }
 )
 """Directories of tests (as in `tests/unit/api`) whose tests are still being renamed."""

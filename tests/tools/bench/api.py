@@ -1,7 +1,7 @@
-"""What the API adds to a report: POST /report against the same query through clickhouse-driver.
+"""Cost of the API for a report: POST /report against the same query through clickhouse-driver.
 
-One ClickHouse, one API process, and more and more clients; the ways to ask take turns, so that the
-machine's moods meet them alike. The direct way has a connection for each client and reads all rows, as
+One ClickHouse, one API process, and a growing number of clients. The ways alternate, so that noise of
+the machine affects them equally. The direct way has a connection for each client and reads all rows, as
 the API does.
 """
 
@@ -43,7 +43,7 @@ class Cell:
     way: str
     requests: int
     per_second: tuple[float, ...]
-    """Of each round; the quantiles are of all requests."""
+    """Requests per second of each round; the quantiles are over all requests."""
     p50_ms: float
     p99_ms: float
 

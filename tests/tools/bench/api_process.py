@@ -38,7 +38,7 @@ def served(events: int, port: int) -> Iterator[ClickHouseSettings]:
             "CLICKHOUSE_PORT": str(engine.tcp_port),
             "API_PORT": str(port),
             "API_WORKERS": "1",
-            # As long as whoever asks ClickHouse directly waits for the others: nobody is sent away.
+            # As long as a direct client of ClickHouse waits for the others: no request is rejected.
             "API_QUEUE_TIMEOUT": "120",
             "LOG_LEVEL": "warning",
         }

@@ -1,8 +1,8 @@
-"""What is in a topic and how it is to be worked off; and the filling of topics.
+"""Content of a topic, the way it is consumed, and the filling of topics.
 
-Events are the generator's, the same for the same number, and each partition gets every so manyth of
-them: then all fill their batches at the same time, and what a run costs does not hang on how a
-partitioner threw its dice.
+Events are the generator's, the same for the same number, and are distributed over the partitions in
+turn: all partitions fill their batches at the same time, and the cost of a run does not depend on the
+random choices of a partitioner.
 """
 
 import random
@@ -20,7 +20,7 @@ from octane_analytics.sandbox.generator import generate
 _FLUSH_SECONDS = 60
 _PROPERTIES = b'"properties":{'
 _BATCHES_EACH = 2
-"""Of a partition, at least: with the first insert the measuring only begins."""
+"""Smallest number of batches per partition: measuring begins with the first insert."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,13 @@ class Backlog:
 
 @dataclass(frozen=True)
 class Shape:
-    """How a backlog is to be worked off."""
+    """Settings under which a backlog is consumed."""
 
     backlog: Backlog
     batch_size: int
     processes: int = 1
     may_grow: bool = False
-    """Whether a batch may take more than its size under backlog, as it does by default."""
+    """True if a batch may exceed its size under backlog, as by default."""
 
     def full_events(self, partitions: int) -> int:
         """Those that fill batches where there are so many partitions; others wait for FLUSH_INTERVAL."""

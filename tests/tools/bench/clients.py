@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 Ask = Callable[[int], None]
-"""Makes one request and waits for its whole answer; is told the number of the request, from 0 on."""
+"""Function that sends one request and reads its whole response, given the request's index."""
 
 
 @dataclass(frozen=True)
 class Took:
-    """Of all requests of one kind in one round."""
+    """Durations of all requests of one way in one round."""
 
     milliseconds: Sequence[float]
     wall_seconds: float
@@ -29,10 +29,10 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 
 def at_once(clients: Sequence[Ask], requests: int, *, in_step: bool = False) -> Took:
-    """How long it took the clients to make so many requests, the same number each.
+    """Return the durations of the requests, an equal number for each client.
 
-    `in_step` has all of them make their first request at the same moment, then all their second, and
-    so on. Blocks; raises what the first client that failed raised.
+    With `in_step` all clients send their first request at the same moment, then all their second, and
+    so on. Blocks; raises the error of the first client that failed.
     """
     each = math.ceil(requests / len(clients))
     start = threading.Barrier(len(clients) + 1)

@@ -1,7 +1,7 @@
-"""Who moves the same topic into a table of the same kind; each is started, measured and stopped.
+"""Programs that move a topic into a table; each is started, measured and stopped.
 
-A contender is a context manager around one run: it answers a function that lists the processes to
-count beside ClickHouse.
+A contender is a context manager around one run. It returns a function that lists the processes to
+count in addition to ClickHouse.
 """
 
 import signal
@@ -30,7 +30,7 @@ class Job:
     batch_size: int
     processes: int
     may_grow: bool = False
-    """Whether batches may take more than their size under backlog, as they do by default."""
+    """True if batches may exceed their size under backlog, as by default."""
     flush_seconds: int = 5
 
 

@@ -1,6 +1,6 @@
-"""Where a benchmark takes place: one ClickHouse, one Kafka, and topics that hold a backlog of events.
+"""Environment of a benchmark: one ClickHouse, one Kafka, and topics with a backlog of events.
 
-Each topic is filled once and read many times, each time by a group of its own.
+Each topic is filled once and read many times, each time by a new group.
 """
 
 import tempfile
@@ -38,7 +38,7 @@ class Place:
         self._fewest_partitions = 1
         self._remarked: set[Shape] = set()
         self.broker = ""
-        """What the Kafka is, for a person."""
+        """Description of the Kafka broker for the report."""
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -80,7 +80,7 @@ class Place:
         return stack.enter_context(EmbeddedKafka(topics=topics)).bootstrap_servers
 
     def partitions_of(self, backlog: Backlog) -> int:
-        """How many its topic has here."""
+        """Return the number of partitions of its topic."""
         return max(backlog.partitions, self._fewest_partitions)
 
     def table(self, title: str) -> ClickHouse:

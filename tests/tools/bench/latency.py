@@ -1,6 +1,6 @@
-"""How long after it was produced an event can be read, at a steady rate.
+"""Time from the production of an event until it can be read, at a steady rate.
 
-With remarks on what forbids to take a figure at its word.
+With remarks on the figures that are not valid.
 """
 
 import statistics
@@ -115,7 +115,7 @@ def latency_table(found: Sequence[Latency]) -> Table:
 
 
 def remarks(found: Sequence[Latency]) -> list[str]:
-    """What forbids to take figures at their word."""
+    """Return remarks on the figures that are not valid."""
     told = []
     for (rate, name), runs in _grouped(found).items():
         unsteady = [run for run in runs if not run.is_rate_held]

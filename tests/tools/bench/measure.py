@@ -1,7 +1,7 @@
-"""What one run costs: rows a second, CPU of every process, memory, parts; from the first insert on.
+"""Cost of one run: rows per second, CPU of every process, memory, parts; from the first insert on.
 
-Starting, joining the group and the very first insert do not count: the clock and the processes' CPU
-times are read when the first rows are seen, CPU times again when the last ones are.
+The start, the join of the group and the first insert do not count: the clock and the CPU times of the
+processes are read when the first rows are seen, and the CPU times again when the last ones are.
 """
 
 import os
@@ -17,8 +17,8 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 _POLL_SECONDS = 0.2
 """A look costs ClickHouse a millisecond, which counts as the contender's."""
 _TIMED_SHARE = 0.75
-"""Of the events that fill batches: the rate is measured up to here, because others wait for
-FLUSH_INTERVAL, some seconds in which nothing is done. CPU time is that of all of them."""
+"""Share of the events in full batches up to which the rate is measured, because the other events wait
+idle for FLUSH_INTERVAL, some seconds. CPU time covers all of them."""
 
 
 class BenchError(RuntimeError):
@@ -43,7 +43,7 @@ class Run:
     peak_clickhouse_mib: int
     """Largest that was seen."""
     parts: int
-    """That the inserts made, before merges."""
+    """Parts that the inserts created, before merges."""
 
     @property
     def cpu_us(self) -> float:
@@ -52,7 +52,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Look:
-    """How far a run had come at one moment."""
+    """Progress of a run at one moment."""
 
     at: float
     rows: int
@@ -63,7 +63,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Pace:
-    """What a run came to."""
+    """Result of a run."""
 
     events_per_second: float
     client_cpu_us: float

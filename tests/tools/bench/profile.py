@@ -1,7 +1,7 @@
-"""What one worker's CPU time goes into, stage by stage: the worker's own parts, in this process.
+"""Distribution of the CPU time of one worker over its stages, measured in this process.
 
-Each call from the loop into an edge is timed by its thread's CPU clock, so that waiting does not count;
-what is left of the thread is the loop, of the process librdkafka's threads.
+Each call from the loop into an edge is timed by its thread's CPU clock, so that waiting does not count.
+The rest of the thread is the loop, the rest of the process librdkafka's threads.
 """
 
 import time

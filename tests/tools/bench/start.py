@@ -1,7 +1,7 @@
-"""How soon a service works: from its start until every process consumes, and the command's own start.
+"""Duration of a service's start, until every process consumes, and of the command's start.
 
-Every process consumes once each owns a partition, which the supervisor tells over its control socket.
-The group forms when the first of them does: what comes before is Python and the broker's own delay.
+Every process consumes once each owns a partition, as the supervisor reports over its control socket.
+The group forms when the first of them does: the time before is Python's start and the broker's delay.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ _BATCH_SIZE = 1_000
 
 @dataclass(frozen=True)
 class Start:
-    """Of one worker command, in seconds since it was started."""
+    """Times of one worker command, in seconds since its start."""
 
     group_forms: float
     """The first process owns a partition."""
@@ -142,7 +142,7 @@ def _running(command: list[str], settings: dict[str, str]) -> Iterator["subproce
 
 
 def _consuming(socket: Path) -> int:
-    """How many processes own a partition."""
+    """Return the number of processes that own a partition."""
     try:
         told = json.loads(ask(socket, 1.0))
     except OSError:

@@ -16,12 +16,12 @@ _TICKS = 5
 @dataclass(frozen=True)
 class Bar:
     group: str
-    """What stands above the first of several that are of one group."""
+    """Heading above the first of consecutive bars of one group."""
     label: str
     values: tuple[float, float]
-    """How long it is in each colour, one behind the other."""
+    """Length in each colour, drawn one after the other."""
     figures: str
-    """What stands beside it."""
+    """Label at the end of the bar."""
 
 
 def bars(title: str, unit: str, drawn: Sequence[Bar], legend: tuple[str, str]) -> str:

@@ -106,7 +106,7 @@ _COSTS: dict[str, Callable[[Run], float]] = {
 def extremes(
     axis: str, shapes: Sequence[Shape], names: Sequence[str], found: Sequence[tuple[Shape, Run]]
 ) -> list[str]:
-    """How far each contender's cost goes apart: a sentence on the client, and one on all."""
+    """Return sentences on the spread of the contenders' costs: the client's, and all processes'."""
     told = []
     for name in names:
         for what, of in _COSTS.items():

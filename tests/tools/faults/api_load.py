@@ -47,11 +47,11 @@ _BODIES = tuple(
 
 @dataclass
 class Crowd:
-    """What happened. `broken` are connections that ended without an answer."""
+    """Outcome of the load. `broken` counts connections that ended without a response."""
 
     statuses: Counter[int] = field(default_factory=Counter)
     late: Counter[int] = field(default_factory=Counter)
-    """Answers to what was asked once ClickHouse was back."""
+    """Responses to requests that were sent after ClickHouse was back."""
     hung: int = 0
     broken: int = 0
     slowest_seconds: float = 0.0
@@ -167,7 +167,7 @@ async def _let_loose(
 
 
 async def _at_least(seconds: float, condition: Callable[[], bool]) -> None:
-    """Gives up waiting after a while: what did not happen is a problem that `Crowd` tells."""
+    """Stop waiting at a deadline: a missing outcome is a problem that the report lists."""
     await asyncio.sleep(seconds)
     deadline = time.monotonic() + HUNG_SECONDS
     while not condition() and time.monotonic() < deadline:

@@ -1,7 +1,7 @@
 """Counts: every record of the log against every row of the table and every dead letter.
 
 The log decides what had to arrive. A producer that lost its broker does not know what the broker had
-written; whoever reads the topic back does.
+written; reading the topic back does.
 """
 
 import time
@@ -27,7 +27,7 @@ _SHOWN = 10
 
 @dataclass(frozen=True)
 class Place:
-    """Where a record stands in the log."""
+    """Position of a record in the log."""
 
     number: int
     partition: int
@@ -38,7 +38,7 @@ class Place:
 
 
 class Tally:
-    """For each number how often it stands in the log, and where."""
+    """Occurrences of each number in the log, with their positions."""
 
     def __init__(self) -> None:
         self.times = bytearray()
@@ -63,7 +63,7 @@ class Tally:
 
 @dataclass
 class Report:
-    """What the count came to. `problems` is empty where the promise was kept."""
+    """Result of the count. `problems` is empty if the guarantee was kept."""
 
     produced: int = 0
     """Valid events in the log."""
@@ -166,7 +166,7 @@ def _partitions(consumer: Consumer, topic: str) -> list[int]:
 
 
 def _answer(ask: Callable[[], _T]) -> _T:
-    """Of a broker that may have only just come back, and then refuses for some moments."""
+    """Read from a broker that may have just restarted and refuse requests for some moments."""
     deadline = time.monotonic() + _ANSWER_SECONDS
     while True:
         try:
@@ -189,18 +189,18 @@ class Audit:
         self._port = port
         self._table = table
         self._earlier = Tally()
-        """What had to arrive from logs that are gone."""
+        """Numbers that had to arrive from deleted logs."""
         self._optional: set[int] = set()
         """Numbers that may have arrived, once: their log went before anybody had to read them."""
         self._doubtful: set[int] = set()
 
     def rows(self) -> int:
-        """How many are in the table."""
+        """Return the number of events in the table."""
         with self._client() as client:
             return int(client.execute(f"SELECT count() FROM {self._table}")[0][0])
 
     def keep(self) -> Tally:
-        """What the log holds now has to arrive, also when the log is gone at the end."""
+        """Require the current content of the log, even if the log is deleted before the end."""
         self._earlier = read_log(self._bootstrap_servers, self._topic, self._earlier)
         return self._earlier
 
@@ -211,7 +211,7 @@ class Audit:
     def doubt(self, numbers: range) -> None:
         """Those that the log will not hold went with the one before it: see `excuse`.
 
-        For some moments after a topic was made anew the broker still takes records into the old log.
+        For some moments after a topic was recreated the broker still takes records into the old log.
         """
         self._doubtful.update(numbers)
 

@@ -70,9 +70,9 @@ def run_at_random(
     logs: Path,
     say: Console,
 ) -> Result:
-    """Scenario after scenario on one stack that is never made anew; counts at the end.
+    """Run scenario after scenario on one stack that is never recreated; count at the end.
 
-    One that does not come to its end is a problem of the report; what it left broken is mended.
+    A failed scenario is a problem of the report; what it left broken is repaired.
     """
     started, rng, breaks = time.monotonic(), random.Random(seed), 0
     problems = []

@@ -40,7 +40,7 @@ class Load:
         self._should_pause = threading.Event()
         self.poison_ratio = 0.0
         self.is_poison = bytearray()
-        """By number: 1 for a record that is no event."""
+        """Flags by number: 1 for an invalid record."""
         self.is_acknowledged = bytearray()
         """By number: 1 once the broker has said yes."""
         self.failures: dict[str, int] = {}
@@ -71,12 +71,12 @@ class Load:
         assert left == 0, f"{left} records were not answered for in {flush_seconds:g} s"
 
     def renew(self) -> None:
-        """A new producer, for a topic that was made anew: its log has not heard of the old one."""
+        """Replace the producer after the topic was recreated: its log does not know the old one."""
         assert self._thread is None, "pause first"
         self._producer = self._new_producer()
 
     def burst(self, records: int) -> None:
-        """So many at once, from the caller's thread; `pause` first."""
+        """Send that many at once from the caller's thread; `pause` first."""
         assert self._thread is None, "pause first"
         for _ in range(records):
             self._send_one()
@@ -89,7 +89,7 @@ class Load:
                 "enable.idempotence": True,
                 "compression.type": "lz4",
                 "linger.ms": 10,
-                # For ever: an outage of the broker is no reason to make gaps.
+                # Unlimited: an outage of the broker must not make gaps.
                 "message.timeout.ms": 0,
                 "topic.metadata.refresh.interval.ms": 1000,
                 "reconnect.backoff.max.ms": 500,

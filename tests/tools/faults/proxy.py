@@ -87,11 +87,11 @@ class Proxy:
         self._answers_to_cut = inserts
 
     def cut_inserts(self, inserts: int) -> None:
-        """Of the next so many inserts the server gets half of the first chunk of rows."""
+        """Cut the next inserts: the server receives half of their first chunk of rows."""
         self._inserts_to_cut = inserts
 
     def delay(self, seconds: float) -> None:
-        """What the server says arrives so much later."""
+        """Delay the server's responses."""
         self._delay_seconds = seconds
 
     def trickle(self, seconds: float) -> None:

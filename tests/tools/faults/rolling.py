@@ -49,7 +49,7 @@ class Rolled:
     events_per_second: float
     rolls: int
     roll_seconds: float
-    """Of the slowest one."""
+    """Duration of the slowest rolling restart."""
     table_pause_seconds: float
     slot_pause_seconds: float
     slot: str
@@ -93,7 +93,7 @@ class Watch:
 
 
 def status(stack: Stack) -> Any:
-    """What `octane-analytics status` is told."""
+    """Return the JSON of `octane-analytics status`."""
     return json.loads(ask(stack.control_socket, 5.0))
 
 

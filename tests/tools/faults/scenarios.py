@@ -1,4 +1,4 @@
-"""What is broken, and how often. Each scenario leaves everything working when it returns."""
+"""Faults and their frequencies. Each scenario leaves everything working when it returns."""
 
 import random
 import signal
@@ -12,8 +12,8 @@ from tests.tools.faults.audit import wait_until
 from tests.tools.faults.stack import APACHE, EMBEDDED, EMBEDDED_BROKERS, Stack
 
 _BEFORE_DELETION_SECONDS = 60.0
-"""What had not arrived by then goes with its log, and counts as missing: so on a busy machine this is
-to be longer than workers take to come to themselves."""
+"""Records that did not arrive in this time are deleted with their log and count as missing: on a busy
+machine it must exceed the recovery time of the workers."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def refuse(stack: Stack, rng: random.Random, deadline: float) -> int:
 
 
 def delay(stack: Stack, rng: random.Random, deadline: float) -> int:
-    """Answers that come late, some so late that nobody waits for them any more."""
+    """Delay responses, some beyond the timeout of their receiver."""
     breaks = 0
     while breaks == 0 or time.monotonic() < deadline:
         stack.engines.proxy.delay(rng.choice([0.1, 0.5, stack.shape.clickhouse_seconds + 0.5]))
@@ -192,7 +192,7 @@ def trickle(stack: Stack, rng: random.Random, deadline: float) -> int:
 
 
 def black_hole(stack: Stack, rng: random.Random, deadline: float) -> int:
-    """What was on its way arrives after its sender has given up on it."""
+    """Deliver requests in flight after their sender has timed out."""
     stack.engines.proxy.black_hole()
     time.sleep(max(stack.shape.clickhouse_seconds + 1.5, deadline - time.monotonic()))
     stack.engines.proxy.heal()
@@ -242,7 +242,7 @@ def recreate_topic(stack: Stack, rng: random.Random, deadline: float) -> int:
 
     What was in the log before counts as far as it had arrived; the new log has to arrive whole, no
     matter whether the workers saw the change, and whether it has outgrown their positions by then.
-    Leader epochs begin at 0 too: the broker is started anew before, so that workers know of higher ones.
+    Leader epochs begin at 0 too: the broker is restarted before, so that workers know of higher ones.
     """
     load, breaks = stack.load, 0
     while breaks == 0 or time.monotonic() < deadline:
@@ -273,7 +273,7 @@ def recreate_topic(stack: Stack, rng: random.Random, deadline: float) -> int:
 
 
 def poison(stack: Stack, rng: random.Random, deadline: float) -> int:
-    """One record in a hundred is no event, in every way there is."""
+    """Make one record in a hundred invalid, in every way there is."""
     before = sum(stack.load.is_poison)
     stack.load.poison_ratio = 0.01
     while sum(stack.load.is_poison) == before or time.monotonic() < deadline:
@@ -345,7 +345,7 @@ SCENARIOS = {
         Scenario("rebalance-storm", "a foreign member joins and leaves", rebalance_storm),
         Scenario("twins", "a second worker command under the same names", twins, (APACHE,)),
         Scenario("recreate-topic", "the topic is deleted and made again", recreate_topic),
-        Scenario("poison", "one record in a hundred is no event", poison),
+        Scenario("poison", "one record in a hundred is invalid", poison),
         Scenario("table-away", "the table is renamed away, then back", table_away),
         Scenario("rolling-restart", "SIGTERM and a new start, several times", rolling_restart),
     )

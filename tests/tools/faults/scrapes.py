@@ -43,7 +43,7 @@ class Reader:
         )
 
     def stop(self) -> None:
-        """What it has seen stands in `milliseconds` and `failures` then."""
+        """Stop scraping; the results are in `milliseconds` and `failures`."""
         assert self._child is not None
         told, _ = self._child.communicate(timeout=30)
         self.milliseconds, self.failures = json.loads(told)
@@ -66,7 +66,7 @@ def scrape(port: int) -> tuple[str, float]:
 
 
 def counters(text: str) -> dict[str, float]:
-    """What may never go backwards, by name and labels."""
+    """Return the values that may never decrease, by name and labels."""
     return {
         f"{sample.name}{sorted(sample.labels.items())}": sample.value
         for family in text_string_to_metric_families(text)

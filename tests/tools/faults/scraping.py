@@ -2,7 +2,7 @@
 
 Workers and API share one metrics directory; Prometheus scrapes both, and a second reader asks the
 workers' port all the time. In the end the count of inserted events has to be the number of rows, no
-counter may ever have gone backwards, no scrape have failed, and no series have been left behind.
+counter may ever have gone backwards, no scrape have failed, and no stale series remain.
 """
 
 import argparse
@@ -35,14 +35,14 @@ SCRAPE_SECONDS = 1.0
 RATE_SECONDS = 10
 _LATELY = "10s"
 _PROMPT_SHARE = 0.5
-"""Less is no load, but something that does not answer."""
+"""Smallest share of prompt scrapes under load; fewer mean a target that does not respond."""
 _QUIET_SCRAPES = 50
 _SETTLE_SECONDS = 120.0
 
 
 @dataclass
 class Seen:
-    """What came out; `problems` is empty where all of it held."""
+    """Result; `problems` is empty if every check passed."""
 
     rows: int = 0
     kills: int = 0
@@ -55,15 +55,15 @@ class Seen:
     highest_true_rate: float = 0.0
     """Rows a second that went into the table, over a window as long as rate()'s."""
     series: tuple[int, int, int] = (0, 0, 0)
-    """Of the workers' job: before the first kill, in the end, and all that ever were."""
+    """Numbers of series of the workers' job: before the first kill, at the end, and overall."""
     files: int = 0
     """In the shared directory, in the end."""
     strange_files: list[str] = field(default_factory=list)
     """Those that are of no role and slot."""
     scrapes: int = 0
     failures: list[str] = field(default_factory=list)
-    """Of the reader beside Prometheus, which waits ten seconds for an answer, as Prometheus does by
-    default; here Prometheus itself asks every second and waits no longer than that."""
+    """Failures of the reader beside Prometheus, which waits ten seconds for a response, Prometheus'
+    default; here Prometheus itself scrapes every second and waits no longer than that."""
     up: dict[str, float] = field(default_factory=dict)
     """Share of Prometheus' scrapes that were answered in that time, by job."""
     scrape_ms: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -189,7 +189,7 @@ def _watch(
     stack.audit.wait(stack.load.is_poison, time.monotonic() + _SETTLE_SECONDS)
     seen.rows = stack.audit.rows()
     is_counted = f"min({INSERTED}) >= {seen.rows}"
-    with contextlib.suppress(TimeoutError):  # told below, with the figures
+    with contextlib.suppress(TimeoutError):  # reported below, with the figures
         wait_until(lambda: seer.query(is_counted), 10.0, "the last scrape")
     time.sleep(2 * SCRAPE_SECONDS)
     rows.stop()
@@ -299,7 +299,7 @@ def _judge(seen: Seen) -> None:
         )
     _, after, ever = seen.series
     if ever != after:
-        seen.problems.append(f"{ever - after} series that are no more: {seen.series}")
+        seen.problems.append(f"{ever - after} stale series: {seen.series}")
     if seen.processes != seen.expected_processes or seen.strange_files:
         seen.problems.append(
             f"files of {seen.processes} processes and {seen.strange_files} in the shared directory"

@@ -136,7 +136,7 @@ class Engines:
 
 @dataclass(frozen=True)
 class Shape:
-    """How large, and under which promise, a stack runs."""
+    """Size and delivery guarantee of a stack."""
 
     delivery: str = EXACTLY_ONCE
     procs: int = 3
@@ -228,7 +228,7 @@ class Command:
         return {slot: pid for slot, pid in self._alive().items() if slot.startswith("worker-")}
 
     def pid_of(self, slot: str) -> int:
-        """Of the process that lives in the slot."""
+        """Return the pid of the process in the slot."""
         return self._alive()[slot]
 
     def _alive(self) -> dict[str, int]:
@@ -310,7 +310,7 @@ class Stack:
 
     @property
     def control_socket(self) -> Path:
-        """Where the command tells how it does."""
+        """Return the path of the command's control socket."""
         return self._directory / f"{self.name}.sock"
 
     @property
@@ -338,7 +338,7 @@ class Stack:
             raise RuntimeError(f"the worker command ended with {code} after SIGTERM")
 
     def mend(self) -> None:
-        """Has everything work again after a scenario that did not come to its end."""
+        """Repair everything after a failed scenario."""
         self.engines.heal()
         self.twin.kill()
         with contextlib.suppress(ServerException):

@@ -53,7 +53,7 @@ HOST = "127.0.0.1"
 SETTINGS = Path(__file__).resolve().parent / "broker.properties"
 
 SCRAM_USER, SCRAM_PASSWORD = "octane", "not-a-secret"
-"""Who may come in at the authenticated listener, once `admit` has been called."""
+"""Credentials that the authenticated listener accepts after `admit`."""
 
 CONSUMER_GROUPS = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"
 _OFFSETS = "__consumer_offsets"
@@ -146,7 +146,7 @@ class ApacheKafka:
 
     @property
     def is_running(self) -> bool:
-        """Whether the process lives; a paused one does."""
+        """Return whether the process exists; a paused one does."""
         return self._process is not None and self._process.poll() is None
 
     def start(self, deadline_seconds: float = 60) -> None:
@@ -197,7 +197,7 @@ class ApacheKafka:
 
     def release(self) -> None:
         """Lets the process and its directory live on without this object."""
-        # Popen warns about a child that it outlives, unless it was told how the child ended.
+        # Popen warns about a child that it outlives, unless it has the child's exit status.
         self._running().returncode = 0
         self._process = None
         self._is_temporary = False
@@ -242,11 +242,11 @@ class ApacheKafka:
             raise KafkaError(f"altering {SCRAM_USER}: {error.args[0].str()}") from error
 
     def topics(self, *arguments: str) -> str:
-        """What `kafka-topics.sh` prints; takes a JVM's start, about a second."""
+        """Return the output of `kafka-topics.sh`; starting the JVM takes about a second."""
         return self._tool(TOPICS, *arguments)
 
     def consumer_groups(self, *arguments: str) -> str:
-        """What `kafka-consumer-groups.sh` prints; takes a JVM's start, about a second."""
+        """Return the output of `kafka-consumer-groups.sh`; starting the JVM takes about a second."""
         return self._tool(CONSUMER_GROUPS, *arguments)
 
     def lag(self, group: str) -> dict[tuple[str, int], int]:
@@ -333,7 +333,7 @@ class ApacheKafka:
             time.sleep(0.02)
 
     def _coordinates(self) -> bool:
-        """Whether it answers for groups: it loads their offsets after its partitions have leaders."""
+        """Return whether the coordinator is ready: it loads offsets once partitions have leaders."""
         asking = Consumer(
             {
                 "bootstrap.servers": self.bootstrap_servers,
@@ -403,10 +403,10 @@ class ApacheKafka:
 
 
 def prepare(deadline_seconds: float = 90) -> Installation:
-    """What start() does the first time on a machine: fetches Kafka and readies a fast start.
+    """Fetch Kafka and prepare a fast start, as the first start() on a machine does.
 
-    Takes up to a minute then, nothing later. Safe in several processes at once. The deadline is for
-    the download.
+    Takes up to a minute the first time, nothing later. Safe in several processes at once. The deadline
+    is for the download.
     """
     installation = fetch(deadline_seconds)
     if not installation.archive.exists():
@@ -417,9 +417,9 @@ def prepare(deadline_seconds: float = 90) -> Installation:
 
 
 def _archive_classes(installation: Installation) -> None:
-    """Has a broker write down the classes it loaded; later ones start in half the time with it.
+    """Have a broker dump the classes it loaded; later ones start in half the time with them.
 
-    Costs speed only where Java cannot do that, so a failure is told and passed over.
+    A failure only costs speed, so it is reported and ignored.
     """
     say("preparing a fast start (once per Java runtime; about ten seconds)")
     unfinished = installation.archive.with_suffix(".unfinished")

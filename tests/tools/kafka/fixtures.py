@@ -1,4 +1,4 @@
-"""Whether Apache Kafka can be had: where not, tests that need it are skipped, or fail where CI=true."""
+"""Fixtures of Apache Kafka: without it the tests that need it are skipped, or fail if CI=true."""
 
 import os
 
