@@ -1,4 +1,4 @@
-"""The short form of bin/faults: each thing breaks for some seconds, then every event is counted."""
+"""Short form of bin/faults: each fault lasts some seconds, then every event is counted."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +34,7 @@ def carry_out(engines: Engines, name: str, logs: Path, delivery: str = EXACTLY_O
     )
     for log in sorted(logs.glob("*.log")):
         lines = [line for line in log.read_text().splitlines() if '"librdkafka"' not in line]
-        print(log.name, *lines[-_LOG_LINES:], sep="\n")  # shown where the test fails
+        print(log.name, *lines[-_LOG_LINES:], sep="\n")  # shown if the test fails
     assert result.breaks > 0
     assert result.report.produced > 0
     assert not result.report.problems, "\n".join(result.report.problems)

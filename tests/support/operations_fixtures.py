@@ -1,4 +1,4 @@
-"""A topic, a group and a table of a test's own on Apache Kafka and real ClickHouse, and the commands."""
+"""Topic, group and table of one test on Apache Kafka and real ClickHouse, and the commands."""
 
 import json
 import uuid
@@ -94,7 +94,7 @@ class Site:
             assert worker.wait() == 0, worker.output
 
     def store(self, *values: bytes, partition: int = 0) -> None:
-        """Sends them, and leaves table and group as a worker does that has stored all there is."""
+        """Send the events, insert their rows and commit their offsets, as a worker does."""
         self.send(*values, partition=partition)
         self.clickhouse.insert(decode_all(values).columns, None)
         consumer = self._consumer()

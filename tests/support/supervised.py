@@ -1,4 +1,4 @@
-"""A supervisor with children of its own making: `python -m tests.support.supervised KIND [FILE]`.
+"""Supervisor with test children: `python -m tests.support.supervised KIND [FILE]`.
 
 restless   eight workers that end by themselves at once and are replaced as soon, so that it always forks
 orphan     one whose supervisor dies between the fork and the child's first act; FILE: the child went on
@@ -24,7 +24,7 @@ _LIFE_SECONDS = 60.0
 
 
 class Slow(PosixSystem):
-    """Its child comes to itself only when its parent is gone."""
+    """System calls whose child only continues after its parent has ended."""
 
     def fork(self, name: str, run: Callable[[], int]) -> int:
         pid = super().fork(name, run)

@@ -4,7 +4,7 @@ from rich.table import Table
 
 
 def lines(table: Table) -> list[list[str]]:
-    """The cells of each line."""
+    """Return the cells of each line."""
     return [list(cells) for cells in zip(*(column.cells for column in table.columns), strict=True)]
 
 

@@ -1,4 +1,4 @@
-"""Provokes the errors of ClickHouse that a row can raise in a column's default, a constraint or a cast.
+"""Cause the errors of ClickHouse that a row can raise in a column's default, a constraint or a cast.
 
     python -m tests.tools.clickhouse_error_codes
 
@@ -71,7 +71,7 @@ DATA_CASES = (
     Case("user_id = ''", ""),
     Case("lower(user_id) = 'nobody'", ""),
 )  # fmt: skip
-"""Each speaks of the value, whatever the table's definition says of other values."""
+"""Errors of the value, independent of the table's definition for other values."""
 UNDECIDED_CASES = (
     Case("readWKT(user_id)", "Geometry"),
     Case("replaceRegexpAll('a', user_id, 'b')", "String", "["),
@@ -80,7 +80,7 @@ UNDECIDED_CASES = (
     Case("dateName(user_id, timestamp)", "String"),
     Case("toUInt64(file(user_id))", "UInt64"),
 )
-"""Their codes are those of a wrong definition too, for which no row is to blame: they wait."""
+"""Errors whose codes also mean a wrong definition, which no row causes: the worker waits."""
 
 
 class Provoked(NamedTuple):
@@ -92,7 +92,7 @@ class Provoked(NamedTuple):
 
 
 class Bench:
-    """The table of the events, redefined for each case. Not for use by several threads."""
+    """The table of events, redefined for each case. Not thread-safe."""
 
     def __init__(self, sink: ClickHouseSink) -> None:
         self._sink = sink

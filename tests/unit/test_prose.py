@@ -32,7 +32,6 @@ PROSE = (
 )
 _NOT_YET_CLEAN: frozenset[str] = frozenset(
     {
-        ".",
         "octane_analytics",
         "octane_analytics/api",
         "octane_analytics/api/auth",

@@ -1,4 +1,4 @@
-"""The API as a benchmark asks it: a process of its own, over a table with events."""
+"""The API process of a benchmark, over a table with events."""
 
 import http.client
 import subprocess
@@ -25,7 +25,7 @@ _START_SECONDS = 30.0
 
 @contextmanager
 def served(events: int, port: int) -> Iterator[ClickHouseSettings]:
-    """A table with so many events of the last twenty hours, and one API process over it."""
+    """Context of one API process over a table with that many events of the last twenty hours."""
     with (
         tempfile.TemporaryDirectory(prefix="octane-bench-") as directory,
         EmbeddedClickHouse(Path(directory)) as engine,

@@ -1,4 +1,4 @@
-"""Several clients at once, each asking one thing after the other; how long every request took."""
+"""Concurrent clients, each sending one request after the other, and the duration of every request."""
 
 import math
 import threading
@@ -23,7 +23,7 @@ class Took:
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """The smallest that at least this share of the values do not exceed."""
+    """Return the smallest value that at least this share of the values do not exceed."""
     ordered = sorted(values)
     return ordered[max(math.ceil(share * len(ordered)) - 1, 0)]
 
@@ -50,7 +50,7 @@ def at_once(clients: Sequence[Ask], requests: int, *, in_step: bool = False) -> 
                 ask(number)
                 mine.append((time.perf_counter() - began) * 1000)
         except threading.BrokenBarrierError:
-            pass  # another one failed
+            pass  # another client failed
         except Exception as error:
             failures.append(error)
             step.abort()

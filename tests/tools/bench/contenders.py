@@ -18,13 +18,13 @@ from tests.tools.bench.measure import children
 
 @dataclass(frozen=True)
 class Job:
-    """One run: everything is of this name, so that runs do not meet."""
+    """One run: all its objects have this name, so that runs do not share any."""
 
     name: str
     bootstrap_servers: str
     topic: str
     clickhouse: ClickHouse
-    """A connection whose table is the run's own, made and empty."""
+    """Return a connection whose table is the run's own, created empty."""
     host: str
     port: int
     batch_size: int
@@ -40,7 +40,7 @@ Contender = Callable[[Job], AbstractContextManager[Callable[[], list[int]]]]
 
 
 def worker_command(job: Job, delivery: str) -> tuple[list[str], dict[str, str]]:
-    """The command, and the environment that it needs beside the usual."""
+    """Return the command, and its additional environment."""
     settings = {
         "KAFKA_BOOTSTRAP_SERVERS": job.bootstrap_servers,
         "KAFKA_TOPIC": job.topic,
@@ -81,9 +81,9 @@ def at_least_once(job: Job) -> Iterator[Callable[[], list[int]]]:
 
 @contextmanager
 def kafka_engine(job: Job) -> Iterator[Callable[[], list[int]]]:
-    """ClickHouse's Kafka table engine and a materialized view, as its documentation has them."""
+    """Run ClickHouse's Kafka table engine and a materialized view, as in its documentation."""
     queue, view, clickhouse = f"{job.name}_queue", f"{job.name}_view", job.clickhouse
-    # More consumers than cores are refused otherwise, and more processes of a worker are not.
+    # Without this more consumers than cores are rejected, unlike more processes of a worker.
     clickhouse.execute("SET kafka_disable_num_consumers_limit = 1")
     clickhouse.execute(
         f"""

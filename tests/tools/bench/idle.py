@@ -23,7 +23,7 @@ from tests.tools.kafka.apache import ApacheKafka, available
 
 _PROCS = 8
 _SETTLE_SECONDS = 35.0
-"""Until what a worker needs only now and then has been let go."""
+"""Time until a worker has closed its rarely used clients."""
 _SECONDS = 30.0
 
 
@@ -46,7 +46,7 @@ def main() -> None:
         }
         command = ("worker", "--procs", str(_PROCS))
         with running(Path(made) / "log", *command, settings=settings) as worker:
-            # The mock cluster takes more than a minute to settle eight members.
+            # The mock cluster needs more than a minute to assign partitions to eight members.
             wait_until(lambda: _partitions(settings) == [1] * _PROCS, 180)
             time.sleep(_SETTLE_SECONDS)
             supervisor = worker.child.pid

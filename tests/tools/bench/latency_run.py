@@ -1,4 +1,4 @@
-"""One run at a steady rate: how long after it was produced each event could be read.
+"""One run at a steady rate: time from the production of each event until it can be read.
 
 Each event carries the time at which it was handed to the producer (see `load_generator`). An insert is
 a part (merges are stopped); a part's rows count as readable when the part is first seen, at most one
@@ -39,7 +39,7 @@ class Latency:
 
     contender: str
     rate: int
-    """Asked for, events a second."""
+    """Requested events per second."""
     sent: float
     late_seconds: float
     """Largest delay of the producer against its rate, in seconds."""
@@ -69,7 +69,7 @@ def run_steadily(
     batch_size: int,
     flush_seconds: int,
 ) -> Latency:
-    """One contender takes what is sent for so many seconds, from a topic that nothing was in."""
+    """Let one contender consume a steady load for that many seconds, from an empty topic."""
     with place.table(_TABLE) as clickhouse:
         clickhouse.execute(f"SYSTEM STOP MERGES {clickhouse.table}")
         job = Job(
@@ -94,7 +94,7 @@ def run_steadily(
 
 
 def _send(place: Place, backlog: Backlog, rate: int, warm_seconds: int, seconds: int) -> Sent:
-    """By a process of its own; blocks until Kafka has all of it."""
+    """Send from a child process; block until Kafka has all events."""
     numbers = (place.partitions_of(backlog), rate, warm_seconds, seconds)
     done = subprocess.run(
         [
@@ -125,7 +125,7 @@ def _wait_for(clickhouse: ClickHouse, wanted: int) -> None:
 
 @contextlib.contextmanager
 def _watching(place: Place) -> Iterator[dict[str, float]]:
-    """When each part of the table was first seen, by its name; by a thread, with its own connection."""
+    """Thread that records when each part of the table was first seen, with its own connection."""
     seen_at: dict[str, float] = {}
     stop = threading.Event()
 

@@ -54,9 +54,9 @@ class Cost:
     """Costs of one run."""
 
     worker_us: float
-    """CPU for each event."""
+    """CPU time of the worker for each event."""
     spent_us: Mapping[str, float]
-    """The part of it that went into metrics and traces."""
+    """Part of it that was spent on metrics and traces."""
     metrics_share: float
     """CPU share of the metrics process, of one processor; 0 without metrics."""
     events_per_second: float
@@ -133,7 +133,7 @@ class Bench:
             *map(cpu_seconds, (worker, metrics)),
         )
         with _scraped(port):
-            # The last of each partition waits for its batch to grow old.
+            # The last events of each partition wait for FLUSH_INTERVAL.
             wanted = int(self._events * _MEASURED_SHARE)
             found = _wait(clickhouse, wanted, child, deadline)
         seconds = time.monotonic() - began
@@ -159,7 +159,7 @@ def _wait(
 
 
 def _roles(supervisor: int) -> tuple[int, int]:
-    """Process ids of the one worker and of the metrics process, by their titles."""
+    """Return the process ids of the one worker and of the metrics process, by their titles."""
     found = {}
     for pid in children(supervisor):
         title = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
@@ -189,7 +189,7 @@ def _running(
 
 @contextmanager
 def _scraped(port: int) -> Iterator[None]:
-    """Within the block somebody scrapes, as Prometheus would."""
+    """Scrape the metrics like Prometheus during the block."""
     stop = threading.Event()
 
     def scrape_on() -> None:
@@ -245,7 +245,7 @@ def main(arguments: Sequence[str]) -> int:
         _fill(servers, options.events)
         bench = Bench(engine, servers, spans, options.events, made)
         for number in range(options.rounds):
-            # Turned round each time, so that a machine that grows slower does so for all.
+            # Alternate the order, so that a machine that becomes slower affects all.
             for variant in variants[:: -1 if number % 2 else 1]:
                 cost = bench.run(variant, number, options.batch_size)
                 costs[variant].append(cost)

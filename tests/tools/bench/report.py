@@ -21,14 +21,14 @@ def show(*told: RenderableType) -> None:
 
 
 def write_json(file: Path | None, **figures: object) -> None:
-    """The figures, and on what machine they were taken. Nothing without a file."""
+    """Write the figures and a description of the machine. Does nothing without a file."""
     if file is not None:
         machine = {"cpus": os.cpu_count(), "python": platform.python_version()}
         file.write_text(json.dumps({**machine, **figures}, indent=1) + "\n")
 
 
 def picture_file(_: click.Context, __: click.Parameter, file: Path | None) -> Path | None:
-    """An option's callback: refuses before the measuring what could not be drawn after it."""
+    """Option callback that rejects a picture's suffix before the measurement."""
     if file is None or file.suffix == ".svg":
         return file
     if file.suffix != ".png":

@@ -38,11 +38,11 @@ class Start:
     """Times of one worker command, in seconds since its start."""
 
     group_forms: float
-    """The first process owns a partition."""
+    """Time until the first process owns a partition."""
     all_consume: float
-    """Every process owns one."""
+    """Time until every process owns one."""
     all_stored: float
-    """Every event of the backlog can be read."""
+    """Time until every event of the backlog can be read."""
 
 
 @click.command()
@@ -56,7 +56,7 @@ class Start:
 )
 @options.json_file
 def start(procs: int, rounds: int, json_file: Path | None) -> None:
-    """Measures how soon `worker` consumes with all its processes, and how long --help takes."""
+    """Measure the time until all processes of `worker` consume, and the duration of --help."""
     backlog = Backlog(procs * _EVENTS_EACH, procs)
     helps = [_help_seconds() for _ in range(rounds)]
     with Place([backlog]) as place:
@@ -94,7 +94,7 @@ def start_table(starts: Sequence[Start], helps: Sequence[tuple[float, float]]) -
 
 
 def _help_seconds() -> tuple[float, float]:
-    """By the clock, and of CPU."""
+    """Return the elapsed and the CPU seconds of the command."""
     began, before = time.perf_counter(), os.times()
     subprocess.run([COMMAND, "--help"], stdout=subprocess.DEVNULL, check=True)
     after = os.times()
@@ -146,7 +146,7 @@ def _consuming(socket: Path) -> int:
     try:
         told = json.loads(ask(socket, 1.0))
     except OSError:
-        return 0  # not there yet
+        return 0  # the control socket does not exist yet
     return sum(1 for slot in told["slots"] if slot["partitions"])
 
 

@@ -80,7 +80,7 @@ def sweep(
 def swept(
     axis: str, values: Sequence[int], events: int | None, batch_size: int | None
 ) -> list[Shape]:
-    """A shape for each value, alike but for it."""
+    """Return a shape for each value, otherwise equal."""
     size = batch_size or (_BATCH_SIZE_OF_LARGE if axis == "size" else _BATCH_SIZE)
 
     def shapes(count: int) -> list[Shape]:

@@ -25,7 +25,7 @@ METRICS, TRACES = "metrics", "traces"
 
 
 class Times:
-    """Seconds by what they were spent on; for several threads."""
+    """Seconds by purpose. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -73,7 +73,7 @@ class Times:
 
 
 def install(times: Times, file: Path) -> None:
-    for name in ("consumed", "rejected", "dead_lettered", "spent", "inserted"):
+    for name in ("consumed", "rejected", "dead_lettered", "call_finished", "inserted"):
         times.timed(SlotObserver, name, METRICS)
     times.timed(ProcessSampler, "__call__", METRICS)
     times.timed(consumer_config, "queue_bytes", METRICS)

@@ -19,20 +19,20 @@ class _Blind(SlotObserver):
 
     def rejected(self, rejected: Sequence[RejectedRecord]) -> None: ...
 
-    def spent(self, call: str, seconds: float) -> None: ...
+    def call_finished(self, call: str, seconds: float) -> None: ...
 
     def inserted(self, batch: InsertedBatch) -> None: ...
 
 
 class _Mute(KafkaSource):
-    """Without librdkafka's statistics."""
+    """Kafka source without librdkafka's statistics."""
 
     def __init__(self, settings: Any, slot: int | None, **_: object) -> None:
         super().__init__(settings, slot)
 
 
 class _Idle:
-    """In place of the sampler."""
+    """Substitute for the sampler that does nothing."""
 
     def __init__(self, *_: object) -> None: ...
 
@@ -40,6 +40,10 @@ class _Idle:
 
 
 if __name__ == "__main__":
-    for name, stand_in in (("SlotObserver", _Blind), ("KafkaSource", _Mute), ("Sampler", _Idle)):
+    for name, stand_in in (
+        ("SlotObserver", _Blind),
+        ("KafkaSource", _Mute),
+        ("ProcessSampler", _Idle),
+    ):
         setattr(process, name, stand_in)
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""A real Prometheus on loopback, asked over its HTTP API. From Debian's package `prometheus`."""
+"""A real Prometheus on loopback, queried over its HTTP API. From Debian's package `prometheus`."""
 
 import http.client
 import json
@@ -106,7 +106,7 @@ class Prometheus:
         return found[0][1] if found else math.nan
 
     def rules(self) -> dict[str, tuple[str, str]]:
-        """By alert: its state (inactive, pending, firing) and its evaluation's health."""
+        """Return state (inactive, pending, firing) and health of evaluation by alert."""
         groups = self._ask("rules")["groups"]
         return {
             rule["name"]: (rule["state"], rule["health"])
@@ -141,4 +141,4 @@ class Prometheus:
 
 
 class PromQLError(ValueError):
-    """Prometheus does not take the expression."""
+    """Prometheus rejects the expression."""

@@ -34,7 +34,7 @@ _PAGE_MIB = os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 @click.option("--rate", default=5_000, show_default=True, help="Live events a second.")
 @click.option("--seed", default=1, show_default=True)
 def main(events: int, partitions: int, kills: int, rate: int, seed: int) -> None:
-    """Runs fill, also beside live workers, then kills fill, append and rebuild, and counts each time."""
+    """Run fill, also with live workers, then kill fill, append and rebuild; count the rows each time."""
     chance = random.Random(seed)
     different = pool(events // 3, seed)
     problems: list[str] = []
@@ -150,7 +150,7 @@ class _Kills:
             kill(process)
             replay_id = self._scene.unfinished()
             if replay_id is None:
-                missed += 1  # it had dropped its last table
+                missed += 1  # it had already dropped its last table
                 self._ended += 1
                 process = self._begin()
                 continue
@@ -200,7 +200,7 @@ class _Kills:
                 f"SELECT toString({what}) FROM {journal} WHERE kind IN ({kinds})"
             )
         except StatementRejected:
-            return ""  # not made yet, or dropped just now
+            return ""  # not created yet, or just dropped
         return str(found.rows[0][0])
 
 
@@ -222,7 +222,7 @@ def _ended(process: subprocess.Popen[bytes]) -> tuple[float, int]:
 
 
 def _peak_mib(process: subprocess.Popen[bytes]) -> Callable[[], float]:
-    """Watches the largest of the command's processes; to be asked after its end."""
+    """Sampler of the largest process of the command; read it after the end."""
     peak = [0.0]
 
     def watch() -> None:

@@ -18,7 +18,7 @@ machine it must exceed the recovery time of the workers."""
 
 @dataclass(frozen=True)
 class Scenario:
-    """`run` breaks things until the monotonic deadline, at least once, and answers how often."""
+    """A fault: `run` repeats it until the monotonic deadline, at least once, and returns the count."""
 
     name: str
     description: str
@@ -70,7 +70,7 @@ def kill_kafka(stack: Stack, rng: random.Random, deadline: float) -> int:
 
 
 def expire_authentication(stack: Stack, rng: random.Random, deadline: float) -> int:
-    """The password is taken away until every connection has expired, then given back.
+    """Remove the password until every connection has expired, then restore it.
 
     Often for so long that workers lose their partitions, in the middle of an outage that made them
     pause, and get them back after it.
@@ -86,7 +86,7 @@ def expire_authentication(stack: Stack, rng: random.Random, deadline: float) -> 
 
 
 def move_leaders(stack: Stack, rng: random.Random, deadline: float) -> int:
-    """Partitions and the group's coordinator move between brokers."""
+    """Move partitions and the group's coordinator between brokers."""
     kafka, breaks = stack.engines.embedded, 0
     brokers = range(1, EMBEDDED_BROKERS + 1)
     while breaks == 0 or time.monotonic() < deadline:
@@ -100,7 +100,7 @@ def move_leaders(stack: Stack, rng: random.Random, deadline: float) -> int:
 
 
 def brokers_down(stack: Stack, rng: random.Random, deadline: float) -> int:
-    """One broker, or all of them, cut every connection and refuse new ones for a while."""
+    """Make one broker, or all, cut every connection and refuse new ones for a while."""
     kafka, breaks = stack.engines.embedded, 0
     while breaks == 0 or time.monotonic() < deadline:
         broker = rng.choice([None, *range(1, EMBEDDED_BROKERS + 1)])
@@ -113,7 +113,7 @@ def brokers_down(stack: Stack, rng: random.Random, deadline: float) -> int:
 
 
 def stop_clickhouse(stack: Stack, rng: random.Random, deadline: float) -> int:
-    """Longer than CLICKHOUSE_TIMEOUT: what was sent is done late, after it was sent again."""
+    """Pause longer than CLICKHOUSE_TIMEOUT: an insert is executed late, after its repetition."""
     seconds = max(stack.shape.clickhouse_seconds + 2.0, min(20.0, deadline - time.monotonic()))
     stack.engines.clickhouse.pause()
     time.sleep(seconds)
@@ -122,7 +122,7 @@ def stop_clickhouse(stack: Stack, rng: random.Random, deadline: float) -> int:
 
 
 def zombie(stack: Stack, rng: random.Random, deadline: float) -> int:
-    """The group gives a stopped worker's partitions away; then it wakes up in mid-insert."""
+    """Stop a worker until its partitions are reassigned; it resumes in the middle of an insert."""
     breaks = 0
     while breaks == 0 or time.monotonic() < deadline:
         time.sleep(rng.uniform(0.1, 0.6))
@@ -200,7 +200,7 @@ def black_hole(stack: Stack, rng: random.Random, deadline: float) -> int:
 
 
 def scale(stack: Stack, rng: random.Random, deadline: float) -> int:
-    """To as many processes as there are partitions less two, down to two, and back."""
+    """Scale up to two processes less than partitions, down to two, and back."""
     usual = stack.procs
     breaks = 0
     for procs in (1, 6, 2):
@@ -212,7 +212,7 @@ def scale(stack: Stack, rng: random.Random, deadline: float) -> int:
 
 
 def rebalance_storm(stack: Stack, rng: random.Random, deadline: float) -> int:
-    """Members that are not ours take partitions, do nothing with them, and leave."""
+    """Let foreign members join, hold partitions idle, and leave."""
     breaks = 0
     while breaks == 0 or time.monotonic() < deadline:
         foreign = Consumer(
@@ -238,7 +238,7 @@ def rebalance_storm(stack: Stack, rng: random.Random, deadline: float) -> int:
 
 
 def recreate_topic(stack: Stack, rng: random.Random, deadline: float) -> int:
-    """Deleted and made again under the same name: offsets begin at 0 once more.
+    """Delete and recreate the topic under the same name: offsets begin at 0 again.
 
     What was in the log before counts as far as it had arrived; the new log has to arrive whole, no
     matter whether the workers saw the change, and whether it has outgrown their positions by then.
@@ -300,7 +300,7 @@ def rolling_restart(stack: Stack, rng: random.Random, deadline: float) -> int:
 
 
 def twins(stack: Stack, rng: random.Random, deadline: float) -> int:
-    """Two hosts of one name: each worker of one fences the same worker of the other, in turns."""
+    """Run two hosts of the same name, whose workers fence each other in turn."""
     breaks = 0
     while breaks == 0 or time.monotonic() < deadline:
         stack.twin.start(stack.procs)

@@ -8,7 +8,7 @@ from tests.tools.kafka.apache import KafkaError, prepare
 
 
 def require_apache() -> None:
-    """Fetches it where that is still to be done. Skips the test, or raises KafkaError."""
+    """Fetch Apache Kafka unless it is cached. Skip the test, or raise KafkaError."""
     try:
         prepare()
     except KafkaError as error:

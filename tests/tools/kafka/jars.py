@@ -35,7 +35,7 @@ JVM_OPTIONS = (
     "-XX:TieredStopAtLevel=1",
     "-XX:-UsePerfData",
     "-Xshare:auto",
-    # The JVM's own warnings belong on standard error; standard output is what a tool was asked for.
+    # The JVM's own warnings belong on standard error; standard output is the output of a tool.
     "-Xlog:disable",
     "-Xlog:all=warning:stderr",
 )
@@ -55,7 +55,7 @@ class Installation:
 
     @cached_property
     def jars(self) -> str:
-        """The class path. An archive of classes is valid only for this list in this order."""
+        """Return the class path. An archive of classes is valid only for this list in this order."""
         return ":".join(str(jar) for jar in sorted((self.directory / "jars").glob("*.jar")))
 
     @property
@@ -66,13 +66,13 @@ class Installation:
 
     @property
     def template(self) -> Path:
-        """A formatted, empty log directory."""
+        """Return the path of a formatted, empty log directory."""
         return self.directory / "template"
 
     def command(
         self, main: str, *arguments: str, options: Sequence[str] | None = None
     ) -> list[str]:
-        """The command line that runs a class; options stand in for the use of the archive."""
+        """Return the command line that runs a class; options replace the use of the archive."""
         if options is None:
             options = [f"-XX:SharedArchiveFile={self.archive}"] if self.archive.exists() else []
         return [
@@ -82,7 +82,7 @@ class Installation:
 
 
 def available() -> str | None:
-    """The reason why Apache Kafka cannot run here, or None when it can. Takes milliseconds."""
+    """Return the reason why Apache Kafka cannot run here, or None. Takes milliseconds."""
     if sys.platform != "linux":
         return "Apache Kafka for tests runs on Linux only"
     java = _find_java()
@@ -97,7 +97,7 @@ def available() -> str | None:
 
 
 def fetch(deadline_seconds: float = 90) -> Installation:
-    """Finds Apache Kafka in the cache, or fetches it there first: once, up to a minute.
+    """Return Apache Kafka from the cache, into which it is fetched once, for up to a minute.
 
     Safe in several processes at once, and an interrupted one leaves nothing that is used.
     The deadline is for Maven, and by default shorter than a test's: pytest-timeout would otherwise
@@ -118,7 +118,7 @@ def fetch(deadline_seconds: float = 90) -> Installation:
 
 @contextlib.contextmanager
 def cache_lock() -> Iterator[None]:
-    """Waits until no other process changes the cache."""
+    """Block until no other process changes the cache."""
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "kafka.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -152,7 +152,7 @@ def tail(text: str, lines: int = 15) -> str:
 
 
 def new_id() -> str:
-    """A Kafka Uuid: 16 random bytes in URL-safe base 64, never with a leading dash."""
+    """Return a Kafka Uuid: 16 random bytes in URL-safe base 64, without a leading dash."""
     while True:
         text = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         if not text.startswith("-"):
@@ -205,7 +205,7 @@ def _fetch(installation: Installation, deadline_seconds: float) -> None:
             failure="Maven could not fetch Apache Kafka: run bin/kafka fetch with the network up",
             deadline_seconds=deadline_seconds,
         )
-        # Formatting takes a JVM of its own, so it is done here and every broker gets a copy.
+        # Formatting starts a JVM, so it is done once here and every broker gets a copy.
         properties = Path(scratch, "server.properties")
         properties.write_text(
             "process.roles=broker,controller\n"

@@ -1,4 +1,4 @@
-"""The benchmarks' arithmetic: quantiles, ratios, medians, and pictures that are to scale."""
+"""Arithmetic of the benchmarks: quantiles, ratios, medians, and pictures to scale."""
 
 import io
 import json
@@ -74,7 +74,7 @@ def test_clients_share_the_requests_and_number_them() -> None:
 
 def test_clients_in_step_send_requests_at_once() -> None:
     crowd = 4
-    # Passes only if all are within it at once.
+    # Passes only if all clients are inside at once.
     meeting = threading.Barrier(crowd, timeout=30)
     numbers: list[int] = []
 
@@ -138,7 +138,7 @@ def test_rate_and_cost_begin_at_first_poll() -> None:
     first = Look(at=10.0, rows=1_000, client_seconds=5.0, clickhouse_seconds=7.0)
     timed = Look(at=10.5, rows=4_000)
     last = Look(at=19.0, rows=5_000, client_seconds=5.02, clickhouse_seconds=7.01)
-    # 3,000 in half a second; 20 and 10 ms for 4,000, however long the last ones were waited for.
+    # 3,000 in half a second; 20 and 10 ms for 4,000, independent of the wait for the last ones.
     told = pace(first, timed, last)
     assert told.events_per_second == 6_000.0
     assert told.client_cpu_us == pytest.approx(5.0)
