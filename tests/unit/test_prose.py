@@ -217,6 +217,24 @@ def bad_first_words(source: str) -> list[Violation]:
     ]
 
 
+def bad_help_texts(source: str) -> list[Violation]:
+    return [
+        Violation(keyword.value.lineno, text[:40], "a help text begins with a capital")
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call)
+        for keyword in node.keywords
+        if keyword.arg == "help"
+        for text in _beginning(keyword.value)
+        if not text[:1].isupper()
+    ]
+
+
+def _beginning(text: ast.expr) -> Iterator[str]:
+    match text:
+        case ast.Constant(value=str(value)) | ast.JoinedStr(values=[ast.Constant(str(value)), *_]):
+            yield value
+
+
 def long_test_names(source: str) -> list[Violation]:
     return [
         Violation(node.lineno, node.name, f"at most {MAX_WORDS_OF_TEST_NAME} words after test_")
@@ -257,7 +275,7 @@ def test_prose_keeps_to_the_words_of_the_field(paths: list[Path]) -> None:
         text = path.read_text("utf-8")
         found = violations(prose_of(path.name, text))
         if path.suffix == ".py":
-            found += bad_first_words(text)
+            found += bad_first_words(text) + bad_help_texts(text)
         shown += _shown(path, found)
     assert not shown, shown
 
@@ -355,6 +373,11 @@ def test_first_words_are_of_every_docstring() -> None:
     assert [(found.line, found.text) for found in bad_first_words(source)] == [
         (1, "Of"), (3, "What"), (6, "Who"), (8, "Whether,"), (10, "Says"),
     ]  # fmt: skip
+
+
+def test_help_texts_begin_with_a_capital() -> None:
+    source = "f(help='Wait.')\nf(help='wait.')\nf(help=f'wait {1}')\nf(help=f'{1} wait')\nf(help=x)"
+    assert [found.line for found in bad_help_texts(source)] == [2, 3]
 
 
 def test_long_names_are_counted_in_words() -> None:
