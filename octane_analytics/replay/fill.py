@@ -168,7 +168,7 @@ class FillReplay:
     def _fill_alone(self, *, is_dry: bool) -> None:
         limits = None
         if self._plan.compare is Compare.LOG:
-            limits = {p: span.end for p, span in self._plan.reading.items()}
+            limits = {p: offsets.end for p, offsets in self._plan.reading.items()}
         for _ in range(_MAX_PASSES):
             inserted, is_doubtful = self._compare_and_insert(limits, None, is_dry=is_dry)
             if is_dry or not is_doubtful or not inserted:
@@ -212,7 +212,7 @@ class FillReplay:
         Raise OctaneError if a committed offset went back.
         """
         if not self._plan.is_live:
-            return {p: span.end for p, span in self._plan.reading.items()}
+            return {p: offsets.end for p, offsets in self._plan.reading.items()}
         partitions, committed, _ = self._retry(self._read_offsets).value
         limits = {p: committed[p].offset or 0 for p in partitions}
         for p, offset in self._committed.items():
@@ -247,14 +247,14 @@ class FillReplay:
 
     def _stage_up_to(self, ends: Mapping[int, int]) -> None:
         held = self._retry(lambda: self._log.held(list(ends))).value
-        spans = {}
+        ranges = {}
         for p, end in ends.items():
             first = max(self._staged.get(p, 0), held[p].first)
             if first < end:
-                spans[p] = OffsetRange(first, end)
-        if spans and not self._reader.copy(spans, is_stopping=self._control.is_stopping):
+                ranges[p] = OffsetRange(first, end)
+        if ranges and not self._reader.copy(ranges, is_stopping=self._control.is_stopping):
             raise Interrupted
-        self._staged |= {p: span.end for p, span in spans.items()}
+        self._staged |= {p: offsets.end for p, offsets in ranges.items()}
 
     def _compare_and_insert(
         self, limits: Mapping[int, int] | None, after: int | None, *, is_dry: bool

@@ -45,12 +45,12 @@ class ReplayPlan:
     @property
     def events(self) -> int:
         """Number of offsets in the range, an upper bound of its events."""
-        return sum(span.end - span.first for span in self.wanted.values())
+        return sum(offsets.end - offsets.first for offsets in self.wanted.values())
 
     @property
     def to_read(self) -> int:
         """Number of offsets to read."""
-        return sum(span.end - span.first for span in self.reading.values())
+        return sum(offsets.end - offsets.first for offsets in self.reading.values())
 
     def as_json(self) -> str:
         """Return the plan as one JSON object, which `from_json` reads."""
@@ -58,8 +58,8 @@ class ReplayPlan:
             "mode": self.mode.value,
             "compare": self.compare.value,
             "log": list(self.log),
-            "wanted": {p: [span.first, span.end] for p, span in self.wanted.items()},
-            "reading": {p: [span.first, span.end] for p, span in self.reading.items()},
+            "wanted": {p: [offsets.first, offsets.end] for p, offsets in self.wanted.items()},
+            "reading": {p: [offsets.first, offsets.end] for p, offsets in self.reading.items()},
             "months": list(self.months),
         }
         return json.dumps(fields)
@@ -74,7 +74,7 @@ def from_json(text: str) -> ReplayPlan:
             "mode": Mode(fields["mode"]),
             "compare": Compare(fields["compare"]),
             "log": LogIdentity(*fields["log"]),
-            "wanted": {int(p): OffsetRange(*span) for p, span in fields["wanted"].items()},
-            "reading": {int(p): OffsetRange(*span) for p, span in fields["reading"].items()},
+            "wanted": {int(p): OffsetRange(*offsets) for p, offsets in fields["wanted"].items()},
+            "reading": {int(p): OffsetRange(*offsets) for p, offsets in fields["reading"].items()},
         }
     )

@@ -111,11 +111,11 @@ def resolve(wanted: RequestedRange, facts: LogFacts, *, is_live: bool) -> dict[i
     chosen = [p for p in chosen if _is_named(wanted.from_offset, p)]
     firsts = _firsts(wanted, facts, chosen)
     ends = _ends(wanted, facts, chosen, is_live=is_live)
-    spans = {p: OffsetRange(firsts[p], ends[p]) for p in chosen if firsts[p] < ends[p]}
-    if not spans:
+    ranges = {p: OffsetRange(firsts[p], ends[p]) for p in chosen if firsts[p] < ends[p]}
+    if not ranges:
         up_to = " that the group has committed" if is_live else ""
         raise BadRange(f"the range is empty: it contains no offset{up_to}")
-    return spans
+    return ranges
 
 
 def _chosen(wanted: RequestedRange, facts: LogFacts) -> list[int]:

@@ -37,7 +37,7 @@ class StagingReader:
 
     def copy(
         self,
-        spans: Mapping[int, OffsetRange],
+        ranges: Mapping[int, OffsetRange],
         on_progress: Callable[[int], None] = lambda _: None,
         is_stopping: Callable[[], bool] = lambda: False,
     ) -> bool:
@@ -47,7 +47,7 @@ class StagingReader:
         Interrupted if a stop is requested during an outage.
         """
         log, staged = self._log, Staged()
-        log.begin(spans)
+        log.begin(ranges)
         while not log.is_done and not is_stopping():
             records = log.poll(self._pace.available, _POLL_SECONDS).records
             self._decode_into(records, staged)
@@ -91,8 +91,8 @@ class StagingReader:
             staged.is_wanted += map(self._is_wanted, partitions, offsets)
 
     def _is_wanted(self, partition: int, offset: int) -> bool:
-        span = self._wanted.get(partition)
-        return span is not None and span.first <= offset < span.end
+        offset_range = self._wanted.get(partition)
+        return offset_range is not None and offset_range.first <= offset < offset_range.end
 
     def _flush(
         self, staged: Staged, on_progress: Callable[[int], None], is_stopping: Callable[[], bool]

@@ -56,8 +56,8 @@ def test_parse_time_invalid_text_raises(text: str) -> None:
 
 
 def test_range_of_live_table_ends_at_commits() -> None:
-    spans = resolve(RequestedRange(from_offset="beginning"), FACTS, is_live=True)
-    assert spans == {0: OffsetRange(10, 90), 1: OffsetRange(0, 50)}
+    ranges = resolve(RequestedRange(from_offset="beginning"), FACTS, is_live=True)
+    assert ranges == {0: OffsetRange(10, 90), 1: OffsetRange(0, 50)}
 
 
 def test_range_of_other_table_may_reach_the_end() -> None:
@@ -72,8 +72,8 @@ def test_range_without_commits_only_fails_if_live() -> None:
     facts = LogFacts(FACTS.held, {}, {}, {})
     with pytest.raises(BadRange, match="has committed nothing"):
         resolve(RequestedRange(from_offset="beginning"), facts, is_live=True)
-    spans = resolve(RequestedRange(from_offset="beginning"), facts, is_live=False)
-    assert spans == facts.held
+    ranges = resolve(RequestedRange(from_offset="beginning"), facts, is_live=False)
+    assert ranges == facts.held
 
 
 def test_range_offsets_by_partition_choose_partitions() -> None:
