@@ -338,7 +338,7 @@ def test_wrong_calls_say_in_one_line_what_is_wrong(scene: Scene) -> None:
     table = scene.table()
     cases = [
         ([], Exit.USAGE, "the start is missing"),
-        (["--from-offset", "20", "--partition", "9"], Exit.USAGE, "no partition 9"),
+        (["--from-offset", "20", "--partition", "9"], Exit.USAGE, "partition 9 does not exist"),
         (["--from-offset", "7:0"], Exit.USAGE, "partition 7"),
         (["--from-offset", "0"], Exit.USAGE, "earliest offsets are 0:10"),
         (["--from-offset", "90"], Exit.USAGE, "range is empty"),
