@@ -32,6 +32,7 @@ PROSE = (
 )
 _NOT_YET_CLEAN: frozenset[str] = frozenset(
     {
+        "bin",
         "octane_analytics",
         "octane_analytics/api",
         "octane_analytics/api/auth",
