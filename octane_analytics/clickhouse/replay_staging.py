@@ -206,7 +206,7 @@ class ReplayStaging:
         ((unwanted, staged, in_target),) = found.rows
         return bool(not unwanted and in_target <= _MUCH_MORE * staged)
 
-    def take_all(self, number: int, part: StagedSlice) -> None:
+    def select_all(self, number: int, part: StagedSlice) -> None:
         everything = f"""
             SELECT row, count() AS times FROM (
                 SELECT row FROM {self._table("log")}
@@ -354,7 +354,7 @@ class ReplayStaging:
             f"ALTER TABLE {self._target} REPLACE PARTITION {int(month)} FROM {self._table('build')}"
         )
 
-    def rows_unknown_to_kafka(
+    def mark_month_undecided(
         self, number: int, month: int, limits: Mapping[int, int], ends: Mapping[int, int]
     ) -> None:
         self._query(

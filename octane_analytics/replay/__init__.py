@@ -1,5 +1,5 @@
-"""Repairs the table from what Kafka still holds: the same work over a bounded source.
+"""Repair of the table from the records that Kafka still holds.
 
-`ranges` says which offsets, `reading` copies them into a staging table, `filling` and `rebuilding`
-bring the target to what the log says. Where staging and target live is behind the Protocol in `ports`.
+`ranges` resolves the offsets, `staging_reader` copies them into a staging table, `fill` and `rebuild`
+make the target agree with the log. Staging and target are reached through the Protocols in `interfaces`.
 """

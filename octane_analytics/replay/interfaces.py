@@ -1,4 +1,4 @@
-"""What a replay needs of Kafka and ClickHouse, as Protocols, and the values that pass through them."""
+"""Protocols of Kafka and ClickHouse for a replay, and the values that pass through them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,12 +10,12 @@ from octane_analytics.types import Committed, OffsetRange, Polled
 
 
 class ReplayLog(Protocol):
-    """The topic from outside. All block, and raise Unavailable."""
+    """Read-only access to the topic. All methods block and raise Unavailable."""
 
     def partitions(self) -> list[int]: ...
     def held(self, partitions: Sequence[int]) -> Mapping[int, OffsetRange]: ...
     def committed(self, partitions: Sequence[int]) -> Mapping[int, Committed]: ...
-    def begin(self, spans: Mapping[int, OffsetRange]) -> None: ...
+    def begin(self, ranges: Mapping[int, OffsetRange]) -> None: ...
     def poll(self, max_records: int, timeout_seconds: float) -> Polled: ...
     @property
     def is_done(self) -> bool: ...
@@ -23,14 +23,14 @@ class ReplayLog(Protocol):
 
 @dataclass(slots=True)
 class Staged:
-    """Records on their way into the staging table: the columns of Row, and whence each came."""
+    """Records for the staging table: the columns of Row, and the source of each record."""
 
     columns: Columns = field(default_factory=new_columns)
     partitions: list[int] = field(default_factory=list)
     offsets: list[int] = field(default_factory=list)
     is_wanted: list[int] = field(default_factory=list)
     reasons: dict[int, str] = field(default_factory=dict)
-    """Why records are no events, by their place in the columns; the others are events."""
+    """Reasons of invalid records, by their index in the columns."""
     payload_bytes: int = 0
 
     def __len__(self) -> int:
@@ -39,16 +39,16 @@ class Staged:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Of the range, each record counted once."""
+    """Counts of the records of the range; each record is counted once."""
 
     read: int = 0
     valid: int = 0
     expired: int = 0
-    """Valid ones that the target's TTL would remove at once: they are left alone."""
+    """Valid events that the target's TTL would remove at once; they are not inserted."""
     rejected: Mapping[str, int] = field(default_factory=dict)
-    """Records that are no events, by reason."""
+    """Number of invalid records, by reason."""
     first_epoch: int | None = None
-    """Of the events' own timestamps; None where there is no event."""
+    """Earliest timestamp of an event in epoch seconds; None without events."""
     last_epoch: int | None = None
 
 
@@ -61,10 +61,10 @@ class StagedSlice(NamedTuple):
 
 
 class StagedChunk(NamedTuple):
-    """Rows `[first, last]` of what a pass found lacking in a slice."""
+    """Rows `[first, last]` of those that a pass found missing in a slice."""
 
     number: int
-    """Of the pass."""
+    """Number of the pass."""
     slice: int
     first: int
     last: int
@@ -79,7 +79,7 @@ class JournalEntry(NamedTuple):
 class StagingStore(Protocol):
     """The staging tables of one replay, and the target beside them.
 
-    All block; they raise Unavailable, and StatementRejected for what the server says of a statement.
+    All methods block, raise Unavailable, and raise StatementRejected if the server rejects a statement.
     Staging is a set of (partition, offset): staging a record twice changes nothing.
     """
 
@@ -87,11 +87,11 @@ class StagingStore(Protocol):
     def journal_entries(self) -> Sequence[JournalEntry]: ...
     def stage(self, staged: Staged) -> None: ...
     def positions(self) -> Mapping[int, int]:
-        """The offset behind the last one staged, by partition."""
+        """Return the offset after the last staged one, by partition."""
         ...
 
     def sync(self) -> None:
-        """Waits until this server has what the target's other replicas have."""
+        """Block until this server has the rows of the target's other replicas."""
         ...
 
     def counts(self) -> Counts: ...
@@ -99,16 +99,15 @@ class StagingStore(Protocol):
     def find_missing(
         self, number: int, part: StagedSlice, limits: Mapping[int, int] | None, after: int | None
     ) -> None:
-        """Notes as pass `number` what the target lacks of the slice.
+        """Write the rows that the target is missing in the slice, as pass `number`.
 
-        Counted are staged events before `limits`, by partition; those of the range alone where that
-        is None. Only those in question are looked at: of the range, or those that pass `after` left
-        undecided.
+        Staged events before `limits` (by partition) are counted, only those of the range if it is None.
+        The pass covers the events of the range, or only those that pass `after` left undecided.
         """
         ...
 
-    def take_all(self, number: int, part: StagedSlice) -> None:
-        """Notes as pass `number` every event of the range in the slice, once."""
+    def select_all(self, number: int, part: StagedSlice) -> None:
+        """Write every event of the range in the slice once, as pass `number`."""
         ...
 
     def mark_undecided(
@@ -118,18 +117,18 @@ class StagingStore(Protocol):
         limits: Mapping[int, int],
         ends: Mapping[int, int],
     ) -> int:
-        """Notes which of the events in question also stand between limits and ends; how many."""
+        """Mark the covered events that also occur between limits and ends; return their number."""
         ...
 
     def chunks(self, number: int) -> Sequence[StagedChunk]: ...
     def rows(self, chunk: StagedChunk) -> Sequence[Sequence[object]]:
-        """The columns of Row."""
+        """Return the columns of Row."""
         ...
 
     def missing_rows(self, number: int) -> int:
-        """How many rows pass `number` found lacking."""
+        """Return the number of rows that pass `number` found missing."""
         ...
 
     def insert(self, columns: Sequence[Sequence[object]], token: str) -> None:
-        """Into the target; as `types.Sink`."""
+        """Insert into the target; see `interfaces.Sink`."""
         ...

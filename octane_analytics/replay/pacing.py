@@ -1,4 +1,4 @@
-"""How a replay waits, for its pace or for a server that is away: no longer than it is to go on."""
+"""Rate limit and retries of a replay; both stop waiting as soon as the replay is stopped."""
 
 from collections.abc import Callable
 from typing import Generic, NamedTuple, TypeVar
@@ -7,21 +7,21 @@ from octane_analytics.errors import NeedsOperator, Unavailable
 from octane_analytics.interfaces import Clock
 from octane_analytics.runtime.timing import Backoff
 
-PATIENCE_SECONDS = 60.0
+MAX_RETRY_SECONDS = 60.0
 _FIRST_BACKOFF_SECONDS, _CAP_BACKOFF_SECONDS = 0.2, 5.0
 _SLICE_SECONDS = 0.2
-"""How soon a wait hears that it is to end."""
-_MOST_AT_ONCE = 10_000
+"""Longest delay until a wait notices a stop."""
+_MAX_EVENTS_AT_ONCE = 10_000
 
 _T = TypeVar("_T")
 
 
 class Interrupted(Exception):
-    """It was asked to stop, and has, between two chunks."""
+    """The replay stopped between two chunks, as requested."""
 
 
 class RateLimit:
-    """Holds a rate of events; None is none."""
+    """Limit to a number of events per second; None is unlimited."""
 
     def __init__(
         self, rate: float | None, clock: Clock, is_stopping: Callable[[], bool] = lambda: False
@@ -34,38 +34,38 @@ class RateLimit:
 
     @property
     def available(self) -> int:
-        """How many events to ask for, so that they come evenly."""
+        """Number of events to request at once for an even rate."""
         if self._rate is None:
-            return _MOST_AT_ONCE
-        return max(1, min(_MOST_AT_ONCE, int(self._rate)))
+            return _MAX_EVENTS_AT_ONCE
+        return max(1, min(_MAX_EVENTS_AT_ONCE, int(self._rate)))
 
     def wait(self, events: int) -> None:
-        """Blocks until so many more are due, or until it is to stop."""
+        """Block until `events` more are due, or until a stop is requested."""
         self._done += events
         if self._rate is not None:
             due = self._started + self._done / self._rate
             _wait_until(due, self._clock, self._is_stopping)
 
 
-class AttemptFailed(NamedTuple, Generic[_T]):
+class RetryResult(NamedTuple, Generic[_T]):
     value: _T
     was_repeated: bool
-    """Whether the first attempt failed, so that nobody knows what it did."""
+    """True if the first attempt failed and its effect is unknown."""
 
 
 def retry_while_unavailable(
     call: Callable[[], _T], clock: Clock, is_stopping: Callable[[], bool]
-) -> AttemptFailed[_T]:
-    """Repeats a call that may be repeated while it raises Unavailable, for a minute.
+) -> RetryResult[_T]:
+    """Repeat an idempotent call while it raises Unavailable, for MAX_RETRY_SECONDS at most.
 
-    What waiting does not mend is raised at once, and Interrupted in place of a further attempt once
-    it is to stop.
+    NeedsOperator is raised at once. Interrupted is raised in place of a further attempt once a stop
+    is requested.
     """
     backoff = Backoff(_FIRST_BACKOFF_SECONDS, _CAP_BACKOFF_SECONDS)
-    deadline = clock.now() + PATIENCE_SECONDS
+    deadline = clock.now() + MAX_RETRY_SECONDS
     while True:
         try:
-            return AttemptFailed(call(), backoff.attempts > 0)
+            return RetryResult(call(), backoff.attempts > 0)
         except NeedsOperator:
             raise
         except Unavailable as error:

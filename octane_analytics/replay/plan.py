@@ -1,4 +1,4 @@
-"""What a replay is to do, as a value that can be kept: whoever resumes it does exactly that."""
+"""Immutable plan of a replay, kept as JSON in its journal so that a resumed replay follows it."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -15,12 +15,12 @@ class Mode(StrEnum):
 
 
 class Compare(StrEnum):
-    """With what fill compares the table."""
+    """Records of the log that fill compares the table with."""
 
     LOG = "log"
-    """An event of the range is counted in all that Kafka holds: exact."""
+    """Count an event of the range in the whole log: exact."""
     RANGE = "range"
-    """It is counted in the range only: quicker, and blind for a lost one with an equal elsewhere."""
+    """Count it in the range only: faster, but misses a lost event with an equal one elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,36 +34,39 @@ class ReplayPlan:
     database: str
     table: str
     is_live: bool
-    """Whether the workers insert into this table themselves."""
+    """True if the workers insert into this table."""
     wanted: Mapping[int, OffsetRange]
     """The range, by partition."""
     reading: Mapping[int, OffsetRange]
-    """What has to be read for it."""
+    """The offsets to read for it, by partition."""
     months: Sequence[int] = ()
-    """Of a rebuild: as 202611."""
+    """Months of a rebuild, as 202611."""
 
     @property
     def events(self) -> int:
-        """Offsets in the range: as many events at most."""
-        return sum(span.end - span.first for span in self.wanted.values())
+        """Number of offsets in the range, an upper bound of its events."""
+        return sum(offsets.end - offsets.first for offsets in self.wanted.values())
 
     @property
     def to_read(self) -> int:
-        return sum(span.end - span.first for span in self.reading.values())
+        """Number of offsets to read."""
+        return sum(offsets.end - offsets.first for offsets in self.reading.values())
 
     def as_json(self) -> str:
+        """Return the plan as one JSON object, which `from_json` reads."""
         fields = asdict(self) | {
             "mode": self.mode.value,
             "compare": self.compare.value,
             "log": list(self.log),
-            "wanted": {p: [span.first, span.end] for p, span in self.wanted.items()},
-            "reading": {p: [span.first, span.end] for p, span in self.reading.items()},
+            "wanted": {p: [offsets.first, offsets.end] for p, offsets in self.wanted.items()},
+            "reading": {p: [offsets.first, offsets.end] for p, offsets in self.reading.items()},
             "months": list(self.months),
         }
         return json.dumps(fields)
 
 
 def from_json(text: str) -> ReplayPlan:
+    """Return the plan that `as_json` wrote."""
     fields = json.loads(text)
     return ReplayPlan(
         **fields
@@ -71,7 +74,7 @@ def from_json(text: str) -> ReplayPlan:
             "mode": Mode(fields["mode"]),
             "compare": Compare(fields["compare"]),
             "log": LogIdentity(*fields["log"]),
-            "wanted": {int(p): OffsetRange(*span) for p, span in fields["wanted"].items()},
-            "reading": {int(p): OffsetRange(*span) for p, span in fields["reading"].items()},
+            "wanted": {int(p): OffsetRange(*offsets) for p, offsets in fields["wanted"].items()},
+            "reading": {int(p): OffsetRange(*offsets) for p, offsets in fields["reading"].items()},
         }
     )

@@ -1,6 +1,6 @@
-"""Which offsets a replay is about: what was asked for, held against what the log and the group say.
+"""Offsets of a replay: the requested range, checked against the log and the group's commits.
 
-Pure: the facts about the log come as values.
+Pure functions; the facts about the log are arguments.
 """
 
 import re
@@ -18,20 +18,20 @@ _SHOWN = 8
 
 
 class BadRange(OctaneError):
-    """What was asked for is no range of this log; nothing has been touched."""
+    """The requested range does not exist in this log; the target is unchanged."""
 
 
 _ALIASES = {"earliest": "beginning", "latest": "end"}
-"""Kafka's own words."""
+"""Kafka's names."""
 
 Offsets = int | str | Mapping[int, int]
-"""One offset for all partitions, one for each named, or the word `beginning` or `end`."""
+"""One offset for all partitions, offsets by partition, or the word `beginning` or `end`."""
 
 
 def parse_offsets(text: str, word: str) -> Offsets:
-    """`N`, `P:N,P:N`, or the word (`beginning` or `end`; Kafka's `earliest` and `latest` mean the same).
+    """Parse `N`, `P:N,P:N`, or the given word: `beginning` (or `earliest`), `end` (or `latest`).
 
-    Raises BadRange.
+    Raise BadRange.
     """
     if _ALIASES.get(text, text) == word:
         return word
@@ -49,7 +49,7 @@ def parse_offsets(text: str, word: str) -> Offsets:
 
 
 def parse_time(text: str, now: datetime) -> float:
-    """RFC 3339, or as far back as `-6h`, as epoch seconds. Raises BadRange."""
+    """Parse RFC 3339 or a relative time such as `-6h`; return epoch seconds. Raise BadRange."""
     ago = _AGO.fullmatch(text)
     try:
         if ago is not None:
@@ -57,79 +57,83 @@ def parse_time(text: str, now: datetime) -> float:
         return rfc3339.parse_as_utc(text).timestamp()
     except (ValueError, OverflowError) as error:
         raise BadRange(
-            f"{text!r} is no time: write for example 2026-02-02T12:00:00Z, or -6h"
+            f"{text!r} is not a time: write for example 2026-02-02T12:00:00Z, or -6h"
         ) from error
 
 
 @dataclass(frozen=True, slots=True)
 class RequestedRange:
-    """What the operator asked for; None where nothing was said."""
+    """The range as the operator gave it; None for an absent option."""
 
     from_offset: Offsets | None = None
     from_time: float | None = None
     to_offset: Offsets | None = None
     to_time: float | None = None
     partitions: Sequence[int] = ()
-    """Empty: all."""
+    """Partitions to replay; all if empty."""
     should_clamp: bool = False
-    """Begin at the earliest offset where retention has removed what was asked for."""
+    """Begin at the earliest offset if retention has removed the requested ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class LogFacts:
-    """What log and group say, by partition."""
+    """Offsets of the log and of the group, by partition."""
 
     held: Mapping[int, OffsetRange]
     committed: Mapping[int, int]
-    """Up to where the workers have inserted; a partition without any commit is absent."""
+    """Committed offsets of the workers; a partition without a commit is absent."""
     from_time: Mapping[int, int | None]
-    """Of `Wanted.from_time`; empty where that was not asked for."""
+    """Offsets of `RequestedRange.from_time`; empty if that is None."""
     to_time: Mapping[int, int | None]
 
 
 def resolve(wanted: RequestedRange, facts: LogFacts, *, is_live: bool) -> dict[int, OffsetRange]:
-    """The offsets of each chosen partition; none of the spans is empty.
+    """Return the offset ranges of the chosen partitions, none of them empty.
 
-    `is_live` says that the workers insert into the target themselves: then nothing beyond what they
-    have committed may be taken. Raises BadRange.
+    If the workers insert into the target (`is_live`), the ranges end at their committed offsets.
+    Raise BadRange.
     """
     chosen = _chosen(wanted, facts)
     if wanted.from_offset is None and wanted.from_time is None:
-        raise BadRange("say where to begin: --from-offset N, P:N,… or beginning, or --from-time")
+        raise BadRange(
+            "the start is missing: give --from-offset N, P:N,… or beginning, or --from-time"
+        )
     if wanted.from_offset is not None and wanted.from_time is not None:
         raise BadRange("give --from-offset or --from-time, not both")
     if wanted.to_offset is not None and wanted.to_time is not None:
         raise BadRange("give --to-offset or --to-time, not both")
     if is_live and not facts.committed:
         raise BadRange(
-            "the workers' group has committed nothing in this topic, so there is nothing that is not "
-            "theirs to insert: check KAFKA_GROUP_ID and KAFKA_TOPIC"
+            "the workers' group has committed nothing in this topic, so the workers will insert all of "
+            "it: check KAFKA_GROUP_ID and KAFKA_TOPIC"
         )
     _check_named(wanted, chosen)
     chosen = [p for p in chosen if _is_named(wanted.from_offset, p)]
     firsts = _firsts(wanted, facts, chosen)
     ends = _ends(wanted, facts, chosen, is_live=is_live)
-    spans = {p: OffsetRange(firsts[p], ends[p]) for p in chosen if firsts[p] < ends[p]}
-    if not spans:
+    ranges = {p: OffsetRange(firsts[p], ends[p]) for p in chosen if firsts[p] < ends[p]}
+    if not ranges:
         up_to = " that the group has committed" if is_live else ""
-        raise BadRange(f"the range is empty: no offset{up_to} lies in it")
-    return spans
+        raise BadRange(f"the range is empty: it contains no offset{up_to}")
+    return ranges
 
 
 def _chosen(wanted: RequestedRange, facts: LogFacts) -> list[int]:
     unknown = [p for p in wanted.partitions if p not in facts.held]
     if unknown:
-        raise BadRange(f"there is no partition {unknown[0]}: the topic has 0 to {max(facts.held)}")
+        raise BadRange(
+            f"partition {unknown[0]} does not exist: the topic has 0 to {max(facts.held)}"
+        )
     return sorted(set(wanted.partitions)) or sorted(facts.held)
 
 
 def _check_named(wanted: RequestedRange, chosen: Sequence[int]) -> None:
     for option, offsets in (("from", wanted.from_offset), ("to", wanted.to_offset)):
         if isinstance(offsets, Mapping):
-            strangers = [p for p in offsets if p not in chosen]
-            if strangers:
+            unknown = [p for p in offsets if p not in chosen]
+            if unknown:
                 raise BadRange(
-                    f"--{option}-offset names partition {strangers[0]}, which is not among those "
+                    f"--{option}-offset names partition {unknown[0]}, which is not among those "
                     f"chosen or does not exist (there are {_listed(chosen)})"
                 )
 
@@ -151,13 +155,13 @@ def _firsts(wanted: RequestedRange, facts: LogFacts, chosen: Sequence[int]) -> d
     beyond = [p for p in chosen if firsts[p] > held[p].end]
     if beyond and (isinstance(asked, Mapping) or len(beyond) == len(chosen)):
         p = beyond[0]
-        raise BadRange(f"offset {firsts[p]} is beyond the end of partition {p} ({held[p].end})")
+        raise BadRange(f"offset {firsts[p]} is after the end of partition {p} ({held[p].end})")
     gone = [p for p in chosen if firsts[p] < held[p].first]
     if gone and not wanted.should_clamp:
         earliest = ",".join(f"{p}:{held[p].first}" for p in gone[:_SHOWN])
         more = ",…" if len(gone) > _SHOWN else ""
         raise BadRange(
-            f"retention has removed what is asked for; the earliest offsets are {earliest}{more}: "
+            f"retention has removed requested offsets; the earliest offsets are {earliest}{more}: "
             "begin there, or give --clamp"
         )
     return {p: max(first, held[p].first) for p, first in firsts.items()}
@@ -181,18 +185,18 @@ def _ends(
         ends = {p: held[p].end for p in chosen}
     elif isinstance(asked, int):
         if all(asked > held[p].end for p in chosen):
-            raise BadRange(f"offset {asked} is beyond the end of every partition chosen")
+            raise BadRange(f"offset {asked} is after the end of every partition chosen")
         ends = {p: min(asked, held[p].end) for p in chosen}
     else:
         ends = {p: asked.get(p, defaults[p]) for p in chosen}
         for p, end in ends.items():
             if end > held[p].end:
-                raise BadRange(f"offset {end} is beyond the end of partition {p} ({held[p].end})")
+                raise BadRange(f"offset {end} is after the end of partition {p} ({held[p].end})")
     for p, end in ends.items():
         if end > limits[p]:
             raise BadRange(
-                f"partition {p}: the workers' group has committed {limits[p]}, and what lies from "
-                f"there to {end} is theirs to insert: end at {limits[p]} or earlier"
+                f"partition {p}: the workers' group has committed {limits[p]} and will insert the "
+                f"events from there to {end}: end at {limits[p]} or earlier"
             )
     return ends
 

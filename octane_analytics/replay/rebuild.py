@@ -1,11 +1,11 @@
-"""Replaces whole months of the target by what the log says, each in one atomic step.
+"""Replace whole months of the target by the events of the log, each in one atomic step.
 
-A month is built beside the target, counted, and put in its place with REPLACE PARTITION, so a reader
-sees the old month or the new one. What is not in the build is gone then; so a month is refused that
-Kafka does not hold completely: the range leaves out some of its events, or the target has rows of it
-that stand nowhere in the log. And one is only replaced in a moment in which the workers have nothing of
-it under way beyond what was built. Should they begin between that look and the replacement, what they
-inserted is put back at once, as fill does it.
+A month is built in a separate table, counted, and moved into the target with REPLACE PARTITION, so a
+reader sees the old month or the new one. Rows that are not in the build are lost; a month is therefore
+refused if Kafka does not hold it completely: the range leaves out some of its events, or the target has
+rows of it that do not occur in the log. A month is only replaced while the workers have no events of it
+in progress after those that were built. If they start an insert between that check and the replacement,
+the lost rows are inserted again at once, by fill.
 """
 
 from collections.abc import Mapping
@@ -21,64 +21,74 @@ _QUIET_PAUSE_SECONDS = 0.5
 
 
 class MonthRefused(OctaneError):
-    """The month cannot be rebuilt without losing something; nothing has been touched."""
+    """The month cannot be rebuilt without losing rows; the target is unchanged."""
 
 
 @dataclass(frozen=True, slots=True)
 class MonthFacts:
     in_log: int
-    """Events of the month that are staged."""
-    outside: int
-    """Those of them that the range leaves out."""
-    strangers: int
-    """Different rows of the target that stand nowhere in the log."""
+    """Staged events of the month."""
+    outside_range: int
+    """Staged events of the month that the range leaves out."""
+    rows_unknown_to_kafka: int
+    """Distinct rows of the target that do not occur in the log."""
     in_target: int
+    """Rows of the month in the target."""
 
 
 class MonthBuilder(Protocol):
-    """`staging.Staging`, as far as it is needed here."""
+    """The staging tables of a replay, as far as a rebuild uses them. All methods block."""
 
-    def month_facts(self, month: int, limits: Mapping[int, int]) -> MonthFacts: ...
-
-    def build(self, month: int, limits: Mapping[int, int]) -> int:
-        """Builds the month anew out of what is staged before the limits; its rows."""
+    def month_facts(self, month: int, limits: Mapping[int, int]) -> MonthFacts:
+        """Return the counts that decide whether a month may be replaced."""
         ...
 
-    def count_between(
-        self, month: int, limits: Mapping[int, int], ends: Mapping[int, int]
-    ) -> int: ...
-    def replace(self, month: int) -> None: ...
-    def rows_unknown_to_kafka(
+    def build(self, month: int, limits: Mapping[int, int]) -> int:
+        """Recreate the build of the month from the events before the limits; return its rows."""
+        ...
+
+    def count_between(self, month: int, limits: Mapping[int, int], ends: Mapping[int, int]) -> int:
+        """Return the number of events of the month between limits and ends."""
+        ...
+
+    def replace(self, month: int) -> None:
+        """Replace the month of the target by the build, atomically."""
+        ...
+
+    def mark_month_undecided(
         self, number: int, month: int, limits: Mapping[int, int], ends: Mapping[int, int]
     ) -> None:
-        """Notes those events between limits and ends as what pass `number` left undecided."""
+        """Mark the events of the month between limits and ends as undecided by pass `number`."""
         ...
 
 
 class RebuildReplay:
+    """The replacement of months for one replay whose range is staged. Not thread-safe."""
+
     def __init__(
         self,
-        filling: FillReplay,
+        fill: FillReplay,
         builder: MonthBuilder,
         clock: Clock,
-        steps: ReplayControl,
+        control: ReplayControl,
         *,
         is_forced: bool,
     ) -> None:
-        self._filling = filling
+        self._fill = fill
         self._builder = builder
         self._clock = clock
-        self._steps = steps
+        self._control = control
         self._is_forced = is_forced
 
     def run(
         self, months: tuple[int, ...], planned: Mapping[int, int], *, is_dry: bool
     ) -> FillOutcome:
-        """Blocks. Every month is looked at before the first one is touched; raises MonthRefused.
+        """Block until the months are replaced; check all of them before the first replacement.
 
-        `planned` is up to where the log was to be read: what came later is not left out by the range.
+        `planned` holds the ends of the log at the time of the plan, by partition: later events do not
+        count as left out by the range. Raise MonthRefused, or Interrupted between two months.
         """
-        self._filling.start()
+        self._fill.start()
         outcome = FillOutcome()
         for month in months:
             facts = self._builder.month_facts(month, planned)
@@ -88,51 +98,51 @@ class RebuildReplay:
             return outcome
         outcome.inserted = 0
         for month in months:
-            self._steps.check()
+            self._control.raise_if_stopping()
             outcome.inserted += self._replace(month)
         return outcome
 
     def _check(self, month: int, facts: MonthFacts) -> None:
         if facts.in_log == 0:
             raise MonthRefused(f"month {month}: the log holds no event of it")
-        if facts.outside:
+        if facts.outside_range:
             raise MonthRefused(
-                f"month {month}: the range leaves out {facts.outside:,} of its {facts.in_log:,} "
+                f"month {month}: the range leaves out {facts.outside_range:,} of its {facts.in_log:,} "
                 "events: begin earlier, or end later"
             )
-        if facts.strangers and not self._is_forced:
+        if facts.rows_unknown_to_kafka and not self._is_forced:
             raise MonthRefused(
-                f"month {month}: {facts.strangers:,} different rows of the table stand nowhere in "
-                "Kafka and would be lost: use --mode fill, or --force where they are to go"
+                f"month {month}: {facts.rows_unknown_to_kafka:,} distinct rows of the table are "
+                "not in Kafka and would be lost: use --mode fill, or --force to remove them"
             )
 
     def _replace(self, month: int) -> int:
         deadline = self._clock.now() + _QUIET_SECONDS
         while True:
-            limits = self._filling.read_on()
-            self._steps.say(f"building {month}")
+            limits = self._fill.stage_committed()
+            self._control.report(f"building {month}")
             built = self._builder.build(month, limits)
             expected = self._builder.month_facts(month, limits).in_log
             if built != expected:
                 raise OctaneError(
-                    f"month {month}: {built:,} rows were built of {expected:,} events; the target is "
-                    "untouched: run it again"
+                    f"month {month}: {built:,} rows were built from {expected:,} events; the target is "
+                    "unchanged: run the replay again"
                 )
-            ends = self._filling.read_ends(limits)
+            ends = self._fill.stage_intents(limits)
             if not self._builder.count_between(month, limits, ends):
                 break
             if self._clock.now() >= deadline:
                 raise OctaneError(
-                    f"month {month}: the workers insert events of it all the time, and replacing it "
+                    f"month {month}: the workers keep inserting events of it, and replacing it "
                     "would lose them: stop the workers, or use --mode fill, which runs beside them"
                 )
             self._clock.sleep(_QUIET_PAUSE_SECONDS)
-            self._steps.check()
-        self._steps.say(f"replacing {month}")
+            self._control.raise_if_stopping()
+        self._control.report(f"replacing {month}")
         self._builder.replace(month)
-        ends = self._filling.read_ends(limits)
+        ends = self._fill.stage_intents(limits)
         if self._builder.count_between(month, limits, ends):
-            number = self._filling.next_pass()
-            self._builder.rows_unknown_to_kafka(number, month, limits, ends)
-            self._filling.fill_questioned(number)
+            number = self._fill.next_pass()
+            self._builder.mark_month_undecided(number, month, limits, ends)
+            self._fill.fill_undecided(number)
         return built

@@ -1,4 +1,4 @@
-"""Copies spans of the log into staging, decoded, in bounded memory and at a bounded rate."""
+"""Decode offset ranges of the log into the staging table, in bounded memory and at a limited rate."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -17,19 +17,19 @@ DecodeAll = Callable[[Sequence[bytes | None]], Decoded]
 
 
 class StagingReader:
-    """Not for use by several threads; one for each process that reads."""
+    """Reader of one process. Not thread-safe."""
 
     def __init__(
         self,
         log: ReplayLog,
-        bench: StagingStore,
+        staging: StagingStore,
         decode: DecodeAll,
         wanted: Mapping[int, OffsetRange],
         clock: Clock,
         pace: RateLimit,
     ) -> None:
         self._log = log
-        self._bench = bench
+        self._staging = staging
         self._decode = decode
         self._wanted = wanted
         self._clock = clock
@@ -37,52 +37,52 @@ class StagingReader:
 
     def copy(
         self,
-        spans: Mapping[int, OffsetRange],
+        ranges: Mapping[int, OffsetRange],
         on_progress: Callable[[int], None] = lambda _: None,
         is_stopping: Callable[[], bool] = lambda: False,
     ) -> bool:
-        """Blocks until the spans are staged (True) or it is to stop (False).
+        """Block until the offset ranges are staged; return False if a stop was requested before.
 
-        `on_progress` hears how many more records are staged. Raises Unavailable, or Interrupted where
-        it is to stop during an outage.
+        `on_progress` is called with the number of records that were added. Raise Unavailable, or
+        Interrupted if a stop is requested during an outage.
         """
         log, staged = self._log, Staged()
-        log.begin(spans)
+        log.begin(ranges)
         while not log.is_done and not is_stopping():
             records = log.poll(self._pace.available, _POLL_SECONDS).records
-            self._take(records, staged)
-            # All that one poll brought goes in together: what is staged of a partition has no gap.
+            self._decode_into(records, staged)
+            # The records of one poll are staged together, so that a partition is staged without gaps.
             if len(staged) >= BATCH_ROWS or staged.payload_bytes >= BATCH_BYTES:
                 staged = self._flush(staged, on_progress, is_stopping)
             self._pace.wait(len(records))
         self._flush(staged, on_progress, is_stopping)
         return log.is_done
 
-    def _take(self, records: Sequence[Record], staged: Staged) -> None:
-        # What is done for each record is done a million times: no loop that a list can spare.
+    def _decode_into(self, records: Sequence[Record], staged: Staged) -> None:
+        # Runs for millions of records: list operations in place of loops.
         values = [record.value() for record in records]
         decoded = self._decode(values)
         staged.payload_bytes += sum(map(len, filter(None, values)))
         for column, more in zip(staged.columns, decoded.columns, strict=True):
             column += more
         if not decoded.invalid:
-            self._place(records, staged)
+            self._append_offsets(records, staged)
             return
         reasons = {index: reason for index, reason, _ in decoded.invalid}
-        self._place([r for index, r in enumerate(records) if index not in reasons], staged)
-        self._place([records[index] for index in reasons], staged)
+        self._append_offsets([r for index, r in enumerate(records) if index not in reasons], staged)
+        self._append_offsets([records[index] for index in reasons], staged)
         for column, field in zip(staged.columns, _NO_ROW, strict=True):
             column += [field] * len(reasons)
         first = len(staged) - len(reasons)
         staged.reasons |= dict(enumerate(reasons.values(), first))
 
-    def _place(self, records: Sequence[Record], staged: Staged) -> None:
-        """Whence they came, in their order."""
+    def _append_offsets(self, records: Sequence[Record], staged: Staged) -> None:
+        """Append partition, offset and range membership of each record, in their order."""
         partitions: list[Any] = [record.partition() for record in records]
         offsets: list[Any] = [record.offset() for record in records]
         staged.partitions += partitions
         staged.offsets += offsets
-        # Offsets ascend within a partition: where first and last are wanted, all between are.
+        # Offsets ascend within a partition: if first and last are wanted, all between are.
         firsts = dict(zip(reversed(partitions), reversed(offsets), strict=True))
         lasts = dict(zip(partitions, offsets, strict=True))
         if all(self._is_wanted(p, firsts[p]) and self._is_wanted(p, lasts[p]) for p in lasts):
@@ -91,13 +91,13 @@ class StagingReader:
             staged.is_wanted += map(self._is_wanted, partitions, offsets)
 
     def _is_wanted(self, partition: int, offset: int) -> bool:
-        span = self._wanted.get(partition)
-        return span is not None and span.first <= offset < span.end
+        offset_range = self._wanted.get(partition)
+        return offset_range is not None and offset_range.first <= offset < offset_range.end
 
     def _flush(
         self, staged: Staged, on_progress: Callable[[int], None], is_stopping: Callable[[], bool]
     ) -> Staged:
         if len(staged):
-            retry_while_unavailable(lambda: self._bench.stage(staged), self._clock, is_stopping)
+            retry_while_unavailable(lambda: self._staging.stage(staged), self._clock, is_stopping)
             on_progress(len(staged))
         return Staged()

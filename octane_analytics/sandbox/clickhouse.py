@@ -1,15 +1,15 @@
 """A real ClickHouse in a child process, for development and tests.
 
-Owns the child's directory and configuration. Refuses to know any table, and speaks no more of
-ClickHouse's protocols than it takes to see that the server is up: bring your own client.
+Owns the child's directory and configuration. Does not depend on any table, nor on a client library:
+it uses HTTP only to detect that the server is up.
 
-The server is clickhouse-local out of the chdb-core wheel, made to listen with `SYSTEM START LISTEN`
-(ClickHouse #101143). Differences from clickhouse-server that show:
+The server is clickhouse-local from the chdb-core wheel, which listens after `SYSTEM START LISTEN`
+(ClickHouse #101143). Visible differences from clickhouse-server:
 
-- SQL-created users, roles and quotas have nowhere to be stored (`CREATE USER` answers
-  ACCESS_STORAGE_FOR_INSERTION_NOT_FOUND), so users are given to the constructor;
-- `file()` reads whatever the process may read: `user_files_path` does not confine it;
-- anyone who can reach the loopback interface can connect as `default`, without a password.
+- There is nowhere to store users, roles and quotas created by SQL (`CREATE USER` raises
+  ACCESS_STORAGE_FOR_INSERTION_NOT_FOUND); users are given to the constructor.
+- `file()` reads any file that the process may read: `user_files_path` does not confine it.
+- Any process that can reach the loopback interface can connect as `default`, without a password.
 """
 
 import http.client
@@ -40,7 +40,7 @@ _CONFIG = """\
   <log-level>{log_level}</log-level>
   <logger><log>{log}</log><size>16M</size><count>1</count><async>false</async></logger>
   <max_server_memory_usage>{max_memory_bytes}</max_server_memory_usage>
-  <!-- an idle server should be idle -->
+  <!-- longer periods, so that an idle server uses little CPU -->
   <memory_worker_period_ms>1000</memory_worker_period_ms>
   <asynchronous_metrics_update_period_s>60</asynchronous_metrics_update_period_s>
   <!-- as clickhouse-server's own config.xml has it -->
@@ -78,13 +78,13 @@ _USER = """
       <password>{password}</password><networks><ip>127.0.0.1</ip></networks>
       <profile>{name}</profile><quota>default</quota>{grants}
     </{name}>"""
-# Seconds until an idle connection notices a shutdown, which waits for it. ClickHouse's own is 10.
+# Seconds until an idle connection notices a shutdown, which waits for it. ClickHouse's default is 10.
 _DEFAULT_PROFILE: dict[str, str | int] = {"poll_interval": 1}
 
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """One user beside `default`, who may connect from loopback.
+    """One user in addition to `default`, which may connect from loopback.
 
     `grants` are whole statements such as `GRANT SELECT ON default.*`; None allows everything.
     `settings` become the user's profile; no query may change those named in `readonly_settings`.
@@ -105,9 +105,9 @@ class User:
 class EmbeddedClickHouse(Engine):
     """One server over one directory.
 
-    The directory is created if missing (mode 0700) and keeps the data from one start to the next,
-    `kill` or not. A port of 0 is chosen at the first start and kept from then on. The server ends
-    with this process, however that ends; if the main thread started it, even while paused.
+    The directory is created if missing (mode 0700). Its data survives restarts and `kill`. A port of 0
+    is chosen at the first start and kept from then on. The server ends with this process, however that
+    ends; if the main thread started it, even while paused.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class EmbeddedClickHouse(Engine):
         has_keeper: bool = False,
         log_level: str = "warning",
     ) -> None:
-        """`users_files` are files for users.d, by name.
+        """Configure the server without starting it. `users_files` are files for users.d, by name.
 
         `system_logs` turns on `system.query_log` and `system.opentelemetry_span_log`. `has_keeper`
         allows replicated tables, whose coordination is lost with the process."""
@@ -140,16 +140,17 @@ class EmbeddedClickHouse(Engine):
 
     @property
     def host(self) -> str:
+        """Address that the server listens on."""
         return HOST
 
     @property
     def tcp_port(self) -> int:
-        """The native protocol's port; 0 until the first start if it was left open."""
+        """Port of the native protocol; 0 until the first start if it was not given."""
         return self._tcp_port
 
     @property
     def http_port(self) -> int:
-        """The HTTP interface's port; 0 until the first start if it was left open."""
+        """Port of the HTTP interface; 0 until the first start if it was not given."""
         return self._http_port
 
     @property
@@ -162,7 +163,7 @@ class EmbeddedClickHouse(Engine):
         deadline = time.monotonic() + timeout_seconds
         if self.pid is not None:
             raise EngineError(f"already running over {self._directory}")
-        self.kill()  # what is left of a server that ended by itself
+        self.kill()  # reaps a server that ended by itself
         if importlib.util.find_spec("chdb") is None:
             raise EngineError(
                 "chdb-core is not installed: pip install 'octane-analytics[embedded]'"
@@ -171,8 +172,8 @@ class EmbeddedClickHouse(Engine):
         self._http_port = self._http_port or free_port(self._tcp_port)
         for port in (self._tcp_port, self._http_port):
             if not is_free(port):
-                raise EngineError(f"port {port} on {HOST} is taken: choose another")
-        # A name that no other server has, so that an answer proves it is ours.
+                raise EngineError(f"port {port} on {HOST} is in use: choose another")
+        # A unique name, so that a response proves that it comes from this child.
         identity = f"embedded-{secrets.token_hex(8)}"
         try:
             self._write_configuration(identity)

@@ -1,7 +1,7 @@
-"""The body of the process that is the embedded ClickHouse: `python -m ... DIRECTORY PARENT_PID`.
+"""Main program of the embedded ClickHouse process: `python -m ... DIRECTORY PARENT_PID`.
 
-Expects `config.xml` in DIRECTORY and serves until standard input closes. PARENT_PID is the process
-to die with, 0 for none. Knows nothing of ports, users or readiness: `clickhouse` owns those.
+Expects `config.xml` in DIRECTORY and serves until standard input closes. The process ends with
+PARENT_PID, unless that is 0. Ports, users and readiness are left to the module `clickhouse`.
 """
 
 import ctypes
@@ -17,8 +17,8 @@ from typing import Any
 _PR_SET_PDEATHSIG = 1
 _RTLD_DEEPBIND = 0x8
 
-# The last statement waits for a line on standard input that never comes, and so holds the process,
-# and with it the listeners, up until whoever has the other end closes it or dies.
+# The last statement waits for a line on standard input that never arrives, which keeps the process and
+# its listeners up until the parent closes the pipe or dies.
 _SERVE = (
     "SYSTEM START LISTEN TCP; SYSTEM START LISTEN HTTP; "
     "SELECT * FROM file('/dev/stdin', 'LineAsString', 'line String') FORMAT Null"
@@ -26,10 +26,10 @@ _SERVE = (
 
 
 def die_with(parent_pid: int) -> None:
-    """Ask the kernel for SIGKILL when the parent goes; exit at once if it has gone already.
+    """Have the kernel send SIGKILL when the parent ends; exit at once if it has already ended.
 
-    The second line of defence after standard input: a stopped process does not notice that its
-    input closed, and a fork of the parent may hold a copy of the pipe's other end.
+    Needed in addition to standard input: a stopped process does not notice that its input closed, and
+    a fork of the parent may hold a copy of the pipe's other end.
     """
     if not parent_pid or sys.platform != "linux":
         return
@@ -41,9 +41,9 @@ def die_with(parent_pid: int) -> None:
 def load_engine() -> Any:
     """Return the extension module `chdb._chdb` without running `chdb/__init__.py`.
 
-    The package's own import opens a connection to a throw-away server and closes it again, after
-    which parts of ClickHouse (its Kafka table engine among them) believe that the process is going
-    down. A bare module with the right `__path__` lets the extension be found without it.
+    Importing the package opens a connection to a temporary server and closes it again, after which
+    parts of ClickHouse (its Kafka table engine among them) assume that the process is shutting down. An
+    empty module with the right `__path__` lets the extension be imported without that.
     """
     spec = importlib.util.find_spec("chdb")
     if spec is None or not spec.submodule_search_locations:
@@ -62,11 +62,11 @@ def load_engine() -> Any:
 
 
 def main() -> None:
-    """Serve until standard input closes. Exits non-zero, reason on stderr, when it cannot start."""
+    """Serve until standard input closes. Exit non-zero with the reason on stderr if it cannot start."""
     directory, parent_pid = Path(sys.argv[1]), int(sys.argv[2])
     die_with(parent_pid)
     engine = load_engine()
-    # clickhouse-local looks for config.xml in the working directory and nowhere we could name.
+    # clickhouse-local reads config.xml from the working directory only.
     os.chdir(directory)
     # `_chdb.query` runs the program clickhouse-local and can listen; `connect` cannot.
     engine.query(_SERVE, "CSV", path=str(directory / "data"))

@@ -1,6 +1,6 @@
-"""The life of an engine in a child process: start, stop, kill, pause; and the ports that it may take.
+"""Life cycle of an engine in a child process (start, stop, kill, pause), and its choice of ports.
 
-Refuses to know what the engine serves.
+Does not depend on what the engine serves.
 """
 
 import contextlib
@@ -18,20 +18,20 @@ from types import TracebackType
 from typing import IO, Self
 
 HOST = "127.0.0.1"
-# Below what Linux (from 32768) and macOS (from 49152) hand out for outgoing connections. A port up
-# there could be taken while the server is down, even by a client that retries: connecting to a
-# closed loopback port of that range can end up connected to itself.
+# Below the ports that Linux (from 32768) and macOS (from 49152) assign to outgoing connections. Such a
+# port could be taken while the server is down, even by a client that retries: a connection to a closed
+# loopback port of that range can connect to itself.
 PORT_RANGE = range(18_000, 32_000)
 
 
 class EngineError(RuntimeError):
-    """An engine did not start or does not answer; the message says why, with the log's tail."""
+    """An engine did not start or does not respond; the message has the reason and the end of its log."""
 
 
 class Engine(ABC):
-    """The life of one child process that serves until its standard input closes.
+    """Life cycle of one child process that serves until its standard input closes.
 
-    As a context manager: started on entry, stopped on exit. Not for use from two threads at once.
+    As a context manager: started on entry, stopped on exit. Not thread-safe.
     """
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class Engine(ABC):
 
     @property
     def pid(self) -> int | None:
-        """The child's process id; None when it is not running."""
+        """Process id of the child; None if it is not running."""
         return None if self._child is None or self._child.poll() is not None else self._child.pid
 
     @abstractmethod
@@ -47,9 +47,9 @@ class Engine(ABC):
         """Block until the engine serves, or raise EngineError."""
 
     def stop(self, timeout_seconds: float = 10.0) -> None:
-        """Shut the engine down and reap it: close its input, TERM after half the time, then KILL.
+        """Block until the engine ended: close its input, SIGTERM after half the time, then SIGKILL.
 
-        Does nothing when it is not running.
+        Does nothing if it is not running.
         """
         child, self._child = self._child, None
         if child is None:
@@ -64,7 +64,7 @@ class Engine(ABC):
         child.wait(timeout_seconds)
 
     def kill(self) -> None:
-        """`kill -9` and reap. Does nothing when it is not running."""
+        """Send SIGKILL and reap the child. Does nothing if it is not running."""
         child, self._child = self._child, None
         if child is not None:
             child.kill()
@@ -77,11 +77,11 @@ class Engine(ABC):
         self.start(timeout_seconds)
 
     def pause(self) -> None:
-        """SIGSTOP: connections stay open and nobody answers."""
+        """Send SIGSTOP: connections stay open without a response."""
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """SIGCONT after `pause`."""
+        """Send SIGCONT after `pause`."""
         self._signal(signal.SIGCONT)
 
     def __enter__(self) -> Self:
@@ -106,7 +106,7 @@ class Engine(ABC):
     ) -> None:
         """Run `python -m module arguments... PARENT_PID` with a pipe as its standard input."""
         # The kernel ties the death signal to the thread that spawns, not to its process: an engine
-        # started from a thread that ends would end with it.
+        # started from another thread would end with that thread.
         is_main = threading.current_thread() is threading.main_thread()
         packages = (str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH"))
         search_path = os.pathsep.join(filter(None, packages))
@@ -117,12 +117,13 @@ class Engine(ABC):
             stdout=stdout,
             stderr=stderr,
             env=os.environ | {"PYTHONPATH": search_path},
-            process_group=0,  # Ctrl-C in the terminal is for the parent to act upon
+            process_group=0,  # Ctrl-C in the terminal goes to the parent only
         )
         _close_pipes_in_forks(self._child)
 
 
 def is_free(port: int) -> bool:
+    """Return whether a server can bind the TCP port on loopback."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -133,8 +134,7 @@ def is_free(port: int) -> bool:
 
 
 def free_port(*others: int) -> int:
-    """None of the others, and below those that outgoing connections get. Raises EngineError where there
-    is none."""
+    """Return an unused port of PORT_RANGE, none of the given ones. Raise EngineError if all are used."""
     candidates = random.SystemRandom().sample(PORT_RANGE, 100)
     port = next((n for n in candidates if n not in others and is_free(n)), None)
     if port is None:
@@ -145,15 +145,15 @@ def free_port(*others: int) -> int:
 def _close_pipes(child: subprocess.Popen[bytes]) -> None:
     for pipe in (child.stdin, child.stdout):
         if pipe is not None:
-            # A write that the child never took may still be buffered.
+            # A write that the child never read may still be buffered.
             with contextlib.suppress(OSError):
                 pipe.close()
 
 
 def _close_pipes_in_forks(child: subprocess.Popen[bytes]) -> None:
-    """Keep forks of this process from holding the pipe, and with it the server, open after us.
+    """Close the pipe in forks of this process, which would otherwise keep the server running.
 
-    Spawned programs do not inherit the pipe, but a plain fork copies every descriptor.
+    Spawned programs do not inherit the pipe, but a fork copies every descriptor.
     """
     reference = weakref.ref(child)
 

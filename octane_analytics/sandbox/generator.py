@@ -1,11 +1,11 @@
-"""Telemetry as a video platform would send it: seeded, endless in variety, cheap to make.
+"""Seeded generator of telemetry events of a video platform.
 
-Owns what the events say; refuses to know where they go. The contract they follow (or, broken on
-purpose, do not) is the input contract of the service: `app_id`, `event_name`, `user_id`, `timestamp`
-and free-form `properties`.
+Owns the content of the events, not their transport. They follow (or, deliberately invalid, violate)
+the input contract of the service: `app_id`, `event_name`, `user_id`, `timestamp` and free-form
+`properties`.
 
-Only `random()` and `getrandbits()` of the seeded generator are used: Python promises the same
-numbers from version to version for these, and not for `choice` or `randrange`.
+Only `random()` and `getrandbits()` of the seeded generator are used: Python guarantees the same
+numbers across versions for these, but not for `choice` or `randrange`.
 """
 
 import json
@@ -15,8 +15,8 @@ from datetime import UTC, datetime, timedelta
 from itertools import cycle
 from typing import Any, TypeVar
 
-# A player reports what was watched this often; also the time between two events of one session
-# wherever there are enough events for it.
+# Period of a player's heartbeat events; also the time between two events of one session if there are
+# enough events.
 HEARTBEAT_SECONDS = 15
 _MIN_SESSIONS = 4
 _MAX_SESSIONS = 20_000
@@ -25,7 +25,7 @@ _CONTENTS = 5_000
 _STREAMS = 300
 _MAX_VIDEOS = 6
 
-# Repetition is weight: openstream is the big one. Viewers of the live app watch streams.
+# Values are repeated by weight; openstream is the largest. Viewers of the live app watch streams.
 _APPS = ("openstream",) * 6 + ("octane-live",) * 2 + ("kidsplay", "fitstream")
 _LIVE_APPS = frozenset({"octane-live"})
 _VERSIONS = ("1.2.0",) * 5 + ("1.1.4", "1.1.4", "1.3.0-beta", "0.9.8")
@@ -41,7 +41,7 @@ _BITRATES_KBPS = (800, 1600, 3200, 3200, 6000, 12000)
 
 _T = TypeVar("_T")
 _Random = Callable[[], float]
-# What a session does next: the event's name, and its own properties as JSON members with a comma.
+# Next event of a session: its name, and its specific properties as JSON members with a comma.
 _Step = tuple[str, str]
 
 
@@ -51,9 +51,8 @@ def generate(
     """Return exactly `count` events as JSON, oldest first, lazily.
 
     Timestamps lie strictly between `until - span` and `until` (which must be aware); sessions are
-    interleaved, and those under way when the window opens have their start before it. Each event
-    has a `properties.event_id` of its own. The same arguments give the same bytes. Raises ValueError
-    for arguments that cannot be met.
+    interleaved, and some begin before the window. Each event has a unique `properties.event_id`. The
+    same arguments give the same bytes. Raise ValueError for arguments out of range.
     """
     if count < 0:
         raise ValueError("count must not be negative")
@@ -69,7 +68,7 @@ def _events(count: int, rng: random.Random, until: datetime, span: timedelta) ->
         return
     draw = rng.random
     identity = f"{rng.getrandbits(48):012x}"
-    # The floor may lie just before the window: begin one millisecond later, end as much earlier.
+    # Rounding down may fall before the window: begin one millisecond later, end as much earlier.
     start_ms = int((until - span).timestamp() * 1000) + 1
     step_ms = (span.total_seconds() * 1000 - 3) / count
     sessions = round(HEARTBEAT_SECONDS * 1000 / step_ms)
@@ -81,7 +80,7 @@ def _events(count: int, rng: random.Random, until: datetime, span: timedelta) ->
     second, prefix = -1, ""
     turn = 0
     for number in range(count):
-        # Each in turn, so that a session's events are evenly spaced; some idle for a round.
+        # In turn, so that the events of a session are evenly spaced; some sessions skip a turn.
         turn += 2 if draw() < 0.05 else 1
         session = pool[turn % sessions]
         step = next(session.steps, None)
@@ -100,7 +99,7 @@ def _events(count: int, rng: random.Random, until: datetime, span: timedelta) ->
 
 
 class _Session:
-    """One visit: the fixed parts of its events as text, and the steps still to come."""
+    """One visit: the constant parts of its events as text, and an iterator of its remaining steps."""
 
     __slots__ = ("head", "steps", "tail", "user")
 
@@ -162,7 +161,7 @@ def _watch(draw: _Random, video: str) -> Iterator[_Step]:
 
 
 def _video(draw: _Random, *, is_live: bool) -> str:
-    # n ** u is log-uniform: the k-th is met about 1/k as often as the first, as audiences do.
+    # n ** u is log-uniform: the k-th is watched about 1/k as often as the first, as real audiences do.
     if is_live:
         return f'"stream_id":"st-{998_000 + int(_STREAMS ** draw()):06d}",'
     return f'"content_id":"c-{int(_CONTENTS ** draw()):05d}",'
@@ -173,7 +172,7 @@ def _pick(values: tuple[_T, ...], draw: _Random) -> _T:
 
 
 def break_event(line: bytes, kind: str) -> bytes:
-    """Return a valid event made invalid in one way. KeyError for a kind not in `BROKEN_KINDS`."""
+    """Return the valid event, made invalid in one way. Raise KeyError for an unknown kind."""
     return _BREAKS[kind](line)
 
 

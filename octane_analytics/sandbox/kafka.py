@@ -1,23 +1,23 @@
 """A Kafka cluster in a child process, for development and tests: librdkafka's mock cluster.
 
-Owns the child and the commands it takes. Refuses to import any Kafka client: bring your own.
+Owns the child and its commands. Does not depend on a Kafka client.
 
-What it speaks is the real protocol over real sockets: produce, fetch, consumer groups (eager and
-cooperative), commits with metadata and generations, metadata with topic ids. What it lacks, seen
-with librdkafka 2.16.1, makes it unfit to stand in for a broker in a claim about Kafka:
+It implements the real protocol over real sockets: produce, fetch, consumer groups (eager and
+cooperative), commits with metadata and generations, metadata with topic ids. The following
+differences, observed with librdkafka 2.16.1, rule it out as evidence for the behaviour of a broker:
 
-- everything is in memory and gone when it stops;
-- a partition keeps 5 MiB of batches as sent and drops its oldest beyond that, consumed or not;
-- a round of rebalancing lasts the session timeout less a second (the first one of a group
-  `initial_rebalance_delay_ms`), cooperative groups take two rounds, and commits wait behind it: give
-  consumers a short `session.timeout.ms`;
-- who has not joined again when a round ends is neither waited for nor expelled, and may own partitions
-  meanwhile that the round has given to others: a session must be longer than a busy machine makes a
-  member wait;
-- `group.instance.id` is taken but not honoured: who comes back under one is a new member beside the
-  old until that one's session ends, and nobody is fenced unless an error is pushed;
-- there is no looking up of timestamps, no creating of topics over the protocol, and no limit to
-  commit metadata.
+- All data is in memory and lost when the cluster stops.
+- A partition keeps 5 MiB of batches as sent and then drops its oldest, consumed or not.
+- A rebalance lasts the session timeout less a second (the first one of a group
+  `initial_rebalance_delay_ms`), cooperative groups need two, and commits wait until it ends: give
+  consumers a short `session.timeout.ms`.
+- A member that has not joined again when a rebalance ends is neither waited for nor expelled, and may
+  own partitions meanwhile that the rebalance has assigned to others: the session timeout must exceed
+  the delay of a member on a busy machine.
+- `group.instance.id` is accepted but ignored: a member that returns under one is a second member until
+  the first one's session ends, and no member is fenced unless an error is pushed.
+- Timestamps cannot be looked up, topics cannot be created over the protocol, and commit metadata is
+  not limited.
 """
 
 import json
@@ -39,7 +39,7 @@ _ALL_BROKERS = -1
 
 
 class ApiKey(IntEnum):
-    """Kinds of requests, as Kafka's protocol numbers them."""
+    """Request types, as numbered by Kafka's protocol."""
 
     PRODUCE = 0
     FETCH = 1
@@ -57,9 +57,9 @@ class ApiKey(IntEnum):
 class EmbeddedKafka(Engine):
     """One mock cluster; brokers are numbered from 1.
 
-    `topics` maps names to partition counts. Other topics come into being, with four partitions,
-    when a producer asks for them. The ports are new at each start unless `port` is given: then
-    broker n listens on `port + n - 1`, at every start.
+    `topics` maps names to partition counts. Other topics are created with four partitions when a
+    producer requests their metadata. The ports change at each start unless `port` is given: then
+    broker n listens on `port + n - 1` at every start.
     """
 
     def __init__(
@@ -89,12 +89,14 @@ class EmbeddedKafka(Engine):
         deadline = time.monotonic() + timeout_seconds
         if self.pid is not None:
             raise EngineError(f"already running at {self._bootstrap_servers}")
-        self.kill()  # what is left of a cluster that ended by itself
+        self.kill()  # reaps a cluster that ended by itself
         if find_library() is None:
-            raise EngineError("no librdkafka: pip install 'octane-analytics[embedded]'")
+            raise EngineError(
+                "librdkafka is not installed: pip install 'octane-analytics[embedded]'"
+            )
         for port in range(self._port, self._port + self._brokers) if self._port else ():
             if not is_free(port):
-                raise EngineError(f"port {port} on {HOST} is taken: choose another")
+                raise EngineError(f"port {port} on {HOST} is in use: choose another")
         self._unread = b""
         with tempfile.TemporaryFile() as log:
             arguments = (str(self._brokers), str(self._port))
@@ -126,7 +128,10 @@ class EmbeddedKafka(Engine):
         self._do("partition_delete_records", topic, partition, before_offset)
 
     def set_partition_leader(self, topic: str, partition: int, broker: int) -> None:
-        """Move a partition to another broker. (One without any ends the cluster at the next fetch.)"""
+        """Move a partition to another broker.
+
+        A partition without a leader would end the cluster at the next fetch.
+        """
         self._do("partition_set_leader", topic, partition, broker)
 
     def set_group_coordinator(self, group: str, broker: int) -> None:
@@ -142,19 +147,19 @@ class EmbeddedKafka(Engine):
         self._do("broker_set_up", _ALL_BROKERS if broker is None else broker)
 
     def set_round_trip_ms(self, milliseconds: int, broker: int | None = None) -> None:
-        """Delay every answer of one broker, or of all; 0 ends it."""
+        """Delay every response of one broker, or of all; 0 removes the delay."""
         self._do("broker_set_rtt", _ALL_BROKERS if broker is None else broker, milliseconds)
 
     def push_request_errors(self, api_key: ApiKey, errors: Sequence[int]) -> None:
-        """Answer the next requests of a kind with these codes, one each, in this order.
+        """Respond to the next requests of a type with these codes, one each, in this order.
 
         Codes are Kafka's (`KafkaError` has them); 0 lets a request through, and -195 (`_TRANSPORT`)
-        cuts the connection instead of answering.
+        closes the connection instead of responding.
         """
         self._do("push_request_errors", int(api_key), list(errors))
 
     def clear_request_errors(self, api_key: ApiKey) -> None:
-        """Forget the errors still waiting for requests of a kind."""
+        """Remove the errors that are still queued for requests of a type."""
         self._do("clear_request_errors", int(api_key))
 
     def _do(self, name: str, *arguments: object) -> None:
@@ -169,7 +174,7 @@ class EmbeddedKafka(Engine):
             pipe.flush()
         except OSError as error:
             raise EngineError(f"the cluster ended: {error}") from error
-        # The answer to a request that was given up on may still be under way.
+        # The response to a request that timed out may still arrive.
         while (answer := self._read(deadline))["id"] != self._requests:
             pass
         if "error" in answer:

@@ -1,11 +1,11 @@
-"""The body of the process that is the embedded Kafka: `python -m ... BROKERS PORT PARENT_PID`.
+"""Main program of the embedded Kafka process: `python -m ... BROKERS PORT PARENT_PID`.
 
-Owns librdkafka's mock cluster through ctypes. When it listens, it writes one JSON line on standard
-output, `{"bootstrap_servers": ...}`; then it answers each line of standard input, `{"id": n, "do":
-name, "with": [arguments]}`, with one: `{"id": n}` or `{"id": n, "error": "what went wrong"}`. It
-ends when standard input closes. A PORT of 0 leaves the choice to the kernel.
+Owns librdkafka's mock cluster through ctypes. Once it listens, it writes one JSON line to standard
+output, `{"bootstrap_servers": ...}`. It then responds to each line of standard input, `{"id": n, "do":
+name, "with": [arguments]}`, with one line: `{"id": n}` or `{"id": n, "error": "reason"}`. It ends when
+standard input closes. With a PORT of 0 the kernel chooses the ports.
 
-The functions are those of rdkafka_mock.h, which librdkafka calls experimental.
+The functions are those of rdkafka_mock.h, which librdkafka documents as experimental.
 """
 
 import ctypes
@@ -44,9 +44,9 @@ _FUNCTIONS: dict[str, tuple[type | None, list[type]]] = {
 
 
 def find_library() -> Path | None:
-    """Return the librdkafka that the confluent-kafka wheel carries; None if there is none.
+    """Return the path of the librdkafka in the confluent-kafka wheel, or None.
 
-    Linux wheels keep it in `confluent_kafka.libs` beside the package, macOS wheels inside it.
+    Linux wheels keep it in `confluent_kafka.libs` next to the package, macOS wheels inside it.
     """
     spec = importlib.util.find_spec("confluent_kafka")
     if spec is None or not spec.submodule_search_locations:
@@ -60,7 +60,7 @@ def find_library() -> Path | None:
 
 
 class MockCluster:
-    """One mock cluster: method names and arguments are those of the C functions behind them."""
+    """One mock cluster; method names and arguments are those of the C functions."""
 
     def __init__(self, library: ctypes.CDLL, brokers: int) -> None:
         self._library = library
@@ -76,6 +76,7 @@ class MockCluster:
         return result
 
     def push_request_errors(self, api_key: int, errors: Sequence[int]) -> None:
+        """Queue error codes for the next requests of a type."""
         array = (c_int * len(errors))(*errors)
         self.call("push_request_errors_array", api_key, len(errors), ctypes.byref(array))
 
@@ -101,21 +102,21 @@ def _new_cluster(library: ctypes.CDLL, brokers: int) -> int:
     library.rd_kafka_mock_cluster_new.restype = c_void_p
     library.rd_kafka_mock_cluster_new.argtypes = [c_void_p, c_int]
     configuration = library.rd_kafka_conf_new()
-    # The client that every mock cluster needs has no servers to talk to, and would warn about it.
+    # The client that every mock cluster requires has no servers, and would log a warning.
     library.rd_kafka_conf_set(configuration, b"log_level", b"3", reason, len(reason))
     client = library.rd_kafka_new(_PRODUCER, configuration, reason, len(reason))
     cluster: int | None = client and library.rd_kafka_mock_cluster_new(client, brokers)
     if not cluster:
-        sys.exit(f"librdkafka gave no mock cluster: {reason.value.decode()}")
+        sys.exit(f"librdkafka did not create a mock cluster: {reason.value.decode()}")
     return cluster
 
 
 class FixedPorts:
-    """Makes the brokers listen on ports of our choice: broker n on `first_port + n - 1`.
+    """Assignment of fixed ports to the brokers: broker n listens on `first_port + n - 1`.
 
-    librdkafka binds each broker to a port that the kernel picks, and can only change the address
-    that it advertises. But it knows its listening sockets by descriptor, so `dup2` can put a socket
-    of ours in the place of each.
+    librdkafka binds each broker to a port that the kernel chooses, and can only change the address
+    that it advertises. It refers to its listening sockets by descriptor, so `dup2` can replace each of
+    them by a socket on the wanted port.
     """
 
     def __init__(self, cluster: MockCluster, bound: Sequence[int], first_port: int) -> None:
@@ -123,14 +124,14 @@ class FixedPorts:
         self._bound = dict(enumerate(bound, start=1))
         self._first_port = first_port
 
-    def take(self) -> str:
+    def apply(self) -> str:
         """Move all brokers that listen; return the bootstrap servers."""
         for broker, port in self._bound.items():
             wanted = self._first_port + broker - 1
             for descriptor in _listeners(port):
-                with socket.create_server((_HOST, wanted), backlog=128) as ours:
-                    ours.setblocking(os.get_blocking(descriptor))
-                    os.dup2(ours.fileno(), descriptor, inheritable=False)
+                with socket.create_server((_HOST, wanted), backlog=128) as replacement:
+                    replacement.setblocking(os.get_blocking(descriptor))
+                    os.dup2(replacement.fileno(), descriptor, inheritable=False)
             self._cluster.call("broker_set_host_port", broker, _HOST, wanted)
         return ",".join(f"{_HOST}:{self._first_port + broker - 1}" for broker in self._bound)
 
@@ -150,20 +151,20 @@ def _listeners(port: int) -> list[int]:
 
 
 def main() -> None:
-    """Serve until standard input closes. Exits non-zero, reason on stderr, when it cannot start."""
+    """Serve until standard input closes. Exit non-zero with the reason on stderr if it cannot start."""
     brokers, port, parent_pid = (int(argument) for argument in sys.argv[1:])
     die_with(parent_pid)
     path = find_library()
     if path is None:
-        sys.exit("no librdkafka found: pip install 'octane-analytics[embedded]'")
+        sys.exit("librdkafka is not installed: pip install 'octane-analytics[embedded]'")
     cluster = MockCluster(ctypes.CDLL(str(path)), brokers)
-    cluster.call("set_controller_id", 1)  # without one, every admin request times out
+    cluster.call("set_controller_id", 1)  # without a controller every admin request times out
     bootstrap_servers = bytes(cluster.call("cluster_bootstraps")).decode()  # type: ignore[call-overload]
     fixed = None
     if port:
         bound = [int(address.rpartition(":")[2]) for address in bootstrap_servers.split(",")]
         fixed = FixedPorts(cluster, bound, port)
-        bootstrap_servers = fixed.take()
+        bootstrap_servers = fixed.apply()
     _answer({"bootstrap_servers": bootstrap_servers})
     for line in sys.stdin:
         request = json.loads(line)
@@ -174,11 +175,11 @@ def main() -> None:
             else:
                 cluster.call(request["do"], *request["with"])
             if fixed and request["do"] == "broker_set_up":
-                fixed.take()
+                fixed.apply()
         except (OSError, KeyError, TypeError, ctypes.ArgumentError) as error:
             answer["error"] = str(error)
         _answer(answer)
-    # Nothing outlives the process, so there is nothing to take down in order.
+    # No resource outlives the process, so an orderly shutdown is unnecessary.
     os._exit(0)
 
 

@@ -1,6 +1,6 @@
-"""A program that runs beside this process and ends with it.
+"""A child program that ends with this process.
 
-Owns one child, its log and its end; refuses to know what the program does.
+Owns one child and its log; does not depend on what the program does.
 """
 
 import contextlib
@@ -18,9 +18,10 @@ _TAIL_BYTES = 8192
 
 
 class Service:
-    """Started from the main thread, in a process group of its own: Ctrl-C is for the parent.
+    """One child program in its own process group, so that Ctrl-C goes to the parent only.
 
-    Its output goes to the end of `log_path`, or to this process's standard error where that is None.
+    Start it from the main thread. Its output is appended to `log_path`, or goes to this process's
+    standard error if that is None.
     """
 
     def __init__(
@@ -35,11 +36,11 @@ class Service:
         self._environment = dict(environment)
         self._log_path = log_path
         self._log_start = 0
-        self._is_asked = False
+        self._is_terminating = False
         self._child: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Returns once the program runs, which says nothing of whether it serves. Raises OSError."""
+        """Start the program without waiting until it serves. Raise OSError."""
         with contextlib.ExitStack() as stack:
             log = None
             if self._log_path is not None:
@@ -57,29 +58,29 @@ class Service:
 
     @property
     def exit_code(self) -> int | None:
-        """None while it runs or before it was started; negative for a signal."""
+        """Exit code; None before the start and while it runs, negative for a signal."""
         return None if self._child is None else self._child.poll()
 
     def terminate(self) -> None:
-        """SIGTERM, once: to many programs a second one means to drop everything."""
-        if self._child is not None and not self._is_asked:
-            self._is_asked = True
+        """Send SIGTERM once: many programs abort at once on a second one."""
+        if self._child is not None and not self._is_terminating:
+            self._is_terminating = True
             self._child.terminate()
 
     def stop(self, deadline: float) -> None:
-        """SIGTERM, and from the monotonic `deadline` on SIGKILL for its whole group; then reaps."""
+        """Block until the program ended: SIGTERM, then SIGKILL to its group at monotonic `deadline`."""
         if self._child is None:
             return
         self.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._child.wait(max(0.0, deadline - time.monotonic()))
-        # Also when it has ended by itself: its own children may not have.
+        # Also if it has ended by itself: its children may still run.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._child.pid, signal.SIGKILL)
         self._child.wait()
 
     def tail(self, lines: int) -> str:
-        """The last lines of this run's log; empty where there is no log."""
+        """Return the last lines of this run's log; empty without a log."""
         if self._log_path is None or not self._log_path.exists():
             return ""
         with self._log_path.open("rb") as log:

@@ -301,7 +301,7 @@ def test_rebuild_refuses_month_removed_by_retention(scene: Scene) -> None:
             settings=scene.settings,
         )
         assert done.returncode == Exit.FAILED
-        assert "stand nowhere in Kafka" in done.stderr
+        assert "are not in Kafka" in done.stderr
     assert scene.table() == table
     assert scene.left_behind() == []
 
@@ -337,20 +337,20 @@ def test_wrong_arguments_of_replay_are_one_line(scene: Scene) -> None:
     scene.trim({0: 10})
     table = scene.table()
     cases = [
-        ([], Exit.USAGE, "say where to begin"),
-        (["--from-offset", "20", "--partition", "9"], Exit.USAGE, "no partition 9"),
+        ([], Exit.USAGE, "the start is missing"),
+        (["--from-offset", "20", "--partition", "9"], Exit.USAGE, "partition 9 does not exist"),
         (["--from-offset", "7:0"], Exit.USAGE, "partition 7"),
         (["--from-offset", "0"], Exit.USAGE, "earliest offsets are 0:10"),
         (["--from-offset", "90"], Exit.USAGE, "range is empty"),
         (["--from-offset", "20", "--to-offset", "20"], Exit.USAGE, "range is empty"),
         (["--from-time", "-1h", "--to-time", "-2h"], Exit.USAGE, "range is empty"),
         (["--from-time", "2100-01-01"], Exit.USAGE, "range is empty"),
-        (["--from-offset", "5000"], Exit.USAGE, "beyond the end"),
-        (["--from-offset", "20", "--to-offset", "5000"], Exit.USAGE, "beyond the end"),
-        (["--from-offset", "20", "--to-offset", "0:5000"], Exit.USAGE, "beyond the end"),
-        (["--from-offset", "20", "--to-offset", "end"], Exit.USAGE, "theirs to insert"),
+        (["--from-offset", "5000"], Exit.USAGE, "after the end"),
+        (["--from-offset", "20", "--to-offset", "5000"], Exit.USAGE, "after the end"),
+        (["--from-offset", "20", "--to-offset", "0:5000"], Exit.USAGE, "after the end"),
+        (["--from-offset", "20", "--to-offset", "end"], Exit.USAGE, "will insert the events"),
         (["--from-offset", "x"], Exit.USAGE, "write an offset"),
-        (["--from-time", "yesterday"], Exit.USAGE, "is no time"),
+        (["--from-time", "yesterday"], Exit.USAGE, "is not a time"),
         (["--from-offset", "20", "--from-time", "-6h"], Exit.USAGE, "not both"),
         (["--from-offset", "20", "--rate", "0"], Exit.USAGE, "--rate"),
         (["--from-offset", "20", "--target", "nowhere"], Exit.CONFIG, "nowhere does not exist"),

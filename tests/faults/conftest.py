@@ -1,4 +1,4 @@
-"""Engines that all the fault tests of a broker share, and how they are skipped or not."""
+"""Engines that the fault tests of a broker share, and the conditions of skipping them."""
 
 import importlib.util
 import os

@@ -1,4 +1,4 @@
-"""The short form of `python -m tests.tools.faults.api_load`."""
+"""Short form of `python -m tests.tools.faults.api_load`."""
 
 import importlib.util
 import os

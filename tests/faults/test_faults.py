@@ -1,4 +1,4 @@
-"""The short form of bin/faults: each thing breaks for some seconds, then every event is counted."""
+"""Short form of bin/faults: each fault lasts some seconds, then every event is counted."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from tests.tools.faults.stack import APACHE, AT_LEAST_ONCE, EXACTLY_ONCE, Engine
 
 BREAK_SECONDS = 1.0
 SETTLE_SECONDS = 75.0
-"""Longer than the 30 s after which a partition that stands still is read anew, and a rebalance."""
+"""Exceeds the 30 s after which a stalled partition is read again, plus a rebalance."""
 _LOG_LINES = 200
 SHAPE = Shape(rate=800.0, batch_size=100, session_seconds=2.5, clickhouse_seconds=2.0)
 
@@ -34,7 +34,7 @@ def carry_out(engines: Engines, name: str, logs: Path, delivery: str = EXACTLY_O
     )
     for log in sorted(logs.glob("*.log")):
         lines = [line for line in log.read_text().splitlines() if '"librdkafka"' not in line]
-        print(log.name, *lines[-_LOG_LINES:], sep="\n")  # shown where the test fails
+        print(log.name, *lines[-_LOG_LINES:], sep="\n")  # shown if the test fails
     assert result.breaks > 0
     assert result.report.produced > 0
     assert not result.report.problems, "\n".join(result.report.problems)
@@ -58,9 +58,7 @@ def test_every_event_arrives_once_embedded(embedded: Engines, name: str, tmp_pat
     carry_out(embedded, name, tmp_path)
 
 
-def test_random_run_counts_to_the_end_though_a_scenario_falls_over(
-    embedded: Engines, tmp_path: Path
-) -> None:
+def test_random_run_counts_despite_a_failed_scenario(embedded: Engines, tmp_path: Path) -> None:
     def fall_over(stack: Stack, rng: Random, deadline: float) -> int:
         stack.engines.clickhouse.kill()
         stack.command.kill()
@@ -82,7 +80,7 @@ def test_random_run_counts_to_the_end_though_a_scenario_falls_over(
     assert result.report.count == result.report.produced > 0
 
 
-def test_reload_under_load_keeps_every_event_and_waits_for_no_session(
+def test_reload_under_load_keeps_events_without_session_timeout(
     apache: Engines, tmp_path: Path
 ) -> None:
     shape = replace(SHAPE, procs=2, rate=2500.0, batch_size=500, session_seconds=45.0)
@@ -91,9 +89,7 @@ def test_reload_under_load_keeps_every_event_and_waits_for_no_session(
     assert rolled.slot_pause_seconds < 20.0
 
 
-def test_count_notices_what_is_missing_and_what_is_there_twice(
-    embedded: Engines, tmp_path: Path
-) -> None:
+def test_audit_reports_missing_and_duplicate_events(embedded: Engines, tmp_path: Path) -> None:
     with Stack(embedded, Shape(partitions=2), seed=1, directory=tmp_path) as stack:
         stack.load.burst(10)
         embedded.execute(

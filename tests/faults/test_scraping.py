@@ -1,4 +1,4 @@
-"""The short form of `python -m tests.tools.faults.scraping`."""
+"""Short form of `python -m tests.tools.faults.scraping`."""
 
 import os
 from pathlib import Path

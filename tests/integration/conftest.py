@@ -1,4 +1,4 @@
-"""One embedded ClickHouse for all integration tests, and a database of its own for each test."""
+"""One embedded ClickHouse for all integration tests, and one database for each test."""
 
 import importlib.util
 import os
@@ -15,7 +15,7 @@ from octane_analytics.settings.connections import ClickHouseSettings
 
 @pytest.fixture(scope="session")
 def clickhouse_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedClickHouse]:
-    """Shared: do not stop or pause it."""
+    """Yield the shared server; do not stop or pause it."""
     if importlib.util.find_spec("chdb") is None and os.environ.get("CI") != "true":
         pytest.skip("pip install 'octane-analytics[embedded]'")
     with EmbeddedClickHouse(tmp_path_factory.mktemp("clickhouse")) as engine:
@@ -24,7 +24,7 @@ def clickhouse_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embe
 
 @pytest.fixture
 def clickhouse_settings(clickhouse_engine: EmbeddedClickHouse) -> Iterator[ClickHouseSettings]:
-    """A new database, with the table as the contract has it, gone after the test."""
+    """Yield the settings of a new database with the expected table; it is dropped after the test."""
     address = {"host": clickhouse_engine.host, "port": clickhouse_engine.tcp_port}
     database = f"test_{uuid.uuid4().hex[:12]}"
     settings = ClickHouseSettings(database=database, **address)  # type: ignore[arg-type]

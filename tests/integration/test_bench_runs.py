@@ -1,4 +1,4 @@
-"""`bin/bench` on real engines, as small as it goes: it measures what it says, and writes it down."""
+"""`bin/bench` on real engines with the smallest load: its measurements, JSON files and pictures."""
 
 import json
 import subprocess
@@ -22,12 +22,14 @@ def bench(*arguments: str) -> str:
     return done.output
 
 
-def test_throughput_of_a_worker_and_of_the_kafka_engine(
+def test_throughput_measures_worker_and_kafka_engine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(environment, "available", lambda: "the mock cluster starts sooner")
-    monkeypatch.setattr(measure, "_POLL_SECONDS", 0.02)  # so few events are in within a look or two
-    # A run that does not end with exactly as many rows as events is an error.
+    monkeypatch.setattr(environment, "available", lambda: "the mock cluster starts faster")
+    monkeypatch.setattr(
+        measure, "_POLL_SECONDS", 0.02
+    )  # this few events arrive within one or two polls
+    # A run fails unless it ends with exactly as many rows as events.
     file, picture = tmp_path / "runs.json", tmp_path / "runs.svg"
     shown = bench(
         *("throughput", "--events", "20000", "--partitions", "2", "--rounds", "1", "--procs", "1"),
@@ -35,16 +37,16 @@ def test_throughput_of_a_worker_and_of_the_kafka_engine(
         *("--json", str(file), "--plot", str(picture)),
     )
     assert "exactly-once" in shown
-    told = json.loads(file.read_text())
-    assert {run["contender"] for run in told["runs"]} == {"exactly-once", "kafka-engine"}
-    for run in told["runs"]:
+    written = json.loads(file.read_text())
+    assert {run["contender"] for run in written["runs"]} == {"exactly-once", "kafka-engine"}
+    for run in written["runs"]:
         assert run["events_per_second"] > 0
         assert run["clickhouse_cpu_us"] > 0
         assert run["parts"] > 1
     assert picture.read_text().startswith("<svg")
 
 
-def test_reports_in_every_way(tmp_path: Path) -> None:
+def test_api_measures_every_way_and_client_count(tmp_path: Path) -> None:
     file = tmp_path / "cells.json"
     bench(
         *(
@@ -70,7 +72,7 @@ def test_reports_in_every_way(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "variant", [["uninstrumented_worker"], ["timed", "times.json"]], ids=lambda names: names[0]
 )
-def test_a_variant_of_the_command_finds_what_it_replaces(variant: list[str]) -> None:
+def test_command_variant_finds_the_names_it_replaces(variant: list[str]) -> None:
     module, *arguments = variant
     command = [sys.executable, "-m", f"tests.tools.bench.{module}", *arguments, "worker", "--help"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)

@@ -1,4 +1,4 @@
-"""Prometheus' own tool over the rules, the scrape example and the rules' tests."""
+"""`promtool` accepts the rules, the scrape configuration and the tests of the rules."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ CONF = Path(__file__).resolve().parents[2] / "conf" / "prometheus"
         ("test", "rules", "alerts_test.yml"),
     ],
 )
-def test_promtool_agrees(arguments: tuple[str, ...]) -> None:
+def test_promtool_accepts_conf(arguments: tuple[str, ...]) -> None:
     if shutil.which("promtool") is None and os.environ.get("CI") != "true":
         pytest.skip("no promtool: apt-get install prometheus")
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Replay into tables that a worker accepts: Nullable, LowCardinality, another time zone."""
+"""Replay into any table that a worker accepts: Nullable, LowCardinality, another time zone."""
 
 import time
 from collections.abc import Iterator
@@ -42,9 +42,7 @@ def _columns(at: int, *users: str) -> list[list[object]]:
 
 
 @pytest.mark.parametrize("mode", [Mode.FILL, Mode.APPEND])
-def test_target_that_the_worker_accepts_is_accepted_and_filled(
-    sink: ClickHouseSink, mode: Mode
-) -> None:
+def test_replay_fills_any_target_a_worker_accepts(sink: ClickHouseSink, mode: Mode) -> None:
     settings = load({}).settings
     check_table(sink, replace(settings, clickhouse=ClickHouseSettings()))
     live = check_target(sink, mode)
@@ -70,12 +68,12 @@ def test_target_that_the_worker_accepts_is_accepted_and_filled(
     staging.drop()
 
 
-def test_rebuild_refuses_it_and_says_what_to_use(sink: ClickHouseSink) -> None:
+def test_rebuild_of_other_types_names_the_alternative(sink: ClickHouseSink) -> None:
     with pytest.raises(ConfigError, match=r"app_id as LowCardinality.*--mode fill"):
         check_target(sink, Mode.REBUILD)
 
 
-def test_repeated_insert_looks_for_rows_in_it(sink: ClickHouseSink) -> None:
+def test_repeated_insert_searches_for_its_rows(sink: ClickHouseSink) -> None:
     now = int(time.time())
     sink.insert(_columns(now, "a", "b"), "token")
     sink.execute(f"ALTER TABLE {sink.table} DELETE WHERE user_id = 'b' SETTINGS mutations_sync = 1")

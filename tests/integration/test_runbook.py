@@ -1,6 +1,6 @@
-"""The runbook's incidents, provoked on Apache Kafka and real ClickHouse and repaired by its commands.
+"""Incidents of the runbook, caused on Apache Kafka and real ClickHouse and repaired by its commands.
 
-The commands are read out of the manual's page, so that the page's text is what was run.
+The commands are read from the page of the manual, so that the tests run the text of the page.
 """
 
 import re
@@ -24,10 +24,10 @@ MANUAL = Path(__file__).resolve().parents[2] / "octane_analytics" / "manual"
 PAGE = (MANUAL / "runbook.md").read_text()
 STUBBORN = {"DLQ_MAX_RATIO": "1", "DLQ_MAX_CONSECUTIVE": "0"}
 OLDER = """
-from octane_analytics import decode as module
+from octane_analytics.events import decode as module
 from octane_analytics.errors import DecodeError
 
-module._OPENS  # what is replaced below is still called so
+module._OPENS  # fails if the module below is another one
 original = module._decode_event
 
 def older(value):
@@ -41,7 +41,7 @@ module._decode_event = older
 
 
 def commands(section: str, part: str = "") -> list[list[str]]:
-    """The `octane-analytics` lines below the heading, and below the bold words within it."""
+    """Return the `octane-analytics` lines below the heading, or below the bold words within it."""
     text = PAGE.partition(f"## {section}\n")[2].partition("\n## ")[0]
     if part:
         text = text.partition(f"**{part}**")[2].partition("\n**")[0]
@@ -51,7 +51,7 @@ def commands(section: str, part: str = "") -> list[list[str]]:
 
 
 def follow(site: Site, steps: list[list[str]], given: Mapping[str, str] | None = None) -> list[str]:
-    """Runs the commands with what stands for the examples in them; what each has printed."""
+    """Run the commands, with `given` in place of their example values; return their outputs."""
     return [site.run(*((given or {}).get(word, word) for word in step)) for step in steps]
 
 
@@ -63,7 +63,7 @@ def stored(site: Site) -> Counter[str]:
     return Counter(site.users())
 
 
-def test_table_was_dropped(site: Site) -> None:
+def test_dropped_table_is_replayed(site: Site) -> None:
     table = schema.TableName(*str(site.clickhouse.table).split("."))
     site.send(*events(range(200)))
     with site.worker() as worker:
@@ -76,8 +76,8 @@ def test_table_was_dropped(site: Site) -> None:
         follow(site, [apply])
         wait_until(lambda: site.rows() == 100)
         site.wait_until_stored()
-        (told,) = follow(site, [dry_run])
-        assert "200" in told
+        (planned,) = follow(site, [dry_run])
+        assert "200" in planned
         assert site.rows() == 100
         follow(site, [replay])
         assert stored(site) == users(range(300))
@@ -87,7 +87,7 @@ def test_table_was_dropped(site: Site) -> None:
     assert stored(site) == users(range(300))
 
 
-def test_bad_deploy_upstream(site: Site) -> None:
+def test_bad_deploy_upstream_is_retried(site: Site) -> None:
     older = site.directory / "older"
     older.mkdir()
     (older / "sitecustomize.py").write_text(OLDER)
@@ -113,7 +113,7 @@ def test_bad_deploy_upstream(site: Site) -> None:
     assert stored(site) == users(range(1600))
 
 
-def test_clickhouse_was_restored_from_a_backup(site: Site) -> None:
+def test_clickhouse_restored_from_backup_is_filled(site: Site) -> None:
     table = site.clickhouse.table
     site.store(*events(range(200)))
     site.clickhouse.execute(f"CREATE TABLE {table.database}.backup AS {table}")
@@ -121,7 +121,7 @@ def test_clickhouse_was_restored_from_a_backup(site: Site) -> None:
     time.sleep(0.1)
     made = datetime.now(UTC).isoformat()
     time.sleep(0.1)
-    # The same events once more, and others: only their number tells what is missing.
+    # Equal and other events: only the number of equal ones shows what is missing.
     site.store(*events(range(150, 400)), partition=1)
     site.clickhouse.execute(f"TRUNCATE TABLE {table}")
     site.clickhouse.execute(f"INSERT INTO {table} SELECT * FROM {table.database}.backup")
@@ -133,7 +133,7 @@ def test_clickhouse_was_restored_from_a_backup(site: Site) -> None:
     assert stored(site) == users(range(200), range(150, 400))
 
 
-def test_consumer_is_stuck(site: Site) -> None:
+def test_stuck_consumer_is_explained_by_foreign_member(site: Site) -> None:
     site.send(*events(range(100)))
     site.send(*events(range(100, 200)), partition=1)
     foreign = Consumer(
@@ -173,7 +173,7 @@ def test_consumer_is_stuck(site: Site) -> None:
     assert stored(site) == users(range(200))
 
 
-def test_offsets_were_moved_ahead(site: Site) -> None:
+def test_offsets_moved_ahead_are_replayed(site: Site) -> None:
     site.store(*events(range(100)))
     site.send(*events(range(100, 300)))
     site.commit(0, 250)
@@ -183,7 +183,7 @@ def test_offsets_were_moved_ahead(site: Site) -> None:
     assert stored(site) == users(range(300))
 
 
-def test_offsets_were_moved_back_and_no_worker_has_run(site: Site) -> None:
+def test_offsets_moved_back_are_imported_before_a_run(site: Site) -> None:
     site.store(*events(range(100)))
     (export,) = [
         step
@@ -201,7 +201,7 @@ def test_offsets_were_moved_back_and_no_worker_has_run(site: Site) -> None:
     assert stored(site) == users(range(120))
 
 
-def test_offsets_were_moved_back_and_workers_have_run(site: Site) -> None:
+def test_offsets_moved_back_are_rebuilt_after_a_run(site: Site) -> None:
     site.store(*events(range(100)))
     site.commit(0, 30)
     site.send(*events(range(100, 120)))
@@ -213,5 +213,5 @@ def test_offsets_were_moved_back_and_workers_have_run(site: Site) -> None:
 
 
 @pytest.mark.parametrize("command", re.findall(r"^octane-analytics (\w+)", PAGE, re.MULTILINE))
-def test_operations_page_has_every_command_of_the_runbook(command: str) -> None:
+def test_operations_page_has_every_runbook_command(command: str) -> None:
     assert f"`{command}" in (MANUAL / "operations.md").read_text()

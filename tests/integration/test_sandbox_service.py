@@ -30,7 +30,7 @@ def _is_gone(pid: int) -> bool:
         return True
 
 
-def test_log_holds_this_runs_last_lines(tmp_path: Path) -> None:
+def test_tail_returns_the_lines_of_this_run(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text("an earlier run\n")
     service = _service("for n in range(5): print(n, flush=True)\nraise SystemExit(3)", log)
@@ -45,7 +45,7 @@ def test_log_holds_this_runs_last_lines(tmp_path: Path) -> None:
     assert service.tail(99) == "0\n1\n2\n3\n4"
 
 
-def test_stop_asks_first(tmp_path: Path) -> None:
+def test_stop_sends_sigterm_first(tmp_path: Path) -> None:
     log = tmp_path / "log"
     service = _service(
         "import signal, sys\n"
@@ -59,7 +59,7 @@ def test_stop_asks_first(tmp_path: Path) -> None:
     assert service.exit_code == 7
 
 
-def test_stop_kills_what_does_not_listen_and_its_children(tmp_path: Path) -> None:
+def test_stop_kills_an_unresponsive_program_and_its_children(tmp_path: Path) -> None:
     log = tmp_path / "log"
     service = _service(
         "import os, signal\n"
@@ -101,7 +101,7 @@ def test_output_goes_to_the_terminal_without_a_log() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
-def test_service_dies_with_whoever_started_it(tmp_path: Path) -> None:
+def test_service_dies_with_its_parent(tmp_path: Path) -> None:
     script = (
         "import os, sys, time, pathlib\n"
         "from octane_analytics.sandbox.service import Service\n"

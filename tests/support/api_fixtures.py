@@ -1,4 +1,4 @@
-"""The app over a real ClickHouse, and events to ask it about."""
+"""The app over a real ClickHouse, and events for its queries."""
 
 import json
 from collections.abc import Collection, Iterator, Sequence
@@ -61,7 +61,7 @@ def app_over(
     query_settings: ClickHouseSettings | None = None,
     readable: Collection[tuple[str, str]] = (),
 ) -> Iterator[ASGIApp]:
-    """`query_settings` are those of the user that raw SQL runs as; the same unless given."""
+    """Yield the app; `query_settings` are those of the raw SQL user, by default the same."""
     pools = [
         ConnectionPool(
             lambda: ClickHouse(settings, client_name="tests"),
@@ -98,7 +98,7 @@ def event(
     raw: str | None = None,
     **properties: object,
 ) -> Row:
-    """`raw` is the text of the properties as it came, in place of `properties`."""
+    """Return a row; `raw` is the unparsed text of the properties, in place of `properties`."""
     text = json.dumps(properties) if raw is None else raw
     return Row(second, app, name, user, text.encode())
 
@@ -109,5 +109,5 @@ def insert(settings: ClickHouseSettings, rows: Sequence[Row]) -> None:
 
 
 def at(second: int) -> str:
-    """RFC 3339."""
+    """Return the time in RFC 3339."""
     return datetime.fromtimestamp(second, UTC).isoformat().replace("+00:00", "Z")

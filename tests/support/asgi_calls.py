@@ -1,4 +1,4 @@
-"""Requests to an ASGI app without a server, and the app over connections that follow a script."""
+"""Requests to an ASGI app without a server, and the app over scripted connections."""
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
@@ -56,7 +56,7 @@ def result(*rows: tuple[object, ...], **columns: str) -> Result:
 
 
 def judged(*answers: Result | Exception) -> "Script":
-    """A connection that finds SELECT 1 in whatever it is asked about, then answers the statement."""
+    """Return a connection that parses any statement as SELECT 1, then returns the given results."""
     return Script(
         result(("limit", "0", None, None, 0), ("readonly", "0", None, None, 0), name="String"),
         result(("123", [], [], [], 0), fingerprint="String"),
@@ -67,7 +67,7 @@ def judged(*answers: Result | Exception) -> "Script":
 
 
 class Script:
-    """A connection that answers each call with the next of its results, or raises it."""
+    """Connection that returns or raises the next of its results at each call."""
 
     def __init__(self, *steps: Result | Exception | Callable[[], Result]) -> None:
         self.steps = list(steps)
@@ -149,7 +149,7 @@ def app_over(
 
 
 def call(app: ASGIApp, method: str, path: str, **options: object) -> httpx.Response:
-    """One request; `options` are httpx's."""
+    """Send one request; `options` are httpx's."""
 
     async def send() -> httpx.Response:
         transport = httpx.ASGITransport(app)

@@ -1,4 +1,4 @@
-"""A copy of this checkout that a test may change, and bin/install run from it below a directory."""
+"""Modifiable copy of this checkout, and bin/install run from it below a directory."""
 
 import os
 import shutil
@@ -54,7 +54,7 @@ _NONE: Mapping[str, str] = MappingProxyType({})
 
 
 class Checkout:
-    """`target` is what --root names. With `copied` it is as that one is now."""
+    """Checkout with `target`, the value of --root; if `copied` is given, a copy of its present state."""
 
     def __init__(self, directory: Path, copied: "Checkout | None" = None) -> None:
         self._directory = directory
@@ -80,7 +80,7 @@ class Checkout:
             shutil.copy2(source, copy)
 
     def put_program(self, name: str, text: str) -> Path:
-        """Puts a script in front of the PATH of `install`."""
+        """Add a script at the front of the PATH of `install`."""
         program = self.programs / name
         program.write_text(text)
         program.chmod(0o755)
@@ -105,7 +105,7 @@ class Checkout:
     def install(
         self, *arguments: str, given: Mapping[str, str] = _NONE, timeout_seconds: float = 60.0
     ) -> subprocess.CompletedProcess[str]:
-        """Runs it to its end, whatever its exit code."""
+        """Run it to its end and accept any exit code."""
         return subprocess.run(
             [self.path / "bin" / "install", *self._root, *arguments],
             env=self.environment(given),
@@ -117,7 +117,7 @@ class Checkout:
         )
 
     def begin(self, *arguments: str, given: Mapping[str, str] = _NONE) -> subprocess.Popen[str]:
-        """The leader of a session of its own."""
+        """Start it as the leader of a new session."""
         return subprocess.Popen(
             [self.path / "bin" / "install", *self._root, *arguments],
             env=self.environment(given),
@@ -125,7 +125,7 @@ class Checkout:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            # A shell without job control lets its children ignore it.
+            # Children of a shell without job control ignore SIGINT.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
@@ -156,7 +156,7 @@ class Checkout:
     def run(
         self, *arguments: str, given: Mapping[str, str] = _NONE
     ) -> subprocess.CompletedProcess[str]:
-        """The installed command, as an operator calls it."""
+        """Run the installed command as an operator does."""
         return subprocess.run(
             [self.target / "usr/local/bin/octane-analytics", *arguments],
             env=environment(given),
@@ -170,7 +170,7 @@ class Checkout:
 
 
 def _link_dependencies(directory: Path) -> None:
-    """What a release would have got from an index: what setup.cfg asks for, and what that asks for."""
+    """Return the wheels that a release takes from an index: setup.cfg's requirements and theirs."""
     directory.mkdir()
     wanted, seen = ["octane-analytics"], set[str]()
     while wanted:

@@ -1,4 +1,4 @@
-"""The installed command, run as a user would: in a process of its own, with real signals."""
+"""The installed command in a child process, with real signals."""
 
 import os
 import re
@@ -26,7 +26,7 @@ _NONE: Mapping[str, str] = MappingProxyType({})
 
 
 def environment(settings: Mapping[str, str] = _NONE) -> dict[str, str]:
-    """This process's, without any setting of ours but those given."""
+    """Return this process's environment with the given settings of the service only."""
     kept = {name: value for name, value in os.environ.items() if not _OURS.match(name)}
     return kept | dict(settings)
 
@@ -37,7 +37,7 @@ def run(
     timeout_seconds: float = DEADLINE_SECONDS,
     settings: Mapping[str, str] = _NONE,
 ) -> subprocess.CompletedProcess[str]:
-    """Runs the command to its end, whatever its exit code."""
+    """Run the command to its end and accept any exit code."""
     done = subprocess.run(
         [COMMAND, *arguments],
         input=given.encode() if isinstance(given, str) else given,
@@ -54,9 +54,9 @@ def run(
 def call(
     *arguments: str, given: str = "", settings: Mapping[str, str] = _NONE
 ) -> subprocess.CompletedProcess[str]:
-    """As `run`, within this process: for commands that only ask and tell, a dozen of them a second.
+    """Run the command within this process, otherwise as `run`: fast, for read-only commands.
 
-    Not for those that fork (`worker`, a `replay` that is not refused) or may leave at once (`check`).
+    Not for commands that fork (`worker`, an accepted `replay`) or exit at once (`check`).
     """
     environ: dict[str, str | None] = {name: None for name in os.environ if _OURS.match(name)}
     done = CliRunner(env=environ | dict(settings)).invoke(main, list(arguments), input=given)
@@ -64,7 +64,7 @@ def call(
 
 
 class Running:
-    """The command while it runs, as the leader of a session of its own."""
+    """Running command, the leader of a new session."""
 
     def __init__(self, child: subprocess.Popen[bytes], output: Path) -> None:
         self.child = child
@@ -72,7 +72,7 @@ class Running:
 
     @property
     def output(self) -> str:
-        """What it has written so far, on standard output and error."""
+        """Standard output and error so far."""
         return self._output.read_text(errors="replace")
 
     def wait_for(self, text: str, timeout_seconds: float = DEADLINE_SECONDS) -> None:
@@ -83,7 +83,7 @@ class Running:
         wait_until(has_come, timeout_seconds)
 
     def interrupt(self) -> None:
-        """As Ctrl-C does: SIGINT to the whole group in the foreground."""
+        """Send SIGINT to the whole foreground group, as Ctrl-C does."""
         os.killpg(self.child.pid, signal.SIGINT)
 
     def wait(self, timeout_seconds: float = DEADLINE_SECONDS) -> int:
@@ -94,7 +94,7 @@ class Running:
 def running(
     output: Path, *arguments: str, settings: Mapping[str, str] = _NONE
 ) -> Iterator[Running]:
-    """Starts the command; kills it at the end if it still runs."""
+    """Start the command; kill it at the end if it still runs."""
     with output.open("wb") as sink:
         child = subprocess.Popen(
             [COMMAND, *arguments],
@@ -120,7 +120,7 @@ def wait_until(condition: Callable[[], bool], timeout_seconds: float = DEADLINE_
 
 
 def processes_with(mark: str) -> Mapping[int, str]:
-    """Those alive that have the text in their environment, with their command lines."""
+    """Return the processes with the text in their environment, with their command lines."""
     found = {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdecimal():

@@ -1,7 +1,7 @@
-"""A machine of its own under a real systemd: namespaces over a copy-on-write view of this one's files.
+"""Virtual machine under a real systemd: namespaces over a copy-on-write view of this one's files.
 
 Needs root, systemd, unshare and nsenter (util-linux), and a mounted cgroup2 that root may write. The
-network is this machine's, so that what listens on loopback is there. Leaves nothing behind.
+network is this machine's, so that what listens on loopback is there. Removes everything it created.
 """
 
 import contextlib
@@ -47,11 +47,11 @@ export container=octane
 exec /lib/systemd/systemd --system --unit=basic.target --show-status=no'
 """
 CHECKOUT = Path("/srv/checkout")
-"""Where the checkout is in there."""
+"""Path of the checkout inside the machine."""
 
 
 class Machine:
-    """As a context manager: booted, and gone."""
+    """Virtual machine; booted on entry and removed on exit."""
 
     def __init__(self, checkout: Path) -> None:
         self._checkout = checkout
@@ -79,7 +79,7 @@ class Machine:
     def __exit__(self, *_: object) -> None:
         for pid in _children(self._child.pid):
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)  # its PID 1, and so all in there
+                os.kill(pid, signal.SIGKILL)  # its PID 1, and so all its processes
         self._child.kill()
         self._child.wait()
         events = self._cgroup / "cgroup.events"
@@ -91,7 +91,7 @@ class Machine:
     def run(
         self, *command: str, given: str = "", timeout_seconds: float = 300.0
     ) -> subprocess.CompletedProcess[str]:
-        """A command in there, as root, to its end, whatever its exit code."""
+        """Run a command inside as root to its end and accept any exit code."""
         pids = _children(self._child.pid)
         if not pids:
             time.sleep(0.1)
@@ -107,7 +107,7 @@ class Machine:
         )
 
     def show(self, unit: str, name: str) -> str:
-        """A property that systemd has of the unit."""
+        """Return systemd's value of a property of the unit."""
         return self.run("systemctl", "show", "--value", "--property", name, unit).stdout.strip()
 
 

@@ -1,4 +1,4 @@
-"""A topic, a group and a table of a test's own on Apache Kafka and real ClickHouse, and the commands."""
+"""Topic, group and table of one test on Apache Kafka and real ClickHouse, and the commands."""
 
 import json
 import uuid
@@ -22,7 +22,7 @@ from tests.tools.kafka.apache import ApacheKafka
 
 PARTITIONS = 2
 _IN_A_PROCESS = ("check", "replay", "worker")
-"""Of their own: see `call`."""
+"""Commands that need their own process: see `call`."""
 
 
 @dataclass
@@ -71,7 +71,7 @@ class Site:
         )
 
     def run(self, *arguments: str, code: int = 0, given: str = "", **settings: str) -> str:
-        """What the command prints; its standard error where it prints nothing else."""
+        """Return the standard output of the command, or its standard error if that is empty."""
         forks = arguments[0] in _IN_A_PROCESS
         done = (run if forks else call)(*arguments, given=given, settings=self.environ | settings)
         assert done.returncode == code, f"{done.returncode}: {done.stdout}\n{done.stderr}"
@@ -87,14 +87,14 @@ class Site:
         return running(log, "worker", "--procs", "1", settings=self.environ | settings)
 
     def ingest(self, **settings: str) -> None:
-        """Has a worker store what is there, and ends it."""
+        """Run a worker until the records of the topic are stored."""
         with self.worker(**settings) as worker:
             self.wait_until_stored()
             worker.child.terminate()
             assert worker.wait() == 0, worker.output
 
     def store(self, *values: bytes, partition: int = 0) -> None:
-        """Sends them, and leaves table and group as a worker does that has stored all there is."""
+        """Send the events, insert their rows and commit their offsets, as a worker does."""
         self.send(*values, partition=partition)
         self.clickhouse.insert(decode_all(values).columns, None)
         consumer = self._consumer()
@@ -107,7 +107,7 @@ class Site:
             self.commit(number, end)
 
     def wait_until_stored(self) -> None:
-        """Until the group has committed every record, as Kafka tells it; asks without a process each."""
+        """Block until the group has committed every record; queries Kafka without a child process."""
         with TopicInspector(load(self.environ).settings.kafka, client_id="tests") as view:
             wait_until(lambda: view.lag(self.topic) == 0)
 
@@ -119,7 +119,7 @@ class Site:
 
 
 _YESTERDAY = f"{datetime.now(UTC) - timedelta(days=1):%Y-%m-%dT%H:%M:%SZ}"
-"""Of all events, so that equal ones are equal; the table drops those of a quarter of a year ago."""
+"""Timestamp of all events, constant so that equal events are equal, and recent because of the TTL."""
 
 
 def event(user: int | str, **properties: object) -> bytes:

@@ -21,12 +21,12 @@ class Received:
 
     name: str
     process: str
-    """The resource's service.instance.id without the host."""
+    """Value of the resource's service.instance.id, without the host."""
     trace_id: str
     span_id: str
     parent_id: str
     links: tuple[str, ...]
-    """Trace ids."""
+    """Trace ids of linked spans."""
     attributes: dict[str, Any] = field(hash=False)
 
 
@@ -63,7 +63,7 @@ def _values(attributes: Any) -> dict[str, Any]:
 
 @contextmanager
 def receiver(seconds: float = 0.0) -> Iterator[Receiver]:
-    """One that takes so long for each answer."""
+    """Receiver that delays each response by that many seconds."""
     received = Receiver()
 
     class Handler(http.server.BaseHTTPRequestHandler):

@@ -33,6 +33,5 @@ _PORTS = _shuffled()
 
 
 def free_port() -> int:
-    """Below those that outgoing connections get: a client that waits for a server up there can end up
-    connected to itself."""
+    """Return a free port below those of outgoing connections, where a client could meet itself."""
     return next(port for port in itertools.islice(_PORTS, len(_SHARE)) if is_free(port))

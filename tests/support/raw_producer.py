@@ -29,13 +29,13 @@ class RawRecord:
     key: bytes | None = None
     headers: Sequence[tuple[bytes, bytes | None]] = ()
     timestamp_ms: int = 0
-    """0 is now."""
+    """Timestamp in milliseconds; 0 is now."""
 
 
 def produce_raw(
     bootstrap_servers: str, topic: bytes, records: Sequence[RawRecord], *, partition: int = 0
 ) -> None:
-    """Sends the records in their order; raises AssertionError unless each is delivered."""
+    """Send the records in their order; raise AssertionError unless each is delivered."""
     library, client = _client(_PRODUCER, {b"bootstrap.servers": bootstrap_servers.encode()})
     try:
         for record in records:
@@ -48,7 +48,7 @@ def produce_raw(
 
 
 class _TopicPartition(ctypes.Structure):
-    """The beginning of rd_kafka_topic_partition_t."""
+    """First fields of rd_kafka_topic_partition_t."""
 
     _fields_ = (
         ("topic", ctypes.c_void_p),
@@ -81,7 +81,7 @@ def commit_raw(
 
 
 def _client(kind: int, config: Mapping[bytes, bytes]) -> tuple[Any, ctypes.c_void_p]:
-    """librdkafka and a client of it, to be destroyed."""
+    """Yield librdkafka and a client, which is destroyed at the end."""
     library: Any = ctypes.CDLL(cimpl.__file__)
     for name in (
         "rd_kafka_conf_new",

@@ -39,7 +39,7 @@ Multiset = Counter[tuple[object, ...]]
 
 
 def pool(size: int, seed: int, *, now: datetime | None = None) -> list[bytes]:
-    """Different events of the last hours, to draw from with repetition."""
+    """Return distinct events of the last hours, to draw from with repetition."""
     chance = random.Random(seed)
     now = now or datetime.now(UTC)
     events = []
@@ -61,7 +61,7 @@ def pool(size: int, seed: int, *, now: datetime | None = None) -> list[bytes]:
 
 
 class Scene:
-    """One topic, group and table of its own. As a context manager: made and removed."""
+    """One topic, group and table; created on entry and removed on exit."""
 
     def __init__(
         self, kafka: ApacheKafka, engine: EmbeddedClickHouse, directory: Path, partitions: int = 4
@@ -107,7 +107,7 @@ class Scene:
         rate: float | None = None,
         at: float | None = None,
     ) -> None:
-        """In turn to all partitions, or to one; `at` is their Kafka timestamp, epoch seconds."""
+        """Produce to all partitions in turn, or to one; `at` is the Kafka timestamp in epoch seconds."""
         producer = Producer(
             {
                 "bootstrap.servers": self.kafka.bootstrap_servers,
@@ -136,7 +136,7 @@ class Scene:
 
     @contextmanager
     def producing(self, values: Sequence[bytes], rate: float) -> Iterator[threading.Thread]:
-        """At a rate, beside the block."""
+        """Produce at a rate during the block."""
         thread = threading.Thread(target=self.produce, args=(values, None, rate))
         thread.start()
         try:
@@ -146,7 +146,7 @@ class Scene:
 
     @contextmanager
     def working(self, procs: int = 2) -> Iterator[None]:
-        """Workers run within the block, and drain at its end."""
+        """Run workers during the block, and drain them at its end."""
         log = self.directory / f"{self.name}-{uuid.uuid4().hex[:4]}.log"
         with running(log, "worker", "--procs", str(procs), settings=self.settings) as worker:
             yield
@@ -154,7 +154,7 @@ class Scene:
             assert worker.wait(60) == 0, worker.output
 
     def ingest(self, procs: int = 2) -> float:
-        """Has everything in the topic inserted; answers the seconds from the first row to the last."""
+        """Insert all records of the topic; return the seconds from the first row to the last."""
         started = 0.0
         expected = self.rows() + self.lag()
         with self.working(procs):
@@ -167,7 +167,7 @@ class Scene:
         return took
 
     def store(self, ends: Mapping[int, int] | None = None) -> None:
-        """As workers would have left it: all rows inserted, offsets committed (up to these ends)."""
+        """Insert all rows and commit the offsets (up to these ends), as workers do."""
         found = self.log({p: (0, end) for p, end in ends.items()} if ends is not None else None)
         rows = list(found.elements())
         if rows:
@@ -175,7 +175,7 @@ class Scene:
         self.commit(ends)
 
     def commit(self, ends: Mapping[int, int] | None = None, metadata: str = "") -> None:
-        """Commits these offsets, or the end of every partition, for the workers' group."""
+        """Commit these offsets, or the end of every partition, for the workers' group."""
         consumer = self._consumer(self.settings["KAFKA_GROUP_ID"])
         try:
             raw = []
@@ -185,12 +185,12 @@ class Scene:
                 if ends is None or p in ends:
                     at = end if ends is None else ends[p]
                     raw.append(RawPartition(self.topic, p, at, metadata))
-            _patiently(lambda: consumer.commit(offsets=raw, asynchronous=False))
+            _retry(lambda: consumer.commit(offsets=raw, asynchronous=False))
         finally:
             consumer.close()
 
     def trim(self, ends: Mapping[int, int]) -> None:
-        """Removes the records before these offsets, as retention does."""
+        """Remove the records before these offsets, as retention does."""
         admin = AdminClient({"bootstrap.servers": self.kafka.bootstrap_servers, "log_level": 0})
         asked = [RawPartition(self.topic, p, end) for p, end in ends.items()]
         for done in admin.delete_records(asked).values():
@@ -201,7 +201,7 @@ class Scene:
         try:
             total = 0
             raw = [RawPartition(self.topic, p) for p in range(self.partitions)]
-            for item in _patiently(lambda: consumer.committed(raw, timeout=20)):
+            for item in _retry(lambda: consumer.committed(raw, timeout=20)):
                 _, high = consumer.get_watermark_offsets(item, timeout=20)
                 total += high - max(item.offset, 0)
             return total
@@ -215,19 +215,19 @@ class Scene:
 
     @contextmanager
     def connection(self) -> Iterator[ClickHouseSink]:
-        """One more, for another thread."""
+        """Return another client, for another thread."""
         with ClickHouseSink(self._settings, client_name="tests") as clickhouse:
             yield clickhouse
 
     def months(self, clickhouse: ClickHouseSink) -> dict[int, int]:
-        """Rows by month."""
+        """Return the number of rows by month."""
         found = clickhouse.select(
             f"SELECT toYYYYMM(timestamp), count() FROM {clickhouse.table} GROUP BY 1"
         )
         return dict(found.rows)
 
     def lose(self, share: float = 1 / 3) -> int:
-        """Removes that share of the rows at random, one by one; answers how many."""
+        """Remove that share of the rows at random, one by one; return their number."""
         before = self.rows()
         threshold = int(share * 2**32)
         self.clickhouse.select(
@@ -237,7 +237,7 @@ class Scene:
         return before - self.rows()
 
     def log(self, spans: Mapping[int, tuple[int, int]] | None = None) -> Multiset:
-        """Every valid event of the topic, or of these offsets, as rows."""
+        """Return every valid event of the topic, or of these offsets, as rows."""
         found: Multiset = Counter()
         consumer = self._consumer(f"audit-{uuid.uuid4().hex}")
         try:
@@ -275,7 +275,7 @@ class Scene:
         return Counter({tuple(row[:5]): row[5] for row in rows})
 
     def replay(self, *arguments: str, code: int = 0) -> dict[str, Any]:
-        """Runs it to its end; its report."""
+        """Run it to its end; return its report."""
         done = run(
             "replay", "--yes", "--json", *arguments, settings=self.settings, timeout_seconds=300
         )
@@ -284,7 +284,7 @@ class Scene:
         return report
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """A replay that goes on in the background, in a session of its own."""
+        """Start a replay in the background, in a new session."""
         return subprocess.Popen(
             [COMMAND, "replay", "--yes", "--json", *arguments],
             env=environment(self.settings),
@@ -303,7 +303,7 @@ class Scene:
         return [name for (name,) in found.rows]
 
     def unfinished(self) -> str | None:
-        """The id of a replay that can be resumed."""
+        """Return the id of a replay that can be resumed."""
         ids = {
             name.removeprefix("octane_replay_").rpartition("_")[0] for name in self.left_behind()
         }
@@ -311,7 +311,7 @@ class Scene:
         return next(iter(ids), None)
 
     def has_begun(self, process: "subprocess.Popen[bytes]") -> bool:
-        """Whether the process is at work: its plan is written down, and so is that it is at it."""
+        """Return whether the journal has a plan, and the process as an owner."""
         replay_id = self.unfinished()
         if replay_id is None:
             return False
@@ -319,7 +319,7 @@ class Scene:
         try:
             notes = self.clickhouse.select(f"SELECT kind, body FROM {journal}").rows
         except StatementRejected:
-            return False  # it is only being made, or gone already
+            return False  # it is being created, or already dropped
         is_planned = any(kind == "plan" for kind, _ in notes)
         return is_planned and any(
             kind == "owner" and json.loads(body)["pid"] == process.pid for kind, body in notes
@@ -337,8 +337,8 @@ class Scene:
         )
 
 
-def _patiently(call: Callable[[], Any]) -> Any:
-    """A group's first coordinator takes a moment to be one."""
+def _retry(call: Callable[[], Any]) -> Any:
+    """Repeat a call for ten seconds: a group's first coordinator needs a moment to be ready."""
     for _ in range(50):
         with contextlib.suppress(KafkaException):
             return call()
@@ -347,7 +347,7 @@ def _patiently(call: Callable[[], Any]) -> Any:
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
-    """`kill -9` of the command; its children die with it."""
+    """Send SIGKILL to the command; its children die with it."""
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
 

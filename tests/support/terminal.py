@@ -1,4 +1,4 @@
-"""A command on a pseudo-terminal of a given width, answered as a person would."""
+"""Command on a pseudo-terminal of a given width, with typed answers."""
 
 import contextlib
 import fcntl
@@ -24,7 +24,7 @@ _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What a terminal got, without styles, and how the command ended."""
+    """Output of a command in a terminal, without styles, and its exit code."""
 
     code: int
     raw: str
@@ -42,7 +42,7 @@ def on_terminal(
     command: Sequence[str] = (COMMAND,),
     timeout_seconds: float = 60.0,
 ) -> Shown:
-    """Runs the command to its end; each of `answers` is a text to wait for and what is typed then."""
+    """Run the command to its end; each of `answers` is a text to wait for and the keys to type then."""
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     environ = environment(settings) | {"TERM": "xterm"}
@@ -64,7 +64,7 @@ def on_terminal(
         while True:
             assert time.monotonic() < deadline, f"still running, and has shown: {raw}"
             if not select.select([ours], [], [], 0.2)[0]:
-                # Nothing comes any more: it waits. A key pressed earlier could come before it reads.
+                # No more output: the command waits. An earlier key press could precede its read.
                 if left and left[0][0] in raw[seen:]:
                     seen = len(raw)
                     os.write(ours, left.pop(0)[1].encode())
@@ -82,7 +82,7 @@ def on_terminal(
 
 
 def _read(descriptor: int) -> str:
-    """Empty at the end, which Linux reports as EIO."""
+    """Return the next output; empty at the end, which Linux reports as EIO."""
     with contextlib.suppress(OSError):
         return os.read(descriptor, 65536).decode(errors="replace")
     return ""

@@ -1,4 +1,4 @@
-"""Provokes the errors of ClickHouse that a row can raise in a column's default, a constraint or a cast.
+"""Cause the errors of ClickHouse that a row can raise in a column's default, a constraint or a cast.
 
     python -m tests.tools.clickhouse_error_codes
 
@@ -23,12 +23,12 @@ from octane_analytics.settings.connections import ClickHouseSettings
 
 class Case(NamedTuple):
     expression: str
-    """Of the row's `user_id`."""
+    """Expression over the row's `user_id`."""
     kind: str
-    """Of the column whose default it is; empty for a constraint."""
+    """Type of the column with this default; empty for a constraint."""
     text: str = "x"
     is_quotable: bool = True
-    """Whether any other text that begins with it fails in the same way."""
+    """True if any other text with this prefix fails in the same way."""
 
 
 DATA_CASES = (
@@ -71,7 +71,7 @@ DATA_CASES = (
     Case("user_id = ''", ""),
     Case("lower(user_id) = 'nobody'", ""),
 )  # fmt: skip
-"""Each speaks of the value, whatever the table's definition says of other values."""
+"""Errors of the value, independent of the table's definition for other values."""
 UNDECIDED_CASES = (
     Case("readWKT(user_id)", "Geometry"),
     Case("replaceRegexpAll('a', user_id, 'b')", "String", "["),
@@ -80,7 +80,7 @@ UNDECIDED_CASES = (
     Case("dateName(user_id, timestamp)", "String"),
     Case("toUInt64(file(user_id))", "UInt64"),
 )
-"""Their codes are those of a wrong definition too, for which no row is to blame: they wait."""
+"""Errors whose codes also mean a wrong definition, which no row causes: the worker waits."""
 
 
 class Provoked(NamedTuple):
@@ -92,7 +92,7 @@ class Provoked(NamedTuple):
 
 
 class Bench:
-    """The table of the events, redefined for each case. Not for use by several threads."""
+    """The table of events, redefined for each case. Not thread-safe."""
 
     def __init__(self, sink: ClickHouseSink) -> None:
         self._sink = sink
@@ -100,7 +100,7 @@ class Bench:
         sink.execute(schema.create_table(sink.table))
 
     def define(self, case: Case) -> bool:
-        """Whether this version of ClickHouse accepts the definition."""
+        """Return whether this version of ClickHouse accepts the definition."""
         table = self._sink.table
         statement = f"ADD COLUMN provoked {case.kind} DEFAULT {case.expression}"
         if not case.kind:
@@ -129,7 +129,7 @@ class Bench:
 
 
 def provoke(sink: ClickHouseSink, cases: Sequence[Case]) -> Iterator[Provoked]:
-    """What each case raises; without those that this version of ClickHouse does not know."""
+    """Yield the outcome of each case that this version of ClickHouse supports."""
     bench = Bench(sink)
     for case in cases:
         if bench.define(case):

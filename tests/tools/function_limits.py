@@ -1,4 +1,4 @@
-"""Measures functions whose cost is worse than linear against the limits of a query.
+"""Measure functions whose cost is worse than linear against the limits of a query.
 
     python -m tests.tools.function_limits [FUNCTION ...]
 
@@ -28,7 +28,7 @@ BYTES = 512 << 20
 GRACE_SECONDS = 1.0
 GIVE_UP_SECONDS = 6.0
 _LIMIT_ERRORS = {0: "gave up", 159: "TIMEOUT_EXCEEDED", 241: "MEMORY_LIMIT_EXCEEDED"}
-"""0 is a connection that was given up: the statement had not ended."""
+"""Code of a connection that was closed before the statement had ended."""
 _POLYGONS = (
     "[[arrayMap(i -> (cos(i*2.1), sin(i*2.1)), range(4000))]], "
     "[[arrayMap(i -> (cos(i*2.3), sin(i*2.3)), range(4000))]]"
@@ -42,7 +42,7 @@ _SETS = (
     "polygonsIntersectSpherical geometryIntersectCartesian geometryIntersectSpherical"
 )
 _TEXTS = "repeat('abcdefgh', 8000), repeat('hgfedcba', 8000)"
-"""Just below the 65,536 bytes that these functions take; their cost is the product of both lengths."""
+"""Length just below the limit of these functions, 65,536 bytes; the cost is the product of both."""
 _EDITS = (
     "editDistance editDistanceUTF8 damerauLevenshteinDistance jaroSimilarity "
     "jaroWinklerSimilarity stringJaccardIndex ngramDistance hasSubsequence byteHammingDistance"
@@ -146,7 +146,7 @@ def main(names: list[str]) -> int:
 
 
 def measured(sql: str) -> tuple[float, int, str]:
-    """Seconds, growth of the server's memory in bytes, and how the statement ended."""
+    """Return seconds, growth of the server's memory in bytes, and the outcome of the statement."""
     ours, theirs = multiprocessing.Pipe()
     with tempfile.TemporaryDirectory() as directory:
         process = multiprocessing.Process(target=_run, args=(sql, directory, theirs), daemon=False)

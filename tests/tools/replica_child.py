@@ -1,8 +1,8 @@
-"""As `octane_analytics.sandbox.clickhouse_child`, for a server that may have replicated tables.
+"""Variant of `octane_analytics.sandbox.clickhouse_child` for a server with replicated tables.
 
-clickhouse-local never says under which address other replicas reach it, and so holds its replicated
-tables read-only: an insert waits for ever. In the build of chdb-core that the tests use, the two
-functions that answer address and scheme are replaced in memory. Exits with UNKNOWN_BUILD for another.
+clickhouse-local does not publish an address for other replicas, and so keeps its replicated tables
+read-only: an insert waits forever. In the build of chdb-core that the tests use, the two functions
+that return address and scheme are replaced in memory. Exits with UNKNOWN_BUILD for any other.
 """
 
 import ctypes

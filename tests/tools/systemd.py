@@ -27,11 +27,11 @@ WORKER, API = "octane-analytics-worker", "octane-analytics-api"
 SETTINGS = "/etc/octane-analytics/octane-analytics.env"
 _PACKAGES = "/opt/octane-analytics/current/venv/lib/python3*/site-packages/octane_analytics"
 _PASSED_ON = ("PIP_", "SSL_", "REQUESTS_", "http_", "https_", "HTTP_", "HTTPS_")
-"""What pip is set up with."""
+"""Prefixes of the variables that configure pip."""
 
 
 def install(machine: Machine, checkout: Path, *arguments: str, python: str = PYTHON) -> str:
-    """What it says, be it that it fails."""
+    """Return its output, also if it fails."""
     kept = [f"{k}={v}" for k, v in os.environ.items() if k.startswith(_PASSED_ON)]
     path = "PATH=/usr/sbin:/usr/bin:/sbin:/bin"
     done = machine.run(

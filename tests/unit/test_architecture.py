@@ -126,14 +126,14 @@ class Import:
 
 
 def violations(modules: Mapping[str, str]) -> list[str]:
-    """What breaks the rules in the given sources (by dotted name, packages as `x.__init__`)."""
+    """Return the violations in the given sources (by dotted name, packages as `x.__init__`)."""
     trees = {name: ast.parse(source, name) for name, source in modules.items()}
     imports = {name: list(_imports(name, tree, modules)) for name, tree in trees.items()}
     found: list[str] = []
     for name, tree in trees.items():
         package = package_of(name)
         if package not in MAY_IMPORT:
-            found.append(f"{name}: there is no package {package!r} in the table")
+            found.append(f"{name}: unknown package {package!r} in the table")
             continue
         found += _misplaced_imports(name, package, imports[name])
         found += _misbehaviour(name, package, tree)
@@ -406,7 +406,7 @@ def test_checker_accepts(module: str, source: str) -> None:
         ),
         ("cli.main", "from typing import TYPE_CHECKING", "TYPE_CHECKING hides"),
         ("cli.main", "import typing\nif typing.TYPE_CHECKING:\n    import rich", "hides an import"),
-        ("helpers", "", "there is no package 'helpers'"),
+        ("helpers", "", "unknown package 'helpers'"),
         ("api.__init__", "from octane_analytics.api.server.app import app", "version only"),
         ("api.__init__", "__all__ = ['app']", "version only"),
     ],

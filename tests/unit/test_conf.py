@@ -19,7 +19,7 @@ PANELS = DASHBOARD["panels"]
 NAMES = re.findall(r"- alert: (\w+)", ALERTS)
 GRID_COLUMNS = 24
 UNITS = frozenset({"s", "bytes", "ops", "reqps", "rowsps", "percentunit", "short"})
-"""Grafana's names for what we show; a misspelt one is shown as no unit at all."""
+"""Grafana's names of the units in use; a misspelt one is shown without a unit."""
 
 
 def _unknown(text: str, directory: Path) -> set[str]:
@@ -59,7 +59,7 @@ def test_panels_lie_side_by_side_below_their_rows() -> None:
     # Grafana puts a panel into the last row above it; in the file they stand in that order too.
     places = [(panel["gridPos"]["y"], panel["gridPos"]["x"]) for panel in PANELS]
     assert places == sorted(places)
-    # All that matters at once is seen without scrolling: eight grid units are some 300 pixels.
+    # The most important panels are visible without scrolling: eight grid units are about 300 pixels.
     first_row = [panel for panel in PANELS if panel["gridPos"]["y"] < rows[1]["gridPos"]["y"]]
     assert [panel["type"] for panel in first_row] == ["row"] + ["stat"] * 6
     assert rows[1]["gridPos"]["y"] <= 8
@@ -68,7 +68,7 @@ def test_panels_lie_side_by_side_below_their_rows() -> None:
 @pytest.mark.parametrize(
     "panel", [p for p in PANELS if p["type"] != "row"], ids=lambda panel: str(panel["title"])
 )
-def test_panel_says_its_unit_where_it_asks_and_what_each_line_is(panel: Any) -> None:
+def test_panel_has_unit_query_and_legend(panel: Any) -> None:
     assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
     assert panel["fieldConfig"]["defaults"]["unit"] in UNITS
     references = [target["refId"] for target in panel["targets"]]
@@ -82,7 +82,7 @@ def test_panel_says_its_unit_where_it_asks_and_what_each_line_is(panel: Any) -> 
             assert "rate(" in expression, "a time in no unit"
 
 
-def test_dashboard_has_ids_and_titles_once_and_one_source_to_choose() -> None:
+def test_dashboard_has_unique_ids_and_one_datasource() -> None:
     for key in ("id", "title"):
         values = [panel[key] for panel in PANELS]
         assert len(set(values)) == len(values)

@@ -1,4 +1,4 @@
-"""README, manual, CHANGELOG and examples are held against the code."""
+"""README, manual, CHANGELOG and examples agree with the code."""
 
 import configparser
 import fnmatch
@@ -55,7 +55,7 @@ def page(name: str) -> str:
 
 
 def table(text: str, heading: str) -> str:
-    """The table whose first row begins so."""
+    """Return the table whose first row begins with the text."""
     return text[text.index(f"| {heading} |") :].split("\n\n")[0]
 
 
@@ -99,7 +99,7 @@ def test_prose_fits_eighty_columns(path: Path) -> None:
 
 
 def anchors(text: str) -> set[str]:
-    """The anchors that GitHub gives the headings."""
+    """Return GitHub's anchors of the headings."""
     headings = re.findall(r"^#+ (.+)$", _without_code(text), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -142,7 +142,7 @@ def test_package_data_holds_every_file_but_modules() -> None:
 
 
 def examples() -> Iterator[tuple[str, str]]:
-    """Every command line of the service in a code block, and the document that it stands in."""
+    """Yield every command line of the service in a code block, with its document."""
     for path in DOCUMENTS:
         for block in re.findall(r"^```(?:sh)?\n(.*?)^```$", path.read_text(), re.DOTALL | re.M):
             for line in block.replace("\\\n", " ").splitlines():
@@ -216,12 +216,12 @@ def test_settings_pages_show_settings_and_defaults_that_exist(name: str) -> None
 
 
 def _inherited(name: str) -> list[str]:
-    """The setting whose value is this one's default."""
+    """Return the setting whose value is this one's default."""
     return ["CLICKHOUSE_USER"] if name == "CLICKHOUSE_QUERY_USER" else []
 
 
 def metric_names(directory: Path) -> dict[str, tuple[str, ...]]:
-    """Every metric there is, with its labels."""
+    """Return every metric with its labels."""
     registry = CollectorRegistry()
     made = [
         kind(registry) for kind in (WorkerMetrics, ProcessMetrics, SupervisorMetrics, ApiMetrics)
@@ -302,7 +302,7 @@ def test_example_environment_has_known_settings_only_and_loads() -> None:
             if not commented:
                 given[name] = value
     for name in offered:
-        # librdkafka's and OpenTelemetry's settings are theirs to know.
+        # Settings of librdkafka and OpenTelemetry are not ours.
         is_property = name.startswith(("KAFKA_RDKAFKA_", "OTEL_"))
         assert is_property or name in SETTINGS or name.removesuffix("_FILE") in SETTINGS, name
     load(given)
@@ -314,7 +314,7 @@ def test_example_of_tokens_is_one_the_api_takes() -> None:
 
 
 @pytest.mark.parametrize("unit", sorted(path.name for path in (ROOT / "systemd").glob("*.service")))
-def test_units_read_the_environment_file_and_run_a_command(unit: str) -> None:
+def test_units_read_environment_file_and_run_a_command(unit: str) -> None:
     text = (ROOT / "systemd" / unit).read_text()
     assert "EnvironmentFile=/etc/octane-analytics/octane-analytics.env" in text
     start = re.search(r"^ExecStart=\S+/octane-analytics (\w+)", text, re.MULTILINE)

@@ -1,7 +1,7 @@
-"""What the API adds to a report: POST /report against the same query through clickhouse-driver.
+"""Cost of the API for a report: POST /report against the same query through clickhouse-driver.
 
-One ClickHouse, one API process, and more and more clients; the ways to ask take turns, so that the
-machine's moods meet them alike. The direct way has a connection for each client and reads all rows, as
+One ClickHouse, one API process, and a growing number of clients. The ways alternate, so that noise of
+the machine affects them equally. The direct way has a connection for each client and reads all rows, as
 the API does.
 """
 
@@ -31,19 +31,19 @@ from tests.tools.bench.tables import spread
 
 WAYS = ("direct", "uncached", "cached", "coalesced")
 _KEPT_SECONDS = 1.0
-"""Idle for longer, a connection may be closed by the API just when a request is sent on it."""
+"""Longest idle time of a connection: later the API may close it just as a request is sent."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One report asked in one way by so many clients at once."""
+    """One report requested in one way by a number of concurrent clients."""
 
     report: str
     clients: int
     way: str
     requests: int
     per_second: tuple[float, ...]
-    """Of each round; the quantiles are of all requests."""
+    """Requests per second of each round; the quantiles are over all requests."""
     p50_ms: float
     p99_ms: float
 
@@ -82,7 +82,7 @@ def api(
     json_file: Path | None,
     plot_file: Path | None,
 ) -> None:
-    """Measures reports through clickhouse-driver alone (direct) and through the API: uncached, cached,
+    """Measure reports through clickhouse-driver alone (direct) and through the API: uncached, cached,
     and coalesced (all clients ask the same new thing at the same moment, which is one query).
     """
     with served(events, port) as settings:
@@ -99,7 +99,7 @@ def api(
 
 
 def api_table(cells: Sequence[Cell]) -> Table:
-    """One line for each cell; ratios are against the direct way of the same report and crowd."""
+    """Return one line for each cell; ratios are against the direct way of the same load."""
     table = Table("report", "clients", "way", "requests/s", "p50 ms", "x", "p99 ms", "x")
     for column in table.columns[3:]:
         column.justify = "right"
@@ -146,7 +146,7 @@ def _measure(
     turn = 0
 
     def fresh(number: int) -> dict[str, str]:
-        """Another span for each step of each turn of each crowd: nothing of it is cached."""
+        """Return another time range for each step, turn and number of clients: no result is cached."""
         end = now - timedelta(hours=turn, seconds=number)
         return _params(end - timedelta(hours=24, seconds=crowd), end)
 
@@ -160,7 +160,7 @@ def _measure(
         }
         took: dict[str, list[Took]] = {way: [] for way in ways}
         for asks in ways.values():
-            at_once(asks, crowd)  # connections and caches are warm from here on
+            at_once(asks, crowd)  # warms up connections and caches
         for turn in range(1, rounds + 1):  # `fresh` reads it
             for way, asks in list(ways.items())[:: 1 if turn % 2 else -1]:
                 took[way].append(at_once(asks, requests, in_step=way == "coalesced"))
@@ -207,7 +207,7 @@ def _asking(
     *,
     fresh: bool = False,
 ) -> Ask:
-    """`fresh` has the API pass over its cache."""
+    """Return a client of the API; `fresh` makes the API bypass its cache."""
     client = http.client.HTTPConnection("127.0.0.1", port)
     stack.callback(client.close)
     headers = {"Content-Type": "application/json"} | (
@@ -219,7 +219,7 @@ def _asking(
     def ask(number: int) -> None:
         nonlocal asked_at
         if time.monotonic() - asked_at > _KEPT_SECONDS:
-            client.close()  # as the API has done, or is about to do; the request opens it again
+            client.close()  # the API is about to close it too; the request opens it again
         asked_at = time.monotonic()
         body = json.dumps({"template": report, "params": params(number)})
         client.request("POST", "/report", body, headers)

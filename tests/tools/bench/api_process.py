@@ -1,4 +1,4 @@
-"""The API as a benchmark asks it: a process of its own, over a table with events."""
+"""The API process of a benchmark, over a table with events."""
 
 import http.client
 import subprocess
@@ -25,7 +25,7 @@ _START_SECONDS = 30.0
 
 @contextmanager
 def served(events: int, port: int) -> Iterator[ClickHouseSettings]:
-    """A table with so many events of the last twenty hours, and one API process over it."""
+    """Context of one API process over a table with that many events of the last twenty hours."""
     with (
         tempfile.TemporaryDirectory(prefix="octane-bench-") as directory,
         EmbeddedClickHouse(Path(directory)) as engine,
@@ -38,7 +38,7 @@ def served(events: int, port: int) -> Iterator[ClickHouseSettings]:
             "CLICKHOUSE_PORT": str(engine.tcp_port),
             "API_PORT": str(port),
             "API_WORKERS": "1",
-            # As long as whoever asks ClickHouse directly waits for the others: nobody is sent away.
+            # As long as a direct client of ClickHouse waits for the others: no request is rejected.
             "API_QUEUE_TIMEOUT": "120",
             "LOG_LEVEL": "warning",
         }

@@ -1,8 +1,8 @@
-"""What is in a topic and how it is to be worked off; and the filling of topics.
+"""Content of a topic, the way it is consumed, and the filling of topics.
 
-Events are the generator's, the same for the same number, and each partition gets every so manyth of
-them: then all fill their batches at the same time, and what a run costs does not hang on how a
-partitioner threw its dice.
+Events are the generator's, the same for the same number, and are distributed over the partitions in
+turn: all partitions fill their batches at the same time, and the cost of a run does not depend on the
+random choices of a partitioner.
 """
 
 import random
@@ -20,17 +20,17 @@ from octane_analytics.sandbox.generator import generate
 _FLUSH_SECONDS = 60
 _PROPERTIES = b'"properties":{'
 _BATCHES_EACH = 2
-"""Of a partition, at least: with the first insert the measuring only begins."""
+"""Smallest number of batches per partition: measuring begins with the first insert."""
 
 
 @dataclass(frozen=True)
 class Backlog:
-    """A topic's content."""
+    """Content of a topic."""
 
     events: int
     partitions: int
     event_bytes: int | None = None
-    """None: as the generator makes them, about 290."""
+    """Size of an event; None for the generator's, about 290."""
 
     @property
     def topic(self) -> str:
@@ -39,29 +39,29 @@ class Backlog:
 
 @dataclass(frozen=True)
 class Shape:
-    """How a backlog is to be worked off."""
+    """Settings under which a backlog is consumed."""
 
     backlog: Backlog
     batch_size: int
     processes: int = 1
     may_grow: bool = False
-    """Whether a batch may take more than its size under backlog, as it does by default."""
+    """True if a batch may exceed its size under backlog, as by default."""
 
     def full_events(self, partitions: int) -> int:
-        """Those that fill batches where there are so many partitions; others wait for FLUSH_INTERVAL."""
+        """Return the number of events in full batches; the others wait for FLUSH_INTERVAL."""
         each = self.backlog.events // partitions
         return (each - each % self.batch_size) * partitions
 
 
 def even_events(shapes: Sequence[Shape]) -> int:
-    """The fewest that are full batches in every partition of every shape, two of them at the least."""
+    """Return the fewest events that fill at least two batches in every partition of every shape."""
     rounds = [shape.backlog.partitions * shape.batch_size for shape in shapes]
     whole = lcm(*rounds)
     return -(-_BATCHES_EACH * max(rounds) // whole) * whole
 
 
 def fill(bootstrap_servers: str, backlog: Backlog, partitions: int, compression: str) -> None:
-    """Blocks until Kafka has all events, in a topic that has so many partitions."""
+    """Produce all events to a topic with that many partitions; block until Kafka has them."""
     producer = Producer(
         {
             "bootstrap.servers": bootstrap_servers,
@@ -88,7 +88,7 @@ def _events(backlog: Backlog) -> Iterator[bytes]:
 
 
 def sized(events: Iterator[bytes], size: int, numbers: random.Random) -> Iterator[bytes]:
-    """The same events with other properties: hexadecimal digits as are needed for the size."""
+    """Return the events with other properties: as many hexadecimal digits as the size requires."""
     for event in events:
         head = event.partition(_PROPERTIES)[0] + _PROPERTIES + b'"fill":"'
         room = max(size - len(head) - len(b'"}}'), 1)

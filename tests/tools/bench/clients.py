@@ -1,4 +1,4 @@
-"""Several clients at once, each asking one thing after the other; how long every request took."""
+"""Concurrent clients, each sending one request after the other, and the duration of every request."""
 
 import math
 import threading
@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 Ask = Callable[[int], None]
-"""Makes one request and waits for its whole answer; is told the number of the request, from 0 on."""
+"""Function that sends one request and reads its whole response, given the request's index."""
 
 
 @dataclass(frozen=True)
 class Took:
-    """Of all requests of one kind in one round."""
+    """Durations of all requests of one way in one round."""
 
     milliseconds: Sequence[float]
     wall_seconds: float
@@ -23,16 +23,16 @@ class Took:
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """The smallest that at least this share of the values do not exceed."""
+    """Return the smallest value that at least this share of the values do not exceed."""
     ordered = sorted(values)
     return ordered[max(math.ceil(share * len(ordered)) - 1, 0)]
 
 
 def at_once(clients: Sequence[Ask], requests: int, *, in_step: bool = False) -> Took:
-    """How long it took the clients to make so many requests, the same number each.
+    """Return the durations of the requests, an equal number for each client.
 
-    `in_step` has all of them make their first request at the same moment, then all their second, and
-    so on. Blocks; raises what the first client that failed raised.
+    With `in_step` all clients send their first request at the same moment, then all their second, and
+    so on. Blocks; raises the error of the first client that failed.
     """
     each = math.ceil(requests / len(clients))
     start = threading.Barrier(len(clients) + 1)
@@ -50,7 +50,7 @@ def at_once(clients: Sequence[Ask], requests: int, *, in_step: bool = False) -> 
                 ask(number)
                 mine.append((time.perf_counter() - began) * 1000)
         except threading.BrokenBarrierError:
-            pass  # another one failed
+            pass  # another client failed
         except Exception as error:
             failures.append(error)
             step.abort()

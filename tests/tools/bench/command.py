@@ -1,4 +1,4 @@
-"""`bin/bench`: what this service costs and how fast it is, beside what one would otherwise use.
+"""`bin/bench`: cost and speed of this service, compared with its alternatives.
 
 One command for each question; without one it is `throughput`.
 """
@@ -34,7 +34,7 @@ class _Questions(click.Group):
 
 @click.group(cls=_Questions, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """Measures on one ClickHouse and one Kafka, started here: Apache Kafka where Java is there, else the
+    """Measure on one ClickHouse and one Kafka, started here: Apache Kafka if Java is available, else the
     embedded mock cluster. CPU and memory are read from /proc. Without a command: `throughput`.
     """
 
@@ -78,7 +78,7 @@ def throughput(
     is_profiled: bool,
     flame_file: Path | None,
 ) -> None:
-    """Works off one backlog again and again: worker, ClickHouse's own Kafka engine and a naive loop
+    """Consume one backlog repeatedly: worker, ClickHouse's own Kafka engine and a naive loop
     take turns, so that the machine's moods meet them alike.
     """
     names = list(contenders or CONTENDERS)

@@ -1,7 +1,7 @@
-"""Who moves the same topic into a table of the same kind; each is started, measured and stopped.
+"""Programs that move a topic into a table; each is started, measured and stopped.
 
-A contender is a context manager around one run: it answers a function that lists the processes to
-count beside ClickHouse.
+A contender is a context manager around one run. It returns a function that lists the processes to
+count in addition to ClickHouse.
 """
 
 import signal
@@ -18,20 +18,20 @@ from tests.tools.bench.measure import children
 
 @dataclass(frozen=True)
 class Job:
-    """One run: everything is of this name, so that runs do not meet."""
+    """One run: all its objects have this name, so that runs do not share any."""
 
     name: str
     bootstrap_servers: str
     topic: str
     clickhouse: ClickHouse
-    """A connection whose table is the run's own, made and empty."""
+    """Return a connection whose table is the run's own, created empty."""
     host: str
     port: int
     batch_size: int | None
     """None: every contender has its default settings."""
     processes: int
     may_grow: bool = False
-    """Whether batches may take more than their size under backlog, as they do by default."""
+    """True if batches may exceed their size under backlog, as by default."""
     flush_seconds: int = 5
 
 
@@ -41,7 +41,7 @@ Contender = Callable[[Job], AbstractContextManager[Callable[[], list[int]]]]
 
 
 def worker_command(job: Job, delivery: str) -> tuple[list[str], dict[str, str]]:
-    """The command, and the environment that it needs beside the usual."""
+    """Return the command, and its additional environment."""
     settings = {
         "KAFKA_BOOTSTRAP_SERVERS": job.bootstrap_servers,
         "KAFKA_TOPIC": job.topic,
@@ -83,7 +83,7 @@ def at_least_once(job: Job) -> Iterator[Callable[[], list[int]]]:
 
 @contextmanager
 def kafka_engine(job: Job) -> Iterator[Callable[[], list[int]]]:
-    """ClickHouse's Kafka table engine and a materialized view, as its documentation has them."""
+    """Run ClickHouse's Kafka table engine and a materialized view, as in its documentation."""
     queue, view, clickhouse = f"{job.name}_queue", f"{job.name}_view", job.clickhouse
     limits = ""
     if job.batch_size is not None:

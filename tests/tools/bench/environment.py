@@ -1,6 +1,6 @@
-"""Where a benchmark takes place: one ClickHouse, one Kafka, and topics that hold a backlog of events.
+"""Environment of a benchmark: one ClickHouse, one Kafka, and topics with a backlog of events.
 
-Each topic is filled once and read many times, each time by a group of its own.
+Each topic is filled once and read many times, each time by a new group.
 """
 
 import tempfile
@@ -25,11 +25,11 @@ from tests.tools.kafka.apache import ApacheKafka, available
 
 _DEADLINE_SECONDS = 300.0
 _MOCK_PARTITIONS = 64
-"""The mock cluster keeps 5 MiB of a partition: a backlog needs many of them."""
+"""Partitions of a topic in the mock cluster, which keeps 5 MiB of each."""
 
 
 class Place:
-    """A context manager; entering starts the engines and fills the topics, for some tens of seconds."""
+    """Engines and topics; entering starts and fills them, which takes some tens of seconds."""
 
     def __init__(self, backlogs: Sequence[Backlog], compression: str = "lz4") -> None:
         self._backlogs = list(dict.fromkeys(backlogs))
@@ -38,7 +38,7 @@ class Place:
         self._fewest_partitions = 1
         self._remarked: set[Shape] = set()
         self.broker = ""
-        """What the Kafka is, for a person."""
+        """Description of the Kafka broker for the report."""
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -80,11 +80,11 @@ class Place:
         return stack.enter_context(EmbeddedKafka(topics=topics)).bootstrap_servers
 
     def partitions_of(self, backlog: Backlog) -> int:
-        """How many its topic has here."""
+        """Return the number of partitions of its topic."""
         return max(backlog.partitions, self._fewest_partitions)
 
     def table(self, title: str) -> ClickHouse:
-        """A connection whose table is of that name, made and empty."""
+        """Return a connection whose table has that name, created empty."""
         clickhouse = ClickHouse(
             ClickHouseSettings(host=self.engine.host, port=self.engine.tcp_port, table=title),
             client_name="bench",
@@ -93,7 +93,7 @@ class Place:
         return clickhouse
 
     def run(self, contender: str, shape: Shape) -> Run:
-        """One contender works off the backlog into a table of its own."""
+        """Let one contender consume the backlog into a new table."""
         name = f"bench_{uuid.uuid4().hex[:12]}"
         full_events = shape.full_events(self.partitions_of(shape.backlog))
         self._remark(shape, full_events)

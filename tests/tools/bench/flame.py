@@ -1,4 +1,4 @@
-"""A flame graph of a worker command that works off a backlog: where each of its processes is, how often.
+"""Flame graph of a worker command that consumes a backlog, over all its processes.
 
 py-spy looks at the stacks from outside, Python's and those of the C beneath. It starts the command
 itself, because to look at a process that one has not started takes a right that users mostly lack.
@@ -25,7 +25,7 @@ _TABLE = "bench_flame"
 
 
 def flame(place: Place, shape: Shape, file: Path) -> None:
-    """Writes the picture, an SVG that stands alone. Blocks until the backlog is worked off."""
+    """Write the picture, a self-contained SVG. Block until the backlog is consumed."""
     with place.table(_TABLE) as clickhouse:
         job = Job(
             f"{_TABLE}_{time.time_ns()}",
@@ -59,7 +59,7 @@ def flame(place: Place, shape: Shape, file: Path) -> None:
                 if time.monotonic() > deadline:
                     child.kill()
                 time.sleep(0.2)
-            # It is the worker that is asked to end: py-spy draws once that has.
+            # Stop the worker, not py-spy, which draws when the worker has ended.
             for pid in children(child.pid) if child.poll() is None else ():
                 os.kill(pid, signal.SIGTERM)
             _, told = child.communicate(timeout=_END_SECONDS)

@@ -1,7 +1,7 @@
-"""What eight processes cost while nothing happens: `python -m tests.tools.bench.idle`.
+"""Cost of eight idle processes: `python -m tests.tools.bench.idle`.
 
-CPU of the supervisor and all its children over half a minute, each worker with a partition that has
-nothing, and what each of them holds in memory. On Apache Kafka where that is to be had.
+CPU of the supervisor and all its children over half a minute, each worker with an empty partition, and
+the memory of each. On Apache Kafka if it is available.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from tests.tools.kafka.apache import ApacheKafka, available
 
 _PROCS = 8
 _SETTLE_SECONDS = 35.0
-"""Until what a worker needs only now and then has been let go."""
+"""Time until a worker has closed its rarely used clients."""
 _SECONDS = 30.0
 
 
@@ -46,7 +46,7 @@ def main() -> None:
         }
         command = ("worker", "--procs", str(_PROCS))
         with running(Path(made) / "log", *command, settings=settings) as worker:
-            # The mock cluster takes more than a minute to settle eight members.
+            # The mock cluster needs more than a minute to assign partitions to eight members.
             wait_until(lambda: _partitions(settings) == [1] * _PROCS, 180)
             time.sleep(_SETTLE_SECONDS)
             supervisor = worker.child.pid
@@ -75,14 +75,14 @@ def _start_broker(stack: ExitStack) -> str:
 
 
 def _partitions(settings: Mapping[str, str]) -> list[int]:
-    """Of each worker."""
+    """Return the partitions of each worker."""
     told = run("status", "--json", settings=settings)
     slots = json.loads(told.stdout)["slots"] if told.returncode == 0 else []
     return [slot["partitions"] for slot in slots if slot["slot"].startswith("worker")]
 
 
 def _run_seconds(pid: int) -> float:
-    """Of all its threads, to the nanosecond: in clock ticks the rounding would be half of it."""
+    """Return the CPU seconds of all threads, to the nanosecond: clock ticks are too coarse."""
     tasks = Path(f"/proc/{pid}/task").iterdir()
     return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 

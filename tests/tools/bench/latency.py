@@ -1,6 +1,6 @@
-"""How long after it was produced an event can be read, at a steady rate.
+"""Time from the production of an event until it can be read, at a steady rate.
 
-With remarks on what forbids to take a figure at its word.
+With remarks on the figures that are not valid.
 """
 
 import statistics
@@ -68,13 +68,13 @@ def latency(
     json_file: Path | None,
     plot_file: Path | None,
 ) -> None:
-    """From an event's production to the moment it can be read, at steady rates."""
+    """Measure the time from an event's production until it can be read, at steady rates."""
     found = []
     backlog = Backlog(0, partitions)
     for number in range(rounds):
         for rate in rates:
             for name in contenders[:: -1 if number % 2 else 1]:
-                # Of its own: what an earlier run left in the topic would be a backlog.
+                # A new topic: the records of an earlier run would be a backlog.
                 with Place([backlog]) as place:
                     run = run_steadily(
                         *(place, backlog, name, rate, seconds, procs, batch_size, flush_interval)
@@ -91,7 +91,7 @@ def latency(
 
 
 def latency_table(found: Sequence[Latency]) -> Table:
-    """One line for each rate and contender."""
+    """Return one line for each rate and contender."""
     table = Table(
         "contender", title="seconds until an event can be read, median (lowest to highest)"
     )
@@ -115,7 +115,7 @@ def latency_table(found: Sequence[Latency]) -> Table:
 
 
 def remarks(found: Sequence[Latency]) -> list[str]:
-    """What forbids to take figures at their word."""
+    """Return remarks on the figures that are not valid."""
     told = []
     for (rate, name), runs in _grouped(found).items():
         unsteady = [run for run in runs if not run.is_rate_held]

@@ -1,4 +1,4 @@
-"""One run at a steady rate: how long after it was produced each event could be read.
+"""One run at a steady rate: time from the production of each event until it can be read.
 
 Each event carries the time at which it was handed to the producer (see `load_generator`). An insert is
 a part (merges are stopped); a part's rows count as readable when the part is first seen, at most one
@@ -35,27 +35,27 @@ _SEEN = "transform(_part, {names:Array(String)}, {seconds:Array(Float64)}, toFlo
 
 @dataclass(frozen=True)
 class Latency:
-    """Of one run, in seconds."""
+    """Latencies of one run, in seconds."""
 
     contender: str
     rate: int
-    """Asked for, events a second."""
+    """Requested events per second."""
     sent: float
     late_seconds: float
-    """That the producer was behind the rate at its worst."""
+    """Largest delay of the producer against its rate, in seconds."""
     is_rate_held: bool
     p50: float
     p95: float
     p99: float
     max: float
     p50_first: float
-    """Of the first quarter of the time."""
+    """Latencies of the first quarter of the time."""
     p50_last: float
     parts: int
 
     @property
     def is_kept_up(self) -> bool:
-        """Whether the contender was as fast as the producer: else latency is how long one measured."""
+        """True if the contender kept up; otherwise latency grows with the duration of the run."""
         return self.p50_last <= self.p50_first + _BEHIND_SECONDS
 
 
@@ -69,7 +69,7 @@ def run_steadily(
     batch_size: int,
     flush_seconds: int,
 ) -> Latency:
-    """One contender takes what is sent for so many seconds, from a topic that nothing was in."""
+    """Let one contender consume a steady load for that many seconds, from an empty topic."""
     with place.table(_TABLE) as clickhouse:
         clickhouse.execute(f"SYSTEM STOP MERGES {clickhouse.table}")
         job = Job(
@@ -128,7 +128,7 @@ def wait_for_rows(clickhouse: ClickHouse, wanted: int) -> None:
 
 @contextlib.contextmanager
 def _watching(place: Place) -> Iterator[dict[str, float]]:
-    """When each part of the table was first seen, by its name; by a thread, with its own connection."""
+    """Thread that records when each part of the table was first seen, with its own connection."""
     seen_at: dict[str, float] = {}
     stop = threading.Event()
 
@@ -155,7 +155,7 @@ def _watching(place: Place) -> Iterator[dict[str, float]]:
 def _latency(
     clickhouse: ClickHouse, seen_at: dict[str, float], name: str, rate: int, sent: Sent
 ) -> Latency:
-    """Of the events that count."""
+    """Return the latencies of the counted events."""
     ((quantiles, first, last),) = clickhouse.select(
         f"SELECT quantilesExact(0.5, 0.95, 0.99, 1)({_SEEN} - {_PRODUCED} AS took), "
         f"quantileExactIf(took, {_PRODUCED} < {{first:Float64}}), "

@@ -35,17 +35,17 @@ _REST = (
 class Sent:
     events: int
     began: float
-    """Of the clock that the events carry."""
+    """Start, by the clock of the timestamps in the events."""
     seconds: float
     late_seconds: float
-    """How long the event that waited longest had been due when it was handed over."""
+    """Largest delay of an event between its due time and its send, in seconds."""
 
     @property
     def per_second(self) -> float:
         return self.events / self.seconds
 
     def is_held(self, rate: int) -> bool:
-        """Whether what was sent may be called a steady rate."""
+        """Return whether the events were sent at a steady rate."""
         return self.per_second >= _HELD_SHARE * rate and self.late_seconds <= _LATE_SECONDS
 
 
@@ -56,8 +56,9 @@ def steadily(
     clock: Callable[[], float],
     sleep: Callable[[float], None],
 ) -> Sent:
-    """Has the events sent as they fall due, tick by tick; what could not be in time is sent late, not
-    left out. `send` is told the first number, the one after the last, and the time.
+    """Send the events when they are due, tick by tick; late events are sent late, not left out.
+
+    `send` takes the first number, the one after the last, and the time.
     """
     total = round(rate * seconds)
     began = now = clock()
@@ -79,7 +80,7 @@ def event(number: int, rest: bytes) -> bytes:
 
 
 def rest(now: float) -> bytes:
-    """What all events of one moment end with."""
+    """Return the common end of all events of one moment."""
     return _REST % (time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)).encode(), now)
 
 

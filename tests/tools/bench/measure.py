@@ -1,7 +1,7 @@
-"""What one run costs: rows a second, CPU of every process, memory, parts; from the first insert on.
+"""Cost of one run: rows per second, CPU of every process, memory, parts; from the first insert on.
 
-Starting, joining the group and the very first insert do not count: the clock and the processes' CPU
-times are read when the first rows are seen, CPU times again when the last ones are.
+The start, the join of the group and the first insert do not count: the clock and the CPU times of the
+processes are read when the first rows are seen, and the CPU times again when the last ones are.
 """
 
 import os
@@ -15,14 +15,14 @@ from tests.tools.bench.backlog import Shape
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _POLL_SECONDS = 0.2
-"""A look costs ClickHouse a millisecond, which counts as the contender's."""
+"""Period of polls; each costs ClickHouse a millisecond, which counts as the contender's."""
 _TIMED_SHARE = 0.75
-"""Of the events that fill batches: the rate is measured up to here, because others wait for
-FLUSH_INTERVAL, some seconds in which nothing is done. CPU time is that of all of them."""
+"""Share of the events in full batches up to which the rate is measured, because the other events wait
+idle for FLUSH_INTERVAL, some seconds. CPU time covers all of them."""
 
 
 class BenchError(RuntimeError):
-    """A run did not do what it was to be measured at."""
+    """A run did not insert the expected events."""
 
 
 @dataclass(frozen=True)
@@ -32,18 +32,18 @@ class Run:
     processes: int
     partitions: int
     event_bytes: int | None
-    """None: as the generator makes them."""
+    """Size of an event; None for the generator's."""
     events: int
     events_per_second: float
     client_cpu_us: float
     """CPU time for each event of everything outside ClickHouse, in microseconds."""
     clickhouse_cpu_us: float
     peak_client_mib: int
-    """Largest resident memory of one of the client's processes; 0 where there is none."""
+    """Largest resident memory of one of the client's processes; 0 without any."""
     peak_clickhouse_mib: int
-    """Largest that was seen."""
+    """Largest observed value."""
     parts: int
-    """That the inserts made, before merges."""
+    """Parts that the inserts created, before merges."""
 
     @property
     def cpu_us(self) -> float:
@@ -52,18 +52,18 @@ class Run:
 
 @dataclass(frozen=True)
 class Look:
-    """How far a run had come at one moment."""
+    """Progress of a run at one moment."""
 
     at: float
     rows: int
     client_seconds: float = 0.0
-    """CPU time since each process began, of all of them."""
+    """Total CPU time of the processes since their starts."""
     clickhouse_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
 class Pace:
-    """What a run came to."""
+    """Result of a run."""
 
     events_per_second: float
     client_cpu_us: float
@@ -71,7 +71,7 @@ class Pace:
 
 
 def pace(first: Look, timed: Look, last: Look) -> Pace:
-    """The rate up to the look that was timed, CPU times up to the last; all since the first."""
+    """Return the rate up to the timed poll, and CPU times up to the last; all since the first."""
     events = last.rows - first.rows
     return Pace(
         (timed.rows - first.rows) / (timed.at - first.at),
@@ -90,7 +90,7 @@ def measure(
     full_events: int,
     deadline_seconds: float,
 ) -> Run:
-    """Waits until the connection's table holds all events. Raises BenchError after the deadline."""
+    """Block until the connection's table holds all events. Raise BenchError after the deadline."""
     deadline = time.monotonic() + deadline_seconds
     events = shape.backlog.events
 
@@ -143,13 +143,13 @@ def children(pid: int) -> list[int]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of the process, from proc_pid_stat(5)."""
+    """Return user and system time of the process, from proc_pid_stat(5)."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
 def _kib(pid: int, name: str) -> int:
-    """Out of proc_pid_status(5)."""
+    """Return a field of proc_pid_status(5) in KiB."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.partition(f"{name}:")[2].split()[0])
 

@@ -1,4 +1,4 @@
-"""The reader's yardstick: the loop that one writes first.
+"""Baseline for comparison: the simplest loop.
 
 One message at a time, json.loads, rows of Python objects, a commit after each insert.
 `python -m tests.tools.bench.naive BOOTSTRAP_SERVERS TOPIC GROUP HOST PORT TABLE ROWS`

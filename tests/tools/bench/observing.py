@@ -1,11 +1,11 @@
-"""What metrics and traces cost: the same topic, with each, without, alternating in one run.
+"""Cost of metrics and traces: the same topic, with each and without, alternating in one run.
 
 `python -m tests.tools.bench.observing` measures the worker's CPU time for each event, from the first
 rows seen to the last, and the CPU share of the metrics process, which is scraped meanwhile. The records
 carry the header of an instrumented producer, one in a hundred of them sampled; spans go to a local
 receiver. `bare` is the worker without any metric (`uninstrumented_worker`); `metrics` is the default,
-traces off, and `again` is the same once more, to show the noise of the run. `timed` is `traced` with a
-clock at each call (`timed`), which has a cost of its own and shows the share of metrics and traces.
+traces off, and `again` repeats it, to show the noise of the run. `timed` is `traced` with a
+clock at each call (`timed`), which adds a cost and shows the share of metrics and traces.
 """
 
 import argparse
@@ -51,14 +51,14 @@ _DEADLINE_SECONDS = 300.0
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one run."""
+    """Costs of one run."""
 
     worker_us: float
-    """CPU for each event."""
+    """CPU time of the worker for each event."""
     spent_us: Mapping[str, float]
-    """The part of it that went into metrics and traces."""
+    """Part of it that was spent on metrics and traces."""
     metrics_share: float
-    """Of one processor, that the metrics process took; nothing where there is nothing to serve."""
+    """CPU share of the metrics process, of one processor; 0 without metrics."""
     events_per_second: float
 
 
@@ -133,7 +133,7 @@ class Bench:
             *map(cpu_seconds, (worker, metrics)),
         )
         with _scraped(port):
-            # The last of each partition waits for its batch to grow old.
+            # The last events of each partition wait for FLUSH_INTERVAL.
             wanted = int(self._events * _MEASURED_SHARE)
             found = _wait(clickhouse, wanted, child, deadline)
         seconds = time.monotonic() - began
@@ -159,7 +159,7 @@ def _wait(
 
 
 def _roles(supervisor: int) -> tuple[int, int]:
-    """Process ids of the one worker and of the metrics process, by their titles."""
+    """Return the process ids of the one worker and of the metrics process, by their titles."""
     found = {}
     for pid in children(supervisor):
         title = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
@@ -189,7 +189,7 @@ def _running(
 
 @contextmanager
 def _scraped(port: int) -> Iterator[None]:
-    """Within the block somebody scrapes, as Prometheus would."""
+    """Scrape the metrics like Prometheus during the block."""
     stop = threading.Event()
 
     def scrape_on() -> None:
@@ -245,7 +245,7 @@ def main(arguments: Sequence[str]) -> int:
         _fill(servers, options.events)
         bench = Bench(engine, servers, spans, options.events, made)
         for number in range(options.rounds):
-            # Turned round each time, so that a machine that grows slower does so for all.
+            # Alternate the order, so that a machine that becomes slower affects all.
             for variant in variants[:: -1 if number % 2 else 1]:
                 cost = bench.run(variant, number, options.batch_size)
                 costs[variant].append(cost)
@@ -293,7 +293,7 @@ def _table(costs: Mapping[str, Sequence[Cost]]) -> Table:
 
 
 def _share(costs: Sequence[Cost], on: str) -> str:
-    """Of what the worker takes without them."""
+    """Return the share that they add to the worker's cost without them."""
     shares = [c.spent_us[on] / (c.worker_us - sum(c.spent_us.values())) for c in costs]
     return f"{statistics.median(shares):.2%}" if any(shares) else ""
 

@@ -1,4 +1,4 @@
-"""Runs as pictures: what an event costs in CPU time, medians."""
+"""Pictures of runs: median CPU time of an event."""
 
 import statistics
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ _SWEPT = {
 
 
 def side_by_side_svg(runs: Sequence[Run], names: Sequence[str]) -> str:
-    """One group of bars for each batch size and process count."""
+    """Return one group of bars for each batch size and process count."""
     drawn = []
     for batch_size, processes in dict.fromkeys((run.batch_size, run.processes) for run in runs):
         group = f"batches of {batch_size:,}, {processes} " + (
@@ -36,7 +36,7 @@ def side_by_side_svg(runs: Sequence[Run], names: Sequence[str]) -> str:
 
 
 def sweep_svg(axis: str, found: Sequence[tuple[Shape, Run]], names: Sequence[str]) -> str:
-    """One group of bars for each contender, in it a bar for each value."""
+    """Return one group of bars for each contender, with a bar for each value."""
     drawn = []
     for name in names:
         values = dict.fromkeys(value_of(axis, shape) for shape, _ in found)

@@ -1,7 +1,7 @@
-"""What one worker's CPU time goes into, stage by stage: the worker's own parts, in this process.
+"""Distribution of the CPU time of one worker over its stages, measured in this process.
 
-Each call from the loop into an edge is timed by its thread's CPU clock, so that waiting does not count;
-what is left of the thread is the loop, of the process librdkafka's threads.
+Each call from the loop into an edge is timed by its thread's CPU clock, so that waiting does not count.
+The rest of the thread is the loop, the rest of the process librdkafka's threads.
 """
 
 import time
@@ -34,7 +34,7 @@ _DEADLINE_SECONDS = 300.0
 
 
 class _Spent:
-    """CPU seconds of this thread by stage; what a stage calls of another is the other's."""
+    """CPU seconds of this thread by stage; a nested stage counts for itself only."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
@@ -66,7 +66,7 @@ def profile(
     may_grow: bool,
     flame_file: Path | None,
 ) -> None:
-    """A worker's CPU time of an event, by stage; and as a flame graph."""
+    """Measure a worker's CPU time for an event, by stage, or draw it as a flame graph."""
     backlog = Backlog(events, partitions)
     shapes = [Shape(backlog, size, may_grow=may_grow) for size in batch_sizes]
     with Place([backlog]) as place:
@@ -74,7 +74,7 @@ def profile(
 
 
 def told_stages(place: Place, shapes: Sequence[Shape], flame_file: Path | None) -> None:
-    """Shows the stages of each shape; draws the last one's flame graph where a file is named."""
+    """Show the stages of each shape; draw the last one's flame graph if a file is given."""
     for shape in shapes:
         show(stages(place, shape))
     if flame_file is not None:
@@ -83,7 +83,7 @@ def told_stages(place: Place, shapes: Sequence[Shape], flame_file: Path | None) 
 
 
 def stages(place: Place, shape: Shape) -> Table:
-    """Works off the backlog in this process, and says what each stage took."""
+    """Consume the backlog in this process; return the time of each stage."""
     table, wanted = "bench_profile", shape.backlog.events
     settings = load(
         {

@@ -1,4 +1,4 @@
-"""Where results go: the terminal, a JSON file, a picture."""
+"""Output of results: the terminal, a JSON file, a picture."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from rich.console import Console, RenderableType
 
 _TO_PNG = "rsvg-convert"
 _WIDTH = 140
-"""Of a table where there is no terminal."""
+"""Width of a table without a terminal."""
 
 
 def show(*told: RenderableType) -> None:
@@ -21,14 +21,14 @@ def show(*told: RenderableType) -> None:
 
 
 def write_json(file: Path | None, **figures: object) -> None:
-    """The figures, and on what machine they were taken. Nothing without a file."""
+    """Write the figures and a description of the machine. Does nothing without a file."""
     if file is not None:
         machine = {"cpus": os.cpu_count(), "python": platform.python_version()}
         file.write_text(json.dumps({**machine, **figures}, indent=1) + "\n")
 
 
 def picture_file(_: click.Context, __: click.Parameter, file: Path | None) -> Path | None:
-    """An option's callback: refuses before the measuring what could not be drawn after it."""
+    """Option callback that rejects a picture's suffix before the measurement."""
     if file is None or file.suffix == ".svg":
         return file
     if file.suffix != ".png":
@@ -39,7 +39,7 @@ def picture_file(_: click.Context, __: click.Parameter, file: Path | None) -> Pa
 
 
 def write_picture(file: Path | None, svg: str) -> None:
-    """As its name says, SVG or PNG. Nothing without a file."""
+    """Write the picture as SVG or PNG, by the suffix of the file. Does nothing without a file."""
     if file is None:
         return
     if file.suffix == ".png":

@@ -1,7 +1,7 @@
-"""How soon a service works: from its start until every process consumes, and the command's own start.
+"""Duration of a service's start, until every process consumes, and of the command's start.
 
-Every process consumes once each owns a partition, which the supervisor tells over its control socket.
-The group forms when the first of them does: what comes before is Python and the broker's own delay.
+Every process consumes once each owns a partition, as the supervisor reports over its control socket.
+The group forms when the first of them does: the time before is Python's start and the broker's delay.
 """
 
 import contextlib
@@ -35,14 +35,14 @@ _BATCH_SIZE = 1_000
 
 @dataclass(frozen=True)
 class Start:
-    """Of one worker command, in seconds since it was started."""
+    """Times of one worker command, in seconds since its start."""
 
     group_forms: float
-    """The first process owns a partition."""
+    """Time until the first process owns a partition."""
     all_consume: float
-    """Every process owns one."""
+    """Time until every process owns one."""
     all_stored: float
-    """Every event of the backlog can be read."""
+    """Time until every event of the backlog can be read."""
 
 
 @click.command()
@@ -56,7 +56,7 @@ class Start:
 )
 @options.json_file
 def start(procs: int, rounds: int, json_file: Path | None) -> None:
-    """Measures how soon `worker` consumes with all its processes, and how long --help takes."""
+    """Measure the time until all processes of `worker` consume, and the duration of --help."""
     backlog = Backlog(procs * _EVENTS_EACH, procs)
     helps = [_help_seconds() for _ in range(rounds)]
     with Place([backlog]) as place:
@@ -94,7 +94,7 @@ def start_table(starts: Sequence[Start], helps: Sequence[tuple[float, float]]) -
 
 
 def _help_seconds() -> tuple[float, float]:
-    """By the clock, and of CPU."""
+    """Return the elapsed and the CPU seconds of the command."""
     began, before = time.perf_counter(), os.times()
     subprocess.run([COMMAND, "--help"], stdout=subprocess.DEVNULL, check=True)
     after = os.times()
@@ -142,11 +142,11 @@ def _running(command: list[str], settings: dict[str, str]) -> Iterator["subproce
 
 
 def _consuming(socket: Path) -> int:
-    """How many processes own a partition."""
+    """Return the number of processes that own a partition."""
     try:
         told = json.loads(request_status(socket, 1.0))
     except OSError:
-        return 0  # not there yet
+        return 0  # the control socket does not exist yet
     return sum(1 for slot in told["slots"] if slot["partitions"])
 
 

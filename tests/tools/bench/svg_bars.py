@@ -1,4 +1,4 @@
-"""Bars of two colours as a picture, in groups and on one scale. Plain SVG, no library."""
+"""Picture of bars in two colours, in groups and on one scale. Plain SVG, no library."""
 
 import math
 from collections.abc import Sequence
@@ -10,22 +10,22 @@ _WIDTH, _BAR, _GAP, _LEFT, _RIGHT = 1000, 20, 14, 190, 300
 _COLOURS = ("#2f6f9f", "#e3a72f")
 _GREY, _LINE = "#666666", "#dddddd"
 _TICKS = 5
-"""At the most, beside zero."""
+"""Largest number of ticks, without zero."""
 
 
 @dataclass(frozen=True)
 class Bar:
     group: str
-    """What stands above the first of several that are of one group."""
+    """Heading above the first of consecutive bars of one group."""
     label: str
     values: tuple[float, float]
-    """How long it is in each colour, one behind the other."""
+    """Length in each colour, drawn one after the other."""
     figures: str
-    """What stands beside it."""
+    """Label at the end of the bar."""
 
 
 def bars(title: str, unit: str, drawn: Sequence[Bar], legend: tuple[str, str]) -> str:
-    """All on one scale that begins at zero, under the title and what the two colours mean."""
+    """Return the bars on one scale that begins at zero, below the title and the legend."""
     longest = max((sum(bar.values) for bar in drawn), default=0.0) or 1.0
     scale = (_WIDTH - _LEFT - _RIGHT) / longest
     shapes, begin = [text(12, 24, f"{title}, {unit}", weight="bold")], 70
@@ -54,7 +54,7 @@ def bars(title: str, unit: str, drawn: Sequence[Bar], legend: tuple[str, str]) -
 
 
 def ticks(longest: float) -> list[float]:
-    """Round numbers from zero up to no more than the longest, at even steps."""
+    """Return round numbers from zero to at most the longest value, at even steps."""
     magnitude = 10.0 ** math.floor(math.log10(longest / _TICKS))
     for factor in (1, 2, 5, 10):
         step = factor * magnitude

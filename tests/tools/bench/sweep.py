@@ -1,4 +1,4 @@
-"""How the cost of an event changes with one thing while all others stay as they are."""
+"""Cost of an event as a function of one variable while all others stay constant."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -23,7 +23,7 @@ _AXES = {
 }
 _BATCH_SIZE = 10_000
 _BATCH_SIZE_OF_LARGE = 1_000
-"""For the axis of sizes: ten thousand large events would be more than a batch may hold."""
+"""Batch size for the axis of sizes: ten thousand large events would exceed a batch."""
 _TOPIC_BYTES = 400_000_000
 
 
@@ -61,7 +61,7 @@ def sweep(
     json_file: Path | None,
     plot_file: Path | None,
 ) -> None:
-    """How the cost of an event changes with AXIS: the batch, the partitions, the bytes of an event, or
+    """Measure the cost of an event over AXIS: the batch, the partitions, the bytes of an event, or
     the events in the topic.
     """
     shapes = swept(axis, values or _AXES[axis], events, batch_size)
@@ -80,7 +80,7 @@ def sweep(
 def swept(
     axis: str, values: Sequence[int], events: int | None, batch_size: int | None
 ) -> list[Shape]:
-    """A shape for each value, alike but for it."""
+    """Return a shape for each value, otherwise equal."""
     size = batch_size or (_BATCH_SIZE_OF_LARGE if axis == "size" else _BATCH_SIZE)
 
     def shapes(count: int) -> list[Shape]:

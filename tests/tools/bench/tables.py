@@ -1,4 +1,4 @@
-"""Runs as tables: medians with the lowest and the highest, and what they are of a yardstick."""
+"""Tables of runs: medians with minimum and maximum, and their ratios to a baseline."""
 
 import statistics
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ BASELINE = "kafka-engine"
 
 
 def side_by_side(runs: Sequence[Run], names: Sequence[str]) -> Table:
-    """One line for each batch size, process count and contender."""
+    """Return one line for each batch size, process count and contender."""
     baseline = BASELINE if BASELINE in names else names[0]
     table = Table(title=f"median (lowest to highest) of {len(runs)} runs; x is against {baseline}")
     table.add_column("batch", justify="right")
@@ -56,7 +56,7 @@ def _sizes(mine: Sequence[Run]) -> list[str]:
 def sweep_table(
     axis: str, shapes: Sequence[Shape], names: Sequence[str], found: Sequence[tuple[Shape, Run]]
 ) -> Table:
-    """One line for each shape and contender, against the contender's first shape."""
+    """Return one line for each shape and contender, against the contender's first shape."""
     table = Table(title=f"median (lowest to highest); x is against the first {axis}")
     table.add_column(axis, justify="right")
     table.add_column("contender", no_wrap=True)
@@ -106,7 +106,7 @@ _COSTS: dict[str, Callable[[Run], float]] = {
 def extremes(
     axis: str, shapes: Sequence[Shape], names: Sequence[str], found: Sequence[tuple[Shape, Run]]
 ) -> list[str]:
-    """How far each contender's cost goes apart: a sentence on the client, and one on all."""
+    """Return sentences on the spread of the contenders' costs: the client's, and all processes'."""
     told = []
     for name in names:
         for what, of in _COSTS.items():
@@ -140,7 +140,7 @@ def _spread(runs: Sequence[Run], of: Callable[[Run], float], form: str) -> str:
 
 
 def spread(values: Sequence[float], form: str) -> str:
-    """The median, and in brackets the lowest and the highest where there are several."""
+    """Return the median, with minimum and maximum in brackets if there are several."""
     median = format(statistics.median(values), form)
     if len(values) == 1:
         return median

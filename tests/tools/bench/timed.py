@@ -25,7 +25,7 @@ METRICS, TRACES = "metrics", "traces"
 
 
 class Times:
-    """Seconds by what they were spent on; for several threads."""
+    """Seconds by purpose. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -41,7 +41,7 @@ class Times:
                 self.seconds[on] += time.thread_time() - began
 
     def timed(self, owner: Any, name: str, on: str) -> None:
-        """Has each call of the owner's function counted."""
+        """Wrap a function of the owner so that each call is counted."""
         real: Callable[..., Any] = getattr(owner, name)
 
         @functools.wraps(real)
@@ -52,7 +52,7 @@ class Times:
         setattr(owner, name, call)
 
     def timed_manager(self, owner: Any, name: str, on: str) -> None:
-        """As `timed` for one that answers a context manager, whose block is not counted."""
+        """Wrap a function that returns a context manager, whose block is not counted."""
         real: Callable[..., AbstractContextManager[Any]] = getattr(owner, name)
 
         @contextmanager

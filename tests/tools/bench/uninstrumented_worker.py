@@ -25,14 +25,14 @@ class _Blind(SlotObserver):
 
 
 class _Mute(KafkaSource):
-    """Without librdkafka's statistics."""
+    """Kafka source without librdkafka's statistics."""
 
     def __init__(self, settings: Any, slot: int | None, **_: object) -> None:
         super().__init__(settings, slot)
 
 
 class _Idle:
-    """In place of the sampler."""
+    """Substitute for the sampler that does nothing."""
 
     def __init__(self, *_: object) -> None: ...
 

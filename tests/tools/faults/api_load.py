@@ -30,9 +30,9 @@ from tests.support.ports import free_port
 
 WORKERS, THREADS = 2, 4
 CONNECTIONS = WORKERS * (THREADS + THREADS + 1)
-"""To ClickHouse when all pools are full: each process has one for reports, queries and readiness."""
+"""Connections if all pools are full: each process has pools for reports, queries and readiness."""
 HUNG_SECONDS = 60.0
-"""No answer takes this long: five seconds for a connection, and the query's own limit."""
+"""Upper bound of a response: five seconds for a connection, and the query's limit."""
 _AWAY_SHARE = 0.1
 _HOST = "127.0.0.1"
 _PATHS = ("/report", "/query")
@@ -46,12 +46,12 @@ _BODIES = tuple(
 
 
 @dataclass
-class Crowd:
-    """What happened. `broken` are connections that ended without an answer."""
+class LoadResult:
+    """Outcome of the load. `broken` counts connections that ended without a response."""
 
     statuses: Counter[int] = field(default_factory=Counter)
     late: Counter[int] = field(default_factory=Counter)
-    """Answers to what was asked once ClickHouse was back."""
+    """Responses to requests that were sent after ClickHouse was back."""
     hung: int = 0
     broken: int = 0
     slowest_seconds: float = 0.0
@@ -59,9 +59,9 @@ class Crowd:
     clients_left: int = 0
     lines: list[str] = field(default_factory=list)
     is_back: bool = False
-    """ClickHouse is, after its time away."""
+    """Set once ClickHouse is back."""
     is_over: bool = False
-    """The clients are to stop."""
+    """Set when the clients have to stop."""
 
     def problems(self) -> list[str]:
         found = []
@@ -87,14 +87,14 @@ class Crowd:
         return found + self.lines
 
 
-def run(clients: int, seconds: float, directory: Path) -> Crowd:
-    """Starts ClickHouse and the API, lets the crowd loose, and looks afterwards."""
+def run(clients: int, seconds: float, directory: Path) -> LoadResult:
+    """Start ClickHouse and the API, run the clients, and evaluate the result."""
     _allow_descriptors(clients)
     with EmbeddedClickHouse(directory / "clickhouse") as engine:
         _fill(engine)
         log = directory / "api.log"
         with _api(engine, clients, log) as (process, port):
-            crowd = Crowd()
+            crowd = LoadResult()
             asyncio.run(_let_loose(crowd, engine, port, clients, seconds))
             workers = _children(process.pid)
             _wait_for_quiet(crowd, workers, engine.tcp_port, port)
@@ -126,7 +126,7 @@ def _api(
         "API_PORT": str(port),
         "API_WORKERS": str(WORKERS),
         "API_THREADS": str(THREADS),
-        # The kernel shares connections out as it likes: one process may get most of them.
+        # The kernel distributes connections unevenly: one process may get most of them.
         "API_MAX_CONNECTIONS": str(clients + 100),
         "CLICKHOUSE_HOST": engine.host,
         "CLICKHOUSE_PORT": str(engine.tcp_port),
@@ -151,9 +151,9 @@ def _api(
 
 
 async def _let_loose(
-    crowd: Crowd, engine: EmbeddedClickHouse, port: int, clients: int, seconds: float
+    crowd: LoadResult, engine: EmbeddedClickHouse, port: int, clients: int, seconds: float
 ) -> None:
-    """Each part takes its share of the seconds, and as long as it takes to see what it is there for."""
+    """Run each phase for its share of the seconds, and until its effect was observed."""
     async with asyncio.TaskGroup() as group:
         for number in range(clients):
             group.create_task(_client(crowd, port, number))
@@ -167,14 +167,14 @@ async def _let_loose(
 
 
 async def _at_least(seconds: float, condition: Callable[[], bool]) -> None:
-    """Gives up waiting after a while: what did not happen is a problem that `Crowd` tells."""
+    """Stop waiting at a deadline: a missing outcome is a problem that the report lists."""
     await asyncio.sleep(seconds)
     deadline = time.monotonic() + HUNG_SECONDS
     while not condition() and time.monotonic() < deadline:
         await asyncio.sleep(0.05)
 
 
-async def _client(crowd: Crowd, port: int, number: int) -> None:
+async def _client(crowd: LoadResult, port: int, number: int) -> None:
     streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
     asked = number
     while not crowd.is_over:
@@ -238,7 +238,7 @@ async def _is_ready(port: int) -> bool:
         writer.close()
 
 
-def _wait_for_quiet(crowd: Crowd, workers: list[int], clickhouse_port: int, port: int) -> None:
+def _wait_for_quiet(crowd: LoadResult, workers: list[int], clickhouse_port: int, port: int) -> None:
     deadline = time.monotonic() + 10
     while True:
         remote, local = _connections(workers)
@@ -251,7 +251,7 @@ def _wait_for_quiet(crowd: Crowd, workers: list[int], clickhouse_port: int, port
 
 
 def _connections(pids: list[int]) -> tuple[Counter[int], Counter[int]]:
-    """The processes' open connections: by the port at the other end, and by the port at this one."""
+    """Return the processes' open connections by remote port, and by local port."""
     sockets = set()
     for pid in pids:
         for descriptor in Path(f"/proc/{pid}/fd").iterdir():
@@ -265,7 +265,7 @@ def _connections(pids: list[int]) -> tuple[Counter[int], Counter[int]]:
     local: Counter[int] = Counter()
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         fields = line.split()
-        if fields[9] in sockets and fields[3] != "0A":  # whatever does not listen
+        if fields[9] in sockets and fields[3] != "0A":  # every socket that does not listen
             local[int(fields[1].rpartition(":")[2], 16)] += 1
             remote[int(fields[2].rpartition(":")[2], 16)] += 1
     return remote, local

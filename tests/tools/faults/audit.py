@@ -1,7 +1,7 @@
-"""Counts: every record of the log against every row of the table and every dead letter.
+"""Audit of delivery: every record of the log against the rows and the dead-letter messages.
 
 The log decides what had to arrive. A producer that lost its broker does not know what the broker had
-written; whoever reads the topic back does.
+written; reading the topic back does.
 """
 
 import time
@@ -27,7 +27,7 @@ _SHOWN = 10
 
 @dataclass(frozen=True)
 class Place:
-    """Where a record stands in the log."""
+    """Position of a record in the log."""
 
     number: int
     partition: int
@@ -38,7 +38,7 @@ class Place:
 
 
 class Tally:
-    """For each number how often it stands in the log, and where."""
+    """Occurrences of each number in the log, with their positions."""
 
     def __init__(self) -> None:
         self.times = bytearray()
@@ -63,7 +63,7 @@ class Tally:
 
 @dataclass
 class Report:
-    """What the count came to. `problems` is empty where the promise was kept."""
+    """Result of the count. `problems` is empty if the guarantee was kept."""
 
     produced: int = 0
     """Valid events in the log."""
@@ -71,14 +71,14 @@ class Report:
     unique: int = 0
     missing: int = 0
     duplicates: int = 0
-    """Rows beyond the one that each event may have."""
+    """Rows in excess of one for each event."""
     poison: int = 0
     dead_letters: int = 0
     problems: list[str] = field(default_factory=list)
 
 
 def read_log(bootstrap_servers: str, topic: str, tally: Tally | None = None) -> Tally:
-    """Reads the whole topic, all partitions from the earliest offset; adds it to the tally."""
+    """Read the whole topic, all partitions from the earliest offset, and add it to the tally."""
     tally = tally or Tally()
     for message in _messages(bootstrap_servers, topic):
         key, partition, offset = message.key(), message.partition(), message.offset()
@@ -121,7 +121,7 @@ def _messages(bootstrap_servers: str, topic: str) -> Iterator[Message]:
                 error = message.error()
                 if error is not None:
                     assert error.code() not in _LOST, error
-                    continue  # of a broker that has only just come back
+                    continue  # a broker that has just restarted
                 partition, offset = message.partition(), message.offset()
                 assert partition is not None
                 assert offset is not None
@@ -134,7 +134,7 @@ def _messages(bootstrap_servers: str, topic: str) -> Iterator[Message]:
 
 
 def lag(bootstrap_servers: str, group: str, topic: str) -> dict[int, str]:
-    """Per partition what is wrong with the group's commit; empty where nothing is left to do."""
+    """Return problems of the group's commit by partition; empty if nothing is left to do."""
     consumer = Consumer(
         {
             "bootstrap.servers": bootstrap_servers,
@@ -166,7 +166,7 @@ def _partitions(consumer: Consumer, topic: str) -> list[int]:
 
 
 def _answer(ask: Callable[[], _T]) -> _T:
-    """Of a broker that may have only just come back, and then refuses for some moments."""
+    """Read from a broker that may have just restarted and refuse requests for some moments."""
     deadline = time.monotonic() + _ANSWER_SECONDS
     while True:
         try:
@@ -178,7 +178,7 @@ def _answer(ask: Callable[[], _T]) -> _T:
 
 
 class Audit:
-    """Over one topic, its dead-letter topic and one table."""
+    """Audit of one topic, its dead-letter topic and one table."""
 
     def __init__(
         self, bootstrap_servers: str, topic: str, dlq_topic: str, port: int, table: str
@@ -189,34 +189,34 @@ class Audit:
         self._port = port
         self._table = table
         self._earlier = Tally()
-        """What had to arrive from logs that are gone."""
+        """Numbers that had to arrive from deleted logs."""
         self._optional: set[int] = set()
-        """Numbers that may have arrived, once: their log went before anybody had to read them."""
+        """Numbers that may have arrived once: their log was deleted before it had to be read."""
         self._doubtful: set[int] = set()
 
     def rows(self) -> int:
-        """How many are in the table."""
+        """Return the number of events in the table."""
         with self._client() as client:
             return int(client.execute(f"SELECT count() FROM {self._table}")[0][0])
 
     def keep(self) -> Tally:
-        """What the log holds now has to arrive, also when the log is gone at the end."""
+        """Require the current content of the log, even if the log is deleted before the end."""
         self._earlier = read_log(self._bootstrap_servers, self._topic, self._earlier)
         return self._earlier
 
     def excuse(self, numbers: range) -> None:
-        """These went with their log. They need not have arrived, and may have at most once."""
+        """Mark numbers whose log was deleted. Each may have arrived at most once, or not at all."""
         self._optional.update(numbers)
 
     def doubt(self, numbers: range) -> None:
-        """Those that the log will not hold went with the one before it: see `excuse`.
+        """Numbers that are missing in the log were deleted with the previous one: see `excuse`.
 
-        For some moments after a topic was made anew the broker still takes records into the old log.
+        For some moments after a topic was recreated the broker still takes records into the old log.
         """
         self._doubtful.update(numbers)
 
     def wait(self, is_poison: bytearray, deadline: float) -> None:
-        """Until all that has to arrive has, or the monotonic deadline."""
+        """Block until every required event arrived, or until the monotonic deadline."""
         expected = self._log()
         events = _events(expected, is_poison)
         while time.monotonic() < deadline:
@@ -229,7 +229,7 @@ class Audit:
     def report(
         self, is_poison: bytearray, is_acknowledged: bytearray, *, may_repeat: bool
     ) -> Report:
-        """Counts everything. `may_repeat` is the weaker promise: at least once."""
+        """Count everything. `may_repeat` is the weaker guarantee: at least once."""
         log = self._log()
         size = len(is_poison)
         log.reach(size)
@@ -296,7 +296,7 @@ class Audit:
         return read_log(self._bootstrap_servers, self._topic, tally)
 
     def _found(self) -> bytearray:
-        """By number: how many rows, up to 255."""
+        """Number of rows by event number, up to 255."""
         with self._client() as client:
             columns = client.execute(
                 f"SELECT {_NUMBER} AS number, toUInt8(least(count(), 255)) FROM {self._table} "
@@ -328,7 +328,7 @@ def _events(log: Tally, is_poison: bytearray) -> bytearray:
 
 
 def wait_until(condition: Callable[[], object], seconds: float, what: str) -> None:
-    """Raises TimeoutError, which says what did not come about."""
+    """Block until the condition holds; raise TimeoutError, which names the condition."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() >= deadline:

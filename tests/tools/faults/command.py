@@ -1,4 +1,4 @@
-"""The command line of bin/faults: breaks things while events flow, then counts rows."""
+"""The command line of bin/faults: injects faults while events flow, then counts rows."""
 
 import argparse
 import random
@@ -50,7 +50,7 @@ def run_scenario(
     settle_seconds: float,
     logs: Path,
 ) -> Result:
-    """One scenario on a stack of its own. Raises whatever kept it from being carried out."""
+    """Run one scenario on a new stack. Raise the error that prevented it."""
     started = time.monotonic()
     with Stack(engines, shape, seed, logs) as stack:
         stack.begin()
@@ -70,9 +70,9 @@ def run_at_random(
     logs: Path,
     say: Console,
 ) -> Result:
-    """Scenario after scenario on one stack that is never made anew; counts at the end.
+    """Run scenario after scenario on one stack that is never recreated; count at the end.
 
-    One that does not come to its end is a problem of the report; what it left broken is mended.
+    A failed scenario is a problem of the report; what it left broken is repaired.
     """
     started, rng, breaks = time.monotonic(), random.Random(seed), 0
     problems = []
@@ -168,7 +168,7 @@ def _run(
                 settle_seconds=SETTLE_SECONDS,
                 logs=logs,
             )
-        except Exception as error:  # a scenario's failure is not the next one's
+        except Exception as error:  # a failed scenario does not end the run
             traceback.print_exc()
             report = Report(problems=[f"{type(error).__name__}: {error}"])
             seconds = time.monotonic() - started

@@ -21,7 +21,7 @@ _KINDS = (*BROKEN_KINDS, "tombstone")
 
 
 class Load:
-    """Produces from a thread between `resume` and `pause`; numbers start at 0 and have no gaps.
+    """Producer thread that runs between `resume` and `pause`; numbers start at 0 and have no gaps.
 
     The number is the record's key, and `properties.event_id` of a valid event.
     """
@@ -40,9 +40,9 @@ class Load:
         self._should_pause = threading.Event()
         self.poison_ratio = 0.0
         self.is_poison = bytearray()
-        """By number: 1 for a record that is no event."""
+        """Flags by number: 1 for an invalid record."""
         self.is_acknowledged = bytearray()
-        """By number: 1 once the broker has said yes."""
+        """Flags by number: 1 once the broker has acknowledged the record."""
         self.failures: dict[str, int] = {}
         """Records whose fate is unknown, by librdkafka's reason."""
 
@@ -55,14 +55,14 @@ class Load:
         return self._thread is not None
 
     def resume(self) -> None:
-        """Begins to produce, or goes on."""
+        """Start or continue to produce."""
         assert self._thread is None, "it produces already"
         self._should_pause.clear()
         self._thread = threading.Thread(target=self._produce, name="load", daemon=True)
         self._thread.start()
 
     def pause(self, flush_seconds: float = 60.0) -> None:
-        """Stops producing; returns once every record is acknowledged or has failed."""
+        """Stop producing; block until every record is acknowledged or has failed."""
         if self._thread is not None:
             self._should_pause.set()
             self._thread.join()
@@ -71,12 +71,12 @@ class Load:
         assert left == 0, f"{left} records were not answered for in {flush_seconds:g} s"
 
     def renew(self) -> None:
-        """A new producer, for a topic that was made anew: its log has not heard of the old one."""
+        """Replace the producer after the topic was recreated: its log does not know the old one."""
         assert self._thread is None, "pause first"
         self._producer = self._new_producer()
 
     def burst(self, records: int) -> None:
-        """So many at once, from the caller's thread; `pause` first."""
+        """Send that many at once from the caller's thread; `pause` first."""
         assert self._thread is None, "pause first"
         for _ in range(records):
             self._send_one()
@@ -89,12 +89,12 @@ class Load:
                 "enable.idempotence": True,
                 "compression.type": "lz4",
                 "linger.ms": 10,
-                # For ever: an outage of the broker is no reason to make gaps.
+                # Unlimited: an outage of the broker must not make gaps.
                 "message.timeout.ms": 0,
                 "topic.metadata.refresh.interval.ms": 1000,
                 "reconnect.backoff.max.ms": 500,
                 "allow.auto.create.topics": False,
-                # What it says about a broker that was killed on purpose is noise.
+                # Messages about a broker that was killed on purpose are noise.
                 "log_level": 0,
             }
         )

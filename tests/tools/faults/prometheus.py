@@ -1,4 +1,4 @@
-"""A real Prometheus on loopback, asked over its HTTP API. From Debian's package `prometheus`."""
+"""A real Prometheus on loopback, queried over its HTTP API. From Debian's package `prometheus`."""
 
 import http.client
 import json
@@ -93,20 +93,20 @@ class Prometheus:
                 self._child.wait()
 
     def query(self, expression: str) -> list[tuple[dict[str, str], float]]:
-        """Labels and value of each series, now. Raises PromQLError for what is no expression."""
+        """Return labels and value of each series, now. Raise PromQLError for an invalid expression."""
         data = self._ask("query", query=expression)
         if data["resultType"] == "scalar":
             return [({}, float(data["result"][1]))]
         return [(found["metric"], float(found["value"][1])) for found in data["result"]]
 
     def value(self, expression: str) -> float:
-        """Of the one series there is; NaN without one."""
+        """Return the value of the only series; NaN without one."""
         found = self.query(expression)
         assert len(found) < 2, found
         return found[0][1] if found else math.nan
 
     def rules(self) -> dict[str, tuple[str, str]]:
-        """By alert: its state (inactive, pending, firing) and its evaluation's health."""
+        """Return state (inactive, pending, firing) and health of evaluation by alert."""
         groups = self._ask("rules")["groups"]
         return {
             rule["name"]: (rule["state"], rule["health"])
@@ -141,4 +141,4 @@ class Prometheus:
 
 
 class PromQLError(ValueError):
-    """Prometheus does not take the expression."""
+    """Prometheus rejects the expression."""

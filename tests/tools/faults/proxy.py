@@ -26,21 +26,21 @@ _RESET = struct.pack("ii", 1, 0)
 class _Phase(Enum):
     IDLE = 0
     QUERY = 1
-    """The client has sent an INSERT statement; the server is to describe the table."""
+    """The client has sent an INSERT statement; the server's description of the table is next."""
     SAMPLE = 2
     DATA = 3
-    """The client has begun to send rows; what the server says next is the answer."""
+    """The client has started to send rows; the server's next packet is the response."""
 
 
 class _Link:
-    """One client's connection and the one to the server that belongs to it."""
+    """One client connection with its connection to the server."""
 
     def __init__(self, client: socket.socket, server: socket.socket) -> None:
         self.client, self.server = client, server
         self.phase = _Phase.IDLE
 
     def shut(self, *, with_reset: bool = False) -> None:
-        """Ends both directions; the threads that serve them close the sockets."""
+        """Shut down both directions; the threads that serve them close the sockets."""
         for end in (self.client, self.server):
             with contextlib.suppress(OSError):
                 if with_reset:
@@ -49,7 +49,7 @@ class _Link:
 
 
 class Proxy:
-    """Listens on a port of its own from `start` to `close`; `target_port` is asked for at each use."""
+    """Proxy that listens from `start` to `close`; `target_port` is called for each connection."""
 
     def __init__(self, target_port: Callable[[], int]) -> None:
         self._target_port = target_port
@@ -63,7 +63,7 @@ class Proxy:
         self._delay_seconds = 0.0
         self._trickle_seconds = 0.0
         self.cuts = 0
-        """Connections cut on purpose so far."""
+        """Number of connections cut so far."""
         self.port = free_port()
 
     def __enter__(self) -> Self:
@@ -75,7 +75,7 @@ class Proxy:
         self._is_open.set()
 
     def heal(self) -> None:
-        """Forwards everything at once, to new connections and old."""
+        """Forward without faults, on new and existing connections."""
         self._answers_to_cut = self._inserts_to_cut = 0
         self._delay_seconds = self._trickle_seconds = 0.0
         self._is_open.set()
@@ -83,30 +83,30 @@ class Proxy:
             self._listen()
 
     def cut_answers(self, inserts: int) -> None:
-        """The next so many inserts are done by the server, and their client never hears of it."""
+        """Cut the next inserts' responses: the server executes the inserts, the client never knows."""
         self._answers_to_cut = inserts
 
     def cut_inserts(self, inserts: int) -> None:
-        """Of the next so many inserts the server gets half of the first chunk of rows."""
+        """Cut the next inserts: the server receives half of their first chunk of rows."""
         self._inserts_to_cut = inserts
 
     def delay(self, seconds: float) -> None:
-        """What the server says arrives so much later."""
+        """Delay the server's responses."""
         self._delay_seconds = seconds
 
     def trickle(self, seconds: float) -> None:
-        """Each chunk, in both directions, is spread over so much time."""
+        """Spread each chunk over that many seconds, in both directions."""
         self._trickle_seconds = seconds
 
     def black_hole(self) -> None:
-        """Connections stay open or are taken, and nothing comes through until `heal`.
+        """Keep and accept connections, but forward nothing until `heal`.
 
         What was sent meanwhile arrives then, also from clients that have given up.
         """
         self._is_open.clear()
 
     def refuse(self) -> None:
-        """Cuts what is connected and listens no more."""
+        """Cut all connections and stop listening."""
         listening, self._listening = self._listening, None
         if listening is not None:
             with contextlib.suppress(OSError):

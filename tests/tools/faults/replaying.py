@@ -23,7 +23,7 @@ from tests.support.replay_runs import Multiset, Scene, kill, pool
 from tests.tools.kafka.apache import ApacheKafka
 
 _RATE = "40000"
-"""So slowly that there is something to kill, and reading and inserting take about as long."""
+"""Rate low enough that a kill meets a running replay; reading and inserting take equally long."""
 _PAGE_MIB = os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 
 
@@ -34,7 +34,7 @@ _PAGE_MIB = os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 @click.option("--rate", default=5_000, show_default=True, help="Live events a second.")
 @click.option("--seed", default=1, show_default=True)
 def main(events: int, partitions: int, kills: int, rate: int, seed: int) -> None:
-    """Runs fill, also beside live workers, then kills fill, append and rebuild, and counts each time."""
+    """Run fill, also with live workers, then kill fill, append and rebuild; count the rows each time."""
     chance = random.Random(seed)
     different = pool(events // 3, seed)
     problems: list[str] = []
@@ -111,16 +111,16 @@ def main(events: int, partitions: int, kills: int, rate: int, seed: int) -> None
         if not seen <= {before, sum(log.values())}:
             problems.append("readers saw a partial month")
         if scene.left_behind():
-            problems.append(f"left behind: {scene.left_behind()}")
+            problems.append(f"not removed: {scene.left_behind()}")
     click.echo("; ".join(problems) or "everything is as it has to be")
     raise SystemExit(bool(problems))
 
 
 class _Kills:
-    """Of one mode: `kill -9` of a replay at random moments of its life, each followed by --resume.
+    """Test one mode: `kill -9` of a replay at random moments, each followed by --resume.
 
-    A moment is drawn from the time that an undisturbed replay took from its first note to its end. One
-    that comes when the replay has ended already is not counted; a new replay is begun then.
+    A moment is drawn from the duration of an undisturbed replay, from first journal entry to end.
+    A moment after the end of the replay is not counted; a new replay is started then.
     """
 
     def __init__(self, scene: Scene, chance: random.Random, mode: str) -> None:
@@ -130,7 +130,7 @@ class _Kills:
         self._ended = 0
 
     def land(self, kills: int) -> int:
-        """Answers how many replays have ended, each after its last resumption."""
+        """Return the number of replays that ended, each after its last resumption."""
         process = self._begin()
         begun_at = self._begun(process)
         assert begun_at is not None
@@ -150,7 +150,7 @@ class _Kills:
             kill(process)
             replay_id = self._scene.unfinished()
             if replay_id is None:
-                missed += 1  # it had dropped its last table
+                missed += 1  # it had already dropped its last table
                 self._ended += 1
                 process = self._begin()
                 continue
@@ -186,7 +186,7 @@ class _Kills:
         return time.monotonic()
 
     def _where(self) -> str:
-        """What the replay was at, by its journal."""
+        """Return the step that the replay was at, by its journal."""
         last = self._journal("argMax(kind, at)", "'owner', 'planned', 'pass', 'chunk', 'done'")
         return f"last note {last or 'none'}, {self._scene.rows():,} rows in the table"
 
@@ -200,12 +200,12 @@ class _Kills:
                 f"SELECT toString({what}) FROM {journal} WHERE kind IN ({kinds})"
             )
         except StatementRejected:
-            return ""  # not made yet, or dropped just now
+            return ""  # not created yet, or just dropped
         return str(found.rows[0][0])
 
 
 def _lives(process: subprocess.Popen[bytes], until: float) -> bool:
-    """Whether it still does at that moment; waits for it."""
+    """Block until that moment; return whether the replay is still running."""
     while time.monotonic() < until:
         if process.poll() is not None:
             return False
@@ -222,7 +222,7 @@ def _ended(process: subprocess.Popen[bytes]) -> tuple[float, int]:
 
 
 def _peak_mib(process: subprocess.Popen[bytes]) -> Callable[[], float]:
-    """Watches the largest of the command's processes; to be asked after its end."""
+    """Sampler of the largest process of the command; read it after the end."""
     peak = [0.0]
 
     def watch() -> None:

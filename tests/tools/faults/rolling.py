@@ -32,7 +32,7 @@ _REST_SECONDS = 2.0
 
 @dataclass
 class Pause:
-    """The longest time without an insert so far. Give it each insert's time, in any order of slots."""
+    """Longest time without an insert so far; takes the time of each insert, in any order of slots."""
 
     last_at: float | None = None
     longest_seconds: float = 0.0
@@ -49,7 +49,7 @@ class Rolled:
     events_per_second: float
     rolls: int
     roll_seconds: float
-    """Of the slowest one."""
+    """Duration of the slowest rolling restart."""
     table_pause_seconds: float
     slot_pause_seconds: float
     slot: str
@@ -58,7 +58,7 @@ class Rolled:
 
 @dataclass
 class Watch:
-    """Looks from a thread, twenty times a second, at the table's rows and at each slot's last insert."""
+    """Thread that polls the table's rows and each slot's last insert twenty times a second."""
 
     stack: Stack
     table: Pause = field(default_factory=Pause)
@@ -93,7 +93,7 @@ class Watch:
 
 
 def status(stack: Stack) -> Any:
-    """What `octane-analytics status` is told."""
+    """Return the JSON of `octane-analytics status`."""
     return json.loads(request_status(stack.control_socket, 5.0))
 
 
@@ -106,7 +106,7 @@ def roll(
     seed: int,
     rest_seconds: float = _REST_SECONDS,
 ) -> Rolled:
-    """Sends SIGHUP so many times, one after the other, while events come in; then counts them."""
+    """Send SIGHUP repeatedly while events arrive; then count the rows."""
     with Stack(engines, shape, seed, logs) as stack:
         stack.begin()
         wait_until(lambda: _have_all_inserted(stack), 60.0, "an insert of every worker")
@@ -115,7 +115,7 @@ def roll(
             for number in range(1, rolls + 1):
                 time.sleep(rest_seconds)
                 before, told_at = stack.command.workers(), time.monotonic()
-                stack.command.tell(signal.SIGHUP)
+                stack.command.signal_supervisor(signal.SIGHUP)
                 wait_until(
                     lambda number=number: status(stack)["reloads"] == number,  # type: ignore[misc]
                     _ROLL_SECONDS,
@@ -171,8 +171,8 @@ def main(arguments: Sequence[str]) -> int:
                 rate=options.rate,
                 batch_size=1000,
                 flush_seconds=1.0,
-                # A real broker gives nothing away meanwhile; the embedded one honours no static
-                # members, and a rebalance takes its session's time, less a second.
+                # A real broker reassigns nothing meanwhile; the embedded one ignores static membership,
+                # and its rebalance takes the session timeout less a second.
                 session_seconds=45.0 if broker == APACHE else 2.0,
             )
             with Engines(broker, logs / broker) as engines:

@@ -1,4 +1,4 @@
-"""What is broken, and how often. Each scenario leaves everything working when it returns."""
+"""Faults and their frequencies. Each scenario leaves everything working when it returns."""
 
 import random
 import signal
@@ -12,13 +12,13 @@ from tests.tools.faults.audit import wait_until
 from tests.tools.faults.stack import APACHE, EMBEDDED, EMBEDDED_BROKERS, Stack
 
 _BEFORE_DELETION_SECONDS = 60.0
-"""What had not arrived by then goes with its log, and counts as missing: so on a busy machine this is
-to be longer than workers take to come to themselves."""
+"""Records that did not arrive in this time are deleted with their log and count as missing: on a busy
+machine it must exceed the recovery time of the workers."""
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """`run` breaks things until the monotonic deadline, at least once, and answers how often."""
+    """A fault: `run` repeats it until the monotonic deadline, at least once, and returns the count."""
 
     name: str
     description: str
@@ -70,7 +70,7 @@ def kill_kafka(stack: Stack, rng: random.Random, deadline: float) -> int:
 
 
 def expire_authentication(stack: Stack, rng: random.Random, deadline: float) -> int:
-    """The password is taken away until every connection has expired, then given back.
+    """Remove the password until every connection has expired, then restore it.
 
     Often for so long that workers lose their partitions, in the middle of an outage that made them
     pause, and get them back after it.
@@ -86,7 +86,7 @@ def expire_authentication(stack: Stack, rng: random.Random, deadline: float) -> 
 
 
 def move_leaders(stack: Stack, rng: random.Random, deadline: float) -> int:
-    """Partitions and the group's coordinator move between brokers."""
+    """Move partitions and the group's coordinator between brokers."""
     kafka, breaks = stack.engines.embedded, 0
     brokers = range(1, EMBEDDED_BROKERS + 1)
     while breaks == 0 or time.monotonic() < deadline:
@@ -100,7 +100,7 @@ def move_leaders(stack: Stack, rng: random.Random, deadline: float) -> int:
 
 
 def brokers_down(stack: Stack, rng: random.Random, deadline: float) -> int:
-    """One broker, or all of them, cut every connection and refuse new ones for a while."""
+    """Make one broker, or all, cut every connection and refuse new ones for a while."""
     kafka, breaks = stack.engines.embedded, 0
     while breaks == 0 or time.monotonic() < deadline:
         broker = rng.choice([None, *range(1, EMBEDDED_BROKERS + 1)])
@@ -113,7 +113,7 @@ def brokers_down(stack: Stack, rng: random.Random, deadline: float) -> int:
 
 
 def stop_clickhouse(stack: Stack, rng: random.Random, deadline: float) -> int:
-    """Longer than CLICKHOUSE_TIMEOUT: what was sent is done late, after it was sent again."""
+    """Pause longer than CLICKHOUSE_TIMEOUT: an insert is executed late, after its repetition."""
     seconds = max(stack.shape.clickhouse_seconds + 2.0, min(20.0, deadline - time.monotonic()))
     stack.engines.clickhouse.pause()
     time.sleep(seconds)
@@ -122,7 +122,7 @@ def stop_clickhouse(stack: Stack, rng: random.Random, deadline: float) -> int:
 
 
 def zombie(stack: Stack, rng: random.Random, deadline: float) -> int:
-    """The group gives a stopped worker's partitions away; then it wakes up in mid-insert."""
+    """Stop a worker until its partitions are reassigned; it resumes in the middle of an insert."""
     breaks = 0
     while breaks == 0 or time.monotonic() < deadline:
         time.sleep(rng.uniform(0.1, 0.6))
@@ -173,7 +173,7 @@ def refuse(stack: Stack, rng: random.Random, deadline: float) -> int:
 
 
 def delay(stack: Stack, rng: random.Random, deadline: float) -> int:
-    """Answers that come late, some so late that nobody waits for them any more."""
+    """Delay responses, some beyond the timeout of their receiver."""
     breaks = 0
     while breaks == 0 or time.monotonic() < deadline:
         stack.engines.proxy.delay(rng.choice([0.1, 0.5, stack.shape.clickhouse_seconds + 0.5]))
@@ -192,7 +192,7 @@ def trickle(stack: Stack, rng: random.Random, deadline: float) -> int:
 
 
 def black_hole(stack: Stack, rng: random.Random, deadline: float) -> int:
-    """What was on its way arrives after its sender has given up on it."""
+    """Deliver requests in flight after their sender has timed out."""
     stack.engines.proxy.black_hole()
     time.sleep(max(stack.shape.clickhouse_seconds + 1.5, deadline - time.monotonic()))
     stack.engines.proxy.heal()
@@ -200,7 +200,7 @@ def black_hole(stack: Stack, rng: random.Random, deadline: float) -> int:
 
 
 def scale(stack: Stack, rng: random.Random, deadline: float) -> int:
-    """To as many processes as there are partitions less two, down to two, and back."""
+    """Scale up to two processes less than partitions, down to two, and back."""
     usual = stack.procs
     breaks = 0
     for procs in (1, 6, 2):
@@ -212,7 +212,7 @@ def scale(stack: Stack, rng: random.Random, deadline: float) -> int:
 
 
 def rebalance_storm(stack: Stack, rng: random.Random, deadline: float) -> int:
-    """Members that are not ours take partitions, do nothing with them, and leave."""
+    """Let foreign members join, hold partitions idle, and leave."""
     breaks = 0
     while breaks == 0 or time.monotonic() < deadline:
         foreign = Consumer(
@@ -238,11 +238,11 @@ def rebalance_storm(stack: Stack, rng: random.Random, deadline: float) -> int:
 
 
 def recreate_topic(stack: Stack, rng: random.Random, deadline: float) -> int:
-    """Deleted and made again under the same name: offsets begin at 0 once more.
+    """Delete and recreate the topic under the same name: offsets begin at 0 again.
 
     What was in the log before counts as far as it had arrived; the new log has to arrive whole, no
     matter whether the workers saw the change, and whether it has outgrown their positions by then.
-    Leader epochs begin at 0 too: the broker is started anew before, so that workers know of higher ones.
+    Leader epochs begin at 0 too: the broker is restarted before, so that workers know of higher ones.
     """
     load, breaks = stack.load, 0
     while breaks == 0 or time.monotonic() < deadline:
@@ -273,7 +273,7 @@ def recreate_topic(stack: Stack, rng: random.Random, deadline: float) -> int:
 
 
 def poison(stack: Stack, rng: random.Random, deadline: float) -> int:
-    """One record in a hundred is no event, in every way there is."""
+    """Make one record in a hundred invalid, in every way there is."""
     before = sum(stack.load.is_poison)
     stack.load.poison_ratio = 0.01
     while sum(stack.load.is_poison) == before or time.monotonic() < deadline:
@@ -300,7 +300,7 @@ def rolling_restart(stack: Stack, rng: random.Random, deadline: float) -> int:
 
 
 def twins(stack: Stack, rng: random.Random, deadline: float) -> int:
-    """Two hosts of one name: each worker of one fences the same worker of the other, in turns."""
+    """Run two hosts of the same name, whose workers fence each other in turn."""
     breaks = 0
     while breaks == 0 or time.monotonic() < deadline:
         stack.twin.start(stack.procs)
@@ -345,7 +345,7 @@ SCENARIOS = {
         Scenario("rebalance-storm", "a foreign member joins and leaves", rebalance_storm),
         Scenario("twins", "a second worker command under the same names", twins, (APACHE,)),
         Scenario("recreate-topic", "the topic is deleted and made again", recreate_topic),
-        Scenario("poison", "one record in a hundred is no event", poison),
+        Scenario("poison", "one record in a hundred is invalid", poison),
         Scenario("table-away", "the table is renamed away, then back", table_away),
         Scenario("rolling-restart", "SIGTERM and a new start, several times", rolling_restart),
     )

@@ -19,11 +19,11 @@ from prometheus_client.parser import text_string_to_metric_families
 _ROOT = Path(__file__).resolve().parents[2]
 _SOURCE_SUFFIXES = ("_total", "_count", "_sum", "_bucket")
 COUNTERS = f"analytics_.+({'|'.join(_SOURCE_SUFFIXES)})"
-"""A regular expression of the names of what may never go backwards."""
+"""Regular expression of the names of values that may never decrease."""
 
 
 class Reader:
-    """Scrapes a metrics port of this machine from `start` on, in a process of its own."""
+    """Child process that scrapes a local metrics port from `start` on."""
 
     def __init__(self, port: int, pause_seconds: float) -> None:
         self._port = port
@@ -39,18 +39,18 @@ class Reader:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            start_new_session=True,  # the kernel shares the CPUs out by session
+            start_new_session=True,  # the kernel distributes CPU time by session
         )
 
     def stop(self) -> None:
-        """What it has seen stands in `milliseconds` and `failures` then."""
+        """Stop scraping; the results are in `milliseconds` and `failures`."""
         assert self._child is not None
         told, _ = self._child.communicate(timeout=30)
         self.milliseconds, self.failures = json.loads(told)
 
 
 def scrape(port: int) -> tuple[str, float]:
-    """The exposition and the milliseconds it took. Raises ValueError for any answer but 200."""
+    """Return the exposition and its milliseconds. Raise ValueError for any status but 200."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     try:
         started = time.perf_counter()
@@ -66,7 +66,7 @@ def scrape(port: int) -> tuple[str, float]:
 
 
 def counters(text: str) -> dict[str, float]:
-    """What may never go backwards, by name and labels."""
+    """Return the values that may never decrease, by name and labels."""
     return {
         f"{sample.name}{sorted(sample.labels.items())}": sample.value
         for family in text_string_to_metric_families(text)
@@ -77,7 +77,7 @@ def counters(text: str) -> dict[str, float]:
 
 
 def read(port: int, pause_seconds: float, stop: threading.Event) -> tuple[list[float], list[str]]:
-    """The milliseconds of each scrape, and whatever was wrong with one."""
+    """Return the milliseconds of each scrape, and the failures."""
     took: list[float] = []
     failures: list[str] = []
     before: dict[str, float] = {}

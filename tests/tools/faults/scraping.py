@@ -2,7 +2,7 @@
 
 Workers and API share one metrics directory; Prometheus scrapes both, and a second reader asks the
 workers' port all the time. In the end the count of inserted events has to be the number of rows, no
-counter may ever have gone backwards, no scrape have failed, and no series have been left behind.
+counter may ever have gone backwards, no scrape have failed, and no stale series remain.
 """
 
 import argparse
@@ -30,52 +30,52 @@ from tests.tools.kafka.apache import available
 
 INSERTED = "analytics_events_inserted_total"
 WORKERS, API = "octane-analytics", "api"
-"""Jobs; the first is the one that the rules speak of."""
+"""Jobs; the first is the one of the alert rules."""
 SCRAPE_SECONDS = 1.0
 RATE_SECONDS = 10
 _LATELY = "10s"
 _PROMPT_SHARE = 0.5
-"""Less is no load, but something that does not answer."""
+"""Smallest share of prompt scrapes under load; fewer mean a target that does not respond."""
 _QUIET_SCRAPES = 50
 _SETTLE_SECONDS = 120.0
 
 
 @dataclass
 class Seen:
-    """What came out; `problems` is empty where all of it held."""
+    """Result; `problems` is empty if every check passed."""
 
     rows: int = 0
     kills: int = 0
     seconds: float = 0.0
     inserted: dict[str, float] = field(default_factory=dict)
-    """By job, as Prometheus has it in the end."""
+    """Final values in Prometheus, by job."""
     resets: dict[str, float] = field(default_factory=dict)
-    """Counters' steps backwards that Prometheus has seen, by job."""
+    """Decreases of counters that Prometheus has recorded, by job."""
     highest_rate: float = 0.0
     highest_true_rate: float = 0.0
-    """Rows a second that went into the table, over a window as long as rate()'s."""
+    """Rows per second inserted into the table, over a window as long as rate()'s."""
     series: tuple[int, int, int] = (0, 0, 0)
-    """Of the workers' job: before the first kill, in the end, and all that ever were."""
+    """Numbers of series of the workers' job: before the first kill, at the end, and overall."""
     files: int = 0
-    """In the shared directory, in the end."""
+    """Number of files in the shared directory at the end."""
     strange_files: list[str] = field(default_factory=list)
-    """Those that are of no role and slot."""
+    """Files that belong to none of the roles and slots."""
     scrapes: int = 0
     failures: list[str] = field(default_factory=list)
-    """Of the reader beside Prometheus, which waits ten seconds for an answer, as Prometheus does by
-    default; here Prometheus itself asks every second and waits no longer than that."""
+    """Failures of the reader beside Prometheus, which waits ten seconds for a response, Prometheus'
+    default; here Prometheus itself scrapes every second and waits no longer than that."""
     up: dict[str, float] = field(default_factory=dict)
-    """Share of Prometheus' scrapes that were answered in that time, by job."""
+    """Share of Prometheus' scrapes with a response in that time, by job."""
     scrape_ms: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """Median, 99th percentile and longest, kills going on, on a machine that does much else."""
+    """Median, 99th percentile and maximum during the kills, on a busy machine."""
     prometheus_ms: dict[str, tuple[float, float, float]] = field(default_factory=dict)
-    """The same, of Prometheus' own scrapes, by its `scrape_duration_seconds`, by job."""
+    """The same of Prometheus' own scrapes, from `scrape_duration_seconds`, by job."""
     quiet_ms: float = 0.0
-    """Median while nothing else happens."""
+    """Median without kills and load."""
     quiet_cpu_ms: float = 0.0
-    """CPU of the metrics process for each of those."""
+    """CPU time of the metrics process for each of those scrapes."""
     processes: int = 0
-    """With files in the directory."""
+    """Number of processes with files in the directory."""
     expected_processes: int = 0
     panels: int = 0
     empty_panels: list[str] = field(default_factory=list)
@@ -83,7 +83,7 @@ class Seen:
 
 
 class Rows:
-    """The table's rows over time, from a thread: what the rates are held against."""
+    """Thread that samples the table's rows, the reference for the rates."""
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
@@ -103,7 +103,7 @@ class Rows:
             self._seen.append((time.monotonic(), self._stack.audit.rows()))
 
     def highest_rate(self, seconds: float) -> float:
-        """Over any window of that length, or a little more."""
+        """Return the highest rate over any window of at least that length."""
         found, begin = 0.0, 0
         for at, rows in self._seen:
             while begin + 1 < len(self._seen) and self._seen[begin + 1][0] <= at - seconds:
@@ -123,7 +123,7 @@ def run(
     read_seconds: float = 0.2,
     seed: int = 1,
 ) -> Seen:
-    """Kills workers one by one while events flow, then looks. Takes about a second for each kill."""
+    """Kill workers one by one while events flow, then check. Takes about a second for each kill."""
     shared, port, api_port = directory / "metrics", free_port(), free_port()
     shared.mkdir(parents=True)
     shared.chmod(0o700)
@@ -147,7 +147,7 @@ def run(
         }
         seen = Seen(expected_processes=procs + api_procs + len(("supervisor", "metrics")))
         with (
-            # First, for it takes five seconds to turn to its targets.
+            # First, because it takes five seconds until its first scrape.
             Prometheus(directory / "prometheus", jobs, scrape_seconds=SCRAPE_SECONDS) as seer,
             running(directory / "api.log", "api", settings=api) as served,
         ):
@@ -173,9 +173,9 @@ def _watch(
 ) -> None:
     port, api_port = ports
     of_workers = f'{{__name__=~"analytics_.+", job="{WORKERS}"}}'
-    # One scrape that failed makes Prometheus take all of a job's series for gone.
+    # After one failed scrape Prometheus marks all series of a job as stale.
     lately = f"last_over_time({of_workers}[{_LATELY}])"
-    # All members have joined before anything is counted: later ones bring partitions along.
+    # Count only after all members have joined: later ones take over partitions.
     wait_until(lambda: len(stack.command.workers()) == stack.procs, 60.0, "all workers")
     wait_until(lambda: seer.value(f'{INSERTED}{{job="{WORKERS}"}}') > 0, 60.0, "the first events")
     time.sleep(2 * SCRAPE_SECONDS)
@@ -189,7 +189,7 @@ def _watch(
     stack.audit.wait(stack.load.is_poison, time.monotonic() + _SETTLE_SECONDS)
     seen.rows = stack.audit.rows()
     is_counted = f"min({INSERTED}) >= {seen.rows}"
-    with contextlib.suppress(TimeoutError):  # told below, with the figures
+    with contextlib.suppress(TimeoutError):  # reported below, with the figures
         wait_until(lambda: seer.query(is_counted), 10.0, "the last scrape")
     time.sleep(2 * SCRAPE_SECONDS)
     rows.stop()
@@ -247,7 +247,7 @@ def _resets(seer: Prometheus, job: str, window: str) -> float:
     recent = f"group by (__name__) (last_over_time({counted}[{_LATELY}]))"
     names = [labels["__name__"] for labels, _ in seer.query(recent)]
     assert INSERTED in names
-    # One by one: resets() drops the name, and would not know one from the other.
+    # One by one: resets() drops the metric's name, so the results could not be distinguished.
     return sum(seer.value(f'sum(resets({name}{{job="{job}"}}[{window}]))') for name in names)
 
 
@@ -271,7 +271,7 @@ def _measure_quiet(stack: Stack, port: int, seen: Seen) -> None:
 
 
 def _ask_panels(seer: Prometheus, seen: Seen) -> None:
-    """Every panel's expressions, as Grafana would send them."""
+    """Query every panel's expressions as Grafana does."""
     for title, expression in expressions(rate_interval=f"{RATE_SECONDS}s"):
         seen.panels += 1
         try:
@@ -299,7 +299,7 @@ def _judge(seen: Seen) -> None:
         )
     _, after, ever = seen.series
     if ever != after:
-        seen.problems.append(f"{ever - after} series that are no more: {seen.series}")
+        seen.problems.append(f"{ever - after} stale series: {seen.series}")
     if seen.processes != seen.expected_processes or seen.strange_files:
         seen.problems.append(
             f"files of {seen.processes} processes and {seen.strange_files} in the shared directory"

@@ -42,8 +42,8 @@ _START_SECONDS = 30.0
 
 _GOOD_ENDS = (
     Exit.OK,
-    Exit.TERMINATED,  # before it had found its dependencies to be in order
-    -signal.SIGTERM,  # before it had imported all it needs
+    Exit.TERMINATED,  # before its preflight checks had passed
+    -signal.SIGTERM,  # before its imports were complete
 )
 
 # The command ends with the thread that started it, even when that was killed; so do, then, its
@@ -92,7 +92,7 @@ class Engines:
         return self.kafka
 
     def heal(self) -> None:
-        """Undoes whatever a scenario left broken."""
+        """Undo the faults that a scenario left."""
         self.proxy.heal()
         if self.clickhouse.pid is None:
             self.clickhouse.start()
@@ -113,13 +113,13 @@ class Engines:
         return name in admin.list_topics(timeout=20.0).topics
 
     def recreate_topic(self, name: str, partitions: int, pause_seconds: float) -> None:
-        """Deletes the topic, and makes it again after a pause."""
+        """Delete the topic and recreate it after a pause."""
         self.kafka.delete_topic(name)
         if isinstance(self.kafka, ApacheKafka):
             time.sleep(pause_seconds)
             self.kafka.create_topic(name, partitions)
             return
-        # The mock cluster makes a topic, smaller than ours, for any client that asks for it: be first.
+        # The mock cluster creates a smaller topic for any client that requests it: be first.
         for _ in range(100):
             try:
                 self.kafka.create_topic(name, partitions)
@@ -129,14 +129,14 @@ class Engines:
         raise TimeoutError(f"{name} is made by clients before it can be made by us")
 
     def execute(self, statement: str) -> None:
-        """Straight to ClickHouse, not through the proxy."""
+        """Direct connection to ClickHouse, not through the proxy."""
         with Client(HOST, self.clickhouse.tcp_port, connect_timeout=5) as client:
             client.execute(statement)
 
 
 @dataclass(frozen=True)
 class Shape:
-    """How large, and under which promise, a stack runs."""
+    """Size and delivery guarantee of a stack."""
 
     delivery: str = EXACTLY_ONCE
     procs: int = 3
@@ -145,16 +145,16 @@ class Shape:
     batch_size: int = 150
     flush_seconds: float = 0.5
     session_seconds: float | None = None
-    """The group gives a silent member's partitions away after this; None leaves it to the broker."""
+    """Session timeout of the group's members; None leaves it to the broker."""
     clickhouse_seconds: float = 4.0
-    """The worker gives an insert up after this."""
+    """Timeout of the worker's inserts."""
     log_level: str = "info"
     settings: Mapping[str, str] = field(default_factory=dict)
-    """The worker's, beyond those that follow from the rest."""
+    """Further settings of the worker."""
 
 
 class Command:
-    """`octane-analytics worker` as a user would run it; stopped, killed and started again at will."""
+    """The command `octane-analytics worker`, which can be stopped, killed and started again."""
 
     def __init__(self, settings: Mapping[str, str], log: Path) -> None:
         self._settings = dict(settings)
@@ -195,7 +195,7 @@ class Command:
             )
 
     def stop(self, seconds: float = 60.0) -> int:
-        """SIGTERM, and its exit code. Raises TimeoutExpired, having killed everything."""
+        """Send SIGTERM and return the exit code. Raise TimeoutExpired after killing everything."""
         child, self._child = self._running(), None
         workers = self.workers()
         child.terminate()
@@ -209,7 +209,7 @@ class Command:
             raise
 
     def kill(self) -> None:
-        """`kill -9` of the supervisor, which takes its children with it. Nothing when it is down."""
+        """Send SIGKILL to the supervisor, whose children end with it. Does nothing if it is down."""
         if self._child is None:
             return
         child, self._child = self._child, None
@@ -224,11 +224,11 @@ class Command:
         return self._child is not None and self._child.poll() is None
 
     def workers(self) -> dict[str, int]:
-        """Process ids of the workers that live, by slot."""
+        """Return the process ids of running workers, by slot."""
         return {slot: pid for slot, pid in self._alive().items() if slot.startswith("worker-")}
 
     def pid_of(self, slot: str) -> int:
-        """Of the process that lives in the slot."""
+        """Return the pid of the process in the slot."""
         return self._alive()[slot]
 
     def _alive(self) -> dict[str, int]:
@@ -244,15 +244,15 @@ class Command:
         return {slot: pid for slot, pid in self._slots.items() if _is_alive(pid)}
 
     def tail(self, lines: int = 30) -> str:
-        """The end of its log."""
+        """Return the end of its log."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
-    def tell(self, number: signal.Signals) -> None:
-        """To the supervisor."""
+    def signal_supervisor(self, number: signal.Signals) -> None:
+        """Send a signal to the supervisor."""
         _signal(self._running().pid, number)
 
     def signal_worker(self, slot: str, number: signal.Signals) -> None:
-        """Nothing when none lives in the slot any more: it may have ended by itself just now."""
+        """Send a signal to the slot's process. Does nothing if it has just ended by itself."""
         pid = self.workers().get(slot)
         if pid is not None:
             _signal(pid, number)
@@ -263,7 +263,7 @@ class Command:
 
 
 class Stack:
-    """One topic, group, table and worker command. As a context manager: made and removed."""
+    """One topic, group, table and worker command; created on entry and removed on exit."""
 
     def __init__(self, engines: Engines, shape: Shape, seed: int, directory: Path) -> None:
         self.engines = engines
@@ -293,7 +293,7 @@ class Stack:
         self.command = Command(self._settings() | asked, self._directory / f"{self.name}.log")
         unasked = {"CONTROL_SOCKET": "none"}
         self.twin = Command(self._settings() | unasked, self._directory / f"{self.name}-twin.log")
-        """A second one that takes itself for the first: the same members of the same group."""
+        """Return a second command with the same member names in the same group."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -310,7 +310,7 @@ class Stack:
 
     @property
     def control_socket(self) -> Path:
-        """Where the command tells how it does."""
+        """Return the path of the command's control socket."""
         return self._directory / f"{self.name}.sock"
 
     @property
@@ -318,7 +318,7 @@ class Stack:
         return self.shape.session_seconds or _SESSION_SECONDS[self.engines.broker]
 
     def begin(self) -> None:
-        """Starts the worker and the load; returns once events arrive."""
+        """Start the worker and the load; block until events arrive."""
         self.command.start(self.procs)
         self.load.resume()
         try:
@@ -327,7 +327,7 @@ class Stack:
             raise TimeoutError(f"{error}; the worker says:\n{self.command.tail()}") from error
 
     def restart(self, procs: int | None = None) -> None:
-        """SIGTERM, which has to end well, and a new start."""
+        """Stop with SIGTERM, which must succeed, and start again."""
         self.stop()
         self.procs = procs or self.procs
         self.command.start(self.procs)
@@ -338,7 +338,7 @@ class Stack:
             raise RuntimeError(f"the worker command ended with {code} after SIGTERM")
 
     def mend(self) -> None:
-        """Has everything work again after a scenario that did not come to its end."""
+        """Repair everything after a failed scenario."""
         self.engines.heal()
         self.twin.kill()
         with contextlib.suppress(ServerException):
@@ -354,16 +354,16 @@ class Stack:
         self.load.poison_ratio = 0.0
 
     def finish(self, seconds: float) -> Report:
-        """Ends the load, waits until everything has arrived, ends the worker, and counts."""
+        """Stop the load, wait until everything has arrived, stop the worker, and count."""
         self.engines.heal()
         load, audit = self.load, self.audit
         problems = []
         try:
             load.pause()
         except AssertionError as error:
-            problems.append(str(error))  # what became of them the log says
+            problems.append(str(error))  # their fate is in the log
         audit.wait(load.is_poison, time.monotonic() + seconds)
-        time.sleep(0.5)  # for what may come twice
+        time.sleep(0.5)  # time for duplicates to arrive
         try:
             self.stop()
         except (RuntimeError, subprocess.TimeoutExpired) as error:
@@ -396,7 +396,7 @@ class Stack:
             **servers,
             "KAFKA_TOPIC": self.topic,
             "KAFKA_GROUP_ID": self.group,
-            # The mock cluster takes static members' names and does not honour them.
+            # The mock cluster accepts the names of static members but ignores them.
             "KAFKA_INSTANCE_PREFIX": "faults" if is_apache else "none",
             "KAFKA_RDKAFKA_SESSION_TIMEOUT_MS": str(int(self.session_seconds * 1000)),
             "KAFKA_RDKAFKA_HEARTBEAT_INTERVAL_MS": "300",
@@ -417,7 +417,7 @@ class Stack:
 
 @contextlib.contextmanager
 def directory_for_logs(kept: Path | None = None) -> Iterator[Path]:
-    """A temporary one unless one is given, which is kept."""
+    """Return the given directory, which is kept, or a temporary one."""
     if kept is not None:
         kept.mkdir(parents=True, exist_ok=True)
         yield kept

@@ -1,4 +1,4 @@
-"""Apache Kafka itself on this machine: one KRaft node, broker and controller in one, on loopback.
+"""Apache Kafka on this machine: one KRaft node, broker and controller in one, on loopback.
 
 Owns the broker's process and its directory. Knows nothing of what the package under test does with
 it, nor of how the jars got here. `bin/kafka` gives the same to the command line.
@@ -53,7 +53,7 @@ HOST = "127.0.0.1"
 SETTINGS = Path(__file__).resolve().parent / "broker.properties"
 
 SCRAM_USER, SCRAM_PASSWORD = "octane", "not-a-secret"
-"""Who may come in at the authenticated listener, once `admit` has been called."""
+"""Credentials that the authenticated listener accepts after `admit`."""
 
 CONSUMER_GROUPS = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"
 _OFFSETS = "__consumer_offsets"
@@ -71,7 +71,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 
 class ApacheKafka:
-    """One broker. As a context manager it is started, and in the end killed.
+    """One broker. As a context manager: started on entry, killed on exit.
 
     directory receives all that the broker writes (`data/`, `server.properties`, `broker.log`) and
     is kept; without one, a temporary directory is made and removed. port is a free one unless
@@ -121,21 +121,21 @@ class ApacheKafka:
 
     @property
     def sasl_bootstrap_servers(self) -> str:
-        """The listener that wants SASL/SCRAM-SHA-256, and wants it again every few seconds."""
+        """Address of the SASL/SCRAM-SHA-256 listener, which requires periodic reauthentication."""
         if self._sasl_port is None:
             raise KafkaError("the broker has no port before it is started")
         return f"{HOST}:{self._sasl_port}"
 
     @property
     def port(self) -> int:
-        """Known from the first start on."""
+        """Port of the listener; known from the first start on."""
         if self._port is None:
             raise KafkaError("the broker has no port before it is started")
         return self._port
 
     @property
     def directory(self) -> Path:
-        """Known from the first start on."""
+        """Data directory; known from the first start on."""
         if self._directory is None:
             raise KafkaError("the broker has no directory before it is started")
         return self._directory
@@ -146,11 +146,11 @@ class ApacheKafka:
 
     @property
     def is_running(self) -> bool:
-        """Whether the process lives; a paused one does."""
+        """Return whether the process exists; a paused one does."""
         return self._process is not None and self._process.poll() is None
 
     def start(self, deadline_seconds: float = 60) -> None:
-        """Starts the broker and returns when it answers and every partition has a leader.
+        """Start the broker; block until it responds and every partition has a leader.
 
         Takes about two seconds, after the first time on a machine (see prepare). What an earlier
         start left in the directory is served again.
@@ -158,7 +158,7 @@ class ApacheKafka:
         self._start(prepare(), None, deadline_seconds)
 
     def stop(self, deadline_seconds: float = 30) -> None:
-        """Ends the broker in good order, by force after the deadline. Nothing when it is down."""
+        """Stop the broker cleanly, with SIGKILL at the deadline. Does nothing if it is down."""
         if self._process is None:
             return
         self._process.send_signal(signal.SIGTERM)
@@ -170,34 +170,34 @@ class ApacheKafka:
         self._process = None
 
     def kill(self) -> None:
-        """kill -9; returns when the process is gone. Nothing when it is down."""
+        """Send SIGKILL and block until the process is gone. Does nothing if it is down."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
             self._process = None
 
     def restart(self, deadline_seconds: float = 60) -> None:
-        """Stops the broker unless it is down, and starts it on the same port and data."""
+        """Stop the broker if it is running, and start it on the same port and data."""
         self.stop()
         self.start(deadline_seconds)
 
     def pause(self) -> None:
-        """Freezes the process (SIGSTOP): connections stay open and nothing answers."""
+        """Send SIGSTOP: connections stay open without a response."""
         self._running().send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
         self._running().send_signal(signal.SIGCONT)
 
     def close(self) -> None:
-        """Kills the broker, and removes the directory if it was a temporary one."""
+        """Kill the broker, and remove the directory if it is temporary."""
         self.kill()
         if self._is_temporary and self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)
             self._directory = None
 
     def release(self) -> None:
-        """Lets the process and its directory live on without this object."""
-        # Popen warns about a child that it outlives, unless it was told how the child ended.
+        """Detach the process and its directory from this object; both remain."""
+        # Popen warns about a child that it outlives, unless it has the child's exit status.
         self._running().returncode = 0
         self._process = None
         self._is_temporary = False
@@ -205,7 +205,7 @@ class ApacheKafka:
     def create_topic(
         self, name: str, partitions: int = 1, settings: Mapping[str, str] | None = None
     ) -> None:
-        """Returns when every partition has a leader."""
+        """Block until every partition has a leader."""
         topic = NewTopic(name, num_partitions=partitions, config=dict(settings or {}))
         self._settle(
             f"creating topic {name}",
@@ -214,7 +214,7 @@ class ApacheKafka:
         )
 
     def delete_topic(self, name: str) -> None:
-        """Returns when the broker no longer knows the topic."""
+        """Block until the broker no longer knows the topic."""
         self._settle(
             f"deleting topic {name}",
             lambda admin: admin.delete_topics([name])[name].result(),
@@ -222,35 +222,35 @@ class ApacheKafka:
         )
 
     def admit(self) -> None:
-        """Lets SCRAM_USER in at the authenticated listener."""
+        """Create SCRAM_USER's credential for the authenticated listener."""
         info = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_256, 4096)
         self._alter_user(
             UserScramCredentialUpsertion(SCRAM_USER, info, SCRAM_PASSWORD.encode()),
         )
 
     def expel(self) -> None:
-        """Takes SCRAM_USER's credential away: new connections fail at once, others when they expire."""
+        """Delete SCRAM_USER's credential: new connections fail at once, others when they expire."""
         self._alter_user(UserScramCredentialDeletion(SCRAM_USER, ScramMechanism.SCRAM_SHA_256))
 
     def _alter_user(
         self, alteration: UserScramCredentialUpsertion | UserScramCredentialDeletion
     ) -> None:
-        admin = self._admin()  # a client that nobody holds takes its requests with it
+        admin = self._admin()  # keep a reference: a collected client cancels its requests
         try:
             admin.alter_user_scram_credentials([alteration])[SCRAM_USER].result(20)
         except KafkaException as error:
             raise KafkaError(f"altering {SCRAM_USER}: {error.args[0].str()}") from error
 
     def topics(self, *arguments: str) -> str:
-        """What `kafka-topics.sh` prints; takes a JVM's start, about a second."""
+        """Return the output of `kafka-topics.sh`; starting the JVM takes about a second."""
         return self._tool(TOPICS, *arguments)
 
     def consumer_groups(self, *arguments: str) -> str:
-        """What `kafka-consumer-groups.sh` prints; takes a JVM's start, about a second."""
+        """Return the output of `kafka-consumer-groups.sh`; starting the JVM takes about a second."""
         return self._tool(CONSUMER_GROUPS, *arguments)
 
     def lag(self, group: str) -> dict[tuple[str, int], int]:
-        """Messages by topic and partition, as the consumer-groups command counts them.
+        """Return the lag by topic and partition, as the consumer-groups command counts it.
 
         Partitions without a committed offset are absent.
         """
@@ -298,14 +298,14 @@ class ApacheKafka:
             "controller.quorum.voters": f"1@{HOST}:{self._controller_port}",
             "log.dirs": str(data),
         }
-        # The last line about a property wins.
+        # The last line of a property wins.
         own = "".join(f"{name}={value}\n" for name, value in (self._settings | addresses).items())
         properties.write_text(f"{SETTINGS.read_text()}\n# This broker's own\n{own}")
         command = installation.command("kafka.Kafka", str(properties), options=options)
         if self._is_leashed:
             command = [sys.executable, "-I", "-S", "-c", _LEASH, str(os.getpid()), *command]
         with (self._directory / "broker.log").open("ab") as log:
-            # A session of its own, so that Ctrl-C at the terminal reaches only who started it.
+            # A new session, so that Ctrl-C in the terminal only reaches the parent.
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -320,7 +320,7 @@ class ApacheKafka:
             raise
 
     def _await_answer(self, deadline: float) -> None:
-        # librdkafka backs off after a refused connection, so knock with a bare socket first.
+        # librdkafka backs off after a refused connection, so probe with a plain socket first.
         while not self._listens():
             self._check(deadline)
             time.sleep(0.02)
@@ -333,7 +333,7 @@ class ApacheKafka:
             time.sleep(0.02)
 
     def _coordinates(self) -> bool:
-        """Whether it answers for groups: it loads their offsets after its partitions have leaders."""
+        """Return whether the coordinator is ready: it loads offsets once partitions have leaders."""
         asking = Consumer(
             {
                 "bootstrap.servers": self.bootstrap_servers,
@@ -368,7 +368,7 @@ class ApacheKafka:
         raise KafkaError(f"the broker {reason}; from {log}:\n{tail(log.read_text())}")
 
     def _admin(self) -> AdminClient:
-        # log_level 0: what the client says about a broker that was killed on purpose is noise.
+        # log_level 0: messages about a broker that was killed on purpose are noise.
         return AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
 
     def _metadata(self, admin: AdminClient) -> ClusterMetadata | None:
@@ -403,10 +403,10 @@ class ApacheKafka:
 
 
 def prepare(deadline_seconds: float = 90) -> Installation:
-    """What start() does the first time on a machine: fetches Kafka and readies a fast start.
+    """Fetch Kafka and prepare a fast start, as the first start() on a machine does.
 
-    Takes up to a minute then, nothing later. Safe in several processes at once. The deadline is for
-    the download.
+    Takes up to a minute the first time, nothing later. Safe in several processes at once. The deadline
+    is for the download.
     """
     installation = fetch(deadline_seconds)
     if not installation.archive.exists():
@@ -417,9 +417,9 @@ def prepare(deadline_seconds: float = 90) -> Installation:
 
 
 def _archive_classes(installation: Installation) -> None:
-    """Has a broker write down the classes it loaded; later ones start in half the time with it.
+    """Have a broker dump the classes it loaded; later ones start in half the time with them.
 
-    Costs speed only where Java cannot do that, so a failure is told and passed over.
+    A failure only costs speed, so it is reported and ignored.
     """
     say("preparing a fast start (once per Java runtime; about ten seconds)")
     unfinished = installation.archive.with_suffix(".unfinished")
@@ -436,7 +436,7 @@ def _archive_classes(installation: Installation) -> None:
 
 
 def _format(template: Path, data: Path) -> None:
-    """Makes data a copy of the template with identities of its own, unless it already has some."""
+    """Make the data directory a copy of the template with new identities, unless it has its own."""
     if (data / "meta.properties").exists():
         return
     data.mkdir(parents=True, exist_ok=True)

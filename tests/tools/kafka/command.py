@@ -32,7 +32,7 @@ NOT_RUNNING = 3  # as in the exit codes of `systemctl status`
 
 @dataclass(frozen=True)
 class Broker:
-    """A broker that was started in the background."""
+    """Record of a broker that was started in the background."""
 
     pid: int
     ticks: int
@@ -229,7 +229,7 @@ def _chosen(options: argparse.Namespace) -> list[Broker]:
 
 
 def _alive() -> list[Broker]:
-    """The brokers that run; what is on record of dead ones is removed."""
+    """Return the running brokers, and remove the records of dead ones."""
     alive = []
     for record in sorted(BROKERS.glob("*.json")):
         broker = Broker(**json.loads(record.read_text()))
@@ -243,12 +243,12 @@ def _alive() -> list[Broker]:
 
 
 def _start_ticks(pid: int) -> int | None:
-    """When the process started, in clock ticks since boot; None when it has ended. See proc(5)."""
+    """Return the start of the process in clock ticks since boot; None if it has ended. See proc(5)."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
-    # The name in parentheses may hold anything, even those; the fields go on after the last one.
+    # The name in parentheses may contain parentheses; the fields continue after the last one.
     fields = stat.rpartition(")")[2].split()
     return None if fields[0] in "ZX" else int(fields[19])
 

@@ -1,4 +1,4 @@
-"""Whether Apache Kafka can be had: where not, tests that need it are skipped, or fail where CI=true."""
+"""Fixtures of Apache Kafka: without it the tests that need it are skipped, or fail if CI=true."""
 
 import os
 
@@ -8,7 +8,7 @@ from tests.tools.kafka.apache import KafkaError, prepare
 
 
 def require_apache() -> None:
-    """Fetches it where that is still to be done. Skips the test, or raises KafkaError."""
+    """Fetch Apache Kafka unless it is cached. Skip the test, or raise KafkaError."""
     try:
         prepare()
     except KafkaError as error:

@@ -1,7 +1,7 @@
-"""Where Apache Kafka comes from: its jars through Maven into a cache, and the Java that runs them.
+"""Jars of Apache Kafka, fetched with Maven into a cache, and the Java that runs them.
 
-Owns the cache and the storage template in it, and the command lines of the JVM. Knows nothing of
-running brokers.
+Owns the cache with the storage template, and the command lines of the JVM. Does not depend on running
+brokers.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ JVM_OPTIONS = (
     "-XX:TieredStopAtLevel=1",
     "-XX:-UsePerfData",
     "-Xshare:auto",
-    # The JVM's own warnings belong on standard error; standard output is what a tool was asked for.
+    # The JVM's own warnings belong on standard error; standard output is the output of a tool.
     "-Xlog:disable",
     "-Xlog:all=warning:stderr",
 )
@@ -55,24 +55,24 @@ class Installation:
 
     @cached_property
     def jars(self) -> str:
-        """The class path. An archive of classes is valid only for this list in this order."""
+        """Return the class path. An archive of classes is valid only for this list in this order."""
         return ":".join(str(jar) for jar in sorted((self.directory / "jars").glob("*.jar")))
 
     @property
     def archive(self) -> Path:
-        """Where the classes that a broker loads are kept parsed; one file per Java runtime."""
+        """Return the archive of the broker's parsed classes; one file per Java runtime."""
         runtime = f"{self.java} {_release(self.java)} {' '.join(JVM_OPTIONS)}"
         return self.directory / f"classes-{_digest(runtime)}.jsa"
 
     @property
     def template(self) -> Path:
-        """A formatted, empty log directory."""
+        """Return the path of a formatted, empty log directory."""
         return self.directory / "template"
 
     def command(
         self, main: str, *arguments: str, options: Sequence[str] | None = None
     ) -> list[str]:
-        """The command line that runs a class; options stand in for the use of the archive."""
+        """Return the command line that runs a class; options replace the use of the archive."""
         if options is None:
             options = [f"-XX:SharedArchiveFile={self.archive}"] if self.archive.exists() else []
         return [
@@ -82,24 +82,24 @@ class Installation:
 
 
 def available() -> str | None:
-    """The reason why Apache Kafka cannot run here, or None when it can. Takes milliseconds."""
+    """Return the reason why Apache Kafka cannot run here, or None. Takes milliseconds."""
     if sys.platform != "linux":
         return "Apache Kafka for tests runs on Linux only"
     java = _find_java()
     if java is None:
-        return f"there is no java on the PATH: install Java {OLDEST_JAVA} or newer"
+        return f"java is not on the PATH: install Java {OLDEST_JAVA} or newer"
     version = _java_version(java)
     if version < OLDEST_JAVA:
         return f"{java} is Java {version}: install Java {OLDEST_JAVA} or newer"
     if not _directory().exists() and shutil.which("mvn") is None:
-        return "there is no mvn on the PATH to fetch Apache Kafka with: install Maven"
+        return "mvn, which fetches Apache Kafka, is not on the PATH: install Maven"
     return None
 
 
 def fetch(deadline_seconds: float = 90) -> Installation:
-    """Finds Apache Kafka in the cache, or fetches it there first: once, up to a minute.
+    """Return Apache Kafka from the cache, into which it is fetched once, for up to a minute.
 
-    Safe in several processes at once, and an interrupted one leaves nothing behind that counts.
+    Safe in several processes at once, and an interrupted one leaves nothing that is used.
     The deadline is for Maven, and by default shorter than a test's: pytest-timeout would otherwise
     end the whole run.
     """
@@ -118,7 +118,7 @@ def fetch(deadline_seconds: float = 90) -> Installation:
 
 @contextlib.contextmanager
 def cache_lock() -> Iterator[None]:
-    """Waits until no other process changes the cache."""
+    """Block until no other process changes the cache."""
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "kafka.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -130,7 +130,7 @@ def say(message: str) -> None:
 
 
 def run(command: Sequence[str], *, failure: str, deadline_seconds: float = 60) -> str:
-    """What the command prints on standard output; raises KafkaError with the end of all it said."""
+    """Return the standard output of the command; raise KafkaError with the end of its output."""
     try:
         done = subprocess.run(
             command,
@@ -152,7 +152,7 @@ def tail(text: str, lines: int = 15) -> str:
 
 
 def new_id() -> str:
-    """A Kafka Uuid: 16 random bytes in URL-safe base 64, never with a leading dash."""
+    """Return a Kafka Uuid: 16 random bytes in URL-safe base 64, without a leading dash."""
     while True:
         text = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         if not text.startswith("-"):
@@ -170,7 +170,7 @@ def _find_java() -> Path | None:
 
 
 def _release(java: Path) -> str:
-    """What identifies the Java runtime: the file `release` in its home, or its own words."""
+    """Return an identity of the Java runtime: the file `release` in its home, or its version output."""
     with contextlib.suppress(OSError):
         return (java.parent.parent / "release").read_text()
     return subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
@@ -191,7 +191,7 @@ def _directory() -> Path:
 def _fetch(installation: Installation, deadline_seconds: float) -> None:
     target = installation.directory
     say(f"fetching {target.name} with Maven (45 MB, once; may take a minute)")
-    # Whoever holds the lock owns the leftovers of those that were killed.
+    # The holder of the lock owns the leftovers of killed processes.
     for leftover in CACHE.glob(f"{target.name}.*"):
         shutil.rmtree(leftover, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=f"{target.name}.", dir=CACHE) as scratch:
@@ -205,7 +205,7 @@ def _fetch(installation: Installation, deadline_seconds: float) -> None:
             failure="Maven could not fetch Apache Kafka: run bin/kafka fetch with the network up",
             deadline_seconds=deadline_seconds,
         )
-        # Formatting takes a JVM of its own, so it is done here and every broker gets a copy.
+        # Formatting starts a JVM, so it is done once here and every broker gets a copy.
         properties = Path(scratch, "server.properties")
         properties.write_text(
             "process.roles=broker,controller\n"

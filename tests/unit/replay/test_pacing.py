@@ -1,4 +1,4 @@
-"""A replay's waits end when what is waited for comes, when patience ends, or when it is to stop."""
+"""Waits of a replay end with the awaited event, at the deadline, or when a stop is requested."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ import pytest
 
 from octane_analytics.errors import NeedsOperator, Unavailable
 from octane_analytics.replay.pacing import (
-    PATIENCE_SECONDS,
+    MAX_RETRY_SECONDS,
     Interrupted,
     RateLimit,
     retry_while_unavailable,
@@ -24,7 +24,7 @@ def _never() -> bool:
     return False
 
 
-def test_pace_waits_until_its_events_are_due() -> None:
+def test_rate_limit_waits_until_events_are_due() -> None:
     clock = FakeClock(BEGIN)
     pace = RateLimit(100.0, clock)
     pace.wait(50)
@@ -33,7 +33,7 @@ def test_pace_waits_until_its_events_are_due() -> None:
     assert clock.now() == pytest.approx(BEGIN + 500.5)
 
 
-def test_pace_asks_for_no_more_than_a_second_s_events() -> None:
+def test_rate_limit_requests_one_second_of_events() -> None:
     clock = FakeClock(BEGIN)
     assert [RateLimit(rate, clock).available for rate in (None, 0.5, 100.0, 1e6)] == [
         10_000,
@@ -43,13 +43,13 @@ def test_pace_asks_for_no_more_than_a_second_s_events() -> None:
     ]
 
 
-def test_pace_does_not_wait_on_once_it_is_to_stop() -> None:
+def test_rate_limit_stop_ends_the_wait() -> None:
     clock = FakeClock(BEGIN)
     RateLimit(100.0, clock, _after(clock, 3.0)).wait(50_000)
     assert clock.now() < BEGIN + 3.5
 
 
-def test_call_is_repeated_until_it_works() -> None:
+def test_retry_repeats_until_the_call_succeeds() -> None:
     clock = FakeClock(BEGIN)
     answers: list[Exception | int] = [Unavailable("away"), Unavailable("away"), 7]
 
@@ -63,7 +63,7 @@ def test_call_is_repeated_until_it_works() -> None:
     assert retry_while_unavailable(lambda: 8, clock, _never) == (8, False)
 
 
-def test_patience_ends() -> None:
+def test_retry_raises_after_its_deadline() -> None:
     clock = FakeClock(BEGIN)
 
     def call() -> None:
@@ -71,10 +71,10 @@ def test_patience_ends() -> None:
 
     with pytest.raises(Unavailable, match="away"):
         retry_while_unavailable(call, clock, _never)
-    assert BEGIN + PATIENCE_SECONDS <= clock.now() <= BEGIN + PATIENCE_SECONDS + 5.0
+    assert BEGIN + MAX_RETRY_SECONDS <= clock.now() <= BEGIN + MAX_RETRY_SECONDS + 5.0
 
 
-def test_outage_is_not_waited_for_once_it_is_to_stop() -> None:
+def test_retry_stop_raises_interrupted() -> None:
     clock = FakeClock(BEGIN)
     calls = []
 
@@ -88,7 +88,7 @@ def test_outage_is_not_waited_for_once_it_is_to_stop() -> None:
     assert calls[-1] < BEGIN + 10.0
 
 
-def test_what_an_operator_has_to_mend_is_raised_at_once() -> None:
+def test_retry_raises_needs_operator_at_once() -> None:
     clock = FakeClock(BEGIN)
 
     def call() -> None:

@@ -1,4 +1,4 @@
-"""The generator keeps its promises: contract, determinism, window, and ways to break an event."""
+"""Input contract, determinism and time window of generated events, and kinds of invalid ones."""
 
 import itertools
 import json
@@ -30,7 +30,7 @@ def test_generate_follows_the_contract(events: list[dict[str, Any]]) -> None:
         assert event["timestamp"].endswith("Z")
 
 
-def test_generate_sends_what_reports_ask_for(events: list[dict[str, Any]]) -> None:
+def test_generate_covers_the_input_of_reports(events: list[dict[str, Any]]) -> None:
     by_name: dict[str, list[dict[str, Any]]] = {}
     for event in events:
         by_name.setdefault(event["event_name"], []).append(event["properties"])
@@ -46,7 +46,7 @@ def test_generate_sends_what_reports_ask_for(events: list[dict[str, Any]]) -> No
     assert all(own["query"] and own["position"] >= 1 for own in by_name["search_click"])
 
 
-def test_generate_has_favourites(events: list[dict[str, Any]]) -> None:
+def test_generate_prefers_few_contents(events: list[dict[str, Any]]) -> None:
     contents = Counter(event["properties"].get("content_id") for event in events)
     del contents[None]
     ranked = [views for _, views in contents.most_common()]
@@ -101,13 +101,15 @@ def test_generate_is_lazy() -> None:
         (1, UNTIL, timedelta(0)),
     ],
 )
-def test_generate_refuses_what_it_cannot_do(count: int, until: datetime, span: timedelta) -> None:
+def test_generate_rejects_arguments_out_of_range(
+    count: int, until: datetime, span: timedelta
+) -> None:
     with pytest.raises(ValueError, match="must"):
         generate(count, seed=1, until=until, span=span)
 
 
 def is_valid(line: bytes) -> bool:
-    """The input contract, spelled out plainly and slowly."""
+    """Return whether the line follows the input contract; simple and slow."""
 
     def refuse(constant: str) -> None:
         raise ValueError(constant)
@@ -136,7 +138,7 @@ def test_break_event_makes_any_event_invalid(kind: str) -> None:
 def test_break_event_knows_its_kinds() -> None:
     assert len(BROKEN_KINDS) >= 10
     with pytest.raises(KeyError):
-        break_event(b"{}", "unheard_of")
+        break_event(b"{}", "unknown")
 
 
 def test_broken_takes_the_kinds_in_turn() -> None:

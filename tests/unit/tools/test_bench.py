@@ -1,4 +1,4 @@
-"""The benchmarks' arithmetic: quantiles, ratios, medians, and pictures that are to scale."""
+"""Arithmetic of the benchmarks: quantiles, ratios, medians, and pictures to scale."""
 
 import io
 import json
@@ -55,9 +55,7 @@ BAR = Bar("one", "<one>", (1.0, 2.0), "3 s")
 @pytest.mark.parametrize(
     ("share", "milliseconds"), [(0.0, 1.0), (0.5, 50.0), (0.99, 99.0), (0.995, 100.0), (1.0, 100.0)]
 )
-def test_quantile_is_the_smallest_that_so_many_did_not_exceed(
-    share: float, milliseconds: float
-) -> None:
+def test_quantile_is_the_smallest_sufficient_value(share: float, milliseconds: float) -> None:
     values = [float(number) for number in range(100, 0, -1)]
     assert quantile(values, share) == milliseconds
 
@@ -74,9 +72,9 @@ def test_clients_share_the_requests_and_number_them() -> None:
     assert took.per_second == pytest.approx(9 / took.wall_seconds)
 
 
-def test_clients_in_step_make_each_request_at_the_same_moment() -> None:
+def test_clients_in_step_send_requests_at_once() -> None:
     crowd = 4
-    # Passes only if all are within it at once.
+    # Passes only if all clients are inside at once.
     meeting = threading.Barrier(crowd, timeout=30)
     numbers: list[int] = []
 
@@ -90,7 +88,7 @@ def test_clients_in_step_make_each_request_at_the_same_moment() -> None:
 
 
 @pytest.mark.parametrize("in_step", [False, True])
-def test_client_that_fails_is_told_and_nobody_waits_for_it(in_step: bool) -> None:
+def test_client_failure_raises_without_blocking_the_others(in_step: bool) -> None:
     def fail(number: int) -> None:
         raise ValueError(f"request {number}")
 
@@ -108,7 +106,7 @@ def test_contender_is_set_against_the_kafka_engine() -> None:
     assert engine["peak MiB"] == ""
 
 
-def test_median_is_told_with_the_lowest_and_the_highest() -> None:
+def test_median_is_shown_with_its_extremes() -> None:
     runs = [replace(RUN, client_cpu_us=cost) for cost in (3.0, 2.0, 9.0)]
     (line,) = headed(side_by_side(runs, ["exactly-once"]))
     assert line["client µs"] == "3.00 (2.00 to 9.00)"
@@ -136,18 +134,18 @@ def test_sweep_is_set_against_its_first_value() -> None:
     ]
 
 
-def test_rate_and_cost_count_from_the_first_look_on() -> None:
+def test_rate_and_cost_begin_at_first_poll() -> None:
     first = Look(at=10.0, rows=1_000, client_seconds=5.0, clickhouse_seconds=7.0)
     timed = Look(at=10.5, rows=4_000)
     last = Look(at=19.0, rows=5_000, client_seconds=5.02, clickhouse_seconds=7.01)
-    # 3,000 in half a second; 20 and 10 ms for 4,000, however long the last ones were waited for.
+    # 3,000 in half a second; 20 and 10 ms for 4,000, independent of the wait for the last ones.
     told = pace(first, timed, last)
     assert told.events_per_second == 6_000.0
     assert told.client_cpu_us == pytest.approx(5.0)
     assert told.clickhouse_cpu_us == pytest.approx(2.5)
 
 
-def test_events_that_fill_no_batch_of_their_partition_are_told_apart() -> None:
+def test_events_outside_of_full_batches_are_separate() -> None:
     shape = Shape(Backlog(100_000, 8), 10_000)
     assert shape.full_events(8) == 80_000
     assert shape.full_events(64) == 0
@@ -155,7 +153,7 @@ def test_events_that_fill_no_batch_of_their_partition_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize("axis", ["batch", "partitions", "size"])
-def test_sweep_has_whole_batches_only_and_as_many_events_of_each(axis: str) -> None:
+def test_sweep_has_whole_batches_of_equal_events(axis: str) -> None:
     values = {
         "batch": (1_000, 10_000, 50_000, 100_000),
         "partitions": (4, 16, 64),
@@ -176,7 +174,7 @@ def test_sweep_takes_the_events_that_it_is_given() -> None:
     assert [shape.backlog.events for shape in swept("events", (10, 100), None, 5)] == [10, 100]
 
 
-def test_even_events_are_two_batches_of_each_partition_or_more() -> None:
+def test_even_events_fill_two_batches_per_partition() -> None:
     assert even_events([Shape(Backlog(0, 8), 50_000)]) == 800_000
     assert even_events([Shape(Backlog(0, 4), 10), Shape(Backlog(0, 6), 10)]) == 120
 
@@ -208,14 +206,14 @@ def test_extremes_of_the_engine_have_no_client() -> None:
     assert "in all" in told
 
 
-def test_sweep_of_sizes_tells_the_cost_of_a_kilobyte() -> None:
+def test_sweep_of_sizes_shows_cost_per_kilobyte() -> None:
     shape = Shape(Backlog(1_000, 8, 200), 1_000)
     found = [(shape, replace(RUN, event_bytes=200))]
     (line,) = headed(sweep_table("size", [shape], ["exactly-once"], found))
     assert line["µs a kB"] == "20.00"
 
 
-def test_api_is_set_against_the_direct_way_of_the_same_crowd() -> None:
+def test_api_is_compared_at_equal_client_count() -> None:
     cells = [
         Cell("report", clients, way, 400, (90.0, 100.0, 120.0), p50 * clients, p99 * clients)
         for clients in (1, 4)
@@ -255,7 +253,7 @@ SHAPES = [Shape(Backlog(1_000, partitions), 1_000) for partitions in (4, 64)]
         lambda: bars("nothing", "s", [replace(BAR, values=(0.0, 0.0))], ("p", "q")),
     ],
 )
-def test_picture_is_well_formed_and_nothing_of_it_is_outside(draw: Callable[[], str]) -> None:
+def test_picture_is_well_formed_and_within_bounds(draw: Callable[[], str]) -> None:
     root: Any = ET.fromstring(draw())  # noqa: S314  # drawn here
     width, height = float(root.attrib["width"]), float(root.attrib["height"])
     for rect in rects(draw()):
@@ -298,9 +296,7 @@ def test_ticks_are_round_and_within(longest: float, marks: list[float]) -> None:
         (["profile", "--batch-size", "0"], "--batch-size"),
     ],
 )
-def test_what_could_not_be_done_is_refused_before_anything_starts(
-    arguments: list[str], told: str
-) -> None:
+def test_command_rejects_invalid_options_before_the_start(arguments: list[str], told: str) -> None:
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 2
     assert told in done.output

@@ -1,4 +1,4 @@
-"""The benchmark's steady rate and what it tells of latency."""
+"""The benchmark's steady rate and its report of latency."""
 
 import json
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from tests.tools.bench.load_generator import Sent, event, rest, steadily
 
 
 def sent_with(rate: int, seconds: float, takes: Callable[[int], float]) -> tuple[Sent, list[int]]:
-    """What becomes of a producer that takes so long for so many events; and the number of each."""
+    """Return the result of a producer with the given delays, and the numbers of its events."""
     now = 100.0
     numbers: list[int] = []
 
@@ -34,7 +34,7 @@ def sent_with(rate: int, seconds: float, takes: Callable[[int], float]) -> tuple
     return steadily(rate, seconds, send, clock, sleep), numbers
 
 
-def test_producer_sends_each_event_once_and_holds_its_rate() -> None:
+def test_producer_sends_events_once_at_its_rate() -> None:
     sent, numbers = sent_with(50_000, 2.0, lambda count: count * 2e-6)
     assert numbers == list(range(100_000))
     assert sent.began == 100.0
@@ -42,7 +42,7 @@ def test_producer_sends_each_event_once_and_holds_its_rate() -> None:
     assert sent.is_held(50_000)
 
 
-def test_producer_that_is_too_slow_sends_all_and_says_so() -> None:
+def test_slow_producer_sends_all_and_reports_it() -> None:
     sent, numbers = sent_with(50_000, 2.0, lambda count: count * 40e-6)
     assert numbers == list(range(100_000))
     assert sent.seconds == pytest.approx(4.0, rel=0.3)
@@ -50,7 +50,7 @@ def test_producer_that_is_too_slow_sends_all_and_says_so() -> None:
     assert not sent.is_held(50_000)
 
 
-def test_pause_that_was_made_up_for_is_no_steady_rate() -> None:
+def test_pause_with_catch_up_is_not_steady() -> None:
     pauses = iter([0.0, 0.8])
     sent, _ = sent_with(1_000, 2.0, lambda count: next(pauses, 0.0))
     assert sent.per_second >= 990
@@ -100,6 +100,6 @@ def test_rate_that_was_not_held_is_told() -> None:
     assert "2.50 s" in told
 
 
-def test_latency_that_grows_is_told_for_what_it_is() -> None:
+def test_growing_latency_gets_a_remark() -> None:
     (told,) = remarks([replace(LATENCY, p50_last=6.0)])
     assert "grew by up to 5.5 s" in told
