@@ -23,12 +23,12 @@ _WARNINGS = ("-W", "error", "-W", "ignore::ResourceWarning")
 _EARLY = """
 import os, signal
 from gunicorn.app.base import BaseApplication
-from octane_analytics.api.arbiter import Arbiter, give_slot, let_itself_be_ended
-from octane_analytics.supervisor.notify import Notifier
+from octane_analytics.api.server.arbiter import ApiArbiter, give_slot, restore_sigterm
+from octane_analytics.supervisor.sd_notify import Notifier
 
 def begin(arbiter, worker):
     os.kill(os.getpid(), signal.SIGTERM)
-    let_itself_be_ended()
+    restore_sigterm()
     os._exit(3)
 
 class Application(BaseApplication):
@@ -36,7 +36,7 @@ class Application(BaseApplication):
         self.cfg.set("pre_fork", give_slot)
         self.cfg.set("post_fork", begin)
 
-arbiter = Arbiter(Application(), Notifier({}, os.getpid()))
+arbiter = ApiArbiter(Application(), Notifier({}, os.getpid()))
 arbiter.pid = os.getpid()
 arbiter.init_signals()
 _, status = os.waitpid(arbiter.spawn_worker(), 0)
@@ -55,10 +55,10 @@ os.fork = scarce
 """
 _MAIN = """
 import os, pathlib, sys
-from octane_analytics.api.server import run_api
+from octane_analytics.api.server.run import run_api
 from octane_analytics.errors import ConfigError
 from octane_analytics.settings.loading import load
-from octane_analytics.supervisor.notify import Notifier
+from octane_analytics.supervisor.sd_notify import Notifier
 from octane_analytics.telemetry.logging import configure
 if __name__ == "__main__":
     settings = load(os.environ).settings

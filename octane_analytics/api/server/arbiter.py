@@ -109,7 +109,7 @@ class ApiArbiter(gunicorn.arbiter.Arbiter):  # type: ignore[misc]
     def _replace(self) -> None:
         """Starts successors of those that have had their share of requests."""
         for worker in self.WORKERS.values():
-            if worker.has_had_its_share:
+            if worker.reached_max_requests:
                 worker.age = _LEAVING  # gunicorn ends the oldest of those that are too many
         staying = sum(worker.age != _LEAVING for worker in self.WORKERS.values())
         if staying < len(self.WORKERS):

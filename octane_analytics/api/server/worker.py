@@ -49,7 +49,7 @@ class ApiWorker(UvicornWorker):  # type: ignore[misc]
         # At its limit uvicorn would stop accepting at once, and whoever comes then would have to wait
         # until this process has ended and the next one answers.
         self.config.limit_max_requests = None
-        self._has_had_its_share = mmap.mmap(-1, 1)  # shared with the arbiter
+        self._reached_max_requests = mmap.mmap(-1, 1)  # shared with the arbiter
         of_uvicorn = logging.getLogger("uvicorn.error")
         adopt(of_uvicorn)
         # It tells of each start and stop in four lines, after gunicorn's, and warns of each bad
@@ -59,7 +59,7 @@ class ApiWorker(UvicornWorker):  # type: ignore[misc]
     @property
     def reached_max_requests(self) -> bool:
         """Of requests. Known to the arbiter, who then replaces it; it goes on answering until then."""
-        return self._has_had_its_share[0] != 0
+        return self._reached_max_requests[0] != 0
 
     def init_signals(self) -> None:
         super().init_signals()
@@ -77,7 +77,7 @@ class ApiWorker(UvicornWorker):  # type: ignore[misc]
             sys.exit(ApiArbiter.WORKER_BOOT_ERROR)
 
     def _note_share(self) -> None:
-        self._has_had_its_share[0] = 1
+        self._reached_max_requests[0] = 1
 
 
 class _UvicornServer(Server):
