@@ -28,7 +28,15 @@ START_SECONDS = 60.0
 STOP_SECONDS = 8.0
 _POLL_SECONDS = 0.05
 _TAIL_LINES = 15
-_READER = User("reader", grants=["GRANT SELECT ON default.ai_analytics_events"])
+_SERVER_MEMORY_BYTES = 2 << 30
+_READER_MEMORY_BYTES = _SERVER_MEMORY_BYTES // 4 * 3
+"""All reports and queries together, so that a quarter of the server's memory is left for inserts."""
+_READER = User(
+    "reader",
+    grants=["GRANT SELECT ON default.ai_analytics_events"],
+    settings={"max_memory_usage_for_user": _READER_MEMORY_BYTES},
+    readonly_settings=["max_memory_usage_for_user"],
+)
 """For the API: no more than its queries need, and so no way to this machine's files."""
 _OURS = (
     *("KAFKA_", "CLICKHOUSE_", "METRICS_", "PROMETHEUS_", "API_HOST", "API_PORT"),
@@ -179,7 +187,10 @@ class Stack:
         stack.enter_context(locked(self.directory, "--data-dir"))
         self.logs.mkdir(exist_ok=True)
         clickhouse = EmbeddedClickHouse(
-            self.directory / "clickhouse", tcp_port=self._ports.clickhouse, users=[_READER]
+            self.directory / "clickhouse",
+            tcp_port=self._ports.clickhouse,
+            users=[_READER],
+            max_memory_bytes=_SERVER_MEMORY_BYTES,
         )
         stack.enter_context(clickhouse)
         if self._is_stopping():
