@@ -3,7 +3,9 @@
 Owns where the answer is cut; refuses to know how it was asked for and how rows are written.
 """
 
+import io
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from octane_analytics.api.results.formats import (
@@ -55,7 +57,7 @@ def serialize(
             f"{chosen.name} cannot tell the row of WITH TOTALS from others: ask for json, "
             "or use WITH ROLLUP",
         )
-    rows = Rows(([row] for row in excerpt.rows), len(excerpt.rows))
+    rows = Rows(_consumed(excerpt.rows), len(excerpt.rows))
 
     def closing() -> dict[str, object]:
         elapsed = {"elapsed_ms": round((time.perf_counter() - started) * 1000, 3)}
@@ -65,7 +67,8 @@ def serialize(
 
     envelope = Envelope({}, closing)
     out = writer(chosen, excerpt.columns, rows, envelope, is_csv_raw=is_csv_raw)
-    parts = [out.begin()]
+    body = io.BytesIO()  # joining parts would hold the answer twice
+    body.write(out.begin())
     left = max_bytes
     for block in rows:
         is_encodable = _text_length(block[0]) * _ESCAPE_BYTES <= max(max_bytes, _SMALL_BYTES)
@@ -75,7 +78,7 @@ def serialize(
             rows.count -= 1
             rows.is_truncated = True
             break
-        parts.append(part)
+        body.write(part)
     if not excerpt.is_whole:
         rows.is_truncated = True
     if rows.is_truncated and not rows.count:
@@ -85,8 +88,15 @@ def serialize(
             f"one part of the result has more than {max_bytes} bytes, or more values than fit into "
             "twice that: ask for fewer or shorter columns",
         )
-    parts.append(out.end())
-    return SerializedResult(b"".join(parts), rows.count, rows.is_truncated)
+    body.write(out.end())
+    return SerializedResult(body.getvalue(), rows.count, rows.is_truncated)
+
+
+def _consumed(rows: list[Row]) -> Iterator[list[Row]]:
+    """Each row once. Drops it from the list then: values and their text need not be in memory both."""
+    rows.reverse()
+    while rows:
+        yield [rows.pop()]
 
 
 def _text_length(row: Row) -> int:
