@@ -31,7 +31,7 @@ _TAIL_LINES = 15
 _SERVER_MEMORY_BYTES = 2 << 30
 _READER_MEMORY_BYTES = _SERVER_MEMORY_BYTES // 4 * 3
 """All reports and queries together, so that a quarter of the server's memory is left for inserts."""
-_READER = User(
+READER = User(
     "reader",
     grants=["GRANT SELECT ON default.ai_analytics_events"],
     settings={"max_memory_usage_for_user": _READER_MEMORY_BYTES},
@@ -189,7 +189,7 @@ class Stack:
         clickhouse = EmbeddedClickHouse(
             self.directory / "clickhouse",
             tcp_port=self._ports.clickhouse,
-            users=[_READER],
+            users=[READER],
             max_memory_bytes=_SERVER_MEMORY_BYTES,
         )
         stack.enter_context(clickhouse)
@@ -232,7 +232,7 @@ class Stack:
             service = Service(
                 name,
                 [sys.executable, "-m", "octane_analytics", name, *arguments],
-                {**variables, "CLICKHOUSE_USER": _READER.name} if name == "api" else variables,
+                {**variables, "CLICKHOUSE_USER": READER.name} if name == "api" else variables,
                 None if self._is_verbose else self.logs / f"{name}.log",
             )
             self._services.append(service)
