@@ -13,6 +13,7 @@ RETRY_AFTER_SECONDS = 2
 _UNAVAILABLE = "ClickHouse is unavailable: try again later"
 
 _LIMITS = {
+    128: (422, "result_too_large"),  # TOO_LARGE_ARRAY_SIZE: a constant array of more than a million
     158: (422, "too_many_rows"),  # TOO_MANY_ROWS
     159: (504, "timeout"),  # TIMEOUT_EXCEEDED
     160: (504, "timeout"),  # TOO_SLOW

@@ -18,6 +18,9 @@ NAME = "octane_query"
 NO_HASH = "SHA-256 OF THE PASSWORD"
 """Placeholder for the hash of the password in printed statements."""
 _SALT_BYTES = 16
+_QUERIES_AT_FULL_MEMORY = 2
+"""Raw queries that may take API_MAX_MEMORY_BYTES at once: inserts need memory of the same server. While
+they run, a query that needs more than is left is answered 503."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ def profile(settings: Settings) -> list[str]:
         "allow_ddl": "0",
         "allow_introspection_functions": "0",
         "timeout_overflow_mode": "'throw'",
-        "max_memory_usage_for_user": str(4 * api.max_memory_bytes),
+        "max_memory_usage_for_user": str(_QUERIES_AT_FULL_MEMORY * api.max_memory_bytes),
         "max_concurrent_queries_for_user": "32",
         "read_overflow_mode": "'throw'",
         "result_overflow_mode": "'throw'",

@@ -9,6 +9,7 @@ from ipaddress import ip_network
 import pytest
 from clickhouse_driver import Client
 
+from octane_analytics.cli.sandbox.stack import READER
 from octane_analytics.clickhouse import query_user
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse, User
@@ -37,7 +38,7 @@ USERS = [
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseSettings]:
     directory = tmp_path_factory.mktemp("users")
     with EmbeddedClickHouse(
-        directory, users=USERS, users_files={"octane-query.xml": users_file()}
+        directory, users=[*USERS, READER], users_files={"octane-query.xml": users_file()}
     ) as engine:
         yield ClickHouseSettings(host=engine.host, port=engine.tcp_port)
 
@@ -152,3 +153,18 @@ def test_sql_is_accepted_by_the_parser(server: ClickHouseSettings) -> None:
     assert "SELECT ON `my-db`.ai_analytics_events TO" in text
     assert "SELECT ON system.* TO" in text
     assert "GRANT ON CLUSTER `c 1` octane_query TO `an analyst`" in text
+
+
+def test_memory_of_all_queries_is_bounded(server: ClickHouseSettings) -> None:
+    """Two at their full limit; a sandbox leaves a quarter of its server to inserts."""
+    settings = load({}).settings
+    bound = f"max_memory_usage_for_user = {2 * settings.api.max_memory_bytes}"
+    assert bound in query_user.profile(settings)
+    assert dict(READER.settings) == {"max_memory_usage_for_user": 3 << 29}
+    with ClickHouse(
+        replace(server, user=READER.name), client_name="tests", is_confined=True
+    ) as connection:
+        asked = (
+            "SELECT value, readonly FROM system.settings WHERE name = 'max_memory_usage_for_user'"
+        )
+        assert connection.select(asked).rows == [(str(3 << 29), 1)]

@@ -5,7 +5,9 @@
 Each statement runs alone against a ClickHouse of its own, with `max_execution_time` of SECONDS and
 `max_memory_usage` of BYTES. A function outlives its limits where the statement ends more than a second
 late or the server's memory grows by more than a tenth beyond its limit; its server is then killed.
-Prints a table in Markdown. Such functions do not belong into functions.txt.
+Prints a table in Markdown. Such functions do not belong into functions.txt, unless raw SQL bounds their
+patterns (`octane_analytics.api.raw_sql.patterns`) or linear_functions.txt, beside this file, says why
+they stay. Other processes make single runs late: repeat what is late.
 """
 
 import multiprocessing
@@ -47,6 +49,7 @@ _EDITS = (
     "editDistance editDistanceUTF8 damerauLevenshteinDistance jaroSimilarity "
     "jaroWinklerSimilarity stringJaccardIndex ngramDistance hasSubsequence byteHammingDistance"
 )
+_LONG = "materialize(repeat('a', 1000000))"
 _ARRAYS = "arrayLevenshteinDistance arrayJaccardIndex arrayIntersect arraySymmetricDifference"
 STATEMENTS = {
     **{name: f"SELECT {name}({_POLYGONS})" for name in _SETS.split()},
@@ -118,6 +121,45 @@ STATEMENTS = {
     "categoricalInformationValue": "SELECT categoricalInformationValue(number % 2, number % 3 = 0) "
     "FROM numbers(30000000)",
     "cramersV": "SELECT cramersV(number % 4000, number % 4001) FROM numbers(10000000)",
+    "quantileExact": "SELECT quantileExact(sipHash64(number)) FROM numbers(50000000)",
+    "quantilesExactExclusive": "SELECT quantilesExactExclusive(0.1, 0.5, 0.9)(sipHash64(number)) "
+    "FROM numbers(50000000)",
+    "sequenceMatchEvents": "SELECT sequenceMatchEvents('(?1).*(?2).*(?3)')(toDateTime(number), "
+    "number % 2 = 0, number % 2 = 1, number = 9e9) FROM numbers(2000000)",
+    "mergedJSONPatch": "SELECT length(toString(mergedJSONPatch(CAST('{\"a' || toString(number) || "
+    "'\":1}', 'JSON'), number))) FROM numbers(1000000)",
+    "wordShingleMinHashArg": "SELECT length(toString(wordShingleMinHashArg(materialize("
+    "repeat('ab cd ', 1000000)), 25, 25)))",
+    "ngramMinHashArg": "SELECT length(toString(ngramMinHashArg(materialize(repeat('abcd', 1000000)), "
+    "25, 25)))",
+    "arrayExcept": "SELECT length(arrayExcept(materialize(range(300000)), materialize(range(300000, "
+    "600000))))",
+    "arrayUnion": "SELECT length(arrayUnion(range(3000000), range(3000000, 6000000)))",
+    "arrayEnumerateUniqRanked": "SELECT length(arrayEnumerateUniqRanked(range(3000000)))",
+    "arraySort": "SELECT length(arraySort(x -> sipHash64(x), range(30000000)))",
+    "arrayReduce": "SELECT arrayReduce('quantileExact(0.5)', range(30000000))",
+    "arrayRandomSample": "SELECT length(arrayRandomSample(range(20000000), 20000000))",
+    "hasSubstr": "SELECT hasSubstr(materialize(arrayWithConstant(400000, 1)), materialize("
+    "arrayPushBack(arrayWithConstant(200000, 1), 2)))",
+    "hasAny": "SELECT hasAny(materialize(range(100000)), materialize(range(200000, 300000)))",
+    "hasAll": "SELECT hasAll(materialize(range(200000)), materialize(arrayReverse(range(200000))))",
+    "indexOf": "SELECT sum(indexOf(range(20000), number)) FROM numbers(65536)",
+    "countEqual": "SELECT sum(countEqual(range(20000), number)) FROM numbers(65536)",
+    "position": f"SELECT position({_LONG}, repeat('a', 500000) || 'b')",
+    "replaceAll": f"SELECT length(replaceAll({_LONG}, repeat('a', 500000) || 'b', 'x'))",
+    "splitByString": f"SELECT length(splitByString(repeat('a', 500000) || 'b', {_LONG}))",
+    **{
+        name: f"SELECT {name}({_LONG}, 'a*?b|a')"
+        for name in ["extract", "extractAll", "countMatches", "match"]
+    },
+    "splitByRegexp": f"SELECT length(splitByRegexp('a*?b|a', {_LONG}))",
+    "replaceRegexpOne": f"SELECT length(replaceRegexpOne({_LONG}, 'a*?b|a', 'x'))",
+    "like": f"SELECT {_LONG} LIKE repeat('%a', 127) || 'b'",
+    "ilike": f"SELECT {_LONG} ILIKE '%' || repeat('a', 61) || 'b%'",
+    "positionCaseInsensitiveUTF8": f"SELECT positionCaseInsensitiveUTF8({_LONG}, "
+    "repeat('a', 63) || 'b')",
+    "JSON_VALUE": "SELECT JSON_VALUE(materialize('[' || repeat('[1],', 200000) || '1]'), "
+    "'$[*][*][5]')",
     "multiFuzzyMatchAny": "SELECT multiFuzzyMatchAny(repeat('ab', 400000), 3, ['a{200}b{200}'])",
     "replaceRegexpAll": "SELECT length(replaceRegexpAll(repeat('a', 1000000), 'a*?b|a', 'bb'))",
     "extractAllGroups": "SELECT length(extractAllGroups(repeat('ab', 400000), '(a)(b)'))",

@@ -22,6 +22,7 @@ from octane_analytics.api.raw_sql import (
     table_listing,
     validator,
 )
+from octane_analytics.api.raw_sql.paced_response import PacedResponse
 from octane_analytics.api.raw_sql.query_settings import QuerySettings, without_limit
 from octane_analytics.api.raw_sql.result import OFFERED, SerializedResult, serialize
 from octane_analytics.api.raw_sql.validator import AccessRules
@@ -113,7 +114,7 @@ class RawSqlEndpoint:
             "X-Row-Limit": str(self._limits.result_rows),
             "X-Truncated": "true" if answer.is_truncated else "false",
         }
-        return Response(answer.body, headers=headers)
+        return PacedResponse(answer.body, headers=headers)
 
     async def tables(self, request: Request) -> Response:
         """Respond to `GET /schema`."""

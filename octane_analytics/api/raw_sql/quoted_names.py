@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from octane_analytics.api.raw_sql import patterns
 from octane_analytics.api.raw_sql.errors import forbidden
 
 PROBE = """\
@@ -65,6 +66,8 @@ def check(probed: Probed) -> None:
                 f"the pattern {pattern[:80]!a} has a control character or a line break; "
                 "write it without"
             )
+        if objection := patterns.objection("match", text):
+            raise forbidden(f"the pattern of COLUMNS or EXCEPT is not allowed: {objection}")
     if probed.has_identifier_parameter:
         raise forbidden("a parameter of type Identifier is not allowed: write the name itself")
 

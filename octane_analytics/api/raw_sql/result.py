@@ -3,7 +3,9 @@
 Does not depend on requests or on how a format writes rows.
 """
 
+import io
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from octane_analytics.api.results.formats import (
@@ -55,7 +57,7 @@ def serialize(
             f"{output_format.name} cannot separate the row of WITH TOTALS: request json, "
             "or use WITH ROLLUP",
         )
-    rows = Rows(([row] for row in excerpt.rows), len(excerpt.rows))
+    rows = Rows(_consumed(excerpt.rows), len(excerpt.rows))
 
     def trailer() -> dict[str, object]:
         elapsed = {"elapsed_ms": round((time.perf_counter() - started) * 1000, 3)}
@@ -65,7 +67,8 @@ def serialize(
 
     envelope = Envelope({}, trailer)
     output = writer(output_format, excerpt.columns, rows, envelope, is_csv_raw=is_csv_raw)
-    parts = [output.begin()]
+    body = io.BytesIO()  # joining parts would hold the answer twice
+    body.write(output.begin())
     remaining_bytes = max_bytes
     for block in rows:
         is_encodable = _text_length(block[0]) * _ESCAPE_BYTES <= max(max_bytes, _SMALL_BYTES)
@@ -75,7 +78,7 @@ def serialize(
             rows.count -= 1
             rows.is_truncated = True
             break
-        parts.append(part)
+        body.write(part)
     if not excerpt.is_whole:
         rows.is_truncated = True
     if rows.is_truncated and not rows.count:
@@ -85,8 +88,15 @@ def serialize(
             f"a row or block of the result has more than {max_bytes} bytes, or more values than fit "
             "into twice that: select fewer or shorter columns",
         )
-    parts.append(output.end())
-    return SerializedResult(b"".join(parts), rows.count, rows.is_truncated)
+    body.write(output.end())
+    return SerializedResult(body.getvalue(), rows.count, rows.is_truncated)
+
+
+def _consumed(rows: list[Row]) -> Iterator[list[Row]]:
+    """Yield each row once and drop it from the list, so that values and their text are not both held."""
+    rows.reverse()
+    while rows:
+        yield [rows.pop()]
 
 
 def _text_length(row: Row) -> int:

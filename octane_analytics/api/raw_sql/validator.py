@@ -10,7 +10,13 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from octane_analytics.api.raw_sql import allowlists, column_definitions, query_tree, syntax_tree
+from octane_analytics.api.raw_sql import (
+    allowlists,
+    column_definitions,
+    patterns,
+    query_tree,
+    syntax_tree,
+)
 from octane_analytics.api.raw_sql.errors import forbidden
 from octane_analytics.api.raw_sql.functions import Functions
 from octane_analytics.api.raw_sql.query_tree import Node
@@ -35,6 +41,9 @@ _MEMBERSHIP = re.compile(r"(global)?(not)?(null)?in(ignoreset)?\Z")
 _TAKE_COLUMN_DEFINITIONS = frozenset({"values", "null"})
 _TAKE_AGGREGATES = frozenset({"arrayreduce", "arrayreduceinranges", "initializeaggregation"})
 
+_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+_CHARACTERS = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "0": "\0"}
+"""Letters after a backslash in the tree's text of a string; any other stands for itself."""
 _AST_FUNCTION = re.compile(r"(\w+)(?: \(alias (.*)\))?\Z")
 _PLAIN_TABLE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)?\Z")
 _WORD = re.compile(r"\w*\Z")
@@ -215,6 +224,7 @@ class _TreeCheck:
             _check_function_reference(arguments[0], self._rules)
         if name.lower() in _TAKE_AGGREGATES:
             _check_aggregate_name(name, arguments, self._rules)
+        _check_pattern(name, arguments)
         if _MEMBERSHIP.match(name.lower()):
             if len(arguments) != 2:
                 raise forbidden("IN needs two arguments")
@@ -266,7 +276,11 @@ def _check_function_reference(node: Node, rules: AccessRules) -> None:
         return
     name = node.facts["identifier"]
     lowered = name.lower()
-    is_special = lowered in _TAKE_AGGREGATES or _MEMBERSHIP.match(lowered)
+    is_special = (
+        lowered in _TAKE_AGGREGATES
+        or _MEMBERSHIP.match(lowered)
+        or patterns.place(lowered) is not None
+    )
     if is_special or not rules.functions.allow(name):
         raise forbidden(f"the function {name} is not allowed here; write a lambda: x -> {name}(x)")
 
@@ -279,6 +293,15 @@ def _check_aggregate_name(name: str, arguments: Sequence[Node], rules: AccessRul
             f"{name} with this aggregate function is not allowed; its name must be a literal, and "
             "its parameters numbers"
         )
+
+
+def _check_pattern(name: str, given: Sequence[Node]) -> None:
+    place = patterns.place(name)
+    if place is None:
+        return
+    pattern = _unescaped(given[place]) if place < len(given) else None
+    if objection := patterns.objection(name, pattern):
+        raise forbidden(f"the function {name} is not allowed like this: {objection}")
 
 
 def _check_table_function(node: Node) -> None:
@@ -312,6 +335,23 @@ def _text(node: Node) -> str | None:
     if node.kind != "CONSTANT" or node.facts["constant_value_type"] != "String":
         return None
     return node.facts["constant_value"][1:-1].replace("\\'", "'")
+
+
+def _unescaped(node: Node) -> str | None:
+    """The string, or all strings of the array, that the node is; None if it is not a literal."""
+    if node.kind == "FUNCTION" and node.facts["function_name"] == "array":
+        items = [_unescaped(item) for item in node.list_of("ARGUMENTS")]
+        return None if None in items else "".join(item or "" for item in items)
+    if node.kind != "CONSTANT":
+        return None
+    kind, value = node.facts["constant_value_type"], node.facts["constant_value"]
+    if kind == "Array(String)":
+        return value
+    return _ESCAPE.sub(_character, value[1:-1]) if kind == "String" else None
+
+
+def _character(found: re.Match[str]) -> str:
+    return _CHARACTERS.get(found[1], found[1])
 
 
 def _is_readable(name: str, rules: AccessRules) -> bool:

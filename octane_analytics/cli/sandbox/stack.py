@@ -28,7 +28,15 @@ START_SECONDS = 60.0
 STOP_SECONDS = 8.0
 _POLL_SECONDS = 0.05
 _TAIL_LINES = 15
-_READER = User("reader", grants=["GRANT SELECT ON default.ai_analytics_events"])
+_SERVER_MEMORY_BYTES = 2 << 30
+_READER_MEMORY_BYTES = _SERVER_MEMORY_BYTES // 4 * 3
+"""All reports and queries together, so that a quarter of the server's memory is left for inserts."""
+READER = User(
+    "reader",
+    grants=["GRANT SELECT ON default.ai_analytics_events"],
+    settings={"max_memory_usage_for_user": _READER_MEMORY_BYTES},
+    readonly_settings=["max_memory_usage_for_user"],
+)
 """User of the API with the rights of its queries only, so that it cannot read files of this machine."""
 _REPLACED_VARIABLES = (
     *("KAFKA_", "CLICKHOUSE_", "METRICS_", "PROMETHEUS_", "API_HOST", "API_PORT"),
@@ -180,7 +188,10 @@ class Stack:
         stack.enter_context(exclusive_lock(self.directory, "--data-dir"))
         self.logs.mkdir(exist_ok=True)
         clickhouse = EmbeddedClickHouse(
-            self.directory / "clickhouse", tcp_port=self._ports.clickhouse, users=[_READER]
+            self.directory / "clickhouse",
+            tcp_port=self._ports.clickhouse,
+            users=[READER],
+            max_memory_bytes=_SERVER_MEMORY_BYTES,
         )
         stack.enter_context(clickhouse)
         if self._is_stopping():
@@ -221,7 +232,7 @@ class Stack:
             service = Service(
                 name,
                 [sys.executable, "-m", "octane_analytics", name, *arguments],
-                {**variables, "CLICKHOUSE_USER": _READER.name} if name == "api" else variables,
+                {**variables, "CLICKHOUSE_USER": READER.name} if name == "api" else variables,
                 None if self._is_verbose else self.logs / f"{name}.log",
             )
             self._services.append(service)

@@ -33,6 +33,11 @@ def legitimate() -> list[Statement]:
     return list(_read("legitimate.sql"))
 
 
+def field_cases() -> list[Statement]:
+    """Small inputs from the field; none has names to fill in."""
+    return list(_read("field_cases.sql"))
+
+
 def _read(name: str) -> Iterator[Statement]:
     group, facts = "", dict[str, list[str]]()
     for line in (DIRECTORY / name).read_text("utf-8").splitlines():

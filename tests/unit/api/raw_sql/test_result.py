@@ -12,7 +12,7 @@ COLUMNS = (ResultColumn("n", "UInt8"), ResultColumn("a_long_name_that_repeats", 
 
 
 def serialized(name: str, max_bytes: int, *, is_whole: bool = True) -> SerializedResult:
-    excerpt = Excerpt(COLUMNS, ROWS, is_whole, 5)
+    excerpt = Excerpt(COLUMNS, list(ROWS), is_whole, 5)
     return serialize(excerpt, OFFERED[name], max_bytes, time.perf_counter())
 
 

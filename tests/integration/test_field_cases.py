@@ -1,0 +1,125 @@
+"""Statements from public bug reports against the real API: what each must give, and what it may take."""
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from octane_analytics.clickhouse.client import ClickHouse
+from tests.integration.test_api_server import Server, children, wait_until
+from tests.support.raw_sql import CANARY, PASSWORD, Target, target
+from tests.support.sql import corpus
+
+CASES = corpus.field_cases()
+LIMIT_SECONDS = 1.0
+LIMIT_BYTES = 64 << 20
+MEMORY_BYTES = 512 << 20
+HEALTH_SECONDS = 0.2
+ATTEMPTS = 3
+"""A machine with other work to do makes single measurements late: one of three must be in time."""
+
+
+class Api(Server):
+    """The API as it runs in production, with one process."""
+
+    worker_pid: int
+
+    def growth(self, statement: str) -> tuple[httpx.Response, float, float, int]:
+        """The answer, its seconds, the longest wait for /healthz and the growth of the process."""
+        Path(f"/proc/{self.worker_pid}/clear_refs").write_text("5")
+        before = memory(self.worker_pid, "VmRSS")
+        with Health(self.url) as health:
+            started = time.monotonic()
+            answer = self.query(statement)
+            seconds = time.monotonic() - started
+        return answer, seconds, health.longest, memory(self.worker_pid, "VmHWM") - before
+
+
+class Health(threading.Thread):
+    """Asks /healthz every 20 ms."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(daemon=True)
+        self.longest = 0.0
+        self._url = url
+        self._is_over = threading.Event()
+
+    def run(self) -> None:
+        with httpx.Client(base_url=self._url, timeout=30) as client:
+            while not self._is_over.wait(0.02):
+                started = time.monotonic()
+                client.get("/healthz")
+                self.longest = max(self.longest, time.monotonic() - started)
+
+    def __enter__(self) -> "Health":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self.join()
+
+
+def memory(pid: int, field: str) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith(field))
+
+
+@pytest.fixture(scope="module")
+def at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    with target(tmp_path_factory.mktemp("field_cases")) as opened:
+        with ClickHouse(opened.settings, client_name="tests") as connection:
+            connection.execute("CREATE DATABASE vault")
+            for table in ("vault.canary", "vault.`dot.ted`", "default.`dot.ted`"):
+                connection.execute(
+                    f"CREATE TABLE {table} (secret String) ENGINE = MergeTree ORDER BY secret"
+                )
+                connection.execute(f"INSERT INTO {table} SELECT '{CANARY}'")
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def api(at: Target, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    server = Api(at.settings, tmp_path_factory.mktemp("api"))
+    server.environment |= {
+        "API_WORKERS": "1",
+        "API_QUERY_TIMEOUT": f"{LIMIT_SECONDS:g}",
+        "API_MAX_RESULT_BYTES": str(LIMIT_BYTES),
+        "API_MAX_MEMORY_BYTES": str(MEMORY_BYTES),
+        "API_QUERY_FUNCTIONS": "",
+        "CLICKHOUSE_QUERY_USER": at.query_settings.user,
+        "CLICKHOUSE_QUERY_PASSWORD": PASSWORD,
+    }
+    with server.start() as process:
+        try:
+            wait_until(server.is_up)
+            (server.worker_pid,) = children(process.pid)
+            assert server.query("SELECT 1").status_code == 200
+            yield server
+        finally:
+            process.kill()
+            print(server.log.read_text()[-5000:])
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.group}: {case.text[:60]}")
+def test_field_case_gives_its_status(at: Target, api: Api, case: corpus.Statement) -> None:
+    problems = []
+    for _ in range(ATTEMPTS):
+        answer, seconds, longest_wait, grown = api.growth(case.text)
+        assert answer.status_code in case.statuses, answer.text[:300]
+        assert CANARY not in answer.text
+        assert grown <= 2 * LIMIT_BYTES, grown
+        problems = [
+            *([f"answered after {seconds:.1f} s"] if seconds > LIMIT_SECONDS + 1 else []),
+            *([f"/healthz waited {longest_wait:.2f} s"] if longest_wait > HEALTH_SECONDS else []),
+        ]
+        if not problems:
+            break
+    assert not problems, problems
+    if case.group.endswith("hint"):
+        assert "WHERE cityHash64(user_id) % 10 = 0" in answer.text
+    running = "SELECT count() FROM system.processes WHERE user = 'octane_query'"
+    wait_until(lambda: at.select(running) == [(0,)], 2.0)
