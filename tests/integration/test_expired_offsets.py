@@ -5,6 +5,9 @@ import time
 
 from confluent_kafka.admin import AdminClient
 
+from octane_analytics.kafka.topic_reader import TopicReader
+from octane_analytics.operations.expired_offsets import SAMPLE_FETCH_BYTES, find_stored_record
+from octane_analytics.settings.loading import load
 from tests.support.command import wait_until
 from tests.support.operations_fixtures import Site, event, events, site
 
@@ -104,6 +107,16 @@ def test_stored_records_are_found_after_rows_left_the_table(site: Site) -> None:
     site.send(event(400))
     site.ingest()
     assert site.rows() >= 201
+
+
+def test_sample_of_several_partitions_takes_seconds_at_most(site: Site) -> None:
+    topic = f"{site.topic}.wide"
+    site.kafka.create_topic(topic, 4)
+    for partition in range(4):
+        site.send(*events(range(2_000)), partition=partition, topic=topic)
+    kafka = load(site.environ | {"KAFKA_TOPIC": topic}).settings.kafka
+    with TopicReader(kafka, client_id="tests", fetch_bytes=SAMPLE_FETCH_BYTES) as log:
+        assert find_stored_record(log, site.clickhouse, 7.0) is None
 
 
 def test_offsets_are_set_to_a_time_and_back(site: Site) -> None:
