@@ -133,7 +133,7 @@ def test_offsets_are_set_to_a_time_and_back(site: Site) -> None:
     assert f"{site.topic}[0]: nothing committed -> 4" in shown
     assert "4 offsets are skipped, 0 are read" in shown
     assert site.committed()[0][0] < 0
-    assert "set 2 offsets" in site.run("offsets", "set", "--to", moment, given="y\n")
+    assert "set 2 offsets" in site.run("offsets", "set", "--to", moment, "--yes")
     log = json.loads(site.run("offsets", "export"))
     intent = f"octane1;4-4;{log['cluster_id']};{log['topic_id']};"
     assert site.committed() == {0: (4, intent), 1: (0, intent.replace("4-4", "0-0"))}
