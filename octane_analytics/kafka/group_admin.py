@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as RawPartition
 from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._group import ConsumerGroupDescription
 from confluent_kafka.cimpl import NewTopic
 
 from octane_analytics.errors import NeedsOperator, Rebalancing, Unavailable
@@ -25,6 +26,14 @@ _ADMIN_SECONDS = 4.0
 _SMALL_FETCH_BYTES = 65_536
 _STATIC_MEMBERS = "(a static member is gone only after its session timeout, 45 s by default)"
 _NO_GROUP = frozenset({KafkaError.GROUP_ID_NOT_FOUND, KafkaError.INVALID_GROUP_ID})
+_MOVING = frozenset(
+    {
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    }
+)
+_MOVING_PAUSE_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +131,8 @@ class ConsumerGroupAdmin(StandaloneClient):
         controller, an old version)."""
         group = self._settings.group_id
         doing = f"asking for the members of group {group}"
-        admin = self._administration()
         try:
-            described = admin.describe_consumer_groups([group], request_timeout=_ADMIN_SECONDS)
-            answer = described[group].result(timeout=_ADMIN_SECONDS + 1.0)
+            answer = self._described(group)
         except KafkaException as exception:
             error = error_of(exception)
             if error.code() in _NO_GROUP:
@@ -147,6 +154,20 @@ class ConsumerGroupAdmin(StandaloneClient):
             for member in answer.members
         )
         return GroupState(answer.state.name.lower(), tuple(members))
+
+    def _described(self, group: str) -> ConsumerGroupDescription:
+        """Asks again while the group's coordinator is about to be another broker, or the first one."""
+        admin, deadline = self._administration(), time.monotonic() + _ADMIN_SECONDS
+        while True:
+            described = admin.describe_consumer_groups([group], request_timeout=_ADMIN_SECONDS)
+            try:
+                answer: ConsumerGroupDescription = described[group].result(_ADMIN_SECONDS + 1.0)
+            except KafkaException as exception:
+                if error_of(exception).code() not in _MOVING or time.monotonic() >= deadline:
+                    raise
+                time.sleep(_MOVING_PAUSE_SECONDS)
+            else:
+                return answer
 
     def may_create(self, topic: str) -> None:
         """Have the broker validate the creation of the topic, without creating it. Raise the error that

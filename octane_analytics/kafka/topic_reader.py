@@ -39,7 +39,13 @@ class TopicReader(StandaloneClient):
         self._fetch_properties = (
             {}
             if fetch_bytes is None
-            else {"fetch.message.max.bytes": fetch_bytes, "queued.min.messages": 1}
+            else {
+                "fetch.message.max.bytes": fetch_bytes,
+                "queued.min.messages": 1,
+                # A partition with a message in the queue is not fetched for so long, wherever it is
+                # read from next: a second by default, for each place of which a few are read.
+                "fetch.queue.backoff.ms": 10,
+            }
         )
         self._reader: Consumer | None = None
         self._left: dict[int, int] = {}
