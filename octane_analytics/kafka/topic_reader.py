@@ -69,7 +69,7 @@ class TopicReader(StandaloneClient):
     def partitions(self) -> list[int]:
         return self._partition_numbers(self.topic)
 
-    def held(self, partitions: Sequence[int]) -> Mapping[int, OffsetRange]:
+    def retained_ranges(self, partitions: Sequence[int]) -> Mapping[int, OffsetRange]:
         """Return the retained offset range of each partition."""
         spans = {}
         for number in partitions:
@@ -99,7 +99,7 @@ class TopicReader(StandaloneClient):
         admin = self._broker.connect(AdminClient)
         return log_identity(admin, self.topic, self._settings.log_epoch)
 
-    def begin(self, spans: Mapping[int, OffsetRange]) -> None:
+    def start_reading(self, spans: Mapping[int, OffsetRange]) -> None:
         """Start reading these ranges; abandons the ranges of an earlier call."""
         if self._reader is None:
             self._reader = self._broker.connect(
@@ -133,7 +133,7 @@ class TopicReader(StandaloneClient):
         Raise Unavailable also if nothing was received for a minute, OctaneError if retention has
         removed records of a range.
         """
-        assert self._reader is not None, "begin was not called"
+        assert self._reader is not None, "start_reading was not called"
         messages = self._reader.consume(max_records, timeout_seconds)
         if messages:
             self._moved_at = time.monotonic()
@@ -151,7 +151,7 @@ class TopicReader(StandaloneClient):
 
     def _filter(self, messages: Sequence[Message]) -> list[Message]:
         """Return the records within the ranges; removes partitions that are read to their end."""
-        assert self._reader is not None, "begin was not called"
+        assert self._reader is not None, "start_reading was not called"
         left, records, finished = self._left, [], []
         for message in messages:
             partition, offset = message.partition(), message.offset()

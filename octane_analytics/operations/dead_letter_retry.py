@@ -88,12 +88,12 @@ class RetryOutcome:
     not_retryable: int = 0
 
     @property
-    def stayed(self) -> int:
+    def remaining(self) -> int:
         return sum(self.failed.values()) + self.refused + self.not_retryable
 
     @property
-    def done(self) -> int:
-        return self.inserted - self.finished + self.stayed + self.present
+    def processed(self) -> int:
+        return self.inserted - self.finished + self.remaining + self.present
 
 
 def read_index(
@@ -108,7 +108,7 @@ def read_index(
     index = DeadLetterIndex()
     for records in log.read(spans):
         index.add_records(records)
-        on_progress(len(index.letters))
+        on_progress(len(index.messages))
     return index
 
 
@@ -183,11 +183,11 @@ class DeadLetterRetry:
         inserts what was announced.
         """
         outcome = self.outcome
-        retryable, duplicates, hopeless = select(self._index.sorted(), choice)
+        retryable, duplicates, hopeless = select(self._index.by_state(), choice)
         outcome.chosen = len(retryable) + len(hopeless)
         outcome.duplicates, outcome.not_retryable = len(duplicates), len(hopeless)
         if present is not StoredRows.INSERT:
-            found = self.find_present(retryable)
+            found = self.find_stored(retryable)
             if found and present is StoredRows.REFUSE:
                 raise AlreadyPresent(
                     f"{len(found):,} of {len(retryable):,} dead-letter messages have equal rows in the "
@@ -195,20 +195,20 @@ class DeadLetterRetry:
                     "inserting them, --present insert inserts them too"
                 )
             self._settle(found)
-            stored = {message.place for message in found}
-            retryable = [message for message in retryable if message.place not in stored]
+            stored = {message.position for message in found}
+            retryable = [message for message in retryable if message.position not in stored]
         for chunk in self._chunks(retryable):
             if self._is_stopping():
                 return
             self._retry(chunk)
             self._on_progress(outcome)
 
-    def find_present(self, messages: Sequence[DeadLetter]) -> list[DeadLetter]:
+    def find_stored(self, messages: Sequence[DeadLetter]) -> list[DeadLetter]:
         """Return the messages whose events have equal rows in the table; a row counts for one."""
         found: list[DeadLetter] = []
         matched: Counter[bytes] = Counter()
         for chunk in self._chunks(messages):
-            by_offset = {message.place.offset: message for message in chunk}
+            by_offset = {message.position.offset: message for message in chunk}
             events, _ = self._decoded(chunk)
             if not events:
                 continue
@@ -223,9 +223,9 @@ class DeadLetterRetry:
 
     def _settle(self, messages: Sequence[DeadLetter]) -> None:
         for chunk in self._chunks(messages):
-            number = chunk[0].place.partition
+            number = chunk[0].position.partition
             done = RetryMarker(
-                MessageKind.DONE, self._new_id(), tuple(x.place.offset for x in chunk)
+                MessageKind.DONE, self._new_id(), tuple(x.position.offset for x in chunk)
             )
             self._log.mark(TopicPartition(self._log.topic, number), done.headers(), done.value())
             self._index.complete(number, done)
@@ -234,9 +234,9 @@ class DeadLetterRetry:
     def _chunks(self, messages: Sequence[DeadLetter]) -> Iterator[list[DeadLetter]]:
         chunk: list[DeadLetter] = []
         size = 0
-        for message in sorted(messages, key=lambda x: x.place):
+        for message in sorted(messages, key=lambda x: x.position):
             is_full = len(chunk) >= self._chunk_messages or size + message.size > CHUNK_BYTES
-            if chunk and (is_full or chunk[0].place.partition != message.place.partition):
+            if chunk and (is_full or chunk[0].position.partition != message.position.partition):
                 yield chunk
                 chunk, size = [], 0
             chunk.append(message)
@@ -245,7 +245,7 @@ class DeadLetterRetry:
             yield chunk
 
     def _retry(self, chunk: Sequence[DeadLetter]) -> None:
-        partition = TopicPartition(self._log.topic, chunk[0].place.partition)
+        partition = TopicPartition(self._log.topic, chunk[0].position.partition)
         events, reasons = self._decoded(chunk)
         self.outcome.failed.update(reasons)
         if not events:
@@ -257,9 +257,9 @@ class DeadLetterRetry:
 
     def _decoded(self, chunk: Sequence[DeadLetter]) -> tuple[list[tuple[Record, Row]], list[str]]:
         """Return the records that are valid events, and the rejection reasons of the others."""
-        partition = TopicPartition(self._log.topic, chunk[0].place.partition)
+        partition = TopicPartition(self._log.topic, chunk[0].position.partition)
         events, reasons = [], []
-        for record in self._records(partition, [message.place.offset for message in chunk]):
+        for record in self._records(partition, [message.position.offset for message in chunk]):
             try:
                 events.append((record, self._decode(record.value())))
             except DecodeError as error:

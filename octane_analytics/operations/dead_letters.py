@@ -35,8 +35,8 @@ class DeadLetterPosition(NamedTuple):
 class DeadLetter:
     """Metadata of one dead-letter message, without its value."""
 
-    place: DeadLetterPosition
-    made_ms: int
+    position: DeadLetterPosition
+    sent_ms: int
     """Time at which it was sent to the dead-letter topic, epoch milliseconds."""
     reason: str
     detail: str
@@ -161,7 +161,7 @@ def parse_ranges(text: str) -> Iterator[int]:
 class DeadLetterIndex:
     """All messages of the topic, in offset order within each partition, and the retry markers."""
 
-    letters: list[DeadLetter] = field(default_factory=list)
+    messages: list[DeadLetter] = field(default_factory=list)
     pending: dict[tuple[int, str], RetryMarker] = field(default_factory=dict)
     """Intents without a done marker, by partition and id."""
     inserted: set[DeadLetterPosition] = field(default_factory=set)
@@ -170,7 +170,7 @@ class DeadLetterIndex:
         for record in records:
             marker = parse_retry_marker(record)
             if marker is None:
-                self.letters.append(parse_dead_letter(record))
+                self.messages.append(parse_dead_letter(record))
                 continue
             partition = position_of(record).partition
             if marker.kind is MessageKind.INTENT:
@@ -182,19 +182,19 @@ class DeadLetterIndex:
         self.pending.pop((partition, done.id), None)
         self.inserted.update(DeadLetterPosition(partition, offset) for offset in done.offsets)
 
-    def sorted(self) -> "RetryState":
+    def by_state(self) -> "RetryState":
         """Group the messages by their state: inserted, pending, duplicate or left to retry."""
         announced = {
             DeadLetterPosition(partition, offset)
             for (partition, _), marker in self.pending.items()
             for offset in marker.offsets
         }
-        inserted = {x.digest for x in self.letters if x.place in self.inserted}
+        inserted = {x.digest for x in self.messages if x.position in self.inserted}
         found = RetryState()
-        for message in self.letters:
-            if message.place in self.inserted:
+        for message in self.messages:
+            if message.position in self.inserted:
                 found.inserted.append(message)
-            elif message.place in announced:
+            elif message.position in announced:
                 found.pending.append(message)
             elif message.origin is not None and message.digest in inserted:
                 found.duplicates.append(message)
@@ -217,7 +217,7 @@ class RetryState:
         """Return, for each partition, the offset before which every message is settled."""
         found = {number: span.end for number, span in spans.items()}
         for message in (*self.left, *self.pending):
-            number, offset = message.place
+            number, offset = message.position
             found[number] = min(found[number], offset)
         return found
 
@@ -234,7 +234,8 @@ class Selection:
         if self.reasons and message.reason not in self.reasons:
             return False
         return not self.ranges or any(
-            number in (None, message.place.partition) and first <= message.place.offset <= last
+            number in (None, message.position.partition)
+            and first <= message.position.offset <= last
             for number, first, last in self.ranges
         )
 

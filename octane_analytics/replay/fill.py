@@ -243,10 +243,10 @@ class FillReplay:
 
     def _read_offsets(self) -> tuple[list[int], Mapping[int, Committed], Mapping[int, OffsetRange]]:
         partitions = self._log.partitions()
-        return partitions, self._log.committed(partitions), self._log.held(partitions)
+        return partitions, self._log.committed(partitions), self._log.retained_ranges(partitions)
 
     def _stage_up_to(self, ends: Mapping[int, int]) -> None:
-        held = self._retry(lambda: self._log.held(list(ends))).value
+        held = self._retry(lambda: self._log.retained_ranges(list(ends))).value
         ranges = {}
         for p, end in ends.items():
             first = max(self._staged.get(p, 0), held[p].first)

@@ -47,7 +47,7 @@ class StagingReader:
         Interrupted if a stop is requested during an outage.
         """
         log, staged = self._log, Staged()
-        log.begin(ranges)
+        log.start_reading(ranges)
         while not log.is_done and not is_stopping():
             records = log.poll(self._pace.available, _POLL_SECONDS).records
             self._decode_into(records, staged)

@@ -241,8 +241,8 @@ def test_dead_letter_topic_with_foreign_records_is_read(kafka: EmbeddedKafka) ->
     config = KafkaSettings(bootstrap_servers=kafka.bootstrap_servers, dlq_topic_or_none=dlq)
     with DeadLetterTopic(config, client_id="tests") as log:
         index = read_index(log, log.spans())
-    assert len(index.letters) == len(KINDS)
-    assert {message.reason for message in index.letters} == {"unknown"}
+    assert len(index.messages) == len(KINDS)
+    assert {message.reason for message in index.messages} == {"unknown"}
 
 
 def test_foreign_commit_metadata_counts_as_empty(kafka: EmbeddedKafka) -> None:

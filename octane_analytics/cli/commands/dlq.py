@@ -62,14 +62,14 @@ def list_messages(loaded: Loaded, as_json: bool) -> None:
     """
     with _open_topic(loaded) as topic:
         index = _read(topic, _ranges(topic))
-    rows = counts_by_reason(index.sorted())
+    rows = counts_by_reason(index.by_state())
     if as_json:
         click.echo(json.dumps({"topic": topic.topic, "reasons": rows}, indent=2))
         return
     for line in counts_table(rows, terminal_width()):
         click.echo(line)
     left = sum(row["left"] for row in rows)
-    click.echo(f"{len(index.letters):,} dead-letter messages in {topic.topic}, {left:,} left")
+    click.echo(f"{len(index.messages):,} dead-letter messages in {topic.topic}, {left:,} left")
 
 
 @dlq.command()
@@ -168,7 +168,7 @@ def retry(
         check_table(sink, settings)
         held = _ranges(topic)
         index = _read(topic, held)
-        state = index.sorted()
+        state = index.by_state()
         chosen, duplicates, not_retryable = select(state, selection)
         plan = format_plan(
             topic.topic,
@@ -179,7 +179,7 @@ def retry(
             pending=len(state.pending),
         )
         if dry_run:
-            in_table = len(DeadLetterRetry(topic, sink, decode, index).find_present(chosen))
+            in_table = len(DeadLetterRetry(topic, sink, decode, index).find_stored(chosen))
             if in_table:
                 plan += f"; {in_table:,} have equal rows in the table (see --present)"
         if dry_run or not held or not (yes or chosen or state.pending):
@@ -195,7 +195,7 @@ def retry(
             click.echo("\n".join(outcome_lines(outcome)))
         if stop.is_set():
             return stop.exit_code
-    return Exit.FAILED if outcome.stayed else Exit.OK
+    return Exit.FAILED if outcome.remaining else Exit.OK
 
 
 def _retry(
@@ -215,7 +215,9 @@ def _retry(
             sink,
             decode,
             index,
-            on_progress=lambda o: bar.update(o.done, f"{o.inserted:,} inserted, {o.stayed:,} stay"),
+            on_progress=lambda o: bar.update(
+                o.processed, f"{o.inserted:,} inserted, {o.remaining:,} stay"
+            ),
             is_stopping=stop.is_set,
         )
         run.recover()
@@ -243,7 +245,7 @@ def purge_report(loaded: Loaded, reasons: Sequence[str], as_json: bool) -> None:
     """
     with _open_topic(loaded) as topic:
         held = _ranges(topic)
-        state = _read(topic, held).sorted()
+        state = _read(topic, held).by_state()
     state.left = [message for message in state.left if message.reason not in reasons]
     by_number = {where.partition: span for where, span in held.items()}
     records = [

@@ -31,8 +31,8 @@ def counts_by_reason(state: RetryState) -> list[dict[str, Any]]:
             row["messages"] += 1
             row[name] += 1
             row["not_retryable"] += not message.is_retryable
-            row["first_ms"] = min(row["first_ms"], message.made_ms)
-            row["last_ms"] = max(row["last_ms"], message.made_ms)
+            row["first_ms"] = min(row["first_ms"], message.sent_ms)
+            row["last_ms"] = max(row["last_ms"], message.sent_ms)
     return sorted(rows.values(), key=lambda row: (-row["messages"], row["reason"]))
 
 
@@ -60,6 +60,6 @@ def _empty_row(message: DeadLetter) -> dict[str, Any]:
     return {
         "reason": message.reason,
         **dict.fromkeys(counts, 0),
-        "first_ms": message.made_ms,
-        "last_ms": message.made_ms,
+        "first_ms": message.sent_ms,
+        "last_ms": message.sent_ms,
     }

@@ -15,8 +15,8 @@ def message_object(message: DeadLetter, value: bytes | None) -> dict[str, Any]:
     """Return the message with its value as text; bytes that are not UTF-8 are replaced."""
     origin = message.origin
     return {
-        "position": str(message.place),
-        "time": format_milliseconds(message.made_ms),
+        "position": str(message.position),
+        "time": format_milliseconds(message.sent_ms),
         "reason": message.reason,
         "detail": message.detail,
         "origin": None if origin is None else dict(zip(_ORIGIN_KEYS, origin, strict=True)),
@@ -33,7 +33,7 @@ def message_lines(message: DeadLetter, value: bytes | None, *, is_full: bool) ->
     source = (
         "not sent by a worker" if origin is None else f"from {origin[0]}[{origin[1]}]@{origin[2]}"
     )
-    yield f"{message.place}  {format_milliseconds(message.made_ms)}  {source}"
+    yield f"{message.position}  {format_milliseconds(message.sent_ms)}  {source}"
     yield f"  {message.reason}: {_printable(message.detail)}"
     for part, size in message.dropped.items():
         yield f"  (without its {part}, too large to be kept: {size:,} bytes)"

@@ -35,7 +35,7 @@ def outcome_object(outcome: RetryOutcome) -> dict[str, Any]:
 
 def outcome_lines(outcome: RetryOutcome) -> Iterator[str]:
     """Yield the totals, then one line for each reason that occurred."""
-    yield f"{outcome.inserted:,} inserted, {outcome.stayed:,} stay"
+    yield f"{outcome.inserted:,} inserted, {outcome.remaining:,} stay"
     for description, count in (
         ("of those inserted, announced by an earlier retry", outcome.finished),
         *((f"stay: {reason}", count) for reason, count in outcome.failed.most_common()),

@@ -116,7 +116,7 @@ def make_plan(
 ) -> ReplayPlan:
     """Return the plan of a new replay. Raises BadRange, Unavailable, NeedsOperator."""
     partitions = log.partitions()
-    held = log.held(partitions)
+    held = log.retained_ranges(partitions)
     known = {p: c.offset for p, c in log.committed(partitions).items() if c.offset is not None}
     committed = {p: min(offset, held[p].end) for p, offset in known.items()}
     facts = LogFacts(

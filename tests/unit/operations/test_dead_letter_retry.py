@@ -160,12 +160,12 @@ def test_retry_inserts_valid_messages_once() -> None:
     table = FakeTable()
     first = run(topic, table)
     assert sorted(table.rows) == users
-    assert (first.inserted, first.duplicates, first.stayed) == (20, 3, 3)
+    assert (first.inserted, first.duplicates, first.remaining) == (20, 3, 3)
     assert (dict(first.failed), first.refused, first.not_retryable) == ({"wrong_type": 1}, 1, 1)
     table.tokens.clear()  # as if long ago: a finished retry does not depend on the tokens
     again = run(topic, table)
     assert sorted(table.rows) == users
-    assert (again.inserted, again.duplicates, again.stayed) == (0, 3, 3)
+    assert (again.inserted, again.duplicates, again.remaining) == (0, 3, 3)
 
 
 @given(

@@ -54,7 +54,7 @@ def test_ranges_are_short() -> None:
 
 def test_dead_letter_has_reason_origin_and_size() -> None:
     found = parse_dead_letter(dead_letter(7, 42, b"payload"))
-    assert found.place == DeadLetterPosition(0, 7)
+    assert found.position == DeadLetterPosition(0, 7)
     assert (found.reason, found.detail) == ("not_json", "it is not: at all")
     assert found.origin == ("octane.events", 3, 42)
     assert (found.size, found.is_cut, found.is_retryable) == (7, False, True)
@@ -125,22 +125,22 @@ def test_index_groups_messages_by_state() -> None:
         ]
     )
     index.add_records([marker(8, MessageKind.INTENT, "b", 4), dead_letter(9, 9)])
-    found = index.sorted()
-    assert [x.place.offset for x in found.inserted] == [1]
-    assert [x.place.offset for x in found.duplicates] == [5]
-    assert [x.place.offset for x in found.pending] == [4]
-    assert [x.place.offset for x in found.left] == [0, 2, 3, 9]
+    found = index.by_state()
+    assert [x.position.offset for x in found.inserted] == [1]
+    assert [x.position.offset for x in found.duplicates] == [5]
+    assert [x.position.offset for x in found.pending] == [4]
+    assert [x.position.offset for x in found.left] == [0, 2, 3, 9]
 
 
 def test_partition_is_settled_before_first_waiting_message() -> None:
     index = DeadLetterIndex()
     index.add_records([dead_letter(0, 0), dead_letter(1, 1), dead_letter(2, 0)])
     spans = {0: OffsetRange(0, 20), 1: OffsetRange(5, 9)}
-    assert index.sorted().settled_before(spans) == {0: 0, 1: 9}
+    assert index.by_state().settled_before(spans) == {0: 0, 1: 9}
     index.add_records([marker(3, MessageKind.INTENT, "a", 0)])
-    assert index.sorted().settled_before(spans) == {0: 0, 1: 9}
+    assert index.by_state().settled_before(spans) == {0: 0, 1: 9}
     index.add_records([marker(4, MessageKind.DONE, "a", 0)])
-    assert index.sorted().settled_before(spans) == {0: 1, 1: 9}
+    assert index.by_state().settled_before(spans) == {0: 1, 1: 9}
 
 
 def test_selection_filters_by_reason_and_range() -> None:

@@ -50,7 +50,7 @@ class FakeRetainedLog:
     def partitions(self) -> list[int]:
         return list(self._held)
 
-    def held(self, partitions: Sequence[int]) -> Mapping[int, OffsetRange]:
+    def retained_ranges(self, partitions: Sequence[int]) -> Mapping[int, OffsetRange]:
         return {number: self._held[number] for number in partitions}
 
     def log_ends(self, partitions: Sequence[int]) -> Mapping[int, int]:
@@ -62,7 +62,7 @@ class FakeRetainedLog:
     def identity(self) -> LogIdentity:
         return LOG
 
-    def begin(self, spans: Mapping[int, OffsetRange]) -> None:
+    def start_reading(self, spans: Mapping[int, OffsetRange]) -> None:
         self._spans = dict(spans)
         self.begun.append(dict(spans))
 
