@@ -57,9 +57,14 @@ _CLASS = re.compile(r"\[\^?\]?(?:\\.|\[:\^?\w+:\]|[^\]\\])*\]", re.DOTALL)
 _ESCAPE = re.compile(r"\\(?:[pP](?:\{[^}]*\}|.)|x\{[^}]*\}|.)", re.DOTALL)
 _COUNTED_GROUP = re.compile(r"\)\{(\d+)(?:,(\d*))?\}")
 _UNBOUNDED = re.compile(r"[*+]|\{\d+,\}")
+_BOUNDARIES = frozenset([r"\b", r"\B", r"\A", r"\z"])
 _CHOICE = re.compile(r"\||\)[*+?{]|\(\?(?!:|i\))")
 """What lets a search that has found a short match go on for a longer one: alternatives, repeated groups,
 and flags, which may change what the other signs mean."""
+
+_ASSERTION = re.compile(r"\\[bBAz]|[$^]")
+_ANCHORED = re.compile(r"\^?(?![*+?{])(?P<inner>[^$^]*)\$?\Z")
+_MANDATORY = re.compile(r"[^()|*+?{}](?![*?]|\{0)")
 
 
 def place(function: str) -> int | None:
@@ -91,7 +96,20 @@ def objection(function: str, pattern: str | None) -> str | None:
             "it starts a new search after each match, so a pattern with *, + or {n,} must not have "
             "alternatives, repeated groups or flags other than (?i): call it once for each alternative"
         )
+    if name in _REPEATED and _ASSERTION.search(signs) and not _is_anchored(signs):
+        return (
+            r"it starts a new search after each match: \b, \B, \A and \z are not allowed, ^ and $ only "
+            "at the ends of a pattern that must match a character"
+        )
     return None
+
+
+def _is_anchored(signs: str) -> bool:
+    """Whether ^ and $ stand at the ends alone, around what must match a character."""
+    found = _ANCHORED.match(signs)
+    if not found or "\\" in signs or _CHOICE.search(signs):
+        return False
+    return _MANDATORY.search(found["inner"].replace("(?:", "(").replace("(?i)", "")) is not None
 
 
 def _signs(pattern: str) -> str | None:
@@ -104,6 +122,7 @@ def _signs(pattern: str) -> str | None:
         found = expression.match(pattern, position) if expression else None
         if expression and not found:
             return None
-        signs.append("x" if found else pattern[position])
+        sign = found[0] if found and found[0] in _BOUNDARIES else "x"
+        signs.append(sign if found else pattern[position])
         position = found.end() if found else position + 1
     return "".join(signs)

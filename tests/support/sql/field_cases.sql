@@ -26,6 +26,7 @@ SELECT sum(length(arrayMap(x -> length(arrayMap(y -> y + x, range(20000))), rang
 SELECT length(replaceRegexpAll(repeat('a', 1000000), 'a*?b|a', 'x'))
 SELECT length(extractAll(repeat('a', 1000000), 'a*?b|a'))
 SELECT countMatches(repeat('a', 1000000), '(a+b)?a')
+SELECT countMatches(repeat('a', 200000), '\\b')
 SELECT length(splitByRegexp('a*?b|a', repeat('a', 1000000)))
 SELECT regexp_instr(repeat('a', 1000000), '(a*?b|a)', 1, 900000)
 SELECT arrayMap(countMatches, [repeat('a', 1000000)], ['a*?b|a'])

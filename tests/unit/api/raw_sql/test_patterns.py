@@ -52,6 +52,15 @@ def test_repeated_search_with_choice_is_refused(name: str, pattern: str) -> None
     assert all(patterns.objection(other, pattern) is None for other in ONE_SEARCH)
 
 
+@pytest.mark.parametrize("name", REPEATED)
+@pytest.mark.parametrize(
+    "pattern", [r"\b", r"\ba\b", "^", "$", "^a?", "^??{2,}", r"\b*$+", "a^b", "^*a", "^a|b", "(^a)"]
+)
+def test_repeated_search_for_assertions_is_refused(name: str, pattern: str) -> None:
+    """Each of the searches for `\\b` in 200 KB reads to the end: 46 s for all of them."""
+    assert "must match a character" in str(patterns.objection(name, pattern))
+
+
 @pytest.mark.parametrize("name", ONE_SEARCH + REPEATED)
 def test_unclear_long_or_computed_pattern_is_refused(name: str) -> None:
     assert "unfinished" in str(patterns.objection(name, "[a"))
