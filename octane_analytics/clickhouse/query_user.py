@@ -54,6 +54,7 @@ def profile(settings: Settings) -> list[str]:
         "max_rows_in_join": str(queries.max_rows_read),
         "max_bytes_in_join": str(api.max_memory_bytes),
         "join_overflow_mode": "'throw'",
+        "max_block_size": "8192",
         "function_sleep_max_microseconds_per_block": "100000",
     }
     bounded = {

@@ -158,7 +158,7 @@ def unfit_columns(live: LiveTable) -> list[str]:
 
 
 def unfit_types(types: Mapping[str, str]) -> list[str]:
-    """As `unfit_columns`, of types by column."""
+    """Return the same as `unfit_columns`, given the types by column."""
     found = []
     for column in COLUMNS:
         if column.name not in types:

@@ -103,7 +103,7 @@ def failing_view(message: str, views: Iterable[TableName]) -> TableName | None:
 _ESCAPES = str.maketrans(
     {char: f"\\{letter}" for char, letter in zip("\b\f\n\r\t\0\\`", "bfnrt0\\`", strict=True)}
 )
-"""How the server writes characters within backticks."""
+"""Escape sequences that the server writes within backticks."""
 
 
 def _name_pattern(name: str) -> str:

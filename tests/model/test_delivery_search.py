@@ -76,7 +76,7 @@ def test_every_interleaving_inserts_each_event_once(setup: Setup) -> None:
         Setup(records=1, crashes=1, moves=1, workers=3),
     ],
 )
-def test_every_interleaving_of_a_larger_world_inserts_each_event_once(setup: Setup) -> None:
+def test_interleavings_of_larger_worlds_insert_once(setup: Setup) -> None:
     assert search(setup, MAX_STATES) > 1_000
 
 
@@ -222,11 +222,11 @@ def test_search_finds_the_hole_without_the_rule(setup: Setup, hole: str) -> None
         search(setup, 400_000)
 
 
-def test_version_1_intent_and_its_late_insert_are_one_batch() -> None:
+def test_version_1_intent_has_one_batch() -> None:
     assert search(UPGRADE, MAX_STATES) > 50
 
 
-def test_offsets_of_a_partition_that_a_pending_batch_names_must_not_be_set() -> None:
+def test_offsets_of_pending_partitions_are_not_set() -> None:
     committed: Mapping[int, Committed] = {
         0: Committed(0, completed(TOPIC, LOG)),  # set by hand, though the other names it
         1: Committed(0, BATCH.metadata()),

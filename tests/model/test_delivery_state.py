@@ -59,7 +59,7 @@ def announced(*ends: int) -> DeliveryState:
     return state
 
 
-def test_partition_is_readable_after_a_commit_of_its_own() -> None:
+def test_partition_is_readable_after_its_commit() -> None:
     state = worker(5, 7, confirmed=False)
     assert not state.is_readable(0)
     with pytest.raises(ValueError, match="not readable"):
@@ -71,7 +71,7 @@ def test_partition_is_readable_after_a_commit_of_its_own() -> None:
     assert offsets(state.completion()) == {1: (7, False)}
 
 
-def test_batch_announces_all_of_its_ranges_with_each_partition() -> None:
+def test_every_partition_announces_all_ranges() -> None:
     state = worker(5, 7, 9)
     state.extend(0, 8)
     state.extend(2, 10)
@@ -89,7 +89,7 @@ def test_batch_announces_all_of_its_ranges_with_each_partition() -> None:
     assert not state.pending.is_repeat
 
 
-def test_next_announcement_completes_partitions_that_are_not_in_it() -> None:
+def test_next_announcement_completes_other_partitions() -> None:
     state = announced(3, 4)
     state.inserted(intent((0, 0, 3), (1, 0, 4)))
     state.extend(0, 5)
@@ -124,7 +124,7 @@ def test_unknown_outcome_is_a_restart(call: str) -> None:
     assert not state.pending.is_announced
 
 
-def test_batch_that_is_not_announced_is_void_once_a_member_is_gone() -> None:
+def test_unannounced_batch_is_void_without_its_member() -> None:
     state = worker(0, 0, 0)
     for number in range(2):
         state.extend(number, 3)
@@ -137,7 +137,7 @@ def test_batch_that_is_not_announced_is_void_once_a_member_is_gone() -> None:
     assert state.position(0) == 0
 
 
-def test_open_batch_is_void_once_a_member_is_gone() -> None:
+def test_open_batch_is_void_without_its_member() -> None:
     state = announced(3, 3)
     state.extend(0, 5)
     state.extend(1, 5)
@@ -153,7 +153,7 @@ def test_drop_leaves_a_batch_without_the_partition_alone() -> None:
     assert state.open_ranges == [(0, 0, 3)]
 
 
-def test_announced_batch_that_lost_a_member_is_a_repeat_and_completes_the_others() -> None:
+def test_announced_batch_without_member_is_repeat() -> None:
     state = announced(3, 4)
     assert state.drop([1]) == {}
     assert state.pending is not None
@@ -164,7 +164,7 @@ def test_announced_batch_that_lost_a_member_is_a_repeat_and_completes_the_others
     assert offsets(state.completion()) == {0: (3, False), 1: (9, False)}
 
 
-def test_partition_that_comes_back_with_the_pending_batch_needs_no_recovery() -> None:
+def test_regained_partition_needs_no_recovery() -> None:
     state = announced(3, 4)
     state.drop([1])
     state.assign(1, LOG, 0, intent((0, 0, 3), (1, 0, 4)))
@@ -175,7 +175,7 @@ def test_partition_that_comes_back_with_the_pending_batch_needs_no_recovery() ->
     assert state.position(1) == 4
 
 
-def test_batch_is_recovered_once_for_all_of_its_partitions() -> None:
+def test_batch_is_recovered_once_per_worker() -> None:
     left = intent((0, 0, 3), (1, 0, 4), (7, 5, 6))
     state = DeliveryState(TOPIC)
     state.assign(0, LOG, 0, left)
@@ -223,7 +223,7 @@ def test_withdrawal_that_fails_stops_the_worker(outcome: CommitOutcome) -> None:
     assert state.stop_reason is not None
 
 
-def test_withdrawal_of_a_partition_that_is_gone_stops_the_worker() -> None:
+def test_withdrawal_of_lost_partition_stops_worker() -> None:
     state = worker(0, 0, 0)
     for number in range(3):
         state.extend(number, 3)
@@ -236,7 +236,7 @@ def test_withdrawal_of_a_partition_that_is_gone_stops_the_worker() -> None:
     assert state.stop_reason is not None
 
 
-def test_announced_batch_of_a_recreated_topic_is_inserted_before_the_restart() -> None:
+def test_batch_of_recreated_topic_is_inserted_first() -> None:
     state = announced(3, 4)
     state.extend(0, 6)
     state.replace_log()
@@ -254,7 +254,7 @@ def test_partition_of_another_log_means_a_restart() -> None:
     assert state.partitions == []
 
 
-def test_topic_id_that_becomes_known_is_the_same_log() -> None:
+def test_newly_known_topic_id_is_same_log() -> None:
     state = DeliveryState(TOPIC)
     state.assign(0, LOG._replace(topic_id=""), 0, None)
     state.assign(1, LOG, 0, None)
@@ -262,7 +262,7 @@ def test_topic_id_that_becomes_known_is_the_same_log() -> None:
     assert state.log == LOG._replace(topic_id="")
 
 
-def test_batch_without_room_for_a_partition_is_to_be_frozen_first() -> None:
+def test_batch_without_room_is_frozen_first() -> None:
     count = 250
     state = worker(*(5_000_000_000 for _ in range(count)))
     taken = 0

@@ -49,9 +49,7 @@ def test_random_walk_inserts_each_event_once(setup: Setup, choices: list[int]) -
 
 @walks
 @given(setup=partial_setups, choices=st.lists(st.integers(0, 999), min_size=20, max_size=150))
-def test_random_walk_with_partial_commits_inserts_each_event_once(
-    setup: Setup, choices: list[int]
-) -> None:
+def test_walk_with_partial_commits_inserts_once(setup: Setup, choices: list[int]) -> None:
     walk(setup, choices)
 
 

@@ -127,9 +127,7 @@ def test_unreadable_intent_is_refused_with_advice(metadata: str) -> None:
 
 
 @given(first=st.integers(0, 10**12), length=st.integers(1, 10**6), log=kafka_logs)
-def test_version_1_intent_keeps_its_range_and_its_token(
-    first: int, length: int, log: LogIdentity
-) -> None:
+def test_version_1_intent_keeps_range_and_token(first: int, length: int, log: LogIdentity) -> None:
     span = OffsetRange(first, first + length)
     old = version_1.Intent(span, log)
     found = pending_intent(TOPIC, 5, Committed(first, old.metadata()))
@@ -154,7 +152,7 @@ def test_version_1_completion_has_nothing_pending(first: int, log: LogIdentity) 
     assert pending_intent(TOPIC, 5, Committed(first, metadata)) is None
 
 
-def test_version_1_takes_a_completion_of_version_2_for_nothing_pending() -> None:
+def test_version_1_reads_completion_as_nothing_pending() -> None:
     # So a drained group can go back to the older version.
     assert version_1.parse_intent(completed(TOPIC, LOG)) is None
 
@@ -167,7 +165,7 @@ def test_completion_has_nothing_pending(log: LogIdentity, offset: int) -> None:
     assert pending_intent(TOPIC, 0, Committed(offset, metadata)) is None
 
 
-def test_intent_is_not_pending_where_the_offset_was_moved() -> None:
+def test_intent_is_void_after_offset_moved() -> None:
     announced = intent((0, 5, 9), (2, 7, 8))
     metadata = announced.metadata()
     assert pending_intent(TOPIC, 0, Committed(5, metadata)) == announced
@@ -229,7 +227,7 @@ def test_room_keeps_metadata_and_commit_below_their_limits(
     assert len(metadata) * len(taken) <= MAX_COMMIT_BYTES
 
 
-def test_room_is_enough_for_128_partitions_of_a_busy_topic() -> None:
+def test_room_holds_128_partitions_of_busy_topic() -> None:
     room = MetadataRoom(LOG)
     assert all(room.take(number, 5_000_000_000) for number in range(128))
 

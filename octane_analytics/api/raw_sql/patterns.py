@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 MAX_BYTES = 256
 MAX_FOLDED_BYTES = 64
-"""For searches that fold the case of UTF-8: 14 ns for each byte of the value and of the pattern."""
+"""Limit of searches that fold the case of UTF-8: 14 ns for each byte of the value and pattern."""
 MAX_GROUP_REPETITION = 10
 
 _SEARCHES = (
@@ -59,8 +59,8 @@ _COUNTED_GROUP = re.compile(r"\)\{(\d+)(?:,(\d*))?\}")
 _UNBOUNDED = re.compile(r"[*+]|\{\d+,\}")
 _BOUNDARIES = frozenset([r"\b", r"\B", r"\A", r"\z"])
 _CHOICE = re.compile(r"\||\)[*+?{]|\(\?(?!:|i\))")
-"""What lets a search that has found a short match go on for a longer one: alternatives, repeated groups,
-and flags, which may change what the other signs mean."""
+"""Syntax with which a search that has found a short match goes on for a longer one: alternatives,
+repeated groups, and flags, which may change the meaning of other characters."""
 
 _ASSERTION = re.compile(r"\\[bBAz]|[$^]")
 _ANCHORED = re.compile(r"\^?(?![*+?{])(?P<inner>[^$^]*)\$?\Z")
@@ -73,7 +73,10 @@ def place(function: str) -> int | None:
 
 
 def objection(function: str, pattern: str | None) -> str | None:
-    """What is wrong with the pattern (None: it is no literal) for that function, and what to do."""
+    """Return what is wrong with the pattern for that function, and what to do; None if it is allowed.
+
+    `pattern` is None if the argument is not a literal.
+    """
     name = function.lower()
     if pattern is None:
         return "its pattern must be a literal, or a parameter such as {pattern:String}"
@@ -105,7 +108,7 @@ def objection(function: str, pattern: str | None) -> str | None:
 
 
 def _is_anchored(signs: str) -> bool:
-    """Whether ^ and $ stand at the ends alone, around what must match a character."""
+    """Return whether ^ and $ stand only at the ends, around a part that must match a character."""
     found = _ANCHORED.match(signs)
     if not found or "\\" in signs or _CHOICE.search(signs):
         return False

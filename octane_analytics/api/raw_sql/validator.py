@@ -43,7 +43,7 @@ _TAKE_AGGREGATES = frozenset({"arrayreduce", "arrayreduceinranges", "initializea
 
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _CHARACTERS = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "0": "\0"}
-"""Letters after a backslash in the tree's text of a string; any other stands for itself."""
+"""Characters after a backslash in the tree's text of a string; any other stands for itself."""
 _AST_FUNCTION = re.compile(r"(\w+)(?: \(alias (.*)\))?\Z")
 _PLAIN_TABLE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)?\Z")
 _WORD = re.compile(r"\w*\Z")

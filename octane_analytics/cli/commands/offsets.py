@@ -138,7 +138,7 @@ def set_offsets(loaded: Loaded, target: str, drop_intents: bool, dry_run: bool, 
 
     For a group whose offsets have expired, use `--to end` and then `octane-analytics replay
     --from-offset beginning`, which inserts the events that the table lacks. `--to beginning` reads all
-    records that the topic retains again; those that are no longer in the deduplication window are then
+    records that the topic retains again; those that have left the deduplication window are then
     in the table twice. Refuses if the group has members, and if a range is announced and may have been
     inserted. Run `octane-analytics offsets export` before, to be able to go back.
     """

@@ -98,7 +98,7 @@ def produce(
         stack.callback(inspector.close)
         inspector.partitions(
             kafka.topic
-        )  # raises before anything is sent if there is no broker or topic
+        )  # raises before anything is sent if the broker or topic does not exist
         bar = reporter(f"to {kafka.topic}", source_input.total)
         sender = EventSender(
             producer,

@@ -125,7 +125,7 @@ _ACCESS_DENIED = 497
 @click.option(
     "--yes",
     is_flag=True,
-    help="Do not ask for confirmation. Required by append and rebuild if there is no terminal.",
+    help="Do not ask for confirmation. Required by append and rebuild without a terminal.",
 )
 @click.option(
     "--procs",

@@ -82,7 +82,7 @@ def _socket_path(loaded: Loaded) -> Path:
 
 
 def _fetch(path: Path) -> dict[str, Any]:
-    """Return the supervisor's report. Blocks; raises Unavailable if there is no answer."""
+    """Return the supervisor's report. Blocks; raises Unavailable without an answer."""
     try:
         report: dict[str, Any] = json.loads(request_status(path, _ANSWER_SECONDS))
     except PermissionError as error:

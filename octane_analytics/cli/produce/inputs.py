@@ -34,7 +34,7 @@ rate_option = click.option(
 
 
 def parse_time(text: str) -> datetime:
-    """Parse RFC 3339, in UTC if there is no offset; raise click.BadParameter for other text."""
+    """Parse RFC 3339, in UTC without an offset; raise click.BadParameter for other text."""
     try:
         return rfc3339.parse_as_utc(text)
     except ValueError as error:
