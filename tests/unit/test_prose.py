@@ -70,8 +70,8 @@ RULES = (
     ),
     _rule(
         # Lag, or a proxy: how far, 3 records behind; falls behind; a lag behind; behind a proxy.
-        r"(?<!far )(?<!messages )(?<!nothing )(?<!\d records )(?<!fall )(?<!falls )(?<!fell )(?<!fallen )"
-        r"(?<!lag )(?<!lags )\bbehind\b(?!\s+(a|the|your)\s+(reverse\s+)?prox(y|ies))",
+        r"(?<!far )(?<!messages )(?<!nothing )(?<!\d records )(?<!fall )(?<!falls )(?<!fell )"
+        r"(?<!fallen )(?<!lag )(?<!lags )\bbehind\b(?!\s+(a|the|your)\s+(reverse\s+)?prox(y|ies))",
         "write: after, later, below; behind is for lag and proxies",
     ),
 )
