@@ -259,7 +259,7 @@ def test_port_in_use_is_reported(mark: dict[str, str], option: str) -> None:
         port = str(taken.getsockname()[1])
         done = run("sandbox", option, port, settings=mark)
     assert done.returncode in (69, 78)
-    assert f"port {port} on 127.0.0.1 is taken" in done.stderr
+    assert f"port {port} on 127.0.0.1 is in use" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -358,7 +358,7 @@ def test_worker_dead_letters_only_rows_clickhouse_rejects(service: Service, tmp_
     ("changed", "code", "expected"),
     [
         ({"CLICKHOUSE_PORT": "8123"}, 78, "CLICKHOUSE_PORT is 8123"),
-        ({"CLICKHOUSE_PORT": "1"}, 69, "Connection invalid"),
+        ({"CLICKHOUSE_PORT": "1"}, 69, "Connection refused"),
         ({"CLICKHOUSE_PASSWORD": "wrong"}, 78, "CLICKHOUSE_USER and CLICKHOUSE_PASSWORD"),
         ({"CLICKHOUSE_CA_FILE": "/missing.pem"}, 78, "CLICKHOUSE_CA_FILE: cannot use /missing.pem"),
         ({"CLICKHOUSE_CA_FILE": __file__}, 78, "no PEM certificate"),

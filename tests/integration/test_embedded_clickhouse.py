@@ -158,7 +158,7 @@ def test_stop_ends_a_paused_server(tmp_path: Path) -> None:
 
 
 def test_start_names_port_in_use(server: EmbeddedClickHouse, tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match=f"port {server.tcp_port} .* taken"):
+    with pytest.raises(EngineError, match=f"port {server.tcp_port} .* in use"):
         EmbeddedClickHouse(tmp_path, http_port=server.tcp_port).start()
 
 

@@ -266,7 +266,7 @@ def test_clusters_run_in_parallel(kafka: EmbeddedKafka) -> None:
 
 def test_fixed_ports_are_kept_over_kill_and_outage() -> None:
     port = free_port()
-    taken = pytest.raises(EngineError, match=f"port {port} .* taken")
+    taken = pytest.raises(EngineError, match=f"port {port} .* in use")
     with socket.create_server(("127.0.0.1", port)), taken:
         EmbeddedKafka(port=port).start()
     with EmbeddedKafka(topics={"events": 1}, port=port) as kafka:

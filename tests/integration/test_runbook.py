@@ -105,7 +105,7 @@ def test_bad_deploy_upstream_is_retried(site: Site) -> None:
     listed, shown, planned, retried, purged = follow(site, commands("A bad deploy upstream"))
     assert "wrong_type" in listed
     assert '"app_id": "tomorrow"' in shown
-    assert "1,500 letters" in planned
+    assert "1,500 dead-letter messages" in planned
     assert "1,500 inserted, 0 stay" in retried
     assert "kafka-delete-records" in purged
     assert stored(site) == users(range(1600))

@@ -123,15 +123,17 @@ def go_through(machine: Machine, clickhouse: ClickHouse, settings: list[str]) ->
     machine.run("cp", "-p", "/tmp/kept", SETTINGS)  # noqa: S108
     say("a wrong setting ends it with 78, once")
 
-    broken = "s/^    stop = StopSignal()$/    raise MemoryError/"
+    broken = "s/^    stop = StopSignal().install()$/    raise MemoryError/"
     machine.run(
-        "sh", "-c", f"cp {_PACKAGES}/worker.py /tmp/ && sed -i '{broken}' {_PACKAGES}/worker.py"
+        "sh",
+        "-c",
+        f"cp {_PACKAGES}/worker/process.py /tmp/ && sed -i '{broken}' {_PACKAGES}/worker/process.py",
     )
     assert ctl(machine, "start", WORKER) != 0
     time.sleep(7.0)
     assert end_of(machine) == ("failed", Exit.NOT_RUNNING)
     assert "gave up: no worker can start" in machine.show(WORKER, "StatusText")
-    machine.run("sh", "-c", f"cp /tmp/worker.py {_PACKAGES}/worker.py")
+    machine.run("sh", "-c", f"cp /tmp/process.py {_PACKAGES}/worker/process.py")
     assert ctl(machine, "start", WORKER) == 0
     say("workers that do not start end it with 7, once, and systemd shows why")
 

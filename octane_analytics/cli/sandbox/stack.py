@@ -284,6 +284,6 @@ def _choose_port(port: int, option: str, other: int) -> int:
     """
     if port:
         if not is_free(port):
-            raise ConfigError(f"{option}: port {port} on {HOST} is taken: choose another port")
+            raise ConfigError(f"{option}: port {port} on {HOST} is in use: choose another port")
         return port
     return free_port(other)

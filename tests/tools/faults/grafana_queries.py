@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-DASHBOARD = Path(__file__).resolve().parents[2] / "conf/grafana/dashboards/octane-analytics.json"
+DASHBOARD = Path(__file__).resolve().parents[3] / "conf/grafana/dashboards/octane-analytics.json"
 
 
 def expressions(*, rate_interval: str) -> Iterator[tuple[str, str]]:

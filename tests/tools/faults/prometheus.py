@@ -16,7 +16,7 @@ from tests.support.ports import free_port
 from tests.tools.faults.audit import wait_until
 from tests.tools.faults.stack import LEASH
 
-RULES = Path(__file__).resolve().parents[2] / "conf" / "prometheus" / "alerts.yml"
+RULES = Path(__file__).resolve().parents[3] / "conf" / "prometheus" / "alerts.yml"
 _START_SECONDS = 30.0
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-_ROOT = Path(__file__).resolve().parents[2]
+_ROOT = Path(__file__).resolve().parents[3]
 _SOURCE_SUFFIXES = ("_total", "_count", "_sum", "_bucket")
 COUNTERS = f"analytics_.+({'|'.join(_SOURCE_SUFFIXES)})"
 """Regular expression of the names of values that may never decrease."""
