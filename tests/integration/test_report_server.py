@@ -127,7 +127,8 @@ def test_stream_failing_halfway_is_aborted_and_logged(
         )
     reports = tmp_path / "reports"
     reports.mkdir()
-    failing = "if(throwIf(user_id = '19000') = 0, properties, '') AS properties"
+    # Counts rows over all threads: by a row's value, a second thread may fail before anything is sent.
+    failing = "if(throwIf(rowNumberInAllBlocks() >= 19000) = 0, properties, '') AS properties"
     text = ALL_EVENTS.replace("user_id, properties", f"user_id, {failing}", 1)
     (reports / "all_events.sql").write_text(text)
     with serving(clickhouse_settings, tmp_path, REPORTS_DIR=str(reports)) as (server, _):
