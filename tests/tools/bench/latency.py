@@ -22,15 +22,7 @@ from tests.tools.bench.tables import spread
 
 
 @click.command()
-@click.option(
-    "--rate",
-    "rates",
-    multiple=True,
-    type=click.IntRange(1),
-    default=(1_000, 10_000, 50_000),
-    show_default=True,
-    help="Events a second; may be given several times.",
-)
+@options.rates(1_000, 10_000, 50_000)
 @click.option(
     "--seconds",
     type=click.IntRange(1),

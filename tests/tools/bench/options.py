@@ -1,11 +1,15 @@
 """Options that several of the bench's commands take."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
 from tests.tools.bench.contenders import CONTENDERS
 from tests.tools.bench.report import picture_file
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 events = click.option("--events", default=800_000, show_default=True, help="Events in the topic.")
 partitions = click.option(
@@ -33,6 +37,21 @@ flame_file = click.option(
     type=click.Path(path_type=Path),
     help="Draw a flame graph of the worker here, as SVG, at the last --batch-size.",
 )
+
+
+def rates(*defaults: int) -> Callable[[_Command], _Command]:
+    """Option of the rates to measure at."""
+    return click.option(
+        "--rate",
+        "rates",
+        multiple=True,
+        type=click.IntRange(1),
+        default=defaults,
+        show_default=True,
+        help="Events a second; may be given several times.",
+    )
+
+
 rounds = click.option(
     "--rounds", type=click.IntRange(1), default=3, show_default=True, help="Runs of each kind."
 )

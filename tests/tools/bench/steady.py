@@ -21,15 +21,7 @@ _CONTENDERS = ("exactly-once", "at-least-once", "kafka-engine")
 
 
 @click.command()
-@click.option(
-    "--rate",
-    "rates",
-    multiple=True,
-    type=click.IntRange(1),
-    default=(100, 1_000, 10_000, 50_000),
-    show_default=True,
-    help="Events a second; may be given several times.",
-)
+@options.rates(100, 1_000, 10_000, 50_000)
 @click.option(
     "--partitions",
     multiple=True,
