@@ -9,10 +9,12 @@ from typing import Protocol
 
 from octane_analytics.types import (
     Commit,
+    CommitOutcome,
     Committed,
     InsertedBatch,
     LogIdentity,
     OffsetRange,
+    PartitionRange,
     Polled,
     Record,
     RejectedRecord,
@@ -88,6 +90,110 @@ class Source(Protocol):
         ...
 
     def resume(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class GroupMember(Protocol):
+    """Member of the consumer group that commits a batch over all its partitions at once."""
+
+    def subscribe(self, listener: RebalanceListener) -> None: ...
+
+    def poll(self, max_records: int, timeout_seconds: float) -> Polled:
+        """Return the next records; see `Source.poll`. Reports no ends of partitions."""
+        ...
+
+    def committed(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, Committed]:
+        """Return the committed offsets. Blocks. Raise Unavailable."""
+        ...
+
+    def commit(self, commits: Sequence[Commit]) -> CommitOutcome:
+        """Commit all of them in one request; blocks until the coordinator has answered or the time is
+        over. Return the result of each partition, and never raise Unavailable. Raise AssignmentLost if
+        this member was replaced for good.
+        """
+        ...
+
+    def log_identity(self, topic: str) -> LogIdentity:
+        """Return the complete identity. Blocks. Raise Unavailable rather than return a part of it."""
+        ...
+
+    def earliest(self, partition: TopicPartition) -> int:
+        """Return the first offset that the partition holds. Blocks. Raise Unavailable."""
+        ...
+
+    def latest(self, partition: TopicPartition) -> int:
+        """Return the offset of the partition's next record. Blocks. Raise Unavailable."""
+        ...
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        """Return records from this offset on. Raise Unavailable."""
+        ...
+
+    def recreate_client(self) -> None:
+        """Make the next `poll` leave the group and join it again with a new client and member id.
+
+        That call revokes the assignment and returns no earlier records; the coordinator refuses commits
+        of the old client, also those that arrive late. May be called by the listener.
+        """
+        ...
+
+    def pause(self) -> None:
+        """Return no records until `resume`, from later assignments either; stay in the group."""
+        ...
+
+    def resume(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class RangeReader(Protocol):
+    """Reader of offset ranges of any partitions, outside the group; one reading at a time."""
+
+    def begin(self, ranges: Sequence[PartitionRange]) -> Sequence[PartitionRange]:
+        """Start reading these ranges and abandon earlier ones.
+
+        Return the parts that the log no longer holds, which are not read: retention removed them, or the
+        partition was deleted. Blocks for some seconds at most. Raise Unavailable.
+        """
+        ...
+
+    def poll(self, max_records: int, timeout_seconds: float) -> Sequence[Record]:
+        """Return the next records of the ranges, in offset order within each partition.
+
+        Raise Unavailable if a partition cannot be read; the caller then begins again.
+        """
+        ...
+
+    @property
+    def is_done(self) -> bool:
+        """True once `poll` has returned every record of the ranges."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class BlockSink(Protocol):
+    """Destination of blocks of rows; `columns` are in the order of Row, all of one length."""
+
+    def insert_block(
+        self, columns: Sequence[Sequence[object]], token: str | None, query_id: str | None
+    ) -> None:
+        """Insert one block; the server drops a block whose token it has. Blocks until it acknowledges.
+
+        Two statements with one `query_id` never run at the same time, on any replica that shares the
+        table's tokens. Raise Unavailable if the result is unknown or another statement with this
+        `query_id` runs, DataRejected if the server refuses the rows for their data.
+        """
+        ...
+
+    def missing_rows(self, columns: Sequence[Sequence[object]]) -> Sequence[int]:
+        """Return the indices of rows that the table lacks: of equal rows, as many as it has too few of.
+
+        Rows past the table's TTL are never missing. Looks at rows that any replica has acknowledged.
+        Blocks. Raise Unavailable.
+        """
+        ...
 
     def close(self) -> None: ...
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+from octane_analytics.errors import Unavailable
+
 
 class LogIdentity(NamedTuple):
     """Identity of a topic's log, as distinct from another log of the same name and offsets."""
@@ -41,6 +43,17 @@ class OffsetRange:
         return f"{self.first}-{self.end}"
 
 
+class PartitionRange(NamedTuple):
+    """The offsets `[first, end)` of one partition; there may be gaps between them."""
+
+    partition: int
+    first: int
+    end: int
+
+    def __str__(self) -> str:
+        return f"{self.partition}:{self.first}-{self.end}"
+
+
 class Record(Protocol):
     """Message returned by the consumer; satisfied by confluent_kafka's Message."""
 
@@ -72,6 +85,18 @@ class Commit:
     offset: int
     """Next offset to read."""
     metadata: str
+
+
+@dataclass(frozen=True, slots=True)
+class CommitOutcome:
+    """What the coordinator answered, partition by partition."""
+
+    accepted: frozenset[int] = frozenset()
+    """Partitions whose offset is stored; the others were refused, unless `is_unknown`."""
+    is_unknown: bool = False
+    """No answer came, or not a definite one: any part may be stored, now or later."""
+    error: Unavailable | None = None
+    """Why not all of it was accepted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,14 +10,19 @@ from collections.abc import Iterable, Mapping
 import pytest
 
 from octane_analytics.pipeline import delivery_ledger as version_1
-from octane_analytics.types import Committed, LogIdentity, OffsetRange
-from tests.model.delivery_state import CommitOutcome, DeliveryState
-from tests.model.intents import (
+from octane_analytics.pipeline.delivery_state import DeliveryState
+from octane_analytics.pipeline.intents import (
     Intent,
-    PartitionRange,
     completed,
     parse_intent,
     pending_partitions,
+)
+from octane_analytics.types import (
+    CommitOutcome,
+    Committed,
+    LogIdentity,
+    OffsetRange,
+    PartitionRange,
 )
 from tests.model.world import TOPIC, Setup, Violation, search
 

@@ -17,14 +17,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 
-from octane_analytics.types import Commit, Committed, LogIdentity
-from tests.model.delivery_state import (
-    CommitOutcome,
+from octane_analytics.pipeline.delivery_state import (
     DeliveryState,
     PendingBatch,
 )
-from tests.model.intents import Intent, completed
-from tests.model.start_positions import start_position
+from octane_analytics.pipeline.intents import Intent, completed
+from octane_analytics.pipeline.start_positions import start_position
+from octane_analytics.types import Commit, CommitOutcome, Committed, LogIdentity
 
 TOPIC = "t"
 Row = tuple[int, int]

@@ -31,7 +31,7 @@ _API = frozenset(
 
 MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "errors": frozenset(),
-    "types": frozenset(),
+    "types": frozenset({"errors"}),
     "interfaces": frozenset({"types"}),
     "runtime": frozenset({"errors"}),
     "settings": frozenset({"errors"}),

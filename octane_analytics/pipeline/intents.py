@@ -20,11 +20,10 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 from urllib.parse import quote, unquote
 
 from octane_analytics.errors import ConfigError
-from octane_analytics.types import Committed, LogIdentity, TopicPartition
+from octane_analytics.types import Committed, LogIdentity, PartitionRange, TopicPartition
 
 MAX_METADATA_BYTES = 2_000
 """Half of the default of the broker's `offset.metadata.max.bytes`."""
@@ -38,17 +37,6 @@ _MAX_OFFSET = 2**63 - 1
 _MAX_PARTITION = 2**31 - 1
 _LENGTH_BYTES = 5
 """Reserved for the number of offsets, which grows after a partition has joined: up to 2**35."""
-
-
-class PartitionRange(NamedTuple):
-    """The offsets `[first, end)` of one partition; there may be gaps between them."""
-
-    partition: int
-    first: int
-    end: int
-
-    def __str__(self) -> str:
-        return f"{self.partition}:{self.first}-{self.end}"
 
 
 @dataclass(frozen=True, slots=True)

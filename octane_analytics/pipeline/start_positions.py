@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
+from octane_analytics.pipeline.intents import Intent, parse_intent
 from octane_analytics.types import Committed, LogIdentity
-from tests.model.intents import Intent, parse_intent
 
 
 @dataclass(frozen=True, slots=True)

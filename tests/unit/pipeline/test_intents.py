@@ -6,17 +6,22 @@ from hypothesis import strategies as st
 
 from octane_analytics.errors import ConfigError
 from octane_analytics.pipeline import delivery_ledger as version_1
-from octane_analytics.types import Committed, LogIdentity, OffsetRange, TopicPartition
-from tests.model.intents import (
+from octane_analytics.pipeline.intents import (
     MAX_COMMIT_BYTES,
     MAX_METADATA_BYTES,
     Intent,
     MetadataRoom,
-    PartitionRange,
     completed,
     parse_intent,
     pending_intent,
     pending_partitions,
+)
+from octane_analytics.types import (
+    Committed,
+    LogIdentity,
+    OffsetRange,
+    PartitionRange,
+    TopicPartition,
 )
 
 TOPIC = "octane.events"

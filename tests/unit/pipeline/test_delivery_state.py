@@ -2,19 +2,24 @@
 
 import pytest
 
-from octane_analytics.types import Commit, Committed, LogIdentity, TopicPartition
-from tests.model.delivery_state import (
-    CommitOutcome,
+from octane_analytics.pipeline.delivery_state import (
     DeliveryState,
 )
-from tests.model.intents import (
+from octane_analytics.pipeline.intents import (
     MAX_COMMIT_BYTES,
     Intent,
-    PartitionRange,
     completed,
     parse_intent,
 )
-from tests.model.start_positions import StartPosition, start_position
+from octane_analytics.pipeline.start_positions import StartPosition, start_position
+from octane_analytics.types import (
+    Commit,
+    CommitOutcome,
+    Committed,
+    LogIdentity,
+    PartitionRange,
+    TopicPartition,
+)
 
 TOPIC = "octane.events"
 LOG = LogIdentity("cluster", "topic-1", "")

@@ -24,33 +24,25 @@ Rules, each of which is needed (a model check finds lost or doubled events witho
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from octane_analytics.errors import Unavailable
-from octane_analytics.types import Commit, LogIdentity, TopicPartition
-from tests.model.intents import (
+from octane_analytics.pipeline.intents import (
     MAX_COMMIT_BYTES,
     Intent,
     MetadataRoom,
-    PartitionRange,
     completed,
 )
-from tests.model.start_positions import is_another_log
+from octane_analytics.pipeline.start_positions import is_another_log
+from octane_analytics.types import (
+    Commit,
+    CommitOutcome,
+    LogIdentity,
+    PartitionRange,
+    TopicPartition,
+)
 
 _COMMIT_ROOM_BYTES = 80_000
 """Completions that go with an announcement: below 500 kB together with MAX_COMMIT_BYTES."""
 _ENTRY_BYTES = 64
 """What a partition takes in a commit beside its metadata, rounded up."""
-
-
-@dataclass(frozen=True, slots=True)
-class CommitOutcome:
-    """What the coordinator answered, partition by partition."""
-
-    accepted: frozenset[int] = frozenset()
-    """Partitions whose offset is stored; the others were refused, unless `is_unknown`."""
-    is_unknown: bool = False
-    """No answer came, or not a definite one: any part may be stored, now or later."""
-    error: Unavailable | None = None
-    """Why not all of it was accepted."""
 
 
 @dataclass(slots=True)
