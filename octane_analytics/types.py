@@ -3,7 +3,7 @@
 Does not depend on any client library.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -136,9 +136,12 @@ class Polled:
 class InsertedBatch:
     """Batch acknowledged by ClickHouse."""
 
-    partition: TopicPartition
-    span: OffsetRange
+    ranges: Sequence[PartitionRange]
+    rows_by_partition: Mapping[int, int]
+    """Rows of the partitions that this worker completes: each row of a batch that several workers
+    recover is in the figures of one of them."""
     rows: int
+    """Rows of the whole batch."""
     payload_bytes: int
     timestamps: Sequence[int]
     """Timestamps of its events, epoch seconds: the table's column."""

@@ -1,4 +1,4 @@
-"""The delivery protocol as a pure state machine, one object for all partitions of a worker.
+"""Delivery protocol as a pure state machine, one object for all partitions of a worker.
 
 An event arrives once because the group's coordinator remembers, with the offsets, which batch is being
 inserted under which token (the intent), and takes commits only from members of the current generation.

@@ -3,7 +3,6 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from octane_analytics.pipeline.delivery_ledger import (
     DeliveryLedger,
     Intent,
@@ -12,6 +11,7 @@ from octane_analytics.pipeline.delivery_ledger import (
     part_token,
     token,
 )
+
 from octane_analytics.types import Commit, Committed, LogIdentity, OffsetRange, TopicPartition
 
 LOG = LogIdentity("cluster", "topic-1", "")

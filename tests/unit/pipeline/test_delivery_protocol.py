@@ -17,11 +17,11 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from octane_analytics.pipeline.delivery_ledger import DeliveryLedger, parse_intent
 
 from octane_analytics.errors import DecodeError
 from octane_analytics.events.event import Row
 from octane_analytics.pipeline.batch import Batch
-from octane_analytics.pipeline.delivery_ledger import DeliveryLedger, parse_intent
 from octane_analytics.types import Commit, Committed, LogIdentity, Record, TopicPartition
 from tests.fakes.decode import each
 from tests.fakes.kafka import FakeRecord

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from octane_analytics.pipeline.delivery_ledger import part_token
 
 from octane_analytics.errors import TooManyRejected
 from octane_analytics.pipeline.batch_writer import Delivery
-from octane_analytics.pipeline.delivery_ledger import part_token
 from octane_analytics.pipeline.dlq_limit import DlqLimitConfig
 from octane_analytics.types import (
     OffsetRange,

@@ -5,8 +5,8 @@ from typing import cast
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from octane_analytics.pipeline.delivery_ledger import Intent
+
 from octane_analytics.types import (
     Committed,
     LogIdentity,
