@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping
 
 import pytest
 
-from octane_analytics.pipeline import delivery_ledger as version_1
 from octane_analytics.pipeline.delivery_state import DeliveryState
 from octane_analytics.pipeline.intents import (
     Intent,
@@ -25,6 +24,7 @@ from octane_analytics.types import (
     PartitionRange,
 )
 from tests.model.world import TOPIC, Setup, Violation, search
+from tests.support import version_1
 
 MAX_STATES = int(os.environ.get("DELIVERY_SEARCH_STATES", "40000"))
 LOG = LogIdentity("c", "t0", "")

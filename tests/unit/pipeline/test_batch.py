@@ -1,13 +1,13 @@
-"""The batch of a worker: what is in it, and when it leaves."""
+"""Batch of a worker: its rows, and the time at which it is due."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from octane_analytics.decode import decode_all
 
+from octane_analytics.events.decode import decode_all
 from octane_analytics.pipeline.batch import Batch, BatchLimits, InsertPacing
-from octane_analytics.types import Rejected, TopicPartition
-from tests.fakes import TOPIC, FakeRecord
+from octane_analytics.types import RejectedRecord, TopicPartition
+from tests.fakes.kafka import TOPIC, FakeRecord
 
 LIMITS = BatchLimits(size=10, flush_seconds=5.0, max_rows=20, max_bytes=10_000)
 
@@ -22,7 +22,7 @@ def record(partition: int, offset: int, payload: bytes | None) -> FakeRecord:
     return FakeRecord(TopicPartition(TOPIC, partition), offset, payload)
 
 
-def test_batch_takes_records_of_all_partitions_in_one_decode() -> None:
+def test_records_of_all_partitions_are_decoded_together() -> None:
     calls: list[int] = []
     batch = Batch()
 
@@ -33,24 +33,26 @@ def test_batch_takes_records_of_all_partitions_in_one_decode() -> None:
     bad = record(1, 3, None)
     rejected = batch.append(
         [record(0, 5, value("x")), bad, record(2, 0, value("y"))],
+        [0, 1, 2],
         decode,  # type: ignore[arg-type]
         1.0,
     )
     assert calls == [3]
     assert list(batch.columns[3]) == [b"x", b"y"]
-    assert rejected == [Rejected(bad, "tombstone", "the record has no value")]
+    assert rejected == [RejectedRecord(bad, "tombstone", "the record has no value")]
     assert batch.rejected == rejected
     assert (batch.rows, batch.records) == (2, 3)
+    assert +batch.rows_by_partition == {0: 1, 2: 1}
     assert batch.payload_bytes == 2 * len(value("x"))
     assert batch.opened_at == 1.0
-    batch.append([record(0, 6, value("z"))], decode_all, 2.0)
+    batch.append([record(0, 6, value("z"))], [0], decode_all, 2.0)
     assert list(batch.columns[3]) == [b"x", b"y", b"z"]
     assert batch.opened_at == 1.0
 
 
 def test_empty_batch_is_never_due() -> None:
     batch = Batch()
-    assert batch.append([], decode_all, 0.0) == ()
+    assert batch.append([], [], decode_all, 0.0) == ()
     assert not batch.is_due(LIMITS, 1e9, may_insert=True)
 
 
@@ -66,7 +68,7 @@ def test_batch_of_offsets_without_records_leaves_by_age() -> None:
     [
         (9, 4.9, True, False),
         (10, 0.0, True, True),
-        (10, 4.9, False, False),  # the rate of inserts has it wait for more
+        (10, 4.9, False, False),  # waits for more, because of the rate of inserts
         (10, 5.0, False, True),
         (1, 5.0, False, True),
         (20, 0.0, False, True),
@@ -76,13 +78,15 @@ def test_batch_leaves_by_size_age_or_maximum(
     records: int, age: float, may_insert: bool, is_due: bool
 ) -> None:
     batch = Batch()
-    batch.append([record(0, at, value("x")) for at in range(records)], decode_all, 100.0)
+    batch.append(
+        [record(0, at, value("x")) for at in range(records)], [0] * records, decode_all, 100.0
+    )
     assert batch.is_due(LIMITS, 100.0 + age, may_insert=may_insert) == is_due
 
 
 def test_batch_leaves_at_its_maximum_of_bytes() -> None:
     batch = Batch()
-    batch.append([record(0, 0, value("x" * 10_000))], decode_all, 0.0)
+    batch.append([record(0, 0, value("x" * 10_000))], [0], decode_all, 0.0)
     assert batch.is_full(LIMITS)
     assert batch.is_due(LIMITS, 0.0, may_insert=False)
 
@@ -92,22 +96,19 @@ def test_batch_leaves_at_its_maximum_of_bytes() -> None:
     processes=st.integers(1, 64),
     waits=st.lists(st.floats(0, 5), max_size=50),
 )
-def test_workers_of_a_host_keep_to_the_rate_of_inserts(
+def test_workers_keep_to_the_rate_of_inserts(
     rate: float, processes: int, waits: list[float]
 ) -> None:
     pacing, now, inserts = InsertPacing(rate, processes), 0.0, 0
     for wait in waits:
         now += wait
-        if pacing.may_insert(now):
-            pacing.note_insert(now)
+        if not pacing.wait_seconds(now):
+            pacing.record_insert(now)
             inserts += 1
-        else:
-            assert pacing.seconds_left(now) > 0
     assert inserts <= now * rate / processes + 1 + 1e-6
 
 
 def test_no_rate_is_no_limit() -> None:
     pacing = InsertPacing(0, 8)
-    pacing.note_insert(1.0)
-    assert pacing.may_insert(1.0)
-    assert pacing.seconds_left(1.0) == 0.0
+    pacing.record_insert(1.0)
+    assert pacing.wait_seconds(1.0) == 0.0

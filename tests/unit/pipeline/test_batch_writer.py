@@ -1,4 +1,4 @@
-"""Inserts and repeats against a table that forgets tokens, loses parts and refuses rows."""
+"""Inserts and repeats with a table that forgets tokens, loses parts and refuses rows."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ from dataclasses import dataclass, field
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from octane_analytics.decode import decode_all
 
 from octane_analytics.errors import DataRejected, Unavailable
-from octane_analytics.pipeline.batch_writer import BatchWriter, PlacedRows, Rows, WriteProgress
-from octane_analytics.pipeline.intents import Intent, PartitionRange
-from octane_analytics.types import LogIdentity, Rejected, TopicPartition
-from tests.fakes import TOPIC, FakeBroker, FakeClock, FakeDeadLetters, FakeRecord
+from octane_analytics.events.decode import decode_all
+from octane_analytics.pipeline.batch_writer import BatchWriter, Rows, WriteProgress
+from octane_analytics.pipeline.dlq_limit import DlqLimit, DlqLimitConfig
+from octane_analytics.pipeline.intents import Intent
+from octane_analytics.pipeline.split_insert import PlacedRows, SplitInsert
+from octane_analytics.types import LogIdentity, PartitionRange, RejectedRecord, TopicPartition
+from tests.fakes.clock import FakeClock
+from tests.fakes.dead_letters import FakeDeadLetters
+from tests.fakes.kafka import TOPIC, FakeBroker, FakeRecord
 
 LOG = LogIdentity("cluster", "topic-1", "")
 Row = tuple[object, ...]
@@ -66,6 +70,9 @@ class Table:
                 missing.append(index)
         return missing
 
+    def close(self) -> None:
+        raise AssertionError("the owner closes it")
+
 
 def record(partition: int, offset: int, name: str) -> FakeRecord:
     payload = {
@@ -97,6 +104,21 @@ class Rig:
     def dead(self) -> list[tuple[int | None, int | None]]:
         return [(d.record.partition(), d.record.offset()) for d in self.broker.dead_letters]
 
+    def insert_in_parts(
+        self, rows: PlacedRows, intent: Intent, owned: set[int], progress: WriteProgress
+    ) -> Sequence[RejectedRecord]:
+        """Insert in parts with one call; return the refused rows sent by it."""
+        split = SplitInsert(
+            self.table,
+            rows,
+            intent,
+            FakeClock(),
+            DlqLimit(DlqLimitConfig()),
+            is_counted=True,
+        )
+        assert split.run(deadline=1e9)
+        return self.writer.send_refused(split.refused, owned, progress)
+
     def stored(self) -> Counter[str]:
         return Counter(
             {user.decode(): n for (_, _, _, user, _), n in self.table.rows.items()}  # type: ignore[attr-defined]
@@ -127,7 +149,7 @@ def test_batch_without_rows_is_not_inserted() -> None:
     assert rig.table.inserts == []
 
 
-def test_repeat_looks_first_where_the_window_has_forgotten_the_token() -> None:
+def test_repeat_counts_rows_of_a_forgotten_token() -> None:
     intent, records = batch_of("ab", "c")
     rig = Rig(Table())
     rig.writer.insert(columns_of(records), intent, is_repeat=False)
@@ -162,17 +184,17 @@ def test_repeat_gives_up_on_rows_that_never_arrive() -> None:
         rig.writer.insert(columns_of(records), intent, is_repeat=True)
 
 
-def test_refused_batch_claims_its_token_with_the_first_part() -> None:
+def test_first_part_claims_token_of_refused_batch() -> None:
     intent, records = batch_of("abc", "de", "f")
     rig = Rig(Table(refuses=refuses("b")))
     with pytest.raises(DataRejected):
         rig.writer.insert(columns_of(records), intent, is_repeat=False)
     progress = WriteProgress()
     rows = PlacedRows(records, decode_all)
-    refused = rig.writer.insert_in_parts(rows, intent, {0, 1, 2}, progress)
+    sent = rig.insert_in_parts(rows, intent, {0, 1, 2}, progress)
     assert rig.stored() == Counter("acdef")
     assert rig.dead == [(0, 11)]
-    assert [(r.reason, r.record.offset()) for r in refused.sent] == [("refused_by_clickhouse", 11)]
+    assert [(r.reason, r.record.offset()) for r in sent] == [("refused_by_clickhouse", 11)]
     assert rig.table.inserts[0] == (intent.token(), 1)
     # Another worker, for which the column takes the row now, cannot insert the batch as a whole.
     rig.table.refuses = lambda row: False
@@ -180,44 +202,44 @@ def test_refused_batch_claims_its_token_with_the_first_part() -> None:
     assert rig.stored() == Counter("acdef")
 
 
-def test_refused_batch_is_inserted_once_where_another_worker_inserted_it_whole() -> None:
+def test_batch_inserted_whole_elsewhere_is_not_split() -> None:
     intent, records = batch_of("abc", "de")
     rig = Rig(Table())
     rig.writer.insert(columns_of(records), intent, is_repeat=False)
     rig.table.refuses = refuses("b")
     rows = PlacedRows(records, decode_all)
-    rig.writer.insert_in_parts(rows, intent, {0, 1}, WriteProgress())
+    rig.insert_in_parts(rows, intent, {0, 1}, WriteProgress())
     assert rig.stored() == Counter("abcde")
 
 
-def test_bad_rows_are_dead_lettered_by_their_owner_alone() -> None:
+def test_owner_alone_dead_letters_bad_rows() -> None:
     intent, records = batch_of("ab", "cd", ["invalid", "e"])
     rig = Rig(Table(refuses=refuses("b", "c")))
     rows = PlacedRows(records, decode_all)
     progress = WriteProgress()
     assert rig.writer.send_rejected(rows.rejected, {0}, progress) == 0
-    rig.writer.insert_in_parts(rows, intent, {0}, progress)
+    rig.insert_in_parts(rows, intent, {0}, progress)
     assert rig.dead == [(0, 11)]
     assert rig.writer.send_rejected(rows.rejected, {1, 2}, WriteProgress()) == 1
-    rig.writer.insert_in_parts(rows, intent, {1, 2}, WriteProgress())
+    rig.insert_in_parts(rows, intent, {1, 2}, WriteProgress())
     assert rig.dead == [(0, 11), (2, 10), (1, 10)]
     assert rig.stored() == Counter("ade")
 
 
-def test_dead_letters_are_not_sent_again_by_the_next_attempt() -> None:
+def test_next_attempt_sends_no_dead_letter_again() -> None:
     intent, records = batch_of("ab", ["invalid", "c"])
     rig = Rig(Table(refuses=refuses("a"), faults=["not done"]))
     rows, progress = PlacedRows(records, decode_all), WriteProgress()
     rig.writer.send_rejected(rows.rejected, {0, 1}, progress)
     with pytest.raises(Unavailable):
-        rig.writer.insert_in_parts(rows, intent, {0, 1}, progress)
+        rig.insert_in_parts(rows, intent, {0, 1}, progress)
     rig.writer.send_rejected(rows.rejected, {0, 1}, progress)
-    rig.writer.insert_in_parts(rows, intent, {0, 1}, progress)
+    rig.insert_in_parts(rows, intent, {0, 1}, progress)
     assert rig.dead == [(1, 10), (0, 10)]
     assert rig.stored() == Counter("bc")
 
 
-def test_invalid_records_of_a_partition_that_is_taken_over_later_are_sent() -> None:
+def test_invalid_records_of_later_partition_are_sent() -> None:
     _, records = batch_of(["invalid"], ["invalid"])
     rig, progress = Rig(Table()), WriteProgress()
     rows = PlacedRows(records, decode_all)
@@ -241,7 +263,7 @@ faults = st.lists(
     struck=faults,
     owners=st.lists(st.integers(0, 2), min_size=6, max_size=6),
 )
-def test_workers_in_turn_leave_each_row_once(
+def test_workers_in_turn_insert_each_row_once(
     names: list[str],
     bad: list[str],
     column_changes: bool,
@@ -280,13 +302,13 @@ def attempt_to_write(
     try:
         rig.writer.insert(columns_of(records), intent, is_repeat=is_repeat)
     except DataRejected:
-        rig.writer.insert_in_parts(PlacedRows(records, decode_all), intent, owned, WriteProgress())
+        rig.insert_in_parts(PlacedRows(records, decode_all), intent, owned, WriteProgress())
 
 
 def test_rejected_rows_keep_their_records() -> None:
     _, records = batch_of(["a", "invalid", "b"])
     rows = PlacedRows(records, decode_all)
-    assert rows.rejected == [Rejected(records[1], *_reason(records[1]))]
+    assert rows.rejected == [RejectedRecord(records[1], *_reason(records[1]))]
     (index,) = rows.within(PartitionRange(0, 11, 13))
     assert rows.records[index] == records[2]
     assert rows.columns[3][index] == b"b"

@@ -2,7 +2,7 @@
 
 from octane_analytics.errors import Rebalancing
 from octane_analytics.pipeline.batch import BatchLimits
-from octane_analytics.pipeline.batch_writer import Delivery
+from octane_analytics.pipeline.delivery import Delivery
 from octane_analytics.pipeline.ingest_loop import IngestOptions
 from tests.fakes.kafka import TOPIC
 from tests.support.ingest_rig import DOWN, NEVER, Rig, both_deliveries, names, once
@@ -84,6 +84,7 @@ def test_drain_reads_no_further_records() -> None:
 def test_drain_with_unread_announced_range_returns_false() -> None:
     rig = Rig(size=4)
     crashed_after_announcing(rig, is_inserted=False)
-    worker = rig.worker(fetch_records=1)
+    worker = rig.worker()
+    worker.reader.leaderless = {0}
     worker.turn(2)
     assert not worker.ingest.drain(5.0)

@@ -1,13 +1,19 @@
-"""Records of a poll against the positions: none is taken twice, none is passed over."""
+"""Records of a poll and the positions: none is accepted twice, none is skipped."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octane_analytics.pipeline.delivery_state import CommitOutcome, DeliveryState
-from octane_analytics.pipeline.intake import take_records
-from octane_analytics.pipeline.intents import Intent, PartitionRange
-from octane_analytics.types import LogIdentity, Record, TopicPartition
-from tests.fakes import TOPIC, FakeRecord
+from octane_analytics.pipeline.delivery_state import DeliveryState
+from octane_analytics.pipeline.intake import accept_records
+from octane_analytics.pipeline.intents import Intent
+from octane_analytics.types import (
+    CommitOutcome,
+    LogIdentity,
+    PartitionRange,
+    Record,
+    TopicPartition,
+)
+from tests.fakes.kafka import TOPIC, FakeRecord
 
 LOG = LogIdentity("cluster", "topic-1", "")
 
@@ -31,55 +37,56 @@ def state_of(*positions: int) -> DeliveryState:
 def test_poll_extends_the_range_of_each_partition() -> None:
     state = state_of(0, 5, 7)
     records = [record(0, 0), record(1, 6), record(0, 3), record(1, 9)]
-    intake = take_records(records, state)
-    assert intake.taken == records
-    assert intake.held_back == ()
+    found = accept_records(records, state)
+    assert found.records == records
+    assert found.held_back == ()
     # A range begins at the position, also where the log has a gap there.
     assert state.open_ranges == [(0, 0, 4), (1, 5, 10)]
 
 
 def test_records_before_the_position_are_left_out() -> None:
     state = state_of(2, 0)
-    intake = take_records([record(0, 0), record(1, 0), record(0, 2)], state)
-    assert places(intake.taken) == [(1, 0), (0, 2)]
+    found = accept_records([record(0, 0), record(1, 0), record(0, 2)], state)
+    assert places(found.records) == [(1, 0), (0, 2)]
     assert state.open_ranges == [(0, 2, 3), (1, 0, 1)]
 
 
-def test_records_of_partitions_that_are_not_read_now_are_left_out() -> None:
+def test_unreadable_partitions_are_left_out() -> None:
     state = state_of(0)
     state.assign(1, LOG, 0, None)  # no commit of its own yet
     state.assign(2, LOG, 0, Intent(TOPIC, LOG, (PartitionRange(2, 0, 3),)))  # to be recovered
-    intake = take_records([record(n, 0) for n in (3, 2, 1)], state)
-    assert (intake.taken, intake.held_back) == ((), ())
-    assert intake.passed == {1, 2}
-    intake = take_records([record(n, 0) for n in (0, 1, 2, 3)], state)
-    assert places(intake.taken) == [(0, 0)]
+    found = accept_records([record(n, 0) for n in (3, 2, 1)], state)
+    assert not found.records
+    assert not found.held_back
+    assert found.passed == {1, 2}
+    found = accept_records([record(n, 0) for n in (0, 1, 2, 3)], state)
+    assert places(found.records) == [(0, 0)]
 
 
-def test_records_of_a_partition_that_the_client_has_passed_are_left_out() -> None:
+def test_passed_partitions_are_left_out() -> None:
     state = state_of(0, 0)
-    intake = take_records([record(0, 4), record(1, 0)], state, {0})
-    assert places(intake.taken) == [(1, 0)]
-    assert intake.passed == {0}
+    found = accept_records([record(0, 4), record(1, 0)], state, {0})
+    assert places(found.records) == [(1, 0)]
+    assert found.passed == {0}
     assert state.position(0) == 0
 
 
 def test_no_records_are_no_change() -> None:
     state = state_of(0)
-    assert take_records([], state) == ([], (), frozenset())
+    assert accept_records([], state) == ([], [], (), frozenset())
     assert state.open_ranges == []
 
 
-def test_records_beyond_the_room_for_ranges_wait_for_the_next_batch() -> None:
+def test_records_without_room_wait_for_next_batch() -> None:
     count = 250
     state = state_of(*(5_000_000_000 for _ in range(count)))
     records = [record(n, 5_000_000_000) for n in range(count)]
-    intake = take_records(records, state)
-    assert 0 < len(intake.held_back) < count
-    assert {*places(intake.taken), *places(intake.held_back)} == set(places(records))
-    assert len(state.open_ranges) == len(intake.taken)
+    found = accept_records(records, state)
+    assert 0 < len(found.held_back) < count
+    assert {*places(found.records), *places(found.held_back)} == set(places(records))
+    assert len(state.open_ranges) == len(found.records)
     state.freeze()
-    assert take_records(intake.held_back, state).taken == intake.held_back
+    assert accept_records(found.held_back, state).records == found.held_back
 
 
 @given(
@@ -89,7 +96,7 @@ def test_records_beyond_the_room_for_ranges_wait_for_the_next_batch() -> None:
     ),
     seeks=st.lists(st.integers(0, 6), min_size=5, max_size=5),
 )
-def test_every_record_from_the_position_on_is_taken_once(
+def test_every_record_is_accepted_once(
     positions: list[int], polls: list[list[tuple[int, int]]], seeks: list[int]
 ) -> None:
     state = state_of(*positions)
@@ -101,7 +108,7 @@ def test_every_record_from_the_position_on_is_taken_once(
             if number in fetched:
                 records.append(record(number, fetched[number]))
                 fetched[number] += step
-        taken += places(take_records(records, state).taken)
+        taken += places(accept_records(records, state).records)
         # The client goes back, and hands out again what was handed out before.
         number = seek % len(positions)
         fetched[number] = max(positions[number], fetched[number] - seek)
