@@ -89,14 +89,14 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class CommitOutcome:
-    """What the coordinator answered, partition by partition."""
+    """Result of a commit, partition by partition."""
 
     accepted: frozenset[int] = frozenset()
     """Partitions whose offset is stored; the others were refused, unless `is_unknown`."""
     is_unknown: bool = False
-    """No answer came, or not a definite one: any part may be stored, now or later."""
+    """True if no definite answer came: any part may be stored, now or later."""
     error: Unavailable | None = None
-    """Why not all of it was accepted."""
+    """Reason why some of it was refused."""
 
 
 @dataclass(frozen=True, slots=True)

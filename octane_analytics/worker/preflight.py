@@ -12,7 +12,7 @@ from octane_analytics.errors import ConfigError, NeedsOperator, StatementRejecte
 from octane_analytics.kafka.topic_reader import TopicReader
 from octane_analytics.kafka.topics import TopicInspector, ensure_topic
 from octane_analytics.operations.expired_offsets import SAMPLE_FETCH_BYTES, find_stored_record
-from octane_analytics.pipeline.batch_writer import Delivery
+from octane_analytics.pipeline.delivery import Delivery
 from octane_analytics.settings.sections import Settings
 from octane_analytics.telemetry import logging as logs
 from octane_analytics.telemetry import tracing

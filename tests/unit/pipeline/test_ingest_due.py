@@ -4,6 +4,7 @@ from octane_analytics.pipeline.delivery import Delivery
 from octane_analytics.types import (
     Commit,
     Committed,
+    Polled,
 )
 from tests.fakes.journal import InsertEntry
 from tests.support.ingest_rig import (
@@ -115,7 +116,12 @@ def test_poll_ends_with_last_record_of_batch() -> None:
     worker.turn(4)
     polls: list[tuple[int, float]] = []
     poll = worker.source.poll
-    worker.source.poll = lambda n, t: polls.append((n, t)) or poll(n, t)  # type: ignore[method-assign,func-returns-value]
+
+    def recorded_poll(max_records: int, timeout_seconds: float) -> Polled:
+        polls.append((max_records, timeout_seconds))
+        return poll(max_records, timeout_seconds)
+
+    worker.source.poll = recorded_poll  # type: ignore[method-assign]
     worker.turn()
     assert polls == [(2, 1.0)]
 

@@ -17,7 +17,7 @@ DOWN = Unavailable("down")
 NOTHING = completed(TOPIC, LOG)
 
 
-def test_one_batch_over_all_partitions_is_announced_inserted_and_completed() -> None:
+def test_batch_is_announced_inserted_and_completed() -> None:
     rig = Rig(partitions=3, size=5)
     rig.produce(0, 3, 0)
     rig.produce(3, 5, 2)
@@ -36,7 +36,7 @@ def test_one_batch_over_all_partitions_is_announced_inserted_and_completed() -> 
     assert worker.observer.rows == 5
 
 
-def test_next_batch_completes_the_partitions_that_are_not_in_it() -> None:
+def test_next_batch_completes_absent_partitions() -> None:
     rig = Rig(partitions=2, size=2)
     rig.produce(0, 1, 0)
     rig.produce(1, 2, 1)
@@ -60,7 +60,7 @@ def test_at_least_once_inserts_without_an_announcement() -> None:
     assert rig.journal("commit")[-2:] == [Commit(P0, 2, NOTHING), Commit(P1, 2, NOTHING)]
 
 
-def test_backlog_leaves_in_batches_of_the_maximum_where_inserts_are_limited() -> None:
+def test_backlog_fills_batches_despite_insert_rate() -> None:
     rig = Rig(partitions=4, size=10, max_rows=5_000, inserts_per_second=0.001)
     for partition in range(4):
         rig.produce(0, 5_000, partition, f"p{partition}-")
@@ -81,7 +81,7 @@ def test_outage_of_clickhouse_is_waited_out(delivery: Delivery) -> None:
     assert worker.observer.names().count("resumed") == 1
 
 
-def test_commit_whose_outcome_is_unknown_is_a_restart_with_a_new_client() -> None:
+def test_unknown_commit_outcome_rejoins_with_new_client() -> None:
     rig = Rig(partitions=2, size=2)
     worker = rig.worker()
     worker.turn(2)
@@ -94,7 +94,7 @@ def test_commit_whose_outcome_is_unknown_is_a_restart_with_a_new_client() -> Non
     assert rig.table.count() == dict.fromkeys(names(0, 4), 1)
 
 
-def test_restarts_come_at_most_once_per_session_timeout() -> None:
+def test_rejoins_are_limited_by_session_timeout() -> None:
     rig = Rig(size=1, session_seconds=30.0)
     worker = rig.worker()
     rig.broker.faults.push("commit", *[DOWN] * 5)
@@ -110,7 +110,7 @@ def test_restarts_come_at_most_once_per_session_timeout() -> None:
     assert min(gaps) >= 15.0
 
 
-def test_refused_announcement_is_made_again_unchanged() -> None:
+def test_refused_announcement_is_repeated_unchanged() -> None:
     rig = Rig(size=2)
     worker = rig.worker()
     worker.turn(2)
@@ -159,7 +159,7 @@ def test_three_new_owners_recover_one_batch_once(is_inserted: bool) -> None:
     assert [w.observer.rows for w in owned] == [2, 2, 2]
 
 
-def test_partition_without_a_leader_delays_its_own_batches_only() -> None:
+def test_leaderless_partition_delays_its_own_batches() -> None:
     rig = Rig(partitions=3, size=4, flush_seconds=1.0)
     crashed_after_the_intent(rig, 2, is_inserted=False)
     worker = rig.worker()
@@ -187,7 +187,7 @@ def test_retention_removes_part_of_a_pending_batch() -> None:
 
 
 @both_deliveries
-def test_refused_rows_alone_go_to_the_dead_letter_topic(delivery: Delivery) -> None:
+def test_only_refused_rows_of_partitions_are_dead_lettered(delivery: Delivery) -> None:
     rig = Rig(partitions=2, size=6, delivery=delivery)
     rig.table.refuses = lambda row: row.user_id in ("e1", "e4")
     rig.produce(0, 3, 0)
@@ -200,7 +200,7 @@ def test_refused_rows_alone_go_to_the_dead_letter_topic(delivery: Delivery) -> N
     assert worker.observer.rows == 4
 
 
-def test_invalid_records_are_dead_lettered_before_the_offset_moves() -> None:
+def test_dead_letters_precede_moved_offset() -> None:
     rig = Rig(partitions=1, size=2)
     rig.broker.append(0, event("a"), b"invalid")
     rig.broker.faults.push("dead_letters", *[DOWN] * 3)
@@ -212,7 +212,7 @@ def test_invalid_records_are_dead_lettered_before_the_offset_moves() -> None:
 
 
 @both_deliveries
-def test_topic_recreated_under_a_running_worker_is_read_from_its_start(delivery: Delivery) -> None:
+def test_recreated_topic_is_read_from_its_beginning(delivery: Delivery) -> None:
     rig = Rig(partitions=2, size=2, delivery=delivery)
     rig.produce(0, 2, 0)
     worker = rig.worker()
@@ -228,7 +228,7 @@ def test_topic_recreated_under_a_running_worker_is_read_from_its_start(delivery:
         assert set(rig.table.count().values()) == {1}
 
 
-def test_drain_inserts_and_commits_everything_that_was_read() -> None:
+def test_drain_commits_all_partitions() -> None:
     rig = Rig(partitions=2)
     rig.produce(0, 3, 0)
     rig.produce(3, 5, 1)
@@ -239,7 +239,7 @@ def test_drain_inserts_and_commits_everything_that_was_read() -> None:
     assert len(rig.table.count()) == 5
 
 
-def test_drain_gives_up_at_its_deadline_during_an_outage() -> None:
+def test_drain_ends_at_deadline_of_outage() -> None:
     rig = Rig()
     rig.produce(0, 3)
     worker = rig.worker()
@@ -259,7 +259,7 @@ def test_drain_waits_for_a_recovery_without_spinning() -> None:
     assert worker.observer.calls["poll"] - polls <= 110
 
 
-def test_revoked_partition_is_finished_before_it_is_given_up() -> None:
+def test_revoked_partition_is_finished_first() -> None:
     rig = Rig(partitions=2)
     first = rig.worker()
     rig.produce(0, 3, 0)
@@ -273,7 +273,7 @@ def test_revoked_partition_is_finished_before_it_is_given_up() -> None:
     assert "recovered" not in second.observer.names()
 
 
-def test_more_partitions_than_fit_into_one_intent_are_inserted_in_several_batches() -> None:
+def test_many_partitions_are_split_over_batches() -> None:
     rig = Rig(partitions=300, size=300, flush_seconds=1.0)
     for partition in range(300):
         rig.produce(0, 1, partition, f"p{partition}-")

@@ -14,7 +14,8 @@ from octane_analytics.types import (
     Polled,
 )
 from tests.fakes.journal import InsertEntry
-from tests.support.ingest_rig import DOWN, LOG, P0, TOPIC, Rig, batch, intent, names, once, token_of
+from tests.fakes.kafka import TOPIC
+from tests.support.ingest_rig import DOWN, LOG, P0, Rig, batch, intent, names, once, token_of
 from tests.unit.pipeline.test_ingest_recovery import crashed_after_announcing
 
 
