@@ -44,14 +44,14 @@ class FakeClickHouse:
         present = Counter(self.rows)
         lacking = []
         for values in zip(*columns, strict=True):
-            present[_row(values)] -= 1
-            if present[_row(values)] < 0:
+            present[stored_row(values)] -= 1
+            if present[stored_row(values)] < 0:
                 lacking.append(values)
         return [[values[index] for values in lacking] for index in range(len(columns))]
 
     def insert(self, columns: Sequence[Sequence[object]], token: str | None) -> None:
         self.clock.sleep(self.insert_seconds)
-        rows = [_row(values) for values in zip(*columns, strict=True)]
+        rows = [stored_row(values) for values in zip(*columns, strict=True)]
         assert len(columns) == len(StoredRow._fields)
 
         def act() -> None:
@@ -90,7 +90,7 @@ class FakeSink:
         self.is_closed = True
 
 
-def _row(values: tuple[object, ...]) -> StoredRow:
+def stored_row(values: tuple[object, ...]) -> StoredRow:
     timestamp, *texts = values
     # clickhouse-driver refuses values that do not fit a DateTime before it sends anything.
     if not isinstance(timestamp, int) or not 0 <= timestamp < 2**32:
