@@ -17,6 +17,7 @@ from octane_analytics.types import (
     Polled,
     Record,
     RejectedRecord,
+    RepeatRules,
     TopicPartition,
 )
 
@@ -184,9 +185,10 @@ class BlockSink(Protocol):
     ) -> None:
         """Insert one block; the server drops a block whose token it has. Blocks until it acknowledges.
 
-        Two statements with one `query_id` never run at the same time, on any replica that shares the
-        table's tokens. Raise Unavailable if the result is unknown or another statement with this
-        `query_id` runs, DataRejected if the server refuses the rows for their data.
+        A server never runs two statements with one `query_id` at the same time. Replicas may, but these
+        store token and rows in one step, so that of two inserts with one token the second is dropped
+        whole. Raise Unavailable if the result is unknown or another statement with this `query_id` runs,
+        DataRejected if the server refuses the rows for their data.
         """
         ...
 
@@ -194,6 +196,14 @@ class BlockSink(Protocol):
         """Return the indices of rows that the table lacks: of equal rows, as many as it has too few of.
 
         Rows past the table's TTL are never missing. Looks at rows that any replica has acknowledged.
+        Blocks. Raise Unavailable, and NeedsOperator if the rows of this table cannot be counted.
+        """
+        ...
+
+    def repeat_rules(self, not_before: float | None = None) -> RepeatRules:
+        """Return how a block whose insert has an unknown result is inserted again.
+
+        `not_before` is a time in epoch seconds before which it was not inserted; None if not known.
         Blocks. Raise Unavailable.
         """
         ...

@@ -133,6 +133,20 @@ class Polled:
 
 
 @dataclass(frozen=True, slots=True)
+class RepeatRules:
+    """Rules by which repeated inserts into a table stay exact."""
+
+    inserts_whole: bool = False
+    """Insert the whole block under its token before any count: the table has materialized views, which
+    may lack rows that the table has, or its rows cannot be counted."""
+    counts_rows: bool = True
+    """False if merges replace rows: only tokens recognise a repeat then."""
+    repair_refusal: str = ""
+    """Why rows that are missing despite their token may not be inserted under another token, and what to
+    do; empty if they may."""
+
+
+@dataclass(frozen=True, slots=True)
 class InsertedBatch:
     """Batch acknowledged by ClickHouse."""
 

@@ -34,7 +34,7 @@ SHOWN_CODECS = {
 COLUMN_NAMES = tuple(column.name for column in COLUMNS)
 
 ENGINE = "MergeTree"
-_ENGINES = frozenset({ENGINE, f"Replicated{ENGINE}", f"Shared{ENGINE}"})
+ENGINES = frozenset({ENGINE, f"Replicated{ENGINE}", f"Shared{ENGINE}"})
 """Accepted engines; Replacing… and similar ones merge events of one second into one."""
 SORTING_KEY = "app_id, event_name, timestamp"
 PARTITION_KEY = "toYYYYMM(timestamp)"
@@ -171,7 +171,7 @@ def unfit_types(types: Mapping[str, str]) -> list[str]:
 def differences(live: LiveTable) -> list[str]:
     """Return one sentence for each difference between the live table and the expected schema."""
     found = []
-    if live.engine not in _ENGINES:
+    if live.engine not in ENGINES:
         found.append(f"engine is {live.engine}, must be {ENGINE} or a replicated one of it")
     listed = {column.name: column for column in live.columns}
     for column in COLUMNS:

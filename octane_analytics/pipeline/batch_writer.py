@@ -1,25 +1,13 @@
-"""Writer of batches: dead-letters their invalid records and inserts their rows, once or repeatedly.
-
-A repeated insert cannot rely on the deduplication token alone. The server may have stored the token and
-been killed before it added the part, or may have forgotten the token. A repeat therefore counts the rows
-that the table lacks, inserts exactly these, and counts again. All workers that repeat a batch use the
-same tokens in the same order, so that of two that saw the same rows missing one inserts them.
-"""
+"""Writer of batches: dead-letters their invalid records and inserts their rows, once or repeatedly."""
 
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
-from octane_analytics.errors import Unavailable
 from octane_analytics.interfaces import BlockSink, DeadLetters
 from octane_analytics.pipeline.intents import Intent
+from octane_analytics.pipeline.repeated_insert import Rows, insert_repeated
 from octane_analytics.types import Record, RejectedRecord
-
-ATTEMPTS = 4
-"""Number of tokens that a repeat tries: a killed server may have stored each without the part."""
-
-Rows = Sequence[Sequence[object]]
-"""Columns in the order of `event.Row`, all of one length."""
 
 
 @dataclass(slots=True)
@@ -77,9 +65,17 @@ class BatchWriter:
             progress.sent_refused.update(place_of(item.record) for item in unsent)
         return unsent
 
-    def insert(self, columns: Rows, intent: Intent | None, *, is_repeat: bool) -> None:
+    def insert(
+        self,
+        columns: Rows,
+        intent: Intent | None,
+        *,
+        is_repeat: bool,
+        not_before: float | None = None,
+    ) -> None:
         """Insert the whole batch; without an intent, without protection from duplicates.
 
+        `not_before` is a time in epoch seconds before which it was not inserted; None if not known.
         Raise DataRejected if the batch must be inserted in parts.
         """
         if not len(columns[0]):
@@ -87,38 +83,9 @@ class BatchWriter:
         if intent is None:
             self.sink.insert_block(columns, None, None)
         elif is_repeat:
-            self._insert_missing(columns, intent.token())
+            insert_repeated(self.sink, columns, intent.token(), not_before=not_before)
         else:
             self.sink.insert_block(columns, intent.token(), intent.token())
-
-    def _insert_missing(self, columns: Rows, token: str) -> None:
-        for attempt in range(ATTEMPTS):
-            missing = self.sink.missing_rows(columns)
-            if not missing:
-                return
-            self.sink.insert_block(
-                pick_rows(columns, missing), attempt_token(token, attempt), token
-            )
-        check_nothing_missing(self.sink.missing_rows(columns), token)
-
-
-def attempt_token(token: str, attempt: int) -> str:
-    return f"{token}/again{attempt}" if attempt else token
-
-
-def check_nothing_missing(missing: Sequence[int], token: str) -> None:
-    if missing:
-        raise Unavailable(
-            f"{len(missing)} rows of a batch are not in the table after {ATTEMPTS} inserts under "
-            f"{token}: check that nothing deletes rows of the table, and the server's log"
-        )
-
-
-def pick_rows(columns: Rows, indices: Sequence[int]) -> Rows:
-    """Return the rows at these indices."""
-    if len(indices) == len(columns[0]):
-        return columns
-    return [[values[index] for index in indices] for values in map(list, columns)]
 
 
 def place_of(record: Record) -> tuple[int, int]:

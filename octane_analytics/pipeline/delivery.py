@@ -236,14 +236,17 @@ class BatchDelivery:
                     batch.columns,
                     intent if self._has_intents else None,
                     is_repeat=pending.is_repeat,
+                    not_before=batch.newest_at,
                 )
         except Unavailable:
             self.state.insert_failed()
             raise
         except DataRejected as error:
-            self.state.insert_failed()
             context.observer.bisecting_rejected_rows(intent.ranges, str(error))
-            self._rereads.add_refused(intent, outgoing.progress, outgoing.trace)
+            self._rereads.add_refused(
+                intent, outgoing.progress, outgoing.trace, is_repeat=pending.is_repeat
+            )
+            self.state.insert_failed()
             return
         if batch.rows:
             context.dlq_limit.record_inserted(0)

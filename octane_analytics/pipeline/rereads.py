@@ -37,6 +37,8 @@ class Reread:
     started_at: float
     is_own: bool
     """True if this worker announced the batch; the dead-letter limit has counted its records then."""
+    is_repeat: bool = True
+    """True if rows of the batch may be in the table."""
     trace: Trace | None = None
     keeps_records: bool = False
     """True if bad rows must be isolated, for which their records are needed."""
@@ -84,10 +86,13 @@ class Rereads:
     def __contains__(self, intent: Intent) -> bool:
         return intent in self._jobs
 
-    def add_refused(self, intent: Intent, progress: WriteProgress, trace: Trace | None) -> None:
+    def add_refused(
+        self, intent: Intent, progress: WriteProgress, trace: Trace | None, *, is_repeat: bool
+    ) -> None:
         """Read a batch of this worker again, with its records, to isolate the rows that are refused."""
         job = Reread(intent, self._backoff.fresh(), self._context.clock.now(), is_own=True)
-        job.keeps_records, job.progress, job.trace = True, progress, trace
+        job.keeps_records, job.is_repeat = True, is_repeat
+        job.progress, job.trace = progress, trace
         self._jobs[intent] = job
 
     def keep(self, wanted: Iterable[Intent]) -> None:
@@ -130,6 +135,8 @@ class Rereads:
 
     def write(self, job: Reread, owned: set[int]) -> WrittenBatch | None:
         """Write a batch that was read; None if that is not finished."""
+        # An owner of the other partitions may have inserted them.
+        job.is_repeat |= job.split is None and len(owned) < len(job.intent.ranges)
         try:
             return self._write_parts(job, owned) if job.keeps_records else self._write(job, owned)
         except Unavailable as error:
@@ -197,7 +204,9 @@ class Rereads:
             sent = self._writer.send_rejected(batch.rejected, owned, job.progress)
         context.observer.dead_lettered(sent)
         with step(job.trace, "insert"), context.outages.track(CLICKHOUSE, "insert"):
-            self._writer.insert(batch.columns, job.intent, is_repeat=True)
+            self._writer.insert(
+                batch.columns, job.intent, is_repeat=True, not_before=batch.newest_at
+            )
         if batch.rows:
             context.dlq_limit.record_inserted(0)
         return WrittenBatch(
@@ -219,6 +228,7 @@ class Rereads:
                 job.intent,
                 context.clock,
                 context.dlq_limit,
+                is_repeat=job.is_repeat,
                 is_counted=job.is_own,
             )
         with context.outages.track(DEAD_LETTERS, "send"):

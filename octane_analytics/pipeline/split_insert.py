@@ -11,15 +11,16 @@ from collections.abc import Iterable, Sequence
 from octane_analytics.errors import DataRejected, Unavailable
 from octane_analytics.events.event import Decode
 from octane_analytics.interfaces import BlockSink, Clock
-from octane_analytics.pipeline.batch_writer import (
+from octane_analytics.pipeline.batch_writer import place_of
+from octane_analytics.pipeline.dlq_limit import DlqLimit
+from octane_analytics.pipeline.intents import Intent
+from octane_analytics.pipeline.repeated_insert import (
     ATTEMPTS,
     attempt_token,
     check_nothing_missing,
+    check_repair,
     pick_rows,
-    place_of,
 )
-from octane_analytics.pipeline.dlq_limit import DlqLimit
-from octane_analytics.pipeline.intents import Intent
 from octane_analytics.types import PartitionRange, Record, RejectedRecord
 
 _REASON = "refused_by_clickhouse"
@@ -59,15 +60,18 @@ class SplitInsert:
         clock: Clock,
         dlq_limit: DlqLimit,
         *,
+        is_repeat: bool,
         is_counted: bool,
     ) -> None:
-        """`is_counted` means that the dead-letter limit has counted the records when they were read."""
+        """`is_repeat` means that rows of the batch may be in the table, `is_counted` that the
+        dead-letter limit has counted the records when they were read."""
         self._sink = sink
         self._rows = rows
         self._intent = intent
         self._token = intent.token()
         self._clock = clock
         self._dlq_limit = dlq_limit
+        self._is_repeat = is_repeat
         self._is_counted = is_counted
         self._counted: set[int] = set()
         """Indices of rows whose result the dead-letter limit has counted: each counts once, however
@@ -103,22 +107,31 @@ class SplitInsert:
                     return False
                 self._insert(*self._left.pop())
         except Unavailable:
-            self._restart()  # the part may be in the table: look again
+            self._restart()
+            self._is_repeat = True  # the part may be in the table
             raise
         return True
 
     def _begin_attempt(self) -> bool:
-        """Look up the missing rows, all at once because some may be equal; return whether any are."""
-        kept = [index for index in range(len(self._rows.records)) if index not in self._refused]
-        missing = self._sink.missing_rows(pick_rows(self._rows.columns, kept)) if kept else ()
-        self._missing = {kept[index] for index in missing}
+        """Find the rows to insert; return whether there are any."""
+        rules = self._sink.repeat_rules()
+        if self._attempt >= 0 and not rules.counts_rows:
+            return False
         self._attempt += 1
+        kept = [index for index in range(len(self._rows.records)) if index not in self._refused]
+        if rules.counts_rows and (self._attempt or self._is_repeat):
+            # All at once, because some may be equal. A first insert is not preceded by a count: rows of
+            # other batches that are equal would count as its own.
+            found = self._sink.missing_rows(pick_rows(self._rows.columns, kept)) if kept else ()
+            kept = [kept[index] for index in found]
         if self._attempt == ATTEMPTS:
-            check_nothing_missing(missing, self._token)
-        if missing:
+            check_nothing_missing(kept, self._token)
+        if kept:
+            check_repair(rules, self._attempt, len(kept))
             parts = [(part, self._rows.within(part)) for part in self._intent.ranges]
             self._left = parts[::-1]
-        return bool(missing)
+        self._missing = set(kept)
+        return bool(kept)
 
     def _insert(self, part: PartitionRange, rows: list[int]) -> None:
         """Insert the part's missing rows; leave its halves to be inserted if they are refused."""

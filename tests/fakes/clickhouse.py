@@ -11,6 +11,7 @@ from typing import NamedTuple
 from octane_analytics.errors import (
     DataRejected,
 )
+from octane_analytics.types import RepeatRules
 from tests.fakes.clock import FakeClock
 from tests.fakes.faults import Faults
 from tests.fakes.journal import Entry, InsertEntry
@@ -38,6 +39,7 @@ class FakeClickHouse:
         self.faults = Faults()
         self.refuses: Callable[[StoredRow], bool] = lambda row: False
         self.insert_seconds = 0.0
+        self.rules = RepeatRules()
 
     def count(self) -> Counter[str]:
         """Return the number of rows by user_id."""
@@ -49,7 +51,7 @@ class FakeClickHouse:
         present = Counter(self.rows)
         lacking = []
         for index, values in enumerate(zip(*columns, strict=True)):
-            row = _row(values)
+            row = stored_row(values)
             present[row] -= 1
             if present[row] < 0:
                 lacking.append(index)
@@ -57,7 +59,7 @@ class FakeClickHouse:
 
     def insert(self, columns: Sequence[Sequence[object]], token: str | None) -> None:
         self.clock.sleep(self.insert_seconds)
-        rows = [_row(values) for values in zip(*columns, strict=True)]
+        rows = [stored_row(values) for values in zip(*columns, strict=True)]
         assert len(columns) == len(StoredRow._fields)
 
         def act() -> None:
@@ -94,11 +96,14 @@ class FakeSink:
     def missing_rows(self, columns: Sequence[Sequence[object]]) -> Sequence[int]:
         return self._server.missing(columns)
 
+    def repeat_rules(self, not_before: float | None = None) -> RepeatRules:
+        return self._server.rules
+
     def close(self) -> None:
         self.is_closed = True
 
 
-def _row(values: tuple[object, ...]) -> StoredRow:
+def stored_row(values: tuple[object, ...]) -> StoredRow:
     timestamp, *texts = values
     # clickhouse-driver refuses values that do not fit a DateTime before it sends anything.
     if not isinstance(timestamp, int) or not 0 <= timestamp < 2**32:

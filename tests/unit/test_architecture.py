@@ -40,7 +40,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "replay": _VALUES | {"runtime", "events", "pipeline"},
     "kafka": _VALUES | {"runtime", "settings"},
     # The staging tables of a replay satisfy the Protocols that `replay` declares.
-    "clickhouse": frozenset({"errors", "events", "replay", "runtime", "settings"}),
+    "clickhouse": frozenset({"errors", "types", "events", "replay", "runtime", "settings"}),
     "telemetry": _VALUES | {"settings"},
     "sandbox": frozenset(),
     "operations": _VALUES | {"events", "kafka", "pipeline", "replay"},

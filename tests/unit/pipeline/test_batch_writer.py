@@ -13,11 +13,18 @@ from hypothesis import strategies as st
 
 from octane_analytics.errors import DataRejected, Unavailable
 from octane_analytics.events.decode import decode_all
-from octane_analytics.pipeline.batch_writer import BatchWriter, Rows, WriteProgress
+from octane_analytics.pipeline.batch_writer import BatchWriter, WriteProgress
 from octane_analytics.pipeline.dlq_limit import DlqLimit, DlqLimitConfig
 from octane_analytics.pipeline.intents import Intent
+from octane_analytics.pipeline.repeated_insert import Rows
 from octane_analytics.pipeline.split_insert import PlacedRows, SplitInsert
-from octane_analytics.types import LogIdentity, PartitionRange, RejectedRecord, TopicPartition
+from octane_analytics.types import (
+    LogIdentity,
+    PartitionRange,
+    RejectedRecord,
+    RepeatRules,
+    TopicPartition,
+)
 from tests.fakes.clock import FakeClock
 from tests.fakes.dead_letters import FakeDeadLetters
 from tests.fakes.kafka import TOPIC, FakeBroker, FakeRecord
@@ -70,6 +77,9 @@ class Table:
                 missing.append(index)
         return missing
 
+    def repeat_rules(self, not_before: float | None = None) -> RepeatRules:
+        return RepeatRules()
+
     def close(self) -> None:
         raise AssertionError("the owner closes it")
 
@@ -105,7 +115,13 @@ class Rig:
         return [(d.record.partition(), d.record.offset()) for d in self.broker.dead_letters]
 
     def insert_in_parts(
-        self, rows: PlacedRows, intent: Intent, owned: set[int], progress: WriteProgress
+        self,
+        rows: PlacedRows,
+        intent: Intent,
+        owned: set[int],
+        progress: WriteProgress,
+        *,
+        is_repeat: bool = True,
     ) -> Sequence[RejectedRecord]:
         """Insert in parts with one call; return the refused rows sent by it."""
         split = SplitInsert(
@@ -114,6 +130,7 @@ class Rig:
             intent,
             FakeClock(),
             DlqLimit(DlqLimitConfig()),
+            is_repeat=is_repeat,
             is_counted=True,
         )
         assert split.run(deadline=1e9)
