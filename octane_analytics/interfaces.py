@@ -200,6 +200,14 @@ class BlockSink(Protocol):
         """
         ...
 
+    def partitions(self, columns: Sequence[Sequence[object]]) -> Sequence[object]:
+        """Return, for each row, a key of the table's partition that it belongs to.
+
+        The server stores a token for each partition that a block has rows of, and drops rows under a
+        known token partition by partition. Blocks. Raise Unavailable.
+        """
+        ...
+
     def repeat_rules(self, not_before: float | None = None) -> RepeatRules:
         """Return how a block whose insert has an unknown result is inserted again.
 

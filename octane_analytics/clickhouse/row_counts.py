@@ -18,6 +18,7 @@ class CountedTable(NamedTuple):
     window_seconds: int | None
     ttl: str
     timestamp_type: str
+    partition_key: str
 
     @property
     def is_countable(self) -> bool:
@@ -59,6 +60,17 @@ class CountingConnection(ClickHouse):
                 counts[row] = here
         return counts
 
+    def partitions(self, columns: Sequence[Sequence[object]]) -> list[object]:
+        """See `interfaces.BlockSink`."""
+        table = self.counted_table()
+        found: list[object] = [""] * len(columns[0])
+        if table.partition_key:
+            query = row_lookups.partition_query(table.partition_key)
+            for chunk in row_lookups.chunks(columns, table.timestamp_type):
+                for row, partition in self._query(query, external_tables=[chunk]):
+                    found[row] = partition
+        return found
+
     def _sync_replica(self) -> None:
         """Block until this replica has the rows that others had acknowledged before."""
         patience = max(1, int(self._settings.timeout_seconds / 2))
@@ -78,19 +90,20 @@ class CountingConnection(ClickHouse):
     def counted_table(self) -> CountedTable:
         name = {"database": self._settings.database, "table": self._settings.table}
         found = self._query(
-            "SELECT engine, engine_full, (SELECT any(type) FROM system.columns "
+            "SELECT engine, engine_full, partition_key, (SELECT any(type) FROM system.columns "
             "WHERE database = {database:String} AND table = {table:String} AND name = 'timestamp') "
             "FROM system.tables WHERE database = {database:String} AND name = {table:String}",
             name,
         )
         if not found:
             raise self._server_unavailable(UNKNOWN_TABLE, f"table {self.table} does not exist")
-        engine, engine_full, timestamp_type = found[0]
+        engine, engine_full, partition_key, timestamp_type = found[0]
         return CountedTable(
             engine,
             self._window_seconds(engine, engine_full),
             table_ttl.ttl_of(engine_full),
             timestamp_type,
+            partition_key,
         )
 
     def _query(

@@ -52,6 +52,11 @@ def equal_query(table: TableName) -> str:
     return f"SELECT row, here FROM batch INNER JOIN ({_known(table)}) AS known USING ({_NAMES})"  # noqa: S608  # as above
 
 
+def partition_query(partition_key: str) -> str:
+    """Return the query for the partition of each row, by the table's own expression."""
+    return f"SELECT row, toString(tuple({partition_key})) FROM batch"  # noqa: S608  # as the server writes it
+
+
 def chunks(
     columns: Sequence[Sequence[object]], timestamp_type: str = "DateTime"
 ) -> Iterator[dict[str, Any]]:

@@ -7,14 +7,14 @@ the same tokens in the same order, so that of two that saw the same rows missing
 Equal rows are counted. A row of another block can therefore stand in for an equal one of this block: of
 two equal events one may stay missing after a repeat, never is one there too often.
 
-A block that the server refuses for its data goes in by parts. The first accepted part claims the token
-of the block, so that nobody inserts the whole block once the table accepts it. The rows are counted
-afterwards.
+A block that the server refuses for its data goes in by parts. In each partition of the table, the first
+accepted rows claim the token of the block, so that nobody inserts the whole block once the table accepts
+it. The rows are counted afterwards.
 
 Used by worker, replay and dead-letter retry. Every call may raise Unavailable; repeat it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from octane_analytics.errors import DataRejected, NeedsOperator
 from octane_analytics.interfaces import BlockSink
@@ -65,6 +65,7 @@ def insert_in_parts(
     after Unavailable, because a refused row is not tried again.
     """
     rules = sink.repeat_rules()
+    partitions = sink.partitions(columns)
     for attempt in range(ATTEMPTS + 1):
         if rules.counts_rows and (attempt or is_repeat):
             missing = _missing_of_accepted(sink, columns, refused)
@@ -75,7 +76,9 @@ def insert_in_parts(
         if attempt == ATTEMPTS:
             check_nothing_missing(missing, token)
         check_repair(rules, attempt, len(missing))
-        halves = _Halves(sink, columns, token, part_token, refused, set(missing), attempt)
+        halves = _Halves(
+            sink, columns, token, part_token, partitions, refused, set(missing), attempt
+        )
         halves.insert(0, len(columns[0]))
         if not rules.counts_rows:
             return
@@ -96,6 +99,7 @@ class _Halves:
         columns: Rows,
         token: str,
         part_token: Callable[[int, int], str],
+        partitions: Sequence[object],
         refused: dict[int, str],
         missing: set[int],
         attempt: int,
@@ -104,21 +108,19 @@ class _Halves:
         self._columns = columns
         self._token = token
         self._part_token = part_token
+        self._partitions = partitions
         self._refused = refused
         self._missing = missing
         self._attempt = attempt
-        self._has_claimed = False
+        self._claimed: set[object] = set()
+        """Partitions that have the token of the whole block."""
 
     def insert(self, first: int, end: int) -> None:
-        rows = list(self._wanted(first, end))
-        if not rows:
-            # Accepted before, by this process or another: whichever it was has claimed the token.
-            self._has_claimed |= any(row not in self._refused for row in range(first, end))
-            return
-        own = self._token if not self._has_claimed else self._part_token(first, end)
-        block = pick_rows(self._columns, rows)
+        rows = [row for row in range(first, end) if row not in self._refused]
+        # The process that inserted rows before has claimed their partitions.
+        self._claim(row for row in rows if row not in self._missing)
         try:
-            self._sink.insert_block(block, attempt_token(own, self._attempt), self._token)
+            self._insert_missing(rows, first, end)
         except DataRejected as error:
             if end - first == 1:
                 self._refused[first] = str(error)
@@ -126,13 +128,20 @@ class _Halves:
             middle = (first + end) // 2
             self.insert(first, middle)
             self.insert(middle, end)
-        else:
-            self._has_claimed = True
 
-    def _wanted(self, first: int, end: int) -> Iterator[int]:
-        for row in range(first, end):
-            if row in self._missing and row not in self._refused:
-                yield row
+    def _insert_missing(self, rows: Sequence[int], first: int, end: int) -> None:
+        missing = [row for row in rows if row in self._missing]
+        claiming = [row for row in missing if self._partitions[row] not in self._claimed]
+        others = [row for row in missing if self._partitions[row] in self._claimed]
+        for picked, token in ((claiming, self._token), (others, self._part_token(first, end))):
+            if picked:
+                block = pick_rows(self._columns, picked)
+                self._sink.insert_block(block, attempt_token(token, self._attempt), self._token)
+                self._missing.difference_update(picked)
+                self._claim(picked)
+
+    def _claim(self, rows: Iterable[int]) -> None:
+        self._claimed.update(self._partitions[row] for row in rows)
 
 
 def attempt_token(token: str, attempt: int) -> str:

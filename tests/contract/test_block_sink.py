@@ -142,6 +142,9 @@ class PackingSink:
     def missing_rows(self, columns: Rows) -> Sequence[int]:
         return self._sink.missing_rows(_packed(columns))
 
+    def partitions(self, columns: Rows) -> Sequence[object]:
+        return self._sink.partitions(_packed(columns))
+
     def repeat_rules(self, not_before: float | None = None) -> RepeatRules:
         return self._sink.repeat_rules(not_before)
 
@@ -327,13 +330,20 @@ def test_refused_block_accepted_later_is_whole(bench: Bench) -> None:
         assert bench.users() == ["a", "b", "c", "d"]
 
 
-def test_refused_block_claims_its_token(bench: Bench) -> None:
+def test_rows_of_one_month_share_a_partition(bench: Bench) -> None:
+    rows = block(row("a"), row("b", at=LAST_MONTH), row("c"), row("d", at=LAST_MONTH))
+    first, second, third, fourth = bench.sink.partitions(rows)
+    assert first == third != second == fourth
+
+
+@pytest.mark.parametrize("at", [NOW, LAST_MONTH])
+def test_refused_block_claims_its_token(bench: Bench, at: int) -> None:
     """A process that is suspended before it inserts the whole block may do so much later."""
-    rows = block(row("a"), row("b"), row("c", name="refused"))
+    rows = block(row("a"), row("b", at=at), row("c", name="refused"), row("d", at=at))
     insert_in_parts(bench.sink, rows, "t", part_token, is_repeat=False, refused={})
     bench.accept_all()
     bench.sink.insert_block(rows, "t", "t")
-    assert bench.users() == ["a", "b"]
+    assert bench.users() == ["a", "b", "d"]
 
 
 def part_token(first: int, end: int) -> str:

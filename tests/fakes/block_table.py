@@ -84,6 +84,10 @@ class FakeBlockSink:
         self.table.faults.run("count", lambda: found.extend(self.table.missing(rows)))
         return found
 
+    def partitions(self, columns: Sequence[Sequence[object]]) -> Sequence[object]:
+        self.table.faults.run("count", lambda: None)
+        return [_month(stored_row(values).timestamp) for values in zip(*columns, strict=True)]
+
     def repeat_rules(self, not_before: float | None = None) -> RepeatRules:
         return self.table.rules
 
