@@ -1,9 +1,9 @@
 """Insert of a batch that ClickHouse refuses for its data: in parts, until the bad rows are isolated.
 
 The batch is split by partitions and then by halves of their offsets, not by rows, so that every worker,
-even with another decoder, splits it identically and uses the same token for the same part. The first
-part that the server accepts claims the token of the whole batch, so that no worker inserts the whole
-batch once the table accepts it, because a column or a constraint was changed.
+even with another decoder, splits it identically and uses the same token for the same part. In each
+partition of the table, the first rows that the server accepts claim the token of the whole batch, so that
+no worker inserts the whole batch once the table accepts it, because a column or a constraint was changed.
 """
 
 from collections.abc import Iterable, Sequence
@@ -79,13 +79,16 @@ class SplitInsert:
         self._refused: dict[int, str] = {}
         """Reasons by the row's index. A refused row stays refused, even if the table would accept it
         later: it may be in the dead-letter topic."""
+        self._table_partitions: Sequence[object] = ()
+        """Partition of the table of each row."""
         self._restart()
 
     def _restart(self) -> None:
         self._attempt = -1
         self._missing: set[int] = set()
         self._left: list[tuple[PartitionRange, list[int]]] = []
-        self._has_claimed = False
+        self._claimed: set[object] = set()
+        """Partitions of the table that have the token of the whole batch."""
 
     @property
     def refused(self) -> list[RejectedRecord]:
@@ -115,6 +118,8 @@ class SplitInsert:
     def _begin_attempt(self) -> bool:
         """Find the rows to insert; return whether there are any."""
         rules = self._sink.repeat_rules()
+        if self._attempt < 0:
+            self._table_partitions = self._sink.partitions(self._rows.columns)
         if self._attempt >= 0 and not rules.counts_rows:
             return False
         self._attempt += 1
@@ -135,24 +140,31 @@ class SplitInsert:
 
     def _insert(self, part: PartitionRange, rows: list[int]) -> None:
         """Insert the part's missing rows; leave its halves to be inserted if they are refused."""
-        picked = [index for index in rows if index in self._missing]
-        if not picked:
-            # Accepted before, by this worker or another: whichever it was has claimed the token.
-            self._has_claimed |= any(index not in self._refused for index in rows)
-            return
-        own_token = attempt_token(self._intent.part_token(part), self._attempt)
-        token = own_token if self._has_claimed else self._token
+        accepted = [index for index in rows if index not in self._refused]
+        # The worker that inserted rows before has claimed their partitions of the table.
+        self._claim(index for index in accepted if index not in self._missing)
         try:
-            self._sink.insert_block(pick_rows(self._rows.columns, picked), token, self._token)
+            self._insert_missing(part, [index for index in accepted if index in self._missing])
         except DataRejected as error:
             if part.end - part.first == 1:
-                self._count_refused(picked)
-                self._refused.update(dict.fromkeys(picked, str(error)))
+                self._count_refused(accepted)
+                self._refused.update(dict.fromkeys(accepted, str(error)))
             else:
                 self._split(part, rows)
-            return
-        self._has_claimed = True
-        self._count_inserted(picked)
+
+    def _insert_missing(self, part: PartitionRange, rows: list[int]) -> None:
+        claiming = [index for index in rows if self._table_partitions[index] not in self._claimed]
+        others = [index for index in rows if self._table_partitions[index] in self._claimed]
+        for picked, token in ((claiming, self._token), (others, self._intent.part_token(part))):
+            if picked:
+                block = pick_rows(self._rows.columns, picked)
+                self._sink.insert_block(block, attempt_token(token, self._attempt), self._token)
+                self._missing.difference_update(picked)
+                self._claim(picked)
+                self._count_inserted(picked)
+
+    def _claim(self, rows: Iterable[int]) -> None:
+        self._claimed.update(self._table_partitions[index] for index in rows)
 
     def _split(self, part: PartitionRange, rows: list[int]) -> None:
         middle = (part.first + part.end) // 2

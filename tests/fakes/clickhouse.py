@@ -96,6 +96,9 @@ class FakeSink:
     def missing_rows(self, columns: Sequence[Sequence[object]]) -> Sequence[int]:
         return self._server.missing(columns)
 
+    def partitions(self, columns: Sequence[Sequence[object]]) -> Sequence[object]:
+        return [""] * len(columns[0])
+
     def repeat_rules(self, not_before: float | None = None) -> RepeatRules:
         return self._server.rules
 

@@ -77,6 +77,9 @@ class Table:
                 missing.append(index)
         return missing
 
+    def partitions(self, columns: Rows) -> Sequence[object]:
+        return [""] * len(columns[0])
+
     def repeat_rules(self, not_before: float | None = None) -> RepeatRules:
         return RepeatRules()
 
