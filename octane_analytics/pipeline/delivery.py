@@ -227,8 +227,10 @@ class BatchDelivery:
             return
         assert outgoing is not None, "a pending batch has rows or none to insert"
         batch, intent = outgoing.batch, pending.intent
+        # Also of a partition that was lost and came back: it waits for this batch.
+        owned = self.state.completing(intent)
         with context.outages.track(DEAD_LETTERS, "send"):
-            sent = self._writer.send_rejected(batch.rejected, pending.members, outgoing.progress)
+            sent = self._writer.send_rejected(batch.rejected, owned, outgoing.progress)
         context.observer.dead_lettered(sent)
         try:
             with step(outgoing.trace, "insert"), context.outages.track(CLICKHOUSE, "insert"):

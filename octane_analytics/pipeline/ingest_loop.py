@@ -91,7 +91,7 @@ class IngestLoop:
             options.topic, options.delivery, member, writer, rereads, self._intake, context
         )
         self._positions = Positions(options.topic, member, self._delivery, self._intake, context)
-        self._restart_pauses = Backoff(options.session_seconds, 2 * options.session_seconds)
+        self._restart_pauses = backoff.fresh(options.session_seconds, 2 * options.session_seconds)
         self._restart_at = 0.0
         self._retry_at: float | None = None
         self._active_at: float | None = None

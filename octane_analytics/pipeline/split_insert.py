@@ -2,8 +2,8 @@
 
 The batch is split by partitions and then by halves of their offsets, not by rows, so that every worker,
 even with another decoder, splits it identically and uses the same token for the same part. In each
-partition of the table, the first rows that the server accepts claim the token of the whole batch, so that
-no worker inserts the whole batch once the table accepts it, because a column or a constraint was changed.
+partition of the table, the first rows that the server accepts claim the token of the whole batch: no
+worker inserts the whole batch once the table accepts it, because a column or a constraint was changed.
 """
 
 from collections.abc import Iterable, Sequence

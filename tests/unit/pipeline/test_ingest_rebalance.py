@@ -4,7 +4,7 @@ from octane_analytics.errors import Rebalancing
 from octane_analytics.types import (
     Committed,
 )
-from tests.support.ingest_rig import DOWN, P0, P1, Rig, intent, names, once
+from tests.support.ingest_rig import DOWN, P0, P1, Rig, event, intent, names, once
 
 
 def test_announcement_is_repeated_during_rebalance() -> None:
@@ -167,3 +167,24 @@ def test_zombie_cannot_announce() -> None:
     rig.clock.sleep(60)
     first.turn()
     assert (rig.commits(), rig.inserts()) == (commits, inserts)
+
+
+def test_partition_lost_and_regained_keeps_its_dead_letters() -> None:
+    rig = Rig(size=4, partitions=2)
+    rig.broker.is_balancing = False
+    worker = rig.worker()
+    for partition in (0, 1):
+        rig.broker.move(partition, worker.source)
+    worker.turn(2)
+    rig.produce(0, 2, 0)
+    rig.broker.append(1, event("e2"), b"not an event")
+    rig.table.faults.push("insert", *[DOWN] * 3)
+    rig.broker.faults.push("dead_letters", *[DOWN] * 3)
+    worker.turn(2)
+    rig.broker.targets.pop(P1)
+    worker.turn(1)
+    rig.broker.move(1, worker.source)
+    rig.settle(worker)
+    assert rig.table.count() == once(names(0, 3))
+    assert [r.record.partition() for r in rig.broker.dead_letters] == [1]
+    assert worker.observer.rows == 3
