@@ -8,8 +8,8 @@ from pathlib import Path
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.errors import ConfigError, OctaneError
 from octane_analytics.events.decode import decode_all
+from octane_analytics.kafka.consumer import KafkaSource
 from octane_analytics.kafka.dlq_producer import KafkaDeadLetters
-from octane_analytics.kafka.group_member import KafkaGroupMember
 from octane_analytics.kafka.range_reader import KafkaRangeReader
 from octane_analytics.kafka.record_headers import headers_of
 from octane_analytics.pipeline.batch import BatchLimits
@@ -70,7 +70,7 @@ def run_worker(
     )
     sample = ProcessSampler(ProcessMetrics(), name(), observer.tick)
     traces = tracing.start(name())
-    member = KafkaGroupMember(
+    member = KafkaSource(
         settings.kafka, slot, on_queue=metrics.queue_bytes.set, on_stall=observer.stalled
     )
     sink = ClickHouseSink(
