@@ -3,6 +3,7 @@
 import contextlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -19,7 +20,6 @@ from octane_analytics.replay.interfaces import (
 )
 from octane_analytics.replay.pacing import RateLimit
 from octane_analytics.replay.plan import Compare, Mode, ReplayPlan
-from octane_analytics.replay.staging_reader import StagingReader
 from octane_analytics.types import LogIdentity
 from tests.fakes.block_table import FakeBlockSink, FakeBlockTable
 from tests.fakes.clickhouse import StoredRow
@@ -120,17 +120,10 @@ def run(staging: FakeStaging, mode: Mode) -> FillOutcome:
     )
     clock = FakeClock()
     control = ReplayControl(report=lambda _: None, is_stopping=lambda: False)
-    log: object = None
-    reader: StagingReader = log  # type: ignore[assignment]  # not used without live workers
-    return FillReplay(
-        plan,
-        staging,
-        log,
-        reader,
-        clock,
-        RateLimit(None, clock),
-        control,  # type: ignore[arg-type]
-    ).run()
+    # Log and reader are not used without live workers.
+    unused: Any = None
+    fill = FillReplay(plan, staging, unused, unused, clock, RateLimit(None, clock), control)
+    return fill.run()
 
 
 def event(user: str, months_ago: int = 0) -> StoredRow:
