@@ -139,6 +139,8 @@ class RepeatRules:
     inserts_whole: bool = False
     """Insert the whole block under its token before any count: the table has materialized views, which
     may lack rows that the table has, or its rows cannot be counted."""
+    remembers_token: bool = True
+    """True unless the table may have forgotten the token of the block by age."""
     counts_rows: bool = True
     """False if merges replace rows: only tokens recognise a repeat then."""
     repair_refusal: str = ""

@@ -83,12 +83,14 @@ class ClickHouseSink(CountingConnection):
         table = self.counted_table()
         if not table.is_countable:
             return RepeatRules(inserts_whole=True, counts_rows=False)
+        remembers = is_token_remembered(table.window_seconds, not_before, time.time())
         views = self._views_of(self.table)
         if not views:
-            return RepeatRules()
+            return RepeatRules(remembers_token=remembers)
         listed = ", ".join(map(str, views))
         return RepeatRules(
-            inserts_whole=is_token_remembered(table.window_seconds, not_before, time.time()),
+            inserts_whole=remembers,
+            remembers_token=remembers,
             repair_refusal=f"inserting them into {self.table} under another token would count them "
             f"twice in {listed}: set DELIVERY=at-least-once, or remove the views and fill them again "
             "afterwards",

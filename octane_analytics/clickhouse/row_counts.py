@@ -19,6 +19,7 @@ class CountedTable(NamedTuple):
     ttl: str
     timestamp_type: str
     partition_key: str
+    other_columns: Sequence[str]
 
     @property
     def is_countable(self) -> bool:
@@ -27,7 +28,7 @@ class CountedTable(NamedTuple):
 
     @property
     def unexpired(self) -> str | None:
-        return table_ttl.unexpired_condition(self.ttl)
+        return table_ttl.unexpired_condition(self.ttl, self.other_columns)
 
 
 class CountingConnection(ClickHouse):
@@ -90,20 +91,27 @@ class CountingConnection(ClickHouse):
     def counted_table(self) -> CountedTable:
         name = {"database": self._settings.database, "table": self._settings.table}
         found = self._query(
-            "SELECT engine, engine_full, partition_key, (SELECT any(type) FROM system.columns "
-            "WHERE database = {database:String} AND table = {table:String} AND name = 'timestamp') "
-            "FROM system.tables WHERE database = {database:String} AND name = {table:String}",
+            "SELECT engine, engine_full, partition_key FROM system.tables "
+            "WHERE database = {database:String} AND name = {table:String}",
             name,
         )
         if not found:
             raise self._server_unavailable(UNKNOWN_TABLE, f"table {self.table} does not exist")
-        engine, engine_full, partition_key, timestamp_type = found[0]
+        engine, engine_full, partition_key = found[0]
+        types: dict[str, str] = dict(
+            self._query(
+                "SELECT name, type FROM system.columns "
+                "WHERE database = {database:String} AND table = {table:String}",
+                name,
+            )
+        )
         return CountedTable(
             engine,
             self._window_seconds(engine, engine_full),
             table_ttl.ttl_of(engine_full),
-            timestamp_type,
+            types.get("timestamp", ""),
             partition_key,
+            sorted(set(types) - set(schema.COLUMN_NAMES)),
         )
 
     def _query(

@@ -5,7 +5,7 @@ quotes or parentheses is never read as a keyword. Does not depend on a connectio
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 _TOKEN = re.compile(r"'(?:\\.|[^'\\])*'|`(?:\\.|[^`\\])*`|\"(?:\\.|[^\"\\])*\"|\w+|.", re.DOTALL)
@@ -61,11 +61,14 @@ def setting_of(engine_full: str, name: str) -> str:
     return ""
 
 
-def unexpired_condition(ttl: str) -> str | None:
+def unexpired_condition(ttl: str, other_columns: Collection[str] = ()) -> str | None:
     """Return the SQL condition of rows that no part of the TTL clause has removed or will soon remove.
 
-    None if the TTL aggregates rows (GROUP BY), so that a row that is gone may not be lost.
+    None if a row that is gone may not be lost: the TTL aggregates rows (GROUP BY), or depends on columns
+    that a row does not have before it is inserted.
     """
+    if any(name in other_columns for name in _names(ttl)):
+        return None
     conditions = []
     for element in _elements(ttl):
         words = list(_outer_words(element))
@@ -85,6 +88,16 @@ def unexpired_condition(ttl: str) -> str | None:
             alive += f" OR NOT ({element[where.end :]})"
         conditions.append(f"({alive})")
     return " AND ".join(conditions) or "1"
+
+
+def _names(text: str) -> Iterator[str]:
+    """Yield the words and quoted identifiers, also within parentheses."""
+    for match in _TOKEN.finditer(text):
+        part = match[0]
+        if part[0] in '`"' and len(part) > 1:
+            yield re.sub(r"\\(.)", r"\1", part[1:-1])
+        elif part[0].isalnum() or part[0] == "_":
+            yield part
 
 
 def _elements(ttl: str) -> Iterator[str]:

@@ -28,19 +28,27 @@ Rows = Sequence[Sequence[object]]
 
 
 def insert_repeated(
-    sink: BlockSink, columns: Rows, token: str, *, not_before: float | None = None
+    sink: BlockSink,
+    columns: Rows,
+    token: str,
+    *,
+    not_before: float | None = None,
+    prefers_token: bool = False,
 ) -> None:
     """Insert a block that may be in the table, wholly or in part. Blocks.
 
-    `not_before` is a time in epoch seconds before which it was not inserted; None if not known. Raise
-    Unavailable, or DataRejected if the block must be inserted in parts.
+    `not_before` is a time in epoch seconds before which it was not inserted; None if not known. With
+    `prefers_token` the whole block is inserted before the first count, if the table still has its token:
+    for rows that may equal rows of other blocks. Raise Unavailable, or DataRejected if the block must be
+    inserted in parts.
     """
     rules = sink.repeat_rules(not_before)
-    if rules.inserts_whole:
+    is_sent_whole = rules.inserts_whole or (prefers_token and rules.remembers_token)
+    if is_sent_whole:
         sink.insert_block(columns, token, token)
     if not rules.counts_rows:
         return
-    for attempt in range(int(rules.inserts_whole), ATTEMPTS):
+    for attempt in range(int(is_sent_whole), ATTEMPTS):
         missing = sink.missing_rows(columns)
         if not missing:
             return

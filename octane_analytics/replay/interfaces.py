@@ -129,6 +129,8 @@ class StagingStore(Protocol):
         """Return the number of rows that pass `number` found missing."""
         ...
 
-    def insert(self, columns: Sequence[Sequence[object]], token: str) -> None:
-        """Insert into the target; see `interfaces.Sink`."""
+    def insert(
+        self, columns: Sequence[Sequence[object]], token: str | None, query_id: str | None
+    ) -> None:
+        """Insert into the target; see `interfaces.BlockSink.insert_block`."""
         ...

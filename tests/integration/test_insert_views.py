@@ -22,7 +22,12 @@ from octane_analytics.worker.preflight import check_table
 from tests.support import replicated_clickhouse
 from tests.support.command import run
 
-WORKER = User("worker", grants=["GRANT SELECT, INSERT ON views.ai_analytics_events"])
+WORKER = User(
+    "worker",
+    grants=[
+        "GRANT SELECT, INSERT, SYSTEM SYNC REPLICA ON views.ai_analytics_events",
+    ],
+)
 
 
 @pytest.fixture(scope="module")

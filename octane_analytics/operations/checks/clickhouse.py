@@ -7,6 +7,7 @@ from octane_analytics.clickhouse import schema
 from octane_analytics.clickhouse.error_codes import OPERATOR_ERRORS
 from octane_analytics.clickhouse.results import Result
 from octane_analytics.clickhouse.schema import LiveTable, TableName
+from octane_analytics.clickhouse.table_fit import required_rights, table_fit, window_refusal
 from octane_analytics.clickhouse.views import View, view_findings
 from octane_analytics.errors import NeedsOperator, OctaneError, StatementRejected
 from octane_analytics.operations.checks.finding import Finding, fail, failed, ok, warn
@@ -63,7 +64,7 @@ def check_clickhouse(
     yield _clock(address, ahead_seconds)
     try:
         live = server.describe()
-        yield from _rights(server, settings)
+        yield from _rights(server, live, settings)
     except OctaneError as error:
         yield _failed(f"table at {address}", error)
         return
@@ -74,8 +75,8 @@ def check_clickhouse(
             "`octane-analytics schema apply`",
         )
         return
-    yield _table(address, server.table, live, settings)
-    yield _window(address, live, settings, partitions())
+    yield from _table(address, server.table, live, settings)
+    yield _window(address, server.table, live, settings, partitions())
     yield from _views(address, server, live, settings)
     yield _disks(address, server)
 
@@ -101,12 +102,14 @@ def _clock(address: str, ahead_seconds: float) -> Finding:
     return ok(subject, "agree")
 
 
-def _rights(server: CheckedServer, settings: Settings) -> Iterator[Finding]:
+def _rights(server: CheckedServer, live: LiveTable | None, settings: Settings) -> Iterator[Finding]:
     user = settings.clickhouse.user
     subject = f"rights of {user}"
-    missing = [right for right in ("SELECT", "INSERT") if not server.has_right(right)]
+    is_exactly_once = settings.batch.delivery == _EXACTLY_ONCE
+    rights = required_rights(live, is_exactly_once=is_exactly_once)
+    missing = [right for right in rights if not server.has_right(right)]
     if not missing:
-        yield ok(subject, f"SELECT and INSERT on {server.table}")
+        yield ok(subject, f"{', '.join(rights[:-1])} and {rights[-1]} on {server.table}")
     if "INSERT" in missing:
         try:
             server.check_profile()
@@ -119,32 +122,32 @@ def _rights(server: CheckedServer, settings: Settings) -> Iterator[Finding]:
         )
 
 
-def _table(address: str, name: TableName, live: LiveTable, settings: Settings) -> Finding:
+def _table(address: str, name: TableName, live: LiveTable, settings: Settings) -> Iterator[Finding]:
     subject = f"table at {address}"
-    missing = set(schema.COLUMN_NAMES) - {column.name for column in live.columns}
-    if missing:
-        return fail(
-            subject,
-            f"{name} lacks {', '.join(sorted(missing))}: see `octane-analytics schema check`",
-        )
-    if not live.is_replicated and len(settings.clickhouse.hosts()) > 1:
-        return fail(
-            subject,
-            f"{name} is a {live.engine}, and CLICKHOUSE_HOST lists several servers: make them "
-            "replicas of one table, or a batch that one has inserted is inserted again by another",
-        )
-    differences = [found for found in schema.differences(live) if live.window_setting not in found]
-    if differences:
-        return warn(subject, f"{'; '.join(differences)}; see `octane-analytics schema check`")
-    return ok(subject, f"{name} has the expected schema")
+    is_exactly_once = settings.batch.delivery == _EXACTLY_ONCE
+    servers = len(settings.clickhouse.hosts())
+    fit = table_fit(
+        name, live, window_user=_EXACTLY_ONCE if is_exactly_once else None, servers=servers
+    )
+    window = window_refusal(name, live, _EXACTLY_ONCE)  # `_window` reports it
+    refusals = [refusal for refusal in fit.refusals if refusal != window]
+    if refusals:
+        yield fail(subject, f"{'; '.join(refusals)}; `worker` does not start")
+    if fit.differences:
+        listed = "; ".join(fit.differences)
+        yield warn(subject, f"{listed}; see `octane-analytics schema check`")
+    if not refusals and not fit.differences:
+        yield ok(subject, f"{name} has the expected schema")
 
 
-def _window(address: str, live: LiveTable, settings: Settings, partitions: int | None) -> Finding:
+def _window(
+    address: str, name: TableName, live: LiveTable, settings: Settings, partitions: int | None
+) -> Finding:
     subject = f"deduplication at {address}"
     if settings.batch.delivery != _EXACTLY_ONCE:
         return ok(subject, f"not needed: DELIVERY={settings.batch.delivery}")
-    if live.window < 1:
-        return fail(subject, "the table has no window: run `octane-analytics schema apply`")
+    if refusal := window_refusal(name, live, _EXACTLY_ONCE):
+        return fail(subject, refusal)
     if live.is_window_short_lived:
         return warn(
             subject,
