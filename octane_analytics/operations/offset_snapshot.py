@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from octane_analytics.errors import ConfigError
-from octane_analytics.pipeline.delivery_ledger import Intent, parse_intent
-from octane_analytics.types import Commit, Committed, LogIdentity, OffsetRange, TopicPartition
+from octane_analytics.pipeline.intents import completed, pending_intent, pending_partitions
+from octane_analytics.types import Commit, Committed, LogIdentity, TopicPartition
 
 FORMAT = "octane-analytics offsets 1"
 
@@ -41,7 +41,7 @@ class Snapshot:
                     "partition": number,
                     "offset": committed.offset,
                     "metadata": committed.metadata,
-                    "pending": _pending(committed),
+                    "pending": _pending_range(self.topic, number, committed),
                 }
                 for number, committed in enumerate(self.partitions)
             ],
@@ -73,13 +73,15 @@ def plan(
     topic: str,
     log: LogIdentity,
     bounds: Mapping[TopicPartition, tuple[int, int]],
+    live: Mapping[TopicPartition, Committed],
     *,
     other_log: bool = False,
     drop_intents: bool = False,
 ) -> list[Commit]:
     """Return the commits that restore the snapshot. Raise ConfigError, with the reason, if it cannot be.
 
-    `bounds` maps the live topic's partitions to their first and end offsets. `other_log` is the
+    `bounds` maps the live topic's partitions to their first and end offsets, `live` to the group's
+    committed offsets as they are now. `other_log` is the
     operator's assertion that another log holds the same records at the same offsets, `drop_intents`
     the operator's consent that pending ranges may be inserted a second time.
     """
@@ -100,13 +102,17 @@ def plan(
             f"id {snapshot.log.topic_id or 'unknown'}): if it holds the same records at the same "
             "offsets, use --other-log"
         )
-    pending = [number for number, c in enumerate(snapshot.partitions) if _pending(c)]
+    pending = [
+        number
+        for number, c in enumerate(snapshot.partitions)
+        if pending_intent(topic, number, c) is not None
+    ]
     if not is_same and pending and not drop_intents:
         raise ConfigError(
-            f"partitions {', '.join(map(str, pending))} have announced ranges that may be inserted "
-            "already, and another log has other tokens: stop the old workers with SIGTERM, which "
-            "finishes them, and export again; or use --drop-intents, which may insert those ranges "
-            "twice"
+            f"a batch that may be inserted already is pending for partitions "
+            f"{', '.join(map(str, pending))}, and another log has other tokens: stop the old workers "
+            "with SIGTERM, which finishes it, and export again; or use --drop-intents, which may insert "
+            "it twice"
         )
     commits = []
     for number, committed in enumerate(snapshot.partitions):
@@ -119,22 +125,42 @@ def plan(
                 f"{partition} holds the offsets from {first} to {end}, the export has "
                 f"{committed.offset}: nothing was set"
             )
-        commits.append(Commit(partition, committed.offset, _metadata(committed, log, is_same)))
+        commits.append(
+            Commit(partition, committed.offset, _metadata(topic, committed, log, is_same))
+        )
+    if commits and not drop_intents:
+        _require_nothing_pending(live, commits)
     return commits
 
 
-def _metadata(committed: Committed, log: LogIdentity, is_same: bool) -> str:
+def _metadata(topic: str, committed: Committed, log: LogIdentity, is_same: bool) -> str:
     if is_same:
         return committed.metadata
     assert committed.offset is not None, "absent offsets are skipped"
-    return Intent(OffsetRange(committed.offset, committed.offset), log).metadata()
+    return completed(topic, log)
 
 
-def _pending(committed: Committed) -> str | None:
-    intent = parse_intent(committed.metadata)
-    if intent is None or not intent.is_pending or intent.span.first != committed.offset:
-        return None
-    return str(intent.span)
+def _require_nothing_pending(
+    live: Mapping[TopicPartition, Committed], commits: Sequence[Commit]
+) -> None:
+    """Raise ConfigError if a partition that is to move belongs to a pending batch of the live group."""
+    moved = {c.partition.partition for c in commits if live[c.partition].offset != c.offset}
+    named = pending_partitions(
+        next(iter(live)).topic, {where.partition: found for where, found in live.items()}
+    )
+    blocked = sorted(moved & named.keys())
+    if blocked:
+        raise ConfigError(
+            f"a batch of the group as it is now is pending for partitions "
+            f"{', '.join(map(str, blocked))}: start the worker and stop it with SIGTERM, which finishes "
+            "it; or use --drop-intents, which may insert it twice or not at all"
+        )
+
+
+def _pending_range(topic: str, partition: int, committed: Committed) -> str | None:
+    intent = pending_intent(topic, partition, committed)
+    own = None if intent is None else intent.range_of(partition)
+    return None if own is None else f"{own.first}-{own.end}"
 
 
 def _offset(value: object) -> int:

@@ -10,9 +10,10 @@ from datetime import datetime
 from enum import Enum
 
 from octane_analytics.errors import ConfigError
-from octane_analytics.pipeline.delivery_ledger import DeliveryLedger, Intent
+from octane_analytics.pipeline.intents import Intent, completed
+from octane_analytics.pipeline.start_positions import start_position
 from octane_analytics.replay.ranges import BadRange, parse_offsets, parse_time
-from octane_analytics.types import Commit, Committed, LogIdentity, OffsetRange, TopicPartition
+from octane_analytics.types import Commit, Committed, LogIdentity, TopicPartition
 
 _BY_PARTITION = re.compile(r"\s*\d+\s*:", re.ASCII)
 
@@ -86,15 +87,19 @@ def set_to(
 ) -> list[Commit]:
     """Return the commits that move the group. Raise ConfigError, with the reason, if it cannot be moved.
 
-    `drop_intents` is the operator's consent that pending ranges may be inserted twice.
+    `facts` are those of all partitions: a batch that is pending for one of them is inserted whole by the
+    next owner, so none of its partitions may be moved. `drop_intents` is the operator's consent that
+    such batches may be inserted twice or not at all; they are dropped for all of their partitions.
     """
     offsets = _resolve(target, facts)
-    pending = [p.partition for p in offsets if _is_pending(facts[p].committed, log)]
-    if pending and not drop_intents:
+    carriers = _pending_batches(facts, log)
+    named = {number for intent in carriers.values() for number in intent.partitions}
+    blocked = sorted(p.partition for p in offsets if p.partition in named)
+    if blocked and not drop_intents:
         raise ConfigError(
-            f"partitions {', '.join(map(str, pending))} have announced ranges that may be inserted "
-            "already: start the worker and stop it with SIGTERM, which finishes them; or use "
-            "--drop-intents, which may insert those ranges twice or not at all"
+            f"a batch that may be inserted already is pending for partitions "
+            f"{', '.join(map(str, blocked))}: start the worker and stop it with SIGTERM, which finishes "
+            "it; or use --drop-intents, which may insert it twice or not at all"
         )
     for partition, offset in offsets.items():
         first, end = facts[partition].first, facts[partition].end
@@ -103,9 +108,16 @@ def set_to(
                 f"{partition} holds the offsets from {first} to {end}, and --to names {offset}: "
                 "nothing was set"
             )
+    dropped = {
+        partition: facts[partition].committed.offset or 0
+        for partition, intent in carriers.items()
+        if not offsets.keys().isdisjoint(
+            TopicPartition(partition.topic, n) for n in intent.partitions
+        )
+    }
     return [
-        Commit(partition, offset, Intent(OffsetRange(offset, offset), log).metadata())
-        for partition, offset in offsets.items()
+        Commit(partition, offset, completed(partition.topic, log))
+        for partition, offset in (dropped | offsets).items()
     ]
 
 
@@ -148,7 +160,12 @@ def _resolve(
     raise AssertionError(f"unknown target: {target!r}")
 
 
-def _is_pending(committed: Committed, log: LogIdentity) -> bool:
-    """Return whether a worker started now would first insert an announced range of this log."""
-    start = DeliveryLedger().assign(TopicPartition("", 0), committed, log)
-    return start.recovering is not None
+def _pending_batches(
+    facts: Mapping[TopicPartition, PartitionFacts], log: LogIdentity
+) -> dict[TopicPartition, Intent]:
+    """Return the batches of this log that workers started now would first insert."""
+    starts = {
+        where: start_position(where.topic, where.partition, fact.committed, log)
+        for where, fact in facts.items()
+    }
+    return {where: start.pending for where, start in starts.items() if start.pending is not None}

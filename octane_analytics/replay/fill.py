@@ -30,7 +30,7 @@ from typing import TypeVar
 
 from octane_analytics.errors import OctaneError
 from octane_analytics.interfaces import Clock
-from octane_analytics.pipeline.delivery_ledger import parse_intent
+from octane_analytics.pipeline.intents import parse_intent, pending_intent
 from octane_analytics.replay.chunk_inserts import ChunkInserts, chunk_name
 from octane_analytics.replay.interfaces import ReplayLog, StagedChunk, StagedSlice, StagingStore
 from octane_analytics.replay.pacing import (
@@ -240,14 +240,11 @@ class FillReplay:
         if not self._plan.is_live:
             return dict(limits)
         partitions, committed, held = self._retry(self._read_offsets)
-        ends = {}
-        for p in partitions:
-            intent = parse_intent(committed[p].metadata)
-            if intent is None or intent.span.first != committed[p].offset:
-                end = held[p].end
-            else:
-                end = intent.span.end
-            ends[p] = min(max(end, limits.get(p, 0)), held[p].end)
+        announced = announced_ends(self._log.topic, committed)
+        ends = {
+            p: min(max(announced.get(p, held[p].end), limits.get(p, 0)), held[p].end)
+            for p in partitions
+        }
         self._stage_up_to(ends)
         return ends
 
@@ -312,3 +309,22 @@ class FillReplay:
 
     def _retry(self, call: Callable[[], _T]) -> _T:
         return retry_while_unavailable(call, self._clock, self._control.is_stopping)
+
+
+def announced_ends(topic: str, committed: Mapping[int, Committed]) -> dict[int, int]:
+    """Return the offset of each partition from which on no worker has inserted anything.
+
+    Partitions whose offset carries no intent are absent: their workers may have inserted everything. A
+    batch may be pending for some of its partitions only, but names the ranges of all. Raise ConfigError
+    for an unreadable intent.
+    """
+    ends = {}
+    for partition, found in committed.items():
+        if found.offset is not None and parse_intent(topic, partition, found.metadata) is not None:
+            ends[partition] = found.offset
+    for partition, found in committed.items():
+        intent = pending_intent(topic, partition, found)
+        for item in () if intent is None else intent.ranges:
+            if item.partition in ends:
+                ends[item.partition] = max(ends[item.partition], item.end)
+    return ends

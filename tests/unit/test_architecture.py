@@ -330,8 +330,8 @@ def test_client_libraries_have_one_importer() -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("pipeline.delivery_ledger", "from octane_analytics.types import OffsetRange"),
-        ("pipeline.delivery_ledger", "from octane_analytics import __version__"),
+        ("pipeline.intents", "from octane_analytics.types import OffsetRange"),
+        ("pipeline.intents", "from octane_analytics import __version__"),
         ("pipeline.ingest_loop", "from octane_analytics.pipeline.batch import Batch"),
         ("clickhouse.client", "from octane_analytics.clickhouse import schema as expected"),
         ("clickhouse.client", "import clickhouse_driver.errors"),

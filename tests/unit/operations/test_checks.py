@@ -164,7 +164,7 @@ def test_unreachable_kafka_is_one_transient_failure() -> None:
             FakeCluster(offsets={2: Committed(3, "octane1;3-7;cluster;id;")}),
             "offsets",
             Level.OK,
-            "partitions 2 have announced",
+            "a batch is pending for partitions 2",
         ),
         (FakeCluster(newest_at=NOW + 90), "clock and kafka", Level.WARN, "90 s ahead"),
         (FakeCluster(bound=(7, 7)), "clock and kafka", Level.OK, "no record"),
