@@ -95,6 +95,9 @@ class CommitOutcome:
     """Partitions whose offset is stored; the others were refused, unless `is_unknown`."""
     is_unknown: bool = False
     """True if no definite answer came: any part may be stored, now or later."""
+    may_be_stored: bool = False
+    """True if all of it was refused, but an earlier copy of the request may have been stored: repeat it
+    unchanged, or start again from what is committed."""
     error: Unavailable | None = None
     """Reason why some of it was refused."""
 

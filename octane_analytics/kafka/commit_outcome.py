@@ -89,8 +89,8 @@ def _outcome(
     is_refused = all(each.code() in _REFUSALS for each in errors.values())
     if first.code() == KafkaError.OFFSET_METADATA_TOO_LARGE and not has_one_cause:
         is_refused = False  # the error of partitions with shorter metadata is not known
-    if is_refused and not is_resent:
-        return CommitOutcome(accepted, error=error)
+    if is_refused and not (is_resent and accepted):
+        return CommitOutcome(accepted, may_be_stored=is_resent, error=error)
     return CommitOutcome(is_unknown=True, error=error)
 
 

@@ -13,7 +13,9 @@ Rules, each of which is needed (a model check finds lost or doubled events witho
 
 1. An announced batch is inserted whole, whatever partitions the worker loses meanwhile.
 2. A worker completes only partitions that it held without interruption since the announcement.
-3. A commit whose outcome is unknown means a restart: a new member id fences the delayed commit.
+3. A commit whose outcome is unknown means a restart: a new member id fences the delayed commit. An
+   announcement that was refused, but may have been stored before, is repeated unchanged; if a partition
+   of the batch is lost before, it is one of unknown outcome.
 4. An insert is a repeat if the batch was recovered, an attempt failed, or a member was lost after the
    announcement.
 5. A partition joins a batch only after a commit of its own was accepted in this assignment. If only
@@ -57,6 +59,8 @@ class PendingBatch:
     """True if the batch may be in the table already, in whole or in part."""
     withdrawing: frozenset[int] = frozenset()
     """Partitions whose intent alone was accepted, of a commit that others of the batch refused."""
+    may_be_announced: bool = False
+    """True if an announcement was refused of which an earlier copy may have been stored."""
 
 
 @dataclass(slots=True)
@@ -125,6 +129,9 @@ class DeliveryState:
             if self.pending.is_announced or self.pending.withdrawing:
                 self.pending.members -= gone
                 self.pending.is_repeat = True
+            elif self.pending.may_be_announced:
+                self.pending.members -= gone
+                self._restart_from_committed()
             else:
                 rewound = self._void_pending()
         if not gone.isdisjoint(self._open):
@@ -226,9 +233,10 @@ class DeliveryState:
         assert batch is not None, "an announcement needs a frozen batch"
         if self._note(outcome):
             return
+        batch.may_be_announced |= outcome.may_be_stored
         taken = batch.members & outcome.accepted
         if taken == batch.members:
-            batch.is_announced = True
+            batch.is_announced, batch.may_be_announced = True, False
             self._note_completions(batch.members)
         elif taken:
             batch.withdrawing = frozenset(taken)
@@ -347,8 +355,11 @@ class DeliveryState:
     def _note(self, outcome: CommitOutcome) -> bool:
         """Return whether the outcome requires a restart."""
         if outcome.is_unknown:
-            self.restart_reason = "outcome of a commit is unknown"
+            self._restart_from_committed()
         return outcome.is_unknown
+
+    def _restart_from_committed(self) -> None:
+        self.restart_reason = "outcome of a commit is unknown"
 
     def _commit(self, partition: int, offset: int, metadata: str) -> Commit:
         return Commit(TopicPartition(self.topic, partition), offset, metadata)

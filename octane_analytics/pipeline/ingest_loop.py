@@ -96,6 +96,8 @@ class IngestLoop:
         self._retry_at: float | None = None
         self._active_at: float | None = None
         """Time of the last insert while it is not completed; None once it is."""
+        self._awaits_assignment = False
+        """True from a restart to the next assignment."""
         self._is_paused = False
         self._is_quiet = False
 
@@ -137,15 +139,16 @@ class IngestLoop:
         """
         deadline = self._clock.now() + seconds
         self._pause()
-        state = self._delivery.state
-        while self._clock.now() < deadline and self._delivery.state is state:
+        while self._clock.now() < deadline:
+            state = self._delivery.state
             if state.must_restart:
-                return False  # the committed state is not known: the next owner reads it
+                self._restart()  # continues with the pending batches, and reads nothing else
             if self._delivery.is_idle and state.open_ranges:
                 self._write()
             self._flush_pending()
+            state = self._delivery.state
             is_empty = self._delivery.is_idle and not state.open_ranges and not state.recoveries()
-            if is_empty and self._complete():
+            if is_empty and not self._awaits_assignment and self._complete():
                 return True
             self._pause()
             if not (self._is_free and state.open_ranges):
@@ -154,6 +157,7 @@ class IngestLoop:
 
     def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
         """Take the partitions over; see `interfaces.RebalanceListener`."""
+        self._awaits_assignment = False
         starts = self._retry_assign(partitions) if partitions else {}
         self._observer.assigned(partitions, len(self._delivery.state.partitions))
         return starts
@@ -212,6 +216,7 @@ class IngestLoop:
         self._positions.forget(self._delivery.state.partitions)
         self._delivery.restart()
         self._retry_at = self._active_at = None
+        self._awaits_assignment = True
         self._member.recreate_client()
 
     def _poll(self) -> None:

@@ -17,6 +17,10 @@ from octane_analytics.types import (
 from tests.fakes.kafka import FakeBroker, FakeSource
 
 
+class Resent(Rebalancing):
+    """Refusal of the second of two requests; with `is_done` the first one was stored."""
+
+
 class FakeMember:
     """Implements `interfaces.GroupMember`."""
 
@@ -36,7 +40,7 @@ class FakeMember:
         try:
             self.source.commit(commits)
         except Rebalancing as error:
-            return CommitOutcome(error=error)
+            return CommitOutcome(may_be_stored=isinstance(error, Resent), error=error)
         except Unavailable as error:
             return CommitOutcome(is_unknown=True, error=error)
         return CommitOutcome(frozenset(commit.partition.partition for commit in commits))

@@ -45,6 +45,8 @@ VERSION_1 = version_1.Intent(OffsetRange(0, 2), LOG).metadata()
         Setup(records=1, crashes=1, delayed_commits=1),
         Setup(records=1, moves=2, delayed_commits=1),
         Setup(records=1, moves=2, lost_commits=1),
+        Setup(records=1, moves=2, resent_commits=1),
+        Setup(records=1, crashes=1, resent_commits=1),
         Setup(records=1, moves=2, failed_inserts=1, refused_commits=1),
         Setup(records=1, moves=1, partial_commits=1, refused_commits=1),
         Setup(records=1, expiries=1),

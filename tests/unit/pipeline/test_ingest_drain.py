@@ -22,6 +22,20 @@ def test_drain_inserts_and_commits_everything_read(delivery: Delivery) -> None:
     assert worker.source.is_closed
 
 
+def test_drain_recovers_after_unknown_commit() -> None:
+    rig = Rig(partitions=2)
+    worker = rig.worker()
+    worker.turn(2)
+    rig.produce(0, 3, 0)
+    rig.produce(0, 2, 1, "f")
+    worker.turn(1)
+    rig.broker.faults.push("commit", DOWN, is_done=True)
+    assert worker.ingest.drain(60.0)
+    assert worker.observer.names().count("restarting") == 1
+    assert rig.table.count() == once(names(0, 3), names(0, 2, "f"))
+    assert rig.broker.is_settled()
+
+
 def test_drain_ends_at_deadline_during_outage() -> None:
     rig = Rig()
     rig.produce(0, 3)

@@ -1,10 +1,14 @@
 """Assignment, revocation and loss of partitions."""
 
+import pytest
+
 from octane_analytics.errors import Rebalancing
 from octane_analytics.types import (
     Committed,
 )
-from tests.support.ingest_rig import DOWN, P0, P1, Rig, event, intent, names, once
+from tests.fakes.group_member import Resent
+from tests.fakes.journal import InsertEntry
+from tests.support.ingest_rig import DOWN, P0, P1, Rig, event, intent, names, once, token_of
 
 
 def test_announcement_is_repeated_during_rebalance() -> None:
@@ -152,6 +156,44 @@ def test_insert_of_zombie_changes_nothing() -> None:
     assert first.observer.calls["insert"] == 2
     assert len(rig.inserts()) == inserts  # looked first
     assert rig.table.count() == once(names(0, 3))
+
+
+@pytest.mark.parametrize("is_stored", [True, False])
+def test_resent_announcement_is_repeated_unchanged(is_stored: bool) -> None:
+    rig = Rig(size=3)
+    worker = rig.worker()
+    worker.turn(2)
+    rig.produce(0, 3)
+    rig.broker.faults.push("commit", Resent("settling"), is_done=is_stored)
+    worker.turn(1)
+    rig.produce(3, 6)
+    rig.settle(worker)
+    assert "restarting" not in worker.observer.names()
+    assert rig.inserts()[0] == InsertEntry(token_of(0, 3), 3)
+    assert rig.table.count() == once(names(0, 6))
+
+
+@pytest.mark.parametrize("is_stored", [True, False])
+def test_resent_announcement_without_member_is_recovered(is_stored: bool) -> None:
+    rig = Rig(size=4, partitions=2, flush_seconds=20.0)
+    rig.broker.is_balancing = False
+    first, second = rig.worker(), rig.worker()
+    for partition in (0, 1):
+        rig.broker.move(partition, first.source)
+    first.turn(2)
+    rig.produce(0, 2, 0)
+    rig.produce(2, 4, 1)
+    rig.broker.faults.push("commit", Resent("settling"), is_done=is_stored)
+    first.turn(1)
+    rig.broker.faults.push("commit", *[Rebalancing("settling")] * 2)
+    rig.broker.move(1, second.source)
+    for _ in range(3):
+        first.turn(1)
+        second.turn(1)
+    rig.broker.move(0, first.source)
+    rig.settle(first, second)
+    assert first.observer.names().count("restarting") == 1
+    assert rig.table.count() == once(names(0, 4))
 
 
 def test_zombie_cannot_announce() -> None:
