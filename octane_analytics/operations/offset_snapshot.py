@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from octane_analytics.errors import ConfigError
-from octane_analytics.pipeline.intents import completed, pending_intent, pending_partitions
+from octane_analytics.operations.pending_batches import pending_batches
+from octane_analytics.pipeline.intents import completed, pending_intent
 from octane_analytics.types import Commit, Committed, LogIdentity, TopicPartition
 
 FORMAT = "octane-analytics offsets 1"
@@ -81,9 +82,9 @@ def plan(
     """Return the commits that restore the snapshot. Raise ConfigError, with the reason, if it cannot be.
 
     `bounds` maps the live topic's partitions to their first and end offsets, `live` to the group's
-    committed offsets as they are now. `other_log` is the
-    operator's assertion that another log holds the same records at the same offsets, `drop_intents`
-    the operator's consent that pending ranges may be inserted a second time.
+    committed offsets as they are now. `other_log` is the operator's assertion that another log holds the
+    same records at the same offsets, `drop_intents` the operator's consent that pending batches, of the
+    export or of the live group, may be inserted twice or not at all.
     """
     if snapshot.topic != topic:
         raise ConfigError(
@@ -102,23 +103,24 @@ def plan(
             f"id {snapshot.log.topic_id or 'unknown'}): if it holds the same records at the same "
             "offsets, use --other-log"
         )
-    pending = [
-        number
-        for number, c in enumerate(snapshot.partitions)
-        if pending_intent(topic, number, c) is not None
-    ]
-    if not is_same and pending and not drop_intents:
+    where = {number: TopicPartition(topic, number) for number in range(len(snapshot.partitions))}
+    exported = pending_batches(
+        {where[n]: c for n, c in enumerate(snapshot.partitions)}, snapshot.log
+    )
+    if not is_same and exported.by_partition and not drop_intents:
         raise ConfigError(
             f"a batch that may be inserted already is pending for partitions "
-            f"{', '.join(map(str, pending))}, and another log has other tokens: stop the old workers "
-            "with SIGTERM, which finishes it, and export again; or use --drop-intents, which may insert "
-            "it twice"
+            f"{', '.join(map(str, exported.partitions))}, and another log has other tokens: stop the "
+            "old workers with SIGTERM, which finishes it, and export again; or use --drop-intents, "
+            "which may insert it twice"
         )
+    for error in () if drop_intents else exported.unreadable.values():
+        raise ConfigError(f"the export cannot be used: {error}")
     commits = []
     for number, committed in enumerate(snapshot.partitions):
         if committed.offset is None:
             continue
-        partition = TopicPartition(topic, number)
+        partition = where[number]
         first, end = bounds[partition]
         if not first <= committed.offset <= end:
             raise ConfigError(
@@ -128,9 +130,33 @@ def plan(
         commits.append(
             Commit(partition, committed.offset, _metadata(topic, committed, log, is_same))
         )
-    if commits and not drop_intents:
-        _require_nothing_pending(live, commits)
-    return commits
+    return commits + _dropped(live, commits, log, drop_intents=drop_intents)
+
+
+def _dropped(
+    live: Mapping[TopicPartition, Committed],
+    commits: Sequence[Commit],
+    log: LogIdentity,
+    *,
+    drop_intents: bool,
+) -> list[Commit]:
+    """Return the commits that drop batches of the live group with a partition that is to change.
+
+    Raise ConfigError for such a batch without `drop_intents`.
+    """
+    changed = {
+        c.partition
+        for c in commits
+        if (live[c.partition].offset, live[c.partition].metadata) != (c.offset, c.metadata)
+    }
+    pending = pending_batches(live, log)
+    if not drop_intents:
+        pending.require_none(changed)
+    left = pending.carriers_of(changed) - {c.partition for c in commits}
+    return [
+        Commit(where, live[where].offset or 0, completed(where.topic, log))
+        for where in sorted(left)
+    ]
 
 
 def _metadata(topic: str, committed: Committed, log: LogIdentity, is_same: bool) -> str:
@@ -140,25 +166,11 @@ def _metadata(topic: str, committed: Committed, log: LogIdentity, is_same: bool)
     return completed(topic, log)
 
 
-def _require_nothing_pending(
-    live: Mapping[TopicPartition, Committed], commits: Sequence[Commit]
-) -> None:
-    """Raise ConfigError if a partition that is to move belongs to a pending batch of the live group."""
-    moved = {c.partition.partition for c in commits if live[c.partition].offset != c.offset}
-    named = pending_partitions(
-        next(iter(live)).topic, {where.partition: found for where, found in live.items()}
-    )
-    blocked = sorted(moved & named.keys())
-    if blocked:
-        raise ConfigError(
-            f"a batch of the group as it is now is pending for partitions "
-            f"{', '.join(map(str, blocked))}: start the worker and stop it with SIGTERM, which finishes "
-            "it; or use --drop-intents, which may insert it twice or not at all"
-        )
-
-
 def _pending_range(topic: str, partition: int, committed: Committed) -> str | None:
-    intent = pending_intent(topic, partition, committed)
+    try:
+        intent = pending_intent(topic, partition, committed)
+    except ConfigError:
+        return "unreadable"
     own = None if intent is None else intent.range_of(partition)
     return None if own is None else f"{own.first}-{own.end}"
 

@@ -10,8 +10,8 @@ from datetime import datetime
 from enum import Enum
 
 from octane_analytics.errors import ConfigError
-from octane_analytics.pipeline.intents import Intent, completed
-from octane_analytics.pipeline.start_positions import start_position
+from octane_analytics.operations.pending_batches import pending_batches
+from octane_analytics.pipeline.intents import completed
 from octane_analytics.replay.ranges import BadRange, parse_offsets, parse_time
 from octane_analytics.types import Commit, Committed, LogIdentity, TopicPartition
 
@@ -92,15 +92,9 @@ def set_to(
     such batches may be inserted twice or not at all; they are dropped for all of their partitions.
     """
     offsets = _resolve(target, facts)
-    carriers = _pending_batches(facts, log)
-    named = {number for intent in carriers.values() for number in intent.partitions}
-    blocked = sorted(p.partition for p in offsets if p.partition in named)
-    if blocked and not drop_intents:
-        raise ConfigError(
-            f"a batch that may be inserted already is pending for partitions "
-            f"{', '.join(map(str, blocked))}: start the worker and stop it with SIGTERM, which finishes "
-            "it; or use --drop-intents, which may insert it twice or not at all"
-        )
+    pending = pending_batches({where: fact.committed for where, fact in facts.items()}, log)
+    if not drop_intents:
+        pending.require_none(offsets)
     for partition, offset in offsets.items():
         first, end = facts[partition].first, facts[partition].end
         if not first <= offset <= end:
@@ -108,13 +102,7 @@ def set_to(
                 f"{partition} holds the offsets from {first} to {end}, and --to names {offset}: "
                 "nothing was set"
             )
-    dropped = {
-        partition: facts[partition].committed.offset or 0
-        for partition, intent in carriers.items()
-        if not offsets.keys().isdisjoint(
-            TopicPartition(partition.topic, n) for n in intent.partitions
-        )
-    }
+    dropped = {where: facts[where].committed.offset or 0 for where in pending.carriers_of(offsets)}
     return [
         Commit(partition, offset, completed(partition.topic, log))
         for partition, offset in (dropped | offsets).items()
@@ -158,14 +146,3 @@ def _resolve(
                 )
             return {by_number[number]: offset for number, offset in target.offsets.items()}
     raise AssertionError(f"unknown target: {target!r}")
-
-
-def _pending_batches(
-    facts: Mapping[TopicPartition, PartitionFacts], log: LogIdentity
-) -> dict[TopicPartition, Intent]:
-    """Return the batches of this log that workers started now would first insert."""
-    starts = {
-        where: start_position(where.topic, where.partition, fact.committed, log)
-        for where, fact in facts.items()
-    }
-    return {where: start.pending for where, start in starts.items() if start.pending is not None}

@@ -72,8 +72,8 @@ def export(loaded: Loaded) -> None:
 @click.option(
     "--drop-intents",
     is_flag=True,
-    help="Drop pending batches of the group, and with --other-log those of the export; their rows may be "
-    "inserted twice.",
+    help="Drop pending batches of the group, and with --other-log those of the export; their rows may "
+    "be inserted twice.",
 )
 @dry_run_option("Print what would be set and exit.")
 @yes_option

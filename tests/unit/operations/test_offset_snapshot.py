@@ -16,6 +16,7 @@ SNAPSHOT = Snapshot("workers", TOPIC, LOG, (Committed(5, PENDING), Committed(Non
 P0, P1 = TopicPartition(TOPIC, 0), TopicPartition(TOPIC, 1)
 BOUNDS = {P0: (0, 20), P1: (0, 0)}
 LIVE = {P0: Committed(9, completed(TOPIC, LOG)), P1: Committed(None, "")}
+NOTHING = Committed(None, "")
 BATCH = Intent(TOPIC, LOG, (PartitionRange(0, 9, 12), PartitionRange(1, 0, 3)))
 
 
@@ -42,7 +43,34 @@ def test_same_log_restores_pending_intents() -> None:
 def test_import_is_refused_while_batch_names_partition(
     live: dict[TopicPartition, Committed],
 ) -> None:
-    with pytest.raises(ConfigError, match="group as it is now is pending for partitions 0"):
+    with pytest.raises(ConfigError, match="pending for partitions 0"):
+        plan(SNAPSHOT, TOPIC, LOG, BOUNDS, live)
+    commits = plan(SNAPSHOT, TOPIC, LOG, BOUNDS, live, drop_intents=True)
+    # Else the next owner of partition 1 would insert the range of partition 0 again.
+    assert {c.partition: (c.offset, c.metadata) for c in commits} == {
+        P0: (5, PENDING),
+        P1: (0, completed(TOPIC, LOG)),
+    }
+
+
+def test_import_that_removes_an_intent_is_refused() -> None:
+    """The offset stays, and only the batch that begins there would be forgotten."""
+    done = Snapshot("workers", TOPIC, LOG, (Committed(9, completed(TOPIC, LOG)), NOTHING))
+    live = {P0: Committed(9, BATCH.metadata()), P1: NOTHING}
+    with pytest.raises(ConfigError, match="pending for partitions 0"):
+        plan(done, TOPIC, LOG, BOUNDS, live)
+
+
+def test_import_of_unchanged_offsets_keeps_the_batch() -> None:
+    same = (Committed(9, BATCH.metadata()), Committed(0, BATCH.metadata()))
+    live = {P0: same[0], P1: same[1]}
+    commits = plan(Snapshot("workers", TOPIC, LOG, same), TOPIC, LOG, BOUNDS, live)
+    assert changes(live, commits) == []
+
+
+def test_unreadable_intent_of_group_needs_drop_intents() -> None:
+    live = {P0: Committed(9, completed(TOPIC, LOG)), P1: Committed(0, "octane3;x")}
+    with pytest.raises(ConfigError, match=r"a newer version, or damaged.*--drop-intents"):
         plan(SNAPSHOT, TOPIC, LOG, BOUNDS, live)
     assert plan(SNAPSHOT, TOPIC, LOG, BOUNDS, live, drop_intents=True)
 

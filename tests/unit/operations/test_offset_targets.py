@@ -136,6 +136,18 @@ def test_batch_of_other_partition_refuses_named_ones() -> None:
     }
 
 
+def test_unreadable_intent_is_refused_without_drop_intents() -> None:
+    facts = {
+        P0: PartitionFacts(10, 100, Committed(40, completed(P0.topic, LOG))),
+        P1: PartitionFacts(0, 50, Committed(5, "octane3;what;ever")),
+    }
+    # Its batch may name any partition.
+    with pytest.raises(ConfigError, match=r"octane\.events\[1\].*--drop-intents"):
+        set_to(AtOffsets({0: 60}), LOG, facts)
+    (commit,) = set_to(AtOffsets({1: 9}), LOG, facts, drop_intents=True)
+    assert (commit.partition, commit.offset) == (P1, 9)
+
+
 def test_consequences_count_skipped_and_repeated_offsets() -> None:
     text = consequences(set_to(Bound.BEGINNING, LOG, FACTS), FACTS)
     assert text == "0 offsets are skipped, 30 are read again"
