@@ -34,7 +34,6 @@ _GC_ALLOCATIONS = 50_000
 _FIRST_BACKOFF_SECONDS = 0.2
 _CAP_BACKOFF_SECONDS = 10.0
 _LAG_UPDATE_SECONDS = 1.0
-_INSERTS_PER_SECOND = 2.0
 _SESSION_SECONDS = 45.0
 """Default session timeout of librdkafka."""
 _QUIET_POLL_SECONDS = 1.0
@@ -133,10 +132,10 @@ def _options(settings: Settings) -> IngestOptions:
             batch.size,
             batch.flush_seconds,
             batch.max_rows,
-            min(batch.max_bytes, settings.worker.max_bytes),
+            batch.max_bytes,
         ),
         delivery=Delivery(batch.delivery),
-        inserts_per_second=_INSERTS_PER_SECOND,
+        inserts_per_second=batch.inserts_per_second,
         processes=settings.worker.procs,
         session_seconds=_session_seconds(settings.kafka.rdkafka),
         dlq_limit=DlqLimitConfig(batch.dlq_max_ratio, batch.dlq_max_consecutive),

@@ -10,6 +10,7 @@ from octane_analytics.clickhouse.schema import LiveTable, TableName
 from octane_analytics.clickhouse.table_fit import required_rights, table_fit, window_refusal
 from octane_analytics.clickhouse.views import View, view_findings
 from octane_analytics.errors import NeedsOperator, OctaneError, StatementRejected
+from octane_analytics.operations import insert_rate
 from octane_analytics.operations.checks.finding import Finding, fail, failed, ok, warn
 from octane_analytics.settings.sections import Settings
 
@@ -43,13 +44,11 @@ def check_clickhouse(
     server: CheckedServer,
     address: str,
     settings: Settings,
-    partitions: Callable[[], int | None],
     now: Callable[[], float],
 ) -> Iterator[Finding]:
     """Yield the findings for one server; stops at a failure that makes later checks impossible.
 
-    `address` names the server. `partitions` returns the topic's partition count, None if it is not
-    known; `now` returns epoch seconds. Blocks on the server.
+    `address` names the server; `now` returns epoch seconds. Blocks on the server.
     """
     subject = f"clickhouse {address}"
     try:
@@ -76,7 +75,7 @@ def check_clickhouse(
         )
         return
     yield from _table(address, server.table, live, settings)
-    yield _window(address, server.table, live, settings, partitions())
+    yield _window(address, server.table, live, settings)
     yield from _views(address, server, live, settings)
     yield _disks(address, server)
 
@@ -140,9 +139,7 @@ def _table(address: str, name: TableName, live: LiveTable, settings: Settings) -
         yield ok(subject, f"{name} has the expected schema")
 
 
-def _window(
-    address: str, name: TableName, live: LiveTable, settings: Settings, partitions: int | None
-) -> Finding:
+def _window(address: str, name: TableName, live: LiveTable, settings: Settings) -> Finding:
     subject = f"deduplication at {address}"
     if settings.batch.delivery != _EXACTLY_ONCE:
         return ok(subject, f"not needed: DELIVERY={settings.batch.delivery}")
@@ -156,18 +153,22 @@ def _window(
             f"{schema.REPLICATED_WINDOW_SECONDS_SETTING} to {schema.DEDUPLICATION_WINDOW_SECONDS:,}",
         )
     age = "" if live.window_seconds is None else f" and {live.window_seconds:,} s"
-    if partitions is None:
-        return ok(subject, f"window of {live.window:,} inserts{age}")
-    minutes = schema.window_minutes(live.window, partitions / settings.batch.flush_seconds)
+    pace = settings.batch.inserts_per_second, settings.worker.procs, settings.batch.flush_seconds
+    rate = insert_rate.highest_rate(*pace)
+    if rate is None:
+        return ok(
+            subject, f"window of {live.window:,} inserts{age}; INSERTS_PER_SECOND=0, no limit"
+        )
+    minutes = schema.window_minutes(live.window, rate)
     text = (
-        f"window of {live.window:,} inserts{age}, {minutes:,.0f} minutes of {partitions} partitions "
-        f"with one insert each {settings.batch.flush_seconds:g} s"
+        f"window of {live.window:,} inserts{age}, {minutes:,.0f} minutes of this host's "
+        f"{rate:g} inserts/s"
     )
     if minutes < MIN_WINDOW_MINUTES:
         wanted = int(live.window * MIN_WINDOW_MINUTES / minutes) + 1
         return warn(
             subject,
-            f"{text}: run `octane-analytics schema apply --window {wanted}` or raise FLUSH_INTERVAL",
+            f"{text}: run `octane-analytics schema apply --window {wanted}` or lower INSERTS_PER_SECOND",
         )
     return ok(subject, text)
 

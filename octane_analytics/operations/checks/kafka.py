@@ -1,6 +1,6 @@
 """Checks of Kafka: brokers, topics, group, offsets and clock. Changes nothing and joins no group."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 from octane_analytics.errors import NeedsOperator, OctaneError, Unavailable
@@ -33,16 +33,10 @@ class CheckedCluster(Protocol):
     ) -> dict[TopicPartition, int]: ...
 
 
-def check_kafka(
-    cluster: CheckedCluster,
-    settings: Settings,
-    now: float,
-    on_partition_count: Callable[[int], object],
-) -> Iterator[Finding]:
+def check_kafka(cluster: CheckedCluster, settings: Settings, now: float) -> Iterator[Finding]:
     """Yield the findings; stops at a failure that makes later checks impossible. Blocks on brokers.
 
-    `now` is in epoch seconds. `on_partition_count` receives the topic's partition count once it is
-    known.
+    `now` is in epoch seconds.
     """
     kafka = settings.kafka
     try:
@@ -57,7 +51,6 @@ def check_kafka(
     except OctaneError as error:
         yield failed("topic", error)
         return
-    on_partition_count(len(partitions))
     yield _partition_count(kafka.topic, len(partitions), settings.worker.procs)
     yield from _group(cluster, settings, partitions)
     yield _newest_record(cluster, partitions, now)
