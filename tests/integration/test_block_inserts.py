@@ -1,5 +1,6 @@
 """Blocks and their repeats on real servers: query ids, TTLs, engines, replicas, views, kills."""
 
+import contextlib
 import random
 import shutil
 import string
@@ -308,8 +309,8 @@ def test_owners_of_killed_server_insert_once(tmp_path: Path) -> None:
             sink.execute(schema.create_table(sink.table))
             # Parts must stay separate, so that one of them can be removed.
             sink.execute(f"SYSTEM STOP MERGES {sink.table}")
-        expected = 0
-        for number in range(4):
+        expected = lost = 0
+        for number in range(6):
             blocks = [_block("xyz" * 300, seconds_ago=age * MONTH) for age in range(3)]
             rows = _joined(*blocks)
             rows[3] = [f"{number}-{row // 2}" for row in range(len(rows[3]))]
@@ -319,16 +320,19 @@ def test_owners_of_killed_server_insert_once(tmp_path: Path) -> None:
                 owners = [
                     pool.submit(_repeat_until_done, settings, rows, f"t{number}") for _ in "ab"
                 ]
-                time.sleep(draw.uniform(0.02, 0.12))
+                while not _parts(tmp_path) - before and not owners[0].done():
+                    time.sleep(0.001)
+                time.sleep(draw.uniform(0.0, 0.01))
                 server.kill()
                 if not any(owner.done() for owner in owners):
-                    _remove_newest_part(_parts(tmp_path) - before)
+                    lost += _remove_newest_part(_parts(tmp_path) - before)
                 server.start()
                 for owner in owners:
                     owner.result(60)
             with ClickHouseSink(settings, client_name="tests") as sink:
                 assert sink.missing_rows(rows) == []
                 assert sink.select(f"SELECT count() FROM {TABLE}").rows == [(expected,)]
+    assert lost, "no kill hit an insert"
 
 
 def _repeat_until_done(settings: ClickHouseSettings, rows: list[list[object]], token: str) -> None:
@@ -345,13 +349,18 @@ def _repeat_until_done(settings: ClickHouseSettings, rows: list[list[object]], t
 
 
 def _parts(directory: Path) -> set[Path]:
-    return set(directory.glob("**/store/*/*/20[0-9][0-9][0-9][0-9]_*_*_0"))
+    while True:
+        # The server renames directories meanwhile.
+        with contextlib.suppress(FileNotFoundError):
+            return set(directory.glob("**/store/*/*/20[0-9][0-9][0-9][0-9]_*_*_0"))
 
 
-def _remove_newest_part(parts: set[Path]) -> None:
-    """Remove the part that was written last; its token stays."""
-    if parts:
-        shutil.rmtree(max(parts, key=lambda path: int(path.name.split("_")[1])))
+def _remove_newest_part(parts: set[Path]) -> int:
+    """Remove the part that was written last; its token stays. Return the number of parts removed."""
+    newest = sorted(parts, key=lambda path: int(path.name.split("_")[1]))[-1:]
+    for part in newest:
+        shutil.rmtree(part)
+    return len(newest)
 
 
 def test_large_block_is_counted_in_bounded_memory(
