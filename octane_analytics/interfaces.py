@@ -13,11 +13,11 @@ from octane_analytics.types import (
     Committed,
     InsertedBatch,
     LogIdentity,
-    OffsetRange,
     PartitionRange,
     Polled,
     Record,
     RejectedRecord,
+    RepeatRules,
     TopicPartition,
 )
 
@@ -100,7 +100,11 @@ class GroupMember(Protocol):
     def subscribe(self, listener: RebalanceListener) -> None: ...
 
     def poll(self, max_records: int, timeout_seconds: float) -> Polled:
-        """Return the next records; see `Source.poll`. Reports no ends of partitions."""
+        """Return the next records; see `Source.poll`.
+
+        Report the end of a partition only if no visible record precedes it (transaction markers, records
+        removed by compaction), within some seconds after it was reached. Never on the hot path.
+        """
         ...
 
     def committed(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, Committed]:
@@ -181,9 +185,10 @@ class BlockSink(Protocol):
     ) -> None:
         """Insert one block; the server drops a block whose token it has. Blocks until it acknowledges.
 
-        Two statements with one `query_id` never run at the same time, on any replica that shares the
-        table's tokens. Raise Unavailable if the result is unknown or another statement with this
-        `query_id` runs, DataRejected if the server refuses the rows for their data.
+        A server never runs two statements with one `query_id` at the same time. Replicas may, but these
+        store token and rows in one step, so that of two inserts with one token the second is dropped
+        whole. Raise Unavailable if the result is unknown or another statement with this `query_id` runs,
+        DataRejected if the server refuses the rows for their data.
         """
         ...
 
@@ -191,6 +196,22 @@ class BlockSink(Protocol):
         """Return the indices of rows that the table lacks: of equal rows, as many as it has too few of.
 
         Rows past the table's TTL are never missing. Looks at rows that any replica has acknowledged.
+        Blocks. Raise Unavailable, and NeedsOperator if the rows of this table cannot be counted.
+        """
+        ...
+
+    def partitions(self, columns: Sequence[Sequence[object]]) -> Sequence[object]:
+        """Return, for each row, a key of the table's partition that it belongs to.
+
+        The server stores a token for each partition that a block has rows of, and drops rows under a
+        known token partition by partition. Blocks. Raise Unavailable.
+        """
+        ...
+
+    def repeat_rules(self, not_before: float | None = None) -> RepeatRules:
+        """Return how a block whose insert has an unknown result is inserted again.
+
+        `not_before` is a time in epoch seconds before which it was not inserted; None if not known.
         Blocks. Raise Unavailable.
         """
         ...
@@ -257,14 +278,19 @@ class Observer(Protocol):
         """Record the duration of a call, successful or not: `poll`, `decode`, `announce`, `insert`, …"""
         ...
 
-    def recovered(self, partition: TopicPartition, span: OffsetRange) -> None:
-        """Record that a previous owner's announced range was inserted again under its token."""
+    def recovered(self, ranges: Sequence[PartitionRange], token: str) -> None:
+        """Record that a pending batch of a previous owner is in the table."""
         ...
 
-    def bisecting_rejected_rows(
-        self, partition: TopicPartition, span: OffsetRange, reason: str
+    def recovery_waits(
+        self, ranges: Sequence[PartitionRange], token: str, error: Exception
     ) -> None:
-        """Record that ClickHouse refuses the range for its data, and that its bad rows are isolated."""
+        """Record that a pending batch of a previous owner, or a refused one, cannot be read or inserted
+        now. Its partitions wait; called again with each attempt."""
+        ...
+
+    def bisecting_rejected_rows(self, ranges: Sequence[PartitionRange], reason: str) -> None:
+        """Record that ClickHouse refuses the batch for its data, and that its bad rows are isolated."""
         ...
 
     def offsets_gone(self, partition: TopicPartition, first: int, end: int) -> None:
@@ -282,6 +308,10 @@ class Observer(Protocol):
     def foreign_offset(self, partition: TopicPartition, offset: int, first: int, end: int) -> None:
         """Record that the committed offset is after the log's end and not known to be of this log, which
         holds the offsets from `first` to `end` and is read from its beginning."""
+        ...
+
+    def restarting(self, reason: str) -> None:
+        """Record that the worker forgets what it has read, and joins the group with a new client."""
         ...
 
     def assigned(self, partitions: Sequence[TopicPartition], owned: int) -> None: ...
@@ -323,7 +353,7 @@ class Tracer(Protocol):
         ...
 
     def begin(
-        self, partition: TopicPartition, span: OffsetRange, contexts: Sequence[object]
+        self, topic: str, ranges: Sequence[PartitionRange], contexts: Sequence[object]
     ) -> Trace:
         """Start the trace of a batch."""
         ...

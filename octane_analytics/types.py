@@ -3,7 +3,7 @@
 Does not depend on any client library.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -89,14 +89,17 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class CommitOutcome:
-    """What the coordinator answered, partition by partition."""
+    """Result of a commit, partition by partition."""
 
     accepted: frozenset[int] = frozenset()
     """Partitions whose offset is stored; the others were refused, unless `is_unknown`."""
     is_unknown: bool = False
-    """No answer came, or not a definite one: any part may be stored, now or later."""
+    """True if no definite answer came: any part may be stored, now or later."""
+    may_be_stored: bool = False
+    """True if all of it was refused, but an earlier copy of the request may have been stored: repeat it
+    unchanged, or start again from what is committed."""
     error: Unavailable | None = None
-    """Why not all of it was accepted."""
+    """Reason why some of it was refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +136,31 @@ class Polled:
 
 
 @dataclass(frozen=True, slots=True)
+class RepeatRules:
+    """Rules by which repeated inserts into a table stay exact."""
+
+    inserts_whole: bool = False
+    """Insert the whole block under its token before any count: the table has materialized views, which
+    may lack rows that the table has, or its rows cannot be counted."""
+    remembers_token: bool = True
+    """True unless the table may have forgotten the token of the block by age."""
+    counts_rows: bool = True
+    """False if merges replace rows: only tokens recognise a repeat then."""
+    repair_refusal: str = ""
+    """Why rows that are missing despite their token may not be inserted under another token, and what to
+    do; empty if they may."""
+
+
+@dataclass(frozen=True, slots=True)
 class InsertedBatch:
     """Batch acknowledged by ClickHouse."""
 
-    partition: TopicPartition
-    span: OffsetRange
+    ranges: Sequence[PartitionRange]
+    rows_by_partition: Mapping[int, int]
+    """Rows of the partitions that this worker completes: each row of a batch that several workers
+    recover is in the figures of one of them."""
     rows: int
+    """Rows of the whole batch."""
     payload_bytes: int
     timestamps: Sequence[int]
     """Timestamps of its events, epoch seconds: the table's column."""

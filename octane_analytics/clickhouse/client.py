@@ -7,7 +7,7 @@ from typing import Any
 
 from clickhouse_driver import errors as driver_errors
 
-from octane_analytics.clickhouse import schema
+from octane_analytics.clickhouse import schema, table_ttl
 from octane_analytics.clickhouse.connection import NativeConnection
 from octane_analytics.clickhouse.error_codes import OPERATOR_ERRORS, READ_ONLY
 from octane_analytics.clickhouse.result_blocks import ResultMeter, ResultTooLarge, UnreadableResult
@@ -189,7 +189,7 @@ class ClickHouse(NativeConnection):
             engine=engine,
             sorting_key=sorting_key,
             partition_key=partition_key,
-            ttl=_between(engine_full, " TTL ", " SETTINGS "),
+            ttl=table_ttl.ttl_of(engine_full),
             window=self._table_setting(schema.window_setting(engine), engine_full),
             columns=tuple(LiveColumn(*column) for column in columns),
             window_seconds=self._window_seconds(engine, engine_full),
@@ -261,7 +261,7 @@ class ClickHouse(NativeConnection):
 
     def _table_setting(self, setting: str, engine_full: str) -> int:
         """Return a setting of the table with this `engine_full`, or the server's default."""
-        own = _between(engine_full, f" {setting} = ", ",")
+        own = table_ttl.setting_of(engine_full, setting)
         if own:
             return int(own)
         try:
@@ -305,8 +305,3 @@ class ClickHouse(NativeConnection):
             return self._unavailable(error)
         self.close()
         raise error
-
-
-def _between(text: str, before: str, after: str) -> str:
-    _, found, rest = text.partition(before)
-    return rest.partition(after)[0].strip() if found else ""

@@ -1,16 +1,18 @@
-"""Inserts: columns, deduplication tokens, and the lookups of a repeated insert."""
+"""Inserts: columns, deduplication tokens, and the counts of a repeated insert."""
 
+import hashlib
 import struct
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from clickhouse_driver import errors as driver_errors
 
 from octane_analytics.clickhouse import schema
-from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.error_codes import DATA_ERRORS, UNKNOWN_TABLE, plain_message
+from octane_analytics.clickhouse.native_blocks import PackingClient
+from octane_analytics.clickhouse.row_counts import CountingConnection
 from octane_analytics.clickhouse.schema import TableName
 from octane_analytics.clickhouse.views import failing_view, may_be_of_a_view
 from octane_analytics.errors import (
@@ -21,8 +23,11 @@ from octane_analytics.errors import (
     Unavailable,
 )
 from octane_analytics.settings.connections import ClickHouseSettings
+from octane_analytics.types import RepeatRules
 
 _TOO_MANY_PARTS = 252
+_QUERY_ID_IN_USE = 216
+_RELEASE_PAUSES = (0.001, 0.01, 0.1, 0.4)
 _REPEATS = 4
 _TOO_MANY_PARTITIONS = "Too many partitions for single INSERT block"
 """Start of the server's message; the same code also reports merges slower than inserts."""
@@ -30,19 +35,15 @@ _INSERT_SETTINGS: dict[str, object] = {
     "async_insert": 0,
     "insert_deduplicate": 1,
     "deduplicate_blocks_in_dependent_materialized_views": 1,
+    "replace_running_query": 0,
 }
 _SAFE_SHARE = 0.5
 """Share of a window's age limit within which a token counts as remembered: clocks differ, and the
 server's cleanup thread runs only at intervals."""
 
 
-class _Table(NamedTuple):
-    engine: str
-    window_seconds: int | None
-
-
-class ClickHouseSink(ClickHouse):
-    """Connection that inserts; implements `interfaces.Sink` for the configured table."""
+class ClickHouseSink(CountingConnection):
+    """Connection that inserts; implements `interfaces.BlockSink` and `Sink` for the configured table."""
 
     def __init__(
         self,
@@ -55,13 +56,45 @@ class ClickHouseSink(ClickHouse):
         super().__init__(
             settings, client_name=client_name, traceparent=traceparent, on_statement=on_statement
         )
-        self._known_table: _Table | None = None
         self._server_settings: dict[str, object] | None = None
+        self._refused_id: str | None = None
+        """Id of the last insert, if this server refused it."""
 
     def close(self) -> None:
         super().close()
+        self._refused_id = None
         self._server_settings = None  # the next server may be of another version
-        self._known_table = None  # may have been altered
+
+    def insert_block(
+        self, columns: Sequence[Sequence[object]], token: str | None, query_id: str | None
+    ) -> None:
+        """See `interfaces.BlockSink`. Blocks for up to CLICKHOUSE_TIMEOUT per exchange."""
+        self.insert_into(self.table, schema.COLUMN_NAMES, columns, token, query_id)
+
+    def repeat_rules(self, not_before: float | None = None) -> RepeatRules:
+        """See `interfaces.BlockSink`.
+
+        - A plain MergeTree stores a token before it adds the part. If killed between the two, it drops
+          the repeated insert of rows that it does not have; they go in under another token.
+        - A replicated table adds token and part in one step, but forgets tokens by age.
+        - Materialized views recognise the rows of a block only by the block's own token. They may lack
+          rows that the table has, and would count rows twice that go in under another token.
+        """
+        table = self.counted_table()
+        if not table.is_countable:
+            return RepeatRules(inserts_whole=True, counts_rows=False)
+        remembers = is_token_remembered(table.window_seconds, not_before, time.time())
+        views = self._views_of(self.table)
+        if not views:
+            return RepeatRules(remembers_token=remembers)
+        listed = ", ".join(map(str, views))
+        return RepeatRules(
+            inserts_whole=remembers,
+            remembers_token=remembers,
+            repair_refusal=f"inserting them into {self.table} under another token would count them "
+            f"twice in {listed}: set DELIVERY=at-least-once, or remove the views and fill them again "
+            "afterwards",
+        )
 
     def insert(
         self,
@@ -87,39 +120,40 @@ class ClickHouseSink(ClickHouse):
         `may_overlap` the rows are looked up first as well.
         """
         if may_overlap:
-            columns = self.missing(columns)
+            columns = self._missing(columns)
             if not columns[0]:
                 return
         if not is_repeat or token is None:
             self._insert(columns, token)
             return
-        table = self._table()
+        table = self.counted_table()
         if schema.is_replicated(table.engine):
             if not is_token_remembered(table.window_seconds, not_before, time.time()):
-                columns = self.missing(columns)
+                columns = self._missing(columns)
             if columns[0]:
                 self._insert(columns, token)
             return
         self._insert(columns, token)
-        if table.engine == schema.ENGINE:  # the merges of other engines may replace rows
+        if table.is_countable:
             self._repair(columns, token)
+
+    def _missing(self, columns: Sequence[Sequence[object]]) -> list[list[object]]:
+        rows = self.missing_rows(columns)
+        return [[values[row] for row in rows] for values in map(list, columns)]
 
     def _repair(self, columns: Sequence[Sequence[object]], token: str) -> None:
         for attempt in range(1, _REPEATS):
-            columns = self.missing(columns)
+            columns = self._missing(columns)
             if not columns[0]:
                 return
-            if views := self._views_of(self.table):
-                listed = ", ".join(map(str, views))
+            if refusal := self.repeat_rules().repair_refusal:
                 raise NeedsOperator(
-                    f"{self.table} lacks {len(columns[0])} rows whose token it has, and inserting them "
-                    f"again would count them twice in {listed}: set DELIVERY=at-least-once, or remove "
-                    "the views and fill them again afterwards"
+                    f"{self.table} lacks {len(columns[0])} rows whose token it has, and {refusal}"
                 )
             self._insert(columns, f"{token}/again{attempt}")
 
     def _insert(self, columns: Sequence[Sequence[object]], token: str | None) -> None:
-        self.insert_into(self.table, schema.COLUMN_NAMES, columns, token)
+        self.insert_block(columns, token, None)
 
     def insert_into(
         self,
@@ -127,21 +161,22 @@ class ClickHouseSink(ClickHouse):
         names: Sequence[str],
         columns: Sequence[Sequence[object]],
         token: str | None,
+        query_id: str | None = None,
     ) -> None:
-        """Insert into any table, without lookups for a repeated block."""
+        """Insert into any table; `token` and `query_id` as in `interfaces.BlockSink`."""
         settings = dict(self._insert_settings())
         # Without a token ClickHouse deduplicates by the rows, and would drop equal, distinct events.
         settings["insert_deduplication_token"] = uuid.uuid4().hex if token is None else token
         listed = ", ".join(schema.identifier(name) for name in names)
+        options = {
+            "columnar": True,
+            "settings": settings,
+            "query_id": None if query_id is None else server_query_id(table, query_id),
+        }
         client = self._connected()
         client.check_types = self._check_types if table == self.table else None
         try:
-            client.execute(
-                f"INSERT INTO {table} ({listed}) VALUES",
-                list(columns),
-                columnar=True,
-                settings=settings,
-            )
+            self._execute_insert(client, f"INSERT INTO {table} ({listed}) VALUES", columns, options)
         except (driver_errors.TypeMismatchError, struct.error, UnicodeError) as error:
             self.close()
             raise DataRejected(f"a value does not fit its column: {error}") from error
@@ -149,6 +184,32 @@ class ClickHouseSink(ClickHouse):
             raise self._insert_error(error, table) from error
         except (driver_errors.Error, OSError, EOFError) as error:
             raise self._unavailable(error) from error
+
+    def _execute_insert(
+        self,
+        client: PackingClient,
+        sql: str,
+        columns: Sequence[Sequence[object]],
+        options: dict[str, Any],
+    ) -> None:
+        """Run an insert; wait for the id of the last one, if the server refused that.
+
+        The server answers with the exception before it gives the id free. An id that is in use otherwise
+        belongs to another process: the rows must be counted again after that ends.
+        """
+        for pause_seconds in (*_RELEASE_PAUSES, None):
+            try:
+                client.execute(sql, list(columns), **options)
+            except driver_errors.ServerException as error:
+                if error.code != _QUERY_ID_IN_USE:
+                    self._refused_id = options["query_id"]
+                    raise
+                if pause_seconds is None or options["query_id"] != self._refused_id:
+                    raise
+                time.sleep(pause_seconds)
+            else:
+                self._refused_id = None
+                return
 
     def _check_types(self, types: Mapping[str, str]) -> None:
         """The driver writes into any type what it can make of a value, as True for a text."""
@@ -169,88 +230,16 @@ class ClickHouseSink(ClickHouse):
             self._server_settings = _INSERT_SETTINGS | newer
         return self._server_settings
 
-    def _table(self) -> _Table:
-        if self._known_table is None:
-            found = self._query(
-                "SELECT engine, engine_full FROM system.tables "
-                "WHERE database = {database:String} AND name = {table:String}",
-                {"database": self._settings.database, "table": self._settings.table},
-            )
-            engine, engine_full = found[0] if found else ("", "")
-            self._known_table = _Table(engine, self._window_seconds(engine, engine_full))
-        return self._known_table
-
-    def missing(self, columns: Sequence[Sequence[object]]) -> list[list[object]]:
-        """Return the rows missing from the table: of equal rows, as many as it has too few of.
-
-        Rows past their TTL are not looked up. Raise Unavailable.
-        """
-        names = ", ".join(schema.COLUMN_NAMES)
-        found = self._query(
-            f"""
-            SELECT row FROM (
-                SELECT row, {names}, row_number() OVER (PARTITION BY {names} ORDER BY row) AS nth
-                FROM batch WHERE {schema.TTL} > now()
-            ) AS wanted LEFT JOIN (
-                SELECT {names}, count() AS here FROM {self.table}
-                WHERE app_id IN (SELECT app_id FROM batch)
-                AND timestamp >= (SELECT min(timestamp) FROM batch)
-                AND timestamp <= (SELECT max(timestamp) FROM batch)
-                AND ({names}) IN (SELECT {names} FROM batch)
-                GROUP BY {names}
-            ) AS known USING ({names})
-            WHERE nth > ifNull(here, 0) ORDER BY row
-            """,  # noqa: S608  # only names of the expected schema and the quoted table
-            external_tables=[_batch(columns)],
-        )
-        rows = [row for (row,) in found]
-        return [[values[row] for row in rows] for values in map(list, columns)]
-
-    def count_equal(self, columns: Sequence[Sequence[object]]) -> list[int]:
-        """Return, for each of these rows, the number of equal rows in the table.
-
-        Meant for up to some thousands of rows. Raise Unavailable.
-        """
-        names = ", ".join(schema.COLUMN_NAMES)
-        found = self._query(
-            f"""
-            SELECT row, here FROM batch INNER JOIN (
-                SELECT {names}, count() AS here FROM {self.table}
-                WHERE app_id IN (SELECT app_id FROM batch)
-                AND timestamp >= (SELECT min(timestamp) FROM batch)
-                AND timestamp <= (SELECT max(timestamp) FROM batch)
-                AND ({names}) IN (SELECT {names} FROM batch)
-                GROUP BY {names}
-            ) AS known USING ({names})
-            """,  # noqa: S608  # as above
-            external_tables=[_batch(columns)],
-        )
-        counts = [0] * len(columns[0])
-        for row, here in found:
-            counts[row] = here
-        return counts
-
-    def _query(
-        self,
-        sql: str,
-        parameters: Mapping[str, object] | None = None,
-        external_tables: list[dict[str, Any]] | None = None,
-    ) -> list[tuple[Any, ...]]:
-        """Run a query that an insert needs; every failure is Unavailable: repeat the insert later."""
-        try:
-            rows: list[tuple[Any, ...]] = self._connected().execute(
-                sql, dict(parameters or {}), external_tables=external_tables
-            )
-        except driver_errors.ServerException as error:
-            raise self._server_unavailable(error.code, plain_message(error)) from error
-        except (driver_errors.Error, OSError, EOFError) as error:
-            raise self._unavailable(error) from error
-        return rows
-
     def _insert_error(self, error: driver_errors.ServerException, table: TableName) -> OctaneError:
         """Translate by code and by the text that the server appends itself, since its message may quote
         any text of a row."""
         message = plain_message(error)
+        if error.code == _QUERY_ID_IN_USE:
+            # The connection stays with this server: only there does the id keep others out.
+            return Unavailable(
+                f"another insert of this batch is running: {message.rstrip('. ')}; waiting for its end "
+                "(see system.processes)"
+            )
         try:
             view = self._failing_view(message, table)
             missing = self._missing_targets(table) if error.code == UNKNOWN_TABLE else []
@@ -309,13 +298,8 @@ def is_token_remembered(window_seconds: int | None, not_before: float | None, no
     return now - not_before <= window_seconds * _SAFE_SHARE
 
 
-def _batch(columns: Sequence[Sequence[object]]) -> dict[str, Any]:
-    """Return rows as the external table `batch` of a query, numbered in the column `row`."""
-    return {
-        "name": "batch",
-        "structure": [
-            ("row", "UInt32"),
-            *((column.name, column.type) for column in schema.COLUMNS),
-        ],
-        "data": list(zip(range(len(columns[0])), *columns, strict=True)),
-    }
+def server_query_id(table: TableName, query_id: str) -> str:
+    """Return the id of a statement on the server, where ids of all users and tables share one name space
+    and appear in `system.processes` and `system.query_log`: a hash, which holds no text of ours."""
+    named = "\0".join((table.database, table.table, query_id))
+    return f"octane-insert-{hashlib.blake2b(named.encode(), digest_size=16).hexdigest()}"

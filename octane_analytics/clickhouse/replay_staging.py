@@ -301,8 +301,10 @@ class ReplayStaging:
         )
         return int(found.rows[0][0])
 
-    def insert(self, columns: Sequence[Sequence[object]], token: str) -> None:
-        self._clickhouse.insert_into(self._target, schema.COLUMN_NAMES, columns, token)
+    def insert(
+        self, columns: Sequence[Sequence[object]], token: str | None, query_id: str | None
+    ) -> None:
+        self._clickhouse.insert_block(columns, token, query_id)
 
     def month_facts(self, month: int, limits: Mapping[int, int]) -> MonthFacts:
         values = {"month": month, "limits": _array(limits)}

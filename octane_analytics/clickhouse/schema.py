@@ -4,8 +4,9 @@ Does not depend on a connection.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 DEDUPLICATION_WINDOW = 10_000
 """Number of inserts, over the whole table, whose tokens ClickHouse remembers. See `window_minutes`."""
@@ -34,7 +35,7 @@ SHOWN_CODECS = {
 COLUMN_NAMES = tuple(column.name for column in COLUMNS)
 
 ENGINE = "MergeTree"
-_ENGINES = frozenset({ENGINE, f"Replicated{ENGINE}", f"Shared{ENGINE}"})
+ENGINES = frozenset({ENGINE, f"Replicated{ENGINE}", f"Shared{ENGINE}"})
 """Accepted engines; Replacing… and similar ones merge events of one second into one."""
 SORTING_KEY = "app_id, event_name, timestamp"
 PARTITION_KEY = "toYYYYMM(timestamp)"
@@ -163,43 +164,59 @@ def unfit_types(types: Mapping[str, str]) -> list[str]:
     for column in COLUMNS:
         if column.name not in types:
             found.append(f"lacks {column.name}")
-        elif not _FITTING_TYPES[column.type].fullmatch(types[column.name]):
+        elif not _is_fitting(column, types[column.name]):
             found.append(f"has {column.name} as {types[column.name]}, not as {column.type}")
     return found
 
 
+def _is_fitting(column: Column, live_type: str) -> bool:
+    return _FITTING_TYPES[column.type].fullmatch(live_type) is not None
+
+
+class Difference(NamedTuple):
+    text: str
+    is_refused: bool = False
+    """True if `unfit_columns` names it: rows cannot be inserted."""
+
+
 def differences(live: LiveTable) -> list[str]:
     """Return one sentence for each difference between the live table and the expected schema."""
-    found = []
-    if live.engine not in _ENGINES:
-        found.append(f"engine is {live.engine}, must be {ENGINE} or a replicated one of it")
-    listed = {column.name: column for column in live.columns}
-    for column in COLUMNS:
-        if column.name not in listed:
-            found.append(f"column {column.name} is missing")
-            continue
-        if listed[column.name].type != column.type:
-            found.append(
-                f"column {column.name} is of type {listed[column.name].type}, must be {column.type}"
-            )
-        if listed[column.name].codec != SHOWN_CODECS[column.codec]:
-            shown = listed[column.name].codec or "the default codec"
-            found.append(f"column {column.name} has {shown}, must have {column.codec}")
-    found += [
-        f"column {name} is not in the expected schema"
-        for name in listed
-        if name not in COLUMN_NAMES
-    ]
-    names = tuple(name for name in listed if name in COLUMN_NAMES)
-    if set(names) == set(COLUMN_NAMES) and names != COLUMN_NAMES:
-        found.append(f"columns are in the order {', '.join(names)}")
+    found = [difference.text for difference in schema_differences(live)]
+    if live.window < 1:
+        found.append(f"{live.window_setting} is 0: repeated inserts would not be recognised")
+    return found
+
+
+def schema_differences(live: LiveTable) -> Iterator[Difference]:
+    """Yield the differences, without the deduplication window."""
+    if live.engine not in ENGINES:
+        yield Difference(f"engine is {live.engine}, must be {ENGINE} or a replicated one of it")
+    yield from _column_differences(live)
     for attribute, actual, expected in (
         ("sorting key", live.sorting_key, SORTING_KEY),
         ("partition key", live.partition_key, PARTITION_KEY),
         ("TTL", live.ttl, SHOWN_TTL),
     ):
         if actual != expected:
-            found.append(f"{attribute} is {actual or 'not set'}, must be {expected}")
-    if live.window < 1:
-        found.append(f"{live.window_setting} is 0: repeated inserts would not be recognised")
-    return found
+            yield Difference(f"{attribute} is {actual or 'not set'}, must be {expected}")
+
+
+def _column_differences(live: LiveTable) -> Iterator[Difference]:
+    listed = {column.name: column for column in live.columns}
+    for column in COLUMNS:
+        found = listed.get(column.name)
+        if found is None:
+            yield Difference(f"column {column.name} is missing", is_refused=True)
+            continue
+        if found.type != column.type:
+            text = f"column {column.name} is of type {found.type}, must be {column.type}"
+            yield Difference(text, is_refused=not _is_fitting(column, found.type))
+        if found.codec != SHOWN_CODECS[column.codec]:
+            shown = found.codec or "the default codec"
+            yield Difference(f"column {column.name} has {shown}, must have {column.codec}")
+    for name in listed:
+        if name not in COLUMN_NAMES:
+            yield Difference(f"column {name} is not in the expected schema")
+    names = tuple(name for name in listed if name in COLUMN_NAMES)
+    if set(names) == set(COLUMN_NAMES) and names != COLUMN_NAMES:
+        yield Difference(f"columns are in the order {', '.join(names)}")

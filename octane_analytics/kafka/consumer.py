@@ -1,4 +1,4 @@
-"""Consumer group member: implements `interfaces.Source` with librdkafka.
+"""Consumer group member: implements `interfaces.GroupMember` with librdkafka.
 
 Stall recovery, client recreation, broker probing and the assignment each have a module of their own;
 this one subscribes, polls, commits and seeks.
@@ -12,7 +12,7 @@ from confluent_kafka import TopicPartition as RawPartition
 
 from octane_analytics.errors import AssignmentLost, Unavailable
 from octane_analytics.interfaces import RebalanceListener
-from octane_analytics.kafka import offsets
+from octane_analytics.kafka import commit_outcome, offsets
 from octane_analytics.kafka.assignment import PartitionAssignment
 from octane_analytics.kafka.broker_probe import BrokerProbe
 from octane_analytics.kafka.client import Broker, error_of, translate
@@ -24,7 +24,14 @@ from octane_analytics.kafka.stall_detector import StallDetector
 from octane_analytics.kafka.stall_recovery import StallRecovery
 from octane_analytics.kafka.topic_identity import TopicIdentityClient
 from octane_analytics.settings.connections import KafkaSettings
-from octane_analytics.types import Commit, Committed, LogIdentity, Polled, TopicPartition
+from octane_analytics.types import (
+    Commit,
+    CommitOutcome,
+    Committed,
+    LogIdentity,
+    Polled,
+    TopicPartition,
+)
 
 _QUIET_SECONDS = 20.0
 """Time without records after which the broker is asked for a partition's end."""
@@ -172,9 +179,12 @@ class KafkaSource:
     def committed(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, Committed]:
         return offsets.committed_by(self._client.get(), self._settings.group_id, partitions)
 
-    def commit(self, commits: Sequence[Commit]) -> None:
-        offsets.commit(self._client.get(), commits)
-        self._assignment.committed(commits)
+    def commit(self, commits: Sequence[Commit]) -> CommitOutcome:
+        outcome = commit_outcome.commit(self._client.get(), commits)
+        self._assignment.committed(
+            [c for c in commits if c.partition.partition in outcome.accepted]
+        )
+        return outcome
 
     def log_identity(self, topic: str) -> LogIdentity:
         log = self._identities.fetch(topic)

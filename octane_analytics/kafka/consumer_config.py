@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 
 from octane_analytics.kafka.client import Broker
+from octane_analytics.kafka.commit_outcome import RETRY_BACKOFF_MS
 from octane_analytics.settings.connections import KafkaSettings
 
 _STATISTICS_MS = 10_000
@@ -34,6 +35,7 @@ def member_properties(
         # By default a full queue, which any backlog causes, stops fetching for a second.
         "fetch.queue.backoff.ms": broker.default("fetch.queue.backoff.ms", 10),
         "fetch.max.bytes": broker.default("fetch.max.bytes", _FETCH_BYTES),
+        "retry.backoff.ms": RETRY_BACKOFF_MS,
     }
     if "max.partition.fetch.bytes" not in settings.rdkafka:  # an alias
         properties["fetch.message.max.bytes"] = broker.default(

@@ -11,7 +11,7 @@ from confluent_kafka.admin._listoffsets import OffsetSpec
 from octane_analytics.errors import Unavailable
 from octane_analytics.kafka.client import REQUEST_SECONDS, error_of, translate
 from octane_analytics.kafka.conversions import committed_of, from_confluent, to_confluent
-from octane_analytics.types import Commit, Committed, TopicPartition
+from octane_analytics.types import Committed, TopicPartition
 
 _COORDINATOR_PAUSE_SECONDS = 0.2
 _COORDINATOR_MOVES = frozenset(
@@ -136,18 +136,3 @@ def _request_committed(
     except KafkaException as exception:
         return {}, error_of(exception)
     return found, None
-
-
-def commit(consumer: Consumer, commits: Sequence[Commit]) -> None:
-    """Commit and block until the broker has stored all of them. Raises as `client.translate` does."""
-    raw = [
-        RawPartition(c.partition.topic, c.partition.partition, c.offset, c.metadata)
-        for c in commits
-    ]
-    try:
-        answer = consumer.commit(offsets=raw, asynchronous=False)
-    except KafkaException as exception:
-        raise translate(error_of(exception), "committing offsets") from exception
-    for committed in answer or ():
-        if committed.error is not None:
-            raise translate(committed.error, f"committing {from_confluent(committed)}")

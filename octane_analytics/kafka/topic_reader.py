@@ -24,6 +24,10 @@ _GROUP_SUFFIX = "-replay"
 """Suffix of the group id that reading requires, though nothing is committed under it."""
 
 
+class OffsetsRemoved(OctaneError):
+    """Loss of offsets to retention while they were being read."""
+
+
 class TopicReader(StandaloneClient):
     """Reader of the configured topic; not thread-safe.
 
@@ -32,10 +36,17 @@ class TopicReader(StandaloneClient):
     """
 
     def __init__(
-        self, settings: KafkaSettings, *, client_id: str, fetch_bytes: int | None = None
+        self,
+        settings: KafkaSettings,
+        *,
+        client_id: str,
+        fetch_bytes: int | None = None,
+        stall_seconds: float = _STALL_SECONDS,
     ) -> None:
-        """`fetch_bytes` limits the bytes fetched of a partition at once; None for long ranges."""
+        """`fetch_bytes` limits the bytes fetched of a partition at once; None for long ranges. A reading
+        that receives nothing for `stall_seconds` fails."""
         super().__init__(settings, client_id)
+        self._stall_seconds = stall_seconds
         self._fetch_properties = (
             {}
             if fetch_bytes is None
@@ -76,6 +87,12 @@ class TopicReader(StandaloneClient):
             low, high = watermarks(self._connected(), TopicPartition(self.topic, number))
             spans[number] = OffsetRange(max(low, 0), max(high, low, 0))
         return spans
+
+    def held_ranges(self, partitions: Sequence[int]) -> Mapping[int, OffsetRange]:
+        """Return the offset range of each partition from its first offset to its log's end, also after
+        an open transaction."""
+        firsts, ends = self.retained_ranges(partitions), self.log_ends(partitions)
+        return {n: OffsetRange(span.first, max(ends[n], span.first)) for n, span in firsts.items()}
 
     def log_ends(self, partitions: Sequence[int]) -> Mapping[int, int]:
         """Return the offset of each partition's next record, open transactions or not."""
@@ -130,14 +147,14 @@ class TopicReader(StandaloneClient):
     def poll(self, max_records: int, timeout_seconds: float) -> Polled:
         """Return the next records of the ranges, in offset order within each partition.
 
-        Raise Unavailable also if nothing was received for a minute, OctaneError if retention has
-        removed records of a range.
+        Raise Unavailable also if nothing was received for the stall time, OffsetsRemoved if retention
+        has removed records of a range.
         """
         assert self._reader is not None, "start_reading was not called"
         messages = self._reader.consume(max_records, timeout_seconds)
         if messages:
             self._moved_at = time.monotonic()
-        elif self._left and time.monotonic() - self._moved_at > _STALL_SECONDS:
+        elif self._left and time.monotonic() - self._moved_at > self._stall_seconds:
             raise self._stalled()
         return Polled(messages if self._are_within(messages) else self._filter(messages))
 
@@ -180,7 +197,7 @@ class TopicReader(StandaloneClient):
                 return [partition]
             return []
         if error.code() in (KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET):
-            raise OctaneError(
+            raise OffsetsRemoved(
                 f"{TopicPartition(self.topic, partition)} no longer holds the offsets being read: "
                 "retention has removed them; start again with --clamp"
             )
@@ -188,7 +205,7 @@ class TopicReader(StandaloneClient):
 
     def _stalled(self) -> OctaneError:
         listed = ", ".join(str(TopicPartition(self.topic, number)) for number in sorted(self._left))
-        text = f"reading {listed}: nothing was received for {_STALL_SECONDS:g} s"
+        text = f"reading {listed}: nothing was received for {self._stall_seconds:g} s"
         if self._broker.last_error is not None:
             return translate(self._broker.last_error, text)
         return Unavailable(text)

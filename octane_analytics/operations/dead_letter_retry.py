@@ -20,7 +20,7 @@ from typing import Protocol
 
 from octane_analytics.errors import ConfigError, DataRejected, DecodeError, OctaneError
 from octane_analytics.events.event import Row
-from octane_analytics.interfaces import Sink
+from octane_analytics.interfaces import BlockSink
 from octane_analytics.operations.dead_letters import (
     DeadLetter,
     DeadLetterIndex,
@@ -30,6 +30,7 @@ from octane_analytics.operations.dead_letters import (
     Selection,
     position_of,
 )
+from octane_analytics.pipeline.repeated_insert import insert_in_parts, insert_repeated
 from octane_analytics.types import OffsetRange, Record, TopicPartition
 
 CHUNK_MESSAGES = 5_000
@@ -48,7 +49,7 @@ class DeadLetterSource(Protocol):
     ) -> None: ...
 
 
-class EventsTable(Sink, Protocol):
+class EventsTable(BlockSink, Protocol):
     def count_equal(self, columns: Sequence[Sequence[object]]) -> Sequence[int]:
         """Return, for each row, the number of equal rows in the table. Raise Unavailable."""
         ...
@@ -285,42 +286,40 @@ class DeadLetterRetry:
         is_repeat: bool,
     ) -> None:
         """Insert the announced messages under their token, then append the done marker."""
-        inserted = self._insert_parts(intent.token, list(events), is_repeat) if events else []
-        done = RetryMarker(
-            MessageKind.DONE, intent.id, tuple(position_of(r).offset for r, _ in inserted)
+        refused = self._insert_rows(intent.token, events, is_repeat) if events else {}
+        offsets = tuple(
+            position_of(record).offset
+            for number, (record, _) in enumerate(events)
+            if number not in refused
         )
+        done = RetryMarker(MessageKind.DONE, intent.id, offsets)
         self._log.mark(partition, done.headers(), done.value())
         self._index.complete(partition.partition, done)
-        self.outcome.inserted += len(inserted)
-        self.outcome.refused += len(events) - len(inserted)
+        self.outcome.inserted += len(offsets)
+        self.outcome.refused += len(refused)
 
-    def _insert_parts(
-        self,
-        token: str,
-        events: list[tuple[Record, Row]],
-        is_repeat: bool,
-        *,
-        is_part: bool = False,
-    ) -> list[tuple[Record, Row]]:
-        """Bisect refused rows until the bad ones are isolated; return the events inserted."""
+    def _insert_rows(
+        self, token: str, events: Sequence[tuple[Record, Row]], is_repeat: bool
+    ) -> Mapping[int, str]:
+        """Return the reasons of the rows that ClickHouse refuses."""
         columns = _columns(events)
+        refused: dict[int, str] = {}
         try:
-            # The last run may have inserted them as a whole, before the table refused one of them.
-            self._sink.insert(
-                columns, token, is_repeat=is_repeat, may_overlap=is_repeat and is_part
-            )
+            if is_repeat:
+                # Dead-letter messages may hold equal events, each of them announced by its own token.
+                insert_repeated(self._sink, columns, token, prefers_token=True)
+            else:
+                self._sink.insert_block(columns, token, token)
         except DataRejected:
-            if len(events) == 1:
-                return []
-            middle = len(events) // 2
-            inserted = []
-            for half in (events[:middle], events[middle:]):
-                first, last = position_of(half[0][0]).offset, position_of(half[-1][0]).offset
-                inserted += self._insert_parts(
-                    f"{token}/{first}-{last}", half, is_repeat, is_part=True
-                )
-            return inserted
-        return events
+
+            def part_token(first: int, end: int) -> str:
+                offsets = (position_of(events[row][0]).offset for row in (first, end - 1))
+                return f"{token}/{'-'.join(map(str, offsets))}"
+
+            insert_in_parts(
+                self._sink, columns, token, part_token, is_repeat=is_repeat, refused=refused
+            )
+        return refused
 
 
 def _columns(events: Sequence[tuple[Record, Row]]) -> list[list[object]]:

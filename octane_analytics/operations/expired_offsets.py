@@ -14,7 +14,7 @@ from typing import Protocol
 
 from octane_analytics.errors import OctaneError, Unavailable
 from octane_analytics.events.decode import decode_all
-from octane_analytics.pipeline.delivery_ledger import DeliveryLedger
+from octane_analytics.pipeline.start_positions import start_position
 from octane_analytics.types import (
     Committed,
     LogIdentity,
@@ -126,14 +126,14 @@ def _read_from_beginning(log: RetainedLog) -> dict[int, OffsetRange]:
     committed = log.committed(log.partitions())
     identity = log.identity()
     starts = {
-        number: DeliveryLedger().assign(TopicPartition(log.topic, number), offset, identity)
+        number: start_position(log.topic, number, offset, identity)
         for number, offset in committed.items()
     }
     absent = [number for number, offset in committed.items() if offset.offset is None]
     foreign = [
         number
         for number, start in starts.items()
-        if start.offset is not None and start.recovering is None and not start.is_of_log
+        if start.offset is not None and start.pending is None and not start.is_of_log
     ]
     ends = log.log_ends(foreign) if foreign else {}
     after_end = [number for number in foreign if (starts[number].offset or 0) > ends[number]]

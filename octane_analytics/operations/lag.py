@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from octane_analytics.errors import Unavailable
+from octane_analytics.errors import ConfigError, Unavailable
 from octane_analytics.kafka.group_admin import GroupState, Member
-from octane_analytics.pipeline.delivery_ledger import parse_intent
+from octane_analytics.pipeline.intents import Intent, pending_intent
 from octane_analytics.types import Committed, OffsetRange, TopicPartition, UncommittedLag
 
 
@@ -30,13 +30,22 @@ class PartitionStatus:
     lag: UncommittedLag
     seconds: float | None
     """Age of the oldest record not committed; 0 without lag, None if it is not known."""
-    pending: OffsetRange | None
-    """Range announced and perhaps inserted; the next owner inserts it again under the same token."""
+    pending: Intent | None
+    """Batch that is announced and perhaps inserted. The next owner of any of its partitions inserts all
+    of it again, under the same token."""
+    unreadable: str
+    """Why the metadata of the committed offset cannot be read; empty if it can."""
     owner: Member | None
+
+    @property
+    def pending_range(self) -> OffsetRange | None:
+        """This partition's own range of the pending batch."""
+        own = None if self.pending is None else self.pending.range_of(self.partition)
+        return None if own is None else OffsetRange(own.first, own.end)
 
     def as_object(self) -> dict[str, Any]:
         """Return a JSON-serializable object."""
-        owner = self.owner
+        owner, pending = self.owner, self.pending_range
         return {
             "partition": self.partition,
             "committed": self.lag.committed.offset,
@@ -47,7 +56,8 @@ class PartitionStatus:
             "held_back": self.lag.held_back,
             "seconds": self.seconds,
             "gone": self.lag.removed,
-            "pending": None if self.pending is None else [self.pending.first, self.pending.end],
+            "pending": None if pending is None else [pending.first, pending.end],
+            "pending_partitions": [] if self.pending is None else list(self.pending.partitions),
             "owner": None
             if owner is None
             else {
@@ -114,7 +124,7 @@ def measure(lags: LagSource, members: Members, name: str, topic: str, now: float
                 number,
                 lag,
                 _seconds(lag, now),
-                _pending(lag.committed),
+                *_pending(topic, number, lag.committed),
                 state.owner(TopicPartition(topic, number)),
             )
             for number, lag in found.items()
@@ -128,8 +138,8 @@ def _seconds(lag: UncommittedLag, now: float) -> float | None:
     return None if lag.oldest_at is None else max(0.0, now - lag.oldest_at)
 
 
-def _pending(committed: Committed) -> OffsetRange | None:
-    intent = parse_intent(committed.metadata)
-    if intent is None or not intent.is_pending or intent.span.first != committed.offset:
-        return None
-    return intent.span
+def _pending(topic: str, partition: int, committed: Committed) -> tuple[Intent | None, str]:
+    try:
+        return pending_intent(topic, partition, committed), ""
+    except ConfigError as error:
+        return None, str(error)

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from octane_analytics.errors import ConfigError
-from octane_analytics.pipeline.delivery_ledger import Intent, parse_intent
-from octane_analytics.types import Commit, Committed, LogIdentity, OffsetRange, TopicPartition
+from octane_analytics.operations.pending_batches import pending_batches
+from octane_analytics.pipeline.intents import completed, pending_intent
+from octane_analytics.types import Commit, Committed, LogIdentity, TopicPartition
 
 FORMAT = "octane-analytics offsets 1"
 
@@ -41,7 +42,7 @@ class Snapshot:
                     "partition": number,
                     "offset": committed.offset,
                     "metadata": committed.metadata,
-                    "pending": _pending(committed),
+                    "pending": _pending_range(self.topic, number, committed),
                 }
                 for number, committed in enumerate(self.partitions)
             ],
@@ -73,15 +74,17 @@ def plan(
     topic: str,
     log: LogIdentity,
     bounds: Mapping[TopicPartition, tuple[int, int]],
+    live: Mapping[TopicPartition, Committed],
     *,
     other_log: bool = False,
     drop_intents: bool = False,
 ) -> list[Commit]:
     """Return the commits that restore the snapshot. Raise ConfigError, with the reason, if it cannot be.
 
-    `bounds` maps the live topic's partitions to their first and end offsets. `other_log` is the
-    operator's assertion that another log holds the same records at the same offsets, `drop_intents`
-    the operator's consent that pending ranges may be inserted a second time.
+    `bounds` maps the live topic's partitions to their first and end offsets, `live` to the group's
+    committed offsets as they are now. `other_log` is the operator's assertion that another log holds the
+    same records at the same offsets, `drop_intents` the operator's consent that pending batches, of the
+    export or of the live group, may be inserted twice or not at all.
     """
     if snapshot.topic != topic:
         raise ConfigError(
@@ -100,41 +103,76 @@ def plan(
             f"id {snapshot.log.topic_id or 'unknown'}): if it holds the same records at the same "
             "offsets, use --other-log"
         )
-    pending = [number for number, c in enumerate(snapshot.partitions) if _pending(c)]
-    if not is_same and pending and not drop_intents:
+    where = {number: TopicPartition(topic, number) for number in range(len(snapshot.partitions))}
+    exported = pending_batches(
+        {where[n]: c for n, c in enumerate(snapshot.partitions)}, snapshot.log
+    )
+    if not is_same and exported.by_partition and not drop_intents:
         raise ConfigError(
-            f"partitions {', '.join(map(str, pending))} have announced ranges that may be inserted "
-            "already, and another log has other tokens: stop the old workers with SIGTERM, which "
-            "finishes them, and export again; or use --drop-intents, which may insert those ranges "
-            "twice"
+            f"a batch that may be inserted already is pending for partitions "
+            f"{', '.join(map(str, exported.partitions))}, and another log has other tokens: stop the "
+            "old workers with SIGTERM, which finishes it, and export again; or use --drop-intents, "
+            "which may insert it twice"
         )
+    for error in () if drop_intents else exported.unreadable.values():
+        raise ConfigError(f"the export cannot be used: {error}")
     commits = []
     for number, committed in enumerate(snapshot.partitions):
         if committed.offset is None:
             continue
-        partition = TopicPartition(topic, number)
+        partition = where[number]
         first, end = bounds[partition]
         if not first <= committed.offset <= end:
             raise ConfigError(
                 f"{partition} holds the offsets from {first} to {end}, the export has "
                 f"{committed.offset}: nothing was set"
             )
-        commits.append(Commit(partition, committed.offset, _metadata(committed, log, is_same)))
-    return commits
+        commits.append(
+            Commit(partition, committed.offset, _metadata(topic, committed, log, is_same))
+        )
+    return commits + _dropped(live, commits, log, drop_intents=drop_intents)
 
 
-def _metadata(committed: Committed, log: LogIdentity, is_same: bool) -> str:
+def _dropped(
+    live: Mapping[TopicPartition, Committed],
+    commits: Sequence[Commit],
+    log: LogIdentity,
+    *,
+    drop_intents: bool,
+) -> list[Commit]:
+    """Return the commits that drop batches of the live group with a partition that is to change.
+
+    Raise ConfigError for such a batch without `drop_intents`.
+    """
+    changed = {
+        c.partition
+        for c in commits
+        if (live[c.partition].offset, live[c.partition].metadata) != (c.offset, c.metadata)
+    }
+    pending = pending_batches(live, log)
+    if not drop_intents:
+        pending.require_none(changed)
+    left = pending.carriers_of(changed) - {c.partition for c in commits}
+    return [
+        Commit(where, live[where].offset or 0, completed(where.topic, log))
+        for where in sorted(left)
+    ]
+
+
+def _metadata(topic: str, committed: Committed, log: LogIdentity, is_same: bool) -> str:
     if is_same:
         return committed.metadata
     assert committed.offset is not None, "absent offsets are skipped"
-    return Intent(OffsetRange(committed.offset, committed.offset), log).metadata()
+    return completed(topic, log)
 
 
-def _pending(committed: Committed) -> str | None:
-    intent = parse_intent(committed.metadata)
-    if intent is None or not intent.is_pending or intent.span.first != committed.offset:
-        return None
-    return str(intent.span)
+def _pending_range(topic: str, partition: int, committed: Committed) -> str | None:
+    try:
+        intent = pending_intent(topic, partition, committed)
+    except ConfigError:
+        return "unreadable"
+    own = None if intent is None else intent.range_of(partition)
+    return None if own is None else f"{own.first}-{own.end}"
 
 
 def _offset(value: object) -> int:

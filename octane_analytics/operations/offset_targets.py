@@ -10,9 +10,10 @@ from datetime import datetime
 from enum import Enum
 
 from octane_analytics.errors import ConfigError
-from octane_analytics.pipeline.delivery_ledger import DeliveryLedger, Intent
+from octane_analytics.operations.pending_batches import pending_batches
+from octane_analytics.pipeline.intents import completed
 from octane_analytics.replay.ranges import BadRange, parse_offsets, parse_time
-from octane_analytics.types import Commit, Committed, LogIdentity, OffsetRange, TopicPartition
+from octane_analytics.types import Commit, Committed, LogIdentity, TopicPartition
 
 _BY_PARTITION = re.compile(r"\s*\d+\s*:", re.ASCII)
 
@@ -86,16 +87,14 @@ def set_to(
 ) -> list[Commit]:
     """Return the commits that move the group. Raise ConfigError, with the reason, if it cannot be moved.
 
-    `drop_intents` is the operator's consent that pending ranges may be inserted twice.
+    `facts` are those of all partitions: a batch that is pending for one of them is inserted whole by the
+    next owner, so none of its partitions may be moved. `drop_intents` is the operator's consent that
+    such batches may be inserted twice or not at all; they are dropped for all of their partitions.
     """
     offsets = _resolve(target, facts)
-    pending = [p.partition for p in offsets if _is_pending(facts[p].committed, log)]
-    if pending and not drop_intents:
-        raise ConfigError(
-            f"partitions {', '.join(map(str, pending))} have announced ranges that may be inserted "
-            "already: start the worker and stop it with SIGTERM, which finishes them; or use "
-            "--drop-intents, which may insert those ranges twice or not at all"
-        )
+    pending = pending_batches({where: fact.committed for where, fact in facts.items()}, log)
+    if not drop_intents:
+        pending.require_none(offsets)
     for partition, offset in offsets.items():
         first, end = facts[partition].first, facts[partition].end
         if not first <= offset <= end:
@@ -103,9 +102,10 @@ def set_to(
                 f"{partition} holds the offsets from {first} to {end}, and --to names {offset}: "
                 "nothing was set"
             )
+    dropped = {where: facts[where].committed.offset or 0 for where in pending.carriers_of(offsets)}
     return [
-        Commit(partition, offset, Intent(OffsetRange(offset, offset), log).metadata())
-        for partition, offset in offsets.items()
+        Commit(partition, offset, completed(partition.topic, log))
+        for partition, offset in (dropped | offsets).items()
     ]
 
 
@@ -146,9 +146,3 @@ def _resolve(
                 )
             return {by_number[number]: offset for number, offset in target.offsets.items()}
     raise AssertionError(f"unknown target: {target!r}")
-
-
-def _is_pending(committed: Committed, log: LogIdentity) -> bool:
-    """Return whether a worker started now would first insert an announced range of this log."""
-    start = DeliveryLedger().assign(TopicPartition("", 0), committed, log)
-    return start.recovering is not None

@@ -1,188 +1,131 @@
-"""Batch of one partition's events waiting for their insert: columns, offsets and limits.
+"""Rows of one insert, from all partitions of a worker, and the time at which they are due.
 
-Decides when it is full or due; does not depend on what is done with it then.
+Does not depend on offsets: the delivery state has the ranges from which the rows come.
 """
 
-from collections.abc import MutableSequence, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from octane_analytics.events.event import Decode, Row
-from octane_analytics.events.packed_columns import PackedColumn, new_columns
-from octane_analytics.types import OffsetRange, Record, RejectedRecord, TopicPartition
+from octane_analytics.events.event import Columns, Decode
+from octane_analytics.events.packed_columns import new_columns
+from octane_analytics.interfaces import Tracer
+from octane_analytics.types import Record, RejectedRecord
+
+_MAX_CONTEXTS = 128
+"""Limit of producers' contexts that a batch keeps; tracing backends accept about as many links."""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """Limits at which a batch is due (`size`, `flush_seconds`), and which it must not exceed."""
+    """Limits at which a batch is due, and which it must not exceed by more than one poll."""
 
     size: int
+    """Records at which a batch is due, if the rate of inserts allows it."""
     flush_seconds: float
+    """Age at which a batch is due in any case."""
     max_rows: int
     max_bytes: int
+    """Payload bytes. At either maximum a batch is due in any case, and accepts no more."""
 
 
 class Batch:
-    """Batch of the offsets `[first, end)` of one partition; `end` grows as records are appended.
-
-    With `fixed_end` it covers exactly `[first, fixed_end)`, a range that was announced before, and later
-    records are ignored. With `keeps_records` the records are kept beside the rows, for a batch whose bad
-    rows may have to be isolated.
-    """
+    """Packed columns that grow poll by poll, and the records that are not events."""
 
     __slots__ = (
-        "appended_at",
         "columns",
         "contexts",
-        "end",
-        "first",
-        "fixed_end",
-        "is_counted",
-        "keeps_records",
-        "may_be_inserted",
+        "newest_at",
         "opened_at",
-        "partition",
         "payload_bytes",
-        "records",
         "rejected",
+        "rows_by_partition",
     )
 
-    def __init__(
-        self,
-        partition: TopicPartition,
-        first: int,
-        *,
-        fixed_end: int | None = None,
-        keeps_records: bool = False,
-        is_counted: bool = False,
-        may_be_inserted: bool | None = None,
-    ) -> None:
-        self.partition = partition
-        self.first = self.end = first
-        self.fixed_end = fixed_end
-        self.keeps_records = keeps_records
-        self.may_be_inserted = fixed_end is not None if may_be_inserted is None else may_be_inserted
-        """True if the range may be in the table, as an announced range of a previous owner may be."""
-        self.is_counted = is_counted
-        """True if the dead-letter limit has counted its records when they were read."""
-        # Isolating bad rows selects rows repeatedly: these columns are not packed.
-        self.columns: tuple[MutableSequence[Any] | PackedColumn[Any], ...] = (
-            tuple([] for _ in Row._fields) if keeps_records else new_columns()
-        )
-        self.records: list[Record] = []
+    def __init__(self) -> None:
+        self.columns: Columns = new_columns()
         self.rejected: list[RejectedRecord] = []
         self.contexts: list[object] = []
         """Trace contexts of its records' producers; empty without tracing."""
+        self.rows_by_partition: Counter[int] = Counter()
         self.payload_bytes = 0
         self.opened_at: float | None = None
-        """Time of the first record; None while there is none."""
-        self.appended_at: float | None = None
-        """Kafka timestamp of the newest record, epoch seconds: not inserted before. None if
-        not known."""
+        """Time of the first record, or of offsets without one; None while there is neither."""
+        self.newest_at: float | None = None
+        """Kafka timestamp of the last record, epoch seconds: not inserted before. None if not known."""
 
     @property
     def rows(self) -> int:
         return len(self.columns[0])
 
     @property
-    def span(self) -> OffsetRange:
-        return OffsetRange(self.first, self.end)
+    def records(self) -> int:
+        return self.rows + len(self.rejected)
 
-    @property
-    def is_empty(self) -> bool:
-        return self.opened_at is None
-
-    @property
-    def is_complete(self) -> bool:
-        """True if the announced range has been read to its end."""
-        return self.fixed_end is not None and self.end >= self.fixed_end
-
-    def append(self, records: Sequence[Record], decode: Decode, now: float) -> int:
-        """Append records of this partition, in offset order; return the number accepted."""
-        if records and _offset(records[0]) < self.end:
-            records = [record for record in records if _offset(record) >= self.end]
-        if self.fixed_end is not None:
-            records = self._records_before(records, self.fixed_end)
-        if not records:
-            return 0
+    def open(self, now: float) -> None:
+        """Start the batch's age, also where offsets without a record were passed."""
         if self.opened_at is None:
             self.opened_at = now
+
+    def append(
+        self, records: Sequence[Record], partitions: Sequence[int], decode: Decode, now: float
+    ) -> Sequence[RejectedRecord]:
+        """Decode records of any partitions at once; return those that are not events.
+
+        `partitions` are the records' partition numbers.
+        """
+        if not records:
+            return ()
+        self.open(now)
         values = [record.value() for record in records]
         decoded = decode(values)
         for column, more in zip(self.columns, decoded.columns, strict=True):
             column.extend(more)
+        self.rows_by_partition.update(partitions)
+        rejected = []
         for index, reason, detail in decoded.invalid:
-            self.rejected.append(RejectedRecord(records[index], reason, detail))
-        if self.keeps_records:
-            bad = {index for index, _, _ in decoded.invalid}
-            self.records += [record for n, record in enumerate(records) if n not in bad]
+            rejected.append(RejectedRecord(records[index], reason, detail))
+            self.rows_by_partition[partitions[index]] -= 1
+        self.rejected += rejected
         self.payload_bytes += sum(map(len, filter(None, values)))
-        self.appended_at = _timestamp(records[-1])
-        self.advance(_offset(records[-1]) + 1)
-        return len(records)
+        self.newest_at = _timestamp(records[-1])
+        return rejected
 
-    def advance(self, end: int) -> None:
-        """Mark every offset before `end` as read, whether or not the partition holds a record there."""
-        if self.fixed_end is not None:
-            end = min(end, self.fixed_end)
-        self.end = max(self.end, end)
-
-    def skip_to(self, end: int, now: float) -> None:
-        """Advance to `end`, and make the batch due even without any rows."""
-        self.advance(end)
-        if self.opened_at is None:
-            self.opened_at = now
-
-    def _records_before(self, records: Sequence[Record], end: int) -> Sequence[Record]:
-        accepted = [record for record in records if _offset(record) < end]
-        if len(accepted) < len(records):
-            self.advance(end)
-        return accepted
-
-    def is_due(self, limits: BatchLimits, now: float) -> bool:
-        if self.fixed_end is not None:
-            return self.is_complete
-        if self.opened_at is None:
-            return False
-        return (
-            self.rows + len(self.rejected) >= limits.size
-            or self.payload_bytes >= limits.max_bytes
-            or now - self.opened_at >= self._age_limit(limits)
-        )
+    def add_contexts(self, records: Sequence[Record], tracer: Tracer) -> None:
+        """Keep the contexts of the records' producers, up to a limit for the batch."""
+        room = _MAX_CONTEXTS - len(self.contexts)
+        if room > 0:
+            self.contexts += tracer.contexts(records, room)
 
     def is_full(self, limits: BatchLimits) -> bool:
         """Return whether the batch must be inserted before it can accept more records."""
-        return self.is_complete or (
-            self.fixed_end is None
-            and (
-                self.rows + len(self.rejected) >= limits.max_rows
-                or self.payload_bytes >= limits.max_bytes
-            )
-        )
+        return self.records >= limits.max_rows or self.payload_bytes >= limits.max_bytes
 
-    def _age_limit(self, limits: BatchLimits) -> float:
-        # Differs by partition, so that the inserts do not coincide.
-        return limits.flush_seconds * (1.0 - (self.partition.partition % 8) / 32.0)
-
-    def rows_within(self, span: OffsetRange) -> tuple[list[list[object]], list[Record]]:
-        """Return columns and records of the rows within the range; requires `keeps_records`."""
-        indexes = [index for index, record in enumerate(self.records) if _is_within(record, span)]
-        return (
-            [[column[index] for index in indexes] for column in self.columns],
-            [self.records[index] for index in indexes],
-        )
+    def is_due(self, limits: BatchLimits, now: float, *, may_insert: bool) -> bool:
+        """Return whether the batch is due; `may_insert` if the rate of inserts allows one now."""
+        if self.opened_at is None:
+            return False
+        if self.is_full(limits) or now - self.opened_at >= limits.flush_seconds:
+            return True
+        return may_insert and self.records >= limits.size
 
 
-def _offset(record: Record) -> int:
-    offset = record.offset()
-    assert offset is not None, "a record that was read has an offset"
-    return offset
+class InsertPacing:
+    """Worker's share of the inserts per second that the service on a host makes."""
+
+    def __init__(self, inserts_per_second: float, processes: int) -> None:
+        """`inserts_per_second` is the rate of all `processes` together; 0 means no limit."""
+        self._interval_seconds = processes / inserts_per_second if inserts_per_second > 0 else 0.0
+        self._next_at: float | None = None
+
+    def wait_seconds(self, now: float) -> float:
+        """Return the time until the next insert is allowed, unless a batch must leave earlier."""
+        return 0.0 if self._next_at is None else max(0.0, self._next_at - now)
+
+    def record_insert(self, now: float) -> None:
+        self._next_at = now + self._interval_seconds
 
 
 def _timestamp(record: Record) -> float | None:
     kind, milliseconds = record.timestamp()
     return milliseconds / 1000 if kind and milliseconds > 0 else None
-
-
-def _is_within(record: Record, span: OffsetRange) -> bool:
-    return span.first <= _offset(record) < span.end

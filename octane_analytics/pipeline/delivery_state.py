@@ -1,10 +1,10 @@
-"""The delivery protocol as a pure state machine, one object for all partitions of a worker.
+"""Delivery protocol as a pure state machine, one object for all partitions of a worker.
 
 An event arrives once because the group's coordinator remembers, with the offsets, which batch is being
-inserted under which token (the intent), and takes commits only from members of the current generation.
-Whoever owns one of the batch's partitions next inserts the whole batch again under the same token. The
-state decides what is committed, which batch is inserted, and when the worker has to start over from
-what is committed; it does no input or output, and knows no clock.
+inserted under which token (the intent), and accepts commits only from members of the current
+generation. The next owner of any of the batch's partitions inserts the whole batch again under the same
+token. The state decides what is committed, which batch is inserted, and when the worker starts again
+from what is committed. It does no input or output, and does not depend on a clock.
 
     open --freeze--> frozen --announcement accepted--> announced --inserted--> inserted
     inserted --next announcement or completion accepted--> (nothing pending)
@@ -13,7 +13,9 @@ Rules, each of which is needed (a model check finds lost or doubled events witho
 
 1. An announced batch is inserted whole, whatever partitions the worker loses meanwhile.
 2. A worker completes only partitions that it held without interruption since the announcement.
-3. A commit whose outcome is unknown means a restart: a new member id fences the delayed commit.
+3. A commit whose outcome is unknown means a restart: a new member id fences the delayed commit. An
+   announcement that was refused, but may have been stored before, is repeated unchanged; if a partition
+   of the batch is lost before, it is one of unknown outcome.
 4. An insert is a repeat if the batch was recovered, an attempt failed, or a member was lost after the
    announcement.
 5. A partition joins a batch only after a commit of its own was accepted in this assignment. If only
@@ -42,49 +44,51 @@ from octane_analytics.types import (
 _COMMIT_ROOM_BYTES = 80_000
 """Completions that go with an announcement: below 500 kB together with MAX_COMMIT_BYTES."""
 _ENTRY_BYTES = 64
-"""What a partition takes in a commit beside its metadata, rounded up."""
+"""Bytes of a partition in a commit beside its metadata, rounded up."""
 
 
 @dataclass(slots=True)
 class PendingBatch:
-    """A batch whose ranges no longer change."""
+    """Batch whose ranges no longer change."""
 
     intent: Intent
     members: set[int]
     """Partitions of the batch that the worker has held without interruption since it was frozen."""
     is_announced: bool
     is_repeat: bool = False
-    """Whether the batch may be inserted already, in whole or in part."""
+    """True if the batch may be in the table already, in whole or in part."""
     withdrawing: frozenset[int] = frozenset()
     """Partitions whose intent alone was accepted, of a commit that others of the batch refused."""
+    may_be_announced: bool = False
+    """True if an announcement was refused of which an earlier copy may have been stored."""
 
 
 @dataclass(slots=True)
 class _Partition:
     position: int
-    """The next offset to read."""
+    """Next offset to read."""
     waits_for: Intent | None
-    """The batch to recover before the partition is read."""
+    """Batch to recover before the partition is read."""
     is_confirmed: bool = False
-    """A commit of its own was accepted in this assignment."""
+    """True once a commit of its own was accepted in this assignment."""
     inserted_up_to: int | None = None
-    """Everything before it is inserted, and the coordinator does not know it yet."""
+    """Offset before which everything is inserted; None once that is committed."""
 
 
 @dataclass(slots=True)
 class DeliveryState:
-    """Every method is immediate. Partitions are numbers, all of one topic."""
+    """State of one worker. No method blocks. Partitions are numbers, all of one topic."""
 
     topic: str
     has_intents: bool = True
     """False for at-least-once delivery: batches are inserted without an announcement."""
     log: LogIdentity | None = None
-    """The identity of the topic as of the assignment; None without partitions."""
+    """Identity of the topic at the assignment; None without partitions."""
     pending: PendingBatch | None = None
     restart_reason: str | None = None
-    """Not None: forget this object, join again with a new client, begin from what is committed."""
+    """Reason to forget this object, join with a new client and start from what is committed; or None."""
     stop_reason: str | None = None
-    """Not None: nothing that this worker may do is safe; an operator has to look at the offsets."""
+    """Reason why nothing that this worker may do is safe and an operator must set offsets; or None."""
     _partitions: dict[int, _Partition] = field(default_factory=dict)
     _open: dict[int, int] = field(default_factory=dict)
     """First offsets of the open batch; its ranges end at the positions."""
@@ -114,8 +118,8 @@ class DeliveryState:
     def drop(self, partitions: Iterable[int]) -> dict[int, int]:
         """Forget partitions that were revoked or lost.
 
-        Returns the positions that other partitions go back to, because a batch that was not announced
-        held records of a dropped one: that batch is void.
+        Return the positions to which other partitions go back: a batch that held records of a dropped
+        one and was not announced is void.
         """
         gone = {number for number in partitions if number in self._partitions}
         rewound: dict[int, int] = {}
@@ -125,6 +129,9 @@ class DeliveryState:
             if self.pending.is_announced or self.pending.withdrawing:
                 self.pending.members -= gone
                 self.pending.is_repeat = True
+            elif self.pending.may_be_announced:
+                self.pending.members -= gone
+                self._restart_from_committed()
             else:
                 rewound = self._void_pending()
         if not gone.isdisjoint(self._open):
@@ -134,7 +141,7 @@ class DeliveryState:
         return {number: at for number, at in rewound.items() if number not in gone}
 
     def replace_log(self) -> None:
-        """Note that the topic was recreated: its offsets mean other records now.
+        """Record that the topic was recreated: its offsets identify other records now.
 
         A batch that was announced before is still inserted, and completes nothing.
         """
@@ -143,7 +150,7 @@ class DeliveryState:
 
     @property
     def must_restart(self) -> bool:
-        """Whether it is time to; an announced batch of a recreated topic is inserted before."""
+        """True if a restart is due; an announced batch of a recreated topic is inserted before."""
         return self.restart_reason is not None and (
             bool(self._partitions) or self.pending is None or not self.pending.is_announced
         )
@@ -152,7 +159,7 @@ class DeliveryState:
 
     @property
     def unconfirmed(self) -> list[int]:
-        """Partitions that wait for a commit of their own, and for nothing else."""
+        """Partitions that wait only for a commit of their own."""
         return [
             number
             for number, found in self._partitions.items()
@@ -163,14 +170,14 @@ class DeliveryState:
         return self._partitions[partition].position
 
     def is_readable(self, partition: int) -> bool:
-        """Whether records of the partition may be taken into the open batch."""
+        """Return whether records of the partition may join the open batch."""
         found = self._partitions.get(partition)
         return found is not None and found.is_confirmed and found.waits_for is None
 
     def extend(self, partition: int, end: int) -> bool:
-        """Take everything before `end` into the open batch; False if the batch has no room for it.
+        """Add everything before `end` to the open batch; return False if the batch has no room for it.
 
-        A batch without room is to be frozen first. Only for readable partitions.
+        A batch without room must be frozen first. Only for readable partitions.
         """
         found = self._partitions[partition]
         if not self.is_readable(partition):
@@ -197,7 +204,7 @@ class DeliveryState:
     # A batch leaves.
 
     def freeze(self) -> Intent | None:
-        """Close the open batch: its ranges are final. None if it is empty or another one is pending."""
+        """Close the open batch and return its intent; None if it is empty or another one is pending."""
         if self.pending is not None or not self._open:
             return None
         assert self.log is not None, "there is one since the first assignment"
@@ -207,7 +214,7 @@ class DeliveryState:
         return intent
 
     def announcement(self) -> list[Commit]:
-        """The commit that announces the frozen batch and completes other partitions; may be empty."""
+        """Return the commit that announces the frozen batch and completes other partitions."""
         batch = self.pending
         if batch is None or batch.is_announced or batch.withdrawing:
             return []
@@ -218,24 +225,25 @@ class DeliveryState:
         return commits + self._completions(set(self._partitions) - batch.members)
 
     def announced(self, outcome: CommitOutcome) -> None:
-        """Note the answer to `announcement`.
+        """Record the result of `announcement`.
 
-        Refused as a whole, the batch stays as it is: announce again, for example after a rebalance.
+        A batch that was refused as a whole stays as it is: announce it again.
         """
         batch = self.pending
         assert batch is not None, "an announcement needs a frozen batch"
         if self._note(outcome):
             return
+        batch.may_be_announced |= outcome.may_be_stored
         taken = batch.members & outcome.accepted
         if taken == batch.members:
-            batch.is_announced = True
+            batch.is_announced, batch.may_be_announced = True, False
             self._note_completions(batch.members)
         elif taken:
             batch.withdrawing = frozenset(taken)
         self._note_completions(outcome.accepted - batch.members)
 
     def withdrawal(self) -> list[Commit]:
-        """The commit that takes back intents of which only some were accepted; may be empty."""
+        """Return the commit that withdraws the intents of a batch of which others were refused."""
         batch = self.pending
         if batch is None or not batch.withdrawing:
             return []
@@ -246,9 +254,9 @@ class DeliveryState:
         ]
 
     def withdrawn(self, outcome: CommitOutcome) -> dict[int, int]:
-        """Note the answer to `withdrawal`; returns the positions that partitions go back to.
+        """Record the result of `withdrawal`; return the positions to which partitions go back.
 
-        A partition that refused the intent has to show again that its commits are accepted.
+        A partition whose intent was refused needs a commit of its own again.
         """
         batch = self.pending
         assert batch is not None, "a withdrawal needs a frozen batch"
@@ -263,7 +271,7 @@ class DeliveryState:
         return self._void_pending()
 
     def insert_failed(self) -> None:
-        """Note that an attempt to insert the pending batch failed, or may not have taken effect."""
+        """Record that an insert of the pending batch failed, or may not have taken effect."""
         if self.pending is not None:
             self.pending.is_repeat = True
 
@@ -273,22 +281,22 @@ class DeliveryState:
             self.pending = None
 
     def recoveries(self) -> list[Intent]:
-        """Batches of previous owners, in no particular order, each once.
+        """Return the pending batches of previous owners, each once.
 
-        Each is read again, inserted as a repeat under its token, and reported by `inserted`.
+        Each must be read again, inserted as a repeat under its token, and reported by `inserted`.
         """
         own = None if self.pending is None else self.pending.intent
         found = {p.waits_for: None for p in self._partitions.values() if p.waits_for is not None}
         return [intent for intent in found if intent != own]
 
     def completing(self, intent: Intent) -> set[int]:
-        """Partitions that this worker completes once the batch is inserted."""
+        """Return the partitions that this worker completes once the batch is inserted."""
         batch = self.pending
         own = batch.members if batch is not None and batch.intent == intent else set()
         return own | {number for number, p in self._partitions.items() if p.waits_for == intent}
 
     def inserted(self, intent: Intent) -> None:
-        """Note that every row of the batch is in ClickHouse or in the dead-letter topic."""
+        """Record that every row of the batch is in ClickHouse or in the dead-letter topic."""
         batch = self.pending
         if batch is not None and batch.intent == intent:
             if not batch.is_announced:
@@ -306,15 +314,15 @@ class DeliveryState:
     # Nothing pending.
 
     def completion(self, partitions: Iterable[int] | None = None) -> list[Commit]:
-        """The commit that leaves partitions with nothing pending, as far as there is need; may be empty.
+        """Return the commit that leaves partitions (all by default) with nothing pending.
 
-        Also the first commit of a partition after its assignment. All partitions by default; what does
-        not fit into one commit is left to the next.
+        It includes the first commit of a partition after its assignment. Partitions that do not fit are
+        left to the next commit; empty if none needs one.
         """
         return self._completions(self._partitions if partitions is None else partitions)
 
     def completed(self, outcome: CommitOutcome) -> None:
-        """Note the answer to `completion`."""
+        """Record the result of `completion`."""
         if not self._note(outcome):
             self._note_completions(outcome.accepted)
 
@@ -345,10 +353,13 @@ class DeliveryState:
             found.is_confirmed, found.inserted_up_to = True, None
 
     def _note(self, outcome: CommitOutcome) -> bool:
-        """Whether the outcome ends this object's life."""
+        """Return whether the outcome requires a restart."""
         if outcome.is_unknown:
-            self.restart_reason = "outcome of a commit is unknown"
+            self._restart_from_committed()
         return outcome.is_unknown
+
+    def _restart_from_committed(self) -> None:
+        self.restart_reason = "outcome of a commit is unknown"
 
     def _commit(self, partition: int, offset: int, metadata: str) -> Commit:
         return Commit(TopicPartition(self.topic, partition), offset, metadata)

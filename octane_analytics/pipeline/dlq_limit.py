@@ -31,12 +31,16 @@ class DlqLimit:
         self._consecutive = 0
         self._refused_consecutive = 0
 
-    def record(self, records: int, rejected: int) -> None:
-        """Count records, including the `rejected` ones. Raise TooManyRejected over the limit."""
+    def record(self, records: int, rejected: int, trailing: int) -> None:
+        """Count the records of one poll, including the `rejected` ones.
+
+        `trailing` of them are rejected with no accepted one after them. Raise TooManyRejected over the
+        limit.
+        """
         if records == 0:
             return
         self._add(records, rejected)
-        self._consecutive = self._consecutive + rejected if rejected == records else 0
+        self._consecutive = self._consecutive + rejected if rejected == records else trailing
         self._check(self._consecutive, "records in a row are not valid events")
 
     def record_inserted(self, rows: int) -> None:

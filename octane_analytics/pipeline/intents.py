@@ -1,7 +1,7 @@
 """Intents: the batch that a commit's metadata announces, its text form and its deduplication token.
 
-An intent is carried by the commits of all partitions in the batch, and each carries all of it: whoever
-reads one of them can recover the batch without the others. The text form (version 2) is
+An intent is carried by the commits of all partitions in the batch, and each carries all of it: the next
+owner of one partition can recover the batch without the others. The text form (version 2) is
 
     octane2;RANGES;CLUSTER_ID;TOPIC_ID;EPOCH
 
@@ -41,12 +41,12 @@ _LENGTH_BYTES = 5
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """A batch by what it is made of; without ranges, that nothing is pending."""
+    """Batch as the ranges that it consists of; without ranges, the statement that nothing is pending."""
 
     topic: str
     log: LogIdentity
     ranges: tuple[PartitionRange, ...]
-    """Not empty each, in ascending order of the partitions, each partition once."""
+    """Ranges, none empty, in ascending order of their partitions."""
     version: int = 2
 
     def __post_init__(self) -> None:
@@ -68,11 +68,11 @@ class Intent:
         return next((item for item in self.ranges if item.partition == partition), None)
 
     def metadata(self) -> str:
-        """The text form of version 2, ASCII and the same for every partition of the batch."""
+        """Format the intent (version 2): ASCII, the same text for every partition of the batch."""
         return f"{_MARK};{_encode_ranges(self.ranges)};{_encode_log(self.log)}"
 
     def token(self) -> str:
-        """ClickHouse's deduplication token: the same for every worker that inserts the batch."""
+        """Return ClickHouse's deduplication token, the same for every worker that inserts the batch."""
         if self.version == 1:
             (only,) = self.ranges
             log = hashlib.blake2b("\0".join(self.log).encode(), digest_size=12).hexdigest()
@@ -81,7 +81,7 @@ class Intent:
         return f"octane2/{self.topic}/{digest}"
 
     def part_token(self, part: PartitionRange) -> str:
-        """The token of a part of the batch that has to be inserted by itself."""
+        """Return the token of a part of the batch that is inserted by itself."""
         if self.version == 1:
             return f"{self.token()}/{part.first}-{part.end}"
         return f"{self.token()}/{part.partition}/{part.first}-{part.end}"
@@ -95,7 +95,7 @@ def completed(topic: str, log: LogIdentity) -> str:
 def parse_intent(topic: str, partition: int, metadata: str) -> Intent | None:
     """Return the intent in a commit's metadata, of any version; None if the metadata is not ours.
 
-    Raises ConfigError for an intent that this version cannot read: to go on without it could insert
+    Raise ConfigError for an intent that this version cannot read: to go on without it could insert
     its batch a second time.
     """
     version = _ANY_VERSION.match(metadata)
@@ -118,7 +118,7 @@ def parse_intent(topic: str, partition: int, metadata: str) -> Intent | None:
 def pending_intent(topic: str, partition: int, committed: Committed) -> Intent | None:
     """Return the batch that is pending for this partition according to its committed offset.
 
-    None also for an intent whose offset was moved by other means. Raises as `parse_intent`.
+    None also for an intent whose offset was moved by other means. Raise as `parse_intent`.
     """
     found = parse_intent(topic, partition, committed.metadata)
     own = None if found is None else found.range_of(partition)
@@ -129,7 +129,7 @@ def pending_partitions(topic: str, committed: Mapping[int, Committed]) -> dict[i
     """Every partition that some pending batch names, with one such batch.
 
     Offsets of these must not be set: the next owner of any partition of the batch inserts all of it.
-    Raises as `parse_intent`.
+    Raise ConfigError as `parse_intent` does.
     """
     named: dict[int, Intent] = {}
     for partition, told in committed.items():
@@ -141,7 +141,7 @@ def pending_partitions(topic: str, committed: Mapping[int, Committed]) -> dict[i
 
 
 class MetadataRoom:
-    """How many partitions fit into the metadata of one batch."""
+    """Room for partitions in the metadata of one batch."""
 
     def __init__(self, log: LogIdentity) -> None:
         """Raises ConfigError where the log's identity alone fills the metadata."""

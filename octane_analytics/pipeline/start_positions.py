@@ -1,6 +1,6 @@
-"""Where a new owner reads a partition from: what was committed, and of which log."""
+"""Start position of a new owner's partition, from the committed offset and its metadata."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from octane_analytics.pipeline.intents import Intent, parse_intent
 from octane_analytics.types import Committed, LogIdentity
@@ -8,34 +8,39 @@ from octane_analytics.types import Committed, LogIdentity
 
 @dataclass(frozen=True, slots=True)
 class StartPosition:
-    """Where a partition is read from after its assignment."""
+    """Position from which an assigned partition is read."""
 
     offset: int | None
-    """None: from the earliest offset that the log holds."""
+    """Start offset; None for the earliest that the log holds."""
     pending: Intent | None = None
-    """The batch that is recovered before the partition is read."""
+    """Batch to recover before the partition is read."""
+    is_of_log: bool = field(default=False, compare=False)
+    """True if the offset was committed for this log: same cluster, topic id and epoch, all known."""
 
 
 def start_position(
     topic: str, partition: int, committed: Committed, log: LogIdentity
 ) -> StartPosition:
-    """Return where a new owner begins. Raises ConfigError for an intent that cannot be read."""
+    """Return the position at which a new owner starts. Raise ConfigError for an unreadable intent."""
     intent = parse_intent(topic, partition, committed.metadata)
     if intent is None or intent.log.cluster_id != log.cluster_id:
-        # Another cluster: whoever carried the group's offsets over has set this one.
+        # Another cluster: this offset was set when the group's offsets were copied to it.
         return StartPosition(committed.offset)
     if intent.log.topic_id and log.topic_id and intent.log.topic_id != log.topic_id:
         # The topic was recreated: its offsets mean other records now.
         return StartPosition(None)
     own = intent.range_of(partition)
-    if own is None or own.first != committed.offset or intent.log.epoch != log.epoch:
-        # Nothing is pending here, or the offset was moved, or the log was declared replaced.
+    if intent.log.epoch != log.epoch or (own is not None and own.first != committed.offset):
+        # The log was declared replaced, or the offset was moved by other means.
         return StartPosition(committed.offset)
-    return StartPosition(committed.offset, intent)
+    is_of_log = bool(log.topic_id) and intent.log == log
+    if own is None:
+        return StartPosition(committed.offset, None, is_of_log)
+    return StartPosition(committed.offset, intent, is_of_log)
 
 
 def is_another_log(log: LogIdentity, known: LogIdentity) -> bool:
-    """Whether the topic was recreated; a broker may only later learn to report topic ids."""
+    """Return whether the topic was recreated; a broker may only later learn to report topic ids."""
     if log.topic_id and known.topic_id:
         return log.topic_id != known.topic_id
     return log.cluster_id != known.cluster_id

@@ -21,20 +21,21 @@ inserted up to the end of the log.
 **Crashes.** A pass stores the missing rows before it inserts them, in numbered chunks, each with its
 own token (replay, pass, slice, chunk). After a crash the chunk in doubt is inserted again under its
 token if the server still remembers tokens of that age; then fill compares again and append continues.
+`chunk_inserts` divides a chunk that ClickHouse refuses.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from octane_analytics.errors import DataRejected, OctaneError
+from octane_analytics.errors import OctaneError
 from octane_analytics.interfaces import Clock
-from octane_analytics.pipeline.delivery_ledger import parse_intent
+from octane_analytics.pipeline.intents import parse_intent, pending_intent
+from octane_analytics.replay.chunk_inserts import ChunkInserts, chunk_name
 from octane_analytics.replay.interfaces import ReplayLog, StagedChunk, StagedSlice, StagingStore
 from octane_analytics.replay.pacing import (
     Interrupted,
     RateLimit,
-    RetryResult,
     retry_while_unavailable,
 )
 from octane_analytics.replay.plan import Compare, Mode, ReplayPlan
@@ -96,6 +97,13 @@ class FillReplay:
         self._clock = clock
         self._pace = pace
         self._control = control
+        self._chunks = ChunkInserts(
+            plan.id,
+            staging,
+            clock,
+            control.is_stopping,
+            is_compared_again=plan.mode is not Mode.APPEND,
+        )
         self._outcome = FillOutcome()
         self._pass = 0
         self._staged: dict[int, int] = {}
@@ -137,7 +145,9 @@ class FillReplay:
         """Finish the chunk that a previous process was inserting when it ended."""
         started: dict[str, float] = {}
         done: set[str] = set()
-        for entry in self._staging.journal_entries():
+        entries = self._staging.journal_entries()
+        self._chunks.recover(entries)
+        for entry in entries:
             if entry.kind == "pass":
                 self._pass = max(self._pass, int(entry.body))
             elif entry.kind == "chunk":
@@ -149,7 +159,7 @@ class FillReplay:
         for name, age_seconds in started.items():
             is_young = age_seconds < _DOUBT_SECONDS or self._plan.mode is Mode.APPEND
             if is_young and name not in done:
-                self._deliver(StagedChunk(*map(int, name.split("/"))))
+                self._deliver(StagedChunk(*map(int, name.split("/"))), is_repeat=True)
 
     def _append(self) -> None:
         entries = self._staging.journal_entries()
@@ -161,7 +171,7 @@ class FillReplay:
             self._staging.journal("planned", str(number))
         done = {entry.body.partition(" ")[0] for entry in entries if entry.kind == "done"}
         for chunk in self._staging.chunks(number):
-            if _name(chunk) not in done:
+            if chunk_name(chunk) not in done:
                 self._control.raise_if_stopping()
                 self._deliver(chunk)
 
@@ -213,7 +223,7 @@ class FillReplay:
         """
         if not self._plan.is_live:
             return {p: offsets.end for p, offsets in self._plan.reading.items()}
-        partitions, committed, _ = self._retry(self._read_offsets).value
+        partitions, committed, _ = self._retry(self._read_offsets)
         limits = {p: committed[p].offset or 0 for p in partitions}
         for p, offset in self._committed.items():
             if limits.get(p, 0) < offset:
@@ -229,15 +239,12 @@ class FillReplay:
         """Stage all records that the workers may have inserted; return their ends by partition."""
         if not self._plan.is_live:
             return dict(limits)
-        partitions, committed, held = self._retry(self._read_offsets).value
-        ends = {}
-        for p in partitions:
-            intent = parse_intent(committed[p].metadata)
-            if intent is None or intent.span.first != committed[p].offset:
-                end = held[p].end
-            else:
-                end = intent.span.end
-            ends[p] = min(max(end, limits.get(p, 0)), held[p].end)
+        partitions, committed, held = self._retry(self._read_offsets)
+        announced = announced_ends(self._log.topic, committed)
+        ends = {
+            p: min(max(announced.get(p, held[p].end), limits.get(p, 0)), held[p].end)
+            for p in partitions
+        }
         self._stage_up_to(ends)
         return ends
 
@@ -246,7 +253,7 @@ class FillReplay:
         return partitions, self._log.committed(partitions), self._log.retained_ranges(partitions)
 
     def _stage_up_to(self, ends: Mapping[int, int]) -> None:
-        held = self._retry(lambda: self._log.retained_ranges(list(ends))).value
+        held = self._retry(lambda: self._log.retained_ranges(list(ends)))
         ranges = {}
         for p, end in ends.items():
             first = max(self._staged.get(p, 0), held[p].first)
@@ -286,42 +293,38 @@ class FillReplay:
         self._retry(attempt)
         return self._pass
 
-    def _deliver(self, chunk: StagedChunk) -> bool:
-        """Insert the chunk; return whether the insert had to be repeated."""
-        name = _name(chunk)
+    def _deliver(self, chunk: StagedChunk, *, is_repeat: bool = False) -> bool:
+        """Insert the chunk; return whether all events must be compared again."""
+        name = chunk_name(chunk)
         columns = self._staging.rows(chunk)
         self._staging.journal("chunk", name)
-        token = f"octane-replay/{self._plan.id}/{name}"
-        refused_before = self._outcome.refused
-        is_repeated = self._insert(columns, token, 0, len(columns[0]))
-        rows = len(columns[0]) - (self._outcome.refused - refused_before)
-        self._staging.journal("done", f"{name} {rows}")
-        self._outcome.inserted += rows
+        done = self._chunks.insert(chunk, columns, is_repeat=is_repeat)
+        self._staging.journal("done", f"{name} {done.inserted}")
+        self._outcome.inserted += done.inserted
+        self._outcome.refused += done.refused
+        self._outcome.refusal = done.refusal or self._outcome.refusal
         self._control.report(f"{self._outcome.inserted:,} inserted")
-        self._pace.wait(rows)
-        return is_repeated
+        self._pace.wait(done.inserted)
+        return done.is_doubtful
 
-    def _insert(
-        self, columns: Sequence[Sequence[object]], token: str, first: int, end: int
-    ) -> bool:
-        """Bisect rows that the server rejects for their data, so that only the bad ones are left out."""
-        part = [column[first:end] for column in columns]
-        try:
-            return self._retry(
-                lambda: self._staging.insert(part, f"{token}/{first}-{end}")
-            ).was_repeated
-        except DataRejected as error:
-            if end - first == 1:
-                self._outcome.refused += 1
-                self._outcome.refusal = str(error)
-                return False
-        middle = (first + end) // 2
-        lower = self._insert(columns, token, first, middle)
-        return self._insert(columns, token, middle, end) or lower
-
-    def _retry(self, call: Callable[[], _T]) -> RetryResult[_T]:
+    def _retry(self, call: Callable[[], _T]) -> _T:
         return retry_while_unavailable(call, self._clock, self._control.is_stopping)
 
 
-def _name(chunk: StagedChunk) -> str:
-    return "/".join(map(str, chunk))
+def announced_ends(topic: str, committed: Mapping[int, Committed]) -> dict[int, int]:
+    """Return the offset of each partition from which on no worker has inserted anything.
+
+    Partitions whose offset carries no intent are absent: their workers may have inserted everything. A
+    batch may be pending for some of its partitions only, but names the ranges of all. Raise ConfigError
+    for an unreadable intent.
+    """
+    ends = {}
+    for partition, found in committed.items():
+        if found.offset is not None and parse_intent(topic, partition, found.metadata) is not None:
+            ends[partition] = found.offset
+    for partition, found in committed.items():
+        intent = pending_intent(topic, partition, found)
+        for item in () if intent is None else intent.ranges:
+            if item.partition in ends:
+                ends[item.partition] = max(ends[item.partition], item.end)
+    return ends

@@ -12,6 +12,8 @@ from octane_analytics.types import Committed, OffsetRange, Polled
 class ReplayLog(Protocol):
     """Read-only access to the topic. All methods block and raise Unavailable."""
 
+    @property
+    def topic(self) -> str: ...
     def partitions(self) -> list[int]: ...
     def retained_ranges(self, partitions: Sequence[int]) -> Mapping[int, OffsetRange]: ...
     def committed(self, partitions: Sequence[int]) -> Mapping[int, Committed]: ...
@@ -129,6 +131,8 @@ class StagingStore(Protocol):
         """Return the number of rows that pass `number` found missing."""
         ...
 
-    def insert(self, columns: Sequence[Sequence[object]], token: str) -> None:
-        """Insert into the target; see `interfaces.Sink`."""
+    def insert(
+        self, columns: Sequence[Sequence[object]], token: str | None, query_id: str | None
+    ) -> None:
+        """Insert into the target; see `interfaces.BlockSink.insert_block`."""
         ...

@@ -1,7 +1,7 @@
 """Rate limit and retries of a replay; both stop waiting as soon as the replay is stopped."""
 
 from collections.abc import Callable
-from typing import Generic, NamedTuple, TypeVar
+from typing import TypeVar
 
 from octane_analytics.errors import NeedsOperator, Unavailable
 from octane_analytics.interfaces import Clock
@@ -47,15 +47,9 @@ class RateLimit:
             _wait_until(due, self._clock, self._is_stopping)
 
 
-class RetryResult(NamedTuple, Generic[_T]):
-    value: _T
-    was_repeated: bool
-    """True if the first attempt failed and its effect is unknown."""
-
-
 def retry_while_unavailable(
     call: Callable[[], _T], clock: Clock, is_stopping: Callable[[], bool]
-) -> RetryResult[_T]:
+) -> _T:
     """Repeat an idempotent call while it raises Unavailable, for MAX_RETRY_SECONDS at most.
 
     NeedsOperator is raised at once. Interrupted is raised in place of a further attempt once a stop
@@ -65,7 +59,7 @@ def retry_while_unavailable(
     deadline = clock.now() + MAX_RETRY_SECONDS
     while True:
         try:
-            return RetryResult(call(), backoff.attempts > 0)
+            return call()
         except NeedsOperator:
             raise
         except Unavailable as error:

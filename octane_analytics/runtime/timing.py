@@ -35,9 +35,15 @@ class Backoff:
         self.attempts += 1
         return ceiling_seconds * (1.0 - self._random.random() / 2.0)
 
-    def fresh(self) -> "Backoff":
-        """Return a backoff with the same limits and no attempts."""
-        return Backoff(self._first_seconds, self._cap_seconds, self._random)
+    def fresh(
+        self, first_seconds: float | None = None, cap_seconds: float | None = None
+    ) -> "Backoff":
+        """Return a backoff without attempts, with the same limits unless others are given."""
+        return Backoff(
+            self._first_seconds if first_seconds is None else first_seconds,
+            self._cap_seconds if cap_seconds is None else cap_seconds,
+            self._random,
+        )
 
     def reset(self) -> None:
         self.attempts = 0

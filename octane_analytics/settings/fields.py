@@ -70,6 +70,16 @@ def seconds(low: float, high: float) -> Callable[[str], float]:
     return parse
 
 
+def rate(raw: str) -> float:
+    try:
+        value = float(raw.strip())
+    except ValueError:
+        raise ValueError("must be a number per second, 0 for no limit") from None
+    if value != 0 and not 0.001 <= value <= 10_000:
+        raise ValueError("must be 0 (no limit) or from 0.001 to 10000 per second")
+    return value
+
+
 def ratio(raw: str) -> float:
     try:
         value = float(raw.strip())

@@ -18,29 +18,38 @@ class BatchSettings:
         "BATCH_SIZE",
         fields.integer(1, MAX_BATCH_ROWS),
         "1000",
-        "Number of events at which a partition's batch is inserted.",
+        "Number of events at which a process inserts its batch, as far as INSERTS_PER_SECOND allows.",
         unit="events",
     )
     flush_seconds: float = fields.setting(
         "FLUSH_INTERVAL",
         fields.seconds(0.05, 3600),
         "5",
-        "Age in seconds of a batch's first event at which the batch is inserted.",
+        "Age in seconds of a batch's first event at which the batch is inserted in any case.",
         unit="seconds",
+    )
+    inserts_per_second: float = fields.setting(
+        "INSERTS_PER_SECOND",
+        fields.rate,
+        "2",
+        "Number of inserts per second by all processes of this host at most (0: no limit); a batch "
+        "at its maximum size or age is inserted in any case.",
+        unit="inserts/s",
     )
     max_rows: int = fields.setting(
         "BATCH_MAX_ROWS",
         fields.integer(1, MAX_BATCH_ROWS),
         "100000",
-        "Maximum number of events of a batch: under backlog it takes all fetched events up to this "
-        "number.",
+        "Number of events of a batch at which it is inserted in any case: under backlog it takes all "
+        "fetched events up to this number.",
         unit="events",
     )
     max_bytes: int = fields.setting(
         "BATCH_MAX_BYTES",
         fields.integer(1024, 1 << 30),
         str(32 << 20),
-        "Size of the payloads in bytes at which a batch is inserted.",
+        "Size of a batch's payloads in bytes at which it is inserted in any case; librdkafka's queue "
+        "(KAFKA_RDKAFKA_QUEUED_MAX_MESSAGES_KBYTES) adds to it.",
         unit="bytes",
     )
     dlq_max_ratio: float = fields.setting(
@@ -62,8 +71,8 @@ class BatchSettings:
         "DELIVERY",
         fields.choice("exactly-once", "at-least-once"),
         "exactly-once",
-        "Delivery guarantee: exactly-once (deduplicated inserts per partition, announced in commit "
-        "metadata) or at-least-once (one insert for all partitions of a worker, then a commit).",
+        "Delivery guarantee: exactly-once (deduplicated inserts, announced in the metadata of a commit) "
+        "or at-least-once (an insert, then a commit).",
     )
 
 
@@ -83,14 +92,6 @@ class WorkerSettings:
         "Seconds that a worker may take on shutdown to insert and commit its batches before it is "
         "killed; its successor inserts the rest.",
         unit="seconds",
-    )
-    max_bytes: int = fields.setting(
-        "WORKER_MAX_BYTES",
-        fields.integer(1 << 20, 1 << 40),
-        str(32 << 20),
-        "Payload bytes in all batches of one process at which it inserts the largest batch; "
-        "librdkafka's queue (KAFKA_RDKAFKA_QUEUED_MAX_MESSAGES_KBYTES, default 32768) adds to it.",
-        unit="bytes",
     )
     heartbeat_seconds: float = fields.setting(
         "HEARTBEAT_TIMEOUT",

@@ -95,6 +95,7 @@ class Supervisor:
             slots=[self._slots.status(slot, now) for slot in self._slots],
             reloads=self._reload.completed,
             last_reload=self._reload.last_failure,
+            note=self._reload.plan.note,
         )
 
     def _service_state(self) -> str:

@@ -30,6 +30,8 @@ class ProcessPlan:
     """Factory of worker processes by slot number."""
     procs: int
     policy: RestartPolicy
+    note: str = ""
+    """Line for `octane-analytics status` about how the processes work together."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,8 @@ class ServiceStatus:
     reloads: int
     last_reload: str
     """Failure of the last reload; empty after a successful one or without any."""
+    note: str = ""
+    """The plan's note."""
 
     @property
     def workers(self) -> list[SlotStatus]:

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 
-from octane_analytics.types import OffsetRange, Record, TopicPartition
+from octane_analytics.types import PartitionRange, Record
 
 _READS_PER_SECOND = 2_000
 _READS_PER_RECORD = 1 / 16
@@ -68,7 +68,7 @@ class BatchTracer:
         return step
 
     def begin(
-        self, partition: TopicPartition, span: OffsetRange, contexts: Sequence[object]
+        self, topic: str, ranges: Sequence[PartitionRange], contexts: Sequence[object]
     ) -> "BatchTrace":
         """Start a span that links to all contexts and belongs to the trace of the first one.
 
@@ -78,7 +78,7 @@ class BatchTracer:
         sampled = [context for context in contexts if isinstance(context, trace.SpanContext)]
         parent = trace.NonRecordingSpan(sampled[0]) if sampled else trace.INVALID_SPAN
         flush = self._tracer.start_span(
-            f"flush {partition.topic}",
+            f"flush {topic}",
             context=trace.set_span_in_context(parent, _EMPTY_CONTEXT),
             kind=trace.SpanKind.CONSUMER,
             links=[trace.Link(context) for context in sampled],
@@ -86,11 +86,9 @@ class BatchTracer:
                 "messaging.system": "kafka",
                 "messaging.operation.name": "flush",
                 "messaging.operation.type": "process",
-                "messaging.destination.name": partition.topic,
-                "messaging.destination.partition.id": str(partition.partition),
+                "messaging.destination.name": topic,
                 "messaging.consumer.group.name": self._group,
-                "messaging.kafka.offset": span.first,
-                "octane.offsets": str(span),
+                "octane.offsets": [str(item) for item in ranges],
             },
         )
         return BatchTrace(self._tracer, flush)
@@ -116,7 +114,9 @@ class BatchTrace:
 
     def end(self, rows: int | None) -> None:
         if rows is None:
-            self._flush.set_status(trace.StatusCode.ERROR, "left to the partition's next owner")
+            self._flush.set_status(
+                trace.StatusCode.ERROR, "left to the next owners of its partitions"
+            )
         else:
             self._flush.set_attribute("messaging.batch.message_count", rows)
         self._flush.end()

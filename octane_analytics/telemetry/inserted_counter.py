@@ -2,7 +2,8 @@
 
 An insert and its count are two steps, and `kill -9` may come between them. The count is therefore stored
 with a digest of the last counted batch's token, per partition, and both change in one step: a process
-that repeats a batch finds out whether it was counted, in its own slot's file or in another's.
+that repeats a batch finds out for each of its partitions whether it was counted, in its own slot's file
+or in another's. Of a batch with several partitions each is counted by the worker that completes it.
 
 A file is an array of records, one per partition. A record has two halves of three integers:
 
@@ -19,6 +20,7 @@ import hashlib
 import mmap
 import os
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 
 _HALF = struct.Struct("=QQQ")
@@ -40,12 +42,19 @@ class InsertedEventCounter:
         self._directory_mtime: int | None = None
         """Modification time of the directory, in nanoseconds, when it was last listed."""
 
-    def count(self, partition: int, rows: int, token: str | None) -> bool:
-        """Add the batch unless a slot has counted it; return whether it was added.
+    def count_batch(self, rows_by_partition: Mapping[int, int], token: str | None) -> bool:
+        """Add the rows of partitions that no slot has counted; return whether there was one.
 
         A batch without a token cannot be recognized and is always added.
         """
         digest = 0 if token is None else token_digest(token)
+        self._open_others()
+        added = [
+            self._count(partition, rows, digest) for partition, rows in rows_by_partition.items()
+        ]
+        return any(added) or not added
+
+    def _count(self, partition: int, rows: int, digest: int) -> bool:
         at = partition * _RECORD_BYTES
         memory = self._mapped(at + _RECORD_BYTES)
         sequence, counted, last = _current_half(memory[at : at + _RECORD_BYTES])
@@ -77,7 +86,7 @@ class InsertedEventCounter:
                 self._memory = mmap.mmap(file.fileno(), file_bytes)
         return self._memory
 
-    def _is_counted_elsewhere(self, partition: int, digest: int) -> bool:
+    def _open_others(self) -> None:
         directory_mtime = self._directory.stat().st_mtime_ns
         if directory_mtime != self._directory_mtime:
             self._directory_mtime = directory_mtime
@@ -85,6 +94,8 @@ class InsertedEventCounter:
                 if path != self._path and path not in self._others:
                     with contextlib.suppress(FileNotFoundError):
                         self._others[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def _is_counted_elsewhere(self, partition: int, digest: int) -> bool:
         return any(
             _current_half(record)[2] == digest
             for descriptor in self._others.values()

@@ -8,13 +8,14 @@ from octane_analytics.errors import NeedsOperator
 from octane_analytics.telemetry.inserted_counter import InsertedEventCounter
 from octane_analytics.telemetry.logging import fields
 from octane_analytics.telemetry.worker_metrics import STAGES, WorkerMetrics
-from octane_analytics.types import InsertedBatch, OffsetRange, RejectedRecord, TopicPartition
+from octane_analytics.types import InsertedBatch, PartitionRange, RejectedRecord, TopicPartition
 
 _LOG = logging.getLogger("octane_analytics.worker.process")
 DEPENDENCIES = ("clickhouse", "kafka", "dead_letters")
 _MAX_REJECTED_LINES = 5
 _REJECTED_WINDOW_SECONDS = 10.0
 _LATENCY_SAMPLES = 256
+_MAX_RANGES = 8
 _ERROR_CLASSES = ("data", "operator", "outage")
 
 
@@ -30,7 +31,10 @@ class WorkerObserver:
         self._lines_left = _MAX_REJECTED_LINES
         self._window_ends_at = 0.0
         self._lines_suppressed = 0
+        self._waiting_batches: set[str] = set()
+        """Tokens of pending batches that cannot be recovered now."""
         metrics.assigned_partitions.set(0)
+        metrics.batches_waiting.set(0)
         for dependency in DEPENDENCIES:
             metrics.outage.labels(dependency).set(0)
             metrics.outage_seconds.labels(dependency)
@@ -90,8 +94,10 @@ class WorkerObserver:
     def inserted(self, batch: InsertedBatch) -> None:
         # The count comes first: it is exact only if nothing can fail between it and ClickHouse's
         # acknowledgement.
-        if not self._inserted_events.count(batch.partition.partition, batch.rows, batch.token):
+        if not self._inserted_events.count_batch(batch.rows_by_partition, batch.token):
             self._metrics.batches_deduplicated.inc()
+        if batch.token is not None:
+            self._recovery_ended(batch.token)
         self._metrics.batch_flush_seconds.observe(batch.seconds)
         self._metrics.batch_rows.observe(batch.rows)
         self._metrics.batch_bytes.observe(batch.payload_bytes)
@@ -100,8 +106,7 @@ class WorkerObserver:
             _LOG.debug(
                 "batch inserted",
                 extra=fields(
-                    partition=batch.partition.partition,
-                    offsets=str(batch.span),
+                    ranges=_format_ranges(batch.ranges),
                     rows=batch.rows,
                     seconds=round(batch.seconds, 4),
                 ),
@@ -113,21 +118,50 @@ class WorkerObserver:
             weight = len(timestamps) / len(sample)
             self._metrics.event_latency_seconds.observe_ages(time.time(), sample, weight)
 
-    def recovered(self, partition: TopicPartition, span: OffsetRange) -> None:
+    def recovered(self, ranges: Sequence[PartitionRange], token: str) -> None:
         self._metrics.batches_recovered.inc()
+        self._recovery_ended(token)
         _LOG.info(
-            "pending batch of the previous owner inserted again under its token",
-            extra=fields(partition=partition.partition, offsets=str(span)),
+            "pending batch of a previous owner inserted under its token",
+            extra=fields(ranges=_format_ranges(ranges)),
         )
 
-    def bisecting_rejected_rows(
-        self, partition: TopicPartition, span: OffsetRange, reason: str
+    def recovery_waits(
+        self, ranges: Sequence[PartitionRange], token: str, error: Exception
     ) -> None:
+        if token in self._waiting_batches:
+            return
+        self._waiting_batches.add(token)
+        self._metrics.batches_waiting.set(len(self._waiting_batches))
+        _LOG.warning(
+            "pending batch cannot be inserted again now; its partitions wait",
+            extra=fields(ranges=_format_ranges(ranges), error=str(error)),
+        )
+
+    def _recovery_ended(self, token: str) -> None:
+        if token in self._waiting_batches:
+            self._waiting_batches.discard(token)
+            self._metrics.batches_waiting.set(len(self._waiting_batches))
+
+    def _forget_recoveries(self) -> None:
+        """Forget waiting batches: this worker does not recover those of lost partitions."""
+        self._waiting_batches.clear()
+        self._metrics.batches_waiting.set(0)
+
+    def bisecting_rejected_rows(self, ranges: Sequence[PartitionRange], reason: str) -> None:
         self._metrics.pipeline_errors.labels("clickhouse").inc()
         self._metrics.clickhouse_errors.labels("data").inc()
         _LOG.warning(
             "ClickHouse rejected rows of a batch; bisecting to find them",
-            extra=fields(partition=partition.partition, offsets=str(span), reason=reason),
+            extra=fields(ranges=_format_ranges(ranges), reason=reason),
+        )
+
+    def restarting(self, reason: str) -> None:
+        self._forget_recoveries()
+        self._metrics.rejoins.inc()
+        _LOG.warning(
+            "rejoining the group with a new client; continuing from what is committed",
+            extra=fields(reason=reason),
         )
 
     def offsets_gone(self, partition: TopicPartition, first: int, end: int) -> None:
@@ -177,6 +211,8 @@ class WorkerObserver:
     def _assignment_changed(
         self, kind: str, partitions: Sequence[TopicPartition], owned: int
     ) -> None:
+        if kind != "assigned":
+            self._forget_recoveries()
         self._metrics.rebalances.labels(kind).inc()
         self._metrics.assigned_partitions.set(owned)
         _LOG.info(
@@ -209,3 +245,9 @@ class WorkerObserver:
             "dependency serves again",
             extra=fields(dependency=dependency, seconds=round(time.monotonic() - since, 1)),
         )
+
+
+def _format_ranges(ranges: Sequence[PartitionRange]) -> str:
+    """Format ranges as partition:first-end, the first ones only."""
+    shown = " ".join(map(str, ranges[:_MAX_RANGES]))
+    return shown if len(ranges) <= _MAX_RANGES else f"{shown} and {len(ranges) - _MAX_RANGES} more"

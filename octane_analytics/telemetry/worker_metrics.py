@@ -75,6 +75,18 @@ class WorkerMetrics:
             "Pending batches of a previous owner that were read and inserted again under their token.",
             registry=registry,
         )
+        self.batches_waiting = Gauge(
+            "analytics_batches_waiting",
+            "Pending batches that cannot be read or inserted again now; their partitions wait.",
+            multiprocess_mode="sum",
+            registry=registry,
+        )
+        self.rejoins = Counter(
+            "analytics_rejoins_total",
+            "Times that a worker joined the group with a new client: the outcome of a commit was "
+            "unknown, or the topic was recreated.",
+            registry=registry,
+        )
         self.batches_deduplicated = Counter(
             "analytics_batches_deduplicated_total",
             "Repeated batches whose first insert had succeeded and been counted.",

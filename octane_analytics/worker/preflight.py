@@ -6,13 +6,13 @@ from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.error_codes import OPERATOR_ERRORS
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.clickhouse.schema import LiveTable
-from octane_analytics.clickhouse.table_fit import require_fit
+from octane_analytics.clickhouse.table_fit import require_fit, required_rights
 from octane_analytics.clickhouse.views import view_findings
 from octane_analytics.errors import ConfigError, NeedsOperator, StatementRejected, Unavailable
 from octane_analytics.kafka.topic_reader import TopicReader
 from octane_analytics.kafka.topics import TopicInspector, ensure_topic
 from octane_analytics.operations.expired_offsets import SAMPLE_FETCH_BYTES, find_stored_record
-from octane_analytics.pipeline.batch_writer import Delivery
+from octane_analytics.pipeline.delivery import Delivery
 from octane_analytics.settings.sections import Settings
 from octane_analytics.telemetry import logging as logs
 from octane_analytics.telemetry import tracing
@@ -71,7 +71,8 @@ def check_table(clickhouse: ClickHouse, settings: Settings) -> None:
 
 def _check_table(clickhouse: ClickHouse, settings: Settings) -> None:
     live = clickhouse.describe()
-    for right in ("SELECT", "INSERT"):
+    is_exactly_once = settings.batch.delivery == Delivery.EXACTLY_ONCE.value
+    for right in required_rights(live, is_exactly_once=is_exactly_once):
         if not clickhouse.has_right(right):
             if right == "INSERT":
                 clickhouse.check_profile()
@@ -79,12 +80,12 @@ def _check_table(clickhouse: ClickHouse, settings: Settings) -> None:
                 f"user {settings.clickhouse.user} lacks {right} on {clickhouse.table}: "
                 f"GRANT {right} ON {clickhouse.table} TO {settings.clickhouse.user}"
             )
-    is_exactly_once = settings.batch.delivery == Delivery.EXACTLY_ONCE.value
     live = require_fit(
         clickhouse.table,
         live,
         window_user="exactly-once" if is_exactly_once else None,
         window_hint=" (or set DELIVERY=at-least-once); see `octane-analytics manual delivery`",
+        servers=len(settings.clickhouse.hosts()),
     )
     if is_exactly_once:
         _check_views(clickhouse, live)

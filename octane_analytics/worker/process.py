@@ -2,7 +2,7 @@
 
 import gc
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from octane_analytics.clickhouse.inserts import ClickHouseSink
@@ -10,9 +10,10 @@ from octane_analytics.errors import ConfigError, OctaneError
 from octane_analytics.events.decode import decode_all
 from octane_analytics.kafka.consumer import KafkaSource
 from octane_analytics.kafka.dlq_producer import KafkaDeadLetters
+from octane_analytics.kafka.range_reader import KafkaRangeReader
 from octane_analytics.kafka.record_headers import headers_of
 from octane_analytics.pipeline.batch import BatchLimits
-from octane_analytics.pipeline.batch_writer import Delivery
+from octane_analytics.pipeline.delivery import Delivery
 from octane_analytics.pipeline.dlq_limit import DlqLimitConfig
 from octane_analytics.pipeline.ingest_loop import IngestLoop, IngestOptions
 from octane_analytics.runtime.exit_codes import Exit
@@ -25,7 +26,7 @@ from octane_analytics.telemetry import shared_directory, tracing
 from octane_analytics.telemetry.inserted_counter import InsertedEventCounter
 from octane_analytics.telemetry.process_metrics import ProcessMetrics, ProcessSampler
 from octane_analytics.telemetry.worker_metrics import WorkerMetrics
-from octane_analytics.worker.slot_observer import CountingSink, SlotObserver
+from octane_analytics.worker.slot_observer import SlotObserver
 
 _LOG = logging.getLogger(__name__)
 ROLE = "worker"
@@ -33,6 +34,8 @@ _GC_ALLOCATIONS = 50_000
 _FIRST_BACKOFF_SECONDS = 0.2
 _CAP_BACKOFF_SECONDS = 10.0
 _LAG_UPDATE_SECONDS = 1.0
+_SESSION_SECONDS = 45.0
+"""Default session timeout of librdkafka."""
 _QUIET_POLL_SECONDS = 1.0
 """Longest poll of an idle worker, which keeps its CPU time low. It delays signals, not events."""
 
@@ -66,7 +69,7 @@ def run_worker(
     )
     sample = ProcessSampler(ProcessMetrics(), name(), observer.tick)
     traces = tracing.start(name())
-    source = KafkaSource(
+    member = KafkaSource(
         settings.kafka, slot, on_queue=metrics.queue_bytes.set, on_stall=observer.stalled
     )
     sink = ClickHouseSink(
@@ -81,8 +84,9 @@ def run_worker(
         instrumented=traces.instrument_producer if traces else None,
     )
     ingest = IngestLoop(
-        source,
-        CountingSink(sink, slot_status, clock),
+        member,
+        KafkaRangeReader(settings.kafka, client_id=f"octane-analytics-recovery-{slot}"),
+        sink,
         dead_letters,
         decode_all,
         clock,
@@ -101,7 +105,7 @@ def run_worker(
         sample()
         if now - lag_updated_at >= _LAG_UPDATE_SECONDS:
             lag_updated_at = now
-            slot_status.set_lag(source.lag())
+            slot_status.set_lag(member.lag())
         return stop.is_set()
 
     try:
@@ -124,9 +128,24 @@ def _options(settings: Settings) -> IngestOptions:
     batch = settings.batch
     return IngestOptions(
         topic=settings.kafka.topic,
-        limits=BatchLimits(batch.size, batch.flush_seconds, batch.max_rows, batch.max_bytes),
+        limits=BatchLimits(
+            batch.size,
+            batch.flush_seconds,
+            batch.max_rows,
+            batch.max_bytes,
+        ),
         delivery=Delivery(batch.delivery),
-        max_bytes=settings.worker.max_bytes,
+        inserts_per_second=batch.inserts_per_second,
+        processes=settings.worker.procs,
+        session_seconds=_session_seconds(settings.kafka.rdkafka),
         dlq_limit=DlqLimitConfig(batch.dlq_max_ratio, batch.dlq_max_consecutive),
         quiet_poll_seconds=min(_QUIET_POLL_SECONDS, batch.flush_seconds / 4),
     )
+
+
+def _session_seconds(rdkafka: Mapping[str, str]) -> float:
+    """Return the session timeout of the group, also where the operator sets it."""
+    try:
+        return float(rdkafka["session.timeout.ms"]) / 1000
+    except (KeyError, ValueError):
+        return _SESSION_SECONDS

@@ -3,6 +3,7 @@
 from pathlib import Path
 from socket import socket
 
+from octane_analytics.operations import insert_rate
 from octane_analytics.settings.sections import Settings
 from octane_analytics.supervisor.posix import unblock_signals
 from octane_analytics.supervisor.process_plan import ChildProcess, ProcessPlan, Role
@@ -42,4 +43,8 @@ def process_plan(
         heartbeat_seconds=settings.worker.heartbeat_seconds,
         drain_seconds=settings.worker.drain_seconds + _KILL_MARGIN_SECONDS,
     )
-    return ProcessPlan([service], worker, settings.worker.procs, policy)
+    batch = settings.batch
+    note = insert_rate.describe(
+        batch.inserts_per_second, settings.worker.procs, batch.flush_seconds
+    )
+    return ProcessPlan([service], worker, settings.worker.procs, policy, note)

@@ -17,7 +17,6 @@ import pytest
 
 from octane_analytics.cli.replay.run import ReplayReport
 from octane_analytics.clickhouse.replay_staging import ReplayStaging
-from octane_analytics.pipeline.delivery_ledger import Intent
 from octane_analytics.replay.interfaces import Counts
 from octane_analytics.replay.plan import Compare, Mode, ReplayPlan
 from octane_analytics.runtime.exit_codes import Exit
@@ -25,6 +24,7 @@ from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse, User
 from octane_analytics.types import LogIdentity, OffsetRange
 from tests.support.command import call, run, wait_until
 from tests.support.replay_runs import Scene, kill, pool
+from tests.support.version_1 import Intent
 from tests.tools.kafka.apache import ApacheKafka
 
 EVENTS = 6_000

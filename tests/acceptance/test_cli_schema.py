@@ -110,6 +110,9 @@ def test_difference_is_reported_and_not_changed(schema: Schema, client: Client) 
         "TTL is not set, must be timestamp + toIntervalDay(90)",
     ):
         assert expected in differences
+    assert "refused by worker and replay: table default.ai_analytics_events has timestamp as" in (
+        checked.stdout
+    )
     applied = schema("apply")
     assert applied.returncode == 1
     assert "widened the deduplication window" in applied.stdout

@@ -1,4 +1,8 @@
-"""In-memory table that deduplicates by token; contract tests compare it with the real one."""
+"""In-memory table that deduplicates by token; contract tests compare it with the real one.
+
+A fault of `insert` fails the insert, one of `half insert` kills the server between token and part, and
+one of `missing` fails the count of missing rows.
+"""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -7,6 +11,7 @@ from typing import NamedTuple
 from octane_analytics.errors import (
     DataRejected,
 )
+from octane_analytics.types import RepeatRules
 from tests.fakes.clock import FakeClock
 from tests.fakes.faults import Faults
 from tests.fakes.journal import Entry, InsertEntry
@@ -34,24 +39,27 @@ class FakeClickHouse:
         self.faults = Faults()
         self.refuses: Callable[[StoredRow], bool] = lambda row: False
         self.insert_seconds = 0.0
+        self.rules = RepeatRules()
 
     def count(self) -> Counter[str]:
         """Return the number of rows by user_id."""
         return Counter(row.user_id for row in self.rows)
 
-    def missing(self, columns: Sequence[Sequence[object]]) -> list[list[object]]:
-        """The rows that the table lacks: of equal rows, as many as it has too few of."""
+    def missing(self, columns: Sequence[Sequence[object]]) -> list[int]:
+        """Return the indices of missing rows: of equal rows, as many as the table has too few of."""
+        self.faults.run("missing", lambda: None)
         present = Counter(self.rows)
         lacking = []
-        for values in zip(*columns, strict=True):
-            present[_row(values)] -= 1
-            if present[_row(values)] < 0:
-                lacking.append(values)
-        return [[values[index] for values in lacking] for index in range(len(columns))]
+        for index, values in enumerate(zip(*columns, strict=True)):
+            row = stored_row(values)
+            present[row] -= 1
+            if present[row] < 0:
+                lacking.append(index)
+        return lacking
 
     def insert(self, columns: Sequence[Sequence[object]], token: str | None) -> None:
         self.clock.sleep(self.insert_seconds)
-        rows = [_row(values) for values in zip(*columns, strict=True)]
+        rows = [stored_row(values) for values in zip(*columns, strict=True)]
         assert len(columns) == len(StoredRow._fields)
 
         def act() -> None:
@@ -65,32 +73,40 @@ class FakeClickHouse:
                 del self.tokens[: -self.window]
 
         self.journal.append(Entry("insert", InsertEntry(token, len(rows))))
+        half = self.faults.take("half insert")
+        if half is not None:
+            if token is not None and token not in self.tokens:
+                self.tokens.append(token)
+            raise half.error
         self.faults.run("insert", act)
 
 
 class FakeSink:
-    """Implements `interfaces.Sink`."""
+    """Implements `interfaces.BlockSink`."""
 
     def __init__(self, server: FakeClickHouse) -> None:
         self._server = server
         self.is_closed = False
 
-    def insert(
-        self,
-        columns: Sequence[Sequence[object]],
-        token: str | None,
-        *,
-        is_repeat: bool = False,
-        not_before: float | None = None,
-        may_overlap: bool = False,
+    def insert_block(
+        self, columns: Sequence[Sequence[object]], token: str | None, query_id: str | None
     ) -> None:
-        self._server.insert(self._server.missing(columns) if may_overlap else columns, token)
+        self._server.insert(columns, token)
+
+    def missing_rows(self, columns: Sequence[Sequence[object]]) -> Sequence[int]:
+        return self._server.missing(columns)
+
+    def partitions(self, columns: Sequence[Sequence[object]]) -> Sequence[object]:
+        return [""] * len(columns[0])
+
+    def repeat_rules(self, not_before: float | None = None) -> RepeatRules:
+        return self._server.rules
 
     def close(self) -> None:
         self.is_closed = True
 
 
-def _row(values: tuple[object, ...]) -> StoredRow:
+def stored_row(values: tuple[object, ...]) -> StoredRow:
     timestamp, *texts = values
     # clickhouse-driver refuses values that do not fit a DateTime before it sends anything.
     if not isinstance(timestamp, int) or not 0 <= timestamp < 2**32:

@@ -9,7 +9,7 @@ from octane_analytics.errors import (
     Unavailable,
 )
 from octane_analytics.interfaces import RebalanceListener
-from octane_analytics.pipeline.delivery_ledger import parse_intent
+from octane_analytics.pipeline.intents import parse_intent
 from octane_analytics.types import (
     Commit,
     Committed,
@@ -71,7 +71,7 @@ class FakeLog:
 
 def is_pending(metadata: str) -> bool:
     """Return whether a commit's metadata announces an insert."""
-    intent = parse_intent(metadata)
+    intent = parse_intent(TOPIC, 0, metadata)
     return intent is not None and intent.is_pending
 
 

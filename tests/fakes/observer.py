@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from octane_analytics.types import (
     InsertedBatch,
-    OffsetRange,
+    PartitionRange,
     RejectedRecord,
     TopicPartition,
 )
@@ -43,19 +43,25 @@ class FakeObserver:
         self.dead_letters += records
 
     def inserted(self, batch: InsertedBatch) -> None:
-        self.rows += batch.rows
-        self._record("inserted", (batch.partition.partition, str(batch.span), batch.rows))
+        self.rows += sum(batch.rows_by_partition.values())
+        self._record("inserted", (_text(batch.ranges), batch.rows))
 
     def call_finished(self, call: str, seconds: float) -> None:
         self.calls[call] += 1
 
-    def recovered(self, partition: TopicPartition, span: OffsetRange) -> None:
-        self._record("recovered", (partition.partition, str(span)))
+    def recovered(self, ranges: Sequence[PartitionRange], token: str) -> None:
+        self._record("recovered", _text(ranges))
 
-    def bisecting_rejected_rows(
-        self, partition: TopicPartition, span: OffsetRange, reason: str
+    def recovery_waits(
+        self, ranges: Sequence[PartitionRange], token: str, error: Exception
     ) -> None:
-        self._record("bisecting_rejected_rows", (partition.partition, str(span)))
+        self._record("recovery_waits", _text(ranges))
+
+    def bisecting_rejected_rows(self, ranges: Sequence[PartitionRange], reason: str) -> None:
+        self._record("bisecting_rejected_rows", _text(ranges))
+
+    def restarting(self, reason: str) -> None:
+        self._record("restarting", reason)
 
     def offsets_gone(self, partition: TopicPartition, first: int, end: int) -> None:
         self._record("offsets_gone", (partition.partition, first, end))
@@ -85,3 +91,7 @@ class FakeObserver:
     def resumed(self, dependency: str) -> None:
         self.failing.discard(dependency)
         self._record("resumed", dependency)
+
+
+def _text(ranges: Sequence[PartitionRange]) -> str:
+    return " ".join(map(str, ranges))

@@ -132,27 +132,24 @@ def test_purge_report_lists_settled_offsets(site: Site) -> None:
 def test_interrupted_retry_is_finished_by_next(site: Site) -> None:
     bury(site, *((user, event(user)) for user in range(10)))
     settings = load(site.environ).settings
-    insert = site.clickhouse.insert
 
     class Crash(Exception): ...
 
-    class Breaking:
+    class Breaking(ClickHouseSink):
         """Inserts, and then simulates the end of the process."""
 
-        def insert(self, *arguments: object, **options: object) -> None:
-            insert(*arguments, **options)  # type: ignore[arg-type]
+        def insert_block(
+            self, columns: Sequence[Sequence[object]], token: str | None, query_id: str | None
+        ) -> None:
+            super().insert_block(columns, token, query_id)
             raise Crash
 
-        def count_equal(self, columns: Sequence[Sequence[object]]) -> Sequence[int]:
-            return site.clickhouse.count_equal(columns)
-
-        def close(self) -> None: ...
-
-    with DeadLetterTopic(settings.kafka, client_id="tests") as log:
+    with (
+        DeadLetterTopic(settings.kafka, client_id="tests") as log,
+        Breaking(settings.clickhouse, client_name="tests") as sink,
+    ):
         log.open()
-        retry = DeadLetterRetry(
-            log, Breaking(), decode, read_index(log, log.spans()), chunk_messages=4
-        )
+        retry = DeadLetterRetry(log, sink, decode, read_index(log, log.spans()), chunk_messages=4)
         with pytest.raises(Crash):
             retry.run(Selection())
     assert site.rows() == 4

@@ -153,7 +153,7 @@ def test_offsets_set_reports_errors_in_one_line(site: Site) -> None:
     log = json.loads(site.run("offsets", "export"))
     site.commit(0, 0, f"octane1;0-2;{log['cluster_id']};{log['topic_id']};")
     for target, code, expected in (
-        ("0:1", 78, "announced ranges"),
+        ("0:1", 78, "pending for partitions 0"),
         ("1:9", 78, "holds the offsets from 0 to 0"),
         ("7:0", 78, "partition 7 does not exist"),
         ("7", 2, "neither a partition nor a time"),

@@ -1,7 +1,6 @@
 """Repeated inserts with materialized views, and with tokens that are forgotten by age."""
 
 import time
-import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,40 +14,26 @@ from octane_analytics.clickhouse.views import View, view_findings
 from octane_analytics.errors import ConfigError, NeedsOperator
 from octane_analytics.operations.checks.clickhouse import check_clickhouse
 from octane_analytics.operations.checks.finding import Level
-from octane_analytics.sandbox import clickhouse
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse, User
-from octane_analytics.sandbox.engine import EngineError
 from octane_analytics.settings.connections import ClickHouseSettings
 from octane_analytics.settings.loading import load
 from octane_analytics.settings.sections import Settings
 from octane_analytics.worker.preflight import check_table
+from tests.support import replicated_clickhouse
 from tests.support.command import run
-from tests.tools import replica_child
 
-WORKER = User("worker", grants=["GRANT SELECT, INSERT ON views.ai_analytics_events"])
-
-
-def _started(directory: Path, user: User) -> Iterator[EmbeddedClickHouse]:
-    """Server with support for replicated tables, if its build has it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(clickhouse, "_CHILD", replica_child.__name__)
-        try:
-            engine = EmbeddedClickHouse(directory, has_keeper=True, users=[user])
-            engine.start()
-        except EngineError as error:
-            if replica_child.UNKNOWN_BUILD in str(error):
-                pytest.skip(replica_child.UNKNOWN_BUILD)
-            raise
-    try:
-        yield engine
-    finally:
-        engine.stop()
+WORKER = User(
+    "worker",
+    grants=[
+        "GRANT SELECT, INSERT, SYSTEM SYNC REPLICA ON views.ai_analytics_events",
+    ],
+)
 
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedClickHouse]:
-    directory: Path = tmp_path_factory.mktemp("clickhouse")
-    yield from _started(directory, WORKER)
+    with replicated_clickhouse.started(tmp_path_factory.mktemp("clickhouse"), WORKER) as server:
+        yield server
 
 
 @pytest.fixture
@@ -65,9 +50,7 @@ def sink(engine: EmbeddedClickHouse) -> Iterator[ClickHouseSink]:
 def _create(sink: ClickHouseSink, *, is_replicated: bool = True, seconds: int = 86_400) -> None:
     statement = schema.create_table(sink.table)
     if is_replicated:
-        replicated = f"ReplicatedMergeTree('/tables/{uuid.uuid4().hex}', 'one')"
-        statement = statement.partition("\nSETTINGS")[0].replace("MergeTree()", replicated)
-        statement += f" SETTINGS {schema.REPLICATED_WINDOW_SECONDS_SETTING} = {seconds}"
+        statement = replicated_clickhouse.create_replicated(sink.table, window_seconds=seconds)
     sink.execute(statement)
 
 
@@ -135,7 +118,7 @@ def test_repeated_insert_counts_once_in_chained_views(
 
 def test_repeated_insert_counts_once_with_any_profile(tmp_path: Path) -> None:
     careless = User("careless", settings={"deduplicate_blocks_in_dependent_materialized_views": 0})
-    for engine in _started(tmp_path, careless):
+    with replicated_clickhouse.started(tmp_path, careless) as engine:
         settings = ClickHouseSettings(host=engine.host, port=engine.tcp_port, user="careless")
         with ClickHouseSink(settings, client_name="tests") as sink:
             _create(sink)

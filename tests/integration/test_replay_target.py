@@ -60,7 +60,7 @@ def test_replay_fills_any_target_a_worker_accepts(sink: ClickHouseSink, mode: Mo
     staging.find_missing(1, part, None, None)
     assert staging.missing_rows(1) == 2
     (chunk,) = staging.chunks(1)
-    staging.insert(staging.rows(chunk), "token")
+    staging.insert(staging.rows(chunk), "token", "query")
     found = sink.select(f"SELECT user_id FROM {sink.table} WHERE app_id = 'app' ORDER BY 1").rows
     assert [user for (user,) in found] == sorted(users)
     staging.find_missing(2, part, None, None)

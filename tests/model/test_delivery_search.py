@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping
 
 import pytest
 
-from octane_analytics.pipeline import delivery_ledger as version_1
 from octane_analytics.pipeline.delivery_state import DeliveryState
 from octane_analytics.pipeline.intents import (
     Intent,
@@ -25,6 +24,7 @@ from octane_analytics.types import (
     PartitionRange,
 )
 from tests.model.world import TOPIC, Setup, Violation, search
+from tests.support import version_1
 
 MAX_STATES = int(os.environ.get("DELIVERY_SEARCH_STATES", "40000"))
 LOG = LogIdentity("c", "t0", "")
@@ -45,6 +45,8 @@ VERSION_1 = version_1.Intent(OffsetRange(0, 2), LOG).metadata()
         Setup(records=1, crashes=1, delayed_commits=1),
         Setup(records=1, moves=2, delayed_commits=1),
         Setup(records=1, moves=2, lost_commits=1),
+        Setup(records=1, moves=2, resent_commits=1),
+        Setup(records=1, crashes=1, resent_commits=1),
         Setup(records=1, moves=2, failed_inserts=1, refused_commits=1),
         Setup(records=1, moves=1, partial_commits=1, refused_commits=1),
         Setup(records=1, expiries=1),

@@ -48,6 +48,8 @@ class Setup:
     """Sessions that end without the knowledge of their worker."""
     lost_commits: int = 0
     """Commits that were taken and whose answer was lost."""
+    resent_commits: int = 0
+    """Commits that were taken, whose answer was lost, and whose second request was refused."""
     delayed_commits: int = 0
     refused_commits: int = 0
     partial_commits: int = 0
@@ -97,7 +99,14 @@ class Worker:
             s.restart_reason,
             None
             if p is None
-            else (p.intent, tuple(p.members), p.is_announced, p.is_repeat, tuple(p.withdrawing)),
+            else (
+                p.intent,
+                tuple(p.members),
+                p.is_announced,
+                p.is_repeat,
+                tuple(p.withdrawing),
+                p.may_be_announced,
+            ),
             tuple(sorted(s._open.items())),
             tuple(
                 (n, q.position, q.waits_for, q.is_confirmed, q.inserted_up_to)
@@ -120,6 +129,7 @@ def clone(state: DeliveryState) -> DeliveryState:
             pending.is_announced,
             pending.is_repeat,
             pending.withdrawing,
+            pending.may_be_announced,
         ),
         state.restart_reason,
         state.stop_reason,
@@ -141,6 +151,7 @@ class World:
                 "moves",
                 "expiries",
                 "lost_commits",
+                "resent_commits",
                 "delayed_commits",
                 "refused_commits",
                 "partial_commits",
@@ -288,6 +299,7 @@ class World:
             return ["refused"]
         modes = ["ok"]
         modes += ["lost"] if self.left["lost_commits"] else []
+        modes += ["resent"] if self.left["resent_commits"] else []
         modes += ["delayed"] if self.left["delayed_commits"] else []
         modes += ["refused"] if self.left["refused_commits"] else []
         numbers = [commit.partition.partition for commit in commits]
@@ -393,6 +405,9 @@ class World:
         if mode == "lost":
             self.left["lost_commits"] -= 1
             return CommitOutcome(is_unknown=True)
+        if mode == "resent":
+            self.left["resent_commits"] -= 1
+            return CommitOutcome(may_be_stored=True)
         return CommitOutcome(numbers)
 
     def _store(self, commits: Iterable[Commit]) -> None:

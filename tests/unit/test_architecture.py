@@ -40,7 +40,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "replay": _VALUES | {"runtime", "events", "pipeline"},
     "kafka": _VALUES | {"runtime", "settings"},
     # The staging tables of a replay satisfy the Protocols that `replay` declares.
-    "clickhouse": frozenset({"errors", "events", "replay", "runtime", "settings"}),
+    "clickhouse": frozenset({"errors", "types", "events", "replay", "runtime", "settings"}),
     "telemetry": _VALUES | {"settings"},
     "sandbox": frozenset(),
     "operations": _VALUES | {"events", "kafka", "pipeline", "replay"},
@@ -330,8 +330,8 @@ def test_client_libraries_have_one_importer() -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("pipeline.delivery_ledger", "from octane_analytics.types import OffsetRange"),
-        ("pipeline.delivery_ledger", "from octane_analytics import __version__"),
+        ("pipeline.intents", "from octane_analytics.types import OffsetRange"),
+        ("pipeline.intents", "from octane_analytics import __version__"),
         ("pipeline.ingest_loop", "from octane_analytics.pipeline.batch import Batch"),
         ("clickhouse.client", "from octane_analytics.clickhouse import schema as expected"),
         ("clickhouse.client", "import clickhouse_driver.errors"),

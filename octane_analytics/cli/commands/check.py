@@ -7,8 +7,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import replace
 from functools import partial
 
@@ -43,7 +41,6 @@ from octane_analytics.settings.sections import Settings
 _NAME = "octane-analytics-check"
 _SECONDS = 12.0
 _QUERY_SECONDS = 5.0
-_PARTITIONS_SECONDS = 3.0
 _SAMPLE_SECONDS = 5.0
 _COLOURS = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}
 
@@ -58,6 +55,7 @@ _COLOURS = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}
     "CLICKHOUSE_QUERY_USER",
     "API_QUERY_TABLES",
     "FLUSH_INTERVAL",
+    "INSERTS_PER_SECOND",
     "DELIVERY",
     "METRICS_HOST",
     "METRICS_PORT",
@@ -80,15 +78,14 @@ def check(loaded: Loaded, strict: bool, as_json: bool) -> int:
       69 a server cannot be reached, 78 something must be fixed first.
     """
     settings = loaded.settings
-    partition_count: Future[int] = Future()
     checks: dict[str, Check] = {
         "settings": partial(_settings, loaded, unknown_settings()),
         "host": partial(_host, settings),
-        "kafka": partial(_kafka, settings, partition_count),
+        "kafka": partial(_kafka, settings),
     }
     servers = [_authority(*address) for address in settings.clickhouse.hosts()]
     for where in servers:
-        checks[f"clickhouse {where}"] = partial(_clickhouse, settings, where, partition_count)
+        checks[f"clickhouse {where}"] = partial(_clickhouse, settings, where)
     checks["table and offsets"] = partial(_table_and_offsets, settings)
     checks["raw SQL"] = partial(_raw_sql, settings, servers)
     findings, have_ended = run_all(checks, _SECONDS)
@@ -126,20 +123,15 @@ def _host(settings: Settings) -> Iterator[Finding]:
     yield check_descriptors()
 
 
-def _kafka(settings: Settings, partition_count: Future[int]) -> Iterator[Finding]:
+def _kafka(settings: Settings) -> Iterator[Finding]:
     with ConsumerGroupAdmin(settings.kafka, client_id=_NAME) as group:
-        yield from check_kafka(group, settings, time.time(), partition_count.set_result)
+        yield from check_kafka(group, settings, time.time())
 
 
-def _clickhouse(settings: Settings, where: str, partition_count: Future[int]) -> Iterator[Finding]:
-    def partitions() -> int | None:
-        with contextlib.suppress(FutureTimeoutError):
-            return partition_count.result(timeout=_PARTITIONS_SECONDS)
-        return None
-
+def _clickhouse(settings: Settings, where: str) -> Iterator[Finding]:
     single = _single_server(settings.clickhouse, where)
     with ClickHouse(single, client_name=_NAME) as server:
-        yield from check_clickhouse(server, where, settings, partitions, time.time)
+        yield from check_clickhouse(server, where, settings, time.time)
 
 
 def _table_and_offsets(settings: Settings) -> Iterator[Finding]:

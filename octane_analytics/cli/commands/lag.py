@@ -31,9 +31,10 @@ def lag(loaded: Loaded, watch: float | None, as_json: bool) -> Exit:
 
     committed is the next offset that the group reads, end the next offset that the topic writes; lag is
     the number of records between them, including those of open transactions; seconds is the age of the
-    oldest of these records by Kafka's timestamps. pending is a range that a worker has announced and
-    may have inserted. Works while the workers are stopped, and changes nothing. The owner is unknown if
-    the broker does not report the members of a group.
+    oldest of these records by Kafka's timestamps. pending is the partition's range of a batch that a
+    worker has announced and may have inserted; --json lists all partitions of that batch. Works while
+    the workers are stopped, and changes nothing. The owner is unknown if the broker does not report the
+    members of a group.
     """
     kafka = loaded.settings.kafka
     with (
@@ -71,6 +72,7 @@ def lag_lines(report: GroupLagReport, width: int | None = None) -> list[str]:
             f"{report.held_back:,} of them are held back by an open transaction in partitions {numbers} "
             "until it ends; see `kafka-transactions.sh find-hanging`"
         )
+    lines += [p.unreadable for p in report.partitions if p.unreadable]
     removed = sum(p.lag.removed for p in report.partitions)
     if removed:
         lines.append(
@@ -91,6 +93,6 @@ def _row(status: PartitionStatus, has_owners: bool) -> tuple[str, ...]:
         str(lag.end),
         f"{lag.messages:,}",
         "?" if status.seconds is None else f"{status.seconds:,.1f}",
-        "-" if status.pending is None else str(status.pending),
+        "-" if status.pending_range is None else str(status.pending_range),
         owner,
     )

@@ -72,7 +72,8 @@ def export(loaded: Loaded) -> None:
 @click.option(
     "--drop-intents",
     is_flag=True,
-    help="With --other-log: drop announced ranges; rows of them that were inserted are inserted again.",
+    help="Drop pending batches of the group, and with --other-log those of the export; their rows may "
+    "be inserted twice.",
 )
 @dry_run_option("Print what would be set and exit.")
 @yes_option
@@ -86,8 +87,9 @@ def import_offsets(
 ) -> None:
     """Set the group's offsets and intents from an export (- for standard input).
 
-    Refuses if the group has members, if the topic or the number of partitions differs, and if the topic
-    does not hold the offsets. In the topic of the export, offsets and intents are restored exactly.
+    Refuses if the group has members, if the topic or the number of partitions differs, if the topic does
+    not hold the offsets, and if a batch with a partition that moves is pending. In the topic of the
+    export, offsets and intents are restored exactly.
     """
     try:
         snapshot = parse_snapshot(json.load(source))
@@ -97,15 +99,17 @@ def import_offsets(
     with ConsumerGroupAdmin(kafka, client_id=_CLIENT_ID) as group:
         partitions = group.partitions(kafka.topic)
         group.require_no_members()
+        committed = group.committed(partitions)
         commits = plan(
             snapshot,
             kafka.topic,
             group.identity(kafka.topic),
             {partition: group.bounds(partition) for partition in partitions},
+            committed,
             other_log=other_log,
             drop_intents=drop_intents,
         )
-        changed = changes(group.committed(partitions), commits)
+        changed = changes(committed, commits)
         if snapshot.group != kafka.group_id:
             click.echo(f"the export is of group {snapshot.group}", err=True)
         if source.name == "<stdin>" and changed and not (yes or dry_run):
@@ -129,7 +133,7 @@ def import_offsets(
 @click.option(
     "--drop-intents",
     is_flag=True,
-    help="Also move partitions with an announced range; rows of it may be inserted twice.",
+    help="Also move partitions of a pending batch, and drop it; its rows may be inserted twice.",
 )
 @dry_run_option("Print what would be set and exit.")
 @yes_option
@@ -139,8 +143,9 @@ def set_offsets(loaded: Loaded, target: str, drop_intents: bool, dry_run: bool, 
     For a group whose offsets have expired, use `--to end` and then `octane-analytics replay
     --from-offset beginning`, which inserts the events that the table lacks. `--to beginning` reads all
     records that the topic retains again; those that have left the deduplication window are then
-    in the table twice. Refuses if the group has members, and if a range is announced and may have been
-    inserted. Run `octane-analytics offsets export` before, to be able to go back.
+    in the table twice. Refuses if the group has members, and if a batch with one of the partitions is
+    pending and may have been inserted. Run `octane-analytics offsets export` before, to be able to go
+    back.
     """
     try:
         parsed = parse_target(target, datetime.now(UTC))

@@ -12,15 +12,17 @@ from octane_analytics.clickhouse import schema as expected_schema
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.error_codes import OPERATOR_ERRORS
 from octane_analytics.clickhouse.schema import LiveTable, TableName
+from octane_analytics.clickhouse.table_fit import table_fit
 from octane_analytics.errors import StatementRejected
 from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.settings.connections import ClickHouseSettings
 from octane_analytics.settings.loading import Loaded
-from octane_analytics.settings.sections import BatchSettings
+from octane_analytics.settings.sections import BatchSettings, Settings
 
 _CLIENT_NAME = "octane-analytics schema"
 _UNKNOWN_DATABASE = 81
 _PARTITIONS = 16
+_AT_LEAST_ONCE = "at-least-once"
 
 _window = click.option(
     "--window",
@@ -49,7 +51,7 @@ def show(loaded: Loaded, window: int) -> None:
 
 
 @schema.command()
-@setting_options(*options.CLICKHOUSE, "FLUSH_INTERVAL")
+@setting_options(*options.CLICKHOUSE, "FLUSH_INTERVAL", "DELIVERY")
 @_window
 @click.option(
     "--partitions",
@@ -70,17 +72,17 @@ def apply(loaded: Loaded, window: int, partitions: int) -> Exit:
     settings = loaded.settings.clickhouse
     with ClickHouse(settings, client_name=_CLIENT_NAME) as clickhouse:
         live = _ensure(clickhouse, settings, window)
-    differences = expected_schema.differences(live)
     click.echo(_window_text(live, loaded.settings.batch, partitions))
-    return _report(clickhouse.table, differences)
+    return _report(clickhouse.table, live, loaded.settings)
 
 
 @schema.command()
-@setting_options(*options.CLICKHOUSE)
+@setting_options(*options.CLICKHOUSE, "DELIVERY")
 def check(loaded: Loaded) -> Exit:
     """Compare the live table with the expected schema: columns, codecs, keys, partitions, TTL, window.
 
-    Changes nothing. Prints each difference; the exit code is 1 if there is one.
+    Changes nothing. Prints each difference, and those for which `worker` and `replay` do not start; the
+    exit code is 1 if there is one.
     """
     settings = loaded.settings.clickhouse
     with ClickHouse(settings, client_name=_CLIENT_NAME) as clickhouse:
@@ -89,7 +91,7 @@ def check(loaded: Loaded) -> Exit:
         click.echo(f"{clickhouse.table} does not exist: run `octane-analytics schema apply`")
         return Exit.FAILED
     click.echo(f"deduplication window: {_extent(live)}")
-    return _report(clickhouse.table, expected_schema.differences(live))
+    return _report(clickhouse.table, live, loaded.settings)
 
 
 def _ensure(clickhouse: ClickHouse, settings: ClickHouseSettings, window: int) -> LiveTable:
@@ -196,10 +198,20 @@ def _extent(live: LiveTable) -> str:
     return f"{live.window:,} inserts{age}"
 
 
-def _report(table: TableName, differences: list[str]) -> Exit:
+def _report(table: TableName, live: LiveTable, settings: Settings) -> Exit:
+    delivery = settings.batch.delivery
+    fit = table_fit(
+        table,
+        live,
+        window_user=None if delivery == _AT_LEAST_ONCE else delivery,
+        servers=len(settings.clickhouse.hosts()),
+    )
+    differences = dict.fromkeys((*expected_schema.differences(live), *fit.differences))
     for difference in differences:
         click.echo(f"difference: {difference}")
-    if differences:
+    for refusal in fit.refusals:
+        click.echo(f"refused by worker and replay: {refusal}")
+    if differences or fit.refusals:
         return Exit.FAILED
     click.echo(f"{table} matches the expected schema")
     return Exit.OK

@@ -7,8 +7,10 @@ from octane_analytics.clickhouse import schema
 from octane_analytics.clickhouse.error_codes import OPERATOR_ERRORS
 from octane_analytics.clickhouse.results import Result
 from octane_analytics.clickhouse.schema import LiveTable, TableName
+from octane_analytics.clickhouse.table_fit import required_rights, table_fit, window_refusal
 from octane_analytics.clickhouse.views import View, view_findings
 from octane_analytics.errors import NeedsOperator, OctaneError, StatementRejected
+from octane_analytics.operations import insert_rate
 from octane_analytics.operations.checks.finding import Finding, fail, failed, ok, warn
 from octane_analytics.settings.sections import Settings
 
@@ -42,13 +44,11 @@ def check_clickhouse(
     server: CheckedServer,
     address: str,
     settings: Settings,
-    partitions: Callable[[], int | None],
     now: Callable[[], float],
 ) -> Iterator[Finding]:
     """Yield the findings for one server; stops at a failure that makes later checks impossible.
 
-    `address` names the server. `partitions` returns the topic's partition count, None if it is not
-    known; `now` returns epoch seconds. Blocks on the server.
+    `address` names the server; `now` returns epoch seconds. Blocks on the server.
     """
     subject = f"clickhouse {address}"
     try:
@@ -63,7 +63,7 @@ def check_clickhouse(
     yield _clock(address, ahead_seconds)
     try:
         live = server.describe()
-        yield from _rights(server, settings)
+        yield from _rights(server, live, settings)
     except OctaneError as error:
         yield _failed(f"table at {address}", error)
         return
@@ -74,8 +74,8 @@ def check_clickhouse(
             "`octane-analytics schema apply`",
         )
         return
-    yield _table(address, server.table, live, settings)
-    yield _window(address, live, settings, partitions())
+    yield from _table(address, server.table, live, settings)
+    yield _window(address, server.table, live, settings)
     yield from _views(address, server, live, settings)
     yield _disks(address, server)
 
@@ -101,12 +101,14 @@ def _clock(address: str, ahead_seconds: float) -> Finding:
     return ok(subject, "agree")
 
 
-def _rights(server: CheckedServer, settings: Settings) -> Iterator[Finding]:
+def _rights(server: CheckedServer, live: LiveTable | None, settings: Settings) -> Iterator[Finding]:
     user = settings.clickhouse.user
     subject = f"rights of {user}"
-    missing = [right for right in ("SELECT", "INSERT") if not server.has_right(right)]
+    is_exactly_once = settings.batch.delivery == _EXACTLY_ONCE
+    rights = required_rights(live, is_exactly_once=is_exactly_once)
+    missing = [right for right in rights if not server.has_right(right)]
     if not missing:
-        yield ok(subject, f"SELECT and INSERT on {server.table}")
+        yield ok(subject, f"{', '.join(rights[:-1])} and {rights[-1]} on {server.table}")
     if "INSERT" in missing:
         try:
             server.check_profile()
@@ -119,32 +121,30 @@ def _rights(server: CheckedServer, settings: Settings) -> Iterator[Finding]:
         )
 
 
-def _table(address: str, name: TableName, live: LiveTable, settings: Settings) -> Finding:
+def _table(address: str, name: TableName, live: LiveTable, settings: Settings) -> Iterator[Finding]:
     subject = f"table at {address}"
-    missing = set(schema.COLUMN_NAMES) - {column.name for column in live.columns}
-    if missing:
-        return fail(
-            subject,
-            f"{name} lacks {', '.join(sorted(missing))}: see `octane-analytics schema check`",
-        )
-    if not live.is_replicated and len(settings.clickhouse.hosts()) > 1:
-        return fail(
-            subject,
-            f"{name} is a {live.engine}, and CLICKHOUSE_HOST lists several servers: make them "
-            "replicas of one table, or a batch that one has inserted is inserted again by another",
-        )
-    differences = [found for found in schema.differences(live) if live.window_setting not in found]
-    if differences:
-        return warn(subject, f"{'; '.join(differences)}; see `octane-analytics schema check`")
-    return ok(subject, f"{name} has the expected schema")
+    is_exactly_once = settings.batch.delivery == _EXACTLY_ONCE
+    servers = len(settings.clickhouse.hosts())
+    fit = table_fit(
+        name, live, window_user=_EXACTLY_ONCE if is_exactly_once else None, servers=servers
+    )
+    window = window_refusal(name, live, _EXACTLY_ONCE)  # `_window` reports it
+    refusals = [refusal for refusal in fit.refusals if refusal != window]
+    if refusals:
+        yield fail(subject, f"{'; '.join(refusals)}; `worker` does not start")
+    if fit.differences:
+        listed = "; ".join(fit.differences)
+        yield warn(subject, f"{listed}; see `octane-analytics schema check`")
+    if not refusals and not fit.differences:
+        yield ok(subject, f"{name} has the expected schema")
 
 
-def _window(address: str, live: LiveTable, settings: Settings, partitions: int | None) -> Finding:
+def _window(address: str, name: TableName, live: LiveTable, settings: Settings) -> Finding:
     subject = f"deduplication at {address}"
     if settings.batch.delivery != _EXACTLY_ONCE:
         return ok(subject, f"not needed: DELIVERY={settings.batch.delivery}")
-    if live.window < 1:
-        return fail(subject, "the table has no window: run `octane-analytics schema apply`")
+    if refusal := window_refusal(name, live, _EXACTLY_ONCE):
+        return fail(subject, refusal)
     if live.is_window_short_lived:
         return warn(
             subject,
@@ -153,18 +153,22 @@ def _window(address: str, live: LiveTable, settings: Settings, partitions: int |
             f"{schema.REPLICATED_WINDOW_SECONDS_SETTING} to {schema.DEDUPLICATION_WINDOW_SECONDS:,}",
         )
     age = "" if live.window_seconds is None else f" and {live.window_seconds:,} s"
-    if partitions is None:
-        return ok(subject, f"window of {live.window:,} inserts{age}")
-    minutes = schema.window_minutes(live.window, partitions / settings.batch.flush_seconds)
+    pace = settings.batch.inserts_per_second, settings.worker.procs, settings.batch.flush_seconds
+    rate = insert_rate.highest_rate(*pace)
+    if rate is None:
+        return ok(
+            subject, f"window of {live.window:,} inserts{age}; INSERTS_PER_SECOND=0, no limit"
+        )
+    minutes = schema.window_minutes(live.window, rate)
     text = (
-        f"window of {live.window:,} inserts{age}, {minutes:,.0f} minutes of {partitions} partitions "
-        f"with one insert each {settings.batch.flush_seconds:g} s"
+        f"window of {live.window:,} inserts{age}, {minutes:,.0f} minutes of this host's "
+        f"{rate:g} inserts/s"
     )
     if minutes < MIN_WINDOW_MINUTES:
         wanted = int(live.window * MIN_WINDOW_MINUTES / minutes) + 1
         return warn(
             subject,
-            f"{text}: run `octane-analytics schema apply --window {wanted}` or raise FLUSH_INTERVAL",
+            f"{text}: run `octane-analytics schema apply --window {wanted}` or lower INSERTS_PER_SECOND",
         )
     return ok(subject, text)
 

@@ -1,12 +1,12 @@
 """Checks of Kafka: brokers, topics, group, offsets and clock. Changes nothing and joins no group."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 from octane_analytics.errors import NeedsOperator, OctaneError, Unavailable
 from octane_analytics.kafka.group_admin import GroupState, Member
 from octane_analytics.operations.checks.finding import Finding, fail, failed, ok, warn
-from octane_analytics.pipeline.delivery_ledger import parse_intent
+from octane_analytics.pipeline.intents import parse_intent, pending_intent
 from octane_analytics.settings.sections import Settings
 from octane_analytics.types import Committed, LogIdentity, TopicPartition
 
@@ -33,16 +33,10 @@ class CheckedCluster(Protocol):
     ) -> dict[TopicPartition, int]: ...
 
 
-def check_kafka(
-    cluster: CheckedCluster,
-    settings: Settings,
-    now: float,
-    on_partition_count: Callable[[int], object],
-) -> Iterator[Finding]:
+def check_kafka(cluster: CheckedCluster, settings: Settings, now: float) -> Iterator[Finding]:
     """Yield the findings; stops at a failure that makes later checks impossible. Blocks on brokers.
 
-    `now` is in epoch seconds. `on_partition_count` receives the topic's partition count once it is
-    known.
+    `now` is in epoch seconds.
     """
     kafka = settings.kafka
     try:
@@ -57,7 +51,6 @@ def check_kafka(
     except OctaneError as error:
         yield failed("topic", error)
         return
-    on_partition_count(len(partitions))
     yield _partition_count(kafka.topic, len(partitions), settings.worker.procs)
     yield from _group(cluster, settings, partitions)
     yield _newest_record(cluster, partitions, now)
@@ -136,11 +129,12 @@ def _offsets(
     try:
         log = cluster.identity(topic)
         bounds = {p: cluster.bounds(p) for p, c in committed.items() if c.offset is not None}
+        intents = {p: parse_intent(topic, p.partition, c.metadata) for p, c in committed.items()}
+        batches = {pending_intent(topic, p.partition, c) for p, c in committed.items()}
     except OctaneError as error:
         return failed("offsets", error)
     gone = [p for p, (first, _) in bounds.items() if _offset(committed, p) < first]
     after_end = [p for p, (_, end) in bounds.items() if _offset(committed, p) > end]
-    intents = {p: parse_intent(c.metadata) for p, c in committed.items()}
     others = [
         p
         for p, intent in intents.items()
@@ -165,11 +159,12 @@ def _offsets(
             f"the offsets of partitions {_numbers(others)} were committed for another cluster: use "
             "`octane-analytics offsets import --other-log` to move a group",
         )
-    pending = [p for p, intent in intents.items() if intent and intent.is_pending]
+    pending = sorted({n for intent in batches if intent is not None for n in intent.partitions})
     if pending:
         return ok(
             "offsets",
-            f"partitions {_numbers(pending)} have announced ranges: they are finished first, once",
+            f"a batch is pending for partitions {', '.join(map(str, pending))}: it is inserted first, "
+            "once",
         )
     return ok("offsets", "none is outside the log, nothing is pending")
 

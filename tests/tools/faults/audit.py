@@ -14,7 +14,7 @@ from typing import TypeVar
 from clickhouse_driver import Client
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from octane_analytics.pipeline.delivery_ledger import parse_intent
+from octane_analytics.pipeline.intents import parse_intent
 
 _T = TypeVar("_T")
 
@@ -148,7 +148,7 @@ def lag(bootstrap_servers: str, group: str, topic: str) -> dict[int, str]:
         asked = [TopicPartition(topic, number) for number in _partitions(consumer, topic)]
         for committed in _answer(lambda: consumer.committed(asked, 20.0)):
             _, high = _answer(lambda at=committed: consumer.get_watermark_offsets(at, 20.0))  # type: ignore[misc]
-            intent = parse_intent(committed.metadata or "")
+            intent = parse_intent(topic, committed.partition, committed.metadata or "")
             is_pending = intent is not None and intent.is_pending
             if max(committed.offset, 0) != high or is_pending:
                 found[committed.partition] = (

@@ -22,7 +22,7 @@ UNITS = frozenset(
         "BYTES",
         "CONNECTIONS",
         "EVENTS",
-        "EVENTS/S",
+        "EVENTS/S", "INSERTS/S",
         "INSERTS",
         "MESSAGES",
         "PARTITIONS",

@@ -1,12 +1,13 @@
 """Retried messages are inserted once, whichever call fails, before or after it takes effect."""
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octane_analytics.errors import ConfigError, DataRejected, DecodeError, OctaneError, Unavailable
+from octane_analytics.errors import ConfigError, DecodeError, OctaneError, Unavailable
 from octane_analytics.events.decode import decode
 from octane_analytics.events.event import Row
 from octane_analytics.operations.dead_letter_retry import (
@@ -18,6 +19,8 @@ from octane_analytics.operations.dead_letter_retry import (
 )
 from octane_analytics.operations.dead_letters import Selection
 from octane_analytics.types import OffsetRange, TopicPartition
+from tests.fakes.block_table import FakeBlockSink, FakeBlockTable
+from tests.fakes.clickhouse import StoredRow
 from tests.fakes.kafka import FakeRecord
 
 TOPIC = "octane.events.dlq"
@@ -84,35 +87,32 @@ class FakeDeadLetterTopic:
         self.faults.strikes(takes_effect=True)
 
 
-class FakeTable:
-    """In-memory table: drops blocks with a known token, refuses blocks with a poison row."""
+class FakeTable(FakeBlockSink):
+    """In-memory table that refuses blocks with a poison row."""
 
     def __init__(self) -> None:
-        self.rows: list[str] = []
-        self.tokens: set[str | None] = set()
+        super().__init__(FakeBlockTable(now=lambda: 0.0))
+        self.table.refuses = lambda row: row.properties == POISON.decode()
         self.faults = Faults()
 
-    def insert(
-        self,
-        columns: Sequence[Sequence[object]],
-        token: str | None,
-        *,
-        is_repeat: bool = False,
-        not_before: float | None = None,
-        may_overlap: bool = False,
+    @property
+    def rows(self) -> list[str]:
+        """Users of the rows."""
+        return [row.user_id for row in self.table.rows]
+
+    def add(self, *users: int) -> None:
+        """Insert rows that are not of this topic."""
+        self.table.rows += [StoredRow(0, "app", "name", str(user), "{}") for user in users]
+
+    def insert_block(
+        self, columns: Sequence[Sequence[object]], token: str | None, query_id: str | None
     ) -> None:
         self.faults.strikes(takes_effect=False)
-        if POISON in columns[4]:
-            raise DataRejected("poison")
-        if token not in self.tokens:
-            self.tokens.add(token)
-            self.rows.extend(str(user) for user in columns[3])
+        super().insert_block(columns, token, query_id)
         self.faults.strikes(takes_effect=True)
 
     def count_equal(self, columns: Sequence[Sequence[object]]) -> list[int]:
         return [self.rows.count(str(user)) for user in columns[3]]
-
-    def close(self) -> None: ...
 
 
 def event(user: int) -> bytes:
@@ -162,7 +162,7 @@ def test_retry_inserts_valid_messages_once() -> None:
     assert sorted(table.rows) == users
     assert (first.inserted, first.duplicates, first.remaining) == (20, 3, 3)
     assert (dict(first.failed), first.refused, first.not_retryable) == ({"wrong_type": 1}, 1, 1)
-    table.tokens.clear()  # as if long ago: a finished retry does not depend on the tokens
+    table.table.tokens.clear()  # as if long ago: a finished retry does not depend on the tokens
     again = run(topic, table)
     assert sorted(table.rows) == users
     assert (again.inserted, again.duplicates, again.remaining) == (0, 3, 3)
@@ -191,6 +191,51 @@ def test_retry_crash_at_any_call_keeps_exactly_once(
     assert sorted(table.rows) == users
 
 
+@given(at=st.integers(0, 25), takes_effect=st.booleans(), in_table=st.booleans())
+def test_retry_crash_of_refused_chunk_keeps_exactly_once(
+    at: int, takes_effect: bool, in_table: bool
+) -> None:
+    """Between the runs the constraint that refused a row is removed."""
+    topic, users = mixed_topic()
+    table = FakeTable()
+    faults = Faults(at, takes_effect=takes_effect)
+    table.faults, topic.faults = (faults, Faults()) if in_table else (Faults(), faults)
+    with contextlib.suppress(Crash):
+        run(topic, table, chunk_messages=8)
+    table.faults = topic.faults = Faults()
+    table.table.refuses = lambda row: False
+    run(topic, table, chunk_messages=8)
+    assert sorted(table.rows) == sorted([*users, "101"])
+
+
+@given(st.integers(0, 25), st.booleans(), st.booleans())
+def test_equal_events_survive_a_crash(at: int, takes_effect: bool, in_table: bool) -> None:
+    topic = FakeDeadLetterTopic()
+    for origin in range(9):
+        topic.add(origin % 2, origin, event(7))
+    table = FakeTable()
+    table.add(7)
+    faults = Faults(at, takes_effect=takes_effect)
+    table.faults, topic.faults = (faults, Faults()) if in_table else (Faults(), faults)
+    with contextlib.suppress(Crash):
+        run(topic, table, present=StoredRows.INSERT)
+    table.faults = topic.faults = Faults()
+    run(topic, table, present=StoredRows.INSERT)
+    assert table.rows == ["7"] * 10
+
+
+def test_rows_lost_after_their_token_are_restored() -> None:
+    topic, users = mixed_topic()
+    table = FakeTable()
+    table.faults = Faults(0, takes_effect=True)
+    with pytest.raises(Crash):
+        run(topic, table)
+    table.faults = Faults()
+    table.table.rows.pop()  # as if ClickHouse was killed between token and part
+    run(topic, table)
+    assert sorted(table.rows) == users
+
+
 @given(st.lists(st.sampled_from(["bad", "0", "1", "all"]), max_size=6))
 def test_partial_retries_together_insert_all(parts: list[str]) -> None:
     topic, users = mixed_topic()
@@ -209,7 +254,7 @@ def test_partial_retries_together_insert_all(parts: list[str]) -> None:
 def test_replayed_messages_are_not_inserted_again() -> None:
     topic, users = mixed_topic()
     table = FakeTable()
-    table.rows = [str(number) for number in range(7)]
+    table.add(*range(7))
     with pytest.raises(AlreadyPresent, match="7 of 22 dead-letter messages have equal rows"):
         run(topic, table)
     assert len(table.rows) == 7
@@ -226,7 +271,7 @@ def test_equal_row_counts_for_one_message() -> None:
     for origin in range(5):
         topic.add(origin % 2, origin, event(7))
     table = FakeTable()
-    table.rows = ["7", "7"]
+    table.add(7, 7)
     assert run(topic, table, present=StoredRows.SKIP).inserted == 3
     assert table.rows == ["7"] * 5
 
@@ -234,7 +279,7 @@ def test_equal_row_counts_for_one_message() -> None:
 def test_present_insert_inserts_equal_events_too() -> None:
     topic, _ = mixed_topic()
     table = FakeTable()
-    table.rows = ["3"]
+    table.add(3)
     assert run(topic, table, present=StoredRows.INSERT).inserted == 20
     assert table.rows.count("3") == 2
 
@@ -282,14 +327,8 @@ def test_announced_message_rejected_by_this_version_raises() -> None:
 
 def test_retry_after_outage_inserts_everything() -> None:
     class UnavailableTable(FakeTable):
-        def insert(
-            self,
-            columns: Sequence[Sequence[object]],
-            token: str | None,
-            *,
-            is_repeat: bool = False,
-            not_before: float | None = None,
-            may_overlap: bool = False,
+        def insert_block(
+            self, columns: Sequence[Sequence[object]], token: str | None, query_id: str | None
         ) -> None:
             raise Unavailable("ClickHouse is away")
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from octane_analytics.errors import OctaneError, Unavailable
 from octane_analytics.operations.expired_offsets import StoredRecord, find_stored_record
-from octane_analytics.pipeline.delivery_ledger import Intent
 from octane_analytics.types import Committed, LogIdentity, OffsetRange, Polled, TopicPartition
 from tests.fakes.kafka import TOPIC, FakeRecord
+from tests.support.version_1 import Intent
 
 LOG = LogIdentity("cluster", "topic-1", "")
 NOTHING = Committed(None, "")

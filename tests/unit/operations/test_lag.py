@@ -53,7 +53,7 @@ def test_lag_counts_only_retained_offsets() -> None:
     assert [p.lag.messages for p in lag.partitions] == [15, 20, 0, 13, 8]
     assert [p.lag.held_back for p in lag.partitions] == [0, 0, 0, 0, 6]
     assert [p.seconds for p in lag.partitions] == [30.0, 0.0, 0.0, None, 1.0]
-    assert [p.pending for p in lag.partitions] == [OffsetRange(5, 9), None, None, None, None]
+    assert [p.pending_range for p in lag.partitions] == [OffsetRange(5, 9), None, None, None, None]
     assert [p.owner for p in lag.partitions] == [OWNER, None, None, None, None]
     assert [p.lag.removed for p in lag.partitions] == [0, 0, 0, 5, 0]
     assert (lag.messages, lag.held_back, lag.seconds) == (56, 6, 30.0)

@@ -5,14 +5,19 @@ import pytest
 
 from octane_analytics.errors import ConfigError
 from octane_analytics.operations.offset_snapshot import Snapshot, changes, parse_snapshot, plan
-from octane_analytics.types import Commit, Committed, LogIdentity, TopicPartition
+from octane_analytics.pipeline.intents import Intent, completed
+from octane_analytics.types import Commit, Committed, LogIdentity, PartitionRange, TopicPartition
 
 TOPIC = "octane.events"
 LOG = LogIdentity("cluster", "topic-id", "")
 OTHER = LogIdentity("elsewhere", "other-id", "")
 PENDING = "octane1;5-9;cluster;topic-id;"
 SNAPSHOT = Snapshot("workers", TOPIC, LOG, (Committed(5, PENDING), Committed(None, "")))
-BOUNDS = {TopicPartition(TOPIC, 0): (0, 20), TopicPartition(TOPIC, 1): (0, 0)}
+P0, P1 = TopicPartition(TOPIC, 0), TopicPartition(TOPIC, 1)
+BOUNDS = {P0: (0, 20), P1: (0, 0)}
+LIVE = {P0: Committed(9, completed(TOPIC, LOG)), P1: Committed(None, "")}
+NOTHING = Committed(None, "")
+BATCH = Intent(TOPIC, LOG, (PartitionRange(0, 9, 12), PartitionRange(1, 0, 3)))
 
 
 def test_snapshot_round_trips() -> None:
@@ -22,16 +27,67 @@ def test_snapshot_round_trips() -> None:
 
 
 def test_same_log_restores_pending_intents() -> None:
-    assert plan(SNAPSHOT, TOPIC, LOG, BOUNDS) == [Commit(TopicPartition(TOPIC, 0), 5, PENDING)]
+    assert plan(SNAPSHOT, TOPIC, LOG, BOUNDS, LIVE) == [
+        Commit(TopicPartition(TOPIC, 0), 5, PENDING)
+    ]
+
+
+@pytest.mark.parametrize(
+    "live",
+    [
+        {P0: Committed(9, BATCH.metadata()), P1: Committed(0, BATCH.metadata())},
+        # Partition 0 was completed by its owner; the batch is pending for the other one.
+        {P0: Committed(12, completed(TOPIC, LOG)), P1: Committed(0, BATCH.metadata())},
+    ],
+)
+def test_import_is_refused_while_batch_names_partition(
+    live: dict[TopicPartition, Committed],
+) -> None:
+    with pytest.raises(ConfigError, match="pending for partitions 0"):
+        plan(SNAPSHOT, TOPIC, LOG, BOUNDS, live)
+    commits = plan(SNAPSHOT, TOPIC, LOG, BOUNDS, live, drop_intents=True)
+    # Else the next owner of partition 1 would insert the range of partition 0 again.
+    assert {c.partition: (c.offset, c.metadata) for c in commits} == {
+        P0: (5, PENDING),
+        P1: (0, completed(TOPIC, LOG)),
+    }
+
+
+def test_import_that_removes_an_intent_is_refused() -> None:
+    """The offset stays, and only the batch that begins there would be forgotten."""
+    done = Snapshot("workers", TOPIC, LOG, (Committed(9, completed(TOPIC, LOG)), NOTHING))
+    live = {P0: Committed(9, BATCH.metadata()), P1: NOTHING}
+    with pytest.raises(ConfigError, match="pending for partitions 0"):
+        plan(done, TOPIC, LOG, BOUNDS, live)
+
+
+def test_import_of_unchanged_offsets_keeps_the_batch() -> None:
+    same = (Committed(9, BATCH.metadata()), Committed(0, BATCH.metadata()))
+    live = {P0: same[0], P1: same[1]}
+    commits = plan(Snapshot("workers", TOPIC, LOG, same), TOPIC, LOG, BOUNDS, live)
+    assert changes(live, commits) == []
+
+
+def test_unreadable_intent_of_group_needs_drop_intents() -> None:
+    live = {P0: Committed(9, completed(TOPIC, LOG)), P1: Committed(0, "octane3;x")}
+    with pytest.raises(ConfigError, match=r"a newer version, or damaged.*--drop-intents"):
+        plan(SNAPSHOT, TOPIC, LOG, BOUNDS, live)
+    assert plan(SNAPSHOT, TOPIC, LOG, BOUNDS, live, drop_intents=True)
+
+
+def test_unreadable_intent_of_export_is_refused() -> None:
+    damaged = Snapshot("workers", TOPIC, LOG, (Committed(5, "octane3;x"), Committed(None, "")))
+    with pytest.raises(ConfigError, match=r"octane\.events\[0\] is not an intent"):
+        plan(damaged, TOPIC, LOG, BOUNDS, LIVE)
 
 
 def test_other_log_restores_only_completed_offsets() -> None:
     with pytest.raises(ConfigError, match="--other-log"):
-        plan(SNAPSHOT, TOPIC, OTHER, BOUNDS)
-    with pytest.raises(ConfigError, match="partitions 0 have announced ranges"):
-        plan(SNAPSHOT, TOPIC, OTHER, BOUNDS, other_log=True)
-    (commit,) = plan(SNAPSHOT, TOPIC, OTHER, BOUNDS, other_log=True, drop_intents=True)
-    assert (commit.offset, commit.metadata) == (5, "octane1;5-5;elsewhere;other-id;")
+        plan(SNAPSHOT, TOPIC, OTHER, BOUNDS, LIVE)
+    with pytest.raises(ConfigError, match="pending for partitions 0"):
+        plan(SNAPSHOT, TOPIC, OTHER, BOUNDS, LIVE, other_log=True)
+    (commit,) = plan(SNAPSHOT, TOPIC, OTHER, BOUNDS, LIVE, other_log=True, drop_intents=True)
+    assert (commit.offset, commit.metadata) == (5, completed(TOPIC, OTHER))
 
 
 @pytest.mark.parametrize(
@@ -47,7 +103,7 @@ def test_snapshot_of_other_shape_is_refused(
     topic: str, bounds: dict[TopicPartition, tuple[int, int]], expected: str
 ) -> None:
     with pytest.raises(ConfigError, match=expected):
-        plan(SNAPSHOT, topic, LOG, bounds)
+        plan(SNAPSHOT, topic, LOG, bounds, LIVE)
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,10 @@ from octane_analytics.operations.offset_targets import (
     parse_target,
     set_to,
 )
-from octane_analytics.pipeline.delivery_ledger import DeliveryLedger
+from octane_analytics.pipeline.intents import Intent, completed
+from octane_analytics.pipeline.start_positions import start_position
 from octane_analytics.replay.ranges import BadRange
-from octane_analytics.types import Committed, LogIdentity, TopicPartition
+from octane_analytics.types import Committed, LogIdentity, PartitionRange, TopicPartition
 
 NOW = datetime(2026, 2, 2, 12, tzinfo=UTC)
 LOG = LogIdentity("cluster", "topic-id", "")
@@ -76,10 +77,11 @@ def test_set_offsets_carry_identity_of_this_log(
     commits = set_to(target, LOG, FACTS)
     assert {commit.partition: commit.offset for commit in commits} == offsets
     for commit in commits:
-        start = DeliveryLedger().assign(
-            commit.partition, Committed(commit.offset, commit.metadata), LOG
+        where = commit.partition
+        start = start_position(
+            where.topic, where.partition, Committed(commit.offset, commit.metadata), LOG
         )
-        assert (start.offset, start.recovering, start.is_of_log) == (commit.offset, None, True)
+        assert (start.offset, start.pending, start.is_of_log) == (commit.offset, None, True)
 
 
 @pytest.mark.parametrize(
@@ -111,11 +113,39 @@ def test_pending_range_is_refused_without_drop_intents(metadata: str, is_pending
     if not is_pending:
         assert set_to(AtOffsets({0: 40}), LOG, facts)
         return
-    with pytest.raises(ConfigError, match="partitions 0 have announced ranges"):
+    with pytest.raises(ConfigError, match="pending for partitions 0"):
         set_to(Bound.END, LOG, facts)
     assert set_to(AtOffsets({1: 0}), LOG, facts)
     (commit,) = set_to(AtOffsets({0: 60}), LOG, facts, drop_intents=True)
     assert commit.offset == 60
+
+
+def test_batch_of_other_partition_refuses_named_ones() -> None:
+    batch = Intent(P0.topic, LOG, (PartitionRange(0, 30, 40), PartitionRange(1, 5, 9)))
+    facts = {
+        P0: PartitionFacts(10, 100, Committed(40, completed(P0.topic, LOG))),
+        P1: PartitionFacts(0, 50, Committed(5, batch.metadata())),
+    }
+    with pytest.raises(ConfigError, match="pending for partitions 0:"):
+        set_to(AtOffsets({0: 60}), LOG, facts)
+    commits = set_to(AtOffsets({0: 60}), LOG, facts, drop_intents=True)
+    # Else the next owner of partition 1 would insert the range of partition 0 again.
+    assert {c.partition: (c.offset, c.metadata) for c in commits} == {
+        P0: (60, completed(P0.topic, LOG)),
+        P1: (5, completed(P0.topic, LOG)),
+    }
+
+
+def test_unreadable_intent_is_refused_without_drop_intents() -> None:
+    facts = {
+        P0: PartitionFacts(10, 100, Committed(40, completed(P0.topic, LOG))),
+        P1: PartitionFacts(0, 50, Committed(5, "octane3;what;ever")),
+    }
+    # Its batch may name any partition.
+    with pytest.raises(ConfigError, match=r"octane\.events\[1\].*--drop-intents"):
+        set_to(AtOffsets({0: 60}), LOG, facts)
+    (commit,) = set_to(AtOffsets({1: 9}), LOG, facts, drop_intents=True)
+    assert (commit.partition, commit.offset) == (P1, 9)
 
 
 def test_consequences_count_skipped_and_repeated_offsets() -> None:

@@ -2,7 +2,7 @@
 
 from octane_analytics.errors import Rebalancing
 from octane_analytics.pipeline.batch import BatchLimits
-from octane_analytics.pipeline.batch_writer import Delivery
+from octane_analytics.pipeline.delivery import Delivery
 from octane_analytics.pipeline.ingest_loop import IngestOptions
 from tests.fakes.kafka import TOPIC
 from tests.support.ingest_rig import DOWN, NEVER, Rig, both_deliveries, names, once
@@ -20,6 +20,20 @@ def test_drain_inserts_and_commits_everything_read(delivery: Delivery) -> None:
     assert rig.table.count() == once(names(0, 3), names(0, 2, "f"))
     assert rig.broker.is_settled()
     assert worker.source.is_closed
+
+
+def test_drain_recovers_after_unknown_commit() -> None:
+    rig = Rig(partitions=2)
+    worker = rig.worker()
+    worker.turn(2)
+    rig.produce(0, 3, 0)
+    rig.produce(0, 2, 1, "f")
+    worker.turn(1)
+    rig.broker.faults.push("commit", DOWN, is_done=True)
+    assert worker.ingest.drain(60.0)
+    assert worker.observer.names().count("restarting") == 1
+    assert rig.table.count() == once(names(0, 3), names(0, 2, "f"))
+    assert rig.broker.is_settled()
 
 
 def test_drain_ends_at_deadline_during_outage() -> None:
@@ -84,6 +98,7 @@ def test_drain_reads_no_further_records() -> None:
 def test_drain_with_unread_announced_range_returns_false() -> None:
     rig = Rig(size=4)
     crashed_after_announcing(rig, is_inserted=False)
-    worker = rig.worker(fetch_records=1)
+    worker = rig.worker()
+    worker.reader.leaderless = {0}
     worker.turn(2)
     assert not worker.ingest.drain(5.0)

@@ -1,12 +1,22 @@
 """Batches that are due."""
 
-from octane_analytics.pipeline.batch_writer import Delivery
+from octane_analytics.pipeline.delivery import Delivery
 from octane_analytics.types import (
     Commit,
     Committed,
+    Polled,
 )
 from tests.fakes.journal import InsertEntry
-from tests.support.ingest_rig import P0, P1, Rig, event, intent, token_of
+from tests.support.ingest_rig import (
+    P0,
+    P1,
+    Rig,
+    batch,
+    both_deliveries,
+    event,
+    intent,
+    token_of,
+)
 
 
 def test_batch_is_inserted_at_its_size() -> None:
@@ -32,7 +42,7 @@ def test_batch_is_inserted_at_its_age() -> None:
 
 
 def test_batch_is_inserted_at_its_bytes() -> None:
-    rig = Rig(batch_bytes=1000)
+    rig = Rig(max_bytes=1000)
     worker = rig.worker()
     rig.broker.append(0, event("e0", properties={"blob": "x" * 400}))
     worker.turn(20)
@@ -60,13 +70,60 @@ def test_backlog_is_inserted_in_large_batches() -> None:
     assert rig.inserts() == [InsertEntry(token_of(0, 25_000), 25_000)]
 
 
-def test_due_partition_is_inserted_alone() -> None:
-    rig = Rig(size=3, partitions=2)
+@both_deliveries
+def test_due_batch_takes_all_partitions(delivery: Delivery) -> None:
+    rig = Rig(size=3, partitions=2, delivery=delivery)
     worker = rig.worker()
-    rig.produce(0, 3, 0)
+    worker.turn(2)
+    rig.produce(0, 2, 0)
     rig.produce(0, 1, 1, "f")
-    worker.turn(3)
-    assert rig.inserts() == [InsertEntry(token_of(0, 3), 3)]
+    worker.turn(2)
+    token = batch((0, 0, 2), (1, 0, 1)).token()
+    assert rig.inserts() == [InsertEntry(token if delivery is Delivery.EXACTLY_ONCE else None, 3)]
+
+
+def test_batch_of_its_size_waits_for_rate() -> None:
+    rig = Rig(size=2, flush_seconds=60.0, inserts_per_second=0.1, quiet_poll_seconds=1.0)
+    worker = rig.worker()
+    worker.turn(2)
+    rig.produce(0, 2)
+    worker.turn(2)
+    rig.produce(2, 6)
+    began = rig.clock.now()
+    while len(rig.inserts()) == 1:
+        worker.turn()
+    assert 9.0 <= rig.clock.now() - began <= 10.1
+    assert rig.inserts()[1] == InsertEntry(token_of(2, 6), 4)
+
+
+def test_aged_batch_ignores_rate_of_inserts() -> None:
+    rig = Rig(size=2, flush_seconds=3.0, inserts_per_second=0.001)
+    worker = rig.worker()
+    worker.turn(2)
+    rig.produce(0, 2)
+    worker.turn(2)
+    rig.produce(2, 3)
+    began = rig.clock.now()
+    while len(rig.inserts()) == 1:
+        worker.turn()
+    assert 3.0 <= rig.clock.now() - began <= 3.2
+
+
+def test_poll_ends_with_last_record_of_batch() -> None:
+    rig = Rig(size=5, quiet_poll_seconds=1.0)
+    rig.produce(0, 3)
+    worker = rig.worker()
+    worker.turn(4)
+    polls: list[tuple[int, float]] = []
+    poll = worker.source.poll
+
+    def recorded_poll(max_records: int, timeout_seconds: float) -> Polled:
+        polls.append((max_records, timeout_seconds))
+        return poll(max_records, timeout_seconds)
+
+    worker.source.poll = recorded_poll  # type: ignore[method-assign]
+    worker.turn()
+    assert polls == [(2, 1.0)]
 
 
 def test_at_least_once_inserts_all_partitions_together() -> None:

@@ -1,7 +1,7 @@
 """Order of announcements, inserts and commits."""
 
 from octane_analytics.errors import Rebalancing
-from octane_analytics.pipeline.batch_writer import Delivery
+from octane_analytics.pipeline.delivery import Delivery
 from octane_analytics.types import (
     Commit,
     Committed,
@@ -24,6 +24,8 @@ from tests.support.ingest_rig import (
 def test_exactly_once_announces_before_insert() -> None:
     rig = Rig(size=2, idle_seconds=NEVER)
     worker = rig.worker()
+    worker.turn(2)
+    rig.broker.journal.clear()
     rig.produce(0, 2)
     worker.turn(2)
     rig.produce(2, 4)
@@ -36,18 +38,25 @@ def test_exactly_once_announces_before_insert() -> None:
     ]
 
 
-def test_due_partitions_are_announced_in_one_commit() -> None:
-    rig = Rig(size=2, partitions=3, idle_seconds=NEVER)
+def test_batch_of_partitions_is_announced_in_one_commit() -> None:
+    rig = Rig(size=4, partitions=3, idle_seconds=NEVER)
+    worker = rig.worker()
+    worker.turn(2)
+    rig.broker.journal.clear()
     rig.produce(0, 2, 0)
     rig.produce(0, 2, 2, "f")
-    rig.worker().turn(2)
-    assert [entry.what for entry in rig.broker.journal] == ["commit", "commit", "insert", "insert"]
+    worker.turn(2)
+    assert worker.observer.calls["announce"] == 1
+    assert [entry.what for entry in rig.broker.journal] == ["commit", "commit", "insert"]
 
 
 def test_at_least_once_commits_after_the_insert() -> None:
     rig = Rig(size=2, delivery=Delivery.AT_LEAST_ONCE)
+    worker = rig.worker()
+    worker.turn(2)
+    rig.broker.journal.clear()
     rig.produce(0, 2)
-    rig.worker().turn(2)
+    worker.turn(2)
     assert rig.broker.journal == [
         Entry("insert", InsertEntry(None, 2)),
         Entry("commit", Commit(P0, 2, intent(2, 2))),

@@ -5,8 +5,7 @@ from itertools import pairwise
 import pytest
 
 from octane_analytics.errors import AssignmentLost
-from octane_analytics.pipeline.batch_writer import Delivery
-from tests.fakes.clickhouse import FakeSink
+from octane_analytics.pipeline.delivery import Delivery
 from tests.support.ingest_rig import DOWN, Rig, both_deliveries, event, names, once
 
 
@@ -58,23 +57,6 @@ def test_insert_with_lost_answer_keeps_its_token() -> None:
     rig.table.faults.push("insert", DOWN, DOWN, is_done=True)
     rig.settle(worker)
     assert rig.table.count() == once(names(0, 3))
-
-
-def test_repeated_insert_passes_not_before(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    calls: list[object] = []
-
-    def insert(self: FakeSink, *arguments: object, **options: object) -> None:
-        calls.append((options["is_repeat"], options["not_before"]))
-        if len(calls) == 1:
-            raise DOWN
-
-    monkeypatch.setattr(FakeSink, "insert", insert)
-    rig = Rig(size=3)
-    rig.produce(0, 3)
-    rig.settle(rig.worker())
-    assert calls == [(False, 1_770_000_000.0), (True, 1_770_000_000.0)]
 
 
 def test_retry_pause_grows_up_to_cap() -> None:

@@ -1,11 +1,14 @@
 """Assignment, revocation and loss of partitions."""
 
+import pytest
+
 from octane_analytics.errors import Rebalancing
 from octane_analytics.types import (
-    Commit,
     Committed,
 )
-from tests.support.ingest_rig import DOWN, P0, P1, Rig, intent, names, once
+from tests.fakes.group_member import Resent
+from tests.fakes.journal import InsertEntry
+from tests.support.ingest_rig import DOWN, P0, P1, Rig, event, intent, names, once, token_of
 
 
 def test_announcement_is_repeated_during_rebalance() -> None:
@@ -20,13 +23,15 @@ def test_announcement_is_repeated_during_rebalance() -> None:
     assert worker.observer.details("failed") == []
 
 
-def test_announcement_with_lost_answer_is_repeated() -> None:
+def test_announcement_with_lost_answer_is_recovered() -> None:
     rig = Rig(size=3)
-    rig.produce(0, 3)
     worker = rig.worker()
+    worker.turn(2)
+    rig.produce(0, 3)
     rig.broker.faults.push("commit", DOWN, is_done=True)
     rig.settle(worker)
-    assert rig.commits()[:2] == [Commit(P0, 0, intent(0, 3))] * 2
+    assert worker.observer.details("restarting") == ["outcome of a commit is unknown"]
+    assert worker.observer.details("recovered") == ["0:0-3"]
     assert rig.table.count() == once(names(0, 3))
 
 
@@ -52,9 +57,10 @@ def test_revoked_partition_is_finished_and_committed() -> None:
 def test_pending_batch_is_inserted_before_revocation() -> None:
     rig = Rig(size=3)
     rig.broker.is_balancing = False
-    rig.produce(0, 3)
     first, second = rig.worker(), rig.worker()
     rig.broker.move(0, first.source)
+    first.turn(2)
+    rig.produce(0, 3)
     rig.broker.faults.push("commit", Rebalancing("settling"))
     first.turn(2)  # in flight, not announced
     rig.broker.move(0, second.source)
@@ -81,11 +87,11 @@ def test_partition_revoked_during_outage_is_recovered() -> None:
     assert len(rig.inserts()) == attempts
     rig.table.faults.clear()
     rig.settle(second)
-    assert second.observer.details("recovered") == [(0, "0-3")]
+    assert second.observer.details("recovered") == ["0:0-3"]
     assert rig.table.count() == once(names(0, 3))
 
 
-def test_unannounced_records_are_left_to_next_owner() -> None:
+def test_unannounced_records_are_inserted_at_revocation() -> None:
     rig = Rig(size=3)
     rig.broker.is_balancing = False
     rig.produce(0, 2)
@@ -94,9 +100,29 @@ def test_unannounced_records_are_left_to_next_owner() -> None:
     first.turn(3)
     rig.broker.move(0, second.source)
     first.turn()
-    rig.produce(2, 3)
+    assert rig.broker.committed[P0] == Committed(2, intent(2, 2))
+    rig.produce(2, 5)
     rig.settle(second)
-    assert rig.table.count() == once(names(0, 3))
+    assert rig.table.count() == once(names(0, 5))
+
+
+def test_unannounced_records_are_left_during_outage() -> None:
+    rig = Rig(size=3)
+    rig.broker.is_balancing = False
+    first, second = rig.worker(), rig.worker()
+    rig.broker.move(0, first.source)
+    first.turn(2)
+    rig.produce(0, 3)
+    rig.table.faults.push("insert", *[DOWN] * 5)
+    first.turn(3)
+    rig.produce(3, 5)
+    first.turn(1)
+    rig.broker.move(0, second.source)
+    first.turn()
+    rig.table.faults.clear()
+    rig.produce(5, 6)
+    rig.settle(second)
+    assert rig.table.count() == once(names(0, 6))
 
 
 def test_lost_partition_is_forgotten_without_commit() -> None:
@@ -127,8 +153,47 @@ def test_insert_of_zombie_changes_nothing() -> None:
     rig.clock.sleep(60)
     inserts = len(rig.inserts())
     first.turn()
-    assert len(rig.inserts()) == inserts + 1
+    assert first.observer.calls["insert"] == 2
+    assert len(rig.inserts()) == inserts  # looked first
     assert rig.table.count() == once(names(0, 3))
+
+
+@pytest.mark.parametrize("is_stored", [True, False])
+def test_resent_announcement_is_repeated_unchanged(is_stored: bool) -> None:
+    rig = Rig(size=3)
+    worker = rig.worker()
+    worker.turn(2)
+    rig.produce(0, 3)
+    rig.broker.faults.push("commit", Resent("settling"), is_done=is_stored)
+    worker.turn(1)
+    rig.produce(3, 6)
+    rig.settle(worker)
+    assert "restarting" not in worker.observer.names()
+    assert rig.inserts()[0] == InsertEntry(token_of(0, 3), 3)
+    assert rig.table.count() == once(names(0, 6))
+
+
+@pytest.mark.parametrize("is_stored", [True, False])
+def test_resent_announcement_without_member_is_recovered(is_stored: bool) -> None:
+    rig = Rig(size=4, partitions=2, flush_seconds=20.0)
+    rig.broker.is_balancing = False
+    first, second = rig.worker(), rig.worker()
+    for partition in (0, 1):
+        rig.broker.move(partition, first.source)
+    first.turn(2)
+    rig.produce(0, 2, 0)
+    rig.produce(2, 4, 1)
+    rig.broker.faults.push("commit", Resent("settling"), is_done=is_stored)
+    first.turn(1)
+    rig.broker.faults.push("commit", *[Rebalancing("settling")] * 2)
+    rig.broker.move(1, second.source)
+    for _ in range(3):
+        first.turn(1)
+        second.turn(1)
+    rig.broker.move(0, first.source)
+    rig.settle(first, second)
+    assert first.observer.names().count("restarting") == 1
+    assert rig.table.count() == once(names(0, 4))
 
 
 def test_zombie_cannot_announce() -> None:
@@ -144,3 +209,24 @@ def test_zombie_cannot_announce() -> None:
     rig.clock.sleep(60)
     first.turn()
     assert (rig.commits(), rig.inserts()) == (commits, inserts)
+
+
+def test_partition_lost_and_regained_keeps_its_dead_letters() -> None:
+    rig = Rig(size=4, partitions=2)
+    rig.broker.is_balancing = False
+    worker = rig.worker()
+    for partition in (0, 1):
+        rig.broker.move(partition, worker.source)
+    worker.turn(2)
+    rig.produce(0, 2, 0)
+    rig.broker.append(1, event("e2"), b"not an event")
+    rig.table.faults.push("insert", *[DOWN] * 3)
+    rig.broker.faults.push("dead_letters", *[DOWN] * 3)
+    worker.turn(2)
+    rig.broker.targets.pop(P1)
+    worker.turn(1)
+    rig.broker.move(1, worker.source)
+    rig.settle(worker)
+    assert rig.table.count() == once(names(0, 3))
+    assert [r.record.partition() for r in rig.broker.dead_letters] == [1]
+    assert worker.observer.rows == 3

@@ -2,20 +2,19 @@
 
 import dataclasses
 from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octane_analytics.errors import TooManyRejected
-from octane_analytics.pipeline.batch_writer import Delivery
-from octane_analytics.pipeline.delivery_ledger import part_token
+from octane_analytics.errors import Rebalancing, TooManyRejected
+from octane_analytics.pipeline.delivery import Delivery
 from octane_analytics.pipeline.dlq_limit import DlqLimitConfig
-from octane_analytics.types import (
-    OffsetRange,
-)
-from tests.support.ingest_rig import DOWN, P0, Rig, both_deliveries, event, names, once, token_of
+from octane_analytics.types import PartitionRange
+from tests.support.ingest_rig import DOWN, P0, Rig, batch, both_deliveries, event, names, once
 from tests.unit.pipeline.test_ingest_recovery import crashed_after_announcing
 
 
@@ -36,7 +35,7 @@ def test_only_refused_rows_are_dead_lettered(delivery: Delivery) -> None:
         (2, "refused_by_clickhouse"),
         (5, "refused_by_clickhouse"),
     ]
-    assert worker.observer.details("bisecting_rejected_rows") == [(0, "0-8")]
+    assert worker.observer.details("bisecting_rejected_rows") == ["0:0-8"]
     assert worker.observer.rows == 6
 
 
@@ -45,11 +44,11 @@ def test_parts_of_refused_batch_have_own_tokens() -> None:
     refuse(rig, "e2")
     rig.produce(0, 8)
     rig.settle(rig.worker())
-    whole = token_of(0, 8)
+    whole = batch((0, 0, 8))
     assert rig.table.tokens == [
-        part_token(whole, OffsetRange(0, 2)),
-        part_token(whole, OffsetRange(3, 4)),
-        part_token(whole, OffsetRange(4, 8)),
+        whole.token(),  # claimed by the first part
+        whole.part_token(PartitionRange(0, 3, 4)),
+        whole.part_token(PartitionRange(0, 4, 8)),
     ]
 
 
@@ -60,16 +59,13 @@ def test_refused_batch_is_bisected_by_offsets() -> None:
     rig.broker.skip(0, 6)
     rig.produce(1, 4)
     rig.settle(rig.worker())
-    whole = token_of(0, 10)
-    assert rig.table.tokens == [
-        part_token(whole, OffsetRange(0, 5)),
-        part_token(whole, OffsetRange(8, 10)),
-    ]
+    whole = batch((0, 0, 10))
+    assert rig.table.tokens == [whole.token(), whole.part_token(PartitionRange(0, 8, 10))]
     assert rig.table.count() == once(["e0", "e2", "e3"])
 
 
 def test_records_after_refused_batch_are_kept() -> None:
-    rig = Rig(size=4)
+    rig = Rig(size=4, flush_seconds=5.0)
     refuse(rig, "e1")
     worker = rig.worker(fetch_records=2)
     rig.table.faults.push("insert", DOWN)
@@ -136,7 +132,8 @@ def test_stored_parts_are_not_inserted_again() -> None:
     rig.produce(0, 8)
     worker = rig.worker()
     while not rig.table.rows:
-        rig.table.faults.push("insert", DOWN, DOWN, is_done=True)  # the whole is refused before
+        # The whole batch is refused before, twice.
+        rig.table.faults.push("insert", DOWN, DOWN, DOWN, is_done=True)
         worker.turn()
         rig.table.faults.clear()
     rig.clock.sleep(20)
@@ -212,7 +209,7 @@ def test_consecutive_refused_rows_stop_worker_at_limit(delivery: Delivery) -> No
     worker = rig.worker()
     with pytest.raises(TooManyRejected, match="10 rows in a row were refused by ClickHouse"):
         rig.settle(worker)
-    assert [r.record.offset() for r in rig.broker.dead_letters] == list(range(8, 17))
+    assert rig.broker.dead_letters == []
     committed = rig.broker.committed.get(P0)
     assert committed is None or committed.offset in (None, 0)
 
@@ -225,7 +222,7 @@ def test_refused_rows_count_across_batches_and_partitions() -> None:
         rig.produce(4 * number, 4 * number + 4, number % 2, "bad")
     with pytest.raises(TooManyRejected, match="7 rows in a row"):
         rig.settle(rig.worker())
-    assert len(rig.broker.dead_letters) == 6
+    assert rig.broker.dead_letters == []
 
 
 def test_interrupted_refused_rows_do_not_stop_worker() -> None:
@@ -263,11 +260,11 @@ def test_refused_rows_count_once_despite_outages(limit: int) -> None:
             rig.settle(worker)
     else:
         rig.settle(worker)
-    assert len(rig.broker.dead_letters) == limit - 1
+    assert len(rig.broker.dead_letters) == (0 if limit == 56 else 56)
 
 
 def test_restart_reaches_limit_of_refused_rows_again() -> None:
-    rig = Rig(size=2000, batch_bytes=1 << 30)
+    rig = Rig(size=2000, max_bytes=1 << 30)
     limited(rig, max_ratio=0.5)
     rig.table.refuses = lambda row: True
     rig.produce(0, 2000)
@@ -279,3 +276,62 @@ def test_restart_reaches_limit_of_refused_rows_again() -> None:
     rig.table.refuses = lambda row: int(row.user_id[1:]) % 4 == 0
     rig.settle(rig.worker())
     assert rig.table.count() == once([f"e{n}" for n in range(2000) if n % 4])
+
+
+class Killed(Exception):
+    """The worker is killed at this point."""
+
+
+@pytest.mark.parametrize("is_done", [True, False])
+@pytest.mark.parametrize("crash_at", range(1, 14))
+def test_dropped_constraint_duplicates_nothing(crash_at: int, is_done: bool) -> None:
+    """Kill a worker that isolates rows; the next one finds a table that accepts them."""
+    rig = Rig(size=8, partitions=2)
+    refuse(rig, "e2", "f1")
+    rig.produce(0, 4, 0)
+    rig.produce(0, 4, 1, "f")
+    insert, inserts = rig.table.insert, 0
+
+    def insert_until_killed(columns: Sequence[Sequence[object]], token: str | None) -> None:
+        nonlocal inserts
+        inserts += 1
+        if inserts >= crash_at and not is_done:
+            raise Killed
+        insert(columns, token)
+        if inserts >= crash_at:
+            raise Killed
+
+    rig.table.insert = insert_until_killed  # type: ignore[method-assign]
+    dead = rig.worker()
+    with suppress(Killed):
+        rig.settle(dead)
+    rig.table.insert = insert  # type: ignore[method-assign]
+    rig.broker.expire(dead.source)
+    refuse(rig)
+    rig.settle(*[rig.worker() for _ in range(2)])
+    dead_letters = {
+        f"{'ef'[r.record.partition() or 0]}{r.record.offset()}" for r in rig.broker.dead_letters
+    }
+    assert set(rig.table.count().values()) == {1}
+    assert rig.table.count().keys() | dead_letters == {*names(0, 4), *names(0, 4, "f")}
+
+
+def test_records_of_voided_batch_count_once_in_limit() -> None:
+    rig = Rig(size=100, partitions=2)
+    limited(rig, max_consecutive=10)
+    rig.broker.is_balancing = False
+    first, second = rig.worker(), rig.worker()
+    for partition in (0, 1):
+        rig.broker.move(partition, first.source)
+    first.turn(2)
+    rig.broker.append(0, *[b"not an event"] * 6)
+    rig.produce(0, 1, 1, "f")
+    first.turn(2)
+    rig.broker.faults.push("commit", *[Rebalancing("settling")] * 3)
+    rig.broker.move(1, second.source)
+    first.turn(10)
+    rig.broker.append(0, *[b"not an event"] * 3)
+    rig.produce(1, 100, 1, "f")
+    rig.produce(0, 100, 0)
+    rig.settle(first, second)
+    assert len(rig.broker.dead_letters) == 9

@@ -6,16 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octane_analytics.pipeline.delivery_ledger import Intent
+from octane_analytics.pipeline.intents import completed
 from octane_analytics.types import (
     Committed,
     LogIdentity,
     OffsetGone,
-    OffsetRange,
     Polled,
 )
 from tests.fakes.journal import InsertEntry
-from tests.support.ingest_rig import DOWN, LOG, P0, Rig, intent, names, once, token_of
+from tests.fakes.kafka import TOPIC
+from tests.support.ingest_rig import DOWN, LOG, P0, Rig, batch, intent, names, once, token_of
 from tests.unit.pipeline.test_ingest_recovery import crashed_after_announcing
 
 
@@ -81,8 +81,8 @@ FOREIGN_METADATA = st.sampled_from(
     [
         "",
         "another consumer's",
-        "octane1;9",
-        Intent(OffsetRange(3, 3), LOG).metadata(),  # moved away from its intent
+        "octane;9",
+        batch((0, 3, 4)).metadata(),  # moved away from its intent
         "mirrored",
         "another epoch",
     ]
@@ -93,7 +93,7 @@ FOREIGN_METADATA = st.sampled_from(
 def test_foreign_offset_after_end_starts_at_beginning(offset: int, metadata: str, low: int) -> None:
     logs = {"mirrored": MIRRORED, "another epoch": LOG._replace(epoch="before")}
     if metadata in logs:
-        metadata = Intent(OffsetRange(offset, offset), logs[metadata]).metadata()
+        metadata = completed(TOPIC, logs[metadata])
     rig = Rig(size=4)
     rig.produce(0, 4)
     rig.broker.delete_before(0, low)

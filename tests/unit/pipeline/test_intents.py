@@ -5,7 +5,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from octane_analytics.errors import ConfigError
-from octane_analytics.pipeline import delivery_ledger as version_1
 from octane_analytics.pipeline.intents import (
     MAX_COMMIT_BYTES,
     MAX_METADATA_BYTES,
@@ -23,6 +22,7 @@ from octane_analytics.types import (
     PartitionRange,
     TopicPartition,
 )
+from tests.support import version_1
 
 TOPIC = "octane.events"
 LOG = LogIdentity("MkU3OEVBNTcwNTJENDM2Qg", "sUrlbXlhQHeAh4LFmtkVJA", "")

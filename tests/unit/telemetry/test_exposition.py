@@ -74,7 +74,7 @@ def test_start_removes_files_of_its_role_only(
     for role in ("worker", "api"):
         os.close(_start_process(tmp_path, role, 0, monkeypatch))
         WorkerMetrics().events_consumed.inc(5)
-        InsertedEventCounter(tmp_path, f"{role}-0").count(0, 3, "a")
+        InsertedEventCounter(tmp_path, f"{role}-0").count_batch({0: 3}, "a")
     shared_directory.remove_files(tmp_path, "worker")
     assert "analytics_events_consumed_total 5.0" in _exposition(tmp_path)
     assert not list(tmp_path.glob("*worker-0.db"))
@@ -87,7 +87,7 @@ def test_start_removes_files_of_its_role_only(
 
 def test_inserted_events_start_at_zero(tmp_path: Path) -> None:
     assert "analytics_events_inserted_total 0.0" in _exposition(tmp_path)
-    InsertedEventCounter(tmp_path, "worker-0").count(0, 12, "a")
+    InsertedEventCounter(tmp_path, "worker-0").count_batch({0: 12}, "a")
     assert "analytics_events_inserted_total 12.0" in _exposition(tmp_path)
 
 
@@ -213,7 +213,7 @@ def test_sixteen_processes_are_rendered_in_milliseconds(
         locks.append(_start_process(tmp_path, "worker", slot, monkeypatch))
         WorkerObserver(WorkerMetrics(), InsertedEventCounter(tmp_path, f"worker-{slot}"))
         ProcessMetrics().resident_bytes.labels(f"worker-{slot}").set(1)
-        InsertedEventCounter(tmp_path, f"worker-{slot}").count(slot, 5, "a")
+        InsertedEventCounter(tmp_path, f"worker-{slot}").count_batch({slot: 5}, "a")
     for slot in range(2):
         locks.append(_start_process(tmp_path, "api", slot, monkeypatch))
         metrics = api_metrics.ApiMetrics()

@@ -11,25 +11,25 @@ from octane_analytics.telemetry.inserted_counter import InsertedEventCounter
 
 def test_batch_is_counted_once(tmp_path: Path) -> None:
     counter = InsertedEventCounter(tmp_path, "worker-0")
-    assert counter.count(3, 10, "a")
-    assert not counter.count(3, 10, "a")
-    assert counter.count(3, 5, "b")
-    assert counter.count(0, 5, "c")
+    assert counter.count_batch({3: 10}, "a")
+    assert not counter.count_batch({3: 10}, "a")
+    assert counter.count_batch({3: 5}, "b")
+    assert counter.count_batch({0: 5}, "c")
     assert inserted_counter.total(tmp_path) == 20
 
 
 def test_batch_without_a_token_is_always_counted(tmp_path: Path) -> None:
     counter = InsertedEventCounter(tmp_path, "worker-0")
-    assert counter.count(0, 1, None)
-    assert counter.count(0, 1, None)
+    assert counter.count_batch({0: 1}, None)
+    assert counter.count_batch({0: 1}, None)
     assert inserted_counter.total(tmp_path) == 2
 
 
 def test_successor_in_the_slot_continues_the_count(tmp_path: Path) -> None:
-    InsertedEventCounter(tmp_path, "worker-0").count(1, 10, "a")
+    InsertedEventCounter(tmp_path, "worker-0").count_batch({1: 10}, "a")
     successor = InsertedEventCounter(tmp_path, "worker-0")
-    assert not successor.count(1, 10, "a")
-    assert successor.count(1, 7, "b")
+    assert not successor.count_batch({1: 10}, "a")
+    assert successor.count_batch({1: 7}, "b")
     assert inserted_counter.total(tmp_path) == 17
 
 
@@ -38,30 +38,43 @@ def test_batch_counted_in_another_slot_is_recognized(tmp_path: Path) -> None:
         InsertedEventCounter(tmp_path, "worker-0"),
         InsertedEventCounter(tmp_path, "worker-1"),
     )
-    first.count(1, 10, "a")
-    assert not second.count(1, 10, "a")
-    assert second.count(1, 7, "b")
-    assert not first.count(1, 7, "b"), "a former owner repeats a batch"
+    first.count_batch({1: 10}, "a")
+    assert not second.count_batch({1: 10}, "a")
+    assert second.count_batch({1: 7}, "b")
+    assert not first.count_batch({1: 7}, "b"), "a former owner repeats a batch"
     assert inserted_counter.total(tmp_path) == 17
+
+
+def test_each_partition_of_batch_is_counted_once(tmp_path: Path) -> None:
+    first, second = (
+        InsertedEventCounter(tmp_path, "worker-0"),
+        InsertedEventCounter(tmp_path, "worker-1"),
+    )
+    first.count_batch({0: 3, 2: 5}, "a")
+    # Killed before partition 4: its next owners complete what it had inserted.
+    assert second.count_batch({2: 5, 4: 7}, "a")
+    assert not second.count_batch({2: 5, 4: 7}, "a")
+    assert not first.count_batch({0: 3}, "a")
+    assert inserted_counter.total(tmp_path) == 15
 
 
 def test_partitions_far_apart_share_a_file(tmp_path: Path) -> None:
     counter = InsertedEventCounter(tmp_path, "worker-0")
-    assert counter.count(0, 1, "a")
-    assert counter.count(5000, 2, "b")
-    assert counter.count(0, 4, "c")
+    assert counter.count_batch({0: 1}, "a")
+    assert counter.count_batch({5000: 2}, "b")
+    assert counter.count_batch({0: 4}, "c")
     assert inserted_counter.total(tmp_path) == 7
 
 
 def test_reset_keeps_the_digests_of_counted_batches(tmp_path: Path) -> None:
     counter = InsertedEventCounter(tmp_path, "worker-0")
-    counter.count(0, 1, "other")
-    counter.count(200, 10, "a")
+    counter.count_batch({0: 1}, "other")
+    counter.count_batch({200: 10}, "a")
     inserted_counter.reset_counts(tmp_path, "worker")
     assert inserted_counter.total(tmp_path) == 0
     successor = InsertedEventCounter(tmp_path, "worker-1")
-    assert not successor.count(200, 10, "a")
-    assert successor.count(200, 5, "b")
+    assert not successor.count_batch({200: 10}, "a")
+    assert successor.count_batch({200: 5}, "b")
     assert inserted_counter.total(tmp_path) == 5
 
 
@@ -76,10 +89,10 @@ def test_interrupted_count_is_complete_or_absent(
     directory = tmp_path_factory.mktemp("tally")  # type: ignore[attr-defined]
     counter = InsertedEventCounter(directory, "worker-0")
     for number, rows in enumerate(batches[:-1]):
-        counter.count(0, rows, f"{number}")
+        counter.count_batch({0: rows}, f"{number}")
     path = directory / "worker-0.tally"
     before = path.read_bytes() if path.exists() else b""
-    counter.count(0, batches[-1], "last")
+    counter.count_batch({0: batches[-1]}, "last")
     after = path.read_bytes()
     before = before.ljust(len(after), b"\0")
     at = 0 if before[:24] != after[:24] else 24
@@ -96,5 +109,5 @@ def test_interrupted_count_is_complete_or_absent(
         batches[-1] if was_counted else 0
     )
     successor = InsertedEventCounter(directory, "worker-0")
-    assert successor.count(0, batches[-1], "last") is not was_counted
+    assert successor.count_batch({0: batches[-1]}, "last") is not was_counted
     assert inserted_counter.total(directory) == sum(batches)

@@ -11,7 +11,7 @@ from opentelemetry import trace
 from octane_analytics.errors import ConfigError
 from octane_analytics.kafka.record_headers import headers_of
 from octane_analytics.telemetry import batch_tracing, tracing
-from octane_analytics.types import OffsetRange, TopicPartition
+from octane_analytics.types import PartitionRange, TopicPartition
 from tests.fakes.kafka import FakeRecord
 
 SAMPLED = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -120,9 +120,7 @@ def test_stop_does_not_wait_for_silent_collector(
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
         started = tracing.start("tests")
         assert started is not None
-        started.batch_tracer("group", headers_of).begin(
-            TopicPartition("t", 0), OffsetRange(0, 0), []
-        ).end(1)
+        started.batch_tracer("group", headers_of).begin("t", [PartitionRange(0, 0, 1)], []).end(1)
         with caplog.at_level(logging.WARNING):
             started.stop()
     assert [record.message for record in caplog.records if record.name == tracing.__name__] == [

@@ -1,0 +1,190 @@
+"""Insert of a batch that ClickHouse refuses for its data: in parts, until the bad rows are isolated.
+
+The batch is split by partitions and then by halves of their offsets, not by rows, so that every worker,
+even with another decoder, splits it identically and uses the same token for the same part. In each
+partition of the table, the first rows that the server accepts claim the token of the whole batch: no
+worker inserts the whole batch once the table accepts it, because a column or a constraint was changed.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from octane_analytics.errors import DataRejected, Unavailable
+from octane_analytics.events.event import Decode
+from octane_analytics.interfaces import BlockSink, Clock
+from octane_analytics.pipeline.batch_writer import place_of
+from octane_analytics.pipeline.dlq_limit import DlqLimit
+from octane_analytics.pipeline.intents import Intent
+from octane_analytics.pipeline.repeated_insert import (
+    ATTEMPTS,
+    attempt_token,
+    check_nothing_missing,
+    check_repair,
+    pick_rows,
+)
+from octane_analytics.types import PartitionRange, Record, RejectedRecord
+
+_REASON = "refused_by_clickhouse"
+
+
+class PlacedRows:
+    """Rows of a batch with their records, in the order of partition and offset."""
+
+    def __init__(self, records: Iterable[Record], decode: Decode) -> None:
+        records = sorted(records, key=place_of)
+        decoded = decode([record.value() for record in records])
+        invalid = {index for index, _, _ in decoded.invalid}
+        self.rejected = [
+            RejectedRecord(records[index], reason, detail)
+            for index, reason, detail in decoded.invalid
+        ]
+        self.records = [record for index, record in enumerate(records) if index not in invalid]
+        self.columns: list[list[object]] = [list(column) for column in decoded.columns]
+        self._by_partition: dict[int, list[int]] = {}
+        for index, record in enumerate(self.records):
+            self._by_partition.setdefault(place_of(record)[0], []).append(index)
+
+    def within(self, part: PartitionRange) -> list[int]:
+        """Return the indices of the part's rows."""
+        of_partition = self._by_partition.get(part.partition, [])
+        return [index for index in of_partition if _is_within(self.records[index], part)]
+
+
+class SplitInsert:
+    """Insert of one refused batch. Each call continues where the last one ended."""
+
+    def __init__(
+        self,
+        sink: BlockSink,
+        rows: PlacedRows,
+        intent: Intent,
+        clock: Clock,
+        dlq_limit: DlqLimit,
+        *,
+        is_repeat: bool,
+        is_counted: bool,
+    ) -> None:
+        """`is_repeat` means that rows of the batch may be in the table, `is_counted` that the
+        dead-letter limit has counted the records when they were read."""
+        self._sink = sink
+        self._rows = rows
+        self._intent = intent
+        self._token = intent.token()
+        self._clock = clock
+        self._dlq_limit = dlq_limit
+        self._is_repeat = is_repeat
+        self._is_counted = is_counted
+        self._counted: set[int] = set()
+        """Indices of rows whose result the dead-letter limit has counted: each counts once, however
+        often an outage interrupts."""
+        self._refused: dict[int, str] = {}
+        """Reasons by the row's index. A refused row stays refused, even if the table would accept it
+        later: it may be in the dead-letter topic."""
+        self._table_partitions: Sequence[object] = ()
+        """Partition of the table of each row."""
+        self._restart()
+
+    def _restart(self) -> None:
+        self._attempt = -1
+        self._missing: set[int] = set()
+        self._left: list[tuple[PartitionRange, list[int]]] = []
+        self._claimed: set[object] = set()
+        """Partitions of the table that have the token of the whole batch."""
+
+    @property
+    def refused(self) -> list[RejectedRecord]:
+        """Rows that ClickHouse refuses, each alone."""
+        records = self._rows.records
+        return [
+            RejectedRecord(records[index], _REASON, reason)
+            for index, reason in sorted(self._refused.items())
+        ]
+
+    def run(self, deadline: float) -> bool:
+        """Insert parts until the deadline; return whether every row is in the table or refused.
+
+        Raise Unavailable: call again. Raise TooManyRejected before the rows are dead-lettered.
+        """
+        try:
+            while self._left or self._begin_attempt():
+                if self._clock.now() >= deadline:
+                    return False
+                self._insert(*self._left.pop())
+        except Unavailable:
+            self._restart()
+            self._is_repeat = True  # the part may be in the table
+            raise
+        return True
+
+    def _begin_attempt(self) -> bool:
+        """Find the rows to insert; return whether there are any."""
+        rules = self._sink.repeat_rules()
+        if self._attempt < 0:
+            self._table_partitions = self._sink.partitions(self._rows.columns)
+        if self._attempt >= 0 and not rules.counts_rows:
+            return False
+        self._attempt += 1
+        kept = [index for index in range(len(self._rows.records)) if index not in self._refused]
+        if rules.counts_rows and (self._attempt or self._is_repeat):
+            # All at once, because some may be equal. A first insert is not preceded by a count: rows of
+            # other batches that are equal would count as its own.
+            found = self._sink.missing_rows(pick_rows(self._rows.columns, kept)) if kept else ()
+            kept = [kept[index] for index in found]
+        if self._attempt == ATTEMPTS:
+            check_nothing_missing(kept, self._token)
+        if kept:
+            check_repair(rules, self._attempt, len(kept))
+            parts = [(part, self._rows.within(part)) for part in self._intent.ranges]
+            self._left = parts[::-1]
+        self._missing = set(kept)
+        return bool(kept)
+
+    def _insert(self, part: PartitionRange, rows: list[int]) -> None:
+        """Insert the part's missing rows; leave its halves to be inserted if they are refused."""
+        accepted = [index for index in rows if index not in self._refused]
+        # The worker that inserted rows before has claimed their partitions of the table.
+        self._claim(index for index in accepted if index not in self._missing)
+        try:
+            self._insert_missing(part, [index for index in accepted if index in self._missing])
+        except DataRejected as error:
+            if part.end - part.first == 1:
+                self._count_refused(accepted)
+                self._refused.update(dict.fromkeys(accepted, str(error)))
+            else:
+                self._split(part, rows)
+
+    def _insert_missing(self, part: PartitionRange, rows: list[int]) -> None:
+        claiming = [index for index in rows if self._table_partitions[index] not in self._claimed]
+        others = [index for index in rows if self._table_partitions[index] in self._claimed]
+        for picked, token in ((claiming, self._token), (others, self._intent.part_token(part))):
+            if picked:
+                block = pick_rows(self._rows.columns, picked)
+                self._sink.insert_block(block, attempt_token(token, self._attempt), self._token)
+                self._missing.difference_update(picked)
+                self._claim(picked)
+                self._count_inserted(picked)
+
+    def _claim(self, rows: Iterable[int]) -> None:
+        self._claimed.update(self._table_partitions[index] for index in rows)
+
+    def _split(self, part: PartitionRange, rows: list[int]) -> None:
+        middle = (part.first + part.end) // 2
+        for half in (part._replace(first=middle), part._replace(end=middle)):
+            within = [index for index in rows if _is_within(self._rows.records[index], half)]
+            if within:
+                self._left.append((half, within))
+
+    def _count_inserted(self, rows: Sequence[int]) -> None:
+        uncounted = [index for index in rows if index not in self._counted]
+        self._counted.update(uncounted)
+        self._dlq_limit.record_inserted(0 if self._is_counted else len(uncounted))
+
+    def _count_refused(self, rows: Sequence[int]) -> None:
+        uncounted = [index for index in rows if index not in self._counted]
+        self._counted.update(uncounted)
+        if uncounted:
+            self._dlq_limit.record_refused(len(uncounted), is_counted=self._is_counted)
+
+
+def _is_within(record: Record, part: PartitionRange) -> bool:
+    partition, offset = place_of(record)
+    return partition == part.partition and part.first <= offset < part.end
