@@ -16,6 +16,7 @@ from octane_analytics.kafka import commit_outcome, offsets
 from octane_analytics.kafka.assignment import PartitionAssignment
 from octane_analytics.kafka.broker_probe import BrokerProbe
 from octane_analytics.kafka.client import Broker, error_of, translate
+from octane_analytics.kafka.client_ids import worker_client_id
 from octane_analytics.kafka.consumer_config import member_properties
 from octane_analytics.kafka.conversions import from_confluent, to_confluent
 from octane_analytics.kafka.poll_results import classify_messages
@@ -60,9 +61,8 @@ class KafkaSource:
         and `grace_seconds` of waiting in `poll` although the broker had more, with the position at which
         it is reassigned: it skips no record that was not returned, but may repeat some that were. If
         nothing is received for `revival_seconds` after that, the client is recreated."""
-        member = "" if slot is None else f"-{slot}"
         self._settings = settings
-        self._broker = Broker(settings, f"octane-analytics{member}")
+        self._broker = Broker(settings, worker_client_id(slot))
         self._client = RecreatableConsumer(
             lambda: self._broker.connect(
                 Consumer, **member_properties(self._broker, settings, slot, on_queue)
