@@ -16,6 +16,7 @@ from octane_analytics.kafka import commit_outcome, offsets
 from octane_analytics.kafka.assignment import PartitionAssignment
 from octane_analytics.kafka.broker_probe import BrokerProbe
 from octane_analytics.kafka.client import Broker, error_of, translate
+from octane_analytics.kafka.client_ids import worker_client_id
 from octane_analytics.kafka.consumer_config import member_properties
 from octane_analytics.kafka.conversions import from_confluent, to_confluent
 from octane_analytics.kafka.poll_results import classify_messages
@@ -23,6 +24,7 @@ from octane_analytics.kafka.recreatable_consumer import RecreatableConsumer
 from octane_analytics.kafka.stall_detector import StallDetector
 from octane_analytics.kafka.stall_recovery import StallRecovery
 from octane_analytics.kafka.topic_identity import TopicIdentityClient
+from octane_analytics.kafka.unread_tail import search_tails
 from octane_analytics.settings.connections import KafkaSettings
 from octane_analytics.types import (
     Commit,
@@ -37,6 +39,7 @@ _QUIET_SECONDS = 20.0
 """Time without records after which the broker is asked for a partition's end."""
 _GRACE_SECONDS = 5.0
 _REVIVAL_SECONDS = 5.0
+_SEARCH_SECONDS = 3.0
 _GATHER_SECONDS = 0.1
 """Longest time for which a poll continues after it has received a record."""
 
@@ -49,23 +52,25 @@ class KafkaSource:
         settings: KafkaSettings,
         slot: int | None,
         *,
+        flush_seconds: float = 5.0,
         on_queue: Callable[[int], None] | None = None,
         on_stall: Callable[[TopicPartition, int], None] | None = None,
         quiet_seconds: float = _QUIET_SECONDS,
         grace_seconds: float = _GRACE_SECONDS,
         revival_seconds: float = _REVIVAL_SECONDS,
     ) -> None:
-        """`on_queue` is called every few seconds, within `poll`, with the bytes fetched and not yet
-        returned. `on_stall` is called for each partition that returned nothing during `quiet_seconds`
-        and `grace_seconds` of waiting in `poll` although the broker had more, with the position at which
-        it is reassigned: it skips no record that was not returned, but may repeat some that were. If
-        nothing is received for `revival_seconds` after that, the client is recreated."""
-        member = "" if slot is None else f"-{slot}"
+        """`flush_seconds` limits the time for which brokers gather records for a fetch. `on_queue` is
+        called every few seconds, within `poll`, with the bytes fetched and not yet returned. `on_stall`
+        is called for each partition that returned nothing during `quiet_seconds` and `grace_seconds` of
+        waiting in `poll` although the broker had more, with the position at which it is reassigned: it
+        skips no record that was not returned, but may repeat some that were. If nothing is received for
+        `revival_seconds` after that, the client is recreated."""
         self._settings = settings
-        self._broker = Broker(settings, f"octane-analytics{member}")
+        self._broker = Broker(settings, worker_client_id(slot))
         self._client = RecreatableConsumer(
             lambda: self._broker.connect(
-                Consumer, **member_properties(self._broker, settings, slot, on_queue)
+                Consumer,
+                **member_properties(self._broker, settings, slot, flush_seconds, on_queue),
             )
         )
         self._identities = TopicIdentityClient(self._broker, settings.log_epoch)
@@ -73,7 +78,11 @@ class KafkaSource:
         detector = StallDetector(quiet_seconds, grace_seconds, revival_seconds)
         self._assignment = PartitionAssignment(detector)
         self._stalls = StallRecovery(
-            self._assignment, self._client, lambda: self.log_identity(settings.topic), on_stall
+            self._assignment,
+            self._client,
+            lambda: self.log_identity(settings.topic),
+            lambda ranges: search_tails(settings, ranges, _SEARCH_SECONDS),
+            on_stall,
         )
         self._is_paused = False
         self._is_closing = False
@@ -128,7 +137,8 @@ class KafkaSource:
         self._raise_failure()
         if not self._is_paused and self._stalls.is_due():
             self._identities.close_if_idle()
-            self._stalls.check()
+            if ends := self._stalls.check():
+                return Polled([], ends)
         if self._client.is_outdated:
             self._recreate()
         began = time.monotonic()

@@ -8,6 +8,8 @@ from octane_analytics.kafka.commit_outcome import RETRY_BACKOFF_MS
 from octane_analytics.settings.connections import KafkaSettings
 
 _STATISTICS_MS = 10_000
+_FETCH_MIN_BYTES = 1 << 20
+_MIN_WAIT_SECONDS, _MAX_WAIT_SECONDS = 0.02, 0.25
 _FETCH_BYTES = 2 << 20
 """Limit of a fetch response and of one partition in it. As they are equal, a response under backlog has
 records of one partition, and fills its batch with a run of tens of thousands of records while the other
@@ -18,6 +20,7 @@ def member_properties(
     broker: Broker,
     settings: KafkaSettings,
     slot: int | None,
+    flush_seconds: float,
     on_queue: Callable[[int], None] | None,
 ) -> dict[str, object]:
     """Return the properties (librdkafka's CONFIGURATION.md). For `slot` and `on_queue` see
@@ -27,7 +30,10 @@ def member_properties(
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
         "auto.offset.reset": "error",
-        "enable.partition.eof": True,
+        # A fetch waits for so much, so that it has records of many partitions. With the default of one
+        # byte, 1,000 events/s cost up to as many fetches: 3.1 % of a CPU instead of 0.3 %.
+        "fetch.min.bytes": broker.default("fetch.min.bytes", _FETCH_MIN_BYTES),
+        "fetch.wait.max.ms": broker.default("fetch.wait.max.ms", _fetch_wait_ms(flush_seconds)),
         "partition.assignment.strategy": "cooperative-sticky",
         # A rebalance lasts until every member has seen it in a heartbeat.
         "heartbeat.interval.ms": broker.default("heartbeat.interval.ms", 1000),
@@ -49,6 +55,12 @@ def member_properties(
     if settings.instance_prefix and slot is not None:
         properties["group.instance.id"] = f"{settings.instance_prefix}-{slot}"
     return properties
+
+
+def _fetch_wait_ms(flush_seconds: float) -> int:
+    """Return the longest time for which a broker waits for more records: a tenth of what a batch waits,
+    so that it adds little to that."""
+    return round(1000 * min(max(flush_seconds / 10, _MIN_WAIT_SECONDS), _MAX_WAIT_SECONDS))
 
 
 def queue_bytes(statistics: str) -> int:

@@ -108,13 +108,14 @@ class ConsumerGroupAdmin(StandaloneClient):
     def commit(self, commits: Sequence[Commit]) -> None:
         """Set the group's offsets; all of them, or an error. Raise NeedsOperator also while the group
         has members: the coordinator then refuses."""
-        try:
-            self._source.commit(commits)
-        except Rebalancing as error:
+        outcome = self._source.commit(commits)
+        if isinstance(outcome.error, Rebalancing):
             raise NeedsOperator(
                 f"group {self._settings.group_id} has active members: stop every worker first "
                 f"{_STATIC_MEMBERS}"
-            ) from error
+            ) from outcome.error
+        if outcome.error is not None:
+            raise outcome.error
 
     def require_no_members(self) -> None:
         """Raise NeedsOperator if the group has members, Unavailable if no broker reports them."""

@@ -7,10 +7,10 @@ the position belongs to another log, or to a leader that has just become one: li
 reported either. Pure: depends on no client, and `now` is of any clock of the caller.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from octane_analytics.types import TopicPartition
+from octane_analytics.types import OffsetRange, TopicPartition
 
 
 @dataclass(slots=True)
@@ -19,8 +19,8 @@ class _PartitionProgress:
     """Next offset to return."""
     since: float
     """Time of the last progress, or of the last comparison with the broker's end."""
-    end_mismatch: bool = False
-    """True if the broker's end differs from the position."""
+    end: int | None = None
+    """The broker's end if it differs from the position."""
 
 
 class StallDetector:
@@ -72,7 +72,7 @@ class StallDetector:
     def restart(self, now: float) -> None:
         """Start all waiting times again, after a pause."""
         for progress in self._progress.values():
-            progress.since, progress.end_mismatch = now, False
+            progress.since, progress.end = now, None
 
     def moved(self, positions: Mapping[TopicPartition, int], now: float) -> None:
         """Record the client's positions; ignored for partitions without a record so far."""
@@ -93,13 +93,22 @@ class StallDetector:
             self._progress[partition] = _PartitionProgress(max(offset, progress.position), now)
         self._reassigned_at.pop(partition, None)
 
-    def quiet(self, now: float) -> list[TopicPartition]:
-        """Return the partitions whose ends to request, and to pass to `compare_ends`."""
-        return [
-            partition
-            for partition, progress in self._progress.items()
-            if not progress.end_mismatch and now - progress.since >= self._quiet_after
-        ]
+    def quiet(
+        self, now: float, last_end: Callable[[TopicPartition], int | None] = lambda partition: None
+    ) -> list[TopicPartition]:
+        """Return the partitions whose ends to request, and to pass to `compare_ends`.
+
+        Those that the last fetch, whose end `last_end` returns, has seen to continue after the position
+        are quiet after the grace time.
+        """
+        found = []
+        for partition, progress in self._progress.items():
+            seconds = now - progress.since
+            if progress.end is not None or seconds < min(self._quiet_after, self._grace):
+                continue
+            if seconds >= self._quiet_after or (last_end(partition) or 0) > progress.position:
+                found.append(partition)
+        return found
 
     def compare_ends(
         self, requested: Iterable[TopicPartition], ends: Mapping[TopicPartition, int], now: float
@@ -113,7 +122,7 @@ class StallDetector:
             progress = self._progress[partition]
             end = ends.get(partition, progress.position)
             progress.since = now
-            progress.end_mismatch = end != progress.position
+            progress.end = end if end != progress.position else None
             if end < progress.position:
                 ended_early.append(partition)
         return ended_early
@@ -123,13 +132,28 @@ class StallDetector:
         return {
             partition: progress.position
             for partition, progress in self._progress.items()
-            if progress.end_mismatch and now - progress.since >= self._grace
+            if progress.end is not None and now - progress.since >= self._grace
         }
+
+    def unread(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, OffsetRange]:
+        """Return the offsets from the position to the broker's end, of partitions that have some."""
+        return {
+            partition: OffsetRange(progress.position, progress.end)
+            for partition in partitions
+            if (progress := self._progress[partition]).end is not None
+            and progress.end > progress.position
+        }
+
+    def postpone(self, partitions: Iterable[TopicPartition], now: float) -> None:
+        """Start the waiting times of these partitions again: it is not known whether they stall."""
+        for partition in partitions:
+            progress = self._progress[partition]
+            progress.since, progress.end = now, None
 
     def reassigned(self, partitions: Iterable[TopicPartition], now: float) -> None:
         """Record that these stalled partitions were reassigned."""
         self._reassigned_at |= dict.fromkeys(partitions, now)
 
-    def is_beyond_revival(self, now: float) -> bool:
-        """Return whether a reassigned partition has returned nothing for the revival time."""
-        return any(now - since >= self._revival for since in self._reassigned_at.values())
+    def beyond_revival(self, now: float) -> list[TopicPartition]:
+        """Return the reassigned partitions that have returned nothing for the revival time."""
+        return [p for p, since in self._reassigned_at.items() if now - since >= self._revival]

@@ -4,7 +4,7 @@ Partitions are assigned manually and nothing is committed, so a reader affects n
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, Message
@@ -138,6 +138,11 @@ class TopicReader(StandaloneClient):
             [RawPartition(self.topic, number, spans[number].first) for number in self._left]
         )
         self._moved_at = time.monotonic()
+
+    @property
+    def unfinished(self) -> Set[int]:
+        """Partitions whose ranges have not been read to their ends."""
+        return self._left.keys()
 
     @property
     def is_done(self) -> bool:

@@ -1,5 +1,7 @@
 """Metrics process: serves the metrics of all processes on METRICS_PORT until SIGTERM."""
 
+import contextlib
+import logging
 import signal
 import socket
 import time
@@ -7,6 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from octane_analytics.clickhouse.client import ClickHouse
+from octane_analytics.errors import OctaneError
+from octane_analytics.kafka.group_admin import ConsumerGroupAdmin
+from octane_analytics.kafka.group_versions import VersionWatch
 from octane_analytics.kafka.lag import LagProbe
 from octane_analytics.runtime import scheduling
 from octane_analytics.runtime.exit_codes import Exit
@@ -22,7 +27,9 @@ from octane_analytics.telemetry.metrics_server import MetricsServer
 from octane_analytics.telemetry.process_metrics import ProcessMetrics, ProcessSampler
 from octane_analytics.worker.process import ROLE
 
+_LOG = logging.getLogger(__name__)
 _UPDATE_SECONDS = 2.0
+_VERSIONS_SECONDS = 15.0
 
 
 def run_metrics(
@@ -56,7 +63,16 @@ def run_metrics(
         return None if live is None else live.window
 
     lag, dedup = LagCollector(probe.measure), DedupWindowCollector(dedup_window)
+    group = ConsumerGroupAdmin(settings.kafka, client_id="octane-analytics-lag")
+    versions = VersionWatch(group, settings.kafka.group_id, _LOG.error)
+
+    def watch_versions() -> float:
+        with contextlib.suppress(OctaneError):  # the lag's updates report an outage
+            versions.look()
+        return _VERSIONS_SECONDS
+
     updaters = [
+        PeriodicThread("versions", watch_versions, group.close, first_seconds=_VERSIONS_SECONDS),
         PeriodicThread("lag", lag.update, probe.close),
         PeriodicThread("window", dedup.update, clickhouse.close),
     ]

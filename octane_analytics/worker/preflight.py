@@ -9,6 +9,8 @@ from octane_analytics.clickhouse.schema import LiveTable
 from octane_analytics.clickhouse.table_fit import require_fit, required_rights
 from octane_analytics.clickhouse.views import view_findings
 from octane_analytics.errors import ConfigError, NeedsOperator, StatementRejected, Unavailable
+from octane_analytics.kafka.group_admin import ConsumerGroupAdmin
+from octane_analytics.kafka.group_versions import find_other_versions
 from octane_analytics.kafka.topic_reader import TopicReader
 from octane_analytics.kafka.topics import TopicInspector, ensure_topic
 from octane_analytics.operations.expired_offsets import SAMPLE_FETCH_BYTES, find_stored_record
@@ -18,6 +20,7 @@ from octane_analytics.telemetry import logging as logs
 from octane_analytics.telemetry import tracing
 
 _LOG = logging.getLogger(__name__)
+_CLIENT_ID = "octane-analytics-preflight"
 _SAMPLE_SECONDS = 20.0
 
 
@@ -30,13 +33,14 @@ def preflight(settings: Settings) -> None:
     tracing.is_configured()
     with ClickHouse(settings.clickhouse, client_name="octane-analytics preflight") as clickhouse:
         check_table(clickhouse, settings)
-    with TopicInspector(settings.kafka, client_id="octane-analytics-preflight") as inspector:
+    with TopicInspector(settings.kafka, client_id=_CLIENT_ID) as inspector:
         partitions = inspector.partitions(settings.kafka.topic)
     if partitions < settings.worker.procs:
         _LOG.warning(
             "fewer partitions than processes: some processes will be idle",
             extra=logs.fields(partitions=partitions, procs=settings.worker.procs),
         )
+    check_versions(settings)
     check_committed_offsets(settings)
     try:
         ensure_topic(settings.kafka, settings.kafka.dlq_topic)
@@ -47,12 +51,33 @@ def preflight(settings: Settings) -> None:
         )
 
 
+def check_versions(settings: Settings) -> None:
+    """Raise NeedsOperator if workers of another version are in the group; blocks for up to a session
+    timeout until the static members of ended ones are out of it. If no broker reports the members, the
+    workers start nevertheless."""
+    wait = "waiting for members of another version to leave the group"
+    with ConsumerGroupAdmin(settings.kafka, client_id=_CLIENT_ID) as group:
+        try:
+            reason = find_other_versions(
+                group,
+                settings.kafka,
+                on_wait=lambda why: _LOG.warning(wait, extra=logs.fields(why=why)),
+            )
+        except Unavailable as error:
+            _LOG.warning(
+                "members of the group are not known: make sure that none has another version",
+                extra=logs.fields(error=str(error)),
+            )
+            return
+    if reason is not None:
+        raise NeedsOperator(reason)
+
+
 def check_committed_offsets(settings: Settings) -> None:
     """Raise NeedsOperator if the group would start at the first retained records and the table already
     has some of them. Raises the other errors of `preflight` too."""
-    name = "octane-analytics-preflight"
     with (
-        TopicReader(settings.kafka, client_id=name, fetch_bytes=SAMPLE_FETCH_BYTES) as log,
+        TopicReader(settings.kafka, client_id=_CLIENT_ID, fetch_bytes=SAMPLE_FETCH_BYTES) as log,
         ClickHouseSink(settings.clickhouse, client_name="octane-analytics preflight") as table,
     ):
         stored = find_stored_record(log, table, _SAMPLE_SECONDS)

@@ -70,7 +70,11 @@ def run_worker(
     sample = ProcessSampler(ProcessMetrics(), name(), observer.tick)
     traces = tracing.start(name())
     member = KafkaSource(
-        settings.kafka, slot, on_queue=metrics.queue_bytes.set, on_stall=observer.stalled
+        settings.kafka,
+        slot,
+        flush_seconds=settings.batch.flush_seconds,
+        on_queue=metrics.queue_bytes.set,
+        on_stall=observer.stalled,
     )
     sink = ClickHouseSink(
         settings.clickhouse,

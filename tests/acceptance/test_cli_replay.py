@@ -285,7 +285,7 @@ def test_rebuild_is_exact_and_never_shows_partial_month(scene: Scene) -> None:
     scene.store()
     scene.lose()
     # Excess rows are removed as well.
-    scene.clickhouse.insert(list(zip(*scene.log().keys(), strict=True)), None)
+    scene.clickhouse.insert_block(list(zip(*scene.log().keys(), strict=True)), None, None)
     before = scene.months(scene.clickhouse)
     observed: set[tuple[int, int]] = set()
     is_done = threading.Event()

@@ -5,14 +5,16 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import pytest
 
 from octane_analytics.clickhouse import row_lookups, schema
 from octane_analytics.clickhouse.inserts import ClickHouseSink, server_query_id
-from octane_analytics.errors import DataRejected, Unavailable
+from octane_analytics.errors import DataRejected, NeedsOperator, Unavailable
 from octane_analytics.events.event import Row
 from octane_analytics.events.packed_columns import SecondsColumn, TextColumn
 from octane_analytics.interfaces import BlockSink
@@ -330,13 +332,28 @@ def test_refused_block_accepted_later_is_whole(bench: Bench) -> None:
         assert bench.users() == ["a", "b", "c", "d"]
 
 
+def test_large_block_is_inserted_as_one(bench: Bench) -> None:
+    rows = block(*(row(f"{number:06}") for number in range(70_000)))
+    for _ in range(2):
+        bench.sink.insert_block(rows, "t", "t")
+    assert len(bench.users()) == 70_000
+
+
+def test_text_is_stored_byte_for_byte(bench: Bench) -> None:
+    texts = ["é😀", "\x00'", "a\tb\\", " ", *("x" * length for length in (100, 1_000, 100_000))]
+    rows = block(*(row(text) for text in texts))
+    bench.sink.insert_block(rows, "t", "t")
+    assert bench.users() == sorted(texts, key=str.encode)
+    assert list(bench.sink.missing_rows(rows)) == []
+
+
 def test_rows_of_one_month_share_a_partition(bench: Bench) -> None:
     rows = block(row("a"), row("b", at=LAST_MONTH), row("c"), row("d", at=LAST_MONTH))
     first, second, third, fourth = bench.sink.partitions(rows)
     assert first == third != second == fourth
 
 
-@pytest.mark.parametrize("at", [NOW, LAST_MONTH])
+@pytest.mark.parametrize("at", [NOW, LAST_MONTH], ids=["one month", "two months"])
 def test_refused_block_claims_its_token(bench: Bench, at: int) -> None:
     """A process that is suspended before it inserts the whole block may do so much later."""
     rows = block(row("a"), row("b", at=at), row("c", name="refused"), row("d", at=at))
@@ -348,3 +365,67 @@ def test_refused_block_claims_its_token(bench: Bench, at: int) -> None:
 
 def part_token(first: int, end: int) -> str:
     return f"t/{first}-{end}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"table": "nowhere"}, "schema apply"),
+        ({"password": "wrong"}, "CLICKHOUSE_PASSWORD"),
+        ({"port": None}, "CLICKHOUSE_PORT"),
+    ],
+)
+def test_wrong_setting_needs_operator(
+    engine: EmbeddedClickHouse, changes: dict[str, Any], expected: str
+) -> None:
+    if "port" in changes:
+        changes = {"port": engine.http_port}
+    settings = replace(ClickHouseSettings(host=engine.host, port=engine.tcp_port), **changes)
+    with ClickHouseSink(settings, client_name="tests") as sink:
+        for call in (
+            lambda: sink.insert_block(events("a"), "t", "t"),
+            lambda: sink.missing_rows(events("a")),
+            lambda: sink.repeat_rules(),
+            lambda: sink.partitions(events("a")),
+        ):
+            with pytest.raises(NeedsOperator, match=expected) as raised:
+                call()
+            assert "wrong" not in str(raised.value)
+
+
+def test_block_is_inserted_after_outage(tmp_path: Path) -> None:
+    with EmbeddedClickHouse(tmp_path / "clickhouse") as server:
+        settings = ClickHouseSettings(host=server.host, port=server.tcp_port)
+        with ClickHouseSink(settings, client_name="tests") as sink:
+            sink.execute(schema.create_table(sink.table))
+            sink.insert_block(events("a"), "t1", "q")
+            server.kill()
+            for call in (
+                lambda: sink.insert_block(events("b"), "t2", "q"),
+                lambda: sink.missing_rows(events("a")),
+                lambda: sink.repeat_rules(),
+                lambda: sink.partitions(events("a")),
+            ):
+                with pytest.raises(Unavailable):
+                    call()
+            server.start()
+            sink.insert_block(events("b"), "t2", "q")
+            sink.insert_block(events("a"), "t1", "q")
+            found = sink.select(f"SELECT user_id FROM {sink.table} ORDER BY 1").rows
+            assert found == [("a",), ("b",)]
+
+
+def test_created_table_has_expected_schema(engine: EmbeddedClickHouse) -> None:
+    settings = ClickHouseSettings(
+        host=engine.host, port=engine.tcp_port, table=f"events_{uuid.uuid4().hex[:8]}"
+    )
+    with ClickHouseSink(settings, client_name="tests") as connection:
+        assert connection.describe() is None
+        connection.execute(schema.create_table(connection.table, window=77))
+        live = connection.describe()
+        assert live is not None
+        assert (schema.differences(live), live.window) == ([], 77)
+        connection.execute(schema.alter_window(connection.table, live.window_setting, 5))
+        live = connection.describe()
+        assert live is not None
+        assert live.window == 5

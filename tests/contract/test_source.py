@@ -1,4 +1,4 @@
-"""Contract of Source, for the fake and for Kafka's consumer."""
+"""Contract of GroupMember, for the fake and for Kafka's consumer."""
 
 import contextlib
 import time
@@ -10,12 +10,13 @@ import pytest
 from confluent_kafka import KafkaError, Producer
 
 from octane_analytics.errors import AssignmentLost, Rebalancing, Unavailable
-from octane_analytics.interfaces import Source
+from octane_analytics.interfaces import GroupMember
 from octane_analytics.kafka.consumer import KafkaSource
 from octane_analytics.sandbox.kafka import ApiKey, EmbeddedKafka
 from octane_analytics.settings.connections import KafkaSettings
 from octane_analytics.types import (
     Commit,
+    CommitOutcome,
     Committed,
     EndOfPartition,
     OffsetGone,
@@ -23,6 +24,7 @@ from octane_analytics.types import (
     TopicPartition,
 )
 from tests.fakes.clock import FakeClock
+from tests.fakes.group_member import FakeMember
 from tests.fakes.kafka import TOPIC, FakeBroker, FakeSource
 
 PARTITIONS = 2
@@ -59,7 +61,7 @@ class Bench(Protocol):
     """One topic with two empty partitions, and members of one group on it."""
 
     def partition(self, number: int) -> TopicPartition: ...
-    def member(self, epoch: str = "") -> Source: ...
+    def member(self, epoch: str = "") -> GroupMember: ...
     def produce(self, partition: int, *values: bytes | None) -> None: ...
     def delete_before(self, partition: int, offset: int) -> None: ...
     def refuse_commits(self, times: int) -> None: ...
@@ -74,8 +76,8 @@ class FakeBench:
     def partition(self, number: int) -> TopicPartition:
         return TopicPartition(TOPIC, number)
 
-    def member(self, epoch: str = "") -> Source:
-        return FakeSource(self._broker, epoch=epoch)
+    def member(self, epoch: str = "") -> GroupMember:
+        return FakeMember(FakeSource(self._broker, epoch=epoch))
 
     def produce(self, partition: int, *values: bytes | None) -> None:
         self._broker.append(partition, *values)
@@ -104,7 +106,7 @@ class KafkaBench:
     def partition(self, number: int) -> TopicPartition:
         return TopicPartition(self._topic, number)
 
-    def member(self, epoch: str = "") -> Source:
+    def member(self, epoch: str = "") -> GroupMember:
         source = KafkaSource(
             KafkaSettings(
                 bootstrap_servers=self._kafka.bootstrap_servers,
@@ -167,7 +169,7 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
 class Reader:
     """Polls a member and keeps everything that it returns."""
 
-    def __init__(self, source: Source, listener: Listener | None = None) -> None:
+    def __init__(self, source: GroupMember, listener: Listener | None = None) -> None:
         self.source = source
         self.listener = listener or Listener()
         self.records: list[Record] = []
@@ -205,10 +207,10 @@ def numbers(first: int, end: int) -> list[bytes]:
     return [b"%d" % number for number in range(first, end)]
 
 
-def test_poll_returns_records_from_assigned_offset_then_end(bench: Bench) -> None:
+def test_poll_returns_records_from_assigned_offset(bench: Bench) -> None:
     bench.produce(0, *numbers(0, 5))
     reader = Reader(bench.member(), Listener({0: 2}))
-    reader.until(lambda: EndOfPartition(bench.partition(0), 5) in reader.ends)
+    reader.until(lambda: len(reader.records) == 3)
     assert [(r.offset(), r.value()) for r in reader.records] == [(2, b"2"), (3, b"3"), (4, b"4")]
     assert {r.topic() for r in reader.records} == {bench.partition(0).topic}
     assert reader.listener.owned == {bench.partition(0), bench.partition(1)}
@@ -219,15 +221,6 @@ def test_poll_distinguishes_tombstone_from_empty_value(bench: Bench) -> None:
     reader = Reader(bench.member())
     reader.until(lambda: len(reader.records) == 2)
     assert [r.value() for r in reader.records] == [None, b""]
-
-
-def test_poll_returns_end_again_after_more_records(bench: Bench) -> None:
-    bench.produce(0, b"0")
-    reader = Reader(bench.member())
-    reader.until(lambda: EndOfPartition(bench.partition(0), 1) in reader.ends)
-    bench.produce(0, b"1")
-    reader.until(lambda: EndOfPartition(bench.partition(0), 2) in reader.ends)
-    assert reader.offsets() == [0, 1]
 
 
 def test_poll_returns_at_most_max_records(bench: Bench) -> None:
@@ -269,34 +262,35 @@ def test_commit_during_rebalance_changes_nothing(bench: Bench) -> None:
     source = Reader(bench.member()).join().source
     source.commit([Commit(one, 1, "")])
     bench.refuse_commits(1)
-    with pytest.raises(Rebalancing):
-        source.commit([Commit(one, 2, "x")])
+    outcome = source.commit([Commit(one, 2, "x")])
+    assert isinstance(outcome.error, Rebalancing)
+    assert not outcome.accepted
+    assert not outcome.is_unknown
+    assert not outcome.may_be_stored
     assert source.committed([one]) == {one: Committed(1, "")}
-    source.commit([Commit(one, 2, "x")])
+    assert source.commit([Commit(one, 2, "x")]) == CommitOutcome(frozenset({0}))
     assert source.committed([one]) == {one: Committed(2, "x")}
+
+
+def test_commit_stores_all_partitions_at_once(bench: Bench) -> None:
+    commits = [Commit(bench.partition(number), number + 1, "x" * 2000) for number in (0, 1)]
+    source = Reader(bench.member()).join().source
+    assert source.commit(commits) == CommitOutcome(frozenset({0, 1}))
+    committed = source.committed([each.partition for each in commits])
+    assert committed == {c.partition: Committed(c.offset, c.metadata) for c in commits}
 
 
 def test_seek_discards_prefetched_records(bench: Bench) -> None:
     bench.produce(0, *numbers(0, 500))
     reader = Reader(bench.member())
-    reader.until(lambda: reader.ends)
+    reader.until(lambda: len(reader.records) == 500)
     for target in (100, 0, 499, 250):
         reader.forget()
         reader.source.seek(bench.partition(0), target)
         reader.until(lambda: reader.records)
         assert reader.offsets()[0] == target
-    reader.until(lambda: EndOfPartition(bench.partition(0), 500) in reader.ends)
+    reader.until(lambda: 499 in reader.offsets())
     assert reader.offsets() == list(range(250, 500))
-
-
-def test_seek_to_end_returns_end_again(bench: Bench) -> None:
-    bench.produce(0, *numbers(0, 3))
-    reader = Reader(bench.member())
-    reader.until(lambda: EndOfPartition(bench.partition(0), 3) in reader.ends)
-    reader.forget()
-    reader.source.seek(bench.partition(0), 3)
-    reader.until(lambda: EndOfPartition(bench.partition(0), 3) in reader.ends)
-    assert reader.records == []
 
 
 def test_recreated_client_is_assigned_its_partitions_again(bench: Bench) -> None:
@@ -344,7 +338,7 @@ def test_resume_continues_at_position_sought_during_pause(bench: Bench, order: s
     # If the earlier position were kept instead, the range in between would be skipped.
     bench.produce(0, *numbers(0, 100))
     reader = Reader(bench.member())
-    reader.until(lambda: reader.ends)
+    reader.until(lambda: len(reader.records) == 100)
     reader.forget()
     for step in order.split():
         if step == "pause":
@@ -425,7 +419,11 @@ def test_close_revokes_before_last_commit(bench: Bench) -> None:
     one = bench.partition(0)
     source = bench.member()
     listener = Listener()
-    listener.on_revoked = lambda: source.commit([Commit(one, 1, "")])
+
+    def commit() -> None:
+        source.commit([Commit(one, 1, "")])
+
+    listener.on_revoked = commit
     Reader(source, listener).join()
     source.close()
     assert listener.calls[-1] == ("revoked", frozenset({one, bench.partition(1)}))
@@ -442,17 +440,20 @@ def test_partition_moves_after_last_commit_of_owner(
     first.until(lambda: len(first.records) == 8)
     assert first.listener.owned == {bench.partition(0), bench.partition(1)}
 
-    def commit(mark: str) -> None:
-        first.source.commit([Commit(bench.partition(n), 4, f"{mark} {n}") for n in (0, 1)])
+    def commit(mark: str) -> bool:
+        commits = [Commit(bench.partition(n), 4, f"{mark} {n}") for n in (0, 1)]
+        outcome = first.source.commit(commits)
+        assert not outcome.is_unknown
+        assert len(outcome.accepted) in (0, 2)
+        return bool(outcome.accepted)
 
     accepted = ["before"]
-    commit("before")
+    assert commit("before")
 
     def commit_for_the_last_time() -> None:
         # The group may have rebalanced without this member before the callback ran. A
         # commit is then refused, and must change nothing.
-        with contextlib.suppress(Rebalancing):
-            commit("on revoke")
+        if commit("on revoke"):
             accepted.append("on revoke")
 
     first.listener.on_revoked = commit_for_the_last_time

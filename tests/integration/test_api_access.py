@@ -19,7 +19,7 @@ from typing import Self
 import httpx
 import pytest
 
-from octane_analytics.api.auth import token_file
+from octane_analytics.api.auth import token_file_editor
 from octane_analytics.api.auth.tokens import digest_of
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
@@ -55,7 +55,7 @@ class Api(Server):
     def add(self, name: str, *scopes: str, **rest: object) -> None:
         """Add a token whose text is its name."""
         entry = {"hash": f"sha256:{digest_of(name).hex()}", "scopes": list(scopes)}
-        token_file.add(self.tokens, name, entry | rest)
+        token_file_editor.add(self.tokens, name, entry | rest)
 
     @contextlib.contextmanager
     def running(self) -> Iterator[Self]:
@@ -216,7 +216,7 @@ def test_invalid_token_file_while_running_changes_nothing(start: Start) -> None:
     assert api.process is not None
     api.add("late", "report")
     wait_until(lambda: api.ask("late") == 200)
-    token_file.remove(api.tokens, "dash")
+    token_file_editor.remove(api.tokens, "dash")
     # Either worker, whichever responds.
     wait_until(lambda: {api.ask("dash") for _ in range(10)} == {401})
     # And the arbiter, from which later workers inherit the last valid tokens.

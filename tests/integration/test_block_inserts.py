@@ -20,9 +20,12 @@ from octane_analytics.errors import NeedsOperator, StatementRejected, Unavailabl
 from octane_analytics.pipeline.repeated_insert import insert_repeated
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse, User
 from octane_analytics.settings.connections import ClickHouseSettings
+from octane_analytics.settings.loading import load
+from octane_analytics.worker.preflight import check_table
 from tests.support import replicated_clickhouse
 from tests.support.command import wait_until
 
+NOW = int(time.time())
 DAY = 86_400
 MONTH = 31 * DAY
 TABLE = "ai_analytics_events"
@@ -54,7 +57,7 @@ def _settings(engine: EmbeddedClickHouse, user: str = "default") -> ClickHouseSe
 
 
 def _block(users: str, *, seconds_ago: int = 0) -> list[list[object]]:
-    rows, at = len(users), int(time.time()) - seconds_ago
+    rows, at = len(users), NOW - seconds_ago
     return [[at] * rows, ["app"] * rows, ["e"] * rows, list(users), ["{}"] * rows]
 
 
@@ -243,8 +246,14 @@ def test_missing_right_to_sync_is_named(sink: ClickHouseSink, engine: EmbeddedCl
     sink.execute(replicated_clickhouse.create_replicated(sink.table))
     with ClickHouseSink(_settings(engine, "bare"), client_name="tests") as bare:
         bare.insert_block(_block("a"), "token", "batch")
-        with pytest.raises(NeedsOperator, match=f"GRANT SYSTEM SYNC REPLICA ON default.{TABLE}"):
+        needed = f"GRANT SYSTEM SYNC REPLICA ON default.{TABLE} TO bare"
+        with pytest.raises(NeedsOperator, match=needed):
             bare.missing_rows(_block("a"))
+        settings = replace(load({}).settings, clickhouse=_settings(engine, "bare"))
+        with pytest.raises(NeedsOperator, match=needed):
+            check_table(bare, settings)
+        batch = replace(settings.batch, delivery="at-least-once")
+        check_table(bare, replace(settings, batch=batch))
     sink.execute(f"DROP TABLE {TABLE} SYNC")
     _create(sink)
     with ClickHouseSink(_settings(engine, "bare"), client_name="tests") as bare:

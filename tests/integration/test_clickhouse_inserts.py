@@ -16,6 +16,7 @@ from octane_analytics.clickhouse import schema
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.errors import NeedsOperator
 from octane_analytics.events.packed_columns import PackedColumn, SecondsColumn, TextColumn
+from octane_analytics.pipeline.repeated_insert import insert_repeated
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse, User
 from octane_analytics.settings.connections import ClickHouseSettings
 from tests.support.command import wait_until
@@ -82,15 +83,15 @@ def test_repeated_insert_restores_rows_with_token_only(
     batch = _batch("a", "b", "b")
     # Parts must stay separate, so that one of them can be removed.
     sink.execute(f"SYSTEM STOP MERGES {sink.table}")
-    sink.insert(_batch("before"), "token-1")
-    sink.insert(batch, "token-2")
+    sink.insert_block(_batch("before"), "token-1", None)
+    sink.insert_block(batch, "token-2", None)
     month = sink.select("SELECT toString(toYYYYMM(now()))").rows[0][0]
     _lose_part(engine, tmp_path, month)
     assert _users(sink) == ["before"]
-    sink.insert(batch, "token-2")
+    sink.insert_block(batch, "token-2", None)
     assert _users(sink) == ["before"], "the server takes the token's word for it"
     for _ in range(3):
-        sink.insert(batch, "token-2", is_repeat=True)
+        insert_repeated(sink, batch, "token-2")
         assert _users(sink) == ["a", "b", "b", "before"]
 
 
@@ -98,28 +99,28 @@ def test_repeated_insert_restores_only_missing_month(
     engine: EmbeddedClickHouse, sink: ClickHouseSink, tmp_path: Path
 ) -> None:
     batch = _joined(_batch("old", seconds_ago=MONTH_SECONDS), _batch("new"))
-    sink.insert(batch, "token")
+    sink.insert_block(batch, "token", None)
     month = sink.select("SELECT toString(toYYYYMM(now()))").rows[0][0]
     _lose_part(engine, tmp_path, month)
     assert _users(sink) == ["old"]
     for _ in range(2):
-        sink.insert(batch, "token", is_repeat=True)
+        insert_repeated(sink, batch, "token")
         assert _users(sink) == ["new", "old"]
 
 
 def test_repeated_insert_of_stored_rows_inserts_nothing(sink: ClickHouseSink) -> None:
     batch = _batch("a", "b", "b")
-    for is_repeat in (False, True, True):
-        sink.insert(batch, "token", is_repeat=is_repeat)
+    for _ in range(3):
+        insert_repeated(sink, batch, "token")
         assert _users(sink) == ["a", "b", "b"]
 
 
 def test_repeated_insert_ignores_rows_past_ttl(sink: ClickHouseSink) -> None:
     batch = _batch("gone", seconds_ago=100 * 86_400)
-    sink.insert(batch, "token")
+    sink.insert_block(batch, "token", None)
     wait_until(lambda: _users(sink) == [])  # removed by a merge
     sink.execute(f"SYSTEM STOP MERGES {sink.table}")  # rows inserted again would stay
-    sink.insert(batch, "token", is_repeat=True)
+    insert_repeated(sink, batch, "token")
     assert _users(sink) == []
 
 
@@ -130,7 +131,7 @@ def test_tokens_count_with_any_user_profile(tmp_path: Path) -> None:
         with ClickHouseSink(settings, client_name="tests") as sink:
             sink.execute(schema.create_table(sink.table))
             for _ in range(2):
-                sink.insert(_batch("a"), "token")
+                sink.insert_block(_batch("a"), "token", None)
             assert _users(sink) == ["a"]
 
 
@@ -141,8 +142,8 @@ def test_packed_columns_are_sent_with_every_compression(
     settings = ClickHouseSettings(host=engine.host, port=engine.tcp_port, compression=compression)
     users = [f"u{number:06}" for number in range(50_000)]
     with ClickHouseSink(settings, client_name="tests") as compressing:
-        compressing.insert(_packed(*users), "token")
-        compressing.insert(_packed("last"), "next")
+        compressing.insert_block(_packed(*users), "token", None)
+        compressing.insert_block(_packed("last"), "next", None)
     assert _users(sink) == ["last", *users]
 
 
@@ -156,7 +157,7 @@ def test_packed_columns_fit_columns_of_other_types(
         "at DateTime DEFAULT now()) ENGINE = MergeTree ORDER BY app_id"
     )
     packed = _packed("u1", "u2")
-    sink.insert(packed, None)
+    sink.insert_block(packed, None, None)
     assert sink.select(
         f"SELECT toUnixTimestamp(timestamp), app_id, event_name, user_id, properties "
         f"FROM {sink.table}"
@@ -167,14 +168,14 @@ def test_packed_columns_fit_columns_of_other_types(
     "kind", ["Bool", "FixedString(4)", "UInt64", "Enum8('1' = 1)", "DateTime", "UUID", "JSON"]
 )
 def test_rows_wait_while_column_has_another_type(sink: ClickHouseSink, kind: str) -> None:
-    sink.insert(_packed("1"), "token")
+    sink.insert_block(_packed("1"), "token", None)
     sink.execute(f"TRUNCATE TABLE {sink.table}")
     sink.execute(f"ALTER TABLE {sink.table} MODIFY COLUMN user_id {kind}")
     for rows in (_packed("1"), _batch("1")):
         with pytest.raises(NeedsOperator, match=r"has user_id as .*, not as String"):
-            sink.insert(rows, "next")
+            sink.insert_block(rows, "next", None)
     sink.execute(f"ALTER TABLE {sink.table} MODIFY COLUMN user_id String")
-    sink.insert(_packed("1"), "next")
+    sink.insert_block(_packed("1"), "next", None)
     assert _users(sink) == ["1"]
 
 
@@ -183,7 +184,7 @@ def test_packed_seconds_fit_datetime_of_other_zone(
 ) -> None:
     sink.execute(f"ALTER TABLE {sink.table} MODIFY COLUMN timestamp DateTime('Asia/Tokyo')")
     packed = _packed("u1")
-    sink.insert(packed, None)
+    sink.insert_block(packed, None, None)
     found = sink.select(f"SELECT toUnixTimestamp(timestamp) FROM {sink.table}").rows
     assert found == [(packed[0][0],)]
 
@@ -191,12 +192,12 @@ def test_packed_seconds_fit_datetime_of_other_zone(
 def test_equal_rows_without_token_are_both_inserted(sink: ClickHouseSink) -> None:
     batch = _batch("a")
     for _ in range(2):
-        sink.insert(batch, None)
+        sink.insert_block(batch, None, None)
     assert _users(sink) == ["a", "a"]
 
 
 def test_insert_fails_over_to_next_server(engine: EmbeddedClickHouse, sink: ClickHouseSink) -> None:
     listed = ClickHouseSettings(host=f"127.0.0.1:1,{engine.host}:{engine.tcp_port}")
     with ClickHouseSink(listed, client_name="tests") as failing_over:
-        failing_over.insert(_batch("a"), "token")
+        failing_over.insert_block(_batch("a"), "token", None)
     assert _users(sink) == ["a"]

@@ -168,7 +168,7 @@ def test_too_many_partitions_is_data_error(sink: ClickHouseSink) -> None:
     months = [number * 31 * 86_400 for number in range(1, 200)]
     texts: list[list[object]] = [[text] * len(months) for text in ("a", "e", "u", "{}")]
     with pytest.raises(DataRejected, match="Too many partitions"):
-        sink.insert([months, *texts], "token")
+        sink.insert_block([months, *texts], "token", None)
 
 
 def test_missing_table_is_named(sink: ClickHouseSink) -> None:
@@ -180,5 +180,5 @@ def test_missing_table_is_named(sink: ClickHouseSink) -> None:
 def _error(sink: ClickHouseSink, user: str) -> OctaneError:
     columns: list[list[object]] = [[1_700_000_000], ["a"], ["e"], [user], ["{}"]]
     with pytest.raises(Unavailable) as raised:
-        sink.insert(columns, "token")
+        sink.insert_block(columns, "token", None)
     return raised.value

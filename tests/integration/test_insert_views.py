@@ -14,6 +14,7 @@ from octane_analytics.clickhouse.views import View, view_findings
 from octane_analytics.errors import ConfigError, NeedsOperator
 from octane_analytics.operations.checks.clickhouse import check_clickhouse
 from octane_analytics.operations.checks.finding import Level
+from octane_analytics.pipeline.repeated_insert import insert_repeated
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse, User
 from octane_analytics.settings.connections import ClickHouseSettings
 from octane_analytics.settings.loading import load
@@ -22,6 +23,7 @@ from octane_analytics.worker.preflight import check_table
 from tests.support import replicated_clickhouse
 from tests.support.command import run
 
+NOW = int(time.time())
 WORKER = User(
     "worker",
     grants=[
@@ -70,10 +72,10 @@ def _create_view(
 WINDOW = "SETTINGS non_replicated_deduplication_window = 100"
 
 
-def _block(*users: str, at: float | None = None) -> list[list[object]]:
+def _block(*users: str, at: float = NOW) -> list[list[object]]:
     rows = len(users)
     return [
-        [int(time.time() if at is None else at)] * rows,
+        [int(at)] * rows,
         ["app"] * rows,
         ["e"] * rows,
         list(users),
@@ -104,9 +106,9 @@ def test_repeated_insert_counts_once_in_chained_views(
     _create(sink)
     _create_view(sink, 1, str(sink.table), WINDOW)
     _create_view(sink, 2, "target1", WINDOW)
-    for is_repeat in (False, True, True):
-        sink.insert(_block("a", "b", "b"), "token", is_repeat=is_repeat, not_before=time.time() - 1)
-    sink.insert(_block("a", "b", "b"), "another")
+    for _ in range(3):
+        insert_repeated(sink, _block("a", "b", "b"), "token", not_before=time.time() - 1)
+    sink.insert_block(_block("a", "b", "b"), "another", None)
     assert _count(sink, str(sink.table)) == 6
     assert _count(sink, "target1", "sum(n)") == 6
     assert _count(sink, "target2", "sum(n)") == 4, "two groups of each insert"
@@ -124,7 +126,7 @@ def test_repeated_insert_counts_once_with_any_profile(tmp_path: Path) -> None:
             _create(sink)
             _create_view(sink, 1, str(sink.table), WINDOW)
             for _ in range(2):
-                sink.insert(_block("a"), "token")
+                sink.insert_block(_block("a"), "token", None)
             assert _count(sink, "target1", "sum(n)") == 1
 
 
@@ -176,14 +178,14 @@ def test_repair_of_plain_table_triggers_no_view(
     sink: ClickHouseSink,
 ) -> None:
     _create(sink, is_replicated=False)
-    sink.insert(_block("a"), "token")
+    sink.insert_block(_block("a"), "token", None)
     # The token stays, as after a kill between token and part.
     sink.execute(f"ALTER TABLE {sink.table} DELETE WHERE 1 SETTINGS mutations_sync = 1")
     _create_view(sink, 1, str(sink.table), WINDOW)
-    sink.insert(_block("b"), "other")
+    sink.insert_block(_block("b"), "other", None)
     before = _count(sink, "target1", "sum(n)")
-    with pytest.raises(NeedsOperator, match=r"lacks 1 rows.*views.view1"):
-        sink.insert(_block("a"), "token", is_repeat=True)
+    with pytest.raises(NeedsOperator, match=r"1 rows .*although.*views.view1"):
+        insert_repeated(sink, _block("a"), "token")
     assert _count(sink, "target1", "sum(n)") <= before + 1
 
 
@@ -225,16 +227,12 @@ def test_findings_about_a_target(
 def test_repeat_of_old_batch_looks_up_rows(sink: ClickHouseSink) -> None:
     _create(sink, seconds=10)
     now = time.time()
-    sink.insert(_block("a", "b", "b", at=now), "token")
+    sink.insert_block(_block("a", "b", "b", at=now), "token", None)
     # Under an unknown token, as after the server has forgotten the first one.
     for not_before in (now - 60, None, now + 3600):
-        sink.insert(
-            _block("a", "b", "b", at=now), "forgotten", is_repeat=True, not_before=not_before
-        )
+        insert_repeated(sink, _block("a", "b", "b", at=now), "forgotten", not_before=not_before)
         assert _count(sink, str(sink.table)) == 3
-    sink.insert(
-        _block("a", "b", "b", "b", "c", at=now), "later", is_repeat=True, not_before=now - 60
-    )
+    insert_repeated(sink, _block("a", "b", "b", "b", "c", at=now), "later", not_before=now - 60)
     assert _count(sink, str(sink.table)) == 5
     assert _count(sink, str(sink.table), "countIf(user_id = 'b')") == 3
 
@@ -261,11 +259,11 @@ def test_token_counts_for_half_of_window(
 
 def test_repeat_of_recent_batch_uses_token(sink: ClickHouseSink) -> None:
     _create(sink)
-    sink.insert(_block("a"), "token")
+    sink.insert_block(_block("a"), "token", None)
     # An equal event of another batch that was never inserted does not count as stored.
-    sink.insert(_block("a"), "another", is_repeat=True, not_before=time.time() - 1)
+    insert_repeated(sink, _block("a"), "another", not_before=time.time() - 1, prefers_token=True)
     assert _count(sink, str(sink.table)) == 2
-    sink.insert(_block("a"), "another", is_repeat=True, not_before=time.time() - 1)
+    insert_repeated(sink, _block("a"), "another", not_before=time.time() - 1, prefers_token=True)
     assert _count(sink, str(sink.table)) == 2
 
 

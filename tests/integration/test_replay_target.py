@@ -11,6 +11,7 @@ from octane_analytics.cli.replay.setup import check_target
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.clickhouse.replay_staging import ReplayStaging
 from octane_analytics.errors import ConfigError
+from octane_analytics.pipeline.repeated_insert import insert_repeated
 from octane_analytics.replay.interfaces import Staged
 from octane_analytics.replay.plan import Mode
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
@@ -47,7 +48,7 @@ def test_replay_fills_any_target_a_worker_accepts(sink: ClickHouseSink, mode: Mo
     check_table(sink, replace(settings, clickhouse=ClickHouseSettings()))
     live = check_target(sink, mode)
     now = int(time.time())
-    sink.insert(_columns(now, "a", "b"), None)
+    sink.insert_block(_columns(now, "a", "b"), None, None)
     sink.execute(f"INSERT INTO {sink.table} (app_id) VALUES ('a row of NULLs')")
     staging = ReplayStaging(sink, "id", live)
     staging.create("owner")
@@ -75,19 +76,19 @@ def test_rebuild_of_other_types_names_the_alternative(sink: ClickHouseSink) -> N
 
 def test_repeated_insert_searches_for_its_rows(sink: ClickHouseSink) -> None:
     now = int(time.time())
-    sink.insert(_columns(now, "a", "b"), "token")
+    sink.insert_block(_columns(now, "a", "b"), "token", None)
     sink.execute(f"ALTER TABLE {sink.table} DELETE WHERE user_id = 'b' SETTINGS mutations_sync = 1")
     for _ in range(2):
-        sink.insert(_columns(now, "a", "b"), "token", is_repeat=True)
+        insert_repeated(sink, _columns(now, "a", "b"), "token")
         found = sink.select(f"SELECT user_id FROM {sink.table} ORDER BY 1").rows
         assert found == [("a",), ("b",)]
 
 
 def test_repeated_insert_counts_equal_rows(sink: ClickHouseSink) -> None:
     now = int(time.time())
-    sink.insert(_columns(now, "b", "b"), "token")
+    sink.insert_block(_columns(now, "b", "b"), "token", None)
     sink.execute(f"ALTER TABLE {sink.table} DELETE WHERE 1 SETTINGS mutations_sync = 1")
-    sink.insert(_columns(now, "b"), "one of them")
+    sink.insert_block(_columns(now, "b"), "one of them", None)
     for _ in range(2):
-        sink.insert(_columns(now, "b", "b"), "token", is_repeat=True)
+        insert_repeated(sink, _columns(now, "b", "b"), "token")
         assert sink.select(f"SELECT count() FROM {sink.table}").rows == [(2,)]

@@ -14,7 +14,7 @@ from confluent_kafka import TopicPartition as RawPartition
 from octane_analytics.errors import Unavailable
 from octane_analytics.kafka.consumer import KafkaSource
 from octane_analytics.settings.connections import KafkaSettings
-from octane_analytics.types import Commit, TopicPartition
+from octane_analytics.types import Commit, EndOfPartition, TopicPartition
 from tests.tools.kafka.apache import ApacheKafka
 
 DEADLINE_SECONDS = 30.0
@@ -32,6 +32,7 @@ class Member:
         self.recreate_producer()
         self.stalls: list[tuple[TopicPartition, int]] = []
         self.offsets: dict[int, list[int | None]] = {0: [], 1: []}
+        self.ends: list[EndOfPartition] = []
         self.owned: set[TopicPartition] = set()
         self.source = KafkaSource(
             KafkaSettings(
@@ -76,7 +77,10 @@ class Member:
         while not condition():
             assert time.monotonic() < deadline, "the condition did not come true in time"
             with contextlib.suppress(Unavailable):  # the broker may have just restarted
-                for record in self.source.poll(1000, 0.05).records:
+                polled = self.source.poll(1000, 0.05)
+                assert not (polled.records and polled.ends)
+                self.ends += polled.ends
+                for record in polled.records:
                     self.offsets[record.partition() or 0].append(record.offset())
 
     def poll_for(self, seconds: float) -> None:
@@ -195,7 +199,11 @@ def test_end_moved_by_transaction_is_not_stall(kafka: ApacheKafka, member: Membe
     assert producer.flush(DEADLINE_SECONDS) == 0
     member.poll_for(2 * CHECK_SECONDS)  # open: the log has a record, and none is visible
     producer.abort_transaction(DEADLINE_SECONDS)
-    member.poll_for(2 * CHECK_SECONDS)  # now the log ends with a marker instead of a record
+    # Now the log ends with a marker instead of a record.
+    end = EndOfPartition(member.partition(0), 5)
+    member.until(lambda: end in member.ends)
+    member.poll_for(2 * CHECK_SECONDS)
+    assert member.ends == [end], "once, and no end that records precede"
     member.produce(0, 1)
     member.until(lambda: member.offsets[0] == [0, 1, 2, 5])
     assert member.stalls == []

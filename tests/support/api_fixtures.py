@@ -105,7 +105,7 @@ def event(
 
 def insert(settings: ClickHouseSettings, rows: Sequence[Row]) -> None:
     with ClickHouseSink(settings, client_name="tests") as connection:
-        connection.insert([list(column) for column in zip(*rows, strict=True)], None)
+        connection.insert_block([list(column) for column in zip(*rows, strict=True)], None, None)
 
 
 def at(second: int) -> str:

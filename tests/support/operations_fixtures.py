@@ -96,7 +96,7 @@ class Site:
     def store(self, *values: bytes, partition: int = 0) -> None:
         """Send the events, insert their rows and commit their offsets, as a worker does."""
         self.send(*values, partition=partition)
-        self.clickhouse.insert(decode_all(values).columns, None)
+        self.clickhouse.insert_block(decode_all(values).columns, None, None)
         consumer = self._consumer()
         ends = [
             consumer.get_watermark_offsets(TopicPartition(self.topic, number), timeout=20)[1]

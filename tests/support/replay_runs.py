@@ -173,7 +173,7 @@ class Scene:
         found = self.log({p: (0, end) for p, end in ends.items()} if ends is not None else None)
         rows = list(found.elements())
         if rows:
-            self.clickhouse.insert(list(zip(*rows, strict=True)), None)
+            self.clickhouse.insert_block(list(zip(*rows, strict=True)), None, None)
         self.commit(ends, metadata)
 
     def identity(self) -> LogIdentity:

@@ -119,7 +119,7 @@ class Bench:
         user = case.text if text is None else text
         row = ([int(time.time())], ["app"], ["event"], [user], [b"{}"])
         try:
-            self._sink.insert(row, "token")
+            self._sink.insert_block(row, "token", None)
         except OctaneError as error:
             cause = error.__cause__
             code = cause.code if isinstance(cause, driver_errors.ServerException) else 0

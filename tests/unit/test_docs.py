@@ -13,7 +13,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from octane_analytics import __version__
-from octane_analytics.api.auth import tokens
+from octane_analytics.api.auth import token_file, tokens
 from octane_analytics.cli.commands.manual import PAGES, description
 from octane_analytics.cli.main import COMMANDS
 from octane_analytics.clickhouse.error_codes import DATA_ERRORS, OPERATOR_ERRORS
@@ -309,7 +309,7 @@ def test_example_environment_has_known_settings_only_and_loads() -> None:
 
 
 def test_example_of_tokens_is_one_the_api_takes() -> None:
-    listed = tokens.read(ROOT / "conf" / "tokens.toml").listed
+    listed = token_file.read(ROOT / "conf" / "tokens.toml").listed
     assert {scope for token in listed for scope in token.scopes} == set(tokens.SCOPES)
 
 

@@ -20,7 +20,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from octane_analytics.api.auth import callers
 from octane_analytics.api.auth.callers import AccessDenied, Caller
 from octane_analytics.api.auth.rate_limits import KEY_BYTES, RateLimiter
-from octane_analytics.api.auth.tokens import MAX_TOKENS, METRICS, QUERY, REPORT, Token, TokenFile
+from octane_analytics.api.auth.token_file import MAX_TOKENS, TokenFile
+from octane_analytics.api.auth.tokens import METRICS, QUERY, REPORT, Token
 from octane_analytics.api.errors import error_body
 from octane_analytics.api.results.json_values import encode
 from octane_analytics.errors import QueryError

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from octane_analytics.api.auth import token_file, tokens
+from octane_analytics.api.auth import token_file, token_file_editor, tokens
 from octane_analytics.api.auth.tokens import QUERY, REPORT, SCOPES, Token
 from octane_analytics.cli.help_format import CommandGroup
 from octane_analytics.cli.options import json_option, setting_options
@@ -151,7 +151,9 @@ def new(
         "created": datetime.now(UTC).replace(microsecond=0),
         "expires": expires,
     }
-    token_file.add(path, name, {key: value for key, value in entry.items() if value is not None})
+    token_file_editor.add(
+        path, name, {key: value for key, value in entry.items() if value is not None}
+    )
     click.echo(f"added {name} to {path}; its token, which is printed only once:", err=True)
     click.echo(created)
 
@@ -161,7 +163,7 @@ def new(
 @json_option("Print one JSON array.")
 def list_tokens(loaded: Loaded, as_json: bool) -> None:
     """List the tokens: name, scopes, limits and expiry, without the tokens and their hashes."""
-    objects = [_object(each) for each in tokens.read(_path(loaded)).listed]
+    objects = [_object(each) for each in token_file.read(_path(loaded)).listed]
     if as_json:
         click.echo(json.dumps(objects, indent=2))
         return
@@ -176,7 +178,7 @@ def list_tokens(loaded: Loaded, as_json: bool) -> None:
 def revoke(loaded: Loaded, name: str) -> None:
     """Remove a token; the API rejects it within a second."""
     path = _path(loaded)
-    token_file.remove(path, name)
+    token_file_editor.remove(path, name)
     click.echo(f"removed {name} from {path}")
 
 

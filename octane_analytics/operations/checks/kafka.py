@@ -5,6 +5,7 @@ from typing import Protocol
 
 from octane_analytics.errors import NeedsOperator, OctaneError, Unavailable
 from octane_analytics.kafka.group_admin import GroupState, Member
+from octane_analytics.kafka.group_versions import explain, members_of_other_versions
 from octane_analytics.operations.checks.finding import Finding, fail, failed, ok, warn
 from octane_analytics.pipeline.intents import parse_intent, pending_intent
 from octane_analytics.settings.sections import Settings
@@ -112,6 +113,8 @@ def _members(group: str, state: GroupState) -> Finding:
             f"{group} has members that are not of this service ({_list_members(foreign)}): they take "
             "partitions away and move their offsets; stop them or set another KAFKA_GROUP_ID",
         )
+    if others := members_of_other_versions(state.members):
+        return fail("group", f"{explain(group, others)}; until then a worker exits with 78")
     if not state.exists:
         return ok("group", f"{group} is new: it begins with the earliest records")
     if state.members:

@@ -54,7 +54,7 @@ def _fill(clickhouse: ClickHouseSink, events: int) -> None:
     clickhouse.execute(schema.create_table(clickhouse.table))
     lines = list(generate(events, seed=1, until=datetime.now(UTC), span=timedelta(hours=20)))
     for start in range(0, events, _BATCH):
-        clickhouse.insert(decode_all(lines[start : start + _BATCH]).columns, None)
+        clickhouse.insert_block(decode_all(lines[start : start + _BATCH]).columns, None, None)
     clickhouse.execute(f"OPTIMIZE TABLE {clickhouse.table} FINAL")
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from octane_analytics.kafka.stall_detector import StallDetector
-from octane_analytics.types import TopicPartition
+from octane_analytics.types import OffsetRange, TopicPartition
 
 ONE, OTHER = TopicPartition("events", 0), TopicPartition("events", 1)
 QUIET, GRACE, REVIVAL = 20.0, 5.0, 4.0
@@ -72,6 +72,31 @@ def test_position_before_first_record_is_ignored() -> None:
     assert detector.stalled(QUIET * 4) == {ONE: 11}
 
 
+def test_partition_that_continues_is_quiet_after_grace() -> None:
+    detector = detector_at(10)
+    assert detector.quiet(GRACE - 0.1, lambda partition: 11) == []
+    assert detector.quiet(GRACE, lambda partition: 11) == [ONE]
+    assert detector.quiet(GRACE, lambda partition: 10) == []
+    assert detector.quiet(GRACE, lambda partition: None) == []
+    assert detector.quiet(QUIET, lambda partition: 10) == [ONE]
+
+
+def test_unread_offsets_begin_at_position() -> None:
+    detector = detector_at(10)
+    detector.assign(OTHER, 5, 0.0)
+    detector.compare_ends([ONE, OTHER], {ONE: 13, OTHER: 4}, QUIET)
+    assert detector.unread([ONE, OTHER]) == {ONE: OffsetRange(10, 13)}
+    assert detector.stalled(QUIET + GRACE) == {ONE: 10, OTHER: 5}
+
+
+def test_postponed_partition_is_not_stalled_yet() -> None:
+    detector = detector_at(10)
+    detector.compare_ends([ONE], {ONE: 13}, QUIET)
+    detector.postpone([ONE], QUIET + GRACE)
+    assert detector.stalled(QUIET + 2 * GRACE) == {}
+    assert detector.quiet(QUIET + 2 * GRACE, lambda partition: 13) == [ONE]
+
+
 def test_reached_end_counts_as_position() -> None:
     detector = detector_at(10)
     detector.reached_end(ONE, 12, 1.0)
@@ -106,11 +131,11 @@ def test_unassigned_partition_is_not_watched() -> None:
     assert detector.quiet(QUIET) == [OTHER]
 
 
-def test_reassigned_partition_without_records_is_beyond_revival() -> None:
+def test_reassigned_partition_without_records_beyond_revival() -> None:
     detector = detector_at()
     detector.reassigned([ONE], 100.0)
-    assert not detector.is_beyond_revival(100.0 + REVIVAL - 0.1)
-    assert detector.is_beyond_revival(100.0 + REVIVAL)
+    assert not detector.beyond_revival(100.0 + REVIVAL - 0.1)
+    assert detector.beyond_revival(100.0 + REVIVAL)
 
 
 PROGRESS: dict[str, Callable[[StallDetector], None]] = {
@@ -128,9 +153,9 @@ def test_reassigned_partition_with_progress_is_revived(
     detector.assign(OTHER, 0, 0.0)
     detector.reassigned([ONE, OTHER], 100.0)
     receive(detector)
-    assert detector.is_beyond_revival(100.0 + REVIVAL), "the other one is not"
+    assert detector.beyond_revival(100.0 + REVIVAL), "the other one is not"
     detector.records_received({("events", 1)})
-    assert not detector.is_beyond_revival(100.0 + REVIVAL)
+    assert not detector.beyond_revival(100.0 + REVIVAL)
 
 
 def test_received_record_is_no_longer_awaited() -> None:

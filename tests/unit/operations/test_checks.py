@@ -43,7 +43,7 @@ def member(client_id: str) -> Member:
     return Member(f"{client_id}-1", None, client_id, "10.0.0.1", frozenset())
 
 
-STABLE = GroupState("stable", (member("octane-analytics-0"),))
+STABLE = GroupState("stable", (member("octane-analytics-v2-0"),))
 
 
 @dataclass
@@ -135,6 +135,14 @@ def test_unreachable_kafka_is_one_transient_failure() -> None:
             "group",
             Level.FAIL,
             "kcat@10.0.0.1",
+        ),
+        (
+            FakeCluster(
+                found=GroupState("stable", (*STABLE.members, member("octane-analytics-1")))
+            ),
+            "group",
+            Level.FAIL,
+            "another version of this service (octane-analytics-1@10.0.0.1)",
         ),
         (FakeCluster(found=GroupState("dead", ())), "group", Level.OK, "is new"),
         (FakeCluster(found=Unavailable("no controller")), "group", Level.WARN, "are not known"),

@@ -1,112 +1,161 @@
+"""The format of the token file, the errors of invalid ones, and reloads."""
+
+import logging
 import os
-import threading
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from octane_analytics.api.auth import token_file
-from octane_analytics.api.auth.tokens import digest_of, read
+from octane_analytics.api.auth.token_file import TokenFile, parse, read
+from octane_analytics.api.auth.tokens import TokenRate, digest_of
 from octane_analytics.errors import ConfigError
 
-
-def entry(text: str = "secret") -> dict[str, object]:
-    return {"hash": f"sha256:{digest_of(text).hex()}", "scopes": ["report"]}
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "tokens.toml"
+PATH = Path("tokens.toml")
+HASH = f"sha256:{digest_of('secret').hex()}"
+OTHER = f"sha256:{digest_of('other').hex()}"
 
 
-def test_new_file_has_mode_0600(path: Path) -> None:
-    token_file.add(path, "dash", entry() | {"parameters": {"app_id": "openstream"}})
-    assert path.stat().st_mode & 0o777 == 0o600
-    (token,) = read(path).listed
-    assert token.parameters == {"app_id": "openstream"}
-    assert [each.name for each in path.parent.iterdir()] == [path.name]
+def entry(name: str = "dash", *lines: str, digest: str = HASH) -> str:
+    return "\n".join([f"[tokens.{name}]", f'hash = "{digest}"', *lines, ""])
 
 
-def test_comments_and_order_are_kept(path: Path) -> None:
-    token_file.add(path, "b", entry("b"))
-    text = path.read_text().replace("[tokens.b]", "# the board's\n[tokens.b]")
-    text = text.replace('scopes = ["report"]', 'scopes = ["report"]  # no more')
-    path.write_text(text)
-    token_file.add(path, "a", entry("a"))
-    token_file.add(path, "c", entry("c"))
-    token_file.remove(path, "a")
-    assert path.read_text().startswith(text)
-    assert [token.name for token in read(path).listed] == ["b", "c"]
-    token_file.remove(path, "c")
-    token_file.remove(path, "b")
-    assert read(path).listed == ()
-    assert "the board's" in path.read_text()
+REPORT = 'scopes = ["report"]'
 
 
-def test_existing_and_missing_names_are_refused(path: Path) -> None:
-    token_file.add(path, "dash", entry())
-    before = path.read_bytes()
-    with pytest.raises(ConfigError, match="already has a token dash"):
-        token_file.add(path, "dash", entry("other"))
-    with pytest.raises(ConfigError, match="has no token nix"):
-        token_file.remove(path, "nix")
-    with pytest.raises(ConfigError, match="has no token nix"):
-        token_file.remove(path.with_name("none.toml"), "nix")
-    assert path.read_bytes() == before
-    assert not path.with_name("none.toml").exists()
+def test_token_is_found_only_by_exact_text() -> None:
+    tokens = parse(entry("dash", REPORT), PATH)
+    found = tokens.find("secret")
+    assert found is not None
+    assert (found.name, set(found.scopes)) == ("dash", {"report"})
+    assert tokens.find("Secret") is None
+    assert tokens.find(HASH) is None
+    assert tokens.find("") is None
+    assert tokens.find("\udcff") is None
 
 
-@pytest.mark.parametrize("text", ["[tokens.", "[tokens.a]\nkey = 1\n", "[other]\n"])
-def test_invalid_file_is_not_changed(path: Path, text: str) -> None:
-    path.write_text(text)
-    with pytest.raises(ConfigError, match=r"tokens\.toml:\d+: "):
-        token_file.add(path, "dash", entry())
-    assert path.read_text() == text
+def test_every_field_is_read() -> None:
+    (token,) = parse(
+        entry(
+            "dash",
+            'scopes = ["report", "metrics"]',
+            'parameters = { app_id = "openstream", limit = 5 }',
+            'rate = "600/min"',
+            "burst = 30",
+            "concurrency = 4",
+            "created = 2026-01-01T00:00:00Z",
+            "expires = 2027-01-01T00:00:00Z",
+        ),
+        PATH,
+    ).listed
+    assert token.parameters == {"app_id": "openstream", "limit": 5}
+    assert (token.rate, token.concurrency) == (TokenRate(10, 30), 4)
+    assert not token.is_expired(datetime(2026, 12, 31, tzinfo=UTC))
+    assert token.is_expired(datetime(2027, 1, 1, tzinfo=UTC))
 
 
-def test_entry_that_does_not_parse_is_not_written(path: Path) -> None:
-    token_file.add(path, "dash", entry())
-    before = path.read_bytes()
-    with pytest.raises(ConfigError, match="another token has the same"):
-        token_file.add(path, "twin", entry())
-    assert path.read_bytes() == before
+def test_fixed_parameters_exclude_raw_sql() -> None:
+    text = entry("dash", 'scopes = ["report", "query"]', 'parameters = { app_id = "openstream" }')
+    (token,) = parse(text, PATH).listed
+    assert token.scopes == {"report"}
 
 
-def test_group_keeps_only_its_read_permission(path: Path) -> None:
-    token_file.add(path, "a", entry("a"))
-    path.chmod(0o664)
-    token_file.add(path, "b", entry("b"))
-    assert path.stat().st_mode & 0o777 == 0o640
+@pytest.mark.parametrize(
+    ("text", "line", "what"),
+    [
+        ("[tokens.a\n", 1, "Expected"),
+        (entry("dash", REPORT) + entry("dash", REPORT), 4, "Cannot declare"),
+        ("# x\n" + entry("dash", 'scope = ["report"]'), 4, "unknown field `scope`"),
+        (entry("dash", 'scopes = ["admin"]'), 3, "must be one or more of report, query, metrics"),
+        (entry("dash", "scopes = []"), 3, "must be one or more of"),
+        (entry("dash"), 1, "missing required field `scopes`"),
+        (entry("dash", REPORT, digest="secret"), 2, "must be sha256:"),
+        (entry("dash", REPORT, digest=HASH.upper()), 2, "must be sha256:"),
+        (entry("a", REPORT) + entry("b", REPORT), 5, "another token has the same"),
+        (entry("dash", REPORT, 'rate = "5"'), 4, "such as 20/s"),
+        (entry("dash", REPORT, "burst = 5"), 4, "a burst needs a rate"),
+        (entry("dash", REPORT, "concurrency = 0"), 4, "from 1 to 10000"),
+        (entry("dash", REPORT, "expires = 2027-01-01T00:00:00"), 4, "needs an offset"),
+        (entry("dash", REPORT, "expires = 2027-01-01"), 4, "datetime"),
+        (entry("dash", REPORT, "parameters = { a = true }"), 4, "bool"),
+        (entry("dash", REPORT, "parameters = { a = 1.5 }"), 4, "float"),
+        (entry('"a b"', REPORT), 1, "a name is up to 64"),
+        (entry('"naïve"', REPORT), 1, "a name is up to 64"),
+        ("\ntokens = 5\n", 2, "tokens are tables"),
+        ("\n\n[token.dash]\n", 3, "unknown key 'token'"),
+        ("[tokens]\ndash = 1\n", 1, "Expected `object`"),
+    ],
+)
+def test_error_names_its_line(text: str, line: int, what: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(text, PATH)
+    assert str(caught.value).startswith(f"tokens.toml:{line}: ")
+    assert what in str(caught.value)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
-def test_owner_is_kept_when_root_writes(path: Path) -> None:
-    token_file.add(path, "a", entry("a"))
-    os.chown(path, 12345, 23456)
-    token_file.add(path, "b", entry("b"))
-    assert (path.stat().st_uid, path.stat().st_gid) == (12345, 23456)
+def test_error_does_not_show_an_invalid_hash() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(entry("dash", REPORT, digest="octane_the_token_itself"), PATH)
+    assert "octane_the" not in str(caught.value)
 
 
-def test_symlink_is_kept(path: Path) -> None:
-    real = path.parent / "elsewhere" / "real.toml"
-    real.parent.mkdir()
-    path.symlink_to(real)
-    token_file.add(path, "a", entry())
-    assert path.is_symlink()
-    assert [token.name for token in read(real).listed] == ["a"]
+@pytest.mark.parametrize(
+    ("content", "mode", "what"),
+    [
+        (None, 0o600, "No such file"),
+        (b"\xff", 0o600, "UTF-8"),
+        (b"", 0o606, "writable by all users"),
+    ],
+)
+def test_unusable_file_is_refused(
+    tmp_path: Path, content: bytes | None, mode: int, what: str
+) -> None:
+    path = tmp_path / "tokens.toml"
+    if content is not None:
+        path.write_bytes(content)
+        path.chmod(mode)
+    with pytest.raises(ConfigError, match=what):
+        read(path)
 
 
-def test_missing_directory_is_reported(path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"cannot write .*No such file"):
-        token_file.add(path.parent / "none" / "tokens.toml", "a", entry())
+def test_changed_file_is_reloaded_once_per_second(tmp_path: Path) -> None:
+    path = tmp_path / "tokens.toml"
+    path.write_text(entry("dash", REPORT))
+    file = TokenFile(path)
+    assert [token.name for token in file.current(0.0).listed] == ["dash"]
+    path.write_text(entry("board", REPORT, digest=OTHER))
+    assert [token.name for token in file.current(0.9).listed] == ["dash"]
+    assert [token.name for token in file.current(1.0).listed] == ["board"]
 
 
-def test_concurrent_changes_lose_nothing(path: Path) -> None:
-    threads = [
-        threading.Thread(target=token_file.add, args=(path, f"t{n}", entry(str(n))))
-        for n in range(8)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert {token.name for token in read(path).listed} == {f"t{n}" for n in range(8)}
+@pytest.mark.parametrize("content", ["[tokens.", None])
+def test_invalid_file_keeps_tokens_and_logs_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, content: str | None
+) -> None:
+    path = tmp_path / "tokens.toml"
+    path.write_text(entry("dash", REPORT))
+    file = TokenFile(path)
+    file.current(0.0)
+    if content is None:
+        path.unlink()
+    else:
+        path.write_text(content)
+    caplog.set_level(logging.ERROR)
+    for second in range(1, 5):
+        assert [token.name for token in file.current(float(second)).listed] == ["dash"]
+    (record,) = caplog.records
+    assert str(path) in record.__dict__["octane_fields"]["error"]
+    path.write_text("")
+    assert file.current(9.0).listed == ()
+
+
+def test_replaced_file_of_equal_size_is_reloaded(tmp_path: Path) -> None:
+    path, other = tmp_path / "tokens.toml", tmp_path / "new"
+    path.write_text(entry("dash", REPORT))
+    file = TokenFile(path)
+    file.current(0.0)
+    other.write_text(entry("mash", REPORT))
+    times = path.stat()
+    os.utime(other, ns=(times.st_atime_ns, times.st_mtime_ns))
+    other.replace(path)
+    assert [token.name for token in file.current(1.0).listed] == ["mash"]

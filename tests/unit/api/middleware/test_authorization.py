@@ -9,7 +9,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from octane_analytics.api.auth.rate_limits import RateLimiter
-from octane_analytics.api.auth.tokens import TokenFile, digest_of
+from octane_analytics.api.auth.token_file import TokenFile
+from octane_analytics.api.auth.tokens import digest_of
 from octane_analytics.api.middleware.authorization import AccessPolicy
 from octane_analytics.api.raw_sql.endpoint import RawSqlEndpoint
 from octane_analytics.api.reports.library import load

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from octane_analytics.api.auth.tokens import read
+from octane_analytics.api.auth.token_file import read
 from octane_analytics.cli.commands.token import token
 from octane_analytics.errors import ConfigError
 
