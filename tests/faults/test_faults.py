@@ -18,7 +18,10 @@ SETTLE_SECONDS = 75.0
 _LOG_LINES = 200
 SHAPE = Shape(rate=800.0, batch_size=100, session_seconds=2.5, clickhouse_seconds=2.0)
 
-ON_EMBEDDED = ("kill-worker", "cut-answer", "recreate-topic", "move-leaders", "brokers-down")
+ON_EMBEDDED = (
+    *("kill-worker", "cut-answer", "recreate-topic", "move-leaders", "brokers-down"),
+    *("leader-away", "spread-recovery", "trimmed-batch"),
+)
 AT_LEAST_ONCE_TOO = ("kill-worker", "cut-answer")
 
 
