@@ -102,9 +102,9 @@ class GroupMember(Protocol):
     def poll(self, max_records: int, timeout_seconds: float) -> Polled:
         """Return the next records; see `Source.poll`.
 
-        Report the end of a partition only if there is no visible record between it and the last record
-        or the position (transaction markers, aborted records, gaps of compaction): once for each such
-        end, after some seconds of waiting in polls, in a result without records.
+        Report the end of a partition only if the offsets between it and the last record or the position
+        hold no visible record (transaction markers, aborted records, gaps of compaction): once for each
+        such end, after some seconds of waiting in polls, in a result without records.
         """
         ...
 
