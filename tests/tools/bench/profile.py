@@ -17,6 +17,7 @@ from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.events.decode import decode_all
 from octane_analytics.kafka.consumer import KafkaSource
 from octane_analytics.kafka.dlq_producer import KafkaDeadLetters
+from octane_analytics.kafka.range_reader import KafkaRangeReader
 from octane_analytics.pipeline.batch import BatchLimits
 from octane_analytics.pipeline.ingest_loop import IngestLoop, IngestOptions
 from octane_analytics.runtime.timing import Backoff, SystemClock
@@ -107,13 +108,14 @@ def stages(place: Place, shape: Shape) -> Table:
             (source, "fetch", "poll"),
             (source, "commit", "commit"),
             (source, "commit", "log_identity"),
-            (sink, "insert", "insert"),
+            (sink, "insert", "insert_block"),
         ):
             setattr(owner, method, spent.around(stage, getattr(owner, method)))
         batch = settings.batch
         most = batch.max_rows if shape.may_grow else shape.batch_size
         ingest = IngestLoop(
             source,
+            KafkaRangeReader(settings.kafka, client_id="bench-recovery"),
             sink,
             KafkaDeadLetters(settings.kafka, client_id="bench"),
             spent.around("decode", decode_all),
@@ -122,7 +124,6 @@ def stages(place: Place, shape: Shape) -> Table:
             IngestOptions(
                 shape.backlog.topic,
                 BatchLimits(shape.batch_size, batch.flush_seconds, most, batch.max_bytes),
-                max_bytes=settings.worker.max_bytes,
             ),
             Backoff(0.2, 10.0),
         )
