@@ -169,7 +169,7 @@ def test_rights_of_worker_user_are_checked(
 ) -> None:
     settings = replace(load({}).settings, clickhouse=replace(peopled, user=user))
     with ClickHouse(settings.clickhouse, client_name="tests") as server:
-        found = list(check_clickhouse(server, "ch", settings, lambda: 4, time.time))
+        found = list(check_clickhouse(server, "ch", settings, time.time))
     messages = [
         f.message for f in found if f.subject == f"rights of {user}" and f.level is Level.FAIL
     ]

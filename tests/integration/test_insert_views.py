@@ -96,7 +96,7 @@ def _settings(sink: ClickHouseSink, engine: EmbeddedClickHouse, user: str = "def
 
 def _findings(sink: ClickHouseSink, engine: EmbeddedClickHouse) -> list[tuple[Level, str]]:
     settings = _settings(sink, engine)
-    found = check_clickhouse(sink, "ch", settings, lambda: 4, time.time)
+    found = check_clickhouse(sink, "ch", settings, time.time)
     return [(f.level, f.message) for f in found if f.subject == "views at ch"]
 
 
@@ -280,7 +280,7 @@ def test_schema_apply_sets_replicated_window_to_a_day(
     assert live is not None
     assert live.window_seconds == 3600
     settings = _settings(sink, engine)
-    (found,) = [f for f in check_clickhouse(sink, "ch", settings, lambda: 4, time.time)
+    (found,) = [f for f in check_clickhouse(sink, "ch", settings, time.time)
                 if f.subject == "deduplication at ch"]  # fmt: skip
     assert found.level is Level.WARN
     assert "10,000 inserts and 3,600 s" in found.message
@@ -292,7 +292,7 @@ def test_schema_apply_sets_replicated_window_to_a_day(
     live = sink.describe()
     assert live is not None
     assert live.window_seconds == 86_400
-    (found,) = [f for f in check_clickhouse(sink, "ch", settings, lambda: 4, time.time)
+    (found,) = [f for f in check_clickhouse(sink, "ch", settings, time.time)
                 if f.subject == "deduplication at ch"]  # fmt: skip
     assert found.level is Level.OK
     assert "10,000 inserts and 86,400 s" in found.message

@@ -115,7 +115,7 @@ def stages(place: Place, shape: Shape) -> Table:
         most = batch.max_rows if shape.may_grow else shape.batch_size
         ingest = IngestLoop(
             source,
-            KafkaRangeReader(settings.kafka, client_id="bench-recovery"),
+            KafkaRangeReader(settings.kafka, client_id="bench"),
             sink,
             KafkaDeadLetters(settings.kafka, client_id="bench"),
             spent.around("decode", decode_all),
@@ -124,6 +124,7 @@ def stages(place: Place, shape: Shape) -> Table:
             IngestOptions(
                 shape.backlog.topic,
                 BatchLimits(shape.batch_size, batch.flush_seconds, most, batch.max_bytes),
+                inserts_per_second=batch.inserts_per_second,
             ),
             Backoff(0.2, 10.0),
         )
