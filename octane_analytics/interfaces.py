@@ -220,32 +220,6 @@ class BlockSink(Protocol):
     def close(self) -> None: ...
 
 
-class Sink(Protocol):
-    """Destination of rows."""
-
-    def insert(
-        self,
-        columns: Sequence[Sequence[object]],
-        token: str | None,
-        *,
-        is_repeat: bool = False,
-        not_before: float | None = None,
-        may_overlap: bool = False,
-    ) -> None:
-        """Insert one block; a block whose token was inserted before is dropped.
-
-        `columns` are in the order of Row, all of one length. `is_repeat` means that the block may have
-        been inserted by a call with an unknown result; `not_before`, in epoch seconds, that such a call
-        was not made earlier; `may_overlap` that some rows may be in the table from a block with another
-        token: rows that the table has are left out then. Blocks until the server has acknowledged the
-        block. Raise Unavailable (the result is unknown; repeat the call with the same token) or
-        DataRejected (the server refuses the data itself).
-        """
-        ...
-
-    def close(self) -> None: ...
-
-
 class DeadLetters(Protocol):
     """Destination of invalid records."""
 

@@ -43,7 +43,7 @@ server's cleanup thread runs only at intervals."""
 
 
 class ClickHouseSink(CountingConnection):
-    """Connection that inserts; implements `interfaces.BlockSink` and `Sink` for the configured table."""
+    """Connection that inserts; implements `interfaces.BlockSink` for the configured table."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class ClickHouseSink(CountingConnection):
         not_before: float | None = None,
         may_overlap: bool = False,
     ) -> None:
-        """Insert a block; see `interfaces.Sink`. Blocks for up to CLICKHOUSE_TIMEOUT per exchange.
+        """Insert a block, once or repeatedly. Blocks for up to CLICKHOUSE_TIMEOUT per exchange.
 
         A repeat relies on the token as far as the table keeps it:
 
