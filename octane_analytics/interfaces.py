@@ -102,9 +102,9 @@ class GroupMember(Protocol):
     def poll(self, max_records: int, timeout_seconds: float) -> Polled:
         """Return the next records; see `Source.poll`.
 
-        Report the end of a partition only if there is no visible record between it and the last record
-        or the position (transaction markers, aborted records, gaps of compaction): once for each such
-        end, after some seconds of waiting in polls, in a result without records.
+        `ends` are offsets before which every visible record was returned: after the last record if
+        something invisible follows it (transaction markers, aborted records, gaps of compaction). They
+        come once, in a result without records, some seconds after a partition's last record.
         """
         ...
 
