@@ -52,9 +52,9 @@ class GroupMember(Protocol):
         replaced for good, or if the listener had no positions for assigned partitions. Any other
         exception of the listener is raised by this call or the next, without losing records.
 
-        Report the end of a partition only if the offsets between it and the last record or the position
-        hold no visible record (transaction markers, aborted records, gaps of compaction): once for each
-        such end, after some seconds of waiting in polls, in a result without records.
+        `ends` are offsets before which the log holds no further visible record (transaction markers,
+        aborted records, gaps of compaction): each once, after some seconds of waiting in polls, in a
+        result without records.
         """
         ...
 
