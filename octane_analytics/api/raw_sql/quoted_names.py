@@ -62,7 +62,7 @@ class Probed:
     parameter_types: Sequence[str] = ()
     """Types of `{name:Type}`, hex-encoded: ClickHouse resolves them as it explains."""
     has_qualified_expression: bool = False
-    """Whether an expression precedes `.*`: ClickHouse drops it, and no EXPLAIN shows it."""
+    """An expression precedes `.*`: ClickHouse drops it, and no EXPLAIN shows it."""
 
 
 def check(probed: Probed) -> None:

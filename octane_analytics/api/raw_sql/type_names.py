@@ -214,9 +214,9 @@ def objection(function: str, place: int, text: str | None, *, is_number: bool) -
     """
     name = function.lower()
     if name in _JODA and place == 1:
-        # The letter z reads the name of a time zone from the value.
+        # A `z` reads the name of a time zone from the value.
         is_plain = text is not None and "z" not in text
-        return None if is_plain else "its format must be a literal without the letter z"
+        return None if is_plain else "its format must be a literal without `z`"
     if name in _TYPE_PLACES:
         if is_number and name in _PATHS:
             return None
