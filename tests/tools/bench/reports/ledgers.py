@@ -6,6 +6,7 @@ one is built again from its beginning.
 """
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -207,9 +208,8 @@ def _fill(clickhouse: ClickHouse, ledger: Ledger, parts: int) -> None:
         "min_insert_block_size_rows": 2 * _INSERT_EVENTS,
         "min_insert_block_size_bytes": 0,
     }
-    stderr = click.get_text_stream("stderr")
     firsts = range(0, sessions, step)
-    with click.progressbar(firsts, label=clickhouse.table.table, file=stderr) as bar:
+    with click.progressbar(firsts, label=clickhouse.table.table, file=sys.stderr) as bar:
         for first in bar:
             events = select_events(ledger, first, min(first + step, sessions))
             clickhouse.select(f"INSERT INTO {clickhouse.table} {events}", settings=settings)

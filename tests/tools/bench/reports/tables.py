@@ -101,7 +101,7 @@ def api_cell_table(cells: Sequence[ApiCell]) -> Table:
         "Through the API, uncached: requests a second; median and 99th percentile in ms",
         ("report", "range", "ledger", "way", *headings),
     )
-    lines: dict[tuple[str, ...], dict[int, str]] = {}
+    lines: dict[tuple[str, str, str, str], dict[int, str]] = {}
     for cell in cells:
         key = (cell.report, cell.span, _ledger(cell.events, cell.parts), cell.way)
         figures = f"{cell.per_second:,.1f}/s; {cell.p50_ms:,.0f}, {cell.p99_ms:,.0f}"
