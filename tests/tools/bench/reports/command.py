@@ -161,7 +161,7 @@ def reports(
             directory = Path(made)
         directory.mkdir(parents=True, exist_ok=True)
         ledgers = stack.enter_context(opened(directory, _DAYS, _SEED))
-        _announce(scope, ledgers, directory)
+        _announce(scope, ledgers, directory, build_only=build_only)
         built = _build(scope, ledgers)
         show(tables.ledger_table(built))
         if build_only:
@@ -188,12 +188,16 @@ def _write(file: Path | None, figures: Figures) -> None:
     write_json(file, days=_DAYS, **asdict(figures), goals=reached)
 
 
-def _announce(scope: estimate.Scope, ledgers: Ledgers, directory: Path) -> None:
+def _announce(
+    scope: estimate.Scope, ledgers: Ledgers, directory: Path, *, build_only: bool
+) -> None:
     """Print the expected duration and disk. Raise ClickException if the disk is too small."""
     needed, free = estimate.new_bytes(scope, ledgers), shutil.disk_usage(directory).free
+    building = f"{estimate.build_seconds(scope, ledgers) / 60:,.0f} minutes to build ledgers"
+    measuring = f", {estimate.measure_seconds(scope) / 60:,.0f} to measure"
     click.echo(
-        f"about {estimate.seconds(scope, ledgers) / 60:,.0f} minutes on two quiet cores, "
-        f"{needed / 1e9:,.1f} GB of new ledgers in {directory} ({free / 1e9:,.0f} GB free)",
+        f"about {building}{'' if build_only else measuring} on two quiet cores; "
+        f"{needed / 1e9:,.1f} GB in {directory}, where {free / 1e9:,.0f} GB are free",
         err=True,
     )
     if needed > free:
