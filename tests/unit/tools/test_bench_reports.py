@@ -1,18 +1,21 @@
 """Arithmetic of `bin/bench reports`: goals, parameters of the reports, tables and the picture."""
 
 import io
+import json
 import xml.etree.ElementTree as ET
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from tests.tools.bench.reports import questions, tables
+from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
+from tests.tools.bench.reports import estimate, questions, tables
 from tests.tools.bench.reports.goals import GROUPS, TOTALS, USERS, Figures, Goal, goals
 from tests.tools.bench.reports.insert_cost import InsertCost
 from tests.tools.bench.reports.ledger_events import Ledger, select_events
-from tests.tools.bench.reports.ledgers import RAW, ROLLUPS, Built
+from tests.tools.bench.reports.ledgers import RAW, ROLLUPS, Built, Ledgers
 from tests.tools.bench.reports.questions import Cell
 from tests.tools.bench.reports.through_api import ApiCell
 
@@ -123,3 +126,50 @@ def test_picture_has_a_bar_for_each_way() -> None:
     root = ET.fromstring(tables.picture(cells))  # noqa: S314
     texts = [each.text for each in root.iter() if each.text]
     assert {RAW, ROLLUPS} <= set(texts)
+
+
+def test_answers_that_differ_are_remarked() -> None:
+    cells = [cell("funnel", "7d", 40, way=RAW, first_value="3"), cell("funnel", "7d", 9)]
+    cells += [cell("funnel", "24h", 40, way=RAW), cell("funnel", "24h", 9)]
+    (remark,) = tables.remarks(cells)
+    assert remark.startswith("funnel over 7d of 1,000 events")
+
+
+def scope(**changes: object) -> estimate.Scope:
+    fields = {
+        "sizes": [1_000_000],
+        "parts": [1],
+        "reports": ["funnel"],
+        "spans": ["90d"],
+        "rounds": 3,
+        "ways": (RAW, ROLLUPS),
+        "insert_sizes": [],
+        "crowds": [],
+        "requests": 16,
+        "timeout_seconds": 30.0,
+    }
+    return estimate.Scope(**fields | changes)  # type: ignore[arg-type]
+
+
+def test_estimate_leaves_out_finished_ledgers(tmp_path: Path) -> None:
+    file = tmp_path / "ledgers.json"
+    engine = EmbeddedClickHouse(tmp_path)
+    wanted = scope(sizes=[1_000])
+    empty = Ledgers(engine, file, 90, 1)
+    assert estimate.build_seconds(wanted, empty) > 0
+    tables_built = [asdict(BUILT), asdict(replace(BUILT, table="rollups_1000_1", way=ROLLUPS))]
+    kept = {"until": NOW.isoformat(), "days": 90, "seed": 1, "tables": tables_built}
+    file.write_text(json.dumps(kept))
+    full = Ledgers(engine, file, 90, 1)
+    assert estimate.build_seconds(wanted, full) == estimate.new_bytes(wanted, full) == 0
+
+
+def test_estimate_runs_slow_reports_once() -> None:
+    raw = scope(ways=(RAW,), sizes=[10**9], crowds=[1, 8])
+    assert estimate.measure_seconds(raw) == raw.timeout_seconds
+
+
+def test_estimate_grows_with_clients_and_inserts() -> None:
+    least = estimate.measure_seconds(scope())
+    assert least < estimate.measure_seconds(scope(crowds=[1]))
+    assert least < estimate.measure_seconds(scope(insert_sizes=[1_000]))

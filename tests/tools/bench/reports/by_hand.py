@@ -99,9 +99,10 @@ def create_view(source: TableName, report: str) -> str:
     )
 
 
-def fill_target(source: TableName, report: str) -> str:
-    """Return the statement that fills the target from the source's data."""
-    return f"INSERT INTO {target(source, report)} {_select(source, report)}"
+def fill_target(source: TableName, report: str, partition_id: str) -> str:
+    """Return the statement that adds one partition of the source to the target."""
+    condition = f" WHERE _partition_id = '{partition_id}'"
+    return f"INSERT INTO {target(source, report)} {_select(source, report, condition)}"
 
 
 def drop_views(source: TableName) -> Iterator[str]:
@@ -111,6 +112,6 @@ def drop_views(source: TableName) -> Iterator[str]:
         yield f"DROP TABLE IF EXISTS {target(source, report)} SYNC"
 
 
-def _select(source: TableName, report: str) -> str:
+def _select(source: TableName, report: str, condition: str = "") -> str:
     made = ALTERNATIVES[report]
-    return f"{made.view} FROM {source} {made.group}"
+    return f"{made.view} FROM {source}{condition} {made.group}"

@@ -180,7 +180,7 @@ def reports(
     shown += [tables.insert_table(figures.inserts)] if figures.inserts else []
     shown += [tables.api_cell_table(figures.api)] if figures.api else []
     title = f"Goals, set for {GOAL_EVENTS:,} events, at {max(sizes):,}"
-    show(*shown, tables.goal_table(goals(figures), title))
+    show(*shown, tables.goal_table(goals(figures), title), *tables.remarks(figures.cells))
 
 
 def _write(file: Path | None, figures: Figures) -> None:

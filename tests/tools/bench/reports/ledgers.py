@@ -29,6 +29,8 @@ _INSERT_EVENTS = 1_000_000
 _MEMORY_BYTES = 8 << 30
 _TIMEOUT_SECONDS = 3600.0
 _FILE = "ledgers.json"
+_SPILL = {"max_bytes_before_external_group_by": 2 << 30}
+"""Memory of an aggregation by hour and content, which has millions of groups in a month."""
 _NO_MERGES = (
     "max_bytes_to_merge_at_max_space_in_pool = 1, max_bytes_to_merge_at_min_space_in_pool = 1"
 )
@@ -224,7 +226,9 @@ def _merge(clickhouse: ClickHouse) -> None:
 def _build_targets(clickhouse: ClickHouse) -> None:
     for report in by_hand.ALTERNATIVES:
         clickhouse.execute(by_hand.create_target(clickhouse.table, report))
-        clickhouse.execute(by_hand.fill_target(clickhouse.table, report))
+        for partition in _partitions(clickhouse, clickhouse.table.table):
+            fill = by_hand.fill_target(clickhouse.table, report, partition)
+            clickhouse.select(fill, settings=_SPILL)
         clickhouse.execute(f"OPTIMIZE TABLE {by_hand.target(clickhouse.table, report)} FINAL")
 
 

@@ -38,6 +38,10 @@ def apply(settings: ClickHouseSettings) -> None:
             raise click.ClickException(
                 f"schema apply --rollups added no rollups to {clickhouse.table}: {done.stdout.strip()}"
             )
+        if lacking := _parts_without(clickhouse):
+            raise click.ClickException(
+                f"{lacking} parts of {clickhouse.table} lack a rollup after schema apply --rollups"
+            )
 
 
 def names(clickhouse: ClickHouse) -> list[str]:
@@ -48,6 +52,20 @@ def names(clickhouse: ClickHouse) -> list[str]:
         {"database": clickhouse.table.database, "table": clickhouse.table.table},
     )
     return [str(name) for (name,) in found.rows]
+
+
+def _parts_without(clickhouse: ClickHouse) -> int:
+    """Return the number of active parts that do not have all projections of the table."""
+    found = clickhouse.select(
+        "SELECT countIf(length(projections) < {names:UInt32}) FROM system.parts "
+        "WHERE active AND database = {database:String} AND table = {table:String}",
+        {
+            "database": clickhouse.table.database,
+            "table": clickhouse.table.table,
+            "names": len(names(clickhouse)),
+        },
+    )
+    return int(found.rows[0][0])
 
 
 def drop(clickhouse: ClickHouse) -> None:

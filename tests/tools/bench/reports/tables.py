@@ -7,7 +7,7 @@ from rich.table import Table
 
 from tests.tools.bench.reports.goals import Goal
 from tests.tools.bench.reports.insert_cost import InsertCost
-from tests.tools.bench.reports.ledgers import RAW, Built
+from tests.tools.bench.reports.ledgers import RAW, ROLLUPS, Built
 from tests.tools.bench.reports.questions import Cell
 from tests.tools.bench.reports.through_api import ApiCell
 from tests.tools.bench.svg_bars import Bar, bars
@@ -70,6 +70,22 @@ def _cell_table(title: str, cells: Sequence[Cell]) -> Table:
             end_section=after is None or after.report != cell.report,
         )
     return table
+
+
+def remarks(cells: Sequence[Cell]) -> list[str]:
+    """Return a sentence for each report whose answer with rollups begins with another value."""
+    raw = {
+        (cell.report, cell.span, cell.events, cell.parts): cell.first_value
+        for cell in cells
+        if cell.way == RAW and cell.warm
+    }
+    return [
+        f"{cell.report} over {cell.span} of {_ledger(cell.events, cell.parts)}: the answer begins "
+        f"with {cell.first_value!r} with rollups and with {raw[key]!r} without"
+        for cell in cells
+        if (key := (cell.report, cell.span, cell.events, cell.parts)) in raw
+        if cell.way == ROLLUPS and cell.warm and cell.first_value != raw[key]
+    ]
 
 
 def insert_table(costs: Sequence[InsertCost]) -> Table:
