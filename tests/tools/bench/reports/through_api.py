@@ -78,10 +78,16 @@ def _measure(ledgers: Ledgers, cell: Cell, crowd: int, requests: int, port: int)
             at_once(asks, crowd)  # opens the connections
             took = at_once(asks, requests)
         except click.ClickException as error:
-            return ApiCell(**named, error=error.message[:80])
+            return ApiCell(**named, error=_short(error.message))
     return ApiCell(
         **named,
         per_second=took.per_second,
         p50_ms=quantile(took.milliseconds, 0.5),
         p99_ms=quantile(took.milliseconds, 0.99),
     )
+
+
+def _short(message: str) -> str:
+    """Return the status of an answer that is not 200, and the start of its text."""
+    answer = message.partition(": ")[2] or message
+    return "timed out" if answer.startswith("504 ") else answer[:40]
