@@ -23,7 +23,7 @@ from octane_analytics.settings.connections import ClickHouseSettings
 from tests.support.command import wait_until
 from tests.support.ports import free_port
 from tests.tools.bench.command import main
-from tests.tools.bench.reports import rollups
+from tests.tools.bench.reports import by_hand, rollups
 from tests.tools.bench.reports.ledger_events import Ledger, select_events
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -160,6 +160,23 @@ def test_run_measures_every_way_and_keeps_ledgers(
     assert all(cell["per_second"] > 0 for cell in written["api"])
     assert len(written["api"]) == 3 * 2 * 2 * 2
     assert drawing.read_text().startswith("<svg")
+
+
+def test_query_over_the_time_limit_ends_its_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = "SELECT count() FROM numbers(40) WHERE NOT ignore(sleepEachRow(0.05))"
+    given = replace(by_hand.ALTERNATIVES["top_content"], query=slow)
+    monkeypatch.setitem(by_hand.ALTERNATIVES, "top_content", given)
+    file = tmp_path / "run.json"
+    bench = ["reports", "--events", "1000", "--no-rollups", "--report", "top_content"]
+    bench += ["--range", "24h", "--timeout", "1", "--insert-rows", "0", "--clients", "0"]
+    done = CliRunner().invoke(main, [*bench, "--json", str(file)], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    cells = {cell["way"]: cell for cell in json.loads(file.read_text())["cells"]}
+    assert (cells["by hand"]["error"], cells["by hand"]["cold"]) == ("over 1 s", [])
+    assert all(len(cells[way]["warm"]) == 3 for way in ("raw", "view"))
+    assert "over 1 s" in done.output
 
 
 def test_other_seed_or_days_reject_the_directory(tmp_path: Path) -> None:
