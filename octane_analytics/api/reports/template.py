@@ -30,18 +30,11 @@ from typing import Annotated, Any
 import msgspec
 
 from octane_analytics.api.reports.parameter_types import TIME, Parameter, declaration_error
+from octane_analytics.clickhouse.rollups import READABLE_PROPERTIES
 from octane_analytics.errors import ConfigError
 
 TABLE = {"database": "Identifier", "table": "Identifier"}
 PROPERTIES = "{properties:JSON}"
-_READABLE_PROPERTIES = (
-    # Events may hold numbers beyond the range of a double, which are valid JSON; simdjson rejects a
-    # whole document for one of them. Such numbers become null; strings are left unchanged.
-    "if(isValidJSON(properties), properties, arrayStringConcat(arrayMap("
-    "token -> if(match(token, '^-?[0-9]') AND isInfinite(toFloat64OrZero(token)), 'null', token), "
-    r"""extractAll(properties, '"(?:[^"\\\\]|\\\\.)*"|-?[0-9][-+.0-9Ee]*|[^-"0-9]+|.'))))"""
-)
-"""One line, so that ClickHouse's errors count the template's own lines."""
 RESERVED = frozenset({"format"})
 """Names that a URL uses for other purposes."""
 MAX_CACHE_SECONDS = 86_400
@@ -99,7 +92,8 @@ def read_template(path: Path) -> Template:
         )
     header = _parse_header(path, toml)
     sql_line = toml.count("\n") + 4
-    sql = sql.replace(PROPERTIES, _READABLE_PROPERTIES)
+    # One line, so that ClickHouse's errors count the template's own lines.
+    sql = sql.replace(PROPERTIES, READABLE_PROPERTIES)
     if not header.columns:
         raise ConfigError(
             f"{path}:{_line_of(toml, '[columns]', 2)}: columns: describe at least one"
