@@ -115,7 +115,7 @@ def _run(template: Template, params: Sequence[str], format_name: str, settings: 
     with (
         ClickHouse(settings.clickhouse, client_name=_CLIENT_NAME) as clickhouse,
         clickhouse.stream(
-            template.sql,
+            template.statement(bound.values),
             _values(bound, clickhouse),
             settings={**limits.settings(_CLIENT_NAME), "limit": max_rows + 1},
         ) as result,
