@@ -10,6 +10,7 @@ A file is a `/* */` comment that holds TOML, followed by one SELECT:
 | `page_rows` | default rows of a page; declares `limit` and `offset` |
 | `[parameters.NAME]` | `type`, `help`, `default` …: the fields of `parameter_types.Parameter` |
 | `has_exact` | declares `exact`: uniqCombined64 in the SQL is then replaced by uniqExact |
+| `is_sampled` | declares `sample` and `max_events`, by which the SQL samples users |
 | `[rollup]` | `start`, `hours`: range of a block, see `rollup_blocks` |
 | `[columns]` | description of each column of the answer |
 
@@ -62,6 +63,21 @@ EXACT = Parameter(
     "4,096 users.",
     default=False,
 )
+SAMPLING = {
+    "sample": Parameter(
+        "Float64",
+        "Share of the users to read, chosen by a hash; 1 reads all, 0 as many as `max_events` allows.",
+        default=0,
+        minimum=0,
+        maximum=1,
+    ),
+    "max_events": Parameter(
+        "UInt64",
+        "Events in the range above which users are sampled, if `sample` is 0.",
+        default=2_000_000,
+        minimum=1,
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +93,9 @@ class Template:
     sql: str
     has_exact: bool = False
 
-    def statement(self, values: Mapping[str, object]) -> str:
-        """Return the SQL for these values: with `exact`, distinct counts that read all events."""
-        if self.has_exact and values.get("exact"):
+    def statement(self, effective: Mapping[str, object]) -> str:
+        """Return the SQL for these values as clients see them: `exact` counts by uniqExact."""
+        if self.has_exact and effective["exact"] is True:
             return self.sql.replace("uniqCombined64", "uniqExact")
         return self.sql
 
@@ -97,6 +113,7 @@ class _Header(msgspec.Struct, forbid_unknown_fields=True):
     row_limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_ROWS)] | None = None
     page_rows: Annotated[int, msgspec.Meta(ge=1, le=MAX_PAGE_ROWS)] | None = None
     has_exact: bool = False
+    is_sampled: bool = False
     rollup: _Rollup = _Rollup()
     parameters: dict[str, dict[str, Any]] = {}
 
@@ -134,13 +151,15 @@ def read_template(path: Path) -> Template:
         try:
             if name in pages:
                 raise ValueError("is already declared by page_rows")
+            if name in SAMPLING and header.is_sampled:
+                raise ValueError("is already declared by is_sampled")
             if name in switches:
                 raise ValueError("is already declared by has_exact")
             parameters[name] = _parse_parameter(name, declared)
         except ValueError as error:  # msgspec's ValidationError is one
             line = _line_of(toml, f"[parameters.{name}]", 2)
             raise ConfigError(f"{path}:{line}: parameter {name}: {error}") from error
-    parameters |= pages
+    parameters |= (SAMPLING if header.is_sampled else {}) | pages
     _check_sql(path, sql, sql_line, {name: each.type for name, each in parameters.items()})
     parameters |= switches
     return Template(
