@@ -110,7 +110,7 @@ EXPRESSIONS: Mapping[str, str] = {
         f"{_string('video_id')})",
     ),
     # Constants once `by` is bound, so that it is the key of the dimension. ClickHouse evaluates only
-    # every second one of nested conditions, and would not find the key behind them.
+    # every second one of nested conditions, and would not find the key within them.
     "quality_value": _dimension(
         f"if(has({list(QUALITY_DIMENSIONS)}, {_BY}), {_DIMENSIONS}, "
         f"concat('Tuple(', {_BY}, ' String)'))",
@@ -149,7 +149,7 @@ def _count_if(event_name: str) -> str:
 
 
 _USERS = "uniqCombined64State(user_id)"
-"""Of the default precision, 17: exact up to 4,096 users. Short lists of hashes until then."""
+"""Default precision, 17: exact up to 4,096 users, as a list of hashes; 96 KiB at most."""
 _VIEWERS = f"uniqCombined64IfState(user_id, {_is('video_heartbeat')})"
 
 ROLLUPS = (

@@ -15,7 +15,7 @@ _READ = "ReadFromMergeTree"
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class PlanRead:
     """One read of the plan: a rollup's or the table's own parts."""
 
     rollup: str | None
@@ -24,10 +24,10 @@ class Source:
     granules: int
 
 
-def sources(plan: Sequence[str]) -> list[Source]:
+def plan_reads(plan: Sequence[str]) -> list[PlanRead]:
     """Return the reads in the lines of EXPLAIN, in the order of the plan."""
     (tree,) = json.loads("\n".join(plan))
-    return [_source(node) for node in _nodes(tree["Plan"]) if node["Node Type"] == _READ]
+    return [_plan_read(node) for node in _nodes(tree["Plan"]) if node["Node Type"] == _READ]
 
 
 def _nodes(node: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -36,10 +36,10 @@ def _nodes(node: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         yield from _nodes(child)
 
 
-def _source(node: Mapping[str, Any]) -> Source:
+def _plan_read(node: Mapping[str, Any]) -> PlanRead:
     # The last index is what remains to be read after those before it.
     last = node["Indexes"][-1] if node.get("Indexes") else {}
-    return Source(
+    return PlanRead(
         # The name of a projection has no dot; that of a table follows its database's and a dot.
         rollup=label_of(node["Description"]),
         parts=last.get("Selected Parts", 0),

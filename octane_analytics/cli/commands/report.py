@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from octane_analytics.api.limits import ComplexityLimits
-from octane_analytics.api.reports.explain import EXPLAIN, sources
+from octane_analytics.api.reports.explain import EXPLAIN, plan_reads
 from octane_analytics.api.reports.json_schema import parameters_schema
 from octane_analytics.api.reports.library import Library, load
 from octane_analytics.api.reports.parameter_types import ARRAYS, INTEGERS, Parameter
@@ -131,11 +131,11 @@ def _explain(template: Template, bound: BoundParameters, settings: Settings) -> 
             _values(bound, clickhouse),
             settings={**_limits(settings).settings(_CLIENT_NAME), "limit": 0},
         )
-    found = sources([str(line) for (line,) in plan.rows])
+    found = plan_reads([str(line) for (line,) in plan.rows])
     click.echo(f"{template.name}: {len(found)} reads")
-    for source in found:
-        name = "events" if source.rollup is None else f"rollup {source.rollup}"
-        click.echo(f"    {name}: {source.parts:,} parts, {source.granules:,} granules")
+    for read in found:
+        name = "events" if read.rollup is None else f"rollup {read.rollup}"
+        click.echo(f"    {name}: {read.parts:,} parts, {read.granules:,} granules")
 
 
 def _run(template: Template, bound: BoundParameters, format_name: str, settings: Settings) -> None:

@@ -21,7 +21,8 @@ last_event = "Time of the latest event; null without events."
 SELECT
     countMerge(events) AS total_events,
     uniqCombined64Merge(users) AS unique_users,
-    uniqCombined64Merge(visits) AS sessions,
+    -- The states of nullable values merge to null if there are none.
+    ifNull(uniqCombined64Merge(visits), 0) AS sessions,
     countIfMerge(heartbeats) AS video_heartbeats,
     sumMerge(watch_ms) / 1000 AS total_watch_time,
     total_watch_time / greatest(uniqCombined64IfMerge(viewers), 1) AS avg_watch_time_per_viewer,
