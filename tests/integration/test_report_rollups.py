@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from starlette.types import ASGIApp
 
@@ -26,6 +26,7 @@ from octane_analytics.settings.connections import ClickHouseSettings
 from tests.integration.test_reports import NASTY_WATCH_TIMES, approximately, rows_of
 from tests.support import recount, recount_behaviour
 from tests.support.api_fixtures import app_over, at, event, insert
+from tests.support.command import run
 
 BEGIN = int(datetime(2026, 3, 20, tzinfo=UTC).timestamp())
 """Summer time begins in Berlin, and ends on Lord Howe, within the days after it."""
@@ -219,7 +220,11 @@ _RANGES = st.tuples(_SECONDS, _SECONDS).map(sorted).filter(lambda ends: ends[0] 
 
 
 @settings(
-    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=12,
+    deadline=None,
+    # An example takes fourteen reports: shrinking a failure would exceed the test's time.
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(
     rows=_EVENTS,
@@ -320,6 +325,29 @@ def test_distinct_counts_stay_within_the_documented_error(rolled: ClickHouseSett
     assert exact["unique_users"] == exact["total_events"] == row["total_events"]
     assert row["unique_users"] != exact["unique_users"]
     assert abs(row["unique_users"] / exact["unique_users"] - 1) < 0.01
+
+
+def test_explain_lists_rollups_and_events(
+    raw: ClickHouseSettings, rolled: ClickHouseSettings
+) -> None:
+    rows = many_events(20_000)
+    for connection, expected in ((raw, 0), (rolled, 1)):
+        insert(connection, rows)
+        done = run(
+            *("report", "search_analytics", "--explain", "-p", f"from={at(BEGIN + 600)}"),
+            *("-p", f"to={at(BEGIN + 30 * DAY + 600)}"),
+            settings={
+                "CLICKHOUSE_HOST": connection.host,
+                "CLICKHOUSE_PORT": str(connection.port),
+                "CLICKHOUSE_DATABASE": connection.database,
+                "CLICKHOUSE_TABLE": connection.table,
+            },
+        )
+        assert done.returncode == 0, done.stderr
+        lines = done.stdout.splitlines()
+        assert lines[0] == "search_analytics: 2 reads"
+        assert sum("rollup search: " in line for line in lines) == expected
+        assert sum("events: " in line for line in lines) == 2 - expected
 
 
 @pytest.mark.parametrize("template", SINGLE_USERS)

@@ -3,8 +3,8 @@ title = "Active users"
 description = """
 Distinct users per calendar day (of `timezone`), oldest first, each with the distinct users of the 7 and 30
 days that end with it. Every day that overlaps the range is included and counted from its midnight; events at
-or after `to` are not counted. Whole hours are answered from the rollup `users`; an hour of UTC in which
-a day of `timezone` begins is read from its events, and with `exact` every event."""
+or after `to` are not counted. Whole hours are answered from the rollup `users`; an hour of UTC in which a day
+of `timezone` begins is read from its events, and with `exact` every event."""
 cache_seconds = 300
 page_rows = 100
 
@@ -32,8 +32,10 @@ hours = '''
 NOT arrayExists(
     day -> toUnixTimestamp(toDateTime(day, {timezone:String})) % 3600 != 0,
     arrayMap(
-        n -> toDate(toDateTime(toDate({from:DateTime('UTC')}, {timezone:String}) - 29, {timezone:String}), {timezone:String}) + n,
-        range(toUInt32(dateDiff('day', toDateTime(toDate({from:DateTime('UTC')}, {timezone:String}) - 29, {timezone:String}), {to:DateTime('UTC')}, {timezone:String})) + 2)
+        n -> toDate({from:DateTime('UTC')}, {timezone:String}) - 29 + n,
+        range(toUInt32(
+            dateDiff('day', {from:DateTime('UTC')}, {to:DateTime('UTC')}, {timezone:String}) + 31
+        ))
     )
 ) OR toDate({hour}, {timezone:String}) = toDate({hour} + 3599, {timezone:String})'''
 */

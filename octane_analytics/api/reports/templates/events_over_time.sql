@@ -4,8 +4,8 @@ description = """
 Events and users per bucket, oldest first. Buckets of a day begin at midnight in `timezone`, shorter ones at
 multiples of their width since 1970-01-01T00:00:00Z; buckets without events are included with zeros. The first
 and the last bucket count only events within the range. Whole hours are answered from the rollup `users` or
-`totals` (with `event_name` only from `totals`), if a bucket is an hour or longer. An hour of UTC in which a day of `timezone` begins
-is read from its events."""
+`totals` (with `event_name` only from `totals`), if a bucket is an hour or longer. An hour of UTC in which a
+day of `timezone` begins is read from its events."""
 cache_seconds = 30
 has_exact = true
 page_rows = 10000

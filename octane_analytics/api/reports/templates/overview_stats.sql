@@ -2,8 +2,8 @@
 title = "Overview"
 description = """
 One row with the totals of the range. `watch_time` is counted if it is a JSON number of seconds above 0 and up
-to 86400 (one day); any other value (a string, null, a negative number, missing) counts as zero. Whole hours are
-answered from the rollup `users`."""
+to 86400 (one day); any other value (a string, null, a negative number, missing) counts as zero. Whole hours
+are answered from the rollup `users`."""
 cache_seconds = 30
 has_exact = true
 
@@ -13,7 +13,7 @@ unique_users = "Distinct user_id; up to 4,096 exactly, above with an error of ab
 sessions = "Distinct non-empty properties.session_id, as exact as unique_users."
 video_heartbeats = "Number of video_heartbeat events."
 total_watch_time = "Sum of the heartbeats' watch_time in seconds, to the millisecond."
-avg_watch_time_per_viewer = "total_watch_time in seconds per distinct user with a heartbeat; 0 without viewers."
+avg_watch_time_per_viewer = "total_watch_time in seconds per distinct user with a heartbeat, as exact as unique_users; 0 without viewers."
 searches = "Number of search events."
 first_event = "Time of the earliest event; null without events."
 last_event = "Time of the latest event; null without events."

@@ -2,9 +2,9 @@
 title = "Percentiles of a property"
 description = """
 Distribution of a numeric property per time bucket, oldest first. Only events in which the property is a JSON
-number are counted; buckets without such events are included, with nulls. Buckets of a day begin at midnight in
-`timezone`, shorter ones at multiples of their width since 1970-01-01T00:00:00Z. Above `max_events`
-events in the range, users are sampled; no rollup is used."""
+number are counted; buckets without such events are included, with nulls. Buckets of a day begin at midnight
+in `timezone`, shorter ones at multiples of their width since 1970-01-01T00:00:00Z. Above `max_events` events
+in the range, users are sampled; no rollup is used."""
 cache_seconds = 60
 is_sampled = true
 page_rows = 10000

@@ -4,8 +4,8 @@ description = """
 Playback quality for each value of one property of `video_start`, `video_heartbeat`, `video_buffering` and
 `video_error` events; most watched first. Events without the property are grouped under an empty value.
 `watch_time` is counted as in overview_stats; `startup_ms` of `video_start` and `buffer_duration_ms` of
-`video_buffering` are counted if they are JSON numbers above 0 and up to 86400000. Whole hours are answered from the
-rollup `quality`, except by content_id and stream_id, which read all events."""
+`video_buffering` are counted if they are JSON numbers above 0 and up to 86400000. Whole hours are answered
+from the rollup `quality`, except by content_id and stream_id, which read all events."""
 cache_seconds = 60
 has_exact = true
 page_rows = 100

@@ -3,8 +3,8 @@ title = "Retention"
 description = """
 Returning users by cohort. A cohort is the users whose first event `first_event` within the range falls on the
 same day; each row shows how many of them have an event `return_event` `day_number` days later. Oldest cohort
-first, days from 0. Days are calendar days of `timezone`. Only days that end by `to` are included, so that every
-number is final; events before `from` are ignored, so earlier users count as new. Above `max_events`
+first, days from 0. Days are calendar days of `timezone`. Only days that end by `to` are included, so that
+every number is final; events before `from` are ignored, so earlier users count as new. Above `max_events`
 events in the range, users are sampled; no rollup is used."""
 cache_seconds = 300
 is_sampled = true

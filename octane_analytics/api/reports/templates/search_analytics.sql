@@ -2,8 +2,8 @@
 title = "Searches"
 description = """
 Search queries, most frequent first, from `search` events (`properties.query`, `properties.results_count`) and
-`search_click` events (`properties.query`). Queries are grouped by their exact text; events without a query are
-excluded. Whole hours are answered from the rollup `search`."""
+`search_click` events (`properties.query`). Queries are grouped by their exact text; events without a query
+are excluded. Whole hours are answered from the rollup `search`."""
 cache_seconds = 60
 has_exact = true
 page_rows = 100

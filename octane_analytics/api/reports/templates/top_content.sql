@@ -3,8 +3,8 @@ title = "Top content"
 description = """
 Content by time watched, most watched first, from the events `video_heartbeat`, `video_start` and
 `video_buffering`. Content is identified by `properties.content_id`, else `stream_id`, else `video_id`; events
-with none of them are excluded. `watch_time` is counted as in overview_stats. Whole hours are answered from the
-rollup `content`."""
+with none of them are excluded. `watch_time` is counted as in overview_stats. Whole hours are answered from
+the rollup `content`."""
 cache_seconds = 60
 has_exact = true
 page_rows = 20
