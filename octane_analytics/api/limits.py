@@ -6,6 +6,9 @@ from dataclasses import dataclass
 BLOCK_ROWS = 8_192
 """Rows of a block of raw SQL: the unit of work between two checks of the limits."""
 
+_ESTIMATE_SECONDS = 5.0
+"""Time that a report runs before ClickHouse estimates how long it will take."""
+
 
 @dataclass(frozen=True, slots=True)
 class ComplexityLimits:
@@ -21,6 +24,9 @@ class ComplexityLimits:
         return {
             **_shared_settings(self),
             "log_comment": comment,
+            # Refuses early: ClickHouse compares the share of the rows read until then with the limit.
+            "max_estimated_execution_time": self.seconds,
+            "timeout_before_checking_execution_speed": min(_ESTIMATE_SECONDS, self.seconds / 2),
             # A setting of the driver: a DateTime without a zone is returned in local time with `fold`
             # set, which converts to UTC exactly; the server's zone would not.
             "use_client_time_zone": True,

@@ -75,6 +75,9 @@ def _count(events: Iterable[RecountEvent], name: str) -> int:
 
 
 def _text(value: object) -> str:
+    """Return what JSONExtractString does, whose text of a number or Boolean is its JSON."""
+    if isinstance(value, int):
+        return json.dumps(value)
     return value if isinstance(value, str) else ""
 
 

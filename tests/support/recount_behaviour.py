@@ -99,6 +99,7 @@ def retention(
                     "day_number": number,
                     "returned_users": returned_users,
                     "retention": round(returned_users / len(users), 4),
+                    "sample": 1.0,
                 }
             )
     return answers
@@ -131,6 +132,7 @@ def funnel(events: Sequence[RecountEvent], steps: Sequence[str], window: int) ->
                 if reached[max(number - 1, 0)]
                 else None
             ),
+            "sample": 1.0,
         }
         for number, name in enumerate(steps)
     ]
@@ -167,6 +169,7 @@ def top_values(
             "events": count,
             "unique_users": len(users[text]),
             "share": round(count / total, 6),
+            "sample": 1.0,
         }
         for text, count in counts.items()
     ]
@@ -197,6 +200,7 @@ def percentiles(
             },
             "maximum": max(values, default=None),
             "average": math.fsum(values) / len(values) if values else None,
+            "sample": 1.0,
         }
         for bucket, values in groups.items()
     ]

@@ -155,7 +155,7 @@ class ReportService:
                 lambda: _trailer(bound, rows, started),
             )
             with connection.stream(
-                template.sql,
+                template.statement(bound.effective),
                 values,
                 settings=settings,
                 max_block_bytes=self._limits.result_bytes,

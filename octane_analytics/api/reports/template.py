@@ -9,6 +9,9 @@ A file is a `/* */` comment that holds TOML, followed by one SELECT:
 | `row_limit` | maximum rows of an answer, instead of API_MAX_RESULT_ROWS |
 | `page_rows` | default rows of a page; declares `limit` and `offset` |
 | `[parameters.NAME]` | `type`, `help`, `default` …: the fields of `parameter_types.Parameter` |
+| `has_exact` | declares `exact`: uniqCombined64 in the SQL is then replaced by uniqExact |
+| `is_sampled` | declares `sample` and `max_events`, by which the SQL samples users |
+| `[rollup]` | `start`, `hours`: range of a block, see `rollup_blocks` |
 | `[columns]` | description of each column of the answer |
 
 ClickHouse binds the values itself (`{name:Type}`); none is inserted into the SQL. Every template also
@@ -29,19 +32,13 @@ from typing import Annotated, Any
 
 import msgspec
 
+from octane_analytics.api.reports import rollup_blocks
 from octane_analytics.api.reports.parameter_types import TIME, Parameter, declaration_error
+from octane_analytics.clickhouse.rollups import READABLE_PROPERTIES
 from octane_analytics.errors import ConfigError
 
 TABLE = {"database": "Identifier", "table": "Identifier"}
 PROPERTIES = "{properties:JSON}"
-_READABLE_PROPERTIES = (
-    # Events may hold numbers beyond the range of a double, which are valid JSON; simdjson rejects a
-    # whole document for one of them. Such numbers become null; strings are left unchanged.
-    "if(isValidJSON(properties), properties, arrayStringConcat(arrayMap("
-    "token -> if(match(token, '^-?[0-9]') AND isInfinite(toFloat64OrZero(token)), 'null', token), "
-    r"""extractAll(properties, '"(?:[^"\\\\]|\\\\.)*"|-?[0-9][-+.0-9Ee]*|[^-"0-9]+|.'))))"""
-)
-"""One line, so that ClickHouse's errors count the template's own lines."""
 RESERVED = frozenset({"format"})
 """Names that a URL uses for other purposes."""
 MAX_CACHE_SECONDS = 86_400
@@ -60,6 +57,29 @@ COMMON = {
 }
 
 
+EXACT = Parameter(
+    "Bool",
+    "Count distinct users exactly, which reads all events of the range; the default is exact up to "
+    "4,096 users.",
+    default=False,
+)
+SAMPLING = {
+    "sample": Parameter(
+        "Float64",
+        "Share of the users to read, chosen by a hash; 1 reads all, 0 as many as `max_events` allows.",
+        default=0,
+        minimum=0,
+        maximum=1,
+    ),
+    "max_events": Parameter(
+        "UInt64",
+        "Events in the range above which users are sampled, if `sample` is 0.",
+        default=2_000_000,
+        minimum=1,
+    ),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Template:
     name: str
@@ -71,6 +91,18 @@ class Template:
     row_limit: int | None
     """Maximum rows of an answer; None for the service's limit."""
     sql: str
+    has_exact: bool = False
+
+    def statement(self, effective: Mapping[str, object]) -> str:
+        """Return the SQL for these values as clients see them: `exact` counts by uniqExact."""
+        if self.has_exact and effective["exact"] is True:
+            return self.sql.replace("uniqCombined64", "uniqExact")
+        return self.sql
+
+
+class _Rollup(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    start: str = "{from:DateTime('UTC')}"
+    hours: str = ""
 
 
 class _Header(msgspec.Struct, forbid_unknown_fields=True):
@@ -80,6 +112,9 @@ class _Header(msgspec.Struct, forbid_unknown_fields=True):
     cache_seconds: Annotated[int, msgspec.Meta(ge=0, le=MAX_CACHE_SECONDS)] = 0
     row_limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_ROWS)] | None = None
     page_rows: Annotated[int, msgspec.Meta(ge=1, le=MAX_PAGE_ROWS)] | None = None
+    has_exact: bool = False
+    is_sampled: bool = False
+    rollup: _Rollup = _Rollup()
     parameters: dict[str, dict[str, Any]] = {}
 
 
@@ -99,23 +134,34 @@ def read_template(path: Path) -> Template:
         )
     header = _parse_header(path, toml)
     sql_line = toml.count("\n") + 4
-    sql = sql.replace(PROPERTIES, _READABLE_PROPERTIES)
+    # One line, so that ClickHouse's errors count the template's own lines.
+    sql = sql.replace(PROPERTIES, READABLE_PROPERTIES)
+    try:
+        sql = rollup_blocks.expand(sql, header.rollup.start, header.rollup.hours)
+    except ValueError as error:
+        raise ConfigError(f"{path}:{sql_line}: {error}") from error
     if not header.columns:
         raise ConfigError(
             f"{path}:{_line_of(toml, '[columns]', 2)}: columns: describe at least one"
         )
     parameters = dict(COMMON)
     pages = {} if header.page_rows is None else _page_parameters(header.page_rows)
+    switches = {"exact": EXACT} if header.has_exact else {}
     for name, declared in header.parameters.items():
         try:
             if name in pages:
                 raise ValueError("is already declared by page_rows")
+            if name in SAMPLING and header.is_sampled:
+                raise ValueError("is already declared by is_sampled")
+            if name in switches:
+                raise ValueError("is already declared by has_exact")
             parameters[name] = _parse_parameter(name, declared)
         except ValueError as error:  # msgspec's ValidationError is one
             line = _line_of(toml, f"[parameters.{name}]", 2)
             raise ConfigError(f"{path}:{line}: parameter {name}: {error}") from error
-    parameters |= pages
+    parameters |= (SAMPLING if header.is_sampled else {}) | pages
     _check_sql(path, sql, sql_line, {name: each.type for name, each in parameters.items()})
+    parameters |= switches
     return Template(
         name=path.stem,
         title=header.title,
@@ -125,6 +171,7 @@ def read_template(path: Path) -> Template:
         cache_seconds=header.cache_seconds,
         row_limit=header.row_limit,
         sql=sql.strip(),
+        has_exact=header.has_exact,
     )
 
 

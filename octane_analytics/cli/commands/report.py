@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from octane_analytics.api.limits import ComplexityLimits
+from octane_analytics.api.reports.explain import EXPLAIN, plan_reads
 from octane_analytics.api.reports.json_schema import parameters_schema
 from octane_analytics.api.reports.library import Library, load
 from octane_analytics.api.reports.parameter_types import ARRAYS, INTEGERS, Parameter
@@ -56,6 +57,12 @@ _FORMATS = ("table", *formats.FORMATS)
     is_flag=True,
     help="Let ClickHouse explain every report (or NAME only) and compare the columns.",
 )
+@click.option(
+    "--explain",
+    "should_explain",
+    is_flag=True,
+    help="Show which rollups and events ClickHouse would read for the report, without running it.",
+)
 @setting_options(
     "REPORTS_DIR",
     *options.CLICKHOUSE,
@@ -71,8 +78,9 @@ def report(
     format_name: str,
     should_list: bool,
     should_check: bool,
+    should_explain: bool,
 ) -> Exit:
-    """Run a report from the terminal, list all reports, or check them.
+    """Run or explain a report from the terminal, list all reports, or check them.
 
     Times are RFC 3339, seconds since 1970, or relative to now: octane-analytics report top_content -p
     from=-7d -p limit=10. Queries ClickHouse directly, within the limits of the API, which need not run.
@@ -94,11 +102,16 @@ def report(
         return Exit.OK if is_valid else Exit.FAILED
     if name is None:
         raise click.UsageError("give the NAME of a report, --list or --check")
-    _run(library.templates[name], params, format_name, settings)
+    template = library.templates[name]
+    bound = _bind(template, params)
+    if should_explain:
+        _explain(template, bound, settings)
+    else:
+        _run(template, bound, format_name, settings)
     return Exit.OK
 
 
-def _run(template: Template, params: Sequence[str], format_name: str, settings: Settings) -> None:
+def _bind(template: Template, params: Sequence[str]) -> BoundParameters:
     pairs = []
     for param in params:
         key, equals, value = param.partition("=")
@@ -106,16 +119,33 @@ def _run(template: Template, params: Sequence[str], format_name: str, settings: 
             raise click.UsageError(f"--param {param!r} must be KEY=VALUE")
         pairs.append((key, value))
     try:
-        bound = bind(template, read_texts(template, pairs), datetime.now(UTC))
-        chosen = formats.choose("json" if format_name == "table" else format_name, "")
+        return bind(template, read_texts(template, pairs), datetime.now(UTC))
     except QueryError as error:
         raise click.UsageError(f"{template.name}: {error}") from error
+
+
+def _explain(template: Template, bound: BoundParameters, settings: Settings) -> None:
+    with ClickHouse(settings.clickhouse, client_name=_CLIENT_NAME) as clickhouse:
+        plan = clickhouse.select(
+            EXPLAIN + template.statement(bound.effective),
+            _values(bound, clickhouse),
+            settings={**_limits(settings).settings(_CLIENT_NAME), "limit": 0},
+        )
+    found = plan_reads([str(line) for (line,) in plan.rows])
+    click.echo(f"{template.name}: {len(found)} reads")
+    for read in found:
+        name = "events" if read.rollup is None else f"rollup {read.rollup}"
+        click.echo(f"    {name}: {read.parts:,} parts, {read.granules:,} granules")
+
+
+def _run(template: Template, bound: BoundParameters, format_name: str, settings: Settings) -> None:
+    chosen = formats.choose("json" if format_name == "table" else format_name, "")
     limits = _limits(settings)
     max_rows = bound.max_rows(template.row_limit or limits.result_rows)
     with (
         ClickHouse(settings.clickhouse, client_name=_CLIENT_NAME) as clickhouse,
         clickhouse.stream(
-            template.sql,
+            template.statement(bound.effective),
             _values(bound, clickhouse),
             settings={**limits.settings(_CLIENT_NAME), "limit": max_rows + 1},
         ) as result,

@@ -154,9 +154,9 @@ def _measure(
         direct = [stack.enter_context(_directly(report, settings, usual)) for _ in range(crowd)]
         ways: dict[str, list[Ask]] = {
             "direct": direct,
-            "uncached": [_asking(stack, port, report, lambda _: usual, fresh=True) for _ in direct],
-            "cached": [_asking(stack, port, report, lambda _: usual) for _ in direct],
-            "coalesced": [_asking(stack, port, report, fresh) for _ in direct],
+            "uncached": [asking(stack, port, report, lambda _: usual, fresh=True) for _ in direct],
+            "cached": [asking(stack, port, report, lambda _: usual) for _ in direct],
+            "coalesced": [asking(stack, port, report, fresh) for _ in direct],
         }
         took: dict[str, list[Took]] = {way: [] for way in ways}
         for asks in ways.values():
@@ -199,15 +199,16 @@ def _directly(
         yield ask
 
 
-def _asking(
+def asking(
     stack: ExitStack,
     port: int,
     report: str,
-    params: Callable[[int], Mapping[str, str]],
+    params: Callable[[int], Mapping[str, object]],
     *,
     fresh: bool = False,
 ) -> Ask:
-    """Return a client of the API; `fresh` makes the API bypass its cache."""
+    """Return a client of the API, closed by the stack; `fresh` makes the API bypass its cache. It raises
+    ClickException for any answer but 200."""
     client = http.client.HTTPConnection("127.0.0.1", port)
     stack.callback(client.close)
     headers = {"Content-Type": "application/json"} | (

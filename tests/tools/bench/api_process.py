@@ -4,10 +4,11 @@ import http.client
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 
 import click
 
@@ -33,21 +34,32 @@ def served(events: int, port: int) -> Iterator[ClickHouseSettings]:
         settings = ClickHouseSettings(host=engine.host, port=engine.tcp_port)
         with ClickHouseSink(settings, client_name="bench") as clickhouse:
             _fill(clickhouse, events)
-        told = {
-            "CLICKHOUSE_HOST": engine.host,
-            "CLICKHOUSE_PORT": str(engine.tcp_port),
-            "API_PORT": str(port),
-            "API_WORKERS": "1",
-            # As long as a direct client of ClickHouse waits for the others: no request is rejected.
-            "API_QUEUE_TIMEOUT": "120",
-            "LOG_LEVEL": "warning",
-        }
-        with subprocess.Popen([COMMAND, "api"], env=environment(told)) as process:
-            try:
-                _wait_until_ready(process, port)
-                yield settings
-            finally:
-                process.terminate()
+        with answering(settings, port):
+            yield settings
+
+
+@contextmanager
+def answering(
+    target: ClickHouseSettings, port: int, settings: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[None]:
+    """Context of one API process over that table, with further settings by name."""
+    chosen = {
+        "CLICKHOUSE_HOST": target.host,
+        "CLICKHOUSE_PORT": str(target.port),
+        "CLICKHOUSE_TABLE": target.table,
+        "API_PORT": str(port),
+        "API_WORKERS": "1",
+        # As long as a direct client of ClickHouse waits for the others: no request is rejected.
+        "API_QUEUE_TIMEOUT": "120",
+        "LOG_LEVEL": "error",
+    }
+    command = [COMMAND, "api"]
+    with subprocess.Popen(command, env=environment(chosen | dict(settings))) as process:
+        try:
+            _wait_until_ready(process, port)
+            yield
+        finally:
+            process.terminate()
 
 
 def _fill(clickhouse: ClickHouseSink, events: int) -> None:

@@ -19,6 +19,7 @@ from tests.tools.bench.measure import Run
 from tests.tools.bench.plot import side_by_side_svg
 from tests.tools.bench.profile import profile, told_stages
 from tests.tools.bench.report import show, write_json, write_picture
+from tests.tools.bench.reports.command import reports
 from tests.tools.bench.start import start
 from tests.tools.bench.steady import steady
 from tests.tools.bench.sweep import sweep
@@ -102,7 +103,7 @@ def throughput(
             told_stages(place, shapes, flame_file)
 
 
-for question in (steady, sweep, latency, start, profile, api):
+for question in (steady, sweep, latency, start, profile, api, reports):
     main.add_command(question)
 
 if __name__ == "__main__":

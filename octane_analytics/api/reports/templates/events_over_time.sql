@@ -3,8 +3,11 @@ title = "Events over time"
 description = """
 Events and users per bucket, oldest first. Buckets of a day begin at midnight in `timezone`, shorter ones at
 multiples of their width since 1970-01-01T00:00:00Z; buckets without events are included with zeros. The first
-and the last bucket count only events within the range."""
+and the last bucket count only events within the range. Whole hours are answered from the rollup `users` or
+`totals` (with `event_name` only from `totals`), if a bucket is an hour or longer. An hour of UTC in which a
+day of `timezone` begins is read from its events."""
 cache_seconds = 30
+has_exact = true
 page_rows = 10000
 
 [parameters.bucket_seconds]
@@ -26,7 +29,17 @@ help = "Only events of this name; absent for all."
 [columns]
 bucket = "Start of the bucket."
 events = "Events in the bucket."
-unique_users = "Distinct user_id in the bucket."
+unique_users = "Distinct user_id in the bucket; up to 4,096 exactly, above with an error of about 0.3 %, unless `exact`."
+
+[rollup]
+hours = '''
+{bucket_seconds:UInt32} >= 3600 AND ({bucket_seconds:UInt32} != 86400 OR NOT arrayExists(
+    day -> toUnixTimestamp(toDateTime(day, {timezone:String})) % 3600 != 0,
+    arrayMap(
+        n -> toDate({from:DateTime('UTC')}, {timezone:String}) + n,
+        range(toUInt32(dateDiff('day', {from:DateTime('UTC')}, {to:DateTime('UTC')}, {timezone:String})) + 2)
+    )
+) OR toDate({hour}, {timezone:String}) = toDate({hour} + 3599, {timezone:String}))'''
 */
 SELECT
     if(
@@ -39,19 +52,28 @@ SELECT
 FROM
 (
     SELECT
-        -- Days have no fixed width: buckets are numbered, and WITH FILL adds the missing numbers.
-        if(
-            {bucket_seconds:UInt32} = 86400,
-            toUInt32(toDate(timestamp, {timezone:String})),
-            intDiv(toUInt32(timestamp), {bucket_seconds:UInt32})
-        ) AS number,
-        count() AS events,
-        uniqExact(user_id) AS unique_users
-    FROM {database:Identifier}.{table:Identifier}
-    WHERE timestamp >= {from:DateTime('UTC')}
-        AND timestamp < {to:DateTime('UTC')}
-        AND ({app_id:String} = '' OR app_id = {app_id:String})
-        AND ({event_name:String} = '' OR event_name = {event_name:String})
+        number,
+        countMerge(event_counts) AS events,
+        uniqCombined64Merge(users) AS unique_users
+    FROM
+    (
+        {rollup:begin}
+        SELECT
+            -- Days have no fixed width: buckets are numbered, and WITH FILL adds the missing numbers.
+            if(
+                {bucket_seconds:UInt32} = 86400,
+                toUInt32(toDate({time:Rollup}, {timezone:String})),
+                intDiv(toUInt32({time:Rollup}), {bucket_seconds:UInt32})
+            ) AS number,
+            countState() AS event_counts,
+            uniqCombined64State(user_id) AS users
+        FROM {database:Identifier}.{table:Identifier}
+        WHERE {range:Rollup}
+            AND ({app_id:String} = '' OR app_id = {app_id:String})
+            AND ({event_name:String} = '' OR event_name = {event_name:String})
+        GROUP BY number
+        {rollup:end}
+    )
     GROUP BY number
     ORDER BY number ASC
         WITH FILL

@@ -3,8 +3,10 @@ title = "Funnel"
 description = """
 Number of users who reached each step of a sequence of events, one row per step. A user reaches a step by its
 event in a later second than that of the previous step (other events may occur in between), and within
-`window_seconds` of the first step's event. For each user the attempt with the most steps counts."""
+`window_seconds` of the first step's event. For each user the attempt with the most steps counts. Above
+`max_events` events in the range, users are sampled; no rollup is used."""
 cache_seconds = 60
+is_sampled = true
 
 [parameters.steps]
 type = "Array(String)"
@@ -26,14 +28,33 @@ event_name = "Event of the step."
 users = "Distinct users who reached the step."
 of_first = "Share of the first step's users (0 to 1, 4 decimals); null if it had none."
 of_previous = "Share of the previous step's users (0 to 1, 4 decimals); null if it had none."
+sample = "Share of the users that were read (0 to 1); below 1 the counts are estimates, divided by it."
 */
+WITH
+    (
+        SELECT count()
+        FROM {database:Identifier}.{table:Identifier}
+        WHERE {sample:Float64} = 0
+            AND timestamp >= {from:DateTime('UTC')}
+            AND timestamp < {to:DateTime('UTC')}
+            AND ({app_id:String} = '' OR app_id = {app_id:String})
+            AND event_name IN {steps:Array(String)}
+    ) AS matching_events,
+    if(
+        {sample:Float64} > 0,
+        {sample:Float64},
+        least(1, {max_events:UInt64} / greatest(matching_events, 1))
+    ) AS wanted,
+    -- Ten-thousandths of the users, by a hash: a user is read with all events or not at all.
+    toUInt32(ceil(wanted * 10000)) AS sampled
 SELECT
     step,
     {steps:Array(String)}[step] AS event_name,
-    reached[step] AS users,
-    if(reached[1] = 0, NULL, round(users / reached[1], 4)) AS of_first,
-    if(reached[greatest(step - 1, 1)] = 0, NULL, round(users / reached[greatest(step - 1, 1)], 4))
-        AS of_previous
+    toUInt64(round(reached[step] / (sampled / 10000))) AS users,
+    if(reached[1] = 0, NULL, round(reached[step] / reached[1], 4)) AS of_first,
+    if(reached[greatest(step - 1, 1)] = 0, NULL, round(reached[step] / reached[greatest(step - 1, 1)], 4))
+        AS of_previous,
+    sampled / 10000 AS sample
 FROM
 (
     SELECT sumForEach(arrayMap(each -> toUInt64(depth >= each), range(1, 11))) AS reached
@@ -64,6 +85,7 @@ FROM
                 AND timestamp >= {from:DateTime('UTC')}
                 AND timestamp < {to:DateTime('UTC')}
                 AND ({app_id:String} = '' OR app_id = {app_id:String})
+                AND (sampled = 10000 OR sipHash64(user_id) % 10000 < sampled)
         )
         ARRAY JOIN arrayFilter(
             each -> {steps:Array(String)}[each] = event_name,

@@ -2,9 +2,11 @@
 title = "Percentiles of a property"
 description = """
 Distribution of a numeric property per time bucket, oldest first. Only events in which the property is a JSON
-number are counted; buckets without such events are included, with nulls. Buckets of a day begin at midnight in
-`timezone`, shorter ones at multiples of their width since 1970-01-01T00:00:00Z."""
+number are counted; buckets without such events are included, with nulls. Buckets of a day begin at midnight
+in `timezone`, shorter ones at multiples of their width since 1970-01-01T00:00:00Z. Above `max_events` events
+in the range, users are sampled; no rollup is used."""
 cache_seconds = 60
+is_sampled = true
 page_rows = 10000
 
 [parameters.property]
@@ -38,21 +40,40 @@ p95 = "95th percentile; null without events."
 p99 = "99th percentile; null without events."
 maximum = "Largest value; null without events."
 average = "Arithmetic mean; null without events."
+sample = "Share of the users that were read (0 to 1); below 1 the counts are estimates, divided by it."
 */
+WITH
+    (
+        SELECT count()
+        FROM {database:Identifier}.{table:Identifier}
+        WHERE {sample:Float64} = 0
+            AND timestamp >= {from:DateTime('UTC')}
+            AND timestamp < {to:DateTime('UTC')}
+            AND ({app_id:String} = '' OR app_id = {app_id:String})
+            AND ({event_name:String} = '' OR event_name = {event_name:String})
+    ) AS matching_events,
+    if(
+        {sample:Float64} > 0,
+        {sample:Float64},
+        least(1, {max_events:UInt64} / greatest(matching_events, 1))
+    ) AS wanted,
+    -- Ten-thousandths of the users, by a hash: a user is read with all events or not at all.
+    toUInt32(ceil(wanted * 10000)) AS sampled
 SELECT
     if(
         {bucket_seconds:UInt32} = 86400,
         toDateTime(toDate(number), {timezone:String}),
         toDateTime(toUInt32(number * {bucket_seconds:UInt32}), {timezone:String})
     ) AS bucket,
-    events,
+    toUInt64(round(counted / (sampled / 10000))) AS events,
     minimum,
     p50,
     p90,
     p95,
     p99,
     maximum,
-    average
+    average,
+    sampled / 10000 AS sample
 FROM
 (
     SELECT
@@ -62,7 +83,7 @@ FROM
             toUInt32(toDate(timestamp, {timezone:String})),
             intDiv(toUInt32(timestamp), {bucket_seconds:UInt32})
         ) AS number,
-        count() AS events,
+        count() AS counted,
         minOrNull(measured) AS minimum,
         quantileExactLowOrNull(0.5)(measured) AS p50,
         quantileExactLowOrNull(0.9)(measured) AS p90,
@@ -82,6 +103,7 @@ FROM
         WHERE timestamp >= {from:DateTime('UTC')}
             AND timestamp < {to:DateTime('UTC')}
             AND ({app_id:String} = '' OR app_id = {app_id:String})
+            AND (sampled = 10000 OR sipHash64(user_id) % 10000 < sampled)
             AND ({event_name:String} = '' OR event_name = {event_name:String})
     )
     WHERE found IS NOT NULL AND isFinite(measured)

@@ -3,9 +3,11 @@ title = "Retention"
 description = """
 Returning users by cohort. A cohort is the users whose first event `first_event` within the range falls on the
 same day; each row shows how many of them have an event `return_event` `day_number` days later. Oldest cohort
-first, days from 0. Days are calendar days of `timezone`. Only days that end by `to` are included, so that every
-number is final; events before `from` are ignored, so earlier users count as new."""
+first, days from 0. Days are calendar days of `timezone`. Only days that end by `to` are included, so that
+every number is final; events before `from` are ignored, so earlier users count as new. Above `max_events`
+events in the range, users are sampled; no rollup is used."""
 cache_seconds = 300
+is_sampled = true
 page_rows = 1000
 
 [parameters.first_event]
@@ -35,13 +37,37 @@ cohort_users = "Distinct users of the cohort."
 day_number = "Days since the day of the cohort; 0 is the same day."
 returned_users = "Users of the cohort with a return_event on that day."
 retention = "Share of cohort_users (0 to 1, 4 decimals)."
+sample = "Share of the users that were read (0 to 1); below 1 the counts are estimates, divided by it."
 */
+WITH
+    (
+        SELECT count()
+        FROM {database:Identifier}.{table:Identifier}
+        WHERE {sample:Float64} = 0
+            AND timestamp >= {from:DateTime('UTC')}
+            AND timestamp < {to:DateTime('UTC')}
+            AND ({app_id:String} = '' OR app_id = {app_id:String})
+            AND (
+                {first_event:String} = ''
+                OR {return_event:String} = ''
+                OR event_name IN ({first_event:String}, {return_event:String})
+            )
+    ) AS matching_events,
+    if(
+        {sample:Float64} > 0,
+        {sample:Float64},
+        least(1, {max_events:UInt64} / greatest(matching_events, 1))
+    ) AS wanted,
+    -- Ten-thousandths of the users, by a hash: a user is read with all events or not at all.
+    toUInt32(ceil(wanted * 10000)) AS sampled
 SELECT
     cohort,
-    uniqExact(user_id) AS cohort_users,
+    toUInt64(round(count() / (sampled / 10000))) AS cohort_users,
     day_number,
-    uniqExactIf(user_id, has(return_days, cohort + day_number)) AS returned_users,
-    round(returned_users / cohort_users, 4) AS retention
+    toUInt64(round(countIf(has(return_days, cohort + day_number)) / (sampled / 10000)))
+        AS returned_users,
+    round(countIf(has(return_days, cohort + day_number)) / count(), 4) AS retention,
+    sampled / 10000 AS sample
 FROM
 (
     SELECT
@@ -59,6 +85,7 @@ FROM
         WHERE timestamp >= {from:DateTime('UTC')}
             AND timestamp < {to:DateTime('UTC')}
             AND ({app_id:String} = '' OR app_id = {app_id:String})
+            AND (sampled = 10000 OR sipHash64(user_id) % 10000 < sampled)
             AND (
                 {first_event:String} = ''
                 OR {return_event:String} = ''

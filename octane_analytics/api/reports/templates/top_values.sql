@@ -1,9 +1,11 @@
 /*
 title = "Top values"
 description = """
-Values of one property, most frequent first. A string is shown as its text, any other value as its JSON; events
-without the property, or with null, are excluded."""
+Values of one property, most frequent first. A string is shown as its text, any other value as its JSON;
+events without the property, or with null, are excluded. Above `max_events` events in the range, users are
+sampled; no rollup is used."""
 cache_seconds = 60
+is_sampled = true
 page_rows = 20
 
 [parameters.property]
@@ -20,12 +22,31 @@ value = "Value as text."
 events = "Events with the value."
 unique_users = "Distinct users of these events."
 share = "Share of all events with the property (0 to 1, 6 decimals)."
+sample = "Share of the users that were read (0 to 1); below 1 the counts are estimates, divided by it."
 */
+WITH
+    (
+        SELECT count()
+        FROM {database:Identifier}.{table:Identifier}
+        WHERE {sample:Float64} = 0
+            AND timestamp >= {from:DateTime('UTC')}
+            AND timestamp < {to:DateTime('UTC')}
+            AND ({app_id:String} = '' OR app_id = {app_id:String})
+            AND ({event_name:String} = '' OR event_name = {event_name:String})
+    ) AS matching_events,
+    if(
+        {sample:Float64} > 0,
+        {sample:Float64},
+        least(1, {max_events:UInt64} / greatest(matching_events, 1))
+    ) AS wanted,
+    -- Ten-thousandths of the users, by a hash: a user is read with all events or not at all.
+    toUInt32(ceil(wanted * 10000)) AS sampled
 SELECT
     value,
-    count() AS events,
-    uniqExact(user_id) AS unique_users,
-    round(events / sum(events) OVER (), 6) AS share
+    toUInt64(round(count() / (sampled / 10000))) AS events,
+    toUInt64(round(uniqExact(user_id) / (sampled / 10000))) AS unique_users,
+    round(count() / sum(count()) OVER (), 6) AS share,
+    sampled / 10000 AS sample
 FROM
 (
     SELECT
@@ -41,10 +62,11 @@ FROM
     WHERE timestamp >= {from:DateTime('UTC')}
         AND timestamp < {to:DateTime('UTC')}
         AND ({app_id:String} = '' OR app_id = {app_id:String})
+        AND (sampled = 10000 OR sipHash64(user_id) % 10000 < sampled)
         AND ({event_name:String} = '' OR event_name = {event_name:String})
         AND JSONHas(readable, {property:String})
 )
 WHERE kind != 'Null'
 GROUP BY value
-ORDER BY events DESC, value ASC
+ORDER BY count() DESC, value ASC
 LIMIT {limit:UInt32} OFFSET {offset:UInt32}

@@ -18,6 +18,7 @@ def test_no_parameters_select_last_day_of_all_apps() -> None:
         "app_id": None,
         "from": "2026-02-01T12:00:01Z",
         "to": "2026-02-02T12:00:01Z",
+        "exact": False,
         "limit": 20,
         "offset": 0,
     }
@@ -25,6 +26,7 @@ def test_no_parameters_select_last_day_of_all_apps() -> None:
         "app_id": "",
         "from": "2026-02-01 12:00:01",
         "to": "2026-02-02 12:00:01",
+        "exact": "false",
         "limit": 21,
         "offset": 0,
     }

@@ -42,6 +42,7 @@ def test_get_returns_the_same_as_post() -> None:
         "app_id": "a",
         "from": "2026-02-02T10:00:01Z",
         "to": "2026-02-02T12:00:00Z",
+        "exact": False,
         "limit": 2,
         "offset": 0,
     }

@@ -33,6 +33,7 @@ def test_report_returns_rows_and_its_parameters() -> None:
             "app_id": "openstream",
             "from": "2026-02-01T12:00:01Z",
             "to": "2026-02-02T12:00:01Z",
+            "exact": False,
             "limit": 5,
             "offset": 0,
         },
