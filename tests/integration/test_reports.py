@@ -372,7 +372,7 @@ def test_number_beyond_double_hides_no_other_property(
 def test_reports_read_properties_through_the_placeholder() -> None:
     for name, template in load().templates.items():
         reads = re.search(
-            r"\bJSON\w*\(\s*(?!readable\b)(?!properties\), properties, array)", template.sql
+            r"\bJSON\w*\(\s*(?!readable\b)(?!properties\), properties, replace)", template.sql
         )
         assert reads is None, f"{name}: {reads}"
     assert {n for n, t in load().templates.items() if "JSON" in t.sql} == set(REPORTS_OF_PROPERTIES)
