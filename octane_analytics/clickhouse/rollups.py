@@ -21,19 +21,16 @@ PREFIX = "octane_"
 SETTINGS = {"lightweight_mutation_projection_mode": "'rebuild'"}
 """Settings of a table with rollups. By default ClickHouse refuses DELETE FROM on such a table."""
 
-_UP_TO_EXTREME_NUMBER = (
-    r"""(?s)((?:"(?:[^"\\]|\\.)*"|[^-"0-9~]|-?[0-9]{1,200}(?:\.[0-9]+)?"""
-    r"""(?:[eE](?:\+?[0-9]{1,2}|-[0-9]+))?[],}\s])*)(?:-?[0-9][-+.0-9Ee]*|~)"""
-)
-"""Tokens of JSON up to a number of more than 200 digits or of a positive exponent of more than two, or up
-to the sentinel after the text."""
-_QUOTED = _UP_TO_EXTREME_NUMBER.replace("\\", "\\\\")
 READABLE_PROPERTIES = (
     # Events may hold numbers beyond the range of a double, which are valid JSON; simdjson rejects a
-    # whole document for one of them. Extreme numbers of such a document become null; strings are left
-    # unchanged. No lambda: ClickHouse never uses a projection with one in its definition.
-    "if(isValidJSON(properties), properties, replaceRegexpOne("
-    rf"replaceRegexpAll(concat(properties, '~'), '{_QUOTED}', '\\1null'), 'null$', ''))"
+    # whole document for one of them. In such a document, numbers with an exponent of three digits or
+    # with 200 digits become null; strings and other numbers are left unchanged. Valid JSON has no
+    # backspace or form feed, which mark the replaced numbers. Without a lambda, whose expressions
+    # ClickHouse never finds in a projection.
+    "if(isValidJSON(properties), properties, replaceAll(replaceRegexpAll(replaceRegexpAll(properties, "
+    r"""'("(?:[^"\\\\]|\\\\.)*")"""
+    r"|(-?[0-9]{200,}[-+.0-9eE]*|-?[0-9]+(?:\\.[0-9]+)?[eE]\\+?0*[1-9][0-9]{2,})"
+    r"|(-?[0-9][-+.0-9eE]*)', '\\1\b\\2\f\\3'), '\b[^\f]+\f', 'null'), '\b\f', ''))"
 )
 """`properties` as ClickHouse's JSON functions can parse it. One line."""
 
@@ -97,26 +94,31 @@ class Rollup:
 
 
 _IS_HEARTBEAT = "event_name = 'video_heartbeat'"
+_USERS = "uniqCombined64State(user_id)"
+"""States of the default precision, 17: exact up to 4,096 users, and then as small as their list for long."""
+_VIEWERS = f"uniqCombined64IfState(user_id, {_IS_HEARTBEAT})"
 ROLLUPS = (
     Rollup(
         "totals",
         "totals",
-        (HOUR, "app_id", "event_name"),
+        (HOUR, "app_id"),
         (
             "countState()",
+            f"countIfState({_IS_HEARTBEAT})",
+            "countIfState(event_name = 'search')",
             f"sumState({WATCH_MS})",
             "minState(timestamp)",
             "maxState(timestamp)",
+            _USERS,
+            _VIEWERS,
+            f"uniqCombined64State(nullIf({SESSION}, ''))",
         ),
     ),
     Rollup(
-        "users",
-        "users",
+        "events",
+        "totals",
         (HOUR, "app_id", "event_name"),
-        (
-            "uniqCombined64State(14)(user_id)",
-            f"uniqCombined64IfState(14)({SESSION}, {SESSION} != '')",
-        ),
+        ("countState()", _USERS),
     ),
     Rollup(
         "content",
@@ -128,7 +130,7 @@ ROLLUPS = (
             f"countIfState({_IS_HEARTBEAT})",
             "countIfState(event_name = 'video_start')",
             "countIfState(event_name = 'video_buffering')",
-            f"uniqCombined64IfState(12)(user_id, {_IS_HEARTBEAT})",
+            _VIEWERS,
         ),
     ),
     Rollup(
@@ -149,10 +151,11 @@ ROLLUPS = (
             "countIfState(event_name = 'video_buffering')",
             "countIfState(event_name = 'video_error')",
             f"countIfState({IS_FATAL})",
-            f"uniqCombined64IfState(14)(user_id, {_IS_HEARTBEAT})",
-            "uniqCombined64IfState(14)(user_id, event_name = 'video_buffering')",
-            f"quantilesTDigestIfState(0.5, 0.95)(toFloat32({STARTUP_MS}), {STARTUP_MS} > 0)",
-            f"quantilesTDigestIfState(0.5, 0.95)(toFloat32({BUFFER_MS}), {BUFFER_MS} > 0)",
+            _VIEWERS,
+            "uniqCombined64IfState(user_id, event_name = 'video_buffering')",
+            # Exact, unlike a digest: whole milliseconds of two rare events.
+            f"quantilesExactLowIfState(0.5, 0.95)(toUInt32({STARTUP_MS}), {STARTUP_MS} > 0)",
+            f"quantilesExactLowIfState(0.5, 0.95)(toUInt32({BUFFER_MS}), {BUFFER_MS} > 0)",
         ),
     ),
     Rollup(
@@ -163,10 +166,21 @@ ROLLUPS = (
             "countIfState(event_name = 'search')",
             "countIfState(event_name = 'search_click')",
             f"countIfState({HAS_NO_RESULTS})",
-            "uniqCombined64IfState(14)(user_id, event_name = 'search')",
+            "uniqCombined64IfState(user_id, event_name = 'search')",
         ),
     ),
 )
+EXPRESSIONS = {
+    "watch_ms": WATCH_MS,
+    "buffer_ms": BUFFER_MS,
+    "startup_ms": STARTUP_MS,
+    "session": SESSION,
+    "content": CONTENT,
+    "query": QUERY,
+    "is_fatal": IS_FATAL,
+    "has_no_results": HAS_NO_RESULTS,
+}
+"""SQL by name, for the templates of reports, which must repeat it to be answered from a rollup."""
 SETS = tuple(dict.fromkeys(rollup.set_name for rollup in ROLLUPS))
 DEFAULT_SETS = SETS
 """Sets that `schema apply` adds to a new table."""
@@ -190,14 +204,13 @@ def add(table: TableName, rollup: Rollup) -> str:
     return f"ALTER TABLE {table} ADD PROJECTION IF NOT EXISTS {rollup.name} ({rollup.select})"
 
 
-def materialize(table: TableName, projection: str, partition_id: str) -> str:
-    """Return the statement that builds a projection for one partition's existing parts.
+def materialize(table: TableName, projections: Iterable[str], partition_id: str) -> str:
+    """Return the statement that builds projections for one partition's existing parts, in one mutation.
 
     `partition_id` is that of system.parts: digits only, for a partition by month.
     """
-    return (
-        f"ALTER TABLE {table} MATERIALIZE PROJECTION {projection} IN PARTITION ID '{partition_id}'"
-    )
+    steps = (f"MATERIALIZE PROJECTION {p} IN PARTITION ID '{partition_id}'" for p in projections)
+    return f"ALTER TABLE {table} {', '.join(steps)}"
 
 
 def drop(table: TableName, projection: str) -> str:

@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.types import ASGIApp
 
-from octane_analytics.api.reports import template as templates
 from octane_analytics.api.reports.library import load
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.inserts import ClickHouseSink
+from octane_analytics.clickhouse.rollups import READABLE_PROPERTIES
 from octane_analytics.events.decode import decode
 from octane_analytics.events.event import Row
 from octane_analytics.sandbox.generator import generate
@@ -372,7 +372,8 @@ def test_number_beyond_double_hides_no_other_property(
 def test_reports_read_properties_through_the_placeholder() -> None:
     for name, template in load().templates.items():
         reads = re.search(
-            r"\bJSON\w*\(\s*(?!readable\b)(?!properties\), properties, replace)", template.sql
+            r"\bJSON\w*\(\s*(?!readable\b)(?!properties\), properties, array)",
+            template.sql.replace(READABLE_PROPERTIES, "readable"),
         )
         assert reads is None, f"{name}: {reads}"
     assert {n for n, t in load().templates.items() if "JSON" in t.sql} == set(REPORTS_OF_PROPERTIES)
@@ -418,7 +419,7 @@ def test_properties_beside_any_number_are_read(
         clickhouse_settings,
         [event(START + n, "e", raw=text) for n, text in enumerate(texts)],
     )
-    sql = templates._READABLE_PROPERTIES
+    sql = READABLE_PROPERTIES
     with ClickHouse(clickhouse_settings, client_name="tests") as reader:
         rows = reader.select(
             f"SELECT isValidJSON({sql}), JSONExtractString({sql}, 's') "
