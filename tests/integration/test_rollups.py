@@ -169,7 +169,7 @@ def create(sink: ClickHouse) -> None:
 
 @given(is_built_first=st.booleans(), operations=OPERATIONS)
 @settings(
-    max_examples=12,
+    max_examples=6,
     deadline=None,
     phases=[Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

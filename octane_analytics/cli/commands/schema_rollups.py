@@ -46,8 +46,8 @@ def parse_sets(
 def build(table: RollupTable, wanted: Sequence[Rollup], *, yes: bool, stop: StopSignal) -> None:
     """Add the rollups, build them for existing rows month by month, drop those they replace.
 
-    Blocks until all are built. Raises NeedsOperator with advice, BuildInterrupted after Ctrl-C; in both cases
-    a repetition continues with the parts that lack them.
+    Blocks until all are built. Raises NeedsOperator with advice, BuildInterrupted after Ctrl-C; in both
+    cases a repetition continues with the parts that lack them.
     """
     state = table.state()
     missing = state.missing(wanted)

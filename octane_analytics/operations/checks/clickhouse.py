@@ -77,9 +77,9 @@ def check_clickhouse(
         )
         return
     yield _table(address, server.table, live, settings)
+    yield from _rollups(address, server)
     yield _window(address, live, settings, partitions())
     yield from _views(address, server, live, settings)
-    yield from _rollups(address, server)
     yield _disks(address, server)
 
 
