@@ -332,8 +332,9 @@ class ReplayStaging:
 
     def build(self, month: int, limits: Mapping[int, int]) -> int:
         build = self._table("build")
-        self._clickhouse.execute(schema.create_table(build, 0))
-        self._clickhouse.execute(f"TRUNCATE TABLE {build}")
+        # From scratch: the target's rollups may have changed since an interrupted build.
+        self._clickhouse.execute(f"DROP TABLE IF EXISTS {build}")
+        self._clickhouse.execute(schema.create_table_like(build, self._target))
         values = {"month": month, "limits": _array(limits)}
         for part in self.slices():
             self._query(

@@ -246,14 +246,13 @@ def add(table: TableName, rollup: Rollup) -> str:
     return f"ALTER TABLE {table} ADD PROJECTION IF NOT EXISTS {rollup.name} ({rollup.select})"
 
 
-def materialize(table: TableName, projection: str, partition_id: str) -> str:
-    """Return the statement that builds a projection for one partition's existing parts.
+def materialize(table: TableName, projections: Iterable[str], partition_id: str) -> str:
+    """Return the statement that builds projections for one partition's existing parts, in one mutation.
 
     `partition_id` is that of system.parts: digits only, for a partition by month.
     """
-    return (
-        f"ALTER TABLE {table} MATERIALIZE PROJECTION {projection} IN PARTITION ID '{partition_id}'"
-    )
+    steps = (f"MATERIALIZE PROJECTION {p} IN PARTITION ID '{partition_id}'" for p in projections)
+    return f"ALTER TABLE {table} {', '.join(steps)}"
 
 
 def drop(table: TableName, projection: str) -> str:

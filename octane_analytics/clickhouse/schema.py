@@ -93,6 +93,17 @@ def create_table(name: TableName, window: int = DEDUPLICATION_WINDOW) -> str:
     )
 
 
+def create_table_like(name: TableName, target: TableName) -> str:
+    """Return the statement that creates a plain table whose parts can replace those of the target.
+
+    ClickHouse copies columns, indexes and projections, which must be equal in both, of any definition.
+    """
+    return (
+        f"CREATE TABLE {name} AS {target} ENGINE = {ENGINE}() ORDER BY ({SORTING_KEY}) "
+        f"PARTITION BY {PARTITION_KEY} TTL {TTL} SETTINGS {WINDOW_SETTING} = 0"
+    )
+
+
 def alter_window(name: TableName, setting: str, window: int = DEDUPLICATION_WINDOW) -> str:
     """Return the statement that sets the deduplication window of an existing table."""
     return f"ALTER TABLE {name} MODIFY SETTING {setting} = {window}"

@@ -38,7 +38,7 @@ def schema(server: EmbeddedClickHouse, client: Client) -> Schema:
 
 
 def test_shown_statement_creates_a_table_passing_check(schema: Schema, client: Client) -> None:
-    shown = schema("show")
+    shown = schema("show", "--no-rollups")
     assert (shown.returncode, shown.stderr) == (0, "")
     client.execute(shown.stdout.strip().removesuffix(";"))
     checked = schema("check")
@@ -60,7 +60,12 @@ def test_apply_creates_the_table_and_can_be_repeated(schema: Schema) -> None:
 
 def test_apply_widens_a_window_and_never_narrows_one(schema: Schema, client: Client) -> None:
     client.execute(
-        re.sub(r"SETTINGS.*", "", schema("show").stdout.strip().removesuffix(";"), flags=re.S)
+        re.sub(
+            r"SETTINGS.*",
+            "",
+            schema("show", "--no-rollups").stdout.strip().removesuffix(";"),
+            flags=re.S,
+        )
     )
     checked = schema("check")
     assert checked.returncode == 1
@@ -152,3 +157,36 @@ def test_password_can_come_from_a_file(schema: Schema, client: Client, tmp_path:
     secret.write_text("secret\n")
     checked = schema("check", CLICKHOUSE_USER="reader", CLICKHOUSE_PASSWORD_FILE=str(secret))
     assert checked.returncode == 0, checked.stderr
+
+
+def test_rollups_are_added_built_compared_and_dropped(schema: Schema, client: Client) -> None:
+    client.execute(schema("show", "--no-rollups").stdout.strip().removesuffix(";"))
+    client.execute(
+        "INSERT INTO default.ai_analytics_events SELECT now() - number, 'a', 'e', 'u', '{}' "
+        "FROM numbers(1000)"
+    )
+    checked = schema("check")
+    assert (checked.returncode, "rollup" in checked.stdout) == (0, False)
+    applied = schema("apply", "--rollups=totals")
+    assert applied.returncode == 0, applied.stderr
+    assert "1,000 rows lack rollups: about" in applied.stdout
+    assert "built rollups for 1,000 rows" in applied.stdout
+    assert "lack" not in schema("apply", "--rollups=totals").stdout
+    assert schema("check").returncode == 0
+    refused = schema("drop-rollups")
+    assert refused.returncode == 2
+    assert "dropped" in schema("drop-rollups", "--yes").stdout
+    assert "nothing to do" in schema("drop-rollups", "--yes").stdout
+
+
+def test_unknown_set_of_rollups_is_refused(schema: Schema) -> None:
+    refused = schema("apply", "--rollups=totals,other")
+    assert refused.returncode == 2
+    assert "'other' is not one of totals" in refused.stderr
+
+
+def test_user_without_right_gets_the_grant(schema: Schema) -> None:
+    assert schema("apply", "--no-rollups").returncode == 0
+    failed = schema("apply", "--rollups", CLICKHOUSE_USER="reader", CLICKHOUSE_PASSWORD="secret")
+    assert failed.returncode == 78
+    assert "GRANT ALTER PROJECTION, ALTER SETTINGS ON default.ai_analytics_events" in failed.stderr

@@ -1,21 +1,28 @@
 """`octane-analytics schema`: print, create and check the table."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import click
 
 from octane_analytics.cli import options
+from octane_analytics.cli.commands import schema_rollups
 from octane_analytics.cli.commands.schema_grants import grants
 from octane_analytics.cli.help_format import CommandGroup
 from octane_analytics.cli.options import setting_options
+from octane_analytics.cli.output.confirmation import yes_option
+from octane_analytics.clickhouse import rollups
 from octane_analytics.clickhouse import schema as expected_schema
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.error_codes import OPERATOR_ERRORS
+from octane_analytics.clickhouse.rollup_table import RollupTable
+from octane_analytics.clickhouse.rollups import Rollup
 from octane_analytics.clickhouse.schema import LiveTable, TableName
 from octane_analytics.clickhouse.table_fit import table_fit
-from octane_analytics.errors import StatementRejected
+from octane_analytics.errors import NeedsOperator, StatementRejected
 from octane_analytics.operations.insert_rate import window_span
 from octane_analytics.runtime.exit_codes import Exit
+from octane_analytics.runtime.stop_signal import StopSignal
 from octane_analytics.settings.connections import ClickHouseSettings
 from octane_analytics.settings.loading import Loaded
 from octane_analytics.settings.sections import Settings
@@ -32,6 +39,17 @@ _window = click.option(
     metavar="INSERTS",
     help="Deduplication window: the number of inserts into the table whose tokens ClickHouse remembers.",
 )
+_rollups = click.option(
+    "--rollups",
+    "wanted",
+    is_flag=False,
+    flag_value=schema_rollups.DEFAULT,
+    callback=schema_rollups.parse_sets,
+    metavar="SETS",
+    help=f"Sets of rollups, separated by commas: {', '.join(rollups.SETS)}.  "
+    f"[default: {schema_rollups.DEFAULT} for a new table and without SETS, none for an existing table]",
+)
+_no_rollups = click.option("--no-rollups", is_flag=True, help="Create a new table without rollups.")
 
 
 @click.group(cls=CommandGroup)
@@ -40,14 +58,22 @@ def schema() -> None:
 
 
 schema.add_command(grants)
+schema.add_command(schema_rollups.drop_rollups)
 
 
 @schema.command()
 @setting_options("CLICKHOUSE_DATABASE", "CLICKHOUSE_TABLE")
 @_window
-def show(loaded: Loaded, window: int) -> None:
-    """Print the statement that creates the table, without connecting to a server."""
-    click.echo(f"{expected_schema.create_table(_name(loaded.settings.clickhouse), window)};")
+@_rollups
+@_no_rollups
+def show(loaded: Loaded, window: int, wanted: tuple[Rollup, ...] | None, no_rollups: bool) -> None:
+    """Print the statements that create the table and its rollups, without connecting to a server."""
+    name = _name(loaded.settings.clickhouse)
+    click.echo(f"{expected_schema.create_table(name, window)};")
+    if chosen := _chosen(wanted, no_rollups=no_rollups, is_new=True):
+        click.echo(f"{rollups.alter_settings(name)};")
+        for rollup in chosen:
+            click.echo(f"{rollups.add(name, rollup)};")
 
 
 @schema.command()
@@ -55,8 +81,21 @@ def show(loaded: Loaded, window: int) -> None:
     *options.CLICKHOUSE, "WORKER_PROCS", "FLUSH_INTERVAL", "INSERTS_PER_SECOND", "DELIVERY"
 )
 @_window
-def apply(loaded: Loaded, window: int) -> Exit:
+@_rollups
+@_no_rollups
+@yes_option
+def apply(
+    loaded: Loaded,
+    window: int,
+    wanted: tuple[Rollup, ...] | None,
+    no_rollups: bool,
+    yes: bool,
+) -> Exit:
     """Create the database and the table if they are missing, and widen the deduplication window.
+
+    A new table gets the default rollups, from which reports are answered. --rollups adds them to an
+    existing table and builds them for its rows, month by month, while workers insert; after Ctrl-C or a
+    failure the same command continues. It asks first if a million rows lack them.
 
     Safe to repeat. In an existing table, changes only a window narrower than --window and, if the table
     is replicated, a window shorter than a day. Every other difference from the expected schema is
@@ -64,7 +103,11 @@ def apply(loaded: Loaded, window: int) -> Exit:
     """
     settings = loaded.settings.clickhouse
     with ClickHouse(settings, client_name=_CLIENT_NAME) as clickhouse:
-        live = _ensure(clickhouse, settings, window)
+        live, is_new = _ensure(clickhouse, settings, window)
+        chosen = _chosen(wanted, no_rollups=no_rollups, is_new=is_new)
+        code = _apply_rollups(clickhouse, chosen, yes=yes)
+    if code is not Exit.OK:
+        return code
     click.echo(_window_text(live, loaded.settings))
     return _report(clickhouse.table, live, loaded.settings)
 
@@ -80,31 +123,65 @@ def check(loaded: Loaded) -> Exit:
     settings = loaded.settings.clickhouse
     with ClickHouse(settings, client_name=_CLIENT_NAME) as clickhouse:
         live = _describe(clickhouse)
-    if live is None:
-        click.echo(f"{clickhouse.table} does not exist: run `octane-analytics schema apply`")
-        return Exit.FAILED
-    click.echo(f"deduplication window: {_extent(live)}")
-    return _report(clickhouse.table, live, loaded.settings)
+        if live is None:
+            click.echo(f"{clickhouse.table} does not exist: run `octane-analytics schema apply`")
+            return Exit.FAILED
+        click.echo(f"deduplication window: {_extent(live)}")
+        missing = _rollup_differences(clickhouse)
+    return _report(clickhouse.table, live, loaded.settings, missing)
 
 
-def _ensure(clickhouse: ClickHouse, settings: ClickHouseSettings, window: int) -> LiveTable:
-    """Create or widen what is missing, print each change, and return the resulting table."""
+def _chosen(
+    wanted: tuple[Rollup, ...] | None, *, no_rollups: bool, is_new: bool
+) -> tuple[Rollup, ...]:
+    if no_rollups and wanted is not None:
+        raise click.UsageError("--rollups and --no-rollups exclude each other")
+    if wanted is not None:
+        return wanted
+    return rollups.of_sets(rollups.DEFAULT_SETS) if is_new and not no_rollups else ()
+
+
+def _apply_rollups(clickhouse: ClickHouse, wanted: tuple[Rollup, ...], *, yes: bool) -> Exit:
+    if not wanted:
+        return Exit.OK
+    with StopSignal() as stop:
+        try:
+            schema_rollups.build(RollupTable(clickhouse), wanted, yes=yes, stop=stop)
+        except schema_rollups.BuildInterrupted as interrupted:
+            click.echo(str(interrupted), err=True)
+            return stop.exit_code
+    return Exit.OK
+
+
+def _rollup_differences(clickhouse: ClickHouse) -> list[str]:
+    try:
+        return RollupTable(clickhouse).state().differences()
+    except NeedsOperator as error:
+        click.echo(f"rollups not compared: {error}")
+        return []
+
+
+def _ensure(
+    clickhouse: ClickHouse, settings: ClickHouseSettings, window: int
+) -> tuple[LiveTable, bool]:
+    """Create or widen what is missing, print each change; return the table and whether it is new."""
     if not _has_database(clickhouse):
         _create_database(settings)
         click.echo(f"created database {expected_schema.identifier(settings.database)}")
     live = _describe(clickhouse)
+    is_new = live is None
     if live is None:
         _execute(clickhouse, expected_schema.create_table(clickhouse.table, window))
         click.echo(f"created table {clickhouse.table}")
     elif not _widen(clickhouse, live, window):
         click.echo(f"table {clickhouse.table} exists: nothing to do")
-        return live
+        return live, False
     created = _describe(clickhouse)
     if created is None:
         raise StatementRejected(
             60, "UNKNOWN_TABLE", f"{clickhouse.table} was dropped right after it was created"
         )
-    return created
+    return created, is_new
 
 
 def _widen(clickhouse: ClickHouse, live: LiveTable, window: int) -> bool:
@@ -189,7 +266,9 @@ def _extent(live: LiveTable) -> str:
     return f"{live.window:,} inserts{age}"
 
 
-def _report(table: TableName, live: LiveTable, settings: Settings) -> Exit:
+def _report(
+    table: TableName, live: LiveTable, settings: Settings, rollups_missing: Sequence[str] = ()
+) -> Exit:
     delivery = settings.batch.delivery
     fit = table_fit(
         table,
@@ -197,7 +276,9 @@ def _report(table: TableName, live: LiveTable, settings: Settings) -> Exit:
         window_user=None if delivery == _AT_LEAST_ONCE else delivery,
         servers=len(settings.clickhouse.hosts()),
     )
-    differences = dict.fromkeys((*expected_schema.differences(live), *fit.differences))
+    differences = dict.fromkeys(
+        (*expected_schema.differences(live), *fit.differences, *rollups_missing)
+    )
     for difference in differences:
         click.echo(f"difference: {difference}")
     for refusal in fit.refusals:

@@ -6,6 +6,7 @@ from typing import Protocol
 from octane_analytics.clickhouse import schema
 from octane_analytics.clickhouse.error_codes import OPERATOR_ERRORS
 from octane_analytics.clickhouse.results import Result
+from octane_analytics.clickhouse.rollup_table import read_state
 from octane_analytics.clickhouse.schema import LiveTable, TableName
 from octane_analytics.clickhouse.table_fit import required_rights, table_fit, window_refusal
 from octane_analytics.clickhouse.views import View, view_findings
@@ -18,6 +19,7 @@ MAX_SKEW_SECONDS = 5.0
 MIN_WINDOW_MINUTES = 10.0
 """Least time for which a token must be remembered, so that the partition's next owner can repeat the
 insert: a session timeout, a restart, and a few failed attempts."""
+_DENIED = 497
 _EXACTLY_ONCE = "exactly-once"
 _LOW_SHARE, _LOW_BYTES = 0.10, 1 << 30
 _DISKS = """
@@ -75,6 +77,7 @@ def check_clickhouse(
         )
         return
     yield from _table(address, server.table, live, settings)
+    yield from _rollups(address, server)
     yield _window(address, server.table, live, settings)
     yield from _views(address, server, live, settings)
     yield _disks(address, server)
@@ -182,6 +185,29 @@ def _views(
     if views and not findings:
         names = ", ".join(str(view.name) for view in views)
         yield ok(subject, f"{names}: their targets recognise repeated inserts")
+
+
+def _rollups(address: str, server: CheckedServer) -> Iterator[Finding]:
+    subject = f"rollups at {address}"
+    try:
+        state = read_state(server.select, server.table)
+    except StatementRejected as error:
+        if error.code == _DENIED:
+            yield warn(subject, "not visible: GRANT SELECT ON system.projections, system.parts")
+        return  # an older server has none
+    except OctaneError as error:
+        yield _failed(subject, error)
+        return
+    if found := state.differences():
+        yield warn(
+            subject,
+            f"{'; '.join(found)}: reports read these rows one by one. Run `octane-analytics schema "
+            "apply --rollups`",
+        )
+    elif state.projections:
+        yield ok(subject, f"{len(state.projections)} rollups have all rows")
+    else:
+        yield ok(subject, "none: reports read every event")
 
 
 def _disks(address: str, server: CheckedServer) -> Finding:

@@ -215,6 +215,8 @@ class FakeServer:
             raise self.away
         if "version()" in sql:
             return Result((), [("26.9.1", int((NOW + self.ahead_seconds) * 1000))])
+        if "system.projections" in sql or "system.parts" in sql:
+            return Result((), [])
         if isinstance(self.disks, OctaneError):
             raise self.disks
         return Result((), list(self.disks))

@@ -81,7 +81,7 @@ def _measure(
             clickhouse.execute("SYSTEM STOP MERGES")
             began = cpu_seconds(pid)
             for number, columns in enumerate(blocks):
-                clickhouse.insert(columns, f"bench-{number}")
+                clickhouse.insert_block(columns, f"bench-{number}", None)
             inserted = cpu_seconds(pid)
             clickhouse.execute("SYSTEM START MERGES")
             _merge(clickhouse, cost.way)
