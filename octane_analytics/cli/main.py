@@ -29,7 +29,7 @@ COMMANDS = {
     "worker": "Consume events and insert them into ClickHouse, in PROCS forked processes.",
     "status": "Show the state of a running worker command and of each of its processes.",
     "api": "Serve reports and queries over HTTP.",
-    "report": "Run a report from the terminal, list all reports, or check them.",
+    "report": "Run or explain a report from the terminal, list all reports, or check them.",
     "token": "Create, list or revoke tokens of the API.",
     "schema": "Show, create or check the table, and create the user of raw SQL.",
     "topic": "Create or check the topic and its dead-letter topic.",

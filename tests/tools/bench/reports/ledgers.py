@@ -18,6 +18,7 @@ import click
 
 from octane_analytics.clickhouse import schema
 from octane_analytics.clickhouse.client import ClickHouse
+from octane_analytics.clickhouse.rollups import SETS
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.sandbox.engine import EngineError
 from octane_analytics.settings.connections import ClickHouseSettings
@@ -111,7 +112,7 @@ class Ledgers:
                 clickhouse.execute(
                     f"ALTER TABLE {clickhouse.table} ATTACH PARTITION ID '{partition}' FROM {of_source}"
                 )
-            rollups.apply(self.settings(clickhouse.table.table))
+            rollups.apply(self.settings(clickhouse.table.table), ",".join(SETS))
 
         return self._ensure(ROLLUPS, events, parts, build)
 

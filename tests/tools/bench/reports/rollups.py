@@ -15,16 +15,18 @@ def are_available() -> bool:
     return "--rollups" in run("schema", "apply", "--help").stdout
 
 
-def apply(settings: ClickHouseSettings) -> None:
-    """Block until the table has its rollups for all data. Raise ClickException if it has none then."""
+def apply(settings: ClickHouseSettings, sets: str = "") -> None:
+    """Block until the table has its rollups for all data. Raise ClickException if it has none then.
+
+    `sets` are separated by commas; those of a new table by default.
+    """
     done = subprocess.run(
-        [COMMAND, "schema", "apply", "--rollups"],
+        [COMMAND, "schema", "apply", f"--rollups={sets}" if sets else "--rollups", "--yes"],
         env=environment(
             {
                 "CLICKHOUSE_HOST": settings.host,
                 "CLICKHOUSE_PORT": str(settings.port),
                 "CLICKHOUSE_TABLE": settings.table,
-                "CLICKHOUSE_TIMEOUT": "3600",
             }
         ),
         stdin=subprocess.DEVNULL,
