@@ -17,11 +17,13 @@ import pytest
 
 from octane_analytics.cli.replay.run import ReplayReport
 from octane_analytics.clickhouse.replay_staging import ReplayStaging
+from octane_analytics.pipeline.intents import Intent as BatchIntent
+from octane_analytics.pipeline.intents import completed
 from octane_analytics.replay.interfaces import Counts
 from octane_analytics.replay.plan import Compare, Mode, ReplayPlan
 from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse, User
-from octane_analytics.types import LogIdentity, OffsetRange
+from octane_analytics.types import LogIdentity, OffsetRange, PartitionRange
 from tests.support.command import call, run, wait_until
 from tests.support.replay_runs import Scene, kill, pool
 from tests.support.version_1 import Intent
@@ -146,6 +148,54 @@ def test_announced_range_is_left_to_the_workers(scene: Scene) -> None:
     table, log = scene.table(), scene.log({0: (0, 300)})
     assert table <= log + scene.log({0: (300, 400)})
     assert log - table == Counter()
+
+
+@pytest.mark.parametrize("is_inserted", [False, True])
+def test_fill_beside_batch_of_several_partitions(scene: Scene, *, is_inserted: bool) -> None:
+    """Where it is inserted, the owner of partition 1 has completed its range already."""
+    events = random_events(EVENTS)
+    scene.produce(events)
+    ends = {p: len(events) // scene.partitions for p in range(scene.partitions)}
+    log = scene.identity()
+    ranges = (PartitionRange(0, 300, 500), PartitionRange(1, 200, 350), PartitionRange(2, 10, 400))
+    batch = BatchIntent(scene.topic, log, ranges)
+    scene.store({0: 300, 1: 200, 2: 10, 3: ends[3]}, completed(scene.topic, log))
+    for item in ranges:
+        scene.commit({item.partition: item.first}, batch.metadata())
+    if is_inserted:
+        rows = scene.log({r.partition: (r.first, r.end) for r in ranges})
+        scene.clickhouse.insert_block(list(zip(*rows.elements(), strict=True)), batch.token(), None)
+        scene.commit({1: 350}, completed(scene.topic, log))
+    scene.lose()
+    table = scene.table()
+
+    report = scene.replay("--from-offset", "0", code=None)
+
+    known = {0: (0, 300), 1: (0, 350 if is_inserted else 200), 2: (0, 10), 3: (0, ends[3])}
+    pending = scene.log({r.partition: (r.first, r.end) for r in ranges})
+    assert report["inserted"] == sum((scene.table() - table).values()) > 0
+    assert scene.table() <= scene.log(known) + pending
+    if not is_inserted:
+        assert scene.log(known) - scene.table() == Counter()
+    with scene.working():
+        wait_until(lambda: scene.lag() == 0, 60)
+    assert scene.table() <= scene.log()
+    # Equal rows stand in for each other in a repeated insert of the batch; now all are counted.
+    scene.replay("--from-offset", "0")
+    assert scene.table() == scene.log()
+    assert scene.replay("--from-offset", "0")["inserted"] == 0
+
+
+def test_unreadable_intent_stops_replay_in_one_line(scene: Scene) -> None:
+    scene.produce(random_events(400))
+    scene.store()
+    scene.commit({1: 100}, "octane3;what;ever;it;is")
+    table = scene.table()
+    done = run("replay", "--yes", "--from-offset", "0", settings=scene.settings)
+    assert done.returncode == Exit.CONFIG
+    assert "written by a newer version, or damaged" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert scene.table() == table
 
 
 def test_killed_fill_is_resumed_until_it_is_exact(scene: Scene) -> None:

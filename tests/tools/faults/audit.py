@@ -7,7 +7,7 @@ written; reading the topic back does.
 import time
 import uuid
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -77,19 +77,31 @@ class Report:
     problems: list[str] = field(default_factory=list)
 
 
-def read_log(bootstrap_servers: str, topic: str, tally: Tally | None = None) -> Tally:
+def read_log(
+    bootstrap_servers: str,
+    topic: str,
+    tally: Tally | None = None,
+    removed: Mapping[int, int] | None = None,
+) -> Tally:
     """Read the whole topic, all partitions from the earliest offset, and add it to the tally."""
     tally = tally or Tally()
-    for message in _messages(bootstrap_servers, topic):
-        key, partition, offset = message.key(), message.partition(), message.offset()
-        assert key is not None
-        assert partition is not None
-        assert offset is not None
-        tally.add(int(key), partition, offset)
+    for message in _messages(bootstrap_servers, topic, removed):
+        tally.add(*_place_of(message))
     return tally
 
 
-def _messages(bootstrap_servers: str, topic: str) -> Iterator[Message]:
+def _place_of(message: Message) -> tuple[int, int, int]:
+    key, partition, offset = message.key(), message.partition(), message.offset()
+    assert key is not None
+    assert partition is not None
+    assert offset is not None
+    return int(key), partition, offset
+
+
+def _messages(
+    bootstrap_servers: str, topic: str, removed: Mapping[int, int] | None = None
+) -> Iterator[Message]:
+    """Yield every record. `removed` maps partitions to the offsets before which records were removed."""
     consumer = Consumer(
         {
             "bootstrap.servers": bootstrap_servers,
@@ -105,14 +117,14 @@ def _messages(bootstrap_servers: str, topic: str) -> Iterator[Message]:
         for number in _partitions(consumer, topic):
             where = TopicPartition(topic, number)
             low, high = _answer(lambda where=where: consumer.get_watermark_offsets(where, 20.0))  # type: ignore[misc]
-            if low:
+            if low > (removed or {}).get(number, 0):
                 raise OverflowError(
                     f"{topic}[{number}] has dropped its first {low} records: there is nothing left "
                     "to count against; produce less"
                 )
-            if high:
+            if high > low:
                 left[number] = high
-                starts.append(TopicPartition(topic, number, 0))
+                starts.append(TopicPartition(topic, number, low))
         consumer.assign(starts)
         deadline = time.monotonic() + _READ_SECONDS
         while left:
@@ -193,6 +205,10 @@ class Audit:
         self._optional: set[int] = set()
         """Numbers that may have arrived once: their log was deleted before it had to be read."""
         self._doubtful: set[int] = set()
+        self._refusable: set[int] = set()
+        """Numbers that the table refused for a while: there, in the dead-letter topic, or in both."""
+        self._removed: dict[int, int] = {}
+        """Offsets by partition before which the log was trimmed; `_earlier` has those records."""
 
     def rows(self) -> int:
         """Return the number of events in the table."""
@@ -201,10 +217,25 @@ class Audit:
 
     def keep(self) -> Tally:
         """Require the current content of the log, even if the log is deleted before the end."""
-        self._earlier = read_log(self._bootstrap_servers, self._topic, self._earlier)
+        self._earlier = read_log(self._bootstrap_servers, self._topic, self._earlier, self._removed)
         return self._earlier
 
-    def excuse(self, numbers: range) -> None:
+    def keep_before(self, ends: Mapping[int, int]) -> list[Place]:
+        """Require the records before these offsets, which are about to be removed; return them."""
+        found = []
+        for message in _messages(self._bootstrap_servers, self._topic, self._removed):
+            place = Place(*_place_of(message))
+            if place.offset < ends.get(place.partition, 0):
+                found.append(place)
+                self._earlier.add(place.number, place.partition, place.offset)
+        self._removed.update(ends)
+        return found
+
+    def allow_refused(self, numbers: Iterable[int]) -> None:
+        """Mark numbers that the table may have refused: each has to be in it, once, or a dead letter."""
+        self._refusable.update(numbers)
+
+    def excuse(self, numbers: Iterable[int]) -> None:
         """Mark numbers whose log was deleted. Each may have arrived at most once, or not at all."""
         self._optional.update(numbers)
 
@@ -219,6 +250,9 @@ class Audit:
         """Block until every required event arrived, or until the monotonic deadline."""
         expected = self._log()
         events = _events(expected, is_poison)
+        for number in self._refusable | self._optional:
+            if number < len(events):
+                events[number] = 0
         while time.monotonic() < deadline:
             if self.rows() >= sum(events) and not any(
                 wanted > found for wanted, found in zip(events, self._found(), strict=False)
@@ -240,14 +274,14 @@ class Audit:
         report = Report(produced=sum(events), poison=sum(log.times) - sum(events))
         with self._client() as client:
             report.count, report.unique = client.execute(
-                f"SELECT count(), uniqExact({_NUMBER}) FROM {self._table}"
+                f"SELECT count(), uniqExact({NUMBER}) FROM {self._table}"
             )[0]
         missing: list[int] = []
         repeated: list[int] = []
         strange: list[int] = []
         for number in range(max(len(found), size)):
             wanted = events[number] if number < size else 0
-            if number in self._optional:
+            if number in self._optional or number in self._refusable:
                 if found[number] > 1:
                     repeated.append(number)
                 continue
@@ -267,10 +301,12 @@ class Audit:
             if is_acknowledged[number] and not log.times[number] and number not in self._optional
         ]
         self._say(report, "acknowledged and not in the log (the broker's fault)", lost, log)
-        self._count_dead_letters(report, log, is_poison)
+        self._count_dead_letters(report, log, is_poison, found)
         return report
 
-    def _count_dead_letters(self, report: Report, log: Tally, is_poison: bytearray) -> None:
+    def _count_dead_letters(
+        self, report: Report, log: Tally, is_poison: bytearray, found: bytearray
+    ) -> None:
         dead = read_log(self._bootstrap_servers, self._dlq_topic)
         dead.reach(len(is_poison))
         report.dead_letters = sum(dead.times)
@@ -279,7 +315,14 @@ class Audit:
             for n, poison in enumerate(is_poison)
             if poison and log.times[n] and not dead.times[n] and n not in self._optional
         ]
-        alive = [n for n, times in enumerate(dead.times) if times and not is_poison[n]]
+        alive = [
+            n
+            for n, times in enumerate(dead.times)
+            if times and not is_poison[n] and n not in self._refusable
+        ]
+        refused = self._refusable - self._optional
+        nowhere = [n for n in sorted(refused) if log.times[n] and not (found[n] or dead.times[n])]
+        self._say(report, "neither in the table nor in the dead-letter topic", nowhere, log)
         self._say(report, "no dead letters of", buried, log)
         self._say(report, "dead letters of valid events", alive, log)
 
@@ -293,13 +336,13 @@ class Audit:
         tally = Tally()
         tally.times.extend(self._earlier.times)
         tally.places.extend(self._earlier.places)
-        return read_log(self._bootstrap_servers, self._topic, tally)
+        return read_log(self._bootstrap_servers, self._topic, tally, self._removed)
 
     def _found(self) -> bytearray:
         """Number of rows by event number, up to 255."""
         with self._client() as client:
             columns = client.execute(
-                f"SELECT {_NUMBER} AS number, toUInt8(least(count(), 255)) FROM {self._table} "
+                f"SELECT {NUMBER} AS number, toUInt8(least(count(), 255)) FROM {self._table} "
                 "GROUP BY number ORDER BY number",
                 columnar=True,
             )
@@ -317,7 +360,7 @@ class Audit:
         return Client("127.0.0.1", self._port, connect_timeout=5, send_receive_timeout=60)
 
 
-_NUMBER = "toInt64OrDefault(JSONExtractString(properties, 'event_id'), toInt64(-1))"
+NUMBER = "toInt64OrDefault(JSONExtractString(properties, 'event_id'), toInt64(-1))"
 
 
 def _events(log: Tally, is_poison: bytearray) -> bytearray:

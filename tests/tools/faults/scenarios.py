@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from confluent_kafka import Consumer
 
+from tests.tools.faults import recovery
 from tests.tools.faults.audit import wait_until
 from tests.tools.faults.stack import APACHE, EMBEDDED, EMBEDDED_BROKERS, Stack
 
@@ -348,5 +349,41 @@ SCENARIOS = {
         Scenario("poison", "one record in a hundred is invalid", poison),
         Scenario("table-away", "the table is renamed away, then back", table_away),
         Scenario("rolling-restart", "SIGTERM and a new start, several times", rolling_restart),
+        Scenario(
+            "spread-recovery",
+            "a batch of all partitions is left to three new workers",
+            recovery.spread_recovery,
+        ),
+        Scenario(
+            "torn-recovery",
+            "kill -9 of ClickHouse while several workers recover torn batches",
+            recovery.torn_recovery,
+        ),
+        Scenario(
+            "leader-away",
+            "a partition of pending batches has no leader",
+            recovery.leader_away,
+            (EMBEDDED,),
+        ),
+        Scenario(
+            "trimmed-batch",
+            "retention removes a part of pending batches",
+            recovery.trimmed_batch,
+        ),
+        Scenario(
+            "changed-column",
+            "the table accepts other rows at the next attempt",
+            recovery.changed_column,
+        ),
+        Scenario(
+            "lost-and-regained",
+            "partitions are lost and regained while ClickHouse is away",
+            recovery.lost_and_regained,
+        ),
+        Scenario(
+            "older-intents",
+            "version 1 of the protocol left pending batches",
+            recovery.older_intents,
+        ),
     )
 }

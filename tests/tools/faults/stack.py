@@ -20,6 +20,7 @@ from typing import Self
 
 from clickhouse_driver import Client
 from clickhouse_driver.errors import ServerException
+from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from octane_analytics.clickhouse import schema
@@ -127,6 +128,15 @@ class Engines:
             except EngineError:
                 self.kafka.delete_topic(name)
         raise TimeoutError(f"{name} is made by clients before it can be made by us")
+
+    def delete_records(self, topic: str, partition: int, before_offset: int) -> None:
+        """Remove the records before the offset, as retention does."""
+        if isinstance(self.kafka, EmbeddedKafka):
+            self.kafka.delete_records(topic, partition, before_offset)
+            return
+        admin = AdminClient({"bootstrap.servers": self.kafka.bootstrap_servers, "log_level": 0})
+        wanted = TopicPartition(topic, partition, before_offset)
+        admin.delete_records([wanted])[wanted].result(20)
 
     def execute(self, statement: str) -> None:
         """Direct connection to ClickHouse, not through the proxy."""
