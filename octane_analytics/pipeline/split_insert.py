@@ -162,7 +162,7 @@ class SplitInsert:
         return [indices[index] for index in found]
 
     def _count_again(self) -> None:
-        """Count the missing rows again, if another worker may have inserted some since they were known."""
+        """Count the missing rows again if another worker may have inserted some meanwhile."""
         age_seconds = self._clock.now() - self._known_at
         limit_seconds = _SHARED_COUNT_SECONDS if self.is_shared else _COUNT_SECONDS
         if self._rules.counts_rows and age_seconds > limit_seconds:
