@@ -11,6 +11,7 @@ from tests.tools.kafka.proxy import KafkaProxy
 _REQUEST_SECONDS = 1.5
 """Time after which the outcome of a commit is unknown to its worker."""
 _HELD_SECONDS = 60.0
+_REJOINED = "rejoining the group with a new client"
 
 
 def late_commits(stack: Stack, rng: random.Random, deadline: float) -> int:
@@ -37,11 +38,16 @@ def late_commits(stack: Stack, rng: random.Random, deadline: float) -> int:
 
 
 def _delay_commits(stack: Stack, rng: random.Random, proxy: KafkaProxy) -> None:
+    rejoined = _rejoined(stack)
     time.sleep(rng.uniform(0.5, 2.0))
     proxy.hold_commits()
     wait_until(lambda: proxy.held, _HELD_SECONDS, "a commit to hold back")
-    time.sleep(rng.uniform(0.0, 3 * _REQUEST_SECONDS))
-    if rng.random() < 0.3:
+    fate = rng.choice(("stored before it is sent again", "unknown", "unknown", "sender killed"))
+    if fate == "unknown":
+        wait_until(lambda: _rejoined(stack) > rejoined, _HELD_SECONDS, "a worker to join again")
+    else:
+        time.sleep(rng.uniform(0.0, 2 * _REQUEST_SECONDS))
+    if fate == "sender killed":
         for slot in sorted(stack.command.workers()):
             stack.command.signal_worker(slot, signal.SIGKILL)
     if rng.random() < 0.5:
@@ -50,3 +56,8 @@ def _delay_commits(stack: Stack, rng: random.Random, proxy: KafkaProxy) -> None:
     proxy.release()
     proxy.pass_commits()
     proxy.release()
+
+
+def _rejoined(stack: Stack) -> int:
+    """Return how often a worker has joined again because the outcome of a commit was unknown."""
+    return stack.command.log.read_text().count(_REJOINED)
