@@ -23,7 +23,7 @@ from octane_analytics.types import (
 
 
 class RebalanceListener(Protocol):
-    """Rebalance callbacks, called within `Source.poll` and `Source.close` on the caller's thread.
+    """Rebalance callbacks, called within `GroupMember.poll` and `close` on the caller's thread.
 
     May commit, send requests and seek, and must not poll or close: Kafka's client ends the process.
     """
@@ -41,8 +41,8 @@ class RebalanceListener(Protocol):
         ...
 
 
-class Source(Protocol):
-    """Consumer group member."""
+class GroupMember(Protocol):
+    """Member of the consumer group that commits a batch over all its partitions at once."""
 
     def subscribe(self, listener: RebalanceListener) -> None: ...
 
@@ -50,61 +50,11 @@ class Source(Protocol):
         """Return the next records. Blocks for up to the timeout, also before it raises Unavailable,
         which it does at each call until a broker can be reached. Raise AssignmentLost if this member was
         replaced for good, or if the listener had no positions for assigned partitions. Any other
-        exception of the listener is raised by this call or the next, without losing records."""
-        ...
+        exception of the listener is raised by this call or the next, without losing records.
 
-    def committed(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, Committed]:
-        """Return the committed offsets. Blocks. Raise Unavailable."""
-        ...
-
-    def commit(self, commits: Sequence[Commit]) -> None:
-        """Commit all of them, or raise; blocks until the coordinator has answered.
-
-        Raise Unavailable if the same call may succeed later (a rebalance, no coordinator),
-        AssignmentLost if this member no longer owns the partitions.
-        """
-        ...
-
-    def log_identity(self, topic: str) -> LogIdentity:
-        """Return the complete identity. Blocks. Raise Unavailable rather than return a part of it."""
-        ...
-
-    def earliest(self, partition: TopicPartition) -> int:
-        """Return the first offset that the partition holds. Blocks. Raise Unavailable."""
-        ...
-
-    def latest(self, partition: TopicPartition) -> int:
-        """Return the offset of the partition's next record. Blocks. Raise Unavailable."""
-        ...
-
-    def seek(self, partition: TopicPartition, offset: int) -> None: ...
-
-    def recreate_client(self) -> None:
-        """Make the next `poll` leave the group and join it again with a client that has no state of the
-        topic: that call revokes the assignment and returns no earlier records; it or a later one assigns
-        partitions again. May be called by the listener."""
-        ...
-
-    def pause(self) -> None:
-        """Return no records until `resume`, from later assignments either; stay in the group."""
-        ...
-
-    def resume(self) -> None: ...
-
-    def close(self) -> None: ...
-
-
-class GroupMember(Protocol):
-    """Member of the consumer group that commits a batch over all its partitions at once."""
-
-    def subscribe(self, listener: RebalanceListener) -> None: ...
-
-    def poll(self, max_records: int, timeout_seconds: float) -> Polled:
-        """Return the next records; see `Source.poll`.
-
-        Report the end of a partition only if there is no visible record between it and the last record
-        or the position (transaction markers, aborted records, gaps of compaction): once for each such
-        end, after some seconds of waiting in polls, in a result without records.
+        `ends` are offsets before which the log holds no further visible record (transaction markers,
+        aborted records, gaps of compaction): each once, after some seconds of waiting in polls, in a
+        result without records.
         """
         ...
 
@@ -214,32 +164,6 @@ class BlockSink(Protocol):
 
         `not_before` is a time in epoch seconds before which it was not inserted; None if not known.
         Blocks. Raise Unavailable.
-        """
-        ...
-
-    def close(self) -> None: ...
-
-
-class Sink(Protocol):
-    """Destination of rows."""
-
-    def insert(
-        self,
-        columns: Sequence[Sequence[object]],
-        token: str | None,
-        *,
-        is_repeat: bool = False,
-        not_before: float | None = None,
-        may_overlap: bool = False,
-    ) -> None:
-        """Insert one block; a block whose token was inserted before is dropped.
-
-        `columns` are in the order of Row, all of one length. `is_repeat` means that the block may have
-        been inserted by a call with an unknown result; `not_before`, in epoch seconds, that such a call
-        was not made earlier; `may_overlap` that some rows may be in the table from a block with another
-        token: rows that the table has are left out then. Blocks until the server has acknowledged the
-        block. Raise Unavailable (the result is unknown; repeat the call with the same token) or
-        DataRejected (the server refuses the data itself).
         """
         ...
 

@@ -3,8 +3,10 @@
 Events are stored to the second, so timestamps are rounded up to one.
 """
 
+import functools
 import math
 import re
+import zoneinfo
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -75,3 +77,9 @@ def _from_rfc3339(value: str) -> datetime:
     if time.tzinfo is None:
         raise ValueError(_EXPECTED)
     return time
+
+
+@functools.cache
+def timezones() -> frozenset[str]:
+    """Return all zones of this machine. The first call reads its zone directories."""
+    return frozenset(zoneinfo.available_timezones())

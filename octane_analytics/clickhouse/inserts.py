@@ -28,7 +28,6 @@ from octane_analytics.types import RepeatRules
 _TOO_MANY_PARTS = 252
 _QUERY_ID_IN_USE = 216
 _RELEASE_PAUSES = (0.001, 0.01, 0.1, 0.4)
-_REPEATS = 4
 _TOO_MANY_PARTITIONS = "Too many partitions for single INSERT block"
 """Start of the server's message; the same code also reports merges slower than inserts."""
 _INSERT_SETTINGS: dict[str, object] = {
@@ -43,7 +42,7 @@ server's cleanup thread runs only at intervals."""
 
 
 class ClickHouseSink(CountingConnection):
-    """Connection that inserts; implements `interfaces.BlockSink` and `Sink` for the configured table."""
+    """Connection that inserts; implements `interfaces.BlockSink` for the configured table."""
 
     def __init__(
         self,
@@ -95,65 +94,6 @@ class ClickHouseSink(CountingConnection):
             f"twice in {listed}: set DELIVERY=at-least-once, or remove the views and fill them again "
             "afterwards",
         )
-
-    def insert(
-        self,
-        columns: Sequence[Sequence[object]],
-        token: str | None,
-        *,
-        is_repeat: bool = False,
-        not_before: float | None = None,
-        may_overlap: bool = False,
-    ) -> None:
-        """Insert a block; see `interfaces.Sink`. Blocks for up to CLICKHOUSE_TIMEOUT per exchange.
-
-        A repeat relies on the token as far as the table keeps it:
-
-        - A plain MergeTree stores a token before it adds the part. If killed between the two, it drops
-          the repeated insert of rows that it does not have. So the rows are looked up afterwards, and
-          missing ones are inserted under a token of their own.
-        - A replicated table adds token and part in one step, but forgets tokens by age. So the rows of
-          an old batch are looked up first. Missing ones keep the token: each partition of the table
-          has its own record of it.
-
-        A token says nothing about rows that were inserted with a block of other bounds. With
-        `may_overlap` the rows are looked up first as well.
-        """
-        if may_overlap:
-            columns = self._missing(columns)
-            if not columns[0]:
-                return
-        if not is_repeat or token is None:
-            self._insert(columns, token)
-            return
-        table = self.counted_table()
-        if schema.is_replicated(table.engine):
-            if not is_token_remembered(table.window_seconds, not_before, time.time()):
-                columns = self._missing(columns)
-            if columns[0]:
-                self._insert(columns, token)
-            return
-        self._insert(columns, token)
-        if table.is_countable:
-            self._repair(columns, token)
-
-    def _missing(self, columns: Sequence[Sequence[object]]) -> list[list[object]]:
-        rows = self.missing_rows(columns)
-        return [[values[row] for row in rows] for values in map(list, columns)]
-
-    def _repair(self, columns: Sequence[Sequence[object]], token: str) -> None:
-        for attempt in range(1, _REPEATS):
-            columns = self._missing(columns)
-            if not columns[0]:
-                return
-            if refusal := self.repeat_rules().repair_refusal:
-                raise NeedsOperator(
-                    f"{self.table} lacks {len(columns[0])} rows whose token it has, and {refusal}"
-                )
-            self._insert(columns, f"{token}/again{attempt}")
-
-    def _insert(self, columns: Sequence[Sequence[object]], token: str | None) -> None:
-        self.insert_block(columns, token, None)
 
     def insert_into(
         self,

@@ -34,6 +34,9 @@ _TEXT_COPIES = 3
 """Copies of a text: the driver's bytes, the string, and the response's bytes."""
 _ESCAPED_TEXT_COPIES = 8
 """Copies of a nested text: JSON escapes a control character with six, and encodes a row at once."""
+_MAX_TYPE_CHARACTERS = 32 << 10
+"""Length of all long types of a block: the driver parses each one, at 0.1 ms for a nested type."""
+_SHORT_TYPE_CHARACTERS = 64
 _OPAQUE = ("JSON", "Object(", "Dynamic", "Variant(")
 _CHILDREN = ("nested_column", "key_column", "value_column")
 
@@ -93,7 +96,14 @@ class ResultBlocks(BlockInputStream):  # type: ignore[misc]  # the driver has no
         """Read a block. Raise ResultTooLarge, or UnreadableResult if the driver cannot read a value."""
         try:
             return self._read()
-        except (driver_errors.Error, OSError, EOFError, ResultTooLarge, NotImplementedError):
+        except (
+            driver_errors.Error,
+            OSError,
+            EOFError,
+            ResultTooLarge,
+            UnreadableResult,
+            NotImplementedError,
+        ):
             raise
         except (Exception, RecursionError) as error:
             # Zones unknown to pytz, years outside Python's dates, types nested too deeply.
@@ -106,8 +116,13 @@ class ResultBlocks(BlockInputStream):  # type: ignore[misc]  # the driver has no
             info.read(self.fin)
         column_count, row_count = read_varint(self.fin), read_varint(self.fin)
         names_and_types, data = [], []
+        type_characters = 0
         for _ in range(column_count):
             name, kind = read_binary_str(self.fin), read_binary_str(self.fin)
+            if len(kind) > _SHORT_TYPE_CHARACTERS and self.meter is not None:
+                type_characters += len(kind)
+                if type_characters > _MAX_TYPE_CHARACTERS:
+                    raise UnreadableResult("types of more than 32,768 characters")
             names_and_types.append((name, kind))
             has_custom_serialization = False
             if revision >= defines.DBMS_MIN_REVISION_WITH_CUSTOM_SERIALIZATION:

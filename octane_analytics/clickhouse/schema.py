@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 DEDUPLICATION_WINDOW = 10_000
-"""Number of inserts, over the whole table, whose tokens ClickHouse remembers. See `window_minutes`."""
+"""Number of inserts, over the whole table, whose tokens ClickHouse remembers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +96,6 @@ def create_table(name: TableName, window: int = DEDUPLICATION_WINDOW) -> str:
 def alter_window(name: TableName, setting: str, window: int = DEDUPLICATION_WINDOW) -> str:
     """Return the statement that sets the deduplication window of an existing table."""
     return f"ALTER TABLE {name} MODIFY SETTING {setting} = {window}"
-
-
-def window_minutes(window: int, inserts_per_second: float) -> float:
-    """Return the minutes for which a token is remembered at this rate of inserts into the table."""
-    return window / inserts_per_second / 60.0
 
 
 def is_replicated(engine: str) -> bool:

@@ -33,21 +33,23 @@ _REFUSALS = frozenset(
         # The broker checks these before the coordinator has the request.
         KafkaError.GROUP_AUTHORIZATION_FAILED,
         KafkaError.TOPIC_AUTHORIZATION_FAILED,
-        KafkaError.UNKNOWN_TOPIC_OR_PART,
         KafkaError.INVALID_GROUP_ID,
-        # Stored for none of the partitions to which it applies.
-        KafkaError.OFFSET_METADATA_TOO_LARGE,
+        # All offsets are one write, which is too large.
         KafkaError.INVALID_COMMIT_OFFSET_SIZE,
         # librdkafka has not sent the request.
         KafkaError._WAIT_COORD,
         KafkaError._ASSIGNMENT_LOST,
     }
 )
-"""Errors that prove that nothing was stored.
+"""Errors that prove that nothing was stored, in any partition of the request.
 
 Not among them are NOT_COORDINATOR and COORDINATOR_NOT_AVAILABLE. The coordinator also answers these when
 it has written the offsets, and then lost its partition's leadership or found too few replicas (Kafka's
 GroupMetadataManager.storeOffsets)."""
+_PARTITION_REFUSALS = frozenset(
+    {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.OFFSET_METADATA_TOO_LARGE}
+)
+"""Errors that prove that the offset of the partition was not stored; those of others may have been."""
 
 
 def commit(consumer: Consumer, commits: Sequence[Commit]) -> CommitOutcome:
@@ -58,37 +60,36 @@ def commit(consumer: Consumer, commits: Sequence[Commit]) -> CommitOutcome:
     if not commits:
         return CommitOutcome()
     began = time.monotonic()
+    numbers = frozenset(each.partition.partition for each in commits)
     try:
         answer = consumer.commit(offsets=[_raw(each) for each in commits], asynchronous=False)
     except KafkaException as exception:
-        # Raised if every partition failed; the results are not returned then. The error is the last one.
-        errors = {each.partition.partition: error_of(exception) for each in commits}
-        has_one_cause = len({len(each.metadata) for each in commits}) == 1
-    else:
-        errors = {r.partition: r.error for r in answer or () if r.error is not None}
-        has_one_cause = True
-    is_resent = time.monotonic() - began >= _RESENT_SECONDS
-    return _outcome(commits, errors, is_resent=is_resent, has_one_cause=has_one_cause)
-
-
-def _outcome(
-    commits: Sequence[Commit],
-    errors: dict[int, KafkaError],
-    *,
-    is_resent: bool,
-    has_one_cause: bool,
-) -> CommitOutcome:
-    accepted = frozenset(each.partition.partition for each in commits) - errors.keys()
+        # Raised if any partition failed. The other results are not returned, and may be successes.
+        error = error_of(exception)
+        return _failed(error, frozenset(), _is_refused(error, commits), began)
+    errors = {each.partition: each.error for each in answer or () if each.error is not None}
     if not errors:
-        return CommitOutcome(accepted)
-    first = next(iter(errors.values()))
+        return CommitOutcome(numbers)
+    is_refused = all(e.code() in _REFUSALS | _PARTITION_REFUSALS for e in errors.values())
+    return _failed(next(iter(errors.values())), numbers - errors.keys(), is_refused, began)
+
+
+def _is_refused(error: KafkaError, commits: Sequence[Commit]) -> bool:
+    """Return whether one partition's error proves that the whole request was refused."""
+    code = error.code()
+    if code == KafkaError.OFFSET_METADATA_TOO_LARGE:
+        return len({len(each.metadata.encode()) for each in commits}) == 1
+    return code in _REFUSALS or (code in _PARTITION_REFUSALS and len(commits) == 1)
+
+
+def _failed(
+    first: KafkaError, accepted: frozenset[int], is_refused: bool, began: float
+) -> CommitOutcome:
     error = translate(first, "committing offsets")
     if isinstance(error, AssignmentLost):
         raise error
     assert isinstance(error, Unavailable), "translate returns no other error"
-    is_refused = all(each.code() in _REFUSALS for each in errors.values())
-    if first.code() == KafkaError.OFFSET_METADATA_TOO_LARGE and not has_one_cause:
-        is_refused = False  # the error of partitions with shorter metadata is not known
+    is_resent = time.monotonic() - began >= _RESENT_SECONDS
     if is_refused and not (is_resent and accepted):
         return CommitOutcome(accepted, may_be_stored=is_resent, error=error)
     return CommitOutcome(is_unknown=True, error=error)

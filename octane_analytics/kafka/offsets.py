@@ -11,7 +11,7 @@ from confluent_kafka.admin._listoffsets import OffsetSpec
 from octane_analytics.errors import Unavailable
 from octane_analytics.kafka.client import REQUEST_SECONDS, error_of, translate
 from octane_analytics.kafka.conversions import committed_of, from_confluent, to_confluent
-from octane_analytics.types import Committed, TopicPartition
+from octane_analytics.types import Committed, OffsetRange, TopicPartition
 
 _COORDINATOR_PAUSE_SECONDS = 0.2
 _COORDINATOR_MOVES = frozenset(
@@ -45,7 +45,30 @@ def log_ends(
     """Return the offset of each partition's next record; with `is_stable` the last stable offset, after
     which an open transaction hides records from consumers. Raise Unavailable or NeedsOperator."""
     latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-    requested = dict.fromkeys(map(to_confluent, partitions), latest)
+    return _list_offsets(admin, partitions, latest, is_stable=is_stable)
+
+
+def log_bounds(
+    admin: AdminClient, partitions: Sequence[TopicPartition]
+) -> dict[TopicPartition, OffsetRange]:
+    """Return the offsets that the log of each partition holds, also those after an open transaction.
+
+    Raise Unavailable or NeedsOperator.
+    """
+    earliest = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
+    firsts = _list_offsets(admin, partitions, earliest, is_stable=False)
+    ends = log_ends(admin, partitions)
+    return {p: OffsetRange(firsts[p], max(ends[p], firsts[p])) for p in partitions}
+
+
+def _list_offsets(
+    admin: AdminClient,
+    partitions: Iterable[TopicPartition],
+    specification: OffsetSpec,
+    *,
+    is_stable: bool,
+) -> dict[TopicPartition, int]:
+    requested = dict.fromkeys(map(to_confluent, partitions), specification)
     if not requested:
         return {}
     doing = "asking for the ends of the partitions"

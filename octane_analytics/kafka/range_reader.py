@@ -25,7 +25,7 @@ class KafkaRangeReader:
         self._is_done = True
 
     def begin(self, ranges: Sequence[PartitionRange]) -> Sequence[PartitionRange]:
-        """Start reading; see `interfaces.RangeReader`. Blocks for two requests per partition."""
+        """Start reading; see `interfaces.RangeReader`. Blocks for some seconds at most."""
         self._is_done = False
         existing = set(self._log.partitions())
         held = self._log.held_ranges([r.partition for r in ranges if r.partition in existing])

@@ -8,7 +8,7 @@ reported either. Pure: depends on no client, and `now` is of any clock of the ca
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from octane_analytics.types import OffsetRange, TopicPartition
 
@@ -21,6 +21,13 @@ class _PartitionProgress:
     """Time of the last progress, or of the last comparison with the broker's end."""
     end: int | None = None
     """The broker's end if it differs from the position."""
+    is_reported: bool = False
+    """True once `settled` has returned the position."""
+    moved_at: float = field(init=False)
+    """Time of the last progress."""
+
+    def __post_init__(self) -> None:
+        self.moved_at = self.since
 
 
 class StallDetector:
@@ -87,11 +94,27 @@ class StallDetector:
             self._progress[partition] = _PartitionProgress(position, now)
 
     def reached_end(self, partition: TopicPartition, offset: int, now: float) -> None:
-        """Record that there is nothing to return before `offset`."""
+        """Record that there is nothing to return before `offset`, and that the caller knows it."""
         progress = self._progress.get(partition)
         if progress is not None:
-            self._progress[partition] = _PartitionProgress(max(offset, progress.position), now)
+            self._progress[partition] = _PartitionProgress(
+                max(offset, progress.position), now, is_reported=True
+            )
         self._reassigned_at.pop(partition, None)
+
+    def settled(self, now: float, seconds: float) -> dict[TopicPartition, int]:
+        """Return, once for each position, the positions that have not moved for so long.
+
+        A position may be after the last record: the client also passes what it never returns.
+        """
+        found = {}
+        for partition, progress in self._progress.items():
+            if progress.is_reported or partition in self.awaiting_first_record:
+                continue
+            if now - progress.moved_at >= seconds:
+                progress.is_reported = True
+                found[partition] = progress.position
+        return found
 
     def quiet(
         self, now: float, last_end: Callable[[TopicPartition], int | None] = lambda partition: None

@@ -18,6 +18,7 @@ from octane_analytics.kafka.unread_tail import TailSearch
 from octane_analytics.types import EndOfPartition, OffsetRange, TopicPartition
 
 _CHECK_SECONDS = 1.0
+_SETTLED_SECONDS = 1.0
 _ENDS_SECONDS = 1.0
 
 
@@ -52,20 +53,19 @@ class StallRecovery:
 
     def check(self) -> list[EndOfPartition]:
         """Reassign stalled partitions; outdate the client if that had no effect, or if the topic was
-        recreated. Return the ends of partitions in which no visible record precedes the end.
+        recreated. Return offsets before which no further record is to be returned.
 
         Blocks for up to some seconds. Raises as `client.translate` does.
         """
         detector, now = self._assignment.detector, self._assignment.waited_seconds
         consumer = self._client.get()
         if late := detector.beyond_revival(now):
-            for partition, end in offsets.known_ends(consumer, late, _ENDS_SECONDS).items():
-                if end == detector.position(partition):
-                    detector.reached_end(partition, end, now)
+            for partition, offset in offsets.known_ends(consumer, late, _ENDS_SECONDS).items():
+                if offset == detector.position(partition):
+                    detector.reached_end(partition, offset, now)
             if detector.beyond_revival(now):
                 self._client.request_recreation()
                 return []
-        ends: list[EndOfPartition] = []
         try:
             if self._checked_version != self._assignment.version:
                 self._checked_version = self._assignment.version
@@ -82,10 +82,11 @@ class StallRecovery:
             stalled = detector.stalled(now)
             if (ended_early or stalled) and self._is_topic_recreated():
                 return []
+            empty: list[EndOfPartition] = []
             if stalled:
-                ends, unknown = self._search(detector.unread(stalled))
-                for reached in ends:
-                    self._assignment.reached_end(reached)
+                empty, unknown = self._search(detector.unread(stalled))
+                for end in empty:
+                    self._assignment.reached_end(end)
                 detector.postpone(unknown, now)
                 stalled = detector.stalled(now)
             if stalled:
@@ -100,7 +101,8 @@ class StallRecovery:
         if self._on_stall is not None:
             for partition, position in stalled.items():
                 self._on_stall(partition, position)
-        return ends
+        settled = detector.settled(now, _SETTLED_SECONDS)
+        return [*empty, *(EndOfPartition(p, position) for p, position in settled.items())]
 
     def _search(
         self, unread: Mapping[TopicPartition, OffsetRange]

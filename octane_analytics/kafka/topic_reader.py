@@ -13,7 +13,7 @@ from confluent_kafka.admin import AdminClient
 
 from octane_analytics.errors import OctaneError, Unavailable
 from octane_analytics.kafka.client import translate
-from octane_analytics.kafka.offsets import log_ends, offsets_at, watermarks
+from octane_analytics.kafka.offsets import log_bounds, log_ends, offsets_at, watermarks
 from octane_analytics.kafka.standalone_client import StandaloneClient
 from octane_analytics.kafka.topic_identity import log_identity
 from octane_analytics.settings.connections import KafkaSettings
@@ -91,8 +91,9 @@ class TopicReader(StandaloneClient):
     def held_ranges(self, partitions: Sequence[int]) -> Mapping[int, OffsetRange]:
         """Return the offset range of each partition from its first offset to its log's end, also after
         an open transaction."""
-        firsts, ends = self.retained_ranges(partitions), self.log_ends(partitions)
-        return {n: OffsetRange(span.first, max(ends[n], span.first)) for n, span in firsts.items()}
+        admin = self._broker.connect(AdminClient)
+        found = log_bounds(admin, [TopicPartition(self.topic, number) for number in partitions])
+        return {partition.partition: span for partition, span in found.items()}
 
     def log_ends(self, partitions: Sequence[int]) -> Mapping[int, int]:
         """Return the offset of each partition's next record, open transactions or not."""

@@ -22,3 +22,15 @@ def describe(inserts_per_second: float, processes: int, flush_seconds: float) ->
         f"at most {inserts_per_second:g} inserts/s by {processes} workers: each inserts every "
         f"{interval:g} s at most, a batch {latest}"
     )
+
+
+def window_span(
+    window: int, inserts_per_second: float, processes: int, flush_seconds: float
+) -> tuple[float | None, str]:
+    """Return the minutes for which a window of that many inserts lasts (None without a limit), and a
+    phrase that says so. Other hosts of the group insert into the same window."""
+    rate = highest_rate(inserts_per_second, processes, flush_seconds)
+    if rate is None:
+        return None, "INSERTS_PER_SECOND=0, no limit"
+    minutes = window / rate / 60.0
+    return minutes, f"{minutes:,.0f} minutes of this host's {rate:g} inserts/s"

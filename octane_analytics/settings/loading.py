@@ -174,7 +174,10 @@ _RESERVED = {
     "enable.auto.commit": "offsets are committed only for stored events",
     "enable.auto.offset.store": "offsets are committed only for stored events",
     "auto.offset.reset": "a worker decides this itself, and logs when offsets are gone",
-    "enable.partition.eof": "recovery requires it",
+    "enable.partition.eof": "a worker finds the ends of partitions itself",
+    "client.id": "the version of each worker in the group is part of it",
+    "retry.backoff.ms": "the delivery protocol recognises repeated commits by it",
+    "retry.backoff.max.ms": "the delivery protocol recognises repeated commits by it",
 }
 
 

@@ -51,11 +51,11 @@ def test_apply_creates_the_table_and_can_be_repeated(schema: Schema) -> None:
     first = schema("apply")
     assert (first.returncode, first.stderr) == (0, "")
     assert "created table default.ai_analytics_events" in first.stdout
-    assert "10,000 inserts, which is 52 minutes" in first.stdout
-    second = schema("apply", "--flush-interval", "10", "--partitions", "8")
+    assert "10,000 inserts, 83 minutes of this host's 2 inserts/s" in first.stdout
+    second = schema("apply", "--inserts-per-second", "0.5", "--worker-procs", "8")
     assert second.returncode == 0
     assert "nothing to do" in second.stdout
-    assert "which is 208 minutes" in second.stdout
+    assert "104 minutes of this host's 1.6 inserts/s" in second.stdout
 
 
 def test_apply_widens_a_window_and_never_narrows_one(schema: Schema, client: Client) -> None:

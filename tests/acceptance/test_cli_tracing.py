@@ -104,7 +104,7 @@ def test_event_trace_leads_from_producer_to_clickhouse(
         lines = [json.loads(line) for line in worker.output.splitlines() if line.startswith("{")]
         logged = [line for line in lines if line["message"] == "batch inserted"]
         assert flush.trace_id in {line["trace_id"] for line in logged}
-        assert {"partition", "offsets", "process"} <= logged[0].keys()
+        assert {"ranges", "process"} <= logged[0].keys()
 
 
 def _count(clickhouse: ClickHouse) -> int:

@@ -1,4 +1,4 @@
-"""Contract of Sink, for the fake and for a real ClickHouse."""
+"""Contract of BlockSink, for the fake and for a real ClickHouse."""
 
 import contextlib
 import importlib.util
@@ -16,9 +16,10 @@ from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.errors import DataRejected, NeedsOperator, Unavailable
 from octane_analytics.events.event import Row
 from octane_analytics.events.packed_columns import SecondsColumn, TextColumn
-from octane_analytics.interfaces import Sink
+from octane_analytics.interfaces import BlockSink
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.settings.connections import ClickHouseSettings
+from octane_analytics.types import RepeatRules
 from tests.fakes.clickhouse import FakeClickHouse, FakeSink
 from tests.fakes.clock import FakeClock
 
@@ -30,7 +31,7 @@ LAST_MONTH = int((datetime.now(UTC).replace(day=1) - timedelta(days=3)).timestam
 class Bench(Protocol):
     """Empty table that refuses events with the name `refused`."""
 
-    sink: Sink
+    sink: BlockSink
 
     def users(self) -> list[str]: ...
     def properties(self) -> list[str]: ...
@@ -43,7 +44,7 @@ class FakeBench:
     def __init__(self) -> None:
         self._table = FakeClickHouse(FakeClock())
         self._table.refuses = lambda row: row.event_name == "refused"
-        self.sink: Sink = FakeSink(self._table)
+        self.sink: BlockSink = FakeSink(self._table)
 
     def users(self) -> list[str]:
         return sorted(row.user_id for row in self._table.rows)
@@ -76,7 +77,7 @@ class ClickHouseBench:
         self._connection.execute(
             f"ALTER TABLE {self._name} ADD CONSTRAINT accepted CHECK event_name != 'refused'"
         )
-        self.sink: Sink = ClickHouseSink(self._settings, client_name="tests sink")
+        self.sink: BlockSink = ClickHouseSink(self._settings, client_name="tests sink")
 
     def _column(self, name: str) -> list[str]:
         found = self._connection.select(f"SELECT {name} FROM {self._name} ORDER BY {name}")
@@ -119,29 +120,33 @@ class PackedBench(ClickHouseBench):
 
 
 class PackingSink:
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, sink: BlockSink) -> None:
         self._sink = sink
 
-    def insert(
-        self,
-        columns: Sequence[Sequence[object]],
-        token: str | None,
-        *,
-        is_repeat: bool = False,
-        not_before: float | None = None,
-        may_overlap: bool = False,
+    def insert_block(
+        self, columns: Sequence[Sequence[object]], token: str | None, query_id: str | None
     ) -> None:
-        timestamps, *texts = columns
-        packed: list[Sequence[object]] = [timestamps]
-        with contextlib.suppress(OverflowError):
-            packed = [SecondsColumn(int(str(second)) for second in timestamps)]
-        packed += [TextColumn(_utf8(text) for text in column) for column in texts]
-        self._sink.insert(
-            packed, token, is_repeat=is_repeat, not_before=not_before, may_overlap=may_overlap
-        )
+        self._sink.insert_block(_packed(columns), token, query_id)
+
+    def missing_rows(self, columns: Sequence[Sequence[object]]) -> Sequence[int]:
+        return self._sink.missing_rows(_packed(columns))
+
+    def partitions(self, columns: Sequence[Sequence[object]]) -> Sequence[object]:
+        return self._sink.partitions(_packed(columns))
+
+    def repeat_rules(self, not_before: float | None = None) -> RepeatRules:
+        return self._sink.repeat_rules(not_before)
 
     def close(self) -> None:
         self._sink.close()
+
+
+def _packed(columns: Sequence[Sequence[object]]) -> Sequence[Sequence[object]]:
+    timestamps, *texts = columns
+    packed: list[Sequence[object]] = [timestamps]
+    with contextlib.suppress(OverflowError):
+        packed = [SecondsColumn(int(str(second)) for second in timestamps)]
+    return packed + [TextColumn(_utf8(text) for text in column) for column in texts]
 
 
 def _utf8(text: object) -> bytes:
@@ -169,95 +174,89 @@ def block(*rows: Row) -> Sequence[Sequence[object]]:
 
 
 def test_insert_returns_after_rows_are_stored(bench: Bench) -> None:
-    bench.sink.insert(block(row("u1"), row("u2")), "t")
+    bench.sink.insert_block(block(row("u1"), row("u2")), "t", None)
     assert bench.users() == ["u1", "u2"]
 
 
 def test_block_with_known_token_is_dropped(bench: Bench) -> None:
     for _ in range(3):
-        bench.sink.insert(block(row("u1"), row("u2")), "t")
+        bench.sink.insert_block(block(row("u1"), row("u2")), "t", None)
     assert bench.users() == ["u1", "u2"]
 
 
 def test_token_of_another_connection_is_known(bench: Bench) -> None:
-    bench.sink.insert(block(row("u1")), "t")
+    bench.sink.insert_block(block(row("u1")), "t", None)
     bench.sink.close()
-    bench.sink.insert(block(row("u1")), "t")
+    bench.sink.insert_block(block(row("u1")), "t", None)
     assert bench.users() == ["u1"]
 
 
 def test_equal_rows_with_different_tokens_are_kept(bench: Bench) -> None:
-    bench.sink.insert(block(row("u1")), "t")
-    bench.sink.insert(block(row("u2")), "t")
-    bench.sink.insert(block(row("u1")), "t/0-1")
+    bench.sink.insert_block(block(row("u1")), "t", None)
+    bench.sink.insert_block(block(row("u2")), "t", None)
+    bench.sink.insert_block(block(row("u1")), "t/0-1", None)
     assert bench.users() == ["u1", "u1"]
 
 
-def test_rows_of_overlapping_block_are_left_out(bench: Bench) -> None:
-    bench.sink.insert(block(row("u1"), row("u2"), row("u2")), "t")
-    rows = block(row("u2"), row("u2"), row("u2"), row("u3"))
-    for _ in range(2):
-        bench.sink.insert(rows, "t/2-4", is_repeat=True, may_overlap=True)
-    assert bench.users() == ["u1", "u2", "u2", "u2", "u3"]
-
-
 def test_equal_blocks_without_token_are_kept(bench: Bench) -> None:
-    bench.sink.insert(block(row("u1")), None)
-    bench.sink.insert(block(row("u1")), None)
+    bench.sink.insert_block(block(row("u1")), None, None)
+    bench.sink.insert_block(block(row("u1")), None, None)
     assert bench.users() == ["u1", "u1"]
 
 
 def test_repeated_block_is_dropped_in_all_partitions(bench: Bench) -> None:
     rows = block(row("u1"), row("u2", at=LAST_MONTH))
-    bench.sink.insert(rows, "t")
-    bench.sink.insert(rows, "t")
+    bench.sink.insert_block(rows, "t", None)
+    bench.sink.insert_block(rows, "t", None)
     assert bench.users() == ["u1", "u2"]
 
 
 def test_large_block_is_inserted_as_one(bench: Bench) -> None:
     rows = block(*(row(f"{number:06}") for number in range(70_000)))
-    bench.sink.insert(rows, "t")
-    bench.sink.insert(rows, "t")
+    bench.sink.insert_block(rows, "t", None)
+    bench.sink.insert_block(rows, "t", None)
     assert len(bench.users()) == 70_000
 
 
 def test_text_is_stored_byte_for_byte(bench: Bench) -> None:
     texts = ['{"a": "\\ud83d\\ude00"}', '{"b" :\t"é😀"}', '{"c":"\\u0000\x00\'"}', "{}"]
     texts += [f'{{"d":"{"x" * length}"}}' for length in (100, 1_000, 100_000)]
-    bench.sink.insert(block(*(row("u", properties=text.encode()) for text in texts)), "t")
+    bench.sink.insert_block(
+        block(*(row("u", properties=text.encode()) for text in texts)), "t", None
+    )
     assert bench.properties() == sorted(texts, key=str.encode)
 
 
 def test_block_with_bad_row_is_refused_whole(bench: Bench) -> None:
     with pytest.raises(DataRejected):
-        bench.sink.insert(block(row("u1"), row("u2", name="refused"), row("u3")), "t")
+        bench.sink.insert_block(block(row("u1"), row("u2", name="refused"), row("u3")), "t", None)
     assert bench.users() == []
 
 
 def test_rest_of_refused_block_is_inserted(bench: Bench) -> None:
     with pytest.raises(DataRejected):
-        bench.sink.insert(block(row("u1"), row("u2", name="refused")), "t")
-    bench.sink.insert(block(row("u1")), "t/0-1")
-    bench.sink.insert(block(row("u1")), "t")
+        bench.sink.insert_block(block(row("u1"), row("u2", name="refused")), "t", None)
+    bench.sink.insert_block(block(row("u1")), "t/0-1", None)
+    bench.sink.insert_block(block(row("u1")), "t", None)
     assert bench.users() == ["u1", "u1"], "a refused block stores no token"
 
 
 @pytest.mark.parametrize("at", [-1, 2**32])
 def test_value_of_wrong_type_is_refused(bench: Bench, at: int) -> None:
     with pytest.raises(DataRejected):
-        bench.sink.insert(block(row("u1"), row("u2", at=at)), "t")
-    bench.sink.insert(block(row("u1")), "t2")
+        bench.sink.insert_block(block(row("u1"), row("u2", at=at)), "t", None)
+    bench.sink.insert_block(block(row("u1")), "t2", None)
     assert bench.users() == ["u1"]
 
 
 def test_block_is_inserted_after_outage(bench: Bench) -> None:
-    bench.sink.insert(block(row("u1")), "t1")
+    bench.sink.insert_block(block(row("u1")), "t1", None)
     bench.stop()
     with pytest.raises(Unavailable):
-        bench.sink.insert(block(row("u2")), "t2")
+        bench.sink.insert_block(block(row("u2")), "t2", None)
     bench.start()
-    bench.sink.insert(block(row("u2")), "t2")
-    bench.sink.insert(block(row("u1")), "t1")
+    bench.sink.insert_block(block(row("u2")), "t2", None)
+    bench.sink.insert_block(block(row("u1")), "t1", None)
     assert bench.users() == ["u1", "u2"]
 
 
@@ -269,7 +268,7 @@ def test_missing_table_needs_operator(
         ClickHouseSink(settings, client_name="tests") as sink,
         pytest.raises(NeedsOperator) as raised,
     ):
-        sink.insert(block(row("u1")), "t")
+        sink.insert_block(block(row("u1")), "t", None)
     assert "schema apply" in str(raised.value)
 
 
@@ -281,7 +280,7 @@ def test_wrong_password_needs_operator(
         ClickHouseSink(settings, client_name="tests") as sink,
         pytest.raises(NeedsOperator) as raised,
     ):
-        sink.insert(block(row("u1")), "t")
+        sink.insert_block(block(row("u1")), "t", None)
     assert "CLICKHOUSE_PASSWORD" in str(raised.value)
     assert "wrong" not in str(raised.value)
 
@@ -294,7 +293,7 @@ def test_port_of_another_protocol_needs_operator(
         ClickHouseSink(settings, client_name="tests") as sink,
         pytest.raises(Unavailable) as raised,
     ):
-        sink.insert(block(row("u1")), "t")
+        sink.insert_block(block(row("u1")), "t", None)
     assert "CLICKHOUSE_PORT" in str(raised.value)
 
 
@@ -304,7 +303,7 @@ def test_client_fails_over_to_next_server(engine: EmbeddedClickHouse) -> None:
     settings = ClickHouseSettings(host=settings.host, table=name.table)
     with ClickHouseSink(settings, client_name="tests") as sink:
         sink.execute(schema.create_table(name))
-        sink.insert(block(row("u1")), "t")
+        sink.insert_block(block(row("u1")), "t", None)
         assert sink.select(f"SELECT count() FROM {name}").rows == [(1,)]
 
 

@@ -85,7 +85,10 @@ class FakeRangeReader:
         gone = []
         self._left = {}
         for number, first, end in ranges:
-            log = self._broker.logs[TopicPartition(self._broker.topic, number)]
+            log = self._broker.logs.get(TopicPartition(self._broker.topic, number))
+            if log is None:
+                gone.append(PartitionRange(number, first, end))
+                continue
             if first < log.low:
                 gone.append(PartitionRange(number, first, min(log.low, end)))
             if max(first, log.low) < end:

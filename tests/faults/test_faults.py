@@ -18,7 +18,10 @@ SETTLE_SECONDS = 75.0
 _LOG_LINES = 200
 SHAPE = Shape(rate=800.0, batch_size=100, session_seconds=2.5, clickhouse_seconds=2.0)
 
-ON_EMBEDDED = ("kill-worker", "cut-answer", "recreate-topic", "move-leaders", "brokers-down")
+ON_EMBEDDED = (
+    *("kill-worker", "cut-answer", "recreate-topic", "move-leaders", "brokers-down"),
+    *("leader-away", "spread-recovery", "trimmed-batch"),
+)
 AT_LEAST_ONCE_TOO = ("kill-worker", "cut-answer")
 
 
@@ -108,3 +111,24 @@ def test_audit_reports_missing_and_duplicate_events(embedded: Engines, tmp_path:
         "more than once: 1: 1 (1@0)",
     ]
     assert lenient.problems == report.problems[:2]
+
+
+def test_audit_counts_removed_and_refused_events(embedded: Engines, tmp_path: Path) -> None:
+    with Stack(embedded, Shape(partitions=2), seed=1, directory=tmp_path) as stack:
+        stack.load.burst(10)
+        removed = stack.audit.keep_before({0: 2})
+        embedded.delete_records(stack.topic, 0, 2)
+        stack.audit.excuse([2])
+        stack.audit.allow_refused([1, 3])
+        embedded.execute(
+            f"INSERT INTO {stack.table} (timestamp, app_id, event_name, user_id, properties) "
+            "SELECT now(), 'a', 'e', 'u', format('{{\"event_id\":\"{}\"}}', toString(number)) "
+            "FROM (SELECT arrayJoin([1, 4, 5, 6, 7, 8, 9]) AS number)"
+        )
+        load = stack.load
+        report = stack.audit.report(load.is_poison, load.is_acknowledged, may_repeat=False)
+    assert [place.number for place in removed] == [0, 2]
+    assert report.problems == [
+        "missing: 1: 0 (0@0)",
+        "neither in the table nor in the dead-letter topic: 1: 3 (1@1)",
+    ]

@@ -7,7 +7,9 @@ from confluent_kafka.admin import AdminClient
 
 from octane_analytics.kafka.topic_reader import TopicReader
 from octane_analytics.operations.expired_offsets import SAMPLE_FETCH_BYTES, find_stored_record
+from octane_analytics.pipeline.intents import completed
 from octane_analytics.settings.loading import load
+from octane_analytics.types import LogIdentity
 from tests.support.command import wait_until
 from tests.support.operations_fixtures import Site, event, events, site
 
@@ -137,8 +139,8 @@ def test_offsets_are_set_to_time_and_back(site: Site) -> None:
     assert site.committed()[0][0] < 0
     assert "set 2 offsets" in site.run("offsets", "set", "--to", moment, "--yes")
     log = json.loads(site.run("offsets", "export"))
-    intent = f"octane1;4-4;{log['cluster_id']};{log['topic_id']};"
-    assert site.committed() == {0: (4, intent), 1: (0, intent.replace("4-4", "0-0"))}
+    nothing = completed(site.topic, LogIdentity(log["cluster_id"], log["topic_id"], ""))
+    assert site.committed() == {0: (4, nothing), 1: (0, nothing)}
     for words in (("end", "latest"), ("beginning", "earliest")):
         site.run("offsets", "set", "--to", words[0], "--yes")
         assert "nothing to do" in site.run("offsets", "set", "--to", words[1])

@@ -74,7 +74,7 @@ def test_total_size_of_a_stream_is_unbounded(clickhouse_settings: ClickHouseSett
 @pytest.mark.parametrize(
     "sql",
     [
-        "SELECT toDateTime(0, 'Fixed/UTC+05:30:00')",
+        "SELECT " + ", ".join(f"CAST(1, 'Enum8(\\'{'a' * 900}{i}\\' = 1)')" for i in range(40)),
         "SELECT " + "[" * 900 + "1" + "]" * 900,
         "SELECT map('a', map('b', (1, 2)))",
     ],

@@ -189,6 +189,22 @@ def test_pause_and_idleness_are_not_stalls(member: Member) -> None:
     assert member.stalls == []
 
 
+def test_end_after_marker_of_returned_record_is_reported(kafka: ApacheKafka) -> None:
+    # The client passes a marker in the same fetch by itself: the broker's end is its position.
+    made = Member(kafka)
+    producer = Producer(
+        {"bootstrap.servers": kafka.bootstrap_servers, "transactional.id": made.topic}
+    )
+    producer.init_transactions(DEADLINE_SECONDS)
+    producer.begin_transaction()
+    producer.produce(made.topic, b"x", partition=0)
+    producer.commit_transaction(DEADLINE_SECONDS)
+    made.until(lambda: EndOfPartition(made.partition(0), 2) in made.ends)
+    assert made.offsets[0] == [0]
+    assert made.stalls == []
+    made.source.close()
+
+
 def test_end_moved_by_transaction_is_not_stall(kafka: ApacheKafka, member: Member) -> None:
     producer = Producer(
         {"bootstrap.servers": kafka.bootstrap_servers, "transactional.id": member.topic}
@@ -203,7 +219,7 @@ def test_end_moved_by_transaction_is_not_stall(kafka: ApacheKafka, member: Membe
     end = EndOfPartition(member.partition(0), 5)
     member.until(lambda: end in member.ends)
     member.poll_for(2 * CHECK_SECONDS)
-    assert member.ends == [end], "once, and no end that records precede"
+    assert member.ends.count(end) == 1
     member.produce(0, 1)
     member.until(lambda: member.offsets[0] == [0, 1, 2, 5])
     assert member.stalls == []

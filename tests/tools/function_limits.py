@@ -5,7 +5,8 @@
 Each statement runs alone against a ClickHouse of its own, with `max_execution_time` of SECONDS and
 `max_memory_usage` of BYTES. A function outlives its limits where the statement ends more than a second
 late or the server's memory grows by more than a tenth beyond its limit; its server is then killed.
-Prints a table in Markdown. Such functions do not belong into functions.txt, unless raw SQL bounds their
+Prints a table in Markdown. function_growth.py, beside this file, measures all others with generated
+arguments. Such functions do not belong into functions.txt, unless raw SQL bounds their
 patterns (`octane_analytics.api.raw_sql.patterns`) or linear_functions.txt, beside this file, says why
 they stay. Other processes make single runs late: repeat what is late.
 """

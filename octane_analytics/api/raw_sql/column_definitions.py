@@ -8,6 +8,8 @@ accepted. Does not depend on where the text comes from.
 import re
 from collections.abc import Iterator
 
+from octane_analytics.api.timestamps import timezones
+
 _TYPES = frozenset(
     [
         "array",
@@ -55,6 +57,7 @@ _TYPES = frozenset(
 )
 _TOKEN = re.compile(r"\s*(?:(\w+)|('[^'\\]*')|(-\d+)|([(),=]))")
 _END = ""
+_MAX_DEPTH = 100
 
 
 def is_plain(text: str) -> bool:
@@ -108,30 +111,33 @@ def _parse_name(tokens: _Tokens) -> None:
         raise ValueError
 
 
-def _parse_type(tokens: _Tokens) -> None:
-    if tokens.consume().lower() not in _TYPES:
+def _parse_type(tokens: _Tokens, depth: int = 0) -> None:
+    name = tokens.consume().lower()
+    if name not in _TYPES or depth > _MAX_DEPTH:
         raise ValueError
     if tokens.next == "(":
         tokens.consume("(")
-        _parse_argument(tokens)
+        _parse_argument(tokens, name, depth + 1)
         while tokens.consume(",", ")") == ",":
-            _parse_argument(tokens)
+            _parse_argument(tokens, name, depth + 1)
 
 
-def _parse_argument(tokens: _Tokens) -> None:
-    """Parse a number, a string, an Enum value, a type, or a Tuple element (a name and a type)."""
+def _parse_argument(tokens: _Tokens, owner: str, depth: int) -> None:
+    """Parse a number, a time zone, an Enum value, a type, or a Tuple element (a name and a type)."""
     if tokens.next.startswith("'"):
-        tokens.consume()
+        text = tokens.consume()[1:-1]
+        if not owner.startswith("enum") and text not in timezones():
+            raise ValueError(text)
         if tokens.next == "=":
             tokens.consume("=")
             _parse_number(tokens)
     elif tokens.next.lstrip("-").isdigit():
         tokens.consume()
     elif tokens.next.lower() in _TYPES:
-        _parse_type(tokens)
+        _parse_type(tokens, depth)
     else:
         _parse_name(tokens)
-        _parse_type(tokens)
+        _parse_type(tokens, depth)
 
 
 def _parse_number(tokens: _Tokens) -> None:

@@ -248,9 +248,17 @@ def _probe(
             ) from error
         message = quoted_names.without_probe(str(error))
         raise StatementRejected(error.code, error.name, message) from error
-    fingerprint, names, formatted_names, patterns, has_identifier = found.rows[0]
+    fingerprint, names, formatted_names, patterns, has_identifier, types, has_expression = (
+        found.rows[0]
+    )
     return quoted_names.Probed(
-        str(fingerprint), names, formatted_names, patterns, bool(has_identifier)
+        str(fingerprint),
+        names,
+        formatted_names,
+        patterns,
+        has_identifier_parameter=bool(has_identifier),
+        parameter_types=types,
+        has_qualified_expression=bool(has_expression),
     )
 
 

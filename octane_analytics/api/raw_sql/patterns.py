@@ -27,13 +27,16 @@ _REPEATED_SEARCHES = (
     "splitbyregexp"
 )
 """A new search after each match: quadratic where each match is short and its search is long."""
-_SETS = (
-    "multifuzzymatchallindices multifuzzymatchany multifuzzymatchanyindex multimatchallindices "
-    "multimatchany multimatchanyindex multisearchallpositionscaseinsensitive "
-    "multisearchallpositionscaseinsensitiveutf8 multisearchanycaseinsensitive "
-    "multisearchanycaseinsensitiveutf8 multisearchfirstindexcaseinsensitive "
-    "multisearchfirstindexcaseinsensitiveutf8 multisearchfirstpositioncaseinsensitive "
-    "multisearchfirstpositioncaseinsensitiveutf8"
+_SETS = " ".join(
+    [
+        "multifuzzymatchallindices multifuzzymatchany multifuzzymatchanyindex",
+        "multimatchallindices multimatchany multimatchanyindex",
+        *(
+            f"multisearch{kind}{suffix}"
+            for kind in ("allpositions", "any", "firstindex", "firstposition")
+            for suffix in ("", "utf8", "caseinsensitive", "caseinsensitiveutf8")
+        ),
+    ]
 )
 """One search for an array of patterns: MAX_BYTES counts all of them."""
 _JSON_PATHS = "json_exists json_query json_value"

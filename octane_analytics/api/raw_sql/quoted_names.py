@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from octane_analytics.api.raw_sql import patterns
+from octane_analytics.api.raw_sql import patterns, type_names
 from octane_analytics.api.raw_sql.errors import forbidden
 
 PROBE = """\
@@ -24,7 +24,9 @@ WITH {statement:String} AS statement, formatQuerySingleLine(statement) AS format
     arrayMap(token -> upper(substring(formatted, token.begin + 1, token.end - token.begin)), plain)
         AS words,
     arrayPushFront(arrayPopBack(words), '') AS previous,
-    arrayPushFront(arrayPopBack(previous), '') AS before
+    arrayPushFront(arrayPopBack(previous), '') AS before,
+    arrayPushFront(arrayPopBack(before), '') AS earlier,
+    arrayReverseFill((token, word) -> word = '}', plain, words) AS ends
 SELECT toString(normalizedQueryHash(statement)),
     arrayMap(token -> hex(substring(statement, token.begin + 1, token.end - token.begin)),
         arrayFilter(token -> token.type = 'QuotedIdentifier', tokens)),
@@ -35,7 +37,12 @@ SELECT toString(normalizedQueryHash(statement)),
                 one IN ('EXCEPT', 'STRICT', 'COLLATE')
                 OR (one = '(' AND two IN ('COLUMNS', 'EXCEPT', 'STRICT'))),
             plain, previous, before)),
-    arrayExists((word, one) -> word = 'IDENTIFIER' AND one = ':', words, previous)
+    arrayExists((word, one) -> word = 'IDENTIFIER' AND one = ':', words, previous),
+    arrayMap((token, end) -> hex(substring(formatted, token.begin + 1, end.begin - token.begin)),
+        arrayFilter((token, one, three) -> one = ':' AND three = '{', plain, previous, earlier),
+        arrayFilter((end, one, three) -> one = ':' AND three = '{', ends, previous, earlier)),
+    arrayExists((word, one, two) -> word IN ('*', 'COLUMNS') AND one = '.'
+            AND match(two, '^[^\\\\w`"]'), words, previous, before)
 """
 """Binds the statement as a value, so that it cannot continue the text of the probe: a statement that
 passes is complete by itself. Executes no part of it."""
@@ -52,6 +59,10 @@ class Probed:
     formatted_names: Sequence[str]
     patterns: Sequence[str]
     has_identifier_parameter: bool
+    parameter_types: Sequence[str] = ()
+    """Types of `{name:Type}`, hex-encoded: ClickHouse resolves them as it explains."""
+    has_qualified_expression: bool = False
+    """An expression precedes `.*`: ClickHouse drops it, and no EXPLAIN shows it."""
 
 
 def check(probed: Probed) -> None:
@@ -70,6 +81,15 @@ def check(probed: Probed) -> None:
             raise forbidden(f"the pattern of COLUMNS or EXCEPT is not allowed: {objection}")
     if probed.has_identifier_parameter:
         raise forbidden("a parameter of type Identifier is not allowed: write the name itself")
+    if probed.has_qualified_expression:
+        raise forbidden(
+            "an expression before .* or .COLUMNS is not allowed: name a table or column"
+        )
+    for text in _decode(probed.parameter_types):
+        if not type_names.is_type(text):
+            raise forbidden(
+                f"the type {text[:80]!a} of a parameter is not a plain type with known time zones"
+            )
 
 
 def unquoted(probed: Probed) -> list[str]:
@@ -89,7 +109,7 @@ def _problem(name: str) -> str | None:
         return "has a backslash"
     if ", " in name or ": " in name:
         return "has a comma or a colon with a space after it"
-    return None
+    return type_names.objection_to_name(name)
 
 
 def _decode(tokens: Iterable[str]) -> list[str]:

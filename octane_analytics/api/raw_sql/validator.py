@@ -16,6 +16,7 @@ from octane_analytics.api.raw_sql import (
     patterns,
     query_tree,
     syntax_tree,
+    type_names,
 )
 from octane_analytics.api.raw_sql.errors import forbidden
 from octane_analytics.api.raw_sql.functions import Functions
@@ -41,6 +42,8 @@ _MEMBERSHIP = re.compile(r"(global)?(not)?(null)?in(ignoreset)?\Z")
 _TAKE_COLUMN_DEFINITIONS = frozenset({"values", "null"})
 _TAKE_AGGREGATES = frozenset({"arrayreduce", "arrayreduceinranges", "initializeaggregation"})
 
+_TIMES = frozenset(["now", "now64", "today", "todate", "todate32", "todatetime", "todatetime64"])
+"""Functions whose result cannot be the name of a time zone."""
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _CHARACTERS = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "0": "\0"}
 """Characters after a backslash in the tree's text of a string; any other stands for itself."""
@@ -221,10 +224,11 @@ class _TreeCheck:
             self._functions.add(name.lower())
         arguments = node.list_of("ARGUMENTS")
         if name.lower() in allowlists.HIGHER_ORDER and len(arguments) > 1:
-            _check_function_reference(arguments[0], self._rules)
+            _check_function_reference(arguments[0], len(arguments), self._rules)
         if name.lower() in _TAKE_AGGREGATES:
             _check_aggregate_name(name, arguments, self._rules)
         _check_pattern(name, arguments)
+        _check_types(name, arguments)
         if _MEMBERSHIP.match(name.lower()):
             if len(arguments) != 2:
                 raise forbidden("IN needs two arguments")
@@ -270,7 +274,7 @@ class _TreeCheck:
         return self._scopes.is_cte(node, name) or (is_set and self._scopes.is_set(node, name))
 
 
-def _check_function_reference(node: Node, rules: AccessRules) -> None:
+def _check_function_reference(node: Node, count: int, rules: AccessRules) -> None:
     """Check `f` in `arrayMap(f, …)`, a call without a function node in the tree."""
     if node.kind != "IDENTIFIER":
         return
@@ -280,6 +284,7 @@ def _check_function_reference(node: Node, rules: AccessRules) -> None:
         lowered in _TAKE_AGGREGATES
         or _MEMBERSHIP.match(lowered)
         or patterns.place(lowered) is not None
+        or (type_names.is_special(lowered) and count > 2)
     )
     if is_special or not rules.functions.allow(name):
         raise forbidden(f"the function {name} is not allowed here; write a lambda: x -> {name}(x)")
@@ -302,6 +307,24 @@ def _check_pattern(name: str, given: Sequence[Node]) -> None:
     pattern = _unescaped(given[place]) if place < len(given) else None
     if objection := patterns.objection(name, pattern):
         raise forbidden(f"the function {name} is not allowed like this: {objection}")
+
+
+def _check_types(name: str, given: Sequence[Node]) -> None:
+    for place in type_names.places(name, len(given)):
+        node = given[place]
+        problem = type_names.objection(
+            name, place, _unescaped(node), is_number=_is_number(node) or _is_time(node)
+        )
+        if problem:
+            raise forbidden(f"the function {name} is not allowed like this: {problem}")
+
+
+def _is_number(node: Node) -> bool:
+    return node.kind == "CONSTANT" and node.facts["constant_value_type"] != "String"
+
+
+def _is_time(node: Node) -> bool:
+    return node.kind == "FUNCTION" and node.facts["function_name"].lower() in _TIMES
 
 
 def _check_table_function(node: Node) -> None:

@@ -13,17 +13,15 @@
 Does not depend on templates or requests.
 """
 
-import functools
 import math
 import re
-import zoneinfo
 from collections.abc import Sequence
 from datetime import date
 from typing import Any, Literal
 
 import msgspec
 
-from octane_analytics.api.timestamps import moment
+from octane_analytics.api.timestamps import moment, timezones
 
 TIME = "DateTime('UTC')"
 MAX_TEXT = 1_000
@@ -176,12 +174,6 @@ def to_clickhouse(value: object) -> object:
 def is_timezone(name: str) -> bool:
     # Excludes `localtime` and the like, whose meaning depends on the machine.
     return ("/" in name or name in ("UTC", "GMT")) and name in timezones()
-
-
-@functools.cache
-def timezones() -> frozenset[str]:
-    """Return all zones of this machine. The first call reads its zone directories."""
-    return frozenset(zoneinfo.available_timezones())
 
 
 def _validate_array(parameter: Parameter, value: object) -> list[object]:

@@ -7,8 +7,8 @@ from typing import Any
 from octane_analytics.api.results.json_values import encode, plain_columns, unique
 from octane_analytics.clickhouse.results import ResultColumn
 
-_FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r")
-"""First characters of a formula in a spreadsheet: owasp.org, "CSV Injection"."""
+_FORMULA_PREFIXES = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
+"""First characters of a formula in a spreadsheet, four of them full-width: owasp.org, CSV Injection."""
 _NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?\Z")
 _SPECIAL = re.compile(r'[",\r\n]')
 

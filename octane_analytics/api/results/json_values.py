@@ -13,6 +13,7 @@
 The driver cannot read other types (Variant, Dynamic, aggregation states): cast them to String.
 """
 
+import functools
 import re
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
@@ -49,7 +50,7 @@ def plain_columns(
     converted: list[Sequence[object]] = []
     # strict: a result without columns has no rows.
     for column, values in zip(columns, zip(*rows, strict=True), strict=True):
-        is_wide = bool(_WIDE.search(column.type))
+        is_wide = _is_wide(column.type)
         kinds = set(map(type, values))
         # A column of plain values only is not converted value by value.
         is_plain = kinds <= _PLAIN or (not is_wide and kinds <= _PLAIN_OR_INTEGER)
@@ -62,6 +63,12 @@ def plain_columns(
         else:
             converted.append([plain(value, is_wide) for value in values])
     return converted
+
+
+@functools.lru_cache(maxsize=64)
+def _is_wide(type_name: str) -> bool:
+    # Cached, because rows are converted one by one, and the text of an Enum may have many kilobytes.
+    return _WIDE.search(type_name) is not None
 
 
 def unique(names: Sequence[str]) -> list[str]:

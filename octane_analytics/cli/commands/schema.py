@@ -14,14 +14,14 @@ from octane_analytics.clickhouse.error_codes import OPERATOR_ERRORS
 from octane_analytics.clickhouse.schema import LiveTable, TableName
 from octane_analytics.clickhouse.table_fit import table_fit
 from octane_analytics.errors import StatementRejected
+from octane_analytics.operations.insert_rate import window_span
 from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.settings.connections import ClickHouseSettings
 from octane_analytics.settings.loading import Loaded
-from octane_analytics.settings.sections import BatchSettings, Settings
+from octane_analytics.settings.sections import Settings
 
 _CLIENT_NAME = "octane-analytics schema"
 _UNKNOWN_DATABASE = 81
-_PARTITIONS = 16
 _AT_LEAST_ONCE = "at-least-once"
 
 _window = click.option(
@@ -51,18 +51,11 @@ def show(loaded: Loaded, window: int) -> None:
 
 
 @schema.command()
-@setting_options(*options.CLICKHOUSE, "FLUSH_INTERVAL", "DELIVERY")
-@_window
-@click.option(
-    "--partitions",
-    type=click.IntRange(min=1),
-    default=_PARTITIONS,
-    show_default=True,
-    metavar="PARTITIONS",
-    help="Number of partitions of the topic; with FLUSH_INTERVAL it determines how many minutes the "
-    "window covers.",
+@setting_options(
+    *options.CLICKHOUSE, "WORKER_PROCS", "FLUSH_INTERVAL", "INSERTS_PER_SECOND", "DELIVERY"
 )
-def apply(loaded: Loaded, window: int, partitions: int) -> Exit:
+@_window
+def apply(loaded: Loaded, window: int) -> Exit:
     """Create the database and the table if they are missing, and widen the deduplication window.
 
     Safe to repeat. In an existing table, changes only a window narrower than --window and, if the table
@@ -72,7 +65,7 @@ def apply(loaded: Loaded, window: int, partitions: int) -> Exit:
     settings = loaded.settings.clickhouse
     with ClickHouse(settings, client_name=_CLIENT_NAME) as clickhouse:
         live = _ensure(clickhouse, settings, window)
-    click.echo(_window_text(live, loaded.settings.batch, partitions))
+    click.echo(_window_text(live, loaded.settings))
     return _report(clickhouse.table, live, loaded.settings)
 
 
@@ -185,12 +178,10 @@ def _name(settings: ClickHouseSettings) -> TableName:
     return TableName(settings.database, settings.table)
 
 
-def _window_text(live: LiveTable, batch: BatchSettings, partitions: int) -> str:
-    minutes = expected_schema.window_minutes(live.window, partitions / batch.flush_seconds)
-    return (
-        f"deduplication window: {_extent(live)}, which is {minutes:,.0f} minutes of "
-        f"{partitions} partitions with one insert every {batch.flush_seconds:g} s"
-    )
+def _window_text(live: LiveTable, settings: Settings) -> str:
+    pace = settings.batch.inserts_per_second, settings.worker.procs, settings.batch.flush_seconds
+    _, span = window_span(live.window, *pace)
+    return f"deduplication window: {_extent(live)}, {span}"
 
 
 def _extent(live: LiveTable) -> str:

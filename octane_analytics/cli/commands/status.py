@@ -106,7 +106,7 @@ def status_lines(report: dict[str, Any]) -> Iterator[str]:
     summary = wrapped(f"{_summary(report)}, {health}", width)
     # Coloured after wrapping, which would count the escape sequences.
     yield summary[: -len(health)] + click.style(summary[-len(health) :], fg=colour)
-    if report["note"]:
+    if report.get("note"):  # absent from a supervisor of an older version
         yield wrapped(report["note"], width)
     rows = [_row(slot) for slot in report["slots"]]
     yield from aligned(_HEADINGS, rows, numbers=_NUMBERS, width=width, drop=_DROPPED)

@@ -154,17 +154,9 @@ def _window(address: str, name: TableName, live: LiveTable, settings: Settings) 
         )
     age = "" if live.window_seconds is None else f" and {live.window_seconds:,} s"
     pace = settings.batch.inserts_per_second, settings.worker.procs, settings.batch.flush_seconds
-    rate = insert_rate.highest_rate(*pace)
-    if rate is None:
-        return ok(
-            subject, f"window of {live.window:,} inserts{age}; INSERTS_PER_SECOND=0, no limit"
-        )
-    minutes = schema.window_minutes(live.window, rate)
-    text = (
-        f"window of {live.window:,} inserts{age}, {minutes:,.0f} minutes of this host's "
-        f"{rate:g} inserts/s"
-    )
-    if minutes < MIN_WINDOW_MINUTES:
+    minutes, span = insert_rate.window_span(live.window, *pace)
+    text = f"window of {live.window:,} inserts{age}, {span}"
+    if minutes is not None and minutes < MIN_WINDOW_MINUTES:
         wanted = int(live.window * MIN_WINDOW_MINUTES / minutes) + 1
         return warn(
             subject,

@@ -531,3 +531,47 @@ WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT r.n + 1 FROM r CROSS JOIN nu
 SELECT a.number FROM numbers(300000000) AS a JOIN numbers(300000000) AS b ON a.number = b.number WHERE sipHash64(a.number) = 1
 SELECT repeat('x', 1000000) FROM numbers(100000)
 SELECT groupArray(repeat('x', 100000)) FROM numbers(100000)
+
+--- group: time zones and types; status: 403; claimed: validation
+SELECT toDateTime(0, 'file:{file}')
+SELECT toDateTime(0, 'file:/usr/share/zoneinfo/UTC')
+SELECT toDateTime(0, concat('fi', 'le:{file}'))
+SELECT toDateTime(0, char(102, 105, 108, 101) || ':{file}')
+WITH 'file:{file}' AS zone SELECT toDateTime(0, zone)
+SELECT toDateTime(0, (SELECT 'file:{file}'))
+SELECT arrayMap(zone -> toDateTime(0, zone), ['file:{file}'])
+SELECT arrayMap(toDateTime, [0], ['file:{file}'])
+SELECT toTimeZone(timestamp, 'file:{file}') FROM {events}
+SELECT now('file:{file}')
+SELECT formatDateTime(now(), '%F', 'file:{file}')
+SELECT dateDiff('day', now(), now(), 'file:{file}')
+SELECT makeDateTime64(2020, 1, 1, 1, 1, 1, 1, 3, 'file:{file}')
+SELECT toStartOfInterval(now(), INTERVAL 1 DAY, 'file:{file}')
+SELECT addDays(now(), 1, 'file:{file}')
+SELECT toString(now(), 'file:{file}')
+SELECT toDateTime(0, 'Fixed/UTC+05:30:00')
+SELECT parseDateTimeInJodaSyntax('2020 file:{file}', 'yyyy z')
+SELECT parseDateTimeInJodaSyntaxOrNull(properties, concat('yyyy ', 'z')) FROM {events}
+SELECT CAST(0, 'DateTime(\'file:{file}\')')
+SELECT CAST(0, concat('DateTime(', '\'file:{file}\')'))
+SELECT CAST(0 AS DateTime('file:{file}'))
+SELECT 0::DateTime64(3, 'file:{file}')
+SELECT 0::TIMESTAMP('file:{file}')
+SELECT [0]::Array(DateTime('file:{file}'))
+SELECT accurateCastOrNull(0, 'DateTime(\'file:{file}\')')
+SELECT reinterpret('aaaa', 'DateTime(\'file:{file}\')')
+SELECT JSONExtract('[1]', 'Array(DateTime(\'file:{file}\'))')
+SELECT JSONExtract('[1]', 1, concat('DateTime', '(\'file:{file}\')'))
+SELECT dynamicElement(1::Dynamic, 'DateTime(\'file:{file}\')')
+SELECT getSubcolumn('{{"a":1}}'::JSON, 'a.:`DateTime(\'file:{file}\')`')
+SELECT tupleElement('{{"a":1}}'::JSON, 'a.:`DateTime(\'file:{file}\')`')
+SELECT j.a.:`DateTime('file:{file}')` FROM (SELECT '{{"a":1}}'::JSON AS j)
+SELECT defaultValueOfTypeName('DateTime(\'file:{file}\')')
+SELECT * FROM values('a DateTime(\'file:{file}\')', 1)
+SELECT CAST(unhex('00'), 'AggregateFunction(rankCorr, Float64, Float64)')
+SELECT finalizeAggregation(unhex('00')::AggregateFunction(sum, UInt64))
+SELECT defaultValueOfTypeName('AggregateFunction(aggThrow, Int8)')
+SELECT CAST(properties, 'JSON(SKIP REGEXP \'(a{{1,30}}){{1,30}}b\')') FROM {events}
+SELECT hostName().*
+SELECT (SELECT secret FROM {far}).*
+SELECT file('{file}').COLUMNS('a')

@@ -239,3 +239,16 @@ SELECT * FROM view(SELECT 1 AS a)
 SELECT * FROM system.one
 SELECT dummy FROM system.one
 SELECT * FROM numbers(toUInt64(1 + 2))
+
+--- group: time zones and types
+SELECT toDateTime(0, 'Europe/Berlin'), toDateTime64(0, 3, 'UTC'), now('UTC'), toDate(now(), 'Asia/Tokyo')
+SELECT toStartOfInterval(timestamp, INTERVAL 1 DAY, 'Europe/Berlin') FROM {events}
+SELECT toStartOfInterval(timestamp, INTERVAL 1 DAY, toDateTime('2026-01-01 06:00:00')) FROM {events}
+SELECT dateDiff('day', timestamp, now(), 'America/New_York'), formatDateTime(timestamp, '%F', 'UTC') FROM {events}
+SELECT toWeek(timestamp, 1, 'UTC'), addDays(timestamp, 1), toString(timestamp) FROM {events}
+SELECT toDateTimeOrDefault('x', 'UTC', toDateTime(0)), parseDateTimeInJodaSyntax('2026-01', 'yyyy-MM')
+SELECT CAST(1 AS DOUBLE PRECISION), '1'::INT UNSIGNED, CAST([1], 'Array(Nullable(UInt8))'), 'a'::Enum8('a' = 1)
+SELECT toString(properties::JSON(max_dynamic_paths = 8, `a.b` UInt8, SKIP c)) FROM {events}
+SELECT JSONExtract(properties, 'Tuple(quality String, watch_time Float64)'), JSONExtract(properties, 'a', 1, 'DateTime(\'UTC\')') FROM {events}
+SELECT tuple(1 AS a, 2 AS b) AS t, t.1, tupleElement(t, 1), t.*
+SELECT arrayMap(toDate, [timestamp]), arrayMap(toUInt8, ['1']) FROM {events}

@@ -22,11 +22,14 @@ from tests.tools.faults.group import (
     pending,
 )
 from tests.tools.faults.stack import EMBEDDED_BROKERS, Stack
+from tests.tools.kafka.proxy import KafkaProxy
 
 _HOLD_SECONDS = 5.0
 _HOLD_ATTEMPTS = 8
 _REFUSED_EVERY = 20
 _ARRIVAL_SECONDS = 60.0
+_COMMIT_TIMEOUT_MS = 1_500
+_SASL = tuple(f"KAFKA_RDKAFKA_SASL_{name}" for name in ("MECHANISM", "USERNAME", "PASSWORD"))
 
 
 def spread_recovery(stack: Stack, rng: random.Random, deadline: float) -> int:
@@ -158,6 +161,33 @@ def lost_and_regained(stack: Stack, rng: random.Random, deadline: float) -> int:
             time.sleep(rng.uniform(0.5, 3.0))
         breaks += 1
         time.sleep(rng.uniform(1.0, 2.0))
+    return breaks
+
+
+def late_commits(stack: Stack, rng: random.Random, deadline: float) -> int:
+    """Hold commits back until they time out, and send them on once the worker may have joined again."""
+    breaks = 0
+    stack.stop()
+    with KafkaProxy(stack.engines.apache.port) as proxy:
+        direct = {
+            "KAFKA_BOOTSTRAP_SERVERS": proxy.bootstrap_servers,
+            "KAFKA_RDKAFKA_SECURITY_PROTOCOL": "PLAINTEXT",
+            "KAFKA_RDKAFKA_SOCKET_TIMEOUT_MS": str(_COMMIT_TIMEOUT_MS),
+            **dict.fromkeys(_SASL, ""),
+        }
+        with stack.command.changed(direct):
+            stack.command.start(stack.procs)
+            while breaks == 0 or time.monotonic() < deadline:
+                time.sleep(rng.uniform(0.5, 2.0))
+                proxy.hold_commits()
+                wait_until(lambda: proxy.held, _ARRIVAL_SECONDS, "a commit to hold back")
+                # librdkafka repeats a commit by itself before it gives up.
+                time.sleep(_COMMIT_TIMEOUT_MS / 1000 * rng.uniform(1.0, 6.0))
+                proxy.pass_commits()
+                time.sleep(rng.uniform(0.0, stack.session_seconds + 2.0))
+                breaks += proxy.release()
+            stack.stop()
+    stack.command.start(stack.procs)
     return breaks
 
 

@@ -382,6 +382,12 @@ SCENARIOS = {
             recovery.lost_and_regained,
         ),
         Scenario(
+            "late-commits",
+            "commits time out, and arrive after that",
+            recovery.late_commits,
+            (APACHE,),
+        ),
+        Scenario(
             "older-intents",
             "version 1 of the protocol left pending batches",
             recovery.older_intents,

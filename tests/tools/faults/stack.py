@@ -234,6 +234,16 @@ class Command:
         for pid in workers.values():
             wait_until(lambda pid=pid: not _is_alive(pid), 10.0, "the worker's end")  # type: ignore[misc]
 
+    @contextlib.contextmanager
+    def changed(self, settings: Mapping[str, str]) -> Iterator[None]:
+        """Use these settings in addition for starts within the block."""
+        usual = self._settings
+        self._settings = usual | dict(settings)
+        try:
+            yield
+        finally:
+            self._settings = usual
+
     @property
     def is_running(self) -> bool:
         return self._child is not None and self._child.poll() is None

@@ -16,7 +16,6 @@ from octane_analytics.clickhouse.schema import (
     differences,
     identifier,
     unfit_columns,
-    window_minutes,
 )
 
 NAME = TableName("default", "ai_analytics_events")
@@ -85,10 +84,6 @@ def test_alter_window_names_table_and_setting() -> None:
 )
 def test_identifier_is_bare_or_escaped(name: str, quoted: str) -> None:
     assert identifier(name) == quoted
-
-
-def test_window_minutes_divides_window_by_rate() -> None:
-    assert window_minutes(10_000, 8.0) == pytest.approx(20.83, abs=0.01)
 
 
 @pytest.mark.parametrize(

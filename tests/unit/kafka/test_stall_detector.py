@@ -72,6 +72,18 @@ def test_position_before_first_record_is_ignored() -> None:
     assert detector.stalled(QUIET * 4) == {ONE: 11}
 
 
+def test_settled_position_is_returned_once() -> None:
+    detector = detector_at(10)
+    assert detector.settled(QUIET, 1.0) == {}, "not before the first record"
+    detector.records_received({("events", 0)})
+    detector.moved({ONE: 12}, 1.0)
+    assert detector.settled(1.5, 1.0) == {}
+    assert detector.settled(2.0, 1.0) == {ONE: 12}
+    assert detector.settled(9.0, 1.0) == {}
+    detector.moved({ONE: 13}, 10.0)
+    assert detector.settled(11.0, 1.0) == {ONE: 13}
+
+
 def test_partition_that_continues_is_quiet_after_grace() -> None:
     detector = detector_at(10)
     assert detector.quiet(GRACE - 0.1, lambda partition: 11) == []

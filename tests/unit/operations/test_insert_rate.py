@@ -1,6 +1,6 @@
 import pytest
 
-from octane_analytics.operations.insert_rate import describe, highest_rate
+from octane_analytics.operations.insert_rate import describe, highest_rate, window_span
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,10 @@ def test_description_names_both_times() -> None:
     assert describe(0.0, 8, 5.0).startswith(
         "no limit of inserts: a batch is inserted at BATCH_SIZE"
     )
+
+
+def test_window_span_divides_window_by_highest_rate() -> None:
+    minutes, text = window_span(10_000, 2.0, 40, 5.0)
+    assert minutes == pytest.approx(20.83, abs=0.01)
+    assert text == "21 minutes of this host's 8 inserts/s"
+    assert window_span(10_000, 0.0, 4, 5.0) == (None, "INSERTS_PER_SECOND=0, no limit")

@@ -388,7 +388,10 @@ def test_rdkafka_variables_become_properties() -> None:
         ("ENABLE_AUTO_COMMIT", "stored"),
         ("ENABLE_AUTO_OFFSET_STORE", "stored"),
         ("AUTO_OFFSET_RESET", "gone"),
-        ("ENABLE_PARTITION_EOF", "recovery"),
+        ("ENABLE_PARTITION_EOF", "finds the ends"),
+        ("CLIENT_ID", "version of each worker"),
+        ("RETRY_BACKOFF_MS", "repeated commits"),
+        ("RETRY_BACKOFF_MAX_MS", "repeated commits"),
     ],
 )
 def test_reserved_property_is_refused_with_advice(variable: str, advice: str) -> None:

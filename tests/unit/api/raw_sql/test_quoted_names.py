@@ -15,7 +15,8 @@ def probed(*, names: tuple[str, ...] = (), patterns: tuple[str, ...] = ()) -> Pr
 
 
 @pytest.mark.parametrize(
-    "name", ["a", "a b", "Ünï", "a,b", "p50:ms", "it's", "a(b)", "", "日本", "x.y"]
+    "name",
+    ["a", "a b", "Ünï", "a,b", "p50:ms", "it's", "a(b)", "", "日本", "x.y", "toDate(day)"],
 )
 def test_harmless_name_is_allowed(name: str) -> None:
     found = probed(names=(f'"{name}"',))
@@ -69,3 +70,30 @@ def test_identifier_parameter_is_rejected() -> None:
 def test_probe_is_removed_from_a_message() -> None:
     message = "Syntax error: x: In scope WITH 'a' AS statement, b."
     assert without_probe(message) == "Syntax error: x"
+
+
+@pytest.mark.parametrize("name", ["DateTime('file:/x')", "Array(datetime64 (3,'UTC'))"])
+def test_name_with_type_of_zone_is_rejected(name: str) -> None:
+    with pytest.raises(QueryError, match="looks like a type"):
+        check(probed(names=(f"`{name}`",)))
+
+
+def parameter_type(text: str) -> Probed:
+    return Probed("1", [], [], [], False, [text.encode().hex()])
+
+
+def test_plain_parameter_type_is_allowed() -> None:
+    check(parameter_type("Array(Tuple(a UInt8, t DateTime64(3, 'Europe/Berlin')))"))
+
+
+@pytest.mark.parametrize(
+    "text", ["DateTime('file:/x')", "AggregateFunction(sum, UInt64)", "Array("]
+)
+def test_other_parameter_type_is_rejected(text: str) -> None:
+    with pytest.raises(QueryError, match="of a parameter"):
+        check(parameter_type(text))
+
+
+def test_expression_before_asterisk_is_rejected() -> None:
+    with pytest.raises(QueryError, match="before"):
+        check(Probed("1", [], [], [], False, [], True))

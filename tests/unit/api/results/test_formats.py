@@ -85,6 +85,9 @@ def test_csv_has_a_header_and_reads_back() -> None:
         ("-1.5", "-1.5"),
         ("a=1", "a=1"),
         ('=HYPERLINK("a")', '"\'=HYPERLINK(""a"")"'),
+        ("\n=1", '"\'\n=1"'),
+        ("\uff1d1", "'\uff1d1"),
+        ("\uff20x", "'\uff20x"),
         ("\r=1", '"\'\r=1"'),
     ],
 )
