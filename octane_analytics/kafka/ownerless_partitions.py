@@ -30,7 +30,7 @@ class OwnedGroup(Protocol):
 
 
 class OwnerlessPartitionsWatch:
-    """Has a group rebalance if two looks in a row find the same members and partitions without an owner.
+    """Rebalances a group if two looks in a row find the same members and partitions without an owner.
 
     New partitions of a topic have no owner either until its members learn of them: the pauses between
     rebalances double as long as one does not help.
