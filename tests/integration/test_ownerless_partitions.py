@@ -94,7 +94,7 @@ def test_partitions_without_owner_are_assigned_again(
         first.wait(30)  # killed between the two steps of the rebalance
         members.start("a")
         wait_until(lambda: owned() == [0, PARTITIONS // 2])
-        wait_until(lambda: watch.look() and reports)
+        wait_until(lambda: watch.look() and bool(reports))
         wait_until(lambda: owned() == [PARTITIONS // 2] * 2)
         assert not watch.look()
     assert reports == [
