@@ -183,6 +183,8 @@ def late_commits(stack: Stack, rng: random.Random, deadline: float) -> int:
                 wait_until(lambda: proxy.held, _ARRIVAL_SECONDS, "a commit to hold back")
                 # librdkafka repeats a commit by itself before it gives up.
                 time.sleep(_COMMIT_TIMEOUT_MS / 1000 * rng.uniform(1.0, 6.0))
+                if rng.random() < 0.3:
+                    _kill_workers(stack)
                 proxy.pass_commits()
                 time.sleep(rng.uniform(0.0, stack.session_seconds + 2.0))
                 breaks += proxy.release()

@@ -168,15 +168,10 @@ class Command:
 
     def __init__(self, settings: Mapping[str, str], log: Path) -> None:
         self._settings = dict(settings)
-        self._changes: Mapping[str, str] = {}
         self.log = log
         self._child: subprocess.Popen[bytes] | None = None
         self._read_bytes = 0
         self._slots: dict[str, int] = {}
-
-    def configure(self, **changes: str) -> None:
-        """Have the next start use these settings, instead of those of an earlier call."""
-        self._changes = changes
 
     def start(self, procs: int) -> None:
         """Returns once its processes are about to start.
@@ -202,7 +197,7 @@ class Command:
         with self.log.open("ab") as log:
             return subprocess.Popen(
                 [*leash, sys.executable, COMMAND, "worker", "--procs", str(procs)],
-                env=environment({**self._settings, **self._changes}),
+                env=environment(self._settings),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -365,7 +360,6 @@ class Stack:
     def mend(self) -> None:
         """Repair everything after a failed scenario."""
         self.engines.heal()
-        self.command.configure()
         self.twin.kill()
         with contextlib.suppress(ServerException):
             self.engines.execute(f"RENAME TABLE {self.table}_away TO {self.table}")
