@@ -108,7 +108,9 @@ def main(arguments: Sequence[str]) -> int:
     seed = random.SystemRandom().randrange(1_000_000) if options.seed is None else options.seed
     say = Console(stderr=True)
     say.print(f"seed {seed}", highlight=False)
+    has_intents = options.delivery == EXACTLY_ONCE
     chosen = [SCENARIOS[name] for name in options.scenario or SCENARIOS]
+    chosen = [scenario for scenario in chosen if has_intents or not scenario.needs_intents]
     shape = Shape(
         delivery=options.delivery,
         rate=options.rate,
