@@ -51,6 +51,8 @@ _OPERATOR = {
     KafkaError._UNKNOWN_TOPIC: _TOPIC,
     KafkaError._UNKNOWN_PARTITION: _TOPIC,
     KafkaError.MSG_SIZE_TOO_LARGE: "raise the topic's max.message.bytes",
+    KafkaError.OFFSET_METADATA_TOO_LARGE: "set the brokers' offset.metadata.max.bytes to 4096 (their "
+    "default) or more: offsets are committed with up to 2,000 bytes",
 }
 
 

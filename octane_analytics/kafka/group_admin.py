@@ -159,6 +159,9 @@ class ConsumerGroupAdmin(StandaloneClient):
     def _described(self, group: str) -> ConsumerGroupDescription:
         """Asks again while the group's coordinator is about to be another broker, or the first one."""
         admin, deadline = self._administration(), time.monotonic() + _ADMIN_SECONDS
+        # librdkafka aborts the process if the connection fails during a request to the coordinator (its
+        # issue 4605): ask only while a broker answers.
+        self._metadata(self._settings.topic)
         while True:
             described = admin.describe_consumer_groups([group], request_timeout=_ADMIN_SECONDS)
             try:

@@ -135,8 +135,8 @@ class Rereads:
 
     def write(self, job: Reread, owned: set[int]) -> WrittenBatch | None:
         """Write a batch that was read; None if that is not finished."""
-        # An owner of the other partitions may have inserted them.
-        job.is_repeat |= job.split is None and len(owned) < len(job.intent.ranges)
+        # An owner of the other partitions may insert them.
+        job.is_repeat |= len(owned) < len(job.intent.ranges)
         try:
             return self._write_parts(job, owned) if job.keeps_records else self._write(job, owned)
         except Unavailable as error:
@@ -230,7 +230,9 @@ class Rereads:
                 context.dlq_limit,
                 is_repeat=job.is_repeat,
                 is_counted=job.is_own,
+                began_at=job.started_at,
             )
+        split.is_shared = job.is_repeat
         with context.outages.track(DEAD_LETTERS, "send"):
             sent = self._writer.send_rejected(rows.rejected, owned, job.progress)
         context.observer.dead_lettered(sent)

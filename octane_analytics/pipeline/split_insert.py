@@ -4,6 +4,11 @@ The batch is split by partitions and then by halves of their offsets, not by row
 even with another decoder, splits it identically and uses the same token for the same part. In each
 partition of the table, the first rows that the server accepts claim the token of the whole batch: no
 worker inserts the whole batch once the table accepts it, because a column or a constraint was changed.
+
+A worker that finds the token claimed inserts what is missing under other tokens than those of the parts.
+So a worker that may not be the only one, or was suspended, counts again before it inserts a part. Not
+covered: the table accepts the rows again, another worker inserts them, and both happens after this count
+and before the insert that follows it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,9 +26,13 @@ from octane_analytics.pipeline.repeated_insert import (
     check_repair,
     pick_rows,
 )
-from octane_analytics.types import PartitionRange, Record, RejectedRecord
+from octane_analytics.types import PartitionRange, Record, RejectedRecord, RepeatRules
 
 _REASON = "refused_by_clickhouse"
+_SHARED_COUNT_SECONDS = 0.5
+_COUNT_SECONDS = 5.0
+"""Age at which a count is repeated, while no other worker is known that has partitions of the batch:
+this one was suspended, or is slow, and may have lost its partitions."""
 
 
 class PlacedRows:
@@ -62,9 +71,11 @@ class SplitInsert:
         *,
         is_repeat: bool,
         is_counted: bool,
+        began_at: float,
     ) -> None:
         """`is_repeat` means that rows of the batch may be in the table, `is_counted` that the
-        dead-letter limit has counted the records when they were read."""
+        dead-letter limit has counted the records when they were read. `began_at` is a time at which
+        the server refused the whole batch."""
         self._sink = sink
         self._rows = rows
         self._intent = intent
@@ -73,6 +84,10 @@ class SplitInsert:
         self._dlq_limit = dlq_limit
         self._is_repeat = is_repeat
         self._is_counted = is_counted
+        self.is_shared = is_repeat
+        """True if other workers may insert the batch at the same time."""
+        self._known_at = began_at
+        """Time at which the missing rows were known."""
         self._counted: set[int] = set()
         """Indices of rows whose result the dead-letter limit has counted: each counts once, however
         often an outage interrupts."""
@@ -84,6 +99,7 @@ class SplitInsert:
         self._restart()
 
     def _restart(self) -> None:
+        self._rules = RepeatRules()
         self._attempt = -1
         self._missing: set[int] = set()
         self._left: list[tuple[PartitionRange, list[int]]] = []
@@ -117,7 +133,7 @@ class SplitInsert:
 
     def _begin_attempt(self) -> bool:
         """Find the rows to insert; return whether there are any."""
-        rules = self._sink.repeat_rules()
+        rules = self._rules = self._sink.repeat_rules()
         if self._attempt < 0:
             self._table_partitions = self._sink.partitions(self._rows.columns)
         if self._attempt >= 0 and not rules.counts_rows:
@@ -125,10 +141,9 @@ class SplitInsert:
         self._attempt += 1
         kept = [index for index in range(len(self._rows.records)) if index not in self._refused]
         if rules.counts_rows and (self._attempt or self._is_repeat):
-            # All at once, because some may be equal. A first insert is not preceded by a count: rows of
-            # other batches that are equal would count as its own.
-            found = self._sink.missing_rows(pick_rows(self._rows.columns, kept)) if kept else ()
-            kept = [kept[index] for index in found]
+            # A first insert is not preceded by a count: rows of other batches that are equal would
+            # count as its own.
+            kept = self._count_missing(kept)
         if self._attempt == ATTEMPTS:
             check_nothing_missing(kept, self._token)
         if kept:
@@ -138,8 +153,25 @@ class SplitInsert:
         self._missing = set(kept)
         return bool(kept)
 
+    def _count_missing(self, indices: list[int]) -> list[int]:
+        """Return which of the rows are missing. All at once, because some may be equal."""
+        if not indices:
+            return []
+        found = self._sink.missing_rows(pick_rows(self._rows.columns, indices))
+        self._known_at = self._clock.now()
+        return [indices[index] for index in found]
+
+    def _count_again(self) -> None:
+        """Count the missing rows again if another worker may have inserted some meanwhile."""
+        age_seconds = self._clock.now() - self._known_at
+        limit_seconds = _SHARED_COUNT_SECONDS if self.is_shared else _COUNT_SECONDS
+        if self._rules.counts_rows and age_seconds > limit_seconds:
+            every = range(len(self._rows.records))
+            self._missing = set(self._count_missing([n for n in every if n not in self._refused]))
+
     def _insert(self, part: PartitionRange, rows: list[int]) -> None:
         """Insert the part's missing rows; leave its halves to be inserted if they are refused."""
+        self._count_again()
         accepted = [index for index in rows if index not in self._refused]
         # The worker that inserted rows before has claimed their partitions of the table.
         self._claim(index for index in accepted if index not in self._missing)
@@ -151,6 +183,9 @@ class SplitInsert:
                 self._refused.update(dict.fromkeys(accepted, str(error)))
             else:
                 self._split(part, rows)
+        now = self._clock.now()
+        if not self.is_shared and now - self._known_at <= _COUNT_SECONDS:
+            self._known_at = now
 
     def _insert_missing(self, part: PartitionRange, rows: list[int]) -> None:
         claiming = [index for index in rows if self._table_partitions[index] not in self._claimed]

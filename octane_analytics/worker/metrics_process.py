@@ -13,6 +13,7 @@ from octane_analytics.errors import OctaneError
 from octane_analytics.kafka.group_admin import ConsumerGroupAdmin
 from octane_analytics.kafka.group_versions import VersionWatch
 from octane_analytics.kafka.lag import LagProbe
+from octane_analytics.kafka.ownerless_partitions import OwnerlessPartitionsWatch, rebalance_group
 from octane_analytics.runtime import scheduling
 from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.runtime.periodic import PeriodicThread
@@ -29,7 +30,7 @@ from octane_analytics.worker.process import ROLE
 
 _LOG = logging.getLogger(__name__)
 _UPDATE_SECONDS = 2.0
-_VERSIONS_SECONDS = 15.0
+_GROUP_SECONDS = 15.0
 
 
 def run_metrics(
@@ -65,14 +66,21 @@ def run_metrics(
     lag, dedup = LagCollector(probe.measure), DedupWindowCollector(dedup_window)
     group = ConsumerGroupAdmin(settings.kafka, client_id="octane-analytics-lag")
     versions = VersionWatch(group, settings.kafka.group_id, _LOG.error)
+    owners = OwnerlessPartitionsWatch(
+        group,
+        settings.kafka.topic,
+        lambda: rebalance_group(settings.kafka, client_id="octane-analytics-rebalance"),
+        _LOG.warning,
+    )
 
-    def watch_versions() -> float:
+    def watch_group() -> float:
         with contextlib.suppress(OctaneError):  # the lag's updates report an outage
             versions.look()
-        return _VERSIONS_SECONDS
+            owners.look()
+        return _GROUP_SECONDS
 
     updaters = [
-        PeriodicThread("versions", watch_versions, group.close, first_seconds=_VERSIONS_SECONDS),
+        PeriodicThread("group", watch_group, group.close, first_seconds=_GROUP_SECONDS),
         PeriodicThread("lag", lag.update, probe.close),
         PeriodicThread("window", dedup.update, clickhouse.close),
     ]

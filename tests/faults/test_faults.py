@@ -113,6 +113,16 @@ def test_audit_reports_missing_and_duplicate_events(embedded: Engines, tmp_path:
     assert lenient.problems == report.problems[:2]
 
 
+def test_audit_counts_records_once_that_come_back(embedded: Engines, tmp_path: Path) -> None:
+    """A broker that was killed may not know any more that it had removed records."""
+    with Stack(embedded, Shape(partitions=2), seed=1, directory=tmp_path) as stack:
+        stack.load.burst(10)
+        removed = stack.audit.keep_before({0: 2})
+        kept = stack.audit.keep()
+        assert [place.number for place in removed] == [0, 2]
+        assert bytes(kept.times) == bytes([1] * 10)
+
+
 def test_audit_counts_removed_and_refused_events(embedded: Engines, tmp_path: Path) -> None:
     with Stack(embedded, Shape(partitions=2), seed=1, directory=tmp_path) as stack:
         stack.load.burst(10)

@@ -117,14 +117,16 @@ def _messages(
         for number in _partitions(consumer, topic):
             where = TopicPartition(topic, number)
             low, high = _answer(lambda where=where: consumer.get_watermark_offsets(where, 20.0))  # type: ignore[misc]
-            if low > (removed or {}).get(number, 0):
+            start = (removed or {}).get(number, 0)
+            if low > start:
                 raise OverflowError(
                     f"{topic}[{number}] has dropped its first {low} records: there is nothing left "
                     "to count against; produce less"
                 )
-            if high > low:
+            # Removed records are there again after kill -9 of the broker; they are counted already.
+            if high > start:
                 left[number] = high
-                starts.append(TopicPartition(topic, number, low))
+                starts.append(TopicPartition(topic, number, start))
         consumer.assign(starts)
         deadline = time.monotonic() + _READ_SECONDS
         while left:
@@ -216,8 +218,9 @@ class Audit:
             return int(client.execute(f"SELECT count() FROM {self._table}")[0][0])
 
     def keep(self) -> Tally:
-        """Require the current content of the log, even if the log is deleted before the end."""
+        """Require the current content of the log, which is about to be deleted."""
         self._earlier = read_log(self._bootstrap_servers, self._topic, self._earlier, self._removed)
+        self._removed = {}
         return self._earlier
 
     def keep_before(self, ends: Mapping[int, int]) -> list[Place]:

@@ -108,11 +108,15 @@ def main(arguments: Sequence[str]) -> int:
     seed = random.SystemRandom().randrange(1_000_000) if options.seed is None else options.seed
     say = Console(stderr=True)
     say.print(f"seed {seed}", highlight=False)
+    has_intents = options.delivery == EXACTLY_ONCE
     chosen = [SCENARIOS[name] for name in options.scenario or SCENARIOS]
+    chosen = [scenario for scenario in chosen if has_intents or not scenario.needs_intents]
     shape = Shape(
         delivery=options.delivery,
         rate=options.rate,
         procs=options.procs,
+        partitions=options.partitions,
+        batch_size=options.batch_size,
         log_level=options.log_level,
     )
     results: list[Result] = []
@@ -238,6 +242,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--rate", type=float, default=1500.0, help="events per second")
     parser.add_argument("--procs", type=int, default=3, help="worker processes")
+    parser.add_argument("--partitions", type=int, default=8, help="of the topic (default: 8)")
+    parser.add_argument("--batch-size", type=int, default=150, help="of the workers (default: 150)")
     parser.add_argument("--logs", type=Path, help="directory to keep all logs in")
     parser.add_argument("--log-level", default="info", help="of the workers")
     return parser

@@ -52,9 +52,11 @@ def torn_recovery(stack: Stack, rng: random.Random, deadline: float) -> int:
     """Kill ClickHouse while all workers recover batches, of which it has the token and some rows."""
     breaks = 0
     while breaks == 0 or time.monotonic() < deadline:
-        with _held_batches(stack, rng) as held:
+        with _held_batches(stack, rng):
             _kill_workers(stack)
-            for intent in held:
+            with group_of(stack) as group:
+                left = pending(stack, group)  # a worker may have gone on until it was killed
+            for intent in left:
                 if rng.random() < 0.7:
                     insert_under(stack, intent.token(), intent.ranges, is_torn=True)
         for _ in range(rng.randint(1, 4)):
@@ -181,6 +183,8 @@ def late_commits(stack: Stack, rng: random.Random, deadline: float) -> int:
                 wait_until(lambda: proxy.held, _ARRIVAL_SECONDS, "a commit to hold back")
                 # librdkafka repeats a commit by itself before it gives up.
                 time.sleep(_COMMIT_TIMEOUT_MS / 1000 * rng.uniform(1.0, 6.0))
+                if rng.random() < 0.3:
+                    _kill_workers(stack)
                 proxy.pass_commits()
                 time.sleep(rng.uniform(0.0, stack.session_seconds + 2.0))
                 breaks += proxy.release()
@@ -231,6 +235,10 @@ def _held_batches(stack: Stack, rng: random.Random) -> Iterator[set[Intent]]:
         rng.choice((proxy.refuse, proxy.black_hole))()
         try:
             held = await_pending(stack, stack.shape.partitions, _HOLD_SECONDS)
+            while held != (held := _pending_later(stack)):
+                pass  # what is in the table already is completed by the next announcement
+            if sum(len(intent.ranges) for intent in held) < stack.shape.partitions:
+                raise TimeoutError("batches of all partitions")
             break
         except TimeoutError:  # while partitions move, not all of them are in a batch
             if attempt == _HOLD_ATTEMPTS - 1:
@@ -241,6 +249,12 @@ def _held_batches(stack: Stack, rng: random.Random) -> Iterator[set[Intent]]:
         yield held
     finally:
         proxy.heal()
+
+
+def _pending_later(stack: Stack) -> set[Intent]:
+    time.sleep(2 * stack.shape.flush_seconds)
+    with group_of(stack) as group:
+        return pending(stack, group)
 
 
 def _kill_workers(stack: Stack) -> None:

@@ -75,7 +75,8 @@ class KafkaProxy:
         with self._lock:
             held, self._held = self._held, []
         for broker, frame in held:
-            broker.sendall(frame)
+            with contextlib.suppress(OSError):  # the broker has ended the connection
+                broker.sendall(frame)
         return len(held)
 
     def _accept(self) -> None:

@@ -135,6 +135,7 @@ class Rig:
             DlqLimit(DlqLimitConfig()),
             is_repeat=is_repeat,
             is_counted=True,
+            began_at=0.0,
         )
         assert split.run(deadline=1e9)
         return self.writer.send_refused(split.refused, owned, progress)

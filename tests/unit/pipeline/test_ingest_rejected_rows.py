@@ -335,3 +335,41 @@ def test_records_of_voided_batch_count_once_in_limit() -> None:
     rig.produce(0, 100, 0)
     rig.settle(first, second)
     assert len(rig.broker.dead_letters) == 9
+
+
+@pytest.mark.parametrize("suspended_at", range(2, 11))
+def test_suspended_worker_counts_before_further_parts(suspended_at: int) -> None:
+    """Suspend a worker that isolates rows; the next one finds a table that accepts them."""
+    rig = Rig(size=8, partitions=2)
+    rig.broker.is_balancing = False
+    refuse(rig, "e2", "f1")
+    first, second = rig.worker(), rig.worker()
+    for partition in (0, 1):
+        rig.broker.move(partition, first.source)
+    first.turn(2)
+    rig.produce(0, 4, 0)
+    rig.produce(0, 4, 1, "f")
+    insert, inserts = rig.table.insert, 0
+
+    def insert_and_suspend(columns: Sequence[Sequence[object]], token: str | None) -> None:
+        nonlocal inserts
+        inserts += 1
+        try:
+            insert(columns, token)
+        finally:
+            if inserts == suspended_at:
+                rig.table.insert = insert  # type: ignore[method-assign]
+                rig.broker.expire(first.source)
+                refuse(rig)
+                for partition in (0, 1):
+                    rig.broker.move(partition, second.source)
+                rig.clock.sleep(60)
+                rig.settle(second)
+
+    rig.table.insert = insert_and_suspend  # type: ignore[method-assign]
+    for _ in range(60):
+        first.turn()
+        rig.clock.sleep(0.5)
+    assert inserts >= suspended_at
+    rig.settle(first, second)
+    assert rig.table.count() == once(names(0, 4), names(0, 4, "f"))
