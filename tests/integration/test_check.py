@@ -89,6 +89,7 @@ def test_check_of_correct_site_has_no_failures(site: Site) -> None:
         f"clock and {where}": "OK",
         "rights of default": "OK",
         f"table at {where}": "OK",
+        f"rollups at {where}": "OK",
         f"deduplication at {where}": "OK",
         "raw SQL": "WARN",
     }

@@ -15,12 +15,6 @@ def server() -> Iterator[Server]:
         yield started
 
 
-def test_quadratic_function_is_reported(server: Server) -> None:
-    found = problem(server, Call("prettyPrintJSON", ("nested JSON",)))
-    assert found is not None
-    assert "prettyprintjson" not in functions.load().ordinary
-
-
 def test_statement_beyond_its_memory_is_reported(server: Server) -> None:
     found = problem(server, Call("printf", ("concat('%', toString(2000 * {n}), 'd')", "1"), True))
     assert found is not None
