@@ -20,7 +20,7 @@ from octane_analytics.runtime.periodic import PeriodicThread
 from octane_analytics.runtime.stop_signal import StopSignal, drop_supervisor_handlers
 from octane_analytics.settings.sections import Settings
 from octane_analytics.supervisor.status_board import SlotStatusWriter
-from octane_analytics.telemetry import exposition, shared_directory
+from octane_analytics.telemetry import exposition, metrics_files
 from octane_analytics.telemetry import logging as logs
 from octane_analytics.telemetry.dedup_window import DedupWindowCollector
 from octane_analytics.telemetry.lag_metrics import LagCollector
@@ -52,9 +52,9 @@ def run_metrics(
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     scheduling.schedule_first()
     ready()
-    name = shared_directory.ProcessName("metrics", 0)
+    name = metrics_files.ProcessName("metrics", 0)
     logs.configure(settings.log.level, settings.log.format, "metrics")
-    shared_directory.open_directory(metrics_directory, name)
+    metrics_files.open_directory(metrics_directory, name)
     sample = ProcessSampler(ProcessMetrics(), name())
     probe = LagProbe(settings.kafka, client_id="octane-analytics-lag")
     clickhouse = ClickHouse(settings.clickhouse, client_name="octane-analytics metrics")
@@ -86,8 +86,8 @@ def run_metrics(
     ]
 
     def readiness_problems() -> list[str]:
-        workers = [shared_directory.ProcessName(ROLE, slot)() for slot in range(procs())]
-        return shared_directory.readiness_problems(metrics_directory, workers)
+        workers = [metrics_files.ProcessName(ROLE, slot)() for slot in range(procs())]
+        return metrics_files.readiness_problems(metrics_directory, workers)
 
     server = MetricsServer(
         listening,

@@ -22,7 +22,7 @@ from octane_analytics.runtime.timing import Backoff, SystemClock
 from octane_analytics.settings.sections import Settings
 from octane_analytics.supervisor.status_board import SlotStatusWriter
 from octane_analytics.telemetry import logging as logs
-from octane_analytics.telemetry import shared_directory, tracing
+from octane_analytics.telemetry import metrics_files, tracing
 from octane_analytics.telemetry.inserted_counter import InsertedEventCounter
 from octane_analytics.telemetry.process_metrics import ProcessMetrics, ProcessSampler
 from octane_analytics.telemetry.worker_metrics import WorkerMetrics
@@ -59,9 +59,9 @@ def run_worker(
     # garbage collector would traverse each of them several times.
     gc.freeze()
     gc.set_threshold(_GC_ALLOCATIONS, 10, 10)
-    name = shared_directory.ProcessName(ROLE, slot)
+    name = metrics_files.ProcessName(ROLE, slot)
     logs.configure(settings.log.level, settings.log.format, name())
-    shared_directory.open_directory(metrics_directory, name)
+    metrics_files.open_directory(metrics_directory, name)
     metrics = WorkerMetrics()
     clock = SystemClock()
     observer = SlotObserver(

@@ -31,7 +31,7 @@ from octane_analytics.errors import ConfigError
 from octane_analytics.settings.sections import Settings
 from octane_analytics.settings.serving import ApiSettings
 from octane_analytics.supervisor.sd_notify import Notifier
-from octane_analytics.telemetry import shared_directory, tracing
+from octane_analytics.telemetry import metrics_files, tracing
 from octane_analytics.telemetry.logging import adopt, configure, fields
 from octane_analytics.telemetry.metrics_server import bind
 
@@ -78,7 +78,7 @@ def run_api(settings: Settings, metrics_directory: Path, notifier: Notifier) -> 
             "raw SQL runs as CLICKHOUSE_USER; set CLICKHOUSE_QUERY_USER to a separate user "
             "(`octane-analytics schema grants` creates one)"
         )
-    shared_directory.remove_files(metrics_directory, ROLE)
+    metrics_files.remove_files(metrics_directory, ROLE)
     arbiter_pid = os.getpid()
     application = _Application(settings, metrics_directory, library, policy, listening.detach())
     try:
@@ -188,8 +188,8 @@ class _Application(BaseApplication):  # type: ignore[misc]
             raise SystemExit(os.EX_OK)  # the arbiter died before the prctl took effect
         log_settings = self._settings.log
         configure(log_settings.level, log_settings.format, f"{ROLE}-{worker.slot}")
-        identity = shared_directory.ProcessName(ROLE, worker.slot)
-        shared_directory.open_directory(self._metrics_directory, identity)
+        identity = metrics_files.ProcessName(ROLE, worker.slot)
+        metrics_files.open_directory(self._metrics_directory, identity)
         if self.policy.rate_limiter is not None:
             self.policy.rate_limiter.attach_process(worker.slot)
         self._traces = tracing.start(identity())

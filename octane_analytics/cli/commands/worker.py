@@ -27,7 +27,7 @@ from octane_analytics.supervisor.posix import PosixSystem, set_process_title
 from octane_analytics.supervisor.sd_notify import Notifier
 from octane_analytics.supervisor.status_board import StatusBoard
 from octane_analytics.telemetry import logging as logs
-from octane_analytics.telemetry import shared_directory
+from octane_analytics.telemetry import metrics_files
 from octane_analytics.telemetry.metrics_server import bind
 from octane_analytics.telemetry.supervisor_metrics import SupervisorMetrics
 from octane_analytics.worker.preflight_process import check_at_start
@@ -85,8 +85,8 @@ def worker(loaded: Loaded, reread: EnvironmentReload) -> int:
         return code
     with metrics_directory(settings.metrics) as directory:
         for role in (ROLE, "metrics", "supervisor"):
-            shared_directory.remove_files(directory, role)
-        shared_directory.open_directory(directory, shared_directory.ProcessName("supervisor", 0))
+            metrics_files.remove_files(directory, role)
+        metrics_files.open_directory(directory, metrics_files.ProcessName("supervisor", 0))
         restarts = SupervisorMetrics(causes=CAUSES).restarts
         board = StatusBoard(_SLOTS)
         make_plan = functools.partial(

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.parser import text_string_to_metric_families
 
-from octane_analytics.telemetry import api_metrics, exposition, liveness, shared_directory
+from octane_analytics.telemetry import api_metrics, exposition, liveness, metrics_files
 from octane_analytics.telemetry.inserted_counter import InsertedEventCounter
 from octane_analytics.telemetry.observer import WorkerObserver
 from octane_analytics.telemetry.process_metrics import ProcessMetrics
@@ -39,7 +39,7 @@ def _start_process(directory: Path, role: str, slot: int, monkeypatch: pytest.Mo
         return locks[-1]
 
     monkeypatch.setattr(liveness, "lock", lock)
-    shared_directory.open_directory(directory, shared_directory.ProcessName(role, slot))
+    metrics_files.open_directory(directory, metrics_files.ProcessName(role, slot))
     monkeypatch.setattr(liveness, "lock", real)
     return locks[0]
 
@@ -53,18 +53,16 @@ def test_counters_outlive_a_process_unlike_gauges(
     metrics.assigned_partitions.set(4)
     metrics.outage.labels("clickhouse").set(1)
     assert "analytics_assigned_partitions 4.0" in _exposition(tmp_path)
-    assert shared_directory.readiness_problems(tmp_path, ["worker-0"]) == ["waiting for clickhouse"]
+    assert metrics_files.readiness_problems(tmp_path, ["worker-0"]) == ["waiting for clickhouse"]
     os.close(lock)  # as the kernel does at the exit
     assert "analytics_assigned_partitions 4.0" not in _exposition(tmp_path)
     assert "analytics_events_consumed_total 7.0" in _exposition(tmp_path)
-    assert shared_directory.readiness_problems(tmp_path, ["worker-0"]) == [
-        "worker-0 is not running"
-    ]
+    assert metrics_files.readiness_problems(tmp_path, ["worker-0"]) == ["worker-0 is not running"]
     lock = _start_process(tmp_path, "worker", 0, monkeypatch)
     again = WorkerMetrics()
     again.events_consumed.inc(1)
     assert "analytics_events_consumed_total 8.0" in _exposition(tmp_path)
-    assert shared_directory.readiness_problems(tmp_path, ["worker-0"]) == []
+    assert metrics_files.readiness_problems(tmp_path, ["worker-0"]) == []
     os.close(lock)
 
 
@@ -75,13 +73,13 @@ def test_start_removes_files_of_its_role_only(
         os.close(_start_process(tmp_path, role, 0, monkeypatch))
         WorkerMetrics().events_consumed.inc(5)
         InsertedEventCounter(tmp_path, f"{role}-0").count_batch({0: 3}, "a")
-    shared_directory.remove_files(tmp_path, "worker")
+    metrics_files.remove_files(tmp_path, "worker")
     assert "analytics_events_consumed_total 5.0" in _exposition(tmp_path)
     assert not list(tmp_path.glob("*worker-0.db"))
     ancient = tmp_path / "counter_web-0.db"
     ancient.touch()
     os.utime(ancient, (1, 1))
-    shared_directory.remove_files(tmp_path, "worker")
+    metrics_files.remove_files(tmp_path, "worker")
     assert not ancient.exists()
 
 
@@ -173,7 +171,7 @@ def test_second_scrape_includes_added_and_replaced_files(
     text = render().decode()
     assert "analytics_librdkafka_queue_bytes 5.0" in text
     assert "analytics_assigned_partitions 4.0" in text
-    shared_directory.remove_files(tmp_path, "worker")
+    metrics_files.remove_files(tmp_path, "worker")
     assert "analytics_events_consumed_total" not in render().decode()
     render.close()
     os.close(lock)

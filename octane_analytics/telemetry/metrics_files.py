@@ -1,4 +1,4 @@
-"""Directory in which all processes keep their metrics.
+"""Files in which all processes keep their metrics, in one shared directory.
 
 Each process keeps its values in files named by its role and slot, not by its process id: a worker
 continues the counters of its predecessor in the slot, and the number of files is bounded. The format is
