@@ -18,7 +18,7 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
@@ -123,21 +123,6 @@ def pending_intent(topic: str, partition: int, committed: Committed) -> Intent |
     found = parse_intent(topic, partition, committed.metadata)
     own = None if found is None else found.range_of(partition)
     return found if own is not None and own.first == committed.offset else None
-
-
-def pending_partitions(topic: str, committed: Mapping[int, Committed]) -> dict[int, Intent]:
-    """Every partition that some pending batch names, with one such batch.
-
-    Offsets of these must not be set: the next owner of any partition of the batch inserts all of it.
-    Raise ConfigError as `parse_intent` does.
-    """
-    named: dict[int, Intent] = {}
-    for partition, told in committed.items():
-        intent = pending_intent(topic, partition, told)
-        if intent is not None:
-            for number in intent.partitions:
-                named.setdefault(number, intent)
-    return named
 
 
 class MetadataRoom:

@@ -142,7 +142,7 @@ class Supervisor:
 
     def _log_status(self) -> None:
         status = self.status()
-        _LOG.info("status", extra=fields(is_healthy=status.is_healthy, told=status.summary()))
+        _LOG.info("status", extra=fields(is_healthy=status.is_healthy, summary=status.summary()))
         for slot_status in status.slots:
             _LOG.info("status of a slot", extra=fields(**asdict(slot_status)))
 

@@ -9,12 +9,12 @@ from collections.abc import Iterable, Mapping
 
 import pytest
 
+from octane_analytics.operations.pending_batches import pending_batches
 from octane_analytics.pipeline.delivery_state import DeliveryState
 from octane_analytics.pipeline.intents import (
     Intent,
     completed,
     parse_intent,
-    pending_partitions,
 )
 from octane_analytics.types import (
     CommitOutcome,
@@ -22,6 +22,7 @@ from octane_analytics.types import (
     LogIdentity,
     OffsetRange,
     PartitionRange,
+    TopicPartition,
 )
 from tests.model.world import TOPIC, Setup, Violation, search
 from tests.support import version_1
@@ -238,7 +239,8 @@ def test_offsets_of_pending_partitions_are_not_set() -> None:
         0: Committed(0, completed(TOPIC, LOG)),  # set by hand, though the other names it
         1: Committed(0, BATCH.metadata()),
     }
-    assert pending_partitions(TOPIC, committed).keys() == {0, 1}
+    live = {TopicPartition(TOPIC, number): found for number, found in committed.items()}
+    assert pending_batches(live, LOG).partitions == [0, 1]
     with pytest.raises(Violation, match="2 times"):
         search(Setup(committed=committed), MAX_STATES)
     untouched = {n: Committed(0, BATCH.metadata()) for n in range(2)}

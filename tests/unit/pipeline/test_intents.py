@@ -13,7 +13,6 @@ from octane_analytics.pipeline.intents import (
     completed,
     parse_intent,
     pending_intent,
-    pending_partitions,
 )
 from octane_analytics.types import (
     Committed,
@@ -179,17 +178,6 @@ def test_intent_is_void_after_offset_moved() -> None:
     assert pending_intent(TOPIC, 1, Committed(5, metadata)) is None
     assert pending_intent(TOPIC, 0, Committed(None, metadata)) is None
     assert pending_intent(TOPIC, 0, Committed(5, "")) is None
-
-
-def test_pending_batch_names_partitions_that_are_completed_themselves() -> None:
-    announced = intent((0, 5, 9), (2, 7, 8))
-    committed = {
-        0: Committed(5, announced.metadata()),
-        1: Committed(3, completed(TOPIC, LOG)),
-        2: Committed(8, completed(TOPIC, LOG)),
-        3: Committed(None, ""),
-    }
-    assert pending_partitions(TOPIC, committed) == {0: announced, 2: announced}
 
 
 @pytest.mark.parametrize(
