@@ -4,7 +4,7 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from octane_analytics.sandbox import engine
 from tests.support import ports
@@ -12,7 +12,7 @@ from tests.tools.kafka.apache import ApacheKafka
 from tests.tools.kafka.fixtures import require_apache
 
 # An example that took long met a busy machine; how long things take is measured elsewhere.
-settings.register_profile("patient", deadline=None)
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 
 engine.PORT_RANGE = ports.FOR_ENGINES
