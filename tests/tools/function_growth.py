@@ -15,7 +15,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -315,11 +315,11 @@ def accepted_aggregates(server: Server, name: str, choose: random.Random) -> lis
     return found
 
 
-def problem(server: Server, call: Call | AggregateCall) -> str | None:
+def problem(run: Callable[[str], Outcome], call: Call | AggregateCall) -> str | None:
     """Return what is wrong with the call at one of the SIZES; None if nothing is."""
     last = 0.0
     for size in SIZES:
-        outcome = server.run(call.sql(size))
+        outcome = run(call.sql(size))
         if outcome.seconds > SECONDS + GRACE_SECONDS:
             return f"{size:,}: ended after {outcome.seconds:.1f} s"
         if outcome.grown_bytes > BYTES * 1.1:
@@ -335,7 +335,7 @@ def problem(server: Server, call: Call | AggregateCall) -> str | None:
 def measure(server: Server, calls: Sequence[Call | AggregateCall], report: Report) -> None:
     report.measured += 1
     for call in calls[:MAX_CALLS]:
-        found = problem(server, call)
+        found = problem(server.run, call)
         if found:
             print(f"| `{call.function}` | `{call.arguments}` | {found} |", flush=True)
             report.lines.append(call.function)
