@@ -1,4 +1,4 @@
-"""Apache Kafka on this machine: one KRaft node, broker and controller in one, on loopback.
+"""Apache Kafka on this machine: one KRaft node on loopback, broker and controller in one by default.
 
 Owns the broker's process and its directory. Knows nothing of what the package under test does with
 it, nor of how the jars got here. `bin/kafka` gives the same to the command line.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 import signal
 import socket
@@ -40,15 +39,13 @@ from tests.tools.kafka.jars import (
     available,
     cache_lock,
     fetch,
-    new_id,
     run,
     say,
     tail,
 )
+from tests.tools.kafka.node import HOST, Node
 
 __all__ = ["ApacheKafka", "KafkaError", "available", "prepare"]
-
-HOST = "127.0.0.1"
 
 SETTINGS = Path(__file__).resolve().parent / "broker.properties"
 
@@ -77,8 +74,8 @@ class ApacheKafka:
     is kept; without one, a temporary directory is made and removed. port is a free one unless
     given, and stays the same through kill and restart. partitions is the default for new topics;
     settings are properties that win over broker.properties. A leashed broker is killed with the
-    thread that started it, whatever ends that one. The constructor touches nothing; the rest raises
-    KafkaError.
+    thread that started it, whatever ends that one. node is its place in a cluster, controller_port
+    that of its own controller. The constructor touches nothing; the rest raises KafkaError.
     """
 
     def __init__(
@@ -89,12 +86,15 @@ class ApacheKafka:
         partitions: int = 1,
         settings: Mapping[str, str] | None = None,
         is_leashed: bool = True,
+        node: Node | None = None,
+        controller_port: int | None = None,
     ) -> None:
+        self._node = node or Node()
         self._directory = directory.absolute() if directory else None
         self._is_temporary = directory is None
         self._port = port
         self._sasl_port: int | None = None
-        self._controller_port: int | None = None
+        self._controller_port = controller_port
         self._settings = {"num.partitions": str(partitions), **(settings or {})}
         self._is_leashed = is_leashed
         self._process: subprocess.Popen[bytes] | None = None
@@ -141,6 +141,11 @@ class ApacheKafka:
         return self._directory
 
     @property
+    def nodes(self) -> list[ApacheKafka]:
+        """Return the broker itself: a cluster of one."""
+        return [self]
+
+    @property
     def pid(self) -> int:
         return self._running().pid
 
@@ -155,7 +160,23 @@ class ApacheKafka:
         Takes about two seconds, after the first time on a machine (see prepare). What an earlier
         start left in the directory is served again.
         """
-        self._start(prepare(), None, deadline_seconds)
+        self.launch()
+        self.await_ready(deadline_seconds)
+
+    def launch(self) -> None:
+        """Start the process, without a look at whether it serves: await_ready does that."""
+        self._launch(prepare(), None)
+
+    def await_ready(self, deadline_seconds: float = 60) -> None:
+        """Block until the broker responds and every partition of its cluster has a leader.
+
+        Kill it if it does not by the deadline.
+        """
+        try:
+            self._await_answer(time.monotonic() + deadline_seconds)
+        except BaseException:
+            self.kill()
+            raise
 
     def stop(self, deadline_seconds: float = 30) -> None:
         """Stop the broker cleanly, with SIGKILL at the deadline. Does nothing if it is down."""
@@ -221,6 +242,22 @@ class ApacheKafka:
             lambda cluster: name not in cluster.topics,
         )
 
+    def leader(self, topic: str, partition: int) -> int:
+        """Return the node id of the partition's leader, -1 for none. Blocks for a request."""
+        cluster = self._metadata(self._admin())
+        if cluster is None or topic not in cluster.topics:
+            raise KafkaError(f"{self.bootstrap_servers} does not describe the topic {topic}")
+        return cluster.topics[topic].partitions[partition].leader
+
+    def coordinator(self, group: str) -> int:
+        """Return the node id of the group's coordinator. Blocks for a request."""
+        admin = self._admin()  # keep a reference: a collected client cancels its requests
+        try:
+            found = admin.describe_consumer_groups([group])[group].result(20)
+        except KafkaException as error:
+            raise KafkaError(f"describing group {group}: {error.args[0].str()}") from error
+        return int(found.coordinator.id)
+
     def admit(self) -> None:
         """Create SCRAM_USER's credential for the authenticated listener."""
         info = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_256, 4096)
@@ -267,39 +304,29 @@ class ApacheKafka:
             raise KafkaError("the broker is not running")
         return self._process
 
-    def _start(
-        self,
-        installation: Installation,
-        options: Sequence[str] | None,
-        deadline_seconds: float,
-    ) -> None:
+    def _launch(self, installation: Installation, options: Sequence[str] | None) -> None:
         if self.is_running:
             raise KafkaError(f"the broker already runs on {self.bootstrap_servers}")
-        deadline = time.monotonic() + deadline_seconds
         if self._port is None:
             self._port = free_port()
         elif not is_free(self._port):
             raise KafkaError(f"port {self._port} on {HOST} is taken: choose another")
         while self._sasl_port is None or self._sasl_port == self._port:
             self._sasl_port = free_port()
-        while self._controller_port in (None, self._port, self._sasl_port):
+        while self._controller_port is None or self._controller_port in (
+            self._port,
+            self._sasl_port,
+        ):
             self._controller_port = free_port()
         if self._directory is None:
             self._directory = Path(tempfile.mkdtemp(prefix="octane-kafka-"))
         data = self._directory / "data"
-        _format(installation.template, data)
+        self._node.format(installation.template, data)
         properties = self._directory / "server.properties"
-        addresses = {
-            "listeners": f"PLAINTEXT://{HOST}:{self._port},"
-            f"SASL_PLAINTEXT://{HOST}:{self._sasl_port},"
-            f"CONTROLLER://{HOST}:{self._controller_port}",
-            "advertised.listeners": f"PLAINTEXT://{HOST}:{self._port},"
-            f"SASL_PLAINTEXT://{HOST}:{self._sasl_port}",
-            "controller.quorum.voters": f"1@{HOST}:{self._controller_port}",
-            "log.dirs": str(data),
-        }
+        place = self._node.properties(self._port, self._sasl_port, self._controller_port)
+        final = self._settings | place | {"log.dirs": str(data)}
         # The last line of a property wins.
-        own = "".join(f"{name}={value}\n" for name, value in (self._settings | addresses).items())
+        own = "".join(f"{name}={value}\n" for name, value in final.items())
         properties.write_text(f"{SETTINGS.read_text()}\n# This broker's own\n{own}")
         command = installation.command("kafka.Kafka", str(properties), options=options)
         if self._is_leashed:
@@ -313,17 +340,14 @@ class ApacheKafka:
                 stderr=log,
                 start_new_session=True,
             )
-        try:
-            self._await_answer(deadline)
-        except BaseException:
-            self.kill()
-            raise
 
     def _await_answer(self, deadline: float) -> None:
         # librdkafka backs off after a refused connection, so probe with a plain socket first.
         while not self._listens():
             self._check(deadline)
             time.sleep(0.02)
+        if not self._node.is_broker:
+            return
         admin = self._admin()
         while not (
             _is_settled(cluster := self._metadata(admin))
@@ -350,8 +374,9 @@ class ApacheKafka:
         return found.error is None
 
     def _listens(self) -> bool:
+        port = self.port if self._node.is_broker else self._controller_port
         try:
-            socket.create_connection((HOST, self.port), timeout=1).close()
+            socket.create_connection((HOST, port), timeout=1).close()
         except OSError:
             return False
         return True
@@ -425,7 +450,8 @@ def _archive_classes(installation: Installation) -> None:
     unfinished = installation.archive.with_suffix(".unfinished")
     kafka = ApacheKafka()
     try:
-        kafka._start(installation, [f"-XX:ArchiveClassesAtExit={unfinished}"], 60)
+        kafka._launch(installation, [f"-XX:ArchiveClassesAtExit={unfinished}"])
+        kafka.await_ready()
         kafka.create_topic("warm-up")
         kafka.stop(60)
         unfinished.rename(installation.archive)
@@ -433,18 +459,6 @@ def _archive_classes(installation: Installation) -> None:
         say(f"no fast start here: {error}")
     finally:
         kafka.close()
-
-
-def _format(template: Path, data: Path) -> None:
-    """Make the data directory a copy of the template with new identities, unless it has its own."""
-    if (data / "meta.properties").exists():
-        return
-    data.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(template / "bootstrap.checkpoint", data / "bootstrap.checkpoint")
-    meta = (template / "meta.properties").read_text()
-    for name in ("cluster.id", "directory.id"):
-        meta = re.sub(rf"(?m)^{re.escape(name)}=.*$", f"{name}={new_id()}", meta)
-    (data / "meta.properties").write_text(meta)
 
 
 def _is_settled(cluster: ClusterMetadata | None) -> bool:
