@@ -22,6 +22,7 @@ ON_EMBEDDED = (
     *("kill-worker", "cut-answer", "recreate-topic", "move-leaders", "brokers-down"),
     *("leader-away", "spread-recovery", "trimmed-batch"),
 )
+ON_CLUSTER = ("brokers-in-turn", "controller-away")
 AT_LEAST_ONCE_TOO = ("kill-worker", "cut-answer")
 
 
@@ -59,6 +60,11 @@ def test_no_event_is_lost_at_least_once(apache: Engines, name: str, tmp_path: Pa
 @pytest.mark.parametrize("name", ON_EMBEDDED)
 def test_every_event_arrives_once_embedded(embedded: Engines, name: str, tmp_path: Path) -> None:
     carry_out(embedded, name, tmp_path)
+
+
+@pytest.mark.parametrize("name", ON_CLUSTER)
+def test_every_event_arrives_once_on_cluster(cluster: Engines, name: str, tmp_path: Path) -> None:
+    carry_out(cluster, name, tmp_path)
 
 
 def test_random_run_counts_despite_a_failed_scenario(embedded: Engines, tmp_path: Path) -> None:

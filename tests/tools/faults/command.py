@@ -17,6 +17,7 @@ from tests.tools.faults.scenarios import SCENARIOS, Scenario
 from tests.tools.faults.stack import (
     APACHE,
     AT_LEAST_ONCE,
+    CLUSTER,
     EMBEDDED,
     EXACTLY_ONCE,
     Engines,
@@ -102,7 +103,7 @@ def main(arguments: Sequence[str]) -> int:
             print(f"{scenario.name:22} {scenario.description} ({', '.join(scenario.brokers)})")
         return 0
     brokers = [APACHE, EMBEDDED] if options.broker == "both" else [options.broker]
-    if APACHE in brokers and (reason := available()) is not None:
+    if brokers != [EMBEDDED] and (reason := available()) is not None:
         print(f"faults: {reason}", file=sys.stderr)
         return 1
     seed = random.SystemRandom().randrange(1_000_000) if options.seed is None else options.seed
@@ -223,9 +224,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--broker",
-        choices=[APACHE, EMBEDDED, "both"],
+        choices=[APACHE, EMBEDDED, CLUSTER, "both"],
         default=APACHE,
-        help="Apache Kafka (needs Java and Maven), the embedded mock cluster, or one after the other",
+        help="Apache Kafka (needs Java and Maven), the embedded mock cluster, a cluster of Apache Kafka "
+        "with three brokers, or the first two one after the other",
     )
     parser.add_argument("--delivery", choices=[EXACTLY_ONCE, AT_LEAST_ONCE], default=EXACTLY_ONCE)
     parser.add_argument(

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from confluent_kafka import Consumer
 
-from tests.tools.faults import recovery
+from tests.tools.faults import kafka_cluster, recovery
 from tests.tools.faults.audit import wait_until
-from tests.tools.faults.stack import APACHE, EMBEDDED, EMBEDDED_BROKERS, Stack
+from tests.tools.faults.stack import APACHE, CLUSTER, EMBEDDED, EMBEDDED_BROKERS, Stack
 
 _BEFORE_DELETION_SECONDS = 60.0
 """Records that did not arrive in this time are deleted with their log and count as missing: on a busy
@@ -24,7 +24,7 @@ class Scenario:
     name: str
     description: str
     run: Callable[[Stack, random.Random, float], int]
-    brokers: tuple[str, ...] = (APACHE, EMBEDDED)
+    brokers: tuple[str, ...] = (APACHE, EMBEDDED, CLUSTER)
     needs_intents: bool = False
     """True if it waits for announced batches, which at-least-once delivery has none of."""
 
@@ -330,6 +330,18 @@ SCENARIOS = {
             (APACHE,),
         ),
         Scenario(
+            "brokers-in-turn",
+            "kill -9 or stop of one of three brokers after the other",
+            kafka_cluster.brokers_in_turn,
+            (CLUSTER,),
+        ),
+        Scenario(
+            "controller-away",
+            "a worker is killed while the controller is away",
+            kafka_cluster.controller_away,
+            (CLUSTER,),
+        ),
+        Scenario(
             "move-leaders",
             "partitions and coordinator change brokers",
             move_leaders,
@@ -346,7 +358,7 @@ SCENARIOS = {
         Scenario("black-hole", "nothing comes through, then everything at once", black_hole),
         Scenario("scale", "from the usual number of processes to 1, 6, 2", scale),
         Scenario("rebalance-storm", "a foreign member joins and leaves", rebalance_storm),
-        Scenario("twins", "a second worker command under the same names", twins, (APACHE,)),
+        Scenario("twins", "a second worker command under the same names", twins, (APACHE, CLUSTER)),
         Scenario("recreate-topic", "the topic is deleted and made again", recreate_topic),
         Scenario("poison", "one record in a hundred is invalid", poison),
         Scenario("table-away", "the table is renamed away, then back", table_away),

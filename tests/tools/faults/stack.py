@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -33,12 +33,14 @@ from tests.tools.faults.audit import Audit, Report, lag, wait_until
 from tests.tools.faults.load import Load
 from tests.tools.faults.proxy import Proxy
 from tests.tools.kafka.apache import SCRAM_PASSWORD, SCRAM_USER, ApacheKafka
+from tests.tools.kafka.cluster import KafkaCluster
 
-APACHE, EMBEDDED = "apache", "embedded"
+APACHE, EMBEDDED, CLUSTER = "apache", "embedded", "cluster"
+"""One broker of Apache Kafka, the mock cluster, three brokers of Apache Kafka and a controller."""
 EXACTLY_ONCE, AT_LEAST_ONCE = "exactly-once", "at-least-once"
 
 EMBEDDED_BROKERS = 3
-_SESSION_SECONDS = {APACHE: 6.0, EMBEDDED: 2.0}
+_SESSION_SECONDS = {APACHE: 6.0, EMBEDDED: 2.0, CLUSTER: 6.0}
 _START_SECONDS = 30.0
 
 _GOOD_ENDS = (
@@ -58,14 +60,19 @@ os.execv(sys.argv[2], sys.argv[2:])
 """
 
 
+_KAFKA: Mapping[str, Callable[[], ApacheKafka | EmbeddedKafka | KafkaCluster]] = {
+    APACHE: ApacheKafka,
+    EMBEDDED: lambda: EmbeddedKafka(brokers=EMBEDDED_BROKERS),
+    CLUSTER: KafkaCluster,
+}
+
+
 class Engines:
     """Start and stop from the main thread: both engines end with the thread that started them."""
 
     def __init__(self, broker: str, directory: Path) -> None:
         self.broker = broker
-        self.kafka: ApacheKafka | EmbeddedKafka = (
-            ApacheKafka() if broker == APACHE else EmbeddedKafka(brokers=EMBEDDED_BROKERS)
-        )
+        self.kafka = _KAFKA[broker]()
         self.clickhouse = EmbeddedClickHouse(directory / "clickhouse")
         self.proxy = Proxy(lambda: self.clickhouse.tcp_port)
 
@@ -88,6 +95,11 @@ class Engines:
         return self.kafka
 
     @property
+    def cluster(self) -> KafkaCluster:
+        assert isinstance(self.kafka, KafkaCluster)
+        return self.kafka
+
+    @property
     def embedded(self) -> EmbeddedKafka:
         assert isinstance(self.kafka, EmbeddedKafka)
         return self.kafka
@@ -103,6 +115,9 @@ class Engines:
                 self.kafka.start()
             self.kafka.resume()
             self.kafka.admit()
+        elif isinstance(self.kafka, KafkaCluster):
+            self.kafka.start()
+            self.kafka.resume()
         else:
             self.kafka.set_broker_up()
 
@@ -116,7 +131,7 @@ class Engines:
     def recreate_topic(self, name: str, partitions: int, pause_seconds: float) -> None:
         """Delete the topic and recreate it after a pause."""
         self.kafka.delete_topic(name)
-        if isinstance(self.kafka, ApacheKafka):
+        if not isinstance(self.kafka, EmbeddedKafka):
             time.sleep(pause_seconds)
             self.kafka.create_topic(name, partitions)
             return
@@ -402,7 +417,6 @@ class Stack:
     def _settings(self) -> dict[str, str]:
         shape, clickhouse = self.shape, self.shape.clickhouse_seconds
         kafka = self.engines.kafka
-        is_apache = isinstance(kafka, ApacheKafka)
         servers = {"KAFKA_BOOTSTRAP_SERVERS": self.bootstrap_servers}
         if isinstance(kafka, ApacheKafka):
             servers = {
@@ -417,7 +431,7 @@ class Stack:
             "KAFKA_TOPIC": self.topic,
             "KAFKA_GROUP_ID": self.group,
             # The mock cluster accepts the names of static members but ignores them.
-            "KAFKA_INSTANCE_PREFIX": "faults" if is_apache else "none",
+            "KAFKA_INSTANCE_PREFIX": "none" if isinstance(kafka, EmbeddedKafka) else "faults",
             "KAFKA_RDKAFKA_SESSION_TIMEOUT_MS": str(int(self.session_seconds * 1000)),
             "KAFKA_RDKAFKA_HEARTBEAT_INTERVAL_MS": "300",
             "CLICKHOUSE_HOST": HOST,

@@ -249,6 +249,15 @@ class ApacheKafka:
             raise KafkaError(f"{self.bootstrap_servers} does not describe the topic {topic}")
         return cluster.topics[topic].partitions[partition].leader
 
+    def is_in_sync(self) -> bool:
+        """Return whether each partition has a leader, and all its replicas are in sync."""
+        cluster = self._metadata(self._admin())
+        return cluster is not None and all(
+            partition.leader >= 0 and len(partition.isrs) == len(partition.replicas)
+            for topic in cluster.topics.values()
+            for partition in topic.partitions.values()
+        )
+
     def coordinator(self, group: str) -> int:
         """Return the node id of the group's coordinator. Blocks for a request."""
         admin = self._admin()  # keep a reference: a collected client cancels its requests

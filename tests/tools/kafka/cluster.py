@@ -115,6 +115,11 @@ class KafkaCluster:
         for node in self.nodes:
             node.stop()
 
+    def resume(self) -> None:
+        """Resume every process that is paused."""
+        for node in self.nodes:
+            node.resume()
+
     def close(self) -> None:
         """Kill every process, and remove the directory if it is temporary."""
         for node in self.nodes:
@@ -136,6 +141,10 @@ class KafkaCluster:
 
     def delete_topic(self, name: str) -> None:
         self._running_broker().delete_topic(name)
+
+    def is_in_sync(self) -> bool:
+        """Return whether every broker runs and every replica is in sync. Blocks for a request."""
+        return self.is_running and self._running_broker().is_in_sync()
 
     def leader(self, topic: str, partition: int) -> ApacheKafka:
         """Return the broker that leads the partition. Blocks for a request."""
