@@ -39,6 +39,7 @@ PAGES = (
     "runbook",
     "tracing",
     "install",
+    "capacity",
     "benchmarks",
     "architecture",
     "glossary",

@@ -12,6 +12,7 @@ import click
 from tests.tools.bench import options
 from tests.tools.bench.api import api
 from tests.tools.bench.backlog import Backlog, Shape
+from tests.tools.bench.capacity import capacity
 from tests.tools.bench.contenders import CONTENDERS, NAIVE_ROWS
 from tests.tools.bench.environment import Place
 from tests.tools.bench.latency import latency
@@ -103,7 +104,7 @@ def throughput(
             told_stages(place, shapes, flame_file)
 
 
-for question in (steady, sweep, latency, start, profile, api, reports):
+for question in (steady, sweep, latency, start, profile, api, reports, capacity):
     main.add_command(question)
 
 if __name__ == "__main__":
