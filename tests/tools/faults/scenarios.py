@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from confluent_kafka import Consumer
 
-from tests.tools.faults import kafka_cluster, recovery
+from tests.tools.faults import hosts, kafka_cluster, recovery
 from tests.tools.faults.audit import wait_until
 from tests.tools.faults.stack import APACHE, CLUSTER, EMBEDDED, EMBEDDED_BROKERS, Stack
 
@@ -359,6 +359,18 @@ SCENARIOS = {
         Scenario("scale", "from the usual number of processes to 1, 6, 2", scale),
         Scenario("rebalance-storm", "a foreign member joins and leaves", rebalance_storm),
         Scenario("twins", "a second worker command under the same names", twins, (APACHE, CLUSTER)),
+        Scenario(
+            "host-away",
+            "kill -9 of one of three hosts whole, which comes back under its name",
+            hosts.host_away,
+            (APACHE, CLUSTER),
+        ),
+        Scenario(
+            "rolling-hosts",
+            "SIGTERM and a new start of three hosts in turn",
+            hosts.rolling_hosts,
+            (APACHE, CLUSTER),
+        ),
         Scenario("recreate-topic", "the topic is deleted and made again", recreate_topic),
         Scenario("poison", "one record in a hundred is invalid", poison),
         Scenario("table-away", "the table is renamed away, then back", table_away),

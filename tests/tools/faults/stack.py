@@ -328,12 +328,20 @@ class Stack:
         self.command = Command(self._settings() | asked, self._directory / f"{self.name}.log")
         unasked = {"CONTROL_SOCKET": "none"}
         self.twin = Command(self._settings() | unasked, self._directory / f"{self.name}-twin.log")
-        """Return a second command with the same member names in the same group."""
+        """Second command with the same member names in the same group."""
+        self.neighbours = [
+            Command(
+                self._settings() | unasked | {"KAFKA_INSTANCE_PREFIX": f"neighbour{number}"},
+                self._directory / f"{self.name}-neighbour{number}.log",
+            )
+            for number in (1, 2)
+        ]
+        """Commands of other hosts in the same group."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.command.kill()
-        self.twin.kill()
+        for command in (self.command, self.twin, *self.neighbours):
+            command.kill()
         with contextlib.suppress(AssertionError):
             self.load.pause(5.0)
         self.engines.heal()
@@ -368,14 +376,13 @@ class Stack:
         self.command.start(self.procs)
 
     def stop(self) -> None:
-        code = self.command.stop()
-        if code not in _GOOD_ENDS:
-            raise RuntimeError(f"the worker command ended with {code} after SIGTERM")
+        stop_cleanly(self.command)
 
     def mend(self) -> None:
         """Repair everything after a failed scenario."""
         self.engines.heal()
-        self.twin.kill()
+        for command in (self.twin, *self.neighbours):
+            command.kill()
         with contextlib.suppress(ServerException):
             self.engines.execute(f"RENAME TABLE {self.table}_away TO {self.table}")
         if not self.engines.has_topic(self.topic):
@@ -447,6 +454,13 @@ class Stack:
             "LOG_FORMAT": "json",
             **shape.settings,
         }
+
+
+def stop_cleanly(command: Command) -> None:
+    """Stop with SIGTERM. Raise RuntimeError for an exit code that reports a failure."""
+    code = command.stop()
+    if code not in _GOOD_ENDS:
+        raise RuntimeError(f"the worker command ended with {code} after SIGTERM")
 
 
 @contextlib.contextmanager
