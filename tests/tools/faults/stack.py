@@ -29,6 +29,7 @@ from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.sandbox.engine import HOST, EngineError
 from octane_analytics.sandbox.kafka import EmbeddedKafka
 from tests.support.command import COMMAND, environment
+from tests.support.leash import leashed
 from tests.tools.faults.audit import Audit, Report, lag, wait_until
 from tests.tools.faults.load import Load
 from tests.tools.faults.proxy import Proxy
@@ -48,17 +49,6 @@ _GOOD_ENDS = (
     Exit.TERMINATED,  # before its preflight checks had passed
     -signal.SIGTERM,  # before its imports were complete
 )
-
-# The command ends with the thread that started it, even when that was killed; so do, then, its
-# children. (As in tests/tools/kafka/apache.py, and for the same reason not a preexec_fn.)
-LEASH = """
-import ctypes, os, signal, sys
-ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-if os.getppid() != int(sys.argv[1]):
-    os._exit(1)
-os.execv(sys.argv[2], sys.argv[2:])
-"""
-
 
 _KAFKA: Mapping[str, Callable[[], ApacheKafka | EmbeddedKafka | KafkaCluster]] = {
     APACHE: ApacheKafka,
@@ -208,10 +198,9 @@ class Command:
             time.sleep(0.5)
 
     def _spawn(self, procs: int) -> subprocess.Popen[bytes]:
-        leash = [sys.executable, "-I", "-S", "-c", LEASH, str(os.getpid())]
         with self.log.open("ab") as log:
             return subprocess.Popen(
-                [*leash, sys.executable, COMMAND, "worker", "--procs", str(procs)],
+                leashed([sys.executable, COMMAND, "worker", "--procs", str(procs)]),
                 env=environment(self._settings),
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -6,40 +6,35 @@ it, nor of how the jars got here. `bin/kafka` gives the same to the command line
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
-from confluent_kafka.admin._metadata import ClusterMetadata
 from confluent_kafka.admin._scram import (
     ScramCredentialInfo,
     ScramMechanism,
     UserScramCredentialDeletion,
     UserScramCredentialUpsertion,
 )
-from confluent_kafka.cimpl import NewTopic
 
 from octane_analytics.sandbox.engine import is_free
+from tests.support.leash import leashed
 from tests.support.ports import free_port
+from tests.tools.kafka.admin import Administered, is_settled
 from tests.tools.kafka.jars import (
     Installation,
     KafkaError,
     available,
     cache_lock,
     fetch,
-    run,
     say,
     tail,
 )
@@ -52,22 +47,10 @@ SETTINGS = Path(__file__).resolve().parent / "broker.properties"
 SCRAM_USER, SCRAM_PASSWORD = "octane", "not-a-secret"
 """Credentials that the authenticated listener accepts after `admit`."""
 
-CONSUMER_GROUPS = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"
 _OFFSETS = "__consumer_offsets"
-TOPICS = "org.apache.kafka.tools.TopicCommand"
-
-# Runs before the JVM, in its process: the broker ends with the thread that started it, even when
-# that was killed. (subprocess's preexec_fn could do it too, but is unsafe once there are threads.)
-_LEASH = """
-import ctypes, os, signal, sys
-ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-if os.getppid() != int(sys.argv[1]):
-    os._exit(1)
-os.execv(sys.argv[2], sys.argv[2:])
-"""
 
 
-class ApacheKafka:
+class ApacheKafka(Administered):
     """One broker. As a context manager: started on entry, killed on exit.
 
     directory receives all that the broker writes (`data/`, `server.properties`, `broker.log`) and
@@ -203,8 +186,12 @@ class ApacheKafka:
         self.start(deadline_seconds)
 
     def pause(self) -> None:
-        """Send SIGSTOP: connections stay open without a response."""
-        self._running().send_signal(signal.SIGSTOP)
+        """Send SIGSTOP and block until it holds: connections stay open without a response."""
+        process = self._running()
+        process.send_signal(signal.SIGSTOP)
+        stat = Path(f"/proc/{process.pid}/stat")
+        while stat.read_text().rpartition(")")[2].split()[0] != "T":
+            time.sleep(0.005)
 
     def resume(self) -> None:
         self._running().send_signal(signal.SIGCONT)
@@ -223,50 +210,6 @@ class ApacheKafka:
         self._process = None
         self._is_temporary = False
 
-    def create_topic(
-        self, name: str, partitions: int = 1, settings: Mapping[str, str] | None = None
-    ) -> None:
-        """Block until every partition has a leader."""
-        topic = NewTopic(name, num_partitions=partitions, config=dict(settings or {}))
-        self._settle(
-            f"creating topic {name}",
-            lambda admin: admin.create_topics([topic])[name].result(),
-            lambda cluster: name in cluster.topics and len(cluster.topics[name].partitions) > 0,
-        )
-
-    def delete_topic(self, name: str) -> None:
-        """Block until the broker no longer knows the topic."""
-        self._settle(
-            f"deleting topic {name}",
-            lambda admin: admin.delete_topics([name])[name].result(),
-            lambda cluster: name not in cluster.topics,
-        )
-
-    def leader(self, topic: str, partition: int) -> int:
-        """Return the node id of the partition's leader, -1 for none. Blocks for a request."""
-        cluster = self._metadata(self._admin())
-        if cluster is None or topic not in cluster.topics:
-            raise KafkaError(f"{self.bootstrap_servers} does not describe the topic {topic}")
-        return cluster.topics[topic].partitions[partition].leader
-
-    def is_in_sync(self) -> bool:
-        """Return whether each partition has a leader, and all its replicas are in sync."""
-        cluster = self._metadata(self._admin())
-        return cluster is not None and all(
-            partition.leader >= 0 and len(partition.isrs) == len(partition.replicas)
-            for topic in cluster.topics.values()
-            for partition in topic.partitions.values()
-        )
-
-    def coordinator(self, group: str) -> int:
-        """Return the node id of the group's coordinator. Blocks for a request."""
-        admin = self._admin()  # keep a reference: a collected client cancels its requests
-        try:
-            found = admin.describe_consumer_groups([group])[group].result(20)
-        except KafkaException as error:
-            raise KafkaError(f"describing group {group}: {error.args[0].str()}") from error
-        return int(found.coordinator.id)
-
     def admit(self) -> None:
         """Create SCRAM_USER's credential for the authenticated listener."""
         info = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_256, 4096)
@@ -281,32 +224,11 @@ class ApacheKafka:
     def _alter_user(
         self, alteration: UserScramCredentialUpsertion | UserScramCredentialDeletion
     ) -> None:
-        admin = self._admin()  # keep a reference: a collected client cancels its requests
+        admin = self.admin()  # keep a reference: a collected client cancels its requests
         try:
             admin.alter_user_scram_credentials([alteration])[SCRAM_USER].result(20)
         except KafkaException as error:
             raise KafkaError(f"altering {SCRAM_USER}: {error.args[0].str()}") from error
-
-    def topics(self, *arguments: str) -> str:
-        """Return the output of `kafka-topics.sh`; starting the JVM takes about a second."""
-        return self._tool(TOPICS, *arguments)
-
-    def consumer_groups(self, *arguments: str) -> str:
-        """Return the output of `kafka-consumer-groups.sh`; starting the JVM takes about a second."""
-        return self._tool(CONSUMER_GROUPS, *arguments)
-
-    def lag(self, group: str) -> dict[tuple[str, int], int]:
-        """Return the lag by topic and partition, as the consumer-groups command counts it.
-
-        Partitions without a committed offset are absent.
-        """
-        lag = {}
-        for line in self.consumer_groups("--describe", "--group", group).splitlines():
-            # GROUP TOPIC PARTITION CURRENT-OFFSET LOG-END-OFFSET LAG CONSUMER-ID HOST CLIENT-ID
-            fields = line.split()
-            if len(fields) >= 6 and fields[0] == group and fields[5].isdigit():
-                lag[fields[1], int(fields[2])] = int(fields[5])
-        return lag
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
@@ -339,7 +261,7 @@ class ApacheKafka:
         properties.write_text(f"{SETTINGS.read_text()}\n# This broker's own\n{own}")
         command = installation.command("kafka.Kafka", str(properties), options=options)
         if self._is_leashed:
-            command = [sys.executable, "-I", "-S", "-c", _LEASH, str(os.getpid()), *command]
+            command = leashed(command)
         with (self._directory / "broker.log").open("ab") as log:
             # A new session, so that Ctrl-C in the terminal only reaches the parent.
             self._process = subprocess.Popen(
@@ -357,9 +279,9 @@ class ApacheKafka:
             time.sleep(0.02)
         if not self._node.is_broker:
             return
-        admin = self._admin()
+        admin = self.admin()
         while not (
-            _is_settled(cluster := self._metadata(admin))
+            is_settled(cluster := self.metadata(admin))
             and (cluster is None or _OFFSETS not in cluster.topics or self._coordinates())
         ):
             self._check(deadline)
@@ -401,40 +323,6 @@ class ApacheKafka:
         log = self.directory / "broker.log"
         raise KafkaError(f"the broker {reason}; from {log}:\n{tail(log.read_text())}")
 
-    def _admin(self) -> AdminClient:
-        # log_level 0: messages about a broker that was killed on purpose are noise.
-        return AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
-
-    def _metadata(self, admin: AdminClient) -> ClusterMetadata | None:
-        with contextlib.suppress(KafkaException):
-            return admin.list_topics(timeout=5)
-        return None
-
-    def _settle(
-        self,
-        what: str,
-        request: Callable[[AdminClient], object],
-        is_done: Callable[[ClusterMetadata], bool],
-        deadline_seconds: float = 20,
-    ) -> None:
-        deadline = time.monotonic() + deadline_seconds
-        admin = self._admin()
-        try:
-            request(admin)
-        except KafkaException as error:
-            raise KafkaError(f"{what}: {error.args[0].str()}") from error
-        while True:
-            cluster = self._metadata(admin)
-            if cluster is not None and is_done(cluster) and _is_settled(cluster):
-                return
-            if time.monotonic() > deadline:
-                raise KafkaError(f"{what}: not visible after {deadline_seconds:.0f} s")
-            time.sleep(0.02)
-
-    def _tool(self, main: str, *arguments: str) -> str:
-        command = fetch().command(main, "--bootstrap-server", self.bootstrap_servers, *arguments)
-        return run(command, failure=f"{main.rpartition('.')[2]} {' '.join(arguments)} failed")
-
 
 def prepare(deadline_seconds: float = 90) -> Installation:
     """Fetch Kafka and prepare a fast start, as the first start() on a machine does.
@@ -468,15 +356,3 @@ def _archive_classes(installation: Installation) -> None:
         say(f"no fast start here: {error}")
     finally:
         kafka.close()
-
-
-def _is_settled(cluster: ClusterMetadata | None) -> bool:
-    return (
-        cluster is not None
-        and len(cluster.brokers) > 0
-        and all(
-            partition.leader >= 0
-            for topic in cluster.topics.values()
-            for partition in topic.partitions.values()
-        )
-    )

@@ -6,7 +6,6 @@ has a replica on every broker; a write needs all but one of them.
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -15,14 +14,15 @@ from types import TracebackType
 from typing import Self
 
 from tests.support.ports import free_port
-from tests.tools.kafka.apache import ApacheKafka, KafkaError
+from tests.tools.kafka.admin import Administered
+from tests.tools.kafka.apache import ApacheKafka
 from tests.tools.kafka.jars import new_id
 from tests.tools.kafka.node import Node
 
 _CONTROLLER_ID = 100
 
 
-class KafkaCluster:
+class KafkaCluster(Administered):
     """As a context manager: started on entry, killed on exit. Raises KafkaError.
 
     directory receives one directory for each process, and is kept; without one, a temporary
@@ -133,32 +133,14 @@ class KafkaCluster:
             node.release()
         self._is_temporary = False
 
-    def create_topic(
-        self, name: str, partitions: int = 1, settings: Mapping[str, str] | None = None
-    ) -> None:
-        """Block until every partition has a leader."""
-        self._running_broker().create_topic(name, partitions, settings)
-
-    def delete_topic(self, name: str) -> None:
-        self._running_broker().delete_topic(name)
-
     def is_in_sync(self) -> bool:
         """Return whether every broker runs and every replica is in sync. Blocks for a request."""
-        return self.is_running and self._running_broker().is_in_sync()
+        return self.is_running and super().is_in_sync()
 
     def leader(self, topic: str, partition: int) -> ApacheKafka:
         """Return the broker that leads the partition. Blocks for a request."""
-        number = self._running_broker().leader(topic, partition)
-        return self.brokers[number - 1]
+        return self.brokers[self.leader_id(topic, partition) - 1]
 
     def coordinator(self, group: str) -> ApacheKafka:
         """Return the broker that coordinates the group: the leader of its offsets' partition."""
-        number = self._running_broker().coordinator(group)
-        return self.brokers[number - 1]
-
-    def _running_broker(self) -> ApacheKafka:
-        for broker in self.brokers:
-            with contextlib.suppress(KafkaError):
-                if broker.pid:
-                    return broker
-        raise KafkaError("no broker of the cluster is running")
+        return self.brokers[self.coordinator_id(group) - 1]

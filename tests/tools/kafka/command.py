@@ -15,7 +15,8 @@ from pathlib import Path
 from types import FrameType
 
 from tests.tools.kafka import background
-from tests.tools.kafka.apache import CONSUMER_GROUPS, TOPICS, ApacheKafka, KafkaError, prepare
+from tests.tools.kafka.admin import CONSUMER_GROUPS, TOPICS
+from tests.tools.kafka.apache import ApacheKafka, KafkaError, prepare
 from tests.tools.kafka.background import Started
 from tests.tools.kafka.cluster import KafkaCluster
 from tests.tools.kafka.jars import fetch, say
