@@ -1,6 +1,6 @@
 """Request bodies: their fields, size limits and decoding."""
 
-from typing import Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import msgspec
 from starlette.requests import Request
@@ -17,6 +17,21 @@ class ReportRequest(msgspec.Struct, forbid_unknown_fields=True):
     csv_raw: bool = False
 
 
+MAX_BATCH = 20
+"""Reports of one request."""
+
+
+class BatchItem(msgspec.Struct, forbid_unknown_fields=True):
+    template: str
+    params: dict[str, Any] | None = None
+
+
+class BatchRequest(msgspec.Struct, forbid_unknown_fields=True):
+    max_bytes: ClassVar[int] = 64 << 10
+
+    reports: Annotated[list[BatchItem], msgspec.Meta(min_length=1, max_length=MAX_BATCH)]
+
+
 class QueryRequest(msgspec.Struct, forbid_unknown_fields=True):
     max_bytes: ClassVar[int] = 256 << 10
 
@@ -27,7 +42,7 @@ class QueryRequest(msgspec.Struct, forbid_unknown_fields=True):
     csv_raw: bool = False
 
 
-T = TypeVar("T", ReportRequest, QueryRequest)
+T = TypeVar("T", ReportRequest, BatchRequest, QueryRequest)
 
 
 async def decoded(request: Request, kind: type[T]) -> T:

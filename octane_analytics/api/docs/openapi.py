@@ -8,7 +8,7 @@ from octane_analytics.api.raw_sql.result import OFFERED
 from octane_analytics.api.raw_sql.statement_parameters import MAX_PARAMETERS
 from octane_analytics.api.reports.json_schema import parameter_schema, parameters_schema
 from octane_analytics.api.reports.template import Template
-from octane_analytics.api.request_bodies import QueryRequest, ReportRequest
+from octane_analytics.api.request_bodies import MAX_BATCH, BatchRequest, QueryRequest, ReportRequest
 from octane_analytics.api.results.formats import FORMATS, Format
 
 Schema = dict[str, Any]
@@ -45,7 +45,8 @@ def document(templates: Mapping[str, Template]) -> Schema:
                 "tags": ["reports"],
                 "responses": {"200": _json("The templates.", _reference("Templates"))}
                 | _error_responses(401, 403, 429),
-            }
+            },
+            "post": _post_reports(),
         },
         "/query": {"post": _post_query()},
         "/schema": {
@@ -103,6 +104,22 @@ def _post_report(templates: Mapping[str, Template]) -> Schema:
         },
         "responses": _success_response(_reference("Report"))
         | _error_responses(*_BODY_ERRORS, *_READ_ERRORS),
+    }
+
+
+def _post_reports() -> Schema:
+    return {
+        "operationId": "batch",
+        "summary": "Run several reports",
+        "description": "Each is answered, or fails, by itself: as if it had been requested alone.",
+        "tags": ["reports"],
+        "requestBody": {
+            "required": True,
+            "description": f"At most {BatchRequest.max_bytes} bytes.",
+            "content": {"application/json": {"schema": _reference("AskReports")}},
+        },
+        "responses": {"200": _json("The answers.", _reference("Answers"))}
+        | _error_responses(*_BODY_ERRORS, 401, 403, 422, 429),
     }
 
 
@@ -210,6 +227,26 @@ def _object(properties: Schema, *optional: str, is_open: bool = False) -> Schema
     }
 
 
+_BATCH_ITEM = _object(
+    {
+        "template": {"type": "string"},
+        "params": {
+            "type": ["object", "null"],
+            "description": "As in POST /report; what is invalid fails this report alone.",
+        },
+    },
+    "params",
+)
+_ERROR = _object(
+    {
+        "code": {"type": "string"},
+        "message": {"type": "string"},
+        "request_id": {"type": "string"},
+    },
+    is_open=True,
+)
+
+
 def _schemas(templates: Mapping[str, Template]) -> Schema:
     count = {"type": "integer", "minimum": 0}
     column = _object({"name": {"type": "string"}, "type": {"type": "string"}})
@@ -234,6 +271,30 @@ def _schemas(templates: Mapping[str, Template]) -> Schema:
                 },
             },
             "next_offset",
+        ),
+        "AskReports": _object(
+            {
+                "reports": {
+                    "type": "array",
+                    "minItems": 1,
+                    "maxItems": MAX_BATCH,
+                    "items": _BATCH_ITEM,
+                }
+            }
+        ),
+        "Answers": _object(
+            {
+                "answers": {
+                    "type": "array",
+                    "description": "In the order of the request.",
+                    "items": {
+                        "oneOf": [
+                            _object({"status": {"const": 200}, "answer": _reference("Report")}),
+                            _object({"status": count, "error": _ERROR}),
+                        ]
+                    },
+                }
+            }
         ),
         "Result": _object(result),
         "AskQuery": _object(
@@ -280,18 +341,7 @@ def _schemas(templates: Mapping[str, Template]) -> Schema:
             {"templates": {"type": "array", "items": {"type": "object"}}},
         ),
         "State": _object({"status": {"type": "string"}}),
-        "Error": _object(
-            {
-                "error": _object(
-                    {
-                        "code": {"type": "string"},
-                        "message": {"type": "string"},
-                        "request_id": {"type": "string"},
-                    },
-                    is_open=True,
-                )
-            }
-        ),
+        "Error": _object({"error": _ERROR}),
     }
 
 

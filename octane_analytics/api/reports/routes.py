@@ -1,4 +1,4 @@
-"""Report routes: POST /report, GET /report/NAME, GET /reports.
+"""Report routes: POST /report, GET /report/NAME, GET and POST /reports.
 
 Parses requests and sets headers; does not depend on how an answer is produced (see `service`).
 """
@@ -67,21 +67,8 @@ class ReportRoutes:
         *,
         is_csv_raw: bool,
     ) -> Response:
-        control = request.headers.get("cache-control", "").lower()
-        caller = request.state.caller
-        bound = apply_bound_parameters(caller, template.parameters, given)
-        # The token file holds text; a parameter's type is known only here.
-        fixed = read_texts(template, [(name, str(bound[name])) for name in caller.parameters])
-        query = ReportQuery(
-            template=template,
-            given=bound | fixed,
-            format=formats.choose(format_name, request.headers.get("accept", "")),
-            request_id=str(request.state.request_id),
-            partition=partition(caller),
-            trace=trace_settings(request.state.traceparent),
-            is_csv_raw=is_csv_raw,
-            is_fresh="no-cache" in control or "no-store" in control,
-        )
+        chosen = formats.choose(format_name, request.headers.get("accept", ""))
+        query = report_query(request, template, given, chosen, is_csv_raw=is_csv_raw)
         answer = await self._service.answer(query)
         self._metrics.cache.labels(answer.outcome).inc()
         headers = {"Vary": "Accept, Authorization", "X-Row-Limit": str(answer.max_rows)}
@@ -98,6 +85,32 @@ class ReportRoutes:
             return Response(status_code=304, headers=headers)
         headers["Content-Type"] = answer.content.media_type
         return Response(answer.content.body, headers=headers)
+
+
+def report_query(
+    request: Request,
+    template: Template,
+    given: dict[str, object],
+    answer_format: formats.Format,
+    *,
+    is_csv_raw: bool = False,
+) -> ReportQuery:
+    """Return the query of a request, with what its caller's token fixes. Raises QueryError."""
+    control = request.headers.get("cache-control", "").lower()
+    caller = request.state.caller
+    bound = apply_bound_parameters(caller, template.parameters, given)
+    # The token file holds text; a parameter's type is known only here.
+    fixed = read_texts(template, [(name, str(bound[name])) for name in caller.parameters])
+    return ReportQuery(
+        template=template,
+        given=bound | fixed,
+        format=answer_format,
+        request_id=str(request.state.request_id),
+        partition=partition(caller),
+        trace=trace_settings(request.state.traceparent),
+        is_csv_raw=is_csv_raw,
+        is_fresh="no-cache" in control or "no-store" in control,
+    )
 
 
 def _cache_headers(

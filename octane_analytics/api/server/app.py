@@ -29,6 +29,7 @@ from octane_analytics.api.middleware.authorization import (
 )
 from octane_analytics.api.middleware.request_context import RequestContextMiddleware
 from octane_analytics.api.raw_sql.endpoint import RawSqlEndpoint
+from octane_analytics.api.reports.batch import BatchRoute
 from octane_analytics.api.reports.cache import ReportCache
 from octane_analytics.api.reports.routes import ReportRoutes
 from octane_analytics.api.reports.service import ReportService
@@ -70,7 +71,7 @@ def create_app(
     which callers are served (None: local clients, without tokens); pages of the `cors_origins` may
     send requests from a browser; `now` is the end of a range without `to`.
     """
-    routes = _Routes(table, limits, pool, probes, exposition)
+    operations = _Routes(table, limits, pool, probes, exposition)
     service = ReportService(
         templates=templates,
         table=table,
@@ -81,6 +82,7 @@ def create_app(
         on_rows_read=metrics.rows_read.labels("/report").inc,
     )
     reports = ReportRoutes(service, metrics)
+    batch = BatchRoute(service, metrics)
     pages = DocumentationPages(templates)
 
     @asynccontextmanager
@@ -90,27 +92,28 @@ def create_app(
         probes.close()
         queries.close()
 
-    routes_by_path = {
-        "/report": Route("/report", reports.post, methods=["POST"]),
-        "/report/{name}": Route("/report/{name}", reports.get, methods=["GET"]),
-        "/reports": Route("/reports", reports.listing, methods=["GET"]),
-        "/openapi.json": Route("/openapi.json", pages.openapi, methods=["GET"]),
-        "/docs": Route("/docs", pages.page, methods=["GET"]),
-        "/docs/{file}": Route("/docs/{file}", pages.file, methods=["GET"]),
-        "/query": Route("/query", queries.query, methods=["POST"]),
-        "/schema": Route("/schema", queries.tables, methods=["GET"]),
-        "/healthz": Route("/healthz", routes.healthz, methods=["GET"]),
-        "/readyz": Route("/readyz", routes.readyz, methods=["GET"]),
-        "/metrics": Route("/metrics", routes.metrics, methods=["GET"]),
-    }
+    routes = [
+        Route("/report", reports.post, methods=["POST"]),
+        Route("/report/{name}", reports.get, methods=["GET"]),
+        Route("/reports", reports.listing, methods=["GET"]),
+        Route("/reports", batch.post, methods=["POST"]),
+        Route("/openapi.json", pages.openapi, methods=["GET"]),
+        Route("/docs", pages.page, methods=["GET"]),
+        Route("/docs/{file}", pages.file, methods=["GET"]),
+        Route("/query", queries.query, methods=["POST"]),
+        Route("/schema", queries.tables, methods=["GET"]),
+        Route("/healthz", operations.healthz, methods=["GET"]),
+        Route("/readyz", operations.readyz, methods=["GET"]),
+        Route("/metrics", operations.metrics, methods=["GET"]),
+    ]
     app = Starlette(
-        routes=list(routes_by_path.values()),
+        routes=routes,
         exception_handlers={HTTPException: _handle_http_error, QueryError: _handle_query_error},
         middleware=[
             Middleware(
                 RequestContextMiddleware,
                 metrics=metrics,
-                routes=list(routes_by_path.values()),
+                routes=routes,
                 quiet=QUIET_ROUTES,
             ),
             # Before authorization: a preflight has no token, and pages may read refusals.
