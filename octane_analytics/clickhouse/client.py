@@ -13,6 +13,7 @@ from octane_analytics.clickhouse.error_codes import OPERATOR_ERRORS, READ_ONLY
 from octane_analytics.clickhouse.result_blocks import ResultMeter, ResultTooLarge, UnreadableResult
 from octane_analytics.clickhouse.results import (
     STREAM_ROWS,
+    DataRead,
     Excerpt,
     Result,
     ResultColumn,
@@ -94,7 +95,7 @@ class ClickHouse(NativeConnection):
             yield RowStream(
                 result_columns(columns),
                 self._checked_blocks(blocks(rows)),
-                lambda: int(progress.rows),
+                lambda: DataRead(progress.rows, progress.bytes),
             )
         finally:
             client.block_meter = None
@@ -158,7 +159,8 @@ class ClickHouse(NativeConnection):
             client.meter = None
         if not is_whole:
             self.close()
-        return Excerpt(columns, rows, is_whole, query.progress.rows, client.totals)
+        read = DataRead(query.progress.rows, query.progress.bytes)
+        return Excerpt(columns, rows, is_whole, read, client.totals)
 
     def execute(self, statement: str) -> None:
         """Run a statement without a result (DDL). Raises as `select` does."""

@@ -255,6 +255,8 @@ def _schemas(templates: Mapping[str, Template]) -> Schema:
         "rows": {"type": "array", "items": {"type": "object"}},
         "row_count": count,
         "truncated": {"type": "boolean", "description": "Whether more rows exist."},
+        "rows_read": count | {"description": "Rows that ClickHouse read."},
+        "bytes_read": count | {"description": "Bytes that ClickHouse read, uncompressed."},
         "elapsed_ms": {"type": "number"},
     }
     format_name = _format_name(FORMATS)

@@ -12,13 +12,14 @@ _OVERHEAD_BYTES = 1_000
 
 @dataclass(frozen=True, slots=True)
 class CachedAnswer:
-    """Complete answer; `made_at` is a monotonic time in seconds."""
+    """Complete answer; `made_at` is a monotonic time, `seconds` how long it took to make."""
 
     body: bytes
     media_type: str
     etag: str
     is_truncated: bool
     made_at: float
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

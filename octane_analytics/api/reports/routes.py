@@ -73,18 +73,14 @@ class ReportRoutes:
         self._metrics.cache.labels(answer.outcome).inc()
         headers = {"Vary": "Accept, Authorization", "X-Row-Limit": str(answer.max_rows)}
         if not isinstance(answer.content, CachedAnswer):
-            return StreamingResponse(
-                answer.content.chunks(),
-                media_type=answer.content.media_type,
-                headers=headers | {"Cache-Control": "no-store"},
-            )
+            headers |= {"Cache-Control": "no-store", **query.format.headers(template.name)}
+            return StreamingResponse(answer.content.chunks(), headers=headers)
         headers |= _cache_headers(query, answer, answer.content)
         if request.method != "POST" and _matches(
             request.headers.get("if-none-match", ""), answer.content.etag
         ):
             return Response(status_code=304, headers=headers)
-        headers["Content-Type"] = answer.content.media_type
-        return Response(answer.content.body, headers=headers)
+        return Response(answer.content.body, headers=headers | query.format.headers(template.name))
 
 
 def report_query(
@@ -117,6 +113,7 @@ def _cache_headers(
     query: ReportQuery, answer: ReportAnswer, content: CachedAnswer
 ) -> dict[str, str]:
     seconds = query.template.cache_seconds
+    timing = {} if answer.outcome == "hit" else formats.server_timing(content.seconds)
     scope = "private" if query.partition else "public"
     return {
         "ETag": content.etag,
@@ -124,6 +121,7 @@ def _cache_headers(
         "Cache-Control": f"{scope}, max-age={seconds}" if seconds else f"{scope}, no-cache",
         "X-Cache": answer.outcome,
         "X-Truncated": "true" if content.is_truncated else "false",
+        **timing,
     }
 
 

@@ -20,7 +20,7 @@ from octane_analytics.api.reports.cache import CachedAnswer, ReportCache
 from octane_analytics.api.reports.parameters import BoundParameters, bind
 from octane_analytics.api.reports.single_flight import SingleFlight
 from octane_analytics.api.reports.template import Template
-from octane_analytics.api.results.formats import JSON, Envelope, Format, Rows, writer
+from octane_analytics.api.results.formats import JSON, Envelope, Format, Rows, cost, writer
 from octane_analytics.api.results.json_values import encode
 from octane_analytics.api.results.streaming import ChunkStream, Stream
 from octane_analytics.clickhouse.schema import TableName
@@ -152,7 +152,7 @@ class ReportService:
             started = time.perf_counter()
             envelope = Envelope(
                 {"template": template.name, "params": bound.effective},
-                lambda: _trailer(bound, rows, started),
+                lambda: _trailer(bound, rows, cost(result.data_read(), started)),
             )
             with connection.stream(
                 template.statement(bound.effective),
@@ -177,13 +177,16 @@ class ReportService:
                 chunk = output.end()
                 digest.update(b"" if is_enveloped else chunk)
                 stream.put(chunk)
-                self._on_rows_read(result.rows_read())
+                self._on_rows_read(result.data_read().rows)
             body = stream.body()
             if body is None:
                 return None
             etag = f'W/"{digest.hexdigest()}"'
             media_type = query.format.media_type
-            return CachedAnswer(body, media_type, etag, rows.is_truncated, self._monotonic())
+            seconds = time.perf_counter() - started
+            return CachedAnswer(
+                body, media_type, etag, rows.is_truncated, self._monotonic(), seconds
+            )
 
         try:
             return await self._pool.run(job)
@@ -206,10 +209,9 @@ class ReportService:
             raise errors.unavailable(error) from error
 
 
-def _trailer(bound: BoundParameters, rows: Rows, started: float) -> dict[str, object]:
+def _trailer(bound: BoundParameters, rows: Rows, spent: dict[str, object]) -> dict[str, object]:
     trailer: dict[str, object] = {}
     offset = bound.effective.get("offset")
     if isinstance(offset, int):
         trailer["next_offset"] = offset + rows.count if rows.is_truncated else None
-    trailer["elapsed_ms"] = round((time.perf_counter() - started) * 1000, 3)
-    return trailer
+    return trailer | spent

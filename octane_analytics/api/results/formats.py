@@ -14,6 +14,7 @@ one block. Does not depend on HTTP connections or on the source of the rows.
 In CSV, text that a spreadsheet would evaluate is prefixed with an apostrophe, unless `csv_raw` is set.
 """
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -23,7 +24,7 @@ from octane_analytics.api.results import arrow
 from octane_analytics.api.results.csv_cells import CsvWriter
 from octane_analytics.api.results.json_values import encode, encode_lines, plain_columns, unique
 from octane_analytics.api.results.prometheus_text import PrometheusWriter
-from octane_analytics.clickhouse.results import ResultColumn
+from octane_analytics.clickhouse.results import DataRead, ResultColumn
 from octane_analytics.errors import QueryError
 
 Row = tuple[Any, ...]
@@ -35,6 +36,15 @@ class Format:
     media_type: str
     accepted: tuple[str, ...]
     """Media types in Accept that select this format, without parameters."""
+    is_download: bool = False
+    """Whether a browser saves the answer, under a name that ends with the format's."""
+
+    def headers(self, stem: str) -> dict[str, str]:
+        """Return the headers of an answer that is saved as `stem`, ASCII without quotes."""
+        headers = {"Content-Type": self.media_type}
+        if self.is_download:
+            headers["Content-Disposition"] = f'attachment; filename="{stem}.{self.name}"'
+        return headers
 
 
 FORMATS = {
@@ -45,17 +55,26 @@ FORMATS = {
             "ndjson",
             "application/x-ndjson",
             ("application/x-ndjson", "application/ndjson", "application/jsonl"),
+            is_download=True,
         ),
-        Format("csv", "text/csv; charset=utf-8; header=present", ("text/csv",)),
+        Format("csv", "text/csv; charset=utf-8; header=present", ("text/csv",), is_download=True),
         Format(
             "prometheus",
             "text/plain; version=0.0.4; charset=utf-8",
             ("text/plain",),
         ),
         Format(
-            "arrow", "application/vnd.apache.arrow.stream", ("application/vnd.apache.arrow.stream",)
+            "arrow",
+            "application/vnd.apache.arrow.stream",
+            ("application/vnd.apache.arrow.stream",),
+            is_download=True,
         ),
-        Format("parquet", "application/vnd.apache.parquet", ("application/vnd.apache.parquet",)),
+        Format(
+            "parquet",
+            "application/vnd.apache.parquet",
+            ("application/vnd.apache.parquet",),
+            is_download=True,
+        ),
     )
 }
 JSON = FORMATS["json"]
@@ -146,6 +165,17 @@ class Rows:
             if block:
                 self.count += len(block)
                 yield block
+
+
+def cost(read: DataRead, started: float) -> dict[str, object]:
+    """Return the members of a JSON answer about its cost; `started` is by time.perf_counter()."""
+    elapsed = round((time.perf_counter() - started) * 1000, 3)
+    return {"rows_read": read.rows, "bytes_read": read.bytes, "elapsed_ms": elapsed}
+
+
+def server_timing(seconds: float) -> dict[str, str]:
+    """Return the header for the time that ClickHouse and encoding took. Format: W3C Server Timing."""
+    return {"Server-Timing": f"query;dur={seconds * 1000:.1f}"}
 
 
 @dataclass(frozen=True, slots=True)
