@@ -15,6 +15,7 @@ from octane_analytics.kafka.topic_reader import TopicReader
 from octane_analytics.kafka.topics import TopicInspector, ensure_topic
 from octane_analytics.operations.expired_offsets import SAMPLE_FETCH_BYTES, find_stored_record
 from octane_analytics.pipeline.delivery import Delivery
+from octane_analytics.settings.drain import require_drain_time
 from octane_analytics.settings.sections import Settings
 from octane_analytics.telemetry import logging as logs
 from octane_analytics.telemetry import tracing
@@ -25,11 +26,12 @@ _SAMPLE_SECONDS = 20.0
 
 
 def preflight(settings: Settings) -> None:
-    """Check Kafka, ClickHouse and the table, so that an error is reported once and not in a crash loop.
+    """Check limits, Kafka, ClickHouse and the table, so that an error is reported once, not in a loop.
 
     Blocks on ClickHouse and Kafka, each for some seconds at most. Raises NeedsOperator or ConfigError
     for a fault that needs an operator, Unavailable for one that may pass.
     """
+    require_drain_time(settings)
     tracing.is_configured()
     with ClickHouse(settings.clickhouse, client_name="octane-analytics preflight") as clickhouse:
         check_table(clickhouse, settings)

@@ -23,11 +23,11 @@ from octane_analytics.cli.options import (
 from octane_analytics.cli.output.table import terminal_width, wrapped
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.inserts import ClickHouseSink
-from octane_analytics.errors import OctaneError
+from octane_analytics.errors import ConfigError, OctaneError
 from octane_analytics.kafka.group_admin import ConsumerGroupAdmin
 from octane_analytics.kafka.topic_reader import TopicReader
 from octane_analytics.operations.checks.clickhouse import check_clickhouse
-from octane_analytics.operations.checks.finding import Finding, Level, ok, warn, worst
+from octane_analytics.operations.checks.finding import Finding, Level, fail, ok, warn, worst
 from octane_analytics.operations.checks.host import check_descriptors, check_port
 from octane_analytics.operations.checks.kafka import check_kafka
 from octane_analytics.operations.checks.query_user import check_no_query_user, check_query_user
@@ -35,6 +35,7 @@ from octane_analytics.operations.checks.runner import Check, downgrade_redundant
 from octane_analytics.operations.expired_offsets import SAMPLE_FETCH_BYTES, find_stored_record
 from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.settings.connections import ClickHouseSettings
+from octane_analytics.settings.drain import require_drain_time
 from octane_analytics.settings.loading import Loaded
 from octane_analytics.settings.sections import Settings
 
@@ -115,6 +116,10 @@ def _settings(loaded: Loaded, unknown: Sequence[str]) -> Iterator[Finding]:
     yield ok("settings", f"valid; {counts or 'all are defaults'} (see `octane-analytics config`)")
     for line in unknown:
         yield warn("settings", line)
+    try:
+        require_drain_time(loaded.settings)
+    except ConfigError as error:
+        yield fail("settings", f"a worker would not start: {error}")
 
 
 def _host(settings: Settings) -> Iterator[Finding]:

@@ -13,6 +13,8 @@ from octane_analytics.cli.help_format import Command
 from octane_analytics.cli.invocation import APPLIED, FILES
 from octane_analytics.cli.options import json_option, option_name, setting_options
 from octane_analytics.cli.output.table import aligned, terminal_width, wrapped
+from octane_analytics.errors import ConfigError
+from octane_analytics.settings.drain import require_drain_time
 from octane_analytics.settings.loading import Loaded, Origin, catalogue
 from octane_analytics.settings.sections import Settings
 
@@ -41,6 +43,10 @@ def config(loaded: Loaded, as_json: bool) -> None:
     prints one line per setting, separated by tabs: name, value, source and, if it differs from the
     value, the given text.
     """
+    try:
+        require_drain_time(loaded.settings)
+    except ConfigError as error:
+        click.echo(f"octane-analytics: warning: a worker would not start: {error}", err=True)
     origins = [_with_env_file(origin) for origin in loaded.origins]
     values = [_effective(origin, loaded.settings) for origin in origins]
     if as_json:
