@@ -24,6 +24,7 @@ from octane_analytics.errors import (
 )
 from octane_analytics.runtime.closeable import Closeable
 from octane_analytics.settings.connections import ClickHouseSettings
+from octane_analytics.settings.topology import authority
 
 CONNECT_SECONDS = 5.0
 
@@ -104,7 +105,7 @@ class NativeConnection(Closeable):
             self._client = PackingClient(
                 host=first[0],
                 port=first[1],
-                alt_hosts=",".join(_authority(host, port) for host, port in others) or None,
+                alt_hosts=",".join(authority(host, port) for host, port in others) or None,
                 database=settings.database,
                 user=settings.user,
                 password=settings.password,
@@ -140,7 +141,7 @@ class NativeConnection(Closeable):
         return Unavailable(text)
 
     def _unavailable(self, error: BaseException) -> Unavailable:
-        where = ", ".join(_authority(host, port) for host, port in self._hosts)
+        where = ", ".join(authority(host, port) for host, port in self._hosts)
         self._fail_over()
         if isinstance(error, driver_errors.UnexpectedPacketFromServerError):
             return NeedsOperator(
@@ -183,7 +184,3 @@ def _check_ca_file(path: str | None) -> None:
             "it holds no PEM certificate" if isinstance(error, ssl.SSLError) else error.strerror
         )
         raise NeedsOperator(f"CLICKHOUSE_CA_FILE: cannot use {path}: {reason}") from error
-
-
-def _authority(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

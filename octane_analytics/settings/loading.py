@@ -213,6 +213,7 @@ def _rdkafka_properties(environ: Mapping[str, str], origins: list[Origin]) -> di
 
 def _check_combinations(settings: Settings) -> None:
     clickhouse, batch, worker = settings.clickhouse, settings.batch, settings.worker
+    _check_cluster(clickhouse)
     for host, port in clickhouse.hosts():
         if port in HTTP_PORTS:
             native = NATIVE_TLS_PORT if clickhouse.is_secure else NATIVE_PORT
@@ -237,6 +238,20 @@ def _check_combinations(settings: Settings) -> None:
             f"DRAIN_TIMEOUT ({worker.drain_seconds:g} s) must be shorter than librdkafka's "
             f"max.poll.interval.ms ({poll_seconds:g} s), or the group would reassign the partitions "
             "during a drain: lower DRAIN_TIMEOUT"
+        )
+
+
+def _check_cluster(clickhouse: ClickHouseSettings) -> None:
+    shards = len(clickhouse.topology().shards)
+    if shards > 1 and clickhouse.cluster is None:
+        raise ConfigError(
+            f"CLICKHOUSE_HOST lists {shards} shards, and CLICKHOUSE_CLUSTER is not set: set it to the "
+            "name that this cluster has in ClickHouse's remote_servers, see system.clusters"
+        )
+    if clickhouse.distributed_table == clickhouse.table:
+        raise ConfigError(
+            f"CLICKHOUSE_DISTRIBUTED_TABLE is {clickhouse.table!r}, as CLICKHOUSE_TABLE is: the "
+            "Distributed table needs a name of its own"
         )
 
 

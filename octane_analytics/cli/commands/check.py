@@ -37,6 +37,7 @@ from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.settings.connections import ClickHouseSettings
 from octane_analytics.settings.loading import Loaded
 from octane_analytics.settings.sections import Settings
+from octane_analytics.settings.topology import authority
 
 _NAME = "octane-analytics-check"
 _SECONDS = 12.0
@@ -83,7 +84,7 @@ def check(loaded: Loaded, strict: bool, as_json: bool) -> int:
         "host": partial(_host, settings),
         "kafka": partial(_kafka, settings),
     }
-    servers = [_authority(*address) for address in settings.clickhouse.hosts()]
+    servers = [authority(*address) for address in settings.clickhouse.hosts()]
     for where in servers:
         checks[f"clickhouse {where}"] = partial(_clickhouse, settings, where)
     checks["table and offsets"] = partial(_table_and_offsets, settings)
@@ -170,10 +171,6 @@ def _single_server(settings: ClickHouseSettings, where: str) -> ClickHouseSettin
     return replace(
         settings, host=where, timeout_seconds=min(settings.timeout_seconds, _QUERY_SECONDS)
     )
-
-
-def _authority(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _print(findings: list[Finding], code: Exit, as_json: bool) -> None:
