@@ -1,5 +1,6 @@
 """Rollups in `octane-analytics schema`: add them, build them month by month, compare and drop them."""
 
+import time
 from collections.abc import Sequence
 
 import click
@@ -21,6 +22,7 @@ from octane_analytics.settings.loading import Loaded
 DEFAULT = ",".join(DEFAULT_SETS)
 _LARGE_ROWS = 1_000_000
 _POLL_SECONDS = 0.25
+_FOLLOW_SECONDS = 30.0
 _ATTEMPTS = 3
 """Number of mutations for one month: a part whose insert began before the rollup existed may appear
 after the first of them."""
@@ -41,6 +43,47 @@ def parse_sets(
     if unknown:
         raise click.BadParameter(f"{unknown[0]!r} is not one of {', '.join(SETS)}")
     return rollups.of_sets(names)
+
+
+def apply(clickhouse: ClickHouse, wanted: Sequence[Rollup], *, yes: bool) -> Exit:
+    """Run `build` for the table of the connection; return another code than OK after Ctrl-C."""
+    if not wanted:
+        return Exit.OK
+    with StopSignal() as stop:
+        try:
+            build(RollupTable(clickhouse), wanted, yes=yes, stop=stop)
+        except BuildInterrupted as interrupted:
+            click.echo(str(interrupted), err=True)
+            return stop.exit_code
+    return Exit.OK
+
+
+def follow(clickhouse: ClickHouse, wanted: Sequence[Rollup]) -> None:
+    """Complete on one replica what `build` did on another of its shard; blocks until it has the rollups.
+
+    Definitions and parts are replicated, the table's settings are not. Raises NeedsOperator if nothing
+    has arrived for some time.
+    """
+    if not wanted:
+        return
+    table = RollupTable(clickhouse)
+    least: tuple[int, int] | None = None
+    deadline = 0.0
+    while True:
+        state = table.state()
+        left = len(state.missing(wanted)), state.rows_lacking(wanted)
+        if not any(left):
+            break
+        if least is None or left < least:
+            least, deadline = left, time.monotonic() + _FOLLOW_SECONDS
+        if time.monotonic() > deadline:
+            raise NeedsOperator(
+                f"{left[0]} rollups and {left[1]:,} rows of them have not been replicated for "
+                f"{_FOLLOW_SECONDS:g} s: see system.replication_queue, then repeat the command"
+            )
+        time.sleep(_POLL_SECONDS)
+    table.change_settings()
+    click.echo(f"has rollups {', '.join(rollup.name for rollup in wanted)}")
 
 
 def build(table: RollupTable, wanted: Sequence[Rollup], *, yes: bool, stop: StopSignal) -> None:
