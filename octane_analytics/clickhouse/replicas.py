@@ -61,7 +61,7 @@ class ClusterFinding:
     text: str
     """Starts with the address of a server or the number of a shard."""
     is_refusal: bool = False
-    """True if rows would be counted twice, or would be missing."""
+    """True if rows would be counted twice, would be missing, or could not be inserted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def cluster_findings(
     servers: Sequence[ServerFacts], expected: Expectation
 ) -> Iterator[ClusterFinding]:
     """Yield the differences between the servers that were read, and those of each one's replication."""
-    yield from _path_findings(servers)
+    yield from path_findings(servers)
     for shard in _by_shard(servers):
         yield from _replica_findings(shard, expected)
     present = [server for server in servers if server.live is not None]
@@ -135,7 +135,8 @@ def macro_findings(servers: Sequence[ServerFacts]) -> Iterator[ClusterFinding]:
             )
 
 
-def _path_findings(servers: Sequence[ServerFacts]) -> Iterator[ClusterFinding]:
+def path_findings(servers: Sequence[ServerFacts]) -> Iterator[ClusterFinding]:
+    """Yield where the tables contradict the replicas and shards of CLICKHOUSE_HOST."""
     owners: dict[str, ServerFacts] = {}
     for shard in _by_shard(servers):
         replicated = [server for server in shard if server.replica is not None]
@@ -165,6 +166,7 @@ def _replica_findings(
     shard: Sequence[ServerFacts], expected: Expectation
 ) -> Iterator[ClusterFinding]:
     present = [server for server in shard if server.live is not None]
+    has_writable = not all(server.replica and server.replica.is_readonly for server in present)
     for server in present:
         replica = server.replica
         if replica is None:
@@ -173,7 +175,8 @@ def _replica_findings(
             reason = f" ({replica.error})" if replica.error else ""
             yield ClusterFinding(
                 f"{server.address} is a read-only replica{reason}: it accepts no rows; check ZooKeeper "
-                "or Keeper and the server's log"
+                "or Keeper and the server's log",
+                is_refusal=not has_writable,
             )
         elif replica.delay_seconds > MAX_DELAY_SECONDS:
             yield ClusterFinding(

@@ -83,7 +83,7 @@ def test_apply_creates_replicas_of_each_shard(
     assert checked.returncode == 0, checked.stdout
 
 
-def test_apply_never_claims_a_server_it_did_not_reach(
+def test_apply_names_a_server_it_did_not_reach(
     schema: Schema, clickhouse_cluster: ClickHouseCluster, database: str
 ) -> None:
     away = clickhouse_cluster.shards[0][0]

@@ -1,5 +1,6 @@
 """Rollups in `octane-analytics schema`: add them, build them month by month, compare and drop them."""
 
+import contextlib
 import time
 from collections.abc import Sequence
 
@@ -192,17 +193,22 @@ def _continue_text() -> str:
 def drop_rollups(loaded: Loaded, yes: bool) -> Exit:
     """Drop all rollups of the table. Events stay; reports become slower, not different."""
     require_terminal_or_yes("schema drop-rollups", yes=yes)
-    with ClickHouse(
-        loaded.settings.clickhouse, client_name="octane-analytics schema"
-    ) as clickhouse:
-        table = RollupTable(clickhouse)
-        names = sorted(table.state().projections)
+    with contextlib.ExitStack() as stack:
+        shards = [
+            stack.enter_context(ClickHouse(shard, client_name="octane-analytics schema"))
+            for shard in loaded.settings.clickhouse.of_each_shard()
+        ]
+        tables = [RollupTable(clickhouse) for clickhouse in shards]
+        found = [table.state().projections for table in tables]
+        names = sorted(frozenset[str]().union(*found))
         if not names:
-            click.echo(f"{clickhouse.table} has no rollups: nothing to do")
+            click.echo(f"{shards[0].table} has no rollups: nothing to do")
             return Exit.OK
-        click.echo(f"rollups of {clickhouse.table}: {', '.join(names)}")
+        click.echo(f"rollups of {shards[0].table}: {', '.join(names)}")
         confirm("Drop them?", "schema drop-rollups", yes=yes)
-        table.require_rights()
-        table.drop(names)
+        for table in tables:
+            table.require_rights()
+        for table, projections in zip(tables, found, strict=True):
+            table.drop(sorted(projections))
     click.echo(f"dropped {len(names)} rollups")
     return Exit.OK

@@ -19,6 +19,7 @@ from octane_analytics.clickhouse.replicas import (
     cluster_findings,
     cluster_path_findings,
     macro_findings,
+    path_findings,
 )
 from octane_analytics.clickhouse.rollups import Rollup
 from octane_analytics.clickhouse.schema import TableName
@@ -169,12 +170,7 @@ def _refused(settings: ClickHouseSettings, before: Survey, request: Request) -> 
             f"shard {several[0].number} of CLICKHOUSE_HOST has {len(several[0].hosts)} servers, which "
             "must be replicas of one table: add --replicated"
         )
-    # The Distributed table and the rollups may be what this run creates.
-    refusals = [
-        finding
-        for finding in cluster_findings(servers, replace(expectation(settings), shards=1))
-        if finding.is_refusal
-    ]
+    refusals = list(path_findings(servers))
     if not is_plain and len(before.present) < len(servers_of(settings)):
         refusals += macro_findings(servers)
     for finding in refusals:
