@@ -4,6 +4,7 @@ import pytest
 
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.settings.connections import ClickHouseSettings
+from tests.support.command import wait_until
 from tests.tools.cluster.nodes import CLUSTER, ClickHouseCluster, Node
 
 UUID = "6f1c1a1e-5d3f-5b0c-9a39-00000000000a"
@@ -13,11 +14,19 @@ CREATE = (
     "ENGINE = ReplicatedMergeTree ORDER BY n"
 )
 
+READ_ONLY = "SELECT is_readonly FROM system.replicas WHERE database = 'engine'"
+
 
 def run(node: Node, sql: str) -> list[tuple[object, ...]]:
     settings = ClickHouseSettings(host=node.authority, timeout_seconds=20)
     with ClickHouse(settings, client_name="tests") as clickhouse:
         return list(clickhouse.select(sql).rows)
+
+
+def synchronise(node: Node) -> None:
+    # A node that has just started, or lost ZooKeeper, is read-only for a moment.
+    wait_until(lambda: run(node, READ_ONLY) == [(0,)])
+    run(node, "SYSTEM SYNC REPLICA engine.events")
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +51,7 @@ def test_cluster_replicates_parts_and_reads_all_shards(events: ClickHouseCluster
     replica.kill()
     run(first, f"{numbers}(30)")
     replica.start()
-    run(replica, "SYSTEM SYNC REPLICA engine.events")
+    synchronise(replica)
     kinds = run(
         replica,
         "SELECT DISTINCT part_type FROM system.parts WHERE active AND database = 'engine' ORDER BY 1",
@@ -61,6 +70,7 @@ def test_cluster_survives_a_kill_of_zookeeper(events: ClickHouseCluster) -> None
     (first, replica), _ = events.shards
     events.zookeeper.kill()
     events.zookeeper.start()
+    synchronise(first)
     run(first, "INSERT INTO engine.events SELECT number, 'again' FROM numbers(7)")
-    run(replica, "SYSTEM SYNC REPLICA engine.events")
+    synchronise(replica)
     assert run(replica, "SELECT count() FROM engine.events WHERE text = 'again'") == [(7,)]
