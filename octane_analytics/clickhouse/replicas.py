@@ -86,6 +86,7 @@ def cluster_findings(
         yield from _replica_findings(shard, expected)
     present = [server for server in servers if server.live is not None]
     yield from _unequal(present, "column types", _column_types)
+    yield from _unequal(present, "rollups", _rollup_labels)
     if expected.shards > 1:
         for server in present:
             yield from _distributed_findings(server, expected)
@@ -202,7 +203,6 @@ def _replica_findings(
             f"{listed}: list them all, or remove a lost one with SYSTEM DROP REPLICA"
         )
     yield from _unequal(present, "deduplication windows", _windows)
-    yield from _unequal(present, "rollups", _rollup_labels)
 
 
 def _distributed_findings(server: ServerFacts, expected: Expectation) -> Iterator[ClusterFinding]:

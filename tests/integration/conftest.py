@@ -9,7 +9,7 @@ import pytest
 
 from octane_analytics.clickhouse import schema
 from octane_analytics.clickhouse.client import ClickHouse
-from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
+from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse, User
 from octane_analytics.settings.connections import ClickHouseSettings
 from tests.tools.cluster.fixtures import running
 from tests.tools.cluster.nodes import ClickHouseCluster
@@ -43,5 +43,7 @@ def clickhouse_settings(clickhouse_engine: EmbeddedClickHouse) -> Iterator[Click
 @pytest.fixture(scope="module")
 def clickhouse_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseCluster]:
     """Yield two shards of two replicas with real ZooKeeper; start again whatever a test ends."""
-    with running(ClickHouseCluster(tmp_path_factory.mktemp("cluster"))) as cluster:
+    limited = User("limited", grants=["GRANT SELECT, INSERT ON checked.ai_analytics_events"])
+    directory = tmp_path_factory.mktemp("cluster")
+    with running(ClickHouseCluster(directory, users=[limited])) as cluster:
         yield cluster

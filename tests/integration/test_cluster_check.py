@@ -97,6 +97,12 @@ def test_lagging_and_read_only_replicas_are_reported(
     wait_until(lambda: [found.level for found in findings(ledger)] == [Level.OK])
 
 
+def test_missing_rights_are_not_taken_for_agreement(ledger: ClickHouseSettings) -> None:
+    found = findings(dataclasses.replace(ledger, user="limited"))
+    assert [finding.level for finding in found] == [Level.WARN] * 4
+    assert "GRANT SELECT ON system.replicas" in found[0].message
+
+
 def test_quorum_beyond_the_replicas_is_a_failure(ledger: ClickHouseSettings) -> None:
     two = dataclasses.replace(ledger, insert_quorum=2)
     assert [found.level for found in findings(two)] == [Level.OK]

@@ -17,7 +17,7 @@ from octane_analytics.settings.connections import ClickHouseSettings
 from tests.integration.test_report_rollups import BEGIN, DAY, LABELS, SINGLE_USERS, many_events
 from tests.integration.test_reports import approximately, rows_of
 from tests.support.api_fixtures import app_over, at, event, insert
-from tests.support.asgi_calls import query
+from tests.support.asgi_calls import query, report
 from tests.support.command import call
 from tests.support.raw_sql import PASSWORD, users_file
 from tests.tools.cluster.fixtures import running
@@ -136,6 +136,14 @@ def test_raw_sql_reads_every_shard(apps: tuple[ASGIApp, ASGIApp], statement: str
     assert sharded.json()["rows"] == single.json()["rows"]
 
 
+def test_subquery_of_any_connection_reads_every_shard(ledger: ClickHouseSettings) -> None:
+    with ClickHouse(ledger, client_name="tests") as clickhouse:
+        (found,) = clickhouse.select(
+            f"SELECT count(), countIf(user_id IN (SELECT user_id FROM {EVENTS})) FROM {EVENTS}"
+        ).rows
+    assert found[0] == found[1] == 6_000
+
+
 def test_raw_sql_may_not_read_one_shard(apps: tuple[ASGIApp, ASGIApp]) -> None:
     answer = query(apps[0], "SELECT count() FROM ledger.ai_analytics_events")
     assert answer.status_code == 403
@@ -149,7 +157,8 @@ def test_shard_that_is_away_fails_the_answer(
         node.kill()
     try:
         answer = query(apps[0], f"SELECT count() AS n FROM {EVENTS}")
-        assert answer.status_code >= 500, answer.text
+        assert answer.status_code == 503, answer.text
+        assert report(apps[0], "overview_stats", **RANGE).status_code == 503
     finally:
         for node in away:
             node.start()

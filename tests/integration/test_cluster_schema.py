@@ -102,6 +102,57 @@ def test_apply_names_a_server_it_did_not_reach(
     assert first != second
 
 
+def test_servers_created_apart_are_still_replicas(
+    schema: Schema, clickhouse_cluster: ClickHouseCluster, database: str
+) -> None:
+    (one, other), _ = clickhouse_cluster.shards
+    shard = {"CLICKHOUSE_HOST": f"{one.authority},{other.authority}"}
+    for present, away in ((one, other), (other, one)):
+        away.kill()
+        applied = schema("apply", "--replicated", "--no-rollups", **shard)
+        assert applied.returncode == 69, applied.stdout
+        assert f"{present.authority}:\n" in applied.stdout
+        assert f"created table {database}.ai_analytics_events\n" in applied.stdout
+        away.start()
+    assert schema("check", **shard).returncode == 0
+    query = f"SELECT DISTINCT zookeeper_path FROM system.replicas WHERE database = '{database}'"
+    assert select(one, query) == select(other, query)
+
+
+def test_replica_waits_for_the_definition_of_its_shard(
+    schema: Schema, clickhouse_cluster: ClickHouseCluster, database: str
+) -> None:
+    (one, other), _ = clickhouse_cluster.shards
+    shard = {"CLICKHOUSE_HOST": f"{one.authority},{other.authority}"}
+    other.kill()
+    assert schema("apply", "--replicated", **shard).returncode == 69
+    other.start()
+    one.kill()
+    # The rollups of the first are in ZooKeeper, but the default table has none when it is created.
+    applied = schema("apply", "--replicated", **shard)
+    assert applied.returncode == 69, applied.stdout
+    assert "have another definition" in applied.stdout
+    one.start()
+    assert schema("apply", "--replicated", **shard).returncode == 0
+    assert schema("check", **shard).returncode == 0
+
+
+def test_shards_of_one_server_need_no_replication(
+    schema: Schema, clickhouse_cluster: ClickHouseCluster, database: str
+) -> None:
+    (first, _), (second, _) = clickhouse_cluster.shards
+    plain = {"CLICKHOUSE_HOST": f"{first.authority};{second.authority}"}
+    applied = schema("apply", **plain)
+    assert applied.returncode == 0, applied
+    assert schema("check", **plain).returncode == 0
+    engines = f"SELECT engine FROM system.tables WHERE database = '{database}' ORDER BY name"
+    for node in (first, second):
+        assert select(node, engines) == [("MergeTree",), ("Distributed",)]
+    converted = schema("apply", "--replicated", **plain)
+    assert converted.returncode == 78
+    assert "AS REPLICATED" in converted.stdout
+
+
 def test_apply_widens_the_window_of_every_replica(
     schema: Schema, clickhouse_cluster: ClickHouseCluster, database: str
 ) -> None:

@@ -35,8 +35,8 @@ def report(
 
 
 def report_all(settings: Settings) -> Exit:
-    """Print the differences of each server and between them; return FAILED if there is one, UNAVAILABLE
-    if there is none but a server that cannot be reached."""
+    """Print the differences of each server and between them; return FAILED if there is one, and another
+    code than OK if a server cannot be compared."""
     clickhouse = settings.clickhouse
     table = TableName(clickhouse.database, clickhouse.table)
     found = schema_servers.survey(clickhouse)
@@ -67,7 +67,7 @@ def report_all(settings: Settings) -> Exit:
     if is_different:
         return Exit.FAILED
     if found.errors:
-        return Exit.UNAVAILABLE
+        return schema_servers.exit_for_all(list(found.errors.values()))
     click.echo(f"{table} matches the expected schema on {len(found.facts)} servers")
     return Exit.OK
 

@@ -4,7 +4,7 @@ A server that fails is reported, and the others are still visited; the exit code
 """
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import click
@@ -22,14 +22,16 @@ from octane_analytics.clickhouse.replicas import (
     path_findings,
 )
 from octane_analytics.clickhouse.rollups import Rollup
-from octane_analytics.clickhouse.schema import TableName
+from octane_analytics.clickhouse.schema import LiveTable, TableName
 from octane_analytics.clickhouse.server_facts import expectation, read_facts, read_macros
 from octane_analytics.errors import ConfigError, OctaneError, StatementRejected, Unavailable
-from octane_analytics.runtime.exit_codes import Exit
+from octane_analytics.runtime.exit_codes import Exit, exit_for
 from octane_analytics.settings.connections import ClickHouseSettings
 from octane_analytics.settings.topology import authority
 
 _UNKNOWN_DATABASE = 81
+_OTHER_DEFINITION = frozenset({122, 342})
+"""INCOMPATIBLE_COLUMNS, METADATA_MISMATCH: the path in ZooKeeper has a table of another definition."""
 _EXPLICIT_PATH = "'/clickhouse/tables/{shard}/{database}/{table}', '{replica}'"
 """Path and replica of a table in a database that gives its tables no UUID."""
 _WITH_UUID = {"show_table_uuid_in_table_create_query_if_not_nil": 1}
@@ -132,13 +134,14 @@ def apply(settings: ClickHouseSettings, request: Request) -> Exit:
         raise next(iter(before.errors.values()))
     if code := _refused(settings, before, request):
         return code
-    if request.is_on_cluster and not before.present:
+    is_new = not before.present
+    if request.is_on_cluster and is_new:
         _create_on_cluster(settings, before, request)
         before = survey(settings)
     with_table = {facts.address for facts in before.present}
     # A new replica copies the definition of one that has the table, with its rollups.
     servers = sorted(servers_of(settings), key=lambda server: server.address not in with_table)
-    rollups = request.wanted if with_table else request.of_new_table
+    rollups = request.of_new_table if is_new else request.wanted
     done: list[Server] = []
     failed: list[OctaneError] = []
     for server in servers:
@@ -157,8 +160,13 @@ def apply(settings: ClickHouseSettings, request: Request) -> Exit:
         return Exit.OK
     names = ", ".join(server.address for server in servers if server not in done)
     click.echo(f"not done on {names}: repeat the command when the reason is removed", err=True)
-    is_away = all(isinstance(error, Unavailable) for error in failed)
-    return Exit.UNAVAILABLE if is_away else Exit.FAILED
+    return exit_for_all(failed)
+
+
+def exit_for_all(errors: Sequence[OctaneError]) -> Exit:
+    """Return the exit code that all the errors have in common, otherwise FAILED."""
+    codes = {exit_for(error) for error in errors}
+    return codes.pop() if len(codes) == 1 else Exit.FAILED
 
 
 def _refused(settings: ClickHouseSettings, before: Survey, request: Request) -> Exit | None:
@@ -211,7 +219,7 @@ class _Visit:
             schema_table.ensure_database(clickhouse, self._settings)
             live = schema_table.describe(clickhouse)
             create = "" if live else self._creation(clickhouse)
-            live, _ = schema_table.ensure(clickhouse, self._settings, create, self._request.window)
+            live = self._ensured(clickhouse, create)
             if self._request.is_replicated and not live.is_replicated:
                 raise ConfigError(
                     f"{clickhouse.table} is a {live.engine}, not a replica: convert it with ATTACH "
@@ -226,6 +234,18 @@ class _Visit:
                 schema_rollups.follow(clickhouse, rollups)
             self._ensure_distributed(clickhouse)
         return Exit.OK
+
+    def _ensured(self, clickhouse: ClickHouse, create: str) -> LiveTable:
+        try:
+            live, _ = schema_table.ensure(clickhouse, self._settings, create, self._request.window)
+        except StatementRejected as error:
+            if error.code not in _OTHER_DEFINITION:
+                raise
+            raise Unavailable(
+                f"replicas of shard {self._server.shard} that cannot be reached have another definition "
+                f"of {clickhouse.table}, such as rollups: repeat the command when one of them can"
+            ) from error
+        return live
 
     def _ensure_distributed(self, clickhouse: ClickHouse) -> None:
         """Create the Distributed table if there are several shards and the server lacks it."""
@@ -246,6 +266,8 @@ class _Visit:
                     continue
                 if live.is_replicated:
                     return self._copied(other, source, is_of_shard=bool(in_shard))
+                if not in_shard and not self._request.is_replicated:
+                    return _definition(other)
                 if in_shard:
                     raise ConfigError(
                         f"{other.table} at {source.address} is a {live.engine}, and a replica cannot "
@@ -256,9 +278,7 @@ class _Visit:
         return schema.create_table(clickhouse.table, self._request.window)
 
     def _copied(self, other: ClickHouse, source: Server, *, is_of_shard: bool) -> str:
-        definition = str(
-            other.select(f"SHOW CREATE TABLE {other.table}", settings=_WITH_UUID).rows[0][0]
-        )
+        definition = _definition(other, _WITH_UUID)
         if not is_of_shard and "{shard}" not in definition:
             raise ConfigError(
                 f"{other.table} at {source.address} has a path without the macro {{shard}}: a copy in "
@@ -281,3 +301,8 @@ class _Visit:
             own = uuid.uuid5(uuid.NAMESPACE_OID, "\0".join(("octane-analytics", *names)))
             return schema.create_replicated_table(table, window, uuid=own)
         return schema.create_replicated_table(table, window, arguments=_EXPLICIT_PATH)
+
+
+def _definition(clickhouse: ClickHouse, settings: Mapping[str, object] | None = None) -> str:
+    found = clickhouse.select(f"SHOW CREATE TABLE {clickhouse.table}", settings=settings)
+    return str(found.rows[0][0])

@@ -14,11 +14,12 @@ from octane_analytics.clickhouse.replicas import (
     cluster_path_findings,
 )
 from octane_analytics.clickhouse.server_facts import expectation, read_facts
-from octane_analytics.errors import OctaneError
+from octane_analytics.errors import OctaneError, StatementRejected
 from octane_analytics.operations.checks.finding import Finding, fail, ok, warn
 from octane_analytics.settings.connections import ClickHouseSettings
 
 SUBJECT = "cluster"
+_DENIED = 497
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +40,18 @@ def check_cluster(
     """
     expected = expectation(settings)
 
-    def read(server: CheckedReplica) -> ServerFacts | None:
+    def read(server: CheckedReplica) -> ServerFacts | OctaneError:
         try:
             return read_facts(server.connection, server.address, server.shard, expected)
-        except OctaneError:
-            return None
+        except OctaneError as error:
+            return error
 
     with ThreadPoolExecutor(len(servers)) as threads:
-        found = [facts for facts in threads.map(read, servers) if facts is not None]
+        results = list(threads.map(read, servers))
+    for server, result in zip(servers, results, strict=True):
+        if isinstance(result, StatementRejected):
+            yield warn(SUBJECT, f"{server.address} not compared: {_advice(result)}")
+    found = [result for result in results if isinstance(result, ServerFacts)]
     findings = list(cluster_findings(found, expected))
     if len(found) == len(servers):
         findings += cluster_path_findings(found)
@@ -56,3 +61,9 @@ def check_cluster(
     if present and not findings:
         shards = len({facts.shard for facts in present})
         yield ok(SUBJECT, f"{len(present)} servers of {shards} shards agree")
+
+
+def _advice(error: StatementRejected) -> str:
+    if error.code == _DENIED:
+        return "GRANT SELECT ON system.replicas, system.clusters, system.macros to CLICKHOUSE_USER"
+    return str(error)
