@@ -3,7 +3,7 @@
 import contextlib
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from clickhouse_driver import errors as driver_errors
 
@@ -24,8 +24,17 @@ from octane_analytics.errors import (
 )
 from octane_analytics.runtime.closeable import Closeable
 from octane_analytics.settings.connections import ClickHouseSettings
+from octane_analytics.settings.topology import authority
 
 CONNECT_SECONDS = 5.0
+ALL_SHARDS: Mapping[str, object] = {
+    # Subqueries and joins of the Distributed table read all shards, as with GLOBAL.
+    "distributed_product_mode": "global",
+    # Without these, a shard that is away or a replica that lags would change an answer silently.
+    "skip_unavailable_shards": 0,
+    "prefer_localhost_replica": 0,
+}
+"""Settings of queries that may read the Distributed table."""
 
 
 class NativeConnection(Closeable):
@@ -58,6 +67,11 @@ class NativeConnection(Closeable):
     @property
     def table(self) -> TableName:
         return TableName(self._settings.database, self._settings.table)
+
+    @property
+    def read_table(self) -> TableName:
+        """Table with the rows of all shards; the same as `table` if there is one."""
+        return TableName(self._settings.database, self._settings.read_table)
 
     def close(self) -> None:
         if self._client is not None:
@@ -93,6 +107,8 @@ class NativeConnection(Closeable):
             first, *others = self._hosts
             compression: str | bool = settings.compression_method()
             session: dict[str, object] = {"server_side_params": True}
+            if settings.topology().is_sharded and not self._is_confined:
+                session |= ALL_SHARDS
             if self._is_confined:
                 # `excerpt` counts decompressed bytes, whichever method the server chooses.
                 compression = "lz4" if compression == "none" else compression
@@ -104,7 +120,7 @@ class NativeConnection(Closeable):
             self._client = PackingClient(
                 host=first[0],
                 port=first[1],
-                alt_hosts=",".join(_authority(host, port) for host, port in others) or None,
+                alt_hosts=",".join(authority(host, port) for host, port in others) or None,
                 database=settings.database,
                 user=settings.user,
                 password=settings.password,
@@ -140,7 +156,7 @@ class NativeConnection(Closeable):
         return Unavailable(text)
 
     def _unavailable(self, error: BaseException) -> Unavailable:
-        where = ", ".join(_authority(host, port) for host, port in self._hosts)
+        where = ", ".join(authority(host, port) for host, port in self._hosts)
         self._fail_over()
         if isinstance(error, driver_errors.UnexpectedPacketFromServerError):
             return NeedsOperator(
@@ -183,7 +199,3 @@ def _check_ca_file(path: str | None) -> None:
             "it holds no PEM certificate" if isinstance(error, ssl.SSLError) else error.strerror
         )
         raise NeedsOperator(f"CLICKHOUSE_CA_FILE: cannot use {path}: {reason}") from error
-
-
-def _authority(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

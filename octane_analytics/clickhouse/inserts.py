@@ -52,6 +52,8 @@ class ClickHouseSink(CountingConnection):
         traceparent: Callable[[], str | None] | None = None,
         on_statement: Callable[[], None] = lambda: None,
     ) -> None:
+        """Raise ConfigError for the settings of several shards; see `of_each_shard`."""
+        settings.require_one_shard()
         super().__init__(
             settings, client_name=client_name, traceparent=traceparent, on_statement=on_statement
         )

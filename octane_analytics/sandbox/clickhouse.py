@@ -179,7 +179,7 @@ class EmbeddedClickHouse(Engine):
             self._write_configuration(identity)
             log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
             with self.log_path.open("ab") as log:
-                self._spawn(_CHILD, str(self._directory), stdout=log, stderr=log)
+                self._spawn(self._program(), str(self._directory), stdout=log, stderr=log)
         except OSError as error:
             raise EngineError(f"cannot run in {self._directory}: {error}") from error
         try:
@@ -187,6 +187,10 @@ class EmbeddedClickHouse(Engine):
         except BaseException:
             self.kill()
             raise
+
+    def _program(self) -> str:
+        """Return the module that the child process runs."""
+        return _CHILD
 
     def _write_configuration(self, identity: str) -> None:
         data = self._directory / "data"

@@ -216,6 +216,7 @@ def _rdkafka_properties(environ: Mapping[str, str], origins: list[Origin]) -> di
 
 def _check_combinations(settings: Settings) -> None:
     clickhouse, batch = settings.clickhouse, settings.batch
+    _check_cluster(clickhouse)
     for host, port in clickhouse.hosts():
         if port in HTTP_PORTS:
             native = NATIVE_TLS_PORT if clickhouse.is_secure else NATIVE_PORT
@@ -229,3 +230,17 @@ def _check_combinations(settings: Settings) -> None:
             "raise BATCH_MAX_ROWS or lower BATCH_SIZE"
         )
     max_poll_seconds(settings.kafka.rdkafka)
+
+
+def _check_cluster(clickhouse: ClickHouseSettings) -> None:
+    shards = len(clickhouse.topology().shards)
+    if shards > 1 and clickhouse.cluster is None:
+        raise ConfigError(
+            f"CLICKHOUSE_HOST lists {shards} shards, and CLICKHOUSE_CLUSTER is not set: set it to the "
+            "name that this cluster has in ClickHouse's remote_servers, see system.clusters"
+        )
+    if clickhouse.distributed_table == clickhouse.table:
+        raise ConfigError(
+            f"CLICKHOUSE_DISTRIBUTED_TABLE is {clickhouse.table!r}, as CLICKHOUSE_TABLE is: the "
+            "Distributed table needs a name of its own"
+        )

@@ -22,6 +22,7 @@ _CATALOGUE = {setting.name: setting for setting in catalogue()}
 _DERIVED: Mapping[str, Callable[[Settings], object]] = {
     "KAFKA_DLQ_TOPIC": lambda settings: settings.kafka.dlq_topic,
     "KAFKA_INSTANCE_PREFIX": lambda settings: settings.kafka.instance_prefix or "none",
+    "CLICKHOUSE_DISTRIBUTED_TABLE": lambda settings: settings.clickhouse.distributed_table,
     "CLICKHOUSE_COMPRESSION": lambda settings: settings.clickhouse.compression_method(),
     "WORKER_PROCS": lambda settings: settings.worker.procs,
     "CONTROL_SOCKET": lambda settings: control_socket(settings, os.environ) or "none",

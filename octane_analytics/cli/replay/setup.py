@@ -35,8 +35,9 @@ _ALIVE_SECONDS = 120.0
 def pin_to_first_host(settings: ClickHouseSettings, *, client_name: str) -> ClickHouseSettings:
     """Return the settings with only the first server that answers, because staging tables are on one.
 
-    Raises Unavailable if none answers.
+    Raises Unavailable if none answers, ConfigError if there are several shards.
     """
+    settings.require_one_shard()
     hosts = settings.hosts()
     for number, (host, port) in enumerate(hosts):
         single = replace(settings, host=f"[{host}]" if ":" in host else host, port=port)
