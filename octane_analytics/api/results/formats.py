@@ -37,7 +37,7 @@ class Format:
     accepted: tuple[str, ...]
     """Media types in Accept that select this format, without parameters."""
     is_download: bool = False
-    """Whether a browser saves the answer, under a name that ends with the format's."""
+    """True if a browser saves the answer, under a name that ends with the format's."""
 
     def headers(self, stem: str) -> dict[str, str]:
         """Return the headers of an answer that is saved as `stem`, ASCII without quotes."""

@@ -104,7 +104,7 @@ def size(
     )
 
 
-COLUMNS = (
+QUANTITIES = (
     *("events/s", "partitions", "processes on VMs", "shards", "inserts/s and rows", "tokens"),
     *("metadata", "disk", "Kafka"),
 )
@@ -112,8 +112,9 @@ COLUMNS = (
 
 def markdown(rates: tuple[int, ...], retention_days: int) -> list[str]:
     """Return the table's lines."""
-    rows = [COLUMNS, ("---",) * len(COLUMNS)]
-    rows += [size(rate, retention_days).cells() for rate in rates]
+    sizes = [size(rate, retention_days).cells() for rate in rates]
+    first, *rest = zip(QUANTITIES, *sizes, strict=True)
+    rows = [first, ("---",) * len(first), *rest]
     return [f"| {' | '.join(row)} |" for row in rows]
 
 
