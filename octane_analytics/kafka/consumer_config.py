@@ -46,7 +46,7 @@ def member_properties(
         "fetch.max.bytes": broker.default("fetch.max.bytes", _FETCH_BYTES),
         "retry.backoff.ms": RETRY_BACKOFF_MS,
         # A commit blocks for four times this if the coordinator does not answer: librdkafka sends it
-        # again. By default that is longer than the session timeout, after which others have the partitions.
+        # again. By default that is longer than the session, after which others have the partitions.
         "socket.timeout.ms": broker.default("socket.timeout.ms", _socket_timeout_ms(settings)),
     }
     if "max.partition.fetch.bytes" not in settings.rdkafka:  # an alias

@@ -43,8 +43,9 @@ def insert_repeated(
 
     `not_before` is a time in epoch seconds before which it was not inserted; None if not known. With
     `prefers_token` the whole block is inserted before the first count, if the table still has its token:
-    for rows that may equal rows of other blocks. Raise Unavailable, or DataRejected if the block must be
-    inserted in parts.
+    for rows that may equal rows of other blocks. A worker does not use it: other hosts may have inserted
+    more blocks than the table remembers, and then the whole block would be there twice. Raise
+    Unavailable, or DataRejected if the block must be inserted in parts.
     """
     rules = sink.repeat_rules(not_before)
     is_sent_whole = rules.inserts_whole or (prefers_token and rules.remembers_token)
