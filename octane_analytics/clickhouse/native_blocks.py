@@ -5,6 +5,7 @@ The layout is that of ClickHouse's native protocol, a Data packet of the client 
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from clickhouse_driver import Client, defines
@@ -41,7 +42,8 @@ class PackingClient(Client):  # type: ignore[misc]  # the driver has no types
     def get_connection(self) -> Connection:
         connection = super().get_connection()
         connection.receive_exception = lambda: read_exception(connection.fin)
-        receive_packet = connection.receive_packet
+        # Called again for the same connection: not on top of what the last call has set.
+        receive_packet = partial(type(connection).receive_packet, connection)
 
         def receive() -> Any:
             packet = receive_packet()

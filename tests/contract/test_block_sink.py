@@ -210,6 +210,16 @@ def test_insert_reports_whether_rows_were_dropped(bench: Bench) -> None:
     assert bench.users() == list("abceg")
 
 
+def test_packets_are_counted_once_by_each_insert(engine: EmbeddedClickHouse) -> None:
+    """The driver sets up the same connection again for each statement."""
+    bench = ClickHouseBench(engine)
+    assert isinstance(bench.sink, ClickHouseSink)
+    for number in range(5):
+        bench.sink.insert_block(events("ab"), f"{number}", "batch")
+        assert bench.sink._connected().inserted_rows == 2
+    bench.close()
+
+
 def test_block_is_stored_once_per_token(bench: Bench) -> None:
     for token in ("t", "t", "u", "t"):
         bench.sink.insert_block(events("ab"), token, token)
