@@ -133,8 +133,10 @@ class BlockSink(Protocol):
 
     def insert_block(
         self, columns: Sequence[Sequence[object]], token: str | None, query_id: str | None
-    ) -> None:
+    ) -> bool | None:
         """Insert one block; the server drops a block whose token it has. Blocks until it acknowledges.
+
+        Return False if rows of the block were dropped, None if the server does not report it.
 
         A server never runs two statements with one `query_id` at the same time. Replicas may, but these
         store token and rows in one step, so that of two inserts with one token the second is dropped

@@ -68,9 +68,9 @@ class ClickHouseSink(CountingConnection):
 
     def insert_block(
         self, columns: Sequence[Sequence[object]], token: str | None, query_id: str | None
-    ) -> None:
+    ) -> bool | None:
         """See `interfaces.BlockSink`. Blocks for up to CLICKHOUSE_TIMEOUT per exchange."""
-        self.insert_into(self.table, schema.COLUMN_NAMES, columns, token, query_id)
+        return self.insert_into(self.table, schema.COLUMN_NAMES, columns, token, query_id)
 
     def repeat_rules(self, not_before: float | None = None) -> RepeatRules:
         """See `interfaces.BlockSink`.
@@ -104,8 +104,8 @@ class ClickHouseSink(CountingConnection):
         columns: Sequence[Sequence[object]],
         token: str | None,
         query_id: str | None = None,
-    ) -> None:
-        """Insert into any table; `token` and `query_id` as in `interfaces.BlockSink`."""
+    ) -> bool | None:
+        """Insert into any table; arguments and result as in `interfaces.BlockSink`."""
         settings = dict(self._insert_settings())
         # Without a token ClickHouse deduplicates by the rows, and would drop equal, distinct events.
         settings["insert_deduplication_token"] = uuid.uuid4().hex if token is None else token
@@ -126,6 +126,9 @@ class ClickHouseSink(CountingConnection):
             raise self._insert_error(error, table) from error
         except (driver_errors.Error, OSError, EOFError) as error:
             raise self._unavailable(error) from error
+        if client.dropped_blocks:
+            return False
+        return True if client.inserted_rows else None
 
     def _execute_insert(
         self,

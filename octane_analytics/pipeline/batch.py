@@ -4,7 +4,7 @@ Does not depend on offsets: the delivery state has the ranges from which the row
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from octane_analytics.events.event import Columns, Decode
@@ -113,9 +113,11 @@ class Batch:
 class InsertPacing:
     """Worker's share of the inserts per second that the service on a host makes."""
 
-    def __init__(self, inserts_per_second: float, processes: int) -> None:
-        """`inserts_per_second` is the rate of all `processes` together; 0 means no limit."""
-        self._interval_seconds = processes / inserts_per_second if inserts_per_second > 0 else 0.0
+    def __init__(self, inserts_per_second: float, processes: Callable[[], int]) -> None:
+        """`inserts_per_second` is the rate of all `processes` together; 0 means no limit. Their number
+        may change, and is looked up after each insert."""
+        self._inserts_per_second = inserts_per_second
+        self._processes = processes
         self._next_at: float | None = None
 
     def wait_seconds(self, now: float) -> float:
@@ -123,7 +125,8 @@ class InsertPacing:
         return 0.0 if self._next_at is None else max(0.0, self._next_at - now)
 
     def record_insert(self, now: float) -> None:
-        self._next_at = now + self._interval_seconds
+        if self._inserts_per_second > 0:
+            self._next_at = now + max(1, self._processes()) / self._inserts_per_second
 
 
 def _timestamp(record: Record) -> float | None:

@@ -45,7 +45,8 @@ class IngestOptions:
     delivery: Delivery = Delivery.EXACTLY_ONCE
     inserts_per_second: float = 0.0
     """Rate of inserts of all `processes` together; 0 means no limit."""
-    processes: int = 1
+    processes: Callable[[], int] = lambda: 1
+    """Number of workers of the service on this host."""
     dlq_limit: DlqLimitConfig = field(default_factory=DlqLimitConfig)
     poll_seconds: float = 0.1
     """Timeout of a poll while something is to be done soon, such as a retry."""

@@ -230,9 +230,7 @@ class Rereads:
                 context.dlq_limit,
                 is_repeat=job.is_repeat,
                 is_counted=job.is_own,
-                began_at=job.started_at,
             )
-        split.is_shared = job.is_repeat
         with context.outages.track(DEAD_LETTERS, "send"):
             sent = self._writer.send_rejected(rows.rejected, owned, job.progress)
         context.observer.dead_lettered(sent)

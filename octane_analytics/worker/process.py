@@ -46,11 +46,13 @@ def run_worker(
     metrics_directory: Path,
     slot_status: SlotStatusWriter,
     ready: Callable[[], None],
+    processes: Callable[[], int],
 ) -> int:
     """Consume until SIGTERM or SIGINT, then drain; return the exit code. Blocks.
 
     Call it in the forked process. `ready` is called once the signal handlers are installed;
-    `slot_status` receives a heartbeat in every iteration of the loop.
+    `slot_status` receives a heartbeat in every iteration of the loop. `processes` returns the number of
+    workers, which SIGTTIN and SIGTTOU change.
     """
     drop_supervisor_handlers()
     stop = StopSignal().install()
@@ -95,7 +97,7 @@ def run_worker(
         decode_all,
         clock,
         observer,
-        _options(settings),
+        _options(settings, processes),
         Backoff(_FIRST_BACKOFF_SECONDS, _CAP_BACKOFF_SECONDS),
         traces.batch_tracer(settings.kafka.group_id, headers_of) if traces else None,
     )
@@ -128,7 +130,7 @@ def run_worker(
     return int(Exit.OK)
 
 
-def _options(settings: Settings) -> IngestOptions:
+def _options(settings: Settings, processes: Callable[[], int]) -> IngestOptions:
     batch = settings.batch
     return IngestOptions(
         topic=settings.kafka.topic,
@@ -140,7 +142,7 @@ def _options(settings: Settings) -> IngestOptions:
         ),
         delivery=Delivery(batch.delivery),
         inserts_per_second=batch.inserts_per_second,
-        processes=settings.worker.procs,
+        processes=processes,
         session_seconds=_session_seconds(settings.kafka.rdkafka),
         dlq_limit=DlqLimitConfig(batch.dlq_max_ratio, batch.dlq_max_consecutive),
         quiet_poll_seconds=min(_QUIET_POLL_SECONDS, batch.flush_seconds / 4),

@@ -57,15 +57,19 @@ class FakeClickHouse:
                 lacking.append(index)
         return lacking
 
-    def insert(self, columns: Sequence[Sequence[object]], token: str | None) -> None:
+    def insert(self, columns: Sequence[Sequence[object]], token: str | None) -> bool | None:
         self.clock.sleep(self.insert_seconds)
         rows = [stored_row(values) for values in zip(*columns, strict=True)]
         assert len(columns) == len(StoredRow._fields)
 
+        is_stored = True
+
         def act() -> None:
+            nonlocal is_stored
             if any(map(self.refuses, rows)):
                 raise DataRejected("the server refuses a row")
             if token is not None and token in self.tokens:
+                is_stored = False
                 return
             self.rows.extend(rows)
             if token is not None:
@@ -79,6 +83,7 @@ class FakeClickHouse:
                 self.tokens.append(token)
             raise half.error
         self.faults.run("insert", act)
+        return is_stored
 
 
 class FakeSink:
@@ -90,8 +95,8 @@ class FakeSink:
 
     def insert_block(
         self, columns: Sequence[Sequence[object]], token: str | None, query_id: str | None
-    ) -> None:
-        self._server.insert(columns, token)
+    ) -> bool | None:
+        return self._server.insert(columns, token)
 
     def missing_rows(self, columns: Sequence[Sequence[object]]) -> Sequence[int]:
         return self._server.missing(columns)

@@ -140,7 +140,7 @@ def test_interrupted_retry_is_finished_by_next(site: Site) -> None:
 
         def insert_block(
             self, columns: Sequence[Sequence[object]], token: str | None, query_id: str | None
-        ) -> None:
+        ) -> bool | None:
             super().insert_block(columns, token, query_id)
             raise Crash
 

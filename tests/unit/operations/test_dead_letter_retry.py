@@ -106,10 +106,11 @@ class FakeTable(FakeBlockSink):
 
     def insert_block(
         self, columns: Sequence[Sequence[object]], token: str | None, query_id: str | None
-    ) -> None:
+    ) -> bool | None:
         self.faults.strikes(takes_effect=False)
-        super().insert_block(columns, token, query_id)
+        is_stored = super().insert_block(columns, token, query_id)
         self.faults.strikes(takes_effect=True)
+        return is_stored
 
     def count_equal(self, columns: Sequence[Sequence[object]]) -> list[int]:
         return [self.rows.count(str(user)) for user in columns[3]]
