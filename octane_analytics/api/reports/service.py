@@ -145,7 +145,7 @@ class ReportService:
         template = query.template
         values = {**bound.values, "database": self._table.database, "table": self._table.table}
         limits = self._limits.settings(query.request_id)
-        settings = {**limits, **query.trace, "limit": max_rows + 1}
+        settings = {**template.settings, **limits, **query.trace, "limit": max_rows + 1}
 
         def job(connection: PooledConnection) -> CachedAnswer | None:
             stream.begin()

@@ -10,8 +10,8 @@ A file is a `/* */` comment that holds TOML, followed by one SELECT:
 | `page_rows` | default rows of a page; declares `limit` and `offset` |
 | `[parameters.NAME]` | `type`, `help`, `default` …: the fields of `parameter_types.Parameter` |
 | `has_exact` | declares `exact`: uniqCombined64 in the SQL is then replaced by uniqExact |
-| `is_sampled` | declares `sample` and `max_events`, by which the SQL samples users |
-| `[rollup]` | `start`, `hours`: range of a block, see `rollup_blocks` |
+| `is_sampled` | declares `sample` and `max_events`, see `sample_blocks` |
+| `[rollup]` | `start`, `hours`: range of a block, see `rollup_blocks`; `prefers`: see `Template` |
 | `[columns]` | description of each column of the answer |
 
 ClickHouse binds the values itself (`{name:Type}`); none is inserted into the SQL. Every template also
@@ -33,9 +33,9 @@ from typing import Annotated, Any
 
 import msgspec
 
-from octane_analytics.api.reports import rollup_blocks, view_source
+from octane_analytics.api.reports import rollup_blocks, sample_blocks, view_source
 from octane_analytics.api.reports.parameter_types import TIME, Parameter, declaration_error
-from octane_analytics.clickhouse.rollups import READABLE_PROPERTIES
+from octane_analytics.clickhouse.rollups import READABLE_PROPERTIES, name_of
 from octane_analytics.errors import ConfigError
 
 TABLE = {"database": "Identifier", "table": "Identifier"}
@@ -93,6 +93,19 @@ class Template:
     """Maximum rows of an answer; None for the service's limit."""
     sql: str
     has_exact: bool = False
+    preferred_projection: str | None = None
+    """Projection that can answer the whole hours for any values; None if that depends on values."""
+
+    @property
+    def settings(self) -> Mapping[str, object]:
+        """ClickHouse settings for the statement.
+
+        Without the preference ClickHouse plans with every projection of the table, which takes longer
+        than reading most of them. On a table without this one it does so nevertheless.
+        """
+        if self.preferred_projection is None:
+            return {}
+        return {"preferred_optimize_projection_name": self.preferred_projection}
 
     def statement(self, effective: Mapping[str, object]) -> str:
         """Return the SQL for these values as clients see them: `exact` counts by uniqExact."""
@@ -104,6 +117,7 @@ class Template:
 class _Rollup(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     start: str = "{from:DateTime('UTC')}"
     hours: str = ""
+    prefers: str = ""
 
 
 class _Header(msgspec.Struct, forbid_unknown_fields=True):
@@ -140,6 +154,8 @@ def read_template(path: Path) -> Template:
     try:
         sql = view_source.expand(sql)
         sql = rollup_blocks.expand(sql, header.rollup.start, header.rollup.hours)
+        sql = sample_blocks.expand(sql, is_sampled=header.is_sampled)
+        preferred = name_of(header.rollup.prefers) if header.rollup.prefers else None
     except ValueError as error:
         raise ConfigError(f"{path}:{sql_line}: {error}") from error
     if not header.columns:
@@ -174,6 +190,7 @@ def read_template(path: Path) -> Template:
         row_limit=header.row_limit,
         sql=sql.strip(),
         has_exact=header.has_exact,
+        preferred_projection=preferred,
     )
 
 

@@ -131,7 +131,11 @@ def _explain(template: Template, bound: BoundParameters, settings: Settings) -> 
         plan = clickhouse.select(
             EXPLAIN + template.statement(bound.effective),
             _values(bound, clickhouse),
-            settings={**_limits(settings).settings(_CLIENT_NAME), "limit": 0},
+            settings={
+                **template.settings,
+                **_limits(settings).settings(_CLIENT_NAME),
+                "limit": 0,
+            },
         )
     found = plan_reads([str(line) for (line,) in plan.rows])
     click.echo(f"{template.name}: {len(found)} reads")
@@ -149,7 +153,11 @@ def _run(template: Template, bound: BoundParameters, format_name: str, settings:
         clickhouse.stream(
             template.statement(bound.effective),
             _values(bound, clickhouse),
-            settings={**limits.settings(_CLIENT_NAME), "limit": max_rows + 1},
+            settings={
+                **template.settings,
+                **limits.settings(_CLIENT_NAME),
+                "limit": max_rows + 1,
+            },
         ) as result,
     ):
         rows = formats.Rows(result.blocks, max_rows)

@@ -27,6 +27,7 @@ monthly_users = "Distinct user_id on the day and the 29 before it, as exact as d
 stickiness = "daily_users divided by monthly_users, 4 decimals; null if monthly_users is 0."
 
 [rollup]
+prefers = "users"
 start = '''toDateTime(toDate({from:DateTime('UTC')}, {timezone:String}) - 29, {timezone:String})'''
 hours = '''
 NOT arrayExists(

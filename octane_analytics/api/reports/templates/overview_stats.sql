@@ -7,6 +7,9 @@ are answered from the rollup `users`."""
 cache_seconds = 30
 has_exact = true
 
+[rollup]
+prefers = "users"
+
 [columns]
 total_events = "All events."
 unique_users = "Distinct user_id; up to 4,096 exactly, above with an error of about 0.3 %, unless `exact`."

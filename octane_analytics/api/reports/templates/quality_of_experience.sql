@@ -18,6 +18,9 @@ default = "network_type"
 allowed = ["network_type", "client_version", "content_id", "stream_id", "device", "country", "app_id"]
 help = "Property to group by; app_id is the field of the event."
 
+[rollup]
+prefers = "quality"
+
 [columns]
 value = "Value of the property as text."
 viewers = "Distinct users with a heartbeat; up to 4,096 exactly, above with an error of about 0.3 %, unless `exact`."

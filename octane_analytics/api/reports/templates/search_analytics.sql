@@ -8,6 +8,9 @@ cache_seconds = 60
 has_exact = true
 page_rows = 100
 
+[rollup]
+prefers = "search"
+
 [columns]
 query = "Text of the query."
 searches = "Number of search events."

@@ -9,6 +9,9 @@ cache_seconds = 60
 has_exact = true
 page_rows = 20
 
+[rollup]
+prefers = "content"
+
 [columns]
 content_id = "Identifier of the content."
 watch_time = "Time watched in seconds, to the millisecond."

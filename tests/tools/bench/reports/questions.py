@@ -149,9 +149,9 @@ class Questions:
         query_id = uuid.uuid4().hex
         began = time.perf_counter()
         try:
-            result = clickhouse.select(
-                sql, values, settings=self._limits.settings("bench"), query_id=query_id
-            )
+            of_template = {} if cell.way in (BY_HAND, VIEW) else reports()[cell.report].settings
+            settings = {**of_template, **self._limits.settings("bench")}
+            result = clickhouse.select(sql, values, settings=settings, query_id=query_id)
         except StatementRejected as error:
             seconds = self._limits.seconds
             text = f"over {seconds:g} s" if error.code in _TIMED_OUT else f"{error}"[:80]
