@@ -23,6 +23,7 @@ PAGES = (
     "delivery",
     "clickhouse",
     "events",
+    "sending",
     "settings",
     "settings-api",
     "api",
