@@ -24,6 +24,7 @@ PAGES = (
     "clickhouse",
     "cluster",
     "events",
+    "sending",
     "settings",
     "settings-api",
     "api",
