@@ -1,11 +1,9 @@
 """Verdicts on functions from the times and the memory that they took."""
 
-from typing import cast
-
 import pytest
 
 from octane_analytics.errors import StatementRejected
-from tests.tools.function_growth import SIZES, Call, Outcome, Server, problem
+from tests.tools.function_growth import SIZES, Call, Outcome, problem
 
 ERROR = StatementRejected(43, "ILLEGAL_TYPE_OF_ARGUMENT", "no")
 
@@ -21,7 +19,7 @@ class Measured:
 
 
 def verdict(*outcomes: Outcome) -> str | None:
-    return problem(cast(Server, Measured(*outcomes)), Call("length", ("text",)))
+    return problem(Measured(*outcomes).run, Call("length", ("text",)))
 
 
 @pytest.mark.parametrize(
