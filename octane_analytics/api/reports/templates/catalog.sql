@@ -2,9 +2,8 @@
 title = "Catalog of events"
 description = """
 Names of events and of their properties seen in the range, with counts, types and examples: most frequent events
-first, each with a row for the event itself (an empty `property`) and one for each property. Above a tenth of
-`max_events` events in the range, users are sampled, because every property of an event is read; no rollup is
-used."""
+first, each with a row for the event itself (an empty `property`) and one for each property. Above `max_events`
+events in the range, users are sampled; no rollup is used."""
 cache_seconds = 300
 is_sampled = true
 page_rows = 1000
