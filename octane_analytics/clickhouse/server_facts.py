@@ -12,7 +12,7 @@ from octane_analytics.clickhouse.replicas import (
 from octane_analytics.clickhouse.rollup_table import read_state
 from octane_analytics.clickhouse.schema import TableName
 from octane_analytics.clickhouse.table_ttl import setting_of
-from octane_analytics.errors import StatementRejected
+from octane_analytics.errors import StatementRejected, Unavailable
 from octane_analytics.settings.connections import ClickHouseSettings
 
 _OF_TABLE = "database = {database:String} AND table = {table:String}"
@@ -122,6 +122,6 @@ def _cluster_paths(server: ClickHouse, expected: Expectation) -> frozenset[str] 
             f"WHERE {_OF_TABLE} SETTINGS skip_unavailable_shards = 0",
             _name(expected.table),
         ).rows
-    except StatementRejected:
-        return None  # no right (REMOTE), or a shard cannot be reached, which others report
+    except (StatementRejected, Unavailable):
+        return None  # no right, or another shard does not answer, which others report
     return frozenset(path for (path,) in found)

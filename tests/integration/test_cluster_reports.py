@@ -118,6 +118,10 @@ EVENTS = "ledger.ai_analytics_events_all"
         "SELECT count() AS n, uniqExact(user_id) AS users FROM {table}",
         "SELECT count() AS n FROM {table} WHERE user_id IN (SELECT user_id FROM {table} "
         "WHERE app_id = 'a')",
+        "SELECT count() AS n FROM {table} WHERE user_id GLOBAL NOT IN (SELECT user_id FROM {table} "
+        "WHERE app_id = 'a')",
+        "SELECT count() AS n FROM {table} AS x GLOBAL JOIN {table} AS y ON x.user_id = y.user_id "
+        "AND x.timestamp = y.timestamp WHERE x.event_name = 'search'",
         "SELECT count() AS n FROM {table} AS x JOIN {table} AS y ON x.user_id = y.user_id AND "
         "x.timestamp = y.timestamp WHERE x.event_name = 'search'",
         "WITH first AS (SELECT user_id, min(timestamp) AS t FROM {table} GROUP BY user_id) "

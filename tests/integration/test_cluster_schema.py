@@ -274,6 +274,17 @@ def test_on_cluster_is_refused_by_servers_without_it(schema: Schema) -> None:
     assert schema("apply", "--on-cluster").returncode == 2
 
 
+def test_grants_visit_every_server(schema: Schema, clickhouse_cluster: ClickHouseCluster) -> None:
+    """clickhouse-local stores no users: each server refuses, and the next one is visited."""
+    applied = schema(
+        "grants", "--apply", CLICKHOUSE_QUERY_PASSWORD="secret", CLICKHOUSE_DATABASE=""
+    )
+    assert applied.returncode == 1
+    for node in clickhouse_cluster.nodes:
+        assert f"{node.authority}: not done: " in applied.stdout
+    assert "conf/clickhouse/octane-query.xml" in applied.stderr
+
+
 def test_single_replica_may_be_the_only_server(
     schema: Schema, clickhouse_cluster: ClickHouseCluster, database: str
 ) -> None:

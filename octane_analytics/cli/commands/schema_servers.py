@@ -15,6 +15,7 @@ from octane_analytics.clickhouse import schema
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.replicas import (
     ClusterFinding,
+    Expectation,
     ServerFacts,
     cluster_findings,
     cluster_path_findings,
@@ -97,21 +98,23 @@ def survey(settings: ClickHouseSettings) -> Survey:
     errors: dict[str, OctaneError] = {}
     for server in servers_of(settings):
         try:
-            with ClickHouse(server.settings, client_name=CLIENT_NAME) as clickhouse:
-                facts[server.address] = read_facts(
-                    clickhouse, server.address, server.shard, expected
-                )
-        except StatementRejected as error:
-            if error.code != _UNKNOWN_DATABASE:
-                errors[server.address] = schema_table.with_advice(error)
-                continue
-            system = replace(server.settings, database="system")
-            with ClickHouse(system, client_name=CLIENT_NAME) as clickhouse:
-                macros = read_macros(clickhouse)
-            facts[server.address] = ServerFacts(server.address, server.shard, macros=macros)
+            facts[server.address] = _facts_of(server, expected)
         except OctaneError as error:
             errors[server.address] = error
     return Survey(facts, errors)
+
+
+def _facts_of(server: Server, expected: Expectation) -> ServerFacts:
+    try:
+        with ClickHouse(server.settings, client_name=CLIENT_NAME) as clickhouse:
+            return read_facts(clickhouse, server.address, server.shard, expected)
+    except StatementRejected as error:
+        if error.code != _UNKNOWN_DATABASE:
+            raise schema_table.with_advice(error) from error
+    system = replace(server.settings, database="system")
+    with ClickHouse(system, client_name=CLIENT_NAME) as clickhouse:
+        macros = read_macros(clickhouse)
+    return ServerFacts(server.address, server.shard, macros=macros)
 
 
 def findings(settings: ClickHouseSettings, found: Survey) -> list[ClusterFinding]:
