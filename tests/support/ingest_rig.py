@@ -21,7 +21,7 @@ from octane_analytics.types import (
     PartitionRange,
     TopicPartition,
 )
-from tests.fakes.clickhouse import FakeClickHouse, FakeSink
+from tests.fakes.clickhouse import FakeClickHouse, FakeShards, FakeSink, one_shard
 from tests.fakes.clock import FakeClock
 from tests.fakes.dead_letters import FakeDeadLetters
 from tests.fakes.group_member import FakeMember, FakeRangeReader
@@ -111,13 +111,13 @@ class Rig:
             quiet_poll_seconds=quiet_poll_seconds,
         )
 
-    def worker(self, *, fetch_records: int = 100_000) -> Worker:
+    def worker(self, *, fetch_records: int = 100_000, shards: FakeShards | None = None) -> Worker:
         source = FakeSource(self.broker, fetch_records=fetch_records)
         observer, reader = FakeObserver(), FakeRangeReader(self.broker)
         ingest = IngestLoop(
             FakeMember(source),
             reader,
-            FakeSink(self.table),
+            one_shard(FakeSink(self.table)) if shards is None else shards,
             FakeDeadLetters(self.broker),
             decode_all,
             self.clock,
