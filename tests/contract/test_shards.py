@@ -21,7 +21,7 @@ from tests.fakes.clickhouse import FakeClickHouse, FakeShards, FakeSink
 from tests.fakes.clock import FakeClock
 
 NAMES = ("a", "b")
-ROWS = [[1_790_000_000], ["app"], ["e"], ["u"], ["{}"]]
+ROWS: list[list[object]] = [[1_790_000_000], ["app"], ["e"], ["u"], ["{}"]]
 
 
 class Bench(Protocol):
