@@ -15,6 +15,7 @@ from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.clickhouse.native_blocks import PackingClient
 from octane_analytics.clickhouse.row_counts import CountingConnection
 from octane_analytics.errors import NeedsOperator, Unavailable
+from octane_analytics.settings.connections import ClickHouseSettings
 from octane_analytics.settings.topology import Address, authority
 
 _ACCESS_DENIED = 497
@@ -33,6 +34,10 @@ class ShardSink(ClickHouseSink):
 
     known_identity: str | None = None
     """Identity that a server of this shard has stated; None if none was asked yet."""
+
+    @property
+    def settings(self) -> ClickHouseSettings:
+        return self._settings
 
     @property
     def patience_seconds(self) -> float:

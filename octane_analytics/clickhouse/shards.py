@@ -7,6 +7,7 @@ which host names may change while batches are pending.
 import time
 from collections.abc import Callable, Sequence
 
+from octane_analytics.clickhouse.schema import TableName
 from octane_analytics.clickhouse.shard_sink import ShardSink
 from octane_analytics.clickhouse.shard_turns import ShardTurns
 from octane_analytics.errors import NeedsOperator, Unavailable
@@ -34,17 +35,21 @@ class ClickHouseShards(Closeable):
         traceparent: Callable[[], str | None] | None = None,
         on_statement: Callable[[float], None] = lambda patience_seconds: None,
         on_skip: Callable[[str, Unavailable], object] = lambda shard, error: None,
+        check: Callable[[ShardSink, ClickHouseSettings], object] = lambda sink, own: None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         """`first` is the number of turns to skip, so that workers begin with different shards.
 
         `on_statement` is called before each statement, with the longest time for which that may block;
-        `on_skip` if a shard cannot be reached at its turn, and another one may get the batch.
+        `on_skip` if a shard cannot be reached at its turn, and another one may get the batch. `check` is
+        called with each of several shards and its settings before its first use, and raises to keep
+        batches from it.
         """
         self._shards = settings.topology().shards
         self._names_batches = len(self._shards) > 1 or settings.cluster is not None
         self._turns = ShardTurns([shard.weight for shard in self._shards], first)
         self._on_skip = on_skip
+        self._check = check
         self._now = now
         self._skipped_until = [0.0] * len(self._shards)
         self._sinks = [
@@ -93,13 +98,28 @@ class ClickHouseShards(Closeable):
             "in CLICKHOUSE_SHARD_WEIGHTS until nothing is pending for it"
         )
 
-    def identities(self) -> Sequence[str]:
-        """Return the identities of all shards, in the order of the settings. Blocks.
-
-        Raise Unavailable if one cannot be reached, NeedsOperator if two are equal or one is empty."""
+    def require_identities(self) -> None:
+        """Raise NeedsOperator if a shard has no identity although its batches need one, or if two have
+        the same. Blocks; a shard that cannot be reached is left out."""
+        if not self._names_batches:
+            return
         for number in range(len(self._sinks)):
-            self._ready(number)
-        return [sink.identity() for sink in self._sinks]
+            try:
+                self._ready(number)
+            except NeedsOperator:
+                raise
+            except Unavailable as error:
+                self._on_skip(_described(self._shards[number]), error)
+
+    @property
+    def table(self) -> TableName:
+        return self._sinks[0].table
+
+    def count_equal(self, columns: Sequence[Sequence[object]]) -> list[int]:
+        """Return, for each of these rows, the number of equal rows in all shards. Raise Unavailable."""
+        return list(
+            map(sum, zip(*(sink.count_equal(columns) for sink in self._sinks), strict=True))
+        )
 
     def close(self) -> None:
         for sink in self._sinks:
@@ -109,7 +129,7 @@ class ClickHouseShards(Closeable):
         """Return the identity of a shard that can be reached. Raise Unavailable."""
         sink = self._sinks[number]
         sink.return_to_preferred()
-        identity = sink.identity()
+        identity = self._identity(sink)
         sink.probe()
         if not identity and len(self._sinks) > 1:
             raise NeedsOperator(
@@ -124,10 +144,16 @@ class ClickHouseShards(Closeable):
         error = None
         for sink in self._sinks:
             try:
-                sink.identity()
+                self._identity(sink)
             except Unavailable as found:
                 error = found
         return error
+
+    def _identity(self, sink: ShardSink) -> str:
+        """Return the shard's identity, after its check if it is one of several."""
+        if sink.known_identity is None and len(self._sinks) > 1:
+            self._check(sink, sink.settings)
+        return sink.identity()
 
     def _require_distinct(self) -> None:
         """Raise NeedsOperator if two shards state the same identity."""

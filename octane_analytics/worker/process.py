@@ -3,6 +3,7 @@
 import gc
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from octane_analytics.clickhouse.shards import ClickHouseShards
@@ -26,6 +27,7 @@ from octane_analytics.telemetry import metrics_files, tracing
 from octane_analytics.telemetry.inserted_counter import InsertedEventCounter
 from octane_analytics.telemetry.process_metrics import ProcessMetrics, ProcessSampler
 from octane_analytics.telemetry.worker_metrics import WorkerMetrics
+from octane_analytics.worker.preflight import check_table
 from octane_analytics.worker.slot_observer import SlotObserver
 
 _LOG = logging.getLogger(__name__)
@@ -83,6 +85,7 @@ def run_worker(
         traceparent=tracing.traceparent if traces else None,
         on_statement=lambda seconds: slot_status.extend_deadline(clock.now() + seconds),
         on_skip=_report_skipped_shard,
+        check=lambda sink, own: check_table(sink, replace(settings, clickhouse=own)),
     )
     dead_letters = KafkaDeadLetters(
         settings.kafka,

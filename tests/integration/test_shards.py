@@ -12,11 +12,13 @@ import pytest
 from octane_analytics.clickhouse import schema
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.shards import ClickHouseShards
-from octane_analytics.errors import NeedsOperator, Unavailable
+from octane_analytics.errors import ConfigError, NeedsOperator, Unavailable
 from octane_analytics.interfaces import BlockSink
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse, User
 from octane_analytics.settings.connections import ClickHouseSettings
+from octane_analytics.settings.loading import load
 from octane_analytics.types import Committed
+from octane_analytics.worker.preflight import check_shards, check_table
 from tests.fakes.clickhouse import FakeShards
 from tests.support import replicated_clickhouse
 from tests.support.ingest_rig import P0, Rig, Worker, batch, names
@@ -106,12 +108,12 @@ def test_shards_with_equal_macros_are_refused(servers: Servers) -> None:
     with pytest.raises(NeedsOperator, match="a `shard` macro of its own"):
         shards.sink("a")
     with pytest.raises(NeedsOperator, match="both state"):
-        servers.shards("a", "a2").identities()
+        servers.shards("a", "a2").require_identities()
 
 
 def test_shard_without_identity_is_refused(servers: Servers) -> None:
     with pytest.raises(NeedsOperator, match=r"shard 2 of CLICKHOUSE_HOST .* has no identity"):
-        servers.shards("a", "bare").identities()
+        servers.shards("a", "bare").require_identities()
     assert servers.shards("bare").choose() == ""
 
 
@@ -171,6 +173,43 @@ def test_slow_insert_moves_to_next_replica(
     for token in ("t1", "t2"):
         sink.insert_block(ROWS, token, token)
     assert servers.users() == [["u"], [], [], ["u"], []]
+
+
+def test_preflight_checks_table_of_each_shard(servers: Servers) -> None:
+    checked = replace(load({}).settings, clickhouse=servers.settings("a", "b"))
+    check_shards(checked)
+    with ClickHouse(servers.settings("b"), client_name="tests") as second:
+        second.execute(f"DROP TABLE {TABLE}")
+    with pytest.raises(NeedsOperator, match="does not exist"):
+        check_shards(checked)
+    shards = ClickHouseShards(
+        checked.clickhouse,
+        client_name="tests",
+        check=lambda sink, own: check_table(sink, replace(checked, clickhouse=own)),
+    )
+    with shards:
+        assert [shards.choose() for _ in range(3)] == ["a", "a", "a"]
+
+
+def test_preflight_accepts_unreachable_shard(servers: Servers) -> None:
+    checked = replace(load({}).settings, clickhouse=servers.settings("a", "b"))
+    servers.engines["b"].kill()
+    check_shards(checked)
+    servers.engines["a"].kill()
+    with pytest.raises(Unavailable):
+        check_shards(checked)
+
+
+def test_preflight_refuses_quorum_of_plain_table(servers: Servers) -> None:
+    quorum = replace(servers.settings("a"), insert_quorum=2)
+    with pytest.raises(ConfigError, match=r"INSERT_QUORUM is 2, but .* is a MergeTree"):
+        check_shards(replace(load({}).settings, clickhouse=quorum))
+
+
+def test_equal_rows_are_counted_in_all_shards(servers: Servers) -> None:
+    for name in ("a", "b"):
+        servers.shards(name).sink(name).insert_block(ROWS, name, name)
+    assert servers.shards("a", "b").count_equal(ROWS) == [2]
 
 
 class DyingSink:
@@ -258,7 +297,7 @@ def test_batch_of_removed_shard_waits_for_it(servers: Servers, is_inserted: bool
     assert cluster.totals() == (12, 12)
 
 
-def test_shard_that_is_down_does_not_lose_its_batch(servers: Servers) -> None:
+def test_batch_waits_for_shard_that_is_down(servers: Servers) -> None:
     cluster = Cluster(servers)
     cluster.crash_after_announcing(is_inserted=False)
     servers.engines["a"].kill()
