@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from octane_analytics.cli.replay import setup
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.shard_sink import ShardSink
 from octane_analytics.clickhouse.shards import ClickHouseShards
-from octane_analytics.errors import Unavailable
+from octane_analytics.errors import ConfigError, Unavailable
 from octane_analytics.pipeline.repeated_insert import insert_repeated
 from octane_analytics.settings.connections import ClickHouseSettings
 from tests.support.ingest_rig import Rig, names, once
@@ -124,6 +125,17 @@ def test_batch_survives_outage_of_zookeeper(cluster: ClickHouseCluster) -> None:
         cluster.zookeeper.start()
         until_done(sink)
     assert users(first) == users(replica) == ["u", "v"]
+
+
+def test_replay_refuses_one_of_several_shards(cluster: ClickHouseCluster) -> None:
+    with pytest.raises(ConfigError, match="insert again what the other shards have"):
+        setup.pin_to_first_host(cluster.settings(), client_name="tests")
+    one = setup.pin_to_first_host(cluster.settings([1]), client_name="tests")
+    with (
+        ClickHouse(one, client_name="tests") as server,
+        pytest.raises(ConfigError, match="cluster octane has 2 shards"),
+    ):
+        setup.require_unsharded(server, one)
 
 
 def test_workers_fill_both_shards_through_kills(cluster: ClickHouseCluster) -> None:

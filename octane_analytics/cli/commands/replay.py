@@ -206,6 +206,8 @@ def replay(
                 from_offset, from_time, to_offset, to_time, partitions, clamp
             )
             with _explain_rejections():
+                if is_live:
+                    setup.require_unsharded(clickhouse, settings.clickhouse)
                 live = setup.check_target(clickhouse, Mode(mode))
                 if resume is not None:
                     plan, ended = setup.load_interrupted(clickhouse, live, resume, is_live=is_live)

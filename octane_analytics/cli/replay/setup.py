@@ -37,7 +37,13 @@ def pin_to_first_host(settings: ClickHouseSettings, *, client_name: str) -> Clic
 
     Raises Unavailable if none answers, ConfigError if there are several shards.
     """
-    settings.require_one_shard()
+    if settings.topology().is_sharded:
+        raise ConfigError(
+            f"CLICKHOUSE_HOST lists {len(settings.topology().shards)} shards, and a replay compares with "
+            "one server: it would insert again what the other shards have. Events that are in Kafka and "
+            "in no shard cannot be replayed yet; for a table of one server, use --target, and give that "
+            "server alone as --clickhouse-host"
+        )
     hosts = settings.hosts()
     for number, (host, port) in enumerate(hosts):
         single = replace(settings, host=f"[{host}]" if ":" in host else host, port=port)
@@ -54,6 +60,22 @@ def pin_to_first_host(settings: ClickHouseSettings, *, client_name: str) -> Clic
             else:
                 return single
     return settings
+
+
+def require_unsharded(clickhouse: ClickHouse, settings: ClickHouseSettings) -> None:
+    """Raise ConfigError if the server is one of several shards of CLICKHOUSE_CLUSTER, as far as the user
+    may see that: rows of other shards would be inserted again."""
+    if settings.cluster is None:
+        return
+    query = "SELECT uniqExact(shard_num) FROM system.clusters WHERE cluster = {cluster:String}"
+    with contextlib.suppress(StatementRejected):
+        ((shards,),) = clickhouse.select(query, {"cluster": settings.cluster}).rows
+        if shards > 1:
+            raise ConfigError(
+                f"cluster {settings.cluster} has {shards} shards, and a replay compares with one of "
+                "them: it would insert again what the others have; replay into a table of one server "
+                "with --target"
+            )
 
 
 def check_target(clickhouse: ClickHouse, mode: Mode) -> LiveTable:
