@@ -11,12 +11,12 @@ from tests.tools.faults.stack import APACHE, EMBEDDED, Engines
 from tests.tools.kafka.fixtures import require_apache
 
 
-def _engines(broker: str, directory: Path) -> Iterator[Engines]:
+def _engines(broker: str, directory: Path, *, shards: int = 1) -> Iterator[Engines]:
     if importlib.util.find_spec("chdb") is None and os.environ.get("CI") != "true":
         pytest.skip("pip install 'octane-analytics[embedded]'")
     if broker == APACHE:
         require_apache()
-    with Engines(broker, directory) as engines:
+    with Engines(broker, directory, shards=shards) as engines:
         yield engines
 
 
@@ -28,3 +28,8 @@ def apache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
 @pytest.fixture(scope="module")
 def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
     yield from _engines(EMBEDDED, tmp_path_factory.mktemp(EMBEDDED))
+
+
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
+    yield from _engines(EMBEDDED, tmp_path_factory.mktemp("sharded"), shards=2)
