@@ -10,9 +10,10 @@ from octane_analytics.cli.replay import setup
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.shard_sink import ShardSink
 from octane_analytics.clickhouse.shards import ClickHouseShards
-from octane_analytics.errors import ConfigError, Unavailable
+from octane_analytics.errors import ConfigError, StatementRejected, Unavailable
 from octane_analytics.pipeline.repeated_insert import insert_repeated
 from octane_analytics.settings.connections import ClickHouseSettings
+from tests.support.command import wait_until
 from tests.support.ingest_rig import Rig, names, once
 from tests.tools.cluster.nodes import ClickHouseCluster, Node
 
@@ -36,6 +37,15 @@ def users(node: Node, *, does_sync: bool = True) -> list[str]:
     if does_sync:
         run(node, f"SYSTEM SYNC REPLICA {TABLE}")
     return [str(user) for (user,) in run(node, f"SELECT user_id FROM {TABLE} ORDER BY user_id")]
+
+
+def is_dropped(node: Node, name: str) -> bool:
+    """Drop a replica whose session in ZooKeeper has ended."""
+    try:
+        run(node, f"SYSTEM DROP REPLICA '{name}' FROM TABLE {TABLE}")
+    except StatementRejected:
+        return False
+    return True
 
 
 @pytest.fixture
@@ -96,6 +106,22 @@ def test_repeat_waits_for_replica_that_is_behind(cluster: ClickHouseCluster) -> 
         first.start()
         until_done(sink)
     assert users(first) == users(replica) == ["u", "v"]
+
+
+def test_rows_lost_with_a_replica_are_restored(cluster: ClickHouseCluster) -> None:
+    """The token stays in ZooKeeper, and would swallow the repeated block."""
+    _, (first, replica) = cluster.shards
+    run(replica, f"SYSTEM STOP FETCHES {TABLE}")
+    with opened(cluster) as shards:
+        sink = shards.sink("2")
+        sink.insert_block(ROWS, "t", "t")
+        first.kill()
+        wait_until(lambda: is_dropped(replica, first.name), 30.0)
+        run(replica, f"SYSTEM START FETCHES {TABLE}")
+        until_done(sink)
+        until_done(sink)
+    assert users(replica) == ["u", "v"]
+    first.start()
 
 
 def test_insert_below_its_quorum_is_not_done(cluster: ClickHouseCluster) -> None:

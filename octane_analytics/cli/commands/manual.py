@@ -22,6 +22,7 @@ from octane_analytics.cli.help_format import Command
 PAGES = (
     "delivery",
     "clickhouse",
+    "shards",
     "events",
     "settings",
     "settings-api",

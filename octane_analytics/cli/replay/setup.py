@@ -39,10 +39,9 @@ def pin_to_first_host(settings: ClickHouseSettings, *, client_name: str) -> Clic
     """
     if settings.topology().is_sharded:
         raise ConfigError(
-            f"CLICKHOUSE_HOST lists {len(settings.topology().shards)} shards, and a replay compares with "
-            "one server: it would insert again what the other shards have. Events that are in Kafka and "
-            "in no shard cannot be replayed yet; for a table of one server, use --target, and give that "
-            "server alone as --clickhouse-host"
+            f"CLICKHOUSE_HOST lists {len(settings.topology().shards)} shards, and a replay compares "
+            "with one server: it would insert again what the other shards have; replay into a table of "
+            "one server with --target, and give that server alone as --clickhouse-host"
         )
     hosts = settings.hosts()
     for number, (host, port) in enumerate(hosts):
