@@ -123,7 +123,7 @@ class ReplayStaging:
 
     def sync(self) -> None:
         if self._is_replicated:
-            self._clickhouse.execute(f"SYSTEM SYNC REPLICA {self._target}")
+            self._clickhouse.sync_replica()
 
     def counts(self) -> Counts:
         found = self._query(

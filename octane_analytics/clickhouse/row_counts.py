@@ -43,7 +43,7 @@ class CountingConnection(ClickHouse):
                 "cannot be counted: use a MergeTree or ReplicatedMergeTree, or DELIVERY=at-least-once"
             )
         if schema.is_replicated(table.engine):
-            self._sync_replica()
+            self.sync_replica()
         query = row_lookups.missing_query(self.table, table.unexpired)
         return sorted(
             row
@@ -57,7 +57,7 @@ class CountingConnection(ClickHouse):
         Includes rows that other replicas have acknowledged, if the user may wait for them: all commands
         that depend on it verify that right before."""
         if schema.is_replicated(self.counted_table().engine):
-            self._sync_replica(is_required=False)
+            self.sync_replica(is_required=False)
         counts = [0] * len(columns[0])
         for chunk in row_lookups.chunks(columns):
             for row, here in self._query(
@@ -66,18 +66,7 @@ class CountingConnection(ClickHouse):
                 counts[row] = here
         return counts
 
-    def partitions(self, columns: Sequence[Sequence[object]]) -> list[object]:
-        """See `interfaces.BlockSink`."""
-        table = self.counted_table()
-        found: list[object] = [""] * len(columns[0])
-        if table.partition_key:
-            query = row_lookups.partition_query(table.partition_key)
-            for chunk in row_lookups.chunks(columns, table.timestamp_type):
-                for row, partition in self._query(query, external_tables=[chunk]):
-                    found[row] = partition
-        return found
-
-    def _sync_replica(self, *, is_required: bool = True) -> None:
+    def sync_replica(self, *, is_required: bool = True) -> None:
         """Block until this replica has the rows that others had acknowledged before, for up to half of
         CLICKHOUSE_TIMEOUT.
 
@@ -98,6 +87,17 @@ class CountingConnection(ClickHouse):
                 f"cannot count the rows of {self.table}, because this replica may lack rows of others: "
                 f"GRANT SYSTEM SYNC REPLICA ON {self.table} TO {self._settings.user}"
             ) from error
+
+    def partitions(self, columns: Sequence[Sequence[object]]) -> list[object]:
+        """See `interfaces.BlockSink`."""
+        table = self.counted_table()
+        found: list[object] = [""] * len(columns[0])
+        if table.partition_key:
+            query = row_lookups.partition_query(table.partition_key)
+            for chunk in row_lookups.chunks(columns, table.timestamp_type):
+                for row, partition in self._query(query, external_tables=[chunk]):
+                    found[row] = partition
+        return found
 
     def counted_table(self) -> CountedTable:
         name = {"database": self._settings.database, "table": self._settings.table}
