@@ -200,6 +200,14 @@ class ClickHouse(NativeConnection):
             return None
         return self._table_setting(schema.REPLICATED_WINDOW_SECONDS_SETTING, engine_full)
 
+    def exists(self, table: TableName) -> bool:
+        """Return whether the table exists and the user may see it."""
+        found = self.select(
+            "SELECT 1 FROM system.tables WHERE database = {database:String} AND name = {table:String}",
+            {"database": table.database, "table": table.table},
+        )
+        return bool(found.rows)
+
     def views(self) -> list[View]:
         """Return the materialized views that an insert into the configured table triggers, directly and
         through other views."""

@@ -3,7 +3,7 @@
 import contextlib
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from clickhouse_driver import errors as driver_errors
 
@@ -28,6 +28,14 @@ from octane_analytics.settings.connections import ClickHouseSettings
 from octane_analytics.settings.topology import authority
 
 CONNECT_SECONDS = 5.0
+ALL_SHARDS: Mapping[str, object] = {
+    # Subqueries and joins of the Distributed table read all shards, as with GLOBAL.
+    "distributed_product_mode": "global",
+    # Without these, a shard that is away or a replica that lags would change an answer silently.
+    "skip_unavailable_shards": 0,
+    "prefer_localhost_replica": 0,
+}
+"""Settings of queries that may read the Distributed table."""
 
 
 class NativeConnection(Closeable):
@@ -60,6 +68,11 @@ class NativeConnection(Closeable):
     @property
     def table(self) -> TableName:
         return TableName(self._settings.database, self._settings.table)
+
+    @property
+    def read_table(self) -> TableName:
+        """Table with the rows of all shards; the same as `table` if there is one."""
+        return TableName(self._settings.database, self._settings.read_table)
 
     def close(self) -> None:
         if self._client is not None:
@@ -95,6 +108,8 @@ class NativeConnection(Closeable):
             first, *others = self._failover.hosts
             compression: str | bool = settings.compression_method()
             session: dict[str, object] = {"server_side_params": True}
+            if settings.topology().is_sharded and not self._is_confined:
+                session |= ALL_SHARDS
             if self._is_confined:
                 # `excerpt` counts decompressed bytes, whichever method the server chooses.
                 compression = "lz4" if compression == "none" else compression

@@ -168,9 +168,13 @@ class RollupTable:
     def add(self, wanted: Sequence[Rollup]) -> None:
         """Add the rollups and the settings they need: rows inserted from now on are in them."""
         if wanted:
-            self._run(rollups.alter_settings(self._clickhouse.table))
+            self.change_settings()
         for rollup in wanted:
             self._run(rollups.add(self._clickhouse.table, rollup))
+
+    def change_settings(self) -> None:
+        """Set what a table with rollups needs; on this replica only, if the table is replicated."""
+        self._run(rollups.alter_settings(self._clickhouse.table))
 
     def drop(self, projections: Sequence[str]) -> None:
         for projection in projections:

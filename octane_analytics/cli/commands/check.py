@@ -27,6 +27,7 @@ from octane_analytics.errors import OctaneError
 from octane_analytics.kafka.group_admin import ConsumerGroupAdmin
 from octane_analytics.kafka.topic_reader import TopicReader
 from octane_analytics.operations.checks.clickhouse import check_clickhouse
+from octane_analytics.operations.checks.cluster import CheckedReplica, check_cluster
 from octane_analytics.operations.checks.finding import Finding, Level, ok, warn, worst
 from octane_analytics.operations.checks.host import check_descriptors, check_port
 from octane_analytics.operations.checks.kafka import check_kafka
@@ -58,6 +59,7 @@ _COLOURS = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}
     "FLUSH_INTERVAL",
     "INSERTS_PER_SECOND",
     "DELIVERY",
+    "CLICKHOUSE_INSERT_QUORUM",
     "METRICS_HOST",
     "METRICS_PORT",
     "API_HOST",
@@ -70,7 +72,8 @@ def check(loaded: Loaded, strict: bool, as_json: bool) -> int:
     """Check the prerequisites of the worker and the API.
 
     Checks the settings, Kafka (topics, group, clock), ClickHouse (table, deduplication window, rights
-    of CLICKHOUSE_USER and CLICKHOUSE_QUERY_USER, clock, disk) and this host (ports, open files). Each
+    of CLICKHOUSE_USER and CLICKHOUSE_QUERY_USER, clock, disk; with several servers that they are the
+    replicas and shards of CLICKHOUSE_HOST) and this host (ports, open files). Each
     line is OK, WARN or FAIL and says what to do. Changes nothing. Ends within 15 seconds, also if
     servers are unreachable.
 
@@ -84,13 +87,24 @@ def check(loaded: Loaded, strict: bool, as_json: bool) -> int:
         "host": partial(_host, settings),
         "kafka": partial(_kafka, settings),
     }
-    servers = [authority(*address) for address in settings.clickhouse.hosts()]
-    for where in servers:
-        checks[f"clickhouse {where}"] = partial(_clickhouse, settings, where)
+    shards = [
+        [authority(*address) for address in shard.hosts()]
+        for shard in settings.clickhouse.of_each_shard()
+    ]
+    servers = [where for shard in shards for where in shard]
+    for shard, own in zip(shards, settings.clickhouse.of_each_shard(), strict=True):
+        for where in shard:
+            checks[f"clickhouse {where}"] = partial(
+                _clickhouse, replace(settings, clickhouse=own), where
+            )
+    if len(servers) > 1:
+        checks["cluster"] = partial(_cluster, settings)
     checks["table and offsets"] = partial(_table_and_offsets, settings)
     checks["raw SQL"] = partial(_raw_sql, settings, servers)
     findings, have_ended = run_all(checks, _SECONDS)
-    findings = downgrade_redundant_failures(findings, [f"clickhouse {where}" for where in servers])
+    for shard in shards:
+        subjects = [f"clickhouse {where}" for where in shard]
+        findings = downgrade_redundant_failures(findings, subjects)
     code = exit_code(findings, strict)
     _print(findings, code, as_json)
     if not have_ended:
@@ -135,22 +149,41 @@ def _clickhouse(settings: Settings, where: str) -> Iterator[Finding]:
         yield from check_clickhouse(server, where, settings, time.time)
 
 
+def _cluster(settings: Settings) -> Iterator[Finding]:
+    with contextlib.ExitStack() as stack:
+        servers = [
+            CheckedReplica(
+                where := authority(*address),
+                shard.number,
+                stack.enter_context(
+                    ClickHouse(_single_server(settings.clickhouse, where), client_name=_NAME)
+                ),
+            )
+            for shard in settings.clickhouse.topology().shards
+            for address in shard.hosts
+        ]
+        yield from check_cluster(servers, settings.clickhouse)
+
+
 def _table_and_offsets(settings: Settings) -> Iterator[Finding]:
     """Yield a finding if a worker would refuse to start; other checks report unreachable servers."""
     quick = replace(
         settings.clickhouse,
         timeout_seconds=min(settings.clickhouse.timeout_seconds, _QUERY_SECONDS),
     )
-    with (
-        TopicReader(settings.kafka, client_id=_NAME, fetch_bytes=SAMPLE_FETCH_BYTES) as log,
-        ClickHouseSink(quick, client_name=_NAME) as table,
-        contextlib.suppress(OctaneError),
-    ):
-        stored = find_stored_record(log, table, _SAMPLE_SECONDS)
-        if stored is not None:
-            yield warn(
-                "offsets", f"{stored.explain(log.group, table.table)}; until then it exits with 78"
-            )
+    for shard in quick.of_each_shard():
+        with (
+            TopicReader(settings.kafka, client_id=_NAME, fetch_bytes=SAMPLE_FETCH_BYTES) as log,
+            ClickHouseSink(shard, client_name=_NAME) as table,
+            contextlib.suppress(OctaneError),
+        ):
+            stored = find_stored_record(log, table, _SAMPLE_SECONDS)
+            if stored is not None:
+                yield warn(
+                    "offsets",
+                    f"{stored.explain(log.group, table.table)}; until then it exits with 78",
+                )
+                return
 
 
 def _raw_sql(settings: Settings, servers: list[str]) -> Iterator[Finding]:
@@ -169,7 +202,10 @@ def _raw_sql(settings: Settings, servers: list[str]) -> Iterator[Finding]:
 def _single_server(settings: ClickHouseSettings, where: str) -> ClickHouseSettings:
     """Return the settings for one server of the list, with a short timeout."""
     return replace(
-        settings, host=where, timeout_seconds=min(settings.timeout_seconds, _QUERY_SECONDS)
+        settings,
+        host=where,
+        shard_weights=(),
+        timeout_seconds=min(settings.timeout_seconds, _QUERY_SECONDS),
     )
 
 

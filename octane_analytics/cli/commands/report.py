@@ -125,7 +125,9 @@ def _bind(template: Template, params: Sequence[str]) -> BoundParameters:
 
 
 def _explain(template: Template, bound: BoundParameters, settings: Settings) -> None:
-    with ClickHouse(settings.clickhouse, client_name=_CLIENT_NAME) as clickhouse:
+    # The plan of a Distributed table does not show the reads of its shards.
+    first_shard = settings.clickhouse.of_each_shard()[0]
+    with ClickHouse(first_shard, client_name=_CLIENT_NAME) as clickhouse:
         plan = clickhouse.select(
             EXPLAIN + template.statement(bound.effective),
             _values(bound, clickhouse),
@@ -254,7 +256,7 @@ def _sample(parameter: Parameter) -> object:
 
 
 def _values(bound: BoundParameters, clickhouse: ClickHouse) -> dict[str, object]:
-    name = clickhouse.table
+    name = clickhouse.read_table
     return {**bound.values, "database": name.database, "table": name.table}
 
 

@@ -71,6 +71,11 @@ class Node(EmbeddedClickHouse):
     def authority(self) -> str:
         return f"{self.host}:{self.tcp_port}"
 
+    @property
+    def data_directory(self) -> Path:
+        """Directory of its tables, to be removed while it is down: a disk that is lost."""
+        return self._directory / "data"
+
     def _program(self) -> str:
         return node_child.__name__
 
