@@ -154,12 +154,10 @@ def test_batch_survives_outage_of_zookeeper(cluster: ClickHouseCluster) -> None:
 
 
 def test_replay_refuses_one_of_several_shards(cluster: ClickHouseCluster) -> None:
-    with pytest.raises(ConfigError, match="insert again what the other shards have"):
-        setup.pin_to_first_host(cluster.settings(), client_name="tests")
     one = setup.pin_to_first_host(cluster.settings([1]), client_name="tests")
     with (
         ClickHouse(one, client_name="tests") as server,
-        pytest.raises(ConfigError, match="cluster octane has 2 shards"),
+        pytest.raises(ConfigError, match="cluster octane has 2 shards, CLICKHOUSE_HOST lists one"),
     ):
         setup.require_unsharded(server, one)
 
