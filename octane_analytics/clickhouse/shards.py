@@ -81,11 +81,11 @@ class ClickHouseShards(Closeable):
                     "in CLICKHOUSE_HOST and stop it with SIGTERM, which finishes the batch"
                 )
             return self._sinks[0]
+        if (sink := self._known(shard)) is not None:
+            return sink  # without asking a shard that may be away
         error = self._identify()
-        found = [sink for sink in self._sinks if sink.known_identity == shard]
-        self._require_distinct()
-        if len(found) == 1:
-            return found[0]
+        if (sink := self._known(shard)) is not None:
+            return sink
         if error is not None:
             raise Unavailable(
                 f"cannot know which servers are of shard {shard!r}, for which a batch is pending: "
@@ -138,6 +138,10 @@ class ClickHouseShards(Closeable):
             )
         self._require_distinct()
         return identity
+
+    def _known(self, shard: str) -> ShardSink | None:
+        self._require_distinct()
+        return next((sink for sink in self._sinks if sink.known_identity == shard), None)
 
     def _identify(self) -> Unavailable | None:
         """Ask every shard for its identity; return the error of one that cannot be reached."""

@@ -135,6 +135,19 @@ def test_replica_of_another_shard_is_refused(servers: Servers) -> None:
     assert servers.users() == [["u"], [], [], [], []]
 
 
+def test_insert_does_not_wait_for_other_shards(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    servers.engines["b"].kill()
+    shards = servers.shards("a", "b")
+    assert [shards.choose(), shards.choose()] == ["a", "a"]
+    asked = []
+    monkeypatch.setattr(shards._sinks[1], "identity", lambda: asked.append("b"))
+    for token in ("t1", "t2"):
+        shards.sink(shards.choose()).insert_block(ROWS, token, token)
+    assert asked == []
+
+
 def test_connection_returns_to_preferred_replica(
     servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
