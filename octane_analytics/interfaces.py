@@ -172,6 +172,29 @@ class BlockSink(Protocol):
     def close(self) -> None: ...
 
 
+class Shards(Protocol):
+    """Shards of the table, one sink for each. A batch is in one shard only.
+
+    A shard is identified by what its servers state, never by its place in a list: shards may be added,
+    removed and reordered, and their servers renamed.
+    """
+
+    def choose(self) -> str:
+        """Return the identity of the shard for the next batch, by turns among those that can be reached;
+        empty if the table has one shard, which needs no name. Blocks. Raise Unavailable."""
+        ...
+
+    def sink(self, shard: str) -> BlockSink:
+        """Return the sink of the shard with this identity; of the only one if it is empty.
+
+        Blocks. Raise NeedsOperator if no configured shard has this identity, Unavailable while that
+        cannot be known because a shard cannot be reached.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
 class DeadLetters(Protocol):
     """Destination of invalid records."""
 

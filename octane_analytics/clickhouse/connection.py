@@ -13,6 +13,7 @@ from octane_analytics.clickhouse.error_codes import (
     error_name,
     plain_message,
 )
+from octane_analytics.clickhouse.failover import FailoverList
 from octane_analytics.clickhouse.native_blocks import PackingClient
 from octane_analytics.clickhouse.schema import TableName
 from octane_analytics.errors import (
@@ -62,7 +63,7 @@ class NativeConnection(Closeable):
         self._is_aborted = False
         self._client_name = client_name
         self._client: PackingClient | None = None
-        self._hosts = settings.hosts()
+        self._failover = FailoverList(settings.hosts())
 
     @property
     def table(self) -> TableName:
@@ -95,7 +96,7 @@ class NativeConnection(Closeable):
         to answer a ping, to accept a new connection, to receive a block, and to acknowledge it."""
         seconds = self._settings.timeout_seconds
         short = min(CONNECT_SECONDS, seconds)
-        return short + len(self._hosts) * (short + seconds) + 2 * seconds
+        return short + len(self._failover) * (short + seconds) + 2 * seconds
 
     def _connected(self) -> PackingClient:
         self._on_statement()
@@ -104,7 +105,7 @@ class NativeConnection(Closeable):
         if self._client is None:
             settings = self._settings
             _check_ca_file(settings.ca_file)
-            first, *others = self._hosts
+            first, *others = self._failover.hosts
             compression: str | bool = settings.compression_method()
             session: dict[str, object] = {"server_side_params": True}
             if settings.topology().is_sharded and not self._is_confined:
@@ -156,7 +157,7 @@ class NativeConnection(Closeable):
         return Unavailable(text)
 
     def _unavailable(self, error: BaseException) -> Unavailable:
-        where = ", ".join(authority(host, port) for host, port in self._hosts)
+        where = ", ".join(authority(host, port) for host, port in self._failover.hosts)
         self._fail_over()
         if isinstance(error, driver_errors.UnexpectedPacketFromServerError):
             return NeedsOperator(
@@ -172,7 +173,7 @@ class NativeConnection(Closeable):
     def _fail_over(self) -> None:
         """Close the connection; the next call starts with the next server of the list."""
         self.close()
-        self._hosts = [*self._hosts[1:], self._hosts[0]]
+        self._failover.fail_over()
 
 
 def trace_settings(traceparent: str | None) -> dict[str, object]:

@@ -36,6 +36,8 @@ _INSERT_SETTINGS: dict[str, object] = {
     "deduplicate_blocks_in_dependent_materialized_views": 1,
     "replace_running_query": 0,
 }
+_QUORUM_SHARE = 0.5
+"""Share of CLICKHOUSE_TIMEOUT for which an insert waits for its quorum."""
 _SAFE_SHARE = 0.5
 """Share of a window's age limit within which a token counts as remembered: clocks differ, and the
 server's cleanup thread runs only at intervals."""
@@ -172,8 +174,24 @@ class ClickHouseSink(CountingConnection):
             )
             # The newer setting overrides the older one, the only one of older servers.
             newer = {name: "enable" for (name,) in known}
-            self._server_settings = _INSERT_SETTINGS | newer
+            self._server_settings = _INSERT_SETTINGS | self._quorum_settings() | newer
         return self._server_settings
+
+    def _quorum_settings(self) -> dict[str, object]:
+        """Return the settings of CLICKHOUSE_INSERT_QUORUM.
+
+        Inserts of several workers wait for their quorum side by side. `select_sequential_consistency`
+        would require them to wait for each other; a look for rows syncs its replica instead.
+        """
+        settings = self._settings
+        if settings.insert_quorum < 1:
+            return {}
+        return {
+            "insert_quorum": settings.insert_quorum,
+            "insert_quorum_parallel": 1,
+            # Shorter than the client's wait: a longer insert would keep its query id in use.
+            "insert_quorum_timeout": int(settings.timeout_seconds * _QUORUM_SHARE * 1000),
+        }
 
     def _insert_error(self, error: driver_errors.ServerException, table: TableName) -> OctaneError:
         """Translate by code and by the text that the server appends itself, since its message may quote

@@ -32,12 +32,18 @@ class PackingClient(Client):  # type: ignore[misc]  # the driver has no types
     block_meter: ResultMeter | None = None
     check_types: Callable[[Mapping[str, str]], None] | None = None
     """Called with the types of an insert's columns before anything is sent; raises to send nothing."""
+    on_connect: Callable[[], object] | None = None
+    """Called with a new connection, before its first statement; may run statements, and raises to send
+    nothing. The driver reconnects by itself, also to another of its hosts."""
     totals: tuple[Any, ...] | None = None
     """Row that WITH TOTALS adds to the last query's result."""
     inserted_rows = 0
     """Rows of the last insert according to the server; 0 if it does not report them."""
     dropped_blocks = 0
     """Blocks of the last insert that the server dropped because it had their token."""
+
+    _seen_socket: object = None
+    """Socket of the connection for which `on_connect` was called."""
 
     def get_connection(self) -> Connection:
         connection = super().get_connection()
@@ -83,6 +89,11 @@ class PackingClient(Client):  # type: ignore[misc]  # the driver has no types
         self.totals = None
         self.inserted_rows = self.dropped_blocks = 0
         super().establish_connection(settings)
+        while self.on_connect is not None and self.connection.socket is not self._seen_socket:
+            self._seen_socket = self.connection.socket
+            self.connection.is_query_executing = False  # nothing of this statement is sent yet
+            self.on_connect()
+            super().establish_connection(settings)  # with the settings of this statement
 
     def send_data(
         self,

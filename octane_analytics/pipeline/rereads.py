@@ -223,7 +223,7 @@ class Rereads:
         if rows is None or split is None:
             rows = job.rows = PlacedRows(job.records, context.decode)
             split = job.split = SplitInsert(
-                self._writer.sink,
+                self._writer.sink(job.intent),
                 rows,
                 job.intent,
                 context.clock,

@@ -3,10 +3,11 @@
 import gc
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from octane_analytics.clickhouse.inserts import ClickHouseSink
-from octane_analytics.errors import ConfigError, OctaneError
+from octane_analytics.clickhouse.shards import ClickHouseShards
+from octane_analytics.errors import ConfigError, OctaneError, Unavailable
 from octane_analytics.events.decode import decode_all
 from octane_analytics.kafka.consumer import KafkaSource
 from octane_analytics.kafka.dlq_producer import KafkaDeadLetters
@@ -26,6 +27,7 @@ from octane_analytics.telemetry import metrics_files, tracing
 from octane_analytics.telemetry.inserted_counter import InsertedEventCounter
 from octane_analytics.telemetry.process_metrics import ProcessMetrics, ProcessSampler
 from octane_analytics.telemetry.worker_metrics import WorkerMetrics
+from octane_analytics.worker.preflight import check_table
 from octane_analytics.worker.slot_observer import SlotObserver
 
 _LOG = logging.getLogger(__name__)
@@ -78,11 +80,14 @@ def run_worker(
         on_queue=metrics.queue_bytes.set,
         on_stall=observer.stalled,
     )
-    sink = ClickHouseSink(
+    shards = ClickHouseShards(
         settings.clickhouse,
         client_name=f"octane-analytics {name()}",
+        first=slot,
         traceparent=tracing.traceparent if traces else None,
-        on_statement=lambda: slot_status.extend_deadline(clock.now() + sink.patience_seconds),
+        on_statement=lambda seconds: slot_status.extend_deadline(clock.now() + seconds),
+        on_skip=_report_skipped_shard,
+        check=lambda sink, own: check_table(sink, replace(settings, clickhouse=own)),
     )
     dead_letters = KafkaDeadLetters(
         settings.kafka,
@@ -92,7 +97,7 @@ def run_worker(
     ingest = IngestLoop(
         member,
         KafkaRangeReader(settings.kafka, client_id=f"octane-analytics-recovery-{slot}"),
-        sink,
+        shards,
         dead_letters,
         decode_all,
         clock,
@@ -122,12 +127,19 @@ def run_worker(
         return int(Exit.CONFIG if isinstance(error, ConfigError) else Exit.UNAVAILABLE)
     finally:
         dead_letters.close()
-        sink.close()
+        shards.close()
         if traces is not None:
             traces.stop()
     if not is_drained:
         _LOG.warning("drain timed out; the next owner will insert the rest")
     return int(Exit.OK)
+
+
+def _report_skipped_shard(shard: str, error: Unavailable) -> None:
+    _LOG.warning(
+        "shard gets no batch; its turn goes to another one",
+        extra=logs.fields(shard=shard, error=str(error)),
+    )
 
 
 def _options(settings: Settings, processes: Callable[[], int]) -> IngestOptions:

@@ -1,16 +1,15 @@
-"""In-memory table that deduplicates by token; contract tests compare it with the real one.
+"""In-memory table that deduplicates by token, and its shards; contract tests compare with real ones.
 
 A fault of `insert` fails the insert, one of `half insert` kills the server between token and part, and
 one of `missing` fails the count of missing rows.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from octane_analytics.errors import (
-    DataRejected,
-)
+from octane_analytics.errors import DataRejected, NeedsOperator, Unavailable
+from octane_analytics.interfaces import BlockSink
 from octane_analytics.types import RepeatRules
 from tests.fakes.clock import FakeClock
 from tests.fakes.faults import Faults
@@ -109,6 +108,42 @@ class FakeSink:
 
     def close(self) -> None:
         self.is_closed = True
+
+
+class FakeShards:
+    """Implements `interfaces.Shards` for sinks by identity, in the order of the settings."""
+
+    def __init__(self, sinks: Mapping[str, BlockSink], *, first: int = 0) -> None:
+        """A single sink with the identity "" is the only shard of a table, which needs no name."""
+        self.sinks = sinks
+        self._turn = first
+        self.unreachable: set[str] = set()
+
+    def choose(self) -> str:
+        names = list(self.sinks)
+        first, self._turn = self._turn % len(names), self._turn + 1
+        for name in names[first:] + names[:first]:
+            if name not in self.unreachable:
+                return name
+        raise Unavailable("no shard can be reached")
+
+    def sink(self, shard: str) -> BlockSink:
+        if not shard and len(self.sinks) == 1:
+            return next(iter(self.sinks.values()))
+        if shard in self.sinks and shard not in self.unreachable:
+            return self.sinks[shard]
+        if shard and self.unreachable:
+            raise Unavailable("a shard cannot be reached")
+        raise NeedsOperator(f"shard {shard!r} is not configured")
+
+    def close(self) -> None:
+        for sink in self.sinks.values():
+            sink.close()
+
+
+def one_shard(sink: BlockSink) -> FakeShards:
+    """Return the only shard of a table, whose batches name none."""
+    return FakeShards({"": sink})
 
 
 def stored_row(values: tuple[object, ...]) -> StoredRow:

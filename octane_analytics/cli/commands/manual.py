@@ -23,6 +23,7 @@ PAGES = (
     "delivery",
     "clickhouse",
     "cluster",
+    "shards",
     "events",
     "sending",
     "settings",

@@ -123,8 +123,8 @@ def main(arguments: Sequence[str]) -> int:
     results: list[Result] = []
     with directory_for_logs(options.logs) as logs:
         for broker in brokers:
-            fitting = [scenario for scenario in chosen if broker in scenario.brokers]
-            with Engines(broker, logs / broker) as engines:
+            fitting = [scenario for scenario in chosen if scenario.fits(broker, options.shards)]
+            with Engines(broker, logs / broker, shards=options.shards) as engines:
                 results += _run(engines, fitting, shape, seed, options, logs, say)
     Console(width=None if sys.stdout.isatty() else 150).print(_table(results))
     for result in results:
@@ -245,6 +245,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rate", type=float, default=1500.0, help="events per second")
     parser.add_argument("--procs", type=int, default=3, help="worker processes")
     parser.add_argument("--partitions", type=int, default=8, help="of the topic (default: 8)")
+    parser.add_argument("--shards", type=int, default=1, help="ClickHouse servers, one per shard")
     parser.add_argument("--batch-size", type=int, default=150, help="of the workers (default: 150)")
     parser.add_argument("--logs", type=Path, help="directory to keep all logs in")
     parser.add_argument("--log-level", default="info", help="of the workers")

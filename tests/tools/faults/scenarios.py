@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from confluent_kafka import Consumer
 
-from tests.tools.faults import hosts, kafka_cluster, recovery
+from tests.tools.faults import hosts, kafka_cluster, recovery, sharding
 from tests.tools.faults.audit import wait_until
 from tests.tools.faults.stack import APACHE, CLUSTER, EMBEDDED, EMBEDDED_BROKERS, Stack
 
@@ -27,6 +27,15 @@ class Scenario:
     brokers: tuple[str, ...] = (APACHE, EMBEDDED, CLUSTER)
     needs_intents: bool = False
     """True if it waits for announced batches, which at-least-once delivery has none of."""
+    needs_shards: bool = False
+    """True if it needs several shards."""
+    fits_shards: bool = True
+    """False if it changes or counts the rows of the only shard."""
+
+    def fits(self, broker: str, shards: int) -> bool:
+        """Return whether the scenario can run on this broker and number of shards."""
+        fits_shards = self.fits_shards if shards > 1 else not self.needs_shards
+        return broker in self.brokers and fits_shards
 
 
 def kill_worker(stack: Stack, rng: random.Random, deadline: float) -> int:
@@ -374,18 +383,32 @@ SCENARIOS = {
         Scenario("recreate-topic", "the topic is deleted and made again", recreate_topic),
         Scenario("poison", "one record in a hundred is invalid", poison),
         Scenario("table-away", "the table is renamed away, then back", table_away),
+        Scenario(
+            "relist-shards",
+            "kill -9, and another list of shards, in turn with all of them",
+            sharding.relist_shards,
+            needs_shards=True,
+        ),
+        Scenario(
+            "kill-shards",
+            "kill -9 of one shard or all, and a new start",
+            sharding.kill_shards,
+            needs_shards=True,
+        ),
         Scenario("rolling-restart", "SIGTERM and a new start, several times", rolling_restart),
         Scenario(
             "spread-recovery",
             "a batch of all partitions is left to three new workers",
             recovery.spread_recovery,
             needs_intents=True,
+            fits_shards=False,
         ),
         Scenario(
             "torn-recovery",
             "kill -9 of ClickHouse while several workers recover torn batches",
             recovery.torn_recovery,
             needs_intents=True,
+            fits_shards=False,
         ),
         Scenario(
             "leader-away",
@@ -393,24 +416,28 @@ SCENARIOS = {
             recovery.leader_away,
             (EMBEDDED,),
             needs_intents=True,
+            fits_shards=False,
         ),
         Scenario(
             "trimmed-batch",
             "retention removes a part of pending batches",
             recovery.trimmed_batch,
             needs_intents=True,
+            fits_shards=False,
         ),
         Scenario(
             "changed-column",
             "the table accepts other rows at the next attempt",
             recovery.changed_column,
             needs_intents=True,
+            fits_shards=False,
         ),
         Scenario(
             "lost-and-regained",
             "partitions are lost and regained while ClickHouse is away",
             recovery.lost_and_regained,
             needs_intents=True,
+            fits_shards=False,
         ),
         Scenario(
             "late-commits",
@@ -418,6 +445,7 @@ SCENARIOS = {
             recovery.late_commits,
             (APACHE,),
             needs_intents=True,
+            fits_shards=False,
         ),
         Scenario(
             "older-intents",
@@ -425,6 +453,7 @@ SCENARIOS = {
             recovery.older_intents,
             (APACHE,),  # the mock cluster never takes commits from outside a group that had members
             needs_intents=True,
+            fits_shards=False,
         ),
     )
 }

@@ -1,4 +1,4 @@
-"""A broker, a real ClickHouse, a proxy between, and the installed worker command over them.
+"""A broker, real ClickHouse servers, a proxy before the first, and the installed worker command.
 
 `Engines` are what takes seconds to start and serves many scenarios; a `Stack` is one scenario's own
 topic, group, table, load and worker command on them.
@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -60,10 +60,15 @@ _KAFKA: Mapping[str, Callable[[], ApacheKafka | EmbeddedKafka | KafkaCluster]] =
 class Engines:
     """Start and stop from the main thread: both engines end with the thread that started them."""
 
-    def __init__(self, broker: str, directory: Path) -> None:
+    def __init__(self, broker: str, directory: Path, *, shards: int = 1) -> None:
+        """The faults of ClickHouse and of its proxy are those of the first of the `shards`."""
         self.broker = broker
         self.kafka = _KAFKA[broker]()
-        self.clickhouse = EmbeddedClickHouse(directory / "clickhouse")
+        self.shards = [
+            EmbeddedClickHouse(directory / f"clickhouse-{number}", macros={"shard": str(number)})
+            for number in range(1, shards + 1)
+        ]
+        self.clickhouse = self.shards[0]
         self.proxy = Proxy(lambda: self.clickhouse.tcp_port)
 
     def __enter__(self) -> Self:
@@ -71,7 +76,8 @@ class Engines:
             stack.enter_context(self.kafka)
             if isinstance(self.kafka, ApacheKafka):
                 self.kafka.admit()
-            stack.enter_context(self.clickhouse)
+            for shard in self.shards:
+                stack.enter_context(shard)
             stack.enter_context(self.proxy)
             self._stack = stack.pop_all()
         return self
@@ -97,9 +103,10 @@ class Engines:
     def heal(self) -> None:
         """Undo the faults that a scenario left."""
         self.proxy.heal()
-        if self.clickhouse.pid is None:
-            self.clickhouse.start()
-        self.clickhouse.resume()
+        for shard in self.shards:
+            if shard.pid is None:
+                shard.start()
+            shard.resume()
         if isinstance(self.kafka, ApacheKafka):
             if not self.kafka.is_running:
                 self.kafka.start()
@@ -144,9 +151,23 @@ class Engines:
         admin.delete_records([wanted])[wanted].result(20)
 
     def execute(self, statement: str) -> None:
-        """Direct connection to ClickHouse, not through the proxy."""
-        with Client(HOST, self.clickhouse.tcp_port, connect_timeout=5) as client:
-            client.execute(statement)
+        """Run a statement on every shard, not through the proxy."""
+        for port in self.ports():
+            with Client(HOST, port, connect_timeout=5) as client:
+                client.execute(statement)
+
+    def ports(self) -> list[int]:
+        """Return the native port of each shard."""
+        return [shard.tcp_port for shard in self.shards]
+
+    def hosts(self, numbers: Sequence[int] | None = None) -> str:
+        """Return CLICKHOUSE_HOST for shards numbered from 0, all by default; the first one is behind the
+        proxy."""
+        ports = [self.proxy.port, *self.ports()[1:]]
+        return ";".join(
+            f"{HOST}:{ports[number]}"
+            for number in (range(len(ports)) if numbers is None else numbers)
+        )
 
 
 @dataclass(frozen=True)
@@ -310,9 +331,7 @@ class Stack:
         engines.execute(schema.create_table(name))
         servers = self.bootstrap_servers
         self.load = Load(servers, self.topic, shape.partitions, shape.rate, self.seed)
-        self.audit = Audit(
-            servers, self.topic, self.dlq_topic, engines.clickhouse.tcp_port, self.table
-        )
+        self.audit = Audit(servers, self.topic, self.dlq_topic, engines.ports, self.table)
         asked = {"CONTROL_SOCKET": str(self.control_socket)}
         self.command = Command(self._settings() | asked, self._directory / f"{self.name}.log")
         unasked = {"CONTROL_SOCKET": "none"}
@@ -430,8 +449,8 @@ class Stack:
             "KAFKA_INSTANCE_PREFIX": "none" if isinstance(kafka, EmbeddedKafka) else "faults",
             "KAFKA_RDKAFKA_SESSION_TIMEOUT_MS": str(int(self.session_seconds * 1000)),
             "KAFKA_RDKAFKA_HEARTBEAT_INTERVAL_MS": "300",
-            "CLICKHOUSE_HOST": HOST,
-            "CLICKHOUSE_PORT": str(self.engines.proxy.port),
+            "CLICKHOUSE_HOST": self.engines.hosts(),
+            **({"CLICKHOUSE_CLUSTER": "octane"} if len(self.engines.shards) > 1 else {}),
             "CLICKHOUSE_DATABASE": self.name,
             "CLICKHOUSE_TIMEOUT": f"{clickhouse:g}",
             "DRAIN_TIMEOUT": f"{clickhouse * 5:g}",

@@ -25,6 +25,7 @@ from octane_analytics.types import (
     RepeatRules,
     TopicPartition,
 )
+from tests.fakes.clickhouse import one_shard
 from tests.fakes.clock import FakeClock
 from tests.fakes.dead_letters import FakeDeadLetters
 from tests.fakes.kafka import TOPIC, FakeBroker, FakeRecord
@@ -112,7 +113,7 @@ class Rig:
     def __init__(self, table: Table) -> None:
         self.broker = FakeBroker(FakeClock())
         self.table = table
-        self.writer = BatchWriter(table, FakeDeadLetters(self.broker))
+        self.writer = BatchWriter(one_shard(table), FakeDeadLetters(self.broker))
 
     @property
     def dead(self) -> list[tuple[int | None, int | None]]:
