@@ -153,6 +153,23 @@ def test_shards_of_one_server_need_no_replication(
     assert "AS REPLICATED" in converted.stdout
 
 
+def test_new_shard_gets_the_table_of_the_others(
+    schema: Schema, clickhouse_cluster: ClickHouseCluster, database: str
+) -> None:
+    only = {"CLICKHOUSE_HOST": clickhouse_cluster.hosts([0]), "CLICKHOUSE_CLUSTER": ""}
+    options = ("--replicated", "--window", "30000", "--rollups", "totals")
+    assert schema("apply", *options, **only).returncode == 0
+    # Neither the window nor the rollups of the first shard are given again.
+    grown = schema("apply")
+    assert grown.returncode == 0, grown
+    assert grown.stdout.count(f"created table {database}.ai_analytics_events\n") == 2
+    assert grown.stdout.count("which reads cluster octane") == 4
+    assert grown.stdout.count("deduplication window: 30,000 inserts") == 4
+    for node in clickhouse_cluster.nodes:
+        rollups = f"SELECT name FROM system.projections WHERE database = '{database}'"
+        assert len(select(node, rollups)) == 1
+
+
 def test_apply_widens_the_window_of_every_replica(
     schema: Schema, clickhouse_cluster: ClickHouseCluster, database: str
 ) -> None:
