@@ -58,7 +58,6 @@ TEXT_SEARCHES = [
     "JSONExtractInt({0}, toString(number))",
     "stringJaccardIndex({0}, toString(number))",
     "URLHash({0}, number)",
-    "hmac('sha256', {0}, toString(number))",
 ]
 DISGUISES = [
     "{0}", "if(1, {0}, {0})", "identity({0})", "tupleElement(({0}, 1), 1)", "coalesce({0}, {0})",

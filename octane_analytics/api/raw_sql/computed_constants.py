@@ -96,10 +96,9 @@ class _Constants:
                 if argument.kind == "CONSTANT" and not _is_short(argument):
                     return _refusal(call, "a long literal")
         self._find_names()
-        for node in self._root.walk():
-            if constant := self._long_constant(node):
-                return _refusal(calls[0], constant)
-        return None
+        found = [each for node in self._root.walk() if (each := self._long_constant(node))]
+        # The last one is the innermost.
+        return _refusal(calls[0], found[-1]) if found else None
 
     def _is_search(self, call: Node) -> bool:
         if call.kind != "FUNCTION":
