@@ -6,6 +6,7 @@ Playback quality for each value of one property of `video_start`, `video_heartbe
 `watch_time` is counted as in overview_stats; `startup_ms` of `video_start` and `buffer_duration_ms` of
 `video_buffering` are counted if they are JSON numbers above 0 and up to 86400000. Whole hours are answered
 from the rollup `quality`, except by content_id and stream_id, which read all events."""
+key = ["value"]
 cache_seconds = 60
 has_exact = true
 page_rows = 100
@@ -84,7 +85,7 @@ FROM
     GROUP BY value
     {rollup:end}
 )
-GROUP BY value
+GROUP BY value {totals:With}
 HAVING viewers + starts + buffering_events + errors > 0
 ORDER BY watch_time DESC, buffering_events DESC, value ASC
 LIMIT {limit:UInt32} OFFSET {offset:UInt32}
