@@ -5,17 +5,9 @@ from typing import Annotated, Any, ClassVar, TypeVar
 import msgspec
 from starlette.requests import Request
 
+from octane_analytics.api.comparison import Comparison
+from octane_analytics.api.filters import Filter
 from octane_analytics.errors import QueryError
-
-
-class ReportRequest(msgspec.Struct, forbid_unknown_fields=True):
-    max_bytes: ClassVar[int] = 64 << 10
-
-    template: str
-    params: dict[str, Any] | None = None
-    format: str | None = None
-    csv_raw: bool = False
-
 
 MAX_BATCH = 20
 """Reports of one request."""
@@ -24,6 +16,16 @@ MAX_BATCH = 20
 class BatchItem(msgspec.Struct, forbid_unknown_fields=True):
     template: str
     params: dict[str, Any] | None = None
+    filters: list[Filter] = []
+    compare: Comparison | None = None
+    totals: bool = False
+
+
+class ReportRequest(BatchItem, forbid_unknown_fields=True):
+    max_bytes: ClassVar[int] = 64 << 10
+
+    format: str | None = None
+    csv_raw: bool = False
 
 
 class BatchRequest(msgspec.Struct, forbid_unknown_fields=True):

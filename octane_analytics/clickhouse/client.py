@@ -96,6 +96,7 @@ class ClickHouse(NativeConnection):
                 result_columns(columns),
                 self._checked_blocks(blocks(rows)),
                 lambda: DataRead(progress.rows, progress.bytes),
+                lambda: client.totals,
             )
         finally:
             client.block_meter = None

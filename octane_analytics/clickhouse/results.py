@@ -33,6 +33,8 @@ class RowStream:
     """Blocks of up to STREAM_ROWS rows, none empty; can be iterated over once."""
     data_read: Callable[[], DataRead]
     """Data that the server has read so far; final after the last block."""
+    totals: Callable[[], tuple[Any, ...] | None] = lambda: None
+    """Row of WITH TOTALS after the last block; None if there is none."""
 
 
 @dataclass(frozen=True, slots=True)

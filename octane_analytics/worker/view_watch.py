@@ -8,7 +8,7 @@ from octane_analytics.clickhouse.schema import LiveTable, TableName
 from octane_analytics.clickhouse.views import View, view_findings
 
 
-class Server(Protocol):
+class ViewLister(Protocol):
     @property
     def table(self) -> TableName: ...
 
@@ -26,7 +26,7 @@ class ViewWatch:
 
     def __init__(
         self,
-        server: Server,
+        server: ViewLister,
         report: Callable[[str], object],
         *,
         now: Callable[[], float] = time.monotonic,

@@ -24,6 +24,9 @@ _FILE = "".join(
         "query": 'scopes = ["query"]',
         "metrics": 'scopes = ["metrics"]',
         "bound": 'scopes = ["report", "query"]\nparameters = { app_id = "openstream" }',
+        "tenant": 'scopes = ["report", "query"]\n'
+        'filters = [{ property = "tenant", value = "acme" }]',
+        "rival": 'scopes = ["report"]\nfilters = [{ property = "tenant", value = "other" }]',
         "slow": 'scopes = ["report"]\nrate = "1/min"\nburst = 2',
         "single": 'scopes = ["report"]\nconcurrency = 1',
         "old": 'scopes = ["report"]\nexpires = 2020-01-01T00:00:00Z',

@@ -4,10 +4,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from octane_analytics import __version__
+from octane_analytics.api.comparison import PERIODS
+from octane_analytics.api.filters import MAX_FILTERS
 from octane_analytics.api.raw_sql.result import OFFERED
 from octane_analytics.api.raw_sql.statement_parameters import MAX_PARAMETERS
-from octane_analytics.api.reports.json_schema import parameter_schema, parameters_schema
-from octane_analytics.api.reports.template import Template
+from octane_analytics.api.reports.json_schema import (
+    filter_schema,
+    parameter_schema,
+    parameters_schema,
+)
+from octane_analytics.api.reports.template import COMMON, Template
 from octane_analytics.api.request_bodies import MAX_BATCH, BatchRequest, QueryRequest, ReportRequest
 from octane_analytics.api.results.formats import FORMATS, Format
 
@@ -150,6 +156,37 @@ def _get_report(template: Template) -> Schema:
             "schema": {"type": "string", "enum": ["0", "1"], "default": "0"},
         }
     )
+    if template.key is not None:
+        parameters.append(
+            {
+                "name": "compare",
+                "in": "query",
+                "description": "Range to compare with: previous_period, previous_year or FROM/TO.",
+                "schema": {"type": "string", "examples": list(PERIODS)},
+            }
+        )
+    if template.has_totals:
+        parameters.append(
+            {
+                "name": "totals",
+                "in": "query",
+                "description": "Whether a row over all rows and their number are added; JSON only.",
+                "schema": {"type": "string", "enum": ["0", "1"], "default": "0"},
+            }
+        )
+    if template.has_filters:
+        parameters.append(
+            {
+                "name": "filter",
+                "in": "query",
+                "description": "Condition of the events, PROPERTY:OP:VALUE; repeatable.",
+                "schema": {
+                    "type": "array",
+                    "items": {"type": "string", "examples": ["device:eq:tv"]},
+                    "maxItems": MAX_FILTERS,
+                },
+            }
+        )
     column_list = "\n".join(f"- `{name}`: {text}" for name, text in template.columns.items())
     return {
         "operationId": template.name,
@@ -234,8 +271,11 @@ _BATCH_ITEM = _object(
             "type": ["object", "null"],
             "description": "As in POST /report; what is invalid fails this report alone.",
         },
+        "filters": {"type": "array", "items": _reference("Filter")},
+        "compare": {"type": ["string", "object", "null"]},
+        "totals": {"type": "boolean", "default": False},
     },
-    "params",
+    *("params", "filters", "compare", "totals"),
 )
 _ERROR = _object(
     {
@@ -266,13 +306,24 @@ def _schemas(templates: Mapping[str, Template]) -> Schema:
             {
                 "template": {"type": "string", "enum": list(templates)},
                 "params": {"type": "object"},
+                "filters": {"type": "array", "items": _reference("Filter")},
+                "compare": _object({"from": {"type": "string"}, "to": {"type": "string"}}),
                 **result,
+                "totals": {
+                    "type": ["object", "null"],
+                    "description": "Row over all rows; null in columns of the key.",
+                },
+                "total_rows": count | {"description": "Number of rows without `limit`."},
                 "next_offset": {
                     "type": ["integer", "null"],
                     "description": "`offset` of the next page; null on the last page.",
                 },
             },
             "next_offset",
+            "filters",
+            "compare",
+            "totals",
+            "total_rows",
         ),
         "AskReports": _object(
             {
@@ -298,6 +349,7 @@ def _schemas(templates: Mapping[str, Template]) -> Schema:
                 }
             }
         ),
+        "Filter": filter_schema(),
         "Result": _object(result),
         "AskQuery": _object(
             {
@@ -351,6 +403,33 @@ def _format_name(formats: Mapping[str, Format]) -> Schema:
     return {"enum": [*formats, None], "description": "Takes precedence over the Accept header."}
 
 
+def _optional_fields(template: Template) -> Schema:
+    fields: Schema = {
+        "filters": {
+            "type": "array",
+            "items": _reference("Filter"),
+            "maxItems": MAX_FILTERS if template.has_filters else 0,
+        },
+        "compare": {"type": "null"},
+        "totals": {
+            "type": "boolean",
+            "enum": [False, True] if template.has_totals else [False],
+            "default": False,
+        },
+    }
+    if template.key is not None:
+        time = parameter_schema(COMMON["from"])
+        fields["compare"] = {
+            "anyOf": [
+                {"enum": list(PERIODS)},
+                _object({"from": time, "to": time}),
+                {"type": "null"},
+            ],
+            "description": "Range to compare with.",
+        }
+    return fields
+
+
 def _report_request(template: Template, format_name: Schema) -> Schema:
     params = parameters_schema(template)
     schema = _object(
@@ -359,9 +438,13 @@ def _report_request(template: Template, format_name: Schema) -> Schema:
             "params": params,
             "format": format_name,
             "csv_raw": _CSV_RAW_FIELD,
+            **_optional_fields(template),
         },
         "format",
         "csv_raw",
+        "filters",
+        "compare",
+        "totals",
     )
     if "required" not in params:
         schema["required"] = ["template"]

@@ -58,9 +58,7 @@ class BatchRoute:
 
     async def _answer(self, request: Request, item: BatchItem) -> bytes:
         template = self._service.template(item.template)
-        answer = await self._service.answer(
-            report_query(request, template, item.params or {}, JSON)
-        )
+        answer = await self._service.answer(report_query(request, template, item, JSON))
         self._metrics.cache.labels(answer.outcome).inc()
         if isinstance(answer.content, CachedAnswer):
             return answer.content.body

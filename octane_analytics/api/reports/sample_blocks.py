@@ -14,6 +14,8 @@ A user is read with all events or not at all. Does not depend on values or on ho
 
 import re
 
+from octane_analytics.api import filters
+
 _BEGIN, _END = "{sample:begin}", "{sample:end}"
 _BLOCK = re.compile(
     r"^(?P<indent>[ \t]*)\{sample:begin\}[ \t]*$(?P<condition>.*?)^[ \t]*\{sample:end\}[ \t]*$",
@@ -45,7 +47,9 @@ def expand(sql: str, *, is_sampled: bool) -> str:
     used = [text for text in (_BEGIN, _END, *_NAMED) if text in sql]
     if used and not is_sampled:
         raise ValueError(f"{used[0]} needs is_sampled = true in the header")
-    expanded, blocks = _BLOCK.subn(_share, sql)
+    # Filters bound the events that count, too.
+    condition = f" {filters.PLACEHOLDER}" if filters.PLACEHOLDER in sql else ""
+    expanded, blocks = _BLOCK.subn(lambda match: _share(match, condition), sql)
     if is_sampled and (blocks != 1 or _BEGIN in expanded or _END in expanded):
         raise ValueError(f"is_sampled needs one line {_BEGIN} and, after it, one line {_END}")
     for text, meaning in _NAMED.items():
@@ -55,8 +59,10 @@ def expand(sql: str, *, is_sampled: bool) -> str:
     return expanded
 
 
-def _share(match: re.Match[str]) -> str:
+def _share(match: re.Match[str], filtered: str) -> str:
     condition = match["condition"]
     has_condition = bool(_COMMENT.sub("", condition).strip())
     opening, closing = (" AND (", ")") if has_condition else ("", "")
-    return f"{match['indent']}{_COUNT}{opening}{condition}{match['indent']}{closing}{_SHARE}"
+    return (
+        f"{match['indent']}{_COUNT}{filtered}{opening}{condition}{match['indent']}{closing}{_SHARE}"
+    )

@@ -9,9 +9,11 @@ A file is a `/* */` comment that holds TOML, followed by one SELECT:
 | `row_limit` | maximum rows of an answer, instead of API_MAX_RESULT_ROWS |
 | `page_rows` | default rows of a page; declares `limit` and `offset` |
 | `[parameters.NAME]` | `type`, `help`, `default` …: the fields of `parameter_types.Parameter` |
+| `key` | columns by which a row is the same in another range; [] for a report of one row |
 | `has_exact` | declares `exact`: uniqCombined64 in the SQL is then replaced by uniqExact |
 | `is_sampled` | declares `sample` and `max_events`, see `sample_blocks` |
 | `[rollup]` | `start`, `hours`: range of a block, see `rollup_blocks`; `prefers`: see `Template` |
+| `[filters]` | for a property, the expression of `clickhouse.rollups` that is a rollup's key |
 | `[columns]` | description of each column of the answer |
 
 ClickHouse binds the values itself (`{name:Type}`); none is inserted into the SQL. Every template also
@@ -19,7 +21,9 @@ has the COMMON parameters and names the table by the two placeholders of TABLE. 
 `properties` it reads `{properties:JSON}`, which ClickHouse's JSON functions can parse whatever numbers
 it holds. A report about playback reads the subqueries of `view_source`. The parameters `limit` and
 `offset` are the size and the start of a page; a template may declare them itself, with its own bounds,
-instead of `page_rows`.
+instead of `page_rows`. A report accepts filters if `{filters:And}` follows the other conditions of
+every read of the table (see `api.filters`), and totals if `{totals:With}` follows a GROUP BY, where it
+becomes WITH TOTALS.
 
 Does not depend on values (see `parameters`) or on how SQL is run.
 """
@@ -27,20 +31,36 @@ Does not depend on values (see `parameters`) or on how SQL is run.
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import msgspec
 
+from octane_analytics.api.filters import NAME_PREFIX
+from octane_analytics.api.filters import PLACEHOLDER as FILTERS
 from octane_analytics.api.reports import rollup_blocks, sample_blocks, view_source
 from octane_analytics.api.reports.parameter_types import TIME, Parameter, declaration_error
-from octane_analytics.clickhouse.rollups import READABLE_PROPERTIES, name_of
+from octane_analytics.clickhouse.rollups import EXPRESSIONS, READABLE_PROPERTIES, name_of
 from octane_analytics.errors import ConfigError
 
 TABLE = {"database": "Identifier", "table": "Identifier"}
 PROPERTIES = "{properties:JSON}"
-RESERVED = frozenset({"format"})
+TOTALS = "{totals:With}"
+RESERVED = frozenset(
+    {
+        "format",
+        "csv_raw",
+        "filter",
+        "compare",
+        "totals",
+        "integers",
+        "cursor",
+        "interval",
+        "download",
+    }
+)
 """Names that a URL uses for other purposes."""
 MAX_CACHE_SECONDS = 86_400
 MAX_ROWS = 1_000_000_000
@@ -91,10 +111,15 @@ class Template:
     cache_seconds: int
     row_limit: int | None
     """Maximum rows of an answer; None for the service's limit."""
-    sql: str
+    text: str
+    """SQL with the placeholders of filters."""
     has_exact: bool = False
     preferred_projection: str | None = None
     """Projection that can answer the whole hours for any values; None if that depends on values."""
+    key: tuple[str, ...] | None = None
+    """Columns by which rows of two ranges are compared; None if they cannot be."""
+    filter_keys: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Expressions of the rollup's keys, by the property whose text they hold."""
 
     @property
     def settings(self) -> Mapping[str, object]:
@@ -107,11 +132,31 @@ class Template:
             return {}
         return {"preferred_optimize_projection_name": self.preferred_projection}
 
-    def statement(self, effective: Mapping[str, object]) -> str:
-        """Return the SQL for these values as clients see them: `exact` counts by uniqExact."""
+    @property
+    def sql(self) -> str:
+        """SQL without filters."""
+        return self.text.replace(FILTERS, "").replace(TOTALS, "")
+
+    @property
+    def has_filters(self) -> bool:
+        return FILTERS in self.text
+
+    @property
+    def has_totals(self) -> bool:
+        return TOTALS in self.text
+
+    def statement(
+        self, effective: Mapping[str, object], conditions: str = "", *, has_totals: bool = False
+    ) -> str:
+        """Return the SQL for these values as clients see them: `exact` counts by uniqExact.
+
+        `conditions` are those of filters, which begin with AND.
+        """
+        sql = self.text.replace(FILTERS, conditions)
+        sql = sql.replace(TOTALS, "WITH TOTALS" if has_totals else "")
         if self.has_exact and effective["exact"] is True:
-            return self.sql.replace("uniqCombined64", "uniqExact")
-        return self.sql
+            return sql.replace("uniqCombined64", "uniqExact")
+        return sql
 
 
 class _Rollup(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -127,9 +172,11 @@ class _Header(msgspec.Struct, forbid_unknown_fields=True):
     cache_seconds: Annotated[int, msgspec.Meta(ge=0, le=MAX_CACHE_SECONDS)] = 0
     row_limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_ROWS)] | None = None
     page_rows: Annotated[int, msgspec.Meta(ge=1, le=MAX_PAGE_ROWS)] | None = None
+    key: list[str] | None = None
     has_exact: bool = False
     is_sampled: bool = False
     rollup: _Rollup = _Rollup()
+    filters: dict[str, str] = {}
     parameters: dict[str, dict[str, Any]] = {}
 
 
@@ -178,7 +225,10 @@ def read_template(path: Path) -> Template:
             line = _line_of(toml, f"[parameters.{name}]", 2)
             raise ConfigError(f"{path}:{line}: parameter {name}: {error}") from error
     parameters |= (SAMPLING if header.is_sampled else {}) | pages
-    _check_sql(path, sql, sql_line, {name: each.type for name, each in parameters.items()})
+    _check_filters(path, sql, sql_line)
+    types = {name: each.type for name, each in parameters.items()}
+    _check_sql(path, sql.replace(FILTERS, "").replace(TOTALS, ""), sql_line, types)
+    _check_key(path, toml, header)
     parameters |= switches
     return Template(
         name=path.stem,
@@ -188,9 +238,11 @@ def read_template(path: Path) -> Template:
         columns=header.columns,
         cache_seconds=header.cache_seconds,
         row_limit=header.row_limit,
-        sql=sql.strip(),
+        text=sql.strip(),
         has_exact=header.has_exact,
         preferred_projection=preferred,
+        key=None if header.key is None else tuple(header.key),
+        filter_keys=_filter_keys(path, toml, header.filters),
     )
 
 
@@ -215,7 +267,7 @@ def _page_parameters(rows: int) -> dict[str, Parameter]:
 
 
 def _parse_parameter(name: str, declared: Mapping[str, Any]) -> Parameter:
-    if name in COMMON or name in TABLE or name in RESERVED:
+    if name in COMMON or name in TABLE or name in RESERVED or name.startswith(NAME_PREFIX):
         raise ValueError("is a name that every template already has")
     if not _NAME.match(name):
         raise ValueError("is not a lower-case name")
@@ -225,6 +277,32 @@ def _parse_parameter(name: str, declared: Mapping[str, Any]) -> Parameter:
     if name in ("limit", "offset") and parameter.type != "UInt32":
         raise ValueError("is part of a page: its type must be UInt32")
     return parameter
+
+
+def _check_key(path: Path, toml: str, header: _Header) -> None:
+    for name in header.key or ():
+        # It becomes part of the SQL, in backticks.
+        if name not in header.columns or not _NAME.match(name):
+            line = _line_of_key(toml, "$.key")
+            raise ConfigError(f"{path}:{line}: key: {name!r} is not a column in lower case")
+
+
+def _filter_keys(path: Path, toml: str, filters: Mapping[str, str]) -> Mapping[str, str]:
+    for name in filters.values():
+        if name not in EXPRESSIONS:
+            line = _line_of(toml, "[filters]", 2)
+            raise ConfigError(f"{path}:{line}: filters: unknown expression {name!r}")
+    return MappingProxyType({name: EXPRESSIONS[each] for name, each in filters.items()})
+
+
+def _check_filters(path: Path, sql: str, first_line: int) -> None:
+    """Raise ConfigError if some reads of the table are filtered and others are not."""
+    reads, filtered = sql.count("{table:Identifier}"), sql.count(FILTERS)
+    if filtered not in (0, reads):
+        raise ConfigError(
+            f"{path}:{first_line}: {FILTERS} occurs {filtered} times for {reads} reads of the "
+            "table: filter each, or none"
+        )
 
 
 def _check_sql(path: Path, sql: str, first_line: int, declared: Mapping[str, str]) -> None:

@@ -5,6 +5,7 @@ Distinct users per calendar day (of `timezone`), oldest first, each with the dis
 days that end with it. Every day that overlaps the range is included and counted from its midnight; events at
 or after `to` are not counted. Whole hours are answered from the rollup `users`; an hour of UTC in which a day
 of `timezone` begins is read from its events, and with `exact` every event."""
+key = ["day"]
 cache_seconds = 300
 page_rows = 100
 
@@ -70,6 +71,7 @@ FROM
             WHERE {range:Rollup}
                 AND NOT {exact:Bool}
                 AND ({app_id:String} = '' OR app_id = {app_id:String})
+                {filters:And}
             GROUP BY active_day
             {rollup:end}
         )
@@ -100,6 +102,7 @@ FROM
                 AND timestamp < {to:DateTime('UTC')}
                 AND {exact:Bool}
                 AND ({app_id:String} = '' OR app_id = {app_id:String})
+                {filters:And}
         )
         ARRAY JOIN range(intDiv(toUInt32(greatest(offset, 29) - 29), 64), intDiv(offset, 64) + 1) AS chunk
         GROUP BY user_id, chunk

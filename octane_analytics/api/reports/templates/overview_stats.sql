@@ -4,6 +4,7 @@ description = """
 One row with the totals of the range. `watch_time` is counted if it is a JSON number of seconds above 0 and up
 to 86400 (one day); any other value (a string, null, a negative number, missing) counts as zero. Whole hours
 are answered from the rollup `users`."""
+key = []
 cache_seconds = 30
 has_exact = true
 
@@ -48,5 +49,6 @@ FROM
     FROM {database:Identifier}.{table:Identifier}
     WHERE {range:Rollup}
         AND ({app_id:String} = '' OR app_id = {app_id:String})
+        {filters:And}
     {rollup:end}
 )

@@ -5,6 +5,7 @@ Distribution of a numeric property per time bucket, oldest first. Only events in
 number are counted; buckets without such events are included, with nulls. Buckets of a day begin at midnight
 in `timezone`, shorter ones at multiples of their width since 1970-01-01T00:00:00Z. Above `max_events` events
 in the range, users are sampled; no rollup is used."""
+key = ["bucket"]
 cache_seconds = 60
 is_sampled = true
 page_rows = 10000
@@ -90,11 +91,12 @@ FROM
         WHERE timestamp >= {from:DateTime('UTC')}
             AND timestamp < {to:DateTime('UTC')}
             AND ({app_id:String} = '' OR app_id = {app_id:String})
+            {filters:And}
             AND {users:Sample}
             AND ({event_name:String} = '' OR event_name = {event_name:String})
     )
     WHERE found IS NOT NULL AND isFinite(measured)
-    GROUP BY number
+    GROUP BY number {totals:With}
     ORDER BY number ASC
         WITH FILL
         FROM if(

@@ -8,6 +8,7 @@ Playback quality for each value of one property of `video_start`, `video_heartbe
 from the rollup `quality`, except by content_id and stream_id, which read all events. `buffer_ratio` is the
 rebuffering ratio, which begins after startup; the rollup holds the distribution of startup times and not their
 sum. `stalled_share` of `qoe_scorecard` includes startup."""
+key = ["value"]
 cache_seconds = 60
 has_exact = true
 page_rows = 100
@@ -20,6 +21,12 @@ help = "Property to group by; app_id is the field of the event."
 
 [rollup]
 prefers = "quality"
+
+[filters]
+network_type = "quality_network_type"
+client_version = "quality_client_version"
+device = "quality_device"
+country = "quality_country"
 
 [columns]
 value = "Value of the property as text."
@@ -78,11 +85,12 @@ FROM
     FROM {database:Identifier}.{table:Identifier}
     WHERE {range:Rollup}
         AND ({app_id:String} = '' OR app_id = {app_id:String})
+        {filters:And}
         AND event_name IN ('video_heartbeat', 'video_start', 'video_buffering', 'video_error') -- events only
     GROUP BY value
     {rollup:end}
 )
-GROUP BY value
+GROUP BY value {totals:With}
 HAVING viewers + starts + buffering_events + errors > 0
 ORDER BY watch_time DESC, buffering_events DESC, value ASC
 LIMIT {limit:UInt32} OFFSET {offset:UInt32}

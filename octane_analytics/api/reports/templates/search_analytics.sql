@@ -4,12 +4,16 @@ description = """
 Search queries, most frequent first, from `search` events (`properties.query`, `properties.results_count`) and
 `search_click` events (`properties.query`). Queries are grouped by their exact text; events without a query
 are excluded. Whole hours are answered from the rollup `search`."""
+key = ["query"]
 cache_seconds = 60
 has_exact = true
 page_rows = 100
 
 [rollup]
 prefers = "search"
+
+[filters]
+query = "query"
 
 [columns]
 query = "Text of the query."
@@ -38,12 +42,13 @@ FROM
     FROM {database:Identifier}.{table:Identifier}
     WHERE {range:Rollup}
         AND ({app_id:String} = '' OR app_id = {app_id:String})
+        {filters:And}
         AND event_name IN ('search', 'search_click') -- events only
     GROUP BY query
     {rollup:end}
 )
 WHERE query != ''
-GROUP BY query
+GROUP BY query {totals:With}
 HAVING searches + clicks > 0
 ORDER BY searches DESC, clicks DESC, query ASC
 LIMIT {limit:UInt32} OFFSET {offset:UInt32}

@@ -5,12 +5,16 @@ Content by time watched, most watched first, from the events `video_heartbeat`, 
 `video_buffering`. Content is identified by `properties.content_id`, else `stream_id`, else `video_id`; events
 with none of them are excluded. `watch_time` is counted as in overview_stats. Whole hours are answered from
 the rollup `content`."""
+key = ["content_id"]
 cache_seconds = 60
 has_exact = true
 page_rows = 20
 
 [rollup]
 prefers = "content"
+
+[filters]
+content = "content"
 
 [columns]
 content_id = "Identifier of the content."
@@ -44,12 +48,13 @@ FROM
     FROM {database:Identifier}.{table:Identifier}
     WHERE {range:Rollup}
         AND ({app_id:String} = '' OR app_id = {app_id:String})
+        {filters:And}
         AND event_name IN ('video_heartbeat', 'video_start', 'video_buffering') -- events only
     GROUP BY content
     {rollup:end}
 )
 WHERE content != ''
-GROUP BY content
+GROUP BY content {totals:With}
 HAVING heartbeats + starts + buffering_events > 0
 ORDER BY watch_time DESC, heartbeats DESC, content_id ASC
 LIMIT {limit:UInt32} OFFSET {offset:UInt32}

@@ -120,6 +120,36 @@ def test_cached_answer_is_limited_to_its_token(app: TokenApp) -> None:
     assert len(app.script.calls) == 2
 
 
+def test_token_with_filters_reads_only_its_rows(app: TokenApp) -> None:
+    app.script.steps = [ROW] * 4
+    own = {"template": "overview_stats", "filters": [{"property": "tenant", "value": "other"}]}
+    posted = app.ask("tenant", "POST", "/report", json=own)
+    assert posted.json()["filters"] == [
+        {"property": "tenant", "op": "eq", "value": "acme"},
+        {"property": "tenant", "op": "eq", "value": "other"},
+    ]
+    app.ask("tenant", "GET", "/report/overview_stats?filter=tenant:ne:acme")
+    app.ask("tenant", "GET", "/report/overview_stats")
+    for sql, values, _ in app.script.calls:
+        assert "filter_0_texts" in sql
+        assert values["filter_0_name"] == "tenant"
+        assert values["filter_0_texts"] == ["acme"]
+    assert app.ask("tenant", "POST", "/query", **QUERY).status_code == 403
+    # Ten filters are those of the request and of the token together.
+    many = {"template": "overview_stats", "filters": [{"property": "a", "op": "exists"}] * 10}
+    assert app.ask("tenant", "POST", "/report", json=many).status_code == 422
+    assert len(app.script.calls) == 3
+
+
+def test_cached_answer_depends_on_filters(app: TokenApp) -> None:
+    app.script.steps = [ROW] * 4
+    for name in ("tenant", "rival", "report"):
+        assert app.ask(name, "GET", "/report/overview_stats").headers["x-cache"] == "miss"
+    path = "/report/overview_stats?filter=tenant:eq:acme"
+    assert app.ask("report", "GET", path).headers["x-cache"] == "miss"
+    assert app.ask("report", "GET", path).headers["x-cache"] == "hit"
+
+
 @pytest.mark.parametrize("path", ["/docs", "/docs/docs.js"])
 def test_docs_page_is_open_with_its_own_policy(app: TokenApp, path: str) -> None:
     answer = app.ask(None, "GET", path)
