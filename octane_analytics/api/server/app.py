@@ -29,6 +29,7 @@ from octane_analytics.api.middleware.authorization import (
 )
 from octane_analytics.api.middleware.request_context import RequestContextMiddleware
 from octane_analytics.api.raw_sql.endpoint import RawSqlEndpoint
+from octane_analytics.api.reports.batch import BatchRoute
 from octane_analytics.api.reports.cache import ReportCache
 from octane_analytics.api.reports.routes import ReportRoutes
 from octane_analytics.api.reports.service import ReportService
@@ -80,7 +81,7 @@ def create_app(
         now=now,
         on_rows_read=metrics.rows_read.labels("/report").inc,
     )
-    reports = ReportRoutes(service, metrics)
+    reports = ReportRoutes(service, metrics, BatchRoute(service, metrics, limits.seconds))
     pages = DocumentationPages(templates)
 
     @asynccontextmanager
@@ -93,7 +94,7 @@ def create_app(
     routes_by_path = {
         "/report": Route("/report", reports.post, methods=["POST"]),
         "/report/{name}": Route("/report/{name}", reports.get, methods=["GET"]),
-        "/reports": Route("/reports", reports.listing, methods=["GET"]),
+        "/reports": Route("/reports", reports.reports, methods=["GET", "POST"]),
         "/openapi.json": Route("/openapi.json", pages.openapi, methods=["GET"]),
         "/docs": Route("/docs", pages.page, methods=["GET"]),
         "/docs/{file}": Route("/docs/{file}", pages.file, methods=["GET"]),
