@@ -1,6 +1,6 @@
 """Request bodies: their fields, size limits and decoding."""
 
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import msgspec
 from starlette.requests import Request
@@ -9,29 +9,24 @@ from octane_analytics.api.comparison import Comparison
 from octane_analytics.api.filters import Filter
 from octane_analytics.errors import QueryError
 
-MAX_BATCH = 20
-"""Reports of one request."""
 
+class ReportRequest(msgspec.Struct, forbid_unknown_fields=True):
+    max_bytes: ClassVar[int] = 64 << 10
 
-class BatchItem(msgspec.Struct, forbid_unknown_fields=True):
     template: str
     params: dict[str, Any] | None = None
+    format: str | None = None
+    csv_raw: bool = False
     filters: list[Filter] = []
     compare: Comparison | None = None
     totals: bool = False
 
 
-class ReportRequest(BatchItem, forbid_unknown_fields=True):
-    max_bytes: ClassVar[int] = 64 << 10
-
-    format: str | None = None
-    csv_raw: bool = False
-
-
 class BatchRequest(msgspec.Struct, forbid_unknown_fields=True):
-    max_bytes: ClassVar[int] = 64 << 10
+    max_bytes: ClassVar[int] = 256 << 10
 
-    reports: Annotated[list[BatchItem], msgspec.Meta(min_length=1, max_length=MAX_BATCH)]
+    reports: list[msgspec.Raw]
+    """ReportRequests, decoded one by one, so that an invalid one fails by itself."""
 
 
 class QueryRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -63,15 +58,13 @@ async def decoded(request: Request, kind: type[T]) -> T:
             "unsupported_media_type",
             "Content-Encoding is not supported: send the body uncompressed",
         )
-    too_large = QueryError(413, "body_too_large", f"the body has more than {kind.max_bytes} bytes")
-    # The parser of HTTP has checked that it is a number.
-    if int(request.headers.get("content-length", "0")) > kind.max_bytes:
-        raise too_large
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > kind.max_bytes:
-            raise too_large
+            raise QueryError(
+                413, "body_too_large", f"the body has more than {kind.max_bytes} bytes"
+            )
     try:
         return msgspec.json.decode(bytes(body), type=kind)
     except msgspec.ValidationError as error:

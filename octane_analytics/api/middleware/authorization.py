@@ -1,16 +1,16 @@
 """Authorization of every request: its caller, the scope that its route needs, and its limits.
 
-Sets `request.state.caller` and `caller_name`, and `count_request`: a route that does the work of several
-requests calls it to count one more against the token's rate; it raises AccessDenied beyond that. A
-route that is not listed here needs the scope `report`, so that a forgotten route is closed. Pure ASGI.
+Sets `request.state.caller`, `caller_name` and `charge`, which charges another request to the token's
+rate or raises AccessDenied (429). A route that is not listed here needs the
+scope `report`, so that a forgotten route is closed. Pure ASGI.
 """
 
+import functools
 import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
 from starlette.datastructures import Headers
@@ -109,10 +109,11 @@ class AuthorizationMiddleware:
         if required_scope is None:
             return None
         caller = self._policy.caller(scope)
+        scope["state"].update(caller=caller, caller_name=caller.name, charge=lambda: None)
         token, rate_limiter = caller.token, self._policy.rate_limiter
-        count_request = partial(_acquire_token, rate_limiter, token)
-        scope["state"].update(caller=caller, caller_name=caller.name, count_request=count_request)
-        count_request()
+        if token is not None and rate_limiter is not None:
+            scope["state"]["charge"] = functools.partial(_acquire_token, rate_limiter, token)
+            _acquire_token(rate_limiter, token)
         callers.require_scope(caller, required_scope)
         if token is None or rate_limiter is None or token.concurrency is None:
             return None
@@ -184,8 +185,8 @@ def load_policy(tokens_file: str | None, *, allow_anonymous: bool, processes: in
     )
 
 
-def _acquire_token(rate_limiter: RateLimiter | None, token: Token | None) -> None:
-    if rate_limiter is None or token is None or token.rate is None:
+def _acquire_token(rate_limiter: RateLimiter, token: Token) -> None:
+    if token.rate is None:
         return
     seconds = rate_limiter.acquire_token(_key(token), token.rate)
     if seconds > 0:

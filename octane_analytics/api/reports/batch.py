@@ -1,71 +1,96 @@
-"""Several reports in one request: POST /reports.
+"""POST /reports: several reports, each answered or failed by itself.
 
-Each report is answered or fails by itself, as if it had been requested alone: it shares the cache and
-queries in progress, and counts against the token's rate.
+They run one after the other, on one connection at a time, and each is charged to the token's rate.
 """
 
-import asyncio
+import time
+from collections.abc import Callable
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from octane_analytics.api.disconnect import cancel_on_disconnect
 from octane_analytics.api.errors import error_body
 from octane_analytics.api.reports.cache import CachedAnswer
-from octane_analytics.api.reports.routes import report_query
+from octane_analytics.api.reports.requests import report_query
 from octane_analytics.api.reports.service import ReportService
-from octane_analytics.api.request_bodies import BatchItem, BatchRequest, decoded
-from octane_analytics.api.results import json_values
+from octane_analytics.api.request_bodies import BatchRequest, ReportRequest, decoded
 from octane_analytics.api.results.formats import JSON
-from octane_analytics.api.results.streaming import MAX_BUFFERED_BYTES
+from octane_analytics.api.results.json_values import encode
 from octane_analytics.errors import QueryError
 from octane_analytics.telemetry.api_metrics import ApiMetrics
 
-AT_ONCE = 4
-"""Reports of one batch that run at the same time; fewer if the token may have only fewer requests."""
+MAX_REPORTS = 20
+MAX_BATCH_BYTES = 8 << 20
+"""Maximum size of all answers of a batch, which are held in memory."""
 
 
 class BatchRoute:
-    def __init__(self, service: ReportService, metrics: ApiMetrics) -> None:
+    def __init__(
+        self,
+        service: ReportService,
+        metrics: ApiMetrics,
+        seconds: float,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`seconds` is the time limit of a batch: a report after it is not started."""
         self._service = service
         self._metrics = metrics
+        self._seconds = seconds
+        self._monotonic = monotonic
 
     async def post(self, request: Request) -> Response:
-        """Answer the reports in the order of the request; blocks until the last is answered."""
         body = await decoded(request, BatchRequest)
-        token = request.state.caller.token
-        running = asyncio.Semaphore(min(AT_ONCE, (token and token.concurrency) or AT_ONCE))
+        if not 1 <= len(body.reports) <= MAX_REPORTS:
+            raise QueryError(422, "invalid_body", f"reports must be from 1 to {MAX_REPORTS} long")
+        answers = await cancel_on_disconnect(request.receive, self._answers(request, body.reports))
+        return Response(b'{"answers":[' + b",".join(answers) + b"]}", media_type="application/json")
 
-        async def answered(index: int, item: BatchItem) -> bytes:
+    async def _answers(self, request: Request, reports: list[msgspec.Raw]) -> list[bytes]:
+        deadline = self._monotonic() + self._seconds
+        answers: list[bytes] = []
+        for number, raw in enumerate(reports):
             try:
-                if index > 0:  # the request itself counts as one
-                    request.state.count_request()
-                async with running:
-                    return b'{"status":200,"answer":' + await self._answer(request, item) + b"}"
+                if number:
+                    request.state.charge()  # the request itself paid for the first
+                if self._monotonic() >= deadline:
+                    raise QueryError(504, "timeout", f"the batch took {self._seconds:g} seconds")
+                answers.append(await self._answer(request, raw, sum(map(len, answers))))
             except QueryError as error:
-                failure = error_body(error, str(request.state.request_id))
-                return json_values.encode({"status": error.status, **failure})
+                failed = error_body(error, str(request.state.request_id))
+                answers.append(encode({"status": error.status, **failed}))
+        return answers
 
-        async with asyncio.TaskGroup() as group:
-            answers = [
-                group.create_task(answered(index, item)) for index, item in enumerate(body.reports)
-            ]
-        joined = b",".join(answer.result() for answer in answers)
-        return Response(
-            b'{"answers":[' + joined + b"]}",
-            media_type="application/json",
-            headers={"Cache-Control": "no-store", "Vary": "Authorization"},
-        )
-
-    async def _answer(self, request: Request, item: BatchItem) -> bytes:
-        template = self._service.template(item.template)
-        answer = await self._service.answer(report_query(request, template, item, JSON))
+    async def _answer(self, request: Request, raw: msgspec.Raw, used_bytes: int) -> bytes:
+        try:
+            body = msgspec.json.decode(raw, type=ReportRequest)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise QueryError(422, "invalid_body", str(error)) from error
+        if body.format not in (None, JSON.name):
+            raise QueryError(422, "bad_parameter", "format of a batch is json", parameter="format")
+        template = self._service.template(body.template)
+        query = report_query(request, template, body, accept="")
+        answer = await self._service.answer(query)
+        content = answer.content
         self._metrics.cache.labels(answer.outcome).inc()
-        if isinstance(answer.content, CachedAnswer):
-            return answer.content.body
-        answer.content.abandon()
-        raise QueryError(
-            413,
-            "answer_too_large",
-            f"the answer has more than {MAX_BUFFERED_BYTES} bytes: request the report alone, or "
-            "with a smaller limit",
+        if not isinstance(content, CachedAnswer):
+            content.abandon()
+            raise _too_large()
+        if used_bytes + len(content.body) > MAX_BATCH_BYTES:
+            raise _too_large()
+        head = encode(
+            {
+                "status": 200,
+                "cache": answer.outcome,
+                "age": int(answer.age_seconds),
+                "etag": content.etag,
+            }
         )
+        return head[:-1] + b',"answer":' + content.body + b"}"
+
+
+def _too_large() -> QueryError:
+    return QueryError(
+        422, "result_too_large", "the answer is too large for a batch: ask for it alone"
+    )

@@ -81,8 +81,7 @@ def create_app(
         now=now,
         on_rows_read=metrics.rows_read.labels("/report").inc,
     )
-    reports = ReportRoutes(service, metrics)
-    batch = BatchRoute(service, metrics)
+    reports = ReportRoutes(service, metrics, BatchRoute(service, metrics, limits.seconds))
     pages = DocumentationPages(templates)
 
     @asynccontextmanager
@@ -95,8 +94,7 @@ def create_app(
     routes = [
         Route("/report", reports.post, methods=["POST"]),
         Route("/report/{name}", reports.get, methods=["GET"]),
-        Route("/reports", reports.listing, methods=["GET"]),
-        Route("/reports", batch.post, methods=["POST"]),
+        Route("/reports", reports.reports, methods=["GET", "POST"]),
         Route("/openapi.json", pages.openapi, methods=["GET"]),
         Route("/docs", pages.page, methods=["GET"]),
         Route("/docs/{file}", pages.file, methods=["GET"]),
