@@ -1,6 +1,8 @@
 """Rollups follow every change of the table: each equals a recount of the rows after any operations."""
 
 import json
+import os
+import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -357,6 +359,47 @@ def test_interrupted_apply_resumes_while_workers_insert(
         (count,) = sink.select(f"SELECT count() FROM {sink.table}").rows[0]
         assert count == 3 * len(BATCH[0]) + sum(inserted)
         assert_equal_to_rows(sink)
+
+
+def test_full_disk_is_reported_and_build_resumes(tmp_path: Path) -> None:
+    small = tmp_path / "disk"
+    small.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=160m", "none", str(small)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("cannot mount a small disk")
+    try:
+        with EmbeddedClickHouse(small / "engine") as engine:
+            target = ClickHouseSettings(host=engine.host, port=engine.tcp_port)
+            with ClickHouseSink(target, client_name="tests") as sink, StopSignal() as stop:
+                create(sink)
+                sink.execute(
+                    f"INSERT INTO {sink.table} SELECT now() - number % 1000, 'a', 'e', 'u', "
+                    "concat('{\"x\":\"', lower(hex(randomString(300))), '\"}') FROM numbers(100000)"
+                )
+                filler = small / "filler"
+                free = os.statvfs(small).f_bavail * os.statvfs(small).f_frsize
+                filler.write_bytes(bytes(free - (12 << 20)))
+                table = RollupTable(sink)
+                for _ in range(2):
+                    with pytest.raises(
+                        NeedsOperator, match=r"MiB are free; free disk, then repeat"
+                    ):
+                        schema_rollups.build(table, ROLLUPS[:1], yes=True, stop=stop)
+                    assert table.unfinished() == []
+                # A mutation of an ended command, which ClickHouse would postpone for ever.
+                (month,) = table.state().lacking(ROLLUPS[0])
+                table.materialize(ROLLUPS[:1], month)
+                with pytest.raises(NeedsOperator, match=r"MiB are free; free disk, then repeat"):
+                    schema_rollups.build(table, ROLLUPS[:1], yes=True, stop=stop)
+                assert table.unfinished() == []
+                assert sink.select(f"SELECT count() FROM {sink.table}").rows == [(100_000,)]
+                filler.unlink()
+                schema_rollups.build(table, ROLLUPS[:1], yes=True, stop=stop)
+                assert_equal_to_rows(sink, ROLLUPS[:1])
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
 
 
 def test_estimate_is_of_a_sample(clickhouse_settings: ClickHouseSettings) -> None:

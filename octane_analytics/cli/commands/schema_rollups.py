@@ -147,8 +147,9 @@ def _build_months(
         for month in sorted(months, reverse=True):
             if stop.is_set():
                 raise BuildInterrupted(_continue_text())
+            table.require_room(months[month], month)
             table.materialize(months[month], month)
-            _wait(table, wanted, total, bar, stop)
+            _wait(table, wanted, total, bar, stop, month)
     if left := table.state().rows_lacking(wanted):
         raise NeedsOperator(
             f"{left:,} rows still lack rollups after {_ATTEMPTS} attempts: see system.mutations, then "
@@ -157,9 +158,14 @@ def _build_months(
 
 
 def _wait(
-    table: RollupTable, wanted: Sequence[Rollup], total: int, bar: Reporter, stop: StopSignal
+    table: RollupTable,
+    wanted: Sequence[Rollup],
+    total: int,
+    bar: Reporter,
+    stop: StopSignal,
+    month: str = "",
 ) -> None:
-    """Block until no mutation builds rollups; cancel it if it fails or at Ctrl-C."""
+    """Block until no mutation builds rollups; cancel it at a failure, a full disk or Ctrl-C."""
     while True:
         running = table.unfinished()
         ours = [mutation for mutation in running if mutation.is_ours]
@@ -170,6 +176,12 @@ def _wait(
             for mutation in ours:
                 table.kill(mutation)
             raise _failure(failed[0]) if failed else BuildInterrupted(_continue_text())
+        try:
+            table.require_room(wanted, month)
+        except NeedsOperator:
+            for mutation in ours:
+                table.kill(mutation)
+            raise
         left = table.state().rows_lacking(wanted)
         bar.update(max(0, total - left), f"{max(0, total - left):,} rows, {left:,} left")
         stop.wait(_POLL_SECONDS)
