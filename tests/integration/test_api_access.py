@@ -446,7 +446,7 @@ def test_body_over_its_limit_is_413(local: Api, is_chunked: bool) -> None:
     assert local.is_alive()
 
 
-def test_announced_body_over_limit_is_413_at_once(local: Api) -> None:
+def test_announced_large_body_is_413_at_once(local: Api) -> None:
     with local.connect() as client:
         client.sendall(HEAD + b"Content-Length: 200000\r\nConnection: close\r\n\r\n{")
         assert status(client.recv(100)) == 413

@@ -39,7 +39,7 @@ def test_filters_must_apply_to_every_read(tmp_path: Path) -> None:
     path.write_text(built_in)
     assert read_template(path).has_filters
     path.write_text(built_in.replace("{filters:And}", "", 1))
-    with pytest.raises(ConfigError, match="1 times for 2 reads"):
+    with pytest.raises(ConfigError, match="1 times for 3 reads"):
         read_template(path)
     path.write_text(built_in.replace("{filters:And}", ""))
     assert not read_template(path).has_filters
