@@ -29,8 +29,10 @@ BY_HAND, VIEW = "by hand", "view"
 WAYS = (RAW, ROLLUPS, BY_HAND, VIEW)
 RANGES = {"24h": timedelta(hours=24), "7d": timedelta(days=7), "90d": timedelta(days=90)}
 PARAMETERS: Mapping[str, Mapping[str, object]] = {
+    "audience_retention": {"content": "c-00001"},
     "funnel": {"steps": ["video_start", "video_heartbeat", "video_end"]},
     "property_percentiles": {"property": "startup_ms", "event_name": "video_start"},
+    "session_timeline": {"id": "s-0000000001"},
     "top_values": {"property": "network_type"},
 }
 """Parameters of the reports that require some; every other report has its defaults."""
