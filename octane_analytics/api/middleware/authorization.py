@@ -26,9 +26,13 @@ from octane_analytics.api.errors import error_body
 from octane_analytics.api.results.json_values import encode
 from octane_analytics.errors import QueryError
 
-OPEN_ROUTES = frozenset({"/healthz", "/readyz", "/docs", "/docs/{file}"})
-"""The page has an input for the token; without one it shows nothing of this installation."""
-_SCOPES = {"/query": QUERY, "/schema": QUERY, "/metrics": METRICS}
+OPEN_ROUTES = frozenset(
+    {"/healthz", "/readyz", "/docs", "/docs/{file}"} | {"/", "/dashboard", "/dashboard/{file:path}"}
+)
+"""The pages have an input for the token; without one they show nothing of this installation."""
+ANY_SCOPE = ""
+"""Required scope of routes for every caller that is served at all."""
+_SCOPES = {"/query": QUERY, "/schema": QUERY, "/metrics": METRICS, "/caller": ANY_SCOPE}
 _BUSY_RETRY_SECONDS = 1
 _CORS_REQUEST_HEADERS = (
     "Authorization",
@@ -109,7 +113,8 @@ class AuthorizationMiddleware:
         token, rate_limiter = caller.token, self._policy.rate_limiter
         if token is not None and rate_limiter is not None:
             _acquire_token(rate_limiter, token)
-        callers.require_scope(caller, required_scope)
+        if required_scope != ANY_SCOPE:
+            callers.require_scope(caller, required_scope)
         if token is None or rate_limiter is None or token.concurrency is None:
             return None
         if not rate_limiter.acquire_slot(_key(token), token.concurrency):

@@ -20,6 +20,7 @@ from starlette.routing import Route
 
 from octane_analytics.api import errors
 from octane_analytics.api.connection_pool import ConnectionPool, PooledConnection
+from octane_analytics.api.dashboard.pages import DashboardPages
 from octane_analytics.api.docs.pages import DocumentationPages
 from octane_analytics.api.limits import ComplexityLimits
 from octane_analytics.api.middleware.authorization import (
@@ -82,6 +83,7 @@ def create_app(
     )
     reports = ReportRoutes(service, metrics)
     pages = DocumentationPages(templates)
+    dashboard = DashboardPages()
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -91,6 +93,10 @@ def create_app(
         queries.close()
 
     routes_by_path = {
+        "/": Route("/", dashboard.start, methods=["GET"]),
+        "/dashboard": Route("/dashboard", dashboard.dashboard, methods=["GET"]),
+        "/dashboard/{file:path}": Route("/dashboard/{file:path}", dashboard.file, methods=["GET"]),
+        "/caller": Route("/caller", dashboard.caller, methods=["GET"]),
         "/report": Route("/report", reports.post, methods=["POST"]),
         "/report/{name}": Route("/report/{name}", reports.get, methods=["GET"]),
         "/reports": Route("/reports", reports.listing, methods=["GET"]),

@@ -28,6 +28,7 @@ PAGES = (
     "api",
     "access",
     "reports",
+    "dashboard",
     "raw-sql",
     "replay",
     "dead-letters",

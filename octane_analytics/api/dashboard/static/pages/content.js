@@ -1,0 +1,2 @@
+export function isAvailable() { return false; }
+export class Page {}
