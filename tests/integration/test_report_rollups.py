@@ -46,6 +46,7 @@ LABELS: dict[str, tuple[set[str], dict[str, object]]] = {
     "active_users": (TOTALS, {}),
     "playback_over_time": ({"quality"}, {"bucket_seconds": DAY}),
     "searches_over_time": ({"search"}, {"bucket_seconds": 0}),
+    "quality_over_time": ({"quality"}, {"by": "device", "bucket_seconds": DAY}),
 }
 SINGLE_USERS: dict[str, dict[str, object]] = {
     "funnel": {"steps": ["search", "video_start"]},
@@ -165,6 +166,8 @@ def test_whole_hours_are_read_from_the_rollup(rolled: ClickHouseSettings, templa
         ("playback_over_time", {"bucket_seconds": 0}, {"quality"}),
         ("playback_over_time", {"bucket_seconds": HOUR}, {"quality"}),
         ("playback_over_time", {"bucket_seconds": 900}, set()),
+        ("quality_over_time", {"by": "country", "bucket_seconds": HOUR}, {"quality"}),
+        ("quality_over_time", {"by": "content_id", "bucket_seconds": HOUR}, set()),
         ("searches_over_time", {"bucket_seconds": DAY}, {"search"}),
     ],
 )
@@ -292,6 +295,11 @@ def test_rollups_change_no_number(
                 ("searches_over_time", recount.searches_over_time),
             )
             for width in (0, HOUR)
+        ),
+        (
+            "quality_over_time",
+            {"by": by, "bucket_seconds": HOUR},
+            recount.quality_over_time(events, start, end, HOUR, by),
         ),
     ]
     for template, more, expected in cases:

@@ -134,6 +134,9 @@ def test_reports_match_recount_of_generated_events(
             assert rows_of(app, "quality_of_experience", **params, by=by) == approximately(
                 recount.quality_of_experience(events, by)
             )
+            assert rows_of(
+                app, "quality_over_time", **params, by=by, bucket_seconds=900, limit=2000
+            ) == approximately(recount.quality_over_time(events, start, end, 900, by))
 
 
 def test_watch_time_counts_only_as_plausible_number(
@@ -343,6 +346,7 @@ REPORTS_OF_PROPERTIES: dict[str, dict[str, object]] = {
     "playback_over_time": {"bucket_seconds": 900},
     "property_percentiles": {"property": "startup_ms"},
     "quality_of_experience": {"by": "network_type"},
+    "quality_over_time": {"by": "network_type", "bucket_seconds": 900},
     "search_analytics": {},
     "searches_over_time": {"bucket_seconds": 900},
     "top_content": {"limit": 500},

@@ -219,6 +219,28 @@ def playback_over_time(
     return rows
 
 
+def quality_over_time(
+    events: Sequence[RecountEvent], start: int, end: int, width: int, by: str
+) -> list[Answer]:
+    rows: list[Answer] = []
+    for bucket, group in _buckets(events, start, end, width).items():
+        for row in quality_of_experience(group, by):
+            mine = [
+                e
+                for e in group
+                if (e.app if by == "app_id" else _text(e.properties.get(by))) == row["value"]
+            ]
+            [played] = playback_over_time(mine, start, end, 0)
+            has_any = played["viewers"] or played["views"] or played["fatal_errors"]
+            if has_any or row["buffer_ratio"]:
+                rows.append({"value": row["value"]} | played | {"bucket": _time(bucket)})
+    rows.sort(
+        key=lambda row: (row["bucket"], -row["watch_time"], -row["views"], row["value"].encode())
+    )
+    left_out = ("watch_time_per_view", "errors", "startup_ms_median")
+    return [{name: row[name] for name in row if name not in left_out} for row in rows]
+
+
 def searches_over_time(
     events: Sequence[RecountEvent], start: int, end: int, width: int
 ) -> list[Answer]:

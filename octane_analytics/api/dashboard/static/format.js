@@ -80,6 +80,10 @@ export function axisText(date, spanSeconds) {
   return (spanSeconds > 2 * 86_400 ? shortDay : shortTime).format(date);
 }
 
+export function hourText(date) {
+  return shortTime.format(date);
+}
+
 export function timeText(date) {
   return clock.format(date);
 }

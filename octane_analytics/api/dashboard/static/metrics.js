@@ -34,6 +34,8 @@ export const METRICS = [
     good: -1,
   },
   { key: "searches", label: "Searches", source: "searches", column: "searches", format: format.count, good: 0 },
+  { key: "searchers", label: "Searching users", source: "searches", column: "unique_users", format: format.count, good: 0 },
+  { key: "clicked", label: "Clicks per search", source: "searches", column: "click_through_rate", format: format.share, good: 1 },
   {
     key: "fruitless",
     label: "Searches without result",

@@ -2,6 +2,10 @@
 
 import { curl, reportPath } from "./client.js";
 import { element, prose, replaceKeepingFocus } from "./dom.js";
+import { ranges } from "./ranges.js";
+import { barTable } from "./tables.js";
+
+const TOP_ROWS = 10;
 
 // What a reader can do about an error.
 export function advice(error) {
@@ -105,6 +109,27 @@ export class Panel {
     );
     this.details.hidden = false;
   }
+}
+
+// A panel with a table of a report's first rows.
+export function tablePanel(context, title, { report, params = {}, rows = (all) => all, table, none }) {
+  if (!context.templates.has(report)) return null;
+  const panel = new Panel(context, title);
+  return {
+    panel,
+    update(state, options) {
+      const asked = { app_id: context.app(state), ...ranges(state).current, limit: TOP_ROWS, ...params };
+      panel.source(report, asked, state.filters);
+      return panel.show(
+        () => context.client.report(report, asked, state.filters),
+        (answer) => {
+          const shown = rows(answer.rows);
+          return shown.length ? barTable({ rows: shown, caption: title, ...table(state) }) : empty(none);
+        },
+        options,
+      );
+    },
+  };
 }
 
 export function failure(error) {

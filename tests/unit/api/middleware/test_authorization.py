@@ -115,7 +115,9 @@ def test_each_route_needs_its_scope(
     assert app.ask("old", method, path, **options).status_code == 401
 
 
-@pytest.mark.parametrize("path", ["/nowhere", "/query/", "/%2Fquery", "/Query", "/healthz/", "/caller/"])
+@pytest.mark.parametrize(
+    "path", ["/nowhere", "/query/", "/%2Fquery", "/Query", "/healthz/", "/caller/"]
+)
 def test_unknown_path_without_token_is_unauthorized(app: App, path: str) -> None:
     assert app.ask(None, "POST", path, **QUERY).status_code == 401
     assert app.ask("report", "POST", path, **QUERY).status_code == 404
