@@ -2,7 +2,7 @@
 
 const TOKEN_KEY = "octane-analytics.token";
 const MAX_IN_FLIGHT = 6;
-const MAX_ATTEMPTS = 4;
+const MAX_ATTEMPTS = 3;
 const RETRIED = new Set([429, 503]);
 
 export class ApiError extends Error {
@@ -54,6 +54,7 @@ export class Client {
 
   // Return the response. A busy service, or a spent rate, is asked again after the time that it names.
   async fetch(path, options = {}) {
+    const used = token();
     await this.#acquire();
     try {
       for (let attempt = 1; ; attempt += 1) {
@@ -65,7 +66,8 @@ export class Client {
           continue;
         }
         const error = await errorOf(answer);
-        if (error.status === 401) this.onUnauthorized(error);
+        // Requests of an earlier token may be answered after another has signed in.
+        if (error.status === 401 && used === token()) this.onUnauthorized(error);
         throw error;
       }
     } finally {
@@ -88,7 +90,8 @@ async function send(path, options) {
   const authorization = token() ? { Authorization: `Bearer ${token()}` } : {};
   const headers = { ...options.headers, ...authorization };
   try {
-    return await fetch(path, { ...options, headers, credentials: "omit" });
+    // Revalidated, so that a revoked token is noticed; the service answers 304 from its own cache.
+    return await fetch(path, { cache: "no-cache", ...options, headers, credentials: "omit" });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new ApiError(0, "unreachable", "The service cannot be reached. Check the connection.");

@@ -26,6 +26,7 @@ const minute = new Intl.DateTimeFormat(undefined, {
 const clock = new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-digit", second: "2-digit" });
 const shortDay = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
 const shortTime = new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-digit" });
+const hour = new Intl.DateTimeFormat(undefined, { hour: "numeric" });
 const exact = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "long" });
 
 export const ABSENT = "–";
@@ -42,6 +43,7 @@ export const count = format(
   (value) => whole.format(value),
 );
 export const share = format((value) => (Math.abs(value) < 0.1 ? finePercent : percent).format(value));
+export const briefShare = format((value) => percent.format(value));
 export const wholeShare = format((value) => roundPercent.format(value));
 export const number = format((value) => decimal.format(value));
 export const milliseconds = format((value) =>
@@ -81,7 +83,7 @@ export function axisText(date, spanSeconds) {
 }
 
 export function hourText(date) {
-  return shortTime.format(date);
+  return hour.format(date);
 }
 
 export function timeText(date) {

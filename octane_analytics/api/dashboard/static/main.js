@@ -28,6 +28,7 @@ class Dashboard {
   #updated = element("span", { className: "updated" });
   #lastSuccess = null;
   #failures = 0;
+  #isUpdating = false;
   #timer = 0;
   #modules = {};
 
@@ -89,6 +90,7 @@ class Dashboard {
     this.#page?.close?.();
     setToken("");
     this.#caller = this.#page = null;
+    this.#isUpdating = false;
     byId("header").replaceChildren();
     byId("notice").hidden = true;
     document.title = "Sign in · octane-analytics";
@@ -101,7 +103,7 @@ class Dashboard {
   }
 
   refresh() {
-    if (this.#page && document.visibilityState === "visible") this.#update(false);
+    if (this.#page && !this.#isUpdating && document.visibilityState === "visible") this.#update(false);
   }
 
   #show() {
@@ -130,12 +132,14 @@ class Dashboard {
     const page = this.#page;
     if (!isChange) this.client.renew();
     let failed = null;
+    this.#isUpdating = true;
     try {
       await page.update(this.#state, { isChange });
     } catch (error) {
       failed = error;
     }
     if (page !== this.#page) return;
+    this.#isUpdating = false;
     this.#report(failed, isChange);
     clearTimeout(this.#timer);
     const seconds = REFRESH_SECONDS * Math.min(2 ** this.#failures, 8);

@@ -30,7 +30,7 @@ export class Panel {
     this.context = context;
     this.heading = element("h2", {}, title);
     this.body = element("div", { className: "panel-body" }, element("p", { className: "hint" }, "Loading …"));
-    this.tools = element("div", { className: "controls" });
+    this.tools = element("div", {});
     this.details = element(
       "details",
       { className: "menu", hidden: true },

@@ -34,7 +34,8 @@ export class Page {
       "div",
       {},
       this.#cards.element,
-      element("div", { className: "panels" }, this.#chart.panel.element, ...this.#tables.map(({ panel }) => panel.element)),
+      this.#chart.panel.element,
+      element("div", { className: "panels" }, ...this.#tables.map(({ panel }) => panel.element)),
     );
   }
 

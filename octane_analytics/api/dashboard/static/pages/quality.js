@@ -70,9 +70,10 @@ function heatTable(rows, { column, format: shown, label }, bucket, heading) {
     cells.set(JSON.stringify([row.value, row.bucket]), row);
   }
   const values = [...watched.keys()].sort((one, other) => watched.get(other) - watched.get(one)).slice(0, MAX_VALUES);
+  const brief = shown === format.share ? format.briefShare : shown;
   const level = levels(rows.map((row) => row[column]));
   return [
-    element("p", { className: "dim" }, `Most watched first. A darker red is a higher ${label.toLowerCase()}.`),
+    element("p", { className: "dim" }, "Most watched first; green is best, red is worst among these numbers."),
     element(
       "div",
       { className: "scroll", tabIndex: 0, role: "region", "aria-label": `${label} by ${heading.toLowerCase()} and time` },
@@ -97,7 +98,7 @@ function heatTable(rows, { column, format: shown, label }, bucket, heading) {
               "tr",
               {},
               element("th", { scope: "row", title: nameOf(value) }, nameOf(value)),
-              ...buckets.map((each) => heatCell(cells.get(JSON.stringify([value, each])), column, shown, level)),
+              ...buckets.map((each) => heatCell(cells.get(JSON.stringify([value, each])), column, brief, level)),
             ),
           ),
         ),

@@ -39,11 +39,12 @@ export class Page {
         table: () => queries("zero_result_searches", "Without result"),
       }),
     ];
-    const [cards, ...panels] = this.parts;
+    const [cards, chart, ...panels] = this.parts;
     this.element = element(
       "div",
       {},
       cards.element,
+      chart.panel.element,
       element("div", { className: "panels" }, ...panels.map(({ panel }) => panel.element)),
     );
   }

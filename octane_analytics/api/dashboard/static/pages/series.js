@@ -16,7 +16,7 @@ export async function allOf(promises) {
 
 // The answers of one source: {total, series, totalBefore, seriesBefore}.
 async function load(context, source, state) {
-  const { current, previous, bucket } = ranges(state);
+  const { current, previous, bucket, isOpen } = ranges(state);
   const name = SERIES[source];
   const ask = (range, seconds) =>
     context.client.report(name, { app_id: context.app(state), ...range, bucket_seconds: seconds, timezone: TIMEZONE }, state.filters);
@@ -26,7 +26,7 @@ async function load(context, source, state) {
     state.compare ? ask(previous, 0) : null,
     state.compare ? ask(previous, bucket) : null,
   ]);
-  return { total: total.rows[0], series, totalBefore: totalBefore?.rows[0], seriesBefore };
+  return { total: total.rows[0], series, totalBefore: totalBefore?.rows[0], seriesBefore, isOpen };
 }
 
 // Return the points of a column, without a first bucket that begins before the range.
@@ -84,7 +84,7 @@ export class Cards {
     }
   }
 
-  #show({ key, column, format: shown, good, label }, { total, totalBefore, series }) {
+  #show({ key, column, format: shown, good, label }, { total, totalBefore, series, isOpen }) {
     const [, value, change, spark] = this.#buttons.get(key).children;
     value.textContent = shown.short(total[column]);
     value.title = shown.long(total[column]);
@@ -94,7 +94,9 @@ export class Cards {
     change.replaceChildren(
       ...(relative === null ? [] : [`${arrow(relative)} ${format.changeText(relative)}`, hiddenText(" to the period before")]),
     );
-    spark.replaceWith(sparkline(points(series, column).map((point) => point.value)));
+    const values = points(series, column).map((point) => point.value);
+    // A bucket that still runs would look like a fall.
+    spark.replaceWith(sparkline(isOpen && values.length > 2 ? values.slice(0, -1) : values));
   }
 
   #clear({ key }) {
