@@ -56,7 +56,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         {"errors", "clickhouse", "telemetry", "api", "api.auth", "api.results"}
     ),
     "api.raw_sql": frozenset({"errors", "clickhouse", "telemetry", "api", "api.results"}),
-    "api.dashboard": frozenset({"api.auth", "api.results"}),
+    "api.dashboard": frozenset({"telemetry", "supervisor", "api.auth", "api.results"}),
     "api.docs": frozenset({"api", "api.raw_sql", "api.reports", "api.results"}),
     # gunicorn reports to systemd too early by itself: the supervisor's sd_notify does it.
     "api.server": _API | {"errors", "settings", "clickhouse", "telemetry", "supervisor"},

@@ -3,6 +3,7 @@
 The pages hold no data: a browser asks the reports for it, with the limits and the log of any client.
 """
 
+import asyncio
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from octane_analytics.api.auth.callers import Caller
+from octane_analytics.api.dashboard.service_status import ServiceStatusSource
 from octane_analytics.api.results.json_values import encode
 
 DIRECTORY = Path(__file__).parent / "static"
@@ -47,7 +49,8 @@ class StaticFile:
 class DashboardPages:
     """Serves the pages; reads the static files once, in the constructor."""
 
-    def __init__(self) -> None:
+    def __init__(self, status: ServiceStatusSource) -> None:
+        self._status = status
         self._files = {
             path.relative_to(DIRECTORY).as_posix(): StaticFile.read(path)
             for path in sorted(DIRECTORY.rglob("*.*"))
@@ -62,6 +65,14 @@ class DashboardPages:
 
     async def file(self, request: Request) -> Response:
         return self._answer(request, request.path_params["file"])
+
+    async def status(self, request: Request) -> Response:
+        return self._answer(request, "status.html")
+
+    async def status_data(self, request: Request) -> Response:
+        """Return the state of the service, for operators."""
+        state = await asyncio.to_thread(self._status.read)
+        return Response(encode(state), media_type="application/json")
 
     async def caller(self, request: Request) -> Response:
         """Return what the caller may ask, so that a page shows nothing that would be refused."""

@@ -27,12 +27,19 @@ from octane_analytics.api.results.json_values import encode
 from octane_analytics.errors import QueryError
 
 OPEN_ROUTES = frozenset(
-    {"/healthz", "/readyz", "/docs", "/docs/{file}"} | {"/", "/dashboard", "/dashboard/{file:path}"}
+    {"/healthz", "/readyz", "/docs", "/docs/{file}"}
+    | {"/", "/dashboard", "/dashboard/{file:path}", "/status"}
 )
 """The pages have an input for the token; without one they show nothing of this installation."""
 ANY_SCOPE = ""
 """Required scope of routes for every caller that is served at all."""
-_SCOPES = {"/query": QUERY, "/schema": QUERY, "/metrics": METRICS, "/caller": ANY_SCOPE}
+_SCOPES = {
+    "/query": QUERY,
+    "/schema": QUERY,
+    "/metrics": METRICS,
+    "/status/data": METRICS,
+    "/caller": ANY_SCOPE,
+}
 _BUSY_RETRY_SECONDS = 1
 _CORS_REQUEST_HEADERS = (
     "Authorization",

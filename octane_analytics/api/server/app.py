@@ -21,6 +21,7 @@ from starlette.routing import Route
 from octane_analytics.api import errors
 from octane_analytics.api.connection_pool import ConnectionPool, PooledConnection
 from octane_analytics.api.dashboard.pages import DashboardPages
+from octane_analytics.api.dashboard.service_status import ServiceStatusSource
 from octane_analytics.api.docs.pages import DocumentationPages
 from octane_analytics.api.limits import ComplexityLimits
 from octane_analytics.api.middleware.authorization import (
@@ -61,6 +62,7 @@ def create_app(
     exposition: Callable[[], bytes],
     cache_bytes: int = 0,
     policy: AccessPolicy | None = None,
+    status: ServiceStatusSource | None = None,
     cors_origins: Sequence[str] = (),
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Starlette:
@@ -68,7 +70,8 @@ def create_app(
 
     `probes` serves readiness, so that it does not queue with queries; `exposition` returns the metrics
     of all processes and may block on files; `cache_bytes` bounds the cached answers; `policy` decides
-    which callers are served (None: local clients, without tokens); pages of the `cors_origins` may
+    which callers are served (None: local clients, without tokens); `status` has the state of the
+    service (None: this process's metrics only); pages of the `cors_origins` may
     send requests from a browser; `now` is the end of a range without `to`.
     """
     routes = _Routes(table, limits, pool, probes, exposition)
@@ -83,7 +86,7 @@ def create_app(
     )
     reports = ReportRoutes(service, metrics)
     pages = DocumentationPages(templates)
-    dashboard = DashboardPages()
+    dashboard = DashboardPages(status or ServiceStatusSource(None, None, exposition))
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -96,6 +99,8 @@ def create_app(
         "/": Route("/", dashboard.start, methods=["GET"]),
         "/dashboard": Route("/dashboard", dashboard.dashboard, methods=["GET"]),
         "/dashboard/{file:path}": Route("/dashboard/{file:path}", dashboard.file, methods=["GET"]),
+        "/status": Route("/status", dashboard.status, methods=["GET"]),
+        "/status/data": Route("/status/data", dashboard.status_data, methods=["GET"]),
         "/caller": Route("/caller", dashboard.caller, methods=["GET"]),
         "/report": Route("/report", reports.post, methods=["POST"]),
         "/report/{name}": Route("/report/{name}", reports.get, methods=["GET"]),

@@ -60,6 +60,7 @@ export const duration = format(
   },
   (seconds) => `${whole.format(Math.round(seconds))} s`,
 );
+export const megabytes = format((bytes) => `${whole.format(Math.round(bytes / 1e6))} MB`);
 export const bitrate = format((kbps) =>
   kbps < 1000 ? `${whole.format(Math.round(kbps))} kbit/s` : `${decimal.format(kbps / 1000)} Mbit/s`,
 );

@@ -35,7 +35,7 @@ export class Header {
     this.#range.addEventListener("change", () => this.#chooseRange());
     this.#compare.addEventListener("change", () => this.#go({ compare: this.#compare.checked }));
     for (const input of [this.#from, this.#to]) input.addEventListener("change", () => this.#chooseDays());
-    const status = caller.scopes.includes("metrics") && context.hasStatus ? element("a", { href: "status" }, "Status") : null;
+    const status = caller.scopes.includes("metrics") ? element("a", { href: "status" }, "Status") : null;
     this.element = element(
       "div",
       { className: "bar-row" },

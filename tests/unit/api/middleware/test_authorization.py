@@ -94,6 +94,7 @@ def app(tmp_path: Path) -> App:
         ("POST", "/query", QUERY, "query"),
         ("GET", "/schema", {}, "query"),
         ("GET", "/metrics", {}, "metrics"),
+        ("GET", "/status/data", {}, "metrics"),
     ],
 )
 def test_each_route_needs_its_scope(
@@ -190,7 +191,9 @@ def test_docs_page_is_open_with_its_own_policy(app: App, path: str) -> None:
     assert app.ask("report", "GET", "/openapi.json").status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/dashboard", "/dashboard/main.js", "/dashboard/vendor/uplot.js"])
+@pytest.mark.parametrize(
+    "path", ["/dashboard", "/dashboard/main.js", "/dashboard/vendor/uplot.js", "/status"]
+)
 def test_dashboard_is_open_and_revalidated_by_etag(app: App, path: str) -> None:
     answer = app.ask(None, "GET", path)
     assert answer.status_code == 200
