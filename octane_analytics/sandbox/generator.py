@@ -2,7 +2,11 @@
 
 Owns the content of the events, not their transport. They follow (or, deliberately invalid, violate)
 the input contract of the service: `app_id`, `event_name`, `user_id`, `timestamp` and free-form
-`properties`.
+`properties`, with the names of the event catalogue in the manual.
+
+Shapes of real audiences: contents are watched by Zipf's law, the evening (19:00 UTC) has three and a
+half times the sessions of the morning, and in one hour of four half of the new sessions watch one live
+stream.
 
 Only `random()` and `getrandbits()` of the seeded generator are used: Python guarantees the same
 numbers across versions for these, but not for `choice` or `randrange`.
@@ -38,6 +42,15 @@ _QUERIES = (
 _FRUITLESS_QUERIES = ("asdfgh", "moive", "season 9 leak", "\\u732b\\u306e\\u52d5\\u753b")
 _ERRORS = ("MEDIA_DECODE", "DRM_LICENSE", "NETWORK_TIMEOUT", "MANIFEST_404")
 _BITRATES_KBPS = (800, 1600, 3200, 3200, 6000, 12000)
+_CDNS = ("octane-edge",) * 6 + ("fastpath",) * 3 + ("farcache",)
+_PLAYER_VERSIONS = ("5.4.1",) * 6 + ("5.4.0",) * 3 + ("5.5.0-rc1",)
+
+_DAY_MS = 86_400_000
+_QUIETEST_MS = 7 * 3_600_000
+_SWING = 0.9
+"""Events are 1 / (1 - swing / 2) times the mean in the busiest hour, 1 / (1 + swing) in the quietest."""
+_LIVE_PERIOD_SECONDS = 4 * 3600
+_LIVE_SECONDS = 3600
 
 _T = TypeVar("_T")
 _Random = Callable[[], float]
@@ -70,32 +83,88 @@ def _events(count: int, rng: random.Random, until: datetime, span: timedelta) ->
     identity = f"{rng.getrandbits(48):012x}"
     # Rounding down may fall before the window: begin one millisecond later, end as much earlier.
     start_ms = int((until - span).timestamp() * 1000) + 1
-    step_ms = (span.total_seconds() * 1000 - 3) / count
-    sessions = round(HEARTBEAT_SECONDS * 1000 / step_ms)
-    sessions = max(_MIN_SESSIONS, min(sessions, _MAX_SESSIONS))
-    pool = [_Session(draw) for _ in range(sessions)]
-    for session in pool:
-        for _ in range(int(draw() * 16)):
-            next(session.steps, None)
-    second, prefix = -1, ""
-    turn = 0
+    end_ms = start_ms + int(span.total_seconds() * 1000) - 3
+    start, end = _even_time(start_ms), _even_time(end_ms)
+    step_ms = (end - start) / count
+    clock = _Clock(start_ms // 1000)
+    pool: list[_Session] = []
+    second, prefix, ms = -1, "", start_ms
+    index, round_end = 0, 0
     for number in range(count):
+        even = start + (number + draw()) * step_ms
+        ms = min(max(_day_time(even), ms), end_ms)
+        if ms // 1000 != second:
+            clock.second = second = ms // 1000
+            prefix = f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%S}."
         # In turn, so that the events of a session are evenly spaced; some sessions skip a turn.
-        turn += 2 if draw() < 0.05 else 1
-        session = pool[turn % sessions]
+        index += 2 if draw() < 0.05 else 1
+        if index >= round_end:
+            index, round_end = 0, _resize(pool, even, step_ms, draw, clock)
+        session = pool[index]
         step = next(session.steps, None)
         if step is None:
-            session = pool[turn % sessions] = _Session(draw)
+            session = pool[index] = _Session(draw, clock)
             step = next(session.steps)
         name, own = step
-        now_second, ms = divmod(start_ms + int((number + draw()) * step_ms), 1000)
-        if now_second != second:
-            second = now_second
-            prefix = f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%S}."
         yield (
-            f'{session.head}{name}{session.user}{prefix}{ms:03d}Z","properties":'
+            f'{session.head}{name}{session.user}{prefix}{ms % 1000:03d}Z","properties":'
             f'{{"event_id":"{identity}{number:010x}",{own}{session.tail}'
         ).encode()
+
+
+def _resize(
+    pool: list["_Session"], even: float, step_ms: float, draw: _Random, clock: "_Clock"
+) -> int:
+    """Adapt the pool to the sessions that are open at this time of the day; return their number.
+
+    The first sessions have begun before the window; surplus ones stop without a last event.
+    """
+    is_first = not pool
+    sessions = round(HEARTBEAT_SECONDS * 1000 / (step_ms * _slope(even)))
+    sessions = max(_MIN_SESSIONS, min(sessions, _MAX_SESSIONS))
+    del pool[sessions:]
+    for _ in range(sessions - len(pool)):
+        session = _Session(draw, clock)
+        pool.append(session)
+        if is_first:
+            for _ in range(int(draw() * 16)):
+                next(session.steps, None)
+    return sessions
+
+
+def _day_time(even: float) -> int:
+    """Return milliseconds since 1970 for a time at which events are even: the evening takes less of it.
+
+    A cubic in each day, without a function of the platform's mathematics library.
+    """
+    day, x = divmod((even - _QUIETEST_MS) / _DAY_MS, 1)
+    return int((day + x + _SWING * x * (1 - x) * (1 - 2 * x)) * _DAY_MS) + _QUIETEST_MS
+
+
+def _slope(even: float) -> float:
+    x = (even - _QUIETEST_MS) / _DAY_MS % 1
+    return 1 + _SWING * (1 - 6 * x + 6 * x * x)
+
+
+def _even_time(ms: int) -> float:
+    """Return the inverse of `_day_time`, by bisection."""
+    low, high = float(ms - _DAY_MS), float(ms + _DAY_MS)
+    for _ in range(64):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _day_time(middle) < ms else (low, middle)
+    return low
+
+
+class _Clock:
+    """Time of the current event, read by sessions when they choose what to watch."""
+
+    __slots__ = ("second",)
+
+    def __init__(self, second: int) -> None:
+        self.second = second
+
+    def is_live_hour(self) -> bool:
+        return self.second % _LIVE_PERIOD_SECONDS < _LIVE_SECONDS
 
 
 class _Session:
@@ -103,8 +172,10 @@ class _Session:
 
     __slots__ = ("head", "steps", "tail", "user")
 
-    def __init__(self, draw: _Random) -> None:
+    def __init__(self, draw: _Random, clock: _Clock) -> None:
         app = _pick(_APPS, draw)
+        if clock.is_live_hour() and draw() < 0.5:
+            app = min(_LIVE_APPS)
         # A bijection that spreads consecutive numbers over the 32 bits.
         user = int(draw() * _USERS) * 2_654_435_761 % 2**32
         self.head = f'{{"app_id":"{app}","event_name":"'
@@ -112,15 +183,17 @@ class _Session:
         self.tail = (
             f'"session_id":"s-{int(draw() * 2**40):010x}",'
             f'"network_type":"{_pick(_NETWORKS, draw)}",'
-            f'"client_version":"{_pick(_VERSIONS, draw)}"}}}}'
+            f'"client_version":"{_pick(_VERSIONS, draw)}",'
+            f'"device":"{_pick(_DEVICES, draw)}"}}}}'
         )
-        self.steps = _visit(draw, is_live=app in _LIVE_APPS)
+        self.steps = _visit(draw, clock, is_live=app in _LIVE_APPS)
 
 
-def _visit(draw: _Random, *, is_live: bool) -> Iterator[_Step]:
-    yield "session_start", f'"device":"{_pick(_DEVICES, draw)}",'
+def _visit(draw: _Random, clock: _Clock, *, is_live: bool) -> Iterator[_Step]:
+    player = f'"player_version":"{_pick(_PLAYER_VERSIONS, draw)}",'
+    yield "session_start", ""
     for _ in range(1 + int(draw() * _MAX_VIDEOS)):
-        video = _video(draw, is_live=is_live)
+        video, duration = _live(draw, clock) if is_live else _content(draw)
         if draw() < 0.35:
             found = draw() > 0.12
             query = _pick(_QUERIES if found else _FRUITLESS_QUERIES, draw)
@@ -130,41 +203,80 @@ def _visit(draw: _Random, *, is_live: bool) -> Iterator[_Step]:
                 continue
             position = 1 + int(draw() ** 3 * min(results, 20))
             yield "search_click", f'"query":"{query}",{video}"position":{position},'
-        yield from _watch(draw, video)
+        yield from _watch(draw, video + player, duration)
 
 
-def _watch(draw: _Random, video: str) -> Iterator[_Step]:
+def _watch(draw: _Random, video: str, duration: int) -> Iterator[_Step]:
+    """Yield the steps of one view. `duration` is in seconds, 0 for a live stream."""
+    cdn = _pick(_CDNS, draw)
+    view = f'{video}"view_id":"v-{int(draw() * 2**48):012x}","cdn":"{cdn}",'
+    if duration:
+        view += f'"duration":{duration},'
+    # One in ten continues where it was left.
+    position = float(int(draw() * duration)) if draw() < 0.1 else 0.0
     bitrate = _pick(_BITRATES_KBPS, draw)
-    startup_ms = 120 + int(draw() ** 3 * 4000)
-    yield "video_start", f'{video}"startup_ms":{startup_ms},"bitrate_kbps":{bitrate},'
+    playing = f'{view}"bitrate_kbps":{bitrate},'
+    yield "video_request", f'{view}"position":{position:g},'
+    luck = draw()
+    if luck < 0.015:
+        error = f'"code":"{_pick(_ERRORS, draw)}","fatal":true,'
+        yield "video_error", f'{view}"position":{position:g},{error}'
+    if luck < 0.04:
+        return
+    # The far cache is slow.
+    startup_ms = 120 + int(draw() ** 3 * (12_000 if cdn == _CDNS[-1] else 4000))
+    yield "video_start", f'{playing}"position":{position:g},"startup_ms":{startup_ms},'
     watched = 0.0
     for _ in range(1 + int(draw() ** 2 * 40)):
         luck = draw()
         seconds = float(HEARTBEAT_SECONDS)
+        at = f'"position":{position:.1f},'
         if luck < 0.07:
             buffer_ms = 50 + int(draw() ** 4 * 9000)
             seconds -= buffer_ms / 1000
-            yield "video_buffering", f'{video}"buffer_duration_ms":{buffer_ms},'
+            yield "video_buffering", f'{playing}{at}"buffer_duration_ms":{buffer_ms},'
         elif luck < 0.11:
-            seek = f'"from_seconds":{watched:.0f},"to_seconds":{draw() * 3600:.0f},'
-            yield "video_seek", video + seek
+            target = draw() * (duration or 3600)
+            seek = f'"from_seconds":{position:.0f},"to_seconds":{target:.0f},'
+            position = target if duration else position
+            yield "video_seek", f'{playing}"position":{position:.1f},{seek}'
         elif luck < 0.118:
             fatal = draw() < 0.5
             code = _pick(_ERRORS, draw)
-            yield "video_error", f'{video}"code":"{code}","fatal":{str(fatal).lower()},'
+            yield "video_error", f'{playing}{at}"code":"{code}","fatal":{str(fatal).lower()},'
             if fatal:
                 return
+        elif luck < 0.16:
+            previous, bitrate = bitrate, _pick(_BITRATES_KBPS, draw)
+            playing = f'{view}"bitrate_kbps":{bitrate},'
+            yield "video_quality_change", f'{playing}{at}"from_bitrate_kbps":{previous},'
+        if duration:
+            seconds = min(seconds, max(round(duration - position, 1), 0.1))
         watched += seconds
-        yield "video_heartbeat", f'{video}"watch_time":{seconds:g},'
-    completed = "true" if draw() < 0.4 else "false"
-    yield "video_end", f'{video}"watched_seconds":{watched:.1f},"completed":{completed},'
+        position = min(position + seconds, duration) if duration else position + seconds
+        yield "video_heartbeat", f'{playing}"position":{position:.1f},"watch_time":{seconds:g},'
+        if duration and position >= duration:
+            break
+    completed = "true" if duration and position >= duration else "false"
+    yield (
+        "video_end",
+        f'{playing}"position":{position:.1f},"watched_seconds":{watched:.1f},"completed":{completed},',
+    )
 
 
-def _video(draw: _Random, *, is_live: bool) -> str:
+def _content(draw: _Random) -> tuple[str, int]:
     # n ** u is log-uniform: the k-th is watched about 1/k as often as the first, as real audiences do.
-    if is_live:
-        return f'"stream_id":"st-{998_000 + int(_STREAMS ** draw()):06d}",'
-    return f'"content_id":"c-{int(_CONTENTS ** draw()):05d}",'
+    number = int(_CONTENTS ** draw())
+    # From one to twenty minutes, fixed for each content.
+    share = number * 2_654_435_761 % 2**32 / 2**32
+    return f'"content_id":"c-{number:05d}",', 60 + int(share * share * 1140)
+
+
+def _live(draw: _Random, clock: _Clock) -> tuple[str, int]:
+    number = int(_STREAMS ** draw())
+    if clock.is_live_hour() and draw() < 0.7:
+        number = 1 + clock.second // _LIVE_PERIOD_SECONDS % _STREAMS
+    return f'"stream_id":"st-{998_000 + number:06d}",', 0
 
 
 def _pick(values: tuple[_T, ...], draw: _Random) -> _T:

@@ -17,7 +17,7 @@ A file is a `/* */` comment that holds TOML, followed by one SELECT:
 ClickHouse binds the values itself (`{name:Type}`); none is inserted into the SQL. Every template also
 has the COMMON parameters and names the table by the two placeholders of TABLE. Instead of the column
 `properties` it reads `{properties:JSON}`, which ClickHouse's JSON functions can parse whatever numbers
-it holds. The parameters `limit` and `offset` are the size and the start of a page; a template may
+it holds. A report about playback reads the subqueries of `view_source`. The parameters `limit` and `offset` are the size and the start of a page; a template may
 declare them itself, with its own bounds, instead of `page_rows`.
 
 Does not depend on values (see `parameters`) or on how SQL is run.
@@ -32,7 +32,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from octane_analytics.api.reports import rollup_blocks
+from octane_analytics.api.reports import rollup_blocks, view_source
 from octane_analytics.api.reports.parameter_types import TIME, Parameter, declaration_error
 from octane_analytics.clickhouse.rollups import READABLE_PROPERTIES
 from octane_analytics.errors import ConfigError
@@ -137,6 +137,7 @@ def read_template(path: Path) -> Template:
     # One line, so that ClickHouse's errors count the template's own lines.
     sql = sql.replace(PROPERTIES, READABLE_PROPERTIES)
     try:
+        sql = view_source.expand(sql)
         sql = rollup_blocks.expand(sql, header.rollup.start, header.rollup.hours)
     except ValueError as error:
         raise ConfigError(f"{path}:{sql_line}: {error}") from error

@@ -25,7 +25,9 @@ def test_generate_follows_the_contract(events: list[dict[str, Any]]) -> None:
         assert list(event) == ["app_id", "event_name", "user_id", "timestamp", "properties"]
         assert all(event[name] for name in event)
         properties = event["properties"]
-        assert {"event_id", "session_id", "client_version", "network_type"} <= properties.keys()
+        assert properties.keys() >= {
+            "event_id", "session_id", "client_version", "network_type", "device",
+        }  # fmt: skip
         assert len(event["timestamp"]) == len("2026-02-02T12:00:00.000Z")
         assert event["timestamp"].endswith("Z")
 
@@ -35,8 +37,9 @@ def test_generate_covers_the_input_of_reports(events: list[dict[str, Any]]) -> N
     for event in events:
         by_name.setdefault(event["event_name"], []).append(event["properties"])
     assert by_name.keys() == {
-        "session_start", "search", "search_click", "video_start", "video_heartbeat",
-        "video_buffering", "video_seek", "video_error", "video_end",
+        "session_start", "search", "search_click", "video_request", "video_start",
+        "video_heartbeat", "video_buffering", "video_seek", "video_quality_change", "video_error",
+        "video_end",
     }  # fmt: skip
     for name in by_name.keys() - {"session_start", "search"}:
         assert all(("content_id" in own) != ("stream_id" in own) for own in by_name[name])
@@ -44,6 +47,43 @@ def test_generate_covers_the_input_of_reports(events: list[dict[str, Any]]) -> N
     assert all(own["buffer_duration_ms"] > 0 for own in by_name["video_buffering"])
     assert {True, False} == {own["results_count"] == 0 for own in by_name["search"]}
     assert all(own["query"] and own["position"] >= 1 for own in by_name["search_click"])
+
+
+def test_generated_views_are_consistent(events: list[dict[str, Any]]) -> None:
+    views: dict[str, list[dict[str, Any]]] = {}
+    for event in events:
+        if event["event_name"].startswith("video_"):
+            views.setdefault(event["properties"]["view_id"], []).append(event)
+    assert len(views) > 1000
+    for view in views.values():
+        own = [event["properties"] for event in view]
+        constant = ("session_id", "content_id", "stream_id", "duration", "cdn", "player_version")
+        for name in constant:
+            assert len({each.get(name) for each in own}) == 1
+        assert all(("duration" in each) == ("content_id" in each) for each in own)
+        assert all(0 <= each["position"] <= each.get("duration", 10**6) for each in own)
+        names = [event["event_name"] for event in view]
+        assert names.count("video_start") <= 1
+        assert "video_request" not in names[1:]
+        assert "video_end" not in names[:-1]
+    changes = [e["properties"] for e in events if e["event_name"] == "video_quality_change"]
+    assert any(own["bitrate_kbps"] != own["from_bitrate_kbps"] for own in changes)
+
+
+def test_generate_is_busiest_in_the_evening() -> None:
+    lines = generate(30_000, seed=7, until=UNTIL, span=timedelta(days=2))
+    hours = Counter(json.loads(line)["timestamp"][11:13] for line in lines)
+    assert max(hours, key=hours.__getitem__) in ("18", "19")
+    assert 3 < max(hours.values()) / min(hours.values()) < 4
+
+
+def test_generate_gathers_viewers_of_live_streams(events: list[dict[str, Any]]) -> None:
+    viewers: dict[str, set[str]] = {}
+    for event in events:
+        if "stream_id" in event["properties"]:
+            viewers.setdefault(event["timestamp"][11:16], set()).add(event["user_id"])
+    # A live hour begins at 8:00.
+    assert len(viewers["08:50"]) > 1.5 * len(viewers["07:50"])
 
 
 def test_generate_prefers_few_contents(events: list[dict[str, Any]]) -> None:

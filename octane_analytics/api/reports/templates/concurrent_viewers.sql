@@ -1,0 +1,127 @@
+/*
+title = "Concurrent viewers"
+description = """
+Distinct users who watch, per bucket, oldest first. A heartbeat covers the time from its timestamp less its
+`watch_time` up to its timestamp, and a user watches in every bucket that one of his heartbeats touches; heartbeats
+up to five minutes after `to` are read for the time before it. This is the Concurrent Plays of Conviva's metrics
+counted by user, and the audience of live television: the average minute audience is the time watched divided by
+the length of the range. Buckets begin at multiples of their width since 1970-01-01T00:00:00Z. Above
+`max_events` heartbeats in the range, users are sampled; no rollup is used."""
+cache_seconds = 15
+is_sampled = true
+page_rows = 1440
+
+[parameters.bucket_seconds]
+type = "UInt32"
+default = 60
+allowed = [1, 10, 60, 300, 3600]
+help = "Width of a bucket in seconds."
+
+[columns]
+bucket = "Start of the bucket."
+viewers = "Distinct users with a heartbeat that covers a part of the bucket."
+peak_viewers = "Highest number of viewers of any bucket of the range."
+average_minute_audience = "Time watched in the range divided by the length of the range, 3 decimals: viewers at an average moment."
+sample = "Share of the users that were read (0 to 1); below 1 the counts are estimates, divided by it."
+*/
+WITH
+    (
+        SELECT count()
+        FROM {database:Identifier}.{table:Identifier}
+        WHERE {sample:Float64} = 0
+            AND timestamp >= {from:DateTime('UTC')}
+            AND timestamp < {to:DateTime('UTC')}
+            AND ({app_id:String} = '' OR app_id = {app_id:String})
+            AND event_name = 'video_heartbeat'
+    ) AS matching_events,
+    if(
+        {sample:Float64} > 0,
+        {sample:Float64},
+        least(1, {max_events:UInt64} / greatest(matching_events, 1))
+    ) AS wanted,
+    -- Ten-thousandths of the users, by a hash: a user is read with all events or not at all.
+    toUInt32(ceil(wanted * 10000)) AS sampled
+SELECT
+    toDateTime(toUInt32(number * {bucket_seconds:UInt32}), 'UTC') AS bucket,
+    toUInt64(round(watching / (sampled / 10000))) AS viewers,
+    toUInt64(round(max(watching) OVER () / (sampled / 10000))) AS peak_viewers,
+    round(
+        sum(watched_ms) OVER () / (sampled / 10000)
+            / (1000 * (toUnixTimestamp({to:DateTime('UTC')}) - toUnixTimestamp({from:DateTime('UTC')}))),
+        3
+    ) AS average_minute_audience,
+    sampled / 10000 AS sample
+FROM
+(
+    SELECT number, watching, watched_ms
+    FROM
+    (
+        SELECT
+            number,
+            toInt64(sum(sum(change)) OVER (ORDER BY number ASC)) AS watching,
+            sum(ms) AS watched_ms
+        FROM
+        (
+            -- Overlapping and adjoining buckets of a user, joined: one arrival and one departure.
+            SELECT
+                user_id,
+                island,
+                sum(covered_ms) AS island_ms,
+                [(min(first), 1, island_ms), (max(last) + 1, -1, 0)] AS changes
+            FROM
+            (
+                SELECT
+                    *,
+                    sum(is_apart) OVER (
+                        PARTITION BY user_id ORDER BY first ASC, last ASC
+                        ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
+                    ) AS island
+                FROM
+                (
+                    SELECT
+                        *,
+                        first > max(last) OVER (
+                            PARTITION BY user_id ORDER BY first ASC, last ASC
+                            ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+                        ) AS is_apart
+                    FROM
+                    (
+                        SELECT
+                            user_id,
+                            1000 * toInt64(toUnixTimestamp(timestamp)) AS end_ms,
+                            1000 * toInt64(toUnixTimestamp({from:DateTime('UTC')})) AS from_ms,
+                            1000 * toInt64(toUnixTimestamp({to:DateTime('UTC')})) AS to_ms,
+                            greatest(end_ms - toInt64({watch_ms:Rollup}), from_ms) AS seen_from_ms,
+                            greatest(least(end_ms, to_ms) - seen_from_ms, 0) AS covered_ms,
+                            intDiv(seen_from_ms, 1000 * {bucket_seconds:UInt32}) AS first,
+                            intDiv(least(end_ms, to_ms - 1), 1000 * {bucket_seconds:UInt32}) AS last
+                        FROM {database:Identifier}.{table:Identifier}
+                        WHERE event_name = 'video_heartbeat'
+                            AND timestamp >= {from:DateTime('UTC')}
+                            AND toUnixTimestamp(timestamp) < toUnixTimestamp({to:DateTime('UTC')}) + 300
+                            AND ({app_id:String} = '' OR app_id = {app_id:String})
+                            AND (sampled = 10000 OR sipHash64(user_id) % 10000 < sampled)
+                            AND {watch_ms:Rollup} > 0
+                            AND seen_from_ms < to_ms
+                    )
+                )
+            )
+            GROUP BY user_id, island
+        )
+        ARRAY JOIN changes.1 AS number, changes.2 AS change, changes.3 AS ms
+        GROUP BY number
+    )
+    WHERE number <= intDiv(toUnixTimestamp({to:DateTime('UTC')}) - 1, {bucket_seconds:UInt32})
+    ORDER BY number ASC
+        WITH FILL
+        FROM toInt64(intDiv(toUnixTimestamp({from:DateTime('UTC')}), {bucket_seconds:UInt32}))
+        -- Fills only up to the end of the page: a long range of short buckets has millions.
+        TO toInt64(least(
+            intDiv(toUnixTimestamp({to:DateTime('UTC')}) - 1, {bucket_seconds:UInt32}) + 1,
+            intDiv(toUnixTimestamp({from:DateTime('UTC')}), {bucket_seconds:UInt32})
+                + {offset:UInt32} + {limit:UInt32}
+        ))
+    INTERPOLATE (watching AS watching)
+)
+ORDER BY number ASC
+LIMIT {limit:UInt32} OFFSET {offset:UInt32}

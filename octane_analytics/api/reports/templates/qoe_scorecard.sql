@@ -1,0 +1,132 @@
+/*
+title = "Quality of experience: scorecard"
+description = """
+Failures, startup, stalls and bitrate of views for each value of one dimension; most views first. A view is
+defined as in `views`; only its events within the range count. Failures, startup, rebuffering and bitrate are
+the metrics of CTA-2066, named as Mux Data names them: startup score 100 * 8 / (8 + startup seconds), and
+smoothness score the mean of 100 / sqrt(1 + (stalls / 2)^2) and 100 * exp(-10 * stalled / (watched + stalled)).
+A good view played without a fatal error, within the thresholds; a measure it does not have meets them. Above
+`max_events` playback events in the range, users are sampled; no rollup is used."""
+cache_seconds = 60
+is_sampled = true
+page_rows = 100
+
+[parameters.by]
+type = "String"
+default = "device"
+help = "Dimension: content (content_id, else stream_id, else video_id), app_id, or any property; from the view's events, else its session_start."
+
+[parameters.good_startup_ms]
+type = "UInt32"
+default = 2000
+help = "Longest startup of a good view, in milliseconds."
+
+[parameters.good_stalled_share]
+type = "Float64"
+default = 0.01
+minimum = 0
+maximum = 1
+help = "Highest share of stalled in watched and stalled time of a good view."
+
+[parameters.good_bitrate_kbps]
+type = "UInt32"
+default = 0
+help = "Lowest average bitrate of a good view, in kbit/s."
+
+[columns]
+value = "Value of the dimension as text; empty if the view has none."
+views = "Attempts to play: views with any playback event."
+plays = "Views whose playback began: with a video_start or video_heartbeat."
+playback_failure_rate = "Share of views with a fatal video_error (0 to 1, 6 decimals)."
+startup_failure_rate = "Share of views with a fatal video_error that did not play (0 to 1, 6 decimals)."
+startup_ms_mean = "Mean startup_ms of views that have one, in milliseconds, 3 decimals; null without."
+startup_ms_p50 = "Median of startup_ms in milliseconds; null without."
+startup_ms_p95 = "95th percentile of startup_ms in milliseconds; null without."
+startup_histogram = "Views of a startup below 500, 1000, 2000, 4000 and 8000 ms, and of 8000 ms or more, each without the ones before."
+stalls_per_view = "video_buffering events per play, 6 decimals; null without plays."
+stalled_share = "Stalled time in watched, stalled and startup time (0 to 1, 6 decimals); null if all are 0."
+rebuffers_per_minute = "video_buffering events per minute watched, 6 decimals; null if none was watched."
+average_bitrate_kbps = "Mean bitrate_kbps of heartbeats, weighted by watch_time, in kbit/s, 3 decimals; null without."
+switches_per_view = "video_quality_change events per play, 6 decimals; null without plays."
+startup_score = "Mean startup score of views that have a startup (0 to 100, 3 decimals); null without."
+smoothness_score = "Mean smoothness score of plays (0 to 100, 3 decimals); null without plays."
+good_views_rate = "Share of views that are good (0 to 1, 6 decimals)."
+sample = "Share of the users that were read (0 to 1); below 1 the counts are estimates, divided by it."
+*/
+WITH
+    (
+        SELECT count()
+        FROM {database:Identifier}.{table:Identifier}
+        WHERE {sample:Float64} = 0
+            AND timestamp >= {from:DateTime('UTC')}
+            AND timestamp < {to:DateTime('UTC')}
+            AND ({app_id:String} = '' OR app_id = {app_id:String})
+            AND {is_playback:Source}
+    ) AS matching_events,
+    if(
+        {sample:Float64} > 0,
+        {sample:Float64},
+        least(1, {max_events:UInt64} / greatest(matching_events, 1))
+    ) AS wanted,
+    -- Ten-thousandths of the users, by a hash: a user is read with all events or not at all.
+    toUInt32(ceil(wanted * 10000)) AS sampled
+SELECT
+    value,
+    toUInt64(round(count() / (sampled / 10000))) AS views,
+    toUInt64(round(countIf(is_played) / (sampled / 10000))) AS plays,
+    round(countIf(is_failed) / count(), 6) AS playback_failure_rate,
+    round(countIf(is_failed AND NOT is_played) / count(), 6) AS startup_failure_rate,
+    if(countIf(startup_ms > 0) = 0, NULL, round(sum(startup_ms) / countIf(startup_ms > 0), 3)) AS startup_ms_mean,
+    -- Measured times are above 0; 0 is the quantile of none.
+    nullIf(toUInt64(quantileExactLowIf(0.5)(startup_ms, startup_ms > 0)), 0) AS startup_ms_p50,
+    nullIf(toUInt64(quantileExactLowIf(0.95)(startup_ms, startup_ms > 0)), 0) AS startup_ms_p95,
+    arrayMap(
+        found -> toUInt64(round(found / (sampled / 10000))),
+        [
+            countIf(startup_ms > 0 AND startup_ms < 500),
+            countIf(startup_ms >= 500 AND startup_ms < 1000),
+            countIf(startup_ms >= 1000 AND startup_ms < 2000),
+            countIf(startup_ms >= 2000 AND startup_ms < 4000),
+            countIf(startup_ms >= 4000 AND startup_ms < 8000),
+            countIf(startup_ms >= 8000)
+        ]
+    ) AS startup_histogram,
+    if(plays = 0, NULL, round(sum(stalls) / countIf(is_played), 6)) AS stalls_per_view,
+    if(
+        sum(watch_ms) + sum(stall_ms) + sum(startup_ms) = 0,
+        NULL,
+        round(sum(stall_ms) / (sum(watch_ms) + sum(stall_ms) + sum(startup_ms)), 6)
+    ) AS stalled_share,
+    if(sum(watch_ms) = 0, NULL, round(sum(stalls) / (sum(watch_ms) / 60000), 6))
+        AS rebuffers_per_minute,
+    if(sum(rated_ms) = 0, NULL, round(sum(kilobits) / sum(rated_ms), 3)) AS average_bitrate_kbps,
+    if(plays = 0, NULL, round(sum(switches) / countIf(is_played), 6)) AS switches_per_view,
+    if(countIf(startup_ms > 0) = 0, NULL, round(avgIf(800 / (8 + startup_ms / 1000), startup_ms > 0), 3))
+        AS startup_score,
+    if(
+        plays = 0,
+        NULL,
+        round(
+            avgIf(50 / sqrt(1 + pow(stalls / 2, 2)) + 50 * exp(-10 * view_stalled_share), is_played),
+            3
+        )
+    ) AS smoothness_score,
+    round(
+        countIf(
+            is_played
+            AND NOT is_failed
+            AND startup_ms <= {good_startup_ms:UInt32}
+            AND view_stalled_share <= {good_stalled_share:Float64}
+            AND (rated_ms = 0 OR kilobits >= {good_bitrate_kbps:UInt32} * rated_ms)
+        ) / count(),
+        6
+    ) AS good_views_rate,
+    sampled / 10000 AS sample
+FROM
+(
+    SELECT *, if(stall_ms = 0, 0, stall_ms / (watch_ms + stall_ms)) AS view_stalled_share
+    FROM {views:Source}
+)
+GROUP BY value
+ORDER BY count() DESC, value ASC
+LIMIT {limit:UInt32} OFFSET {offset:UInt32}
