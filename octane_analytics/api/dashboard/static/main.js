@@ -85,6 +85,15 @@ class Dashboard {
     return this.#caller.parameters.app_id ?? state.app;
   }
 
+  // The filters that a report takes; it is asked without the others.
+  filters(name, state) {
+    return this.canFilter(name) ? state.filters : [];
+  }
+
+  canFilter(name) {
+    return Boolean(this.templates.get(name)?.filters);
+  }
+
   signOut(reason) {
     clearTimeout(this.#timer);
     this.#page?.close?.();

@@ -118,10 +118,10 @@ export function tablePanel(context, title, { report, params = {}, rows = (all) =
   return {
     panel,
     update(state, options) {
-      const asked = { app_id: context.app(state), ...ranges(state).current, limit: TOP_ROWS, ...params };
-      panel.source(report, asked, state.filters);
+      const asked = { app_id: context.app(state), ...ranges(state).current, limit: TOP_ROWS, ...(typeof params === "function" ? params(state) : params) };
+      panel.source(report, asked, context.filters(report, state));
       return panel.show(
-        () => context.client.report(report, asked, state.filters),
+        () => context.client.report(report, asked, context.filters(report, state)),
         (answer) => {
           const shown = rows(answer.rows);
           return shown.length ? barTable({ rows: shown, caption: title, ...table(state) }) : empty(none);

@@ -1,5 +1,6 @@
 // The overview: cards, the chart of one of them, and tables of what is behind them.
 
+import { sparkline } from "../charts.js";
 import { element } from "../dom.js";
 import * as format from "../format.js";
 import { METRICS, SERIES } from "../metrics.js";
@@ -8,6 +9,11 @@ import { allOf, Cards, MetricPanel } from "./series.js";
 
 const KEYS = ["viewers", "views", "watch_time", "view_duration", "failures", "stalled", "startup", "searches", "fruitless"];
 
+const WATCHING = "concurrent_viewers";
+const WATCHED_MINUTES = 30;
+// Players report every some seconds: the last minutes are not complete.
+const INCOMPLETE_MINUTES = 2;
+
 export function isAvailable(context) {
   return context.templates.has(SERIES.playback);
 }
@@ -15,6 +21,7 @@ export function isAvailable(context) {
 export class Page {
   #cards;
   #chart;
+  #watching;
   #tables;
 
   constructor(context) {
@@ -22,6 +29,8 @@ export class Page {
     const metrics = METRICS.filter(({ key, source }) => KEYS.includes(key) && context.templates.has(SERIES[source]));
     this.#cards = new Cards(context, metrics);
     this.#chart = new MetricPanel(context, metrics);
+    this.#watching = context.templates.has(WATCHING) ? new WatchingNow(context) : null;
+    if (this.#watching) this.#cards.element.prepend(this.#watching.element);
     this.#tables = [
       contentTable(context),
       searchTable(context),
@@ -47,8 +56,45 @@ export class Page {
     await allOf([
       this.#cards.update(state, options),
       this.#chart.update(state, options),
+      this.#watching?.update(state, options),
       ...this.#tables.map((each) => each.update(state, options)),
     ]);
+  }
+}
+
+// The tile of those who watch now, whatever range is shown.
+class WatchingNow {
+  #value = element("span", { className: "value" }, format.ABSENT);
+  #spark = sparkline([]);
+
+  constructor(context) {
+    this.context = context;
+    this.element = element(
+      "div",
+      { className: "card" },
+      element("span", { className: "label" }, "Watching now"),
+      this.#value,
+      element("span", { className: "change" }),
+      this.#spark,
+    );
+  }
+
+  async update(state) {
+    this.state = state;
+    const asked = { app_id: this.context.app(state), from: `-${WATCHED_MINUTES}m`, bucket_seconds: 60 };
+    try {
+      const { rows } = await this.context.client.report(WATCHING, asked, this.context.filters(WATCHING, state));
+      if (this.state !== state) return;
+      const viewers = rows.slice(1, -INCOMPLETE_MINUTES).map((row) => row.viewers);
+      this.#value.textContent = format.count.short(viewers.at(-1) ?? 0);
+      this.element.title = `Viewers of the last complete minute; at most ${format.count.long(Math.max(0, ...viewers))} in half an hour`;
+      const drawn = sparkline(viewers);
+      this.#spark.replaceWith(drawn);
+      this.#spark = drawn;
+    } catch (error) {
+      if (this.state === state) this.#value.textContent = format.ABSENT;
+      throw error;
+    }
   }
 }
 
@@ -101,15 +147,15 @@ function qualityTable(context, title, property) {
 
 function errorTable(context) {
   return tablePanel(context, "Errors", {
-    report: "top_values",
-    params: { property: "code", event_name: "video_error" },
+    report: "errors",
     none: "No playback error in this range.",
     table: () => ({
-      key: "value",
+      key: "code",
       label: "Code",
       columns: [
-        { name: "events", label: "Errors", format: format.count },
-        { name: "unique_users", label: "Viewers", format: format.count },
+        { name: "occurrences", label: "Errors", format: format.count },
+        { name: "views", label: "Views", format: format.count },
+        { name: "fatal_share", label: "Fatal", format: format.wholeShare },
       ],
     }),
   });

@@ -3,12 +3,13 @@
 import { element } from "../dom.js";
 import * as format from "../format.js";
 import { METRICS } from "../metrics.js";
-import { empty, hiddenText, Panel } from "../panels.js";
+import { empty, hiddenText, Panel, tablePanel } from "../panels.js";
 import { ranges, TIMEZONE } from "../ranges.js";
 import { nameOf } from "../tables.js";
 import { allOf, Cards } from "./series.js";
 
 const REPORT = "quality_over_time";
+const SCORECARD = "qoe_scorecard";
 const KEYS = ["failures", "stalled", "startup"];
 const DIMENSIONS = { device: "Device", network_type: "Network", client_version: "Player version", country: "Country", app_id: "App" };
 const MAX_VALUES = 15;
@@ -33,7 +34,26 @@ export class Page {
     this.panel = new Panel(context, "By value and time", { isWide: true });
     this.panel.tools.append(this.#by);
     this.#by.addEventListener("change", () => context.go({ ...this.state, by: this.#by.value }));
-    this.element = element("div", {}, this.cards.element, this.panel.element);
+    this.card = tablePanel(context, "Scorecard", {
+      report: SCORECARD,
+      params: (state) => ({ by: dimension(state) }),
+      none: "Nothing was watched in this range.",
+      table: (state) => ({
+        key: "value",
+        label: DIMENSIONS[dimension(state)],
+        columns: [
+          { name: "views", label: "Views", format: format.count },
+          { name: "playback_failure_rate", label: "Failures", format: format.share },
+          { name: "startup_ms_p50", label: "Startup (p50)", format: format.milliseconds },
+          { name: "startup_ms_p95", label: "Startup (p95)", format: format.milliseconds },
+          { name: "stalled_share", label: "Stalled", format: format.share },
+          { name: "average_bitrate_kbps", label: "Bitrate", format: format.bitrate },
+          { name: "good_views_rate", label: "Good views", format: format.share },
+        ],
+      }),
+    });
+    this.card?.panel.element.classList.add("wide");
+    this.element = element("div", {}, this.cards.element, this.panel.element, this.card?.panel.element);
   }
 
   title(state) {
@@ -42,23 +62,27 @@ export class Page {
 
   update(state, options) {
     this.state = state;
-    return allOf([this.cards.update(state, options), this.#showTable(state, options)]);
+    return allOf([this.cards, { update: this.#showTable.bind(this) }, this.card].map((part) => part?.update(state, options)));
   }
 
   #showTable(state, options) {
-    const by = state.by in DIMENSIONS ? state.by : "network_type";
+    const by = dimension(state);
     const measure = this.metrics.find(({ key }) => key === state.metric) ?? this.metrics[0];
     const { current, bucket } = ranges(state);
     const asked = { app_id: this.context.app(state), ...current, by, bucket_seconds: bucket, timezone: TIMEZONE };
     this.#by.value = by;
     this.panel.heading.textContent = `${measure.label} by ${DIMENSIONS[by].toLowerCase()}`;
-    this.panel.source(REPORT, asked, state.filters);
+    this.panel.source(REPORT, asked, this.context.filters(REPORT, state));
     return this.panel.show(
-      () => this.context.client.report(REPORT, asked, state.filters),
+      () => this.context.client.report(REPORT, asked, this.context.filters(REPORT, state)),
       ({ rows }) => (rows.length ? heatTable(rows, measure, bucket, DIMENSIONS[by]) : empty("Nothing was watched in this range.")),
       options,
     );
   }
+}
+
+function dimension(state) {
+  return state.by in DIMENSIONS ? state.by : "network_type";
 }
 
 function heatTable(rows, { column, format: shown, label }, bucket, heading) {

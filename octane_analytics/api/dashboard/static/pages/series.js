@@ -19,7 +19,7 @@ async function load(context, source, state) {
   const { current, previous, bucket, isOpen } = ranges(state);
   const name = SERIES[source];
   const ask = (range, seconds) =>
-    context.client.report(name, { app_id: context.app(state), ...range, bucket_seconds: seconds, timezone: TIMEZONE }, state.filters);
+    context.client.report(name, { app_id: context.app(state), ...range, bucket_seconds: seconds, timezone: TIMEZONE }, context.filters(name, state));
   const [total, series, totalBefore, seriesBefore] = await Promise.all([
     ask(current, 0),
     ask(current, bucket),
@@ -134,7 +134,7 @@ export class MetricPanel {
     this.panel.source(
       SERIES[chosen.source],
       { app_id: this.context.app(state), ...current, bucket_seconds: bucket, timezone: TIMEZONE },
-      state.filters,
+      this.context.filters(SERIES[chosen.source], state),
     );
     return this.panel.show(
       () => load(this.context, chosen.source, state),
