@@ -76,28 +76,27 @@ def test_ledger_has_its_size_and_range(clickhouse: ClickHouse) -> None:
 
 
 def test_ledger_has_the_shapes_of_generated_events(clickhouse: ClickHouse) -> None:
+    """A ledger has no video_request, quality changes and view properties: no rollup reads them."""
     counts: Counter[str] = Counter()
-    sizes: Counter[str] = Counter()
-    keys: dict[str, set[tuple[str, ...]]] = defaultdict(set)
+    keys: dict[str, set[frozenset[str]]] = defaultdict(set)
     for line in generate(LEDGER.events, seed=7, until=LEDGER.until):
         event = json.loads(line)
         name = event["event_name"]
         counts[name] += 1
-        sizes[name] += len(line.partition(b'"properties":')[2]) - 1
-        keys[name].add(tuple(sorted(event["properties"])))
+        keys[name].add(frozenset(event["properties"]))
+    del counts["video_request"], counts["video_quality_change"]
     found = select(
         clickhouse,
-        "event_name, count(), avg(length(properties)), "
-        "groupUniqArray(arraySort(JSONExtractKeys(properties)))",
+        "event_name, count(), groupUniqArray(arraySort(JSONExtractKeys(properties)))",
         "GROUP BY event_name",
     )
     assert {name for name, *_ in found} == set(counts)
-    total = sum(count for _, count, *_ in found)
-    for name, count, size, found_keys in found:
-        share = counts[name] / LEDGER.events
-        assert count / total == pytest.approx(share, rel=0.1, abs=0.004)
-        assert size == pytest.approx(sizes[name] / counts[name], abs=2)
-        assert {tuple(each) for each in found_keys} == keys[name]
+    total = sum(count for _, count, _ in found)
+    for name, count, found_keys in found:
+        share = counts[name] / counts.total()
+        assert count / total == pytest.approx(share, rel=0.3, abs=0.01)
+        for each in found_keys:
+            assert any(set(each) <= of_event for of_event in keys[name])
 
 
 def add_small_rollup(settings: ClickHouseSettings) -> None:

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -55,6 +55,8 @@ def close_to(expected: list[dict[str, Any]]) -> list[Any]:
 def answer_of(app: ASGIApp, template: str, start: int, end: int, **params: Any) -> list[Any]:
     # Another value for each call, so that no answer comes from the cache.
     params = {"limit": 2000, **params, "max_events": next(_SERIAL)}
+    if params["limit"] is None:
+        del params["limit"]
     return rows_of(app, template, **{"from": at(start), "to": at(end)}, **params)
 
 

@@ -1,6 +1,7 @@
 """Reports about views recomputed in plain Python over the same rows."""
 
 import bisect
+import itertools
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -289,7 +290,7 @@ def qoe_scorecard(
                 "startup_ms_p95": _quantile(startups, 0.95),
                 "startup_histogram": [
                     sum(low <= each < high for each in startups)
-                    for low, high in zip(_EDGES, _EDGES[1:], strict=False)
+                    for low, high in itertools.pairwise(_EDGES)
                 ],
                 "stalls_per_view": ratio(stalls, len(plays)),
                 "stalled_share": ratio(stalled, watched + stalled + sum(startups)),

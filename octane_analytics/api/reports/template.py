@@ -17,8 +17,9 @@ A file is a `/* */` comment that holds TOML, followed by one SELECT:
 ClickHouse binds the values itself (`{name:Type}`); none is inserted into the SQL. Every template also
 has the COMMON parameters and names the table by the two placeholders of TABLE. Instead of the column
 `properties` it reads `{properties:JSON}`, which ClickHouse's JSON functions can parse whatever numbers
-it holds. A report about playback reads the subqueries of `view_source`. The parameters `limit` and `offset` are the size and the start of a page; a template may
-declare them itself, with its own bounds, instead of `page_rows`.
+it holds. A report about playback reads the subqueries of `view_source`. The parameters `limit` and
+`offset` are the size and the start of a page; a template may declare them itself, with its own bounds,
+instead of `page_rows`.
 
 Does not depend on values (see `parameters`) or on how SQL is run.
 """

@@ -1,0 +1,133 @@
+/*
+title = "Audience retention"
+description = """
+How often each hundredth of one content is watched, from its start to its end. A heartbeat is a pass over the
+positions from `position` less its `watch_time` up to `position`, at most to the end; a segment's ratio is the
+time of passes over it divided by its length and by the views, and may exceed 1 where viewers watch again. This
+is the audienceWatchRatio of YouTube Analytics, and `relative` corresponds to its relativeRetentionPerformance.
+The length of a content is its longest `duration` in the range. Above `max_events` playback events in the range,
+users are sampled; no rollup is used."""
+cache_seconds = 300
+is_sampled = true
+
+[parameters.content]
+type = "String"
+required = true
+help = "Content: a content_id, stream_id or video_id."
+
+[parameters.similar_share]
+type = "Float64"
+default = 0.2
+minimum = 0
+maximum = 1
+help = "Contents are of similar length if theirs differs by at most this share of it."
+
+[columns]
+segment = "Number of the segment, from 0 to 99."
+starts_at = "Position at which the segment starts, in seconds, 3 decimals."
+views = "Views of the content with any position."
+ratio = "Mean times that a view watches the segment (6 decimals)."
+similar_contents = "Number of other contents of similar length."
+similar_ratio = "Mean ratio of these contents at the segment (6 decimals); null without."
+relative = "ratio divided by similar_ratio (6 decimals); null without."
+sample = "Share of the users that were read (0 to 1); below 1 the counts are estimates, divided by it."
+*/
+WITH
+    (
+        SELECT count()
+        FROM {database:Identifier}.{table:Identifier}
+        WHERE {sample:Float64} = 0
+            AND timestamp >= {from:DateTime('UTC')}
+            AND timestamp < {to:DateTime('UTC')}
+            AND ({app_id:String} = '' OR app_id = {app_id:String})
+            AND {is_playback:Source}
+    ) AS matching_events,
+    if(
+        {sample:Float64} > 0,
+        {sample:Float64},
+        least(1, {max_events:UInt64} / greatest(matching_events, 1))
+    ) AS wanted,
+    -- Ten-thousandths of the users, by a hash: a user is read with all events or not at all.
+    toUInt32(ceil(wanted * 10000)) AS sampled
+SELECT
+    segment,
+    round(maxIf(length, is_asked) * segment / 100000, 3) AS starts_at,
+    toUInt64(round(maxIf(content_views, is_asked) / (sampled / 10000))) AS views,
+    round(sumIf(passes / length / content_views, is_asked), 6) AS ratio,
+    countIf(NOT is_asked) AS similar_contents,
+    if(similar_contents = 0, NULL, round(avgIf(passes / length / content_views, NOT is_asked), 6))
+        AS similar_ratio,
+    if(
+        similar_contents = 0 OR sumIf(passes, NOT is_asked) = 0,
+        NULL,
+        round(
+            sumIf(passes / length / content_views, is_asked)
+                / avgIf(passes / length / content_views, NOT is_asked),
+            6
+        )
+    ) AS relative,
+    sampled / 10000 AS sample
+FROM
+(
+    SELECT
+        content = {content:String} AS is_asked,
+        length,
+        content_views,
+        segment,
+        -- In hundredths of a millisecond, of which a segment has as many as the content milliseconds.
+        sums.2[indexOf(sums.1, toUInt8(segment))] AS passes
+    FROM
+    (
+        SELECT
+            content,
+            any(length) AS length,
+            any(content_views) AS content_views,
+            sumMap(segments, overlaps) AS sums
+        FROM
+        (
+            SELECT
+                content,
+                length,
+                content_views,
+                least(greatest(position_ms, 0), length) * 100 AS pass_end,
+                least(greatest(position_ms - toInt64(watch_ms), 0), length) * 100 AS pass_start,
+                arrayMap(
+                    n -> toUInt8(n),
+                    range(
+                        toUInt32(intDiv(pass_start, length)),
+                        toUInt32(least(intDiv(pass_end + length - 1, length), 100))
+                    )
+                ) AS segments,
+                arrayMap(
+                    n -> least(pass_end, (n + 1) * length) - greatest(pass_start, n * length),
+                    segments
+                ) AS overlaps
+            FROM {playback:Source} AS every_event
+            INNER JOIN
+            (
+                SELECT content, length, content_views
+                FROM
+                (
+                    SELECT *, maxIf(length, content = {content:String}) OVER () AS asked_length
+                    FROM
+                    (
+                        SELECT
+                            content,
+                            max(duration_ms) AS length,
+                            uniqExactIf(view, position_ms >= 0) AS content_views
+                        FROM {playback:Source}
+                        WHERE content != ''
+                        GROUP BY content
+                        HAVING length > 0 AND content_views > 0
+                    )
+                )
+                WHERE asked_length > 0
+                    AND abs(length - asked_length) <= {similar_share:Float64} * asked_length
+            ) AS contents USING (content)
+        )
+        GROUP BY content
+    )
+    ARRAY JOIN range(100) AS segment
+)
+GROUP BY segment
+ORDER BY segment ASC
