@@ -5,6 +5,7 @@ from typing import Any, ClassVar, TypeVar
 import msgspec
 from starlette.requests import Request
 
+from octane_analytics.api.filters import Filter
 from octane_analytics.errors import QueryError
 
 
@@ -15,6 +16,7 @@ class ReportRequest(msgspec.Struct, forbid_unknown_fields=True):
     params: dict[str, Any] | None = None
     format: str | None = None
     csv_raw: bool = False
+    filters: list[Filter] = []
 
 
 class QueryRequest(msgspec.Struct, forbid_unknown_fields=True):

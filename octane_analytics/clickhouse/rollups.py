@@ -89,6 +89,11 @@ def _dimension(type_: str, number: str) -> str:
     return _of(_QUALITY, element)
 
 
+ANY_CONTENT = (
+    f"coalesce(nullIf({_string('content_id')}, ''), nullIf({_string('stream_id')}, ''), "
+    f"{_string('video_id')})"
+)
+"""Identifier of the content of any event; empty if it has none."""
 _DIMENSIONS = _literal(f"Tuple({', '.join(f'{name} String' for name in QUALITY_DIMENSIONS)})")
 _BY = "{by:String}"
 
@@ -104,11 +109,7 @@ EXPRESSIONS: Mapping[str, str] = {
     ),
     "query": _of(_SEARCH, _string("query")),
     # ClickHouse matches no multiIf to the key of a projection.
-    "content": _of(
-        _PLAYBACK,
-        f"coalesce(nullIf({_string('content_id')}, ''), nullIf({_string('stream_id')}, ''), "
-        f"{_string('video_id')})",
-    ),
+    "content": _of(_PLAYBACK, ANY_CONTENT),
     # Constants once `by` is bound, so that it is the key of the dimension. ClickHouse evaluates only
     # every second one of nested conditions, and would not find the key within them.
     "quality_value": _dimension(
@@ -116,6 +117,10 @@ EXPRESSIONS: Mapping[str, str] = {
         f"concat('Tuple(', {_BY}, ' String)'))",
         f"toUInt8(greatest(indexOf({list(QUALITY_DIMENSIONS)}, {_BY}), 1))",
     ),
+    **{
+        f"quality_{name}": _dimension(_DIMENSIONS, str(number))
+        for number, name in enumerate(QUALITY_DIMENSIONS, 1)
+    },
 }
 """SQL by name, for the templates of reports, which must repeat it to be answered from a rollup."""
 

@@ -7,7 +7,7 @@ proxy on the same host come from there. Does not depend on routes and rate limit
 
 import ipaddress
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
@@ -15,6 +15,7 @@ from types import MappingProxyType
 from starlette.datastructures import Headers
 
 from octane_analytics.api.auth.tokens import METRICS, QUERY, REPORT, Token, Tokens
+from octane_analytics.api.filters import Filter
 from octane_analytics.errors import QueryError
 
 ANONYMOUS = "anonymous"
@@ -26,12 +27,13 @@ _CHALLENGE = 'Bearer realm="octane-analytics"'
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """`parameters` are fixed for each of its reports. `token` is None for an anonymous caller."""
+    """`parameters` and `filters` are fixed for its reports. `token` is None for an anonymous caller."""
 
     name: str
     scopes: frozenset[str]
     parameters: Mapping[str, str | int] = field(default_factory=lambda: MappingProxyType({}))
     token: Token | None = None
+    filters: tuple[Filter, ...] = ()
 
 
 class AccessDenied(QueryError):
@@ -63,7 +65,7 @@ def authenticate(headers: Headers, tokens: Tokens, now: datetime) -> Caller:
         raise _unauthorized("token_unknown", "unknown token", "invalid_token")
     if token.is_expired(now):
         raise _unauthorized("token_expired", "the token has expired", "invalid_token")
-    return Caller(token.name, token.scopes, token.parameters, token)
+    return Caller(token.name, token.scopes, token.parameters, token, token.filters)
 
 
 def anonymous_caller(headers: Headers, peer: str | None, *, allow_anonymous: bool) -> Caller:
@@ -96,8 +98,8 @@ def require_scope(caller: Caller, scope: str) -> None:
             403, "not_local", f"the scope {scope} requires loopback, or a token that has it"
         )
     reason = f"the token {caller.name} does not have the scope {scope}"
-    if scope == QUERY and caller.parameters:
-        reason = f"the token {caller.name} has fixed parameters, which excludes raw SQL"
+    if scope == QUERY and (caller.parameters or caller.filters):
+        reason = f"the token {caller.name} has fixed parameters or filters, which excludes raw SQL"
     raise AccessDenied(
         403,
         "scope_missing",
@@ -133,6 +135,23 @@ def apply_bound_parameters(
             )
         bound[name] = value
     return bound
+
+
+def apply_bound_filters(
+    caller: Caller, takes_filters: bool, given: Sequence[Filter]
+) -> list[Filter]:
+    """Return the filters of a report: the caller's fixed ones, then the given ones.
+
+    Raises QueryError (403) if the report takes no filters: it would return rows of others.
+    """
+    if caller.filters and not takes_filters:
+        raise QueryError(
+            403,
+            "filter_fixed",
+            f"the token {caller.name} is bound to filters, which this report does not take",
+            parameter="filters",
+        )
+    return [*caller.filters, *given]
 
 
 def partition(caller: Caller) -> str:

@@ -6,6 +6,7 @@ The file holds the SHA-256 of each token and never the token.
     hash = "sha256:…"
     scopes = ["report"]                     # report, query, metrics
     parameters = { app_id = "openstream" }  # fixed for all reports; excludes raw SQL
+    filters = [{ property = "tenant", value = "acme" }]  # added to those of all reports; likewise
     rate = "20/s"                           # or "600/min"
     burst = 40                              # requests at once that the rate allows
     concurrency = 4                         # requests in progress
@@ -27,7 +28,8 @@ from typing import Any
 import msgspec
 
 from octane_analytics.api.auth.tokens import QUERY, SCOPES, Token, Tokens, is_name, parse_rate
-from octane_analytics.errors import ConfigError
+from octane_analytics.api.filters import Filter, validated
+from octane_analytics.errors import ConfigError, QueryError
 from octane_analytics.telemetry.logging import fields
 
 MAX_TOKENS = 4096
@@ -44,6 +46,7 @@ class _Entry(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     hash: str
     scopes: list[str]
     parameters: dict[str, str | int] = {}
+    filters: list[Filter] = []
     rate: str | None = None
     burst: int | None = None
     concurrency: int | None = None
@@ -109,12 +112,18 @@ def _token(name: str, table: Any, taken: set[bytes]) -> Token:
         raise ValueError("must be from 1 to 10000 - at `concurrency`")
     if entry.expires is not None and entry.expires.tzinfo is None:
         raise ValueError("needs an offset, such as 2027-01-01T00:00:00Z - at `expires`")
-    scopes = frozenset(entry.scopes) - ({QUERY} if entry.parameters else set())
+    try:
+        filters = validated(entry.filters)
+    except QueryError as error:
+        raise ValueError(f"{error} - at `filters`") from error
+    is_confined = bool(entry.parameters or filters)
+    scopes = frozenset(entry.scopes) - ({QUERY} if is_confined else set())
     return Token(
         name,
         bytes.fromhex(digest[1]),
         scopes,
         MappingProxyType(dict(entry.parameters)),
+        filters,
         parse_rate(entry.rate, entry.burst),
         entry.concurrency,
         entry.expires,

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
 
+from octane_analytics.api.filters import Filter
+
 REPORT, QUERY, METRICS = "report", "query", "metrics"
 SCOPES = (REPORT, QUERY, METRICS)
 PREFIX = "octane_"
@@ -34,12 +36,14 @@ class TokenRate:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One entry of the file. `scopes` are those in effect: without raw SQL if parameters are fixed."""
+    """One entry of the file. `scopes` are those in effect: without raw SQL if parameters or filters are
+    fixed."""
 
     name: str
     digest: bytes
     scopes: frozenset[str]
     parameters: Mapping[str, str | int] = field(default_factory=lambda: MappingProxyType({}))
+    filters: tuple[Filter, ...] = ()
     rate: TokenRate | None = None
     concurrency: int | None = None
     expires: datetime | None = None

@@ -4,9 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from octane_analytics import __version__
+from octane_analytics.api.filters import MAX_FILTERS
 from octane_analytics.api.raw_sql.result import OFFERED
 from octane_analytics.api.raw_sql.statement_parameters import MAX_PARAMETERS
-from octane_analytics.api.reports.json_schema import parameter_schema, parameters_schema
+from octane_analytics.api.reports.json_schema import (
+    filter_schema,
+    parameter_schema,
+    parameters_schema,
+)
 from octane_analytics.api.reports.template import Template
 from octane_analytics.api.request_bodies import QueryRequest, ReportRequest
 from octane_analytics.api.results.formats import FORMATS, Format
@@ -133,6 +138,19 @@ def _get_report(template: Template) -> Schema:
             "schema": {"type": "string", "enum": ["0", "1"], "default": "0"},
         }
     )
+    if template.has_filters:
+        parameters.append(
+            {
+                "name": "filter",
+                "in": "query",
+                "description": "Condition of the events, PROPERTY:OP:VALUE; repeatable.",
+                "schema": {
+                    "type": "array",
+                    "items": {"type": "string", "examples": ["device:eq:tv"]},
+                    "maxItems": MAX_FILTERS,
+                },
+            }
+        )
     column_list = "\n".join(f"- `{name}`: {text}" for name, text in template.columns.items())
     return {
         "operationId": template.name,
@@ -227,6 +245,7 @@ def _schemas(templates: Mapping[str, Template]) -> Schema:
             {
                 "template": {"type": "string", "enum": list(templates)},
                 "params": {"type": "object"},
+                "filters": {"type": "array", "items": _reference("Filter")},
                 **result,
                 "next_offset": {
                     "type": ["integer", "null"],
@@ -234,7 +253,9 @@ def _schemas(templates: Mapping[str, Template]) -> Schema:
                 },
             },
             "next_offset",
+            "filters",
         ),
+        "Filter": filter_schema(),
         "Result": _object(result),
         "AskQuery": _object(
             {
@@ -299,6 +320,13 @@ def _format_name(formats: Mapping[str, Format]) -> Schema:
     return {"enum": [*formats, None], "description": "Takes precedence over the Accept header."}
 
 
+def _filters_field(template: Template) -> Schema:
+    if not template.has_filters:
+        return {}
+    items = {"type": "array", "items": _reference("Filter"), "maxItems": MAX_FILTERS}
+    return {"filters": items}
+
+
 def _report_request(template: Template, format_name: Schema) -> Schema:
     params = parameters_schema(template)
     schema = _object(
@@ -307,9 +335,11 @@ def _report_request(template: Template, format_name: Schema) -> Schema:
             "params": params,
             "format": format_name,
             "csv_raw": _CSV_RAW_FIELD,
+            **_filters_field(template),
         },
         "format",
         "csv_raw",
+        "filters",
     )
     if "required" not in params:
         schema["required"] = ["template"]

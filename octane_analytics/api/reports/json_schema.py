@@ -3,6 +3,12 @@
 from typing import Any
 
 from octane_analytics.api import timestamps
+from octane_analytics.api.filters import (
+    COLUMNS,
+    MAX_ITEMS,
+    MAX_NAME_CHARACTERS,
+    MAX_TEXT_CHARACTERS,
+)
 from octane_analytics.api.reports.parameter_types import ARRAYS, INTEGERS, TIME, Parameter
 from octane_analytics.api.reports.template import Template
 
@@ -39,6 +45,39 @@ def parameter_schema(parameter: Parameter) -> Schema:
     if parameter.default is not None:
         schema["default"] = parameter.default
     return schema
+
+
+def filter_schema() -> Schema:
+    """Schema of one filter; each operator has values of its own."""
+    scalar: Schema = {
+        "anyOf": [
+            {"type": "string", "minLength": 1, "maxLength": MAX_TEXT_CHARACTERS},
+            {"type": "number"},
+            {"type": "boolean"},
+        ]
+    }
+    items: Schema = {"type": "array", "items": scalar, "minItems": 1, "maxItems": MAX_ITEMS}
+    exists: Schema = {"type": ["boolean", "null"]}
+    name: Schema = {"type": "string", "minLength": 1, "maxLength": MAX_NAME_CHARACTERS}
+    is_number: Schema = {"type": "number"}
+
+    def variant(operators: Schema, value: Schema, *required: str, names: Schema = name) -> Schema:
+        return {
+            "type": "object",
+            "properties": {"property": names, "op": operators, "value": value},
+            "required": ["property", *required],
+            "additionalProperties": False,
+        }
+
+    numeric = {"allOf": [name, {"not": {"enum": list(COLUMNS)}}]}
+    return {
+        "anyOf": [
+            variant({"enum": ["eq", "ne"], "default": "eq"}, scalar, "value"),
+            variant({"enum": ["in", "not_in"]}, items, "op", "value"),
+            variant({"enum": ["gt", "lt"]}, is_number, "op", "value", names=numeric),
+            variant({"enum": ["exists"]}, exists, "op"),
+        ]
+    }
 
 
 def _type_schema(parameter: Parameter) -> Schema:

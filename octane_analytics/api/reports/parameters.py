@@ -3,12 +3,14 @@
 Does not depend on HTTP or SQL.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 import msgspec
 
+from octane_analytics.api.filters import Filter, validated
+from octane_analytics.api.filters import conditions as filter_conditions
 from octane_analytics.api.reports.parameter_types import (
     TIME,
     Parameter,
@@ -36,6 +38,9 @@ class BoundParameters:
     effective: Mapping[str, object]
     values: Mapping[str, object]
     identity: bytes
+    filters: tuple[Filter, ...] = ()
+    conditions: str = ""
+    """SQL of the filters; what it binds is in `values`."""
 
     def max_rows(self, service_limit: int) -> int:
         """Return the maximum number of rows of the answer."""
@@ -57,8 +62,13 @@ def read_texts(template: Template, pairs: Iterable[tuple[str, str]]) -> dict[str
     return given
 
 
-def bind(template: Template, given: Mapping[str, object], now: datetime) -> BoundParameters:
-    """Validate `given` and apply defaults for absent or null values.
+def bind(
+    template: Template,
+    given: Mapping[str, object],
+    now: datetime,
+    filters: Sequence[Filter] = (),
+) -> BoundParameters:
+    """Validate `given` and `filters`; apply defaults for absent or null values.
 
     Raises QueryError (422) that names the parameter. Both ends of the range are rounded up to a second,
     so events in the second of a fractional `from` are excluded.
@@ -83,7 +93,28 @@ def bind(template: Template, given: Mapping[str, object], now: datetime) -> Boun
                 values[name] = chosen + 1
             effective[name] = chosen
             identity.append(chosen)
-    return BoundParameters(effective, values, msgspec.json.encode(identity))
+    chosen_filters = _filters(template, filters)
+    conditions = filter_conditions(chosen_filters, template.filter_keys)
+    if chosen_filters:
+        identity.append(chosen_filters)
+    return BoundParameters(
+        effective,
+        values | conditions.values,
+        msgspec.json.encode(identity),
+        chosen_filters,
+        conditions.sql,
+    )
+
+
+def _filters(template: Template, filters: Sequence[Filter]) -> tuple[Filter, ...]:
+    if filters and not template.has_filters:
+        raise QueryError(
+            422,
+            "bad_filter",
+            f"{template.name} does not take filters",
+            parameter="filters",
+        )
+    return validated(filters)
 
 
 def _declared(template: Template, name: str) -> Parameter:

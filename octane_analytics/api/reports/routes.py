@@ -3,10 +3,13 @@
 Parses requests and sets headers; does not depend on how an answer is produced (see `service`).
 """
 
+from collections.abc import Sequence
+
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from octane_analytics.api.auth.callers import apply_bound_parameters, partition
+from octane_analytics.api.auth.callers import apply_bound_filters, apply_bound_parameters, partition
+from octane_analytics.api.filters import COLUMNS, Filter, from_text
 from octane_analytics.api.reports.cache import CachedAnswer
 from octane_analytics.api.reports.json_schema import parameters_schema
 from octane_analytics.api.reports.parameters import read_texts
@@ -18,7 +21,7 @@ from octane_analytics.clickhouse.connection import trace_settings
 from octane_analytics.errors import QueryError
 from octane_analytics.telemetry.api_metrics import ApiMetrics
 
-_ANSWER_OPTIONS = ("format", "csv_raw")
+_ANSWER_OPTIONS = ("format", "csv_raw", "filter")
 """Query parameters of a URL that do not belong to the template."""
 
 
@@ -31,7 +34,12 @@ class ReportRoutes:
         body = await decoded(request, ReportRequest)
         template = self._service.template(body.template)
         return await self._respond(
-            request, template, body.params or {}, body.format, is_csv_raw=body.csv_raw
+            request,
+            template,
+            body.params or {},
+            body.format,
+            filters=body.filters,
+            is_csv_raw=body.csv_raw,
         )
 
     async def get(self, request: Request) -> Response:
@@ -47,6 +55,7 @@ class ReportRoutes:
             template,
             given,
             format_names[-1] if format_names else None,
+            filters=[from_text(value) for name, value in pairs if name == "filter"],
             is_csv_raw=raw[-1:] == ["1"],
         )
 
@@ -65,6 +74,7 @@ class ReportRoutes:
         given: dict[str, object],
         format_name: str | None,
         *,
+        filters: Sequence[Filter],
         is_csv_raw: bool,
     ) -> Response:
         control = request.headers.get("cache-control", "").lower()
@@ -78,6 +88,7 @@ class ReportRoutes:
             format=formats.choose(format_name, request.headers.get("accept", "")),
             request_id=str(request.state.request_id),
             partition=partition(caller),
+            filters=tuple(apply_bound_filters(caller, template.has_filters, filters)),
             trace=trace_settings(request.state.traceparent),
             is_csv_raw=is_csv_raw,
             is_fresh="no-cache" in control or "no-store" in control,
@@ -127,6 +138,7 @@ def _describe(template: Template) -> dict[str, object]:
         "description": template.description,
         "parameters": parameters_schema(template),
         "columns": template.columns,
+        "filters": {"columns": list(COLUMNS), "properties": True} if template.has_filters else None,
         "cache_seconds": template.cache_seconds,
         "row_limit": template.row_limit,
     }

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from octane_analytics.api import errors
 from octane_analytics.api.connection_pool import ConnectionPool, PooledConnection
+from octane_analytics.api.filters import Filter
 from octane_analytics.api.limits import ComplexityLimits
 from octane_analytics.api.reports.cache import CachedAnswer, ReportCache
 from octane_analytics.api.reports.parameters import BoundParameters, bind
@@ -47,6 +48,7 @@ class ReportQuery:
     partition: str = ""
     is_fresh: bool = False
     is_csv_raw: bool = False
+    filters: tuple[Filter, ...] = ()
     trace: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
 
 
@@ -97,7 +99,7 @@ class ReportService:
     async def answer(self, query: ReportQuery) -> ReportAnswer:
         """Answer from the cache or by a query. Raises QueryError."""
         template = query.template
-        bound = bind(template, query.given, self._now())
+        bound = bind(template, query.given, self._now(), query.filters)
         max_rows = bound.max_rows(template.row_limit or self._limits.result_rows)
         key = encode([query.partition, query.format.name, query.is_csv_raw]) + bound.identity
 
@@ -151,11 +153,11 @@ class ReportService:
             stream.begin()
             started = time.perf_counter()
             envelope = Envelope(
-                {"template": template.name, "params": bound.effective},
+                _header(template, bound),
                 lambda: _trailer(bound, rows, started),
             )
             with connection.stream(
-                template.statement(bound.effective),
+                template.statement(bound.effective, bound.conditions),
                 values,
                 settings=settings,
                 max_block_bytes=self._limits.result_bytes,
@@ -204,6 +206,13 @@ class ReportService:
                 extra=fields(error=str(error), request_id=query.request_id),
             )
             raise errors.unavailable(error) from error
+
+
+def _header(template: Template, bound: BoundParameters) -> dict[str, object]:
+    header: dict[str, object] = {"template": template.name, "params": bound.effective}
+    if bound.filters:
+        header["filters"] = bound.filters
+    return header
 
 
 def _trailer(bound: BoundParameters, rows: Rows, started: float) -> dict[str, object]:

@@ -12,6 +12,7 @@ A file is a `/* */` comment that holds TOML, followed by one SELECT:
 | `has_exact` | declares `exact`: uniqCombined64 in the SQL is then replaced by uniqExact |
 | `is_sampled` | declares `sample` and `max_events`, by which the SQL samples users |
 | `[rollup]` | `start`, `hours`: range of a block, see `rollup_blocks` |
+| `[filters]` | for a property, the expression of `clickhouse.rollups` that is a rollup's key |
 | `[columns]` | description of each column of the answer |
 
 ClickHouse binds the values itself (`{name:Type}`); none is inserted into the SQL. Every template also
@@ -19,7 +20,8 @@ has the COMMON parameters and names the table by the two placeholders of TABLE. 
 `properties` it reads `{properties:JSON}`, which ClickHouse's JSON functions can parse whatever numbers
 it holds. A report about playback reads the subqueries of `view_source`. The parameters `limit` and
 `offset` are the size and the start of a page; a template may declare them itself, with its own bounds,
-instead of `page_rows`.
+instead of `page_rows`. A report accepts filters if `{filters:And}` follows the other conditions of
+every read of the table; see `filters`.
 
 Does not depend on values (see `parameters`) or on how SQL is run.
 """
@@ -27,20 +29,23 @@ Does not depend on values (see `parameters`) or on how SQL is run.
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import msgspec
 
+from octane_analytics.api.filters import NAME_PREFIX
 from octane_analytics.api.reports import rollup_blocks, view_source
 from octane_analytics.api.reports.parameter_types import TIME, Parameter, declaration_error
-from octane_analytics.clickhouse.rollups import READABLE_PROPERTIES
+from octane_analytics.clickhouse.rollups import EXPRESSIONS, READABLE_PROPERTIES
 from octane_analytics.errors import ConfigError
 
 TABLE = {"database": "Identifier", "table": "Identifier"}
 PROPERTIES = "{properties:JSON}"
-RESERVED = frozenset({"format"})
+FILTERS = "{filters:And}"
+RESERVED = frozenset({"format", "csv_raw", "filter"})
 """Names that a URL uses for other purposes."""
 MAX_CACHE_SECONDS = 86_400
 MAX_ROWS = 1_000_000_000
@@ -91,14 +96,30 @@ class Template:
     cache_seconds: int
     row_limit: int | None
     """Maximum rows of an answer; None for the service's limit."""
-    sql: str
+    text: str
+    """SQL with the placeholders of filters."""
     has_exact: bool = False
+    filter_keys: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Expressions of the rollup's keys, by the property whose text they hold."""
 
-    def statement(self, effective: Mapping[str, object]) -> str:
-        """Return the SQL for these values as clients see them: `exact` counts by uniqExact."""
+    @property
+    def sql(self) -> str:
+        """SQL without filters."""
+        return self.text.replace(FILTERS, "")
+
+    @property
+    def has_filters(self) -> bool:
+        return FILTERS in self.text
+
+    def statement(self, effective: Mapping[str, object], conditions: str = "") -> str:
+        """Return the SQL for these values as clients see them: `exact` counts by uniqExact.
+
+        `conditions` are those of filters, which begin with AND.
+        """
+        sql = self.text.replace(FILTERS, conditions)
         if self.has_exact and effective["exact"] is True:
-            return self.sql.replace("uniqCombined64", "uniqExact")
-        return self.sql
+            return sql.replace("uniqCombined64", "uniqExact")
+        return sql
 
 
 class _Rollup(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -116,6 +137,7 @@ class _Header(msgspec.Struct, forbid_unknown_fields=True):
     has_exact: bool = False
     is_sampled: bool = False
     rollup: _Rollup = _Rollup()
+    filters: dict[str, str] = {}
     parameters: dict[str, dict[str, Any]] = {}
 
 
@@ -162,7 +184,9 @@ def read_template(path: Path) -> Template:
             line = _line_of(toml, f"[parameters.{name}]", 2)
             raise ConfigError(f"{path}:{line}: parameter {name}: {error}") from error
     parameters |= (SAMPLING if header.is_sampled else {}) | pages
-    _check_sql(path, sql, sql_line, {name: each.type for name, each in parameters.items()})
+    _check_filters(path, sql, sql_line)
+    types = {name: each.type for name, each in parameters.items()}
+    _check_sql(path, sql.replace(FILTERS, ""), sql_line, types)
     parameters |= switches
     return Template(
         name=path.stem,
@@ -172,8 +196,9 @@ def read_template(path: Path) -> Template:
         columns=header.columns,
         cache_seconds=header.cache_seconds,
         row_limit=header.row_limit,
-        sql=sql.strip(),
+        text=sql.strip(),
         has_exact=header.has_exact,
+        filter_keys=_filter_keys(path, toml, header.filters),
     )
 
 
@@ -198,7 +223,7 @@ def _page_parameters(rows: int) -> dict[str, Parameter]:
 
 
 def _parse_parameter(name: str, declared: Mapping[str, Any]) -> Parameter:
-    if name in COMMON or name in TABLE or name in RESERVED:
+    if name in COMMON or name in TABLE or name in RESERVED or name.startswith(NAME_PREFIX):
         raise ValueError("is a name that every template already has")
     if not _NAME.match(name):
         raise ValueError("is not a lower-case name")
@@ -208,6 +233,24 @@ def _parse_parameter(name: str, declared: Mapping[str, Any]) -> Parameter:
     if name in ("limit", "offset") and parameter.type != "UInt32":
         raise ValueError("is part of a page: its type must be UInt32")
     return parameter
+
+
+def _filter_keys(path: Path, toml: str, filters: Mapping[str, str]) -> Mapping[str, str]:
+    for name in filters.values():
+        if name not in EXPRESSIONS:
+            line = _line_of(toml, "[filters]", 2)
+            raise ConfigError(f"{path}:{line}: filters: unknown expression {name!r}")
+    return MappingProxyType({name: EXPRESSIONS[each] for name, each in filters.items()})
+
+
+def _check_filters(path: Path, sql: str, first_line: int) -> None:
+    """Raise ConfigError if some reads of the table are filtered and others are not."""
+    reads, filtered = sql.count("{table:Identifier}"), sql.count(FILTERS)
+    if filtered not in (0, reads):
+        raise ConfigError(
+            f"{path}:{first_line}: {FILTERS} occurs {filtered} times for {reads} reads of the "
+            "table: filter each, or none"
+        )
 
 
 def _check_sql(path: Path, sql: str, first_line: int, declared: Mapping[str, str]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from octane_analytics.api.filters import from_text
 from octane_analytics.api.limits import ComplexityLimits
 from octane_analytics.api.reports.explain import EXPLAIN, plan_reads
 from octane_analytics.api.reports.json_schema import parameters_schema
@@ -43,6 +44,13 @@ _FORMATS = ("table", *formats.FORMATS)
     help="Parameter of the report; repeatable, also for the items of an array.",
 )
 @click.option(
+    "--filter",
+    "filter_texts",
+    multiple=True,
+    metavar="PROPERTY:OP:VALUE",
+    help="Filter of the events, such as device:eq:tv; repeatable.",
+)
+@click.option(
     "--format",
     "format_name",
     type=click.Choice(_FORMATS),
@@ -75,6 +83,7 @@ def report(
     loaded: Loaded,
     name: str | None,
     params: Sequence[str],
+    filter_texts: Sequence[str],
     format_name: str,
     should_list: bool,
     should_check: bool,
@@ -103,7 +112,7 @@ def report(
     if name is None:
         raise click.UsageError("give the NAME of a report, --list or --check")
     template = library.templates[name]
-    bound = _bind(template, params)
+    bound = _bind(template, params, filter_texts)
     if should_explain:
         _explain(template, bound, settings)
     else:
@@ -111,7 +120,9 @@ def report(
     return Exit.OK
 
 
-def _bind(template: Template, params: Sequence[str]) -> BoundParameters:
+def _bind(
+    template: Template, params: Sequence[str], filter_texts: Sequence[str]
+) -> BoundParameters:
     pairs = []
     for param in params:
         key, equals, value = param.partition("=")
@@ -119,7 +130,8 @@ def _bind(template: Template, params: Sequence[str]) -> BoundParameters:
             raise click.UsageError(f"--param {param!r} must be KEY=VALUE")
         pairs.append((key, value))
     try:
-        return bind(template, read_texts(template, pairs), datetime.now(UTC))
+        filters = [from_text(text) for text in filter_texts]
+        return bind(template, read_texts(template, pairs), datetime.now(UTC), filters)
     except QueryError as error:
         raise click.UsageError(f"{template.name}: {error}") from error
 
@@ -127,7 +139,7 @@ def _bind(template: Template, params: Sequence[str]) -> BoundParameters:
 def _explain(template: Template, bound: BoundParameters, settings: Settings) -> None:
     with ClickHouse(settings.clickhouse, client_name=_CLIENT_NAME) as clickhouse:
         plan = clickhouse.select(
-            EXPLAIN + template.statement(bound.effective),
+            EXPLAIN + template.statement(bound.effective, bound.conditions),
             _values(bound, clickhouse),
             settings={**_limits(settings).settings(_CLIENT_NAME), "limit": 0},
         )
@@ -145,7 +157,7 @@ def _run(template: Template, bound: BoundParameters, format_name: str, settings:
     with (
         ClickHouse(settings.clickhouse, client_name=_CLIENT_NAME) as clickhouse,
         clickhouse.stream(
-            template.statement(bound.effective),
+            template.statement(bound.effective, bound.conditions),
             _values(bound, clickhouse),
             settings={**limits.settings(_CLIENT_NAME), "limit": max_rows + 1},
         ) as result,

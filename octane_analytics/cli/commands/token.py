@@ -194,6 +194,9 @@ def _object(each: Token) -> dict[str, object]:
         "name": each.name,
         "scopes": sorted(each.scopes, key=SCOPES.index),
         "parameters": dict(each.parameters),
+        "filters": [
+            {"property": one.property, "op": one.op, "value": one.value} for one in each.filters
+        ],
         "per_second": each.rate.per_second if each.rate else None,
         "burst": each.rate.burst if each.rate else None,
         "concurrency": each.concurrency,

@@ -69,6 +69,7 @@ FROM
             WHERE {range:Rollup}
                 AND NOT {exact:Bool}
                 AND ({app_id:String} = '' OR app_id = {app_id:String})
+                {filters:And}
             GROUP BY active_day
             {rollup:end}
         )
@@ -99,6 +100,7 @@ FROM
                 AND timestamp < {to:DateTime('UTC')}
                 AND {exact:Bool}
                 AND ({app_id:String} = '' OR app_id = {app_id:String})
+                {filters:And}
         )
         ARRAY JOIN range(intDiv(toUInt32(greatest(offset, 29) - 29), 64), intDiv(offset, 64) + 1) AS chunk
         GROUP BY user_id, chunk

@@ -70,6 +70,7 @@ FROM
         FROM {database:Identifier}.{table:Identifier}
         WHERE {range:Rollup}
             AND ({app_id:String} = '' OR app_id = {app_id:String})
+            {filters:And}
             AND ({event_name:String} = '' OR event_name = {event_name:String})
         GROUP BY number
         {rollup:end}

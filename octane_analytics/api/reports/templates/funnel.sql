@@ -38,6 +38,7 @@ WITH
             AND timestamp >= {from:DateTime('UTC')}
             AND timestamp < {to:DateTime('UTC')}
             AND ({app_id:String} = '' OR app_id = {app_id:String})
+            {filters:And}
             AND event_name IN {steps:Array(String)}
     ) AS matching_events,
     if(
@@ -85,6 +86,7 @@ FROM
                 AND timestamp >= {from:DateTime('UTC')}
                 AND timestamp < {to:DateTime('UTC')}
                 AND ({app_id:String} = '' OR app_id = {app_id:String})
+                {filters:And}
                 AND (sampled = 10000 OR sipHash64(user_id) % 10000 < sampled)
         )
         ARRAY JOIN arrayFilter(

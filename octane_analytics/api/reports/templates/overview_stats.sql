@@ -45,5 +45,6 @@ FROM
     FROM {database:Identifier}.{table:Identifier}
     WHERE {range:Rollup}
         AND ({app_id:String} = '' OR app_id = {app_id:String})
+        {filters:And}
     {rollup:end}
 )

@@ -22,6 +22,12 @@ format = "timezone"
 default = "UTC"
 help = "IANA time zone of the calendar days."
 
+[filters]
+network_type = "quality_network_type"
+client_version = "quality_client_version"
+device = "quality_device"
+country = "quality_country"
+
 [columns]
 bucket = "Start of the bucket; of the range, if it is one bucket."
 viewers = "Distinct users with a heartbeat; up to 4,096 exactly, above with an error of about 0.3 %, unless `exact`."
@@ -100,6 +106,7 @@ FROM
         FROM {database:Identifier}.{table:Identifier}
         WHERE {range:Rollup}
             AND ({app_id:String} = '' OR app_id = {app_id:String})
+            {filters:And}
             AND event_name IN ('video_heartbeat', 'video_start', 'video_buffering', 'video_error') -- events only
         GROUP BY number
         {rollup:end}

@@ -50,6 +50,7 @@ WITH
             AND timestamp >= {from:DateTime('UTC')}
             AND timestamp < {to:DateTime('UTC')}
             AND ({app_id:String} = '' OR app_id = {app_id:String})
+            {filters:And}
             AND ({event_name:String} = '' OR event_name = {event_name:String})
     ) AS matching_events,
     if(
@@ -103,6 +104,7 @@ FROM
         WHERE timestamp >= {from:DateTime('UTC')}
             AND timestamp < {to:DateTime('UTC')}
             AND ({app_id:String} = '' OR app_id = {app_id:String})
+            {filters:And}
             AND (sampled = 10000 OR sipHash64(user_id) % 10000 < sampled)
             AND ({event_name:String} = '' OR event_name = {event_name:String})
     )

@@ -18,6 +18,12 @@ default = "network_type"
 allowed = ["network_type", "client_version", "content_id", "stream_id", "device", "country", "app_id"]
 help = "Property to group by; app_id is the field of the event."
 
+[filters]
+network_type = "quality_network_type"
+client_version = "quality_client_version"
+device = "quality_device"
+country = "quality_country"
+
 [columns]
 value = "Value of the property as text."
 viewers = "Distinct users with a heartbeat; up to 4,096 exactly, above with an error of about 0.3 %, unless `exact`."
@@ -75,6 +81,7 @@ FROM
     FROM {database:Identifier}.{table:Identifier}
     WHERE {range:Rollup}
         AND ({app_id:String} = '' OR app_id = {app_id:String})
+        {filters:And}
         AND event_name IN ('video_heartbeat', 'video_start', 'video_buffering', 'video_error') -- events only
     GROUP BY value
     {rollup:end}

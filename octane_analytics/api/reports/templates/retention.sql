@@ -47,6 +47,7 @@ WITH
             AND timestamp >= {from:DateTime('UTC')}
             AND timestamp < {to:DateTime('UTC')}
             AND ({app_id:String} = '' OR app_id = {app_id:String})
+            {filters:And}
             AND (
                 {first_event:String} = ''
                 OR {return_event:String} = ''
@@ -85,6 +86,7 @@ FROM
         WHERE timestamp >= {from:DateTime('UTC')}
             AND timestamp < {to:DateTime('UTC')}
             AND ({app_id:String} = '' OR app_id = {app_id:String})
+            {filters:And}
             AND (sampled = 10000 OR sipHash64(user_id) % 10000 < sampled)
             AND (
                 {first_event:String} = ''

@@ -8,6 +8,9 @@ cache_seconds = 60
 has_exact = true
 page_rows = 100
 
+[filters]
+query = "query"
+
 [columns]
 query = "Text of the query."
 searches = "Number of search events."
@@ -35,6 +38,7 @@ FROM
     FROM {database:Identifier}.{table:Identifier}
     WHERE {range:Rollup}
         AND ({app_id:String} = '' OR app_id = {app_id:String})
+        {filters:And}
         AND event_name IN ('search', 'search_click') -- events only
     GROUP BY query
     {rollup:end}

@@ -20,6 +20,9 @@ format = "timezone"
 default = "UTC"
 help = "IANA time zone of the calendar days."
 
+[filters]
+query = "query"
+
 [columns]
 bucket = "Start of the bucket; of the range, if it is one bucket."
 searches = "Number of search events."
@@ -80,6 +83,7 @@ FROM
         FROM {database:Identifier}.{table:Identifier}
         WHERE {range:Rollup}
             AND ({app_id:String} = '' OR app_id = {app_id:String})
+            {filters:And}
             AND {query:Rollup} != ''
             AND event_name IN ('search', 'search_click') -- events only
         GROUP BY number

@@ -9,6 +9,9 @@ cache_seconds = 60
 has_exact = true
 page_rows = 20
 
+[filters]
+content = "content"
+
 [columns]
 content_id = "Identifier of the content."
 watch_time = "Time watched in seconds, to the millisecond."
@@ -41,6 +44,7 @@ FROM
     FROM {database:Identifier}.{table:Identifier}
     WHERE {range:Rollup}
         AND ({app_id:String} = '' OR app_id = {app_id:String})
+        {filters:And}
         AND event_name IN ('video_heartbeat', 'video_start', 'video_buffering') -- events only
     GROUP BY content
     {rollup:end}

@@ -9,6 +9,7 @@ import pytest
 
 from octane_analytics.api.auth.token_file import TokenFile, parse, read
 from octane_analytics.api.auth.tokens import TokenRate, digest_of
+from octane_analytics.api.filters import Filter
 from octane_analytics.errors import ConfigError
 
 PATH = Path("tokens.toml")
@@ -60,9 +61,19 @@ def test_fixed_parameters_exclude_raw_sql() -> None:
     assert token.scopes == {"report"}
 
 
+def test_fixed_filters_exclude_raw_sql() -> None:
+    line = 'filters = [{ property = "tenant", op = "in", value = ["a", 5] }]'
+    (token,) = parse(entry("dash", 'scopes = ["report", "query"]', line), PATH).listed
+    assert token.scopes == {"report"}
+    assert token.filters == (Filter("tenant", "in", ["a", "5"]),)
+
+
 @pytest.mark.parametrize(
     ("text", "line", "what"),
     [
+        (entry("dash", REPORT, 'filters = [{ property = "a" }]'), 4, "needs a string"),
+        (entry("dash", REPORT, 'filters = [{ property = "a", op = "is" }]'), 4, "Invalid enum"),
+        (entry("dash", REPORT, 'filters = [{ column = "a" }]'), 4, "column"),
         ("[tokens.a\n", 1, "Expected"),
         (entry("dash", REPORT) + entry("dash", REPORT), 4, "Cannot declare"),
         ("# x\n" + entry("dash", 'scope = ["report"]'), 4, "unknown field `scope`"),

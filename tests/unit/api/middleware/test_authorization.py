@@ -39,6 +39,9 @@ FILE = "".join(
         "query": 'scopes = ["query"]',
         "metrics": 'scopes = ["metrics"]',
         "bound": 'scopes = ["report", "query"]\nparameters = { app_id = "openstream" }',
+        "tenant": 'scopes = ["report", "query"]\n'
+        'filters = [{ property = "tenant", value = "acme" }]',
+        "rival": 'scopes = ["report"]\nfilters = [{ property = "tenant", value = "other" }]',
         "slow": 'scopes = ["report"]\nrate = "1/min"\nburst = 2',
         "single": 'scopes = ["report"]\nconcurrency = 1',
         "old": 'scopes = ["report"]\nexpires = 2020-01-01T00:00:00Z',
@@ -180,6 +183,36 @@ def test_cached_answer_is_limited_to_its_token(app: App) -> None:
     for name in ("report", "bound"):
         assert app.ask(name, "GET", "/report/overview_stats?app_id=openstream").status_code == 200
     assert len(app.script.calls) == 2
+
+
+def test_token_with_filters_reads_only_its_rows(app: App) -> None:
+    app.script.steps = [ROW] * 4
+    own = {"template": "overview_stats", "filters": [{"property": "tenant", "value": "other"}]}
+    posted = app.ask("tenant", "POST", "/report", json=own)
+    assert posted.json()["filters"] == [
+        {"property": "tenant", "op": "eq", "value": "acme"},
+        {"property": "tenant", "op": "eq", "value": "other"},
+    ]
+    app.ask("tenant", "GET", "/report/overview_stats?filter=tenant:ne:acme")
+    app.ask("tenant", "GET", "/report/overview_stats")
+    for sql, values, _ in app.script.calls:
+        assert "filter_0_texts" in sql
+        assert values["filter_0_name"] == "tenant"
+        assert values["filter_0_texts"] == ["acme"]
+    assert app.ask("tenant", "POST", "/query", **QUERY).status_code == 403
+    # Ten filters are those of the request and of the token together.
+    many = {"template": "overview_stats", "filters": [{"property": "a", "op": "exists"}] * 10}
+    assert app.ask("tenant", "POST", "/report", json=many).status_code == 422
+    assert len(app.script.calls) == 3
+
+
+def test_cached_answer_depends_on_filters(app: App) -> None:
+    app.script.steps = [ROW] * 4
+    for name in ("tenant", "rival", "report"):
+        assert app.ask(name, "GET", "/report/overview_stats").headers["x-cache"] == "miss"
+    path = "/report/overview_stats?filter=tenant:eq:acme"
+    assert app.ask("report", "GET", path).headers["x-cache"] == "miss"
+    assert app.ask("report", "GET", path).headers["x-cache"] == "hit"
 
 
 @pytest.mark.parametrize("path", ["/docs", "/docs/docs.js"])

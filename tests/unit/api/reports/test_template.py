@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from octane_analytics.api.reports.library import load
+from octane_analytics.api.reports.library import REPORTS, load
 from octane_analytics.api.reports.parameter_types import TIME
 from octane_analytics.api.reports.template import COMMON, read_template
 from octane_analytics.errors import ConfigError
@@ -31,6 +31,21 @@ LIMIT {limit:UInt32}
 
 def write_template(directory: Path, text: str) -> None:
     (directory / "one.sql").write_text(text, encoding="utf-8")
+
+
+def test_filters_must_apply_to_every_read(tmp_path: Path) -> None:
+    path = tmp_path / "one.sql"
+    built_in = (REPORTS / "retention.sql").read_text()
+    path.write_text(built_in)
+    assert read_template(path).has_filters
+    path.write_text(built_in.replace("{filters:And}", "", 1))
+    with pytest.raises(ConfigError, match="1 times for 2 reads"):
+        read_template(path)
+    path.write_text(built_in.replace("{filters:And}", ""))
+    assert not read_template(path).has_filters
+    path.write_text(built_in.replace("[columns]", '[filters]\na = "nothing"\n[columns]'))
+    with pytest.raises(ConfigError, match="unknown expression 'nothing'"):
+        read_template(path)
 
 
 def test_built_in_templates_load_and_are_described() -> None:
