@@ -27,8 +27,9 @@ _OPTIONS = (
 )
 _SETTLED = "return !!document.querySelector('h1') && !document.querySelector('[aria-busy]')"
 _AXE = """
-const done = arguments[arguments.length - 1];
-axe.run(document, {resultTypes: ["violations"]}).then((found) => done(
+const [rules, done] = arguments;
+const options = {resultTypes: ["violations"], ...(rules.length ? {runOnly: rules} : {})};
+axe.run(document, options).then((found) => done(
     found.violations.map(({id, impact, nodes}) => [id, impact, nodes.map((each) => each.html)])))
 """
 
@@ -126,10 +127,11 @@ class Browser:
                     found.add(f"{url.scheme}://{url.netloc}")
         return found
 
-    def accessibility_faults(self) -> list[Any]:
-        """Return axe-core's findings of the impacts serious and critical."""
-        self.script(AXE.read_text())
-        found = self.driver.execute_async_script(_AXE)
+    def accessibility_faults(self, *rules: str) -> list[Any]:
+        """Return axe-core's findings of the impacts serious and critical, of these rules or of all."""
+        if not self.script("return 'axe' in window"):
+            self.script(AXE.read_text())
+        found = self.driver.execute_async_script(_AXE, rules)
         return [each for each in found if each[1] in ("serious", "critical")]
 
 

@@ -7,6 +7,7 @@ const HEIGHT = 260;
 const DAY = 86_400;
 const DAYS_SHOWN_FROM = 2 * DAY;
 const DAY_STEPS = [1, 2, 3, 7, 14, 28].map((days) => days * DAY);
+const POSITION_STEPS = [1, 5, 10, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200];
 const SPARK_WIDTH = 100;
 const SPARK_HEIGHT = 28;
 
@@ -100,7 +101,7 @@ export class LineChart {
             ticks: tick,
             space: 64,
             values: (_, splits) => splits.map(text),
-            ...(!axis && span > DAYS_SHOWN_FROM ? { incrs: DAY_STEPS } : {}),
+            ...steps(axis, span),
           },
           {
             stroke: color("--dim"),
@@ -144,6 +145,12 @@ export class LineChart {
       this.#plot.setSize({ width: this.#width(), height: HEIGHT });
     }
   }
+}
+
+// Return the distances between marks of the x axis that may be chosen.
+function steps(axis, span) {
+  if (axis) return { incrs: POSITION_STEPS };
+  return span > DAYS_SHOWN_FROM ? { incrs: DAY_STEPS } : {};
 }
 
 function summary({ label, format, points, bucket, axis }) {

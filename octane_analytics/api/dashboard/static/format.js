@@ -27,7 +27,7 @@ const clock = new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-d
 const shortDay = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
 const shortTime = new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-digit" });
 const hour = new Intl.DateTimeFormat(undefined, { hour: "numeric" });
-const exact = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "long" });
+const second = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
 
 export const ABSENT = "–";
 
@@ -55,11 +55,20 @@ export const duration = format(
     const minutes = Math.round(seconds / 60);
     if (seconds < 600) return `${Math.floor(Math.round(seconds) / 60)} min ${Math.round(seconds) % 60} s`;
     if (minutes < 60) return `${minutes} min`;
-    if (seconds < 100 * 3600) return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
-    return `${compact.format(seconds / 3600)} h`;
+    if (seconds < 10 * 3600) return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+    return `${(seconds < 10_000 * 3600 ? decimal : compact).format(seconds / 3600)} h`;
   },
   (seconds) => `${whole.format(Math.round(seconds))} s`,
 );
+// A position within a video, as players show it.
+export function position(seconds) {
+  const total = Math.round(seconds);
+  const pad = (value) => String(value).padStart(2, "0");
+  const hours = Math.floor(total / 3600);
+  const rest = `${Math.floor((total % 3600) / 60)}:${pad(total % 60)}`;
+  return hours ? `${hours}:${rest.padStart(5, "0")}` : rest;
+}
+
 export const megabytes = format((bytes) => `${whole.format(Math.round(bytes / 1e6))} MB`);
 export const bitrate = format((kbps) =>
   kbps < 1000 ? `${whole.format(Math.round(kbps))} kbit/s` : `${decimal.format(kbps / 1000)} Mbit/s`,
@@ -91,8 +100,8 @@ export function timeText(date) {
   return clock.format(date);
 }
 
-export function exactTime(date) {
-  return exact.format(date);
+export function secondText(date) {
+  return second.format(date);
 }
 
 export function dayText(date) {

@@ -2,7 +2,9 @@
 
 import { curl, reportPath } from "./client.js";
 import { element, prose, replaceKeepingFocus } from "./dom.js";
+import { SERIES } from "./metrics.js";
 import { ranges } from "./ranges.js";
+import { withFilter } from "./state.js";
 import { barTable } from "./tables.js";
 
 const TOP_ROWS = 10;
@@ -121,14 +123,33 @@ export function tablePanel(context, title, { report, params = {}, rows = (all) =
       const asked = { app_id: context.app(state), ...ranges(state).current, limit: TOP_ROWS, ...(typeof params === "function" ? params(state) : params) };
       panel.source(report, asked, context.filters(report, state));
       return panel.show(
-        () => context.client.report(report, asked, context.filters(report, state)),
+        () => (isLeftOut(context, report, state) ? null : context.client.report(report, asked, context.filters(report, state))),
         (answer) => {
+          if (answer === null) return notFiltered();
           const shown = rows(answer.rows);
           return shown.length ? barTable({ rows: shown, caption: title, ...table(state) }) : empty(none);
         },
         options,
       );
     },
+  };
+}
+
+// Whether filters are set that the report does not take: its numbers would be of other events.
+export function isLeftOut(context, report, state) {
+  return state.filters.length > 0 && !context.canFilter(report);
+}
+
+export function notFiltered() {
+  return empty("This report takes no filters. Remove them to see it.");
+}
+
+// Return the action of a row that filters the page by a property's value.
+export function filterAction(context, state, property, row, key) {
+  if (row[key] === "" || !context.canFilter(SERIES.playback)) return null;
+  return {
+    label: `Show only ${property} = ${row[key]}`,
+    onClick: () => context.go(withFilter(state, property, String(row[key]))),
   };
 }
 

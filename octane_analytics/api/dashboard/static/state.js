@@ -42,6 +42,7 @@ export function parse(search) {
 }
 
 function parseFilters(texts) {
+  // A name has no colon, see PROPERTY; the value of `eq` may have any character.
   const filters = texts.slice(0, MAX_FILTERS).map((text) => {
     const [property, op, ...rest] = text.split(":");
     return { property, op, value: rest.join(":") };

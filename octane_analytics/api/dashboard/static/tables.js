@@ -53,8 +53,8 @@ export function nameOf(value) {
 }
 
 // Return a folded table with the points of a chart, for readers and screen readers.
-export function pointsTable({ label, format, points, before, name }) {
-  const heading = ["", label, ...(before ? ["Previous period"] : [])];
+export function pointsTable({ label, format, points, before, beforeLabel = "Previous period", name }) {
+  const heading = ["", label, ...(before ? [beforeLabel] : [])];
   return element(
     "details",
     { className: "as-table" },

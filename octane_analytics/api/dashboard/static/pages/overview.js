@@ -4,7 +4,8 @@ import { sparkline } from "../charts.js";
 import { element } from "../dom.js";
 import * as format from "../format.js";
 import { METRICS, SERIES } from "../metrics.js";
-import { tablePanel } from "../panels.js";
+import { filterAction, isLeftOut, tablePanel } from "../panels.js";
+import { withView } from "../state.js";
 import { allOf, Cards, MetricPanel } from "./series.js";
 
 const KEYS = ["viewers", "views", "watch_time", "view_duration", "failures", "stalled", "startup", "searches", "fruitless"];
@@ -81,6 +82,8 @@ class WatchingNow {
 
   async update(state) {
     this.state = state;
+    this.element.hidden = isLeftOut(this.context, WATCHING, state);
+    if (this.element.hidden) return;
     const asked = { app_id: this.context.app(state), from: `-${WATCHED_MINUTES}m`, bucket_seconds: 60 };
     try {
       const { rows } = await this.context.client.report(WATCHING, asked, this.context.filters(WATCHING, state));
@@ -105,12 +108,18 @@ function contentTable(context) {
     table: (state) => ({
       key: "content_id",
       label: "Content",
+      action: (row) => contentAction(context, state, row),
       columns: [
         { name: "watch_time", label: "Watched", format: format.duration },
         { name: "unique_viewers", label: "Viewers", format: format.count },
       ],
     }),
   });
+}
+
+function contentAction(context, state, row) {
+  if (!context.canFilter(SERIES.playback)) return null;
+  return { href: context.link(withView(state, "content", row.content_id)), label: `Show ${row.content_id}` };
 }
 
 function searchTable(context) {
@@ -133,9 +142,10 @@ function qualityTable(context, title, property) {
     report: "quality_of_experience",
     params: { by: property },
     none: "Nothing was watched in this range.",
-    table: () => ({
+    table: (state) => ({
       key: "value",
       label: title.replace(/s$/, ""),
+      action: (row) => filterAction(context, state, property, row, "value"),
       columns: [
         { name: "viewers", label: "Viewers", format: format.count },
         { name: "buffer_ratio", label: "Stalled", format: format.share },

@@ -3,7 +3,7 @@
 import { element } from "../dom.js";
 import * as format from "../format.js";
 import { METRICS } from "../metrics.js";
-import { empty, hiddenText, Panel, tablePanel } from "../panels.js";
+import { empty, filterAction, hiddenText, Panel, tablePanel } from "../panels.js";
 import { ranges, TIMEZONE } from "../ranges.js";
 import { nameOf } from "../tables.js";
 import { allOf, Cards } from "./series.js";
@@ -41,6 +41,7 @@ export class Page {
       table: (state) => ({
         key: "value",
         label: DIMENSIONS[dimension(state)],
+        action: (row) => filterAction(context, state, dimension(state), row, "value"),
         columns: [
           { name: "views", label: "Views", format: format.count },
           { name: "playback_failure_rate", label: "Failures", format: format.share },

@@ -65,11 +65,15 @@ export class Cards {
     const chosen = metric(state.metric, this.metrics).key;
     for (const [key, card] of this.#buttons) card.setAttribute("aria-pressed", String(key === chosen));
     if (isOtherQuestion) this.element.classList.add("changing");
+    this.element.setAttribute("aria-busy", "true");
     const sources = [...new Set(this.metrics.map(({ source }) => source))];
     try {
       await allOf(sources.map((source) => this.#fill(source, state, isChange)));
     } finally {
-      if (this.state === state) this.element.classList.remove("changing");
+      if (this.state === state) {
+        this.element.classList.remove("changing");
+        this.element.removeAttribute("aria-busy");
+      }
     }
   }
 
