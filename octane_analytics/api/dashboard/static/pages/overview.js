@@ -1,4 +1,4 @@
-// The overview: cards, the chart of one of them, and tables of what is behind them.
+// The overview: cards, the chart of one of them, and tables of contents, searches, devices and errors.
 
 import { sparkline } from "../charts.js";
 import { element } from "../dom.js";
