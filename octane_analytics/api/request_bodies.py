@@ -5,6 +5,7 @@ from typing import Any, ClassVar, TypeVar
 import msgspec
 from starlette.requests import Request
 
+from octane_analytics.api.comparison import Comparison
 from octane_analytics.api.filters import Filter
 from octane_analytics.errors import QueryError
 
@@ -17,6 +18,8 @@ class ReportRequest(msgspec.Struct, forbid_unknown_fields=True):
     format: str | None = None
     csv_raw: bool = False
     filters: list[Filter] = []
+    compare: Comparison | None = None
+    totals: bool = False
 
 
 class QueryRequest(msgspec.Struct, forbid_unknown_fields=True):

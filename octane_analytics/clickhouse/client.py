@@ -95,6 +95,8 @@ class ClickHouse(NativeConnection):
                 result_columns(columns),
                 self._checked_blocks(blocks(rows)),
                 lambda: int(progress.rows),
+                lambda: int(progress.bytes),
+                lambda: client.totals,
             )
         finally:
             client.block_meter = None

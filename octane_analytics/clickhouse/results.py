@@ -26,6 +26,10 @@ class RowStream:
     """Blocks of up to STREAM_ROWS rows, none empty; can be iterated over once."""
     rows_read: Callable[[], int]
     """Number of rows that the server has read so far; final after the last block."""
+    bytes_read: Callable[[], int] = lambda: 0
+    """Likewise the number of bytes, uncompressed."""
+    totals: Callable[[], tuple[Any, ...] | None] = lambda: None
+    """Row of WITH TOTALS after the last block; None if there is none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from octane_analytics import __version__
+from octane_analytics.api.comparison import PERIODS
 from octane_analytics.api.filters import MAX_FILTERS
 from octane_analytics.api.raw_sql.result import OFFERED
 from octane_analytics.api.raw_sql.statement_parameters import MAX_PARAMETERS
@@ -12,7 +13,7 @@ from octane_analytics.api.reports.json_schema import (
     parameter_schema,
     parameters_schema,
 )
-from octane_analytics.api.reports.template import Template
+from octane_analytics.api.reports.template import COMMON, Template
 from octane_analytics.api.request_bodies import QueryRequest, ReportRequest
 from octane_analytics.api.results.formats import FORMATS, Format
 
@@ -138,6 +139,24 @@ def _get_report(template: Template) -> Schema:
             "schema": {"type": "string", "enum": ["0", "1"], "default": "0"},
         }
     )
+    if template.key is not None:
+        parameters.append(
+            {
+                "name": "compare",
+                "in": "query",
+                "description": "Range to compare with: previous_period, previous_year or FROM/TO.",
+                "schema": {"type": "string", "examples": list(PERIODS)},
+            }
+        )
+    if template.has_totals:
+        parameters.append(
+            {
+                "name": "totals",
+                "in": "query",
+                "description": "Whether a row over all rows and their number are added; JSON only.",
+                "schema": {"type": "string", "enum": ["0", "1"], "default": "0"},
+            }
+        )
     if template.has_filters:
         parameters.append(
             {
@@ -246,7 +265,14 @@ def _schemas(templates: Mapping[str, Template]) -> Schema:
                 "template": {"type": "string", "enum": list(templates)},
                 "params": {"type": "object"},
                 "filters": {"type": "array", "items": _reference("Filter")},
+                "compare": _object({"from": {"type": "string"}, "to": {"type": "string"}}),
                 **result,
+                "totals": {
+                    "type": ["object", "null"],
+                    "description": "Row over all rows; null in columns of the key.",
+                },
+                "total_rows": count | {"description": "Number of rows without `limit`."},
+                "statistics": _object({"rows_read": count, "bytes_read": count}),
                 "next_offset": {
                     "type": ["integer", "null"],
                     "description": "`offset` of the next page; null on the last page.",
@@ -254,6 +280,9 @@ def _schemas(templates: Mapping[str, Template]) -> Schema:
             },
             "next_offset",
             "filters",
+            "compare",
+            "totals",
+            "total_rows",
         ),
         "Filter": filter_schema(),
         "Result": _object(result),
@@ -320,11 +349,31 @@ def _format_name(formats: Mapping[str, Format]) -> Schema:
     return {"enum": [*formats, None], "description": "Takes precedence over the Accept header."}
 
 
-def _filters_field(template: Template) -> Schema:
-    if not template.has_filters:
-        return {}
-    items = {"type": "array", "items": _reference("Filter"), "maxItems": MAX_FILTERS}
-    return {"filters": items}
+def _optional_fields(template: Template) -> Schema:
+    fields: Schema = {
+        "filters": {
+            "type": "array",
+            "items": _reference("Filter"),
+            "maxItems": MAX_FILTERS if template.has_filters else 0,
+        },
+        "compare": {"type": "null"},
+        "totals": {
+            "type": "boolean",
+            "enum": [False, True] if template.has_totals else [False],
+            "default": False,
+        },
+    }
+    if template.key is not None:
+        time = parameter_schema(COMMON["from"])
+        fields["compare"] = {
+            "anyOf": [
+                {"enum": list(PERIODS)},
+                _object({"from": time, "to": time}),
+                {"type": "null"},
+            ],
+            "description": "Range to compare with.",
+        }
+    return fields
 
 
 def _report_request(template: Template, format_name: Schema) -> Schema:
@@ -335,11 +384,13 @@ def _report_request(template: Template, format_name: Schema) -> Schema:
             "params": params,
             "format": format_name,
             "csv_raw": _CSV_RAW_FIELD,
-            **_filters_field(template),
+            **_optional_fields(template),
         },
         "format",
         "csv_raw",
         "filters",
+        "compare",
+        "totals",
     )
     if "required" not in params:
         schema["required"] = ["template"]

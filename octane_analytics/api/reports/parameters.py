@@ -39,6 +39,8 @@ class BoundParameters:
     values: Mapping[str, object]
     identity: bytes
     filters: tuple[Filter, ...] = ()
+    range: tuple[int, int] = (0, 0)
+    """`from` and `to` in seconds since 1970."""
     conditions: str = ""
     """SQL of the filters; what it binds is in `values`."""
 
@@ -102,6 +104,7 @@ def bind(
         values | conditions.values,
         msgspec.json.encode(identity),
         chosen_filters,
+        (seconds["from"], seconds["to"]),
         conditions.sql,
     )
 

@@ -9,6 +9,8 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from octane_analytics.api.auth.callers import apply_bound_filters, apply_bound_parameters, partition
+from octane_analytics.api.comparison import Comparison
+from octane_analytics.api.comparison import from_text as comparison_from_text
 from octane_analytics.api.filters import COLUMNS, Filter, from_text
 from octane_analytics.api.reports.cache import CachedAnswer
 from octane_analytics.api.reports.json_schema import parameters_schema
@@ -21,8 +23,9 @@ from octane_analytics.clickhouse.connection import trace_settings
 from octane_analytics.errors import QueryError
 from octane_analytics.telemetry.api_metrics import ApiMetrics
 
-_ANSWER_OPTIONS = ("format", "csv_raw", "filter")
+_ANSWER_OPTIONS = ("format", "csv_raw", "filter", "compare", "totals")
 """Query parameters of a URL that do not belong to the template."""
+_SWITCH = {"0": False, "1": True, "false": False, "true": True}
 
 
 class ReportRoutes:
@@ -39,6 +42,8 @@ class ReportRoutes:
             body.params or {},
             body.format,
             filters=body.filters,
+            compare=body.compare,
+            has_totals=body.totals,
             is_csv_raw=body.csv_raw,
         )
 
@@ -46,9 +51,7 @@ class ReportRoutes:
         template = self._service.template(request.path_params["name"])
         pairs = request.query_params.multi_items()
         format_names = [value for name, value in pairs if name == "format"]
-        raw = [value for name, value in pairs if name == "csv_raw"]
-        if raw and raw[-1] not in ("0", "1"):
-            raise QueryError(422, "bad_parameter", "csv_raw must be 0 or 1", parameter="csv_raw")
+        compare = [value for name, value in pairs if name == "compare"]
         given = read_texts(template, [pair for pair in pairs if pair[0] not in _ANSWER_OPTIONS])
         return await self._respond(
             request,
@@ -56,7 +59,9 @@ class ReportRoutes:
             given,
             format_names[-1] if format_names else None,
             filters=[from_text(value) for name, value in pairs if name == "filter"],
-            is_csv_raw=raw[-1:] == ["1"],
+            compare=comparison_from_text(compare[-1]) if compare else None,
+            has_totals=_switch(pairs, "totals"),
+            is_csv_raw=_switch(pairs, "csv_raw"),
         )
 
     async def listing(self, request: Request) -> Response:
@@ -75,6 +80,8 @@ class ReportRoutes:
         format_name: str | None,
         *,
         filters: Sequence[Filter],
+        compare: Comparison | None,
+        has_totals: bool,
         is_csv_raw: bool,
     ) -> Response:
         control = request.headers.get("cache-control", "").lower()
@@ -89,6 +96,8 @@ class ReportRoutes:
             request_id=str(request.state.request_id),
             partition=partition(caller),
             filters=tuple(apply_bound_filters(caller, template.has_filters, filters)),
+            compare=compare,
+            has_totals=has_totals,
             trace=trace_settings(request.state.traceparent),
             is_csv_raw=is_csv_raw,
             is_fresh="no-cache" in control or "no-store" in control,
@@ -109,6 +118,14 @@ class ReportRoutes:
             return Response(status_code=304, headers=headers)
         headers["Content-Type"] = answer.content.media_type
         return Response(answer.content.body, headers=headers)
+
+
+def _switch(pairs: Sequence[tuple[str, str]], name: str) -> bool:
+    """Return whether the option of a URL is on. Raises QueryError (422)."""
+    given = [value for each, value in pairs if each == name]
+    if given and given[-1] not in _SWITCH:
+        raise QueryError(422, "bad_parameter", f"{name} must be 0 or 1", parameter=name)
+    return bool(given) and _SWITCH[given[-1]]
 
 
 def _cache_headers(
@@ -139,6 +156,8 @@ def _describe(template: Template) -> dict[str, object]:
         "parameters": parameters_schema(template),
         "columns": template.columns,
         "filters": {"columns": list(COLUMNS), "properties": True} if template.has_filters else None,
+        "key": template.key,
+        "has_totals": template.has_totals,
         "cache_seconds": template.cache_seconds,
         "row_limit": template.row_limit,
     }

@@ -4,7 +4,6 @@ Does not depend on HTTP.
 """
 
 import asyncio
-import hashlib
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -14,16 +13,24 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from octane_analytics.api import errors
+from octane_analytics.api.comparison import (
+    MAX_COMPARED_ROWS,
+    Comparison,
+    compared_range,
+    identity,
+)
 from octane_analytics.api.connection_pool import ConnectionPool, PooledConnection
 from octane_analytics.api.filters import Filter
 from octane_analytics.api.limits import ComplexityLimits
 from octane_analytics.api.reports.cache import CachedAnswer, ReportCache
+from octane_analytics.api.reports.execution import ReportPlan, run
 from octane_analytics.api.reports.parameters import BoundParameters, bind
 from octane_analytics.api.reports.single_flight import SingleFlight
 from octane_analytics.api.reports.template import Template
-from octane_analytics.api.results.formats import JSON, Envelope, Format, Rows, writer
+from octane_analytics.api.results.formats import JSON, Format
 from octane_analytics.api.results.json_values import encode
 from octane_analytics.api.results.streaming import ChunkStream, Stream
+from octane_analytics.api.timestamps import from_epoch, rfc3339
 from octane_analytics.clickhouse.schema import TableName
 from octane_analytics.errors import QueryError, StatementRejected, Unavailable
 from octane_analytics.telemetry.logging import fields
@@ -49,6 +56,8 @@ class ReportQuery:
     is_fresh: bool = False
     is_csv_raw: bool = False
     filters: tuple[Filter, ...] = ()
+    compare: Comparison | None = None
+    has_totals: bool = False
     trace: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
 
 
@@ -100,11 +109,14 @@ class ReportService:
         """Answer from the cache or by a query. Raises QueryError."""
         template = query.template
         bound = bind(template, query.given, self._now(), query.filters)
+        compared = self._compared(query, bound)
         max_rows = bound.max_rows(template.row_limit or self._limits.result_rows)
-        key = encode([query.partition, query.format.name, query.is_csv_raw]) + bound.identity
+        if compared is not None:
+            max_rows = min(max_rows, MAX_COMPARED_ROWS)
+        key = self._key(query, bound)
 
         async def execute() -> CachedAnswer | Stream:
-            content = await self._execute(query, bound, max_rows)
+            content = await self._execute(query, bound, compared, max_rows)
             if isinstance(content, CachedAnswer):
                 self._cache.put(key, content, template.cache_seconds)
             return content
@@ -123,11 +135,37 @@ class ReportService:
             return with_outcome(await execute(), "miss")
         return with_outcome(content, "shared" if is_shared else "miss")
 
+    def _compared(self, query: ReportQuery, bound: BoundParameters) -> BoundParameters | None:
+        """Return the parameters of the range to compare with. Raises QueryError (422)."""
+        template = query.template
+        if query.has_totals and not template.has_totals:
+            raise _unsupported("totals", f"{template.name} has no totals")
+        if query.has_totals and query.format is not JSON:
+            raise QueryError(422, "totals_need_json", "totals are part of the format json only")
+        if query.compare is None:
+            return None
+        if template.key is None:
+            raise _unsupported("compare", f"{template.name} declares no key to compare by")
+        now = self._now()
+        start, end = compared_range(query.compare, *bound.range, now)
+        times = {name: rfc3339(from_epoch(each)) for name, each in (("from", start), ("to", end))}
+        return bind(template, {**query.given, **times}, now, query.filters)
+
+    def _key(self, query: ReportQuery, bound: BoundParameters) -> bytes:
+        """Return the key of the answer in the cache."""
+        compare = None if query.compare is None else identity(query.compare)
+        options = [query.format.name, query.is_csv_raw, query.has_totals, compare]
+        return encode([query.partition, *options]) + bound.identity
+
     async def _execute(
-        self, query: ReportQuery, bound: BoundParameters, max_rows: int
+        self,
+        query: ReportQuery,
+        bound: BoundParameters,
+        compared: BoundParameters | None,
+        max_rows: int,
     ) -> CachedAnswer | Stream:
         stream = ChunkStream()
-        work = asyncio.ensure_future(self._run(query, bound, max_rows, stream))
+        work = asyncio.ensure_future(self._run(query, bound, compared, max_rows, stream))
         try:
             either: set[asyncio.Future[Any]] = {work, stream.overflowed}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -142,50 +180,44 @@ class ReportService:
         return content or Stream(stream, work, query.format.media_type)
 
     async def _run(
-        self, query: ReportQuery, bound: BoundParameters, max_rows: int, stream: ChunkStream
+        self,
+        query: ReportQuery,
+        bound: BoundParameters,
+        compared: BoundParameters | None,
+        max_rows: int,
+        stream: ChunkStream,
     ) -> CachedAnswer | None:
         template = query.template
-        values = {**bound.values, "database": self._table.database, "table": self._table.table}
-        limits = self._limits.settings(query.request_id)
-        settings = {**limits, **query.trace, "limit": max_rows + 1}
+        plan = ReportPlan(
+            template=template,
+            bound=bound,
+            compared=compared,
+            has_totals=query.has_totals,
+            max_rows=max_rows,
+            format=query.format,
+            is_csv_raw=query.is_csv_raw,
+            values={"database": self._table.database, "table": self._table.table},
+            settings={**self._limits.settings(query.request_id), **query.trace},
+            max_block_bytes=self._limits.result_bytes,
+        )
 
         def job(connection: PooledConnection) -> CachedAnswer | None:
             stream.begin()
-            started = time.perf_counter()
-            envelope = Envelope(
-                _header(template, bound),
-                lambda: _trailer(bound, rows, started),
-            )
-            with connection.stream(
-                template.statement(bound.effective, bound.conditions),
-                values,
-                settings=settings,
-                max_block_bytes=self._limits.result_bytes,
-            ) as result:
-                rows = Rows(result.blocks, max_rows)
-                output = writer(
-                    query.format, result.columns, rows, envelope, is_csv_raw=query.is_csv_raw
-                )
-                digest = hashlib.blake2b(repr(result.columns).encode(), digest_size=12)
-                is_enveloped = query.format is JSON
-                # The envelope holds the range and the elapsed time: the ETag covers only the data.
-                chunk = output.begin()
-                digest.update(b"" if is_enveloped else chunk)
-                stream.put(chunk)
-                for block in rows:
-                    chunk = output.rows(block)
-                    digest.update(chunk)
-                    stream.put(chunk)
-                chunk = output.end()
-                digest.update(b"" if is_enveloped else chunk)
-                stream.put(chunk)
-                self._on_rows_read(result.rows_read())
+            statistics = run(connection, plan, stream)
+            self._on_rows_read(statistics.rows_read)
             body = stream.body()
             if body is None:
                 return None
-            etag = f'W/"{digest.hexdigest()}"'
-            media_type = query.format.media_type
-            return CachedAnswer(body, media_type, etag, rows.is_truncated, self._monotonic())
+            return CachedAnswer(
+                body,
+                query.format.media_type,
+                statistics.etag,
+                statistics.is_truncated,
+                self._monotonic(),
+                statistics.rows_read,
+                statistics.bytes_read,
+                time.perf_counter() - statistics.started,
+            )
 
         try:
             return await self._pool.run(job)
@@ -208,17 +240,5 @@ class ReportService:
             raise errors.unavailable(error) from error
 
 
-def _header(template: Template, bound: BoundParameters) -> dict[str, object]:
-    header: dict[str, object] = {"template": template.name, "params": bound.effective}
-    if bound.filters:
-        header["filters"] = bound.filters
-    return header
-
-
-def _trailer(bound: BoundParameters, rows: Rows, started: float) -> dict[str, object]:
-    trailer: dict[str, object] = {}
-    offset = bound.effective.get("offset")
-    if isinstance(offset, int):
-        trailer["next_offset"] = offset + rows.count if rows.is_truncated else None
-    trailer["elapsed_ms"] = round((time.perf_counter() - started) * 1000, 3)
-    return trailer
+def _unsupported(name: str, problem: str) -> QueryError:
+    return QueryError(422, "bad_parameter", problem, parameter=name)

@@ -9,6 +9,7 @@ A file is a `/* */` comment that holds TOML, followed by one SELECT:
 | `row_limit` | maximum rows of an answer, instead of API_MAX_RESULT_ROWS |
 | `page_rows` | default rows of a page; declares `limit` and `offset` |
 | `[parameters.NAME]` | `type`, `help`, `default` …: the fields of `parameter_types.Parameter` |
+| `key` | columns by which a row is the same in another range; [] for a report of one row |
 | `has_exact` | declares `exact`: uniqCombined64 in the SQL is then replaced by uniqExact |
 | `is_sampled` | declares `sample` and `max_events`, by which the SQL samples users |
 | `[rollup]` | `start`, `hours`: range of a block, see `rollup_blocks` |
@@ -21,7 +22,8 @@ has the COMMON parameters and names the table by the two placeholders of TABLE. 
 it holds. A report about playback reads the subqueries of `view_source`. The parameters `limit` and
 `offset` are the size and the start of a page; a template may declare them itself, with its own bounds,
 instead of `page_rows`. A report accepts filters if `{filters:And}` follows the other conditions of
-every read of the table; see `filters`.
+every read of the table (see `api.filters`), and totals if `{totals:With}` follows a GROUP BY, where it
+becomes WITH TOTALS.
 
 Does not depend on values (see `parameters`) or on how SQL is run.
 """
@@ -45,7 +47,20 @@ from octane_analytics.errors import ConfigError
 TABLE = {"database": "Identifier", "table": "Identifier"}
 PROPERTIES = "{properties:JSON}"
 FILTERS = "{filters:And}"
-RESERVED = frozenset({"format", "csv_raw", "filter"})
+TOTALS = "{totals:With}"
+RESERVED = frozenset(
+    {
+        "format",
+        "csv_raw",
+        "filter",
+        "compare",
+        "totals",
+        "integers",
+        "cursor",
+        "interval",
+        "download",
+    }
+)
 """Names that a URL uses for other purposes."""
 MAX_CACHE_SECONDS = 86_400
 MAX_ROWS = 1_000_000_000
@@ -99,24 +114,33 @@ class Template:
     text: str
     """SQL with the placeholders of filters."""
     has_exact: bool = False
+    key: tuple[str, ...] | None = None
+    """Columns by which rows of two ranges are compared; None if they cannot be."""
     filter_keys: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """Expressions of the rollup's keys, by the property whose text they hold."""
 
     @property
     def sql(self) -> str:
         """SQL without filters."""
-        return self.text.replace(FILTERS, "")
+        return self.text.replace(FILTERS, "").replace(TOTALS, "")
 
     @property
     def has_filters(self) -> bool:
         return FILTERS in self.text
 
-    def statement(self, effective: Mapping[str, object], conditions: str = "") -> str:
+    @property
+    def has_totals(self) -> bool:
+        return TOTALS in self.text
+
+    def statement(
+        self, effective: Mapping[str, object], conditions: str = "", *, has_totals: bool = False
+    ) -> str:
         """Return the SQL for these values as clients see them: `exact` counts by uniqExact.
 
         `conditions` are those of filters, which begin with AND.
         """
         sql = self.text.replace(FILTERS, conditions)
+        sql = sql.replace(TOTALS, "WITH TOTALS" if has_totals else "")
         if self.has_exact and effective["exact"] is True:
             return sql.replace("uniqCombined64", "uniqExact")
         return sql
@@ -134,6 +158,7 @@ class _Header(msgspec.Struct, forbid_unknown_fields=True):
     cache_seconds: Annotated[int, msgspec.Meta(ge=0, le=MAX_CACHE_SECONDS)] = 0
     row_limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_ROWS)] | None = None
     page_rows: Annotated[int, msgspec.Meta(ge=1, le=MAX_PAGE_ROWS)] | None = None
+    key: list[str] | None = None
     has_exact: bool = False
     is_sampled: bool = False
     rollup: _Rollup = _Rollup()
@@ -186,7 +211,8 @@ def read_template(path: Path) -> Template:
     parameters |= (SAMPLING if header.is_sampled else {}) | pages
     _check_filters(path, sql, sql_line)
     types = {name: each.type for name, each in parameters.items()}
-    _check_sql(path, sql.replace(FILTERS, ""), sql_line, types)
+    _check_sql(path, sql.replace(FILTERS, "").replace(TOTALS, ""), sql_line, types)
+    _check_key(path, toml, header)
     parameters |= switches
     return Template(
         name=path.stem,
@@ -198,6 +224,7 @@ def read_template(path: Path) -> Template:
         row_limit=header.row_limit,
         text=sql.strip(),
         has_exact=header.has_exact,
+        key=None if header.key is None else tuple(header.key),
         filter_keys=_filter_keys(path, toml, header.filters),
     )
 
@@ -233,6 +260,14 @@ def _parse_parameter(name: str, declared: Mapping[str, Any]) -> Parameter:
     if name in ("limit", "offset") and parameter.type != "UInt32":
         raise ValueError("is part of a page: its type must be UInt32")
     return parameter
+
+
+def _check_key(path: Path, toml: str, header: _Header) -> None:
+    for name in header.key or ():
+        # It becomes part of the SQL, in backticks.
+        if name not in header.columns or not _NAME.match(name):
+            line = _line_of_key(toml, "$.key")
+            raise ConfigError(f"{path}:{line}: key: {name!r} is not a column in lower case")
 
 
 def _filter_keys(path: Path, toml: str, filters: Mapping[str, str]) -> Mapping[str, str]:

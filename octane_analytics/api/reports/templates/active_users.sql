@@ -5,6 +5,7 @@ Distinct users per calendar day (of `timezone`), oldest first, each with the dis
 days that end with it. Every day that overlaps the range is included and counted from its midnight; events at
 or after `to` are not counted. Whole hours are answered from the rollup `users`; an hour of UTC in which a day
 of `timezone` begins is read from its events, and with `exact` every event."""
+key = ["day"]
 cache_seconds = 300
 page_rows = 100
 

@@ -6,6 +6,7 @@ multiples of their width since 1970-01-01T00:00:00Z; buckets without events are 
 and the last bucket count only events within the range. Whole hours are answered from the rollup `users` or
 `totals` (with `event_name` only from `totals`), if a bucket is an hour or longer. An hour of UTC in which a
 day of `timezone` begins is read from its events."""
+key = ["bucket"]
 cache_seconds = 30
 has_exact = true
 page_rows = 10000
@@ -75,7 +76,7 @@ FROM
         GROUP BY number
         {rollup:end}
     )
-    GROUP BY number
+    GROUP BY number {totals:With}
     ORDER BY number ASC
         WITH FILL
         FROM if(

@@ -5,6 +5,7 @@ Number of users who reached each step of a sequence of events, one row per step.
 event in a later second than that of the previous step (other events may occur in between), and within
 `window_seconds` of the first step's event. For each user the attempt with the most steps counts. Above
 `max_events` events in the range, users are sampled; no rollup is used."""
+key = ["step"]
 cache_seconds = 60
 is_sampled = true
 

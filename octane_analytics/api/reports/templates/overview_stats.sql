@@ -4,6 +4,7 @@ description = """
 One row with the totals of the range. `watch_time` is counted if it is a JSON number of seconds above 0 and up
 to 86400 (one day); any other value (a string, null, a negative number, missing) counts as zero. Whole hours
 are answered from the rollup `users`."""
+key = []
 cache_seconds = 30
 has_exact = true
 

@@ -6,6 +6,7 @@ Viewing and its quality per bucket, oldest first, from `video_start`, `video_hea
 since 1970-01-01T00:00:00Z; buckets without events are included with zeros. With `bucket_seconds` 0 the whole
 range is one bucket, so that a total is defined as its parts are. Values are counted as in
 quality_of_experience. Whole hours are answered from the rollup `quality`, if a bucket is an hour or longer."""
+key = ["bucket"]
 cache_seconds = 30
 has_exact = true
 page_rows = 10000

@@ -5,6 +5,7 @@ Distribution of a numeric property per time bucket, oldest first. Only events in
 number are counted; buckets without such events are included, with nulls. Buckets of a day begin at midnight
 in `timezone`, shorter ones at multiples of their width since 1970-01-01T00:00:00Z. Above `max_events` events
 in the range, users are sampled; no rollup is used."""
+key = ["bucket"]
 cache_seconds = 60
 is_sampled = true
 page_rows = 10000
@@ -109,7 +110,7 @@ FROM
             AND ({event_name:String} = '' OR event_name = {event_name:String})
     )
     WHERE found IS NOT NULL AND isFinite(measured)
-    GROUP BY number
+    GROUP BY number {totals:With}
     ORDER BY number ASC
         WITH FILL
         FROM if(

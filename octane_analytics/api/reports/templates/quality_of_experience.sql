@@ -8,6 +8,7 @@ Playback quality for each value of one property of `video_start`, `video_heartbe
 from the rollup `quality`, except by content_id and stream_id, which read all events. `buffer_ratio` is the
 rebuffering ratio, which begins after startup; the rollup holds the distribution of startup times and not their
 sum. `stalled_share` of `qoe_scorecard` includes startup."""
+key = ["value"]
 cache_seconds = 60
 has_exact = true
 page_rows = 100
@@ -86,7 +87,7 @@ FROM
     GROUP BY value
     {rollup:end}
 )
-GROUP BY value
+GROUP BY value {totals:With}
 HAVING viewers + starts + buffering_events + errors > 0
 ORDER BY watch_time DESC, buffering_events DESC, value ASC
 LIMIT {limit:UInt32} OFFSET {offset:UInt32}

@@ -5,6 +5,7 @@ Playback quality for each value of one property and bucket, oldest first and wit
 quality_of_experience over time, with the buckets of playback_over_time. Pairs without events are left out.
 Whole hours are answered from the rollup `quality`, if a bucket is an hour or longer, except by content_id and
 stream_id, which read all events."""
+key = ["bucket", "value"]
 cache_seconds = 60
 has_exact = true
 page_rows = 10000

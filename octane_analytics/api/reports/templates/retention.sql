@@ -6,6 +6,7 @@ same day; each row shows how many of them have an event `return_event` `day_numb
 first, days from 0. Days are calendar days of `timezone`. Only days that end by `to` are included, so that
 every number is final; events before `from` are ignored, so earlier users count as new. Above `max_events`
 events in the range, users are sampled; no rollup is used."""
+key = ["cohort", "day_number"]
 cache_seconds = 300
 is_sampled = true
 page_rows = 1000

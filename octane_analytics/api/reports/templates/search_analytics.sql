@@ -4,6 +4,7 @@ description = """
 Search queries, most frequent first, from `search` events (`properties.query`, `properties.results_count`) and
 `search_click` events (`properties.query`). Queries are grouped by their exact text; events without a query
 are excluded. Whole hours are answered from the rollup `search`."""
+key = ["query"]
 cache_seconds = 60
 has_exact = true
 page_rows = 100
@@ -44,7 +45,7 @@ FROM
     {rollup:end}
 )
 WHERE query != ''
-GROUP BY query
+GROUP BY query {totals:With}
 HAVING searches + clicks > 0
 ORDER BY searches DESC, clicks DESC, query ASC
 LIMIT {limit:UInt32} OFFSET {offset:UInt32}

@@ -4,6 +4,7 @@ description = """
 Searches per bucket, oldest first, from `search` and `search_click` events with a query, counted as in
 search_analytics. Buckets are those of playback_over_time; with `bucket_seconds` 0 the whole range is one
 bucket. Whole hours are answered from the rollup `search`, if a bucket is an hour or longer."""
+key = ["bucket"]
 cache_seconds = 30
 has_exact = true
 page_rows = 10000

@@ -5,6 +5,7 @@ Content by time watched, most watched first, from the events `video_heartbeat`, 
 `video_buffering`. Content is identified by `properties.content_id`, else `stream_id`, else `video_id`; events
 with none of them are excluded. `watch_time` is counted as in overview_stats. Whole hours are answered from
 the rollup `content`."""
+key = ["content_id"]
 cache_seconds = 60
 has_exact = true
 page_rows = 20
@@ -50,7 +51,7 @@ FROM
     {rollup:end}
 )
 WHERE content != ''
-GROUP BY content
+GROUP BY content {totals:With}
 HAVING heartbeats + starts + buffering_events > 0
 ORDER BY watch_time DESC, heartbeats DESC, content_id ASC
 LIMIT {limit:UInt32} OFFSET {offset:UInt32}

@@ -4,6 +4,7 @@ description = """
 Values of one property, most frequent first. A string is shown as its text, any other value as its JSON;
 events without the property, or with null, are excluded. Above `max_events` events in the range, users are
 sampled; no rollup is used."""
+key = ["value"]
 cache_seconds = 60
 is_sampled = true
 page_rows = 20
