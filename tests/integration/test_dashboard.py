@@ -258,6 +258,17 @@ def test_session_is_found_by_its_id(page: Browser) -> None:
     assert "Choose a longer range" in page.text("main")
 
 
+def test_new_events_appear_at_a_refresh(page: Browser, ledger: ClickHouseSettings) -> None:
+    session = f"s-{uuid.uuid4().hex}"
+    second = int(time.time()) - 5
+    insert(ledger, [event(second, "video_start", session_id=session)])
+    page.open(f"/dashboard?view=session&id={session}")
+    assert len(page.all(".timeline tbody tr")) == 1
+    insert(ledger, [event(second + 1, "video_end", session_id=session)])
+    page.script("document.dispatchEvent(new Event('visibilitychange'))")
+    page.wait(lambda: "video_end" in page.text(".timeline"))
+
+
 def test_comparison_is_shown_and_switched_off(page: Browser) -> None:
     page.open("/dashboard?range=24h&app=openstream")
     changes = [each.text for each in page.all(".card .change")]

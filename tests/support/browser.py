@@ -21,7 +21,14 @@ from selenium.webdriver.remote.webelement import WebElement
 AXE = Path(__file__).resolve().parents[1] / "vendor" / "axe.min.js"
 WAIT_SECONDS = 20.0
 _OPTIONS = (
-    *("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--lang=en-US"),
+    *(
+        "--hide-scrollbars",
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-dev-shm-usage",
+        "--disable-gpu",
+        "--lang=en-US",
+    ),
     # Chromium's own requests (updates, variations) are not the page's.
     *("--disable-background-networking", "--disable-component-update", "--no-first-run"),
 )

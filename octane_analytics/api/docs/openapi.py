@@ -63,6 +63,15 @@ def document(templates: Mapping[str, Template]) -> Schema:
                 | _error_responses(401, 403, 429, 503, 504),
             }
         },
+        "/caller": {
+            "get": {
+                "operationId": "caller",
+                "summary": "What the caller's token permits",
+                "tags": ["reports"],
+                "responses": {"200": _json("The caller.", _reference("Caller"))}
+                | _error_responses(401, 403, 429),
+            }
+        },
         "/healthz": {
             "get": _operations_endpoint("healthz", "Liveness of the process", _reference("State"))
         },
@@ -302,6 +311,16 @@ def _schemas(templates: Mapping[str, Template]) -> Schema:
             "format",
             "params",
             "csv_raw",
+        ),
+        "Caller": _object(
+            {
+                "name": {"type": "string"},
+                "scopes": {"type": "array", "items": {"enum": ["metrics", "query", "report"]}},
+                "parameters": {
+                    "type": "object",
+                    "additionalProperties": {"type": ["string", "integer"]},
+                },
+            },
         ),
         "Tables": _object(
             {
