@@ -47,6 +47,9 @@ LABELS: dict[str, tuple[set[str], dict[str, object]]] = {
     "top_content": ({"content"}, {}),
     "quality_of_experience": ({"quality"}, {"by": "device"}),
     "active_users": (TOTALS, {}),
+    "playback_over_time": ({"quality"}, {"bucket_seconds": DAY}),
+    "searches_over_time": ({"search"}, {"bucket_seconds": 0}),
+    "quality_over_time": ({"quality"}, {"by": "device", "bucket_seconds": DAY}),
 }
 SINGLE_USERS: dict[str, dict[str, object]] = {
     "funnel": {"steps": ["search", "video_start"]},
@@ -165,6 +168,12 @@ def test_whole_hours_are_read_from_the_rollup(rolled: ClickHouseSettings, templa
         ("quality_of_experience", {"by": "country"}, {"quality"}),
         ("quality_of_experience", {"by": "app_id"}, {"quality"}),
         ("quality_of_experience", {"by": "content_id"}, set()),
+        ("playback_over_time", {"bucket_seconds": 0}, {"quality"}),
+        ("playback_over_time", {"bucket_seconds": HOUR}, {"quality"}),
+        ("playback_over_time", {"bucket_seconds": 900}, set()),
+        ("quality_over_time", {"by": "country", "bucket_seconds": HOUR}, {"quality"}),
+        ("quality_over_time", {"by": "content_id", "bucket_seconds": HOUR}, set()),
+        ("searches_over_time", {"bucket_seconds": DAY}, {"search"}),
     ],
 )
 def test_parameters_choose_what_is_read(
@@ -283,6 +292,19 @@ def test_rollups_change_no_number(
             "events_over_time",
             {"bucket_seconds": HOUR},
             recount.events_over_time(events, start, end, HOUR),
+        ),
+        *(
+            (name, {"bucket_seconds": width}, recounted(events, start, end, width))
+            for name, recounted in (
+                ("playback_over_time", recount.playback_over_time),
+                ("searches_over_time", recount.searches_over_time),
+            )
+            for width in (0, HOUR)
+        ),
+        (
+            "quality_over_time",
+            {"by": by, "bucket_seconds": HOUR},
+            recount.quality_over_time(events, start, end, HOUR, by),
         ),
     ]
     for template, more, expected in cases:

@@ -64,7 +64,9 @@ def approximately(expected: list[dict[str, Any]]) -> list[Any]:
     """Approximate floats: rates that are rounded from exactly half may differ in the last digit."""
     return [
         {
-            name: pytest.approx(value, rel=1e-9, abs=2e-3 if name.endswith("_hour") else 1e-6)
+            name: pytest.approx(
+                value, rel=1e-9, abs=2e-3 if name.endswith(("_hour", "_view")) else 1e-6
+            )
             if isinstance(value, float)
             else value
             for name, value in row.items()
@@ -121,10 +123,20 @@ def test_reports_match_recount_of_generated_events(
         assert rows_of(app, "events_over_time", **params, bucket_seconds=300) == (
             recount.events_over_time(events, start, end, 300)
         )
+        for width in (300, 0):
+            for name, expected in (
+                ("playback_over_time", recount.playback_over_time(events, start, end, width)),
+                ("searches_over_time", recount.searches_over_time(events, start, end, width)),
+            ):
+                found = rows_of(app, name, **params, bucket_seconds=width)
+                assert found == approximately(expected), name
         for by in ("network_type", "app_id", "device"):
             assert rows_of(app, "quality_of_experience", **params, by=by) == approximately(
                 recount.quality_of_experience(events, by)
             )
+            assert rows_of(
+                app, "quality_over_time", **params, by=by, bucket_seconds=900, limit=2000
+            ) == approximately(recount.quality_over_time(events, start, end, 900, by))
 
 
 def test_watch_time_counts_only_as_plausible_number(
@@ -331,9 +343,12 @@ BEYOND_A_DOUBLE = (
 )
 REPORTS_OF_PROPERTIES: dict[str, dict[str, object]] = {
     "overview_stats": {},
+    "playback_over_time": {"bucket_seconds": 900},
     "property_percentiles": {"property": "startup_ms"},
     "quality_of_experience": {"by": "network_type"},
+    "quality_over_time": {"by": "network_type", "bucket_seconds": 900},
     "search_analytics": {},
+    "searches_over_time": {"bucket_seconds": 900},
     "top_content": {"limit": 500},
     "top_values": {"property": "device"},
     "views": {"limit": 500},

@@ -175,6 +175,96 @@ def events_over_time(
     ]
 
 
+def _buckets(
+    events: Sequence[RecountEvent], start: int, end: int, width: int
+) -> dict[int, list[RecountEvent]]:
+    """Return the events by the start of their bucket; a width of 0 is one bucket."""
+    if not width:
+        return {start: list(events)}
+    groups: dict[int, list[RecountEvent]] = {
+        bucket: [] for bucket in range(start // width * width, end, width)
+    }
+    for event in events:
+        groups[event.second // width * width].append(event)
+    return groups
+
+
+def playback_over_time(
+    events: Sequence[RecountEvent], start: int, end: int, width: int
+) -> list[Answer]:
+    rows: list[Answer] = []
+    for bucket, group in _buckets(events, start, end, width).items():
+        watched = sum(map(watch_ms, group))
+        stalled = sum(_measure(e, "video_buffering", "buffer_duration_ms") for e in group)
+        views = _count(group, "video_start")
+        startups = [_measure(e, "video_start", "startup_ms") for e in group]
+        fatal = sum(e.name == "video_error" and e.properties.get("fatal") is True for e in group)
+        rows.append(
+            {
+                "bucket": _time(bucket),
+                "viewers": _users(group, "video_heartbeat"),
+                "views": views,
+                "watch_time": watched / 1000,
+                "watch_time_per_view": round(watched / 1000 / views, 3) if views else None,
+                "stalled_share": (
+                    round(stalled / (stalled + watched), 6) if stalled + watched else None
+                ),
+                "errors": _count(group, "video_error"),
+                "fatal_errors": fatal,
+                "failure_share": round(fatal / views, 6) if views else None,
+                "startup_ms_median": _quantile(startups, 0.5),
+                "startup_ms_p95": _quantile(startups, 0.95),
+            }
+        )
+    return rows
+
+
+def quality_over_time(
+    events: Sequence[RecountEvent], start: int, end: int, width: int, by: str
+) -> list[Answer]:
+    rows: list[Answer] = []
+    for bucket, group in _buckets(events, start, end, width).items():
+        for row in quality_of_experience(group, by):
+            mine = [
+                e
+                for e in group
+                if (e.app if by == "app_id" else _text(e.properties.get(by))) == row["value"]
+            ]
+            [played] = playback_over_time(mine, start, end, 0)
+            has_any = played["viewers"] or played["views"] or played["fatal_errors"]
+            if has_any or row["buffer_ratio"]:
+                rows.append({"value": row["value"]} | played | {"bucket": _time(bucket)})
+    rows.sort(
+        key=lambda row: (row["bucket"], -row["watch_time"], -row["views"], row["value"].encode())
+    )
+    left_out = ("watch_time_per_view", "errors", "startup_ms_median")
+    return [{name: row[name] for name in row if name not in left_out} for row in rows]
+
+
+def searches_over_time(
+    events: Sequence[RecountEvent], start: int, end: int, width: int
+) -> list[Answer]:
+    rows: list[Answer] = []
+    for bucket, group in _buckets(events, start, end, width).items():
+        queries = search_analytics(group, limit=len(group))
+        searches = sum(row["searches"] for row in queries)
+        clicks = sum(row["clicks"] for row in queries)
+        fruitless = sum(row["zero_result_searches"] for row in queries)
+        asking = [each for each in group if _text(each.properties.get("query"))]
+        rows.append(
+            {
+                "bucket": _time(bucket),
+                "searches": searches,
+                "unique_users": _users(asking, "search"),
+                "zero_result_searches": fruitless,
+                "zero_result_share": round(fruitless / searches, 6) if searches else None,
+                "clicks": clicks,
+                "click_through_rate": round(clicks / searches, 4) if searches else None,
+            }
+        )
+    return rows
+
+
 def active_users(rows: Iterable[Row], start: int, end: int) -> list[Answer]:
     by_day = defaultdict(set)
     for row in rows:

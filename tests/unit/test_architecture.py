@@ -26,7 +26,8 @@ _VALUES = frozenset({"errors", "types", "interfaces"})
 _EDGES = frozenset({"kafka", "clickhouse", "telemetry"})
 _CHECKS = frozenset({"operations", "operations.checks"})
 _API = frozenset(
-    {"api", "api.auth", "api.docs", "api.middleware", "api.raw_sql", "api.reports", "api.results"}
+    {"api", "api.auth", "api.dashboard", "api.docs", "api.middleware"}
+    | {"api.raw_sql", "api.reports", "api.results"}
 )
 
 MAY_IMPORT: Mapping[str, frozenset[str]] = {
@@ -55,6 +56,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         {"errors", "clickhouse", "telemetry", "api", "api.auth", "api.results"}
     ),
     "api.raw_sql": frozenset({"errors", "clickhouse", "telemetry", "api", "api.results"}),
+    "api.dashboard": frozenset({"telemetry", "supervisor", "api.auth", "api.results"}),
     "api.docs": frozenset({"api", "api.raw_sql", "api.reports", "api.results"}),
     # gunicorn reports to systemd too early by itself: the supervisor's sd_notify does it.
     "api.server": _API | {"errors", "settings", "clickhouse", "telemetry", "supervisor"},
@@ -93,6 +95,7 @@ THIRD_PARTY: Mapping[str, frozenset[str]] = {
     "supervisor": frozenset({"setproctitle"}),
     "api": frozenset({"starlette", "msgspec"}),
     "api.auth": frozenset({"starlette", "msgspec", "tomlkit"}),
+    "api.dashboard": frozenset({"starlette"}),
     "api.docs": frozenset({"starlette"}),
     "api.middleware": frozenset({"starlette"}),
     "api.raw_sql": frozenset({"starlette", "sqlglot"}),

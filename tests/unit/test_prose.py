@@ -25,6 +25,8 @@ PROSE = (
     "octane_analytics/manual/*.md",
     "octane_analytics/**/*.py",
     "octane_analytics/**/*.sql",
+    "octane_analytics/api/dashboard/static/*.*",
+    "octane_analytics/api/dashboard/static/pages/*",
     "octane_analytics/api/docs/static/*",
     "bin/*",
     "conf/**/*.*",

@@ -60,6 +60,15 @@ def document(templates: Mapping[str, Template]) -> Schema:
                 | _error_responses(401, 403, 429, 503, 504),
             }
         },
+        "/caller": {
+            "get": {
+                "operationId": "caller",
+                "summary": "What the caller's token permits",
+                "tags": ["reports"],
+                "responses": {"200": _json("The caller.", reference("Caller"))}
+                | _error_responses(401, 403, 429),
+            }
+        },
         "/healthz": {
             "get": _operations_endpoint("healthz", "Liveness of the process", reference("State"))
         },

@@ -116,6 +116,16 @@ def schemas(templates: Mapping[str, Template]) -> Schema:
             "params",
             "csv_raw",
         ),
+        "Caller": object_schema(
+            {
+                "name": {"type": "string"},
+                "scopes": {"type": "array", "items": {"enum": ["metrics", "query", "report"]}},
+                "parameters": {
+                    "type": "object",
+                    "additionalProperties": {"type": ["string", "integer"]},
+                },
+            },
+        ),
         "Tables": object_schema(
             {
                 "tables": {

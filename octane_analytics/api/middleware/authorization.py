@@ -28,9 +28,20 @@ from octane_analytics.api.errors import error_body
 from octane_analytics.api.results.json_values import encode
 from octane_analytics.errors import QueryError
 
-OPEN_ROUTES = frozenset({"/healthz", "/readyz", "/docs", "/docs/{file}"})
-"""The page has an input for the token; without one it shows nothing of this installation."""
-_SCOPES = {"/query": QUERY, "/schema": QUERY, "/metrics": METRICS}
+OPEN_ROUTES = frozenset(
+    {"/healthz", "/readyz", "/docs", "/docs/{file}"}
+    | {"/", "/dashboard", "/dashboard/{file:path}", "/status"}
+)
+"""The pages have an input for the token; without one they show nothing of this installation."""
+ANY_SCOPE = ""
+"""Required scope of routes for every caller that is served at all."""
+_SCOPES = {
+    "/query": QUERY,
+    "/schema": QUERY,
+    "/metrics": METRICS,
+    "/status/data": METRICS,
+    "/caller": ANY_SCOPE,
+}
 _BUSY_RETRY_SECONDS = 1
 _CORS_REQUEST_HEADERS = (
     "Authorization",
@@ -114,7 +125,8 @@ class AuthorizationMiddleware:
         if token is not None and rate_limiter is not None:
             scope["state"]["charge"] = functools.partial(_acquire_token, rate_limiter, token)
             _acquire_token(rate_limiter, token)
-        callers.require_scope(caller, required_scope)
+        if required_scope != ANY_SCOPE:
+            callers.require_scope(caller, required_scope)
         if token is None or rate_limiter is None or token.concurrency is None:
             return None
         if not rate_limiter.acquire_slot(_key(token), token.concurrency):

@@ -20,6 +20,8 @@ from starlette.routing import Route
 
 from octane_analytics.api import errors
 from octane_analytics.api.connection_pool import ConnectionPool, PooledConnection
+from octane_analytics.api.dashboard.pages import DashboardPages
+from octane_analytics.api.dashboard.service_status import ServiceStatusSource
 from octane_analytics.api.docs.pages import DocumentationPages
 from octane_analytics.api.limits import ComplexityLimits
 from octane_analytics.api.middleware.authorization import (
@@ -61,6 +63,7 @@ def create_app(
     exposition: Callable[[], bytes],
     cache_bytes: int = 0,
     policy: AccessPolicy | None = None,
+    status: ServiceStatusSource | None = None,
     cors_origins: Sequence[str] = (),
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Starlette:
@@ -68,7 +71,8 @@ def create_app(
 
     `probes` serves readiness, so that it does not queue with queries; `exposition` returns the metrics
     of all processes and may block on files; `cache_bytes` bounds the cached answers; `policy` decides
-    which callers are served (None: local clients, without tokens); pages of the `cors_origins` may
+    which callers are served (None: local clients, without tokens); `status` has the state of the
+    service (None: this process's metrics only); pages of the `cors_origins` may
     send requests from a browser; `now` is the end of a range without `to`.
     """
     operations = _Routes(table, limits, pool, probes, exposition)
@@ -83,6 +87,7 @@ def create_app(
     )
     reports = ReportRoutes(service, metrics, BatchRoute(service, metrics, limits.seconds))
     pages = DocumentationPages(templates)
+    dashboard = DashboardPages(status or ServiceStatusSource(None, None, exposition))
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -92,6 +97,12 @@ def create_app(
         queries.close()
 
     routes = [
+        Route("/", dashboard.start, methods=["GET"]),
+        Route("/dashboard", dashboard.dashboard, methods=["GET"]),
+        Route("/dashboard/{file:path}", dashboard.file, methods=["GET"]),
+        Route("/status", dashboard.status, methods=["GET"]),
+        Route("/status/data", dashboard.status_data, methods=["GET"]),
+        Route("/caller", dashboard.caller, methods=["GET"]),
         Route("/report", reports.post, methods=["POST"]),
         Route("/report/{name}", reports.get, methods=["GET"]),
         Route("/reports", reports.reports, methods=["GET", "POST"]),

@@ -7,6 +7,7 @@ from pathlib import Path
 from starlette.types import ASGIApp
 
 from octane_analytics.api.connection_pool import ConnectionPool
+from octane_analytics.api.dashboard.service_status import ServiceStatusSource
 from octane_analytics.api.limits import ComplexityLimits, QueryLimits
 from octane_analytics.api.middleware.authorization import AccessPolicy
 from octane_analytics.api.raw_sql import functions
@@ -19,6 +20,7 @@ from octane_analytics.clickhouse.schema import TableName
 from octane_analytics.settings.connections import ClickHouseSettings
 from octane_analytics.settings.sections import Settings
 from octane_analytics.settings.serving import ApiSettings
+from octane_analytics.supervisor.control_socket import FILE_NAME
 from octane_analytics.telemetry import api_metrics, exposition
 
 QUERY_GRACE_SECONDS = 5.0
@@ -38,6 +40,7 @@ def compose_app(
     api, clickhouse = settings.api, settings.clickhouse
     probe_settings = dataclasses.replace(clickhouse, timeout_seconds=PROBE_SECONDS)
     metrics = api_metrics.ApiMetrics()
+    own_exposition = exposition.Exposition(metrics_directory)
     return create_app(
         templates=templates,
         cache_bytes=api.cache_bytes,
@@ -57,10 +60,22 @@ def compose_app(
         ),
         queries=_raw_sql_endpoint(settings, metrics),
         metrics=metrics,
-        exposition=exposition.Exposition(metrics_directory),
+        exposition=own_exposition,
+        status=ServiceStatusSource(
+            _control_socket(settings.worker.control_socket, metrics_directory),
+            (settings.metrics.host, settings.metrics.port) if settings.metrics.port else None,
+            own_exposition,
+        ),
         policy=policy,
         cors_origins=api.cors_origins,
     )
+
+
+def _control_socket(given: str | None, metrics_directory: Path) -> Path | None:
+    """Return the supervisor's socket: CONTROL_SOCKET, or the one beside shared metrics files."""
+    if given is not None:
+        return None if given == "none" else Path(given)
+    return metrics_directory / FILE_NAME
 
 
 def _raw_sql_endpoint(settings: Settings, metrics: api_metrics.ApiMetrics) -> RawSqlEndpoint:

@@ -31,6 +31,7 @@ PAGES = (
     "api",
     "access",
     "reports",
+    "dashboard",
     "raw-sql",
     "replay",
     "dead-letters",

@@ -274,6 +274,7 @@ def _addresses(service: Stack, *, is_kept: bool) -> str:
     settings, api = service.settings, _api(service)
     kafka, clickhouse = settings.kafka, settings.clickhouse
     return f"""\
+Dashboard   {api}/dashboard
 ClickHouse  {clickhouse.host}:{clickhouse.port} (native), {service.clickhouse_http} (HTTP)
 Kafka       {kafka.bootstrap_servers}, topic {kafka.topic} with {service.partitions} partitions
 API         {api}

@@ -10,8 +10,14 @@ from tests.tools.bench.reports.ledgers import RAW, ROLLUPS, Built
 from tests.tools.bench.reports.questions import Cell
 from tests.tools.bench.reports.through_api import ApiCell
 
-TOTALS = ("overview_stats", "events_over_time", "search_analytics")
-GROUPS = ("top_content", "quality_of_experience", "active_users")
+TOTALS = ("overview_stats", "events_over_time", "search_analytics", "searches_over_time")
+GROUPS = (
+    "top_content",
+    "quality_of_experience",
+    "active_users",
+    "playback_over_time",
+    "quality_over_time",
+)
 USERS = ("funnel", "retention", "top_values", "property_percentiles")
 GOAL_EVENTS = 100_000_000
 """Size of the ledger for which the goals are set."""

@@ -33,6 +33,7 @@ def app(tmp_path: Path) -> TokenApp:
         ("POST", "/query", QUERY, "query"),
         ("GET", "/schema", {}, "query"),
         ("GET", "/metrics", {}, "metrics"),
+        ("GET", "/status/data", {}, "metrics"),
     ],
 )
 def test_each_route_needs_its_scope(
@@ -54,7 +55,9 @@ def test_each_route_needs_its_scope(
     assert app.ask("old", method, path, **options).status_code == 401
 
 
-@pytest.mark.parametrize("path", ["/nowhere", "/query/", "//query", "/Query", "/healthz/", "/"])
+@pytest.mark.parametrize(
+    "path", ["/nowhere", "/query/", "/%2Fquery", "/Query", "/healthz/", "/caller/"]
+)
 def test_unknown_path_without_token_is_unauthorized(app: TokenApp, path: str) -> None:
     assert app.ask(None, "POST", path, **QUERY).status_code == 401
     assert app.ask("report", "POST", path, **QUERY).status_code == 404
@@ -186,6 +189,42 @@ def test_docs_page_is_open_with_its_own_policy(app: TokenApp, path: str) -> None
     assert "script-src 'self'" in answer.headers["content-security-policy"]
     assert app.ask(None, "GET", "/openapi.json").status_code == 401
     assert app.ask("report", "GET", "/openapi.json").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["/dashboard", "/dashboard/main.js", "/dashboard/vendor/uplot.js", "/status"]
+)
+def test_dashboard_is_open_and_revalidated_by_etag(app: TokenApp, path: str) -> None:
+    answer = app.ask(None, "GET", path)
+    assert answer.status_code == 200
+    policy = answer.headers["content-security-policy"]
+    assert policy.startswith("default-src 'self'; ")
+    assert "unsafe" not in policy
+    assert "set-cookie" not in answer.headers
+    same = app.ask(None, "GET", path, headers={"If-None-Match": answer.headers["etag"]})
+    assert (same.status_code, same.content) == (304, b"")
+    other = app.ask(None, "GET", path, headers={"If-None-Match": '"other"'})
+    assert other.content == answer.content
+
+
+def test_root_leads_to_the_dashboard_relatively(app: TokenApp) -> None:
+    answer = app.ask(None, "GET", "/")
+    assert (answer.status_code, answer.headers["location"]) == (307, "dashboard")
+
+
+@pytest.mark.parametrize("path", ["pages.py", "%2e%2e/pages.py", "vendor", "pages/", ""])
+def test_dashboard_serves_listed_files_only(app: TokenApp, path: str) -> None:
+    assert app.ask(None, "GET", f"/dashboard/{path}").status_code == 404
+
+
+def test_caller_is_described_to_any_scope(app: TokenApp) -> None:
+    assert app.ask(None, "GET", "/caller").status_code == 401
+    assert app.ask("metrics", "GET", "/caller").json()["scopes"] == ["metrics"]
+    assert app.ask("bound", "GET", "/caller").json() == {
+        "name": "bound",
+        "scopes": ["report"],
+        "parameters": {"app_id": "openstream"},
+    }
 
 
 def test_duplicate_key_does_not_bypass_fixed_parameters(app: TokenApp) -> None:

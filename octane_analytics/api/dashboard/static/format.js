@@ -1,0 +1,109 @@
+// Numbers, durations and times in the reader's locale and time zone.
+
+const whole = new Intl.NumberFormat();
+const compact = new Intl.NumberFormat(undefined, { notation: "compact", maximumFractionDigits: 1 });
+const decimal = new Intl.NumberFormat(undefined, { maximumFractionDigits: 1 });
+const percent = new Intl.NumberFormat(undefined, { style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 });
+const finePercent = new Intl.NumberFormat(undefined, {
+  style: "percent",
+  minimumFractionDigits: 2,
+  maximumFractionDigits: 2,
+});
+const roundPercent = new Intl.NumberFormat(undefined, { style: "percent", maximumFractionDigits: 0 });
+const change = new Intl.NumberFormat(undefined, {
+  style: "percent",
+  maximumFractionDigits: 0,
+  signDisplay: "exceptZero",
+});
+const day = new Intl.DateTimeFormat(undefined, { weekday: "short", day: "numeric", month: "short" });
+const minute = new Intl.DateTimeFormat(undefined, {
+  weekday: "short",
+  day: "numeric",
+  month: "short",
+  hour: "numeric",
+  minute: "2-digit",
+});
+const clock = new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-digit", second: "2-digit" });
+const shortDay = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
+const shortTime = new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-digit" });
+const hour = new Intl.DateTimeFormat(undefined, { hour: "numeric" });
+const second = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+
+export const ABSENT = "–";
+
+// A format is {short, long}: functions of a number; null is shown as a dash.
+function format(short, long = short) {
+  const guard = (shown) => (value) =>
+    value === null || value === undefined || Number.isNaN(value) ? ABSENT : shown(value);
+  return { short: guard(short), long: guard(long) };
+}
+
+export const count = format(
+  (value) => (Math.abs(value) < 10_000 ? whole.format(Math.round(value)) : compact.format(value)),
+  (value) => whole.format(value),
+);
+export const share = format((value) => (Math.abs(value) < 0.1 ? finePercent : percent).format(value));
+export const briefShare = format((value) => percent.format(value));
+export const wholeShare = format((value) => roundPercent.format(value));
+export const number = format((value) => decimal.format(value));
+export const milliseconds = format((value) =>
+  value < 1000 ? `${whole.format(Math.round(value))} ms` : `${decimal.format(value / 1000)} s`,
+);
+export const duration = format(
+  (seconds) => {
+    if (seconds < 60) return `${decimal.format(seconds)} s`;
+    const minutes = Math.round(seconds / 60);
+    if (seconds < 600) return `${Math.floor(Math.round(seconds) / 60)} min ${Math.round(seconds) % 60} s`;
+    if (minutes < 60) return `${minutes} min`;
+    if (seconds < 10 * 3600) return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+    return `${(seconds < 10_000 * 3600 ? decimal : compact).format(seconds / 3600)} h`;
+  },
+  (seconds) => `${whole.format(Math.round(seconds))} s`,
+);
+// A position within a video, as players show it.
+export function position(seconds) {
+  const total = Math.round(seconds);
+  const pad = (value) => String(value).padStart(2, "0");
+  const hours = Math.floor(total / 3600);
+  const rest = `${Math.floor((total % 3600) / 60)}:${pad(total % 60)}`;
+  return hours ? `${hours}:${rest.padStart(5, "0")}` : rest;
+}
+
+export const megabytes = format((bytes) => `${whole.format(Math.round(bytes / 1e6))} MB`);
+export const bitrate = format((kbps) =>
+  kbps < 1000 ? `${whole.format(Math.round(kbps))} kbit/s` : `${decimal.format(kbps / 1000)} Mbit/s`,
+);
+
+// Return the relative change, or null where it says nothing.
+export function relativeChange(current, previous) {
+  if (typeof current !== "number" || typeof previous !== "number" || previous === 0) return null;
+  return (current - previous) / previous;
+}
+
+export function changeText(value) {
+  return Math.abs(value) >= 10 ? `${value > 0 ? "+" : "-"}999 %` : change.format(value);
+}
+
+export function bucketText(date, bucketSeconds) {
+  return (bucketSeconds >= 86_400 ? day : minute).format(date);
+}
+
+export function axisText(date, spanSeconds) {
+  return (spanSeconds > 2 * 86_400 ? shortDay : shortTime).format(date);
+}
+
+export function hourText(date) {
+  return hour.format(date);
+}
+
+export function timeText(date) {
+  return clock.format(date);
+}
+
+export function secondText(date) {
+  return second.format(date);
+}
+
+export function dayText(date) {
+  return shortDay.format(date);
+}

@@ -1,0 +1,172 @@
+// The overview: cards, the chart of one of them, and tables of contents, searches, devices and errors.
+
+import { sparkline } from "../charts.js";
+import { element } from "../dom.js";
+import * as format from "../format.js";
+import { METRICS, SERIES } from "../metrics.js";
+import { filterAction, isLeftOut, tablePanel } from "../panels.js";
+import { withView } from "../state.js";
+import { allOf, Cards, MetricPanel } from "./series.js";
+
+const KEYS = ["viewers", "views", "watch_time", "view_duration", "failures", "stalled", "startup", "searches", "fruitless"];
+
+const WATCHING = "concurrent_viewers";
+const WATCHED_MINUTES = 30;
+// Players report every some seconds: the last minutes are not complete.
+const INCOMPLETE_MINUTES = 2;
+
+export function isAvailable(context) {
+  return context.templates.has(SERIES.playback);
+}
+
+export class Page {
+  #cards;
+  #chart;
+  #watching;
+  #tables;
+
+  constructor(context) {
+    this.context = context;
+    const metrics = METRICS.filter(({ key, source }) => KEYS.includes(key) && context.templates.has(SERIES[source]));
+    this.#cards = new Cards(context, metrics);
+    this.#chart = new MetricPanel(context, metrics);
+    this.#watching = context.templates.has(WATCHING) ? new WatchingNow(context) : null;
+    if (this.#watching) this.#cards.element.prepend(this.#watching.element);
+    this.#tables = [
+      contentTable(context),
+      searchTable(context),
+      qualityTable(context, "Devices", "device"),
+      qualityTable(context, "Networks", "network_type"),
+      qualityTable(context, "Player versions", "client_version"),
+      errorTable(context),
+    ].filter(Boolean);
+    this.element = element(
+      "div",
+      {},
+      this.#cards.element,
+      this.#chart.panel.element,
+      element("div", { className: "panels" }, ...this.#tables.map(({ panel }) => panel.element)),
+    );
+  }
+
+  title(state) {
+    return this.context.app(state) || "All apps";
+  }
+
+  async update(state, options) {
+    await allOf([
+      this.#cards.update(state, options),
+      this.#chart.update(state, options),
+      this.#watching?.update(state, options),
+      ...this.#tables.map((each) => each.update(state, options)),
+    ]);
+  }
+}
+
+// The tile of those who watch now, whatever range is shown.
+class WatchingNow {
+  #value = element("span", { className: "value" }, format.ABSENT);
+  #spark = sparkline([]);
+
+  constructor(context) {
+    this.context = context;
+    this.element = element(
+      "div",
+      { className: "card" },
+      element("span", { className: "label" }, "Watching now"),
+      this.#value,
+      element("span", { className: "change" }),
+      this.#spark,
+    );
+  }
+
+  async update(state) {
+    this.state = state;
+    this.element.hidden = isLeftOut(this.context, WATCHING, state);
+    if (this.element.hidden) return;
+    const asked = { app_id: this.context.app(state), from: `-${WATCHED_MINUTES}m`, bucket_seconds: 60 };
+    try {
+      const { rows } = await this.context.client.report(WATCHING, asked, this.context.filters(WATCHING, state));
+      if (this.state !== state) return;
+      const viewers = rows.slice(1, -INCOMPLETE_MINUTES).map((row) => row.viewers);
+      this.#value.textContent = format.count.short(viewers.at(-1) ?? 0);
+      this.element.title = `Viewers of the last complete minute; at most ${format.count.long(Math.max(0, ...viewers))} in half an hour`;
+      const drawn = sparkline(viewers);
+      this.#spark.replaceWith(drawn);
+      this.#spark = drawn;
+    } catch (error) {
+      if (this.state === state) this.#value.textContent = format.ABSENT;
+      throw error;
+    }
+  }
+}
+
+function contentTable(context) {
+  return tablePanel(context, "Top content", {
+    report: "top_content",
+    none: "Nothing was watched in this range.",
+    table: (state) => ({
+      key: "content_id",
+      label: "Content",
+      action: (row) => contentAction(context, state, row),
+      columns: [
+        { name: "watch_time", label: "Watched", format: format.duration },
+        { name: "unique_viewers", label: "Viewers", format: format.count },
+      ],
+    }),
+  });
+}
+
+function contentAction(context, state, row) {
+  if (!context.canFilter(SERIES.playback)) return null;
+  return { href: context.link(withView(state, "content", row.content_id)), label: `Show ${row.content_id}` };
+}
+
+function searchTable(context) {
+  return tablePanel(context, "Searches", {
+    report: "search_analytics",
+    none: "Nobody searched in this range.",
+    table: () => ({
+      key: "query",
+      label: "Query",
+      columns: [
+        { name: "searches", label: "Searches", format: format.count },
+        { name: "click_through_rate", label: "Clicked", format: format.wholeShare },
+      ],
+    }),
+  });
+}
+
+function qualityTable(context, title, property) {
+  return tablePanel(context, title, {
+    report: "quality_of_experience",
+    params: { by: property },
+    none: "Nothing was watched in this range.",
+    table: (state) => ({
+      key: "value",
+      label: title.replace(/s$/, ""),
+      action: (row) => filterAction(context, state, property, row, "value"),
+      columns: [
+        { name: "viewers", label: "Viewers", format: format.count },
+        { name: "buffer_ratio", label: "Stalled", format: format.share },
+        { name: "startup_ms_p95", label: "Startup (p95)", format: format.milliseconds },
+      ],
+    }),
+  });
+}
+
+function errorTable(context) {
+  return tablePanel(context, "Errors", {
+    report: "errors",
+    none: "No playback error in this range.",
+    table: () => ({
+      key: "code",
+      label: "Code",
+      columns: [
+        { name: "occurrences", label: "Errors", format: format.count },
+        { name: "views", label: "Views", format: format.count },
+        { name: "fatal_share", label: "Fatal", format: format.wholeShare },
+      ],
+    }),
+  });
+}

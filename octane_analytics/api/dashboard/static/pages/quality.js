@@ -1,0 +1,158 @@
+// The quality page: one measure of playback by a property and time, as a heat table.
+
+import { element } from "../dom.js";
+import * as format from "../format.js";
+import { METRICS } from "../metrics.js";
+import { empty, filterAction, hiddenText, Panel, tablePanel } from "../panels.js";
+import { ranges, TIMEZONE } from "../ranges.js";
+import { nameOf } from "../tables.js";
+import { allOf, Cards } from "./series.js";
+
+const REPORT = "quality_over_time";
+const SCORECARD = "qoe_scorecard";
+const KEYS = ["failures", "stalled", "startup"];
+const DIMENSIONS = { device: "Device", network_type: "Network", client_version: "Player version", country: "Country", app_id: "App" };
+const MAX_VALUES = 15;
+const MAX_COLUMNS = 36;
+const LEVELS = 5;
+
+export function isAvailable(context) {
+  return context.templates.has(REPORT);
+}
+
+export class Page {
+  #by = element(
+    "select",
+    { "aria-label": "Group by" },
+    ...Object.entries(DIMENSIONS).map(([value, text]) => element("option", { value }, text)),
+  );
+
+  constructor(context) {
+    this.context = context;
+    this.metrics = METRICS.filter(({ key }) => KEYS.includes(key));
+    this.cards = new Cards(context, this.metrics);
+    this.panel = new Panel(context, "By value and time", { isWide: true });
+    this.panel.tools.append(this.#by);
+    this.#by.addEventListener("change", () => context.go({ ...this.state, by: this.#by.value }));
+    this.card = tablePanel(context, "Scorecard", {
+      report: SCORECARD,
+      params: (state) => ({ by: dimension(state) }),
+      none: "Nothing was watched in this range.",
+      table: (state) => ({
+        key: "value",
+        label: DIMENSIONS[dimension(state)],
+        action: (row) => filterAction(context, state, dimension(state), row, "value"),
+        columns: [
+          { name: "views", label: "Views", format: format.count },
+          { name: "playback_failure_rate", label: "Failures", format: format.share },
+          { name: "startup_ms_p50", label: "Startup (p50)", format: format.milliseconds },
+          { name: "startup_ms_p95", label: "Startup (p95)", format: format.milliseconds },
+          { name: "stalled_share", label: "Stalled", format: format.share },
+          { name: "average_bitrate_kbps", label: "Bitrate", format: format.bitrate },
+          { name: "good_views_rate", label: "Good views", format: format.share },
+        ],
+      }),
+    });
+    this.card?.panel.element.classList.add("wide");
+    this.element = element("div", {}, this.cards.element, this.panel.element, this.card?.panel.element);
+  }
+
+  title(state) {
+    return `Quality · ${this.context.app(state) || "all apps"}`;
+  }
+
+  update(state, options) {
+    this.state = state;
+    return allOf([this.cards, { update: this.#showTable.bind(this) }, this.card].map((part) => part?.update(state, options)));
+  }
+
+  #showTable(state, options) {
+    const by = dimension(state);
+    const measure = this.metrics.find(({ key }) => key === state.metric) ?? this.metrics[0];
+    const { current, bucket } = ranges(state);
+    const asked = { app_id: this.context.app(state), ...current, by, bucket_seconds: bucket, timezone: TIMEZONE };
+    this.#by.value = by;
+    this.panel.heading.textContent = `${measure.label} by ${DIMENSIONS[by].toLowerCase()}`;
+    this.panel.source(REPORT, asked, this.context.filters(REPORT, state));
+    return this.panel.show(
+      () => this.context.client.report(REPORT, asked, this.context.filters(REPORT, state)),
+      ({ rows }) => (rows.length ? heatTable(rows, measure, bucket, DIMENSIONS[by]) : empty("Nothing was watched in this range.")),
+      options,
+    );
+  }
+}
+
+function dimension(state) {
+  return state.by in DIMENSIONS ? state.by : "network_type";
+}
+
+function heatTable(rows, { column, format: shown, label }, bucket, heading) {
+  const buckets = [...new Set(rows.map((row) => row.bucket))].sort().slice(-MAX_COLUMNS);
+  const watched = new Map();
+  const cells = new Map();
+  for (const row of rows) {
+    watched.set(row.value, (watched.get(row.value) ?? 0) + row.watch_time);
+    cells.set(JSON.stringify([row.value, row.bucket]), row);
+  }
+  const values = [...watched.keys()].sort((one, other) => watched.get(other) - watched.get(one)).slice(0, MAX_VALUES);
+  const brief = shown === format.share ? format.briefShare : shown;
+  const level = levels(rows.map((row) => row[column]));
+  return [
+    element("p", { className: "dim" }, "Most watched first; green is best, red is worst among these numbers."),
+    element(
+      "div",
+      { className: "scroll", tabIndex: 0, role: "region", "aria-label": `${label} by ${heading.toLowerCase()} and time` },
+      element(
+        "table",
+        { className: "heat" },
+        element(
+          "thead",
+          {},
+          element(
+            "tr",
+            {},
+            element("th", { scope: "col" }, heading),
+            ...buckets.map((each) => element("th", { scope: "col", title: format.bucketText(new Date(each), bucket) }, columnText(each, bucket))),
+          ),
+        ),
+        element(
+          "tbody",
+          {},
+          ...values.map((value) =>
+            element(
+              "tr",
+              {},
+              element("th", { scope: "row", title: nameOf(value) }, nameOf(value)),
+              ...buckets.map((each) => heatCell(cells.get(JSON.stringify([value, each])), column, brief, level)),
+            ),
+          ),
+        ),
+      ),
+    ),
+  ];
+}
+
+function columnText(bucket, seconds) {
+  const date = new Date(bucket);
+  return seconds >= 86_400 || date.getHours() === 0 ? format.dayText(date) : format.hourText(date);
+}
+
+function heatCell(row, column, shown, level) {
+  const value = row?.[column];
+  if (typeof value !== "number") return element("td", {}, element("span", { className: "none" }, "–"));
+  const title = `${shown.long(value)}, ${format.count.long(row.views)} views`;
+  return element(
+    "td",
+    { title },
+    element("span", { className: `level-${level(value)}` }, shown.short(value), hiddenText(`, ${format.count.long(row.views)} views`)),
+  );
+}
+
+// Return a function of a value: 0 to 4 by the share of the values that are lower.
+function levels(values) {
+  const sorted = values.filter((value) => typeof value === "number").sort((one, other) => one - other);
+  return (value) => {
+    const rank = sorted.findIndex((each) => each >= value);
+    return sorted.at(-1) === sorted[0] ? 0 : Math.min(LEVELS - 1, Math.floor((rank / sorted.length) * LEVELS));
+  };
+}

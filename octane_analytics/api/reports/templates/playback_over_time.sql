@@ -1,0 +1,144 @@
+/*
+title = "Playback over time"
+description = """
+Viewing and its quality per bucket, oldest first, from `video_start`, `video_heartbeat`, `video_buffering` and
+`video_error` events. Buckets of a day begin at midnight in `timezone`, shorter ones at multiples of their width
+since 1970-01-01T00:00:00Z; buckets without events are included with zeros. With `bucket_seconds` 0 the whole
+range is one bucket, so that a total is defined as its parts are. Values are counted as in
+quality_of_experience. Whole hours are answered from the rollup `quality`, if a bucket is an hour or longer."""
+key = ["bucket"]
+cache_seconds = 30
+has_exact = true
+page_rows = 10000
+
+[parameters.bucket_seconds]
+type = "UInt32"
+default = 3600
+allowed = [0, 60, 300, 900, 3600, 21600, 86400]
+help = "Width of a bucket in seconds; 86400 is a calendar day, even if 23 or 25 hours long; 0 the whole range."
+
+[parameters.timezone]
+type = "String"
+format = "timezone"
+default = "UTC"
+help = "IANA time zone of the calendar days."
+
+[filters]
+network_type = "quality_network_type"
+client_version = "quality_client_version"
+device = "quality_device"
+country = "quality_country"
+
+[columns]
+bucket = "Start of the bucket; of the range, if it is one bucket."
+viewers = "Distinct users with a heartbeat; up to 4,096 exactly, above with an error of about 0.3 %, unless `exact`."
+views = "Number of video_start events."
+watch_time = "Time watched in seconds, to the millisecond."
+watch_time_per_view = "watch_time in seconds per view, 3 decimals; null without views."
+stalled_share = "Share of buffering in the time of buffering and watching (0 to 1, 6 decimals); null if both are 0."
+errors = "Number of video_error events."
+fatal_errors = "video_error events whose properties.fatal is true."
+failure_share = "fatal_errors divided by views, 6 decimals; null without views."
+startup_ms_median = "Median of startup_ms in milliseconds; null without starts."
+startup_ms_p95 = "95th percentile of startup_ms in milliseconds; null without starts."
+
+[rollup]
+hours = '''
+{bucket_seconds:UInt32} IN (0, 3600, 21600, 86400) AND ({bucket_seconds:UInt32} != 86400 OR NOT arrayExists(
+    day -> toUnixTimestamp(toDateTime(day, {timezone:String})) % 3600 != 0,
+    arrayMap(
+        n -> toDate({from:DateTime('UTC')}, {timezone:String}) + n,
+        range(toUInt32(dateDiff('day', {from:DateTime('UTC')}, {to:DateTime('UTC')}, {timezone:String})) + 2)
+    )
+) OR toDate({hour}, {timezone:String}) = toDate({hour} + 3599, {timezone:String}))'''
+*/
+SELECT
+    multiIf(
+        {bucket_seconds:UInt32} = 0,
+        toDateTime(toUInt32({from:DateTime('UTC')}), {timezone:String}),
+        {bucket_seconds:UInt32} = 86400,
+        toDateTime(toDate(number), {timezone:String}),
+        toDateTime(toUInt32(number * {bucket_seconds:UInt32}), {timezone:String})
+    ) AS bucket,
+    viewers,
+    views,
+    watched_ms / 1000 AS watch_time,
+    if(views = 0, NULL, round(watch_time / views, 3)) AS watch_time_per_view,
+    if(stalled_ms + watched_ms = 0, NULL, round(stalled_ms / (stalled_ms + watched_ms), 6))
+        AS stalled_share,
+    errors,
+    fatal_errors,
+    if(views = 0, NULL, round(fatal_errors / views, 6)) AS failure_share,
+    -- Measured times are above 0; 0 is the quantile of none.
+    nullIf(startup_p50, 0) AS startup_ms_median,
+    nullIf(startup_p95, 0) AS startup_ms_p95
+FROM
+(
+    SELECT
+        number,
+        uniqCombined64IfMerge(heartbeat_users) AS viewers,
+        countIfMerge(start_events) AS views,
+        sumMerge(watch_ms) AS watched_ms,
+        sumMerge(buffer_ms) AS stalled_ms,
+        countIfMerge(error_events) AS errors,
+        countIfMerge(fatal_events) AS fatal_errors,
+        toUInt64(quantilesExactLowIfMerge(0.5, 0.95)(startup_times)[1]) AS startup_p50,
+        toUInt64(quantilesExactLowIfMerge(0.5, 0.95)(startup_times)[2]) AS startup_p95
+    FROM
+    (
+        {rollup:begin}
+        SELECT
+            -- Days have no fixed width: buckets are numbered, and WITH FILL adds the missing numbers.
+            multiIf(
+                {bucket_seconds:UInt32} = 0,
+                toUInt32(0),
+                {bucket_seconds:UInt32} = 86400,
+                toUInt32(toDate({time:Rollup}, {timezone:String})),
+                intDiv(toUInt32({time:Rollup}), greatest({bucket_seconds:UInt32}, 1))
+            ) AS number,
+            sumState({watch_ms:Rollup}) AS watch_ms,
+            sumState({buffer_ms:Rollup}) AS buffer_ms,
+            countIfState(event_name = 'video_start') AS start_events,
+            countIfState(event_name = 'video_error') AS error_events,
+            countIfState({is_fatal:Rollup}) AS fatal_events,
+            uniqCombined64IfState(user_id, event_name = 'video_heartbeat') AS heartbeat_users,
+            quantilesExactLowIfState(0.5, 0.95)(toUInt32({startup_ms:Rollup}), {startup_ms:Rollup} > 0)
+                AS startup_times
+        FROM {database:Identifier}.{table:Identifier}
+        WHERE {range:Rollup}
+            AND ({app_id:String} = '' OR app_id = {app_id:String})
+            {filters:And}
+            AND event_name IN ('video_heartbeat', 'video_start', 'video_buffering', 'video_error') -- events only
+        GROUP BY number
+        {rollup:end}
+    )
+    GROUP BY number
+    ORDER BY number ASC
+        WITH FILL
+        FROM multiIf(
+            {bucket_seconds:UInt32} = 0,
+            toUInt32(0),
+            {bucket_seconds:UInt32} = 86400,
+            toUInt32(toDate({from:DateTime('UTC')}, {timezone:String})),
+            intDiv(toUInt32({from:DateTime('UTC')}), greatest({bucket_seconds:UInt32}, 1))
+        )
+        -- Fills only up to the end of the page: a long range of short buckets has millions.
+        TO least(
+            multiIf(
+                {bucket_seconds:UInt32} = 0,
+                toUInt32(0),
+                {bucket_seconds:UInt32} = 86400,
+                toUInt32(toDate({to:DateTime('UTC')} - 1, {timezone:String})),
+                intDiv(toUInt32({to:DateTime('UTC')} - 1), greatest({bucket_seconds:UInt32}, 1))
+            ) + 1,
+            multiIf(
+                {bucket_seconds:UInt32} = 0,
+                toUInt32(0),
+                {bucket_seconds:UInt32} = 86400,
+                toUInt32(toDate({from:DateTime('UTC')}, {timezone:String})),
+                intDiv(toUInt32({from:DateTime('UTC')}), greatest({bucket_seconds:UInt32}, 1))
+            ) + {offset:UInt32} + {limit:UInt32}
+        )
+    LIMIT {limit:UInt32} OFFSET {offset:UInt32}
+)
+ORDER BY number ASC
