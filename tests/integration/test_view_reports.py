@@ -12,7 +12,8 @@ from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.events.event import Row
 from octane_analytics.settings.connections import ClickHouseSettings
 from tests.support import recount_views
-from tests.support.api_fixtures import app_over, event, insert
+from tests.support.api_fixtures import app_over, at, event, insert
+from tests.support.asgi_calls import call
 from tests.support.view_reports import (
     END,
     RANGES,
@@ -107,3 +108,15 @@ def test_samples_estimate_all_views(app: ASGIApp, generated: list[Row]) -> None:
     (part,) = answer_of(app, "views", END - 6 * 3600, END, by="nothing", sample=0.5)
     assert part["sample"] == 0.5
     assert part["views"] == pytest.approx(whole["views"], rel=0.2)
+
+
+@pytest.mark.parametrize("file_format", ["csv", "ndjson", "prometheus"])
+def test_scorecard_is_served_in_other_formats(
+    app: ASGIApp, generated: list[Row], file_format: str
+) -> None:
+    range_ = {"from": at(END - 3600), "to": at(END)}
+    answer = call(app, "GET", "/report/qoe_scorecard", params={**range_, "format": file_format})
+    assert answer.status_code == 200, answer.text
+    assert "phone" in answer.text
+    if file_format != "prometheus":
+        assert "startup_histogram" in answer.text
