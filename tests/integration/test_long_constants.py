@@ -71,6 +71,8 @@ PLACES = [
     "WITH c(a, number) AS (SELECT {constant}, number FROM numbers(9)) SELECT {named} FROM c",
     "SELECT {named} FROM (SELECT {constant} AS a, number FROM numbers(9))",
     "SELECT {named} FROM (SELECT {constant}, number FROM numbers(9)) AS t(a, number)",
+    "SELECT {named} FROM (SELECT b AS a, number FROM (SELECT 1 AS n, {constant} AS b, number "
+    "FROM numbers(9)))",
     "SELECT {named} FROM (SELECT * REPLACE ({constant} AS a) FROM (SELECT 1 AS a, number FROM "
     "numbers(9)))",
     "SELECT {named} FROM numbers(9) AS n CROSS JOIN (SELECT {constant} AS a) AS c",

@@ -211,7 +211,8 @@ class _Constants:
             return "a long literal"
         if node.kind == "QUERY" and _is_source(node):
             items = node.list_of("PROJECTION")
-            return None if all(map(self._varies, items)) else "a constant column of a subquery"
+            is_known = all(self._varies(each) or _is_named(node, each) for each in items)
+            return None if is_known else "a constant column of a subquery"
         if node.kind == "APPLY COLUMN TRANSFORMER":
             return "APPLY"
         if node.kind == "REPLACE COLUMN TRANSFORMER":
@@ -273,6 +274,13 @@ def _is_scalar(node: Node) -> bool:
     if owner.kind == "FUNCTION" and "alias" not in node.facts:
         return not _FIXED.fullmatch(owner.facts["function_name"].lower())
     return True
+
+
+def _is_named(query: Node, item: Node) -> bool:
+    """Return whether the item is short, and other queries know it by its alias only."""
+    can_be_renamed = "alias" in query.facts or "cte_name" in query.facts
+    is_alone = query.section in TABLE_SECTIONS
+    return is_alone and not can_be_renamed and "alias" in item.facts and _is_short(item)
 
 
 def _is_source(node: Node) -> bool:
