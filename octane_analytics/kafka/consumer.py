@@ -152,7 +152,7 @@ class KafkaSource:
         else:
             self._raise_failure()
             self._probe.check(self._client.get)
-        if not any(map(Message.error, messages)):
+        if not any(message.error() for message in messages):
             return Polled(messages)
         return self._classify(messages)
 

@@ -294,7 +294,7 @@ def test_rollups_change_no_number(
             recount.events_over_time(events, start, end, HOUR),
         ),
         *(
-            (name, {"bucket_seconds": width}, recounted(events, start, end, width))
+            (name, dict[str, object](bucket_seconds=width), recounted(events, start, end, width))
             for name, recounted in (
                 ("playback_over_time", recount.playback_over_time),
                 ("searches_over_time", recount.searches_over_time),

@@ -82,7 +82,9 @@ def parameters(template: Template, span: timedelta, until: datetime) -> dict[str
         **PARAMETERS.get(template.name, {}),
     }
     if "bucket_seconds" in template.parameters:
-        given["bucket_seconds"] = 86_400 if span >= _MANY_HOURS else 3_600
+        allowed = template.parameters["bucket_seconds"].allowed
+        widest = 86_400 if span >= _MANY_HOURS else 3_600
+        given["bucket_seconds"] = widest if not allowed or widest in allowed else max(allowed)
     try:
         bind(template, given, datetime.now(UTC))
     except QueryError as error:
