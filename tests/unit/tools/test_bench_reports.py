@@ -32,7 +32,7 @@ def cell(report: str, span: str, milliseconds: float, **changes: object) -> Cell
 def reached(figures: Figures) -> dict[str, Goal]:
     return dict(
         zip(
-            ("totals", "groups", "day", "growth", "users", "memory", "inserts", "disk"),
+            ("totals", "groups", "day", "growth", "users", "memory", "inserts", "disk", "views"),
             goals(figures),
             strict=True,
         )
