@@ -11,6 +11,7 @@ from octane_analytics.api.raw_sql.result import OFFERED
 from octane_analytics.api.reports.json_schema import (
     parameter_schema,
 )
+from octane_analytics.api.reports.live_route import MAX_INTERVAL
 from octane_analytics.api.reports.template import Template
 from octane_analytics.api.request_bodies import BatchRequest, QueryRequest, ReportRequest
 from octane_analytics.api.results.formats import FORMATS, Format
@@ -40,6 +41,7 @@ def document(templates: Mapping[str, Template]) -> Schema:
     paths: Schema = {
         "/report": {"post": _post_report(templates)},
         **{f"/report/{each.name}": {"get": _get_report(each)} for each in templates.values()},
+        **{f"/live/{each.name}": {"get": _get_live(each)} for each in templates.values()},
         "/reports": {
             "get": {
                 "operationId": "reports",
@@ -106,6 +108,27 @@ def _post_report(templates: Mapping[str, Template]) -> Schema:
         },
         "responses": _success_response(reference("Report"))
         | _error_responses(*_BODY_ERRORS, *_READ_ERRORS),
+    }
+
+
+def _get_live(template: Template) -> Schema:
+    report = _get_report(template)
+    interval = {
+        "name": "interval",
+        "in": "query",
+        "description": "Seconds between two refreshes.",
+        "schema": {"type": "integer", "minimum": 1, "maximum": MAX_INTERVAL, "default": 5},
+    }
+    left_out = ("format", "csv_raw")
+    kept = [each for each in report["parameters"] if each["name"] not in left_out]
+    return {
+        "operationId": f"live_{template.name}",
+        "summary": f"{template.title}, live",
+        "description": "Server-sent events: `report` has the answer, at first and after each change.",
+        "tags": ["live"],
+        "parameters": [*kept, interval],
+        "responses": {"200": {"description": "Events.", "content": {"text/event-stream": {}}}}
+        | _error_responses(*_READ_ERRORS),
     }
 
 
