@@ -47,6 +47,10 @@ _CORS_EXPOSED_HEADERS = (
     "X-Cache",
     "X-Row-Limit",
     "X-Truncated",
+    "X-Rows-Read",
+    "X-Bytes-Read",
+    "Server-Timing",
+    "Content-Disposition",
 )
 _BODY_HEADERS = ("content-length", "content-type")
 

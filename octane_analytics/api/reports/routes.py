@@ -11,11 +11,14 @@ from octane_analytics.api.reports.batch import BatchRoute
 from octane_analytics.api.reports.cache import CachedAnswer
 from octane_analytics.api.reports.json_schema import parameters_schema
 from octane_analytics.api.reports.requests import from_url, report_query
+from octane_analytics.api.reports.row_schema import described_columns, row_schema
 from octane_analytics.api.reports.service import ReportAnswer, ReportQuery, ReportService
 from octane_analytics.api.reports.template import Template
 from octane_analytics.api.request_bodies import ReportRequest, decoded
 from octane_analytics.api.results import json_values
 from octane_analytics.telemetry.api_metrics import ApiMetrics
+
+_EXTENSIONS = {"prometheus": "txt"}
 
 
 class ReportRoutes:
@@ -44,11 +47,30 @@ class ReportRoutes:
             media_type="application/json",
         )
 
+    async def schema(self, request: Request) -> Response:
+        template = self._service.template(request.path_params["name"])
+        return Response(
+            json_values.encode(
+                {
+                    "name": template.name,
+                    "parameters": parameters_schema(template),
+                    "columns": described_columns(template),
+                    "row": row_schema(template),
+                    "key": template.key,
+                }
+            ),
+            media_type="application/json",
+        )
+
     async def _respond(self, request: Request, template: Template, body: ReportRequest) -> Response:
         query = report_query(request, template, body, accept=request.headers.get("accept", ""))
         answer = await self._service.answer(query)
         self._metrics.cache.labels(answer.outcome).inc()
         headers = {"Vary": "Accept, Authorization", "X-Row-Limit": str(answer.max_rows)}
+        if _is_download(request):
+            # The names of templates are of a-z, 0-9 and _.
+            name = f"{template.name}.{_EXTENSIONS.get(query.format.name, query.format.name)}"
+            headers["Content-Disposition"] = f'attachment; filename="{name}"'
         if not isinstance(answer.content, CachedAnswer):
             return StreamingResponse(
                 answer.content.chunks(),
@@ -64,6 +86,10 @@ class ReportRoutes:
         return Response(answer.content.body, headers=headers)
 
 
+def _is_download(request: Request) -> bool:
+    return request.method == "GET" and request.query_params.get("download") in ("1", "true")
+
+
 def _cache_headers(
     query: ReportQuery, answer: ReportAnswer, content: CachedAnswer
 ) -> dict[str, str]:
@@ -74,6 +100,10 @@ def _cache_headers(
         "Age": str(int(answer.age_seconds)),
         "Cache-Control": f"{scope}, max-age={seconds}" if seconds else f"{scope}, no-cache",
         "X-Cache": answer.outcome,
+        "X-Rows-Read": str(content.rows_read),
+        "X-Bytes-Read": str(content.bytes_read),
+        "Server-Timing": f"clickhouse;dur={content.query_seconds * 1000:.1f}, "
+        f'cache;desc="{answer.outcome}"',
         "X-Truncated": "true" if content.is_truncated else "false",
     }
 

@@ -27,6 +27,7 @@ from octane_analytics.api.middleware.authorization import (
     AuthorizationMiddleware,
     cross_origin,
 )
+from octane_analytics.api.middleware.compression import CompressionMiddleware
 from octane_analytics.api.middleware.request_context import RequestContextMiddleware
 from octane_analytics.api.raw_sql.endpoint import RawSqlEndpoint
 from octane_analytics.api.reports.batch import BatchRoute
@@ -100,6 +101,7 @@ def create_app(
         "/report": Route("/report", reports.post, methods=["POST"]),
         "/report/{name}": Route("/report/{name}", reports.get, methods=["GET"]),
         "/reports": Route("/reports", reports.reports, methods=["GET", "POST"]),
+        "/reports/{name}/schema": Route("/reports/{name}/schema", reports.schema, methods=["GET"]),
         "/live/{name}": Route("/live/{name}", live.get, methods=["GET"]),
         "/openapi.json": Route("/openapi.json", pages.openapi, methods=["GET"]),
         "/docs": Route("/docs", pages.page, methods=["GET"]),
@@ -123,6 +125,7 @@ def create_app(
             # Before authorization: a preflight has no token, and pages may read refusals.
             *cross_origin(cors_origins),
             Middleware(AuthorizationMiddleware, policy=policy or AccessPolicy()),
+            Middleware(CompressionMiddleware),
         ],
         lifespan=lifespan,
     )

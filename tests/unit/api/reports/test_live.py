@@ -137,7 +137,7 @@ def test_later_error_is_an_event_and_recovers() -> None:
     run(scenario)
 
 
-def test_refresh_without_room_in_the_rate_is_left_out() -> None:
+def test_refresh_beyond_the_rate_is_left_out() -> None:
     async def scenario() -> None:
         rig = Rig(row(1), row(2))
         charges: list[int] = []
