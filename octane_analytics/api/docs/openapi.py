@@ -11,6 +11,7 @@ from octane_analytics.api.raw_sql.result import OFFERED
 from octane_analytics.api.reports.json_schema import (
     parameter_schema,
 )
+from octane_analytics.api.reports.live_route import MAX_INTERVAL
 from octane_analytics.api.reports.template import Template
 from octane_analytics.api.request_bodies import BatchRequest, QueryRequest, ReportRequest
 from octane_analytics.api.results.formats import FORMATS, Format
@@ -40,6 +41,7 @@ def document(templates: Mapping[str, Template]) -> Schema:
     paths: Schema = {
         "/report": {"post": _post_report(templates)},
         **{f"/report/{each.name}": {"get": _get_report(each)} for each in templates.values()},
+        **{f"/live/{each.name}": {"get": _get_live(each)} for each in templates.values()},
         "/reports": {
             "get": {
                 "operationId": "reports",
@@ -49,6 +51,23 @@ def document(templates: Mapping[str, Template]) -> Schema:
                 | _error_responses(401, 403, 429),
             },
             "post": _post_reports(),
+        },
+        "/reports/{name}/schema": {
+            "get": {
+                "operationId": "report_schema",
+                "summary": "Parameters, columns and row schema of a report",
+                "tags": ["reports"],
+                "parameters": [
+                    {
+                        "name": "name",
+                        "in": "path",
+                        "required": True,
+                        "schema": {"type": "string", "enum": list(templates)},
+                    }
+                ],
+                "responses": {"200": _json("The schema.", reference("ReportSchema"))}
+                | _error_responses(401, 403, 404, 429),
+            }
         },
         "/query": {"post": _post_query()},
         "/schema": {
@@ -118,6 +137,27 @@ def _post_report(templates: Mapping[str, Template]) -> Schema:
     }
 
 
+def _get_live(template: Template) -> Schema:
+    report = _get_report(template)
+    interval = {
+        "name": "interval",
+        "in": "query",
+        "description": "Seconds between two refreshes.",
+        "schema": {"type": "integer", "minimum": 1, "maximum": MAX_INTERVAL, "default": 5},
+    }
+    left_out = ("format", "csv_raw")
+    kept = [each for each in report["parameters"] if each["name"] not in left_out]
+    return {
+        "operationId": f"live_{template.name}",
+        "summary": f"{template.title}, live",
+        "description": "Server-sent events: `report` has the answer, at first and after each change.",
+        "tags": ["live"],
+        "parameters": [*kept, interval],
+        "responses": {"200": {"description": "Events.", "content": {"text/event-stream": {}}}}
+        | _error_responses(*_READ_ERRORS),
+    }
+
+
 def _post_reports() -> Schema:
     return {
         "operationId": "batch",
@@ -161,6 +201,20 @@ def _get_report(template: Template) -> Schema:
             "schema": {"type": "string", "enum": ["0", "1"], "default": "0"},
         }
     )
+    parameters += [
+        {
+            "name": "integers",
+            "in": "query",
+            "description": "`string`: 64-bit integers beyond 2^53 are strings in JSON.",
+            "schema": {"type": "string", "enum": ["number", "string"], "default": "number"},
+        },
+        {
+            "name": "download",
+            "in": "query",
+            "description": "Whether the answer has a file name.",
+            "schema": {"type": "string", "enum": ["0", "1"], "default": "0"},
+        },
+    ]
     if template.key is not None:
         parameters.append(
             {
@@ -199,7 +253,7 @@ def _get_report(template: Template) -> Schema:
         "description": f"{template.description}\n\nColumns:\n\n{column_list}",
         "tags": ["reports"],
         "parameters": parameters,
-        "responses": _success_response(reference("Report"))
+        "responses": _success_response(reference(f"Report_{template.name}"))
         | {"304": {"description": "The answer of If-None-Match is still valid."}}
         | _error_responses(*_READ_ERRORS),
     }

@@ -44,6 +44,7 @@ class ReportPlan:
     max_rows: int
     format: Format
     is_csv_raw: bool
+    has_safe_integers: bool
     values: Mapping[str, object]
     settings: Mapping[str, object]
     max_block_bytes: int
@@ -123,6 +124,7 @@ class _Run:
             rows,
             Envelope(self._header(), lambda: self._trailer(result, rows)),
             is_csv_raw=plan.is_csv_raw,
+            has_safe_integers=plan.has_safe_integers,
         )
         # The envelope holds the range and the elapsed time: the ETag covers only the data.
         is_enveloped = plan.format is JSON
@@ -174,7 +176,9 @@ class _Run:
                 earlier = self._compared_totals(plan.compared)
                 found = comparison.with_change(columns, plan.keys, found, earlier)
                 columns = comparison.columns_with_changes(columns, plan.keys)
-            totals = row_object(columns, found) | dict.fromkeys(plan.keys)
+            totals = row_object(
+                columns, found, has_safe_integers=plan.has_safe_integers
+            ) | dict.fromkeys(plan.keys)
         is_last = not rows.is_truncated and (rows.count > 0 or offset == 0)
         count = offset + rows.count if is_last else self._count()
         return {"totals": totals, "total_rows": count}

@@ -58,6 +58,7 @@ class ReportQuery:
     filters: tuple[Filter, ...] = ()
     compare: Comparison | None = None
     has_totals: bool = False
+    has_safe_integers: bool = False
     trace: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
 
 
@@ -151,10 +152,17 @@ class ReportService:
         times = {name: rfc3339(from_epoch(each)) for name, each in (("from", start), ("to", end))}
         return bind(template, {**query.given, **times}, now, query.filters)
 
+    def key(self, query: ReportQuery) -> bytes:
+        """Return the key of equivalent queries of one partition. Raises QueryError (422)."""
+        bound = bind(query.template, query.given, self._now(), query.filters)
+        self._compared(query, bound)
+        return self._key(query, bound)
+
     def _key(self, query: ReportQuery, bound: BoundParameters) -> bytes:
         """Return the key of the answer in the cache."""
         compare = None if query.compare is None else identity(query.compare)
-        options = [query.format.name, query.is_csv_raw, query.has_totals, compare]
+        switches = [query.is_csv_raw, query.has_totals, query.has_safe_integers]
+        options = [query.format.name, *switches, compare]
         return encode([query.partition, *options]) + bound.identity
 
     async def _execute(
@@ -196,6 +204,7 @@ class ReportService:
             max_rows=max_rows,
             format=query.format,
             is_csv_raw=query.is_csv_raw,
+            has_safe_integers=query.has_safe_integers,
             values={"database": self._table.database, "table": self._table.table},
             settings={
                 **template.settings,

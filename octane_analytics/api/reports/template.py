@@ -14,6 +14,7 @@ A file is a `/* */` comment that holds TOML, followed by one SELECT:
 | `is_sampled` | declares `sample` and `max_events`, see `sample_blocks` |
 | `[rollup]` | `start`, `hours`: range of a block, see `rollup_blocks`; `prefers`: see `Template` |
 | `[filters]` | for a property, the expression of `clickhouse.rollups` that is a rollup's key |
+| `[types]` | ClickHouse type of each column of the answer, for typed clients |
 | `[columns]` | description of each column of the answer |
 
 ClickHouse binds the values itself (`{name:Type}`); none is inserted into the SQL. Every template also
@@ -116,6 +117,8 @@ class Template:
     has_exact: bool = False
     preferred_projection: str | None = None
     """Projection that can answer the whole hours for any values; None if that depends on values."""
+    types: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """ClickHouse types by column, as far as they are declared."""
     key: tuple[str, ...] | None = None
     """Columns by which rows of two ranges are compared; None if they cannot be."""
     filter_keys: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
@@ -172,6 +175,7 @@ class _Header(msgspec.Struct, forbid_unknown_fields=True):
     cache_seconds: Annotated[int, msgspec.Meta(ge=0, le=MAX_CACHE_SECONDS)] = 0
     row_limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_ROWS)] | None = None
     page_rows: Annotated[int, msgspec.Meta(ge=1, le=MAX_PAGE_ROWS)] | None = None
+    types: dict[str, str] = {}
     key: list[str] | None = None
     has_exact: bool = False
     is_sampled: bool = False
@@ -241,6 +245,7 @@ def read_template(path: Path) -> Template:
         text=sql.strip(),
         has_exact=header.has_exact,
         preferred_projection=preferred,
+        types=header.types,
         key=None if header.key is None else tuple(header.key),
         filter_keys=_filter_keys(path, toml, header.filters),
     )
@@ -280,6 +285,10 @@ def _parse_parameter(name: str, declared: Mapping[str, Any]) -> Parameter:
 
 
 def _check_key(path: Path, toml: str, header: _Header) -> None:
+    for name in header.types:
+        if name not in header.columns:
+            line = _line_of(toml, "[types]", 2)
+            raise ConfigError(f"{path}:{line}: types: {name!r} is not a column")
     for name in header.key or ():
         # It becomes part of the SQL, in backticks.
         if name not in header.columns or not _NAME.match(name):

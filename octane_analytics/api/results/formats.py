@@ -30,6 +30,9 @@ from octane_analytics.errors import QueryError
 Row = tuple[Any, ...]
 
 
+_EXTENSIONS = {"prometheus": "txt"}
+
+
 @dataclass(frozen=True, slots=True)
 class Format:
     name: str
@@ -39,11 +42,16 @@ class Format:
     is_download: bool = False
     """True if a browser saves the answer, under a name that ends with the format's."""
 
-    def headers(self, stem: str) -> dict[str, str]:
-        """Return the headers of an answer that is saved as `stem`, ASCII without quotes."""
+    def headers(self, stem: str, *, is_download: bool = False) -> dict[str, str]:
+        """Return the headers of an answer that is saved as `stem`, ASCII without quotes.
+
+        is_download has a browser save an answer of any format.
+        """
         headers = {"Content-Type": self.media_type}
-        if self.is_download:
-            headers["Content-Disposition"] = f'attachment; filename="{stem}.{self.name}"'
+        if is_download or self.is_download:
+            headers["Content-Disposition"] = (
+                f'attachment; filename="{stem}.{_EXTENSIONS.get(self.name, self.name)}"'
+            )
         return headers
 
 
@@ -201,16 +209,18 @@ def writer(
     envelope: Envelope,
     *,
     is_csv_raw: bool = False,
+    has_safe_integers: bool = False,
 ) -> Writer:
     """Return a writer for these columns. Raises QueryError (406) if the format cannot represent them.
 
-    `is_csv_raw` turns off the apostrophe before CSV cells that a spreadsheet would evaluate.
+    `is_csv_raw` turns off the apostrophe before CSV cells that a spreadsheet would evaluate;
+    `has_safe_integers` writes integers beyond 2^53 as strings in JSON.
     """
     match format.name:
         case "json":
-            return _Json(columns, rows, envelope)
+            return _Json(columns, rows, envelope, has_safe_integers)
         case "ndjson":
-            return _Ndjson(columns)
+            return _Ndjson(columns, has_safe_integers)
         case "csv":
             return CsvWriter(columns, is_raw=is_csv_raw)
         case "prometheus":
@@ -220,7 +230,14 @@ def writer(
 
 
 class _Json:
-    def __init__(self, columns: Sequence[ResultColumn], rows: Rows, envelope: Envelope) -> None:
+    def __init__(
+        self,
+        columns: Sequence[ResultColumn],
+        rows: Rows,
+        envelope: Envelope,
+        has_safe_integers: bool,
+    ) -> None:
+        self._has_safe_integers = has_safe_integers
         self._names = unique([column.name for column in columns])
         self._columns = columns
         self._rows = rows
@@ -236,7 +253,7 @@ class _Json:
         return head[:-1] + b',"rows":['
 
     def rows(self, block: list[Row]) -> bytes:
-        lines = encode_lines(_objects(self._names, self._columns, block))
+        lines = encode_lines(_objects(self._names, self._columns, block, self._has_safe_integers))
         separator = b"," if self._has_rows else b""
         self._has_rows = True
         # Line breaks inside strings are escaped, so that each one separates two rows.
@@ -254,7 +271,8 @@ class _Json:
 
 
 class _Ndjson:
-    def __init__(self, columns: Sequence[ResultColumn]) -> None:
+    def __init__(self, columns: Sequence[ResultColumn], has_safe_integers: bool) -> None:
+        self._has_safe_integers = has_safe_integers
         self._names = unique([column.name for column in columns])
         self._columns = columns
 
@@ -262,21 +280,29 @@ class _Ndjson:
         return b""
 
     def rows(self, block: list[Row]) -> bytes:
-        return encode_lines(_objects(self._names, self._columns, block))
+        return encode_lines(_objects(self._names, self._columns, block, self._has_safe_integers))
 
     def end(self) -> bytes:
         return b""
 
 
-def row_object(columns: Sequence[ResultColumn], row: Row) -> dict[str, object]:
+def row_object(
+    columns: Sequence[ResultColumn], row: Row, *, has_safe_integers: bool = False
+) -> dict[str, object]:
     """Return one row as an object for JSON."""
-    return _objects(unique([column.name for column in columns]), columns, [row])[0]
+    names = unique([column.name for column in columns])
+    return _objects(names, columns, [row], has_safe_integers)[0]
 
 
 def _objects(
-    names: Sequence[str], columns: Sequence[ResultColumn], block: list[Row]
+    names: Sequence[str],
+    columns: Sequence[ResultColumn],
+    block: list[Row],
+    has_safe_integers: bool,
 ) -> list[dict[str, object]]:
     return [
         dict(zip(names, row, strict=True))
-        for row in zip(*plain_columns(columns, block), strict=True)
+        for row in zip(
+            *plain_columns(columns, block, has_safe_integers=has_safe_integers), strict=True
+        )
     ]

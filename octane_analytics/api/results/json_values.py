@@ -33,6 +33,8 @@ _TIMES = frozenset({datetime, date, type(None)})
 
 _PIECE_BYTES = 256 << 10
 """Bytes decoded in one call, which holds the interpreter's lock: 10 MB of random bytes take 0.5 s."""
+MAX_SAFE_INTEGER = 2**53 - 1
+"""Largest integer up to which a double, and so JavaScript, holds each one exactly."""
 
 _encoder = msgspec.json.Encoder()
 
@@ -48,9 +50,12 @@ def encode_lines(values: Sequence[object]) -> bytes:
 
 
 def plain_columns(
-    columns: Sequence[ResultColumn], rows: Sequence[tuple[Any, ...]]
+    columns: Sequence[ResultColumn],
+    rows: Sequence[tuple[Any, ...]],
+    *,
+    has_safe_integers: bool = False,
 ) -> list[Sequence[object]]:
-    """Return the values by column, each converted by `plain`."""
+    """Return the values by column, each converted by `plain`, and by `safe` if wanted."""
     converted: list[Sequence[object]] = []
     # strict: a result without columns has no rows.
     for column, values in zip(columns, zip(*rows, strict=True), strict=True):
@@ -66,7 +71,20 @@ def plain_columns(
             converted.append([texts[value] for value in values])
         else:
             converted.append([plain(value, is_wide) for value in values])
+        if has_safe_integers and "Int64" in column.type:
+            converted[-1] = [safe(value) for value in converted[-1]]
     return converted
+
+
+def safe(value: object) -> object:
+    """Return the value with integers that a double cannot hold exactly as strings."""
+    if type(value) is int:
+        return value if abs(value) <= MAX_SAFE_INTEGER else str(value)
+    if isinstance(value, list):
+        return [safe(item) for item in value]
+    if isinstance(value, dict):
+        return {key: safe(item) for key, item in value.items()}
+    return value
 
 
 @functools.lru_cache(maxsize=64)

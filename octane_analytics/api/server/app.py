@@ -29,10 +29,13 @@ from octane_analytics.api.middleware.authorization import (
     AuthorizationMiddleware,
     cross_origin,
 )
+from octane_analytics.api.middleware.compression import CompressionMiddleware
 from octane_analytics.api.middleware.request_context import RequestContextMiddleware
 from octane_analytics.api.raw_sql.endpoint import RawSqlEndpoint
 from octane_analytics.api.reports.batch import BatchRoute
 from octane_analytics.api.reports.cache import ReportCache
+from octane_analytics.api.reports.live import LiveReports
+from octane_analytics.api.reports.live_route import LiveRoute
 from octane_analytics.api.reports.routes import ReportRoutes
 from octane_analytics.api.reports.service import ReportService
 from octane_analytics.api.reports.template import Template
@@ -66,6 +69,7 @@ def create_app(
     status: ServiceStatusSource | None = None,
     cors_origins: Sequence[str] = (),
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    is_draining: Callable[[], bool] = lambda: False,
 ) -> Starlette:
     """Return the application. It closes all pools when its lifespan ends.
 
@@ -73,7 +77,8 @@ def create_app(
     of all processes and may block on files; `cache_bytes` bounds the cached answers; `policy` decides
     which callers are served (None: local clients, without tokens); `status` has the state of the
     service (None: this process's metrics only); pages of the `cors_origins` may
-    send requests from a browser; `now` is the end of a range without `to`.
+    send requests from a browser; `now` is the end of a range without `to`; `is_draining` ends live
+    reports once it returns true.
     """
     operations = _Routes(table, limits, pool, probes, exposition)
     service = ReportService(
@@ -86,6 +91,7 @@ def create_app(
         on_rows_read=metrics.rows_read.labels("/report").inc,
     )
     reports = ReportRoutes(service, metrics, BatchRoute(service, metrics, limits.seconds))
+    live = LiveRoute(service, LiveReports(service, is_draining=is_draining))
     pages = DocumentationPages(templates)
     dashboard = DashboardPages(status or ServiceStatusSource(None, None, exposition))
 
@@ -106,6 +112,8 @@ def create_app(
         Route("/report", reports.post, methods=["POST"]),
         Route("/report/{name}", reports.get, methods=["GET"]),
         Route("/reports", reports.reports, methods=["GET", "POST"]),
+        Route("/reports/{name}/schema", reports.schema, methods=["GET"]),
+        Route("/live/{name}", live.get, methods=["GET"]),
         Route("/openapi.json", pages.openapi, methods=["GET"]),
         Route("/docs", pages.page, methods=["GET"]),
         Route("/docs/{file}", pages.file, methods=["GET"]),
@@ -128,6 +136,7 @@ def create_app(
             # Before authorization: a preflight has no token, and pages may read refusals.
             *cross_origin(cors_origins),
             Middleware(AuthorizationMiddleware, policy=policy or AccessPolicy()),
+            Middleware(CompressionMiddleware),
         ],
         lifespan=lifespan,
     )

@@ -29,6 +29,7 @@ PAGES = (
     "settings",
     "settings-api",
     "api",
+    "api-reports",
     "access",
     "reports",
     "dashboard",

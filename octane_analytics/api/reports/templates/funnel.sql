@@ -30,6 +30,14 @@ users = "Distinct users who reached the step."
 of_first = "Share of the first step's users (0 to 1, 4 decimals); null if it had none."
 of_previous = "Share of the previous step's users (0 to 1, 4 decimals); null if it had none."
 sample = "Share of the users that were read (0 to 1); below 1 the counts are estimates, divided by it."
+
+[types]
+step = "UInt64"
+event_name = "String"
+users = "Nullable(UInt64)"
+of_first = "Nullable(Float64)"
+of_previous = "Nullable(Float64)"
+sample = "Nullable(Float64)"
 */
 WITH
     {sample:begin}

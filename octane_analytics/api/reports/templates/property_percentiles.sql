@@ -42,6 +42,18 @@ p99 = "99th percentile; null without events."
 maximum = "Largest value; null without events."
 average = "Arithmetic mean; null without events."
 sample = "Share of the users that were read (0 to 1); below 1 the counts are estimates, divided by it."
+
+[types]
+bucket = "DateTime"
+events = "Nullable(UInt64)"
+minimum = "Nullable(Float64)"
+p50 = "Nullable(Float64)"
+p90 = "Nullable(Float64)"
+p95 = "Nullable(Float64)"
+p99 = "Nullable(Float64)"
+maximum = "Nullable(Float64)"
+average = "Nullable(Float64)"
+sample = "Nullable(Float64)"
 */
 WITH
     {sample:begin}

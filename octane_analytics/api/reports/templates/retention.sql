@@ -39,6 +39,14 @@ day_number = "Days since the day of the cohort; 0 is the same day."
 returned_users = "Users of the cohort with a return_event on that day."
 retention = "Share of cohort_users (0 to 1, 4 decimals)."
 sample = "Share of the users that were read (0 to 1); below 1 the counts are estimates, divided by it."
+
+[types]
+cohort = "Date"
+cohort_users = "Nullable(UInt64)"
+day_number = "UInt16"
+returned_users = "Nullable(UInt64)"
+retention = "Float64"
+sample = "Nullable(Float64)"
 */
 WITH
     {sample:begin}

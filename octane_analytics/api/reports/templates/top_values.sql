@@ -24,6 +24,13 @@ events = "Events with the value."
 unique_users = "Distinct users of these events."
 share = "Share of all events with the property (0 to 1, 6 decimals)."
 sample = "Share of the users that were read (0 to 1); below 1 the counts are estimates, divided by it."
+
+[types]
+value = "String"
+events = "Nullable(UInt64)"
+unique_users = "Nullable(UInt64)"
+share = "Float64"
+sample = "Nullable(Float64)"
 */
 WITH
     {sample:begin}

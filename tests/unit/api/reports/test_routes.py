@@ -306,3 +306,35 @@ def test_next_offset_is_set_if_rows_follow() -> None:
     app = app_over(Script(rows, rows))
     assert get(app, f"{PATH}?limit=2&offset=10").json()["next_offset"] == 12
     assert get(app, f"{PATH}?limit=3&offset=10").json()["next_offset"] is None
+
+
+def test_integers_beyond_a_double_are_strings_on_request() -> None:
+    rows = result((2**53 - 1, [2**63]), (2**53, []), n="UInt64", a="Array(UInt64)")
+    app = app_over(Script(*[rows] * 5), cache_bytes=1 << 20)
+    plain = get(app).json()["rows"]
+    assert plain == [{"n": 2**53 - 1, "a": [2**63]}, {"n": 2**53, "a": []}]
+    wanted = [{"n": 2**53 - 1, "a": [str(2**63)]}, {"n": str(2**53), "a": []}]
+    assert get(app, f"{PATH}?integers=string").json()["rows"] == wanted
+    body = {"template": "top_content", "integers": "string"}
+    assert call(app, "POST", "/report", json=body).json()["rows"] == wanted
+    lines = get(app, f"{PATH}?integers=string&format=ndjson").text.splitlines()
+    assert [json.loads(line) for line in lines] == wanted
+    assert get(app, f"{PATH}?integers=text").status_code == 422
+
+
+def test_download_names_an_answer_of_any_format() -> None:
+    app = app_over(Script(ROW, ROW), cache_bytes=1 << 20)
+    assert "content-disposition" not in get(app).headers
+    saved = get(app, f"{PATH}?download=1").headers["content-disposition"]
+    assert saved == 'attachment; filename="top_content.json"'
+    text = get(app, f"{PATH}?download=1&format=prometheus").headers["content-disposition"]
+    assert text == 'attachment; filename="top_content.txt"'
+
+
+def test_schema_describes_each_column() -> None:
+    app = app_over(Script())
+    body = get(app, "/reports/top_content/schema").json()
+    assert body["columns"][0]["type"] == "String"
+    assert body["row"]["properties"]["watch_time"]["type"] == ["number", "null"]
+    assert body["row"]["properties"]["unique_viewers"]["type"] == "integer"
+    assert get(app, "/reports/nothing/schema").status_code == 404
