@@ -22,6 +22,13 @@ class ReportRequest(msgspec.Struct, forbid_unknown_fields=True):
     totals: bool = False
 
 
+class BatchRequest(msgspec.Struct, forbid_unknown_fields=True):
+    max_bytes: ClassVar[int] = 256 << 10
+
+    reports: list[msgspec.Raw]
+    """ReportRequests, decoded one by one, so that an invalid one fails by itself."""
+
+
 class QueryRequest(msgspec.Struct, forbid_unknown_fields=True):
     max_bytes: ClassVar[int] = 256 << 10
 
@@ -32,7 +39,7 @@ class QueryRequest(msgspec.Struct, forbid_unknown_fields=True):
     csv_raw: bool = False
 
 
-T = TypeVar("T", ReportRequest, QueryRequest)
+T = TypeVar("T", ReportRequest, BatchRequest, QueryRequest)
 
 
 async def decoded(request: Request, kind: type[T]) -> T:

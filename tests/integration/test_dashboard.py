@@ -269,6 +269,22 @@ def test_new_events_appear_at_a_refresh(page: Browser, ledger: ClickHouseSetting
     page.wait(lambda: "video_end" in page.text(".timeline"))
 
 
+def test_watching_now_follows_the_live_report(page: Browser, ledger: ClickHouseSettings) -> None:
+    page.open("/dashboard?app=live-test")
+    page.wait(lambda: page.all(".live-dot:not(.off)"))
+    assert page.card("Watching now") == "0"
+    second = int(time.time()) - 150
+    insert(
+        ledger,
+        [
+            event(second + late, "video_heartbeat", user, app="live-test", watch_time=90)
+            for user in ("ada", "grace", "joan")
+            for late in (0, 90)
+        ],
+    )
+    page.wait(lambda: page.card("Watching now") == "3", 40)
+
+
 def test_comparison_is_shown_and_switched_off(page: Browser) -> None:
     page.open("/dashboard?range=24h&app=openstream")
     changes = [each.text for each in page.all(".card .change")]

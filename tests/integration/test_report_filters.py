@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -35,7 +35,7 @@ def app(clickhouse_settings: ClickHouseSettings) -> Iterator[ASGIApp]:
         yield opened
 
 
-def filtered(app: ASGIApp, template: str, *filters: dict[str, object], **params: object) -> Any:
+def filtered(app: ASGIApp, template: str, *filters: Mapping[str, object], **params: object) -> Any:
     body = {"template": template, "params": RANGE | params, "filters": list(filters)}
     answer = call(app, "POST", "/report", json=body)
     assert answer.status_code == 200, answer.text

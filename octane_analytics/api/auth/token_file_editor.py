@@ -39,8 +39,19 @@ def add(path: Path, name: str, entry: Mapping[str, object]) -> None:
                 inline = tomlkit.inline_table()
                 inline.update(value)
                 value = inline
+            elif isinstance(value, list) and any(isinstance(each, Mapping) for each in value):
+                value = _inline_tables(value)
             table.add(key, value)
         listed[name] = table
+
+
+def _inline_tables(values: list[Mapping[str, object]]) -> tomlkit.items.Array:
+    array = tomlkit.array()
+    for each in values:
+        inline = tomlkit.inline_table()
+        inline.update(each)
+        array.append(inline)
+    return array
 
 
 def remove(path: Path, name: str) -> None:

@@ -5,16 +5,15 @@ from typing import Any
 
 from octane_analytics import __version__
 from octane_analytics.api.comparison import PERIODS
+from octane_analytics.api.docs.schemas import CSV_RAW, reference, schemas
 from octane_analytics.api.filters import MAX_FILTERS
 from octane_analytics.api.raw_sql.result import OFFERED
-from octane_analytics.api.raw_sql.statement_parameters import MAX_PARAMETERS
 from octane_analytics.api.reports.json_schema import (
-    filter_schema,
     parameter_schema,
-    parameters_schema,
 )
-from octane_analytics.api.reports.template import COMMON, Template
-from octane_analytics.api.request_bodies import QueryRequest, ReportRequest
+from octane_analytics.api.reports.live_route import MAX_INTERVAL
+from octane_analytics.api.reports.template import Template
+from octane_analytics.api.request_bodies import BatchRequest, QueryRequest, ReportRequest
 from octane_analytics.api.results.formats import FORMATS, Format
 
 Schema = dict[str, Any]
@@ -35,8 +34,6 @@ _ERRORS = {
 }
 _READ_ERRORS = (401, 403, 404, 406, 422, 429, 501, 503, 504)
 _BODY_ERRORS = (400, 413, 415)
-_CSV_RAW = "Whether CSV cells that a spreadsheet would evaluate are left without an apostrophe."
-_CSV_RAW_FIELD: Schema = {"type": "boolean", "default": False, "description": _CSV_RAW}
 
 
 def document(templates: Mapping[str, Template]) -> Schema:
@@ -44,14 +41,16 @@ def document(templates: Mapping[str, Template]) -> Schema:
     paths: Schema = {
         "/report": {"post": _post_report(templates)},
         **{f"/report/{each.name}": {"get": _get_report(each)} for each in templates.values()},
+        **{f"/live/{each.name}": {"get": _get_live(each)} for each in templates.values()},
         "/reports": {
             "get": {
                 "operationId": "reports",
                 "summary": "All templates with their parameters",
                 "tags": ["reports"],
-                "responses": {"200": _json("The templates.", _reference("Templates"))}
+                "responses": {"200": _json("The templates.", reference("Templates"))}
                 | _error_responses(401, 403, 429),
-            }
+            },
+            "post": _post_reports(),
         },
         "/query": {"post": _post_query()},
         "/schema": {
@@ -59,7 +58,7 @@ def document(templates: Mapping[str, Template]) -> Schema:
                 "operationId": "schema",
                 "summary": "Tables that raw SQL can read",
                 "tags": ["query"],
-                "responses": {"200": _json("The tables.", _reference("Tables"))}
+                "responses": {"200": _json("The tables.", reference("Tables"))}
                 | _error_responses(401, 403, 429, 503, 504),
             }
         },
@@ -68,16 +67,16 @@ def document(templates: Mapping[str, Template]) -> Schema:
                 "operationId": "caller",
                 "summary": "What the caller's token permits",
                 "tags": ["reports"],
-                "responses": {"200": _json("The caller.", _reference("Caller"))}
+                "responses": {"200": _json("The caller.", reference("Caller"))}
                 | _error_responses(401, 403, 429),
             }
         },
         "/healthz": {
-            "get": _operations_endpoint("healthz", "Liveness of the process", _reference("State"))
+            "get": _operations_endpoint("healthz", "Liveness of the process", reference("State"))
         },
         "/readyz": {
             "get": _operations_endpoint(
-                "readyz", "Readiness: ClickHouse responds", _reference("State"), 503, 504
+                "readyz", "Readiness: ClickHouse responds", reference("State"), 503, 504
             )
         },
     }
@@ -92,7 +91,7 @@ def document(templates: Mapping[str, Template]) -> Schema:
         "servers": [{"url": "/"}],
         "paths": paths,
         "components": {
-            "schemas": _schemas(templates),
+            "schemas": schemas(templates),
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         },
         # The operator decides whether a token is required.
@@ -111,13 +110,50 @@ def _post_report(templates: Mapping[str, Template]) -> Schema:
             "content": {
                 "application/json": {
                     "schema": {
-                        "oneOf": [_reference(f"ask_{name}") for name in templates],
+                        "oneOf": [reference(f"ask_{name}") for name in templates],
                     }
                 }
             },
         },
-        "responses": _success_response(_reference("Report"))
+        "responses": _success_response(reference("Report"))
         | _error_responses(*_BODY_ERRORS, *_READ_ERRORS),
+    }
+
+
+def _get_live(template: Template) -> Schema:
+    report = _get_report(template)
+    interval = {
+        "name": "interval",
+        "in": "query",
+        "description": "Seconds between two refreshes.",
+        "schema": {"type": "integer", "minimum": 1, "maximum": MAX_INTERVAL, "default": 5},
+    }
+    left_out = ("format", "csv_raw")
+    kept = [each for each in report["parameters"] if each["name"] not in left_out]
+    return {
+        "operationId": f"live_{template.name}",
+        "summary": f"{template.title}, live",
+        "description": "Server-sent events: `report` has the answer, at first and after each change.",
+        "tags": ["live"],
+        "parameters": [*kept, interval],
+        "responses": {"200": {"description": "Events.", "content": {"text/event-stream": {}}}}
+        | _error_responses(*_READ_ERRORS),
+    }
+
+
+def _post_reports() -> Schema:
+    return {
+        "operationId": "batch",
+        "summary": "Run several reports",
+        "description": "Each is answered or failed by itself, and counts as a request.",
+        "tags": ["reports"],
+        "requestBody": {
+            "required": True,
+            "description": f"At most {BatchRequest.max_bytes} bytes.",
+            "content": {"application/json": {"schema": reference("AskBatch")}},
+        },
+        "responses": {"200": _json("The answers, in order.", reference("Batch"))}
+        | _error_responses(*_BODY_ERRORS, 401, 403, 422, 429),
     }
 
 
@@ -144,7 +180,7 @@ def _get_report(template: Template) -> Schema:
         {
             "name": "csv_raw",
             "in": "query",
-            "description": _CSV_RAW,
+            "description": CSV_RAW,
             "schema": {"type": "string", "enum": ["0", "1"], "default": "0"},
         }
     )
@@ -186,7 +222,7 @@ def _get_report(template: Template) -> Schema:
         "description": f"{template.description}\n\nColumns:\n\n{column_list}",
         "tags": ["reports"],
         "parameters": parameters,
-        "responses": _success_response(_reference("Report"))
+        "responses": _success_response(reference("Report"))
         | {"304": {"description": "The answer of If-None-Match is still valid."}}
         | _error_responses(*_READ_ERRORS),
     }
@@ -200,9 +236,9 @@ def _post_query() -> Schema:
         "requestBody": {
             "required": True,
             "description": f"At most {QueryRequest.max_bytes} bytes.",
-            "content": {"application/json": {"schema": _reference("AskQuery")}},
+            "content": {"application/json": {"schema": reference("AskQuery")}},
         },
-        "responses": _success_response(_reference("Result"), OFFERED)
+        "responses": _success_response(reference("Result"), OFFERED)
         | _error_responses(*_BODY_ERRORS, *_READ_ERRORS),
     }
 
@@ -236,182 +272,8 @@ def _success_response(schema: Schema, formats: Mapping[str, Format] = FORMATS) -
 
 
 def _error_responses(*statuses: int) -> Schema:
-    return {str(status): _json(_ERRORS[status], _reference("Error")) for status in sorted(statuses)}
+    return {str(status): _json(_ERRORS[status], reference("Error")) for status in sorted(statuses)}
 
 
 def _json(description: str, schema: Schema) -> Schema:
     return {"description": description, "content": {"application/json": {"schema": schema}}}
-
-
-def _reference(name: str) -> Schema:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-def _object(properties: Schema, *optional: str, is_open: bool = False) -> Schema:
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": [name for name in properties if name not in optional],
-        "additionalProperties": is_open,
-    }
-
-
-def _schemas(templates: Mapping[str, Template]) -> Schema:
-    count = {"type": "integer", "minimum": 0}
-    column = _object({"name": {"type": "string"}, "type": {"type": "string"}})
-    result = {
-        "columns": {"type": "array", "items": column},
-        "rows": {"type": "array", "items": {"type": "object"}},
-        "row_count": count,
-        "truncated": {"type": "boolean", "description": "Whether more rows exist."},
-        "elapsed_ms": {"type": "number"},
-    }
-    format_name = _format_name(FORMATS)
-    return {
-        **{f"ask_{name}": _report_request(each, format_name) for name, each in templates.items()},
-        "Report": _object(
-            {
-                "template": {"type": "string", "enum": list(templates)},
-                "params": {"type": "object"},
-                "filters": {"type": "array", "items": _reference("Filter")},
-                "compare": _object({"from": {"type": "string"}, "to": {"type": "string"}}),
-                **result,
-                "totals": {
-                    "type": ["object", "null"],
-                    "description": "Row over all rows; null in columns of the key.",
-                },
-                "total_rows": count | {"description": "Number of rows without `limit`."},
-                "statistics": _object({"rows_read": count, "bytes_read": count}),
-                "next_offset": {
-                    "type": ["integer", "null"],
-                    "description": "`offset` of the next page; null on the last page.",
-                },
-            },
-            "next_offset",
-            "filters",
-            "compare",
-            "totals",
-            "total_rows",
-        ),
-        "Filter": filter_schema(),
-        "Result": _object(result),
-        "AskQuery": _object(
-            {
-                "sql": {"type": "string", "minLength": 1},
-                "params": {
-                    "type": ["object", "null"],
-                    "description": "Values of the statement's `{name:Type}` parameters, by name.",
-                    "propertyNames": {"pattern": "^[A-Za-z_][A-Za-z0-9_]{0,63}$"},
-                    "maxProperties": MAX_PARAMETERS,
-                    "additionalProperties": {"type": ["string", "number", "boolean", "array"]},
-                },
-                "format": _format_name(OFFERED),
-                "csv_raw": _CSV_RAW_FIELD,
-            },
-            "format",
-            "params",
-            "csv_raw",
-        ),
-        "Caller": _object(
-            {
-                "name": {"type": "string"},
-                "scopes": {"type": "array", "items": {"enum": ["metrics", "query", "report"]}},
-                "parameters": {
-                    "type": "object",
-                    "additionalProperties": {"type": ["string", "integer"]},
-                },
-            },
-        ),
-        "Tables": _object(
-            {
-                "tables": {
-                    "type": "array",
-                    "items": _object(
-                        {
-                            "database": {"type": "string"},
-                            "table": {"type": "string"},
-                            "columns": {
-                                "type": "array",
-                                "items": _object(
-                                    {
-                                        "name": {"type": "string"},
-                                        "type": {"type": "string"},
-                                        "comment": {"type": "string"},
-                                    }
-                                ),
-                            },
-                        }
-                    ),
-                }
-            }
-        ),
-        "Templates": _object(
-            {"templates": {"type": "array", "items": {"type": "object"}}},
-        ),
-        "State": _object({"status": {"type": "string"}}),
-        "Error": _object(
-            {
-                "error": _object(
-                    {
-                        "code": {"type": "string"},
-                        "message": {"type": "string"},
-                        "request_id": {"type": "string"},
-                    },
-                    is_open=True,
-                )
-            }
-        ),
-    }
-
-
-def _format_name(formats: Mapping[str, Format]) -> Schema:
-    return {"enum": [*formats, None], "description": "Takes precedence over the Accept header."}
-
-
-def _optional_fields(template: Template) -> Schema:
-    fields: Schema = {
-        "filters": {
-            "type": "array",
-            "items": _reference("Filter"),
-            "maxItems": MAX_FILTERS if template.has_filters else 0,
-        },
-        "compare": {"type": "null"},
-        "totals": {
-            "type": "boolean",
-            "enum": [False, True] if template.has_totals else [False],
-            "default": False,
-        },
-    }
-    if template.key is not None:
-        time = parameter_schema(COMMON["from"])
-        fields["compare"] = {
-            "anyOf": [
-                {"enum": list(PERIODS)},
-                _object({"from": time, "to": time}),
-                {"type": "null"},
-            ],
-            "description": "Range to compare with.",
-        }
-    return fields
-
-
-def _report_request(template: Template, format_name: Schema) -> Schema:
-    params = parameters_schema(template)
-    schema = _object(
-        {
-            "template": {"const": template.name},
-            "params": params,
-            "format": format_name,
-            "csv_raw": _CSV_RAW_FIELD,
-            **_optional_fields(template),
-        },
-        "format",
-        "csv_raw",
-        "filters",
-        "compare",
-        "totals",
-    )
-    if "required" not in params:
-        schema["required"] = ["template"]
-        schema["properties"]["params"] = params | {"type": ["object", "null"]}
-    return schema

@@ -1,9 +1,11 @@
 """Authorization of every request: its caller, the scope that its route needs, and its limits.
 
-Sets `request.state.caller` and `request.state.caller_name`. A route that is not listed here needs the
+Sets `request.state.caller`, `caller_name` and `charge`, which charges another request to the token's
+rate or raises AccessDenied (429). A route that is not listed here needs the
 scope `report`, so that a forgotten route is closed. Pure ASGI.
 """
 
+import functools
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -116,9 +118,10 @@ class AuthorizationMiddleware:
         if required_scope is None:
             return None
         caller = self._policy.caller(scope)
-        scope["state"].update(caller=caller, caller_name=caller.name)
+        scope["state"].update(caller=caller, caller_name=caller.name, charge=lambda: None)
         token, rate_limiter = caller.token, self._policy.rate_limiter
         if token is not None and rate_limiter is not None:
+            scope["state"]["charge"] = functools.partial(_acquire_token, rate_limiter, token)
             _acquire_token(rate_limiter, token)
         if required_scope != ANY_SCOPE:
             callers.require_scope(caller, required_scope)

@@ -33,7 +33,7 @@ class Output(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ReportPlan:
-    """What to run. `values` name the table; `settings` are those of ClickHouse."""
+    """Immutable plan of a run. `values` name the table; `settings` are those of ClickHouse."""
 
     template: Template
     bound: BoundParameters

@@ -101,7 +101,7 @@ def bind(
         identity.append(chosen_filters)
     return BoundParameters(
         effective,
-        values | conditions.values,
+        {**values, **conditions.values},
         msgspec.json.encode(identity),
         chosen_filters,
         (seconds["from"], seconds["to"]),

@@ -1,70 +1,42 @@
-"""Report routes: POST /report, GET /report/NAME, GET /reports.
+"""Report routes: POST /report, GET /report/NAME, GET /reports, POST /reports (see `batch`).
 
 Parses requests and sets headers; does not depend on how an answer is produced (see `service`).
 """
 
-from collections.abc import Sequence
-
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from octane_analytics.api.auth.callers import apply_bound_filters, apply_bound_parameters, partition
-from octane_analytics.api.comparison import Comparison
-from octane_analytics.api.comparison import from_text as comparison_from_text
-from octane_analytics.api.filters import COLUMNS, Filter, from_text
+from octane_analytics.api.filters import COLUMNS
+from octane_analytics.api.reports.batch import BatchRoute
 from octane_analytics.api.reports.cache import CachedAnswer
 from octane_analytics.api.reports.json_schema import parameters_schema
-from octane_analytics.api.reports.parameters import read_texts
+from octane_analytics.api.reports.requests import from_url, report_query
 from octane_analytics.api.reports.service import ReportAnswer, ReportQuery, ReportService
 from octane_analytics.api.reports.template import Template
 from octane_analytics.api.request_bodies import ReportRequest, decoded
-from octane_analytics.api.results import formats, json_values
-from octane_analytics.clickhouse.connection import trace_settings
-from octane_analytics.errors import QueryError
+from octane_analytics.api.results import json_values
 from octane_analytics.telemetry.api_metrics import ApiMetrics
-
-_ANSWER_OPTIONS = ("format", "csv_raw", "filter", "compare", "totals")
-"""Query parameters of a URL that do not belong to the template."""
-_SWITCH = {"0": False, "1": True, "false": False, "true": True}
 
 
 class ReportRoutes:
-    def __init__(self, service: ReportService, metrics: ApiMetrics) -> None:
+    def __init__(self, service: ReportService, metrics: ApiMetrics, batch: BatchRoute) -> None:
+        self._batch = batch
         self._service = service
         self._metrics = metrics
 
     async def post(self, request: Request) -> Response:
         body = await decoded(request, ReportRequest)
-        template = self._service.template(body.template)
-        return await self._respond(
-            request,
-            template,
-            body.params or {},
-            body.format,
-            filters=body.filters,
-            compare=body.compare,
-            has_totals=body.totals,
-            is_csv_raw=body.csv_raw,
-        )
+        return await self._respond(request, self._service.template(body.template), body)
 
     async def get(self, request: Request) -> Response:
         template = self._service.template(request.path_params["name"])
-        pairs = request.query_params.multi_items()
-        format_names = [value for name, value in pairs if name == "format"]
-        compare = [value for name, value in pairs if name == "compare"]
-        given = read_texts(template, [pair for pair in pairs if pair[0] not in _ANSWER_OPTIONS])
-        return await self._respond(
-            request,
-            template,
-            given,
-            format_names[-1] if format_names else None,
-            filters=[from_text(value) for name, value in pairs if name == "filter"],
-            compare=comparison_from_text(compare[-1]) if compare else None,
-            has_totals=_switch(pairs, "totals"),
-            is_csv_raw=_switch(pairs, "csv_raw"),
-        )
+        body = from_url(template, request.query_params.multi_items())
+        return await self._respond(request, template, body)
 
-    async def listing(self, request: Request) -> Response:
+    async def reports(self, request: Request) -> Response:
+        """Answer a batch, or list all reports. One route, so that its methods are known."""
+        if request.method == "POST":
+            return await self._batch.post(request)
         return Response(
             json_values.encode(
                 {"templates": [_describe(each) for each in self._service.templates.values()]}
@@ -72,36 +44,8 @@ class ReportRoutes:
             media_type="application/json",
         )
 
-    async def _respond(
-        self,
-        request: Request,
-        template: Template,
-        given: dict[str, object],
-        format_name: str | None,
-        *,
-        filters: Sequence[Filter],
-        compare: Comparison | None,
-        has_totals: bool,
-        is_csv_raw: bool,
-    ) -> Response:
-        control = request.headers.get("cache-control", "").lower()
-        caller = request.state.caller
-        bound = apply_bound_parameters(caller, template.parameters, given)
-        # The token file holds text; a parameter's type is known only here.
-        fixed = read_texts(template, [(name, str(bound[name])) for name in caller.parameters])
-        query = ReportQuery(
-            template=template,
-            given=bound | fixed,
-            format=formats.choose(format_name, request.headers.get("accept", "")),
-            request_id=str(request.state.request_id),
-            partition=partition(caller),
-            filters=tuple(apply_bound_filters(caller, template.has_filters, filters)),
-            compare=compare,
-            has_totals=has_totals,
-            trace=trace_settings(request.state.traceparent),
-            is_csv_raw=is_csv_raw,
-            is_fresh="no-cache" in control or "no-store" in control,
-        )
+    async def _respond(self, request: Request, template: Template, body: ReportRequest) -> Response:
+        query = report_query(request, template, body, accept=request.headers.get("accept", ""))
         answer = await self._service.answer(query)
         self._metrics.cache.labels(answer.outcome).inc()
         headers = {"Vary": "Accept, Authorization", "X-Row-Limit": str(answer.max_rows)}
@@ -118,14 +62,6 @@ class ReportRoutes:
             return Response(status_code=304, headers=headers)
         headers["Content-Type"] = answer.content.media_type
         return Response(answer.content.body, headers=headers)
-
-
-def _switch(pairs: Sequence[tuple[str, str]], name: str) -> bool:
-    """Return whether the option of a URL is on. Raises QueryError (422)."""
-    given = [value for each, value in pairs if each == name]
-    if given and given[-1] not in _SWITCH:
-        raise QueryError(422, "bad_parameter", f"{name} must be 0 or 1", parameter=name)
-    return bool(given) and _SWITCH[given[-1]]
 
 
 def _cache_headers(

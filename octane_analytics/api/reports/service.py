@@ -151,6 +151,12 @@ class ReportService:
         times = {name: rfc3339(from_epoch(each)) for name, each in (("from", start), ("to", end))}
         return bind(template, {**query.given, **times}, now, query.filters)
 
+    def key(self, query: ReportQuery) -> bytes:
+        """Return the key of equivalent queries of one partition. Raises QueryError (422)."""
+        bound = bind(query.template, query.given, self._now(), query.filters)
+        self._compared(query, bound)
+        return self._key(query, bound)
+
     def _key(self, query: ReportQuery, bound: BoundParameters) -> bytes:
         """Return the key of the answer in the cache."""
         compare = None if query.compare is None else identity(query.compare)

@@ -31,7 +31,10 @@ from octane_analytics.api.middleware.authorization import (
 )
 from octane_analytics.api.middleware.request_context import RequestContextMiddleware
 from octane_analytics.api.raw_sql.endpoint import RawSqlEndpoint
+from octane_analytics.api.reports.batch import BatchRoute
 from octane_analytics.api.reports.cache import ReportCache
+from octane_analytics.api.reports.live import LiveReports
+from octane_analytics.api.reports.live_route import LiveRoute
 from octane_analytics.api.reports.routes import ReportRoutes
 from octane_analytics.api.reports.service import ReportService
 from octane_analytics.api.reports.template import Template
@@ -65,14 +68,16 @@ def create_app(
     status: ServiceStatusSource | None = None,
     cors_origins: Sequence[str] = (),
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    is_draining: Callable[[], bool] = lambda: False,
 ) -> Starlette:
     """Return the application. It closes all pools when its lifespan ends.
 
     `probes` serves readiness, so that it does not queue with queries; `exposition` returns the metrics
     of all processes and may block on files; `cache_bytes` bounds the cached answers; `policy` decides
     which callers are served (None: local clients, without tokens); `status` has the state of the
-    service (None: this process's metrics only); pages of the `cors_origins` may
-    send requests from a browser; `now` is the end of a range without `to`.
+    service (None: this process's metrics only); pages of the `cors_origins` may send requests from a
+    browser; `now` is the end of a range without `to`; `is_draining` ends live reports once it returns
+    true.
     """
     routes = _Routes(table, limits, pool, probes, exposition)
     service = ReportService(
@@ -84,7 +89,8 @@ def create_app(
         now=now,
         on_rows_read=metrics.rows_read.labels("/report").inc,
     )
-    reports = ReportRoutes(service, metrics)
+    reports = ReportRoutes(service, metrics, BatchRoute(service, metrics, limits.seconds))
+    live = LiveRoute(service, LiveReports(service, is_draining=is_draining))
     pages = DocumentationPages(templates)
     dashboard = DashboardPages(status or ServiceStatusSource(None, None, exposition))
 
@@ -104,7 +110,8 @@ def create_app(
         "/caller": Route("/caller", dashboard.caller, methods=["GET"]),
         "/report": Route("/report", reports.post, methods=["POST"]),
         "/report/{name}": Route("/report/{name}", reports.get, methods=["GET"]),
-        "/reports": Route("/reports", reports.listing, methods=["GET"]),
+        "/reports": Route("/reports", reports.reports, methods=["GET", "POST"]),
+        "/live/{name}": Route("/live/{name}", live.get, methods=["GET"]),
         "/openapi.json": Route("/openapi.json", pages.openapi, methods=["GET"]),
         "/docs": Route("/docs", pages.page, methods=["GET"]),
         "/docs/{file}": Route("/docs/{file}", pages.file, methods=["GET"]),

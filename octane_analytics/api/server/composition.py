@@ -1,7 +1,7 @@
 """Composition of the application of one worker: connection pools, limits and metrics from settings."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from starlette.types import ASGIApp
@@ -35,6 +35,7 @@ def compose_app(
     templates: Mapping[str, Template],
     policy: AccessPolicy,
     metrics_directory: Path,
+    is_draining: Callable[[], bool] = lambda: False,
 ) -> ASGIApp:
     """Return the application. Call after the fork; its connections are opened on first use."""
     api, clickhouse = settings.api, settings.clickhouse
@@ -68,6 +69,7 @@ def compose_app(
         ),
         policy=policy,
         cors_origins=api.cors_origins,
+        is_draining=is_draining,
     )
 
 

@@ -178,6 +178,7 @@ class _Application(BaseApplication):  # type: ignore[misc]
             templates=self._library.templates,
             policy=self.policy,
             metrics_directory=self._metrics_directory,
+            is_draining=lambda: self.protocol.is_draining,
         )
         return self._traces.instrument_app(app, QUIET_ROUTES) if self._traces else app
 

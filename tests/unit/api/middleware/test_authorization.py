@@ -215,6 +215,35 @@ def test_cached_answer_depends_on_filters(app: App) -> None:
     assert app.ask("report", "GET", path).headers["x-cache"] == "hit"
 
 
+def batch(*reports: object) -> dict[str, Any]:
+    return {"json": {"reports": list(reports)}}
+
+
+def test_batch_is_bound_to_its_token(app: App) -> None:
+    app.script.steps = [ROW] * 3
+    own, other = (
+        {"template": "overview_stats", "params": {"app_id": name}} for name in ("openstream", "x")
+    )
+    answers = app.ask("bound", "POST", "/reports", **batch(own, other, {**own, "filters": []}))
+    found = answers.json()["answers"]
+    assert [each["status"] for each in found] == [200, 403, 200]
+    assert found[2]["cache"] == "hit"
+    tenant = app.ask("tenant", "POST", "/reports", **batch({"template": "overview_stats"}))
+    assert tenant.json()["answers"][0]["cache"] == "miss"
+    assert app.script.calls[-1][1]["filter_0_texts"] == ["acme"]
+    assert app.ask("query", "POST", "/reports", **batch(own)).status_code == 403
+    assert app.ask(None, "POST", "/reports", **batch(own)).status_code == 401
+
+
+def test_each_report_of_a_batch_is_charged(app: App) -> None:
+    app.script.steps = [ROW] * 5
+    reports = [{"template": "overview_stats", "params": {"from": f"-{n}h"}} for n in range(1, 5)]
+    answers = app.ask("slow", "POST", "/reports", **batch(*reports)).json()["answers"]
+    assert [each["status"] for each in answers] == [200, 200, 429, 429]
+    assert answers[2]["error"]["code"] == "rate_limited"
+    assert app.ask("slow", "POST", "/reports", **batch(*reports)).status_code == 429
+
+
 @pytest.mark.parametrize("path", ["/docs", "/docs/docs.js"])
 def test_docs_page_is_open_with_its_own_policy(app: App, path: str) -> None:
     answer = app.ask(None, "GET", path)

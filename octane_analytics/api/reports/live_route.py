@@ -1,0 +1,73 @@
+"""GET /live/NAME: a report as server-sent events.
+
+Format: https://html.spec.whatwg.org/multipage/server-sent-events.html
+"""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from octane_analytics.api.disconnect import cancel_on_disconnect
+from octane_analytics.api.reports.live import LISTEN_SECONDS, LiveChannel, LiveReports
+from octane_analytics.api.reports.requests import from_url, option, report_query
+from octane_analytics.api.reports.service import ReportService
+from octane_analytics.api.results.formats import JSON
+from octane_analytics.errors import QueryError
+
+DEFAULT_INTERVAL = 5
+MAX_INTERVAL = 3600
+
+
+class LiveRoute:
+    def __init__(self, service: ReportService, live: LiveReports) -> None:
+        self._service = service
+        self._live = live
+
+    async def get(self, request: Request) -> Response:
+        template = self._service.template(request.path_params["name"])
+        pairs = request.query_params.multi_items()
+        body = from_url(template, pairs)
+        if body.format not in (None, JSON.name):
+            raise QueryError(422, "bad_parameter", "a live report is json", parameter="format")
+        query = report_query(request, template, body, accept="")
+        channel = await cancel_on_disconnect(
+            request.receive,
+            self._live.join(query, _interval(option(pairs, "interval")), request.state.charge),
+        )
+        return StreamingResponse(
+            self._events(request, channel),
+            media_type="text/event-stream",
+            headers={
+                "Cache-Control": "no-store",
+                "Vary": "Authorization",
+                # nginx would hold events back.
+                "X-Accel-Buffering": "no",
+            },
+        )
+
+    async def _events(self, request: Request, channel: LiveChannel) -> AsyncIterator[bytes]:
+        token = request.state.caller.token
+        seconds = LISTEN_SECONDS
+        if token is not None and token.expires is not None:
+            seconds = (token.expires - datetime.now(UTC)).total_seconds()
+        last_event_id = request.headers.get("last-event-id", "")
+        try:
+            async for event in self._live.events(channel, last_event_id, seconds):
+                yield event
+        finally:
+            self._live.leave(channel)
+
+
+def _interval(text: str | None) -> int:
+    if text is None:
+        return DEFAULT_INTERVAL
+    if not (text.isascii() and text.isdigit() and len(text) < 5 and 1 <= int(text) <= MAX_INTERVAL):
+        raise QueryError(
+            422,
+            "bad_parameter",
+            f"interval must be a whole number of seconds from 1 to {MAX_INTERVAL}",
+            parameter="interval",
+        )
+    return int(text)
