@@ -362,6 +362,19 @@ def test_status_shows_metrics_and_absent_sources(page: Browser, service: str) ->
     assert "/status" in page.text("[aria-label='API requests']")
 
 
+def test_docs_page_draws_a_series(page: Browser) -> None:
+    page.driver.get(f"{page.base}/docs#playback_over_time")
+    page.wait(lambda: page.all("form button[type='submit']"))[0].click()
+    page.wait(lambda: page.all("#result canvas"))
+    label = page.one("#result [role='img']").get_attribute("aria-label") or ""
+    assert label.startswith("viewers: 25 points")
+    page.driver.get(f"{page.base}/docs#top_content")
+    page.wait(lambda: "top_content" in page.text("h2"))
+    page.wait(lambda: page.all("form button[type='submit']"))[0].click()
+    page.wait(lambda: page.all("#result table"))
+    assert page.all("#result canvas") == []
+
+
 def test_first_paint_is_small(page: Browser) -> None:
     page.open("/dashboard")
     loaded = page.script(
