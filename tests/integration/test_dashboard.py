@@ -269,6 +269,22 @@ def test_new_events_appear_at_a_refresh(page: Browser, ledger: ClickHouseSetting
     page.wait(lambda: "video_end" in page.text(".timeline"))
 
 
+def test_watching_now_follows_the_live_report(page: Browser, ledger: ClickHouseSettings) -> None:
+    page.open("/dashboard?app=live-test")
+    page.wait(lambda: page.all(".live-dot:not(.off)"))
+    assert page.card("Watching now") == "0"
+    second = int(time.time()) - 150
+    insert(
+        ledger,
+        [
+            event(second + late, "video_heartbeat", user, app="live-test", watch_time=90)
+            for user in ("ada", "grace", "joan")
+            for late in (0, 90)
+        ],
+    )
+    page.wait(lambda: page.card("Watching now") == "3", 40)
+
+
 def test_comparison_is_shown_and_switched_off(page: Browser) -> None:
     page.open("/dashboard?range=24h&app=openstream")
     changes = [each.text for each in page.all(".card .change")]
@@ -344,6 +360,19 @@ def test_status_shows_metrics_and_absent_sources(page: Browser, service: str) ->
     page.driver.refresh()
     page.wait_settled()
     assert "/status" in page.text("[aria-label='API requests']")
+
+
+def test_docs_page_draws_a_series(page: Browser) -> None:
+    page.driver.get(f"{page.base}/docs#playback_over_time")
+    page.wait(lambda: page.all("form button[type='submit']"))[0].click()
+    page.wait(lambda: page.all("#result canvas"))
+    label = page.one("#result [role='img']").get_attribute("aria-label") or ""
+    assert label.startswith("viewers: 25 points")
+    page.driver.get(f"{page.base}/docs#top_content")
+    page.wait(lambda: "top_content" in page.text("h2"))
+    page.wait(lambda: page.all("form button[type='submit']"))[0].click()
+    page.wait(lambda: page.all("#result table"))
+    assert page.all("#result canvas") == []
 
 
 def test_first_paint_is_small(page: Browser) -> None:

@@ -121,7 +121,8 @@ class Browser:
 
     def console(self) -> list[str]:
         """Return and clear the console's messages: errors, and violations of the policy."""
-        return [each["message"] for each in self.driver.get_log("browser")]  # type: ignore[no-untyped-call]
+        entries = self.driver.get_log("browser")  # type: ignore[no-untyped-call]
+        return [each["message"] for each in entries if each["level"] != "DEBUG"]
 
     def hosts(self) -> set[str]:
         """Return and clear the hosts that the page has requested."""

@@ -76,9 +76,9 @@ def create_app(
     `probes` serves readiness, so that it does not queue with queries; `exposition` returns the metrics
     of all processes and may block on files; `cache_bytes` bounds the cached answers; `policy` decides
     which callers are served (None: local clients, without tokens); `status` has the state of the
-    service (None: this process's metrics only); pages of the `cors_origins` may
-    send requests from a browser; `now` is the end of a range without `to`; `is_draining` ends live
-    reports once it returns true.
+    service (None: this process's metrics only); pages of the `cors_origins` may send requests from a
+    browser; `now` is the end of a range without `to`; `is_draining` ends live reports once it returns
+    true.
     """
     operations = _Routes(table, limits, pool, probes, exposition)
     service = ReportService(

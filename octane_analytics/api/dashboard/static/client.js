@@ -1,7 +1,8 @@
 // Requests to the API, with the token of this tab. Addresses are relative to the page.
 
 const TOKEN_KEY = "octane-analytics.token";
-const MAX_IN_FLIGHT = 6;
+// Browsers open six connections to a host, of which the live report has one.
+const MAX_IN_FLIGHT = 5;
 const MAX_ATTEMPTS = 3;
 const RETRIED = new Set([429, 503]);
 
@@ -26,6 +27,8 @@ export class Client {
   #inFlight = 0;
   #waiting = [];
   #answers = new Map();
+  // Whether the token's limits were met: a live report would take of them what the page needs.
+  isCrowded = false;
 
   // `onUnauthorized` is called when the service no longer accepts the token.
   constructor(onUnauthorized) {
@@ -60,6 +63,7 @@ export class Client {
       for (let attempt = 1; ; attempt += 1) {
         const answer = await send(path, options);
         if (answer.ok) return answer;
+        this.isCrowded ||= answer.status === 429;
         if (RETRIED.has(answer.status) && attempt < MAX_ATTEMPTS) {
           const seconds = Math.min(Number(answer.headers.get("Retry-After")) || 1, 10);
           await new Promise((resolve) => setTimeout(resolve, seconds * 1000));
@@ -75,6 +79,21 @@ export class Client {
     }
   }
 
+  // Call `onReport` with each answer of a live report until the service ends the stream.
+  async live(name, params, filters, interval, { signal, onReport }) {
+    const path = reportPath(name, params, filters, { interval }).replace(/^report\//, "live/");
+    const used = token();
+    const answer = await send(path, { signal, cache: "no-store" });
+    if (!answer.ok) {
+      const error = await errorOf(answer);
+      if (error.status === 401 && used === token()) this.onUnauthorized(error);
+      throw error;
+    }
+    for await (const { event, data } of serverSentEvents(answer.body)) {
+      if (event === "report") onReport(JSON.parse(data));
+    }
+  }
+
   async #acquire() {
     if (this.#inFlight >= MAX_IN_FLIGHT) await new Promise((resolve) => this.#waiting.push(resolve));
     this.#inFlight += 1;
@@ -83,6 +102,23 @@ export class Client {
   #release() {
     this.#inFlight -= 1;
     this.#waiting.shift()?.();
+  }
+}
+
+// Yield {event, data} of a stream. Format: https://html.spec.whatwg.org/multipage/server-sent-events.html
+async function* serverSentEvents(body) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    const parts = (rest + value).split("\n\n");
+    rest = parts.pop();
+    for (const part of parts) {
+      const lines = part.split("\n");
+      const field = (name) => lines.filter((line) => line.startsWith(`${name}: `)).map((line) => line.slice(name.length + 2));
+      if (field("data").length) yield { event: field("event")[0] ?? "message", data: field("data").join("\n") };
+    }
   }
 }
 

@@ -170,6 +170,8 @@ async function run(path, format, template, result) {
     const rowsNote = body.row_count > SHOWN_ROWS ? `Only the first ${SHOWN_ROWS} rows are shown.` : "";
     result.replaceChildren(
       element("h3", {}, "Answer"),
+      actions(url, template),
+      (await chart(body)) ?? "",
       table(body, template),
       element("p", { className: "dim" }, rowsNote),
       curl,
@@ -184,6 +186,60 @@ async function run(path, format, template, result) {
     result.replaceChildren(element("h3", {}, "Answer"), element("pre", {}, text.slice(0, 100_000)), curl);
   }
   return summary.filter(Boolean).join(" · ");
+}
+
+// Buttons for the link of this answer and for its CSV.
+function actions(url, template) {
+  const said = element("span", { className: "dim", role: "status" });
+  const copy = element("button", { type: "button" }, "Copy link");
+  copy.addEventListener("click", async () => {
+    try {
+      await navigator.clipboard.writeText(url.href);
+      said.textContent = "copied";
+    } catch {
+      said.textContent = url.href;
+    }
+  });
+  const csv = element("button", { type: "button" }, "CSV");
+  csv.addEventListener("click", async () => {
+    const asCsv = new URL(url);
+    asCsv.searchParams.set("format", "csv");
+    const answer = await fetch(asCsv, { headers: headers() });
+    if (!answer.ok) {
+      said.textContent = await errorText(answer);
+      return;
+    }
+    const link = element("a", { href: URL.createObjectURL(await answer.blob()), download: `${template.name}.csv` });
+    link.click();
+    said.textContent = "saved";
+  });
+  return element("div", { className: "run" }, copy, csv, said);
+}
+
+// Return a chart of one numeric column if the rows are a series over time, otherwise null.
+async function chart(body) {
+  const [first, ...others] = body.columns;
+  const times = body.rows.map((row) => new Date(row[first.name]));
+  const isSeries =
+    /^Date/.test(first.type) && times.length > 1 && times.every((time, i) => i === 0 || time > times[i - 1]);
+  const numeric = others.filter(({ name }) => body.rows.some((row) => typeof row[name] === "number"));
+  if (!isSeries || !numeric.length) return null;
+  const [{ LineChart }, format] = await Promise.all([import("../dashboard/charts.js"), import("../dashboard/format.js")]);
+  const drawn = new LineChart();
+  const select = element("select", { className: "chart-column", "aria-label": "Column of the chart" });
+  select.append(...numeric.map(({ name }) => element("option", { value: name }, name)));
+  const draw = () =>
+    drawn.draw({
+      label: select.value,
+      format: format.number,
+      bucket: (times[1] - times[0]) / 1000,
+      points: body.rows.map((row, i) => ({ time: times[i], value: row[select.value] })),
+      before: null,
+      isOpen: false,
+    });
+  select.addEventListener("change", draw);
+  requestAnimationFrame(draw);
+  return element("div", {}, select, drawn.element);
 }
 
 function table(body, template) {

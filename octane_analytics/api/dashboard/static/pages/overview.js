@@ -1,19 +1,14 @@
 // The overview: cards, the chart of one of them, and tables of contents, searches, devices and errors.
 
-import { sparkline } from "../charts.js";
 import { element } from "../dom.js";
 import * as format from "../format.js";
 import { METRICS, SERIES } from "../metrics.js";
-import { filterAction, isLeftOut, tablePanel } from "../panels.js";
+import { filterAction, tablePanel } from "../panels.js";
 import { withView } from "../state.js";
+import { WATCHING, WatchingNow } from "./live.js";
 import { allOf, Cards, MetricPanel } from "./series.js";
 
 const KEYS = ["viewers", "views", "watch_time", "view_duration", "failures", "stalled", "startup", "searches", "fruitless"];
-
-const WATCHING = "concurrent_viewers";
-const WATCHED_MINUTES = 30;
-// Players report every some seconds: the last minutes are not complete.
-const INCOMPLETE_MINUTES = 2;
 
 export function isAvailable(context) {
   return context.templates.has(SERIES.playback);
@@ -49,6 +44,10 @@ export class Page {
     );
   }
 
+  close() {
+    this.#watching?.close();
+  }
+
   title(state) {
     return this.context.app(state) || "All apps";
   }
@@ -60,44 +59,6 @@ export class Page {
       this.#watching?.update(state, options),
       ...this.#tables.map((each) => each.update(state, options)),
     ]);
-  }
-}
-
-// The tile of those who watch now, whatever range is shown.
-class WatchingNow {
-  #value = element("span", { className: "value" }, format.ABSENT);
-  #spark = sparkline([]);
-
-  constructor(context) {
-    this.context = context;
-    this.element = element(
-      "div",
-      { className: "card" },
-      element("span", { className: "label" }, "Watching now"),
-      this.#value,
-      element("span", { className: "change" }),
-      this.#spark,
-    );
-  }
-
-  async update(state) {
-    this.state = state;
-    this.element.hidden = isLeftOut(this.context, WATCHING, state);
-    if (this.element.hidden) return;
-    const asked = { app_id: this.context.app(state), from: `-${WATCHED_MINUTES}m`, bucket_seconds: 60 };
-    try {
-      const { rows } = await this.context.client.report(WATCHING, asked, this.context.filters(WATCHING, state));
-      if (this.state !== state) return;
-      const viewers = rows.slice(1, -INCOMPLETE_MINUTES).map((row) => row.viewers);
-      this.#value.textContent = format.count.short(viewers.at(-1) ?? 0);
-      this.element.title = `Viewers of the last complete minute; at most ${format.count.long(Math.max(0, ...viewers))} in half an hour`;
-      const drawn = sparkline(viewers);
-      this.#spark.replaceWith(drawn);
-      this.#spark = drawn;
-    } catch (error) {
-      if (this.state === state) this.#value.textContent = format.ABSENT;
-      throw error;
-    }
   }
 }
 
