@@ -122,9 +122,20 @@ class _Constants:
         """Return whether IN may compare each element for each row, as it does with tuples and texts."""
         given = call.list_of("ARGUMENTS")
         sought = given[-1]
+        if _is_short(given[0]):
+            return False
         if sought.kind == "IDENTIFIER":
-            return sought.facts["identifier"] not in self._tables
-        return sought.kind == "FUNCTION" and not _is_list(sought) and not _is_short(given[0])
+            name = sought.facts["identifier"]
+            return name not in self._tables and not self._is_short_name(name)
+        return sought.kind == "FUNCTION" and not _is_list(sought)
+
+    def _is_short_name(self, name: str) -> bool:
+        """Return whether the name is that of short literals, and of no renamed column."""
+        nodes = list(self._root.walk())
+        if any(each.kind in ("QUERY", "UNION") and _can_be_renamed(each) for each in nodes):
+            return False
+        named = [each for each in nodes if each.facts.get("alias") == name]
+        return bool(named) and all(map(_is_short, named))
 
     def _find_names(self) -> None:
         for node in self._root.walk():
@@ -278,9 +289,13 @@ def _is_scalar(node: Node) -> bool:
 
 def _is_named(query: Node, item: Node) -> bool:
     """Return whether the item is short, and other queries know it by its alias only."""
-    can_be_renamed = "alias" in query.facts or "cte_name" in query.facts
-    is_alone = query.section in TABLE_SECTIONS
-    return is_alone and not can_be_renamed and "alias" in item.facts and _is_short(item)
+    is_alone = query.section in TABLE_SECTIONS and not _can_be_renamed(query)
+    return is_alone and "alias" in item.facts and _is_short(item)
+
+
+def _can_be_renamed(query: Node) -> bool:
+    """Return whether `AS t(a, b)`, which the tree does not show, may give its columns other names."""
+    return "alias" in query.facts or "cte_name" in query.facts
 
 
 def _is_source(node: Node) -> bool:
