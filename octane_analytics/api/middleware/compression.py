@@ -5,8 +5,9 @@ Streamed answers and live reports are sent as they are. Pure ASGI.
 
 import asyncio
 import gzip
+from collections.abc import Callable, Mapping
 
-import zstd
+import zstd  # type: ignore[import-untyped]
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -14,8 +15,8 @@ MIN_BYTES = 1_000
 """Size below which compression saves nothing."""
 _THREAD_BYTES = 64 << 10
 """Size above which compression would block the event loop for milliseconds."""
-_ENCODERS = {
-    "zstd": lambda body: zstd.compress(body, 3),
+_ENCODERS: Mapping[str, Callable[[bytes], bytes]] = {
+    "zstd": lambda body: bytes(zstd.compress(body, 3)),
     "gzip": lambda body: gzip.compress(body, 5),
 }
 

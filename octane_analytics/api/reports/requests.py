@@ -15,6 +15,7 @@ from octane_analytics.api.auth.callers import (
 )
 from octane_analytics.api.comparison import from_text as comparison_from_text
 from octane_analytics.api.filters import from_text as filter_from_text
+from octane_analytics.api.reports import cursor
 from octane_analytics.api.reports.parameters import read_texts
 from octane_analytics.api.reports.service import ReportQuery
 from octane_analytics.api.reports.template import RESERVED, Template
@@ -40,6 +41,7 @@ def from_url(template: Template, pairs: Pairs) -> ReportRequest:
         None if compare is None else comparison_from_text(compare),
         _switch(pairs, "totals"),
         _integers(pairs),
+        option(pairs, "cursor"),
     )
 
 
@@ -53,7 +55,10 @@ def report_query(
 ) -> ReportQuery:
     """Return the query, bound to the caller's fixed parameters and filters. Raises QueryError."""
     caller = request.state.caller
-    bound = apply_bound_parameters(caller, template.parameters, body.params or {})
+    given = body.params or {}
+    if body.cursor is not None:
+        given = cursor.apply(template, body.cursor, given)
+    bound = apply_bound_parameters(caller, template.parameters, given)
     # The token file holds text; a parameter's type is known only here.
     fixed = read_texts(template, [(name, str(bound[name])) for name in caller.parameters])
     control = request.headers.get("cache-control", "").lower()

@@ -6,7 +6,7 @@ import json
 
 import httpx
 import pytest
-import zstd
+import zstd  # type: ignore[import-untyped]
 from starlette.types import ASGIApp
 
 from octane_analytics.api.middleware.compression import chosen_encoding

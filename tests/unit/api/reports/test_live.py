@@ -56,7 +56,7 @@ async def first(events: AsyncIterator[bytes]) -> bytes:
 
 
 def run(scenario: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(asyncio.wait_for(scenario(), 30))  # type: ignore[arg-type]
+    asyncio.run(asyncio.wait_for(scenario(), 30))
 
 
 def test_listeners_share_one_query_per_refresh() -> None:

@@ -42,6 +42,7 @@ def test_report_returns_rows_and_its_parameters() -> None:
         "row_count": 1,
         "truncated": False,
         "next_offset": None,
+        "next_cursor": None,
         "statistics": {"rows_read": 5, "bytes_read": 0},
     }
     _, values, settings = script.calls[0]
