@@ -26,7 +26,7 @@ from octane_analytics.errors import QueryError
 
 Pairs = Sequence[tuple[str, str]]
 
-_SWITCH = {"0": False, "1": True, "false": False, "true": True}
+_SWITCH = {"0": False, "1": True}
 
 
 def from_url(template: Template, pairs: Pairs) -> ReportRequest:
@@ -36,10 +36,10 @@ def from_url(template: Template, pairs: Pairs) -> ReportRequest:
         template.name,
         read_texts(template, [pair for pair in pairs if pair[0] not in RESERVED]),
         option(pairs, "format"),
-        _switch(pairs, "csv_raw"),
+        switch(pairs, "csv_raw"),
         [filter_from_text(value) for name, value in pairs if name == "filter"],
         None if compare is None else comparison_from_text(compare),
-        _switch(pairs, "totals"),
+        switch(pairs, "totals"),
         _integers(pairs),
         option(pairs, "cursor"),
     )
@@ -79,18 +79,21 @@ def report_query(
 
 
 def _integers(pairs: Pairs) -> Literal["number", "string"]:
-    given = option(pairs, "integers") or "number"
+    given = option(pairs, "integers")
     if given == "string":
         return "string"
-    if given != "number":
+    if given not in (None, "number"):
         raise QueryError(
             422, "bad_parameter", "integers must be number or string", parameter="integers"
         )
     return "number"
 
 
-def _switch(pairs: Pairs, name: str) -> bool:
-    given = option(pairs, name) or "0"
+def switch(pairs: Pairs, name: str) -> bool:
+    """Return whether the option is 1; false if it is absent. Raises QueryError (422)."""
+    given = option(pairs, name)
+    if given is None:
+        return False
     if given not in _SWITCH:
         raise QueryError(422, "bad_parameter", f"{name} must be 0 or 1", parameter=name)
     return _SWITCH[given]
