@@ -21,6 +21,7 @@ class ReportRequest(msgspec.Struct, forbid_unknown_fields=True):
     compare: Comparison | None = None
     totals: bool = False
     integers: Literal["number", "string"] = "number"
+    cursor: str | None = None
 
 
 class BatchRequest(msgspec.Struct, forbid_unknown_fields=True):

@@ -80,6 +80,16 @@ class RateLimiter:
             _TIME.pack_into(self._memory, at, empty + interval)
             return 0.0
 
+    def remaining(self, key: bytes, rate: TokenRate) -> tuple[int, float]:
+        """Return the requests that may be sent at once now, and the seconds until all may be."""
+        with self._locked():
+            now, index = self._monotonic(), self._index_of(key)
+            if index is None:
+                return rate.burst, 0.0
+            empty: float = _TIME.unpack_from(self._memory, self._times_at + index * _TIME.size)[0]
+        wait = max(empty - now, 0.0)
+        return max(int(rate.burst - wait * rate.per_second + 1e-9), 0), wait
+
     def acquire_slot(self, key: bytes, limit: int) -> bool:
         """Return whether another request may proceed; if so, call `release_slot` after it."""
         with self._locked():

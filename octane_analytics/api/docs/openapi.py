@@ -8,6 +8,7 @@ from octane_analytics.api.comparison import PERIODS
 from octane_analytics.api.docs.schemas import CSV_RAW, reference, schemas
 from octane_analytics.api.filters import MAX_FILTERS
 from octane_analytics.api.raw_sql.result import OFFERED
+from octane_analytics.api.reports.cursor import MAX_CHARACTERS
 from octane_analytics.api.reports.json_schema import (
     parameter_schema,
 )
@@ -215,6 +216,15 @@ def _get_report(template: Template) -> Schema:
             "schema": {"type": "string", "enum": ["0", "1"], "default": "0"},
         },
     ]
+    if "offset" in template.parameters:
+        parameters.append(
+            {
+                "name": "cursor",
+                "in": "query",
+                "description": "`next_cursor` of the previous page; excludes offset, from and to.",
+                "schema": {"type": "string", "maxLength": MAX_CHARACTERS},
+            }
+        )
     if template.key is not None:
         parameters.append(
             {

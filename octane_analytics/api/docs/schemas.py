@@ -7,6 +7,7 @@ from octane_analytics.api.comparison import PERIODS
 from octane_analytics.api.filters import MAX_FILTERS
 from octane_analytics.api.raw_sql.result import OFFERED
 from octane_analytics.api.raw_sql.statement_parameters import MAX_PARAMETERS
+from octane_analytics.api.reports import cursor
 from octane_analytics.api.reports.batch import MAX_REPORTS
 from octane_analytics.api.reports.json_schema import (
     filter_schema,
@@ -186,6 +187,9 @@ def _report_request(template: Template, format_name: Schema) -> Schema:
             "params": params,
             "format": format_name,
             "csv_raw": CSV_RAW_FIELD,
+            "cursor": {"type": "null"}
+            if "offset" not in template.parameters
+            else {"type": ["string", "null"], "maxLength": cursor.MAX_CHARACTERS},
             "integers": {"enum": ["number", "string"], "default": "number"},
             **_optional_fields(template),
         },
@@ -195,6 +199,7 @@ def _report_request(template: Template, format_name: Schema) -> Schema:
         "compare",
         "totals",
         "integers",
+        "cursor",
     )
     if "required" not in params:
         schema["required"] = ["template"]
@@ -232,12 +237,17 @@ def _report(names: list[str], rows: Schema) -> Schema:
                 "description": "Row over all rows; null in columns of the key.",
             },
             "total_rows": count | {"description": "Number of rows without `limit`."},
+            "next_cursor": {
+                "type": ["string", "null"],
+                "description": "`cursor` of the next page, with the same range; null on the last.",
+            },
             "next_offset": {
                 "type": ["integer", "null"],
                 "description": "`offset` of the next page; null on the last page.",
             },
         },
         "next_offset",
+        "next_cursor",
         "filters",
         "compare",
         "totals",

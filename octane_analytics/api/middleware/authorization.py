@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from octane_analytics.api.auth import callers
 from octane_analytics.api.auth.callers import AccessDenied, Caller
@@ -60,6 +60,9 @@ _CORS_EXPOSED_HEADERS = (
     "X-Truncated",
     "Server-Timing",
     "Content-Disposition",
+    "RateLimit-Limit",
+    "RateLimit-Remaining",
+    "RateLimit-Reset",
 )
 _BODY_HEADERS = ("content-length", "content-type")
 
@@ -103,13 +106,32 @@ class AuthorizationMiddleware:
         try:
             token = self._authorize(scope)
         except AccessDenied as error:
-            await refusal(error, scope)(scope, receive, send)
+            await refusal(error, scope)(scope, receive, self._with_rate(scope, send))
             return
         try:
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, self._with_rate(scope, send))
         finally:
             if token is not None and self._policy.rate_limiter is not None:
                 self._policy.rate_limiter.release_slot(_key(token))
+
+    def _with_rate(self, scope: Scope, send: Send) -> Send:
+        """Return `send` with the headers of the caller's rate, if it has one."""
+        caller, rate_limiter = scope["state"]["caller"], self._policy.rate_limiter
+        token = None if caller is None else caller.token
+        if token is None or token.rate is None or rate_limiter is None:
+            return send
+        rate = token.rate
+
+        async def send_with_rate(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                remaining, seconds = rate_limiter.remaining(_key(token), rate)
+                headers = MutableHeaders(scope=message)
+                headers["RateLimit-Limit"] = str(rate.burst)
+                headers["RateLimit-Remaining"] = str(remaining)
+                headers["RateLimit-Reset"] = str(math.ceil(seconds))
+            await send(message)
+
+        return send_with_rate
 
     def _authorize(self, scope: Scope) -> Token | None:
         """Return the token whose slot was acquired; None if its requests are not counted.

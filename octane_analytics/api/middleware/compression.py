@@ -16,7 +16,7 @@ MIN_BYTES = 1_000
 _THREAD_BYTES = 64 << 10
 """Size above which compression would block the event loop for milliseconds."""
 _ENCODERS: Mapping[str, Callable[[bytes], bytes]] = {
-    "zstd": lambda body: zstd.compress(body, 3),
+    "zstd": lambda body: bytes(zstd.compress(body, 3)),
     "gzip": lambda body: gzip.compress(body, 5),
 }
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from octane_analytics.api import comparison
 from octane_analytics.api.connection_pool import PooledConnection
+from octane_analytics.api.reports import cursor
 from octane_analytics.api.reports.parameters import BoundParameters
 from octane_analytics.api.reports.template import Template
 from octane_analytics.api.results.formats import (
@@ -157,13 +158,18 @@ class _Run:
         trailer: dict[str, object] = {}
         offset = plan.bound.effective.get("offset")
         if isinstance(offset, int):
-            trailer["next_offset"] = offset + rows.count if rows.is_truncated else None
+            following = offset + rows.count
+            trailer["next_offset"] = following if rows.is_truncated else None
+            trailer["next_cursor"] = (
+                cursor.encode(following, plan.bound.effective) if rows.is_truncated else None
+            )
         if plan.compared is None:
             statistics.add(result)
             self._found_totals = result.totals()
         if plan.has_totals:
-            trailer |= self._totals(result.columns, rows, offset if isinstance(offset, int) else 0)
-            self._digest.update(repr(sorted(trailer.items())).encode())
+            totals = self._totals(result.columns, rows, offset if isinstance(offset, int) else 0)
+            self._digest.update(repr(totals).encode())
+            trailer |= totals
         return trailer | cost(statistics.read, statistics.started)
 
     def _totals(

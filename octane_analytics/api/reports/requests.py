@@ -15,6 +15,7 @@ from octane_analytics.api.auth.callers import (
 )
 from octane_analytics.api.comparison import from_text as comparison_from_text
 from octane_analytics.api.filters import from_text as filter_from_text
+from octane_analytics.api.reports import cursor
 from octane_analytics.api.reports.parameters import read_texts
 from octane_analytics.api.reports.service import ReportQuery
 from octane_analytics.api.reports.template import RESERVED, Template
@@ -25,7 +26,7 @@ from octane_analytics.errors import QueryError
 
 Pairs = Sequence[tuple[str, str]]
 
-_SWITCH = {"0": False, "1": True, "false": False, "true": True}
+_SWITCH = {"0": False, "1": True}
 
 
 def from_url(template: Template, pairs: Pairs) -> ReportRequest:
@@ -35,11 +36,12 @@ def from_url(template: Template, pairs: Pairs) -> ReportRequest:
         template.name,
         read_texts(template, [pair for pair in pairs if pair[0] not in RESERVED]),
         option(pairs, "format"),
-        _switch(pairs, "csv_raw"),
+        switch(pairs, "csv_raw"),
         [filter_from_text(value) for name, value in pairs if name == "filter"],
         None if compare is None else comparison_from_text(compare),
-        _switch(pairs, "totals"),
+        switch(pairs, "totals"),
         _integers(pairs),
+        option(pairs, "cursor"),
     )
 
 
@@ -53,7 +55,10 @@ def report_query(
 ) -> ReportQuery:
     """Return the query, bound to the caller's fixed parameters and filters. Raises QueryError."""
     caller = request.state.caller
-    bound = apply_bound_parameters(caller, template.parameters, body.params or {})
+    given = body.params or {}
+    if body.cursor is not None:
+        given = cursor.apply(template, body.cursor, given)
+    bound = apply_bound_parameters(caller, template.parameters, given)
     # The token file holds text; a parameter's type is known only here.
     fixed = read_texts(template, [(name, str(bound[name])) for name in caller.parameters])
     control = request.headers.get("cache-control", "").lower()
@@ -74,18 +79,21 @@ def report_query(
 
 
 def _integers(pairs: Pairs) -> Literal["number", "string"]:
-    given = option(pairs, "integers") or "number"
+    given = option(pairs, "integers")
     if given == "string":
         return "string"
-    if given != "number":
+    if given not in (None, "number"):
         raise QueryError(
             422, "bad_parameter", "integers must be number or string", parameter="integers"
         )
     return "number"
 
 
-def _switch(pairs: Pairs, name: str) -> bool:
-    given = option(pairs, name) or "0"
+def switch(pairs: Pairs, name: str) -> bool:
+    """Return whether the option is 1; false if it is absent. Raises QueryError (422)."""
+    given = option(pairs, name)
+    if given is None:
+        return False
     if given not in _SWITCH:
         raise QueryError(422, "bad_parameter", f"{name} must be 0 or 1", parameter=name)
     return _SWITCH[given]

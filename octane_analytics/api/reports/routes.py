@@ -10,7 +10,7 @@ from octane_analytics.api.filters import COLUMNS
 from octane_analytics.api.reports.batch import BatchRoute
 from octane_analytics.api.reports.cache import CachedAnswer
 from octane_analytics.api.reports.json_schema import parameters_schema
-from octane_analytics.api.reports.requests import from_url, report_query
+from octane_analytics.api.reports.requests import from_url, report_query, switch
 from octane_analytics.api.reports.row_schema import described_columns, row_schema
 from octane_analytics.api.reports.service import ReportAnswer, ReportQuery, ReportService
 from octane_analytics.api.reports.template import Template
@@ -32,8 +32,13 @@ class ReportRoutes:
 
     async def get(self, request: Request) -> Response:
         template = self._service.template(request.path_params["name"])
-        body = from_url(template, request.query_params.multi_items())
-        return await self._respond(request, template, body)
+        pairs = request.query_params.multi_items()
+        return await self._respond(
+            request,
+            template,
+            from_url(template, pairs),
+            is_download=switch(pairs, "download"),
+        )
 
     async def reports(self, request: Request) -> Response:
         """Answer a batch, or list all reports. One route, so that its methods are known."""
@@ -61,13 +66,20 @@ class ReportRoutes:
             media_type="application/json",
         )
 
-    async def _respond(self, request: Request, template: Template, body: ReportRequest) -> Response:
+    async def _respond(
+        self,
+        request: Request,
+        template: Template,
+        body: ReportRequest,
+        *,
+        is_download: bool = False,
+    ) -> Response:
         query = report_query(request, template, body, accept=request.headers.get("accept", ""))
         answer = await self._service.answer(query)
         self._metrics.cache.labels(answer.outcome).inc()
         headers = {"Vary": "Accept, Authorization", "X-Row-Limit": str(answer.max_rows)}
         # The names of templates are of a-z, 0-9 and _.
-        of_format = query.format.headers(template.name, is_download=_is_download(request))
+        of_format = query.format.headers(template.name, is_download=is_download)
         if not isinstance(answer.content, CachedAnswer):
             headers |= {"Cache-Control": "no-store"}
             return StreamingResponse(answer.content.chunks(), headers=headers | of_format)
@@ -77,10 +89,6 @@ class ReportRoutes:
         ):
             return Response(status_code=304, headers=headers)
         return Response(answer.content.body, headers=headers | of_format)
-
-
-def _is_download(request: Request) -> bool:
-    return request.method == "GET" and request.query_params.get("download") in ("1", "true")
 
 
 def _cache_headers(

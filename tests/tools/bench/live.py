@@ -164,7 +164,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as directory:
         found = _run(arguments, Path(directory))
     print(json.dumps(found))
-    delay, queries, most = (
+    delay, queries, refreshes = (
         found[name] for name in ("delay_seconds_max", "queries", "refreshes_at_most")
     )
     # A refresh may begin just before an insert: its answer comes with the next one.
@@ -173,8 +173,8 @@ def main() -> int:
         and isinstance(delay, float)
         and delay <= 2 * arguments.interval
         and isinstance(queries, int)
-        and isinstance(most, int)
-        and queries <= most
+        and isinstance(refreshes, int)
+        and queries <= refreshes
     )
     return 0 if is_good else 1
 

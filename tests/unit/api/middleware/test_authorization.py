@@ -153,6 +153,17 @@ def test_cached_answer_depends_on_filters(app: TokenApp) -> None:
     assert app.ask("report", "GET", path).headers["x-cache"] == "hit"
 
 
+def test_rate_is_shown_in_headers(app: TokenApp) -> None:
+    app.script.steps = [ROW] * 3
+    found = []
+    for _ in range(3):
+        headers = app.ask("slow", "POST", "/report", **REPORT).headers
+        found.append([headers[f"ratelimit-{name}"] for name in ("limit", "remaining")])
+        assert 0 < int(headers["ratelimit-reset"]) <= 120
+    assert found == [["2", "1"], ["2", "0"], ["2", "0"]]
+    assert "ratelimit-limit" not in app.ask("report", "GET", "/reports").headers
+
+
 def batch(*reports: object) -> dict[str, Any]:
     return {"json": {"reports": list(reports)}}
 

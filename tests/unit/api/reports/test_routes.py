@@ -338,3 +338,41 @@ def test_schema_describes_each_column() -> None:
     assert body["row"]["properties"]["watch_time"]["type"] == ["number", "null"]
     assert body["row"]["properties"]["unique_viewers"]["type"] == "integer"
     assert get(app, "/reports/nothing/schema").status_code == 404
+
+
+def test_cursor_continues_with_the_same_range() -> None:
+    rows = result(*((n,) for n in range(3)), n="UInt64")
+    script = Script(rows, rows, ROW, ROW)
+    clock = iter(NOW + timedelta(seconds=each) for each in range(0, 90, 10))
+    app = app_over(script, now=lambda: next(clock))
+    first = get(app, f"{PATH}?limit=2&from=-2h").json()
+    path = f"{PATH}?limit=2&cursor={first['next_cursor']}"
+    second = get(app, path).json()
+    assert second["params"] == first["params"] | {"offset": 2}
+    body = {"template": "top_content", "cursor": second["next_cursor"]}
+    third = call(app, "POST", "/report", json=body).json()
+    assert (third["params"]["offset"], third["next_cursor"]) == (4, None)
+    assert get(app, f"{path}&offset=1").status_code == 422
+
+
+@pytest.mark.parametrize(
+    "cursor",
+    [
+        "",
+        "x",
+        "W10",
+        "bnVsbA",
+        "WzEsIm5vdyIsMV0",
+        "%C3%A9",
+        "A" * 5000,
+        "WzAsImEiLCJiIl0",
+        "Wy0xLCItMWgiLCJub3ciXQ",
+        "WzFlMzAsIi0xaCIsIm5vdyJd",
+    ],
+)
+def test_invalid_cursor_is_rejected(cursor: str) -> None:
+    assert get(app_over(Script()), f"{PATH}?cursor={cursor}").status_code == 422
+    assert (
+        get(app_over(Script()), f"/report/funnel?steps=a&steps=b&cursor={cursor}").status_code
+        == 422
+    )

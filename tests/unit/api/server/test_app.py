@@ -43,6 +43,7 @@ def test_report_returns_rows_and_its_parameters() -> None:
         "row_count": 1,
         "truncated": False,
         "next_offset": None,
+        "next_cursor": None,
     }
     _, values, settings = script.calls[0]
     assert (values["database"], values["table"], values["limit"]) == ("db", "events", 6)
