@@ -133,8 +133,10 @@ class BlockSink(Protocol):
 
     def insert_block(
         self, columns: Sequence[Sequence[object]], token: str | None, query_id: str | None
-    ) -> None:
+    ) -> bool | None:
         """Insert one block; the server drops a block whose token it has. Blocks until it acknowledges.
+
+        Return False if rows of the block were dropped, None if the server does not report it.
 
         A server never runs two statements with one `query_id` at the same time. Replicas may, but these
         store token and rows in one step, so that of two inserts with one token the second is dropped
@@ -164,6 +166,29 @@ class BlockSink(Protocol):
 
         `not_before` is a time in epoch seconds before which it was not inserted; None if not known.
         Blocks. Raise Unavailable.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+class Shards(Protocol):
+    """Shards of the table, one sink for each. A batch is in one shard only.
+
+    A shard is identified by what its servers state, never by its place in a list: shards may be added,
+    removed and reordered, and their servers renamed.
+    """
+
+    def choose(self) -> str:
+        """Return the identity of the shard for the next batch, by turns among those that can be reached;
+        empty if the table has one shard, which needs no name. Blocks. Raise Unavailable."""
+        ...
+
+    def sink(self, shard: str) -> BlockSink:
+        """Return the sink of the shard with this identity; of the only one if it is empty.
+
+        Blocks. Raise NeedsOperator if no configured shard has this identity, Unavailable while that
+        cannot be known because a shard cannot be reached.
         """
         ...
 

@@ -28,6 +28,8 @@ COLUMNS: Mapping[str, str] = {
 """Names that denote a column or an expression over the event, not a property."""
 PROPERTY_PREFIX = "properties."
 """Prefix that lets a property with the name of a column be filtered."""
+PLACEHOLDER = "{filters:And}"
+"""Place of the conditions in a template."""
 MAX_FILTERS = 10
 MAX_ITEMS = 100
 MAX_NAME_CHARACTERS = 200

@@ -1,6 +1,6 @@
 """Request bodies: their fields, size limits and decoding."""
 
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import msgspec
 from starlette.requests import Request
@@ -20,6 +20,7 @@ class ReportRequest(msgspec.Struct, forbid_unknown_fields=True):
     filters: list[Filter] = []
     compare: Comparison | None = None
     totals: bool = False
+    integers: Literal["number", "string"] = "number"
 
 
 class BatchRequest(msgspec.Struct, forbid_unknown_fields=True):

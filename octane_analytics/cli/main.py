@@ -38,7 +38,7 @@ COMMANDS = {
     "sandbox": "Run the whole service on this machine, with embedded ClickHouse and Kafka.",
     "lag": "Show the lag of the consumer group for each partition.",
     "dlq": "Count, show and retry dead-letter messages.",
-    "offsets": "Export the consumer group's offsets and intents, import or set them.",
+    "offsets": "Export, import or set the consumer group's offsets, or show what is pending.",
     "check": "Check the prerequisites of the worker and the API.",
     "config": "Show every setting with its value and the source of the value.",
     "manual": "Print a page of the manual, or list the pages.",

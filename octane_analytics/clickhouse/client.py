@@ -13,6 +13,7 @@ from octane_analytics.clickhouse.error_codes import OPERATOR_ERRORS, READ_ONLY
 from octane_analytics.clickhouse.result_blocks import ResultMeter, ResultTooLarge, UnreadableResult
 from octane_analytics.clickhouse.results import (
     STREAM_ROWS,
+    DataRead,
     Excerpt,
     Result,
     ResultColumn,
@@ -94,8 +95,7 @@ class ClickHouse(NativeConnection):
             yield RowStream(
                 result_columns(columns),
                 self._checked_blocks(blocks(rows)),
-                lambda: int(progress.rows),
-                lambda: int(progress.bytes),
+                lambda: DataRead(progress.rows, progress.bytes),
                 lambda: client.totals,
             )
         finally:
@@ -160,7 +160,8 @@ class ClickHouse(NativeConnection):
             client.meter = None
         if not is_whole:
             self.close()
-        return Excerpt(columns, rows, is_whole, query.progress.rows, client.totals)
+        read = DataRead(query.progress.rows, query.progress.bytes)
+        return Excerpt(columns, rows, is_whole, read, client.totals)
 
     def execute(self, statement: str) -> None:
         """Run a statement without a result (DDL). Raises as `select` does."""
@@ -201,6 +202,14 @@ class ClickHouse(NativeConnection):
         if not schema.is_replicated(engine):
             return None
         return self._table_setting(schema.REPLICATED_WINDOW_SECONDS_SETTING, engine_full)
+
+    def exists(self, table: TableName) -> bool:
+        """Return whether the table exists and the user may see it."""
+        found = self.select(
+            "SELECT 1 FROM system.tables WHERE database = {database:String} AND name = {table:String}",
+            {"database": table.database, "table": table.table},
+        )
+        return bool(found.rows)
 
     def views(self) -> list[View]:
         """Return the materialized views that an insert into the configured table triggers, directly and

@@ -3,7 +3,7 @@
 import contextlib
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from clickhouse_driver import errors as driver_errors
 
@@ -13,6 +13,7 @@ from octane_analytics.clickhouse.error_codes import (
     error_name,
     plain_message,
 )
+from octane_analytics.clickhouse.failover import FailoverList
 from octane_analytics.clickhouse.native_blocks import PackingClient
 from octane_analytics.clickhouse.schema import TableName
 from octane_analytics.errors import (
@@ -24,8 +25,17 @@ from octane_analytics.errors import (
 )
 from octane_analytics.runtime.closeable import Closeable
 from octane_analytics.settings.connections import ClickHouseSettings
+from octane_analytics.settings.topology import authority
 
 CONNECT_SECONDS = 5.0
+ALL_SHARDS: Mapping[str, object] = {
+    # Subqueries and joins of the Distributed table read all shards, as with GLOBAL.
+    "distributed_product_mode": "global",
+    # Without these, a shard that is away or a replica that lags would change an answer silently.
+    "skip_unavailable_shards": 0,
+    "prefer_localhost_replica": 0,
+}
+"""Settings of queries that may read the Distributed table."""
 
 
 class NativeConnection(Closeable):
@@ -53,11 +63,16 @@ class NativeConnection(Closeable):
         self._is_aborted = False
         self._client_name = client_name
         self._client: PackingClient | None = None
-        self._hosts = settings.hosts()
+        self._failover = FailoverList(settings.hosts())
 
     @property
     def table(self) -> TableName:
         return TableName(self._settings.database, self._settings.table)
+
+    @property
+    def read_table(self) -> TableName:
+        """Table with the rows of all shards; the same as `table` if there is one."""
+        return TableName(self._settings.database, self._settings.read_table)
 
     def close(self) -> None:
         if self._client is not None:
@@ -81,7 +96,7 @@ class NativeConnection(Closeable):
         to answer a ping, to accept a new connection, to receive a block, and to acknowledge it."""
         seconds = self._settings.timeout_seconds
         short = min(CONNECT_SECONDS, seconds)
-        return short + len(self._hosts) * (short + seconds) + 2 * seconds
+        return short + len(self._failover) * (short + seconds) + 2 * seconds
 
     def _connected(self) -> PackingClient:
         self._on_statement()
@@ -90,9 +105,11 @@ class NativeConnection(Closeable):
         if self._client is None:
             settings = self._settings
             _check_ca_file(settings.ca_file)
-            first, *others = self._hosts
+            first, *others = self._failover.hosts
             compression: str | bool = settings.compression_method()
             session: dict[str, object] = {"server_side_params": True}
+            if settings.topology().is_sharded and not self._is_confined:
+                session |= ALL_SHARDS
             if self._is_confined:
                 # `excerpt` counts decompressed bytes, whichever method the server chooses.
                 compression = "lz4" if compression == "none" else compression
@@ -104,7 +121,7 @@ class NativeConnection(Closeable):
             self._client = PackingClient(
                 host=first[0],
                 port=first[1],
-                alt_hosts=",".join(_authority(host, port) for host, port in others) or None,
+                alt_hosts=",".join(authority(host, port) for host, port in others) or None,
                 database=settings.database,
                 user=settings.user,
                 password=settings.password,
@@ -140,7 +157,7 @@ class NativeConnection(Closeable):
         return Unavailable(text)
 
     def _unavailable(self, error: BaseException) -> Unavailable:
-        where = ", ".join(_authority(host, port) for host, port in self._hosts)
+        where = ", ".join(authority(host, port) for host, port in self._failover.hosts)
         self._fail_over()
         if isinstance(error, driver_errors.UnexpectedPacketFromServerError):
             return NeedsOperator(
@@ -156,7 +173,7 @@ class NativeConnection(Closeable):
     def _fail_over(self) -> None:
         """Close the connection; the next call starts with the next server of the list."""
         self.close()
-        self._hosts = [*self._hosts[1:], self._hosts[0]]
+        self._failover.fail_over()
 
 
 def trace_settings(traceparent: str | None) -> dict[str, object]:
@@ -183,7 +200,3 @@ def _check_ca_file(path: str | None) -> None:
             "it holds no PEM certificate" if isinstance(error, ssl.SSLError) else error.strerror
         )
         raise NeedsOperator(f"CLICKHOUSE_CA_FILE: cannot use {path}: {reason}") from error
-
-
-def _authority(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

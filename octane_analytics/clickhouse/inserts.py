@@ -36,6 +36,8 @@ _INSERT_SETTINGS: dict[str, object] = {
     "deduplicate_blocks_in_dependent_materialized_views": 1,
     "replace_running_query": 0,
 }
+_QUORUM_SHARE = 0.5
+"""Share of CLICKHOUSE_TIMEOUT for which an insert waits for its quorum."""
 _SAFE_SHARE = 0.5
 """Share of a window's age limit within which a token counts as remembered: clocks differ, and the
 server's cleanup thread runs only at intervals."""
@@ -52,6 +54,8 @@ class ClickHouseSink(CountingConnection):
         traceparent: Callable[[], str | None] | None = None,
         on_statement: Callable[[], None] = lambda: None,
     ) -> None:
+        """Raise ConfigError for the settings of several shards; see `of_each_shard`."""
+        settings.require_one_shard()
         super().__init__(
             settings, client_name=client_name, traceparent=traceparent, on_statement=on_statement
         )
@@ -66,9 +70,9 @@ class ClickHouseSink(CountingConnection):
 
     def insert_block(
         self, columns: Sequence[Sequence[object]], token: str | None, query_id: str | None
-    ) -> None:
+    ) -> bool | None:
         """See `interfaces.BlockSink`. Blocks for up to CLICKHOUSE_TIMEOUT per exchange."""
-        self.insert_into(self.table, schema.COLUMN_NAMES, columns, token, query_id)
+        return self.insert_into(self.table, schema.COLUMN_NAMES, columns, token, query_id)
 
     def repeat_rules(self, not_before: float | None = None) -> RepeatRules:
         """See `interfaces.BlockSink`.
@@ -102,8 +106,8 @@ class ClickHouseSink(CountingConnection):
         columns: Sequence[Sequence[object]],
         token: str | None,
         query_id: str | None = None,
-    ) -> None:
-        """Insert into any table; `token` and `query_id` as in `interfaces.BlockSink`."""
+    ) -> bool | None:
+        """Insert into any table; arguments and result as in `interfaces.BlockSink`."""
         settings = dict(self._insert_settings())
         # Without a token ClickHouse deduplicates by the rows, and would drop equal, distinct events.
         settings["insert_deduplication_token"] = uuid.uuid4().hex if token is None else token
@@ -124,6 +128,9 @@ class ClickHouseSink(CountingConnection):
             raise self._insert_error(error, table) from error
         except (driver_errors.Error, OSError, EOFError) as error:
             raise self._unavailable(error) from error
+        if client.dropped_blocks:
+            return False
+        return True if client.inserted_rows else None
 
     def _execute_insert(
         self,
@@ -167,8 +174,24 @@ class ClickHouseSink(CountingConnection):
             )
             # The newer setting overrides the older one, the only one of older servers.
             newer = {name: "enable" for (name,) in known}
-            self._server_settings = _INSERT_SETTINGS | newer
+            self._server_settings = _INSERT_SETTINGS | self._quorum_settings() | newer
         return self._server_settings
+
+    def _quorum_settings(self) -> dict[str, object]:
+        """Return the settings of CLICKHOUSE_INSERT_QUORUM.
+
+        Inserts of several workers wait for their quorum side by side. `select_sequential_consistency`
+        would require them to wait for each other; a look for rows syncs its replica instead.
+        """
+        settings = self._settings
+        if settings.insert_quorum < 1:
+            return {}
+        return {
+            "insert_quorum": settings.insert_quorum,
+            "insert_quorum_parallel": 1,
+            # Shorter than the client's wait: a longer insert would keep its query id in use.
+            "insert_quorum_timeout": int(settings.timeout_seconds * _QUORUM_SHARE * 1000),
+        }
 
     def _insert_error(self, error: driver_errors.ServerException, table: TableName) -> OctaneError:
         """Translate by code and by the text that the server appends itself, since its message may quote

@@ -5,6 +5,7 @@ The layout is that of ClickHouse's native protocol, a Data packet of the client 
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from clickhouse_driver import Client, defines
@@ -31,13 +32,42 @@ class PackingClient(Client):  # type: ignore[misc]  # the driver has no types
     block_meter: ResultMeter | None = None
     check_types: Callable[[Mapping[str, str]], None] | None = None
     """Called with the types of an insert's columns before anything is sent; raises to send nothing."""
+    on_connect: Callable[[], object] | None = None
+    """Called with a new connection, before its first statement; may run statements, and raises to send
+    nothing. The driver reconnects by itself, also to another of its hosts."""
     totals: tuple[Any, ...] | None = None
     """Row that WITH TOTALS adds to the last query's result."""
+    inserted_rows = 0
+    """Rows of the last insert according to the server; 0 if it does not report them."""
+    dropped_blocks = 0
+    """Blocks of the last insert that the server dropped because it had their token."""
+
+    _seen_socket: object = None
+    """Socket of the connection for which `on_connect` was called."""
 
     def get_connection(self) -> Connection:
         connection = super().get_connection()
         connection.receive_exception = lambda: read_exception(connection.fin)
+        # Called again for the same connection: not on top of what the last call has set.
+        receive_packet = partial(type(connection).receive_packet, connection)
+
+        def receive() -> Any:
+            packet = receive_packet()
+            if packet.type == ServerPacketTypes.PROFILE_EVENTS:
+                self._count_events(packet.block)
+            return packet
+
+        connection.receive_packet = receive
         return connection
+
+    def _count_events(self, block: Any) -> None:
+        """Add the increments of the events that tell whether an insert took effect."""
+        columns = dict(zip((name for name, _ in block.columns_with_types), block.data, strict=True))
+        for name, value in zip(columns.get("name", ()), columns.get("value", ()), strict=True):
+            if name == "InsertedRows":
+                self.inserted_rows += value
+            elif name == "DuplicatedInsertedBlocks":
+                self.dropped_blocks += value
 
     def receive_packet(self) -> Any:
         """Receive a packet; called by the driver for each packet of a result."""
@@ -57,7 +87,13 @@ class PackingClient(Client):  # type: ignore[misc]  # the driver has no types
     def establish_connection(self, settings: Any) -> None:
         """Connect if necessary; called by the driver before each statement."""
         self.totals = None
+        self.inserted_rows = self.dropped_blocks = 0
         super().establish_connection(settings)
+        while self.on_connect is not None and self.connection.socket is not self._seen_socket:
+            self._seen_socket = self.connection.socket
+            self.connection.is_query_executing = False  # nothing of this statement is sent yet
+            self.on_connect()
+            super().establish_connection(settings)  # with the settings of this statement
 
     def send_data(
         self,

@@ -1,7 +1,7 @@
 """Statements that create the ClickHouse user of raw SQL: role, grants, profile, quota, user.
 
 `conf/clickhouse/octane-query.xml` is the equivalent for servers with users in files; a test compares
-the two. Does not depend on a connection.
+the two. Opens no connection.
 """
 
 import hashlib
@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 
-from octane_analytics.clickhouse.schema import TableName, identifier
+from octane_analytics.clickhouse.connection import ALL_SHARDS
+from octane_analytics.clickhouse.schema import TableName, identifier, on_cluster, string_literal
 from octane_analytics.settings.sections import Settings
 
 NAME = "octane_query"
@@ -55,6 +56,7 @@ def profile(settings: Settings) -> list[str]:
         "max_bytes_in_join": str(api.max_memory_bytes),
         "join_overflow_mode": "'throw'",
         "max_block_size": "8192",
+        **{name: _literal(value) for name, value in ALL_SHARDS.items()},
         "function_sleep_max_microseconds_per_block": "100000",
     }
     bounded = {
@@ -76,6 +78,10 @@ def profile(settings: Settings) -> list[str]:
     ]
 
 
+def _literal(value: object) -> str:
+    return string_literal(value) if isinstance(value, str) else str(value)
+
+
 def statements(
     settings: Settings,
     password: Password | None,
@@ -87,11 +93,14 @@ def statements(
     clickhouse = settings.clickhouse
     table = TableName(clickhouse.database, clickhouse.table)
     user = identifier(settings.queries.user or NAME)
-    where = f" ON CLUSTER {identifier(cluster)}" if cluster else ""
+    where = on_cluster(cluster)
     hosts = ", ".join(f"IP '{network}'" for network in networks) or "ANY"
     digest, salt = (password.digest, password.salt) if password else (NO_HASH, "ITS SALT")
     listed = ",\n    ".join(profile(settings))
-    readable = [f"{table}"] + [
+    readable = [f"{table}"]
+    if clickhouse.topology().is_sharded:
+        readable.append(f"{TableName(clickhouse.database, clickhouse.distributed_table)}")
+    readable += [
         f"{identifier(database)}.{name if name == '*' else identifier(name)}"
         for database, name in sorted(settings.queries.tables)
     ]

@@ -6,13 +6,14 @@ comparison runs in ClickHouse, by slices of event time, so that a longer range n
 or in the server. Only names are interpolated into statements; values are bound.
 """
 
+import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from octane_analytics.clickhouse import schema
-from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.inserts import ClickHouseSink
+from octane_analytics.clickhouse.replay_tables import PREFIX, ROW_HASH, TABLES
+from octane_analytics.clickhouse.replay_target import ReplayTarget, ServerTarget
 from octane_analytics.clickhouse.results import Result
 from octane_analytics.clickhouse.schema import LiveTable, TableName
 from octane_analytics.replay.interfaces import (
@@ -24,7 +25,6 @@ from octane_analytics.replay.interfaces import (
 )
 from octane_analytics.replay.rebuild import MonthFacts
 
-PREFIX = "octane_replay_"
 SLICE_ROWS = 1_000_000
 CHUNK_ROWS = 50_000
 CHUNK_BYTES = 32 << 20
@@ -35,19 +35,7 @@ _SPILL = {
     "max_bytes_before_external_sort": 256 << 20,
 }
 _NAMES = ", ".join(schema.COLUMN_NAMES)
-_ROW = f"sipHash128({_NAMES})"
-"""128-bit hash of all five columns: rows with equal hashes count as equal."""
-_COLUMNS = ", ".join(f"{column.name} {column.type}" for column in schema.COLUMNS)
-_ENGINE = "ENGINE = MergeTree ORDER BY"
-_TABLES = {
-    "journal": f"(at DateTime64(3) DEFAULT now64(3), kind String, body String) {_ENGINE} at",
-    "log": f"({_COLUMNS}, partition Int32, offset Int64, is_wanted UInt8, "
-    f"reason LowCardinality(String), row FixedString(16) MATERIALIZED {_ROW}) "
-    f"{_ENGINE} (timestamp, row)",
-    "lacking": f"(pass UInt32, slice UInt32, number UInt64, bytes UInt64, {_COLUMNS}) "
-    f"{_ENGINE} (pass, slice, number)",
-    "undecided": f"(pass UInt32, row FixedString(16)) {_ENGINE} (pass, row)",
-}
+_ROW = ROW_HASH
 _SLICE = "timestamp >= toDateTime({first:UInt32}) AND timestamp <= toDateTime({last:UInt32})"
 _BEFORE = "offset < {limits:Array(Int64)}[partition + 1]"
 _BETWEEN = (
@@ -59,11 +47,20 @@ _MONTH = f"{schema.PARTITION_KEY} = {{month:UInt32}}"
 class ReplayStaging:
     """Staging tables of one replay and its target; implements `replay.interfaces.StagingStore`."""
 
-    def __init__(self, clickhouse: ClickHouseSink, replay_id: str, live: LiveTable) -> None:
+    def __init__(
+        self,
+        clickhouse: ClickHouseSink,
+        replay_id: str,
+        live: LiveTable,
+        target: ReplayTarget | None = None,
+    ) -> None:
+        """`target` is the table of `clickhouse` unless it is given."""
         self._clickhouse = clickhouse
         self._id = replay_id
         self._target = clickhouse.table
-        self._is_replicated = live.is_replicated
+        self._rows = target or ServerTarget(clickhouse, is_replicated=live.is_replicated)
+        self._places: dict[str, str] | None = None
+        """Shards by the names of their chunks."""
         self._alive = "1"
         if live.ttl == schema.SHOWN_TTL:
             self._alive = f"({schema.TTL}) > now()"
@@ -78,15 +75,15 @@ class ReplayStaging:
         """
         self._create_table("journal")
         self.journal("owner", owner)
-        for name in _TABLES:
+        for name in TABLES:
             if name != "journal":
                 self._create_table(name)
 
     def _create_table(self, name: str) -> None:
-        self._clickhouse.execute(f"CREATE TABLE {self._table(name)} {_TABLES[name]}")
+        self._clickhouse.execute(f"CREATE TABLE {self._table(name)} {TABLES[name]}")
 
     def drop(self) -> None:
-        for name in (*_TABLES, "build"):
+        for name in (*TABLES, "build"):
             if name != "journal":
                 self._clickhouse.execute(f"DROP TABLE IF EXISTS {self._table(name)}")
         # Last, so that after a crash the owner of the remaining tables is still known.
@@ -122,8 +119,7 @@ class ReplayStaging:
         return dict(found.rows)
 
     def sync(self) -> None:
-        if self._is_replicated:
-            self._clickhouse.execute(f"SYSTEM SYNC REPLICA {self._target}")
+        self._rows.sync()
 
     def counts(self) -> Counts:
         found = self._query(
@@ -178,7 +174,7 @@ class ReplayStaging:
             candidates = f"SELECT row FROM {log} WHERE {_SLICE} AND is_wanted AND reason = ''"
         else:
             candidates = f"SELECT row FROM {self._table('undecided')} WHERE pass = {{after:UInt32}}"
-        is_candidate = f"row IN ({candidates})"
+        is_candidate = f"row {self._rows.within} ({candidates})"
         if after is None and self._are_nearly_all_candidates(part):
             is_candidate = "1"
         missing = f"""
@@ -187,7 +183,7 @@ class ReplayStaging:
                 WHERE {_SLICE} AND {counted} AND reason = '' AND {self._alive} AND {is_candidate}
                 GROUP BY row, partition, offset
                 UNION ALL
-                SELECT {_ROW} AS row, 0 AS kafka, 1 AS here FROM {self._target}
+                SELECT {_ROW} AS row, 0 AS kafka, 1 AS here FROM {self._rows.rows}
                 WHERE {_SLICE} AND {is_candidate}
             ) GROUP BY row HAVING sum(kafka) > sum(here)
         """
@@ -199,7 +195,7 @@ class ReplayStaging:
         The filter costs nearly half of the comparison, and bounds memory if the target is far larger.
         """
         found = self._query(
-            f"SELECT countIf(NOT is_wanted), count(), (SELECT count() FROM {self._target} "
+            f"SELECT countIf(NOT is_wanted), count(), (SELECT count() FROM {self._rows.rows} "
             f"WHERE {_SLICE}) FROM {self._table('log')} WHERE {_SLICE}",
             {"first": part.first, "last": part.end - 1},
         )
@@ -304,7 +300,19 @@ class ReplayStaging:
     def insert(
         self, columns: Sequence[Sequence[object]], token: str | None, query_id: str | None
     ) -> None:
-        self._clickhouse.insert_block(columns, token, query_id)
+        self._rows.insert(columns, token, query_id)
+
+    def place(self, chunk: str) -> None:
+        if not self._rows.is_sharded:
+            return
+        if self._places is None:
+            journaled = (entry.body for entry in self.journal_entries() if entry.kind == "shard")
+            self._places = dict(map(json.loads, journaled))
+        if chunk not in self._places:
+            shard = self._rows.choose()
+            self.journal("shard", json.dumps([chunk, shard]))
+            self._places[chunk] = shard
+        self._rows.use(self._places[chunk])
 
     def month_facts(self, month: int, limits: Mapping[int, int]) -> MonthFacts:
         values = {"month": month, "limits": _array(limits)}
@@ -375,22 +383,9 @@ class ReplayStaging:
         values: Mapping[str, object] | None = None,
         settings: Mapping[str, object] | None = None,
     ) -> Result:
-        return self._clickhouse.select(sql, values, settings={**_SPILL, **(settings or {})})
-
-
-def find_unfinished(clickhouse: ClickHouse) -> list[str]:
-    """Return the ids of all replays with tables left in the target's database."""
-    found = clickhouse.select(
-        "SELECT name FROM system.tables WHERE database = {database:String} "
-        "AND startsWith(name, {prefix:String})",
-        {"database": clickhouse.table.database, "prefix": PREFIX},
-    )
-    names = (name.removeprefix(PREFIX).rpartition("_")[0] for (name,) in found.rows)
-    return sorted({name for name in names if name})
-
-
-def new_id(now: datetime, suffix: str) -> str:
-    return f"{now.astimezone(UTC):%Y%m%d%H%M%S}_{suffix}"
+        return self._clickhouse.select(
+            sql, values, settings={**_SPILL, **self._rows.settings, **(settings or {})}
+        )
 
 
 def _array(limits: Mapping[int, int] | None) -> list[int]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 STREAM_ROWS = 2_000
 
@@ -19,15 +19,20 @@ class Result:
     rows: list[tuple[Any, ...]]
 
 
+class DataRead(NamedTuple):
+    """Amount of data that the server has read for a statement."""
+
+    rows: int
+    bytes: int
+
+
 @dataclass(frozen=True, slots=True)
 class RowStream:
     columns: tuple[ResultColumn, ...]
     blocks: Iterator[list[tuple[Any, ...]]]
     """Blocks of up to STREAM_ROWS rows, none empty; can be iterated over once."""
-    rows_read: Callable[[], int]
-    """Number of rows that the server has read so far; final after the last block."""
-    bytes_read: Callable[[], int] = lambda: 0
-    """Likewise the number of bytes, uncompressed."""
+    data_read: Callable[[], DataRead]
+    """Data that the server has read so far; final after the last block."""
     totals: Callable[[], tuple[Any, ...] | None] = lambda: None
     """Row of WITH TOTALS after the last block; None if there is none."""
 
@@ -39,8 +44,8 @@ class Excerpt:
     columns: tuple[ResultColumn, ...]
     rows: list[tuple[Any, ...]]
     is_whole: bool
-    rows_read: int
-    """Rows read by the server, as reported when reading ended."""
+    data_read: DataRead
+    """Data read by the server, as reported when reading ended."""
     totals: tuple[Any, ...] | None = None
     """Row of WITH TOTALS, if it was received."""
 

@@ -29,6 +29,22 @@ _PARTS = f"""
 SELECT partition_id, arraySort(projections) AS built, sum(rows), sum(bytes_on_disk)
 FROM system.parts WHERE active AND {_OF_TABLE} GROUP BY partition_id, built
 """
+_ROOM = f"""
+SELECT (
+    SELECT min(bytes_on_disk) FROM system.parts WHERE active AND {_OF_TABLE}
+        AND ({{partition:String}} = '' OR partition_id = {{partition:String}})
+        AND NOT hasAll(projections, {{names:Array(String)}})
+), (
+    SELECT max(unreserved_space) FROM system.disks WHERE has(
+        (SELECT groupArrayArray(disks) FROM system.storage_policies WHERE policy_name =
+            (SELECT any(storage_policy) FROM system.tables WHERE database = {{database:String}}
+                AND name = {{table:String}})),
+        name
+    )
+), (SELECT count() FROM system.merges WHERE {_OF_TABLE})
+"""
+_ROOM_RATIO = 1.1
+"""ClickHouse mutates a part only if this multiple of it is free."""
 _BUILDS = (
     "arrayExists(name -> startsWith(trimLeft(command, '('), "
     "concat('MATERIALIZE PROJECTION ', name, ' ')), {names:Array(String)})"
@@ -168,9 +184,13 @@ class RollupTable:
     def add(self, wanted: Sequence[Rollup]) -> None:
         """Add the rollups and the settings they need: rows inserted from now on are in them."""
         if wanted:
-            self._run(rollups.alter_settings(self._clickhouse.table))
+            self.change_settings()
         for rollup in wanted:
             self._run(rollups.add(self._clickhouse.table, rollup))
+
+    def change_settings(self) -> None:
+        """Set what a table with rollups needs; on this replica only, if the table is replicated."""
+        self._run(rollups.alter_settings(self._clickhouse.table))
 
     def drop(self, projections: Sequence[str]) -> None:
         for projection in projections:
@@ -198,6 +218,26 @@ class RollupTable:
             Mutation(mutation, bool(is_ours), failure, error)
             for mutation, is_ours, failure, error in found.rows
         ]
+
+    def require_room(self, wanted: Sequence[Rollup], partition_id: str = "") -> None:
+        """Raise NeedsOperator if no part that lacks a rollup can be built for lack of disk.
+
+        ClickHouse postpones such a mutation for ever, without a failure. Running merges and mutations
+        have reserved disk that they will free. Does nothing if the user cannot read the system tables.
+        """
+        names = [rollup.name for rollup in wanted]
+        try:
+            found = self._run(_ROOM, {"names": names, "partition": partition_id}).rows
+        except (StatementRejected, NeedsOperator):
+            return
+        part_bytes, free_bytes, merges = (int(value or 0) for value in found[0])
+        needed = part_bytes * _ROOM_RATIO
+        if needed > free_bytes and not merges:
+            raise NeedsOperator(
+                f"ClickHouse cannot build the rollups: the smallest part that lacks one needs "
+                f"{needed / (1 << 20):,.0f} MiB of disk, and {free_bytes / (1 << 20):,.0f} MiB are "
+                "free; free disk, then repeat the command"
+            )
 
     def kill(self, mutation: Mutation) -> None:
         """Cancel the mutation; the parts that it has finished keep their rollups."""

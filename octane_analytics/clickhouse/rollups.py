@@ -239,6 +239,14 @@ def of_sets(names: Iterable[str]) -> tuple[Rollup, ...]:
     return tuple(rollup for rollup in ROLLUPS if rollup.set_name in wanted)
 
 
+def name_of(label: str) -> str:
+    """Return the name of the projection with this label. Raise ValueError for an unknown label."""
+    names = {rollup.label: rollup.name for rollup in ROLLUPS}
+    if label not in names:
+        raise ValueError(f"rollup {label!r} is not one of {', '.join(names)}")
+    return names[label]
+
+
 def label_of(projection: str) -> str | None:
     """Return the label in the name of a projection of any version; None for a foreign projection."""
     label, _, digest = projection.removeprefix(PREFIX).rpartition("_")

@@ -43,7 +43,7 @@ class CountingConnection(ClickHouse):
                 "cannot be counted: use a MergeTree or ReplicatedMergeTree, or DELIVERY=at-least-once"
             )
         if schema.is_replicated(table.engine):
-            self._sync_replica()
+            self.sync_replica()
         query = row_lookups.missing_query(self.table, table.unexpired)
         return sorted(
             row
@@ -52,7 +52,12 @@ class CountingConnection(ClickHouse):
         )
 
     def count_equal(self, columns: Sequence[Sequence[object]]) -> list[int]:
-        """Return, for each of these rows, the number of equal rows in the table. Raise Unavailable."""
+        """Return, for each of these rows, the number of equal rows in the table. Raise Unavailable.
+
+        Includes rows that other replicas have acknowledged, if the user may wait for them: all commands
+        that depend on it verify that right before."""
+        if schema.is_replicated(self.counted_table().engine):
+            self.sync_replica(is_required=False)
         counts = [0] * len(columns[0])
         for chunk in row_lookups.chunks(columns):
             for row, here in self._query(
@@ -60,6 +65,28 @@ class CountingConnection(ClickHouse):
             ):
                 counts[row] = here
         return counts
+
+    def sync_replica(self, *, is_required: bool = True) -> None:
+        """Block until this replica has the rows that others had acknowledged before, for up to half of
+        CLICKHOUSE_TIMEOUT.
+
+        LIGHTWEIGHT waits for the parts that are in the replication log now, and not for merges.
+        """
+        patience = max(1, int(self._settings.timeout_seconds / 2))
+        try:
+            self._run(
+                f"SYSTEM SYNC REPLICA {self.table} LIGHTWEIGHT",
+                settings={"receive_timeout": patience},
+            )
+        except driver_errors.ServerException as error:
+            if error.code != _ACCESS_DENIED:
+                raise self._server_unavailable(error.code, plain_message(error)) from error
+            if not is_required:
+                return
+            raise NeedsOperator(
+                f"cannot count the rows of {self.table}, because this replica may lack rows of others: "
+                f"GRANT SYSTEM SYNC REPLICA ON {self.table} TO {self._settings.user}"
+            ) from error
 
     def partitions(self, columns: Sequence[Sequence[object]]) -> list[object]:
         """See `interfaces.BlockSink`."""
@@ -71,22 +98,6 @@ class CountingConnection(ClickHouse):
                 for row, partition in self._query(query, external_tables=[chunk]):
                     found[row] = partition
         return found
-
-    def _sync_replica(self) -> None:
-        """Block until this replica has the rows that others had acknowledged before."""
-        patience = max(1, int(self._settings.timeout_seconds / 2))
-        try:
-            self._run(
-                f"SYSTEM SYNC REPLICA {self.table} LIGHTWEIGHT",
-                settings={"receive_timeout": patience},
-            )
-        except driver_errors.ServerException as error:
-            if error.code != _ACCESS_DENIED:
-                raise self._server_unavailable(error.code, plain_message(error)) from error
-            raise NeedsOperator(
-                f"cannot count the rows of {self.table}, because this replica may lack rows of others: "
-                f"GRANT SYSTEM SYNC REPLICA ON {self.table} TO {self._settings.user}"
-            ) from error
 
     def counted_table(self) -> CountedTable:
         name = {"database": self._settings.database, "table": self._settings.table}

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
+from uuid import UUID
 
 DEDUPLICATION_WINDOW = 10_000
 """Number of inserts, over the whole table, whose tokens ClickHouse remembers."""
@@ -79,17 +80,70 @@ class TableName:
 
 def create_table(name: TableName, window: int = DEDUPLICATION_WINDOW) -> str:
     """Return the statement that creates the table if it does not exist."""
+    return _create(str(name), f"{ENGINE}()", {WINDOW_SETTING: window})
+
+
+def create_replicated_table(
+    name: TableName,
+    window: int = DEDUPLICATION_WINDOW,
+    *,
+    uuid: UUID | None = None,
+    arguments: str = "",
+    cluster: str | None = None,
+) -> str:
+    """Return the statement that creates the table as a replica, if it does not exist.
+
+    Without `arguments` the server's default path and macros apply; that path has the table's UUID, which
+    must then be equal on all servers: given, or chosen by ON CLUSTER.
+    """
+    where = f"{name}{on_cluster(cluster)}"
+    if uuid is not None:
+        where += f" UUID '{uuid}'"
+    windows = {
+        REPLICATED_WINDOW_SETTING: window,
+        REPLICATED_WINDOW_SECONDS_SETTING: DEDUPLICATION_WINDOW_SECONDS,
+    }
+    return _create(where, f"Replicated{ENGINE}({arguments})", windows)
+
+
+def create_distributed_table(name: TableName, local: TableName, cluster: str) -> str:
+    """Return the statement that creates the table of all shards, if it does not exist.
+
+    It has no sharding key, and so ClickHouse refuses inserts into it: they would be acknowledged before
+    any shard has them.
+    """
+    return (
+        f"CREATE TABLE IF NOT EXISTS {name} AS {local} ENGINE = "
+        f"Distributed({distributed_arguments(local, cluster)})"
+    )
+
+
+def distributed_arguments(local: TableName, cluster: str) -> str:
+    """Return the arguments of the engine Distributed as the server shows them."""
+    return ", ".join(map(string_literal, (cluster, local.database, local.table)))
+
+
+def on_cluster(cluster: str | None) -> str:
+    """Return the clause by which a statement runs on all servers of the cluster; empty for none."""
+    return f" ON CLUSTER {identifier(cluster)}" if cluster else ""
+
+
+def string_literal(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _create(where: str, engine: str, settings: Mapping[str, int]) -> str:
     width = max(len(column.name) for column in COLUMNS)
     columns = ",\n".join(
         f"    {column.name:<{width}} {column.type} {column.codec}" for column in COLUMNS
     )
     return (
-        f"CREATE TABLE IF NOT EXISTS {name} (\n{columns}\n)\n"
-        f"ENGINE = {ENGINE}()\n"
+        f"CREATE TABLE IF NOT EXISTS {where} (\n{columns}\n)\n"
+        f"ENGINE = {engine}\n"
         f"ORDER BY ({SORTING_KEY})\n"
         f"PARTITION BY {PARTITION_KEY}\n"
         f"TTL {TTL}\n"
-        f"SETTINGS {WINDOW_SETTING} = {window}"
+        f"SETTINGS {', '.join(f'{name} = {value}' for name, value in settings.items())}"
     )
 
 

@@ -8,6 +8,9 @@ from octane_analytics.kafka.commit_outcome import RETRY_BACKOFF_MS
 from octane_analytics.settings.connections import KafkaSettings
 
 _STATISTICS_MS = 10_000
+_SESSION_MS = 45_000
+"""librdkafka's default session timeout."""
+_MIN_SOCKET_MS = 4_000
 _FETCH_MIN_BYTES = 1 << 20
 _MIN_WAIT_SECONDS, _MAX_WAIT_SECONDS = 0.02, 0.25
 _FETCH_BYTES = 2 << 20
@@ -42,6 +45,9 @@ def member_properties(
         "fetch.queue.backoff.ms": broker.default("fetch.queue.backoff.ms", 10),
         "fetch.max.bytes": broker.default("fetch.max.bytes", _FETCH_BYTES),
         "retry.backoff.ms": RETRY_BACKOFF_MS,
+        # A commit blocks for four times this if the coordinator does not answer: librdkafka sends it
+        # again. By default that is longer than the session, after which others have the partitions.
+        "socket.timeout.ms": broker.default("socket.timeout.ms", _socket_timeout_ms(settings)),
     }
     if "max.partition.fetch.bytes" not in settings.rdkafka:  # an alias
         properties["fetch.message.max.bytes"] = broker.default(
@@ -61,6 +67,18 @@ def _fetch_wait_ms(flush_seconds: float) -> int:
     """Return the longest time for which a broker waits for more records: a tenth of what a batch waits,
     so that it adds little to that."""
     return round(1000 * min(max(flush_seconds / 10, _MIN_WAIT_SECONDS), _MAX_WAIT_SECONDS))
+
+
+def _socket_timeout_ms(settings: KafkaSettings) -> int:
+    """Return a fifth of the session timeout, or what librdkafka requires beside a longer fetch."""
+    session_ms = _milliseconds(settings, "session.timeout.ms", _SESSION_MS)
+    fetch_ms = _milliseconds(settings, "fetch.wait.max.ms", 0)
+    return max(session_ms // 5, _MIN_SOCKET_MS, fetch_ms + 1000)
+
+
+def _milliseconds(settings: KafkaSettings, name: str, default: int) -> int:
+    value = settings.rdkafka.get(name, "")
+    return int(value) if value.isascii() and value.isdecimal() else default
 
 
 def queue_bytes(statistics: str) -> int:

@@ -2,8 +2,8 @@
 
 Never inserts a record twice: messages are announced in their own partition before they are inserted
 under the announcement's token, and messages that a crash left announced are inserted again under the
-same token before anything else. As in the worker, that requires ClickHouse to remember the token until
-then.
+same token before anything else, into the shard that the announcement names. As in the worker, that
+requires ClickHouse to remember the token until then.
 
 Rows that a `replay` has inserted from the topic are not covered by those announcements, and a row does
 not name its source. So the table is queried first: if it has rows equal to the events of the messages,
@@ -20,7 +20,7 @@ from typing import Protocol
 
 from octane_analytics.errors import ConfigError, DataRejected, DecodeError, OctaneError
 from octane_analytics.events.event import Row
-from octane_analytics.interfaces import BlockSink
+from octane_analytics.interfaces import BlockSink, Shards
 from octane_analytics.operations.dead_letters import (
     DeadLetter,
     DeadLetterIndex,
@@ -49,9 +49,9 @@ class DeadLetterSource(Protocol):
     ) -> None: ...
 
 
-class EventsTable(BlockSink, Protocol):
+class EventsTable(Shards, Protocol):
     def count_equal(self, columns: Sequence[Sequence[object]]) -> Sequence[int]:
-        """Return, for each row, the number of equal rows in the table. Raise Unavailable."""
+        """Return, for each row, the number of equal rows in all shards. Raise Unavailable."""
         ...
 
 
@@ -136,7 +136,7 @@ class DeadLetterRetry:
     def __init__(
         self,
         log: DeadLetterSource,
-        sink: EventsTable,
+        table: EventsTable,
         decode: Callable[[bytes | None], Row],
         index: DeadLetterIndex,
         *,
@@ -148,7 +148,7 @@ class DeadLetterRetry:
         """`index` covers everything that the topic held after it was opened."""
         self.outcome = RetryOutcome()
         self._log = log
-        self._sink = sink
+        self._table = table
         self._decode = decode
         self._index = index
         self._on_progress = on_progress
@@ -213,7 +213,7 @@ class DeadLetterRetry:
             events, _ = self._decoded(chunk)
             if not events:
                 continue
-            counts = self._sink.count_equal(_columns(events))
+            counts = self._table.count_equal(_columns(events))
             for (record, row), count in zip(events, counts, strict=True):
                 if count:
                     key = hashlib.blake2b(repr(row).encode(), digest_size=16).digest()
@@ -252,7 +252,8 @@ class DeadLetterRetry:
         if not events:
             return
         offsets = tuple(position_of(record).offset for record, _ in events)
-        intent = RetryMarker(MessageKind.INTENT, self._new_id(), offsets)
+        shard = self._table.choose()
+        intent = RetryMarker(MessageKind.INTENT, self._new_id(), offsets, shard)
         self._log.mark(partition, intent.headers(), intent.value())
         self._insert(partition, intent, events, is_repeat=False)
 
@@ -286,7 +287,10 @@ class DeadLetterRetry:
         is_repeat: bool,
     ) -> None:
         """Insert the announced messages under their token, then append the done marker."""
-        refused = self._insert_rows(intent.token, events, is_repeat) if events else {}
+        refused: Mapping[int, str] = {}
+        if events:
+            sink = self._table.sink(intent.shard)
+            refused = _insert_rows(sink, intent.token, events, is_repeat=is_repeat)
         offsets = tuple(
             position_of(record).offset
             for number, (record, _) in enumerate(events)
@@ -298,28 +302,27 @@ class DeadLetterRetry:
         self.outcome.inserted += len(offsets)
         self.outcome.refused += len(refused)
 
-    def _insert_rows(
-        self, token: str, events: Sequence[tuple[Record, Row]], is_repeat: bool
-    ) -> Mapping[int, str]:
-        """Return the reasons of the rows that ClickHouse refuses."""
-        columns = _columns(events)
-        refused: dict[int, str] = {}
-        try:
-            if is_repeat:
-                # Dead-letter messages may hold equal events, each of them announced by its own token.
-                insert_repeated(self._sink, columns, token, prefers_token=True)
-            else:
-                self._sink.insert_block(columns, token, token)
-        except DataRejected:
 
-            def part_token(first: int, end: int) -> str:
-                offsets = (position_of(events[row][0]).offset for row in (first, end - 1))
-                return f"{token}/{'-'.join(map(str, offsets))}"
+def _insert_rows(
+    sink: BlockSink, token: str, events: Sequence[tuple[Record, Row]], *, is_repeat: bool
+) -> Mapping[int, str]:
+    """Return the reasons of the rows that ClickHouse refuses."""
+    columns = _columns(events)
+    refused: dict[int, str] = {}
+    try:
+        if is_repeat:
+            # Dead-letter messages may hold equal events, each of them announced by its own token.
+            insert_repeated(sink, columns, token, prefers_token=True)
+        else:
+            sink.insert_block(columns, token, token)
+    except DataRejected:
 
-            insert_in_parts(
-                self._sink, columns, token, part_token, is_repeat=is_repeat, refused=refused
-            )
-        return refused
+        def part_token(first: int, end: int) -> str:
+            offsets = (position_of(events[row][0]).offset for row in (first, end - 1))
+            return f"{token}/{'-'.join(map(str, offsets))}"
+
+        insert_in_parts(sink, columns, token, part_token, is_repeat=is_repeat, refused=refused)
+    return refused
 
 
 def _columns(events: Sequence[tuple[Record, Row]]) -> list[list[object]]:

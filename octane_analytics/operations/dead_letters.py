@@ -112,6 +112,8 @@ class RetryMarker:
     """Common id of the intent and of the marker that completes it; part of the deduplication token."""
     offsets: tuple[int, ...]
     """Ascending."""
+    shard: str = ""
+    """Identity of the shard that an intent's events are inserted into; empty for the only one."""
 
     @property
     def token(self) -> str:
@@ -121,7 +123,10 @@ class RetryMarker:
         return [(MARKER_HEADER, self.kind.value.encode())]
 
     def value(self) -> bytes:
-        return json.dumps({"id": self.id, "offsets": format_ranges(self.offsets)}).encode()
+        body = {"id": self.id, "offsets": format_ranges(self.offsets)}
+        if self.shard:
+            body["shard"] = self.shard
+        return json.dumps(body).encode()
 
 
 def parse_retry_marker(record: Record) -> RetryMarker | None:
@@ -133,7 +138,10 @@ def parse_retry_marker(record: Record) -> RetryMarker | None:
     try:
         body = json.loads(record.value() or b"")
         return RetryMarker(
-            MessageKind(kind.decode()), str(body["id"]), tuple(parse_ranges(body["offsets"]))
+            MessageKind(kind.decode()),
+            str(body["id"]),
+            tuple(parse_ranges(body["offsets"])),
+            str(body.get("shard", "")),
         )
     except (ValueError, TypeError, KeyError):
         return None  # not written by a retry

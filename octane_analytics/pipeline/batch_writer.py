@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
-from octane_analytics.interfaces import BlockSink, DeadLetters
+from octane_analytics.interfaces import BlockSink, DeadLetters, Shards
 from octane_analytics.pipeline.intents import Intent
 from octane_analytics.pipeline.repeated_insert import Rows, insert_repeated
 from octane_analytics.types import Record, RejectedRecord
@@ -26,9 +26,17 @@ class BatchWriter:
     Every call may raise Unavailable, and is then repeated with the same WriteProgress.
     """
 
-    def __init__(self, sink: BlockSink, dead_letters: DeadLetters) -> None:
-        self.sink = sink
+    def __init__(self, shards: Shards, dead_letters: DeadLetters) -> None:
+        self._shards = shards
         self._dead_letters = dead_letters
+
+    def choose_shard(self) -> str:
+        """Return the identity of the shard for the next batch; see `interfaces.Shards`."""
+        return self._shards.choose()
+
+    def sink(self, intent: Intent) -> BlockSink:
+        """Return the sink of the batch's shard. Raise NeedsOperator if it is not configured."""
+        return self._shards.sink(intent.shard)
 
     def send_rejected(
         self,
@@ -81,11 +89,11 @@ class BatchWriter:
         if not len(columns[0]):
             return
         if intent is None:
-            self.sink.insert_block(columns, None, None)
+            self._shards.sink(self._shards.choose()).insert_block(columns, None, None)
         elif is_repeat:
-            insert_repeated(self.sink, columns, intent.token(), not_before=not_before)
+            insert_repeated(self.sink(intent), columns, intent.token(), not_before=not_before)
         else:
-            self.sink.insert_block(columns, intent.token(), intent.token())
+            self.sink(intent).insert_block(columns, intent.token(), intent.token())
 
 
 def place_of(record: Record) -> tuple[int, int]:

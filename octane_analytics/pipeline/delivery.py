@@ -164,6 +164,10 @@ class BatchDelivery:
             self._raise_stop()
 
     def _announce(self) -> None:
+        pending = self.state.pending
+        if pending is not None and pending.must_be_placed:
+            with self._context.outages.track(CLICKHOUSE, "choose shard"):
+                pending.place(self._writer.choose_shard())
         if not (commits := self.state.announcement()):
             return
         with step(None if self._outgoing is None else self._outgoing.trace, "intent"):

@@ -20,7 +20,9 @@ Rules, each of which is needed (a model check finds lost or doubled events witho
    announcement.
 5. A partition joins a batch only after a commit of its own was accepted in this assignment. If only
    some intents of a commit were accepted, these are withdrawn; if that fails, the worker stops.
-6. An intent of version 1 is inserted under its version 1 token (`intents.Intent.token`).
+6. A batch belongs to one shard of the table, chosen before its first announcement and named in it. The
+   batch is never inserted into another one, whatever shards are added or removed later.
+7. An intent of version 1 is inserted under its version 1 token (`intents.Intent.token`).
 """
 
 from collections.abc import Iterable
@@ -32,6 +34,7 @@ from octane_analytics.pipeline.intents import (
     MetadataRoom,
     completed,
 )
+from octane_analytics.pipeline.pending_batch import PendingBatch
 from octane_analytics.pipeline.start_positions import is_another_log
 from octane_analytics.types import (
     Commit,
@@ -45,22 +48,6 @@ _COMMIT_ROOM_BYTES = 80_000
 """Completions that go with an announcement: below 500 kB together with MAX_COMMIT_BYTES."""
 _ENTRY_BYTES = 64
 """Bytes of a partition in a commit beside its metadata, rounded up."""
-
-
-@dataclass(slots=True)
-class PendingBatch:
-    """Batch whose ranges no longer change."""
-
-    intent: Intent
-    members: set[int]
-    """Partitions of the batch that the worker has held without interruption since it was frozen."""
-    is_announced: bool
-    is_repeat: bool = False
-    """True if the batch may be in the table already, in whole or in part."""
-    withdrawing: frozenset[int] = frozenset()
-    """Partitions whose intent alone was accepted, of a commit that others of the batch refused."""
-    may_be_announced: bool = False
-    """True if an announcement was refused of which an earlier copy may have been stored."""
 
 
 @dataclass(slots=True)

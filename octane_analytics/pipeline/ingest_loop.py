@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from octane_analytics.errors import Rebalancing, Unavailable
 from octane_analytics.events.event import Decode
 from octane_analytics.interfaces import (
-    BlockSink,
     Clock,
     DeadLetters,
     GroupMember,
     Observer,
     RangeReader,
+    Shards,
     Tracer,
 )
 from octane_analytics.pipeline.batch import BatchLimits, InsertPacing
@@ -45,7 +45,8 @@ class IngestOptions:
     delivery: Delivery = Delivery.EXACTLY_ONCE
     inserts_per_second: float = 0.0
     """Rate of inserts of all `processes` together; 0 means no limit."""
-    processes: int = 1
+    processes: Callable[[], int] = lambda: 1
+    """Number of workers of the service on this host."""
     dlq_limit: DlqLimitConfig = field(default_factory=DlqLimitConfig)
     poll_seconds: float = 0.1
     """Timeout of a poll while something is to be done soon, such as a retry."""
@@ -58,13 +59,13 @@ class IngestOptions:
 
 
 class IngestLoop:
-    """Group member with its insert connection. Runs on one thread."""
+    """Group member with its insert connections. Runs on one thread."""
 
     def __init__(
         self,
         member: GroupMember,
         reader: RangeReader,
-        sink: BlockSink,
+        shards: Shards,
         dead_letters: DeadLetters,
         decode: Decode,
         clock: Clock,
@@ -84,7 +85,7 @@ class IngestLoop:
         context = PipelineContext(
             clock, decode, observer, self._outages, DlqLimit(options.dlq_limit), tracer
         )
-        writer = BatchWriter(sink, dead_letters)
+        writer = BatchWriter(shards, dead_letters)
         rereads = Rereads(reader, writer, context, backoff)
         self._intake = RecordIntake(options.topic, member, context)
         self._delivery = BatchDelivery(

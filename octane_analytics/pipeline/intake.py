@@ -2,17 +2,13 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from operator import methodcaller
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from octane_analytics.interfaces import GroupMember
-from octane_analytics.pipeline.batch import Batch
+from octane_analytics.pipeline.batch import Batch, partitions_of
 from octane_analytics.pipeline.context import PipelineContext
 from octane_analytics.pipeline.delivery_state import DeliveryState
 from octane_analytics.types import Record, RejectedRecord, TopicPartition
-
-_partition_of = methodcaller("partition")
-_offset_of = methodcaller("offset")
 
 
 class AcceptedRecords(NamedTuple):
@@ -35,11 +31,12 @@ def accept_records(
     """Extend the open batch's ranges by records in offset order within each partition.
 
     Leave out records before their partition's position, which a seek may repeat, and those of
-    partitions that are not read now (`passed` among them). The cost of each record counts here, so each
-    line is one loop in C over all of them.
+    partitions that are not read now (`passed` among them). The cost of each record counts here.
     """
-    numbers = list(map(_partition_of, records))
-    offsets = list(map(_offset_of, records))
+    numbers = partitions_of(records)
+    if numbers and _extends_by_run(records, numbers, state, passed):
+        return AcceptedRecords(records, numbers)
+    offsets = _offsets_of(records)
     firsts = dict(zip(reversed(numbers), reversed(offsets), strict=True))
     unread = {number for number in firsts if number in passed or not state.is_readable(number)}
     if unread or any(first < state.position(number) for number, first in firsts.items()):
@@ -60,6 +57,29 @@ def accept_records(
         [number for _, number in fitting],
         [record for record, number in zip(records, numbers, strict=True) if number in full],
     )
+
+
+def _offsets_of(records: Iterable[Any]) -> list[int]:
+    return [record.offset() for record in records]
+
+
+def _extends_by_run(
+    records: Sequence[Record],
+    numbers: Sequence[int],
+    state: DeliveryState,
+    passed: AbstractSet[int],
+) -> bool:
+    """Extend the open batch's range by records of one partition, as under backlog, if all are accepted.
+
+    Return whether it was done. Does not look at each record.
+    """
+    number = numbers[0]
+    if numbers.count(number) < len(numbers) or number in passed or not state.is_readable(number):
+        return False
+    first, last = records[0].offset(), records[-1].offset()
+    assert first is not None, "a record that was read has an offset"
+    assert last is not None, "a record that was read has an offset"
+    return first >= state.position(number) and state.extend(number, last + 1)
 
 
 class RecordIntake:

@@ -10,6 +10,14 @@ ascending order, three LEB128 varints (partition number minus the one before, fi
 offsets). No ranges mean that nothing is pending and everything before the offset is inserted; the
 identity stays, because it reveals a topic that was recreated under a group's committed offsets.
 
+A batch of a table with several shards has one more field, the percent-encoded identity of the only shard
+that it is inserted into:
+
+    octane2;RANGES;CLUSTER_ID;TOPIC_ID;EPOCH;SHARD
+
+Releases that do not know this field refuse such a text as one of a newer version, and insert nothing.
+Without the field, the batch belongs to the table's only shard.
+
 Version 1 (`octane1;FIRST-END;CLUSTER_ID;TOPIC_ID;EPOCH`) announced one partition. It is read, never
 written.
 """
@@ -19,7 +27,7 @@ import binascii
 import hashlib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import quote, unquote
 
 from octane_analytics.errors import ConfigError
@@ -27,9 +35,11 @@ from octane_analytics.types import Committed, LogIdentity, PartitionRange, Topic
 
 MAX_METADATA_BYTES = 2_000
 """Half of the default of the broker's `offset.metadata.max.bytes`."""
+MAX_SHARD_BYTES = 200
+"""Identity of the shard, percent-encoded, in addition to MAX_METADATA_BYTES."""
 MAX_COMMIT_BYTES = 400_000
 """Metadata of all partitions of one commit: the broker stores them as one record batch."""
-MAX_MEMBERS = MAX_COMMIT_BYTES // MAX_METADATA_BYTES
+MAX_MEMBERS = MAX_COMMIT_BYTES // (MAX_METADATA_BYTES + 1 + MAX_SHARD_BYTES)
 _MARK = "octane2"
 _ANY_VERSION = re.compile(r"octane(\d+);", re.ASCII)
 _VERSION_1 = re.compile(r"octane1;(\d{1,19})-(\d{1,19});([^;]*);([^;]*);(.*)", re.ASCII | re.DOTALL)
@@ -48,8 +58,12 @@ class Intent:
     ranges: tuple[PartitionRange, ...]
     """Ranges, none empty, in ascending order of their partitions."""
     version: int = 2
+    shard: str = ""
+    """Identity of the shard, as its servers state it; empty for the only shard of the table."""
 
     def __post_init__(self) -> None:
+        if self.shard and not (self.ranges and self.version == 2):
+            raise ValueError("only a batch of version 2 has a shard")
         previous = -1
         for number, first, end in self.ranges:
             if not (previous < number <= _MAX_PARTITION and 0 <= first < end <= _MAX_OFFSET):
@@ -67,9 +81,19 @@ class Intent:
     def range_of(self, partition: int) -> PartitionRange | None:
         return next((item for item in self.ranges if item.partition == partition), None)
 
+    def on_shard(self, shard: str) -> "Intent":
+        """Return the same batch for this shard. Raise ConfigError if its identity is too long."""
+        if len(_encode_text(shard)) > MAX_SHARD_BYTES:
+            raise ConfigError(
+                f"the identity of shard {shard!r} takes more than {MAX_SHARD_BYTES} bytes of a commit's "
+                "metadata: give its servers a shorter `shard` macro"
+            )
+        return replace(self, shard=shard)
+
     def metadata(self) -> str:
         """Format the intent (version 2): ASCII, the same text for every partition of the batch."""
-        return f"{_MARK};{_encode_ranges(self.ranges)};{_encode_log(self.log)}"
+        shard = f";{_encode_text(self.shard)}" if self.shard else ""
+        return f"{_MARK};{_encode_ranges(self.ranges)};{_encode_log(self.log)}{shard}"
 
     def token(self) -> str:
         """Return ClickHouse's deduplication token, the same for every worker that inserts the batch."""
@@ -154,7 +178,15 @@ def _reserved(partition: int, first: int) -> bytes:
 
 
 def _encode_log(log: LogIdentity) -> str:
-    return ";".join(quote(part, safe="", errors="surrogatepass") for part in log)
+    return ";".join(map(_encode_text, log))
+
+
+def _encode_text(text: str) -> str:
+    return quote(text, safe="", errors="surrogatepass")
+
+
+def _decode_text(text: str) -> str:
+    return unquote(text, errors="surrogatepass")
 
 
 def _encode_ranges(ranges: Iterable[PartitionRange]) -> str:
@@ -179,12 +211,13 @@ def _parse_version_1(topic: str, partition: int, metadata: str) -> Intent | None
 
 def _parse_version_2(topic: str, metadata: str) -> Intent | None:
     parts = metadata.split(";")
-    if len(parts) != 5:
+    if len(parts) not in (5, 6):
         return None
     try:
-        log = LogIdentity(*(unquote(part, errors="surrogatepass") for part in parts[2:]))
+        log = LogIdentity(*map(_decode_text, parts[2:5]))
+        shard = "".join(map(_decode_text, parts[5:]))
         packed = base64.b64decode(parts[1] + "=" * (-len(parts[1]) % 4), b"-_", validate=True)
-        found = Intent(topic, log, tuple(_unpack_ranges(packed)))
+        found = Intent(topic, log, tuple(_unpack_ranges(packed)), shard=shard)
         # Only the one text that this version writes: nothing else is known to mean the same batch.
         return found if found.metadata() == metadata else None
     except (ValueError, IndexError, binascii.Error):

@@ -2,7 +2,8 @@
 
 A repeat cannot rely on the deduplication token alone. The server may have stored the token and been
 killed before it added the part, or may have forgotten the token. All processes that repeat a block use
-the same tokens in the same order, so that of two that saw the same rows missing one inserts them.
+the same tokens in the same order, and count after each: an insert takes effect only if no other one did
+since its count, however long the process was suspended between the two.
 
 Equal rows are counted. A row of another block can therefore stand in for an equal one of this block: of
 two equal events one may stay missing after a repeat, never is one there too often.
@@ -21,7 +22,10 @@ from octane_analytics.interfaces import BlockSink
 from octane_analytics.types import RepeatRules
 
 ATTEMPTS = 4
-"""Number of tokens that a repeat tries: a killed server may have stored each without the part."""
+"""Number of inserts after which rows must not be missing."""
+MAX_TOKENS = 10_000
+"""Number of tokens of a block after which something must be wrong: a killed server may have stored each
+without the part, and a block that goes in by parts uses one for each."""
 
 Rows = Sequence[Sequence[object]]
 """Columns in the order of `event.Row`, all of one length."""
@@ -39,8 +43,9 @@ def insert_repeated(
 
     `not_before` is a time in epoch seconds before which it was not inserted; None if not known. With
     `prefers_token` the whole block is inserted before the first count, if the table still has its token:
-    for rows that may equal rows of other blocks. Raise Unavailable, or DataRejected if the block must be
-    inserted in parts.
+    for rows that may equal rows of other blocks. A worker does not use it: other hosts may have inserted
+    more blocks than the table remembers, and then the whole block would be there twice. Raise
+    Unavailable, or DataRejected if the block must be inserted in parts.
     """
     rules = sink.repeat_rules(not_before)
     is_sent_whole = rules.inserts_whole or (prefers_token and rules.remembers_token)
@@ -48,13 +53,18 @@ def insert_repeated(
         sink.insert_block(columns, token, token)
     if not rules.counts_rows:
         return
-    for attempt in range(int(is_sent_whole), ATTEMPTS):
-        missing = sink.missing_rows(columns)
-        if not missing:
-            return
-        check_repair(rules, attempt, len(missing))
-        sink.insert_block(pick_rows(columns, missing), attempt_token(token, attempt), token)
-    check_nothing_missing(sink.missing_rows(columns), token)
+    number = attempts = int(is_sent_whole)
+    while (missing := sink.missing_rows(columns)) and attempts < ATTEMPTS and number < MAX_TOKENS:
+        check_repair(rules, number, len(missing))
+        block = pick_rows(columns, missing)
+        is_stored = sink.insert_block(block, numbered_token(token, number), token)
+        number += 1
+        if is_stored:
+            attempts += 1
+        else:
+            # Others have used the token, and many more if the block went in by parts: count few rows.
+            columns = pick_rows(columns, equal_rows(columns, missing))
+    check_nothing_missing(missing, token)
 
 
 def insert_in_parts(
@@ -144,7 +154,7 @@ class _Halves:
         for picked, token in ((claiming, self._token), (others, self._part_token(first, end))):
             if picked:
                 block = pick_rows(self._columns, picked)
-                self._sink.insert_block(block, attempt_token(token, self._attempt), self._token)
+                self._sink.insert_block(block, numbered_token(token, self._attempt), self._token)
                 self._missing.difference_update(picked)
                 self._claim(picked)
 
@@ -152,9 +162,9 @@ class _Halves:
         self._claimed.update(self._partitions[row] for row in rows)
 
 
-def attempt_token(token: str, attempt: int) -> str:
-    """Return the token of an attempt; the first one uses the block's own."""
-    return f"{token}/again{attempt}" if attempt else token
+def numbered_token(token: str, number: int) -> str:
+    """Return the token of an insert of the block; the first one uses the block's own."""
+    return f"{token}/again{number}" if number else token
 
 
 def check_repair(rules: RepeatRules, attempt: int, missing: int) -> None:
@@ -173,6 +183,14 @@ def check_nothing_missing(missing: Sequence[int], token: str) -> None:
             f"{len(missing)} rows of a batch are not in the table after {ATTEMPTS} inserts under "
             f"{token}: check that nothing deletes rows of the table, and the server's log"
         )
+
+
+def equal_rows(columns: Rows, indices: Iterable[int]) -> list[int]:
+    """Return the indices of all rows that equal one of these, in ascending order: the rows to count, if
+    all others are known to be in the table."""
+    rows = list(zip(*columns, strict=True))
+    values = {rows[index] for index in indices}
+    return [index for index, row in enumerate(rows) if row in values]
 
 
 def pick_rows(columns: Rows, indices: Sequence[int]) -> Rows:

@@ -8,11 +8,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from operator import methodcaller
 
 from octane_analytics.errors import DataRejected, Unavailable
 from octane_analytics.interfaces import RangeReader, Trace
-from octane_analytics.pipeline.batch import Batch
+from octane_analytics.pipeline.batch import Batch, partitions_of
 from octane_analytics.pipeline.batch_writer import BatchWriter, WriteProgress
 from octane_analytics.pipeline.context import PipelineContext
 from octane_analytics.pipeline.intents import Intent
@@ -25,7 +24,6 @@ _POLL_RECORDS = 1_000
 _POLL_SECONDS = 0.1
 _TURN_SECONDS = 2.0
 """Time of one reading, or of the inserts of parts, after which the loop continues."""
-_partition_of = methodcaller("partition")
 
 
 @dataclass(slots=True)
@@ -192,7 +190,7 @@ class Rereads:
         if job.keeps_records:
             job.records += records
             return
-        numbers = list(map(_partition_of, records))
+        numbers = partitions_of(records)
         rejected = job.batch.append(records, numbers, context.decode, context.clock.now())
         context.observer.consumed(len(records))
         if rejected:
@@ -223,16 +221,14 @@ class Rereads:
         if rows is None or split is None:
             rows = job.rows = PlacedRows(job.records, context.decode)
             split = job.split = SplitInsert(
-                self._writer.sink,
+                self._writer.sink(job.intent),
                 rows,
                 job.intent,
                 context.clock,
                 context.dlq_limit,
                 is_repeat=job.is_repeat,
                 is_counted=job.is_own,
-                began_at=job.started_at,
             )
-        split.is_shared = job.is_repeat
         with context.outages.track(DEAD_LETTERS, "send"):
             sent = self._writer.send_rejected(rows.rejected, owned, job.progress)
         context.observer.dead_lettered(sent)
@@ -249,8 +245,8 @@ class Rereads:
 
 
 def _written_in_parts(job: Reread, rows: PlacedRows, refused: Sequence[Record]) -> WrittenBatch:
-    counted = Counter(map(_partition_of, rows.records))
-    counted.subtract(map(_partition_of, refused))
+    counted = Counter(partitions_of(rows.records))
+    counted.subtract(partitions_of(refused))
     payload_bytes = sum(len(record.value() or b"") for record in rows.records)
     timestamps = [second for second in rows.columns[0] if isinstance(second, int)]
     return WrittenBatch(job.intent, counted, payload_bytes, timestamps, job.started_at, job.trace)

@@ -1,16 +1,20 @@
 """Insert of a batch that ClickHouse refuses for its data: in parts, until the bad rows are isolated.
 
-The batch is split by partitions and then by halves of their offsets, not by rows, so that every worker,
-even with another decoder, splits it identically and uses the same token for the same part. In each
-partition of the table, the first rows that the server accepts claim the token of the whole batch: no
-worker inserts the whole batch once the table accepts it, because a column or a constraint was changed.
+The batch is split by partitions and then by halves of their offsets.
 
-A worker that finds the token claimed inserts what is missing under other tokens than those of the parts.
-So a worker that may not be the only one, or was suspended, counts again before it inserts a part. Not
-covered: the table accepts the rows again, another worker inserts them, and both happens after this count
-and before the insert that follows it.
+In each partition of the table the inserts of a batch are numbered, from its own token on, whether a
+worker inserts all of it or a part (`repeated_insert`). A worker uses a number only if it knows that all
+lower ones are used, and has counted the missing rows since. So of all workers that insert the batch only
+one can use each number, and its insert takes effect only if the table got no row of the batch since its
+count: a worker that is suspended between count and insert, while another one inserts the batch because
+the table accepts it now, has its insert dropped, and counts again.
+
+Tables with materialized views, and those whose rows cannot be counted, must not get rows under another
+token than before. There the first rows claim the token of the whole batch, and each other part has a
+token of its offsets, so that all workers use the same one for the same part.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from octane_analytics.errors import DataRejected, Unavailable
@@ -21,18 +25,16 @@ from octane_analytics.pipeline.dlq_limit import DlqLimit
 from octane_analytics.pipeline.intents import Intent
 from octane_analytics.pipeline.repeated_insert import (
     ATTEMPTS,
-    attempt_token,
+    MAX_TOKENS,
     check_nothing_missing,
     check_repair,
+    equal_rows,
+    numbered_token,
     pick_rows,
 )
 from octane_analytics.types import PartitionRange, Record, RejectedRecord, RepeatRules
 
 _REASON = "refused_by_clickhouse"
-_SHARED_COUNT_SECONDS = 0.5
-_COUNT_SECONDS = 5.0
-"""Age at which a count is repeated, while no other worker is known that has partitions of the batch:
-this one was suspended, or is slow, and may have lost its partitions."""
 
 
 class PlacedRows:
@@ -71,11 +73,9 @@ class SplitInsert:
         *,
         is_repeat: bool,
         is_counted: bool,
-        began_at: float,
     ) -> None:
         """`is_repeat` means that rows of the batch may be in the table, `is_counted` that the
-        dead-letter limit has counted the records when they were read. `began_at` is a time at which
-        the server refused the whole batch."""
+        dead-letter limit has counted the records when they were read."""
         self._sink = sink
         self._rows = rows
         self._intent = intent
@@ -84,10 +84,8 @@ class SplitInsert:
         self._dlq_limit = dlq_limit
         self._is_repeat = is_repeat
         self._is_counted = is_counted
-        self.is_shared = is_repeat
-        """True if other workers may insert the batch at the same time."""
-        self._known_at = began_at
-        """Time at which the missing rows were known."""
+        self._used: Counter[object] = Counter()
+        """Number of tokens that are used, the lowest ones, by partition of the table."""
         self._counted: set[int] = set()
         """Indices of rows whose result the dead-letter limit has counted: each counts once, however
         often an outage interrupts."""
@@ -158,42 +156,61 @@ class SplitInsert:
         if not indices:
             return []
         found = self._sink.missing_rows(pick_rows(self._rows.columns, indices))
-        self._known_at = self._clock.now()
         return [indices[index] for index in found]
 
     def _count_again(self) -> None:
-        """Count the missing rows again if another worker may have inserted some meanwhile."""
-        age_seconds = self._clock.now() - self._known_at
-        limit_seconds = _SHARED_COUNT_SECONDS if self.is_shared else _COUNT_SECONDS
-        if self._rules.counts_rows and age_seconds > limit_seconds:
-            every = range(len(self._rows.records))
-            self._missing = set(self._count_missing([n for n in every if n not in self._refused]))
+        """Count the missing rows again; rows that are in the table stay there."""
+        same = equal_rows(self._rows.columns, self._missing)
+        self._missing = set(self._count_missing([n for n in same if n not in self._refused]))
+
+    @property
+    def _is_numbered(self) -> bool:
+        return self._rules.counts_rows and not self._rules.repair_refusal
 
     def _insert(self, part: PartitionRange, rows: list[int]) -> None:
         """Insert the part's missing rows; leave its halves to be inserted if they are refused."""
-        self._count_again()
         accepted = [index for index in rows if index not in self._refused]
         # The worker that inserted rows before has claimed their partitions of the table.
         self._claim(index for index in accepted if index not in self._missing)
+        insert = self._insert_numbered if self._is_numbered else self._insert_claiming
         try:
-            self._insert_missing(part, [index for index in accepted if index in self._missing])
+            insert(part, [index for index in accepted if index in self._missing])
         except DataRejected as error:
             if part.end - part.first == 1:
                 self._count_refused(accepted)
                 self._refused.update(dict.fromkeys(accepted, str(error)))
             else:
                 self._split(part, rows)
-        now = self._clock.now()
-        if not self.is_shared and now - self._known_at <= _COUNT_SECONDS:
-            self._known_at = now
 
-    def _insert_missing(self, part: PartitionRange, rows: list[int]) -> None:
+    def _insert_numbered(self, part: PartitionRange, rows: list[int]) -> None:
+        """Insert the rows, those of each partition of the table under its next token."""
+        for where in dict.fromkeys(self._table_partitions[index] for index in rows):
+            picked = [n for n in rows if self._table_partitions[n] == where and n in self._missing]
+            if not picked:
+                continue
+            if self._used[where] >= MAX_TOKENS:
+                check_nothing_missing(picked, self._token)
+            token = numbered_token(self._token, self._used[where])
+            is_stored = self._sink.insert_block(
+                pick_rows(self._rows.columns, picked), token, self._token
+            )
+            self._used[where] += 1
+            if is_stored:
+                self._missing.difference_update(picked)
+            else:
+                # Others may have inserted any rows of the batch since the last count.
+                self._count_again()
+            if still_missing := self._missing.intersection(picked):
+                self._left.append((part, sorted(still_missing)))
+            self._count_inserted([n for n in picked if n not in self._missing])
+
+    def _insert_claiming(self, part: PartitionRange, rows: list[int]) -> None:
         claiming = [index for index in rows if self._table_partitions[index] not in self._claimed]
         others = [index for index in rows if self._table_partitions[index] in self._claimed]
         for picked, token in ((claiming, self._token), (others, self._intent.part_token(part))):
             if picked:
                 block = pick_rows(self._rows.columns, picked)
-                self._sink.insert_block(block, attempt_token(token, self._attempt), self._token)
+                self._sink.insert_block(block, numbered_token(token, self._attempt), self._token)
                 self._missing.difference_update(picked)
                 self._claim(picked)
                 self._count_inserted(picked)

@@ -297,6 +297,7 @@ class FillReplay:
         """Insert the chunk; return whether all events must be compared again."""
         name = chunk_name(chunk)
         columns = self._staging.rows(chunk)
+        self._retry(lambda: self._staging.place(name))
         self._staging.journal("chunk", name)
         done = self._chunks.insert(chunk, columns, is_repeat=is_repeat)
         self._staging.journal("done", f"{name} {done.inserted}")

@@ -131,6 +131,11 @@ class StagingStore(Protocol):
         """Return the number of rows that pass `number` found missing."""
         ...
 
+    def place(self, chunk: str) -> None:
+        """Insert into the shard of the chunk with this name from now on. Chosen once, also for a resumed
+        replay."""
+        ...
+
     def insert(
         self, columns: Sequence[Sequence[object]], token: str | None, query_id: str | None
     ) -> None:

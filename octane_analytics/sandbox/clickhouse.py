@@ -48,7 +48,7 @@ _CONFIG = """\
     <settings_constraints_replace_previous>true</settings_constraints_replace_previous>
     <select_from_system_db_requires_grant>true</select_from_system_db_requires_grant>
     <select_from_information_schema_requires_grant>true</select_from_information_schema_requires_grant>
-  </access_control_improvements>{keeper}{system_logs}
+  </access_control_improvements>{macros}{keeper}{system_logs}
 </clickhouse>
 """
 _KEEPER = """
@@ -121,12 +121,14 @@ class EmbeddedClickHouse(Engine):
         max_memory_bytes: int = 2 << 30,
         system_logs: bool = False,
         has_keeper: bool = False,
+        macros: Mapping[str, str] | None = None,
         log_level: str = "warning",
     ) -> None:
         """Configure the server without starting it. `users_files` are files for users.d, by name.
 
         `system_logs` turns on `system.query_log` and `system.opentelemetry_span_log`. `has_keeper`
-        allows replicated tables, whose coordination is lost with the process."""
+        allows replicated tables, whose coordination is lost with the process. `macros` are the server's
+        substitutions by name, such as `shard`."""
         super().__init__()
         self._directory = directory.absolute()
         self._tcp_port = tcp_port
@@ -136,6 +138,7 @@ class EmbeddedClickHouse(Engine):
         self._max_memory_bytes = max_memory_bytes
         self._system_logs = system_logs
         self._has_keeper = has_keeper
+        self._macros = dict(macros or {})
         self._log_level = log_level
 
     @property
@@ -179,7 +182,7 @@ class EmbeddedClickHouse(Engine):
             self._write_configuration(identity)
             log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
             with self.log_path.open("ab") as log:
-                self._spawn(_CHILD, str(self._directory), stdout=log, stderr=log)
+                self._spawn(self._program(), str(self._directory), stdout=log, stderr=log)
         except OSError as error:
             raise EngineError(f"cannot run in {self._directory}: {error}") from error
         try:
@@ -187,6 +190,10 @@ class EmbeddedClickHouse(Engine):
         except BaseException:
             self.kill()
             raise
+
+    def _program(self) -> str:
+        """Return the module that the child process runs."""
+        return _CHILD
 
     def _write_configuration(self, identity: str) -> None:
         data = self._directory / "data"
@@ -201,6 +208,7 @@ class EmbeddedClickHouse(Engine):
             log=escape(str(self.log_path)),
             log_level=escape(self._log_level),
             max_memory_bytes=self._max_memory_bytes,
+            macros=_macros_xml(self._macros),
             keeper=_KEEPER if self._has_keeper else "",
             system_logs=_SYSTEM_LOGS if self._system_logs else "",
         )
@@ -244,6 +252,11 @@ class EmbeddedClickHouse(Engine):
             end = log.seek(0, os.SEEK_END)
             log.seek(max(min(log_start, end), end - _LOG_TAIL_BYTES))
             return log.read().decode(errors="replace").strip()
+
+
+def _macros_xml(macros: Mapping[str, str]) -> str:
+    texts = "".join(f"<{name}>{escape(text)}</{name}>" for name, text in macros.items())
+    return f"\n  <macros>{texts}</macros>" if texts else ""
 
 
 def _profile_xml(user: User) -> str:

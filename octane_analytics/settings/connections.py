@@ -1,15 +1,12 @@
 """Settings of the connections to Kafka and ClickHouse."""
 
 import ipaddress
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from octane_analytics.errors import ConfigError
-from octane_analytics.settings import fields
-
-_AUTHORITY = re.compile(r"(?:\[([^\[\]\s]+)\]|([^:\[\]\s]+))(?::([0-9]{1,5}))?")
-"""Host name, IPv4 address or bracketed IPv6 address, with an optional port."""
+from octane_analytics.settings import fields, topology
+from octane_analytics.settings.topology import Topology
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +56,8 @@ class ClickHouseSettings:
         "CLICKHOUSE_HOST",
         fields.text,
         "clickhouse",
-        "ClickHouse servers, comma-separated, each with an optional :port; tried in this order.",
+        "ClickHouse servers, each with an optional :port: replicas, tried in this order, are separated "
+        "by commas, shards by semicolons (ch1a,ch1b;ch2a,ch2b).",
     )
     port: int = fields.setting(
         "CLICKHOUSE_PORT",
@@ -79,6 +77,35 @@ class ClickHouseSettings:
         fields.table,
         "ai_analytics_events",
         "Table of the events, without its database.",
+    )
+    cluster: str | None = fields.setting(
+        "CLICKHOUSE_CLUSTER",
+        fields.optional,
+        "",
+        "Name of the cluster in ClickHouse's remote_servers; required with several shards, whose "
+        "Distributed table reads from it.",
+    )
+    distributed_table_or_none: str | None = fields.setting(
+        "CLICKHOUSE_DISTRIBUTED_TABLE",
+        fields.optional_table,
+        "",
+        "Distributed table from which reports and raw SQL read if there are several shards, without "
+        "its database (empty: the table plus _all).",
+    )
+    shard_weights: tuple[int, ...] = fields.setting(
+        "CLICKHOUSE_SHARD_WEIGHTS",
+        fields.weights,
+        "",
+        "Shares of new batches by shard, comma-separated, in the order of CLICKHOUSE_HOST; 0: no new "
+        "batches (empty: equal shares).",
+    )
+    insert_quorum: int = fields.setting(
+        "CLICKHOUSE_INSERT_QUORUM",
+        fields.integer(0, 100),
+        "0",
+        "Number of replicas of a shard that must have a batch before an insert is acknowledged (0: one, "
+        "without waiting for others).",
+        unit="replicas",
     )
     is_secure: bool = fields.setting(
         "CLICKHOUSE_SECURE",
@@ -107,19 +134,43 @@ class ClickHouseSettings:
         unit="seconds",
     )
 
+    @property
+    def distributed_table(self) -> str:
+        return self.distributed_table_or_none or f"{self.table}_all"
+
+    @property
+    def read_table(self) -> str:
+        """Table with the rows of all shards: the Distributed table if there are several."""
+        return self.distributed_table if self.topology().is_sharded else self.table
+
+    def topology(self) -> Topology:
+        """Return shards and replicas. Raise ConfigError for an invalid host or weight."""
+        return topology.parse(self.host, self.port, self.shard_weights)
+
     def hosts(self) -> list[tuple[str, int]]:
-        """Return the failover list. Raise ConfigError for an entry that is not a host or host:port."""
-        servers = []
-        for entry in self.host.split(","):
-            match = _AUTHORITY.fullmatch(entry.strip())
-            host, port = (match[1] or match[2], match[3] or str(self.port)) if match else ("", "")
-            if not host or not 1 <= int(port) <= 65535:
-                raise ConfigError(
-                    f"CLICKHOUSE_HOST: {entry.strip()!r} is not a host or host:port; write for "
-                    "example ch1.example.com,ch2.example.com:9440,[2001:db8::1]:9000"
-                )
-            servers.append((host, int(port)))
-        return servers
+        """Return the servers of all shards, which is the failover list of one shard. Raises as
+        `topology` does."""
+        return list(self.topology().hosts)
+
+    def of_each_shard(self) -> tuple["ClickHouseSettings", ...]:
+        """Return the settings of each shard, with its replicas as CLICKHOUSE_HOST; of a single shard,
+        these settings. Raises as `topology` does."""
+        shards = self.topology().shards
+        if len(shards) == 1:
+            return (self,)
+        return tuple(
+            replace(self, host=",".join(shard.authorities), shard_weights=()) for shard in shards
+        )
+
+    def require_one_shard(self) -> None:
+        """Raise ConfigError if there are several shards: an insert, or tables of a replay, belong to
+        one."""
+        shards = len(self.topology().shards)
+        if shards > 1:
+            raise ConfigError(
+                f"CLICKHOUSE_HOST lists {shards} shards, and this works on one of them: give it "
+                "only the replicas of that shard"
+            )
 
     def compression_method(self) -> str:
         """Return lz4, zstd or none. Raise ConfigError for an invalid host."""

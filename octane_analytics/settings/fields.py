@@ -27,8 +27,20 @@ def table(raw: str) -> str:
     return name
 
 
+def optional_table(raw: str) -> str | None:
+    name = optional(raw)
+    if name is not None and "." in name:
+        raise ValueError("must not contain the database: it is in CLICKHOUSE_DATABASE")
+    return name
+
+
 def optional(raw: str) -> str | None:
     return raw.strip() or None
+
+
+def weights(raw: str) -> tuple[int, ...]:
+    values = raw.strip()
+    return tuple(map(_weight, values.split(","))) if values else ()
 
 
 def secret(raw: str) -> str:
@@ -125,6 +137,7 @@ def instance_prefix(raw: str) -> str:
 
 
 port = integer(1, 65535)
+_weight = integer(0, 1000)
 any_port = integer(0, 65535)
 
 

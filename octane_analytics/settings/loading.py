@@ -1,5 +1,7 @@
 """Reads all settings, checks their combinations and reports the origin of each value.
 
+Limits that concern only a worker's drain are compared in `drain`.
+
 An option on the command line overrides the environment, the environment overrides the default. A secret
 can also be given as the path of a file (`NAME_FILE`) or as the name of one of systemd's credentials.
 Does not depend on any use of the settings.
@@ -12,6 +14,7 @@ from typing import Any, Literal, cast
 
 from octane_analytics.errors import ConfigError
 from octane_analytics.settings.connections import ClickHouseSettings, KafkaSettings
+from octane_analytics.settings.drain import max_poll_seconds
 from octane_analytics.settings.fields import Setting
 from octane_analytics.settings.raw_sql import RawSqlSettings
 from octane_analytics.settings.sections import (
@@ -212,7 +215,8 @@ def _rdkafka_properties(environ: Mapping[str, str], origins: list[Origin]) -> di
 
 
 def _check_combinations(settings: Settings) -> None:
-    clickhouse, batch, worker = settings.clickhouse, settings.batch, settings.worker
+    clickhouse, batch = settings.clickhouse, settings.batch
+    _check_cluster(clickhouse)
     for host, port in clickhouse.hosts():
         if port in HTTP_PORTS:
             native = NATIVE_TLS_PORT if clickhouse.is_secure else NATIVE_PORT
@@ -225,26 +229,18 @@ def _check_combinations(settings: Settings) -> None:
             f"BATCH_SIZE is {batch.size}, more than BATCH_MAX_ROWS ({batch.max_rows}): "
             "raise BATCH_MAX_ROWS or lower BATCH_SIZE"
         )
-    if clickhouse.timeout_seconds >= worker.drain_seconds:
-        raise ConfigError(
-            f"CLICKHOUSE_TIMEOUT ({clickhouse.timeout_seconds:g} s) must be shorter than "
-            f"DRAIN_TIMEOUT ({worker.drain_seconds:g} s), or a drain could not finish one insert: "
-            "lower CLICKHOUSE_TIMEOUT"
-        )
-    poll_seconds = _max_poll_seconds(settings.kafka.rdkafka)
-    if worker.drain_seconds >= poll_seconds:
-        raise ConfigError(
-            f"DRAIN_TIMEOUT ({worker.drain_seconds:g} s) must be shorter than librdkafka's "
-            f"max.poll.interval.ms ({poll_seconds:g} s), or the group would reassign the partitions "
-            "during a drain: lower DRAIN_TIMEOUT"
-        )
+    max_poll_seconds(settings.kafka.rdkafka)
 
 
-def _max_poll_seconds(rdkafka: Mapping[str, str]) -> float:
-    raw = rdkafka.get("max.poll.interval.ms", "300000")
-    try:
-        return int(raw) / 1000
-    except ValueError:
+def _check_cluster(clickhouse: ClickHouseSettings) -> None:
+    shards = len(clickhouse.topology().shards)
+    if shards > 1 and clickhouse.cluster is None:
         raise ConfigError(
-            f"{RDKAFKA_PREFIX}MAX_POLL_INTERVAL_MS is {raw!r}: must be a whole number of ms"
-        ) from None
+            f"CLICKHOUSE_HOST lists {shards} shards, and CLICKHOUSE_CLUSTER is not set: set it to the "
+            "name that this cluster has in ClickHouse's remote_servers, see system.clusters"
+        )
+    if clickhouse.distributed_table == clickhouse.table:
+        raise ConfigError(
+            f"CLICKHOUSE_DISTRIBUTED_TABLE is {clickhouse.table!r}, as CLICKHOUSE_TABLE is: the "
+            "Distributed table needs a name of its own"
+        )

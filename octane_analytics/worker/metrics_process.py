@@ -14,6 +14,7 @@ from octane_analytics.kafka.group_admin import ConsumerGroupAdmin
 from octane_analytics.kafka.group_versions import VersionWatch
 from octane_analytics.kafka.lag import LagProbe
 from octane_analytics.kafka.ownerless_partitions import OwnerlessPartitionsWatch, rebalance_group
+from octane_analytics.pipeline.delivery import Delivery
 from octane_analytics.runtime import scheduling
 from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.runtime.periodic import PeriodicThread
@@ -27,10 +28,12 @@ from octane_analytics.telemetry.lag_metrics import LagCollector
 from octane_analytics.telemetry.metrics_server import MetricsServer
 from octane_analytics.telemetry.process_metrics import ProcessMetrics, ProcessSampler
 from octane_analytics.worker.process import ROLE
+from octane_analytics.worker.view_watch import ViewWatch
 
 _LOG = logging.getLogger(__name__)
 _UPDATE_SECONDS = 2.0
 _GROUP_SECONDS = 15.0
+_VIEW_SECONDS = 60.0
 
 
 def run_metrics(
@@ -85,6 +88,9 @@ def run_metrics(
         PeriodicThread("window", dedup.update, clickhouse.close),
     ]
 
+    if settings.batch.delivery == Delivery.EXACTLY_ONCE.value:
+        updaters.append(_view_thread(settings))
+
     def readiness_problems() -> list[str]:
         workers = [metrics_files.ProcessName(ROLE, slot)() for slot in range(procs())]
         return metrics_files.readiness_problems(metrics_directory, workers)
@@ -106,3 +112,20 @@ def run_metrics(
     for updater in updaters:
         updater.stop()
     return int(Exit.OK)
+
+
+def _view_thread(settings: Settings) -> PeriodicThread:
+    # Of its own: a connection is used by one thread.
+    clickhouse = ClickHouse(settings.clickhouse, client_name="octane-analytics views")
+
+    def report(problem: str) -> None:
+        _LOG.error("materialized view may count events twice", extra=logs.fields(why=problem))
+
+    watch = ViewWatch(clickhouse, report)
+
+    def look() -> float:
+        with contextlib.suppress(OctaneError):  # the window's updates report an outage
+            watch.look()
+        return _VIEW_SECONDS
+
+    return PeriodicThread("views", look, clickhouse.close, first_seconds=_VIEW_SECONDS)

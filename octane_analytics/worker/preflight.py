@@ -1,11 +1,12 @@
 """Preflight checks: run once, in their own process, before any worker starts."""
 
 import logging
+from dataclasses import replace
 
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.error_codes import OPERATOR_ERRORS
-from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.clickhouse.schema import LiveTable
+from octane_analytics.clickhouse.shards import ClickHouseShards
 from octane_analytics.clickhouse.table_fit import require_fit, required_rights
 from octane_analytics.clickhouse.views import view_findings
 from octane_analytics.errors import ConfigError, NeedsOperator, StatementRejected, Unavailable
@@ -15,24 +16,27 @@ from octane_analytics.kafka.topic_reader import TopicReader
 from octane_analytics.kafka.topics import TopicInspector, ensure_topic
 from octane_analytics.operations.expired_offsets import SAMPLE_FETCH_BYTES, find_stored_record
 from octane_analytics.pipeline.delivery import Delivery
+from octane_analytics.settings.connections import ClickHouseSettings
+from octane_analytics.settings.drain import require_drain_time
 from octane_analytics.settings.sections import Settings
 from octane_analytics.telemetry import logging as logs
 from octane_analytics.telemetry import tracing
 
 _LOG = logging.getLogger(__name__)
 _CLIENT_ID = "octane-analytics-preflight"
+_CLICKHOUSE_CLIENT = "octane-analytics preflight"
 _SAMPLE_SECONDS = 20.0
 
 
 def preflight(settings: Settings) -> None:
-    """Check Kafka, ClickHouse and the table, so that an error is reported once and not in a crash loop.
+    """Check limits, Kafka, ClickHouse and the table, so that an error is reported once, not in a loop.
 
     Blocks on ClickHouse and Kafka, each for some seconds at most. Raises NeedsOperator or ConfigError
     for a fault that needs an operator, Unavailable for one that may pass.
     """
+    require_drain_time(settings)
     tracing.is_configured()
-    with ClickHouse(settings.clickhouse, client_name="octane-analytics preflight") as clickhouse:
-        check_table(clickhouse, settings)
+    check_shards(settings)
     with TopicInspector(settings.kafka, client_id=_CLIENT_ID) as inspector:
         partitions = inspector.partitions(settings.kafka.topic)
     if partitions < settings.worker.procs:
@@ -49,6 +53,31 @@ def preflight(settings: Settings) -> None:
             "no dead-letter topic: an invalid record will halt its partition",
             extra=logs.fields(topic=settings.kafka.dlq_topic, error=str(error)),
         )
+
+
+def check_shards(settings: Settings) -> None:
+    """Check the table of each shard, and that shards differ. Raises the errors of `preflight`.
+
+    Of several shards, one that cannot be reached is only reported: a worker checks it before the first
+    batch that it inserts there.
+    """
+    several, unreachable = settings.clickhouse.of_each_shard(), []
+    for own in several:
+        try:
+            with ClickHouse(own, client_name=_CLICKHOUSE_CLIENT) as clickhouse:
+                check_table(clickhouse, replace(settings, clickhouse=own))
+        except NeedsOperator:
+            raise
+        except Unavailable as error:
+            unreachable.append(error)
+    if len(unreachable) == len(several):
+        raise unreachable[0]
+    for reason in unreachable:
+        _LOG.warning(
+            "shard cannot be reached; its turns go to others", extra=logs.fields(error=str(reason))
+        )
+    with ClickHouseShards(settings.clickhouse, client_name=_CLICKHOUSE_CLIENT) as shards:
+        shards.require_identities()
 
 
 def check_versions(settings: Settings) -> None:
@@ -78,7 +107,7 @@ def check_committed_offsets(settings: Settings) -> None:
     has some of them. Raises the other errors of `preflight` too."""
     with (
         TopicReader(settings.kafka, client_id=_CLIENT_ID, fetch_bytes=SAMPLE_FETCH_BYTES) as log,
-        ClickHouseSink(settings.clickhouse, client_name="octane-analytics preflight") as table,
+        ClickHouseShards(settings.clickhouse, client_name=_CLICKHOUSE_CLIENT) as table,
     ):
         stored = find_stored_record(log, table, _SAMPLE_SECONDS)
         if stored is not None:
@@ -86,7 +115,8 @@ def check_committed_offsets(settings: Settings) -> None:
 
 
 def check_table(clickhouse: ClickHouse, settings: Settings) -> None:
-    """Check that the table fits the delivery mode. Raises the errors of `preflight`."""
+    """Check that the table fits the delivery mode; `settings` are those of one shard. Raises the errors
+    of `preflight`."""
     try:
         _check_table(clickhouse, settings)
     except StatementRejected as error:
@@ -112,8 +142,23 @@ def _check_table(clickhouse: ClickHouse, settings: Settings) -> None:
         window_hint=" (or set DELIVERY=at-least-once); see `octane-analytics manual delivery`",
         servers=len(settings.clickhouse.hosts()),
     )
+    _check_quorum(clickhouse, live, settings.clickhouse)
     if is_exactly_once:
         _check_views(clickhouse, live)
+
+
+def _check_quorum(clickhouse: ClickHouse, live: LiveTable, settings: ClickHouseSettings) -> None:
+    wanted, replicas = settings.insert_quorum, len(settings.hosts())
+    if wanted and not live.is_replicated:
+        raise ConfigError(
+            f"CLICKHOUSE_INSERT_QUORUM is {wanted}, but {clickhouse.table} is a {live.engine}, which "
+            "has no replicas: set it to 0"
+        )
+    if wanted > replicas:
+        raise ConfigError(
+            f"CLICKHOUSE_INSERT_QUORUM is {wanted}, but CLICKHOUSE_HOST lists {replicas} replicas of a "
+            "shard: list them all, because a repeated insert is counted on that many of them"
+        )
 
 
 def _check_views(clickhouse: ClickHouse, live: LiveTable) -> None:

@@ -3,10 +3,11 @@
 import gc
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from octane_analytics.clickhouse.inserts import ClickHouseSink
-from octane_analytics.errors import ConfigError, OctaneError
+from octane_analytics.clickhouse.shards import ClickHouseShards
+from octane_analytics.errors import ConfigError, OctaneError, Unavailable
 from octane_analytics.events.decode import decode_all
 from octane_analytics.kafka.consumer import KafkaSource
 from octane_analytics.kafka.dlq_producer import KafkaDeadLetters
@@ -26,6 +27,7 @@ from octane_analytics.telemetry import metrics_files, tracing
 from octane_analytics.telemetry.inserted_counter import InsertedEventCounter
 from octane_analytics.telemetry.process_metrics import ProcessMetrics, ProcessSampler
 from octane_analytics.telemetry.worker_metrics import WorkerMetrics
+from octane_analytics.worker.preflight import check_table
 from octane_analytics.worker.slot_observer import SlotObserver
 
 _LOG = logging.getLogger(__name__)
@@ -46,11 +48,13 @@ def run_worker(
     metrics_directory: Path,
     slot_status: SlotStatusWriter,
     ready: Callable[[], None],
+    processes: Callable[[], int],
 ) -> int:
     """Consume until SIGTERM or SIGINT, then drain; return the exit code. Blocks.
 
     Call it in the forked process. `ready` is called once the signal handlers are installed;
-    `slot_status` receives a heartbeat in every iteration of the loop.
+    `slot_status` receives a heartbeat in every iteration of the loop. `processes` returns the number of
+    workers, which SIGTTIN and SIGTTOU change.
     """
     drop_supervisor_handlers()
     stop = StopSignal().install()
@@ -76,11 +80,14 @@ def run_worker(
         on_queue=metrics.queue_bytes.set,
         on_stall=observer.stalled,
     )
-    sink = ClickHouseSink(
+    shards = ClickHouseShards(
         settings.clickhouse,
         client_name=f"octane-analytics {name()}",
+        first=slot,
         traceparent=tracing.traceparent if traces else None,
-        on_statement=lambda: slot_status.extend_deadline(clock.now() + sink.patience_seconds),
+        on_statement=lambda seconds: slot_status.extend_deadline(clock.now() + seconds),
+        on_skip=_report_skipped_shard,
+        check=lambda sink, own: check_table(sink, replace(settings, clickhouse=own)),
     )
     dead_letters = KafkaDeadLetters(
         settings.kafka,
@@ -90,12 +97,12 @@ def run_worker(
     ingest = IngestLoop(
         member,
         KafkaRangeReader(settings.kafka, client_id=f"octane-analytics-recovery-{slot}"),
-        sink,
+        shards,
         dead_letters,
         decode_all,
         clock,
         observer,
-        _options(settings),
+        _options(settings, processes),
         Backoff(_FIRST_BACKOFF_SECONDS, _CAP_BACKOFF_SECONDS),
         traces.batch_tracer(settings.kafka.group_id, headers_of) if traces else None,
     )
@@ -120,7 +127,7 @@ def run_worker(
         return int(Exit.CONFIG if isinstance(error, ConfigError) else Exit.UNAVAILABLE)
     finally:
         dead_letters.close()
-        sink.close()
+        shards.close()
         if traces is not None:
             traces.stop()
     if not is_drained:
@@ -128,7 +135,14 @@ def run_worker(
     return int(Exit.OK)
 
 
-def _options(settings: Settings) -> IngestOptions:
+def _report_skipped_shard(shard: str, error: Unavailable) -> None:
+    _LOG.warning(
+        "shard gets no batch; its turn goes to another one",
+        extra=logs.fields(shard=shard, error=str(error)),
+    )
+
+
+def _options(settings: Settings, processes: Callable[[], int]) -> IngestOptions:
     batch = settings.batch
     return IngestOptions(
         topic=settings.kafka.topic,
@@ -140,7 +154,7 @@ def _options(settings: Settings) -> IngestOptions:
         ),
         delivery=Delivery(batch.delivery),
         inserts_per_second=batch.inserts_per_second,
-        processes=settings.worker.procs,
+        processes=processes,
         session_seconds=_session_seconds(settings.kafka.rdkafka),
         dlq_limit=DlqLimitConfig(batch.dlq_max_ratio, batch.dlq_max_consecutive),
         quiet_poll_seconds=min(_QUIET_POLL_SECONDS, batch.flush_seconds / 4),

@@ -23,7 +23,14 @@ def process_plan(
 
     def worker(slot: int) -> ChildProcess:
         def run(slot_status: SlotStatusWriter) -> int:
-            return run_worker(settings, slot, directory, slot_status, unblock_signals)
+            return run_worker(
+                settings,
+                slot,
+                directory,
+                slot_status,
+                unblock_signals,
+                lambda: board.target_workers,
+            )
 
         return ChildProcess(f"{ROLE}-{slot}", Role.WORKER, run)
 

@@ -190,3 +190,9 @@ def test_user_without_right_gets_the_grant(schema: Schema) -> None:
     failed = schema("apply", "--rollups", CLICKHOUSE_USER="reader", CLICKHOUSE_PASSWORD="secret")
     assert failed.returncode == 78
     assert "GRANT ALTER PROJECTION, ALTER SETTINGS ON default.ai_analytics_events" in failed.stderr
+
+
+def test_timeout_beyond_the_drain_is_accepted(schema: Schema) -> None:
+    for command in ("apply", "check"):
+        done = schema(command, CLICKHOUSE_TIMEOUT="600")
+        assert (done.returncode, done.stderr) == (0, "")

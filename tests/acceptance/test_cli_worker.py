@@ -368,6 +368,7 @@ def test_worker_dead_letters_only_rows_clickhouse_rejects(service: Service, tmp_
         ({"KAFKA_TOPIC": "missing"}, 78, "topic missing"),
         ({"KAFKA_RDKAFKA_NO_SUCH": "1"}, 78, "no.such"),
         ({"BATCH_SIZE": "many"}, 78, "BATCH_SIZE"),
+        ({"CLICKHOUSE_TIMEOUT": "90"}, 78, "must be shorter than DRAIN_TIMEOUT (90 s)"),
         ({"OTEL_TRACES_EXPORTER": "zipkin"}, 78, "OTEL_TRACES_EXPORTER=zipkin is not supported"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

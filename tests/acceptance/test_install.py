@@ -246,6 +246,101 @@ def test_unit_that_fails_restores_the_old_release(installed: Checkout) -> None:
     assert order == ["daemon-reload", "list-units", "restart", "restart", "is-active", "is-active"]
 
 
+def with_protocol(installed: Checkout, number: int) -> dict[str, str]:
+    """Set the delivery protocol of the next release, which has a worker running beside it."""
+    installed.set_version(NEXT)
+    module = "octane_analytics/kafka/client_ids.py"
+    installed.edit(module, "PROTOCOL_VERSION = 2\n", f"PROTOCOL_VERSION = {number}\n")
+    with installed.settings.open("a") as settings:
+        settings.write("KAFKA_BOOTSTRAP_SERVERS=127.0.0.1:1\n")
+    return {
+        "SYSTEMCTL": str(installed.put_program("fake-systemctl", SYSTEMCTL)),
+        "CALLS": str(installed.target / "calls"),
+        "BASE": str(installed.base),
+        "BROKEN": "",
+    }
+
+
+def test_other_protocol_without_broker_needs_force(installed: Checkout) -> None:
+    given = with_protocol(installed, 3)
+    unit = "octane-analytics-worker.service"
+    upgrade = ("--upgrade", "--no-check", "--wait", "0")
+    done = installed.install(*upgrade, given=given)
+    assert done.returncode == 1
+    *_, error, note = done.stderr.splitlines()
+    assert error == (
+        "install: error: no broker answers, so the group may not be drained; not switched to release "
+        f"{NEXT}; --force does not ask, for a machine without a broker"
+    )
+    assert note == f"install: starting {unit} again with release {__version__}"
+    assert installed.current == __version__
+    calls = (installed.target / "calls").read_text().splitlines()
+    assert [line for line in calls if unit in line] == [f"stop {unit}", f"start {unit}"]
+
+    done = installed.install("--upgrade", "--no-check", "--no-restart", given=given)
+    assert error_of(done) == (
+        f"release {NEXT} has delivery protocol 3 and {__version__} has 2: stop the workers or omit "
+        "--no-restart"
+    )
+    done = installed.install("--upgrade", "--no-check", "--force", given=given)
+    assert done.returncode == 0, done.stderr
+    assert installed.current == NEXT
+    assert "the group is not asked whether it is drained (--force)" in done.stderr
+
+
+def test_each_group_of_the_host_is_asked(installed: Checkout) -> None:
+    given = with_protocol(installed, 3)
+    del given["SYSTEMCTL"]
+    wanted = installed.units / "multi-user.target.wants"
+    wanted.mkdir()
+    (wanted / "octane-analytics-worker@clips.service").symlink_to("nowhere")
+    clips = installed.settings.with_name("clips.env")
+    clips.write_text("KAFKA_BOOTSTRAP_SERVERS=127.0.0.1:2\n")
+    done = installed.install("--upgrade", "--no-check", "--wait", "0", given=given)
+    assert error_of(done).startswith("no broker answers")
+    assert "127.0.0.1:2" in done.stderr
+    assert "127.0.0.1:1" not in done.stderr
+
+
+def test_worker_that_fails_restores_the_other_protocol(installed: Checkout) -> None:
+    given = with_protocol(installed, 3)
+    given["BROKEN"] = f"{NEXT} octane-analytics-worker.service"
+    done = installed.install("--upgrade", "--no-check", "--force", given=given)
+    assert error_of(done).startswith(f"restored release {__version__}, because ")
+    assert installed.current == __version__
+    calls = (installed.target / "calls").read_text().splitlines()
+    steps = [line for line in calls if line.endswith("octane-analytics-worker.service")]
+    assert [line.split()[0] for line in steps] == [
+        *("stop", "restart", "stop", "restart", "is-active")
+    ]
+
+
+def test_units_stopped_before_a_kill_are_started(installed: Checkout) -> None:
+    given = with_protocol(installed, 2)
+    (installed.base / ".stopped").write_text("octane-analytics-worker@clips.service\n")
+    done = installed.install("--upgrade", "--no-check", given=given)
+    assert done.returncode == 0, done.stderr
+    calls = (installed.target / "calls").read_text().splitlines()
+    assert "restart octane-analytics-worker@clips.service" in calls
+    assert not (installed.base / ".stopped").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--wait", "5"),
+        ("--force",),
+        ("--upgrade", "--wait"),
+        ("--upgrade", "--wait", "-1"),
+        ("--rollback", "--wait", "5", "--force"),
+    ],
+)
+def test_misused_drain_options_exit_with_2(installed: Checkout, arguments: tuple[str, ...]) -> None:
+    done = installed.install(*arguments)
+    assert done.returncode == 2
+    assert "see bin/install --help" in error_of(done)
+
+
 def test_interrupted_upgrade_keeps_old_release_until_repeated(
     installed: Checkout, tmp_path: Path
 ) -> None:

@@ -138,8 +138,8 @@ class PackingSink:
     def __init__(self, sink: BlockSink) -> None:
         self._sink = sink
 
-    def insert_block(self, columns: Rows, token: str | None, query_id: str | None) -> None:
-        self._sink.insert_block(_packed(columns), token, query_id)
+    def insert_block(self, columns: Rows, token: str | None, query_id: str | None) -> bool | None:
+        return self._sink.insert_block(_packed(columns), token, query_id)
 
     def missing_rows(self, columns: Rows) -> Sequence[int]:
         return self._sink.missing_rows(_packed(columns))
@@ -197,6 +197,27 @@ def block(*rows: Row) -> Rows:
 
 def events(users: str, *, at: int = NOW) -> Rows:
     return block(*(row(user, at=at) for user in users))
+
+
+def test_insert_reports_whether_rows_were_dropped(bench: Bench) -> None:
+    assert bench.sink.insert_block(events("ab"), "first", "batch") is True
+    assert bench.sink.insert_block(events("cd"), "first", "batch") is False
+    assert bench.sink.insert_block(events("c"), "second", "batch") is True
+    # Another partition of the table: stored there, and dropped beside it.
+    assert bench.sink.insert_block(events("e", at=LAST_MONTH), "first", "batch") is True
+    both = block(row("f"), row("g", at=LAST_MONTH))
+    assert bench.sink.insert_block(both, "second", "batch") is False
+    assert bench.users() == list("abceg")
+
+
+def test_packets_are_counted_once_by_each_insert(engine: EmbeddedClickHouse) -> None:
+    """The driver sets up the same connection again for each statement."""
+    bench = ClickHouseBench(engine)
+    assert isinstance(bench.sink, ClickHouseSink)
+    for number in range(5):
+        bench.sink.insert_block(events("ab"), f"{number}", "batch")
+        assert bench.sink._connected().inserted_rows == 2
+    bench.close()
 
 
 def test_block_is_stored_once_per_token(bench: Bench) -> None:

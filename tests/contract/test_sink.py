@@ -125,8 +125,8 @@ class PackingSink:
 
     def insert_block(
         self, columns: Sequence[Sequence[object]], token: str | None, query_id: str | None
-    ) -> None:
-        self._sink.insert_block(_packed(columns), token, query_id)
+    ) -> bool | None:
+        return self._sink.insert_block(_packed(columns), token, query_id)
 
     def missing_rows(self, columns: Sequence[Sequence[object]]) -> Sequence[int]:
         return self._sink.missing_rows(_packed(columns))

@@ -28,12 +28,14 @@ class FakeBlockTable:
         self.rules = RepeatRules()
         self.faults = Faults()
         self.refuses: Callable[[StoredRow], bool] = lambda row: False
+        self.reports_drops = True
         self.running: set[str] = set()
         self.loses_part: Callable[[int], bool] = lambda month: False
         """Whether the server is killed after it has stored the token of this month, before its rows."""
         self._now = now
 
-    def insert(self, rows: Sequence[StoredRow], token: str | None, query_id: str | None) -> None:
+    def insert(self, rows: Sequence[StoredRow], token: str | None, query_id: str | None) -> bool:
+        """Return whether every row was stored; otherwise the table has some of their tokens."""
         if query_id in self.running:
             raise Unavailable(f"another insert of this batch is running: {query_id}")
         if any(map(self.refuses, rows)):
@@ -41,9 +43,11 @@ class FakeBlockTable:
         months: dict[int, list[StoredRow]] = {}
         for row in rows:
             months.setdefault(_month(row.timestamp), []).append(row)
+        is_stored = True
         for month, part in months.items():
             if token is not None:
                 if (month, token) in self.tokens:
+                    is_stored = False
                     continue
                 self.tokens[month, token] = None
             if self.loses_part(month):
@@ -51,6 +55,7 @@ class FakeBlockTable:
             self.rows.extend(part)
         while len(self.tokens) > self.window:
             del self.tokens[next(iter(self.tokens))]
+        return is_stored
 
     def missing(self, rows: Sequence[StoredRow]) -> list[int]:
         if not self.rules.counts_rows:
@@ -74,9 +79,13 @@ class FakeBlockSink:
 
     def insert_block(
         self, columns: Sequence[Sequence[object]], token: str | None, query_id: str | None
-    ) -> None:
+    ) -> bool | None:
         rows = [stored_row(values) for values in zip(*columns, strict=True)]
-        self.table.faults.run("insert", lambda: self.table.insert(rows, token, query_id))
+        stored: list[bool] = []
+        self.table.faults.run(
+            "insert", lambda: stored.append(self.table.insert(rows, token, query_id))
+        )
+        return stored[-1] if self.table.reports_drops else None
 
     def missing_rows(self, columns: Sequence[Sequence[object]]) -> Sequence[int]:
         found: list[int] = []

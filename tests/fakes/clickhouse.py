@@ -1,16 +1,15 @@
-"""In-memory table that deduplicates by token; contract tests compare it with the real one.
+"""In-memory table that deduplicates by token, and its shards; contract tests compare with real ones.
 
 A fault of `insert` fails the insert, one of `half insert` kills the server between token and part, and
 one of `missing` fails the count of missing rows.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from octane_analytics.errors import (
-    DataRejected,
-)
+from octane_analytics.errors import DataRejected, NeedsOperator, Unavailable
+from octane_analytics.interfaces import BlockSink
 from octane_analytics.types import RepeatRules
 from tests.fakes.clock import FakeClock
 from tests.fakes.faults import Faults
@@ -57,15 +56,19 @@ class FakeClickHouse:
                 lacking.append(index)
         return lacking
 
-    def insert(self, columns: Sequence[Sequence[object]], token: str | None) -> None:
+    def insert(self, columns: Sequence[Sequence[object]], token: str | None) -> bool | None:
         self.clock.sleep(self.insert_seconds)
         rows = [stored_row(values) for values in zip(*columns, strict=True)]
         assert len(columns) == len(StoredRow._fields)
 
+        is_stored = True
+
         def act() -> None:
+            nonlocal is_stored
             if any(map(self.refuses, rows)):
                 raise DataRejected("the server refuses a row")
             if token is not None and token in self.tokens:
+                is_stored = False
                 return
             self.rows.extend(rows)
             if token is not None:
@@ -79,6 +82,7 @@ class FakeClickHouse:
                 self.tokens.append(token)
             raise half.error
         self.faults.run("insert", act)
+        return is_stored
 
 
 class FakeSink:
@@ -90,8 +94,8 @@ class FakeSink:
 
     def insert_block(
         self, columns: Sequence[Sequence[object]], token: str | None, query_id: str | None
-    ) -> None:
-        self._server.insert(columns, token)
+    ) -> bool | None:
+        return self._server.insert(columns, token)
 
     def missing_rows(self, columns: Sequence[Sequence[object]]) -> Sequence[int]:
         return self._server.missing(columns)
@@ -104,6 +108,42 @@ class FakeSink:
 
     def close(self) -> None:
         self.is_closed = True
+
+
+class FakeShards:
+    """Implements `interfaces.Shards` for sinks by identity, in the order of the settings."""
+
+    def __init__(self, sinks: Mapping[str, BlockSink], *, first: int = 0) -> None:
+        """A single sink with the identity "" is the only shard of a table, which needs no name."""
+        self.sinks = sinks
+        self._turn = first
+        self.unreachable: set[str] = set()
+
+    def choose(self) -> str:
+        names = list(self.sinks)
+        first, self._turn = self._turn % len(names), self._turn + 1
+        for name in names[first:] + names[:first]:
+            if name not in self.unreachable:
+                return name
+        raise Unavailable("no shard can be reached")
+
+    def sink(self, shard: str) -> BlockSink:
+        if not shard and len(self.sinks) == 1:
+            return next(iter(self.sinks.values()))
+        if shard in self.sinks and shard not in self.unreachable:
+            return self.sinks[shard]
+        if shard and self.unreachable:
+            raise Unavailable("a shard cannot be reached")
+        raise NeedsOperator(f"shard {shard!r} is not configured")
+
+    def close(self) -> None:
+        for sink in self.sinks.values():
+            sink.close()
+
+
+def one_shard(sink: BlockSink) -> FakeShards:
+    """Return the only shard of a table, whose batches name none."""
+    return FakeShards({"": sink})
 
 
 def stored_row(values: tuple[object, ...]) -> StoredRow:

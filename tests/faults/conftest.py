@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.tools.faults.stack import APACHE, EMBEDDED, Engines
+from tests.tools.faults.stack import APACHE, CLUSTER, EMBEDDED, Engines
 from tests.tools.kafka.fixtures import require_apache
 
 
-def _engines(broker: str, directory: Path) -> Iterator[Engines]:
+def _engines(broker: str, directory: Path, *, shards: int = 1) -> Iterator[Engines]:
     if importlib.util.find_spec("chdb") is None and os.environ.get("CI") != "true":
         pytest.skip("pip install 'octane-analytics[embedded]'")
-    if broker == APACHE:
+    if broker != EMBEDDED:
         require_apache()
-    with Engines(broker, directory) as engines:
+    with Engines(broker, directory, shards=shards) as engines:
         yield engines
 
 
@@ -28,3 +28,13 @@ def apache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
 @pytest.fixture(scope="module")
 def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
     yield from _engines(EMBEDDED, tmp_path_factory.mktemp(EMBEDDED))
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
+    yield from _engines(CLUSTER, tmp_path_factory.mktemp(CLUSTER))
+
+
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
+    yield from _engines(EMBEDDED, tmp_path_factory.mktemp("sharded"), shards=2)

@@ -22,6 +22,8 @@ ON_EMBEDDED = (
     *("kill-worker", "cut-answer", "recreate-topic", "move-leaders", "brokers-down"),
     *("leader-away", "spread-recovery", "trimmed-batch"),
 )
+ON_CLUSTER = ("brokers-in-turn", "controller-away")
+ON_SHARDS = ("relist-shards", "kill-shards", "kill-worker", "cut-answer")
 AT_LEAST_ONCE_TOO = ("kill-worker", "cut-answer")
 
 
@@ -45,7 +47,7 @@ def carry_out(engines: Engines, name: str, logs: Path, delivery: str = EXACTLY_O
 
 
 @pytest.mark.parametrize(
-    "name", [name for name, scenario in SCENARIOS.items() if APACHE in scenario.brokers]
+    "name", [name for name, scenario in SCENARIOS.items() if scenario.fits(APACHE, shards=1)]
 )
 def test_every_event_arrives_once_with_apache(apache: Engines, name: str, tmp_path: Path) -> None:
     carry_out(apache, name, tmp_path)
@@ -59,6 +61,16 @@ def test_no_event_is_lost_at_least_once(apache: Engines, name: str, tmp_path: Pa
 @pytest.mark.parametrize("name", ON_EMBEDDED)
 def test_every_event_arrives_once_embedded(embedded: Engines, name: str, tmp_path: Path) -> None:
     carry_out(embedded, name, tmp_path)
+
+
+@pytest.mark.parametrize("name", ON_CLUSTER)
+def test_every_event_arrives_once_on_cluster(cluster: Engines, name: str, tmp_path: Path) -> None:
+    carry_out(cluster, name, tmp_path)
+
+
+@pytest.mark.parametrize("name", ON_SHARDS)
+def test_every_event_arrives_once_on_shards(sharded: Engines, name: str, tmp_path: Path) -> None:
+    carry_out(sharded, name, tmp_path)
 
 
 def test_random_run_counts_despite_a_failed_scenario(embedded: Engines, tmp_path: Path) -> None:

@@ -9,8 +9,10 @@ import pytest
 
 from octane_analytics.clickhouse import schema
 from octane_analytics.clickhouse.client import ClickHouse
-from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
+from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse, User
 from octane_analytics.settings.connections import ClickHouseSettings
+from tests.tools.cluster.fixtures import running
+from tests.tools.cluster.nodes import ClickHouseCluster
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +38,12 @@ def clickhouse_settings(clickhouse_engine: EmbeddedClickHouse) -> Iterator[Click
         connection.execute(schema.create_table(schema.TableName(database, settings.table)))
         yield settings
         connection.execute(f"DROP DATABASE {database}")
+
+
+@pytest.fixture(scope="module")
+def clickhouse_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseCluster]:
+    """Yield two shards of two replicas with real ZooKeeper; start again whatever a test ends."""
+    limited = User("limited", grants=["GRANT SELECT, INSERT ON checked.ai_analytics_events"])
+    directory = tmp_path_factory.mktemp("cluster")
+    with running(ClickHouseCluster(directory, users=[limited])) as cluster:
+        yield cluster

@@ -446,6 +446,27 @@ def test_body_over_its_limit_is_413(local: Api, is_chunked: bool) -> None:
     assert local.is_alive()
 
 
+def test_announced_large_body_is_413_at_once(local: Api) -> None:
+    with local.connect() as client:
+        client.sendall(HEAD + b"Content-Length: 200000\r\nConnection: close\r\n\r\n{")
+        assert status(client.recv(100)) == 413
+
+
+@pytest.mark.parametrize(
+    ("head_bytes", "expected"), [(16 << 10, 200), ((16 << 10) + 2, 431), (24 << 10, 431)]
+)
+@pytest.mark.parametrize("pieces", [1, 7])
+def test_head_over_16_kib_is_rejected(
+    local: Api, head_bytes: int, expected: int, pieces: int
+) -> None:
+    start, end = b"GET /healthz HTTP/1.1\r\nHost: a\r\nX: ", b"\r\nConnection: close\r\n\r\n"
+    head = start + b"a" * (head_bytes - len(start) - len(end)) + end
+    step = -(-len(head) // pieces)
+    with local.connect() as client:
+        _send_all(client, [head[first : first + step] for first in range(0, len(head), step)])
+        assert status(read_until_closed(client)) == expected
+
+
 def _send_all(client: socket.socket, parts: list[bytes]) -> None:
     with contextlib.suppress(OSError):
         for part in parts:

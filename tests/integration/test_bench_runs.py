@@ -46,6 +46,27 @@ def test_throughput_measures_worker_and_kafka_engine(
     assert picture.read_text().startswith("<svg")
 
 
+def test_steady_measures_cost_and_latency_of_one_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environment, "available", lambda: "the mock cluster starts faster")
+    monkeypatch.setattr(environment, "_MOCK_PARTITIONS", 4)
+    file = tmp_path / "runs.json"
+    shown = bench(
+        *("steady", "--rate", "200", "--partitions", "4", "--procs", "1", "--seconds", "2"),
+        *("--rounds", "1", "--flush-interval", "1", "--json", str(file)),
+        *("--contender", "exactly-once", "--contender", "kafka-engine"),
+    )
+    assert "p99 from produced to readable" in shown
+    written = json.loads(file.read_text())
+    assert {run["contender"] for run in written["runs"]} == {"exactly-once", "kafka-engine"}
+    for run in written["runs"]:
+        assert 0 < run["p50_seconds"] <= run["p99_seconds"] < 60
+        assert run["parts"] >= 1
+        assert run["inserts"] >= 1
+    assert len(written["goals"]) == 9
+
+
 def test_api_measures_every_way_and_client_count(tmp_path: Path) -> None:
     file = tmp_path / "cells.json"
     bench(

@@ -143,6 +143,7 @@ def test_check_finds_a_foreign_member(site: Site) -> None:
         ({"CLICKHOUSE_PASSWORD": "wrong"}, "clickhouse", "check CLICKHOUSE_USER"),
         ({"CLICKHOUSE_DATABASE": "nowhere"}, "clickhouse", "create the database"),
         ({"CLICKHOUSE_TABLE": "nowhere"}, "table", "schema apply"),
+        ({"CLICKHOUSE_TIMEOUT": "600"}, "settings", "shorter than DRAIN_TIMEOUT"),
     ],
 )
 def test_check_reports_the_fix(

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from octane_analytics.clickhouse.inserts import ClickHouseSink
+from octane_analytics.clickhouse.shards import ClickHouseShards
 from octane_analytics.errors import AssignmentLost
 from octane_analytics.events.decode import decode
 from octane_analytics.kafka.dlq_producer import KafkaDeadLetters
@@ -129,27 +129,28 @@ def test_purge_report_lists_settled_offsets(site: Site) -> None:
     assert given_up["offset"] > 3
 
 
-def test_interrupted_retry_is_finished_by_next(site: Site) -> None:
+def test_interrupted_retry_is_finished_by_next(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     bury(site, *((user, event(user)) for user in range(10)))
     settings = load(site.environ).settings
 
     class Crash(Exception): ...
 
-    class Breaking(ClickHouseSink):
-        """Inserts, and then simulates the end of the process."""
-
-        def insert_block(
-            self, columns: Sequence[Sequence[object]], token: str | None, query_id: str | None
-        ) -> None:
-            super().insert_block(columns, token, query_id)
-            raise Crash
-
     with (
         DeadLetterTopic(settings.kafka, client_id="tests") as log,
-        Breaking(settings.clickhouse, client_name="tests") as sink,
+        ClickHouseShards(settings.clickhouse, client_name="tests") as table,
     ):
+        sink = table.sink("")
+        insert_block = sink.insert_block
+
+        def insert_and_crash(
+            columns: Sequence[Sequence[object]], token: str | None, query_id: str | None
+        ) -> None:
+            insert_block(columns, token, query_id)
+            raise Crash
+
+        monkeypatch.setattr(sink, "insert_block", insert_and_crash)
         log.open()
-        retry = DeadLetterRetry(log, sink, decode, read_index(log, log.spans()), chunk_messages=4)
+        retry = DeadLetterRetry(log, table, decode, read_index(log, log.spans()), chunk_messages=4)
         with pytest.raises(Crash):
             retry.run(Selection())
     assert site.rows() == 4
@@ -168,10 +169,10 @@ def test_second_retry_ends_the_first(site: Site) -> None:
     settings = load(site.environ).settings
     with (
         DeadLetterTopic(settings.kafka, client_id="tests") as log,
-        ClickHouseSink(settings.clickhouse, client_name="tests") as sink,
+        ClickHouseShards(settings.clickhouse, client_name="tests") as table,
     ):
         log.open()
-        slow = DeadLetterRetry(log, sink, decode, read_index(log, log.spans()), chunk_messages=4)
+        slow = DeadLetterRetry(log, table, decode, read_index(log, log.spans()), chunk_messages=4)
         assert "10 inserted" in site.run("dlq", "retry", "--yes")
         with pytest.raises(AssignmentLost, match="another retry"):
             slow.run(

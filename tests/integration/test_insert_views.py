@@ -20,6 +20,7 @@ from octane_analytics.settings.connections import ClickHouseSettings
 from octane_analytics.settings.loading import load
 from octane_analytics.settings.sections import Settings
 from octane_analytics.worker.preflight import check_table
+from octane_analytics.worker.view_watch import ViewWatch
 from tests.support import replicated_clickhouse
 from tests.support.command import run
 
@@ -98,6 +99,17 @@ def _findings(sink: ClickHouseSink, engine: EmbeddedClickHouse) -> list[tuple[Le
     settings = _settings(sink, engine)
     found = check_clickhouse(sink, "ch", settings, time.time)
     return [(f.level, f.message) for f in found if f.subject == "views at ch"]
+
+
+def test_view_added_later_is_reported(sink: ClickHouseSink) -> None:
+    _create(sink)
+    reports: list[str] = []
+    watch = ViewWatch(sink, reports.append)
+    watch.look()
+    _create_view(sink, 1, str(sink.table))
+    watch.look()
+    assert len(reports) == 1
+    assert "view1" in reports[0]
 
 
 def test_repeated_insert_counts_once_in_chained_views(

@@ -1,35 +1,50 @@
 """Comparison of the reports about playback and sessions with a recount in plain Python."""
 
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.types import ASGIApp
 
+from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.events.event import Row
 from octane_analytics.settings.connections import ClickHouseSettings
-from tests.integration.test_reports import rows_of
-from tests.integration.test_view_reports import (
+from tests.support import recount_playback as recount
+from tests.support.api_fixtures import app_over, at, event, insert
+from tests.support.asgi_calls import report
+from tests.support.recount import select
+from tests.support.view_reports import (
     END,
     RANGES,
     START,
     answer_of,
     any_events,
-    app,  # noqa: F401
     close_to,
-    generated,  # noqa: F401
+    insert_generated,
     playback_events,
     replace_rows,
 )
-from tests.support import recount_playback as recount
-from tests.support.api_fixtures import at, event, insert
-from tests.support.asgi_calls import report
+
+
+@pytest.fixture
+def app(clickhouse_settings: ClickHouseSettings) -> Iterator[ASGIApp]:
+    with ClickHouse(clickhouse_settings, client_name="tests") as connection:
+        connection.execute(f"ALTER TABLE {connection.table} REMOVE TTL")
+    with app_over(clickhouse_settings) as opened:
+        yield opened
+
+
+@pytest.fixture
+def generated(clickhouse_settings: ClickHouseSettings) -> list[Row]:
+    return insert_generated(clickhouse_settings)
 
 
 @pytest.mark.parametrize("width", [1, 60, 300])
 def test_concurrent_viewers_match_a_recount(
     app: ASGIApp,
     generated: list[Row],
-    width: int,  # noqa: F811
+    width: int,
 ) -> None:
     start, end, app_id = END - 4000, END - 777, "openstream"
     expected = recount.concurrent_viewers(generated, start, end, app_id, width)
@@ -41,7 +56,7 @@ def test_concurrent_viewers_match_a_recount(
 
 def test_concurrent_viewers_are_continued_on_later_pages(
     app: ASGIApp,
-    clickhouse_settings: ClickHouseSettings,  # noqa: F811
+    clickhouse_settings: ClickHouseSettings,
 ) -> None:
     insert(clickhouse_settings, [event(START + 90, "video_heartbeat", watch_time=60)])
     page = {"bucket_seconds": 1, "limit": 10}
@@ -54,7 +69,7 @@ def test_concurrent_viewers_are_continued_on_later_pages(
     assert [row["viewers"] for row in empty] == [0] * 10
 
 
-def test_errors_match_a_recount(app: ASGIApp, generated: list[Row]) -> None:  # noqa: F811
+def test_errors_match_a_recount(app: ASGIApp, generated: list[Row]) -> None:
     for start, end, app_id in RANGES:
         expected = recount.errors(generated, start, end, app_id)
         assert answer_of(app, "errors", start, end, app_id=app_id) == close_to(expected)
@@ -63,7 +78,7 @@ def test_errors_match_a_recount(app: ASGIApp, generated: list[Row]) -> None:  # 
 
 def test_retention_of_contents_matches_a_recount(
     app: ASGIApp,
-    generated: list[Row],  # noqa: F811
+    generated: list[Row],
 ) -> None:
     for start, end, app_id in RANGES:
         for content in ("c-00001", "c-00002", "none"):
@@ -82,7 +97,7 @@ def test_retention_of_contents_matches_a_recount(
 def test_survival_matches_a_recount(
     app: ASGIApp,
     generated: list[Row],
-    options: dict[str, object],  # noqa: F811
+    options: dict[str, object],
 ) -> None:
     for start, end, app_id in RANGES:
         for by in ("app_id", "device"):
@@ -91,7 +106,7 @@ def test_survival_matches_a_recount(
             assert answer == close_to(expected)
 
 
-def test_catalog_matches_a_recount(app: ASGIApp, generated: list[Row]) -> None:  # noqa: F811
+def test_catalog_matches_a_recount(app: ASGIApp, generated: list[Row]) -> None:
     for start, end, app_id in RANGES:
         expected = recount.catalog(generated, start, end, app_id)
         answer = answer_of(app, "catalog", start, end, app_id=app_id)
@@ -103,15 +118,15 @@ def test_catalog_matches_a_recount(app: ASGIApp, generated: list[Row]) -> None: 
 
 def test_timeline_has_every_event_of_a_session(
     app: ASGIApp,
-    generated: list[Row],  # noqa: F811
+    generated: list[Row],
 ) -> None:
     start, end, _ = RANGES[0]
-    view = next(e for e in recount.select(generated, start + 600, end) if "view_id" in e.properties)
+    view = next(e for e in select(generated, start + 600, end) if "view_id" in e.properties)
     for key in ("session_id", "view_id"):
         id_ = view.properties[key]
         expected = recount.session_timeline(generated, start, end, None, id_)
         params = {"from": at(start), "to": at(end), "id": id_}
-        assert rows_of(app, "session_timeline", **params) == close_to(expected)
+        assert report(app, "session_timeline", **params).json()["rows"] == close_to(expected)
         assert len(expected) > 2
 
 
@@ -122,7 +137,7 @@ def test_timeline_has_every_event_of_a_session(
     st.sampled_from([1, 10, 60]),
 )
 def test_any_events_give_the_recounted_playback(
-    app: ASGIApp,  # noqa: F811
+    app: ASGIApp,
     clickhouse_settings: ClickHouseSettings,
     rows: list[Row],
     app_id: str | None,
@@ -153,7 +168,7 @@ def test_any_events_give_the_recounted_playback(
 def test_timeline_finds_ids_of_any_spelling(
     app: ASGIApp,
     clickhouse_settings: ClickHouseSettings,
-    id_: str,  # noqa: F811
+    id_: str,
 ) -> None:
     rows = [
         event(START, "open", raw=raw)
@@ -169,12 +184,12 @@ def test_timeline_finds_ids_of_any_spelling(
         [row for row in rows if b"1e400" not in row.properties], START, END, None, id_
     )
     params = {"from": at(START), "to": at(END), "id": id_}
-    found = [row["properties"] for row in rows_of(app, "session_timeline", **params)]
+    found = [row["properties"] for row in report(app, "session_timeline", **params).json()["rows"]]
     assert sorted(each for each in found if "1e400" not in each) == sorted(
         row["properties"] for row in expected
     )
     assert any("1e400" in each for each in found) == (id_ == "s-1")
 
 
-def test_timeline_needs_an_id(app: ASGIApp) -> None:  # noqa: F811
+def test_timeline_needs_an_id(app: ASGIApp) -> None:
     assert report(app, "session_timeline").status_code == 422

@@ -1,5 +1,6 @@
 """Replay into any table that a worker accepts: Nullable, LowCardinality, another time zone."""
 
+import itertools
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,6 +11,7 @@ import pytest
 from octane_analytics.cli.replay.setup import check_target
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.clickhouse.replay_staging import ReplayStaging
+from octane_analytics.clickhouse.replay_target import ServerTarget
 from octane_analytics.errors import ConfigError
 from octane_analytics.pipeline.repeated_insert import insert_repeated
 from octane_analytics.replay.interfaces import Staged
@@ -66,6 +68,39 @@ def test_replay_fills_any_target_a_worker_accepts(sink: ClickHouseSink, mode: Mo
     assert [user for (user,) in found] == sorted(users)
     staging.find_missing(2, part, None, None)
     assert staging.missing_rows(2) == 0
+    staging.drop()
+
+
+class FakeShardedTarget(ServerTarget):
+    """Target that takes turns between shards, and records which one is used."""
+
+    is_sharded = True
+
+    def __init__(self, sink: ClickHouseSink, *shards: str) -> None:
+        super().__init__(sink, is_replicated=False)
+        self.turns = itertools.cycle(shards)
+        self.used: list[str] = []
+
+    def choose(self) -> str:
+        return next(self.turns)
+
+    def use(self, shard: str) -> None:
+        self.used.append(shard)
+
+
+def test_chunk_keeps_its_shard_after_a_crash(sink: ClickHouseSink) -> None:
+    live = check_target(sink, Mode.FILL)
+    target = FakeShardedTarget(sink, "a", "b é")
+    staging = ReplayStaging(sink, "id", live, target)
+    staging.create("owner")
+    for chunk in ("1/0/0/9", "1/0/10/19", "1/0/10/19", "1/0/0/9"):
+        staging.place(chunk)
+    assert target.used == ["a", "b é", "b é", "a"]
+    resumed = FakeShardedTarget(sink, "c")
+    staging = ReplayStaging(sink, "id", live, resumed)
+    for chunk in ("1/0/10/19", "2/0/0/5", "1/0/0/9"):
+        staging.place(chunk)
+    assert resumed.used == ["b é", "c", "a"]
     staging.drop()
 
 

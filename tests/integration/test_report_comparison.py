@@ -1,5 +1,6 @@
 """Comparison, totals and the number of all rows, against a real ClickHouse."""
 
+import re
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -134,3 +135,13 @@ def test_comparison_is_written_in_every_format(
         answer = call(app, "GET", f"{path}&format={name}")
         assert answer.status_code == 200, answer.text
         assert b"watch_time_before" in answer.content
+
+
+def test_declared_types_are_those_of_the_answer(app: ASGIApp) -> None:
+    required = {"steps": ["a", "b"], "property": "device"}
+    for name, template in load().templates.items():
+        if template.types:
+            params = {each: required[each] for each in template.parameters if each in required}
+            found = {each["name"]: each["type"] for each in ask(app, name, {}, **params)["columns"]}
+            zone = re.compile(r"DateTime\([^)]*\)")
+            assert {n: zone.sub("DateTime", t) for n, t in found.items()} == template.types, name

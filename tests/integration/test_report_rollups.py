@@ -3,8 +3,10 @@
 import dataclasses
 import random
 import time
+import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,12 +18,13 @@ from octane_analytics.api.errors import from_report
 from octane_analytics.api.limits import ComplexityLimits
 from octane_analytics.api.reports.library import load
 from octane_analytics.api.reports.parameters import bind
-from octane_analytics.clickhouse import rollups
+from octane_analytics.clickhouse import rollups, schema
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.clickhouse.schema import TableName
 from octane_analytics.errors import StatementRejected
 from octane_analytics.events.event import Row
+from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.settings.connections import ClickHouseSettings
 from tests.integration.test_reports import NASTY_WATCH_TIMES, approximately, rows_of
 from tests.support import recount, recount_behaviour
@@ -126,7 +129,9 @@ def reads(
     bound = bind(chosen, params, datetime.now(UTC))
     values = {**bound.values, "database": connection.database, "table": connection.table}
     with ClickHouse(connection, client_name="tests") as clickhouse:
-        plan = clickhouse.select(f"EXPLAIN {chosen.statement(bound.effective)}", values)
+        plan = clickhouse.select(
+            f"EXPLAIN {chosen.statement(bound.effective)}", values, settings=chosen.settings
+        )
     sources = [
         line.rpartition("(")[2].rstrip(")")
         for (line,) in plan.rows
@@ -289,7 +294,7 @@ def test_rollups_change_no_number(
             recount.events_over_time(events, start, end, HOUR),
         ),
         *(
-            (name, {"bucket_seconds": width}, recounted(events, start, end, width))
+            (name, dict[str, object](bucket_seconds=width), recounted(events, start, end, width))
             for name, recounted in (
                 ("playback_over_time", recount.playback_over_time),
                 ("searches_over_time", recount.searches_over_time),
@@ -370,6 +375,76 @@ def test_explain_lists_rollups_and_events(
         assert lines[0] == "search_analytics: 2 reads"
         assert sum("rollup search: " in line for line in lines) == expected
         assert sum("events: " in line for line in lines) == 2 - expected
+
+
+REPORTED_RANGES = {"24 hours": DAY, "7 days": 7 * DAY, "90 days": 90 * DAY}
+SHIFTS = {
+    "UTC": "whole hours", "Asia/Tokyo": "whole hours", "Asia/Kolkata": "half hours",
+    "Australia/Lord_Howe": "half hours", "Asia/Kathmandu": "quarter hours",
+    "Pacific/Chatham": "quarter hours",
+}  # fmt: skip
+
+
+def read_projections(
+    connection: ClickHouseSettings, template: str, params: dict[str, object]
+) -> set[str]:
+    """Run the report; return the labels of the projections that its query has read."""
+    chosen = load().templates[template]
+    bound = bind(chosen, params, datetime.now(UTC))
+    values = {**bound.values, "database": connection.database, "table": connection.table}
+    query_id = uuid.uuid4().hex
+    with ClickHouse(connection, client_name="tests") as clickhouse:
+        clickhouse.select(
+            chosen.statement(bound.effective), values, settings=chosen.settings, query_id=query_id
+        )
+        clickhouse.execute("SYSTEM FLUSH LOGS query_log")
+        (found,) = clickhouse.select(
+            "SELECT projections FROM system.query_log "
+            "WHERE query_id = {id:String} AND type = 'QueryFinish'",
+            {"id": query_id},
+        ).rows
+    return {rollups.label_of(name.rpartition(".")[2]) or name for name in found[0]}
+
+
+def test_every_range_and_zone_reads_its_rollup(tmp_path: Path) -> None:
+    with EmbeddedClickHouse(tmp_path, system_logs=True) as engine:
+        logged = ClickHouseSettings(host=engine.host, port=engine.tcp_port)
+        with ClickHouseSink(logged, client_name="tests") as sink:
+            sink.execute(schema.create_table(sink.table))
+            sink.execute(f"ALTER TABLE {sink.table} REMOVE TTL")
+            for rollup in rollups.ROLLUPS:
+                sink.execute(rollups.add(sink.table, rollup))
+            sink.execute(
+                f"INSERT INTO {sink.table} SELECT toDateTime({BEGIN} + number * 78, 'UTC'), 'a', "
+                "['search', 'video_start', 'video_heartbeat', 'page_view'][number % 4 + 1], "
+                "concat('u', toString(number % 300)), "
+                """'{"device": "tv", "query": "q", "content_id": "c", "session_id": "s"}' """
+                "FROM numbers(100000)"
+            )
+            sink.execute(f"OPTIMIZE TABLE {sink.table} FINAL")
+        for template, (labels, more) in LABELS.items():
+            zones = list(SHIFTS) if template in ("active_users", "events_over_time") else [None]
+            for name, seconds in REPORTED_RANGES.items():
+                for zone in zones:
+                    end = BEGIN + 90 * DAY + 1_234
+                    params: dict[str, object] = {
+                        **more, "from": at(end - seconds), "to": at(end),
+                    }  # fmt: skip
+                    if zone:
+                        params["timezone"] = zone
+                    found = read_projections(logged, template, params)
+                    assert found, (template, name, zone)
+                    assert found <= labels, (template, name, zone)
+
+
+def test_preferred_rollup_missing_leaves_the_others(rolled: ClickHouseSettings) -> None:
+    insert(rolled, many_events(40_000))
+    with ClickHouseSink(rolled, client_name="tests") as sink:
+        sink.execute(rollups.drop(sink.table, rollups.name_of("users")))
+    ends: dict[str, object] = {"from": at(BEGIN + 600), "to": at(BEGIN + 35 * DAY)}
+    assert reads(rolled, "active_users", ends) == ({"totals"}, True)
+    # No other rollup has the sessions.
+    assert reads(rolled, "overview_stats", ends) == (set(), True)
 
 
 @pytest.mark.parametrize("template", SINGLE_USERS)

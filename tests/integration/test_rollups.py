@@ -1,12 +1,14 @@
 """Rollups follow every change of the table: each equals a recount of the rows after any operations."""
 
 import json
+import os
+import subprocess
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -29,6 +31,8 @@ from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse, User
 from octane_analytics.sandbox.engine import EngineError
 from octane_analytics.settings.connections import ClickHouseSettings
 from octane_analytics.settings.loading import load
+from tests.support.command import running, wait_until
+from tests.support.rollup_states import assert_equal_to_rows
 from tests.tools import replica_child
 
 NOW = int(time.time()) // 86_400 * 86_400
@@ -71,26 +75,6 @@ BATCH = columns(
         for user in range(4)
     )
 )
-
-
-def states(table: ClickHouse, rollup: Rollup, settings: dict[str, object]) -> list[Any]:
-    """Merged aggregates of the rollup for each key, from the projection or from the rows."""
-    keys = [f"key{n}" for n in range(len(rollup.keys))]
-    aliased = [f"{sql} AS {key}" for sql, key in zip(rollup.keys, keys, strict=True)]
-    aliased += [f"{sql} AS state{n}" for n, sql in enumerate(rollup.states)]
-    merged = [f"finalizeAggregation(state{n})" for n in range(len(rollup.states))]
-    return table.select(
-        f"SELECT {', '.join([*keys, *merged])} FROM (SELECT {', '.join(aliased)} "
-        f"FROM {table.table} GROUP BY {', '.join(keys)}) ORDER BY ALL",
-        settings=settings,
-    ).rows
-
-
-def assert_equal_to_rows(table: ClickHouse, wanted: Sequence[Rollup] = ROLLUPS) -> None:
-    for rollup in wanted:
-        raw = states(table, rollup, {"optimize_use_projections": 0})
-        used: dict[str, object] = {"force_optimize_projection_name": rollup.name} if raw else {}
-        assert states(table, rollup, used) == raw, rollup.label
 
 
 def build(table: ClickHouse, wanted: Sequence[Rollup] = ROLLUPS) -> None:
@@ -322,6 +306,100 @@ def test_interrupted_build_continues(clickhouse_settings: ClickHouseSettings) ->
         assert RollupTable(sink).unfinished() == []
         build(sink)
         assert_equal_to_rows(sink)
+
+
+def test_interrupted_apply_resumes_while_workers_insert(
+    clickhouse_settings: ClickHouseSettings, tmp_path: Path
+) -> None:
+    """Ctrl-C while the mutation of the first month runs; inserts and their repeats go on throughout."""
+    target = {
+        "CLICKHOUSE_HOST": clickhouse_settings.host,
+        "CLICKHOUSE_PORT": str(clickhouse_settings.port),
+        "CLICKHOUSE_DATABASE": clickhouse_settings.database,
+        "CLICKHOUSE_TABLE": clickhouse_settings.table,
+    }
+    command = "schema", "apply", f"--rollups={','.join(rollups.SETS)}", "--yes"
+    has_ended = threading.Event()
+    inserted: list[int] = []
+
+    def insert_until_the_end() -> None:
+        with ClickHouseSink(clickhouse_settings, client_name="worker") as worker:
+            while not has_ended.is_set():
+                worker.insert_block(BATCH, f"live {len(inserted)}", None)
+                insert_repeated(worker, BATCH, f"live {len(inserted)}")
+                inserted.append(len(BATCH[0]))
+
+    with ClickHouseSink(clickhouse_settings, client_name="tests") as sink:
+        create(sink)
+        sink.execute(f"ALTER TABLE {sink.table} REMOVE TTL")
+        for number in range(3):
+            sink.insert_block(BATCH, f"full before {number}", None)
+        table = RollupTable(sink)
+        live = threading.Thread(target=insert_until_the_end)
+        live.start()
+        try:
+            wait_until(lambda: bool(inserted))
+            # Mutations wait for a merge slot that is never given, as on a busy server.
+            sink.execute(f"SYSTEM STOP MERGES {sink.table}")
+            with running(tmp_path / "first", *command, settings=target) as first:
+                wait_until(lambda: bool(table.unfinished()))
+                first.interrupt()
+                assert first.wait() == 130, first.output
+                assert "repeat the command to continue" in first.output
+            assert table.unfinished() == []
+            sink.execute(f"SYSTEM START MERGES {sink.table}")
+            with running(tmp_path / "second", *command, settings=target) as second:
+                # 1: the table has no TTL, which the command reports.
+                assert second.wait() == 1, second.output
+                assert "built rollups for" in second.output
+        finally:
+            has_ended.set()
+            live.join()
+        assert table.state().differences() == []
+        (count,) = sink.select(f"SELECT count() FROM {sink.table}").rows[0]
+        assert count == 3 * len(BATCH[0]) + sum(inserted)
+        assert_equal_to_rows(sink)
+
+
+def test_full_disk_is_reported_and_build_resumes(tmp_path: Path) -> None:
+    small = tmp_path / "disk"
+    small.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=160m", "none", str(small)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("cannot mount a small disk")
+    try:
+        with EmbeddedClickHouse(small / "engine") as engine:
+            target = ClickHouseSettings(host=engine.host, port=engine.tcp_port)
+            with ClickHouseSink(target, client_name="tests") as sink, StopSignal() as stop:
+                create(sink)
+                sink.execute(
+                    f"INSERT INTO {sink.table} SELECT now() - number % 1000, 'a', 'e', 'u', "
+                    "concat('{\"x\":\"', lower(hex(randomString(300))), '\"}') FROM numbers(100000)"
+                )
+                filler = small / "filler"
+                free = os.statvfs(small).f_bavail * os.statvfs(small).f_frsize
+                filler.write_bytes(bytes(free - (12 << 20)))
+                table = RollupTable(sink)
+                for _ in range(2):
+                    with pytest.raises(
+                        NeedsOperator, match=r"MiB are free; free disk, then repeat"
+                    ):
+                        schema_rollups.build(table, ROLLUPS[:1], yes=True, stop=stop)
+                    assert table.unfinished() == []
+                # A mutation of an ended command, which ClickHouse would postpone for ever.
+                (month,) = table.state().lacking(ROLLUPS[0])
+                table.materialize(ROLLUPS[:1], month)
+                with pytest.raises(NeedsOperator, match=r"MiB are free; free disk, then repeat"):
+                    schema_rollups.build(table, ROLLUPS[:1], yes=True, stop=stop)
+                assert table.unfinished() == []
+                assert sink.select(f"SELECT count() FROM {sink.table}").rows == [(100_000,)]
+                filler.unlink()
+                schema_rollups.build(table, ROLLUPS[:1], yes=True, stop=stop)
+                assert_equal_to_rows(sink, ROLLUPS[:1])
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
 
 
 def test_estimate_is_of_a_sample(clickhouse_settings: ClickHouseSettings) -> None:

@@ -1,34 +1,30 @@
 """Comparison of the reports about views with a recount of the same events in plain Python."""
 
-import itertools
-from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from starlette.types import ASGIApp
 
 from octane_analytics.clickhouse.client import ClickHouse
-from octane_analytics.clickhouse.inserts import ClickHouseSink
-from octane_analytics.events.decode import decode
 from octane_analytics.events.event import Row
-from octane_analytics.sandbox.generator import generate
 from octane_analytics.settings.connections import ClickHouseSettings
-from tests.integration.test_reports import rows_of
 from tests.support import recount_views
 from tests.support.api_fixtures import app_over, at, event, insert
-
-END = int(datetime(2026, 10, 27, 12, tzinfo=UTC).timestamp())
-START = END - 600
-DAY = 86_400
-_SERIAL = itertools.count(2_000_000)
-
-_ROUNDED_TO_3 = {
-    "average_view_duration", "average_bitrate_kbps", "startup_ms_mean", "startup_score",
-    "smoothness_score",
-}  # fmt: skip
+from tests.support.asgi_calls import call
+from tests.support.view_reports import (
+    END,
+    RANGES,
+    START,
+    answer_of,
+    any_events,
+    close_to,
+    insert_generated,
+    playback_events,
+    replace_rows,
+)
 
 
 @pytest.fixture
@@ -39,40 +35,9 @@ def app(clickhouse_settings: ClickHouseSettings) -> Iterator[ASGIApp]:
         yield opened
 
 
-def close_to(expected: list[dict[str, Any]]) -> list[Any]:
-    """Approximate floats: rates that are rounded from exactly half may differ in the last digit."""
-    return [
-        {
-            name: pytest.approx(value, rel=1e-9, abs=1.1e-3 if name in _ROUNDED_TO_3 else 1.1e-6)
-            if isinstance(value, float)
-            else value
-            for name, value in row.items()
-        }
-        for row in expected
-    ]
-
-
-def answer_of(app: ASGIApp, template: str, start: int, end: int, **params: Any) -> list[Any]:
-    # Another value for each call, so that no answer comes from the cache.
-    params = {"limit": 2000, **params, "max_events": next(_SERIAL)}
-    if params["limit"] is None:
-        del params["limit"]
-    return rows_of(app, template, **{"from": at(start), "to": at(end)}, **params)
-
-
 @pytest.fixture
 def generated(clickhouse_settings: ClickHouseSettings) -> list[Row]:
-    until = datetime.fromtimestamp(END, UTC)
-    rows = [decode(line) for line in generate(20_000, seed=3, until=until)]
-    insert(clickhouse_settings, rows)
-    return rows
-
-
-RANGES = [
-    (END - 6 * 3600, END, None),
-    (END - 6 * 3600, END, "octane-live"),
-    (END - 3 * 3600, END - 2 * 3600 + 7, "openstream"),
-]
+    return insert_generated(clickhouse_settings)
 
 
 @pytest.mark.parametrize("by", ["content", "device", "app_id", "cdn", "no such property"])
@@ -87,76 +52,16 @@ def test_views_match_a_recount(app: ASGIApp, generated: list[Row], by: str) -> N
 @pytest.mark.parametrize("by", ["content", "device", "network_type", "player_version"])
 def test_scorecard_matches_a_recount(app: ASGIApp, generated: list[Row], by: str) -> None:
     for start, end, app_id in RANGES:
-        for good in (
+        thresholds: tuple[dict[str, Any], ...] = (
             {},
             {"good_startup_ms": 400, "good_stalled_share": 0.0005, "good_bitrate_kbps": 1500},
-        ):
+        )
+        for good in thresholds:
             expected = recount_views.qoe_scorecard(generated, start, end, app_id, by, **good)
             answer = answer_of(app, "qoe_scorecard", start, end, app_id=app_id, by=by, **good)
             assert answer == close_to(expected)
     if by == "device":
         assert {row["value"] for row in expected} == {"tv", "phone", "web", "tablet"}
-
-
-# --- events of any order and shape ---
-
-_NUMBERS = st.one_of(
-    st.sampled_from([0, -1, 1, 15, 0.5, 100, 250.25, 86_400, 10**9, True, None, "15"]),
-    st.integers(0, 5000),
-)
-_IDS = st.sampled_from(["", "a", "b", 5, None])
-
-
-@st.composite
-def playback_events(draw: st.DrawFn) -> Row:
-    names = [*sorted(recount_views.PLAYBACK), "session_start", "search_click", "video_seek"]
-    properties = draw(
-        st.fixed_dictionaries(
-            {},
-            optional={
-                "view_id": st.sampled_from(["", "v1", "v2"]),
-                "session_id": _IDS,
-                "content_id": _IDS,
-                "stream_id": _IDS,
-                "device": st.sampled_from(["tv", "web"]),
-                "watch_time": _NUMBERS,
-                "position": _NUMBERS,
-                "duration": _NUMBERS,
-                "bitrate_kbps": _NUMBERS,
-                "startup_ms": _NUMBERS,
-                "buffer_duration_ms": _NUMBERS,
-                "code": st.sampled_from(["X", "Y", 404, None]),
-                "fatal": st.sampled_from([True, False, "true"]),
-                "completed": st.sampled_from([True, False, "true"]),
-                "player_version": st.sampled_from(["1", "2"]),
-            },
-        )
-    )
-    # Few seconds, about the ends of the range too: many events share one.
-    second = draw(
-        st.one_of(
-            st.integers(START - 3, START + 20),
-            st.integers(END - 20, END + 2),
-            st.sampled_from([START - DAY - 1, START - DAY, START - 3600]),
-        )
-    )
-    user = draw(st.sampled_from(["u1", "u2", "u3"]))
-    app = draw(st.sampled_from(["a", "b"]))
-    return event(second, draw(st.sampled_from(names)), user, app=app, **properties)
-
-
-def replace_rows(settings_: ClickHouseSettings, rows: Sequence[Row]) -> None:
-    with ClickHouseSink(settings_, client_name="tests") as sink:
-        sink.execute(f"TRUNCATE TABLE {sink.table}")
-    insert(settings_, rows)
-
-
-any_events = settings(
-    max_examples=10,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-    phases=(Phase.explicit, Phase.reuse, Phase.generate),
-)
 
 
 @any_events
@@ -173,10 +78,11 @@ def test_any_events_give_the_recounted_views(
     app_id: str | None,
 ) -> None:
     replace_rows(clickhouse_settings, rows)
-    for name, recount, options in (
+    cases: tuple[tuple[str, Any, dict[str, Any]], ...] = (
         ("views", recount_views.views_report, {"completion_share": 0.5}),
         ("qoe_scorecard", recount_views.qoe_scorecard, {"good_stalled_share": 0.2}),
-    ):
+    )
+    for name, recount, options in cases:
         expected = recount(rows, START, END, app_id, by, **options)
         answer = answer_of(app, name, START, END, app_id=app_id, by=by, **options)
         assert answer == close_to(expected), name
@@ -202,3 +108,15 @@ def test_samples_estimate_all_views(app: ASGIApp, generated: list[Row]) -> None:
     (part,) = answer_of(app, "views", END - 6 * 3600, END, by="nothing", sample=0.5)
     assert part["sample"] == 0.5
     assert part["views"] == pytest.approx(whole["views"], rel=0.2)
+
+
+@pytest.mark.parametrize("file_format", ["csv", "ndjson", "prometheus"])
+def test_scorecard_is_served_in_other_formats(
+    app: ASGIApp, generated: list[Row], file_format: str
+) -> None:
+    range_ = {"from": at(END - 3600), "to": at(END)}
+    answer = call(app, "GET", "/report/qoe_scorecard", params={**range_, "format": file_format})
+    assert answer.status_code == 200, answer.text
+    assert "phone" in answer.text
+    if file_format != "prometheus":
+        assert "startup_histogram" in answer.text

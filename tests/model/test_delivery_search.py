@@ -56,6 +56,8 @@ VERSION_1 = version_1.Intent(OffsetRange(0, 2), LOG).metadata()
         Setup(records=1, crashes=1, refused_partition=1),
         Setup(records=1, crashes=1, workers=3),
         Setup(records=1, moves=1, partitions=3),
+        Setup(records=1, crashes=1, shards=2, relistings=1, partitions=1),
+        Setup(records=1, moves=1, shards=2, relistings=1),
     ],
     ids=lambda setup: ",".join(
         f"{name}={value}" for name, value in vars(setup).items() if value and isinstance(value, int)
@@ -82,6 +84,8 @@ def test_every_interleaving_inserts_each_event_once(setup: Setup) -> None:
         Setup(records=1, crashes=1, moves=1, delayed_commits=1, lost_commits=1),
         Setup(records=1, crashes=1, partitions=3),
         Setup(records=1, crashes=1, moves=1, workers=3),
+        Setup(records=1, crashes=1, shards=2, relistings=1),
+        Setup(crashes=1, moves=1, shards=2, relistings=2, half_inserts=1, partitions=1),
     ],
 )
 def test_interleavings_of_larger_worlds_insert_once(setup: Setup) -> None:
@@ -195,11 +199,11 @@ def version_1_token() -> str:
 
 UPGRADE = Setup(
     committed={0: Committed(0, VERSION_1)},
-    late_inserts=((version_1_token(), frozenset({(0, 0), (0, 1)})),),
+    late_inserts=(("", version_1_token(), frozenset({(0, 0), (0, 1)})),),
 )
 
 
-TWICE, MISSING = "2 times", "moved past"
+TWICE, MISSING = "there twice", "moved past"
 
 
 @pytest.mark.parametrize(
@@ -214,6 +218,7 @@ TWICE, MISSING = "2 times", "moved past"
         (Setup(partial_commits=1, crashes=1, state=TakesPartForAll), TWICE),
         (Setup(partial_commits=1, moves=1, state=KeepsPartOfAnAnnouncement), TWICE),
         (Setup(refused_partition=1, crashes=1, records=1, state=JoinsUnconfirmedPartitions), TWICE),
+        (Setup(crashes=1, shards=2, relistings=1, partitions=1, follows_intent=False), TWICE),
         (
             Setup(
                 state=RecoversUnderNewTokens,
@@ -241,7 +246,7 @@ def test_offsets_of_pending_partitions_are_not_set() -> None:
     }
     live = {TopicPartition(TOPIC, number): found for number, found in committed.items()}
     assert pending_batches(live, LOG).partitions == [0, 1]
-    with pytest.raises(Violation, match="2 times"):
+    with pytest.raises(Violation, match="there twice"):
         search(Setup(committed=committed), MAX_STATES)
     untouched = {n: Committed(0, BATCH.metadata()) for n in range(2)}
     assert search(Setup(committed=untouched), MAX_STATES) > 50

@@ -21,6 +21,21 @@ setups = st.builds(
     half_inserts=budgets,
     removals=budgets,
     recreations=st.integers(0, 1),
+    shards=st.integers(1, 3),
+)
+shard_setups = st.builds(
+    Setup,
+    workers=st.integers(2, 3),
+    partitions=st.integers(1, 4),
+    records=st.integers(1, 5),
+    shards=st.integers(2, 3),
+    relistings=st.integers(1, 5),
+    crashes=budgets,
+    moves=budgets,
+    lost_commits=budgets,
+    refused_commits=budgets,
+    failed_inserts=budgets,
+    half_inserts=budgets,
 )
 partial_setups = st.builds(
     # No policy survives a partial commit and a crash together, so there is none here.
@@ -53,7 +68,13 @@ def test_walk_with_partial_commits_inserts_once(setup: Setup, choices: list[int]
     walk(setup, choices)
 
 
-FAULTS = ("crash", "move", "expire", "remove", "recreate")
+@walks
+@given(setup=shard_setups, choices=st.lists(st.integers(0, 999), min_size=30, max_size=200))
+def test_walk_with_changed_shards_inserts_once(setup: Setup, choices: list[int]) -> None:
+    walk(setup, choices)
+
+
+FAULTS = ("crash", "move", "expire", "remove", "recreate", "list")
 """What happens to a worker; what a worker does is a fault unless it goes well."""
 
 

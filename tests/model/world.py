@@ -17,11 +17,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 
-from octane_analytics.pipeline.delivery_state import (
-    DeliveryState,
-    PendingBatch,
-)
+from octane_analytics.pipeline.delivery_state import DeliveryState
 from octane_analytics.pipeline.intents import Intent, completed
+from octane_analytics.pipeline.pending_batch import PendingBatch
 from octane_analytics.pipeline.start_positions import start_position
 from octane_analytics.types import Commit, CommitOutcome, Committed, LogIdentity
 
@@ -60,11 +58,17 @@ class Setup:
     removals: int = 0
     """Retention removes the first record of a partition that it still has."""
     recreations: int = 0
+    shards: int = 1
+    """Shards that are listed at the beginning; one has no name, and stays the only one."""
+    relistings: int = 0
+    """Changes of the list of shards: one is added or removed, or the order changes."""
+    follows_intent: bool = True
+    """False for workers that insert into the shard that is first in the list."""
     refused_partition: int | None = None
     """The coordinator takes no commit of it before the first crash."""
     state: type[DeliveryState] = DeliveryState
     committed: Mapping[int, Committed] = field(default_factory=dict)
-    late_inserts: tuple[tuple[str, Rows], ...] = ()
+    late_inserts: tuple[tuple[str, str, Rows], ...] = ()
     """Inserts that a worker sent before the beginning."""
 
 
@@ -106,6 +110,7 @@ class Worker:
                 p.is_repeat,
                 tuple(p.withdrawing),
                 p.may_be_announced,
+                p.is_placed,
             ),
             tuple(sorted(s._open.items())),
             tuple(
@@ -130,6 +135,7 @@ def clone(state: DeliveryState) -> DeliveryState:
             pending.is_repeat,
             pending.withdrawing,
             pending.may_be_announced,
+            pending.is_placed,
         ),
         state.restart_reason,
         state.stop_reason,
@@ -159,6 +165,7 @@ class World:
                 "half_inserts",
                 "removals",
                 "recreations",
+                "relistings",
             )
         }
         self.left["replacements"] = 1
@@ -171,8 +178,13 @@ class World:
         self.targets: list[int] = [0 for _ in numbers]
         """Who gets a partition that nobody owns."""
         self.workers = [Worker(setup.state(TOPIC)) for _ in range(setup.workers)]
-        self.table: dict[Row, int] = {}
-        self.tokens: frozenset[str] = frozenset(())
+        self.all_shards = [""] if setup.shards == 1 else list("abcd"[: setup.shards])
+        self.shards = list(self.all_shards)
+        """Shards in the settings."""
+        self.table: dict[Row, str] = {}
+        """Shard that each row is in."""
+        self.tokens: frozenset[tuple[str, str]] = frozenset(())
+        """Shards and tokens that they know."""
         self.late_inserts = list(setup.late_inserts)
         self.late_commits: list[tuple[int, tuple[Commit, ...]]] = []
         """By worker; all of the current generation, for others are refused."""
@@ -187,6 +199,8 @@ class World:
         other.owners = list(self.owners)
         other.targets = list(self.targets)
         other.workers = [worker.copy() for worker in self.workers]
+        other.all_shards = list(self.all_shards)
+        other.shards = list(self.shards)
         other.table = dict(self.table)
         other.tokens = self.tokens
         other.late_inserts = list(self.late_inserts)
@@ -202,6 +216,8 @@ class World:
             tuple(self.owners),
             tuple(self.targets),
             tuple(worker.key() for worker in self.workers),
+            tuple(self.all_shards),
+            tuple(self.shards),
             tuple(sorted(self.table.items())),
             self.tokens,
             tuple(sorted(map(repr, self.late_inserts))),
@@ -235,9 +251,29 @@ class World:
             for p, low in enumerate(self.low):
                 if low < self.setup.records:
                     yield f"remove {p}:{low}", lambda w, p=p: w.remove(p)  # type: ignore[misc]
+        if self.left["relistings"]:
+            for listed in self._relistings():
+                yield f"list {','.join(listed)}", lambda w, s=listed: w.relist(s)  # type: ignore[misc]
+        if set(self.shards) < set(self.all_shards):
+            yield "list all shards again", lambda w: w.list_all()
         if self.left["recreations"]:
             yield "recreate topic", lambda w: w.recreate(keeps_offsets=True)
             yield "recreate topic and forget offsets", lambda w: w.recreate(keeps_offsets=False)
+
+    def _relistings(self) -> Iterator[list[str]]:
+        if len(self.shards) > 1:
+            yield self.shards[::-1]
+            yield self.shards[1:]
+        yield ["new", *self.shards]
+
+    def relist(self, shards: list[str]) -> None:
+        self.left["relistings"] -= 1
+        self.shards = shards
+        self.all_shards += [shard for shard in shards if shard not in self.all_shards]
+
+    def list_all(self) -> None:
+        """What the operator does where a batch waits for a shard that is not listed."""
+        self.shards = list(self.all_shards)
 
     def replace_workers(self) -> None:
         self.left["replacements"] = 0
@@ -271,12 +307,16 @@ class World:
         if state.withdrawal():
             yield f"withdraw {n}", lambda w: w.withdraw(n)
         elif pending is not None and not pending.is_announced:
-            for mode in self._commit_modes(worker, state.announcement()):
-                yield f"announce {n} {mode}", lambda w, m=mode: w.announce(n, m)  # type: ignore[misc]
-        elif pending is not None:
+            for shard in self.shards if pending.must_be_placed else [pending.intent.shard]:
+                for mode in self._commit_modes(worker, state.announcement()):
+                    yield (
+                        f"announce {n} for {shard!r} {mode}",
+                        lambda w, m=mode, s=shard: w.announce(n, m, s),  # type: ignore[misc]
+                    )
+        elif pending is not None and self._is_listed(pending.intent):
             for mode in self._insert_modes():
                 yield f"insert {n} {mode}", lambda w, m=mode: w.insert(n, m)  # type: ignore[misc]
-        for intent in state.recoveries():
+        for intent in filter(self._is_listed, state.recoveries()):
             for mode in self._insert_modes():
                 yield (
                     f"recover {n} {'+'.join(map(str, intent.ranges))} {mode}",
@@ -288,11 +328,17 @@ class World:
                 for mode in self._commit_modes(worker, commits):
                     yield f"complete {n} {mode}", lambda w, m=mode: w.complete(n, m)  # type: ignore[misc]
 
-    def _insert_of(self, worker: Worker) -> tuple[str, Rows] | None:
+    def _is_listed(self, intent: Intent) -> bool:
+        return self._shard_of(intent) in self.shards
+
+    def _shard_of(self, intent: Intent) -> str:
+        return intent.shard if self.setup.follows_intent else self.shards[0]
+
+    def _insert_of(self, worker: Worker) -> tuple[str, str, Rows] | None:
         pending = worker.state.pending
         if pending is None or not pending.is_announced:
             return None
-        return pending.intent.token(), worker.pending_rows
+        return self._shard_of(pending.intent), pending.intent.token(), worker.pending_rows
 
     def _commit_modes(self, worker: Worker, commits: Iterable[Commit]) -> list[str]:
         if not worker.is_member:
@@ -444,9 +490,13 @@ class World:
         self._after(number)
         return False
 
-    def announce(self, number: int, mode: str) -> None:
+    def announce(self, number: int, mode: str, shard: str) -> None:
         worker = self.workers[number]
         if self.confirm(number):
+            pending = worker.state.pending
+            assert pending is not None
+            if pending.must_be_placed:
+                pending.place(shard)
             worker.state.announced(self._commit(number, worker.state.announcement(), mode))
             self._after(number)
 
@@ -476,7 +526,8 @@ class World:
         worker = self.workers[number]
         pending = worker.state.pending
         assert pending is not None
-        if self._insert(pending.intent.token(), worker.pending_rows, pending.is_repeat, mode):
+        shard, token = self._shard_of(pending.intent), pending.intent.token()
+        if self._insert(shard, token, worker.pending_rows, pending.is_repeat, mode):
             worker.state.inserted(pending.intent)
             worker.pending_rows = NO_ROWS
             self._after(number)
@@ -491,34 +542,35 @@ class World:
             for item in intent.ranges
             for offset in range(max(item.first, self.low[item.partition]), item.end)
         )
-        if self._insert(intent.token(), rows, True, mode):
+        if self._insert(self._shard_of(intent), intent.token(), rows, True, mode):
             self.workers[number].state.inserted(intent)
 
-    def _insert(self, token: str, rows: Rows, is_repeat: bool, mode: str) -> bool:
+    def _insert(self, shard: str, token: str, rows: Rows, is_repeat: bool, mode: str) -> bool:
+        known = frozenset({(shard, token)})
         if mode == "half":
             self.left["half_inserts"] -= 1
-            self.tokens |= {token}
+            self.tokens |= known
             return False
         if mode in ("lost", "failed"):
             self.left["failed_inserts"] -= 1
         if mode != "failed":
             if is_repeat:
-                rows = frozenset(row for row in rows if row not in self.table)
-                self._add(rows)
-                self.tokens |= {token}
-            elif token not in self.tokens:
-                self._add(rows)
-                self.tokens |= {token}
+                self._add(shard, (row for row in rows if self.table.get(row) != shard))
+            elif not known <= self.tokens:
+                self._add(shard, rows)
+            self.tokens |= known
         return mode == "ok"
 
-    def _add(self, rows: Rows) -> None:
+    def _add(self, shard: str, rows: Iterable[Row]) -> None:
         for row in rows:
-            self.table[row] = self.table.get(row, 0) + 1
+            if row in self.table:
+                raise Violation(f"{row} is there twice: in {self.table[row]!r} and {shard!r}")
+            self.table[row] = shard
         self.check()
 
     def arrive_insert(self, at: int) -> None:
-        token, rows = self.late_inserts.pop(at)
-        self._insert(token, rows, False, "ok")
+        shard, token, rows = self.late_inserts.pop(at)
+        self._insert(shard, token, rows, False, "ok")
 
     def remove(self, p: int) -> None:
         self.left["removals"] -= 1
@@ -535,9 +587,6 @@ class World:
     # What must hold.
 
     def check(self) -> None:
-        for row, count in self.table.items():
-            if count > 1:
-                raise Violation(f"{row} is there {count} times")
         for p, committed in enumerate(self.committed):
             if committed.offset is None or not self._is_current(committed):
                 continue

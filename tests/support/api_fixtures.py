@@ -46,7 +46,7 @@ def raw_queries(
         queue_seconds=30,
         deadline_seconds=20,
     )
-    table = TableName(settings.database, settings.table)
+    table = TableName(settings.database, settings.read_table)
     return RawSqlEndpoint(
         pool, AccessRules(table, functions.load(), readable), limits, settings.user
     )
@@ -75,7 +75,7 @@ def app_over(
     try:
         yield create_app(
             templates=load().templates,
-            table=TableName(settings.database, settings.table),
+            table=TableName(settings.database, settings.read_table),
             limits=limits,
             pool=pools[0],
             probes=pools[1],

@@ -17,7 +17,7 @@ from octane_analytics.api.raw_sql.endpoint import RawSqlEndpoint
 from octane_analytics.api.raw_sql.validator import AccessRules
 from octane_analytics.api.reports.library import load
 from octane_analytics.api.server.app import create_app
-from octane_analytics.clickhouse.results import Excerpt, Result, ResultColumn, RowStream
+from octane_analytics.clickhouse.results import DataRead, Excerpt, Result, ResultColumn, RowStream
 from octane_analytics.clickhouse.schema import TableName
 from octane_analytics.telemetry.api_metrics import ApiMetrics
 
@@ -99,7 +99,9 @@ class Script:
         max_block_bytes: int | None = None,
     ) -> Iterator[RowStream]:
         answer = self.select(sql, parameters, settings=settings, query_id=query_id)
-        yield RowStream(answer.columns, iter([answer.rows] if answer.rows else []), lambda: 5)
+        yield RowStream(
+            answer.columns, iter([answer.rows] if answer.rows else []), lambda: DataRead(5, 500)
+        )
 
     def excerpt(
         self,
@@ -111,7 +113,9 @@ class Script:
         max_bytes: int,
     ) -> Excerpt:
         rows = self.select(sql, parameters, settings=settings)
-        return Excerpt(rows.columns, rows.rows[:max_rows], len(rows.rows) <= max_rows, 7)
+        return Excerpt(
+            rows.columns, rows.rows[:max_rows], len(rows.rows) <= max_rows, DataRead(7, 700)
+        )
 
     def close(self) -> None:
         self.is_closed = True

@@ -10,6 +10,7 @@ import pytest
 
 from octane_analytics.errors import Unavailable
 from octane_analytics.events.decode import decode_all
+from octane_analytics.interfaces import Shards
 from octane_analytics.pipeline.batch import BatchLimits
 from octane_analytics.pipeline.delivery import Delivery
 from octane_analytics.pipeline.ingest_loop import IngestLoop, IngestOptions
@@ -21,7 +22,7 @@ from octane_analytics.types import (
     PartitionRange,
     TopicPartition,
 )
-from tests.fakes.clickhouse import FakeClickHouse, FakeSink
+from tests.fakes.clickhouse import FakeClickHouse, FakeSink, one_shard
 from tests.fakes.clock import FakeClock
 from tests.fakes.dead_letters import FakeDeadLetters
 from tests.fakes.group_member import FakeMember, FakeRangeReader
@@ -111,13 +112,13 @@ class Rig:
             quiet_poll_seconds=quiet_poll_seconds,
         )
 
-    def worker(self, *, fetch_records: int = 100_000) -> Worker:
+    def worker(self, *, fetch_records: int = 100_000, shards: Shards | None = None) -> Worker:
         source = FakeSource(self.broker, fetch_records=fetch_records)
         observer, reader = FakeObserver(), FakeRangeReader(self.broker)
         ingest = IngestLoop(
             FakeMember(source),
             reader,
-            FakeSink(self.table),
+            one_shard(FakeSink(self.table)) if shards is None else shards,
             FakeDeadLetters(self.broker),
             decode_all,
             self.clock,

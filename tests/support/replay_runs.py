@@ -24,7 +24,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Producer
 from confluent_kafka import TopicPartition as RawPartition
 from confluent_kafka.admin import AdminClient
 
-from octane_analytics.clickhouse import schema
+from octane_analytics.clickhouse import rollups, schema
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.errors import DecodeError, StatementRejected
 from octane_analytics.events.decode import decode
@@ -34,6 +34,7 @@ from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.settings.connections import ClickHouseSettings, KafkaSettings
 from octane_analytics.types import LogIdentity
 from tests.support.command import COMMAND, environment, run, running, wait_until
+from tests.support.rollup_states import assert_equal_to_rows
 from tests.tools.kafka.apache import ApacheKafka
 
 _APPS = ("openstream", "octane-live", "kidsplay")
@@ -63,7 +64,10 @@ def pool(size: int, seed: int, *, now: datetime | None = None) -> list[bytes]:
 
 
 class Scene:
-    """One topic, group and table; created on entry and removed on exit."""
+    """One topic, group and table with all rollups; created on entry, removed on exit.
+
+    Without an exception, every rollup must equal the rows at the exit.
+    """
 
     def __init__(
         self, kafka: ApacheKafka, engine: EmbeddedClickHouse, directory: Path, partitions: int = 4
@@ -95,9 +99,18 @@ class Scene:
         self.kafka.create_topic(f"{self.topic}.dlq", 1)
         self._root.execute(f"CREATE DATABASE {self.name}")
         self.clickhouse.execute(schema.create_table(self.clickhouse.table))
+        for rollup in rollups.ROLLUPS:
+            self.clickhouse.execute(rollups.add(self.clickhouse.table, rollup))
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                assert_equal_to_rows(self.clickhouse)
+        finally:
+            self._remove()
+
+    def _remove(self) -> None:
         self.clickhouse.close()
         self._root.execute(f"DROP DATABASE {self.name}")
         self._root.close()

@@ -85,7 +85,6 @@ SIZED["WKT points"] = f"'MULTIPOINT (' || {_WKT_POINTS} || ')'"
 _KEY = "'0123456789abcdef'"
 _CIPHERTEXT = f"encrypt('aes-128-ecb', repeat('a', {{n}}), {_KEY})"
 KNOWN: dict[str, list[tuple[str, ...]]] = {
-    "hmac": [("'sha256'", "text", _KEY), ("'sha256'", "'a'", "text")],
     "aes_encrypt_mysql": [("'aes-128-ecb'", "text", _KEY)],
     "aes_decrypt_mysql": [("'aes-128-ecb'", _CIPHERTEXT, _KEY)],
     "decrypt": [("'aes-128-ecb'", _CIPHERTEXT, _KEY)],

@@ -51,6 +51,13 @@ _EDITS = (
     "jaroWinklerSimilarity stringJaccardIndex ngramDistance hasSubsequence byteHammingDistance"
 )
 _LONG = "materialize(repeat('a', 1000000))"
+_COSTLY = {
+    "hmac": "hmac('sha256', 'k', toString(x))",
+    "sqidEncode": "sqidEncode(x)",
+    "parseReadableSizeOrNull": "parseReadableSizeOrNull(toString(x))",
+    "parseReadableSizeOrZero": "parseReadableSizeOrZero(toString(x))",
+}
+"""Calls that cost microseconds each: a lambda's elements are one block, whatever their number."""
 _ARRAYS = "arrayLevenshteinDistance arrayJaccardIndex arrayIntersect arraySymmetricDifference"
 STATEMENTS = {
     **{name: f"SELECT {name}({_POLYGONS})" for name in _SETS.split()},
@@ -74,7 +81,12 @@ STATEMENTS = {
     "arrayFold": "SELECT arrayFold((a, x) -> a + arraySum(range(x)), range(40000), toUInt64(0))",
     "arrayFold (growing)": "SELECT length(arrayFold((a, x) -> arrayPushBack(a, x), range(30000), "
     "emptyArrayUInt64()))",
-    "arrayAutocorrelation": "SELECT length(arrayAutocorrelation(range(60000)))",
+    "arrayAutocorrelation": "SELECT sum(length(arrayAutocorrelation("
+    "arrayMap(x -> x + number, range(10000))))) FROM numbers(1000)",
+    **{
+        name: f"SELECT arraySum(arrayMap(x -> length(assumeNotNull(toString({call}))), range(1000000)))"
+        for name, call in _COSTLY.items()
+    },
     "arrayShingles": "SELECT length(arrayShingles(range(20000), 10000))",
     "arrayReduceInRanges": "SELECT length(arrayReduceInRanges('uniqExact', "
     "arrayMap(x -> (1, 20000), range(20000)), range(20000)))",

@@ -151,6 +151,20 @@ def go_through(machine: Machine, clickhouse: ClickHouse, settings: list[str]) ->
     send(1000)
     say("upgraded, and rolled back")
 
+    clients = f"{following}/octane_analytics/kafka/client_ids.py"
+    machine.run("sed", "-i", "s/^PROTOCOL_VERSION = 2$/PROTOCOL_VERSION = 3/", clients)
+    upgraded = install(machine, following, "--upgrade")
+    assert "error" not in upgraded, upgraded
+    assert f"stopping {WORKER}.service: release 99.0.0+2 has delivery protocol 3" in upgraded
+    assert "is drained for workers of protocol 3" in upgraded
+    wait_active(machine, WORKER, 0)
+    send(1000)
+    rolled_back = install(machine, current, "--rollback")
+    assert "is drained for workers of protocol 2" in rolled_back, rolled_back
+    wait_active(machine, WORKER, 0)
+    send(1000)
+    say("upgraded to another delivery protocol and back, each after the group had drained")
+
     assert "error" not in install(machine, CHECKOUT, "--uninstall", "--purge")
     assert "octane" not in machine.run("systemctl", "list-units", "--all", "octane*").stdout
     say("removed")

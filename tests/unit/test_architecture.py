@@ -97,7 +97,7 @@ THIRD_PARTY: Mapping[str, frozenset[str]] = {
     "api.auth": frozenset({"starlette", "msgspec", "tomlkit"}),
     "api.dashboard": frozenset({"starlette"}),
     "api.docs": frozenset({"starlette"}),
-    "api.middleware": frozenset({"starlette"}),
+    "api.middleware": frozenset({"starlette", "zstd"}),
     "api.raw_sql": frozenset({"starlette", "sqlglot"}),
     "api.reports": frozenset({"starlette", "msgspec", "cachetools"}),
     "api.results": frozenset({"msgspec"}),

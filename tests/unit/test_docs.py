@@ -3,9 +3,11 @@
 import configparser
 import fnmatch
 import importlib
+import json
 import re
 import shlex
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -19,6 +21,7 @@ from octane_analytics.cli.main import COMMANDS
 from octane_analytics.clickhouse.error_codes import DATA_ERRORS, OPERATOR_ERRORS
 from octane_analytics.events.decode import REASONS
 from octane_analytics.runtime.exit_codes import Exit
+from octane_analytics.sandbox.generator import generate
 from octane_analytics.settings.loading import catalogue, load
 from octane_analytics.telemetry.api_metrics import ApiMetrics
 from octane_analytics.telemetry.dedup_window import DedupWindowCollector
@@ -255,6 +258,26 @@ def test_reports_page_lists_every_built_in_report() -> None:
 def test_events_page_lists_every_reason() -> None:
     listed = re.findall(r"^\| `(\w+)` \|", table(page("events"), "reason"), re.MULTILINE)
     assert set(listed) - {"refused_by_clickhouse"} == set(REASONS)
+
+
+def test_events_page_lists_every_generated_name() -> None:
+    until = datetime(2026, 2, 2, tzinfo=UTC)
+    events = [json.loads(line) for line in generate(5000, seed=1, until=until)]
+    listed = "\n".join(
+        row.split("|")[1]
+        for heading in ("event", "property")
+        for row in table(page("events"), heading).splitlines()
+    )
+    names = {event["event_name"] for event in events}
+    for name in names.union(*(event["properties"] for event in events)):
+        assert f"`{name}`" in listed, name
+
+
+def test_events_page_names_only_reports_there_are() -> None:
+    reports = {path.stem for path in PACKAGE.glob("api/reports/**/*.sql")}
+    for row in table(page("events"), "event").splitlines()[2:]:
+        named = set(re.findall(r"`(\w+)`", row.split("|")[3]))
+        assert named <= reports, named - reports
 
 
 def test_clickhouse_page_lists_the_error_codes() -> None:

@@ -52,6 +52,23 @@ def document(templates: Mapping[str, Template]) -> Schema:
             },
             "post": _post_reports(),
         },
+        "/reports/{name}/schema": {
+            "get": {
+                "operationId": "report_schema",
+                "summary": "Parameters, columns and row schema of a report",
+                "tags": ["reports"],
+                "parameters": [
+                    {
+                        "name": "name",
+                        "in": "path",
+                        "required": True,
+                        "schema": {"type": "string", "enum": list(templates)},
+                    }
+                ],
+                "responses": {"200": _json("The schema.", reference("ReportSchema"))}
+                | _error_responses(401, 403, 404, 429),
+            }
+        },
         "/query": {"post": _post_query()},
         "/schema": {
             "get": {
@@ -184,6 +201,20 @@ def _get_report(template: Template) -> Schema:
             "schema": {"type": "string", "enum": ["0", "1"], "default": "0"},
         }
     )
+    parameters += [
+        {
+            "name": "integers",
+            "in": "query",
+            "description": "`string`: 64-bit integers beyond 2^53 are strings in JSON.",
+            "schema": {"type": "string", "enum": ["number", "string"], "default": "number"},
+        },
+        {
+            "name": "download",
+            "in": "query",
+            "description": "Whether the answer has a file name.",
+            "schema": {"type": "string", "enum": ["0", "1"], "default": "0"},
+        },
+    ]
     if template.key is not None:
         parameters.append(
             {
@@ -222,7 +253,7 @@ def _get_report(template: Template) -> Schema:
         "description": f"{template.description}\n\nColumns:\n\n{column_list}",
         "tags": ["reports"],
         "parameters": parameters,
-        "responses": _success_response(reference("Report"))
+        "responses": _success_response(reference(f"Report_{template.name}"))
         | {"304": {"description": "The answer of If-None-Match is still valid."}}
         | _error_responses(*_READ_ERRORS),
     }

@@ -13,6 +13,7 @@ from octane_analytics.api.reports.json_schema import (
     parameter_schema,
     parameters_schema,
 )
+from octane_analytics.api.reports.row_schema import row_schema
 from octane_analytics.api.reports.template import COMMON, Template
 from octane_analytics.api.results.formats import FORMATS, Format
 
@@ -39,41 +40,20 @@ def object_schema(properties: Schema, *optional: str, is_open: bool = False) -> 
 
 def schemas(templates: Mapping[str, Template]) -> Schema:
     """Return all schemas by name."""
-    count = {"type": "integer", "minimum": 0}
-    column = object_schema({"name": {"type": "string"}, "type": {"type": "string"}})
-    result = {
-        "columns": {"type": "array", "items": column},
-        "rows": {"type": "array", "items": {"type": "object"}},
-        "row_count": count,
-        "truncated": {"type": "boolean", "description": "Whether more rows exist."},
-        "elapsed_ms": {"type": "number"},
-    }
     format_name = _format_name(FORMATS)
     return {
         **{f"ask_{name}": _report_request(each, format_name) for name, each in templates.items()},
-        "Report": object_schema(
+        "Report": _report(list(templates), {"type": "object"}),
+        **{f"row_{name}": row_schema(each) for name, each in templates.items()},
+        **{f"Report_{name}": _report([name], reference(f"row_{name}")) for name in templates},
+        "ReportSchema": object_schema(
             {
-                "template": {"type": "string", "enum": list(templates)},
-                "params": {"type": "object"},
-                "filters": {"type": "array", "items": reference("Filter")},
-                "compare": object_schema({"from": {"type": "string"}, "to": {"type": "string"}}),
-                **result,
-                "totals": {
-                    "type": ["object", "null"],
-                    "description": "Row over all rows; null in columns of the key.",
-                },
-                "total_rows": count | {"description": "Number of rows without `limit`."},
-                "statistics": object_schema({"rows_read": count, "bytes_read": count}),
-                "next_offset": {
-                    "type": ["integer", "null"],
-                    "description": "`offset` of the next page; null on the last page.",
-                },
-            },
-            "next_offset",
-            "filters",
-            "compare",
-            "totals",
-            "total_rows",
+                "name": {"type": "string"},
+                "parameters": {"type": "object"},
+                "columns": {"type": "array", "items": {"type": "object"}},
+                "row": {"type": "object"},
+                "key": {"type": ["array", "null"], "items": {"type": "string"}},
+            }
         ),
         "Filter": filter_schema(),
         "AskBatch": object_schema(
@@ -97,7 +77,7 @@ def schemas(templates: Mapping[str, Template]) -> Schema:
                 }
             }
         ),
-        "Result": object_schema(result),
+        "Result": object_schema(_result({"type": "object"})),
         "AskQuery": object_schema(
             {
                 "sql": {"type": "string", "minLength": 1},
@@ -206,6 +186,7 @@ def _report_request(template: Template, format_name: Schema) -> Schema:
             "params": params,
             "format": format_name,
             "csv_raw": CSV_RAW_FIELD,
+            "integers": {"enum": ["number", "string"], "default": "number"},
             **_optional_fields(template),
         },
         "format",
@@ -213,8 +194,52 @@ def _report_request(template: Template, format_name: Schema) -> Schema:
         "filters",
         "compare",
         "totals",
+        "integers",
     )
     if "required" not in params:
         schema["required"] = ["template"]
         schema["properties"]["params"] = params | {"type": ["object", "null"]}
     return schema
+
+
+def _result(rows: Schema) -> Schema:
+    """Return the members of every answer; `rows` is the schema of one row."""
+    count = {"type": "integer", "minimum": 0}
+    column = object_schema({"name": {"type": "string"}, "type": {"type": "string"}})
+    return {
+        "columns": {"type": "array", "items": column},
+        "rows": {"type": "array", "items": rows},
+        "row_count": count,
+        "truncated": {"type": "boolean", "description": "Whether more rows exist."},
+        "rows_read": count | {"description": "Rows that ClickHouse read."},
+        "bytes_read": count | {"description": "Bytes that ClickHouse read, uncompressed."},
+        "elapsed_ms": {"type": "number"},
+    }
+
+
+def _report(names: list[str], rows: Schema) -> Schema:
+    """Return the schema of an answer of the reports of these names."""
+    count = {"type": "integer", "minimum": 0}
+    return object_schema(
+        {
+            "template": {"type": "string", "enum": names},
+            "params": {"type": "object"},
+            "filters": {"type": "array", "items": reference("Filter")},
+            "compare": object_schema({"from": {"type": "string"}, "to": {"type": "string"}}),
+            **_result(rows),
+            "totals": {
+                "type": ["object", "null"],
+                "description": "Row over all rows; null in columns of the key.",
+            },
+            "total_rows": count | {"description": "Number of rows without `limit`."},
+            "next_offset": {
+                "type": ["integer", "null"],
+                "description": "`offset` of the next page; null on the last page.",
+            },
+        },
+        "next_offset",
+        "filters",
+        "compare",
+        "totals",
+        "total_rows",
+    )

@@ -58,6 +58,8 @@ _CORS_EXPOSED_HEADERS = (
     "X-Cache",
     "X-Row-Limit",
     "X-Truncated",
+    "Server-Timing",
+    "Content-Disposition",
 )
 _BODY_HEADERS = ("content-length", "content-type")
 

@@ -110,7 +110,8 @@ class RawSqlEndpoint:
         finally:
             self._log(request, log_entry, time.perf_counter() - started)
         headers = {
-            "Content-Type": output_format.media_type,
+            **output_format.headers("query"),
+            **formats.server_timing(time.perf_counter() - started),
             "X-Row-Limit": str(self._limits.result_rows),
             "X-Truncated": "true" if answer.is_truncated else "false",
         }
@@ -168,8 +169,8 @@ class RawSqlEndpoint:
             if error.code in _PROFILE_CHANGED:
                 self._query_settings.forget()
             raise errors.from_client(error) from error
-        log_entry.rows_read = excerpt.rows_read
-        self._on_rows_read(excerpt.rows_read)
+        log_entry.rows_read = excerpt.data_read.rows
+        self._on_rows_read(excerpt.data_read.rows)
         answer = serialize(
             excerpt,
             output_format,

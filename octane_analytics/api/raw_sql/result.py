@@ -4,7 +4,6 @@ Does not depend on requests or on how a format writes rows.
 """
 
 import io
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ from octane_analytics.api.results.formats import (
     Format,
     Row,
     Rows,
+    cost,
     row_object,
     writer,
 )
@@ -60,10 +60,10 @@ def serialize(
     rows = Rows(_consumed(excerpt.rows), len(excerpt.rows))
 
     def trailer() -> dict[str, object]:
-        elapsed = {"elapsed_ms": round((time.perf_counter() - started) * 1000, 3)}
+        spent = cost(excerpt.data_read, started)
         if excerpt.totals is None:
-            return {**elapsed}
-        return {"totals": row_object(excerpt.columns, excerpt.totals), **elapsed}
+            return spent
+        return {"totals": row_object(excerpt.columns, excerpt.totals), **spent}
 
     envelope = Envelope({}, trailer)
     output = writer(output_format, excerpt.columns, rows, envelope, is_csv_raw=is_csv_raw)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from octane_analytics.api.raw_sql import (
     allowlists,
     column_definitions,
+    computed_constants,
     patterns,
     query_tree,
     syntax_tree,
@@ -205,12 +206,17 @@ class _TreeCheck:
                     _check_table_function(node)
                 elif node.kind == "IDENTIFIER" and node.section in allowlists.TABLE_SECTIONS:
                     self._check_table(node)
+            objection = computed_constants.objection(
+                self._root, self._rules.functions.allow_aggregate
+            )
         except TooComplex as error:
             raise forbidden(
                 "too many aliases refer to each other: simplify the statement"
             ) from error
         except KeyError as error:
             raise forbidden(f"the tree has a node without {error}") from error
+        if objection:
+            raise forbidden(objection)
         return LookupNames(frozenset(self._tables), frozenset(self._functions))
 
     def _check_function(self, node: Node) -> None:

@@ -12,19 +12,14 @@ _OVERHEAD_BYTES = 1_000
 
 @dataclass(frozen=True, slots=True)
 class CachedAnswer:
-    """Complete answer; `made_at` is a monotonic time in seconds.
-
-    `rows_read` and `bytes_read` are those of its query in ClickHouse.
-    """
+    """Complete answer; `made_at` is a monotonic time, `seconds` how long it took to make."""
 
     body: bytes
     media_type: str
     etag: str
     is_truncated: bool
     made_at: float
-    rows_read: int = 0
-    bytes_read: int = 0
-    query_seconds: float = 0.0
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

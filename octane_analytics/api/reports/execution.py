@@ -18,10 +18,11 @@ from octane_analytics.api.results.formats import (
     Envelope,
     Format,
     Rows,
+    cost,
     row_object,
     writer,
 )
-from octane_analytics.clickhouse.results import ResultColumn, RowStream
+from octane_analytics.clickhouse.results import DataRead, ResultColumn, RowStream
 
 Row = tuple[Any, ...]
 _ALL_ROWS = {"limit": 2**32 - 1, "offset": 0}
@@ -43,6 +44,7 @@ class ReportPlan:
     max_rows: int
     format: Format
     is_csv_raw: bool
+    has_safe_integers: bool
     values: Mapping[str, object]
     settings: Mapping[str, object]
     max_block_bytes: int
@@ -54,15 +56,14 @@ class ReportPlan:
 
 @dataclass(slots=True)
 class RunStatistics:
-    rows_read: int = 0
-    bytes_read: int = 0
+    read: DataRead = field(default_factory=lambda: DataRead(0, 0))
     etag: str = ""
     is_truncated: bool = False
     started: float = field(default_factory=time.perf_counter)
 
     def add(self, result: RowStream) -> None:
-        self.rows_read += result.rows_read()
-        self.bytes_read += result.bytes_read()
+        more = result.data_read()
+        self.read = DataRead(self.read.rows + more.rows, self.read.bytes + more.bytes)
 
 
 def run(connection: PooledConnection, plan: ReportPlan, output: Output) -> RunStatistics:
@@ -123,6 +124,7 @@ class _Run:
             rows,
             Envelope(self._header(), lambda: self._trailer(result, rows)),
             is_csv_raw=plan.is_csv_raw,
+            has_safe_integers=plan.has_safe_integers,
         )
         # The envelope holds the range and the elapsed time: the ETag covers only the data.
         is_enveloped = plan.format is JSON
@@ -162,12 +164,7 @@ class _Run:
         if plan.has_totals:
             trailer |= self._totals(result.columns, rows, offset if isinstance(offset, int) else 0)
             self._digest.update(repr(sorted(trailer.items())).encode())
-        trailer["statistics"] = {
-            "rows_read": statistics.rows_read,
-            "bytes_read": statistics.bytes_read,
-        }
-        trailer["elapsed_ms"] = round((time.perf_counter() - statistics.started) * 1000, 3)
-        return trailer
+        return trailer | cost(statistics.read, statistics.started)
 
     def _totals(
         self, columns: tuple[ResultColumn, ...], rows: Rows, offset: int
@@ -179,7 +176,9 @@ class _Run:
                 earlier = self._compared_totals(plan.compared)
                 found = comparison.with_change(columns, plan.keys, found, earlier)
                 columns = comparison.columns_with_changes(columns, plan.keys)
-            totals = row_object(columns, found) | dict.fromkeys(plan.keys)
+            totals = row_object(
+                columns, found, has_safe_integers=plan.has_safe_integers
+            ) | dict.fromkeys(plan.keys)
         is_last = not rows.is_truncated and (rows.count > 0 or offset == 0)
         count = offset + rows.count if is_last else self._count()
         return {"totals": totals, "total_rows": count}

@@ -4,6 +4,7 @@ Does not depend on how an answer is produced.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 from starlette.requests import Request
 
@@ -38,6 +39,7 @@ def from_url(template: Template, pairs: Pairs) -> ReportRequest:
         [filter_from_text(value) for name, value in pairs if name == "filter"],
         None if compare is None else comparison_from_text(compare),
         _switch(pairs, "totals"),
+        _integers(pairs),
     )
 
 
@@ -64,10 +66,22 @@ def report_query(
         filters=tuple(apply_bound_filters(caller, template.has_filters, body.filters)),
         compare=body.compare,
         has_totals=body.totals,
+        has_safe_integers=body.integers == "string",
         trace=trace_settings(request.state.traceparent),
         is_csv_raw=body.csv_raw,
         is_fresh="no-cache" in control or "no-store" in control,
     )
+
+
+def _integers(pairs: Pairs) -> Literal["number", "string"]:
+    given = option(pairs, "integers") or "number"
+    if given == "string":
+        return "string"
+    if given != "number":
+        raise QueryError(
+            422, "bad_parameter", "integers must be number or string", parameter="integers"
+        )
+    return "number"
 
 
 def _switch(pairs: Pairs, name: str) -> bool:

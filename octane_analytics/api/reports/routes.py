@@ -11,10 +11,12 @@ from octane_analytics.api.reports.batch import BatchRoute
 from octane_analytics.api.reports.cache import CachedAnswer
 from octane_analytics.api.reports.json_schema import parameters_schema
 from octane_analytics.api.reports.requests import from_url, report_query
+from octane_analytics.api.reports.row_schema import described_columns, row_schema
 from octane_analytics.api.reports.service import ReportAnswer, ReportQuery, ReportService
 from octane_analytics.api.reports.template import Template
 from octane_analytics.api.request_bodies import ReportRequest, decoded
 from octane_analytics.api.results import json_values
+from octane_analytics.api.results.formats import server_timing
 from octane_analytics.telemetry.api_metrics import ApiMetrics
 
 
@@ -44,30 +46,48 @@ class ReportRoutes:
             media_type="application/json",
         )
 
+    async def schema(self, request: Request) -> Response:
+        template = self._service.template(request.path_params["name"])
+        return Response(
+            json_values.encode(
+                {
+                    "name": template.name,
+                    "parameters": parameters_schema(template),
+                    "columns": described_columns(template),
+                    "row": row_schema(template),
+                    "key": template.key,
+                }
+            ),
+            media_type="application/json",
+        )
+
     async def _respond(self, request: Request, template: Template, body: ReportRequest) -> Response:
         query = report_query(request, template, body, accept=request.headers.get("accept", ""))
         answer = await self._service.answer(query)
         self._metrics.cache.labels(answer.outcome).inc()
         headers = {"Vary": "Accept, Authorization", "X-Row-Limit": str(answer.max_rows)}
+        # The names of templates are of a-z, 0-9 and _.
+        of_format = query.format.headers(template.name, is_download=_is_download(request))
         if not isinstance(answer.content, CachedAnswer):
-            return StreamingResponse(
-                answer.content.chunks(),
-                media_type=answer.content.media_type,
-                headers=headers | {"Cache-Control": "no-store"},
-            )
+            headers |= {"Cache-Control": "no-store"}
+            return StreamingResponse(answer.content.chunks(), headers=headers | of_format)
         headers |= _cache_headers(query, answer, answer.content)
         if request.method != "POST" and _matches(
             request.headers.get("if-none-match", ""), answer.content.etag
         ):
             return Response(status_code=304, headers=headers)
-        headers["Content-Type"] = answer.content.media_type
-        return Response(answer.content.body, headers=headers)
+        return Response(answer.content.body, headers=headers | of_format)
+
+
+def _is_download(request: Request) -> bool:
+    return request.method == "GET" and request.query_params.get("download") in ("1", "true")
 
 
 def _cache_headers(
     query: ReportQuery, answer: ReportAnswer, content: CachedAnswer
 ) -> dict[str, str]:
     seconds = query.template.cache_seconds
+    timing = {} if answer.outcome == "hit" else server_timing(content.seconds)
     scope = "private" if query.partition else "public"
     return {
         "ETag": content.etag,
@@ -75,6 +95,7 @@ def _cache_headers(
         "Cache-Control": f"{scope}, max-age={seconds}" if seconds else f"{scope}, no-cache",
         "X-Cache": answer.outcome,
         "X-Truncated": "true" if content.is_truncated else "false",
+        **timing,
     }
 
 

@@ -58,6 +58,7 @@ class ReportQuery:
     filters: tuple[Filter, ...] = ()
     compare: Comparison | None = None
     has_totals: bool = False
+    has_safe_integers: bool = False
     trace: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
 
 
@@ -160,7 +161,8 @@ class ReportService:
     def _key(self, query: ReportQuery, bound: BoundParameters) -> bytes:
         """Return the key of the answer in the cache."""
         compare = None if query.compare is None else identity(query.compare)
-        options = [query.format.name, query.is_csv_raw, query.has_totals, compare]
+        switches = [query.is_csv_raw, query.has_totals, query.has_safe_integers]
+        options = [query.format.name, *switches, compare]
         return encode([query.partition, *options]) + bound.identity
 
     async def _execute(
@@ -202,15 +204,20 @@ class ReportService:
             max_rows=max_rows,
             format=query.format,
             is_csv_raw=query.is_csv_raw,
+            has_safe_integers=query.has_safe_integers,
             values={"database": self._table.database, "table": self._table.table},
-            settings={**self._limits.settings(query.request_id), **query.trace},
+            settings={
+                **template.settings,
+                **self._limits.settings(query.request_id),
+                **query.trace,
+            },
             max_block_bytes=self._limits.result_bytes,
         )
 
         def job(connection: PooledConnection) -> CachedAnswer | None:
             stream.begin()
             statistics = run(connection, plan, stream)
-            self._on_rows_read(statistics.rows_read)
+            self._on_rows_read(statistics.read.rows)
             body = stream.body()
             if body is None:
                 return None
@@ -220,8 +227,6 @@ class ReportService:
                 statistics.etag,
                 statistics.is_truncated,
                 self._monotonic(),
-                statistics.rows_read,
-                statistics.bytes_read,
                 time.perf_counter() - statistics.started,
             )
 

@@ -11,9 +11,10 @@ A file is a `/* */` comment that holds TOML, followed by one SELECT:
 | `[parameters.NAME]` | `type`, `help`, `default` …: the fields of `parameter_types.Parameter` |
 | `key` | columns by which a row is the same in another range; [] for a report of one row |
 | `has_exact` | declares `exact`: uniqCombined64 in the SQL is then replaced by uniqExact |
-| `is_sampled` | declares `sample` and `max_events`, by which the SQL samples users |
-| `[rollup]` | `start`, `hours`: range of a block, see `rollup_blocks` |
+| `is_sampled` | declares `sample` and `max_events`, see `sample_blocks` |
+| `[rollup]` | `start`, `hours`: range of a block, see `rollup_blocks`; `prefers`: see `Template` |
 | `[filters]` | for a property, the expression of `clickhouse.rollups` that is a rollup's key |
+| `[types]` | ClickHouse type of each column of the answer, for typed clients |
 | `[columns]` | description of each column of the answer |
 
 ClickHouse binds the values itself (`{name:Type}`); none is inserted into the SQL. Every template also
@@ -39,14 +40,14 @@ from typing import Annotated, Any
 import msgspec
 
 from octane_analytics.api.filters import NAME_PREFIX
-from octane_analytics.api.reports import rollup_blocks, view_source
+from octane_analytics.api.filters import PLACEHOLDER as FILTERS
+from octane_analytics.api.reports import rollup_blocks, sample_blocks, view_source
 from octane_analytics.api.reports.parameter_types import TIME, Parameter, declaration_error
-from octane_analytics.clickhouse.rollups import EXPRESSIONS, READABLE_PROPERTIES
+from octane_analytics.clickhouse.rollups import EXPRESSIONS, READABLE_PROPERTIES, name_of
 from octane_analytics.errors import ConfigError
 
 TABLE = {"database": "Identifier", "table": "Identifier"}
 PROPERTIES = "{properties:JSON}"
-FILTERS = "{filters:And}"
 TOTALS = "{totals:With}"
 RESERVED = frozenset(
     {
@@ -114,10 +115,25 @@ class Template:
     text: str
     """SQL with the placeholders of filters."""
     has_exact: bool = False
+    preferred_projection: str | None = None
+    """Projection that can answer the whole hours for any values; None if that depends on values."""
+    types: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """ClickHouse types by column, as far as they are declared."""
     key: tuple[str, ...] | None = None
     """Columns by which rows of two ranges are compared; None if they cannot be."""
     filter_keys: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """Expressions of the rollup's keys, by the property whose text they hold."""
+
+    @property
+    def settings(self) -> Mapping[str, object]:
+        """ClickHouse settings for the statement.
+
+        Without the preference ClickHouse plans with every projection of the table, which takes longer
+        than reading most of them. On a table without this one it does so nevertheless.
+        """
+        if self.preferred_projection is None:
+            return {}
+        return {"preferred_optimize_projection_name": self.preferred_projection}
 
     @property
     def sql(self) -> str:
@@ -149,6 +165,7 @@ class Template:
 class _Rollup(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     start: str = "{from:DateTime('UTC')}"
     hours: str = ""
+    prefers: str = ""
 
 
 class _Header(msgspec.Struct, forbid_unknown_fields=True):
@@ -158,6 +175,7 @@ class _Header(msgspec.Struct, forbid_unknown_fields=True):
     cache_seconds: Annotated[int, msgspec.Meta(ge=0, le=MAX_CACHE_SECONDS)] = 0
     row_limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_ROWS)] | None = None
     page_rows: Annotated[int, msgspec.Meta(ge=1, le=MAX_PAGE_ROWS)] | None = None
+    types: dict[str, str] = {}
     key: list[str] | None = None
     has_exact: bool = False
     is_sampled: bool = False
@@ -187,6 +205,8 @@ def read_template(path: Path) -> Template:
     try:
         sql = view_source.expand(sql)
         sql = rollup_blocks.expand(sql, header.rollup.start, header.rollup.hours)
+        sql = sample_blocks.expand(sql, is_sampled=header.is_sampled)
+        preferred = name_of(header.rollup.prefers) if header.rollup.prefers else None
     except ValueError as error:
         raise ConfigError(f"{path}:{sql_line}: {error}") from error
     if not header.columns:
@@ -224,6 +244,8 @@ def read_template(path: Path) -> Template:
         row_limit=header.row_limit,
         text=sql.strip(),
         has_exact=header.has_exact,
+        preferred_projection=preferred,
+        types=header.types,
         key=None if header.key is None else tuple(header.key),
         filter_keys=_filter_keys(path, toml, header.filters),
     )
@@ -263,6 +285,10 @@ def _parse_parameter(name: str, declared: Mapping[str, Any]) -> Parameter:
 
 
 def _check_key(path: Path, toml: str, header: _Header) -> None:
+    for name in header.types:
+        if name not in header.columns:
+            line = _line_of(toml, "[types]", 2)
+            raise ConfigError(f"{path}:{line}: types: {name!r} is not a column")
     for name in header.key or ():
         # It becomes part of the SQL, in backticks.
         if name not in header.columns or not _NAME.match(name):

@@ -3,8 +3,8 @@
 A view is one viewer's playback of one content: all events of one application with the same
 `properties.view_id`. Events without it belong to the view of their application, session and content
 that the number of `video_start` in it up to their second gives; a `video_request` belongs to the start
-that follows. Only the events of the range are read, of the users that the template samples (`sampled`,
-in ten-thousandths).
+that follows. Only the events of the range are read, of the users that the template samples
+(see `sample_blocks`, which is expanded after this).
 
 | text in a template | stands for |
 |---|---|
@@ -36,7 +36,7 @@ _NAMED = re.compile(r"\{(\w+):Source\}")
 _TABLE = "{database:Identifier}.{table:Identifier}"
 _FROM, _TO, _BY = "{from:DateTime('UTC')}", "{to:DateTime('UTC')}", "{by:String}"
 _OF_APP = "({app_id:String} = '' OR app_id = {app_id:String})"
-_IS_SAMPLED = "(sampled = 10000 OR sipHash64(user_id) % 10000 < sampled)"
+_IS_SAMPLED = "{users:Sample}"
 _IS_PLAYBACK = f"event_name IN ({', '.join(map(repr, PLAYBACK_EVENTS))})"
 _IN_RANGE = f"timestamp >= {_FROM} AND timestamp < {_TO} AND {_OF_APP} AND {_IS_SAMPLED}"
 

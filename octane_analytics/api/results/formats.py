@@ -14,6 +14,7 @@ one block. Does not depend on HTTP connections or on the source of the rows.
 In CSV, text that a spreadsheet would evaluate is prefixed with an apostrophe, unless `csv_raw` is set.
 """
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -23,10 +24,13 @@ from octane_analytics.api.results import arrow
 from octane_analytics.api.results.csv_cells import CsvWriter
 from octane_analytics.api.results.json_values import encode, encode_lines, plain_columns, unique
 from octane_analytics.api.results.prometheus_text import PrometheusWriter
-from octane_analytics.clickhouse.results import ResultColumn
+from octane_analytics.clickhouse.results import DataRead, ResultColumn
 from octane_analytics.errors import QueryError
 
 Row = tuple[Any, ...]
+
+
+_EXTENSIONS = {"prometheus": "txt"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,20 @@ class Format:
     media_type: str
     accepted: tuple[str, ...]
     """Media types in Accept that select this format, without parameters."""
+    is_download: bool = False
+    """True if a browser saves the answer, under a name that ends with the format's."""
+
+    def headers(self, stem: str, *, is_download: bool = False) -> dict[str, str]:
+        """Return the headers of an answer that is saved as `stem`, ASCII without quotes.
+
+        is_download has a browser save an answer of any format.
+        """
+        headers = {"Content-Type": self.media_type}
+        if is_download or self.is_download:
+            headers["Content-Disposition"] = (
+                f'attachment; filename="{stem}.{_EXTENSIONS.get(self.name, self.name)}"'
+            )
+        return headers
 
 
 FORMATS = {
@@ -45,17 +63,26 @@ FORMATS = {
             "ndjson",
             "application/x-ndjson",
             ("application/x-ndjson", "application/ndjson", "application/jsonl"),
+            is_download=True,
         ),
-        Format("csv", "text/csv; charset=utf-8; header=present", ("text/csv",)),
+        Format("csv", "text/csv; charset=utf-8; header=present", ("text/csv",), is_download=True),
         Format(
             "prometheus",
             "text/plain; version=0.0.4; charset=utf-8",
             ("text/plain",),
         ),
         Format(
-            "arrow", "application/vnd.apache.arrow.stream", ("application/vnd.apache.arrow.stream",)
+            "arrow",
+            "application/vnd.apache.arrow.stream",
+            ("application/vnd.apache.arrow.stream",),
+            is_download=True,
         ),
-        Format("parquet", "application/vnd.apache.parquet", ("application/vnd.apache.parquet",)),
+        Format(
+            "parquet",
+            "application/vnd.apache.parquet",
+            ("application/vnd.apache.parquet",),
+            is_download=True,
+        ),
     )
 }
 JSON = FORMATS["json"]
@@ -148,6 +175,17 @@ class Rows:
                 yield block
 
 
+def cost(read: DataRead, started: float) -> dict[str, object]:
+    """Return the members of a JSON answer about its cost; `started` is by time.perf_counter()."""
+    elapsed = round((time.perf_counter() - started) * 1000, 3)
+    return {"rows_read": read.rows, "bytes_read": read.bytes, "elapsed_ms": elapsed}
+
+
+def server_timing(seconds: float) -> dict[str, str]:
+    """Return the header for the time that ClickHouse and encoding took. Format: W3C Server Timing."""
+    return {"Server-Timing": f"query;dur={seconds * 1000:.1f}"}
+
+
 @dataclass(frozen=True, slots=True)
 class Envelope:
     """Members of a JSON response before and after the rows. `after` is called after the last row."""
@@ -171,16 +209,18 @@ def writer(
     envelope: Envelope,
     *,
     is_csv_raw: bool = False,
+    has_safe_integers: bool = False,
 ) -> Writer:
     """Return a writer for these columns. Raises QueryError (406) if the format cannot represent them.
 
-    `is_csv_raw` turns off the apostrophe before CSV cells that a spreadsheet would evaluate.
+    `is_csv_raw` turns off the apostrophe before CSV cells that a spreadsheet would evaluate;
+    `has_safe_integers` writes integers beyond 2^53 as strings in JSON.
     """
     match format.name:
         case "json":
-            return _Json(columns, rows, envelope)
+            return _Json(columns, rows, envelope, has_safe_integers)
         case "ndjson":
-            return _Ndjson(columns)
+            return _Ndjson(columns, has_safe_integers)
         case "csv":
             return CsvWriter(columns, is_raw=is_csv_raw)
         case "prometheus":
@@ -190,7 +230,14 @@ def writer(
 
 
 class _Json:
-    def __init__(self, columns: Sequence[ResultColumn], rows: Rows, envelope: Envelope) -> None:
+    def __init__(
+        self,
+        columns: Sequence[ResultColumn],
+        rows: Rows,
+        envelope: Envelope,
+        has_safe_integers: bool,
+    ) -> None:
+        self._has_safe_integers = has_safe_integers
         self._names = unique([column.name for column in columns])
         self._columns = columns
         self._rows = rows
@@ -206,7 +253,7 @@ class _Json:
         return head[:-1] + b',"rows":['
 
     def rows(self, block: list[Row]) -> bytes:
-        lines = encode_lines(_objects(self._names, self._columns, block))
+        lines = encode_lines(_objects(self._names, self._columns, block, self._has_safe_integers))
         separator = b"," if self._has_rows else b""
         self._has_rows = True
         # Line breaks inside strings are escaped, so that each one separates two rows.
@@ -224,7 +271,8 @@ class _Json:
 
 
 class _Ndjson:
-    def __init__(self, columns: Sequence[ResultColumn]) -> None:
+    def __init__(self, columns: Sequence[ResultColumn], has_safe_integers: bool) -> None:
+        self._has_safe_integers = has_safe_integers
         self._names = unique([column.name for column in columns])
         self._columns = columns
 
@@ -232,21 +280,29 @@ class _Ndjson:
         return b""
 
     def rows(self, block: list[Row]) -> bytes:
-        return encode_lines(_objects(self._names, self._columns, block))
+        return encode_lines(_objects(self._names, self._columns, block, self._has_safe_integers))
 
     def end(self) -> bytes:
         return b""
 
 
-def row_object(columns: Sequence[ResultColumn], row: Row) -> dict[str, object]:
+def row_object(
+    columns: Sequence[ResultColumn], row: Row, *, has_safe_integers: bool = False
+) -> dict[str, object]:
     """Return one row as an object for JSON."""
-    return _objects(unique([column.name for column in columns]), columns, [row])[0]
+    names = unique([column.name for column in columns])
+    return _objects(names, columns, [row], has_safe_integers)[0]
 
 
 def _objects(
-    names: Sequence[str], columns: Sequence[ResultColumn], block: list[Row]
+    names: Sequence[str],
+    columns: Sequence[ResultColumn],
+    block: list[Row],
+    has_safe_integers: bool,
 ) -> list[dict[str, object]]:
     return [
         dict(zip(names, row, strict=True))
-        for row in zip(*plain_columns(columns, block), strict=True)
+        for row in zip(
+            *plain_columns(columns, block, has_safe_integers=has_safe_integers), strict=True
+        )
     ]

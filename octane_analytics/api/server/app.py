@@ -29,6 +29,7 @@ from octane_analytics.api.middleware.authorization import (
     AuthorizationMiddleware,
     cross_origin,
 )
+from octane_analytics.api.middleware.compression import CompressionMiddleware
 from octane_analytics.api.middleware.request_context import RequestContextMiddleware
 from octane_analytics.api.raw_sql.endpoint import RawSqlEndpoint
 from octane_analytics.api.reports.batch import BatchRoute
@@ -79,7 +80,7 @@ def create_app(
     browser; `now` is the end of a range without `to`; `is_draining` ends live reports once it returns
     true.
     """
-    routes = _Routes(table, limits, pool, probes, exposition)
+    operations = _Routes(table, limits, pool, probes, exposition)
     service = ReportService(
         templates=templates,
         table=table,
@@ -101,39 +102,41 @@ def create_app(
         probes.close()
         queries.close()
 
-    routes_by_path = {
-        "/": Route("/", dashboard.start, methods=["GET"]),
-        "/dashboard": Route("/dashboard", dashboard.dashboard, methods=["GET"]),
-        "/dashboard/{file:path}": Route("/dashboard/{file:path}", dashboard.file, methods=["GET"]),
-        "/status": Route("/status", dashboard.status, methods=["GET"]),
-        "/status/data": Route("/status/data", dashboard.status_data, methods=["GET"]),
-        "/caller": Route("/caller", dashboard.caller, methods=["GET"]),
-        "/report": Route("/report", reports.post, methods=["POST"]),
-        "/report/{name}": Route("/report/{name}", reports.get, methods=["GET"]),
-        "/reports": Route("/reports", reports.reports, methods=["GET", "POST"]),
-        "/live/{name}": Route("/live/{name}", live.get, methods=["GET"]),
-        "/openapi.json": Route("/openapi.json", pages.openapi, methods=["GET"]),
-        "/docs": Route("/docs", pages.page, methods=["GET"]),
-        "/docs/{file}": Route("/docs/{file}", pages.file, methods=["GET"]),
-        "/query": Route("/query", queries.query, methods=["POST"]),
-        "/schema": Route("/schema", queries.tables, methods=["GET"]),
-        "/healthz": Route("/healthz", routes.healthz, methods=["GET"]),
-        "/readyz": Route("/readyz", routes.readyz, methods=["GET"]),
-        "/metrics": Route("/metrics", routes.metrics, methods=["GET"]),
-    }
+    routes = [
+        Route("/", dashboard.start, methods=["GET"]),
+        Route("/dashboard", dashboard.dashboard, methods=["GET"]),
+        Route("/dashboard/{file:path}", dashboard.file, methods=["GET"]),
+        Route("/status", dashboard.status, methods=["GET"]),
+        Route("/status/data", dashboard.status_data, methods=["GET"]),
+        Route("/caller", dashboard.caller, methods=["GET"]),
+        Route("/report", reports.post, methods=["POST"]),
+        Route("/report/{name}", reports.get, methods=["GET"]),
+        Route("/reports", reports.reports, methods=["GET", "POST"]),
+        Route("/reports/{name}/schema", reports.schema, methods=["GET"]),
+        Route("/live/{name}", live.get, methods=["GET"]),
+        Route("/openapi.json", pages.openapi, methods=["GET"]),
+        Route("/docs", pages.page, methods=["GET"]),
+        Route("/docs/{file}", pages.file, methods=["GET"]),
+        Route("/query", queries.query, methods=["POST"]),
+        Route("/schema", queries.tables, methods=["GET"]),
+        Route("/healthz", operations.healthz, methods=["GET"]),
+        Route("/readyz", operations.readyz, methods=["GET"]),
+        Route("/metrics", operations.metrics, methods=["GET"]),
+    ]
     app = Starlette(
-        routes=list(routes_by_path.values()),
+        routes=routes,
         exception_handlers={HTTPException: _handle_http_error, QueryError: _handle_query_error},
         middleware=[
             Middleware(
                 RequestContextMiddleware,
                 metrics=metrics,
-                routes=list(routes_by_path.values()),
+                routes=routes,
                 quiet=QUIET_ROUTES,
             ),
             # Before authorization: a preflight has no token, and pages may read refusals.
             *cross_origin(cors_origins),
             Middleware(AuthorizationMiddleware, policy=policy or AccessPolicy()),
+            Middleware(CompressionMiddleware),
         ],
         lifespan=lifespan,
     )

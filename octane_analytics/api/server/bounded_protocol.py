@@ -24,6 +24,8 @@ DRAIN_IDLE_SECONDS = 1.0
 """Time for which a draining process waits for another request on each idle connection, so that the
 response can carry `Connection: close`."""
 _CLOSE = (b"connection", b"close")
+MAX_HEAD_BYTES = 16 << 10
+"""Limit of the parser, h11."""
 _SLICE_BYTES = 16 << 10
 _RETRY_SECONDS = 1
 _REASONS = {
@@ -73,12 +75,20 @@ class BoundedProtocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         # The parser checks its limit for a head only when it needs more data. Data that arrives at once
-        # may have any size, so it is passed on in slices.
-        for start in range(0, len(data), _SLICE_BYTES):
+        # may have any size, so it is passed on in slices, and a head up to the limit exactly.
+        start = 0
+        while start < len(data):
             if self.transport.is_closing():
                 return
-            super().data_received(data[start : start + _SLICE_BYTES])
+            end = start + self._slice_bytes()
+            super().data_received(data[start:end])
+            start = end
         self._update_receive_timer()
+
+    def _slice_bytes(self) -> int:
+        if self.conn.their_state is not h11.IDLE:
+            return _SLICE_BYTES
+        return max(1, MAX_HEAD_BYTES - len(self.conn.trailing_data[0]))
 
     def handle_events(self) -> None:
         before = self.cycle

@@ -45,7 +45,7 @@ def compose_app(
     return create_app(
         templates=templates,
         cache_bytes=api.cache_bytes,
-        table=TableName(clickhouse.database, clickhouse.table),
+        table=TableName(clickhouse.database, clickhouse.read_table),
         limits=ComplexityLimits(
             seconds=api.query_seconds,
             result_rows=api.max_result_rows,
@@ -88,7 +88,7 @@ def _raw_sql_endpoint(settings: Settings, metrics: api_metrics.ApiMetrics) -> Ra
     return RawSqlEndpoint(
         _query_pool(query_user, api, metrics, is_confined=True),
         AccessRules(
-            TableName(clickhouse.database, clickhouse.table),
+            TableName(clickhouse.database, clickhouse.read_table),
             functions.load(queries.functions),
             queries.tables,
         ),

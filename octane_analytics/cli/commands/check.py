@@ -23,11 +23,12 @@ from octane_analytics.cli.options import (
 from octane_analytics.cli.output.table import terminal_width, wrapped
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.inserts import ClickHouseSink
-from octane_analytics.errors import OctaneError
+from octane_analytics.errors import ConfigError, OctaneError
 from octane_analytics.kafka.group_admin import ConsumerGroupAdmin
 from octane_analytics.kafka.topic_reader import TopicReader
 from octane_analytics.operations.checks.clickhouse import check_clickhouse
-from octane_analytics.operations.checks.finding import Finding, Level, ok, warn, worst
+from octane_analytics.operations.checks.cluster import CheckedReplica, check_cluster
+from octane_analytics.operations.checks.finding import Finding, Level, fail, ok, warn, worst
 from octane_analytics.operations.checks.host import check_descriptors, check_port
 from octane_analytics.operations.checks.kafka import check_kafka
 from octane_analytics.operations.checks.query_user import check_no_query_user, check_query_user
@@ -35,8 +36,10 @@ from octane_analytics.operations.checks.runner import Check, downgrade_redundant
 from octane_analytics.operations.expired_offsets import SAMPLE_FETCH_BYTES, find_stored_record
 from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.settings.connections import ClickHouseSettings
+from octane_analytics.settings.drain import require_drain_time
 from octane_analytics.settings.loading import Loaded
 from octane_analytics.settings.sections import Settings
+from octane_analytics.settings.topology import authority
 
 _NAME = "octane-analytics-check"
 _SECONDS = 12.0
@@ -57,6 +60,7 @@ _COLOURS = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}
     "FLUSH_INTERVAL",
     "INSERTS_PER_SECOND",
     "DELIVERY",
+    "CLICKHOUSE_INSERT_QUORUM",
     "METRICS_HOST",
     "METRICS_PORT",
     "API_HOST",
@@ -69,7 +73,8 @@ def check(loaded: Loaded, strict: bool, as_json: bool) -> int:
     """Check the prerequisites of the worker and the API.
 
     Checks the settings, Kafka (topics, group, clock), ClickHouse (table, deduplication window, rights
-    of CLICKHOUSE_USER and CLICKHOUSE_QUERY_USER, clock, disk) and this host (ports, open files). Each
+    of CLICKHOUSE_USER and CLICKHOUSE_QUERY_USER, clock, disk; with several servers that they are the
+    replicas and shards of CLICKHOUSE_HOST) and this host (ports, open files). Each
     line is OK, WARN or FAIL and says what to do. Changes nothing. Ends within 15 seconds, also if
     servers are unreachable.
 
@@ -83,13 +88,24 @@ def check(loaded: Loaded, strict: bool, as_json: bool) -> int:
         "host": partial(_host, settings),
         "kafka": partial(_kafka, settings),
     }
-    servers = [_authority(*address) for address in settings.clickhouse.hosts()]
-    for where in servers:
-        checks[f"clickhouse {where}"] = partial(_clickhouse, settings, where)
+    shards = [
+        [authority(*address) for address in shard.hosts()]
+        for shard in settings.clickhouse.of_each_shard()
+    ]
+    servers = [where for shard in shards for where in shard]
+    for shard, own in zip(shards, settings.clickhouse.of_each_shard(), strict=True):
+        for where in shard:
+            checks[f"clickhouse {where}"] = partial(
+                _clickhouse, replace(settings, clickhouse=own), where
+            )
+    if len(servers) > 1:
+        checks["cluster"] = partial(_cluster, settings)
     checks["table and offsets"] = partial(_table_and_offsets, settings)
     checks["raw SQL"] = partial(_raw_sql, settings, servers)
     findings, have_ended = run_all(checks, _SECONDS)
-    findings = downgrade_redundant_failures(findings, [f"clickhouse {where}" for where in servers])
+    for shard in shards:
+        subjects = [f"clickhouse {where}" for where in shard]
+        findings = downgrade_redundant_failures(findings, subjects)
     code = exit_code(findings, strict)
     _print(findings, code, as_json)
     if not have_ended:
@@ -115,6 +131,10 @@ def _settings(loaded: Loaded, unknown: Sequence[str]) -> Iterator[Finding]:
     yield ok("settings", f"valid; {counts or 'all are defaults'} (see `octane-analytics config`)")
     for line in unknown:
         yield warn("settings", line)
+    try:
+        require_drain_time(loaded.settings)
+    except ConfigError as error:
+        yield fail("settings", f"a worker would not start: {error}")
 
 
 def _host(settings: Settings) -> Iterator[Finding]:
@@ -134,22 +154,41 @@ def _clickhouse(settings: Settings, where: str) -> Iterator[Finding]:
         yield from check_clickhouse(server, where, settings, time.time)
 
 
+def _cluster(settings: Settings) -> Iterator[Finding]:
+    with contextlib.ExitStack() as stack:
+        servers = [
+            CheckedReplica(
+                where := authority(*address),
+                shard.number,
+                stack.enter_context(
+                    ClickHouse(_single_server(settings.clickhouse, where), client_name=_NAME)
+                ),
+            )
+            for shard in settings.clickhouse.topology().shards
+            for address in shard.hosts
+        ]
+        yield from check_cluster(servers, settings.clickhouse)
+
+
 def _table_and_offsets(settings: Settings) -> Iterator[Finding]:
     """Yield a finding if a worker would refuse to start; other checks report unreachable servers."""
     quick = replace(
         settings.clickhouse,
         timeout_seconds=min(settings.clickhouse.timeout_seconds, _QUERY_SECONDS),
     )
-    with (
-        TopicReader(settings.kafka, client_id=_NAME, fetch_bytes=SAMPLE_FETCH_BYTES) as log,
-        ClickHouseSink(quick, client_name=_NAME) as table,
-        contextlib.suppress(OctaneError),
-    ):
-        stored = find_stored_record(log, table, _SAMPLE_SECONDS)
-        if stored is not None:
-            yield warn(
-                "offsets", f"{stored.explain(log.group, table.table)}; until then it exits with 78"
-            )
+    for shard in quick.of_each_shard():
+        with (
+            TopicReader(settings.kafka, client_id=_NAME, fetch_bytes=SAMPLE_FETCH_BYTES) as log,
+            ClickHouseSink(shard, client_name=_NAME) as table,
+            contextlib.suppress(OctaneError),
+        ):
+            stored = find_stored_record(log, table, _SAMPLE_SECONDS)
+            if stored is not None:
+                yield warn(
+                    "offsets",
+                    f"{stored.explain(log.group, table.table)}; until then it exits with 78",
+                )
+                return
 
 
 def _raw_sql(settings: Settings, servers: list[str]) -> Iterator[Finding]:
@@ -168,12 +207,11 @@ def _raw_sql(settings: Settings, servers: list[str]) -> Iterator[Finding]:
 def _single_server(settings: ClickHouseSettings, where: str) -> ClickHouseSettings:
     """Return the settings for one server of the list, with a short timeout."""
     return replace(
-        settings, host=where, timeout_seconds=min(settings.timeout_seconds, _QUERY_SECONDS)
+        settings,
+        host=where,
+        shard_weights=(),
+        timeout_seconds=min(settings.timeout_seconds, _QUERY_SECONDS),
     )
-
-
-def _authority(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _print(findings: list[Finding], code: Exit, as_json: bool) -> None:

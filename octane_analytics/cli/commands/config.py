@@ -13,6 +13,8 @@ from octane_analytics.cli.help_format import Command
 from octane_analytics.cli.invocation import APPLIED, FILES
 from octane_analytics.cli.options import json_option, option_name, setting_options
 from octane_analytics.cli.output.table import aligned, terminal_width, wrapped
+from octane_analytics.errors import ConfigError
+from octane_analytics.settings.drain import require_drain_time
 from octane_analytics.settings.loading import Loaded, Origin, catalogue
 from octane_analytics.settings.sections import Settings
 
@@ -20,6 +22,7 @@ _CATALOGUE = {setting.name: setting for setting in catalogue()}
 _DERIVED: Mapping[str, Callable[[Settings], object]] = {
     "KAFKA_DLQ_TOPIC": lambda settings: settings.kafka.dlq_topic,
     "KAFKA_INSTANCE_PREFIX": lambda settings: settings.kafka.instance_prefix or "none",
+    "CLICKHOUSE_DISTRIBUTED_TABLE": lambda settings: settings.clickhouse.distributed_table,
     "CLICKHOUSE_COMPRESSION": lambda settings: settings.clickhouse.compression_method(),
     "WORKER_PROCS": lambda settings: settings.worker.procs,
     "CONTROL_SOCKET": lambda settings: control_socket(settings, os.environ) or "none",
@@ -41,6 +44,10 @@ def config(loaded: Loaded, as_json: bool) -> None:
     prints one line per setting, separated by tabs: name, value, source and, if it differs from the
     value, the given text.
     """
+    try:
+        require_drain_time(loaded.settings)
+    except ConfigError as error:
+        click.echo(f"octane-analytics: warning: a worker would not start: {error}", err=True)
     origins = [_with_env_file(origin) for origin in loaded.origins]
     values = [_effective(origin, loaded.settings) for origin in origins]
     if as_json:

@@ -21,7 +21,7 @@ from octane_analytics.cli.options import CLICKHOUSE, json_option, setting_option
 from octane_analytics.cli.output.confirmation import confirm, dry_run_option, yes_option
 from octane_analytics.cli.output.progress import reporter
 from octane_analytics.cli.output.table import terminal_width
-from octane_analytics.clickhouse.inserts import ClickHouseSink
+from octane_analytics.clickhouse.shards import ClickHouseShards
 from octane_analytics.events.decode import decode
 from octane_analytics.kafka.dlq_topic import DeadLetterTopic
 from octane_analytics.operations.dead_letter_retry import (
@@ -41,7 +41,7 @@ from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.runtime.stop_signal import StopSignal
 from octane_analytics.settings.loading import Loaded
 from octane_analytics.types import OffsetRange, TopicPartition
-from octane_analytics.worker.preflight import check_table
+from octane_analytics.worker.preflight import check_shards
 
 _CLIENT_ID = "octane-analytics-dlq"
 
@@ -163,23 +163,23 @@ def retry(
     settings = loaded.settings
     with (
         _open_topic(loaded) as topic,
-        ClickHouseSink(settings.clickhouse, client_name="octane-analytics dlq retry") as sink,
+        ClickHouseShards(settings.clickhouse, client_name="octane-analytics dlq retry") as table,
     ):
-        check_table(sink, settings)
+        check_shards(settings)
         held = _ranges(topic)
         index = _read(topic, held)
         state = index.by_state()
         chosen, duplicates, not_retryable = select(state, selection)
         plan = format_plan(
             topic.topic,
-            str(sink.table),
+            str(table.table),
             chosen=len(chosen),
             duplicates=len(duplicates),
             not_retryable=len(not_retryable),
             pending=len(state.pending),
         )
         if dry_run:
-            in_table = len(DeadLetterRetry(topic, sink, decode, index).find_stored(chosen))
+            in_table = len(DeadLetterRetry(topic, table, decode, index).find_stored(chosen))
             if in_table:
                 plan += f"; {in_table:,} have equal rows in the table (see --present)"
         if dry_run or not held or not (yes or chosen or state.pending):
@@ -188,7 +188,7 @@ def retry(
         confirm(f"retry {plan}?", "dlq retry", yes=yes)
         with StopSignal() as stop:
             topic.open()
-            outcome = _retry(topic, sink, selection, StoredRows(present), stop, len(chosen))
+            outcome = _retry(topic, table, selection, StoredRows(present), stop, len(chosen))
         if as_json:
             click.echo(json.dumps(outcome_object(outcome), indent=2))
         else:
@@ -200,7 +200,7 @@ def retry(
 
 def _retry(
     topic: DeadLetterTopic,
-    sink: ClickHouseSink,
+    table: ClickHouseShards,
     selection: Selection,
     present: StoredRows,
     stop: StopSignal,
@@ -212,7 +212,7 @@ def _retry(
     with bar:
         run = DeadLetterRetry(
             topic,
-            sink,
+            table,
             decode,
             index,
             on_progress=lambda o: bar.update(

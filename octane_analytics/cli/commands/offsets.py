@@ -1,6 +1,7 @@
-"""`octane-analytics offsets`: export, import and set the consumer group's offsets and intents."""
+"""`octane-analytics offsets`: the consumer group's offsets and intents."""
 
 import json
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import IO
@@ -8,10 +9,11 @@ from typing import IO
 import click
 
 from octane_analytics.cli.help_format import CommandGroup
-from octane_analytics.cli.options import KAFKA, setting_options
+from octane_analytics.cli.options import KAFKA, json_option, setting_options
 from octane_analytics.cli.output.confirmation import confirm, dry_run_option, yes_option
 from octane_analytics.errors import ConfigError
 from octane_analytics.kafka.group_admin import ConsumerGroupAdmin
+from octane_analytics.operations.group_readiness import GroupReadiness, look, wait_until_ready
 from octane_analytics.operations.offset_snapshot import Snapshot, changes, parse_snapshot, plan
 from octane_analytics.operations.offset_targets import (
     AtTime,
@@ -22,6 +24,8 @@ from octane_analytics.operations.offset_targets import (
     set_to,
 )
 from octane_analytics.replay.ranges import BadRange
+from octane_analytics.runtime.exit_codes import Exit
+from octane_analytics.runtime.stop_signal import StopSignal
 from octane_analytics.settings.loading import Loaded
 from octane_analytics.types import Commit, TopicPartition
 
@@ -31,7 +35,7 @@ _settings = setting_options(*KAFKA, "KAFKA_GROUP_ID")
 
 @click.group(cls=CommandGroup)
 def offsets() -> None:
-    """Export the consumer group's offsets and intents, import or set them."""
+    """Export, import or set the consumer group's offsets, or show what is pending."""
 
 
 @offsets.command()
@@ -161,6 +165,68 @@ def set_offsets(loaded: Loaded, target: str, drop_intents: bool, dry_run: bool, 
         _apply(
             group, kafka.group_id, changed, commits, "offsets set", note, dry_run=dry_run, yes=yes
         )
+
+
+@offsets.command()
+@_settings
+@click.option(
+    "--for-protocol",
+    "protocol",
+    type=click.IntRange(1),
+    metavar="NUMBER",
+    help="Ignore workers of this version of the delivery protocol and batches that they read: whether "
+    "such workers may start.  [default: none of either]",
+)
+@click.option(
+    "--wait",
+    "wait_seconds",
+    type=click.FloatRange(0.0, 86_400.0),
+    default=0.0,
+    metavar="SECONDS",
+    help="Wait for up to this many seconds until the group is drained.  [default: do not wait]",
+)
+@json_option()
+def pending(
+    loaded: Loaded, protocol: int | None, wait_seconds: float, as_json: bool
+) -> Exit | None:
+    """Show what keeps the group from being drained: its workers and pending batches.
+
+    Exits with 0 if the group has no workers and no pending batch, with 1 if it has, with 69 if no broker
+    answers. A batch is pending if a worker has announced it and may have inserted it; the next owner of
+    any of its partitions inserts it again, once. Changes nothing.
+    """
+    kafka = loaded.settings.kafka
+    with ConsumerGroupAdmin(kafka, client_id=_CLIENT_ID) as group, StopSignal() as stop:
+        found = wait_until_ready(
+            lambda: look(group, kafka.group_id, kafka.topic, protocol),
+            wait_seconds,
+            on_wait=lambda line: click.echo(f"waiting: {line}", err=True),
+            now=time.monotonic,
+            sleep=stop.wait,
+        )
+        if stop.is_set():
+            return stop.exit_code
+    click.echo(json.dumps(found.as_object(), indent=2) if as_json else "\n".join(_lines(found)))
+    return None if found.is_ready else Exit.FAILED
+
+
+def _lines(found: GroupReadiness) -> list[str]:
+    """Return a line for each worker, pending batch and obstacle."""
+    listed = found.as_object()
+    lines = [
+        f"worker {member['client_id']}@{member['host']}: protocol {member['protocol']}, partitions "
+        f"{', '.join(map(str, member['partitions'])) or 'none'}"
+        for member in listed["members"]
+    ]
+    lines += [
+        f"pending {item['partition']}: {item['range'][0]}-{item['range'][1]}, protocol "
+        f"{item['protocol']}, in a batch of partitions {', '.join(map(str, item['batch']))}"
+        for item in listed["pending"]
+    ]
+    if found.is_ready:
+        whom = "" if found.protocol is None else f" for workers of protocol {found.protocol}"
+        return [*lines, f"group {found.group} is drained{whom}"]
+    return [*lines, *found.obstacles()]
 
 
 def _facts(

@@ -29,6 +29,8 @@ from octane_analytics.cli.replay.output import print_plan, print_report
 from octane_analytics.cli.replay.run import ReplayReport, ReplayResources, ReplayRun
 from octane_analytics.clickhouse.error_codes import OPERATOR_ERRORS
 from octane_analytics.clickhouse.inserts import ClickHouseSink
+from octane_analytics.clickhouse.replay_target import ShardedTarget
+from octane_analytics.clickhouse.schema import LiveTable
 from octane_analytics.errors import (
     NeedsOperator,
     OctaneError,
@@ -189,7 +191,8 @@ def replay(
         require_terminal_or_yes(f"replay --mode {mode}", yes=yes)
     settings = _with_target(loaded.settings, target)
     is_live = settings.clickhouse == loaded.settings.clickhouse
-    pinned = setup.pin_to_first_host(settings.clickhouse, client_name=_CLIENT)
+    whole = settings.clickhouse
+    pinned = setup.pin_to_first_host(whole, client_name=_CLIENT)
     settings = with_fields(settings, clickhouse=pinned)
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(StopSignal())
@@ -206,6 +209,10 @@ def replay(
                 from_offset, from_time, to_offset, to_time, partitions, clamp
             )
             with _explain_rejections():
+                if whole.topology().is_sharded:
+                    setup.check_shards(clickhouse, whole, Mode(mode))
+                elif is_live:
+                    setup.require_unsharded(clickhouse, whole)
                 live = setup.check_target(clickhouse, Mode(mode))
                 if resume is not None:
                     plan, ended = setup.load_interrupted(clickhouse, live, resume, is_live=is_live)
@@ -227,10 +234,21 @@ def replay(
             clickhouse,
             stop,
             ReplayResources(procs, rate),
+            target=_sharded_target(whole, live, stack),
             is_dry=dry_run,
             is_forced=force,
         )
         return _run(run, loaded, target, is_resumed=resume is not None, as_json=as_json)
+
+
+def _sharded_target(
+    settings: ClickHouseSettings, live: LiveTable, stack: contextlib.ExitStack
+) -> ShardedTarget | None:
+    if not settings.topology().is_sharded:
+        return None
+    return stack.enter_context(
+        ShardedTarget(settings, client_name=_CLIENT, is_replicated=live.is_replicated)
+    )
 
 
 def _run(

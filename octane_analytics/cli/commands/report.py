@@ -48,7 +48,7 @@ _FORMATS = ("table", *formats.FORMATS)
     "filter_texts",
     multiple=True,
     metavar="PROPERTY:OP:VALUE",
-    help="Filter of the events, such as device:eq:tv; repeatable.",
+    help="Filter of the events, such as device:eq:tv; repeatable. (default: none)",
 )
 @click.option(
     "--format",
@@ -137,11 +137,17 @@ def _bind(
 
 
 def _explain(template: Template, bound: BoundParameters, settings: Settings) -> None:
-    with ClickHouse(settings.clickhouse, client_name=_CLIENT_NAME) as clickhouse:
+    # The plan of a Distributed table does not show the reads of its shards.
+    first_shard = settings.clickhouse.of_each_shard()[0]
+    with ClickHouse(first_shard, client_name=_CLIENT_NAME) as clickhouse:
         plan = clickhouse.select(
             EXPLAIN + template.statement(bound.effective, bound.conditions),
             _values(bound, clickhouse),
-            settings={**_limits(settings).settings(_CLIENT_NAME), "limit": 0},
+            settings={
+                **template.settings,
+                **_limits(settings).settings(_CLIENT_NAME),
+                "limit": 0,
+            },
         )
     found = plan_reads([str(line) for (line,) in plan.rows])
     click.echo(f"{template.name}: {len(found)} reads")
@@ -159,7 +165,11 @@ def _run(template: Template, bound: BoundParameters, format_name: str, settings:
         clickhouse.stream(
             template.statement(bound.effective, bound.conditions),
             _values(bound, clickhouse),
-            settings={**limits.settings(_CLIENT_NAME), "limit": max_rows + 1},
+            settings={
+                **template.settings,
+                **limits.settings(_CLIENT_NAME),
+                "limit": max_rows + 1,
+            },
         ) as result,
     ):
         rows = formats.Rows(result.blocks, max_rows)
@@ -266,7 +276,7 @@ def _sample(parameter: Parameter) -> object:
 
 
 def _values(bound: BoundParameters, clickhouse: ClickHouse) -> dict[str, object]:
-    name = clickhouse.table
+    name = clickhouse.read_table
     return {**bound.values, "database": name.database, "table": name.table}
 
 

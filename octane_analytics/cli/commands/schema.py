@@ -1,35 +1,27 @@
 """`octane-analytics schema`: print, create and check the table."""
 
-from collections.abc import Sequence
-from dataclasses import replace
-
 import click
 
 from octane_analytics.cli import options
-from octane_analytics.cli.commands import schema_rollups
+from octane_analytics.cli.commands import (
+    schema_report,
+    schema_rollups,
+    schema_servers,
+    schema_table,
+)
 from octane_analytics.cli.commands.schema_grants import grants
+from octane_analytics.cli.commands.schema_table import CLIENT_NAME
 from octane_analytics.cli.help_format import CommandGroup
 from octane_analytics.cli.options import setting_options
 from octane_analytics.cli.output.confirmation import yes_option
 from octane_analytics.clickhouse import rollups
 from octane_analytics.clickhouse import schema as expected_schema
 from octane_analytics.clickhouse.client import ClickHouse
-from octane_analytics.clickhouse.error_codes import OPERATOR_ERRORS
-from octane_analytics.clickhouse.rollup_table import RollupTable
 from octane_analytics.clickhouse.rollups import Rollup
-from octane_analytics.clickhouse.schema import LiveTable, TableName
-from octane_analytics.clickhouse.table_fit import table_fit
-from octane_analytics.errors import NeedsOperator, StatementRejected
-from octane_analytics.operations.insert_rate import window_span
+from octane_analytics.clickhouse.schema import TableName
 from octane_analytics.runtime.exit_codes import Exit
-from octane_analytics.runtime.stop_signal import StopSignal
 from octane_analytics.settings.connections import ClickHouseSettings
 from octane_analytics.settings.loading import Loaded
-from octane_analytics.settings.sections import Settings
-
-_CLIENT_NAME = "octane-analytics schema"
-_UNKNOWN_DATABASE = 81
-_AT_LEAST_ONCE = "at-least-once"
 
 _window = click.option(
     "--window",
@@ -83,12 +75,26 @@ def show(loaded: Loaded, window: int, wanted: tuple[Rollup, ...] | None, no_roll
 @_window
 @_rollups
 @_no_rollups
+@click.option(
+    "--replicated",
+    "is_replicated",
+    is_flag=True,
+    help="Create a missing table as ReplicatedMergeTree, with the servers' default path and macros.",
+)
+@click.option(
+    "--on-cluster",
+    "is_on_cluster",
+    is_flag=True,
+    help="With --replicated: create a table that no server has by one statement ON CLUSTER.",
+)
 @yes_option
 def apply(
     loaded: Loaded,
     window: int,
     wanted: tuple[Rollup, ...] | None,
     no_rollups: bool,
+    is_replicated: bool,
+    is_on_cluster: bool,
     yes: bool,
 ) -> Exit:
     """Create the database and the table if they are missing, and widen the deduplication window.
@@ -97,19 +103,42 @@ def apply(
     existing table and builds them for its rows, month by month, while workers insert; after Ctrl-C or a
     failure the same command continues. It asks first if a million rows lack them.
 
+    With several servers in CLICKHOUSE_HOST, visits each in turn and prints what it did there: table,
+    windows, rollups, and with several shards the Distributed table. A server that lacks the table gets
+    the definition of one that has it. With a server that cannot be reached the exit code is 69.
+
     Safe to repeat. In an existing table, changes only a window narrower than --window and, if the table
     is replicated, a window shorter than a day. Every other difference from the expected schema is
     printed, and the exit code is 1.
     """
     settings = loaded.settings.clickhouse
-    with ClickHouse(settings, client_name=_CLIENT_NAME) as clickhouse:
-        live, is_new = _ensure(clickhouse, settings, window)
-        chosen = _chosen(wanted, no_rollups=no_rollups, is_new=is_new)
-        code = _apply_rollups(clickhouse, chosen, yes=yes)
+    if is_on_cluster and not is_replicated:
+        raise click.UsageError("--on-cluster requires --replicated")
+    of_new_table = _chosen(wanted, no_rollups=no_rollups, is_new=True)
+    chosen = _chosen(wanted, no_rollups=no_rollups, is_new=False)
+    if is_replicated or len(settings.hosts()) > 1:
+        is_sharded = settings.topology().is_sharded
+        request = schema_servers.Request(
+            window=window,
+            wanted=chosen,
+            of_new_table=of_new_table,
+            is_replicated=is_replicated,
+            is_on_cluster=is_on_cluster,
+            distributed=TableName(settings.database, settings.distributed_table)
+            if is_sharded
+            else None,
+            yes=yes,
+        )
+        code = schema_servers.apply(settings, request)
+        return code if code is not Exit.OK else schema_report.report_all(loaded.settings)
+    with ClickHouse(settings, client_name=CLIENT_NAME) as clickhouse:
+        create = expected_schema.create_table(clickhouse.table, window)
+        live, is_new = schema_table.ensure(clickhouse, settings, create, window)
+        code = schema_rollups.apply(clickhouse, of_new_table if is_new else chosen, yes=yes)
     if code is not Exit.OK:
         return code
-    click.echo(_window_text(live, loaded.settings))
-    return _report(clickhouse.table, live, loaded.settings)
+    click.echo(schema_report.window_text(live, loaded.settings))
+    return schema_report.report(clickhouse.table, live, loaded.settings)
 
 
 @schema.command()
@@ -117,18 +146,24 @@ def apply(
 def check(loaded: Loaded) -> Exit:
     """Compare the live table with the expected schema: columns, codecs, keys, partitions, TTL, window.
 
+    With several servers in CLICKHOUSE_HOST, compares each, and all with one another: replicas must be of
+    one table, shards of different ones, windows and rollups equal, and with several shards the
+    Distributed table must read them all.
+
     Changes nothing. Prints each difference, and those for which `worker` and `replay` do not start; the
-    exit code is 1 if there is one.
+    exit code is 1 if there is one, 69 if a server cannot be reached.
     """
     settings = loaded.settings.clickhouse
-    with ClickHouse(settings, client_name=_CLIENT_NAME) as clickhouse:
-        live = _describe(clickhouse)
+    if len(settings.hosts()) > 1:
+        return schema_report.report_all(loaded.settings)
+    with ClickHouse(settings, client_name=CLIENT_NAME) as clickhouse:
+        live = schema_table.describe(clickhouse)
         if live is None:
             click.echo(f"{clickhouse.table} does not exist: run `octane-analytics schema apply`")
             return Exit.FAILED
-        click.echo(f"deduplication window: {_extent(live)}")
-        missing = _rollup_differences(clickhouse)
-    return _report(clickhouse.table, live, loaded.settings, missing)
+        click.echo(f"deduplication window: {schema_report.extent(live)}")
+        missing = schema_report.rollup_differences(clickhouse)
+    return schema_report.report(clickhouse.table, live, loaded.settings, missing)
 
 
 def _chosen(
@@ -141,149 +176,5 @@ def _chosen(
     return rollups.of_sets(rollups.DEFAULT_SETS) if is_new and not no_rollups else ()
 
 
-def _apply_rollups(clickhouse: ClickHouse, wanted: tuple[Rollup, ...], *, yes: bool) -> Exit:
-    if not wanted:
-        return Exit.OK
-    with StopSignal() as stop:
-        try:
-            schema_rollups.build(RollupTable(clickhouse), wanted, yes=yes, stop=stop)
-        except schema_rollups.BuildInterrupted as interrupted:
-            click.echo(str(interrupted), err=True)
-            return stop.exit_code
-    return Exit.OK
-
-
-def _rollup_differences(clickhouse: ClickHouse) -> list[str]:
-    try:
-        return RollupTable(clickhouse).state().differences()
-    except NeedsOperator as error:
-        click.echo(f"rollups not compared: {error}")
-        return []
-
-
-def _ensure(
-    clickhouse: ClickHouse, settings: ClickHouseSettings, window: int
-) -> tuple[LiveTable, bool]:
-    """Create or widen what is missing, print each change; return the table and whether it is new."""
-    if not _has_database(clickhouse):
-        _create_database(settings)
-        click.echo(f"created database {expected_schema.identifier(settings.database)}")
-    live = _describe(clickhouse)
-    is_new = live is None
-    if live is None:
-        _execute(clickhouse, expected_schema.create_table(clickhouse.table, window))
-        click.echo(f"created table {clickhouse.table}")
-    elif not _widen(clickhouse, live, window):
-        click.echo(f"table {clickhouse.table} exists: nothing to do")
-        return live, False
-    created = _describe(clickhouse)
-    if created is None:
-        raise StatementRejected(
-            60, "UNKNOWN_TABLE", f"{clickhouse.table} was dropped right after it was created"
-        )
-    return created, is_new
-
-
-def _widen(clickhouse: ClickHouse, live: LiveTable, window: int) -> bool:
-    """Widen the table's deduplication window if it is too narrow; return whether it was."""
-    table = clickhouse.table
-    if live.window < window:
-        setting = live.window_setting
-        _execute(clickhouse, expected_schema.alter_window(table, setting, window))
-        click.echo(
-            f"widened the deduplication window of {table} from {live.window:,} to "
-            f"{window:,} inserts ({setting})"
-        )
-    if live.is_window_short_lived:
-        setting, seconds = (
-            expected_schema.REPLICATED_WINDOW_SECONDS_SETTING,
-            expected_schema.DEDUPLICATION_WINDOW_SECONDS,
-        )
-        _execute(clickhouse, expected_schema.alter_window(table, setting, seconds))
-        click.echo(
-            f"widened the deduplication window of {table} from {live.window_seconds:,} to "
-            f"{seconds:,} seconds ({setting})"
-        )
-    return live.window < window or live.is_window_short_lived
-
-
-def _describe(clickhouse: ClickHouse) -> LiveTable | None:
-    """Return `ClickHouse.describe()`, or None if the database does not exist."""
-    try:
-        return clickhouse.describe()
-    except StatementRejected as error:
-        if error.code == _UNKNOWN_DATABASE:
-            return None
-        raise _with_advice(error) from error
-
-
-def _has_database(clickhouse: ClickHouse) -> bool:
-    """Return whether the database of the settings exists.
-
-    ClickHouse rejects every query of a connection whose default database does not exist.
-    """
-    try:
-        clickhouse.select("SELECT 1")
-    except StatementRejected as error:
-        if error.code == _UNKNOWN_DATABASE:
-            return False
-        raise _with_advice(error) from error
-    return True
-
-
-def _create_database(settings: ClickHouseSettings) -> None:
-    system = replace(settings, database="system")
-    with ClickHouse(system, client_name=_CLIENT_NAME) as clickhouse:
-        name = expected_schema.identifier(settings.database)
-        _execute(clickhouse, f"CREATE DATABASE IF NOT EXISTS {name}")
-
-
-def _execute(clickhouse: ClickHouse, statement: str) -> None:
-    try:
-        clickhouse.execute(statement)
-    except StatementRejected as error:
-        raise _with_advice(error) from error
-
-
-def _with_advice(error: StatementRejected) -> StatementRejected:
-    advice = OPERATOR_ERRORS.get(error.code)
-    message = f"ClickHouse rejected a statement: {error}" + (f"; {advice}" if advice else "")
-    return StatementRejected(error.code, error.name, message)
-
-
 def _name(settings: ClickHouseSettings) -> TableName:
     return TableName(settings.database, settings.table)
-
-
-def _window_text(live: LiveTable, settings: Settings) -> str:
-    pace = settings.batch.inserts_per_second, settings.worker.procs, settings.batch.flush_seconds
-    _, span = window_span(live.window, *pace)
-    return f"deduplication window: {_extent(live)}, {span}"
-
-
-def _extent(live: LiveTable) -> str:
-    age = "" if live.window_seconds is None else f" and {live.window_seconds:,} seconds"
-    return f"{live.window:,} inserts{age}"
-
-
-def _report(
-    table: TableName, live: LiveTable, settings: Settings, rollups_missing: Sequence[str] = ()
-) -> Exit:
-    delivery = settings.batch.delivery
-    fit = table_fit(
-        table,
-        live,
-        window_user=None if delivery == _AT_LEAST_ONCE else delivery,
-        servers=len(settings.clickhouse.hosts()),
-    )
-    differences = dict.fromkeys(
-        (*expected_schema.differences(live), *fit.differences, *rollups_missing)
-    )
-    for difference in differences:
-        click.echo(f"difference: {difference}")
-    for refusal in fit.refusals:
-        click.echo(f"refused by worker and replay: {refusal}")
-    if differences or fit.refusals:
-        return Exit.FAILED
-    click.echo(f"{table} matches the expected schema")
-    return Exit.OK

@@ -2,16 +2,21 @@
 
 import ipaddress
 import sys
+from collections.abc import Sequence
 
 import click
 
 from octane_analytics.cli import options
+from octane_analytics.cli.commands.schema_servers import servers_of
+from octane_analytics.cli.commands.schema_table import CLIENT_NAME
 from octane_analytics.cli.help_format import Command
 from octane_analytics.cli.options import setting_options
 from octane_analytics.clickhouse import query_user
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.error_codes import OPERATOR_ERRORS
-from octane_analytics.errors import ConfigError, StatementRejected
+from octane_analytics.clickhouse.schema import TableName
+from octane_analytics.errors import ConfigError, OctaneError, StatementRejected
+from octane_analytics.settings.connections import ClickHouseSettings
 from octane_analytics.settings.loading import Loaded
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -58,7 +63,7 @@ def _parse_networks(
 @click.option(
     "--cluster",
     metavar="NAME",
-    help="Execute on all servers of this cluster.  [default: only on the server of CLICKHOUSE_HOST]",
+    help="Execute by ON CLUSTER of this cluster.  [default: on each server of CLICKHOUSE_HOST]",
 )
 def grants(loaded: Loaded, is_applied: bool, networks: list[Network], cluster: str | None) -> None:
     """Print the SQL that creates the ClickHouse user of raw SQL, which reads the table within limits.
@@ -77,11 +82,14 @@ def grants(loaded: Loaded, is_applied: bool, networks: list[Network], cluster: s
             "CLICKHOUSE_QUERY_USER equals CLICKHOUSE_USER: raw SQL needs a user of its own"
         )
     hashed = query_user.hashed(settings.queries.password or _prompt_password(user))
-    with ClickHouse(settings.clickhouse, client_name="octane-analytics schema") as clickhouse:
-        for statement in query_user.statements(settings, hashed, networks, cluster):
-            _run(clickhouse, statement)
+    statements = query_user.statements(settings, hashed, networks, cluster)
+    if cluster:
+        _run(settings.clickhouse, statements)
+    else:
+        _run_on_each_server(settings.clickhouse, statements)
+    name = TableName(settings.clickhouse.database, settings.clickhouse.read_table)
     click.echo(
-        f"user {user} may read {clickhouse.table}; set CLICKHOUSE_QUERY_USER={user} and "
+        f"user {user} may read {name}; set CLICKHOUSE_QUERY_USER={user} and "
         "CLICKHOUSE_QUERY_PASSWORD_FILE for the API"
     )
 
@@ -96,7 +104,31 @@ def _prompt_password(user: str) -> str:
     )
 
 
-def _run(clickhouse: ClickHouse, statement: str) -> None:
+def _run_on_each_server(settings: ClickHouseSettings, statements: Sequence[str]) -> None:
+    """Users are local to a server. Raise the first error after all servers were visited."""
+    servers = servers_of(settings)
+    errors: list[OctaneError] = []
+    for server in servers:
+        try:
+            _run(server.settings, statements)
+        except OctaneError as error:
+            errors.append(error)
+            done = f"not done: {error}"
+        else:
+            done = "done"
+        if len(servers) > 1:
+            click.echo(f"{server.address}: {done}")
+    if errors:
+        raise errors[0]
+
+
+def _run(settings: ClickHouseSettings, statements: Sequence[str]) -> None:
+    with ClickHouse(settings, client_name=CLIENT_NAME) as clickhouse:
+        for statement in statements:
+            _execute(clickhouse, statement)
+
+
+def _execute(clickhouse: ClickHouse, statement: str) -> None:
     try:
         clickhouse.execute(statement)
     except StatementRejected as error:

@@ -1,5 +1,7 @@
 """Rollups in `octane-analytics schema`: add them, build them month by month, compare and drop them."""
 
+import contextlib
+import time
 from collections.abc import Sequence
 
 import click
@@ -21,6 +23,7 @@ from octane_analytics.settings.loading import Loaded
 DEFAULT = ",".join(DEFAULT_SETS)
 _LARGE_ROWS = 1_000_000
 _POLL_SECONDS = 0.25
+_FOLLOW_SECONDS = 30.0
 _ATTEMPTS = 3
 """Number of mutations for one month: a part whose insert began before the rollup existed may appear
 after the first of them."""
@@ -41,6 +44,47 @@ def parse_sets(
     if unknown:
         raise click.BadParameter(f"{unknown[0]!r} is not one of {', '.join(SETS)}")
     return rollups.of_sets(names)
+
+
+def apply(clickhouse: ClickHouse, wanted: Sequence[Rollup], *, yes: bool) -> Exit:
+    """Run `build` for the table of the connection; return another code than OK after Ctrl-C."""
+    if not wanted:
+        return Exit.OK
+    with StopSignal() as stop:
+        try:
+            build(RollupTable(clickhouse), wanted, yes=yes, stop=stop)
+        except BuildInterrupted as interrupted:
+            click.echo(str(interrupted), err=True)
+            return stop.exit_code
+    return Exit.OK
+
+
+def follow(clickhouse: ClickHouse, wanted: Sequence[Rollup]) -> None:
+    """Complete on one replica what `build` did on another of its shard; blocks until it has the rollups.
+
+    Definitions and parts are replicated, the table's settings are not. Raises NeedsOperator if nothing
+    has arrived for some time.
+    """
+    if not wanted:
+        return
+    table = RollupTable(clickhouse)
+    least: tuple[int, int] | None = None
+    deadline = 0.0
+    while True:
+        state = table.state()
+        left = len(state.missing(wanted)), state.rows_lacking(wanted)
+        if not any(left):
+            break
+        if least is None or left < least:
+            least, deadline = left, time.monotonic() + _FOLLOW_SECONDS
+        if time.monotonic() > deadline:
+            raise NeedsOperator(
+                f"{left[0]} rollups and {left[1]:,} rows of them have not been replicated for "
+                f"{_FOLLOW_SECONDS:g} s: see system.replication_queue, then repeat the command"
+            )
+        time.sleep(_POLL_SECONDS)
+    table.change_settings()
+    click.echo(f"has rollups {', '.join(rollup.name for rollup in wanted)}")
 
 
 def build(table: RollupTable, wanted: Sequence[Rollup], *, yes: bool, stop: StopSignal) -> None:
@@ -103,8 +147,9 @@ def _build_months(
         for month in sorted(months, reverse=True):
             if stop.is_set():
                 raise BuildInterrupted(_continue_text())
+            table.require_room(months[month], month)
             table.materialize(months[month], month)
-            _wait(table, wanted, total, bar, stop)
+            _wait(table, wanted, total, bar, stop, month)
     if left := table.state().rows_lacking(wanted):
         raise NeedsOperator(
             f"{left:,} rows still lack rollups after {_ATTEMPTS} attempts: see system.mutations, then "
@@ -113,9 +158,14 @@ def _build_months(
 
 
 def _wait(
-    table: RollupTable, wanted: Sequence[Rollup], total: int, bar: Reporter, stop: StopSignal
+    table: RollupTable,
+    wanted: Sequence[Rollup],
+    total: int,
+    bar: Reporter,
+    stop: StopSignal,
+    month: str = "",
 ) -> None:
-    """Block until no mutation builds rollups; cancel it if it fails or at Ctrl-C."""
+    """Block until no mutation builds rollups; cancel it at a failure, a full disk or Ctrl-C."""
     while True:
         running = table.unfinished()
         ours = [mutation for mutation in running if mutation.is_ours]
@@ -126,6 +176,12 @@ def _wait(
             for mutation in ours:
                 table.kill(mutation)
             raise _failure(failed[0]) if failed else BuildInterrupted(_continue_text())
+        try:
+            table.require_room(wanted, month)
+        except NeedsOperator:
+            for mutation in ours:
+                table.kill(mutation)
+            raise
         left = table.state().rows_lacking(wanted)
         bar.update(max(0, total - left), f"{max(0, total - left):,} rows, {left:,} left")
         stop.wait(_POLL_SECONDS)
@@ -149,17 +205,22 @@ def _continue_text() -> str:
 def drop_rollups(loaded: Loaded, yes: bool) -> Exit:
     """Drop all rollups of the table. Events stay; reports become slower, not different."""
     require_terminal_or_yes("schema drop-rollups", yes=yes)
-    with ClickHouse(
-        loaded.settings.clickhouse, client_name="octane-analytics schema"
-    ) as clickhouse:
-        table = RollupTable(clickhouse)
-        names = sorted(table.state().projections)
+    with contextlib.ExitStack() as stack:
+        shards = [
+            stack.enter_context(ClickHouse(shard, client_name="octane-analytics schema"))
+            for shard in loaded.settings.clickhouse.of_each_shard()
+        ]
+        tables = [RollupTable(clickhouse) for clickhouse in shards]
+        found = [table.state().projections for table in tables]
+        names = sorted(frozenset[str]().union(*found))
         if not names:
-            click.echo(f"{clickhouse.table} has no rollups: nothing to do")
+            click.echo(f"{shards[0].table} has no rollups: nothing to do")
             return Exit.OK
-        click.echo(f"rollups of {clickhouse.table}: {', '.join(names)}")
+        click.echo(f"rollups of {shards[0].table}: {', '.join(names)}")
         confirm("Drop them?", "schema drop-rollups", yes=yes)
-        table.require_rights()
-        table.drop(names)
+        for table in tables:
+            table.require_rights()
+        for table, projections in zip(tables, found, strict=True):
+            table.drop(sorted(projections))
     click.echo(f"dropped {len(names)} rollups")
     return Exit.OK

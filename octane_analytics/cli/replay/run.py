@@ -16,6 +16,7 @@ from octane_analytics.cli.replay.heartbeat import heartbeat
 from octane_analytics.cli.replay.setup import DRY, ENDED, process_identity
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.clickhouse.replay_staging import ReplayStaging
+from octane_analytics.clickhouse.replay_target import ReplayTarget
 from octane_analytics.clickhouse.schema import LiveTable
 from octane_analytics.errors import ConfigError, NeedsOperator, OctaneError, Unavailable
 from octane_analytics.events.decode import decode_all
@@ -100,9 +101,12 @@ class ReplayRun:
         stop: StopSignal,
         resources: ReplayResources,
         *,
+        target: ReplayTarget | None = None,
         is_dry: bool,
         is_forced: bool,
     ) -> None:
+        """`settings` and `clickhouse` are of the server of the staging tables, which has the target too
+        unless `target` is given."""
         self.plan = plan
         self.stop = stop
         self._settings = settings
@@ -111,7 +115,7 @@ class ReplayRun:
         self._is_dry = is_dry
         self._is_forced = is_forced
         self._clickhouse = clickhouse
-        self._staging = ReplayStaging(clickhouse, plan.id, live)
+        self._staging = ReplayStaging(clickhouse, plan.id, live, target)
         self._clock = SystemClock()
         self._has_begun = False
         self._is_refused = False

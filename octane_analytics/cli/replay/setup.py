@@ -12,11 +12,11 @@ from pathlib import Path
 
 import click
 
-from octane_analytics.clickhouse import replay_staging, schema
+from octane_analytics.clickhouse import replay_tables, schema
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.clickhouse.replay_staging import ReplayStaging
-from octane_analytics.clickhouse.schema import LiveTable
+from octane_analytics.clickhouse.schema import LiveTable, TableName
 from octane_analytics.clickhouse.table_fit import require_fit
 from octane_analytics.errors import ConfigError, NeedsOperator, StatementRejected, Unavailable
 from octane_analytics.kafka.topic_reader import TopicReader
@@ -24,6 +24,7 @@ from octane_analytics.replay.interfaces import JournalEntry
 from octane_analytics.replay.plan import Compare, Mode, ReplayPlan, from_json
 from octane_analytics.replay.ranges import BadRange, LogFacts, RequestedRange, resolve
 from octane_analytics.settings.connections import ClickHouseSettings
+from octane_analytics.settings.topology import authority
 from octane_analytics.types import OffsetRange
 
 ENDED, DRY = "ended", "dry"
@@ -39,7 +40,7 @@ def pin_to_first_host(settings: ClickHouseSettings, *, client_name: str) -> Clic
     """
     hosts = settings.hosts()
     for number, (host, port) in enumerate(hosts):
-        single = replace(settings, host=f"[{host}]" if ":" in host else host, port=port)
+        single = replace(settings, host=authority(host, port), shard_weights=())
         with ClickHouse(single, client_name=client_name) as clickhouse:
             try:
                 clickhouse.select("SELECT 1")
@@ -53,6 +54,51 @@ def pin_to_first_host(settings: ClickHouseSettings, *, client_name: str) -> Clic
             else:
                 return single
     return settings
+
+
+def check_shards(clickhouse: ClickHouse, settings: ClickHouseSettings, mode: Mode) -> None:
+    """Check the shards of the target and its Distributed table on the server of the staging tables.
+
+    Blocks on all shards. Raises NeedsOperator, ConfigError and Unavailable.
+    """
+    if mode is Mode.REBUILD:
+        raise ConfigError(
+            "rebuild replaces a month in one step, which several shards cannot do together: use --mode "
+            "fill"
+        )
+    for own in settings.of_each_shard():
+        with ClickHouse(own, client_name="octane-analytics replay") as shard:
+            require_fit(shard.table, shard.describe(), window_user="an interrupted replay")
+    table = TableName(settings.database, settings.read_table)
+    if not clickhouse.select(f"EXISTS TABLE {table}").rows[0][0]:
+        raise NeedsOperator(
+            f"table {table} does not exist: create it with `octane-analytics schema apply`"
+        )
+    if not _has(clickhouse, "SELECT", str(table)):
+        raise NeedsOperator(f"GRANT SELECT ON {table} TO {settings.user}")
+    query = "SELECT count() FROM system.clusters WHERE cluster = {cluster:String}"
+    replicas = clickhouse.select(query, {"cluster": settings.cluster}).rows[0][0]
+    if replicas != len(settings.hosts()):
+        raise ConfigError(
+            f"cluster {settings.cluster} has {replicas} servers, and CLICKHOUSE_HOST lists "
+            f"{len(settings.hosts())}: list the same ones, because a comparison waits until each has "
+            "every row"
+        )
+
+
+def require_unsharded(clickhouse: ClickHouse, settings: ClickHouseSettings) -> None:
+    """Raise ConfigError if the server is one of several shards of CLICKHOUSE_CLUSTER, as far as the user
+    may see that: rows of other shards would be inserted again."""
+    if settings.cluster is None:
+        return
+    query = "SELECT uniqExact(shard_num) FROM system.clusters WHERE cluster = {cluster:String}"
+    with contextlib.suppress(StatementRejected):
+        ((shards,),) = clickhouse.select(query, {"cluster": settings.cluster}).rows
+        if shards > 1:
+            raise ConfigError(
+                f"cluster {settings.cluster} has {shards} shards, CLICKHOUSE_HOST lists one of them: "
+                "a replay would insert again what the others have; list all of them"
+            )
 
 
 def check_target(clickhouse: ClickHouse, mode: Mode) -> LiveTable:
@@ -138,7 +184,7 @@ def make_plan(
             if held[p].first < end:
                 reading[p] = OffsetRange(held[p].first, end)
     return ReplayPlan(
-        id=replay_staging.new_id(datetime.now(UTC), secrets.token_hex(2)),
+        id=replay_tables.new_id(datetime.now(UTC), secrets.token_hex(2)),
         mode=mode,
         compare=compare,
         topic=log.topic,
@@ -160,7 +206,7 @@ def load_interrupted(
 
     Drops the tables of a replay that was done. Raises BadRange if it cannot be resumed.
     """
-    if replay_id not in replay_staging.find_unfinished(clickhouse):
+    if replay_id not in replay_tables.find_unfinished(clickhouse):
         raise BadRange(
             f"interrupted replay {replay_id} not found in the database of {clickhouse.table}: it was "
             "finished, or a later replay dropped its tables; start a new one"
@@ -187,7 +233,7 @@ def load_interrupted(
 
 def clean_up(clickhouse: ClickHouseSink, live: LiveTable) -> None:
     """Drop the tables of dead replays. Raises ConfigError if a running one has the same target."""
-    for replay_id in replay_staging.find_unfinished(clickhouse):
+    for replay_id in replay_tables.find_unfinished(clickhouse):
         staging = ReplayStaging(clickhouse, replay_id, live)
         entries: Sequence[JournalEntry] = ()
         if staging.has_journal():
@@ -204,7 +250,7 @@ def clean_up(clickhouse: ClickHouseSink, live: LiveTable) -> None:
         if is_resumable and has_same_target:
             click.echo(
                 f"an append was interrupted: resume it with --resume {replay_id}, or give it up and "
-                f"drop the tables {replay_staging.PREFIX}{replay_id}_…",
+                f"drop the tables {replay_tables.PREFIX}{replay_id}_…",
                 err=True,
             )
             continue

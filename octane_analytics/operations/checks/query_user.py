@@ -85,9 +85,13 @@ def _missing_tables(server: QueryUserServer, settings: Settings) -> Iterator[str
         f"{identifier(database)}.{name if name == '*' else identifier(name)}"
         for database, name in sorted(settings.queries.tables)
     ]
-    for table in (str(server.table), *extra):
+    for table in (*map(str, dict.fromkeys((server.table, _read_table(settings)))), *extra):
         if not _has_right(server, f"SELECT ON {table}"):
             yield table
+
+
+def _read_table(settings: Settings) -> TableName:
+    return TableName(settings.clickhouse.database, settings.clickhouse.read_table)
 
 
 def _excess(server: QueryUserServer) -> Iterator[str]:

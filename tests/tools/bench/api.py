@@ -194,7 +194,7 @@ def _directly(
         values = {**bind(template, params, datetime.now(UTC)).values, **target}
 
         def ask(_: int) -> None:
-            clickhouse.select(template.sql, values)
+            clickhouse.select(template.sql, values, settings=template.settings)
 
         yield ask
 

@@ -12,7 +12,9 @@ import click
 from tests.tools.bench import options
 from tests.tools.bench.api import api
 from tests.tools.bench.backlog import Backlog, Shape
+from tests.tools.bench.capacity import capacity
 from tests.tools.bench.contenders import CONTENDERS, NAIVE_ROWS
+from tests.tools.bench.cost_goals import backlog_goals
 from tests.tools.bench.environment import Place
 from tests.tools.bench.latency import latency
 from tests.tools.bench.measure import Run
@@ -20,6 +22,7 @@ from tests.tools.bench.plot import side_by_side_svg
 from tests.tools.bench.profile import profile, told_stages
 from tests.tools.bench.report import show, write_json, write_picture
 from tests.tools.bench.reports.command import reports
+from tests.tools.bench.reports.tables import goal_table
 from tests.tools.bench.start import start
 from tests.tools.bench.steady import steady
 from tests.tools.bench.sweep import sweep
@@ -93,17 +96,25 @@ def throughput(
                     for name in names[:: -1 if number % 2 else 1]:
                         if name != "naive" or (size, procs) == (NAIVE_ROWS, 1):
                             runs.append(place.run(name, shape))
-        write_json(json_file, broker=place.broker, runs=[asdict(run) for run in runs])
+        goals = backlog_goals(runs)
+        write_json(
+            json_file,
+            broker=place.broker,
+            runs=[asdict(run) for run in runs],
+            goals=[asdict(goal) for goal in goals],
+        )
         write_picture(plot_file, side_by_side_svg(runs, names))
         show(
-            f"{events:,} events, {partitions} partitions, {place.broker}", side_by_side(runs, names)
+            f"{events:,} events, {partitions} partitions, {place.broker}",
+            side_by_side(runs, names),
+            goal_table(goals, "Goals, at the median"),
         )
         shapes = [Shape(backlog, size, may_grow=may_grow) for size in batch_sizes]
         if is_profiled or flame_file is not None:
             told_stages(place, shapes, flame_file)
 
 
-for question in (steady, sweep, latency, start, profile, api, reports):
+for question in (steady, sweep, latency, start, profile, api, reports, capacity):
     main.add_command(question)
 
 if __name__ == "__main__":

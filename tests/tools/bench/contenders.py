@@ -32,7 +32,8 @@ class Job:
     processes: int
     may_grow: bool = False
     """True if batches may exceed their size under backlog, as by default."""
-    flush_seconds: int = 5
+    flush_seconds: int | None = 5
+    """None: every contender has its default."""
 
 
 NAIVE_ROWS = 1_000
@@ -57,9 +58,10 @@ def worker_command(job: Job, delivery: str) -> tuple[list[str], dict[str, str]]:
     }
     if job.batch_size is not None:
         settings["BATCH_SIZE"] = str(job.batch_size)
-        settings["FLUSH_INTERVAL"] = str(job.flush_seconds)
         if not job.may_grow:
             settings["BATCH_MAX_ROWS"] = str(job.batch_size)
+    if job.flush_seconds is not None:
+        settings["FLUSH_INTERVAL"] = str(job.flush_seconds)
     return [COMMAND, "worker"], settings
 
 
@@ -87,10 +89,10 @@ def kafka_engine(job: Job) -> Iterator[Callable[[], list[int]]]:
     queue, view, clickhouse = f"{job.name}_queue", f"{job.name}_view", job.clickhouse
     limits = ""
     if job.batch_size is not None:
-        limits = (
-            f"kafka_max_block_size = {job.batch_size}, kafka_poll_max_batch_size = {job.batch_size}, "
-            f"kafka_flush_interval_ms = {job.flush_seconds * 1_000},"
-        )
+        sizes = ("kafka_max_block_size", "kafka_poll_max_batch_size")
+        limits = "".join(f"{name} = {job.batch_size}, " for name in sizes)
+    if job.flush_seconds is not None:
+        limits += f"kafka_flush_interval_ms = {job.flush_seconds * 1_000},"
     # More consumers than cores are refused otherwise, and more processes of a worker are not.
     clickhouse.execute("SET kafka_disable_num_consumers_limit = 1")
     clickhouse.execute(

@@ -128,7 +128,7 @@ def measure(
         events_per_second=came_to.events_per_second,
         client_cpu_us=came_to.client_cpu_us,
         clickhouse_cpu_us=came_to.clickhouse_cpu_us,
-        peak_client_mib=max((_kib(pid, "VmHWM") for pid in clients()), default=0) >> 10,
+        peak_client_mib=peak_mib(clients()),
         peak_clickhouse_mib=engine_kib >> 10,
         parts=parts(clickhouse),
     )
@@ -148,6 +148,11 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
+def peak_mib(pids: Iterable[int]) -> int:
+    """Return the largest resident memory that one of the processes has had; 0 without any."""
+    return max((_kib(pid, "VmHWM") for pid in pids), default=0) >> 10
+
+
 def _kib(pid: int, name: str) -> int:
     """Return a field of proc_pid_status(5) in KiB."""
     status = Path(f"/proc/{pid}/status").read_text()
@@ -159,6 +164,17 @@ def parts(clickhouse: ClickHouse) -> int:
         clickhouse.select(
             "SELECT max(max_block_number) FROM system.parts "
             "WHERE database = {database:String} AND table = {table:String}",
+            {"database": clickhouse.table.database, "table": clickhouse.table.table},
+        ).rows[0][0]
+    )
+
+
+def active_parts(clickhouse: ClickHouse) -> int:
+    """Return the number of parts that merges have left."""
+    return int(
+        clickhouse.select(
+            "SELECT count() FROM system.parts "
+            "WHERE active AND database = {database:String} AND table = {table:String}",
             {"database": clickhouse.table.database, "table": clickhouse.table.table},
         ).rows[0][0]
     )

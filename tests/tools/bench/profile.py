@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import click
 from rich.table import Table
 
-from octane_analytics.clickhouse.inserts import ClickHouseSink
+from octane_analytics.clickhouse.shards import ClickHouseShards
 from octane_analytics.events.decode import decode_all
 from octane_analytics.kafka.consumer import KafkaSource
 from octane_analytics.kafka.dlq_producer import KafkaDeadLetters
@@ -101,14 +101,14 @@ def stages(place: Place, shape: Shape) -> Table:
     spent, observer = _Spent(), FakeObserver()
     with (
         place.table(table) as admin,
-        ClickHouseSink(settings.clickhouse, client_name="bench") as sink,
+        ClickHouseShards(settings.clickhouse, client_name="bench") as shards,
     ):
         source = KafkaSource(settings.kafka, None)
         for owner, stage, method in (
             (source, "fetch", "poll"),
             (source, "commit", "commit"),
             (source, "commit", "log_identity"),
-            (sink, "insert", "insert_block"),
+            (shards.sink(""), "insert", "insert_block"),
         ):
             setattr(owner, method, spent.around(stage, getattr(owner, method)))
         batch = settings.batch
@@ -116,7 +116,7 @@ def stages(place: Place, shape: Shape) -> Table:
         ingest = IngestLoop(
             source,
             KafkaRangeReader(settings.kafka, client_id="bench"),
-            sink,
+            shards,
             KafkaDeadLetters(settings.kafka, client_id="bench"),
             spent.around("decode", decode_all),
             SystemClock(),

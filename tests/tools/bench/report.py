@@ -12,7 +12,7 @@ import click
 from rich.console import Console, RenderableType
 
 _TO_PNG = "rsvg-convert"
-_WIDTH = 140
+_WIDTH = 170
 """Width of a table without a terminal."""
 
 

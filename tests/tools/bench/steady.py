@@ -11,8 +11,10 @@ from rich.table import Table
 from tests.tools.bench import options
 from tests.tools.bench.backlog import Backlog
 from tests.tools.bench.contenders import CONTENDERS
+from tests.tools.bench.cost_goals import steady_goals
 from tests.tools.bench.environment import Place
 from tests.tools.bench.report import show, write_json, write_picture
+from tests.tools.bench.reports.tables import goal_table
 from tests.tools.bench.steady_run import SteadyLoad, SteadyRun, run_at_rate
 from tests.tools.bench.svg_bars import Bar, bars
 from tests.tools.bench.tables import BASELINE, spread
@@ -46,6 +48,12 @@ _CONTENDERS = ("exactly-once", "at-least-once", "kafka-engine")
     show_default=True,
     help="Seconds at each rate, after 3 that are counted as well.",
 )
+@click.option(
+    "--flush-interval",
+    "flush_seconds",
+    type=click.IntRange(1),
+    help="FLUSH_INTERVAL, and the engine's.  [default: the default of each]",
+)
 @options.rounds
 @click.option(
     "--contender",
@@ -63,19 +71,20 @@ def steady(
     partitions: Sequence[int],
     processes: Sequence[int],
     seconds: int,
+    flush_seconds: int | None,
     rounds: int,
     contenders: Sequence[str],
     json_file: Path | None,
     plot_file: Path | None,
 ) -> None:
-    """CPU time of an event at steady rates: worker and ClickHouse beside the Kafka engine.
+    """CPU time of an event at steady rates, inserts, and the time from produced to readable.
 
-    Everything runs with its default settings. Every contender of one load follows the other, in turns,
-    each on a new broker and a new ClickHouse: what is left of one run would be a backlog of the next.
-    `latency` measures how long an event takes to become readable.
+    Worker and ClickHouse beside the Kafka engine, with default settings. Every contender of one load
+    follows the other, in turns, each on a new broker and a new ClickHouse: what is left of one run would
+    be a backlog of the next.
     """
     loads = [
-        SteadyLoad(rate, count, procs, seconds)
+        SteadyLoad(rate, count, procs, seconds, flush_seconds)
         for rate in rates
         for count in partitions
         for procs in processes
@@ -91,12 +100,23 @@ def steady(
                 runs.append(run)
                 click.echo(
                     f"{name:>13} {load.rate:>7,}/s {load.partitions:>4} partitions x{load.processes} "
-                    f"{run.cpu_us:8.2f} µs {run.inserts:>5} inserts",
+                    f"{run.cpu_us:8.2f} µs {run.inserts:>5} inserts, p99 {run.p99_seconds:.2f} s",
                     err=True,
                 )
-    write_json(json_file, broker=broker, runs=[asdict(run) for run in runs])
+    goals = steady_goals(runs)
+    write_json(
+        json_file,
+        broker=broker,
+        runs=[asdict(run) for run in runs],
+        goals=[asdict(goal) for goal in goals],
+    )
     write_picture(plot_file, steady_svg(runs))
-    show(f"{seconds} s at each rate, {broker}", steady_table(runs), *rate_remarks(runs))
+    show(
+        f"{seconds} s at each rate, {broker}",
+        steady_table(runs),
+        goal_table(goals, "Goals, at the median"),
+        *rate_remarks(runs),
+    )
 
 
 def steady_table(runs: Sequence[SteadyRun]) -> Table:
@@ -107,7 +127,7 @@ def steady_table(runs: Sequence[SteadyRun]) -> Table:
     table.add_column("contender", no_wrap=True)
     for heading in ("client µs", "ClickHouse µs", "events/CPU s x", "CPU %"):
         table.add_column(heading, justify="right")
-    for heading in ("inserts/s", "rows an insert"):
+    for heading in ("inserts/s", "rows an insert", "parts", "p50 s", "p99 s", "MiB"):
         table.add_column(heading, justify="right")
     for (load, name), mine in grouped(runs).items():
         table.add_row(
@@ -121,6 +141,10 @@ def steady_table(runs: Sequence[SteadyRun]) -> Table:
             _spread(mine, lambda run: run.cpu_share * 100, ".1f"),
             f"{statistics.median(run.inserts_per_second for run in mine):.2f}",
             f"{statistics.median(run.rows_per_insert for run in mine):,.0f}",
+            f"{statistics.median(run.parts for run in mine):,.0f}",
+            _spread(mine, lambda run: run.p50_seconds, ".2f"),
+            _spread(mine, lambda run: run.p99_seconds, ".2f"),
+            str(max(run.peak_client_mib for run in mine) or ""),
         )
     return table
 
@@ -154,7 +178,10 @@ def steady_svg(runs: Sequence[SteadyRun]) -> str:
         client = statistics.median(run.client_cpu_us for run in mine)
         clickhouse = statistics.median(run.clickhouse_cpu_us for run in mine)
         group = f"{load.rate:,} events/s, {load.partitions} partitions, x{load.processes}"
-        drawn.append(Bar(group, name, (client, clickhouse), f"{client + clickhouse:.1f} µs"))
+        p50 = statistics.median(run.p50_seconds for run in mine)
+        p99 = statistics.median(run.p99_seconds for run in mine)
+        text = f"{client + clickhouse:.1f} µs, readable after {p50:.2f} s (p99 {p99:.2f} s)"
+        drawn.append(Bar(group, name, (client, clickhouse), text))
     return bars("CPU time of one event, median", "µs", drawn, ("worker", "ClickHouse"))
 
 

@@ -1,7 +1,7 @@
-"""One run at a steady rate: what each event costs in CPU time, and how it is inserted.
+"""One run at a steady rate: CPU time of each event, inserts, and the time until it can be read.
 
 The table takes merges as in production, and nothing polls it while events are sent: a poll costs
-ClickHouse about a millisecond, as much as some hundred events.
+ClickHouse about a millisecond, as much as some hundred events. Inserts are seen in its directory.
 """
 
 import time
@@ -12,11 +12,14 @@ from tests.tools.bench.backlog import Backlog
 from tests.tools.bench.contenders import CONTENDERS, Job
 from tests.tools.bench.environment import Place
 from tests.tools.bench.latency_run import send_steadily, wait_for_rows
-from tests.tools.bench.measure import cpu_seconds, parts
+from tests.tools.bench.measure import active_parts, cpu_seconds, parts, peak_mib
+from tests.tools.bench.part_times import keep_block_numbers, part_times, readable_after
 
 _FORMING_EVENTS = 100
 _WARM_SECONDS = 3
 _TABLE = "bench_steady"
+_SEEN_SECONDS = 0.1
+"""Time after which the last insert has been seen."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ class SteadyLoad:
     processes: int
     """Worker processes, or consumers of the Kafka engine."""
     seconds: int
+    flush_seconds: int | None = None
+    """FLUSH_INTERVAL, and the engine's; None for the default of each."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,13 @@ class SteadyRun:
     """CPU time of everything outside ClickHouse."""
     clickhouse_cpu_seconds: float
     inserts: int
+    parts: int
+    """Parts that merges had left when the last row was there."""
+    p50_seconds: float
+    """Median time from the production of an event until it can be read, after the first 3 s."""
+    p99_seconds: float
+    peak_client_mib: int
+    """Largest resident memory of one of the client's processes; 0 without any."""
 
     @property
     def events(self) -> int:
@@ -97,8 +109,10 @@ def run_at_rate(place: Place, contender: str, load: SteadyLoad) -> SteadyRun:
             place.engine.tcp_port,
             None,
             load.processes,
+            flush_seconds=load.flush_seconds,
         )
-        with CONTENDERS[contender](job) as clients:
+        keep_block_numbers(clickhouse)
+        with CONTENDERS[contender](job) as clients, part_times(clickhouse) as seen_at:
             _form_group(place, backlog, clickhouse)
             inserts = parts(clickhouse)
             began = time.monotonic()
@@ -106,15 +120,24 @@ def run_at_rate(place: Place, contender: str, load: SteadyLoad) -> SteadyRun:
             engine_cpu = cpu_seconds(engine_pid)
             sent = send_steadily(place, backlog, load.rate, _WARM_SECONDS, load.seconds)
             wait_for_rows(clickhouse, _FORMING_EVENTS + load.rate * (_WARM_SECONDS + load.seconds))
+            elapsed = time.monotonic() - began
+            client_cpu = sum(map(cpu_seconds, clients())) - client_cpu
+            engine_cpu = cpu_seconds(engine_pid) - engine_cpu
+            time.sleep(_SEEN_SECONDS)
+            p50, p99 = readable_after(clickhouse, seen_at, sent.began)
             return SteadyRun(
                 contender,
                 load,
                 sent.per_second,
                 sent.is_held(load.rate),
-                time.monotonic() - began,
-                sum(map(cpu_seconds, clients())) - client_cpu,
-                cpu_seconds(engine_pid) - engine_cpu,
+                elapsed,
+                client_cpu,
+                engine_cpu,
                 parts(clickhouse) - inserts,
+                active_parts(clickhouse),
+                p50,
+                p99,
+                peak_mib(clients()),
             )
 
 

@@ -7,7 +7,7 @@ written; reading the topic back does.
 import time
 import uuid
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -192,15 +192,21 @@ def _answer(ask: Callable[[], _T]) -> _T:
 
 
 class Audit:
-    """Audit of one topic, its dead-letter topic and one table."""
+    """Audit of one topic, its dead-letter topic and one table, over all its shards."""
 
     def __init__(
-        self, bootstrap_servers: str, topic: str, dlq_topic: str, port: int, table: str
+        self,
+        bootstrap_servers: str,
+        topic: str,
+        dlq_topic: str,
+        ports: Callable[[], Sequence[int]],
+        table: str,
     ) -> None:
+        """`ports` returns the port of one server of each shard."""
         self._bootstrap_servers = bootstrap_servers
         self._topic = topic
         self._dlq_topic = dlq_topic
-        self._port = port
+        self._ports = ports
         self._table = table
         self._earlier = Tally()
         """Numbers that had to arrive from deleted logs."""
@@ -214,8 +220,8 @@ class Audit:
 
     def rows(self) -> int:
         """Return the number of events in the table."""
-        with self._client() as client:
-            return int(client.execute(f"SELECT count() FROM {self._table}")[0][0])
+        counts = self._each_shard(f"SELECT count() FROM {self._table}")
+        return sum(int(rows[0][0]) for rows in counts)
 
     def keep(self) -> Tally:
         """Require the current content of the log, which is about to be deleted."""
@@ -275,10 +281,8 @@ class Audit:
         found = bytearray(self._found())
         found.extend(bytes(max(0, size - len(found))))
         report = Report(produced=sum(events), poison=sum(log.times) - sum(events))
-        with self._client() as client:
-            report.count, report.unique = client.execute(
-                f"SELECT count(), uniqExact({NUMBER}) FROM {self._table}"
-            )[0]
+        report.count = self.rows()
+        report.unique = self._unique()
         missing: list[int] = []
         repeated: list[int] = []
         strange: list[int] = []
@@ -341,26 +345,36 @@ class Audit:
         tally.places.extend(self._earlier.places)
         return read_log(self._bootstrap_servers, self._topic, tally, self._removed)
 
+    def _unique(self) -> int:
+        """Return ClickHouse's own count of distinct numbers, merged over the shards."""
+        if len(self._ports()) == 1:
+            ((rows,),) = self._each_shard(f"SELECT uniqExact({NUMBER}) FROM {self._table}")
+            return int(rows[0])
+        numbers = self._each_shard(f"SELECT DISTINCT {NUMBER} FROM {self._table}")
+        return len({number for rows in numbers for (number,) in rows})
+
     def _found(self) -> bytearray:
-        """Number of rows by event number, up to 255."""
-        with self._client() as client:
-            columns = client.execute(
-                f"SELECT {NUMBER} AS number, toUInt8(least(count(), 255)) FROM {self._table} "
-                "GROUP BY number ORDER BY number",
-                columnar=True,
-            )
+        """Number of rows by event number, over all shards, up to 255."""
+        counted = self._each_shard(
+            f"SELECT {NUMBER} AS number, count() FROM {self._table} GROUP BY number ORDER BY number"
+        )
         found = bytearray()
-        if not columns:
-            return found
-        numbers, times = columns
-        assert numbers[0] >= 0, "the table has rows that were never produced"
-        found.extend(bytes(numbers[-1] + 1))
-        for number, count in zip(numbers, times, strict=True):
-            found[number] = count
+        for rows in counted:
+            if not rows:
+                continue
+            assert rows[0][0] >= 0, "the table has rows that were never produced"
+            found.extend(bytes(max(0, rows[-1][0] + 1 - len(found))))
+            for number, count in rows:
+                found[number] = min(255, found[number] + count)
         return found
 
-    def _client(self) -> Client:
-        return Client("127.0.0.1", self._port, connect_timeout=5, send_receive_timeout=60)
+    def _each_shard(self, query: str) -> list[list[tuple[int, ...]]]:
+        """Return the result of the query on each shard."""
+        found = []
+        for port in self._ports():
+            with Client("127.0.0.1", port, connect_timeout=5, send_receive_timeout=60) as client:
+                found.append(client.execute(query))
+        return found
 
 
 NUMBER = "toInt64OrDefault(JSONExtractString(properties, 'event_id'), toInt64(-1))"

@@ -17,6 +17,7 @@ from tests.tools.faults.scenarios import SCENARIOS, Scenario
 from tests.tools.faults.stack import (
     APACHE,
     AT_LEAST_ONCE,
+    CLUSTER,
     EMBEDDED,
     EXACTLY_ONCE,
     Engines,
@@ -102,7 +103,7 @@ def main(arguments: Sequence[str]) -> int:
             print(f"{scenario.name:22} {scenario.description} ({', '.join(scenario.brokers)})")
         return 0
     brokers = [APACHE, EMBEDDED] if options.broker == "both" else [options.broker]
-    if APACHE in brokers and (reason := available()) is not None:
+    if brokers != [EMBEDDED] and (reason := available()) is not None:
         print(f"faults: {reason}", file=sys.stderr)
         return 1
     seed = random.SystemRandom().randrange(1_000_000) if options.seed is None else options.seed
@@ -122,8 +123,8 @@ def main(arguments: Sequence[str]) -> int:
     results: list[Result] = []
     with directory_for_logs(options.logs) as logs:
         for broker in brokers:
-            fitting = [scenario for scenario in chosen if broker in scenario.brokers]
-            with Engines(broker, logs / broker) as engines:
+            fitting = [scenario for scenario in chosen if scenario.fits(broker, options.shards)]
+            with Engines(broker, logs / broker, shards=options.shards) as engines:
                 results += _run(engines, fitting, shape, seed, options, logs, say)
     Console(width=None if sys.stdout.isatty() else 150).print(_table(results))
     for result in results:
@@ -223,9 +224,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--broker",
-        choices=[APACHE, EMBEDDED, "both"],
+        choices=[APACHE, EMBEDDED, CLUSTER, "both"],
         default=APACHE,
-        help="Apache Kafka (needs Java and Maven), the embedded mock cluster, or one after the other",
+        help="Apache Kafka (needs Java and Maven), the embedded mock cluster, a cluster of Apache Kafka "
+        "with three brokers, or the first two one after the other",
     )
     parser.add_argument("--delivery", choices=[EXACTLY_ONCE, AT_LEAST_ONCE], default=EXACTLY_ONCE)
     parser.add_argument(
@@ -243,6 +245,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rate", type=float, default=1500.0, help="events per second")
     parser.add_argument("--procs", type=int, default=3, help="worker processes")
     parser.add_argument("--partitions", type=int, default=8, help="of the topic (default: 8)")
+    parser.add_argument("--shards", type=int, default=1, help="ClickHouse servers, one per shard")
     parser.add_argument("--batch-size", type=int, default=150, help="of the workers (default: 150)")
     parser.add_argument("--logs", type=Path, help="directory to keep all logs in")
     parser.add_argument("--log-level", default="info", help="of the workers")

@@ -3,18 +3,16 @@
 import http.client
 import json
 import math
-import os
 import shutil
 import subprocess
-import sys
 import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from tests.support.leash import leashed
 from tests.support.ports import free_port
 from tests.tools.faults.audit import wait_until
-from tests.tools.faults.stack import LEASH
 
 RULES = Path(__file__).resolve().parents[3] / "conf" / "prometheus" / "alerts.yml"
 _START_SECONDS = 30.0
@@ -62,18 +60,18 @@ class Prometheus:
                 }
             )
         )
-        leash = [sys.executable, "-I", "-S", "-c", LEASH, str(os.getpid())]
         program = shutil.which("prometheus")
         assert program is not None, "apt-get install prometheus"
         with (self._directory / "prometheus.log").open("wb") as log:
             self._child = subprocess.Popen(
-                [
-                    *leash,
-                    program,
-                    f"--config.file={config}",
-                    f"--storage.tsdb.path={self._directory / 'data'}",
-                    f"--web.listen-address=127.0.0.1:{self._port}",
-                ],
+                leashed(
+                    [
+                        program,
+                        f"--config.file={config}",
+                        f"--storage.tsdb.path={self._directory / 'data'}",
+                        f"--web.listen-address=127.0.0.1:{self._port}",
+                    ]
+                ),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

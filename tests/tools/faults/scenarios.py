@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from confluent_kafka import Consumer
 
-from tests.tools.faults import recovery
+from tests.tools.faults import hosts, kafka_cluster, recovery, sharding
 from tests.tools.faults.audit import wait_until
-from tests.tools.faults.stack import APACHE, EMBEDDED, EMBEDDED_BROKERS, Stack
+from tests.tools.faults.stack import APACHE, CLUSTER, EMBEDDED, EMBEDDED_BROKERS, Stack
 
 _BEFORE_DELETION_SECONDS = 60.0
 """Records that did not arrive in this time are deleted with their log and count as missing: on a busy
@@ -24,9 +24,18 @@ class Scenario:
     name: str
     description: str
     run: Callable[[Stack, random.Random, float], int]
-    brokers: tuple[str, ...] = (APACHE, EMBEDDED)
+    brokers: tuple[str, ...] = (APACHE, EMBEDDED, CLUSTER)
     needs_intents: bool = False
     """True if it waits for announced batches, which at-least-once delivery has none of."""
+    needs_shards: bool = False
+    """True if it needs several shards."""
+    fits_shards: bool = True
+    """False if it changes or counts the rows of the only shard."""
+
+    def fits(self, broker: str, shards: int) -> bool:
+        """Return whether the scenario can run on this broker and number of shards."""
+        fits_shards = self.fits_shards if shards > 1 else not self.needs_shards
+        return broker in self.brokers and fits_shards
 
 
 def kill_worker(stack: Stack, rng: random.Random, deadline: float) -> int:
@@ -330,6 +339,18 @@ SCENARIOS = {
             (APACHE,),
         ),
         Scenario(
+            "brokers-in-turn",
+            "kill -9 or stop of one of three brokers after the other",
+            kafka_cluster.brokers_in_turn,
+            (CLUSTER,),
+        ),
+        Scenario(
+            "controller-away",
+            "a worker is killed while the controller is away",
+            kafka_cluster.controller_away,
+            (CLUSTER,),
+        ),
+        Scenario(
             "move-leaders",
             "partitions and coordinator change brokers",
             move_leaders,
@@ -346,22 +367,48 @@ SCENARIOS = {
         Scenario("black-hole", "nothing comes through, then everything at once", black_hole),
         Scenario("scale", "from the usual number of processes to 1, 6, 2", scale),
         Scenario("rebalance-storm", "a foreign member joins and leaves", rebalance_storm),
-        Scenario("twins", "a second worker command under the same names", twins, (APACHE,)),
+        Scenario("twins", "a second worker command under the same names", twins, (APACHE, CLUSTER)),
+        Scenario(
+            "host-away",
+            "kill -9 of one of three hosts whole, which comes back under its name",
+            hosts.host_away,
+            (APACHE, CLUSTER),
+        ),
+        Scenario(
+            "rolling-hosts",
+            "SIGTERM and a new start of three hosts in turn",
+            hosts.rolling_hosts,
+            (APACHE, CLUSTER),
+        ),
         Scenario("recreate-topic", "the topic is deleted and made again", recreate_topic),
         Scenario("poison", "one record in a hundred is invalid", poison),
         Scenario("table-away", "the table is renamed away, then back", table_away),
+        Scenario(
+            "relist-shards",
+            "kill -9, and another list of shards, in turn with all of them",
+            sharding.relist_shards,
+            needs_shards=True,
+        ),
+        Scenario(
+            "kill-shards",
+            "kill -9 of one shard or all, and a new start",
+            sharding.kill_shards,
+            needs_shards=True,
+        ),
         Scenario("rolling-restart", "SIGTERM and a new start, several times", rolling_restart),
         Scenario(
             "spread-recovery",
             "a batch of all partitions is left to three new workers",
             recovery.spread_recovery,
             needs_intents=True,
+            fits_shards=False,
         ),
         Scenario(
             "torn-recovery",
             "kill -9 of ClickHouse while several workers recover torn batches",
             recovery.torn_recovery,
             needs_intents=True,
+            fits_shards=False,
         ),
         Scenario(
             "leader-away",
@@ -369,24 +416,28 @@ SCENARIOS = {
             recovery.leader_away,
             (EMBEDDED,),
             needs_intents=True,
+            fits_shards=False,
         ),
         Scenario(
             "trimmed-batch",
             "retention removes a part of pending batches",
             recovery.trimmed_batch,
             needs_intents=True,
+            fits_shards=False,
         ),
         Scenario(
             "changed-column",
             "the table accepts other rows at the next attempt",
             recovery.changed_column,
             needs_intents=True,
+            fits_shards=False,
         ),
         Scenario(
             "lost-and-regained",
             "partitions are lost and regained while ClickHouse is away",
             recovery.lost_and_regained,
             needs_intents=True,
+            fits_shards=False,
         ),
         Scenario(
             "late-commits",
@@ -394,6 +445,7 @@ SCENARIOS = {
             recovery.late_commits,
             (APACHE,),
             needs_intents=True,
+            fits_shards=False,
         ),
         Scenario(
             "older-intents",
@@ -401,6 +453,7 @@ SCENARIOS = {
             recovery.older_intents,
             (APACHE,),  # the mock cluster never takes commits from outside a group that had members
             needs_intents=True,
+            fits_shards=False,
         ),
     )
 }

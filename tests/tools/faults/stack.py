@@ -1,4 +1,4 @@
-"""A broker, a real ClickHouse, a proxy between, and the installed worker command over them.
+"""A broker, real ClickHouse servers, a proxy before the first, and the installed worker command.
 
 `Engines` are what takes seconds to start and serves many scenarios; a `Stack` is one scenario's own
 topic, group, table, load and worker command on them.
@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -29,16 +29,19 @@ from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.sandbox.engine import HOST, EngineError
 from octane_analytics.sandbox.kafka import EmbeddedKafka
 from tests.support.command import COMMAND, environment
+from tests.support.leash import leashed
 from tests.tools.faults.audit import Audit, Report, lag, wait_until
 from tests.tools.faults.load import Load
 from tests.tools.faults.proxy import Proxy
 from tests.tools.kafka.apache import SCRAM_PASSWORD, SCRAM_USER, ApacheKafka
+from tests.tools.kafka.cluster import KafkaCluster
 
-APACHE, EMBEDDED = "apache", "embedded"
+APACHE, EMBEDDED, CLUSTER = "apache", "embedded", "cluster"
+"""One broker of Apache Kafka, the mock cluster, three brokers of Apache Kafka and a controller."""
 EXACTLY_ONCE, AT_LEAST_ONCE = "exactly-once", "at-least-once"
 
 EMBEDDED_BROKERS = 3
-_SESSION_SECONDS = {APACHE: 6.0, EMBEDDED: 2.0}
+_SESSION_SECONDS = {APACHE: 6.0, EMBEDDED: 2.0, CLUSTER: 6.0}
 _START_SECONDS = 30.0
 
 _GOOD_ENDS = (
@@ -47,26 +50,25 @@ _GOOD_ENDS = (
     -signal.SIGTERM,  # before its imports were complete
 )
 
-# The command ends with the thread that started it, even when that was killed; so do, then, its
-# children. (As in tests/tools/kafka/apache.py, and for the same reason not a preexec_fn.)
-LEASH = """
-import ctypes, os, signal, sys
-ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-if os.getppid() != int(sys.argv[1]):
-    os._exit(1)
-os.execv(sys.argv[2], sys.argv[2:])
-"""
+_KAFKA: Mapping[str, Callable[[], ApacheKafka | EmbeddedKafka | KafkaCluster]] = {
+    APACHE: ApacheKafka,
+    EMBEDDED: lambda: EmbeddedKafka(brokers=EMBEDDED_BROKERS),
+    CLUSTER: KafkaCluster,
+}
 
 
 class Engines:
     """Start and stop from the main thread: both engines end with the thread that started them."""
 
-    def __init__(self, broker: str, directory: Path) -> None:
+    def __init__(self, broker: str, directory: Path, *, shards: int = 1) -> None:
+        """The faults of ClickHouse and of its proxy are those of the first of the `shards`."""
         self.broker = broker
-        self.kafka: ApacheKafka | EmbeddedKafka = (
-            ApacheKafka() if broker == APACHE else EmbeddedKafka(brokers=EMBEDDED_BROKERS)
-        )
-        self.clickhouse = EmbeddedClickHouse(directory / "clickhouse")
+        self.kafka = _KAFKA[broker]()
+        self.shards = [
+            EmbeddedClickHouse(directory / f"clickhouse-{number}", macros={"shard": str(number)})
+            for number in range(1, shards + 1)
+        ]
+        self.clickhouse = self.shards[0]
         self.proxy = Proxy(lambda: self.clickhouse.tcp_port)
 
     def __enter__(self) -> Self:
@@ -74,7 +76,8 @@ class Engines:
             stack.enter_context(self.kafka)
             if isinstance(self.kafka, ApacheKafka):
                 self.kafka.admit()
-            stack.enter_context(self.clickhouse)
+            for shard in self.shards:
+                stack.enter_context(shard)
             stack.enter_context(self.proxy)
             self._stack = stack.pop_all()
         return self
@@ -88,6 +91,11 @@ class Engines:
         return self.kafka
 
     @property
+    def cluster(self) -> KafkaCluster:
+        assert isinstance(self.kafka, KafkaCluster)
+        return self.kafka
+
+    @property
     def embedded(self) -> EmbeddedKafka:
         assert isinstance(self.kafka, EmbeddedKafka)
         return self.kafka
@@ -95,14 +103,18 @@ class Engines:
     def heal(self) -> None:
         """Undo the faults that a scenario left."""
         self.proxy.heal()
-        if self.clickhouse.pid is None:
-            self.clickhouse.start()
-        self.clickhouse.resume()
+        for shard in self.shards:
+            if shard.pid is None:
+                shard.start()
+            shard.resume()
         if isinstance(self.kafka, ApacheKafka):
             if not self.kafka.is_running:
                 self.kafka.start()
             self.kafka.resume()
             self.kafka.admit()
+        elif isinstance(self.kafka, KafkaCluster):
+            self.kafka.start()
+            self.kafka.resume()
         else:
             self.kafka.set_broker_up()
 
@@ -116,7 +128,7 @@ class Engines:
     def recreate_topic(self, name: str, partitions: int, pause_seconds: float) -> None:
         """Delete the topic and recreate it after a pause."""
         self.kafka.delete_topic(name)
-        if isinstance(self.kafka, ApacheKafka):
+        if not isinstance(self.kafka, EmbeddedKafka):
             time.sleep(pause_seconds)
             self.kafka.create_topic(name, partitions)
             return
@@ -139,9 +151,23 @@ class Engines:
         admin.delete_records([wanted])[wanted].result(20)
 
     def execute(self, statement: str) -> None:
-        """Direct connection to ClickHouse, not through the proxy."""
-        with Client(HOST, self.clickhouse.tcp_port, connect_timeout=5) as client:
-            client.execute(statement)
+        """Run a statement on every shard, not through the proxy."""
+        for port in self.ports():
+            with Client(HOST, port, connect_timeout=5) as client:
+                client.execute(statement)
+
+    def ports(self) -> list[int]:
+        """Return the native port of each shard."""
+        return [shard.tcp_port for shard in self.shards]
+
+    def hosts(self, numbers: Sequence[int] | None = None) -> str:
+        """Return CLICKHOUSE_HOST for shards numbered from 0, all by default; the first one is behind the
+        proxy."""
+        ports = [self.proxy.port, *self.ports()[1:]]
+        return ";".join(
+            f"{HOST}:{ports[number]}"
+            for number in (range(len(ports)) if numbers is None else numbers)
+        )
 
 
 @dataclass(frozen=True)
@@ -193,10 +219,9 @@ class Command:
             time.sleep(0.5)
 
     def _spawn(self, procs: int) -> subprocess.Popen[bytes]:
-        leash = [sys.executable, "-I", "-S", "-c", LEASH, str(os.getpid())]
         with self.log.open("ab") as log:
             return subprocess.Popen(
-                [*leash, sys.executable, COMMAND, "worker", "--procs", str(procs)],
+                leashed([sys.executable, COMMAND, "worker", "--procs", str(procs)]),
                 env=environment(self._settings),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -306,19 +331,25 @@ class Stack:
         engines.execute(schema.create_table(name))
         servers = self.bootstrap_servers
         self.load = Load(servers, self.topic, shape.partitions, shape.rate, self.seed)
-        self.audit = Audit(
-            servers, self.topic, self.dlq_topic, engines.clickhouse.tcp_port, self.table
-        )
+        self.audit = Audit(servers, self.topic, self.dlq_topic, engines.ports, self.table)
         asked = {"CONTROL_SOCKET": str(self.control_socket)}
         self.command = Command(self._settings() | asked, self._directory / f"{self.name}.log")
         unasked = {"CONTROL_SOCKET": "none"}
         self.twin = Command(self._settings() | unasked, self._directory / f"{self.name}-twin.log")
-        """Return a second command with the same member names in the same group."""
+        """Second command with the same member names in the same group."""
+        self.neighbours = [
+            Command(
+                self._settings() | unasked | {"KAFKA_INSTANCE_PREFIX": f"neighbour{number}"},
+                self._directory / f"{self.name}-neighbour{number}.log",
+            )
+            for number in (1, 2)
+        ]
+        """Commands of other hosts in the same group."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.command.kill()
-        self.twin.kill()
+        for command in (self.command, self.twin, *self.neighbours):
+            command.kill()
         with contextlib.suppress(AssertionError):
             self.load.pause(5.0)
         self.engines.heal()
@@ -353,14 +384,13 @@ class Stack:
         self.command.start(self.procs)
 
     def stop(self) -> None:
-        code = self.command.stop()
-        if code not in _GOOD_ENDS:
-            raise RuntimeError(f"the worker command ended with {code} after SIGTERM")
+        stop_cleanly(self.command)
 
     def mend(self) -> None:
         """Repair everything after a failed scenario."""
         self.engines.heal()
-        self.twin.kill()
+        for command in (self.twin, *self.neighbours):
+            command.kill()
         with contextlib.suppress(ServerException):
             self.engines.execute(f"RENAME TABLE {self.table}_away TO {self.table}")
         if not self.engines.has_topic(self.topic):
@@ -402,7 +432,6 @@ class Stack:
     def _settings(self) -> dict[str, str]:
         shape, clickhouse = self.shape, self.shape.clickhouse_seconds
         kafka = self.engines.kafka
-        is_apache = isinstance(kafka, ApacheKafka)
         servers = {"KAFKA_BOOTSTRAP_SERVERS": self.bootstrap_servers}
         if isinstance(kafka, ApacheKafka):
             servers = {
@@ -417,11 +446,11 @@ class Stack:
             "KAFKA_TOPIC": self.topic,
             "KAFKA_GROUP_ID": self.group,
             # The mock cluster accepts the names of static members but ignores them.
-            "KAFKA_INSTANCE_PREFIX": "faults" if is_apache else "none",
+            "KAFKA_INSTANCE_PREFIX": "none" if isinstance(kafka, EmbeddedKafka) else "faults",
             "KAFKA_RDKAFKA_SESSION_TIMEOUT_MS": str(int(self.session_seconds * 1000)),
             "KAFKA_RDKAFKA_HEARTBEAT_INTERVAL_MS": "300",
-            "CLICKHOUSE_HOST": HOST,
-            "CLICKHOUSE_PORT": str(self.engines.proxy.port),
+            "CLICKHOUSE_HOST": self.engines.hosts(),
+            **({"CLICKHOUSE_CLUSTER": "octane"} if len(self.engines.shards) > 1 else {}),
             "CLICKHOUSE_DATABASE": self.name,
             "CLICKHOUSE_TIMEOUT": f"{clickhouse:g}",
             "DRAIN_TIMEOUT": f"{clickhouse * 5:g}",
@@ -433,6 +462,13 @@ class Stack:
             "LOG_FORMAT": "json",
             **shape.settings,
         }
+
+
+def stop_cleanly(command: Command) -> None:
+    """Stop with SIGTERM. Raise RuntimeError for an exit code that reports a failure."""
+    code = command.stop()
+    if code not in _GOOD_ENDS:
+        raise RuntimeError(f"the worker command ended with {code} after SIGTERM")
 
 
 @contextlib.contextmanager

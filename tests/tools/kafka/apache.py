@@ -1,4 +1,4 @@
-"""Apache Kafka on this machine: one KRaft node, broker and controller in one, on loopback.
+"""Apache Kafka on this machine: one KRaft node on loopback, broker and controller in one by default.
 
 Owns the broker's process and its directory. Knows nothing of what the package under test does with
 it, nor of how the jars got here. `bin/kafka` gives the same to the command line.
@@ -6,79 +6,59 @@ it, nor of how the jars got here. `bin/kafka` gives the same to the command line
 
 from __future__ import annotations
 
-import contextlib
-import os
-import re
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
-from confluent_kafka.admin._metadata import ClusterMetadata
 from confluent_kafka.admin._scram import (
     ScramCredentialInfo,
     ScramMechanism,
     UserScramCredentialDeletion,
     UserScramCredentialUpsertion,
 )
-from confluent_kafka.cimpl import NewTopic
 
 from octane_analytics.sandbox.engine import is_free
+from tests.support.leash import leashed
 from tests.support.ports import free_port
+from tests.tools.kafka.admin import Administered, is_settled
 from tests.tools.kafka.jars import (
     Installation,
     KafkaError,
     available,
     cache_lock,
     fetch,
-    new_id,
-    run,
     say,
     tail,
 )
+from tests.tools.kafka.node import HOST, Node
 
 __all__ = ["ApacheKafka", "KafkaError", "available", "prepare"]
-
-HOST = "127.0.0.1"
 
 SETTINGS = Path(__file__).resolve().parent / "broker.properties"
 
 SCRAM_USER, SCRAM_PASSWORD = "octane", "not-a-secret"
 """Credentials that the authenticated listener accepts after `admit`."""
 
-CONSUMER_GROUPS = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"
 _OFFSETS = "__consumer_offsets"
-TOPICS = "org.apache.kafka.tools.TopicCommand"
-
-# Runs before the JVM, in its process: the broker ends with the thread that started it, even when
-# that was killed. (subprocess's preexec_fn could do it too, but is unsafe once there are threads.)
-_LEASH = """
-import ctypes, os, signal, sys
-ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-if os.getppid() != int(sys.argv[1]):
-    os._exit(1)
-os.execv(sys.argv[2], sys.argv[2:])
-"""
 
 
-class ApacheKafka:
+class ApacheKafka(Administered):
     """One broker. As a context manager: started on entry, killed on exit.
 
     directory receives all that the broker writes (`data/`, `server.properties`, `broker.log`) and
     is kept; without one, a temporary directory is made and removed. port is a free one unless
     given, and stays the same through kill and restart. partitions is the default for new topics;
     settings are properties that win over broker.properties. A leashed broker is killed with the
-    thread that started it, whatever ends that one. The constructor touches nothing; the rest raises
-    KafkaError.
+    thread that started it, whatever ends that one. node is its place in a cluster, controller_port
+    that of its own controller. The constructor touches nothing; the rest raises KafkaError.
     """
 
     def __init__(
@@ -89,12 +69,15 @@ class ApacheKafka:
         partitions: int = 1,
         settings: Mapping[str, str] | None = None,
         is_leashed: bool = True,
+        node: Node | None = None,
+        controller_port: int | None = None,
     ) -> None:
+        self._node = node or Node()
         self._directory = directory.absolute() if directory else None
         self._is_temporary = directory is None
         self._port = port
         self._sasl_port: int | None = None
-        self._controller_port: int | None = None
+        self._controller_port = controller_port
         self._settings = {"num.partitions": str(partitions), **(settings or {})}
         self._is_leashed = is_leashed
         self._process: subprocess.Popen[bytes] | None = None
@@ -141,6 +124,11 @@ class ApacheKafka:
         return self._directory
 
     @property
+    def nodes(self) -> list[ApacheKafka]:
+        """Return the broker itself: a cluster of one."""
+        return [self]
+
+    @property
     def pid(self) -> int:
         return self._running().pid
 
@@ -155,7 +143,23 @@ class ApacheKafka:
         Takes about two seconds, after the first time on a machine (see prepare). What an earlier
         start left in the directory is served again.
         """
-        self._start(prepare(), None, deadline_seconds)
+        self.launch()
+        self.await_ready(deadline_seconds)
+
+    def launch(self) -> None:
+        """Start the process, without a look at whether it serves: await_ready does that."""
+        self._launch(prepare(), None)
+
+    def await_ready(self, deadline_seconds: float = 60) -> None:
+        """Block until the broker responds and every partition of its cluster has a leader.
+
+        Kill it if it does not by the deadline.
+        """
+        try:
+            self._await_answer(time.monotonic() + deadline_seconds)
+        except BaseException:
+            self.kill()
+            raise
 
     def stop(self, deadline_seconds: float = 30) -> None:
         """Stop the broker cleanly, with SIGKILL at the deadline. Does nothing if it is down."""
@@ -182,8 +186,12 @@ class ApacheKafka:
         self.start(deadline_seconds)
 
     def pause(self) -> None:
-        """Send SIGSTOP: connections stay open without a response."""
-        self._running().send_signal(signal.SIGSTOP)
+        """Send SIGSTOP and block until it holds: connections stay open without a response."""
+        process = self._running()
+        process.send_signal(signal.SIGSTOP)
+        stat = Path(f"/proc/{process.pid}/stat")
+        while stat.read_text().rpartition(")")[2].split()[0] != "T":
+            time.sleep(0.005)
 
     def resume(self) -> None:
         self._running().send_signal(signal.SIGCONT)
@@ -202,25 +210,6 @@ class ApacheKafka:
         self._process = None
         self._is_temporary = False
 
-    def create_topic(
-        self, name: str, partitions: int = 1, settings: Mapping[str, str] | None = None
-    ) -> None:
-        """Block until every partition has a leader."""
-        topic = NewTopic(name, num_partitions=partitions, config=dict(settings or {}))
-        self._settle(
-            f"creating topic {name}",
-            lambda admin: admin.create_topics([topic])[name].result(),
-            lambda cluster: name in cluster.topics and len(cluster.topics[name].partitions) > 0,
-        )
-
-    def delete_topic(self, name: str) -> None:
-        """Block until the broker no longer knows the topic."""
-        self._settle(
-            f"deleting topic {name}",
-            lambda admin: admin.delete_topics([name])[name].result(),
-            lambda cluster: name not in cluster.topics,
-        )
-
     def admit(self) -> None:
         """Create SCRAM_USER's credential for the authenticated listener."""
         info = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_256, 4096)
@@ -235,75 +224,44 @@ class ApacheKafka:
     def _alter_user(
         self, alteration: UserScramCredentialUpsertion | UserScramCredentialDeletion
     ) -> None:
-        admin = self._admin()  # keep a reference: a collected client cancels its requests
+        admin = self.admin()  # keep a reference: a collected client cancels its requests
         try:
             admin.alter_user_scram_credentials([alteration])[SCRAM_USER].result(20)
         except KafkaException as error:
             raise KafkaError(f"altering {SCRAM_USER}: {error.args[0].str()}") from error
-
-    def topics(self, *arguments: str) -> str:
-        """Return the output of `kafka-topics.sh`; starting the JVM takes about a second."""
-        return self._tool(TOPICS, *arguments)
-
-    def consumer_groups(self, *arguments: str) -> str:
-        """Return the output of `kafka-consumer-groups.sh`; starting the JVM takes about a second."""
-        return self._tool(CONSUMER_GROUPS, *arguments)
-
-    def lag(self, group: str) -> dict[tuple[str, int], int]:
-        """Return the lag by topic and partition, as the consumer-groups command counts it.
-
-        Partitions without a committed offset are absent.
-        """
-        lag = {}
-        for line in self.consumer_groups("--describe", "--group", group).splitlines():
-            # GROUP TOPIC PARTITION CURRENT-OFFSET LOG-END-OFFSET LAG CONSUMER-ID HOST CLIENT-ID
-            fields = line.split()
-            if len(fields) >= 6 and fields[0] == group and fields[5].isdigit():
-                lag[fields[1], int(fields[2])] = int(fields[5])
-        return lag
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
             raise KafkaError("the broker is not running")
         return self._process
 
-    def _start(
-        self,
-        installation: Installation,
-        options: Sequence[str] | None,
-        deadline_seconds: float,
-    ) -> None:
+    def _launch(self, installation: Installation, options: Sequence[str] | None) -> None:
         if self.is_running:
             raise KafkaError(f"the broker already runs on {self.bootstrap_servers}")
-        deadline = time.monotonic() + deadline_seconds
         if self._port is None:
             self._port = free_port()
         elif not is_free(self._port):
             raise KafkaError(f"port {self._port} on {HOST} is taken: choose another")
         while self._sasl_port is None or self._sasl_port == self._port:
             self._sasl_port = free_port()
-        while self._controller_port in (None, self._port, self._sasl_port):
+        while self._controller_port is None or self._controller_port in (
+            self._port,
+            self._sasl_port,
+        ):
             self._controller_port = free_port()
         if self._directory is None:
             self._directory = Path(tempfile.mkdtemp(prefix="octane-kafka-"))
         data = self._directory / "data"
-        _format(installation.template, data)
+        self._node.format(installation.template, data)
         properties = self._directory / "server.properties"
-        addresses = {
-            "listeners": f"PLAINTEXT://{HOST}:{self._port},"
-            f"SASL_PLAINTEXT://{HOST}:{self._sasl_port},"
-            f"CONTROLLER://{HOST}:{self._controller_port}",
-            "advertised.listeners": f"PLAINTEXT://{HOST}:{self._port},"
-            f"SASL_PLAINTEXT://{HOST}:{self._sasl_port}",
-            "controller.quorum.voters": f"1@{HOST}:{self._controller_port}",
-            "log.dirs": str(data),
-        }
+        place = self._node.properties(self._port, self._sasl_port, self._controller_port)
+        final = self._settings | place | {"log.dirs": str(data)}
         # The last line of a property wins.
-        own = "".join(f"{name}={value}\n" for name, value in (self._settings | addresses).items())
+        own = "".join(f"{name}={value}\n" for name, value in final.items())
         properties.write_text(f"{SETTINGS.read_text()}\n# This broker's own\n{own}")
         command = installation.command("kafka.Kafka", str(properties), options=options)
         if self._is_leashed:
-            command = [sys.executable, "-I", "-S", "-c", _LEASH, str(os.getpid()), *command]
+            command = leashed(command)
         with (self._directory / "broker.log").open("ab") as log:
             # A new session, so that Ctrl-C in the terminal only reaches the parent.
             self._process = subprocess.Popen(
@@ -313,20 +271,17 @@ class ApacheKafka:
                 stderr=log,
                 start_new_session=True,
             )
-        try:
-            self._await_answer(deadline)
-        except BaseException:
-            self.kill()
-            raise
 
     def _await_answer(self, deadline: float) -> None:
         # librdkafka backs off after a refused connection, so probe with a plain socket first.
         while not self._listens():
             self._check(deadline)
             time.sleep(0.02)
-        admin = self._admin()
+        if not self._node.is_broker:
+            return
+        admin = self.admin()
         while not (
-            _is_settled(cluster := self._metadata(admin))
+            is_settled(cluster := self.metadata(admin))
             and (cluster is None or _OFFSETS not in cluster.topics or self._coordinates())
         ):
             self._check(deadline)
@@ -350,8 +305,9 @@ class ApacheKafka:
         return found.error is None
 
     def _listens(self) -> bool:
+        port = self.port if self._node.is_broker else self._controller_port
         try:
-            socket.create_connection((HOST, self.port), timeout=1).close()
+            socket.create_connection((HOST, port), timeout=1).close()
         except OSError:
             return False
         return True
@@ -366,40 +322,6 @@ class ApacheKafka:
             return
         log = self.directory / "broker.log"
         raise KafkaError(f"the broker {reason}; from {log}:\n{tail(log.read_text())}")
-
-    def _admin(self) -> AdminClient:
-        # log_level 0: messages about a broker that was killed on purpose are noise.
-        return AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
-
-    def _metadata(self, admin: AdminClient) -> ClusterMetadata | None:
-        with contextlib.suppress(KafkaException):
-            return admin.list_topics(timeout=5)
-        return None
-
-    def _settle(
-        self,
-        what: str,
-        request: Callable[[AdminClient], object],
-        is_done: Callable[[ClusterMetadata], bool],
-        deadline_seconds: float = 20,
-    ) -> None:
-        deadline = time.monotonic() + deadline_seconds
-        admin = self._admin()
-        try:
-            request(admin)
-        except KafkaException as error:
-            raise KafkaError(f"{what}: {error.args[0].str()}") from error
-        while True:
-            cluster = self._metadata(admin)
-            if cluster is not None and is_done(cluster) and _is_settled(cluster):
-                return
-            if time.monotonic() > deadline:
-                raise KafkaError(f"{what}: not visible after {deadline_seconds:.0f} s")
-            time.sleep(0.02)
-
-    def _tool(self, main: str, *arguments: str) -> str:
-        command = fetch().command(main, "--bootstrap-server", self.bootstrap_servers, *arguments)
-        return run(command, failure=f"{main.rpartition('.')[2]} {' '.join(arguments)} failed")
 
 
 def prepare(deadline_seconds: float = 90) -> Installation:
@@ -425,7 +347,8 @@ def _archive_classes(installation: Installation) -> None:
     unfinished = installation.archive.with_suffix(".unfinished")
     kafka = ApacheKafka()
     try:
-        kafka._start(installation, [f"-XX:ArchiveClassesAtExit={unfinished}"], 60)
+        kafka._launch(installation, [f"-XX:ArchiveClassesAtExit={unfinished}"])
+        kafka.await_ready()
         kafka.create_topic("warm-up")
         kafka.stop(60)
         unfinished.rename(installation.archive)
@@ -433,27 +356,3 @@ def _archive_classes(installation: Installation) -> None:
         say(f"no fast start here: {error}")
     finally:
         kafka.close()
-
-
-def _format(template: Path, data: Path) -> None:
-    """Make the data directory a copy of the template with new identities, unless it has its own."""
-    if (data / "meta.properties").exists():
-        return
-    data.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(template / "bootstrap.checkpoint", data / "bootstrap.checkpoint")
-    meta = (template / "meta.properties").read_text()
-    for name in ("cluster.id", "directory.id"):
-        meta = re.sub(rf"(?m)^{re.escape(name)}=.*$", f"{name}={new_id()}", meta)
-    (data / "meta.properties").write_text(meta)
-
-
-def _is_settled(cluster: ClusterMetadata | None) -> bool:
-    return (
-        cluster is not None
-        and len(cluster.brokers) > 0
-        and all(
-            partition.leader >= 0
-            for topic in cluster.topics.values()
-            for partition in topic.partitions.values()
-        )
-    )

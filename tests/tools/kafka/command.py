@@ -1,59 +1,29 @@
 """The command line of bin/kafka: a real Apache Kafka for a developer, in the background or not.
 
-Owns the list of brokers that were started in the background. It stands in the cache, one file per
-port, each naming a process by its id and start time, so that a stranger with a recycled id is never
-taken for a broker.
+background.py, beside it, records what was started in the background.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
-import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 
-from tests.tools.kafka.apache import CONSUMER_GROUPS, HOST, TOPICS, ApacheKafka, KafkaError, prepare
-from tests.tools.kafka.jars import CACHE, fetch, say
+from tests.tools.kafka import background
+from tests.tools.kafka.admin import CONSUMER_GROUPS, TOPICS
+from tests.tools.kafka.apache import ApacheKafka, KafkaError, prepare
+from tests.tools.kafka.background import Started
+from tests.tools.kafka.cluster import KafkaCluster
+from tests.tools.kafka.jars import fetch, say
 
-BROKERS = CACHE / "brokers"
 TOOLS = {"consumer-groups": CONSUMER_GROUPS, "topics": TOPICS}
 DOWNLOAD_SECONDS = 900
 NOT_RUNNING = 3  # as in the exit codes of `systemctl status`
-
-
-@dataclass(frozen=True)
-class Broker:
-    """Record of a broker that was started in the background."""
-
-    pid: int
-    ticks: int
-    port: int
-    directory: str
-    is_temporary: bool
-
-    @property
-    def address(self) -> str:
-        return f"{HOST}:{self.port}"
-
-    @property
-    def is_alive(self) -> bool:
-        return _start_ticks(self.pid) == self.ticks
-
-    @property
-    def record(self) -> Path:
-        return BROKERS / f"{self.port}.json"
-
-    def __str__(self) -> str:
-        return f"{self.address} (pid {self.pid}, {self.directory})"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -82,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="bin/kafka",
-        description="A real Apache Kafka, one node on this machine's loopback. "
+        description="A real Apache Kafka on this machine's loopback: one node, or a cluster. "
         "Needs Java 17 and Maven; the first use fetches 45 MB.",
         epilog="bin/kafka topics ... and bin/kafka consumer-groups ... take the options of Kafka's "
         "own tools; --bootstrap-server is filled in while one broker runs in the background.",
@@ -104,6 +74,13 @@ def _parser() -> argparse.ArgumentParser:
         )
         if name in ("start", "run"):
             command.add_argument(
+                "--brokers",
+                type=int,
+                default=1,
+                help="more than one: a cluster with a controller of its own, in which each topic has a "
+                "replica on every broker (default: 1)",
+            )
+            command.add_argument(
                 "--partitions",
                 type=int,
                 default=1,
@@ -117,37 +94,46 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _broker_of(options: argparse.Namespace, *, is_leashed: bool) -> ApacheKafka:
+def _kafka(options: argparse.Namespace, *, is_leashed: bool) -> ApacheKafka | KafkaCluster:
+    settings = {"auto.create.topics.enable": "true"} if options.auto_create else None
+    if options.brokers > 1:
+        if options.port:
+            raise KafkaError("--port is for one broker: the brokers of a cluster choose free ports")
+        return KafkaCluster(
+            options.brokers,
+            options.dir,
+            partitions=options.partitions,
+            settings=settings,
+            is_leashed=is_leashed,
+        )
     return ApacheKafka(
         options.dir,
         port=options.port,
         partitions=options.partitions,
-        settings={"auto.create.topics.enable": "true"} if options.auto_create else None,
+        settings=settings,
         is_leashed=is_leashed,
     )
 
 
 def _start(options: argparse.Namespace) -> int:
     if options.port or options.dir:
-        for broker in _chosen(options):
-            say(f"already runs: {broker}")
-            print(broker.address)
+        for started in _chosen(options):
+            say(f"already runs: {started}")
+            print(started.address)
             return 0
     prepare(DOWNLOAD_SECONDS)
-    say("starting (about two seconds)")
-    started = time.monotonic()
-    kafka = _broker_of(options, is_leashed=False)
-    kafka.start()
-    ticks = _start_ticks(kafka.pid)
-    assert ticks is not None
-    broker = Broker(kafka.pid, ticks, kafka.port, str(kafka.directory), options.dir is None)
-    BROKERS.mkdir(parents=True, exist_ok=True)
-    unfinished = broker.record.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(asdict(broker)))
-    unfinished.replace(broker.record)
+    say("starting (about two seconds for each broker)")
+    begun = time.monotonic()
+    kafka = _kafka(options, is_leashed=False)
+    try:
+        kafka.start()
+        started = background.record(kafka, is_temporary=options.dir is None)
+    except BaseException:
+        kafka.close()
+        raise
     kafka.release()
-    say(f"up after {time.monotonic() - started:.1f} s: {broker}")
-    print(broker.address)
+    say(f"up after {time.monotonic() - begun:.1f} s: {started}")
+    print(started.address)
     return 0
 
 
@@ -158,14 +144,14 @@ def _run(options: argparse.Namespace) -> int:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
-    kafka = _broker_of(options, is_leashed=True)
+    kafka = _kafka(options, is_leashed=True)
     try:
         kafka.start()
         say(f"up on {kafka.bootstrap_servers} ({kafka.directory}); Ctrl-C ends it")
         print(kafka.bootstrap_servers, flush=True)
         while kafka.is_running:
             time.sleep(0.2)
-        say(f"the broker ended by itself; see {kafka.directory / 'broker.log'}")
+        say(f"a broker ended by itself; see broker.log in {kafka.directory}")
         return 1
     except KeyboardInterrupt:
         say("stopping")
@@ -174,83 +160,49 @@ def _run(options: argparse.Namespace) -> int:
         return 0
 
 
-def _stop(brokers: Sequence[Broker]) -> int:
-    if not brokers:
+def _stop(chosen: Sequence[Started]) -> int:
+    if not chosen:
         say("no such broker is running")
         return 0
-    if len(brokers) > 1:
-        for broker in brokers:
-            say(str(broker))
+    if len(chosen) > 1:
+        for started in chosen:
+            say(str(started))
         raise KafkaError("several brokers are running: say which with --port or --dir")
-    (broker,) = brokers
-    say(f"stopping {broker}")
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(broker.pid, signal.SIGTERM)
-        os.kill(broker.pid, signal.SIGCONT)
-        deadline = time.monotonic() + 30
-        while broker.is_alive:
-            if time.monotonic() > deadline:
-                os.kill(broker.pid, signal.SIGKILL)
-            time.sleep(0.05)
-    broker.record.unlink(missing_ok=True)
-    if broker.is_temporary:
-        shutil.rmtree(broker.directory, ignore_errors=True)
+    (started,) = chosen
+    say(f"stopping {started}")
+    started.stop()
     return 0
 
 
-def _status(brokers: Sequence[Broker]) -> int:
-    for broker in brokers:
-        print(broker)
-    if not brokers:
+def _status(chosen: Sequence[Started]) -> int:
+    for started in chosen:
+        print(started)
+    if not chosen:
         say("no broker is running in the background")
-    return 0 if brokers else NOT_RUNNING
+    return 0 if chosen else NOT_RUNNING
 
 
 def _tool(main: str, arguments: list[str]) -> int:
     if arguments and not {"--bootstrap-server", "--help", "--version"} & set(arguments):
-        brokers = _alive()
-        if len(brokers) != 1:
+        running = background.running()
+        if len(running) != 1:
             raise KafkaError(
-                f"{len(brokers)} brokers are running in the background: "
+                f"{len(running)} brokers are running in the background: "
                 "give --bootstrap-server HOST:PORT"
             )
-        arguments = ["--bootstrap-server", brokers[0].address, *arguments]
+        arguments = ["--bootstrap-server", running[0].address, *arguments]
     installation = fetch(DOWNLOAD_SECONDS)
     return subprocess.run(installation.command(main, *arguments), check=False).returncode
 
 
-def _chosen(options: argparse.Namespace) -> list[Broker]:
+def _chosen(options: argparse.Namespace) -> list[Started]:
     directory = str(options.dir.absolute()) if options.dir else None
     return [
-        broker
-        for broker in _alive()
-        if options.port in (None, broker.port) and directory in (None, broker.directory)
+        started
+        for started in background.running()
+        if (options.port is None or options.port in started.ports)
+        and directory in (None, started.directory)
     ]
-
-
-def _alive() -> list[Broker]:
-    """Return the running brokers, and remove the records of dead ones."""
-    alive = []
-    for record in sorted(BROKERS.glob("*.json")):
-        broker = Broker(**json.loads(record.read_text()))
-        if broker.is_alive:
-            alive.append(broker)
-        else:
-            record.unlink(missing_ok=True)
-            if broker.is_temporary:
-                shutil.rmtree(broker.directory, ignore_errors=True)
-    return alive
-
-
-def _start_ticks(pid: int) -> int | None:
-    """Return the start of the process in clock ticks since boot; None if it has ended. See proc(5)."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None
-    # The name in parentheses may contain parentheses; the fields continue after the last one.
-    fields = stat.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else int(fields[19])
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ class Installation:
     def archive(self) -> Path:
         """Return the archive of the broker's parsed classes; one file per Java runtime."""
         runtime = f"{self.java} {_release(self.java)} {' '.join(JVM_OPTIONS)}"
-        return self.directory / f"classes-{_digest(runtime)}.jsa"
+        return self.directory / f"classes-{digest(runtime)}.jsa"
 
     @property
     def template(self) -> Path:
@@ -83,16 +83,21 @@ class Installation:
 
 def available() -> str | None:
     """Return the reason why Apache Kafka cannot run here, or None. Takes milliseconds."""
+    return missing_tool("Apache Kafka", _directory())
+
+
+def missing_tool(program: str, installed: Path) -> str | None:
+    """Return the reason why a Java program of the cache cannot be run, or fetched; None if it can."""
     if sys.platform != "linux":
-        return "Apache Kafka for tests runs on Linux only"
-    java = _find_java()
+        return f"{program} for tests runs on Linux only"
+    java = find_java()
     if java is None:
         return f"java is not on the PATH: install Java {OLDEST_JAVA} or newer"
     version = _java_version(java)
     if version < OLDEST_JAVA:
         return f"{java} is Java {version}: install Java {OLDEST_JAVA} or newer"
-    if not _directory().exists() and shutil.which("mvn") is None:
-        return "mvn, which fetches Apache Kafka, is not on the PATH: install Maven"
+    if not installed.exists() and shutil.which("mvn") is None:
+        return f"mvn, which fetches {program}, is not on the PATH: install Maven"
     return None
 
 
@@ -106,7 +111,7 @@ def fetch(deadline_seconds: float = 90) -> Installation:
     reason = available()
     if reason is not None:
         raise KafkaError(reason)
-    java = _find_java()
+    java = find_java()
     assert java is not None
     installation = Installation(_directory(), java)
     if not installation.directory.exists():
@@ -159,11 +164,13 @@ def new_id() -> str:
             return text
 
 
-def _digest(text: str) -> str:
+def digest(text: str) -> str:
+    """Return a short hash, as part of a file name."""
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def _find_java() -> Path | None:
+def find_java() -> Path | None:
+    """Return the Java of JAVA_HOME or, without it, of the PATH."""
     home = os.environ.get("JAVA_HOME")
     found = shutil.which("java", path=f"{home}/bin") if home else shutil.which("java")
     return Path(found).resolve() if found else None
@@ -185,7 +192,7 @@ def _directory() -> Path:
     text = POM.read_text()
     match = re.search(r"<kafka\.version>(.+?)</", text)
     assert match is not None, f"{POM} has lost its kafka.version"
-    return CACHE / f"kafka-{match[1]}-{_digest(text)}"
+    return CACHE / f"kafka-{match[1]}-{digest(text)}"
 
 
 def _fetch(installation: Installation, deadline_seconds: float) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from uuid import UUID
 
 import pytest
 
@@ -12,6 +13,7 @@ from octane_analytics.clickhouse.schema import (
     LiveTable,
     TableName,
     alter_window,
+    create_replicated_table,
     create_table,
     differences,
     identifier,
@@ -196,3 +198,14 @@ def test_each_difference_is_reported(live: LiveTable, expected: str) -> None:
 def test_several_differences_are_all_reported() -> None:
     live = replace(with_column("user_id", type="UUID"), ttl="", window=0)
     assert len(differences(live)) == 3
+
+
+def test_replicated_statement_has_uuid_or_cluster() -> None:
+    name, own = TableName("d", "t"), UUID("6f1c1a1e-5d3f-5b0c-9a39-00000000000a")
+    alone = create_replicated_table(name, 7, uuid=own)
+    assert alone.startswith(f"CREATE TABLE IF NOT EXISTS d.t UUID '{own}' (")
+    assert "ENGINE = ReplicatedMergeTree()" in alone
+    assert "replicated_deduplication_window = 7, " in alone
+    assert "replicated_deduplication_window_seconds = 86400" in alone
+    everywhere = create_replicated_table(name, cluster="o c")
+    assert everywhere.startswith("CREATE TABLE IF NOT EXISTS d.t ON CLUSTER `o c` (")

@@ -7,12 +7,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octane_analytics.errors import ConfigError, DecodeError, OctaneError, Unavailable
+from octane_analytics.errors import (
+    ConfigError,
+    DecodeError,
+    NeedsOperator,
+    OctaneError,
+    Unavailable,
+)
 from octane_analytics.events.decode import decode
 from octane_analytics.events.event import Row
+from octane_analytics.interfaces import BlockSink
 from octane_analytics.operations.dead_letter_retry import (
     AlreadyPresent,
     DeadLetterRetry,
+    EventsTable,
     RetryOutcome,
     StoredRows,
     read_index,
@@ -20,7 +28,7 @@ from octane_analytics.operations.dead_letter_retry import (
 from octane_analytics.operations.dead_letters import Selection
 from octane_analytics.types import OffsetRange, TopicPartition
 from tests.fakes.block_table import FakeBlockSink, FakeBlockTable
-from tests.fakes.clickhouse import StoredRow
+from tests.fakes.clickhouse import FakeShards, StoredRow
 from tests.fakes.kafka import FakeRecord
 
 TOPIC = "octane.events.dlq"
@@ -106,10 +114,33 @@ class FakeTable(FakeBlockSink):
 
     def insert_block(
         self, columns: Sequence[Sequence[object]], token: str | None, query_id: str | None
-    ) -> None:
+    ) -> bool | None:
         self.faults.strikes(takes_effect=False)
-        super().insert_block(columns, token, query_id)
+        is_stored = super().insert_block(columns, token, query_id)
         self.faults.strikes(takes_effect=True)
+        return is_stored
+
+    def choose(self) -> str:
+        return ""
+
+    def sink(self, shard: str) -> BlockSink:
+        assert shard == ""
+        return self
+
+    def count_equal(self, columns: Sequence[Sequence[object]]) -> list[int]:
+        return [self.rows.count(str(user)) for user in columns[3]]
+
+
+class FakeShardedTable(FakeShards):
+    """Table with two shards, in the order in which a run's settings list them."""
+
+    def __init__(self, tables: Mapping[str, FakeTable]) -> None:
+        super().__init__(tables)
+        self.tables = tables
+
+    @property
+    def rows(self) -> list[str]:
+        return [row for table in self.tables.values() for row in table.rows]
 
     def count_equal(self, columns: Sequence[Sequence[object]]) -> list[int]:
         return [self.rows.count(str(user)) for user in columns[3]]
@@ -129,7 +160,7 @@ def lenient(value: bytes | None) -> Row:
 
 def run(
     topic: FakeDeadLetterTopic,
-    table: FakeTable,
+    table: EventsTable,
     selection: Selection | None = None,
     chunk_messages: int = 3,
     present: StoredRows = StoredRows.REFUSE,
@@ -189,6 +220,39 @@ def test_retry_crash_at_any_call_keeps_exactly_once(
     table.faults = topic.faults = Faults()
     run(topic, table)
     assert sorted(table.rows) == users
+
+
+@given(
+    crashes=st.lists(st.tuples(st.integers(0, 12), st.booleans()), max_size=3),
+    orders=st.lists(st.sampled_from(["ab", "ba", "cab", "cba"]), min_size=4, max_size=4),
+)
+def test_retry_over_changed_shards_keeps_exactly_once(
+    crashes: list[tuple[int, bool]], orders: list[str]
+) -> None:
+    """Each run lists the shards in another order, and may have one more."""
+    topic, users = mixed_topic()
+    tables = {name: FakeTable() for name in "abc"}
+    for (at, takes_effect), order in zip(crashes, orders, strict=False):
+        for table in tables.values():
+            table.faults = Faults(at, takes_effect=takes_effect)
+        # A run that does not list the shard of an announced chunk inserts nothing.
+        with contextlib.suppress(Crash, NeedsOperator):
+            run(topic, FakeShardedTable({name: tables[name] for name in order}))
+    for table in tables.values():
+        table.faults = Faults()
+    everything = FakeShardedTable({name: tables[name] for name in f"{orders[-1]:c<3}"})
+    run(topic, everything)
+    assert sorted(everything.rows) == users
+    if not crashes:
+        assert all(table.rows for table in everything.tables.values())
+
+
+def test_retry_finds_rows_of_any_shard() -> None:
+    topic, _ = mixed_topic()
+    tables = {name: FakeTable() for name in "ab"}
+    tables["b"].add(5)
+    with pytest.raises(AlreadyPresent, match="1 of 22"):
+        run(topic, FakeShardedTable(tables))
 
 
 @given(at=st.integers(0, 25), takes_effect=st.booleans(), in_table=st.booleans())

@@ -100,6 +100,13 @@ def test_retry_marker_round_trips() -> None:
     )
 
 
+def test_retry_marker_keeps_its_shard() -> None:
+    made = RetryMarker(MessageKind.INTENT, "abc", (1, 2), "shard é")
+    record = FakeRecord(DLQ, 5, made.value(), None, tuple(made.headers()))
+    assert parse_retry_marker(record) == made
+    assert b"shard" not in RetryMarker(MessageKind.INTENT, "abc", (1, 2)).value()
+
+
 def test_dead_letter_with_marker_header_is_not_marker() -> None:
     assert (
         parse_retry_marker(

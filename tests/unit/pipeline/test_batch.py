@@ -99,7 +99,7 @@ def test_batch_leaves_at_its_maximum_of_bytes() -> None:
 def test_workers_keep_to_the_rate_of_inserts(
     rate: float, processes: int, waits: list[float]
 ) -> None:
-    pacing, now, inserts = InsertPacing(rate, processes), 0.0, 0
+    pacing, now, inserts = InsertPacing(rate, lambda: processes), 0.0, 0
     for wait in waits:
         now += wait
         if not pacing.wait_seconds(now):
@@ -109,6 +109,19 @@ def test_workers_keep_to_the_rate_of_inserts(
 
 
 def test_no_rate_is_no_limit() -> None:
-    pacing = InsertPacing(0, 8)
+    pacing = InsertPacing(0, lambda: 8)
     pacing.record_insert(1.0)
     assert pacing.wait_seconds(1.0) == 0.0
+
+
+def test_share_of_rate_follows_number_of_processes() -> None:
+    processes = [4]
+    pacing = InsertPacing(2, lambda: processes[0])
+    pacing.record_insert(10.0)
+    assert pacing.wait_seconds(10.0) == 2.0
+    processes[0] = 8
+    pacing.record_insert(12.0)
+    assert pacing.wait_seconds(12.0) == 4.0
+    processes[0] = 0  # while the service stops
+    pacing.record_insert(16.0)
+    assert pacing.wait_seconds(16.0) == 0.5

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from octane_analytics.errors import Rebalancing, TooManyRejected
 from octane_analytics.pipeline.delivery import Delivery
 from octane_analytics.pipeline.dlq_limit import DlqLimitConfig
-from octane_analytics.types import PartitionRange
+from octane_analytics.types import PartitionRange, RepeatRules
 from tests.support.ingest_rig import DOWN, P0, Rig, batch, both_deliveries, event, names, once
 from tests.unit.pipeline.test_ingest_recovery import crashed_after_announcing
 
@@ -39,8 +39,18 @@ def test_only_refused_rows_are_dead_lettered(delivery: Delivery) -> None:
     assert worker.observer.rows == 6
 
 
-def test_parts_of_refused_batch_have_own_tokens() -> None:
+def test_parts_of_refused_batch_are_numbered() -> None:
     rig = Rig(size=8)
+    refuse(rig, "e2")
+    rig.produce(0, 8)
+    rig.settle(rig.worker())
+    whole = batch((0, 0, 8)).token()
+    assert rig.table.tokens == [whole, f"{whole}/again1", f"{whole}/again2"]
+
+
+def test_parts_have_own_tokens_beside_views() -> None:
+    rig = Rig(size=8)
+    rig.table.rules = RepeatRules(inserts_whole=True, repair_refusal="a view")
     refuse(rig, "e2")
     rig.produce(0, 8)
     rig.settle(rig.worker())
@@ -59,8 +69,8 @@ def test_refused_batch_is_bisected_by_offsets() -> None:
     rig.broker.skip(0, 6)
     rig.produce(1, 4)
     rig.settle(rig.worker())
-    whole = batch((0, 0, 10))
-    assert rig.table.tokens == [whole.token(), whole.part_token(PartitionRange(0, 8, 10))]
+    whole = batch((0, 0, 10)).token()
+    assert rig.table.tokens == [whole, f"{whole}/again1"]
     assert rig.table.count() == once(["e0", "e2", "e3"])
 
 
@@ -337,9 +347,11 @@ def test_records_of_voided_batch_count_once_in_limit() -> None:
     assert len(rig.broker.dead_letters) == 9
 
 
+@pytest.mark.parametrize("is_before", [True, False])
 @pytest.mark.parametrize("suspended_at", range(2, 11))
-def test_suspended_worker_counts_before_further_parts(suspended_at: int) -> None:
-    """Suspend a worker that isolates rows; the next one finds a table that accepts them."""
+def test_suspended_worker_inserts_no_row_twice(suspended_at: int, is_before: bool) -> None:
+    """Suspend a worker that isolates rows, between its count and an insert or after it; the next one
+    finds a table that accepts them."""
     rig = Rig(size=8, partitions=2)
     rig.broker.is_balancing = False
     refuse(rig, "e2", "f1")
@@ -351,20 +363,27 @@ def test_suspended_worker_counts_before_further_parts(suspended_at: int) -> None
     rig.produce(0, 4, 1, "f")
     insert, inserts = rig.table.insert, 0
 
-    def insert_and_suspend(columns: Sequence[Sequence[object]], token: str | None) -> None:
+    def insert_and_suspend(columns: Sequence[Sequence[object]], token: str | None) -> bool | None:
         nonlocal inserts
         inserts += 1
+        if inserts != suspended_at:
+            return insert(columns, token)
+        rig.table.insert = insert  # type: ignore[method-assign]
+        if is_before:
+            suspend()
+            return insert(columns, token)
         try:
-            insert(columns, token)
+            return insert(columns, token)
         finally:
-            if inserts == suspended_at:
-                rig.table.insert = insert  # type: ignore[method-assign]
-                rig.broker.expire(first.source)
-                refuse(rig)
-                for partition in (0, 1):
-                    rig.broker.move(partition, second.source)
-                rig.clock.sleep(60)
-                rig.settle(second)
+            suspend()
+
+    def suspend() -> None:
+        rig.broker.expire(first.source)
+        refuse(rig)
+        for partition in (0, 1):
+            rig.broker.move(partition, second.source)
+        rig.clock.sleep(60)
+        rig.settle(second)
 
     rig.table.insert = insert_and_suspend  # type: ignore[method-assign]
     for _ in range(60):

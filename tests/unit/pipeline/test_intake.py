@@ -51,6 +51,25 @@ def test_records_before_the_position_are_left_out() -> None:
     assert state.open_ranges == [(0, 2, 3), (1, 0, 1)]
 
 
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=6, unique=True).map(sorted), st.booleans())
+def test_run_of_one_partition_is_accepted_like_others(offsets: list[int], is_alone: bool) -> None:
+    state = state_of(2, 0)
+    others = [] if is_alone else [record(1, 0)]
+    found = accept_records([record(0, offset) for offset in offsets] + others, state)
+    kept = [(0, offset) for offset in offsets if offset >= 2]
+    assert places(found.records) == kept + places(others)
+    assert list(found.partitions) == [number for number, _ in places(found.records)]
+    assert not found.passed
+    expected = [(0, 2, offsets[-1] + 1)] if kept else []
+    assert state.open_ranges == expected + ([] if is_alone else [(1, 0, 1)])
+
+
+def test_passed_partition_accepts_no_run() -> None:
+    found = accept_records([record(0, 0), record(0, 1)], state_of(0), {0})
+    assert not found.records
+    assert found.passed == {0}
+
+
 def test_unreadable_partitions_are_left_out() -> None:
     state = state_of(0)
     state.assign(1, LOG, 0, None)  # no commit of its own yet

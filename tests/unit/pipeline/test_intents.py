@@ -8,6 +8,7 @@ from octane_analytics.errors import ConfigError
 from octane_analytics.pipeline.intents import (
     MAX_COMMIT_BYTES,
     MAX_METADATA_BYTES,
+    MAX_SHARD_BYTES,
     Intent,
     MetadataRoom,
     completed,
@@ -53,25 +54,37 @@ def ranges(draw: st.DrawFn, max_size: int = 12) -> tuple[PartitionRange, ...]:
     return tuple(found)
 
 
+shards = st.one_of(
+    st.just(""), st.text("abcXYZ019_-", max_size=20), st.text(max_size=10), st.just("/tables/01/e")
+)
+
+
 def intent(*items: tuple[int, int, int], log: LogIdentity = LOG) -> Intent:
     return Intent(TOPIC, log, tuple(PartitionRange(*item) for item in items))
 
 
-@given(log=logs, items=ranges())
+@given(log=logs, items=ranges(), shard=shards)
 def test_intent_is_what_its_metadata_says(
-    log: LogIdentity, items: tuple[PartitionRange, ...]
+    log: LogIdentity, items: tuple[PartitionRange, ...], shard: str
 ) -> None:
-    announced = Intent(TOPIC, log, items)
+    announced = Intent(TOPIC, log, items, shard=shard if items else "")
     metadata = announced.metadata()
     assert metadata.isascii()
     assert parse_intent(TOPIC, 0, metadata) == announced
 
 
-@given(st.lists(st.tuples(logs, ranges(max_size=3)), min_size=2, max_size=2, unique=True))
+@given(
+    st.lists(
+        st.tuples(logs, ranges(max_size=3), shards).filter(lambda batch: batch[1] or not batch[2]),
+        min_size=2,
+        max_size=2,
+        unique=True,
+    )
+)
 def test_different_batches_have_different_tokens(
-    pair: list[tuple[LogIdentity, tuple[PartitionRange, ...]]],
+    pair: list[tuple[LogIdentity, tuple[PartitionRange, ...], str]],
 ) -> None:
-    one, other = (Intent(TOPIC, log, items) for log, items in pair)
+    one, other = (Intent(TOPIC, log, items, shard=shard) for log, items, shard in pair)
     assert one.metadata() != other.metadata()
     assert one.token() != other.token()
 
@@ -86,12 +99,13 @@ def test_metadata_of_other_programs_is_not_ours(metadata: str) -> None:
     items=ranges(),
     at=st.integers(0, 500),
     change=st.sampled_from(["insert", "delete", "replace"]),
-    character=st.characters(),
+    character=st.one_of(st.characters(), st.just(";")),
+    shard=shards,
 )
 def test_damaged_metadata_is_refused_or_names_another_batch(
-    items: tuple[PartitionRange, ...], at: int, change: str, character: str
+    items: tuple[PartitionRange, ...], at: int, change: str, character: str, shard: str
 ) -> None:
-    whole = Intent(TOPIC, LOG, items).metadata()
+    whole = Intent(TOPIC, LOG, items, shard=shard if items else "").metadata()
     at %= len(whole)
     rest = whole[at:] if change == "insert" else whole[at + 1 :]
     damaged = whole[:at] + ("" if change == "delete" else character) + rest
@@ -116,6 +130,10 @@ def test_damaged_metadata_is_refused_or_names_another_batch(
         "octane2;AAAB\n;cluster;topic;",
         "octane2;AAAB;clu ster;topic;",
         "octane2;AAABAAAB;cluster;topic;",  # one partition twice
+        "octane2;;cluster;topic;;shard",  # nothing pending, in a shard
+        "octane2;AAAB;cluster;topic;;",  # an empty shard
+        "octane2;AAAB;cluster;topic;;a;b",
+        "octane2;AAAB;cluster;topic;;/path",
         "octane3;AAAB;cluster;topic;",
         "octane10;anything",
         "octane1;",
@@ -169,6 +187,31 @@ def test_completion_has_nothing_pending(log: LogIdentity, offset: int) -> None:
     assert pending_intent(TOPIC, 0, Committed(offset, metadata)) is None
 
 
+def test_batch_without_shard_keeps_its_text() -> None:
+    # Written and read by releases that know one shard only.
+    assert intent((0, 5, 9)).metadata() == (
+        "octane2;AAUE;MkU3OEVBNTcwNTJENDM2Qg;sUrlbXlhQHeAh4LFmtkVJA;"
+    )
+    assert intent((0, 5, 9)).token() == "octane2/octane.events/5babee7fad8489c02cdbe242d1d6a019"
+
+
+@given(shard=st.text(min_size=1, max_size=30))
+def test_shard_is_part_of_the_token(shard: str) -> None:
+    batch = intent((0, 5, 9))
+    placed = batch.on_shard(shard)
+    assert placed.ranges == batch.ranges
+    assert placed.token() != batch.token()
+    assert placed.metadata().startswith(f"{batch.metadata()};")
+
+
+def test_shard_with_long_identity_is_refused() -> None:
+    assert intent((0, 5, 9)).on_shard("s" * MAX_SHARD_BYTES).shard
+    with pytest.raises(ConfigError, match="shorter `shard` macro"):
+        intent((0, 5, 9)).on_shard("s" * (MAX_SHARD_BYTES + 1))
+    with pytest.raises(ConfigError, match="shorter `shard` macro"):
+        intent((0, 5, 9)).on_shard("é" * (MAX_SHARD_BYTES // 6 + 1))
+
+
 def test_intent_is_void_after_offset_moved() -> None:
     announced = intent((0, 5, 9), (2, 7, 8))
     metadata = announced.metadata()
@@ -217,6 +260,9 @@ def test_room_keeps_metadata_and_commit_below_their_limits(
     ]
     metadata = Intent(TOPIC, log, tuple(sorted(taken))).metadata()
     assert len(metadata) <= MAX_METADATA_BYTES
+    if taken:
+        metadata = Intent(TOPIC, log, tuple(sorted(taken)), shard="s" * MAX_SHARD_BYTES).metadata()
+        assert len(metadata) <= MAX_METADATA_BYTES + 1 + MAX_SHARD_BYTES
     assert len(metadata) * len(taken) <= MAX_COMMIT_BYTES
 
 

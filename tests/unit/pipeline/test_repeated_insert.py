@@ -8,7 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from octane_analytics.errors import DataRejected, NeedsOperator, Unavailable
-from octane_analytics.pipeline.repeated_insert import ATTEMPTS, insert_in_parts, insert_repeated
+from octane_analytics.pipeline.repeated_insert import (
+    ATTEMPTS,
+    insert_in_parts,
+    insert_repeated,
+    numbered_token,
+)
 from octane_analytics.types import RepeatRules
 from tests.fakes.block_table import FakeBlockSink, FakeBlockTable
 from tests.fakes.clickhouse import StoredRow
@@ -119,15 +124,43 @@ def test_equal_row_of_another_block_hides_none() -> None:
     assert table.rows == [event("a")] * 2
 
 
+class VanishingSink(FakeBlockSink):
+    """Table from which all rows are deleted after each insert."""
+
+    def insert_block(
+        self, columns: Sequence[Sequence[object]], token: str | None, query_id: str | None
+    ) -> bool | None:
+        is_stored = super().insert_block(columns, token, query_id)
+        self.table.rows.clear()
+        return is_stored
+
+
 def test_rows_that_vanish_each_time_need_operator() -> None:
-    table, sink = new_table()
-    events = [event("a")]
-    for attempt in range(ATTEMPTS):
-        insert_repeated(sink, columns(events), "t")
-        assert len(table.rows) == 1, attempt
-        table.rows.clear()
+    sink = VanishingSink(FakeBlockTable(lambda: NOW))
     with pytest.raises(NeedsOperator, match="check that nothing deletes rows"):
-        insert_repeated(sink, columns(events), "t")
+        insert_repeated(sink, columns([event("a")]), "t")
+    assert [token for _, token in sink.table.tokens] == ["t", "t/again1", "t/again2", "t/again3"]
+
+
+def test_repeat_goes_on_after_many_used_tokens() -> None:
+    table, sink = new_table()
+    month = 202311
+    table.tokens = {(month, numbered_token("t", number)): None for number in range(50)}
+    events = [event(user) for user in "abca"]
+    table.rows = [events[0], events[1]]
+    counted: list[int] = []
+    count = table.missing
+
+    def count_rows(rows: Sequence[StoredRow]) -> list[int]:
+        counted.append(len(rows))
+        return count(rows)
+
+    table.missing = count_rows  # type: ignore[method-assign]
+    insert_repeated(sink, columns(events), "t")
+    assert Counter(table.rows) == Counter(events)
+    assert counted[0] == 4
+    assert set(counted[1:]) == {3}, "rows equal to a missing one, and no others"
+    assert list(table.tokens)[-1] == (month, "t/again50")
 
 
 def test_refused_repair_names_its_reason() -> None:

@@ -64,6 +64,9 @@ class FakeStaging:
             if takes_effect:
                 self._journal.append(JournalEntry(0.0, kind, body))
 
+    def place(self, chunk: str) -> None:
+        pass
+
     def insert(
         self, columns: Sequence[Sequence[object]], token: str | None, query_id: str | None
     ) -> None:

@@ -459,18 +459,6 @@ def test_duplicate_secret_property_is_refused_without_value(tmp_path: Path) -> N
             ["BATCH_SIZE", "2000", "BATCH_MAX_ROWS", "1000"],
         ),
         (
-            {"CLICKHOUSE_TIMEOUT": "90"},
-            ["CLICKHOUSE_TIMEOUT", "DRAIN_TIMEOUT", "90"],
-        ),
-        (
-            {"DRAIN_TIMEOUT": "300"},
-            ["DRAIN_TIMEOUT", "max.poll.interval.ms", "300"],
-        ),
-        (
-            {"KAFKA_RDKAFKA_MAX_POLL_INTERVAL_MS": "60000"},
-            ["DRAIN_TIMEOUT", "max.poll.interval.ms", "60"],
-        ),
-        (
             {"KAFKA_RDKAFKA_MAX_POLL_INTERVAL_MS": "long"},
             ["KAFKA_RDKAFKA_MAX_POLL_INTERVAL_MS", "long"],
         ),

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from tests.tools.bench.reports import estimate, questions, tables
-from tests.tools.bench.reports.goals import GROUPS, TOTALS, USERS, Figures, Goal, goals
+from tests.tools.bench.reports.goals import GROUPS, TOTALS, USERS, VIEWS, Figures, Goal, goals
 from tests.tools.bench.reports.insert_cost import InsertCost
 from tests.tools.bench.reports.ledger_events import Ledger, select_events
 from tests.tools.bench.reports.ledgers import RAW, ROLLUPS, Built, Ledgers
@@ -32,7 +32,7 @@ def cell(report: str, span: str, milliseconds: float, **changes: object) -> Cell
 def reached(figures: Figures) -> dict[str, Goal]:
     return dict(
         zip(
-            ("totals", "groups", "day", "growth", "users", "memory", "inserts", "disk"),
+            ("totals", "groups", "day", "growth", "users", "memory", "inserts", "disk", "views"),
             goals(figures),
             strict=True,
         )
@@ -86,7 +86,7 @@ def test_ratios_compare_rollups_with_raw() -> None:
 
 
 def test_goals_name_every_report() -> None:
-    assert set(TOTALS + GROUPS + USERS) == set(questions.reports())
+    assert set(TOTALS + GROUPS + USERS + VIEWS) == set(questions.reports())
 
 
 @pytest.mark.parametrize("name", list(questions.reports()))

@@ -30,5 +30,5 @@ def test_reload_keeps_group_until_a_restart() -> None:
 
 
 def test_process_inserts_at_its_share_of_the_limit() -> None:
-    options = _options(load({"INSERTS_PER_SECOND": "4", "WORKER_PROCS": "8"}).settings)
-    assert (options.inserts_per_second, options.processes) == (4.0, 8)
+    options = _options(load({"INSERTS_PER_SECOND": "4", "WORKER_PROCS": "8"}).settings, lambda: 9)
+    assert (options.inserts_per_second, options.processes()) == (4.0, 9)

@@ -27,7 +27,15 @@ weekly_users = "Distinct user_id on the day and the 6 before it, as exact as dai
 monthly_users = "Distinct user_id on the day and the 29 before it, as exact as daily_users."
 stickiness = "daily_users divided by monthly_users, 4 decimals; null if monthly_users is 0."
 
+[types]
+day = "Date"
+daily_users = "UInt64"
+weekly_users = "UInt64"
+monthly_users = "UInt64"
+stickiness = "Nullable(Float64)"
+
 [rollup]
+prefers = "users"
 start = '''toDateTime(toDate({from:DateTime('UTC')}, {timezone:String}) - 29, {timezone:String})'''
 hours = '''
 NOT arrayExists(

@@ -33,26 +33,13 @@ relative = "ratio divided by similar_ratio (6 decimals); null without."
 sample = "Share of the users that were read (0 to 1); below 1 the counts are estimates, divided by it."
 */
 WITH
-    (
-        SELECT count()
-        FROM {database:Identifier}.{table:Identifier}
-        WHERE {sample:Float64} = 0
-            AND timestamp >= {from:DateTime('UTC')}
-            AND timestamp < {to:DateTime('UTC')}
-            AND ({app_id:String} = '' OR app_id = {app_id:String})
-            AND {is_playback:Source}
-    ) AS matching_events,
-    if(
-        {sample:Float64} > 0,
-        {sample:Float64},
-        least(1, {max_events:UInt64} / greatest(matching_events, 1))
-    ) AS wanted,
-    -- Ten-thousandths of the users, by a hash: a user is read with all events or not at all.
-    toUInt32(ceil(wanted * 10000)) AS sampled
+    {sample:begin}
+    {is_playback:Source}
+    {sample:end}
 SELECT
     segment,
     round(maxIf(length, is_asked) * segment / 100000, 3) AS starts_at,
-    toUInt64(round(maxIf(content_views, is_asked) / (sampled / 10000))) AS views,
+    toUInt64(round(maxIf(content_views, is_asked) / {share:Sample})) AS views,
     round(sumIf(passes / length / content_views, is_asked), 6) AS ratio,
     countIf(NOT is_asked) AS similar_contents,
     if(similar_contents = 0, NULL, round(avgIf(passes / length / content_views, NOT is_asked), 6))
@@ -66,7 +53,7 @@ SELECT
             6
         )
     ) AS relative,
-    sampled / 10000 AS sample
+    {share:Sample} AS sample
 FROM
 (
     SELECT

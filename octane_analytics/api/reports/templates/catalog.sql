@@ -2,9 +2,8 @@
 title = "Catalog of events"
 description = """
 Names of events and of their properties seen in the range, with counts, types and examples: most frequent events
-first, each with a row for the event itself (an empty `property`) and one for each property. Above a tenth of
-`max_events` events in the range, users are sampled, because every property of an event is read; no rollup is
-used."""
+first, each with a row for the event itself (an empty `property`) and one for each property. Above `max_events`
+events in the range, users are sampled; no rollup is used."""
 cache_seconds = 300
 is_sampled = true
 page_rows = 1000
@@ -25,26 +24,13 @@ last_seen = "Time of the latest such event in the range."
 sample = "Share of the users that were read (0 to 1); below 1 the counts are estimates, divided by it."
 */
 WITH
-    (
-        SELECT count()
-        FROM {database:Identifier}.{table:Identifier}
-        WHERE {sample:Float64} = 0
-            AND timestamp >= {from:DateTime('UTC')}
-            AND timestamp < {to:DateTime('UTC')}
-            AND ({app_id:String} = '' OR app_id = {app_id:String})
-            AND ({event_name:String} = '' OR event_name = {event_name:String})
-    ) AS matching_events,
-    if(
-        {sample:Float64} > 0,
-        {sample:Float64},
-        least(1, {max_events:UInt64} / 10 / greatest(matching_events, 1))
-    ) AS wanted,
-    -- Ten-thousandths of the users, by a hash: a user is read with all events or not at all.
-    toUInt32(ceil(wanted * 10000)) AS sampled
+    {sample:begin}
+    {event_name:String} = '' OR event_name = {event_name:String}
+    {sample:end}
 SELECT
     event_name,
     tupleElement(pair, 1) AS property,
-    toUInt64(round(count() / (sampled / 10000))) AS events,
+    toUInt64(round(count() / {share:Sample})) AS events,
     round(count() / max(count()) OVER (PARTITION BY event_name), 6) AS share,
     arraySort(groupUniqArrayIf(
         transform(
@@ -65,7 +51,7 @@ SELECT
     ) AS examples,
     toTimeZone(min(timestamp), 'UTC') AS first_seen,
     toTimeZone(max(timestamp), 'UTC') AS last_seen,
-    sampled / 10000 AS sample
+    {share:Sample} AS sample
 FROM
 (
     SELECT
@@ -79,7 +65,7 @@ FROM
         AND timestamp < {to:DateTime('UTC')}
         AND ({app_id:String} = '' OR app_id = {app_id:String})
         AND ({event_name:String} = '' OR event_name = {event_name:String})
-        AND (sampled = 10000 OR sipHash64(user_id) % 10000 < sampled)
+        AND {users:Sample}
 )
 ARRAY JOIN
     arrayConcat([('', '')], firsts) AS pair,

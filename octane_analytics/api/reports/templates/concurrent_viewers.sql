@@ -25,32 +25,19 @@ average_minute_audience = "Time watched in the range divided by the length of th
 sample = "Share of the users that were read (0 to 1); below 1 the counts are estimates, divided by it."
 */
 WITH
-    (
-        SELECT count()
-        FROM {database:Identifier}.{table:Identifier}
-        WHERE {sample:Float64} = 0
-            AND timestamp >= {from:DateTime('UTC')}
-            AND timestamp < {to:DateTime('UTC')}
-            AND ({app_id:String} = '' OR app_id = {app_id:String})
-            AND event_name = 'video_heartbeat'
-    ) AS matching_events,
-    if(
-        {sample:Float64} > 0,
-        {sample:Float64},
-        least(1, {max_events:UInt64} / greatest(matching_events, 1))
-    ) AS wanted,
-    -- Ten-thousandths of the users, by a hash: a user is read with all events or not at all.
-    toUInt32(ceil(wanted * 10000)) AS sampled
+    {sample:begin}
+    event_name = 'video_heartbeat'
+    {sample:end}
 SELECT
     toDateTime(toUInt32(number * {bucket_seconds:UInt32}), 'UTC') AS bucket,
-    toUInt64(round(watching / (sampled / 10000))) AS viewers,
-    toUInt64(round(max(watching) OVER () / (sampled / 10000))) AS peak_viewers,
+    toUInt64(round(watching / {share:Sample})) AS viewers,
+    toUInt64(round(max(watching) OVER () / {share:Sample})) AS peak_viewers,
     round(
-        sum(watched_ms) OVER () / (sampled / 10000)
+        sum(watched_ms) OVER () / {share:Sample}
             / (1000 * (toUnixTimestamp({to:DateTime('UTC')}) - toUnixTimestamp({from:DateTime('UTC')}))),
         3
     ) AS average_minute_audience,
-    sampled / 10000 AS sample
+    {share:Sample} AS sample
 FROM
 (
     SELECT number, watching, watched_ms
@@ -100,7 +87,7 @@ FROM
                             AND timestamp >= {from:DateTime('UTC')}
                             AND toUnixTimestamp(timestamp) < toUnixTimestamp({to:DateTime('UTC')}) + 300
                             AND ({app_id:String} = '' OR app_id = {app_id:String})
-                            AND (sampled = 10000 OR sipHash64(user_id) % 10000 < sampled)
+                            AND {users:Sample}
                             AND {watch_ms:Rollup} > 0
                             AND seen_from_ms < to_ms
                     )

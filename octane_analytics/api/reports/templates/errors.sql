@@ -21,32 +21,19 @@ versions = "player_version, else client_version, of the occurrences: the first 2
 sample = "Share of the users that were read (0 to 1); below 1 the counts are estimates, divided by it."
 */
 WITH
-    (
-        SELECT count()
-        FROM {database:Identifier}.{table:Identifier}
-        WHERE {sample:Float64} = 0
-            AND timestamp >= {from:DateTime('UTC')}
-            AND timestamp < {to:DateTime('UTC')}
-            AND ({app_id:String} = '' OR app_id = {app_id:String})
-            AND event_name IN ('video_error', 'video_start')
-    ) AS matching_events,
-    if(
-        {sample:Float64} > 0,
-        {sample:Float64},
-        least(1, {max_events:UInt64} / greatest(matching_events, 1))
-    ) AS wanted,
-    -- Ten-thousandths of the users, by a hash: a user is read with all events or not at all.
-    toUInt32(ceil(wanted * 10000)) AS sampled
+    {sample:begin}
+    event_name IN ('video_error', 'video_start')
+    {sample:end}
 SELECT
     JSONExtractString(readable, 'code') AS code,
-    toUInt64(round(count() / (sampled / 10000))) AS occurrences,
-    toUInt64(round(uniqExact(view) / (sampled / 10000))) AS views,
-    toUInt64(round(uniqExact(user_id) / (sampled / 10000))) AS users,
+    toUInt64(round(count() / {share:Sample})) AS occurrences,
+    toUInt64(round(uniqExact(view) / {share:Sample})) AS views,
+    toUInt64(round(uniqExact(user_id) / {share:Sample})) AS users,
     round(countIf(is_fatal) / count(), 6) AS fatal_share,
     toTimeZone(min(timestamp), 'UTC') AS first_seen,
     toTimeZone(max(timestamp), 'UTC') AS last_seen,
     arraySlice(arraySort(groupUniqArrayIf(1000)(version, version != '')), 1, 20) AS versions,
-    sampled / 10000 AS sample
+    {share:Sample} AS sample
 FROM
 (
     SELECT

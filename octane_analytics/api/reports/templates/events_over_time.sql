@@ -32,6 +32,11 @@ bucket = "Start of the bucket."
 events = "Events in the bucket."
 unique_users = "Distinct user_id in the bucket; up to 4,096 exactly, above with an error of about 0.3 %, unless `exact`."
 
+[types]
+bucket = "DateTime"
+events = "UInt64"
+unique_users = "UInt64"
+
 [rollup]
 hours = '''
 {bucket_seconds:UInt32} >= 3600 AND ({bucket_seconds:UInt32} != 86400 OR NOT arrayExists(

@@ -30,33 +30,27 @@ users = "Distinct users who reached the step."
 of_first = "Share of the first step's users (0 to 1, 4 decimals); null if it had none."
 of_previous = "Share of the previous step's users (0 to 1, 4 decimals); null if it had none."
 sample = "Share of the users that were read (0 to 1); below 1 the counts are estimates, divided by it."
+
+[types]
+step = "UInt64"
+event_name = "String"
+users = "Nullable(UInt64)"
+of_first = "Nullable(Float64)"
+of_previous = "Nullable(Float64)"
+sample = "Nullable(Float64)"
 */
 WITH
-    (
-        SELECT count()
-        FROM {database:Identifier}.{table:Identifier}
-        WHERE {sample:Float64} = 0
-            AND timestamp >= {from:DateTime('UTC')}
-            AND timestamp < {to:DateTime('UTC')}
-            AND ({app_id:String} = '' OR app_id = {app_id:String})
-            {filters:And}
-            AND event_name IN {steps:Array(String)}
-    ) AS matching_events,
-    if(
-        {sample:Float64} > 0,
-        {sample:Float64},
-        least(1, {max_events:UInt64} / greatest(matching_events, 1))
-    ) AS wanted,
-    -- Ten-thousandths of the users, by a hash: a user is read with all events or not at all.
-    toUInt32(ceil(wanted * 10000)) AS sampled
+    {sample:begin}
+    event_name IN {steps:Array(String)}
+    {sample:end}
 SELECT
     step,
     {steps:Array(String)}[step] AS event_name,
-    toUInt64(round(reached[step] / (sampled / 10000))) AS users,
+    toUInt64(round(reached[step] / {share:Sample})) AS users,
     if(reached[1] = 0, NULL, round(reached[step] / reached[1], 4)) AS of_first,
     if(reached[greatest(step - 1, 1)] = 0, NULL, round(reached[step] / reached[greatest(step - 1, 1)], 4))
         AS of_previous,
-    sampled / 10000 AS sample
+    {share:Sample} AS sample
 FROM
 (
     SELECT sumForEach(arrayMap(each -> toUInt64(depth >= each), range(1, 11))) AS reached
@@ -88,7 +82,7 @@ FROM
                 AND timestamp < {to:DateTime('UTC')}
                 AND ({app_id:String} = '' OR app_id = {app_id:String})
                 {filters:And}
-                AND (sampled = 10000 OR sipHash64(user_id) % 10000 < sampled)
+                AND {users:Sample}
         )
         ARRAY JOIN arrayFilter(
             each -> {steps:Array(String)}[each] = event_name,

@@ -8,6 +8,9 @@ key = []
 cache_seconds = 30
 has_exact = true
 
+[rollup]
+prefers = "users"
+
 [columns]
 total_events = "All events."
 unique_users = "Distinct user_id; up to 4,096 exactly, above with an error of about 0.3 %, unless `exact`."
@@ -18,6 +21,17 @@ avg_watch_time_per_viewer = "total_watch_time in seconds per distinct user with 
 searches = "Number of search events."
 first_event = "Time of the earliest event; null without events."
 last_event = "Time of the latest event; null without events."
+
+[types]
+total_events = "UInt64"
+unique_users = "UInt64"
+sessions = "UInt64"
+video_heartbeats = "UInt64"
+total_watch_time = "Float64"
+avg_watch_time_per_viewer = "Float64"
+searches = "UInt64"
+first_event = "Nullable(DateTime)"
+last_event = "Nullable(DateTime)"
 */
 SELECT
     countMerge(events) AS total_events,

@@ -42,32 +42,30 @@ p99 = "99th percentile; null without events."
 maximum = "Largest value; null without events."
 average = "Arithmetic mean; null without events."
 sample = "Share of the users that were read (0 to 1); below 1 the counts are estimates, divided by it."
+
+[types]
+bucket = "DateTime"
+events = "Nullable(UInt64)"
+minimum = "Nullable(Float64)"
+p50 = "Nullable(Float64)"
+p90 = "Nullable(Float64)"
+p95 = "Nullable(Float64)"
+p99 = "Nullable(Float64)"
+maximum = "Nullable(Float64)"
+average = "Nullable(Float64)"
+sample = "Nullable(Float64)"
 */
 WITH
-    (
-        SELECT count()
-        FROM {database:Identifier}.{table:Identifier}
-        WHERE {sample:Float64} = 0
-            AND timestamp >= {from:DateTime('UTC')}
-            AND timestamp < {to:DateTime('UTC')}
-            AND ({app_id:String} = '' OR app_id = {app_id:String})
-            {filters:And}
-            AND ({event_name:String} = '' OR event_name = {event_name:String})
-    ) AS matching_events,
-    if(
-        {sample:Float64} > 0,
-        {sample:Float64},
-        least(1, {max_events:UInt64} / greatest(matching_events, 1))
-    ) AS wanted,
-    -- Ten-thousandths of the users, by a hash: a user is read with all events or not at all.
-    toUInt32(ceil(wanted * 10000)) AS sampled
+    {sample:begin}
+    {event_name:String} = '' OR event_name = {event_name:String}
+    {sample:end}
 SELECT
     if(
         {bucket_seconds:UInt32} = 86400,
         toDateTime(toDate(number), {timezone:String}),
         toDateTime(toUInt32(number * {bucket_seconds:UInt32}), {timezone:String})
     ) AS bucket,
-    toUInt64(round(counted / (sampled / 10000))) AS events,
+    toUInt64(round(counted / {share:Sample})) AS events,
     minimum,
     p50,
     p90,
@@ -75,7 +73,7 @@ SELECT
     p99,
     maximum,
     average,
-    sampled / 10000 AS sample
+    {share:Sample} AS sample
 FROM
 (
     SELECT
@@ -106,7 +104,7 @@ FROM
             AND timestamp < {to:DateTime('UTC')}
             AND ({app_id:String} = '' OR app_id = {app_id:String})
             {filters:And}
-            AND (sampled = 10000 OR sipHash64(user_id) % 10000 < sampled)
+            AND {users:Sample}
             AND ({event_name:String} = '' OR event_name = {event_name:String})
     )
     WHERE found IS NOT NULL AND isFinite(measured)

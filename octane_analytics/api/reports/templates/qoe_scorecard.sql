@@ -54,26 +54,13 @@ good_views_rate = "Share of views that are good (0 to 1, 6 decimals)."
 sample = "Share of the users that were read (0 to 1); below 1 the counts are estimates, divided by it."
 */
 WITH
-    (
-        SELECT count()
-        FROM {database:Identifier}.{table:Identifier}
-        WHERE {sample:Float64} = 0
-            AND timestamp >= {from:DateTime('UTC')}
-            AND timestamp < {to:DateTime('UTC')}
-            AND ({app_id:String} = '' OR app_id = {app_id:String})
-            AND {is_playback:Source}
-    ) AS matching_events,
-    if(
-        {sample:Float64} > 0,
-        {sample:Float64},
-        least(1, {max_events:UInt64} / greatest(matching_events, 1))
-    ) AS wanted,
-    -- Ten-thousandths of the users, by a hash: a user is read with all events or not at all.
-    toUInt32(ceil(wanted * 10000)) AS sampled
+    {sample:begin}
+    {is_playback:Source}
+    {sample:end}
 SELECT
     value,
-    toUInt64(round(count() / (sampled / 10000))) AS views,
-    toUInt64(round(countIf(is_played) / (sampled / 10000))) AS plays,
+    toUInt64(round(count() / {share:Sample})) AS views,
+    toUInt64(round(countIf(is_played) / {share:Sample})) AS plays,
     round(countIf(is_failed) / count(), 6) AS playback_failure_rate,
     round(countIf(is_failed AND NOT is_played) / count(), 6) AS startup_failure_rate,
     if(countIf(startup_ms > 0) = 0, NULL, round(sum(startup_ms) / countIf(startup_ms > 0), 3)) AS startup_ms_mean,
@@ -81,7 +68,7 @@ SELECT
     nullIf(toUInt64(quantileExactLowIf(0.5)(startup_ms, startup_ms > 0)), 0) AS startup_ms_p50,
     nullIf(toUInt64(quantileExactLowIf(0.95)(startup_ms, startup_ms > 0)), 0) AS startup_ms_p95,
     arrayMap(
-        found -> toUInt64(round(found / (sampled / 10000))),
+        found -> toUInt64(round(found / {share:Sample})),
         [
             countIf(startup_ms > 0 AND startup_ms < 500),
             countIf(startup_ms >= 500 AND startup_ms < 1000),
@@ -121,7 +108,7 @@ SELECT
         ) / count(),
         6
     ) AS good_views_rate,
-    sampled / 10000 AS sample
+    {share:Sample} AS sample
 FROM
 (
     SELECT *, if(stall_ms = 0, 0, stall_ms / (watch_ms + stall_ms)) AS view_stalled_share

@@ -19,6 +19,9 @@ default = "network_type"
 allowed = ["network_type", "client_version", "content_id", "stream_id", "device", "country", "app_id"]
 help = "Property to group by; app_id is the field of the event."
 
+[rollup]
+prefers = "quality"
+
 [filters]
 network_type = "quality_network_type"
 client_version = "quality_client_version"
@@ -40,6 +43,22 @@ startup_ms_median = "Median of startup_ms in milliseconds; null without starts."
 startup_ms_p95 = "95th percentile of startup_ms in milliseconds; null without starts."
 buffer_ms_median = "Median of buffer_duration_ms in milliseconds; null without stalls."
 buffer_ms_p95 = "95th percentile of buffer_duration_ms in milliseconds; null without stalls."
+
+[types]
+value = "String"
+viewers = "UInt64"
+watch_time = "Float64"
+starts = "UInt64"
+buffering_events = "UInt64"
+buffering_users = "UInt64"
+buffering_per_watch_hour = "Nullable(Float64)"
+buffer_ratio = "Nullable(Float64)"
+errors = "UInt64"
+fatal_errors = "UInt64"
+startup_ms_median = "Nullable(UInt64)"
+startup_ms_p95 = "Nullable(UInt64)"
+buffer_ms_median = "Nullable(UInt64)"
+buffer_ms_p95 = "Nullable(UInt64)"
 */
 SELECT
     value,

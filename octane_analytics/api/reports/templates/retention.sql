@@ -39,37 +39,29 @@ day_number = "Days since the day of the cohort; 0 is the same day."
 returned_users = "Users of the cohort with a return_event on that day."
 retention = "Share of cohort_users (0 to 1, 4 decimals)."
 sample = "Share of the users that were read (0 to 1); below 1 the counts are estimates, divided by it."
+
+[types]
+cohort = "Date"
+cohort_users = "Nullable(UInt64)"
+day_number = "UInt16"
+returned_users = "Nullable(UInt64)"
+retention = "Float64"
+sample = "Nullable(Float64)"
 */
 WITH
-    (
-        SELECT count()
-        FROM {database:Identifier}.{table:Identifier}
-        WHERE {sample:Float64} = 0
-            AND timestamp >= {from:DateTime('UTC')}
-            AND timestamp < {to:DateTime('UTC')}
-            AND ({app_id:String} = '' OR app_id = {app_id:String})
-            {filters:And}
-            AND (
-                {first_event:String} = ''
-                OR {return_event:String} = ''
-                OR event_name IN ({first_event:String}, {return_event:String})
-            )
-    ) AS matching_events,
-    if(
-        {sample:Float64} > 0,
-        {sample:Float64},
-        least(1, {max_events:UInt64} / greatest(matching_events, 1))
-    ) AS wanted,
-    -- Ten-thousandths of the users, by a hash: a user is read with all events or not at all.
-    toUInt32(ceil(wanted * 10000)) AS sampled
+    {sample:begin}
+    {first_event:String} = ''
+    OR {return_event:String} = ''
+    OR event_name IN ({first_event:String}, {return_event:String})
+    {sample:end}
 SELECT
     cohort,
-    toUInt64(round(count() / (sampled / 10000))) AS cohort_users,
+    toUInt64(round(count() / {share:Sample})) AS cohort_users,
     day_number,
-    toUInt64(round(countIf(has(return_days, cohort + day_number)) / (sampled / 10000)))
+    toUInt64(round(countIf(has(return_days, cohort + day_number)) / {share:Sample}))
         AS returned_users,
     round(countIf(has(return_days, cohort + day_number)) / count(), 4) AS retention,
-    sampled / 10000 AS sample
+    {share:Sample} AS sample
 FROM
 (
     SELECT
@@ -88,7 +80,7 @@ FROM
             AND timestamp < {to:DateTime('UTC')}
             AND ({app_id:String} = '' OR app_id = {app_id:String})
             {filters:And}
-            AND (sampled = 10000 OR sipHash64(user_id) % 10000 < sampled)
+            AND {users:Sample}
             AND (
                 {first_event:String} = ''
                 OR {return_event:String} = ''

@@ -9,6 +9,9 @@ cache_seconds = 60
 has_exact = true
 page_rows = 100
 
+[rollup]
+prefers = "search"
+
 [filters]
 query = "query"
 
@@ -19,6 +22,14 @@ unique_users = "Distinct users who searched; up to 4,096 exactly, above with an 
 zero_result_searches = "search events whose results_count is 0."
 clicks = "Number of search_click events."
 click_through_rate = "clicks divided by searches, 4 decimals; null if no search of the clicks is in the range."
+
+[types]
+query = "String"
+searches = "UInt64"
+unique_users = "UInt64"
+zero_result_searches = "UInt64"
+clicks = "UInt64"
+click_through_rate = "Nullable(Float64)"
 */
 SELECT
     query,

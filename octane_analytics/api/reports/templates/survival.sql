@@ -41,28 +41,15 @@ share = "views divided by all plays of the value (0 to 1, 6 decimals)."
 sample = "Share of the users that were read (0 to 1); below 1 the counts are estimates, divided by it."
 */
 WITH
-    (
-        SELECT count()
-        FROM {database:Identifier}.{table:Identifier}
-        WHERE {sample:Float64} = 0
-            AND timestamp >= {from:DateTime('UTC')}
-            AND timestamp < {to:DateTime('UTC')}
-            AND ({app_id:String} = '' OR app_id = {app_id:String})
-            AND {is_playback:Source}
-    ) AS matching_events,
-    if(
-        {sample:Float64} > 0,
-        {sample:Float64},
-        least(1, {max_events:UInt64} / greatest(matching_events, 1))
-    ) AS wanted,
-    -- Ten-thousandths of the users, by a hash: a user is read with all events or not at all.
-    toUInt32(ceil(wanted * 10000)) AS sampled
+    {sample:begin}
+    {is_playback:Source}
+    {sample:end}
 SELECT
     value,
     toUInt32(point) * {step_seconds:UInt32} AS watched_seconds,
-    toUInt64(round(count() / (sampled / 10000))) AS views,
+    toUInt64(round(count() / {share:Sample})) AS views,
     round(count() / max(count()) OVER (PARTITION BY value), 6) AS share,
-    sampled / 10000 AS sample
+    {share:Sample} AS sample
 FROM {views:Source} AS every_view
 ARRAY JOIN range(
     toUInt32(least(intDiv(watch_ms, 1000 * toUInt64({step_seconds:UInt32})) + 1, {points:UInt16}))

@@ -10,6 +10,9 @@ cache_seconds = 60
 has_exact = true
 page_rows = 20
 
+[rollup]
+prefers = "content"
+
 [filters]
 content = "content"
 
@@ -21,6 +24,15 @@ heartbeats = "Number of video_heartbeat events."
 starts = "Number of video_start events."
 buffering_events = "Number of video_buffering events."
 buffer_ms_per_watch_minute = "Milliseconds of buffering per minute watched, 3 decimals; null if watch_time is 0."
+
+[types]
+content_id = "String"
+watch_time = "Float64"
+unique_viewers = "UInt64"
+heartbeats = "UInt64"
+starts = "UInt64"
+buffering_events = "UInt64"
+buffer_ms_per_watch_minute = "Nullable(Float64)"
 */
 SELECT
     content AS content_id,

@@ -24,31 +24,24 @@ events = "Events with the value."
 unique_users = "Distinct users of these events."
 share = "Share of all events with the property (0 to 1, 6 decimals)."
 sample = "Share of the users that were read (0 to 1); below 1 the counts are estimates, divided by it."
+
+[types]
+value = "String"
+events = "Nullable(UInt64)"
+unique_users = "Nullable(UInt64)"
+share = "Float64"
+sample = "Nullable(Float64)"
 */
 WITH
-    (
-        SELECT count()
-        FROM {database:Identifier}.{table:Identifier}
-        WHERE {sample:Float64} = 0
-            AND timestamp >= {from:DateTime('UTC')}
-            AND timestamp < {to:DateTime('UTC')}
-            AND ({app_id:String} = '' OR app_id = {app_id:String})
-            {filters:And}
-            AND ({event_name:String} = '' OR event_name = {event_name:String})
-    ) AS matching_events,
-    if(
-        {sample:Float64} > 0,
-        {sample:Float64},
-        least(1, {max_events:UInt64} / greatest(matching_events, 1))
-    ) AS wanted,
-    -- Ten-thousandths of the users, by a hash: a user is read with all events or not at all.
-    toUInt32(ceil(wanted * 10000)) AS sampled
+    {sample:begin}
+    {event_name:String} = '' OR event_name = {event_name:String}
+    {sample:end}
 SELECT
     value,
-    toUInt64(round(count() / (sampled / 10000))) AS events,
-    toUInt64(round(uniqExact(user_id) / (sampled / 10000))) AS unique_users,
+    toUInt64(round(count() / {share:Sample})) AS events,
+    toUInt64(round(uniqExact(user_id) / {share:Sample})) AS unique_users,
     round(count() / sum(count()) OVER (), 6) AS share,
-    sampled / 10000 AS sample
+    {share:Sample} AS sample
 FROM
 (
     SELECT
@@ -65,7 +58,7 @@ FROM
         AND timestamp < {to:DateTime('UTC')}
         AND ({app_id:String} = '' OR app_id = {app_id:String})
         {filters:And}
-        AND (sampled = 10000 OR sipHash64(user_id) % 10000 < sampled)
+        AND {users:Sample}
         AND ({event_name:String} = '' OR event_name = {event_name:String})
         AND JSONHas(readable, {property:String})
 )

@@ -37,28 +37,15 @@ search_plays = "Plays of a content that a search_click in the same session had o
 sample = "Share of the users that were read (0 to 1); below 1 the counts are estimates, divided by it."
 */
 WITH
-    (
-        SELECT count()
-        FROM {database:Identifier}.{table:Identifier}
-        WHERE {sample:Float64} = 0
-            AND timestamp >= {from:DateTime('UTC')}
-            AND timestamp < {to:DateTime('UTC')}
-            AND ({app_id:String} = '' OR app_id = {app_id:String})
-            AND {is_playback:Source}
-    ) AS matching_events,
-    if(
-        {sample:Float64} > 0,
-        {sample:Float64},
-        least(1, {max_events:UInt64} / greatest(matching_events, 1))
-    ) AS wanted,
-    -- Ten-thousandths of the users, by a hash: a user is read with all events or not at all.
-    toUInt32(ceil(wanted * 10000)) AS sampled
+    {sample:begin}
+    {is_playback:Source}
+    {sample:end}
 SELECT
     value,
-    toUInt64(round(count() / (sampled / 10000))) AS views,
-    toUInt64(round(countIf(is_played) / (sampled / 10000))) AS plays,
-    toUInt64(round(uniqExactIf(user_id, is_played) / (sampled / 10000))) AS viewers,
-    round(sum(watch_ms) / (sampled / 10000)) / 1000 AS watch_time,
+    toUInt64(round(count() / {share:Sample})) AS views,
+    toUInt64(round(countIf(is_played) / {share:Sample})) AS plays,
+    toUInt64(round(uniqExactIf(user_id, is_played) / {share:Sample})) AS viewers,
+    round(sum(watch_ms) / {share:Sample}) / 1000 AS watch_time,
     if(plays = 0, NULL, round(sum(watch_ms) / 1000 / countIf(is_played), 3)) AS average_view_duration,
     if(
         countIf(is_played AND duration_ms > 0) = 0,
@@ -83,9 +70,9 @@ SELECT
         AS exits_before_start_rate,
     toUInt64(round(
         countIf(is_played AND clicked_at > 0 AND clicked_at <= toUnixTimestamp(first_at))
-            / (sampled / 10000)
+            / {share:Sample}
     )) AS search_plays,
-    sampled / 10000 AS sample
+    {share:Sample} AS sample
 FROM {views:Source} AS every_view
 LEFT JOIN
 (
@@ -103,7 +90,7 @@ LEFT JOIN
         AND timestamp >= {from:DateTime('UTC')}
         AND timestamp < {to:DateTime('UTC')}
         AND ({app_id:String} = '' OR app_id = {app_id:String})
-        AND (sampled = 10000 OR sipHash64(user_id) % 10000 < sampled)
+        AND {users:Sample}
         AND session_id != ''
         AND content != ''
     GROUP BY app_id, ids

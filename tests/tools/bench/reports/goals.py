@@ -19,6 +19,10 @@ GROUPS = (
     "quality_over_time",
 )
 USERS = ("funnel", "retention", "top_values", "property_percentiles")
+VIEWS = (
+    *("views", "qoe_scorecard", "audience_retention", "survival", "errors"),
+    *("concurrent_viewers", "catalog", "session_timeline"),
+)
 GOAL_EVENTS = 100_000_000
 """Size of the ledger for which the goals are set."""
 _LARGE_INSERT = 50_000
@@ -58,6 +62,7 @@ def goals(figures: Figures) -> list[Goal]:
         _memory(cells),
         _inserts(figures.inserts),
         _disk(figures.built),
+        _slowest(cells, VIEWS, "7d", 1_500),
     ]
 
 

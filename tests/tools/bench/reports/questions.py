@@ -29,8 +29,10 @@ BY_HAND, VIEW = "by hand", "view"
 WAYS = (RAW, ROLLUPS, BY_HAND, VIEW)
 RANGES = {"24h": timedelta(hours=24), "7d": timedelta(days=7), "90d": timedelta(days=90)}
 PARAMETERS: Mapping[str, Mapping[str, object]] = {
+    "audience_retention": {"content": "c-00001"},
     "funnel": {"steps": ["video_start", "video_heartbeat", "video_end"]},
     "property_percentiles": {"property": "startup_ms", "event_name": "video_start"},
+    "session_timeline": {"id": "s-0000000001"},
     "top_values": {"property": "network_type"},
 }
 """Parameters of the reports that require some; every other report has its defaults."""
@@ -80,7 +82,9 @@ def parameters(template: Template, span: timedelta, until: datetime) -> dict[str
         **PARAMETERS.get(template.name, {}),
     }
     if "bucket_seconds" in template.parameters:
-        given["bucket_seconds"] = 86_400 if span >= _MANY_HOURS else 3_600
+        allowed = template.parameters["bucket_seconds"].allowed
+        widest = 86_400 if span >= _MANY_HOURS else 3_600
+        given["bucket_seconds"] = widest if not allowed or widest in allowed else max(allowed)
     try:
         bind(template, given, datetime.now(UTC))
     except QueryError as error:
@@ -149,9 +153,9 @@ class Questions:
         query_id = uuid.uuid4().hex
         began = time.perf_counter()
         try:
-            result = clickhouse.select(
-                sql, values, settings=self._limits.settings("bench"), query_id=query_id
-            )
+            of_template = {} if cell.way in (BY_HAND, VIEW) else reports()[cell.report].settings
+            settings = {**of_template, **self._limits.settings("bench")}
+            result = clickhouse.select(sql, values, settings=settings, query_id=query_id)
         except StatementRejected as error:
             seconds = self._limits.seconds
             text = f"over {seconds:g} s" if error.code in _TIMED_OUT else f"{error}"[:80]

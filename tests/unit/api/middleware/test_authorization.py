@@ -4,89 +4,25 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
-from prometheus_client import CollectorRegistry
 
-from octane_analytics.api.auth.rate_limits import RateLimiter
-from octane_analytics.api.auth.token_file import TokenFile
 from octane_analytics.api.auth.tokens import digest_of
-from octane_analytics.api.middleware.authorization import AccessPolicy
-from octane_analytics.api.raw_sql.endpoint import RawSqlEndpoint
-from octane_analytics.api.reports.library import load
-from octane_analytics.api.server.app import create_app
-from octane_analytics.clickhouse.schema import TableName
 from octane_analytics.errors import Unavailable
-from octane_analytics.telemetry.api_metrics import ApiMetrics
 from tests.support.asgi_calls import (
-    LIMITS,
-    NOW,
-    QUERY_LIMITS,
-    RULES,
-    Script,
-    call,
     judged,
-    pool,
     result,
 )
+from tests.support.token_app import TokenApp
 
 ROW = result((1,), n="UInt64")
 NOTHING = result(name="String")
-FILE = "".join(
-    f'[tokens.{name}]\nhash = "sha256:{digest_of(name).hex()}"\n{rest}\n'
-    for name, rest in {
-        "report": 'scopes = ["report"]',
-        "query": 'scopes = ["query"]',
-        "metrics": 'scopes = ["metrics"]',
-        "bound": 'scopes = ["report", "query"]\nparameters = { app_id = "openstream" }',
-        "tenant": 'scopes = ["report", "query"]\n'
-        'filters = [{ property = "tenant", value = "acme" }]',
-        "rival": 'scopes = ["report"]\nfilters = [{ property = "tenant", value = "other" }]',
-        "slow": 'scopes = ["report"]\nrate = "1/min"\nburst = 2',
-        "single": 'scopes = ["report"]\nconcurrency = 1',
-        "old": 'scopes = ["report"]\nexpires = 2020-01-01T00:00:00Z',
-    }.items()
-)
 REPORT: dict[str, Any] = {"json": {"template": "overview_stats"}}
 QUERY: dict[str, Any] = {"json": {"sql": "SELECT 1"}}
 
 
-class App:
-    """The application with tokens; `origins` are those of CORS."""
-
-    def __init__(self, directory: Path, origins: tuple[str, ...] = ()) -> None:
-        path = directory / "tokens.toml"
-        path.write_text(FILE)
-        self.script = Script()
-        self.registry = CollectorRegistry()
-        self.policy = AccessPolicy(
-            tokens=TokenFile(path), rate_limiter=RateLimiter(keys=16, processes=1)
-        )
-        self.app = create_app(
-            templates=load(None).templates,
-            table=TableName("db", "events"),
-            limits=LIMITS,
-            pool=pool(self.script),
-            probes=pool(self.script),
-            queries=RawSqlEndpoint(pool(self.script), RULES, QUERY_LIMITS, "analyst"),
-            metrics=ApiMetrics(self.registry),
-            exposition=lambda: b"# metrics\n",
-            policy=self.policy,
-            cache_bytes=1 << 20,
-            cors_origins=origins,
-            now=lambda: NOW,
-        )
-
-    def ask(self, token: str | None, method: str, path: str, **options: Any) -> httpx.Response:
-        headers = dict(options.pop("headers", {}))
-        if token is not None:
-            headers["Authorization"] = f"Bearer {token}"
-        return call(self.app, method, path, headers=headers, **options)
-
-
 @pytest.fixture
-def app(tmp_path: Path) -> App:
-    return App(tmp_path)
+def app(tmp_path: Path) -> TokenApp:
+    return TokenApp(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +37,7 @@ def app(tmp_path: Path) -> App:
     ],
 )
 def test_each_route_needs_its_scope(
-    app: App, method: str, path: str, options: dict[str, Any], scope: str
+    app: TokenApp, method: str, path: str, options: dict[str, Any], scope: str
 ) -> None:
     for name in ("report", "query", "metrics"):
         steps: dict[str, list[Any]] = {
@@ -122,30 +58,30 @@ def test_each_route_needs_its_scope(
 @pytest.mark.parametrize(
     "path", ["/nowhere", "/query/", "/%2Fquery", "/Query", "/healthz/", "/caller/"]
 )
-def test_unknown_path_without_token_is_unauthorized(app: App, path: str) -> None:
+def test_unknown_path_without_token_is_unauthorized(app: TokenApp, path: str) -> None:
     assert app.ask(None, "POST", path, **QUERY).status_code == 401
     assert app.ask("report", "POST", path, **QUERY).status_code == 404
 
 
-def test_path_in_another_spelling_needs_the_same_scope(app: App) -> None:
+def test_path_in_another_spelling_needs_the_same_scope(app: TokenApp) -> None:
     assert app.ask("report", "POST", "/%71uery", **QUERY).status_code == 403
     assert app.ask(None, "POST", "/%71uery", **QUERY).status_code == 401
 
 
-def test_unknown_method_needs_a_token(app: App) -> None:
+def test_unknown_method_needs_a_token(app: TokenApp) -> None:
     assert app.ask(None, "GET", "/query").status_code == 401
     assert app.ask("query", "GET", "/query").status_code == 405
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
-def test_health_is_open(app: App, path: str) -> None:
+def test_health_is_open(app: TokenApp, path: str) -> None:
     app.script.steps = [Unavailable("x"), Unavailable("x")]
     assert app.ask(None, "GET", path).status_code in (200, 503)
     app.script.steps = [Unavailable("x"), Unavailable("x")]
     assert app.ask("nonsense", "GET", path).status_code in (200, 503)
 
 
-def test_bound_token_reads_only_its_rows(app: App) -> None:
+def test_bound_token_reads_only_its_rows(app: TokenApp) -> None:
     app.script.steps = [ROW]
     answer = app.ask("bound", "POST", "/report", **REPORT)
     assert answer.json()["params"]["app_id"] == "openstream"
@@ -169,7 +105,9 @@ def test_bound_token_reads_only_its_rows(app: App) -> None:
         ("?app%5Fid=other", 403),
     ],
 )
-def test_bound_token_reads_only_its_rows_by_url(app: App, query: str, status: int | None) -> None:
+def test_bound_token_reads_only_its_rows_by_url(
+    app: TokenApp, query: str, status: int | None
+) -> None:
     app.script.steps = [ROW]
     answer = app.ask("bound", "GET", f"/report/overview_stats{query}")
     assert status is None or answer.status_code == status
@@ -178,14 +116,14 @@ def test_bound_token_reads_only_its_rows_by_url(app: App, query: str, status: in
         assert answer.headers["cache-control"].startswith("private")
 
 
-def test_cached_answer_is_limited_to_its_token(app: App) -> None:
+def test_cached_answer_is_limited_to_its_token(app: TokenApp) -> None:
     app.script.steps = [ROW, ROW]
     for name in ("report", "bound"):
         assert app.ask(name, "GET", "/report/overview_stats?app_id=openstream").status_code == 200
     assert len(app.script.calls) == 2
 
 
-def test_token_with_filters_reads_only_its_rows(app: App) -> None:
+def test_token_with_filters_reads_only_its_rows(app: TokenApp) -> None:
     app.script.steps = [ROW] * 4
     own = {"template": "overview_stats", "filters": [{"property": "tenant", "value": "other"}]}
     posted = app.ask("tenant", "POST", "/report", json=own)
@@ -206,7 +144,7 @@ def test_token_with_filters_reads_only_its_rows(app: App) -> None:
     assert len(app.script.calls) == 3
 
 
-def test_cached_answer_depends_on_filters(app: App) -> None:
+def test_cached_answer_depends_on_filters(app: TokenApp) -> None:
     app.script.steps = [ROW] * 4
     for name in ("tenant", "rival", "report"):
         assert app.ask(name, "GET", "/report/overview_stats").headers["x-cache"] == "miss"
@@ -219,7 +157,7 @@ def batch(*reports: object) -> dict[str, Any]:
     return {"json": {"reports": list(reports)}}
 
 
-def test_batch_is_bound_to_its_token(app: App) -> None:
+def test_batch_is_bound_to_its_token(app: TokenApp) -> None:
     app.script.steps = [ROW] * 3
     own, other = (
         {"template": "overview_stats", "params": {"app_id": name}} for name in ("openstream", "x")
@@ -235,7 +173,7 @@ def test_batch_is_bound_to_its_token(app: App) -> None:
     assert app.ask(None, "POST", "/reports", **batch(own)).status_code == 401
 
 
-def test_each_report_of_a_batch_is_charged(app: App) -> None:
+def test_each_report_of_a_batch_is_charged(app: TokenApp) -> None:
     app.script.steps = [ROW] * 5
     reports = [{"template": "overview_stats", "params": {"from": f"-{n}h"}} for n in range(1, 5)]
     answers = app.ask("slow", "POST", "/reports", **batch(*reports)).json()["answers"]
@@ -245,7 +183,7 @@ def test_each_report_of_a_batch_is_charged(app: App) -> None:
 
 
 @pytest.mark.parametrize("path", ["/docs", "/docs/docs.js"])
-def test_docs_page_is_open_with_its_own_policy(app: App, path: str) -> None:
+def test_docs_page_is_open_with_its_own_policy(app: TokenApp, path: str) -> None:
     answer = app.ask(None, "GET", path)
     assert answer.status_code == 200
     assert "script-src 'self'" in answer.headers["content-security-policy"]
@@ -256,7 +194,7 @@ def test_docs_page_is_open_with_its_own_policy(app: App, path: str) -> None:
 @pytest.mark.parametrize(
     "path", ["/dashboard", "/dashboard/main.js", "/dashboard/vendor/uplot.js", "/status"]
 )
-def test_dashboard_is_open_and_revalidated_by_etag(app: App, path: str) -> None:
+def test_dashboard_is_open_and_revalidated_by_etag(app: TokenApp, path: str) -> None:
     answer = app.ask(None, "GET", path)
     assert answer.status_code == 200
     policy = answer.headers["content-security-policy"]
@@ -269,17 +207,17 @@ def test_dashboard_is_open_and_revalidated_by_etag(app: App, path: str) -> None:
     assert other.content == answer.content
 
 
-def test_root_leads_to_the_dashboard_relatively(app: App) -> None:
+def test_root_leads_to_the_dashboard_relatively(app: TokenApp) -> None:
     answer = app.ask(None, "GET", "/")
     assert (answer.status_code, answer.headers["location"]) == (307, "dashboard")
 
 
 @pytest.mark.parametrize("path", ["pages.py", "%2e%2e/pages.py", "vendor", "pages/", ""])
-def test_dashboard_serves_listed_files_only(app: App, path: str) -> None:
+def test_dashboard_serves_listed_files_only(app: TokenApp, path: str) -> None:
     assert app.ask(None, "GET", f"/dashboard/{path}").status_code == 404
 
 
-def test_caller_is_described_to_any_scope(app: App) -> None:
+def test_caller_is_described_to_any_scope(app: TokenApp) -> None:
     assert app.ask(None, "GET", "/caller").status_code == 401
     assert app.ask("metrics", "GET", "/caller").json()["scopes"] == ["metrics"]
     assert app.ask("bound", "GET", "/caller").json() == {
@@ -289,7 +227,7 @@ def test_caller_is_described_to_any_scope(app: App) -> None:
     }
 
 
-def test_duplicate_key_does_not_bypass_fixed_parameters(app: App) -> None:
+def test_duplicate_key_does_not_bypass_fixed_parameters(app: TokenApp) -> None:
     app.script.steps = [ROW]
     body = b'{"template":"overview_stats","params":{"app_id":"other"},"params":{"app_id":"openstream"}}'
     headers = {"Content-Type": "application/json"}
@@ -297,7 +235,7 @@ def test_duplicate_key_does_not_bypass_fixed_parameters(app: App) -> None:
     assert [values["app_id"] for _, values, _ in app.script.calls] == ["openstream"]
 
 
-def test_exceeded_rate_is_429_with_retry_after(app: App) -> None:
+def test_exceeded_rate_is_429_with_retry_after(app: TokenApp) -> None:
     for _ in range(2):
         assert app.ask("slow", "GET", "/reports").status_code == 200
     answer = app.ask("slow", "GET", "/reports")
@@ -306,12 +244,12 @@ def test_exceeded_rate_is_429_with_retry_after(app: App) -> None:
     assert app.ask("report", "GET", "/reports").status_code == 200
 
 
-def test_refused_requests_count_too(app: App) -> None:
+def test_refused_requests_count_too(app: TokenApp) -> None:
     for status in (403, 403, 429):
         assert app.ask("slow", "POST", "/query", **QUERY).status_code == status
 
 
-def test_exceeded_concurrency_is_429(app: App) -> None:
+def test_exceeded_concurrency_is_429(app: TokenApp) -> None:
     seen: list[int] = []
 
     def concurrent_request() -> Any:
@@ -324,14 +262,14 @@ def test_exceeded_concurrency_is_429(app: App) -> None:
     assert app.ask("single", "GET", "/reports").status_code == 200
 
 
-def test_failed_request_releases_its_slot(app: App) -> None:
+def test_failed_request_releases_its_slot(app: TokenApp) -> None:
     app.script.steps = [ZeroDivisionError()]
     assert app.ask("single", "POST", "/report", **REPORT).status_code == 500
     assert app.ask("single", "GET", "/reports").status_code == 200
 
 
 def test_revoked_token_is_refused_after_reload(
-    app: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    app: TokenApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert app.ask("report", "GET", "/reports").status_code == 200
     (tmp_path / "tokens.toml").write_text("")
@@ -341,7 +279,7 @@ def test_revoked_token_is_refused_after_reload(
 
 
 def test_access_log_has_the_caller_without_token(
-    app: App, caplog: pytest.LogCaptureFixture
+    app: TokenApp, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     app.script.steps = [ROW]
@@ -375,14 +313,14 @@ def test_access_log_has_the_caller_without_token(
         ("x", False),
     ],
 )
-def test_valid_traceparent_is_passed_on(app: App, given: str, is_passed_on: bool) -> None:
+def test_valid_traceparent_is_passed_on(app: TokenApp, given: str, is_passed_on: bool) -> None:
     app.script.steps = [ROW]
     app.ask("report", "POST", "/report", headers={"traceparent": given}, **REPORT)
     _, _, settings = app.script.calls[0]
     assert ("opentelemetry_traceparent" in settings) == is_passed_on
 
 
-def test_every_answer_has_its_security_headers(app: App) -> None:
+def test_every_answer_has_its_security_headers(app: TokenApp) -> None:
     for token, path in ((None, "/healthz"), (None, "/query"), ("report", "/reports")):
         headers = app.ask(token, "GET", path).headers
         assert headers["content-security-policy"].startswith("default-src 'none'")
@@ -391,7 +329,7 @@ def test_every_answer_has_its_security_headers(app: App) -> None:
         assert headers["referrer-policy"] == "no-referrer"
 
 
-def test_pages_of_other_origins_are_refused(app: App) -> None:
+def test_pages_of_other_origins_are_refused(app: TokenApp) -> None:
     headers = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
     preflight = app.ask(None, "OPTIONS", "/query", headers=headers)
     assert preflight.status_code == 401
@@ -400,7 +338,7 @@ def test_pages_of_other_origins_are_refused(app: App) -> None:
 
 
 def test_pages_of_listed_origins_read_refusals(tmp_path: Path) -> None:
-    app = App(tmp_path, origins=("https://dash.example.com",))
+    app = TokenApp(tmp_path, origins=("https://dash.example.com",))
     headers = {
         "Origin": "https://dash.example.com",
         "Access-Control-Request-Method": "POST",
@@ -431,7 +369,7 @@ def test_pages_of_listed_origins_read_refusals(tmp_path: Path) -> None:
         assert "access-control-allow-origin" not in other.headers
 
 
-def test_content_length_with_transfer_encoding_is_400(app: App) -> None:
+def test_content_length_with_transfer_encoding_is_400(app: TokenApp) -> None:
     headers = {"Transfer-Encoding": "chunked", "Content-Length": "5"}
     answer = app.ask("report", "POST", "/report", headers=headers, content=b"hello")
     assert (answer.status_code, answer.headers["connection"]) == (400, "close")

@@ -4,7 +4,7 @@ import time
 import pytest
 
 from octane_analytics.api.raw_sql.result import OFFERED, SerializedResult, serialize
-from octane_analytics.clickhouse.results import Excerpt, ResultColumn
+from octane_analytics.clickhouse.results import DataRead, Excerpt, ResultColumn
 from octane_analytics.errors import QueryError
 
 ROWS = [(number, "x" * 10) for number in range(5)]
@@ -12,7 +12,7 @@ COLUMNS = (ResultColumn("n", "UInt8"), ResultColumn("a_long_name_that_repeats", 
 
 
 def serialized(name: str, max_bytes: int, *, is_whole: bool = True) -> SerializedResult:
-    excerpt = Excerpt(COLUMNS, list(ROWS), is_whole, 5)
+    excerpt = Excerpt(COLUMNS, list(ROWS), is_whole, DataRead(5, 500))
     return serialize(excerpt, OFFERED[name], max_bytes, time.perf_counter())
 
 

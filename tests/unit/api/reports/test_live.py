@@ -56,7 +56,7 @@ async def first(events: AsyncIterator[bytes]) -> bytes:
 
 
 def run(scenario: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(asyncio.wait_for(scenario(), 30))  # type: ignore[arg-type]
+    asyncio.run(asyncio.wait_for(scenario(), 30))
 
 
 def test_listeners_share_one_query_per_refresh() -> None:
@@ -137,7 +137,7 @@ def test_later_error_is_an_event_and_recovers() -> None:
     run(scenario)
 
 
-def test_refresh_without_room_in_the_rate_is_left_out() -> None:
+def test_refresh_beyond_the_rate_is_left_out() -> None:
     async def scenario() -> None:
         rig = Rig(row(1), row(2))
         charges: list[int] = []

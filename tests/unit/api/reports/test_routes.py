@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message
 
 from octane_analytics.api.limits import ComplexityLimits
 from octane_analytics.api.results.formats import FORMATS
-from octane_analytics.clickhouse.results import Result, RowStream
+from octane_analytics.clickhouse.results import DataRead, Result, RowStream
 from octane_analytics.errors import StatementRejected, Unavailable
 from tests.support.asgi_calls import NOW, Script, app_over, call, report, result
 
@@ -83,6 +83,28 @@ def test_format_is_chosen_by_name_or_accept(name: str) -> None:
     posted = call(app, "POST", "/report", json={"template": "top_content", "format": name})
     kinds = {each.headers["content-type"] for each in (by_name, by_accept, posted)}
     assert kinds == {FORMATS[name].media_type}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_browser_saves_downloads_under_a_name(name: str) -> None:
+    answer = get(app_over(Script(ROW)), f"{PATH}?format={name}")
+    is_download = name in ("csv", "ndjson", "arrow", "parquet")
+    expected = f'attachment; filename="top_content.{name}"' if is_download else None
+    assert answer.headers.get("content-disposition") == expected
+
+
+def test_streamed_answer_has_a_file_name() -> None:
+    answer = get(app_over(Script(MANY), limits=WIDE), "/report/events_over_time?format=csv")
+    assert "etag" not in answer.headers
+    assert answer.headers["content-disposition"] == 'attachment; filename="events_over_time.csv"'
+
+
+def test_time_of_a_query_is_a_header_once() -> None:
+    app = app_over(Script(ROW), cache_bytes=1 << 20)
+    first, second = get(app), get(app)
+    assert first.headers["server-timing"].startswith("query;dur=")
+    assert "server-timing" not in second.headers
+    assert first.json()["rows_read"] == second.json()["rows_read"] == 5
 
 
 def test_second_request_is_answered_from_the_cache() -> None:
@@ -222,7 +244,7 @@ class FailingStream(Script):
             yield MANY.rows
             raise self._error
 
-        yield RowStream(MANY.columns, blocks(), lambda: 0)
+        yield RowStream(MANY.columns, blocks(), lambda: DataRead(0, 0))
 
 
 @pytest.mark.parametrize(
@@ -284,3 +306,35 @@ def test_next_offset_is_set_if_rows_follow() -> None:
     app = app_over(Script(rows, rows))
     assert get(app, f"{PATH}?limit=2&offset=10").json()["next_offset"] == 12
     assert get(app, f"{PATH}?limit=3&offset=10").json()["next_offset"] is None
+
+
+def test_integers_beyond_a_double_are_strings_on_request() -> None:
+    rows = result((2**53 - 1, [2**63]), (2**53, []), n="UInt64", a="Array(UInt64)")
+    app = app_over(Script(*[rows] * 5), cache_bytes=1 << 20)
+    plain = get(app).json()["rows"]
+    assert plain == [{"n": 2**53 - 1, "a": [2**63]}, {"n": 2**53, "a": []}]
+    wanted = [{"n": 2**53 - 1, "a": [str(2**63)]}, {"n": str(2**53), "a": []}]
+    assert get(app, f"{PATH}?integers=string").json()["rows"] == wanted
+    body = {"template": "top_content", "integers": "string"}
+    assert call(app, "POST", "/report", json=body).json()["rows"] == wanted
+    lines = get(app, f"{PATH}?integers=string&format=ndjson").text.splitlines()
+    assert [json.loads(line) for line in lines] == wanted
+    assert get(app, f"{PATH}?integers=text").status_code == 422
+
+
+def test_download_names_an_answer_of_any_format() -> None:
+    app = app_over(Script(ROW, ROW), cache_bytes=1 << 20)
+    assert "content-disposition" not in get(app).headers
+    saved = get(app, f"{PATH}?download=1").headers["content-disposition"]
+    assert saved == 'attachment; filename="top_content.json"'
+    text = get(app, f"{PATH}?download=1&format=prometheus").headers["content-disposition"]
+    assert text == 'attachment; filename="top_content.txt"'
+
+
+def test_schema_describes_each_column() -> None:
+    app = app_over(Script())
+    body = get(app, "/reports/top_content/schema").json()
+    assert body["columns"][0]["type"] == "String"
+    assert body["row"]["properties"]["watch_time"]["type"] == ["number", "null"]
+    assert body["row"]["properties"]["unique_viewers"]["type"] == "integer"
+    assert get(app, "/reports/nothing/schema").status_code == 404

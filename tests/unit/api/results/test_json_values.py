@@ -1,5 +1,9 @@
+import itertools
 import json
 import math
+import random
+import threading
+import time
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from ipaddress import IPv4Address, IPv6Address
@@ -70,3 +74,22 @@ def test_local_time_without_a_zone_becomes_utc() -> None:
 )
 def test_repeated_name_gets_an_unused_suffix(names: list[str], expected: list[str]) -> None:
     assert unique(names) == expected
+
+
+def test_pieces_of_long_bytes_decode_like_the_whole() -> None:
+    random_bytes = random.Random(3).randbytes(700_000)
+    for value in (random_bytes, "é€\U0001f600".encode() * 90_000, b"a" + b"\xf0\x9f" * 300_000):
+        assert plain(value) == value.decode(errors="replace")
+
+
+def test_decoding_of_long_bytes_lets_other_threads_run() -> None:
+    value = random.Random(3).randbytes(12_000_000)
+    thread = threading.Thread(target=plain, args=[value])
+    times = [time.monotonic()]
+    thread.start()
+    while thread.is_alive():
+        times.append(time.monotonic())
+        time.sleep(0.001)
+    times.append(time.monotonic())
+    longest = max(after - before for before, after in itertools.pairwise(times))
+    assert longest < (times[-1] - times[0]) / 3

@@ -27,6 +27,7 @@ def test_report_returns_rows_and_its_parameters() -> None:
     assert answer.headers["content-type"] == "application/json"
     body = answer.json()
     assert body.pop("elapsed_ms") >= 0
+    assert (body.pop("rows_read"), body.pop("bytes_read")) == (5, 500)
     assert body == {
         "template": "top_content",
         "params": {
@@ -42,7 +43,6 @@ def test_report_returns_rows_and_its_parameters() -> None:
         "row_count": 1,
         "truncated": False,
         "next_offset": None,
-        "statistics": {"rows_read": 5, "bytes_read": 0},
     }
     _, values, settings = script.calls[0]
     assert (values["database"], values["table"], values["limit"]) == ("db", "events", 6)
@@ -58,7 +58,11 @@ def test_query_is_validated_before_it_runs() -> None:
     script = judged(ROW)
     answer = query(app_over(script), "SELECT 1")
     assert answer.status_code == 200
-    assert set(answer.json()) == {"columns", "rows", "row_count", "truncated", "elapsed_ms"}
+    assert set(answer.json()) == {
+        *("columns", "rows", "row_count", "truncated"),
+        *("rows_read", "bytes_read", "elapsed_ms"),
+    }
+    assert answer.headers["server-timing"].startswith("query;dur=")
     asked, probe, ast, tree, run = script.calls
     assert "system.settings" in asked[0]
     assert (probe[0], probe[1]) == (quoted_names.PROBE, {"statement": "SELECT 1"})

@@ -97,3 +97,10 @@ def test_config_with_invalid_setting_exits_with_78() -> None:
 def test_secret_has_no_option(name: str) -> None:
     result = CliRunner().invoke(main, ["config", f"--{name.lower().replace('_', '-')}", "x"])
     assert result.exit_code == 2
+
+
+def test_config_warns_of_contradicting_worker_limits() -> None:
+    result = CliRunner(env={"CLICKHOUSE_TIMEOUT": "600"}).invoke(main, ["config"])
+    assert result.exit_code == 0
+    assert "warning: a worker would not start: CLICKHOUSE_TIMEOUT (600 s)" in result.stderr
+    assert "CLICKHOUSE_TIMEOUT\t600\tenvironment" in result.stdout

@@ -1,0 +1,37 @@
+"""Names and columns of the staging tables of replays, all named `octane_replay_<id>_…`."""
+
+from datetime import UTC, datetime
+
+from octane_analytics.clickhouse import schema
+from octane_analytics.clickhouse.client import ClickHouse
+
+PREFIX = "octane_replay_"
+_NAMES = ", ".join(schema.COLUMN_NAMES)
+ROW_HASH = f"sipHash128({_NAMES})"
+"""128-bit hash of all five columns: rows with equal hashes count as equal."""
+_COLUMNS = ", ".join(f"{column.name} {column.type}" for column in schema.COLUMNS)
+_ENGINE = "ENGINE = MergeTree ORDER BY"
+TABLES = {
+    "journal": f"(at DateTime64(3) DEFAULT now64(3), kind String, body String) {_ENGINE} at",
+    "log": f"({_COLUMNS}, partition Int32, offset Int64, is_wanted UInt8, "
+    f"reason LowCardinality(String), row FixedString(16) MATERIALIZED {ROW_HASH}) "
+    f"{_ENGINE} (timestamp, row)",
+    "lacking": f"(pass UInt32, slice UInt32, number UInt64, bytes UInt64, {_COLUMNS}) "
+    f"{_ENGINE} (pass, slice, number)",
+    "undecided": f"(pass UInt32, row FixedString(16)) {_ENGINE} (pass, row)",
+}
+
+
+def find_unfinished(clickhouse: ClickHouse) -> list[str]:
+    """Return the ids of all replays with tables left in the target's database."""
+    found = clickhouse.select(
+        "SELECT name FROM system.tables WHERE database = {database:String} "
+        "AND startsWith(name, {prefix:String})",
+        {"database": clickhouse.table.database, "prefix": PREFIX},
+    )
+    names = (name.removeprefix(PREFIX).rpartition("_")[0] for (name,) in found.rows)
+    return sorted({name for name in names if name})
+
+
+def new_id(now: datetime, suffix: str) -> str:
+    return f"{now.astimezone(UTC):%Y%m%d%H%M%S}_{suffix}"

@@ -1,0 +1,155 @@
+"""Installed commands over two shards of two replicas: workers, lost rows, `replay`."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+import pytest
+
+from octane_analytics.clickhouse.client import ClickHouse
+from octane_analytics.runtime.exit_codes import Exit
+from octane_analytics.settings.connections import ClickHouseSettings
+from tests.acceptance.test_cli_replay import random_events
+from tests.support.command import call, wait_until
+from tests.support.replay_runs import Multiset, Scene, kill
+from tests.tools.cluster.fixtures import running
+from tests.tools.cluster.nodes import CLUSTER, ClickHouseCluster, Node
+from tests.tools.kafka.apache import ApacheKafka
+
+EVENTS = 6_000
+
+
+class ShardedScene(Scene):
+    """One topic, and its table in all shards of a cluster."""
+
+    def __init__(self, kafka: ApacheKafka, cluster: ClickHouseCluster, directory: Path) -> None:
+        super().__init__(kafka, cluster.nodes[0], directory)
+        self.cluster = cluster
+        del self.settings["CLICKHOUSE_PORT"]
+        self.settings |= {"CLICKHOUSE_HOST": cluster.hosts(), "CLICKHOUSE_CLUSTER": CLUSTER}
+        self.everything = f"{self.name}.ai_analytics_events_all"
+
+    def __enter__(self) -> Self:
+        self.kafka.create_topic(self.topic, self.partitions)
+        self.kafka.create_topic(f"{self.topic}.dlq", 1)
+        for node in self.cluster.nodes:
+            self.execute(node, f"CREATE DATABASE IF NOT EXISTS {self.name}")
+        applied = call("schema", "apply", "--replicated", settings=self.settings)
+        assert applied.returncode == 0, applied
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.clickhouse.close()
+        self._root.close()
+        for node in self.cluster.nodes:
+            if node.pid is None:
+                node.start()
+            self.execute(node, f"DROP DATABASE {self.name} SYNC")
+
+    def execute(self, node: Node, statement: str) -> list[tuple[object, ...]]:
+        settings = ClickHouseSettings(host=node.authority, timeout_seconds=20)
+        with ClickHouse(settings, client_name="tests") as server:
+            return list(server.select(statement).rows)
+
+    def sync(self) -> None:
+        for node in self.cluster.nodes:
+            self.execute(node, f"SYSTEM SYNC REPLICA {self.clickhouse.table}")
+
+    def rows(self) -> int:
+        return sum(self.rows_by_shard())
+
+    def rows_by_shard(self, replica: int = 0) -> list[int]:
+        self.sync()
+        count = f"SELECT count() FROM {self.clickhouse.table}"
+        shards = self.cluster.shards
+        return [int(str(self.execute(shard[replica], count)[0][0])) for shard in shards]
+
+    def table(self, name: str | None = None) -> Multiset:
+        self.sync()
+        return super().table(name or self.everything)
+
+    def lose(self, share: float = 1 / 3) -> int:
+        before = self.rows()
+        for first, _ in self.cluster.shards:
+            self.execute(
+                first,
+                f"ALTER TABLE {self.clickhouse.table} DELETE "
+                f"WHERE cityHash64(user_id, properties, timestamp) % 1000 < {int(share * 1000)} "
+                "SETTINGS mutations_sync = 2",
+            )
+        return before - self.rows()
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseCluster]:
+    with running(ClickHouseCluster(tmp_path_factory.mktemp("cluster"))) as started:
+        yield started
+
+
+@pytest.fixture
+def scene(kafka: ApacheKafka, cluster: ClickHouseCluster, tmp_path: Path) -> Iterator[ShardedScene]:
+    with ShardedScene(kafka, cluster, tmp_path) as scene:
+        yield scene
+
+
+def test_fill_restores_lost_rows_of_shards(scene: ShardedScene) -> None:
+    scene.produce(random_events(EVENTS))
+    scene.ingest()
+    assert scene.table() == scene.log()
+    assert min(scene.rows_by_shard()) > 0
+    assert scene.rows_by_shard(replica=1) == scene.rows_by_shard()
+    lost = scene.lose()
+    assert lost > 0
+    assert scene.replay("--from-offset", "0", "--dry-run")["inserted"] == lost
+    report = scene.replay("--from-offset", "0", "--procs", "2")
+    assert report["inserted"] == lost
+    assert scene.table() == scene.log()
+    assert scene.replay("--from-offset", "beginning")["inserted"] == 0
+    assert scene.left_behind() == []
+
+
+def test_fill_during_live_inserts_is_exact(scene: ShardedScene) -> None:
+    events = random_events(EVENTS)
+    scene.produce(events)
+    scene.ingest()
+    scene.lose()
+    with scene.working(), scene.producing(events, rate=1500):
+        wait_until(lambda: scene.rows() > EVENTS)
+        scene.replay("--from-offset", "0")
+        wait_until(lambda: scene.lag() == 0 and sum(scene.log().values()) == 2 * EVENTS, 60)
+    assert scene.table() == scene.log()
+
+
+def test_killed_fill_is_completed_by_the_next(scene: ShardedScene) -> None:
+    scene.produce(random_events(EVENTS))
+    scene.ingest()
+    for seconds in (0.5, 1.5, 2.0, 2.5):
+        scene.lose()
+        killed = scene.start("--from-offset", "0", "--rate", "3000")
+        wait_until(lambda killed=killed: scene.has_begun(killed))  # type: ignore[misc]
+        time.sleep(seconds)
+        kill(killed)
+    scene.replay("--from-offset", "0")
+    assert scene.table() == scene.log()
+
+
+def test_rebuild_of_shards_is_refused(scene: ShardedScene) -> None:
+    scene.produce(random_events(10))
+    refused = call(
+        "replay", "--from-offset", "0", "--mode", "rebuild", "--yes", settings=scene.settings
+    )
+    assert refused.returncode == Exit.CONFIG
+    assert "several shards cannot do together" in refused.stderr
+
+
+def test_fill_waits_for_every_replica(scene: ShardedScene) -> None:
+    """A replica that is away may come back without rows, and be read."""
+    scene.produce(random_events(100))
+    scene.ingest()
+    one = scene.settings["CLICKHOUSE_HOST"].rpartition(",")[0]
+    refused = call(
+        "replay", "--from-offset", "0", settings=scene.settings | {"CLICKHOUSE_HOST": one}
+    )
+    assert refused.returncode == Exit.CONFIG
+    assert "cluster octane has 4 servers, and CLICKHOUSE_HOST lists 3" in refused.stderr

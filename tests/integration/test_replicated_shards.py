@@ -1,0 +1,180 @@
+"""Batches on two shards of two replicas each: repeats, failover, quorum, an outage of ZooKeeper."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from octane_analytics.cli.replay import setup
+from octane_analytics.clickhouse.client import ClickHouse
+from octane_analytics.clickhouse.shard_sink import ShardSink
+from octane_analytics.clickhouse.shards import ClickHouseShards
+from octane_analytics.errors import ConfigError, StatementRejected, Unavailable
+from octane_analytics.pipeline.repeated_insert import insert_repeated
+from octane_analytics.settings.connections import ClickHouseSettings
+from tests.support.command import wait_until
+from tests.support.ingest_rig import Rig, names, once
+from tests.tools.cluster.nodes import ClickHouseCluster, Node
+
+TABLE = "ai_analytics_events"
+ROWS: list[list[object]] = [[int(time.time())] * 2, ["app"] * 2, ["e"] * 2, ["u", "v"], ["{}"] * 2]
+CREATE = (
+    f"CREATE TABLE {TABLE} (timestamp DateTime, app_id String, event_name String, user_id String, "
+    "properties String) ENGINE = ReplicatedMergeTree('/tables/{shard}/events', '{replica}') "
+    "ORDER BY (app_id, event_name, timestamp) PARTITION BY toYYYYMM(timestamp) "
+    "SETTINGS replicated_deduplication_window_seconds = 86400"
+)
+
+
+def run(node: Node, statement: str) -> list[tuple[object, ...]]:
+    settings = ClickHouseSettings(host=node.authority, timeout_seconds=20)
+    with ClickHouse(settings, client_name="tests") as clickhouse:
+        return list(clickhouse.select(statement).rows)
+
+
+def users(node: Node, *, does_sync: bool = True) -> list[str]:
+    if does_sync:
+        run(node, f"SYSTEM SYNC REPLICA {TABLE}")
+    return [str(user) for (user,) in run(node, f"SELECT user_id FROM {TABLE} ORDER BY user_id")]
+
+
+def is_dropped(node: Node, name: str) -> bool:
+    """Drop a replica whose session in ZooKeeper has ended."""
+    try:
+        run(node, f"SYSTEM DROP REPLICA '{name}' FROM TABLE {TABLE}")
+    except StatementRejected:
+        return False
+    return True
+
+
+@pytest.fixture
+def cluster(clickhouse_cluster: ClickHouseCluster) -> Iterator[ClickHouseCluster]:
+    for node in clickhouse_cluster.nodes:
+        run(node, CREATE)
+    yield clickhouse_cluster
+    if clickhouse_cluster.zookeeper.pid is None:
+        clickhouse_cluster.zookeeper.start()
+    for node in clickhouse_cluster.nodes:
+        if node.pid is None:
+            node.start()
+        run(node, f"DROP TABLE {TABLE} SYNC")
+
+
+def opened(cluster: ClickHouseCluster, *, quorum: int = 0) -> ClickHouseShards:
+    settings = replace(cluster.settings(), timeout_seconds=6.0, insert_quorum=quorum)
+    return ClickHouseShards(settings, client_name="tests")
+
+
+def until_done(sink: ShardSink, seconds: float = 40.0) -> None:
+    """Repeat the batch as a worker does."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            insert_repeated(sink, ROWS, "t")
+        except Unavailable:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+        else:
+            return
+
+
+def test_batch_is_repeated_on_another_replica_once(cluster: ClickHouseCluster) -> None:
+    (first, replica), _ = cluster.shards
+    with opened(cluster) as shards:
+        sink = shards.sink("1")
+        sink.insert_block(ROWS, "t", "t")
+        assert users(replica) == ["u", "v"]
+        first.kill()
+        until_done(sink)
+        first.start()
+    assert users(first) == users(replica) == ["u", "v"]
+
+
+def test_repeat_waits_for_replica_that_is_behind(cluster: ClickHouseCluster) -> None:
+    """The rows are on a replica that is down: another one does not take them for missing."""
+    (first, replica), _ = cluster.shards
+    run(replica, f"SYSTEM STOP FETCHES {TABLE}")
+    with opened(cluster) as shards:
+        sink = shards.sink("1")
+        sink.insert_block(ROWS, "t", "t")
+        first.kill()
+        with pytest.raises(Unavailable):
+            insert_repeated(sink, ROWS, "t")
+        run(replica, f"SYSTEM START FETCHES {TABLE}")
+        first.start()
+        until_done(sink)
+    assert users(first) == users(replica) == ["u", "v"]
+
+
+def test_rows_lost_with_a_replica_are_restored(cluster: ClickHouseCluster) -> None:
+    """The token stays in ZooKeeper, and would swallow the repeated block."""
+    _, (first, replica) = cluster.shards
+    run(replica, f"SYSTEM STOP FETCHES {TABLE}")
+    with opened(cluster) as shards:
+        sink = shards.sink("2")
+        sink.insert_block(ROWS, "t", "t")
+        first.kill()
+        wait_until(lambda: is_dropped(replica, first.name), 30.0)
+        run(replica, f"SYSTEM START FETCHES {TABLE}")
+        until_done(sink)
+        until_done(sink)
+    assert users(replica) == ["u", "v"]
+    first.start()
+
+
+def test_insert_below_its_quorum_is_not_done(cluster: ClickHouseCluster) -> None:
+    (first, replica), _ = cluster.shards
+    run(replica, f"SYSTEM STOP FETCHES {TABLE}")
+    with opened(cluster, quorum=2) as shards:
+        sink = shards.sink("1")
+        with pytest.raises(Unavailable):
+            sink.insert_block(ROWS, "t", "t")
+        assert users(first, does_sync=False) == ["u", "v"]
+        for _ in range(2):
+            with pytest.raises(Unavailable):
+                insert_repeated(sink, ROWS, "t")
+        run(replica, f"SYSTEM START FETCHES {TABLE}")
+        until_done(sink)
+        sink.insert_block(ROWS, "t2", "t2")
+    assert users(replica, does_sync=False) == users(first) == ["u", "u", "v", "v"]
+
+
+def test_batch_survives_outage_of_zookeeper(cluster: ClickHouseCluster) -> None:
+    (first, replica), _ = cluster.shards
+    with opened(cluster) as shards:
+        sink = shards.sink("1")
+        cluster.zookeeper.kill()
+        with pytest.raises(Unavailable):
+            sink.insert_block(ROWS, "t", "t")
+        cluster.zookeeper.start()
+        until_done(sink)
+    assert users(first) == users(replica) == ["u", "v"]
+
+
+def test_replay_refuses_one_of_several_shards(cluster: ClickHouseCluster) -> None:
+    one = setup.pin_to_first_host(cluster.settings([1]), client_name="tests")
+    with (
+        ClickHouse(one, client_name="tests") as server,
+        pytest.raises(ConfigError, match="cluster octane has 2 shards, CLICKHOUSE_HOST lists one"),
+    ):
+        setup.require_unsharded(server, one)
+
+
+def test_workers_fill_both_shards_through_kills(cluster: ClickHouseCluster) -> None:
+    rig = Rig(size=4)
+    nodes = [cluster.shards[0][0], cluster.shards[1][0]]
+    with opened(cluster) as shards:
+        worker = rig.worker(shards=shards)
+        for number in range(6):
+            rig.produce(4 * number, 4 * number + 4)
+            if number in (1, 4):
+                nodes[number // 4].kill()
+            rig.settle(worker)
+            if number in (2, 5):
+                nodes[number // 4].start()
+    stored = [users(shard[0]) for shard in cluster.shards]
+    assert [users(shard[1]) for shard in cluster.shards] == stored
+    assert all(stored)
+    assert once(*stored) == once(names(0, 24))

@@ -1,0 +1,189 @@
+"""A ClickHouse cluster on this machine: shards of replicas with one ZooKeeper, on loopback.
+
+Each node is clickhouse-local as in `octane_analytics.sandbox.clickhouse`, with what it lacks for
+replicated tables added (see `node_child`). Differences from a cluster of clickhouse-server: ON CLUSTER
+and `system.zookeeper` do not work, and `remote_servers` is read at the start only. About 240 MB for each
+node, and 80 MB for ZooKeeper.
+"""
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse, User
+from octane_analytics.sandbox.engine import HOST
+from octane_analytics.settings.connections import ClickHouseSettings
+from tests.support.ports import free_port
+from tests.tools.cluster import node_child
+from tests.tools.cluster.zookeeper import ZooKeeper
+
+CLUSTER = "octane"
+"""Name of the cluster in every node's remote_servers."""
+_NODE = """\
+<clickhouse>
+  <interserver_http_host>{host}</interserver_http_host>
+  <interserver_http_port>{interserver_port}</interserver_http_port>
+  <interserver_listen_host>{host}</interserver_listen_host>
+  <default_replica_path>/clickhouse/tables/{{uuid}}/{{shard}}</default_replica_path>
+  <default_replica_name>{{replica}}</default_replica_name>
+  <macros><shard>{shard}</shard><replica>{replica}</replica></macros>
+  <zookeeper>
+    <node><host>{host}</host><port>{zookeeper_port}</port></node>
+    <session_timeout_ms>8000</session_timeout_ms>
+    <operation_timeout_ms>5000</operation_timeout_ms>
+    <!-- nodes that share it end one another's sessions -->
+    <sessions_path>/clickhouse/sessions/{replica}</sessions_path>
+  </zookeeper>
+  <merge_tree>
+    <zookeeper_session_expiration_check_period>2</zookeeper_session_expiration_check_period>
+  </merge_tree>
+  <remote_servers>{clusters}</remote_servers>
+</clickhouse>
+"""
+
+
+class Node(EmbeddedClickHouse):
+    """One replica. Stop, kill, pause and start it as any engine; its ports stay the same."""
+
+    def __init__(
+        self,
+        directory: Path,
+        name: str,
+        *,
+        users: Sequence[User] = (),
+        users_files: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(
+            directory / name,
+            tcp_port=free_port(),
+            http_port=free_port(),
+            users=users,
+            users_files=users_files,
+        )
+        self.name = name
+        self.config = ""
+        """Content of its file of `config.d`, set by the cluster."""
+
+    @property
+    def authority(self) -> str:
+        return f"{self.host}:{self.tcp_port}"
+
+    @property
+    def data_directory(self) -> Path:
+        """Directory of its tables, to be removed while it is down: a disk that is lost."""
+        return self._directory / "data"
+
+    def _program(self) -> str:
+        return node_child.__name__
+
+    def _write_configuration(self, identity: str) -> None:
+        super()._write_configuration(identity)
+        path = self._directory / node_child.CONFIG
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(self.config)
+
+
+class ClickHouseCluster:
+    """`shards` with `replicas` each, started on entry and stopped on exit.
+
+    `spare_shards` are started too, but are not in the cluster: `clusters` gives further clusters by
+    name, each a list of shard numbers from 0, spare ones included.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        shards: int = 2,
+        replicas: int = 2,
+        spare_shards: int = 0,
+        clusters: Mapping[str, Sequence[int]] | None = None,
+        users: Sequence[User] = (),
+        users_files: Mapping[str, str] | None = None,
+    ) -> None:
+        self.zookeeper = ZooKeeper(directory / "zookeeper")
+        self._listed = range(shards)
+        self._clusters = {CLUSTER: self._listed, **(clusters or {})}
+        self.shards = tuple(
+            tuple(
+                Node(
+                    directory,
+                    f"s{shard}{chr(ord('a') + replica)}",
+                    users=users,
+                    users_files=users_files,
+                )
+                for replica in range(replicas)
+            )
+            for shard in range(1, shards + spare_shards + 1)
+        )
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """Nodes of all shards, spare ones included."""
+        return tuple(node for shard in self.shards for node in shard)
+
+    def hosts(self, shards: Sequence[int] | None = None) -> str:
+        """Return CLICKHOUSE_HOST for these shards, numbered from 0; by default those of the cluster."""
+        numbers = self._listed if shards is None else shards
+        return ";".join(
+            ",".join(node.authority for node in self.shards[number]) for number in numbers
+        )
+
+    def settings(self, shards: Sequence[int] | None = None) -> ClickHouseSettings:
+        return ClickHouseSettings(host=self.hosts(shards), cluster=CLUSTER)
+
+    def start(self) -> None:
+        """Block until ZooKeeper and all nodes serve. Raises EngineError, or KafkaError without Java."""
+        self.zookeeper.start()
+        for number, shard in enumerate(self.shards):
+            for node in shard:
+                node.config = _NODE.format(
+                    host=HOST,
+                    interserver_port=free_port(),
+                    shard=number + 1,
+                    replica=node.name,
+                    zookeeper_port=self.zookeeper.port,
+                    clusters="".join(
+                        self._cluster_xml(*cluster) for cluster in self._clusters.items()
+                    ),
+                )
+        for node in self.nodes:
+            node.start()
+
+    def stop(self) -> None:
+        with ThreadPoolExecutor(len(self.nodes)) as threads:
+            for node in self.nodes:
+                threads.submit(node.stop)
+        with contextlib.suppress(ProcessLookupError):
+            self.zookeeper.close()
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _cluster_xml(self, name: str, shards: Sequence[int]) -> str:
+        listed = "".join(
+            "<shard><internal_replication>true</internal_replication>"
+            + "".join(
+                f"<replica><host>{HOST}</host><port>{node.tcp_port}</port></replica>"
+                for node in self.shards[number]
+            )
+            + "</shard>"
+            for number in shards
+        )
+        return f"<{name}>{listed}</{name}>"

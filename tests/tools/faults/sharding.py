@@ -1,0 +1,44 @@
+"""Faults of several shards: their list changes while batches are pending, and any of them is killed."""
+
+import random
+import time
+
+from tests.tools.faults.stack import Stack
+
+
+def relist_shards(stack: Stack, rng: random.Random, deadline: float) -> int:
+    """Kill the worker command, and start it with shards left out and in another order, in turn with all.
+
+    Batches of a shard that is left out are pending until it is listed again.
+    """
+    breaks = 0
+    everything = list(range(len(stack.engines.shards)))
+    while breaks == 0 or time.monotonic() < deadline:
+        time.sleep(rng.uniform(0.3, 2.0))
+        stack.command.kill()
+        listed = rng.sample(everything, rng.randint(1, len(everything)))
+        with stack.command.changed({"CLICKHOUSE_HOST": stack.engines.hosts(listed)}):
+            stack.command.start(stack.procs)
+            time.sleep(rng.uniform(1.0, 4.0))
+            stack.command.kill()
+        breaks += 1
+        rng.shuffle(everything)
+        with stack.command.changed({"CLICKHOUSE_HOST": stack.engines.hosts(everything)}):
+            stack.command.start(stack.procs)
+    return breaks
+
+
+def kill_shards(stack: Stack, rng: random.Random, deadline: float) -> int:
+    """Kill one shard or all of them, and start them again."""
+    breaks = 0
+    while breaks == 0 or time.monotonic() < deadline:
+        time.sleep(rng.uniform(0.3, 2.0))
+        shards = stack.engines.shards
+        killed = rng.sample(shards, rng.choice([1, 1, len(shards)]))
+        for shard in killed:
+            shard.kill()
+            breaks += 1
+        time.sleep(rng.uniform(0.0, 3.0))
+        for shard in killed:
+            shard.start()
+    return breaks
