@@ -174,6 +174,14 @@ def test_sandbox_serves_until_interrupted(mark: dict[str, str], tmp_path: Path) 
         wait_until(lambda: counted in httpx.get(metrics, timeout=10.0).text)
         assert json.loads(_shell(report))["rows"][0]["total_events"] == 10_000
         assert sum(row["count()"] for row in json.loads(_shell(query))["rows"]) == 10_000
+        dashboard = _address(command, "Dashboard")
+        assert command.output.index("Dashboard ") < command.output.index("ClickHouse ")
+        assert httpx.get(dashboard).headers["content-type"].startswith("text/html")
+        state = httpx.get(f"{_address(command, 'API')}/status/data").json()
+        assert state["has_lag"]
+        assert [slot["slot"] for slot in state["supervisor"]["slots"]] == [
+            *("metrics", "worker-0", "worker-1")
+        ]
         data = Path(_address(command, "Data"))
         assert data.is_dir()
         command.interrupt()
