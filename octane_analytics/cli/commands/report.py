@@ -48,7 +48,7 @@ _FORMATS = ("table", *formats.FORMATS)
     "filter_texts",
     multiple=True,
     metavar="PROPERTY:OP:VALUE",
-    help="Filter of the events, such as device:eq:tv; repeatable.",
+    help="Filter of the events, such as device:eq:tv; repeatable.  [default: none]",
 )
 @click.option(
     "--format",
