@@ -4,7 +4,6 @@ from typing import Any
 
 from octane_analytics.api import timestamps
 from octane_analytics.api.filters import (
-    COLUMNS,
     MAX_ITEMS,
     MAX_NAME_CHARACTERS,
     MAX_TEXT_CHARACTERS,
@@ -61,20 +60,19 @@ def filter_schema() -> Schema:
     name: Schema = {"type": "string", "minLength": 1, "maxLength": MAX_NAME_CHARACTERS}
     is_number: Schema = {"type": "number"}
 
-    def variant(operators: Schema, value: Schema, *required: str, names: Schema = name) -> Schema:
+    def variant(operators: Schema, value: Schema, *required: str) -> Schema:
         return {
             "type": "object",
-            "properties": {"property": names, "op": operators, "value": value},
+            "properties": {"property": name, "op": operators, "value": value},
             "required": ["property", *required],
             "additionalProperties": False,
         }
 
-    numeric = {"allOf": [name, {"not": {"enum": list(COLUMNS)}}]}
     return {
         "anyOf": [
             variant({"enum": ["eq", "ne"], "default": "eq"}, scalar, "value"),
             variant({"enum": ["in", "not_in"]}, items, "op", "value"),
-            variant({"enum": ["gt", "lt"]}, is_number, "op", "value", names=numeric),
+            variant({"enum": ["gt", "lt"]}, is_number, "op", "value"),
             variant({"enum": ["exists"]}, exists, "op"),
         ]
     }

@@ -3,11 +3,12 @@
 Format: https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from octane_analytics.api.disconnect import cancel_on_disconnect
 from octane_analytics.api.reports.live import LISTEN_SECONDS, LiveChannel, LiveReports
@@ -36,8 +37,9 @@ class LiveRoute:
             request.receive,
             self._live.join(query, _interval(option(pairs, "interval")), request.state.charge),
         )
-        return StreamingResponse(
+        return _LiveResponse(
             self._events(request, channel),
+            on_end=lambda: self._live.leave(channel),
             media_type="text/event-stream",
             headers={
                 "Cache-Control": "no-store",
@@ -53,11 +55,29 @@ class LiveRoute:
         if token is not None and token.expires is not None:
             seconds = (token.expires - datetime.now(UTC)).total_seconds()
         last_event_id = request.headers.get("last-event-id", "")
+        async for event in self._live.events(channel, last_event_id, seconds):
+            yield event
+
+
+class _LiveResponse(StreamingResponse):
+    """Calls `on_end` at the end, also if the client has gone before the first event is asked for."""
+
+    def __init__(
+        self,
+        content: AsyncIterator[bytes],
+        *,
+        on_end: Callable[[], None],
+        media_type: str,
+        headers: Mapping[str, str],
+    ) -> None:
+        super().__init__(content, media_type=media_type, headers=headers)
+        self._on_end = on_end
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            async for event in self._live.events(channel, last_event_id, seconds):
-                yield event
+            await super().__call__(scope, receive, send)
         finally:
-            self._live.leave(channel)
+            self._on_end()
 
 
 def _interval(text: str | None) -> int:
