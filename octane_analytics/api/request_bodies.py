@@ -60,13 +60,15 @@ async def decoded(request: Request, kind: type[T]) -> T:
             "unsupported_media_type",
             "Content-Encoding is not supported: send the body uncompressed",
         )
+    too_large = QueryError(413, "body_too_large", f"the body has more than {kind.max_bytes} bytes")
+    # The parser of HTTP has checked that it is a number.
+    if int(request.headers.get("content-length", "0")) > kind.max_bytes:
+        raise too_large
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > kind.max_bytes:
-            raise QueryError(
-                413, "body_too_large", f"the body has more than {kind.max_bytes} bytes"
-            )
+            raise too_large
     try:
         return msgspec.json.decode(bytes(body), type=kind)
     except msgspec.ValidationError as error:
