@@ -23,13 +23,17 @@ from clickhouse_driver.errors import ServerException
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from octane_analytics.clickhouse import schema
+from octane_analytics.clickhouse import rollups, schema
+from octane_analytics.clickhouse.client import ClickHouse
+from octane_analytics.errors import OctaneError
 from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.sandbox.engine import HOST, EngineError
 from octane_analytics.sandbox.kafka import EmbeddedKafka
+from octane_analytics.settings.connections import ClickHouseSettings
 from tests.support.command import COMMAND, environment
 from tests.support.leash import leashed
+from tests.support.rollup_states import assert_equal_to_rows
 from tests.tools.faults.audit import Audit, Report, lag, wait_until
 from tests.tools.faults.load import Load
 from tests.tools.faults.proxy import Proxy
@@ -329,6 +333,9 @@ class Stack:
         engines.execute(f"CREATE DATABASE {self.name} ENGINE = Atomic")
         name = schema.TableName(*self.table.split("."))
         engines.execute(schema.create_table(name))
+        engines.execute(rollups.alter_settings(name))
+        for rollup in rollups.of_sets(rollups.DEFAULT_SETS):
+            engines.execute(rollups.add(name, rollup))
         servers = self.bootstrap_servers
         self.load = Load(servers, self.topic, shape.partitions, shape.rate, self.seed)
         self.audit = Audit(servers, self.topic, self.dlq_topic, engines.ports, self.table)
@@ -426,8 +433,23 @@ class Stack:
         behind = lag(self.bootstrap_servers, self.group, self.topic)
         if behind:
             problems.append(f"after the last drain: {behind}")
+        problems += self._drifted_rollups()
         report.problems += problems
         return report
+
+    def _drifted_rollups(self) -> list[str]:
+        """Return the rollups that differ from the rows, on any shard."""
+        found = []
+        for number, shard in enumerate(self.engines.shards, start=1):
+            settings = ClickHouseSettings(
+                host=HOST, port=shard.tcp_port, database=self.name, timeout_seconds=60.0
+            )
+            with ClickHouse(settings, client_name="faults") as table:
+                try:
+                    assert_equal_to_rows(table, rollups.of_sets(rollups.DEFAULT_SETS))
+                except (AssertionError, OctaneError) as error:
+                    found.append(f"rollups of shard {number}: {str(error)[:500]}")
+        return found
 
     def _settings(self) -> dict[str, str]:
         shape, clickhouse = self.shape, self.shape.clickhouse_seconds
