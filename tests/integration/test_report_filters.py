@@ -16,6 +16,7 @@ from octane_analytics.api.reports.library import load
 from octane_analytics.api.reports.parameters import bind
 from octane_analytics.clickhouse import rollups
 from octane_analytics.clickhouse.client import ClickHouse
+from octane_analytics.events.event import Row
 from octane_analytics.settings.connections import ClickHouseSettings
 from tests.support.api_fixtures import app_over, at, event, insert
 from tests.support.asgi_calls import NOW, call
@@ -137,7 +138,7 @@ def test_columns_and_content_are_filtered(
 def test_every_report_runs_with_filters(
     app: ASGIApp, clickhouse_settings: ClickHouseSettings
 ) -> None:
-    required = {"steps": ["a", "b"], "property": "device"}
+    required = {"steps": ["a", "b"], "property": "device", "content": "c1", "id": "s1"}
     for name, template in load().templates.items():
         if template.has_filters:
             params = {each: required[each] for each in template.parameters if each in required}
@@ -204,3 +205,55 @@ def test_filter_of_a_rollup_key_reads_rollup(
         answer = filtered(app, template, filter_)
         assert answer["rows"]
         assert answer["rows"] == filtered(app, template, filter_, by_events)["rows"], template
+
+
+OF_VIEWS: dict[str, dict[str, object]] = {
+    "views": {"by": "device"},
+    "qoe_scorecard": {"by": "device"},
+    "errors": {},
+    "concurrent_viewers": {"bucket_seconds": 60},
+    "audience_retention": {"content": "c1"},
+    "survival": {"by": "device"},
+    "session_timeline": {"id": "s1"},
+    "catalog": {},
+}
+
+
+def playback(tenant: str, number: int) -> list[Row]:
+    """One session of one tenant; the sessions, users and contents of tenants are the same."""
+    user, session, content = f"u{number % 5}", f"s{number % 5}", f"c{number % 2}"
+    begin = START + 60 * number + (30 if tenant == "b" else 0)
+    ids = {"tenant": tenant, "session_id": session}
+    played = {**ids, "content_id": content, "duration": 100, "bitrate_kbps": 900}
+
+    def row(after: int, name: str, **properties: object) -> Row:
+        return event(begin + after, name, user, raw=json.dumps(properties))
+
+    beats = range(1, 2 + number % 4)
+    rows = [
+        row(0, "session_start", device="tv" if tenant == "a" else "web", **ids),
+        row(1, "search_click", content_id=content, **ids),
+        row(2, "video_start", startup_ms=100 + number, position=0, **played),
+        *(
+            row(2 + 5 * beat, "video_heartbeat", watch_time=5, position=5 * beat, **played)
+            for beat in beats
+        ),
+    ]
+    if number % 3 == 0:
+        rows.append(row(9, "video_error", code=f"E{tenant}", fatal=True, **played))
+    return rows
+
+
+def test_filtered_views_equal_those_of_one_tenant(
+    app: ASGIApp, clickhouse_settings: ClickHouseSettings
+) -> None:
+    own = [row for number in range(40) for row in playback("a", number)]
+    others = [row for number in range(35) for row in playback("b", number)]
+    insert(clickhouse_settings, own)
+    alone = {name: filtered(app, name, **params)["rows"] for name, params in OF_VIEWS.items()}
+    insert(clickhouse_settings, others)
+    tenant = {"property": "tenant", "op": "eq", "value": "a"}
+    for name, params in OF_VIEWS.items():
+        assert alone[name], name
+        assert filtered(app, name, tenant, **params)["rows"] == alone[name], name
+        assert filtered(app, name, **params)["rows"] != alone[name], name

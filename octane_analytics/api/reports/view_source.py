@@ -3,7 +3,8 @@
 A view is one viewer's playback of one content: all events of one application with the same
 `properties.view_id`. Events without it belong to the view of their application, session and content
 that the number of `video_start` in it up to their second gives; a `video_request` belongs to the start
-that follows. Only the events of the range are read, of the users that the template samples
+that follows. Filters narrow every event that is read, `session_start` included. Only the events of the
+range are read, of the users that the template samples
 (see `sample_blocks`, which is expanded after this).
 
 | text in a template | stands for |
@@ -18,6 +19,7 @@ on values or on how SQL is run.
 
 import re
 
+from octane_analytics.api.filters import PLACEHOLDER
 from octane_analytics.clickhouse.rollups import EXPRESSIONS, READABLE_PROPERTIES
 
 PLAYBACK_EVENTS = (
@@ -38,7 +40,9 @@ _FROM, _TO, _BY = "{from:DateTime('UTC')}", "{to:DateTime('UTC')}", "{by:String}
 _OF_APP = "({app_id:String} = '' OR app_id = {app_id:String})"
 _IS_SAMPLED = "{users:Sample}"
 _IS_PLAYBACK = f"event_name IN ({', '.join(map(repr, PLAYBACK_EVENTS))})"
-_IN_RANGE = f"timestamp >= {_FROM} AND timestamp < {_TO} AND {_OF_APP} AND {_IS_SAMPLED}"
+_IN_RANGE = (
+    f"timestamp >= {_FROM} AND timestamp < {_TO} AND {_OF_APP} {PLACEHOLDER} AND {_IS_SAMPLED}"
+)
 
 # One tuple parses the document once for all of them.
 _IDS = (
@@ -118,7 +122,8 @@ FROM
     WHERE event_name = 'session_start'
         AND timestamp >= toDateTime(
             greatest(toInt64(toUnixTimestamp({_FROM})) - {SESSION_SECONDS}, 0), 'UTC')
-        AND timestamp < {_TO} AND {_OF_APP} AND {_IS_SAMPLED} AND {_BY} NOT IN ('app_id', 'content')
+        AND timestamp < {_TO} AND {_OF_APP} {PLACEHOLDER} AND {_IS_SAMPLED}
+        AND {_BY} NOT IN ('app_id', 'content')
 )
 WHERE session_id != '' AND value != ''
 GROUP BY app_id, session_id

@@ -64,6 +64,7 @@ FROM
     WHERE timestamp >= {from:DateTime('UTC')}
         AND timestamp < {to:DateTime('UTC')}
         AND ({app_id:String} = '' OR app_id = {app_id:String})
+        {filters:And}
         AND ({event_name:String} = '' OR event_name = {event_name:String})
         AND {users:Sample}
 )

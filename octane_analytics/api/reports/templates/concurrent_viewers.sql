@@ -87,6 +87,7 @@ FROM
                             AND timestamp >= {from:DateTime('UTC')}
                             AND toUnixTimestamp(timestamp) < toUnixTimestamp({to:DateTime('UTC')}) + 300
                             AND ({app_id:String} = '' OR app_id = {app_id:String})
+                            {filters:And}
                             AND {users:Sample}
                             AND {watch_ms:Rollup} > 0
                             AND seen_from_ms < to_ms

@@ -61,6 +61,7 @@ FROM
     WHERE timestamp >= {from:DateTime('UTC')}
         AND timestamp < {to:DateTime('UTC')}
         AND ({app_id:String} = '' OR app_id = {app_id:String})
+        {filters:And}
         -- Without parsing, for an id that JSON writes as it is unless its characters are escaped.
         AND (
             NOT match({id:String}, '^[A-Za-z0-9_.:-]+$')

@@ -90,6 +90,7 @@ LEFT JOIN
         AND timestamp >= {from:DateTime('UTC')}
         AND timestamp < {to:DateTime('UTC')}
         AND ({app_id:String} = '' OR app_id = {app_id:String})
+        {filters:And}
         AND {users:Sample}
         AND session_id != ''
         AND content != ''
