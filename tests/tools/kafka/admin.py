@@ -45,11 +45,15 @@ class Administered(ABC):
         )
 
     def leader_id(self, topic: str, partition: int) -> int:
-        """Return the node id of the partition's leader, -1 for none. Blocks for a request."""
-        cluster = self.metadata(self.admin())
-        if cluster is None or topic not in cluster.topics:
-            raise KafkaError(f"{self.bootstrap_servers} does not describe the topic {topic}")
-        return cluster.topics[topic].partitions[partition].leader
+        """Return the node id of the partition's leader, -1 for none. Blocks until a broker answers."""
+
+        def leader() -> int | None:
+            cluster = self.metadata(self.admin())
+            if cluster is None or topic not in cluster.topics:
+                return None
+            return cluster.topics[topic].partitions[partition].leader
+
+        return _answer_of(leader, f"the leader of {topic}-{partition}")
 
     def is_in_sync(self) -> bool:
         """Return whether each partition has a leader, and all its replicas are in sync."""
@@ -61,13 +65,16 @@ class Administered(ABC):
         )
 
     def coordinator_id(self, group: str) -> int:
-        """Return the node id of the group's coordinator. Blocks for a request."""
-        admin = self.admin()  # keep a reference: a collected client cancels its requests
-        try:
-            found = admin.describe_consumer_groups([group])[group].result(20)
-        except KafkaException as error:
-            raise KafkaError(f"describing group {group}: {error.args[0].str()}") from error
-        return int(found.coordinator.id)
+        """Return the node id of the group's coordinator. Blocks until a broker answers."""
+
+        def coordinator() -> int | None:
+            admin = self.admin()  # keep a reference: a collected client cancels its requests
+            with contextlib.suppress(KafkaException, TimeoutError):
+                found = admin.describe_consumer_groups([group])[group].result(10)
+                return int(found.coordinator.id)
+            return None
+
+        return _answer_of(coordinator, f"the coordinator of {group}")
 
     def topics(self, *arguments: str) -> str:
         """Return the output of `kafka-topics.sh`; starting the JVM takes about a second."""
@@ -135,3 +142,13 @@ def is_settled(cluster: ClusterMetadata | None) -> bool:
             for partition in topic.partitions.values()
         )
     )
+
+
+def _answer_of(ask: Callable[[], int | None], what: str, deadline_seconds: float = 30) -> int:
+    """Ask until there is an answer: a broker that was killed a moment ago may have been asked."""
+    deadline = time.monotonic() + deadline_seconds
+    while (answer := ask()) is None:
+        if time.monotonic() > deadline:
+            raise KafkaError(f"{what}: no answer within {deadline_seconds:.0f} s")
+        time.sleep(0.05)
+    return answer
