@@ -46,6 +46,7 @@ PAGES = (
     "install",
     "capacity",
     "benchmarks",
+    "reports-cost",
     "architecture",
     "glossary",
 )
