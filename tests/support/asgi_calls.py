@@ -125,7 +125,7 @@ class Script:
 
 
 def pool(connection: PooledConnection, **changes: float) -> ConnectionPool:
-    options: dict[str, Any] = {"queue_seconds": 5.0, "deadline_seconds": 5.0} | changes
+    options: dict[str, Any] = {"queue_seconds": 30.0, "deadline_seconds": 30.0} | changes
     return ConnectionPool(lambda: connection, size=1, **options)
 
 

@@ -61,7 +61,7 @@ def run(scenario: Callable[[], Awaitable[None]]) -> None:
 
 def test_listeners_share_one_query_per_refresh() -> None:
     async def scenario() -> None:
-        rig = Rig(row(1), row(1), row(2), row(2))
+        rig = Rig(row(1), row(1), *[row(2)] * 300)
         channels = await asyncio.gather(*(rig.live.join(query(), 0.1, free) for _ in range(500)))
         assert len(set(map(id, channels))) == 1
         streams = [rig.live.events(channel, "", 60) for channel in channels]
@@ -73,11 +73,14 @@ def test_listeners_share_one_query_per_refresh() -> None:
         # The second refresh has the same rows, and is no event.
         changed = await asyncio.gather(*map(first, streams))
         assert b'"rows":[{"n":2}]' in changed[0]
-        assert len(rig.script.calls) == 3
+        # At least three refreshes; on a busy machine some more, of which each has one query.
+        assert 3 <= len(rig.script.calls) < 100
         for channel in channels:
             rig.live.leave(channel)
-        await asyncio.sleep(0.3)
-        assert len(rig.script.calls) == 3, "no query without listeners"
+        await asyncio.sleep(0.2)  # for a refresh in progress
+        asked = len(rig.script.calls)
+        await asyncio.sleep(0.5)
+        assert len(rig.script.calls) == asked, "no query without listeners"
 
     run(scenario)
 
