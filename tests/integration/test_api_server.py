@@ -243,7 +243,9 @@ def test_worker_on_sigterm_during_its_fork_exits() -> None:
         timeout=30,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == [str(signal.SIGTERM.value), "set()"], done.stderr
+    number, blocked = done.stdout.split(maxsplit=1)
+    assert number == str(signal.SIGTERM.value), done.stderr
+    assert "SIGTERM" not in blocked  # the process may have inherited others as blocked
 
 
 def test_worker_after_a_failed_fork_is_started_later(server: Server) -> None:

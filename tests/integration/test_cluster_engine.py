@@ -25,7 +25,7 @@ def run(node: Node, sql: str) -> list[tuple[object, ...]]:
 
 def synchronise(node: Node) -> None:
     # A node that has just started, or lost ZooKeeper, is read-only for a moment.
-    wait_until(lambda: run(node, READ_ONLY) == [(0,)])
+    wait_until(lambda: run(node, READ_ONLY) == [(0,)], timeout_seconds=150)
     run(node, "SYSTEM SYNC REPLICA engine.events")
 
 

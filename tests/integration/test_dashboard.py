@@ -221,7 +221,7 @@ def test_click_filters_all_and_chip_removes_it(page: Browser) -> None:
         },
     )
     assert filtered.replace(",", "") == str(answer.json()["rows"][0]["viewers"])
-    assert "takes no filters" in page.text("[aria-label='Errors']")
+    page.wait(lambda: "Code" in page.text("[aria-label='Errors']"))
     page.one(".chip button").click()
     page.wait(lambda: not page.all(".chip"))
     page.wait_settled()

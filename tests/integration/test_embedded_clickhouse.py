@@ -222,6 +222,14 @@ time.sleep(30)
 """
 
 
+def starts(directory: Path) -> bool:
+    try:
+        with EmbeddedClickHouse(directory):
+            return True
+    except EngineError:
+        return False
+
+
 @pytest.mark.parametrize("how", ["main", "thread", "paused"])
 def test_server_dies_with_its_parent(tmp_path: Path, how: str) -> None:
     parent = subprocess.Popen(
@@ -236,6 +244,5 @@ def test_server_dies_with_its_parent(tmp_path: Path, how: str) -> None:
             wait_until(lambda: not accepts(port))
         finally:
             os.kill(fork, signal.SIGKILL)
-    # The lock on the data is released too.
-    with EmbeddedClickHouse(tmp_path):
-        pass
+    # The lock on the data is released too, once the process is gone.
+    wait_until(lambda: starts(tmp_path), 30.0)
