@@ -24,8 +24,8 @@ from tests.tools.faults.group import (
 from tests.tools.faults.stack import EMBEDDED_BROKERS, Stack
 from tests.tools.kafka.proxy import KafkaProxy
 
-_HOLD_SECONDS = 25.0
-_HOLD_ATTEMPTS = 8
+_HOLD_SECONDS = 5.0
+_HOLD_ATTEMPTS = 20
 _REFUSED_EVERY = 20
 _ARRIVAL_SECONDS = 60.0
 _COMMIT_TIMEOUT_MS = 1_500
