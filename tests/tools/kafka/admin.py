@@ -6,6 +6,8 @@ import contextlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Self
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
@@ -19,11 +21,36 @@ TOPICS = "org.apache.kafka.tools.TopicCommand"
 
 
 class Administered(ABC):
-    """A broker or a cluster that answers at bootstrap_servers. Every method raises KafkaError."""
+    """A broker or a cluster that answers at bootstrap_servers. Every method raises KafkaError.
+
+    As a context manager: started on entry, closed on exit.
+    """
 
     @property
     @abstractmethod
     def bootstrap_servers(self) -> str: ...
+
+    @abstractmethod
+    def start(self, deadline_seconds: float = 60) -> None: ...
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
 
     def create_topic(
         self, name: str, partitions: int = 1, settings: Mapping[str, str] | None = None
