@@ -19,6 +19,12 @@ class RecountEvent(NamedTuple):
     properties: dict[str, Any]
 
 
+def rounded(value: float, digits: int) -> float:
+    """Round as ClickHouse does: the product, half to even; round() goes by the exact value."""
+    scale = 10.0**digits
+    return round(value * scale) / scale
+
+
 def select(rows: Iterable[Row], start: int, end: int, app: str | None = None) -> list[RecountEvent]:
     return [
         RecountEvent(
@@ -125,7 +131,7 @@ def search_analytics(events: Sequence[RecountEvent], limit: int = 100) -> list[A
                     for event in group
                 ),
                 "clicks": clicks,
-                "click_through_rate": round(clicks / searches, 4) if searches else None,
+                "click_through_rate": rounded(clicks / searches, 4) if searches else None,
             }
         )
     rows.sort(key=lambda row: (-row["searches"], -row["clicks"], row["query"].encode()))
@@ -151,7 +157,7 @@ def top_content(events: Sequence[RecountEvent], limit: int = 20) -> list[Answer]
                 "heartbeats": _count(group, "video_heartbeat"),
                 "starts": _count(group, "video_start"),
                 "buffering_events": _count(group, "video_buffering"),
-                "buffer_ms_per_watch_minute": round(buffered / (watched / 60), 3)
+                "buffer_ms_per_watch_minute": rounded(buffered / (watched / 60), 3)
                 if watched
                 else None,
             }
@@ -205,13 +211,13 @@ def playback_over_time(
                 "viewers": _users(group, "video_heartbeat"),
                 "views": views,
                 "watch_time": watched / 1000,
-                "watch_time_per_view": round(watched / 1000 / views, 3) if views else None,
+                "watch_time_per_view": rounded(watched / 1000 / views, 3) if views else None,
                 "stalled_share": (
-                    round(stalled / (stalled + watched), 6) if stalled + watched else None
+                    rounded(stalled / (stalled + watched), 6) if stalled + watched else None
                 ),
                 "errors": _count(group, "video_error"),
                 "fatal_errors": fatal,
-                "failure_share": round(fatal / views, 6) if views else None,
+                "failure_share": rounded(fatal / views, 6) if views else None,
                 "startup_ms_median": _quantile(startups, 0.5),
                 "startup_ms_p95": _quantile(startups, 0.95),
             }
@@ -257,9 +263,9 @@ def searches_over_time(
                 "searches": searches,
                 "unique_users": _users(asking, "search"),
                 "zero_result_searches": fruitless,
-                "zero_result_share": round(fruitless / searches, 6) if searches else None,
+                "zero_result_share": rounded(fruitless / searches, 6) if searches else None,
                 "clicks": clicks,
-                "click_through_rate": round(clicks / searches, 4) if searches else None,
+                "click_through_rate": rounded(clicks / searches, 4) if searches else None,
             }
         )
     return rows
@@ -283,7 +289,7 @@ def active_users(rows: Iterable[Row], start: int, end: int) -> list[Answer]:
                 "daily_users": daily,
                 "weekly_users": weekly,
                 "monthly_users": monthly,
-                "stickiness": round(daily / monthly, 4) if monthly else None,
+                "stickiness": rounded(daily / monthly, 4) if monthly else None,
             }
         )
         day += timedelta(days=1)
@@ -324,10 +330,10 @@ def quality_of_experience(events: Sequence[RecountEvent], by: str) -> list[Answe
                 "buffering_events": count,
                 "buffering_users": _users(group, "video_buffering"),
                 "buffering_per_watch_hour": (
-                    round(count / (watched / 1000 / 3600), 3) if watched else None
+                    rounded(count / (watched / 1000 / 3600), 3) if watched else None
                 ),
                 "buffer_ratio": (
-                    round(buffered / (buffered + watched), 6) if buffered + watched else None
+                    rounded(buffered / (buffered + watched), 6) if buffered + watched else None
                 ),
                 "errors": _count(group, "video_error"),
                 "fatal_errors": sum(

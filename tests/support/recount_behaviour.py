@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from octane_analytics.events.event import Row
-from tests.support.recount import Answer, RecountEvent
+from tests.support.recount import Answer, RecountEvent, rounded
 
 
 def _day(second: int, zone: str) -> date:
@@ -61,7 +61,7 @@ def active_users(rows: Iterable[Row], start: int, end: int, zone: str) -> list[A
                 "daily_users": daily,
                 "weekly_users": weekly,
                 "monthly_users": monthly,
-                "stickiness": round(daily / monthly, 4) if monthly else None,
+                "stickiness": rounded(daily / monthly, 4) if monthly else None,
             }
         )
     return answers
@@ -98,7 +98,7 @@ def retention(
                     "cohort_users": len(users),
                     "day_number": number,
                     "returned_users": returned_users,
-                    "retention": round(returned_users / len(users), 4),
+                    "retention": rounded(returned_users / len(users), 4),
                     "sample": 1.0,
                 }
             )
@@ -126,9 +126,9 @@ def funnel(events: Sequence[RecountEvent], steps: Sequence[str], window: int) ->
             "step": number + 1,
             "event_name": name,
             "users": reached[number],
-            "of_first": round(reached[number] / reached[0], 4) if reached[0] else None,
+            "of_first": rounded(reached[number] / reached[0], 4) if reached[0] else None,
             "of_previous": (
-                round(reached[number] / reached[max(number - 1, 0)], 4)
+                rounded(reached[number] / reached[max(number - 1, 0)], 4)
                 if reached[max(number - 1, 0)]
                 else None
             ),
@@ -168,7 +168,7 @@ def top_values(
             "value": text,
             "events": count,
             "unique_users": len(users[text]),
-            "share": round(count / total, 6),
+            "share": rounded(count / total, 6),
             "sample": 1.0,
         }
         for text, count in counts.items()

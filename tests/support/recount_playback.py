@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from octane_analytics.events.event import Row
-from tests.support.recount import Answer, RecountEvent, _time, select, watch_ms
+from tests.support.recount import Answer, RecountEvent, _time, rounded, select, watch_ms
 from tests.support.recount_views import (
     PLAYBACK,
     content_of,
@@ -121,12 +121,12 @@ def audience_retention(
         answers.append(
             {
                 "segment": segment,
-                "starts_at": round(asked * segment / 100_000, 3),
+                "starts_at": rounded(asked * segment / 100_000, 3),
                 "views": len(viewed[content]),
-                "ratio": round(own, 6),
+                "ratio": rounded(own, 6),
                 "similar_contents": len(similar),
-                "similar_ratio": None if mean is None else round(mean, 6),
-                "relative": round(own / mean, 6) if mean and mean > 1e-12 else None,
+                "similar_ratio": None if mean is None else rounded(mean, 6),
+                "relative": rounded(own / mean, 6) if mean and mean > 1e-12 else None,
                 "sample": 1.0,
             }
         )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from octane_analytics.events.event import Row
-from tests.support.recount import Answer, RecountEvent, _text, select, watch_ms
+from tests.support.recount import Answer, RecountEvent, _text, rounded, select, watch_ms
 
 PLAYBACK = {
     "video_request", "video_start", "video_heartbeat", "video_buffering", "video_quality_change",
@@ -172,7 +172,7 @@ def _grouped(found: Iterable[View]) -> list[tuple[str, list[View]]]:
 
 
 def ratio(part: float, whole: float, digits: int = 6) -> float | None:
-    return round(part / whole, digits) if whole else None
+    return rounded(part / whole, digits) if whole else None
 
 
 def _mean(values: Sequence[float], digits: int) -> float | None:
