@@ -20,7 +20,8 @@ A file is a `/* */` comment that holds TOML, followed by one SELECT:
 ClickHouse binds the values itself (`{name:Type}`); none is inserted into the SQL. Every template also
 has the COMMON parameters and names the table by the two placeholders of TABLE. Instead of the column
 `properties` it reads `{properties:JSON}`, which ClickHouse's JSON functions can parse whatever numbers
-it holds. A report about playback reads the subqueries of `view_source`. The parameters `limit` and
+it holds. A report about playback reads the subqueries of `view_source`; one of buckets uses the texts of
+`bucket_texts`. The parameters `limit` and
 `offset` are the size and the start of a page; a template may declare them itself, with its own bounds,
 instead of `page_rows`. A report accepts filters if `{filters:And}` follows the other conditions of
 every read of the table (see `api.filters`), and totals if `{totals:With}` follows a GROUP BY, where it
@@ -41,7 +42,7 @@ import msgspec
 
 from octane_analytics.api.filters import NAME_PREFIX
 from octane_analytics.api.filters import PLACEHOLDER as FILTERS
-from octane_analytics.api.reports import rollup_blocks, sample_blocks, view_source
+from octane_analytics.api.reports import bucket_texts, rollup_blocks, sample_blocks, view_source
 from octane_analytics.api.reports.parameter_types import TIME, Parameter, declaration_error
 from octane_analytics.clickhouse.rollups import EXPRESSIONS, READABLE_PROPERTIES, name_of
 from octane_analytics.errors import ConfigError
@@ -203,8 +204,9 @@ def read_template(path: Path) -> Template:
     # One line, so that ClickHouse's errors count the template's own lines.
     sql = sql.replace(PROPERTIES, READABLE_PROPERTIES)
     try:
-        sql = view_source.expand(sql)
-        sql = rollup_blocks.expand(sql, header.rollup.start, header.rollup.hours)
+        sql = bucket_texts.expand(view_source.expand(sql))
+        hours = bucket_texts.expand(header.rollup.hours)
+        sql = rollup_blocks.expand(sql, header.rollup.start, hours)
         sql = sample_blocks.expand(sql, is_sampled=header.is_sampled)
         preferred = name_of(header.rollup.prefers) if header.rollup.prefers else None
     except ValueError as error:

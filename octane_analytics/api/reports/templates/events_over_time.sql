@@ -38,21 +38,10 @@ events = "UInt64"
 unique_users = "UInt64"
 
 [rollup]
-hours = '''
-{bucket_seconds:UInt32} >= 3600 AND ({bucket_seconds:UInt32} != 86400 OR NOT arrayExists(
-    day -> toUnixTimestamp(toDateTime(day, {timezone:String})) % 3600 != 0,
-    arrayMap(
-        n -> toDate({from:DateTime('UTC')}, {timezone:String}) + n,
-        range(toUInt32(dateDiff('day', {from:DateTime('UTC')}, {to:DateTime('UTC')}, {timezone:String})) + 2)
-    )
-) OR toDate({hour}, {timezone:String}) = toDate({hour} + 3599, {timezone:String}))'''
+hours = "{whole_hours:Bucket}"
 */
 SELECT
-    if(
-        {bucket_seconds:UInt32} = 86400,
-        toDateTime(toDate(number), {timezone:String}),
-        toDateTime(toUInt32(number * {bucket_seconds:UInt32}), {timezone:String})
-    ) AS bucket,
+    {start:Bucket} AS bucket,
     events,
     unique_users
 FROM
@@ -65,12 +54,7 @@ FROM
     (
         {rollup:begin}
         SELECT
-            -- Days have no fixed width: buckets are numbered, and WITH FILL adds the missing numbers.
-            if(
-                {bucket_seconds:UInt32} = 86400,
-                toUInt32(toDate({time:Rollup}, {timezone:String})),
-                intDiv(toUInt32({time:Rollup}), {bucket_seconds:UInt32})
-            ) AS number,
+            {rollup_number:Bucket} AS number,
             countState() AS event_counts,
             uniqCombined64State(user_id) AS users
         FROM {database:Identifier}.{table:Identifier}
@@ -82,26 +66,7 @@ FROM
         {rollup:end}
     )
     GROUP BY number {totals:With}
-    ORDER BY number ASC
-        WITH FILL
-        FROM if(
-            {bucket_seconds:UInt32} = 86400,
-            toUInt32(toDate({from:DateTime('UTC')}, {timezone:String})),
-            intDiv(toUInt32({from:DateTime('UTC')}), {bucket_seconds:UInt32})
-        )
-        -- Fills only up to the end of the page: a long range of short buckets has millions.
-        TO least(
-            if(
-                {bucket_seconds:UInt32} = 86400,
-                toUInt32(toDate({to:DateTime('UTC')} - 1, {timezone:String})),
-                intDiv(toUInt32({to:DateTime('UTC')} - 1), {bucket_seconds:UInt32})
-            ) + 1,
-            if(
-                {bucket_seconds:UInt32} = 86400,
-                toUInt32(toDate({from:DateTime('UTC')}, {timezone:String})),
-                intDiv(toUInt32({from:DateTime('UTC')}), {bucket_seconds:UInt32})
-            ) + {offset:UInt32} + {limit:UInt32}
-        )
+    ORDER BY number ASC {fill:Bucket}
     LIMIT {limit:UInt32} OFFSET {offset:UInt32}
 )
 ORDER BY number ASC

@@ -60,11 +60,7 @@ WITH
     {event_name:String} = '' OR event_name = {event_name:String}
     {sample:end}
 SELECT
-    if(
-        {bucket_seconds:UInt32} = 86400,
-        toDateTime(toDate(number), {timezone:String}),
-        toDateTime(toUInt32(number * {bucket_seconds:UInt32}), {timezone:String})
-    ) AS bucket,
+    {start:Bucket} AS bucket,
     toUInt64(round(counted / {share:Sample})) AS events,
     minimum,
     p50,
@@ -77,12 +73,7 @@ SELECT
 FROM
 (
     SELECT
-        -- Days have no fixed width: buckets are numbered, and WITH FILL adds the missing numbers.
-        if(
-            {bucket_seconds:UInt32} = 86400,
-            toUInt32(toDate(timestamp, {timezone:String})),
-            intDiv(toUInt32(timestamp), {bucket_seconds:UInt32})
-        ) AS number,
+        {number:Bucket} AS number,
         count() AS counted,
         minOrNull(measured) AS minimum,
         quantileExactLowOrNull(0.5)(measured) AS p50,
@@ -109,26 +100,7 @@ FROM
     )
     WHERE found IS NOT NULL AND isFinite(measured)
     GROUP BY number {totals:With}
-    ORDER BY number ASC
-        WITH FILL
-        FROM if(
-            {bucket_seconds:UInt32} = 86400,
-            toUInt32(toDate({from:DateTime('UTC')}, {timezone:String})),
-            intDiv(toUInt32({from:DateTime('UTC')}), {bucket_seconds:UInt32})
-        )
-        -- Fills only up to the end of the page: a long range of short buckets has millions.
-        TO least(
-            if(
-                {bucket_seconds:UInt32} = 86400,
-                toUInt32(toDate({to:DateTime('UTC')} - 1, {timezone:String})),
-                intDiv(toUInt32({to:DateTime('UTC')} - 1), {bucket_seconds:UInt32})
-            ) + 1,
-            if(
-                {bucket_seconds:UInt32} = 86400,
-                toUInt32(toDate({from:DateTime('UTC')}, {timezone:String})),
-                intDiv(toUInt32({from:DateTime('UTC')}), {bucket_seconds:UInt32})
-            ) + {offset:UInt32} + {limit:UInt32}
-        )
+    ORDER BY number ASC {fill:Bucket}
     LIMIT {limit:UInt32} OFFSET {offset:UInt32}
 )
 ORDER BY number ASC

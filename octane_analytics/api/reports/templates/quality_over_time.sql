@@ -46,21 +46,10 @@ failure_share = "fatal_errors divided by views, 6 decimals; null without views."
 startup_ms_p95 = "95th percentile of startup_ms in milliseconds; null without starts."
 
 [rollup]
-hours = '''
-{bucket_seconds:UInt32} >= 3600 AND ({bucket_seconds:UInt32} != 86400 OR NOT arrayExists(
-    day -> toUnixTimestamp(toDateTime(day, {timezone:String})) % 3600 != 0,
-    arrayMap(
-        n -> toDate({from:DateTime('UTC')}, {timezone:String}) + n,
-        range(toUInt32(dateDiff('day', {from:DateTime('UTC')}, {to:DateTime('UTC')}, {timezone:String})) + 2)
-    )
-) OR toDate({hour}, {timezone:String}) = toDate({hour} + 3599, {timezone:String}))'''
+hours = "{whole_hours:Bucket}"
 */
 SELECT
-    if(
-        {bucket_seconds:UInt32} = 86400,
-        toDateTime(toDate(number), {timezone:String}),
-        toDateTime(toUInt32(number * {bucket_seconds:UInt32}), {timezone:String})
-    ) AS bucket,
+    {start:Bucket} AS bucket,
     value,
     viewers,
     views,
@@ -86,11 +75,7 @@ FROM
     (
         {rollup:begin}
         SELECT
-            if(
-                {bucket_seconds:UInt32} = 86400,
-                toUInt32(toDate({time:Rollup}, {timezone:String})),
-                intDiv(toUInt32({time:Rollup}), {bucket_seconds:UInt32})
-            ) AS number,
+            {rollup_number:Bucket} AS number,
             if({by:String} = 'app_id', app_id, {quality_value:Rollup}) AS value,
             sumState({watch_ms:Rollup}) AS watch_ms,
             sumState({buffer_ms:Rollup}) AS buffer_ms,

@@ -34,23 +34,10 @@ clicks = "Number of search_click events."
 click_through_rate = "clicks divided by searches, 4 decimals; null without searches."
 
 [rollup]
-hours = '''
-{bucket_seconds:UInt32} IN (0, 3600, 21600, 86400) AND ({bucket_seconds:UInt32} != 86400 OR NOT arrayExists(
-    day -> toUnixTimestamp(toDateTime(day, {timezone:String})) % 3600 != 0,
-    arrayMap(
-        n -> toDate({from:DateTime('UTC')}, {timezone:String}) + n,
-        range(toUInt32(dateDiff('day', {from:DateTime('UTC')}, {to:DateTime('UTC')}, {timezone:String})) + 2)
-    )
-) OR toDate({hour}, {timezone:String}) = toDate({hour} + 3599, {timezone:String}))'''
+hours = "{whole_hours:Bucket}"
 */
 SELECT
-    multiIf(
-        {bucket_seconds:UInt32} = 0,
-        toDateTime(toUInt32({from:DateTime('UTC')}), {timezone:String}),
-        {bucket_seconds:UInt32} = 86400,
-        toDateTime(toDate(number), {timezone:String}),
-        toDateTime(toUInt32(number * {bucket_seconds:UInt32}), {timezone:String})
-    ) AS bucket,
+    {start:Bucket} AS bucket,
     searches,
     unique_users,
     zero_result_searches,
@@ -69,14 +56,7 @@ FROM
     (
         {rollup:begin}
         SELECT
-            -- Days have no fixed width: buckets are numbered, and WITH FILL adds the missing numbers.
-            multiIf(
-                {bucket_seconds:UInt32} = 0,
-                toUInt32(0),
-                {bucket_seconds:UInt32} = 86400,
-                toUInt32(toDate({time:Rollup}, {timezone:String})),
-                intDiv(toUInt32({time:Rollup}), greatest({bucket_seconds:UInt32}, 1))
-            ) AS number,
+            {rollup_number:Bucket} AS number,
             countIfState(event_name = 'search') AS search_events,
             uniqCombined64IfState(user_id, event_name = 'search') AS users,
             countIfState({has_no_results:Rollup}) AS fruitless,
@@ -91,32 +71,7 @@ FROM
         {rollup:end}
     )
     GROUP BY number
-    ORDER BY number ASC
-        WITH FILL
-        FROM multiIf(
-            {bucket_seconds:UInt32} = 0,
-            toUInt32(0),
-            {bucket_seconds:UInt32} = 86400,
-            toUInt32(toDate({from:DateTime('UTC')}, {timezone:String})),
-            intDiv(toUInt32({from:DateTime('UTC')}), greatest({bucket_seconds:UInt32}, 1))
-        )
-        -- Fills only up to the end of the page: a long range of short buckets has millions.
-        TO least(
-            multiIf(
-                {bucket_seconds:UInt32} = 0,
-                toUInt32(0),
-                {bucket_seconds:UInt32} = 86400,
-                toUInt32(toDate({to:DateTime('UTC')} - 1, {timezone:String})),
-                intDiv(toUInt32({to:DateTime('UTC')} - 1), greatest({bucket_seconds:UInt32}, 1))
-            ) + 1,
-            multiIf(
-                {bucket_seconds:UInt32} = 0,
-                toUInt32(0),
-                {bucket_seconds:UInt32} = 86400,
-                toUInt32(toDate({from:DateTime('UTC')}, {timezone:String})),
-                intDiv(toUInt32({from:DateTime('UTC')}), greatest({bucket_seconds:UInt32}, 1))
-            ) + {offset:UInt32} + {limit:UInt32}
-        )
+    ORDER BY number ASC {fill:Bucket}
     LIMIT {limit:UInt32} OFFSET {offset:UInt32}
 )
 ORDER BY number ASC
