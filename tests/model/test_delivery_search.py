@@ -1,6 +1,6 @@
 """Every interleaving of a small world leaves each event in the table once; each rule is needed for that.
 
-The world is `delivery_model`: two workers, two partitions, one or two records each. More takes minutes,
+The world is `world.py`: two workers, two partitions, one or two records each. More takes minutes,
 and is done with the number of worlds to hold in memory in DELIVERY_SEARCH_STATES (a million takes 2 GB).
 """
 

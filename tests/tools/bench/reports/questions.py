@@ -8,6 +8,7 @@ import os
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -190,15 +191,10 @@ def _drop_caches(clickhouse: ClickHouse, directory: Path) -> None:
     """Empty ClickHouse's caches, and the kernel's of its files."""
     for cache in _CACHES:
         clickhouse.execute(f"SYSTEM DROP {cache}")
-    for file in (directory / "data" / "store").rglob("*.bin"):
-        try:
-            opened = os.open(file, os.O_RDONLY)
-        except FileNotFoundError:
-            continue  # merged meanwhile
-        try:
-            os.posix_fadvise(opened, 0, 0, os.POSIX_FADV_DONTNEED)
-        finally:
-            os.close(opened)
+    for folder, _folders, names in os.walk(directory / "data" / "store"):  # some vanish by merges
+        for name in names:
+            with suppress(FileNotFoundError), (Path(folder) / name).open("rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _add_logged(clickhouse: ClickHouse, cell: Cell, query_id: str) -> None:
