@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
+from octane_analytics.clickhouse import rollups
 from octane_analytics.clickhouse.client import ClickHouse
 from tests.support.command import COMMAND, environment
 from tests.tools.bench.measure import children
@@ -84,6 +85,16 @@ def at_least_once(job: Job) -> Iterator[Callable[[], list[int]]]:
 
 
 @contextmanager
+def with_rollups(job: Job) -> Iterator[Callable[[], list[int]]]:
+    """Run the service exactly once into a table with the rollups that a new table has by default."""
+    job.clickhouse.execute(rollups.alter_settings(job.clickhouse.table))
+    for rollup in rollups.of_sets(rollups.DEFAULT_SETS):
+        job.clickhouse.execute(rollups.add(job.clickhouse.table, rollup))
+    with exactly_once(job) as pids:
+        yield pids
+
+
+@contextmanager
 def kafka_engine(job: Job) -> Iterator[Callable[[], list[int]]]:
     """Run ClickHouse's Kafka table engine and a materialized view, as in its documentation."""
     queue, view, clickhouse = f"{job.name}_queue", f"{job.name}_view", job.clickhouse
@@ -143,6 +154,7 @@ def _process(command: list[str], settings: dict[str, str]) -> Iterator[int]:
 CONTENDERS: dict[str, Contender] = {
     "exactly-once": exactly_once,
     "at-least-once": at_least_once,
+    "with-rollups": with_rollups,
     "kafka-engine": kafka_engine,
     "naive": naive_loop,
 }

@@ -9,7 +9,7 @@ from tests.tools.bench.reports.goals import Goal
 from tests.tools.bench.steady_run import SteadyLoad, SteadyRun
 from tests.tools.bench.tables import BASELINE
 
-MAIN, LOOSE = "exactly-once", "at-least-once"
+MAIN, LOOSE, ROLLED_UP = "exactly-once", "at-least-once", "with-rollups"
 _PARTITIONS, _PROCESSES = 32, 2
 _MIB = 1 << 20
 _MEMORY_MB = 150
@@ -30,6 +30,7 @@ def steady_goals(runs: Sequence[SteadyRun]) -> list[Goal]:
         _idle_worker(loads),
         _partitions(loads),
         _against_loose(loads),
+        _with_rollups(loads),
         _latency(loads),
         _memory(run.peak_client_mib for run in runs if run.contender == MAIN),
     ]
@@ -112,6 +113,11 @@ def _against_loose(loads: Loads) -> Goal:
     return _least(text, _ratios(_named(loads, lambda _: True), LOOSE), 0.95)
 
 
+def _with_rollups(loads: Loads) -> Goal:
+    text = "with the default rollups, at every rate: cheaper than the engine without any"
+    return _least(text, _ratios(_named(loads, lambda _: True), BASELINE, ROLLED_UP), 1.0)
+
+
 def _latency(loads: Loads) -> Goal:
     found = {
         name: median(run.p99_seconds for run in mine[MAIN])
@@ -150,12 +156,15 @@ class _Costed(Protocol):
     def cpu_us(self) -> float: ...
 
 
-def _ratios(named: Mapping[str, Mapping[str, Sequence[_Costed]]], other: str) -> dict[str, float]:
+def _ratios(
+    named: Mapping[str, Mapping[str, Sequence[_Costed]]], other: str, measured: str = MAIN
+) -> dict[str, float]:
     """Return how many times the other contender's events a CPU second carries, by load."""
     return {
-        name: median(run.cpu_us for run in mine[other]) / median(run.cpu_us for run in mine[MAIN])
+        name: median(run.cpu_us for run in mine[other])
+        / median(run.cpu_us for run in mine[measured])
         for name, mine in named.items()
-        if MAIN in mine and other in mine
+        if measured in mine and other in mine
     }
 
 

@@ -19,7 +19,7 @@ from tests.tools.bench.steady_run import SteadyLoad, SteadyRun, run_at_rate
 from tests.tools.bench.svg_bars import Bar, bars
 from tests.tools.bench.tables import BASELINE, spread
 
-_CONTENDERS = ("exactly-once", "at-least-once", "kafka-engine")
+_CONTENDERS = ("exactly-once", "at-least-once", "with-rollups", "kafka-engine")
 
 
 @click.command()
@@ -79,9 +79,10 @@ def steady(
 ) -> None:
     """CPU time of an event at steady rates, inserts, and the time from produced to readable.
 
-    Worker and ClickHouse beside the Kafka engine, with default settings. Every contender of one load
-    follows the other, in turns, each on a new broker and a new ClickHouse: what is left of one run would
-    be a backlog of the next.
+    Worker and ClickHouse beside the Kafka engine, with default settings; with-rollups inserts exactly
+    once into a table with the default rollups, the others into one without. Every contender of one
+    load follows the other, in turns, each on a new broker and a new ClickHouse: what is left of one
+    run would be a backlog of the next.
     """
     loads = [
         SteadyLoad(rate, count, procs, seconds, flush_seconds)

@@ -118,6 +118,12 @@ def test_goals_show_the_worst_load() -> None:
     assert (found.measured, found.is_reached) == ("105 MB", True)
 
 
+def test_goal_of_rollups_compares_them_alone() -> None:
+    rolled_up = replace(ENGINE, contender="with-rollups", clickhouse_cpu_seconds=0.5)
+    found = goal(steady_goals([RUN, rolled_up, ENGINE]), "with the default rollups")
+    assert (found.measured, found.is_reached) == ("0.80 x", False)
+
+
 def test_few_events_may_cost_a_share_of_cpu() -> None:
     load = replace(LOAD, rate=100)
     ours = replace(RUN, load=load, client_cpu_seconds=0.05, clickhouse_cpu_seconds=0.05)
