@@ -1,5 +1,6 @@
 """Faults and their frequencies. Each scenario leaves everything working when it returns."""
 
+import contextlib
 import random
 import signal
 import time
@@ -168,10 +169,15 @@ def cut_inserts(stack: Stack, rng: random.Random, deadline: float) -> int:
 def _cut(stack: Stack, rng: random.Random, deadline: float, arm: Callable[[int], None]) -> int:
     proxy = stack.engines.proxy
     before = proxy.cuts
+    has_replicas = stack.engines.servers.cluster is not None
     while proxy.cuts == before or time.monotonic() < deadline:
         seen = proxy.cuts
         arm(rng.randint(1, 4))
-        wait_until(lambda seen=seen: proxy.cuts > seen, 30.0, "an insert to cut")  # type: ignore[misc]
+        # Workers stay with the other replica for a while, once a connection was cut.
+        is_enough = has_replicas and seen > before
+        seconds = max(0.1, deadline - time.monotonic()) if is_enough else 90.0
+        with contextlib.suppress(*([TimeoutError] if is_enough else [])):
+            wait_until(lambda seen=seen: proxy.cuts > seen, seconds, "an insert to cut")  # type: ignore[misc]
         time.sleep(rng.uniform(0.0, 0.8))
     proxy.heal()
     return proxy.cuts - before
