@@ -12,7 +12,7 @@ from typing import Any
 
 from octane_analytics.clickhouse import schema
 from octane_analytics.clickhouse.inserts import ClickHouseSink
-from octane_analytics.clickhouse.replay_tables import PREFIX, ROW_HASH, TABLES
+from octane_analytics.clickhouse.replay_tables import MONTH_TABLES, ROW_HASH, TABLES, staging_table
 from octane_analytics.clickhouse.replay_target import ReplayTarget, ServerTarget
 from octane_analytics.clickhouse.results import Result
 from octane_analytics.clickhouse.schema import LiveTable, TableName
@@ -23,25 +23,23 @@ from octane_analytics.replay.interfaces import (
     StagedChunk,
     StagedSlice,
 )
-from octane_analytics.replay.rebuild import MonthFacts
 
 SLICE_ROWS = 1_000_000
 CHUNK_ROWS = 50_000
 CHUNK_BYTES = 32 << 20
 _MUCH_MORE = 2
 """Ratio of the target's rows to the log's above which the target counts as much larger."""
-_SPILL = {
+SPILL = {
     "max_bytes_before_external_group_by": 256 << 20,
     "max_bytes_before_external_sort": 256 << 20,
 }
 _NAMES = ", ".join(schema.COLUMN_NAMES)
 _ROW = ROW_HASH
-_SLICE = "timestamp >= toDateTime({first:UInt32}) AND timestamp <= toDateTime({last:UInt32})"
-_BEFORE = "offset < {limits:Array(Int64)}[partition + 1]"
-_BETWEEN = (
+IN_SLICE = "timestamp >= toDateTime({first:UInt32}) AND timestamp <= toDateTime({last:UInt32})"
+BEFORE = "offset < {limits:Array(Int64)}[partition + 1]"
+BETWEEN = (
     "offset >= {limits:Array(Int64)}[partition + 1] AND offset < {ends:Array(Int64)}[partition + 1]"
 )
-_MONTH = f"{schema.PARTITION_KEY} = {{month:UInt32}}"
 
 
 class ReplayStaging:
@@ -61,12 +59,12 @@ class ReplayStaging:
         self._rows = target or ServerTarget(clickhouse, is_replicated=live.is_replicated)
         self._places: dict[str, str] | None = None
         """Shards by the names of their chunks."""
-        self._alive = "1"
-        if live.ttl == schema.SHOWN_TTL:
-            self._alive = f"({schema.TTL}) > now()"
+        self.alive = f"({schema.TTL}) > now()" if live.ttl == schema.SHOWN_TTL else "1"
+        """Condition of rows that the TTL does not remove."""
 
-    def _table(self, name: str) -> TableName:
-        return TableName(self._target.database, f"{PREFIX}{self._id}_{name}")
+    def table(self, name: str) -> TableName:
+        """Return the staging table of this name."""
+        return staging_table(self._target, self._id, name)
 
     def create(self, owner: str) -> None:
         """Create the tables; the owner is in the journal before the other tables exist.
@@ -80,27 +78,31 @@ class ReplayStaging:
                 self._create_table(name)
 
     def _create_table(self, name: str) -> None:
-        self._clickhouse.execute(f"CREATE TABLE {self._table(name)} {TABLES[name]}")
+        self.execute(f"CREATE TABLE {self.table(name)} {TABLES[name]}")
+
+    def execute(self, statement: str) -> None:
+        """Run a statement without a result on the server of the staging tables."""
+        self._clickhouse.execute(statement)
 
     def drop(self) -> None:
-        for name in (*TABLES, "build"):
+        for name in (*TABLES, *MONTH_TABLES):
             if name != "journal":
-                self._clickhouse.execute(f"DROP TABLE IF EXISTS {self._table(name)}")
+                self._clickhouse.execute(f"DROP TABLE IF EXISTS {self.table(name)}")
         # Last, so that after a crash the owner of the remaining tables is still known.
-        self._clickhouse.execute(f"DROP TABLE IF EXISTS {self._table('journal')}")
+        self._clickhouse.execute(f"DROP TABLE IF EXISTS {self.table('journal')}")
 
     def has_journal(self) -> bool:
         """Return whether the journal exists: the tables were created and not dropped."""
-        found = self._query(f"EXISTS TABLE {self._table('journal')}")
+        found = self.query(f"EXISTS TABLE {self.table('journal')}")
         return bool(found.rows[0][0])
 
     def journal(self, kind: str, body: str) -> None:
-        self._insert("journal", ("kind", "body"), [[kind], [body]])
+        self.insert_into("journal", ("kind", "body"), [[kind], [body]])
 
     def journal_entries(self) -> list[JournalEntry]:
-        found = self._query(
+        found = self.query(
             "SELECT dateDiff('millisecond', at, now64(3)) / 1000, kind, body "
-            f"FROM {self._table('journal')} ORDER BY at"
+            f"FROM {self.table('journal')} ORDER BY at"
         )
         return [JournalEntry(*row) for row in found.rows]
 
@@ -110,11 +112,11 @@ class ReplayStaging:
         if staged.reasons:
             names.append("reason")
             columns.append([staged.reasons.get(place, "") for place in range(len(staged))])
-        self._insert("log", names, columns)
+        self.insert_into("log", names, columns)
 
     def positions(self) -> Mapping[int, int]:
-        found = self._query(
-            f"SELECT partition, max(offset) + 1 FROM {self._table('log')} GROUP BY partition"
+        found = self.query(
+            f"SELECT partition, max(offset) + 1 FROM {self.table('log')} GROUP BY partition"
         )
         return dict(found.rows)
 
@@ -122,18 +124,18 @@ class ReplayStaging:
         self._rows.sync()
 
     def counts(self) -> Counts:
-        found = self._query(
+        found = self.query(
             "SELECT reason, alive, count() FROM ("
-            f"SELECT any(reason) AS reason, any({self._alive}) AS alive "
-            f"FROM {self._table('log')} WHERE is_wanted GROUP BY partition, offset"
+            f"SELECT any(reason) AS reason, any({self.alive}) AS alive "
+            f"FROM {self.table('log')} WHERE is_wanted GROUP BY partition, offset"
             ") GROUP BY reason, alive"
         ).rows
         valid = sum(rows for reason, _, rows in found if not reason)
         first_epoch = last_epoch = None
         if valid:
-            first_epoch, last_epoch = self._query(
+            first_epoch, last_epoch = self.query(
                 "SELECT toUInt32(min(timestamp)), toUInt32(max(timestamp)) "
-                f"FROM {self._table('log')} WHERE is_wanted AND reason = ''"
+                f"FROM {self.table('log')} WHERE is_wanted AND reason = ''"
             ).rows[0]
         rejected: dict[str, int] = {}
         for reason, _, rows in found:
@@ -150,17 +152,17 @@ class ReplayStaging:
 
     def months(self) -> list[int]:
         """Return the months, as in 202611, of the range's events that the target keeps."""
-        found = self._query(
-            f"SELECT DISTINCT {schema.PARTITION_KEY} FROM {self._table('log')} "
-            f"WHERE is_wanted AND reason = '' AND {self._alive} ORDER BY 1"
+        found = self.query(
+            f"SELECT DISTINCT {schema.PARTITION_KEY} FROM {self.table('log')} "
+            f"WHERE is_wanted AND reason = '' AND {self.alive} ORDER BY 1"
         )
         return [month for (month,) in found.rows]
 
     def slices(self) -> list[StagedSlice]:
-        found = self._query(
+        found = self.query(
             "SELECT toUInt32(min(minute)), toUInt32(max(minute)) + 60 FROM ("
             "SELECT toStartOfMinute(timestamp) AS minute, sum(count()) OVER (ORDER BY minute) AS upto "
-            f"FROM {self._table('log')} WHERE reason = '' GROUP BY minute"
+            f"FROM {self.table('log')} WHERE reason = '' GROUP BY minute"
             f") GROUP BY intDiv(upto - 1, {SLICE_ROWS}) ORDER BY 1"
         )
         return [StagedSlice(number, *row) for number, row in enumerate(found.rows)]
@@ -168,35 +170,37 @@ class ReplayStaging:
     def find_missing(
         self, number: int, part: StagedSlice, limits: Mapping[int, int] | None, after: int | None
     ) -> None:
-        log = self._table("log")
-        counted = "is_wanted" if limits is None else _BEFORE
+        log = self.table("log")
+        counted = "is_wanted" if limits is None else BEFORE
         if after is None:
-            candidates = f"SELECT row FROM {log} WHERE {_SLICE} AND is_wanted AND reason = ''"
+            candidates = f"SELECT row FROM {log} WHERE {IN_SLICE} AND is_wanted AND reason = ''"
         else:
-            candidates = f"SELECT row FROM {self._table('undecided')} WHERE pass = {{after:UInt32}}"
+            candidates = f"SELECT row FROM {self.table('undecided')} WHERE pass = {{after:UInt32}}"
         is_candidate = f"row {self._rows.within} ({candidates})"
         if after is None and self._are_nearly_all_candidates(part):
             is_candidate = "1"
         missing = f"""
             SELECT row, sum(kafka) - sum(here) AS times FROM (
                 SELECT row, 1 AS kafka, 0 AS here FROM {log}
-                WHERE {_SLICE} AND {counted} AND reason = '' AND {self._alive} AND {is_candidate}
+                WHERE {IN_SLICE} AND {counted} AND reason = '' AND {self.alive} AND {is_candidate}
                 GROUP BY row, partition, offset
                 UNION ALL
                 SELECT {_ROW} AS row, 0 AS kafka, 1 AS here FROM {self._rows.rows}
-                WHERE {_SLICE} AND {is_candidate}
+                WHERE {IN_SLICE} AND {is_candidate}
             ) GROUP BY row HAVING sum(kafka) > sum(here)
         """
-        self._store_missing(number, part, missing, {"limits": _array(limits), "after": after or 0})
+        self._store_missing(
+            number, part, missing, {"limits": partition_array(limits), "after": after or 0}
+        )
 
     def _are_nearly_all_candidates(self, part: StagedSlice) -> bool:
         """Return whether filtering by row would exclude nothing of the slice, and little of the target.
 
         The filter costs nearly half of the comparison, and bounds memory if the target is far larger.
         """
-        found = self._query(
+        found = self.query(
             f"SELECT countIf(NOT is_wanted), count(), (SELECT count() FROM {self._rows.rows} "
-            f"WHERE {_SLICE}) FROM {self._table('log')} WHERE {_SLICE}",
+            f"WHERE {IN_SLICE}) FROM {self.table('log')} WHERE {IN_SLICE}",
             {"first": part.first, "last": part.end - 1},
         )
         ((unwanted, staged, in_target),) = found.rows
@@ -205,8 +209,8 @@ class ReplayStaging:
     def select_all(self, number: int, part: StagedSlice) -> None:
         everything = f"""
             SELECT row, count() AS times FROM (
-                SELECT row FROM {self._table("log")}
-                WHERE {_SLICE} AND is_wanted AND reason = '' AND {self._alive}
+                SELECT row FROM {self.table("log")}
+                WHERE {IN_SLICE} AND is_wanted AND reason = '' AND {self.alive}
                 GROUP BY row, partition, offset
             ) GROUP BY row
         """
@@ -216,15 +220,15 @@ class ReplayStaging:
         self, number: int, part: StagedSlice, rows: str, values: Mapping[str, object]
     ) -> None:
         """Store each row of the query `rows` as missing, `times` times, numbered from 0."""
-        self._query(
+        self.query(
             f"""
-            INSERT INTO {self._table("lacking")} (pass, slice, number, bytes, {_NAMES})
+            INSERT INTO {self.table("lacking")} (pass, slice, number, bytes, {_NAMES})
             SELECT {{pass:UInt32}}, {{slice:UInt32}}, rowNumberInAllBlocks(), bytes, {_NAMES}
             FROM (
                 SELECT {_NAMES}, range(toUInt64(times)) AS copies,
                     length(app_id) + length(event_name) + length(user_id) + length(properties)
                         AS bytes
-                FROM (SELECT {_NAMES}, row FROM {self._table("log")} WHERE {_SLICE}) AS staged
+                FROM (SELECT {_NAMES}, row FROM {self.table("log")} WHERE {IN_SLICE}) AS staged
                 INNER JOIN ({rows}) AS wanted USING (row)
                 LIMIT 1 BY row
             ) ARRAY JOIN copies
@@ -247,10 +251,10 @@ class ReplayStaging:
         limits: Mapping[int, int],
         ends: Mapping[int, int],
     ) -> int:
-        candidates = f"SELECT row FROM {self._table('log')} WHERE is_wanted AND reason = ''"
+        candidates = f"SELECT row FROM {self.table('log')} WHERE is_wanted AND reason = ''"
         if after is not None:
-            candidates = f"SELECT row FROM {self._table('undecided')} WHERE pass = {{after:UInt32}}"
-        live = f"SELECT row FROM {self._table('log')} WHERE {_BETWEEN} AND reason = ''"
+            candidates = f"SELECT row FROM {self.table('undecided')} WHERE pass = {{after:UInt32}}"
+        live = f"SELECT row FROM {self.table('log')} WHERE {BETWEEN} AND reason = ''"
         if after is None:
             # The set of the IN holds the few live rows, not those of the range.
             rows = f"SELECT DISTINCT row FROM ({candidates} AND row IN ({live}))"
@@ -259,40 +263,40 @@ class ReplayStaging:
         values = {
             "pass": number,
             "after": after or 0,
-            "limits": _array(limits),
-            "ends": _array(ends),
+            "limits": partition_array(limits),
+            "ends": partition_array(ends),
         }
-        undecided = self._table("undecided")
-        self._query(f"INSERT INTO {undecided} SELECT {{pass:UInt32}}, row FROM ({rows})", values)
-        found = self._query(
+        undecided = self.table("undecided")
+        self.query(f"INSERT INTO {undecided} SELECT {{pass:UInt32}}, row FROM ({rows})", values)
+        found = self.query(
             f"SELECT uniqExact(row) FROM {undecided} WHERE pass = {{pass:UInt32}}", values
         )
         return int(found.rows[0][0])
 
-    def chunks(self, number: int) -> list[StagedChunk]:
-        found = self._query(
+    def chunks(self, number: int, table: str = "lacking") -> list[StagedChunk]:
+        found = self.query(
             "SELECT slice, min(number), max(number) FROM ("
             "SELECT slice, number, "
             "sum(bytes) OVER (PARTITION BY slice ORDER BY number) AS upto "
-            f"FROM {self._table('lacking')} WHERE pass = {{pass:UInt32}}"
+            f"FROM {self.table(table)} WHERE pass = {{pass:UInt32}}"
             f") GROUP BY slice, intDiv(number, {CHUNK_ROWS}), intDiv(upto, {CHUNK_BYTES}) "
             "ORDER BY 1, 2",
             {"pass": number},
         )
         return [StagedChunk(number, *row) for row in found.rows]
 
-    def rows(self, chunk: StagedChunk) -> Sequence[Sequence[object]]:
-        found = self._query(
+    def rows(self, chunk: StagedChunk, table: str = "lacking") -> Sequence[Sequence[object]]:
+        found = self.query(
             "SELECT toUInt32(timestamp), app_id, event_name, user_id, properties "
-            f"FROM {self._table('lacking')} WHERE pass = {{pass:UInt32}} AND slice = {{slice:UInt32}} "
+            f"FROM {self.table(table)} WHERE pass = {{pass:UInt32}} AND slice = {{slice:UInt32}} "
             "AND number >= {first:UInt64} AND number <= {last:UInt64} ORDER BY number",
             {"pass": chunk.number, "slice": chunk.slice, "first": chunk.first, "last": chunk.last},
         )
         return list(zip(*found.rows, strict=True))
 
     def missing_rows(self, number: int) -> int:
-        found = self._query(
-            f"SELECT count() FROM {self._table('lacking')} WHERE pass = {{pass:UInt32}}",
+        found = self.query(
+            f"SELECT count() FROM {self.table('lacking')} WHERE pass = {{pass:UInt32}}",
             {"pass": number},
         )
         return int(found.rows[0][0])
@@ -314,81 +318,35 @@ class ReplayStaging:
             self._places[chunk] = shard
         self._rows.use(self._places[chunk])
 
-    def month_facts(self, month: int, limits: Mapping[int, int]) -> MonthFacts:
-        values = {"month": month, "limits": _array(limits)}
-        staged = f"{_MONTH} AND reason = '' AND {self._alive}"
-        in_log, outside = self._query(
-            "SELECT count(), countIf(NOT is_wanted) FROM ("
-            f"SELECT any(is_wanted) AS is_wanted FROM {self._table('log')} "
-            f"WHERE {staged} AND {_BEFORE} GROUP BY partition, offset)",
-            values,
-        ).rows[0]
-        # By rows of the target; many hashes of the log's month spill to disk.
-        unknown = self._query(
-            "SELECT count() FROM ("
-            f"SELECT row, max(kafka) AS known FROM ("
-            f"SELECT row, 1 AS kafka FROM {self._table('log')} WHERE {_MONTH} AND reason = '' "
-            f"UNION ALL SELECT {_ROW} AS row, 0 AS kafka FROM {self._target} "
-            f"WHERE {_MONTH} AND {self._alive}"
-            ") GROUP BY row) WHERE NOT known",
-            values,
-        ).rows[0][0]
-        in_target = self._query(f"SELECT count() FROM {self._target} WHERE {_MONTH}", values).rows[
-            0
-        ][0]
-        return MonthFacts(in_log, outside, unknown, in_target)
+    @property
+    def target(self) -> TableName:
+        """Table that is replayed into, on each of its servers."""
+        return self._target
 
-    def build(self, month: int, limits: Mapping[int, int]) -> int:
-        build = self._table("build")
-        # From scratch: the target's rollups may have changed since an interrupted build.
-        self._clickhouse.execute(f"DROP TABLE IF EXISTS {build}")
-        self._clickhouse.execute(schema.create_table_like(build, self._target))
-        values = {"month": month, "limits": _array(limits)}
-        for part in self.slices():
-            self._query(
-                f"INSERT INTO {build} ({_NAMES}) SELECT {_NAMES} FROM {self._table('log')} "
-                f"WHERE {_SLICE} AND {_MONTH} AND {_BEFORE} AND reason = '' AND {self._alive} "
-                "LIMIT 1 BY partition, offset",
-                {**values, "first": part.first, "last": part.end - 1},
-            )
-        return int(self._query(f"SELECT count() FROM {build}").rows[0][0])
+    @property
+    def target_rows(self) -> TableName:
+        """Table with the rows of all shards of the target."""
+        return self._rows.rows
 
-    def count_between(self, month: int, limits: Mapping[int, int], ends: Mapping[int, int]) -> int:
-        found = self._query(
-            f"SELECT count() FROM {self._table('log')} WHERE {_MONTH} AND reason = '' AND {_BETWEEN}",
-            {"month": month, "limits": _array(limits), "ends": _array(ends)},
-        )
-        return int(found.rows[0][0])
-
-    def replace(self, month: int) -> None:
-        self._clickhouse.execute(
-            f"ALTER TABLE {self._target} REPLACE PARTITION {int(month)} FROM {self._table('build')}"
-        )
-
-    def mark_month_undecided(
-        self, number: int, month: int, limits: Mapping[int, int], ends: Mapping[int, int]
+    def insert_into(
+        self, table: str, names: Sequence[str], columns: Sequence[Sequence[Any]]
     ) -> None:
-        self._query(
-            f"INSERT INTO {self._table('undecided')} SELECT DISTINCT {{pass:UInt32}}, row "
-            f"FROM {self._table('log')} WHERE {_MONTH} AND reason = '' AND {_BETWEEN}",
-            {"pass": number, "month": month, "limits": _array(limits), "ends": _array(ends)},
-        )
+        """Insert into a staging table."""
+        self._clickhouse.insert_into(self.table(table), names, columns, None)
 
-    def _insert(self, table: str, names: Sequence[str], columns: Sequence[Sequence[Any]]) -> None:
-        self._clickhouse.insert_into(self._table(table), names, columns, None)
-
-    def _query(
+    def query(
         self,
         sql: str,
         values: Mapping[str, object] | None = None,
         settings: Mapping[str, object] | None = None,
     ) -> Result:
+        """Run a statement on the server of the staging tables, which may read the rows of the target."""
         return self._clickhouse.select(
-            sql, values, settings={**_SPILL, **self._rows.settings, **(settings or {})}
+            sql, values, settings={**SPILL, **self._rows.settings, **(settings or {})}
         )
 
 
-def _array(limits: Mapping[int, int] | None) -> list[int]:
+def partition_array(limits: Mapping[int, int] | None) -> list[int]:
     """Return an array indexed by partition; zero for a partition that is not named."""
     if not limits:
         return [0]

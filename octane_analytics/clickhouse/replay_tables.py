@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 from octane_analytics.clickhouse import schema
 from octane_analytics.clickhouse.client import ClickHouse
+from octane_analytics.clickhouse.schema import TableName
 
 PREFIX = "octane_replay_"
 _NAMES = ", ".join(schema.COLUMN_NAMES)
@@ -20,6 +21,17 @@ TABLES = {
     f"{_ENGINE} (pass, slice, number)",
     "undecided": f"(pass UInt32, row FixedString(16)) {_ENGINE} (pass, row)",
 }
+MONTH_TABLES = {
+    "build": "",
+    "found": f"(shard UInt32, row String, times UInt32) {_ENGINE} row",
+    "placed": TABLES["lacking"],
+}
+"""Tables of a rebuild; `build` is like the target, and on a server of each shard."""
+
+
+def staging_table(target: TableName, replay_id: str, name: str) -> TableName:
+    """Return the table of this name of a replay into the target."""
+    return TableName(target.database, f"{PREFIX}{replay_id}_{name}")
 
 
 def find_unfinished(clickhouse: ClickHouse) -> list[str]:

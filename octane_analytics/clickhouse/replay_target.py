@@ -109,6 +109,11 @@ class ShardedTarget(Closeable):
         self._shards = ClickHouseShards(settings, client_name=client_name)
         self._sink: ShardSink | None = None
 
+    @property
+    def settings_of_all(self) -> ClickHouseSettings:
+        """Settings of all shards."""
+        return self._settings
+
     def close(self) -> None:
         self._shards.close()
 

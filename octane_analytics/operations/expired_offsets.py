@@ -114,10 +114,14 @@ def find_stored_record(
             raise
         except OctaneError:
             continue  # retention was faster: the next sample is later in the log
-        found = _first_stored(records, table)
-        if found is not None:
-            partition = TopicPartition(log.topic, found.partition() or 0)
-            return StoredRecord(tuple(sorted(spans)), partition, found.offset() or 0)
+        while (found := _first_stored(records, table)) is not None:
+            # A worker that has inserted it since the offsets were read had committed its intent before.
+            left = _read_from_beginning(log)
+            spans = {number: span for number, span in spans.items() if number in left}
+            if found.partition() in spans:
+                partition = TopicPartition(log.topic, found.partition() or 0)
+                return StoredRecord(tuple(sorted(spans)), partition, found.offset() or 0)
+            records = [record for record in records if record.partition() in spans]
     return None
 
 

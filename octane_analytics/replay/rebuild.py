@@ -1,23 +1,27 @@
 """Replace whole months of the target by the events of the log, each in one atomic step.
 
 A month is built in a separate table, counted, and moved into the target with REPLACE PARTITION, so a
-reader sees the old month or the new one. Rows that are not in the build are lost; a month is therefore
-refused if Kafka does not hold it completely: the range leaves out some of its events, or the target has
-rows of it that do not occur in the log. A month is only replaced while the workers have no events of it
-in progress after those that were built. If they start an insert between that check and the replacement,
-the lost rows are inserted again at once, by fill.
+reader sees the old month or the new one. Several shards are replaced one after the other: until the last
+one is, a reader sees the new month of some shards and the old one of others. Rows that are not in the
+build are lost; a month is therefore refused if Kafka does not hold it completely: the range leaves out
+some of its events, or the target has rows of it that do not occur in the log. A month is only replaced
+while the workers have no events of it in progress after those that were built. If they start an insert
+between this check and the replacement, the lost rows are inserted again at once, by fill.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from octane_analytics.errors import OctaneError
 from octane_analytics.interfaces import Clock
 from octane_analytics.replay.fill import FillOutcome, FillReplay, ReplayControl
+from octane_analytics.replay.pacing import retry_while_unavailable
 
 _QUIET_SECONDS = 30.0
 _QUIET_PAUSE_SECONDS = 0.5
+
+_T = TypeVar("_T")
 
 
 class MonthRefused(OctaneError):
@@ -52,7 +56,7 @@ class MonthBuilder(Protocol):
         ...
 
     def replace(self, month: int) -> None:
-        """Replace the month of the target by the build, atomically."""
+        """Replace the month of the target by the build: atomically in each shard. May be repeated."""
         ...
 
     def mark_month_undecided(
@@ -91,7 +95,7 @@ class RebuildReplay:
         self._fill.start()
         outcome = FillOutcome()
         for month in months:
-            facts = self._builder.month_facts(month, planned)
+            facts = self._month_facts(month, planned)
             self._check(month, facts)
             outcome.inserted += facts.in_log
         if is_dry:
@@ -121,8 +125,8 @@ class RebuildReplay:
         while True:
             limits = self._fill.stage_committed()
             self._control.report(f"building {month}")
-            built = self._builder.build(month, limits)
-            expected = self._builder.month_facts(month, limits).in_log
+            built = self._build(month, limits)
+            expected = self._month_facts(month, limits).in_log
             if built != expected:
                 raise OctaneError(
                     f"month {month}: {built:,} rows were built from {expected:,} events; the target is "
@@ -139,10 +143,19 @@ class RebuildReplay:
             self._clock.sleep(_QUIET_PAUSE_SECONDS)
             self._control.raise_if_stopping()
         self._control.report(f"replacing {month}")
-        self._builder.replace(month)
+        self._retry(lambda: self._builder.replace(month))
         ends = self._fill.stage_intents(limits)
         if self._builder.count_between(month, limits, ends):
             number = self._fill.next_pass()
             self._builder.mark_month_undecided(number, month, limits, ends)
             self._fill.fill_undecided(number)
         return built
+
+    def _month_facts(self, month: int, limits: Mapping[int, int]) -> MonthFacts:
+        return self._retry(lambda: self._builder.month_facts(month, limits))
+
+    def _build(self, month: int, limits: Mapping[int, int]) -> int:
+        return self._retry(lambda: self._builder.build(month, limits))
+
+    def _retry(self, call: Callable[[], _T]) -> _T:
+        return retry_while_unavailable(call, self._clock, self._control.is_stopping)

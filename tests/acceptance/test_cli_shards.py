@@ -1,18 +1,25 @@
 """Installed commands over two shards of two replicas: workers, lost rows, `replay`."""
 
+import itertools
+import json
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
 import pytest
 
 from octane_analytics.clickhouse.client import ClickHouse
+from octane_analytics.clickhouse.shards import ClickHouseShards
+from octane_analytics.events.decode import decode
+from octane_analytics.pipeline.repeated_insert import insert_repeated
 from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.settings.connections import ClickHouseSettings
 from tests.acceptance.test_cli_replay import random_events
 from tests.support.command import call, wait_until
-from tests.support.replay_runs import Multiset, Scene, kill
+from tests.support.replay_runs import Multiset, Scene, kill, pool
 from tests.tools.cluster.fixtures import running
 from tests.tools.cluster.nodes import CLUSTER, ClickHouseCluster, Node
 from tests.tools.kafka.apache import ApacheKafka
@@ -47,6 +54,22 @@ class ShardedScene(Scene):
                 node.start()
             self.execute(node, f"DROP DATABASE {self.name} SYNC")
 
+    @property
+    def shard_settings(self) -> ClickHouseSettings:
+        return replace(self.cluster.settings(), database=self.name)
+
+    def left_behind(self) -> list[str]:
+        """Return the tables of replays on all servers."""
+        query = (
+            f"SELECT name FROM system.tables WHERE database = '{self.name}' "
+            "AND startsWith(name, 'octane_replay_')"
+        )
+        found = (row for node in self.cluster.nodes for row in self.execute(node, query))
+        return sorted({str(name) for (name,) in found})
+
+    def has_table(self, name: str) -> bool:
+        return any(found.endswith(f"_{name}") for found in self.left_behind())
+
     def execute(self, node: Node, statement: str) -> list[tuple[object, ...]]:
         settings = ClickHouseSettings(host=node.authority, timeout_seconds=20)
         with ClickHouse(settings, client_name="tests") as server:
@@ -68,6 +91,15 @@ class ShardedScene(Scene):
     def table(self, name: str | None = None) -> Multiset:
         self.sync()
         return super().table(name or self.everything)
+
+    def tables_by_shard(self) -> list[Multiset]:
+        self.sync()
+        query = (
+            "SELECT toUInt32(timestamp), app_id, event_name, user_id, properties, count() "
+            f"FROM {self.clickhouse.table} GROUP BY ALL"
+        )
+        found = [self.execute(first, query) for first, _ in self.cluster.shards]
+        return [Counter({row[:5]: int(str(row[5])) for row in rows}) for rows in found]
 
     def lose(self, share: float = 1 / 3) -> int:
         before = self.rows()
@@ -134,13 +166,77 @@ def test_killed_fill_is_completed_by_the_next(scene: ShardedScene) -> None:
     assert scene.table() == scene.log()
 
 
-def test_rebuild_of_shards_is_refused(scene: ShardedScene) -> None:
-    scene.produce(random_events(10))
-    refused = call(
-        "replay", "--from-offset", "0", "--mode", "rebuild", "--yes", settings=scene.settings
-    )
-    assert refused.returncode == Exit.CONFIG
-    assert "several shards cannot do together" in refused.stderr
+def repeat_everything(scene: ShardedScene, stored: Sequence[Multiset]) -> None:
+    """Repeat the rows that each shard had, as a worker does that wakes up late."""
+    with ClickHouseShards(scene.shard_settings, client_name="tests") as shards:
+        shards.require_identities()
+        for number, rows in enumerate(stored, 1):
+            columns = list(zip(*rows.elements(), strict=True))
+            insert_repeated(shards.sink(str(number)), columns, f"late/{number}")
+
+
+def delete(scene: ShardedScene, rows: Iterable[tuple[object, ...]]) -> None:
+    numbers = ", ".join(str(json.loads(str(row[4]))["n"]) for row in rows)
+    for first, _ in scene.cluster.shards:
+        scene.execute(
+            first,
+            f"ALTER TABLE {scene.clickhouse.table} DELETE WHERE JSONExtractInt(properties, 'n') IN "
+            f"({numbers}) SETTINGS mutations_sync = 2",
+        )
+
+
+def inner_rows(scene: ShardedScene, events: Sequence[bytes]) -> list[tuple[object, ...]]:
+    """Return the rows of some records whose neighbours in their partition are in the same shard."""
+    stored = scene.tables_by_shard()
+    rows: list[tuple[object, ...]] = [
+        (*row[:4], row.properties.decode()) for row in map(decode, events)
+    ]
+    shards = [int(row in stored[1]) for row in rows]
+    found = []
+    for number in range(40, len(rows) - 40, 40):
+        around = shards[number % 4 :: 4][number // 4 - 5 : number // 4 + 6]
+        if len(set(around)) == 1:
+            found.append(rows[number])
+    return found
+
+
+def test_rebuild_of_shards_survives_late_repeats(scene: ShardedScene) -> None:
+    events = pool(EVENTS, seed=3)
+    scene.produce(events)
+    scene.ingest()
+    stored = scene.tables_by_shard()
+    lost = inner_rows(scene, events)
+    assert lost
+    delete(scene, lost)
+    # Rows that Kafka does not hold twice, in the second shard.
+    surplus = list(itertools.islice(stored[0] - Counter(lost), 30))
+    with ClickHouseShards(scene.shard_settings, client_name="tests") as shards:
+        shards.require_identities()
+        shards.sink("2").insert_block(list(zip(*surplus, strict=True)), None, None)
+    report = scene.replay("--from-offset", "0", "--mode", "rebuild")
+    assert report["inserted"] == EVENTS
+    assert scene.tables_by_shard() == stored
+    assert scene.table() == scene.log()
+    assert scene.rows_by_shard(replica=1) == scene.rows_by_shard()
+    assert scene.left_behind() == []
+    repeat_everything(scene, stored)
+    assert scene.tables_by_shard() == stored
+
+
+def test_killed_rebuild_of_shards_is_resumed(scene: ShardedScene) -> None:
+    scene.produce(random_events(EVENTS))
+    scene.ingest()
+    before = scene.tables_by_shard()
+    scene.lose()
+    killed = scene.start("--from-offset", "0", "--mode", "rebuild")
+    wait_until(lambda: scene.has_table("build"))
+    kill(killed)
+    replay_id = scene.unfinished()
+    assert replay_id is not None
+    scene.replay("--resume", replay_id)
+    assert scene.table() == scene.log()
+    assert scene.left_behind() == []
+    assert sum(map(Counter.total, before)) == EVENTS == sum(scene.rows_by_shard())
 
 
 def test_fill_waits_for_every_replica(scene: ShardedScene) -> None:

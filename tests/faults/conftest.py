@@ -7,16 +7,21 @@ from pathlib import Path
 
 import pytest
 
+from tests.tools.cluster.fixtures import require_cluster
 from tests.tools.faults.stack import APACHE, CLUSTER, EMBEDDED, Engines
 from tests.tools.kafka.fixtures import require_apache
 
 
-def _engines(broker: str, directory: Path, *, shards: int = 1) -> Iterator[Engines]:
+def _engines(
+    broker: str, directory: Path, *, shards: int = 1, replicas: int = 1
+) -> Iterator[Engines]:
     if importlib.util.find_spec("chdb") is None and os.environ.get("CI") != "true":
         pytest.skip("pip install 'octane-analytics[embedded]'")
     if broker != EMBEDDED:
         require_apache()
-    with Engines(broker, directory, shards=shards) as engines:
+    if replicas > 1:
+        require_cluster()
+    with Engines(broker, directory, shards=shards, replicas=replicas) as engines:
         yield engines
 
 
@@ -38,3 +43,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
 @pytest.fixture(scope="module")
 def sharded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
     yield from _engines(EMBEDDED, tmp_path_factory.mktemp("sharded"), shards=2)
+
+
+@pytest.fixture(scope="module")
+def replicated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
+    yield from _engines(CLUSTER, tmp_path_factory.mktemp("replicated"), shards=2, replicas=2)

@@ -10,7 +10,7 @@ from rich.console import Console
 from tests.tools.faults.command import Result, run_at_random, run_scenario
 from tests.tools.faults.rolling import roll
 from tests.tools.faults.scenarios import SCENARIOS, Scenario
-from tests.tools.faults.stack import APACHE, AT_LEAST_ONCE, EXACTLY_ONCE, Engines, Shape, Stack
+from tests.tools.faults.stack import APACHE, AT_LEAST_ONCE, Engines, Shape, Stack
 
 BREAK_SECONDS = 1.0
 SETTLE_SECONDS = 75.0
@@ -24,14 +24,16 @@ ON_EMBEDDED = (
 )
 ON_CLUSTER = ("brokers-in-turn", "controller-away")
 ON_SHARDS = ("relist-shards", "kill-shards", "kill-worker", "cut-answer")
+ON_REPLICAS = (("one-of-each", 3), ("grow-shards", 1))
+"""Scenarios with their numbers of hosts."""
 AT_LEAST_ONCE_TOO = ("kill-worker", "cut-answer")
 
 
-def carry_out(engines: Engines, name: str, logs: Path, delivery: str = EXACTLY_ONCE) -> Result:
+def carry_out(engines: Engines, name: str, logs: Path, shape: Shape = SHAPE) -> Result:
     result = run_scenario(
         engines,
         SCENARIOS[name],
-        replace(SHAPE, delivery=delivery),
+        shape,
         seed=20_261,
         break_seconds=BREAK_SECONDS,
         settle_seconds=SETTLE_SECONDS,
@@ -55,7 +57,7 @@ def test_every_event_arrives_once_with_apache(apache: Engines, name: str, tmp_pa
 
 @pytest.mark.parametrize("name", AT_LEAST_ONCE_TOO)
 def test_no_event_is_lost_at_least_once(apache: Engines, name: str, tmp_path: Path) -> None:
-    carry_out(apache, name, tmp_path, AT_LEAST_ONCE)
+    carry_out(apache, name, tmp_path, replace(SHAPE, delivery=AT_LEAST_ONCE))
 
 
 @pytest.mark.parametrize("name", ON_EMBEDDED)
@@ -71,6 +73,18 @@ def test_every_event_arrives_once_on_cluster(cluster: Engines, name: str, tmp_pa
 @pytest.mark.parametrize("name", ON_SHARDS)
 def test_every_event_arrives_once_on_shards(sharded: Engines, name: str, tmp_path: Path) -> None:
     carry_out(sharded, name, tmp_path)
+
+
+@pytest.mark.parametrize(("name", "hosts"), ON_REPLICAS)
+def test_every_event_arrives_once_on_replicas(
+    replicated: Engines, name: str, hosts: int, tmp_path: Path
+) -> None:
+    shape = replace(SHAPE, hosts=hosts, procs=1, rate=400.0, session_seconds=None)
+    result = carry_out(replicated, name, tmp_path, shape)
+    assert len(result.report.by_server) == (3 if name == "grow-shards" else 2)
+    for first, second in result.report.by_server:
+        assert first == second
+        assert first.rows == first.unique > 0
 
 
 def test_random_run_counts_despite_a_failed_scenario(embedded: Engines, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from octane_analytics.cli.replay import setup
 from octane_analytics.clickhouse.client import ClickHouse
+from octane_analytics.clickhouse.replay_shard_months import drop_abandoned_builds
 from octane_analytics.clickhouse.shard_sink import ShardSink
 from octane_analytics.clickhouse.shards import ClickHouseShards
 from octane_analytics.errors import ConfigError, StatementRejected, Unavailable
@@ -160,6 +161,25 @@ def test_replay_refuses_one_of_several_shards(cluster: ClickHouseCluster) -> Non
         pytest.raises(ConfigError, match="cluster octane has 2 shards, CLICKHOUSE_HOST lists one"),
     ):
         setup.require_unsharded(server, one)
+
+
+def test_builds_of_dead_rebuilds_are_dropped(cluster: ClickHouseCluster) -> None:
+    """A server that was away keeps them; a replay with a journal, on any server, keeps its own."""
+    alive, dead = "octane_replay_alive_{}", "octane_replay_dead_{}"
+    nodes = cluster.nodes
+    made = [
+        (nodes[0], alive.format("journal")),
+        (nodes[2], alive.format("build")),
+        (nodes[3], dead.format("build")),
+    ]
+    for node, name in made:
+        run(node, f"CREATE TABLE {name} (n Int8) ENGINE = MergeTree ORDER BY n")
+    drop_abandoned_builds(cluster.settings(), client_name="tests")
+    query = "SELECT name FROM system.tables WHERE startsWith(name, 'octane_replay_')"
+    left = [str(name) for node in nodes for (name,) in run(node, query)]
+    assert left == [alive.format("journal"), alive.format("build")]
+    for node, name in made[:2]:
+        run(node, f"DROP TABLE {name} SYNC")
 
 
 def test_workers_fill_both_shards_through_kills(cluster: ClickHouseCluster) -> None:

@@ -18,6 +18,7 @@ from octane_analytics.cli.commands import schema_rollups
 from octane_analytics.clickhouse import rollups, schema
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.inserts import ClickHouseSink
+from octane_analytics.clickhouse.replay_months import Months
 from octane_analytics.clickhouse.replay_staging import ReplayStaging
 from octane_analytics.clickhouse.rollup_table import RollupTable
 from octane_analytics.clickhouse.rollups import ROLLUPS, Rollup
@@ -95,8 +96,9 @@ def replace_month(sink: ClickHouseSink, users: Sequence[str]) -> None:
         column.extend(v if isinstance(v, int) else str(v).encode() for v in values)
     staging.stage(staged)
     (month,) = staging.months()
-    staging.build(month, {0: count})
-    staging.replace(month)
+    months = Months(staging)
+    months.build(month, {0: count})
+    months.replace(month)
     staging.drop()
 
 

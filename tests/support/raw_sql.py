@@ -68,6 +68,7 @@ class Target:
     settings: ClickHouseSettings
     directory: Path
     listener: Listener
+    http_port: int
     names: Mapping[str, object] = field(default_factory=dict)
 
     @property
@@ -136,7 +137,7 @@ def target(directory: Path) -> Iterator[Target]:
             "port": listener.port,
         }
         now = int(time.time())  # the TTL would delete older ones
-        opened = Target(settings, directory, listener, names)
+        opened = Target(settings, directory, listener, engine.http_port, names)
         insert(
             settings,
             [event(now - n, name, f"u{n}", a=n) for n, name in enumerate("abcab")],

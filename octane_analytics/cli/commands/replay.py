@@ -29,6 +29,7 @@ from octane_analytics.cli.replay.output import print_plan, print_report
 from octane_analytics.cli.replay.run import ReplayReport, ReplayResources, ReplayRun
 from octane_analytics.clickhouse.error_codes import OPERATOR_ERRORS
 from octane_analytics.clickhouse.inserts import ClickHouseSink
+from octane_analytics.clickhouse.replay_shard_months import drop_abandoned_builds
 from octane_analytics.clickhouse.replay_target import ShardedTarget
 from octane_analytics.clickhouse.schema import LiveTable
 from octane_analytics.errors import (
@@ -179,7 +180,8 @@ def replay(
     committed offsets.
 
     append inserts the range once more, each event once per replay, also if interrupted and resumed.
-    rebuild builds whole months in staging tables and replaces each month in one step.
+    rebuild builds whole months in staging tables and replaces each month in one step, or in one step for
+    each of several shards.
 
     Ctrl-C stops between two chunks and prints the command that resumes the replay. A replay keeps its
     state in tables octane_replay_<id>_… in the database of the target and drops them at its end; the
@@ -220,11 +222,20 @@ def replay(
                         return _print(ReplayReport.from_json(plan, ended), as_json=as_json)
                 else:
                     setup.clean_up(clickhouse, live)
+                    if whole.topology().is_sharded:
+                        drop_abandoned_builds(whole, client_name=_CLIENT)
                     plan = _plan(settings, requested, Mode(mode), Compare(compare), is_live, months)
         except BadRange as error:
             raise click.UsageError(str(error)) from error
         if resume is None:
-            print_plan(plan, is_dry=dry_run, as_json=as_json, procs=procs, rate=rate)
+            print_plan(
+                plan,
+                shards=len(whole.topology().shards),
+                is_dry=dry_run,
+                as_json=as_json,
+                procs=procs,
+                rate=rate,
+            )
             if not dry_run and (is_destructive or has_terminal()):
                 confirm("Go on?", "the replay", yes=yes)
         run = ReplayRun(

@@ -14,7 +14,13 @@ _READ_RATE = 50_000.0
 
 
 def print_plan(
-    plan: ReplayPlan, *, is_dry: bool, as_json: bool, procs: int, rate: float | None
+    plan: ReplayPlan,
+    *,
+    shards: int,
+    is_dry: bool,
+    as_json: bool,
+    procs: int,
+    rate: float | None,
 ) -> None:
     """Print the plan on standard output, or on standard error if the report is printed as JSON."""
 
@@ -35,6 +41,11 @@ def print_plan(
         echo(f"  {extra:,} more are read to count equal events{hint}")
     seconds = plan.to_read / min(_READ_RATE * procs, rate or float("inf"))
     echo(f"  about {max(1, round(seconds)):,} s to read")
+    if plan.mode is Mode.REBUILD and shards > 1:
+        echo(
+            f"  a month is replaced in {shards} shards one after the other, not in one step: until the "
+            "last one, readers see the new month of some and the old one of others"
+        )
     if is_dry and not as_json:
         echo("  dry run: everything is read and compared, the table is not changed")
 

@@ -15,8 +15,10 @@ from octane_analytics.cli.output.progress import reporter
 from octane_analytics.cli.replay.heartbeat import heartbeat
 from octane_analytics.cli.replay.setup import DRY, ENDED, process_identity
 from octane_analytics.clickhouse.inserts import ClickHouseSink
+from octane_analytics.clickhouse.replay_months import Months
+from octane_analytics.clickhouse.replay_shard_months import ShardMonths
 from octane_analytics.clickhouse.replay_staging import ReplayStaging
-from octane_analytics.clickhouse.replay_target import ReplayTarget
+from octane_analytics.clickhouse.replay_target import ShardedTarget
 from octane_analytics.clickhouse.schema import LiveTable
 from octane_analytics.errors import ConfigError, NeedsOperator, OctaneError, Unavailable
 from octane_analytics.events.decode import decode_all
@@ -101,7 +103,7 @@ class ReplayRun:
         stop: StopSignal,
         resources: ReplayResources,
         *,
-        target: ReplayTarget | None = None,
+        target: ShardedTarget | None = None,
         is_dry: bool,
         is_forced: bool,
     ) -> None:
@@ -116,6 +118,11 @@ class ReplayRun:
         self._is_forced = is_forced
         self._clickhouse = clickhouse
         self._staging = ReplayStaging(clickhouse, plan.id, live, target)
+        self._shard_months: ShardMonths | None = None
+        if target is not None and plan.mode is Mode.REBUILD:
+            self._shard_months = ShardMonths(
+                self._staging, target.settings_of_all, client_name=_CLIENT
+            )
         self._clock = SystemClock()
         self._has_begun = False
         self._is_refused = False
@@ -176,6 +183,8 @@ class ReplayRun:
 
     def _end(self, is_done: bool) -> None:
         if not self._has_begun or is_done or self._is_dry:
+            if self._shard_months is not None:
+                self._shard_months.drop()
             self._staging.drop()
         else:
             try:
@@ -312,9 +321,8 @@ class ReplayRun:
             fill = FillReplay(self.plan, self._staging, log, reader, self._clock, limit, control)
             if self.plan.mode is not Mode.REBUILD:
                 return fill.run(is_dry=self._is_dry)
-            rebuild = RebuildReplay(
-                fill, self._staging, self._clock, control, is_forced=self._is_forced
-            )
+            builder = self._shard_months or Months(self._staging)
+            rebuild = RebuildReplay(fill, builder, self._clock, control, is_forced=self._is_forced)
             months = tuple(self.plan.months or self._staging.months())
             planned = {p: span.end for p, span in self.plan.reading.items()}
             return rebuild.run(months, planned, is_dry=self._is_dry)

@@ -1,7 +1,7 @@
 """Variant of `octane_analytics.sandbox.clickhouse_child` for one node of a cluster.
 
-Announces the node's address to the other replicas and serves its parts to them; both ports are those of
-its configuration.
+Announces an address to the other replicas, and serves the node's parts to them, on the ports of its
+configuration. The announced one may be a proxy's.
 """
 
 import sys
@@ -18,11 +18,13 @@ CONFIG = "config.d/cluster.xml"
 
 def main() -> None:
     directory = Path(sys.argv[1])
-    port = _port(directory / CONFIG, "interserver_http_port")
+    config = directory / CONFIG
     load = clickhouse_child.load_engine
     engine = load()
-    replica_child.announce_address(port)
-    part_exchange.serve(port, _port(directory / "config.xml", "http_port"))
+    replica_child.announce_address(_port(config, "announced_port"))
+    part_exchange.serve(
+        _port(config, "interserver_http_port"), _port(directory / "config.xml", "http_port")
+    )
     clickhouse_child.load_engine = lambda: engine
     clickhouse_child.main()
 

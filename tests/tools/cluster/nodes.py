@@ -26,6 +26,7 @@ _NODE = """\
 <clickhouse>
   <interserver_http_host>{host}</interserver_http_host>
   <interserver_http_port>{interserver_port}</interserver_http_port>
+  <announced_port>{announced_port}</announced_port>
   <interserver_listen_host>{host}</interserver_listen_host>
   <default_replica_path>/clickhouse/tables/{{uuid}}/{{shard}}</default_replica_path>
   <default_replica_name>{{replica}}</default_replica_name>
@@ -66,6 +67,12 @@ class Node(EmbeddedClickHouse):
         self.name = name
         self.config = ""
         """Content of its file of `config.d`, set by the cluster."""
+        self.exchange_port = free_port()
+        """Port from which it serves its parts."""
+        self.announced_port: int | None = None
+        """Port from which other replicas fetch its parts, such as a proxy's; None: `exchange_port`."""
+        self.zookeeper_port: int | None = None
+        """Port at which it reaches ZooKeeper, such as a proxy's; None: ZooKeeper's own."""
 
     @property
     def authority(self) -> str:
@@ -142,10 +149,11 @@ class ClickHouseCluster:
             for node in shard:
                 node.config = _NODE.format(
                     host=HOST,
-                    interserver_port=free_port(),
+                    interserver_port=node.exchange_port,
+                    announced_port=node.announced_port or node.exchange_port,
                     shard=number + 1,
                     replica=node.name,
-                    zookeeper_port=self.zookeeper.port,
+                    zookeeper_port=node.zookeeper_port or self.zookeeper.port,
                     clusters="".join(
                         self._cluster_xml(*cluster) for cluster in self._clusters.items()
                     ),

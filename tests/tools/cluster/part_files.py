@@ -34,12 +34,12 @@ def encoded(part: Path, version: int) -> Iterator[bytes]:
     yield _number(len(projections))
     for projection in projections:
         yield _string(projection.stem.encode())
-        yield from _files(projection, is_projection=True, version=version)
-    yield from _files(part, is_projection=False, version=version)
+        yield from _files(projection, version)
+    yield from _files(part, version)
 
 
-def _files(folder: Path, *, is_projection: bool, version: int) -> Iterator[bytes]:
-    has_substreams = not is_projection and version >= 9
+def _files(folder: Path, version: int) -> Iterator[bytes]:
+    has_substreams = version >= 9
     sent = sorted(
         file
         for file in folder.iterdir()

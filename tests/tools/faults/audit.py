@@ -9,14 +9,17 @@ import uuid
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from clickhouse_driver import Client
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from octane_analytics.pipeline.intents import parse_intent
+from tests.tools.faults.servers import Servers, ask
 
 _T = TypeVar("_T")
+
+NUMBER = "toInt64OrDefault(JSONExtractString(properties, 'event_id'), toInt64(-1))"
 
 _PARTITION_BITS = 48
 _READ_SECONDS = 180.0
@@ -61,6 +64,16 @@ class Tally:
         return Place(number, where >> _PARTITION_BITS, where & ((1 << _PARTITION_BITS) - 1))
 
 
+class ServerCount(NamedTuple):
+    """Rows of a server, and distinct events among them."""
+
+    rows: int
+    unique: int
+
+    def __str__(self) -> str:
+        return f"{self.rows:,} rows, {self.unique:,} unique"
+
+
 @dataclass
 class Report:
     """Result of the count. `problems` is empty if the guarantee was kept."""
@@ -75,6 +88,34 @@ class Report:
     poison: int = 0
     dead_letters: int = 0
     problems: list[str] = field(default_factory=list)
+    by_server: list[list[ServerCount]] = field(default_factory=list)
+    """Rows of each server, by shard."""
+
+
+def synchronised_counts(
+    servers: Servers, shards: Iterable[int], table: str
+) -> list[list[ServerCount]]:
+    """Return the rows of each server by shard; replicas first fetch all that others have."""
+    if servers.cluster is not None:
+        servers.execute(f"SYSTEM SYNC REPLICA {table}", shards)
+    query = f"SELECT count(), uniqExact({NUMBER}) FROM {table}"
+    return [
+        [
+            ServerCount(*(int(str(n)) for n in ask(server, query)[0]))
+            for server in servers.shards[number]
+        ]
+        for number in shards
+    ]
+
+
+def unequal_replicas(counts: Sequence[Sequence[ServerCount]], rows: int) -> Iterator[str]:
+    """Yield the shards whose replicas differ; `rows` is the count of all shards."""
+    for number, shard in enumerate(counts, start=1):
+        if len(set(shard)) > 1:
+            yield f"replicas of shard {number} differ: {', '.join(map(str, shard))}"
+    found = sum(shard[0].rows for shard in counts)
+    if found != rows:
+        yield f"{found} rows in the first replicas, {rows} in those that were audited"
 
 
 def read_log(
@@ -220,8 +261,12 @@ class Audit:
 
     def rows(self) -> int:
         """Return the number of events in the table."""
+        return sum(self.rows_by_shard())
+
+    def rows_by_shard(self) -> list[int]:
+        """Return the number of events in each shard, on a server that runs."""
         counts = self._each_shard(f"SELECT count() FROM {self._table}")
-        return sum(int(rows[0][0]) for rows in counts)
+        return [int(rows[0][0]) for rows in counts]
 
     def keep(self) -> Tally:
         """Require the current content of the log, which is about to be deleted."""
@@ -375,9 +420,6 @@ class Audit:
             with Client("127.0.0.1", port, connect_timeout=5, send_receive_timeout=60) as client:
                 found.append(client.execute(query))
         return found
-
-
-NUMBER = "toInt64OrDefault(JSONExtractString(properties, 'event_id'), toInt64(-1))"
 
 
 def _events(log: Tally, is_poison: bytearray) -> bytearray:

@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from tests.tools.cluster import zookeeper
 from tests.tools.faults.audit import Report
 from tests.tools.faults.scenarios import SCENARIOS, Scenario
 from tests.tools.faults.stack import (
@@ -103,7 +104,9 @@ def main(arguments: Sequence[str]) -> int:
             print(f"{scenario.name:22} {scenario.description} ({', '.join(scenario.brokers)})")
         return 0
     brokers = [APACHE, EMBEDDED] if options.broker == "both" else [options.broker]
-    if brokers != [EMBEDDED] and (reason := available()) is not None:
+    reasons = [available()] if brokers != [EMBEDDED] else []
+    reasons += [zookeeper.available()] if options.replicas > 1 else []
+    for reason in filter(None, reasons):
         print(f"faults: {reason}", file=sys.stderr)
         return 1
     seed = random.SystemRandom().randrange(1_000_000) if options.seed is None else options.seed
@@ -115,19 +118,25 @@ def main(arguments: Sequence[str]) -> int:
     shape = Shape(
         delivery=options.delivery,
         rate=options.rate,
+        hosts=options.hosts,
         procs=options.procs,
         partitions=options.partitions,
         batch_size=options.batch_size,
         log_level=options.log_level,
+        settings={"CLICKHOUSE_INSERT_QUORUM": str(options.insert_quorum)},
     )
     results: list[Result] = []
     with directory_for_logs(options.logs) as logs:
         for broker in brokers:
-            fitting = [scenario for scenario in chosen if scenario.fits(broker, options.shards)]
-            with Engines(broker, logs / broker, shards=options.shards) as engines:
+            shards, replicas = options.shards, options.replicas
+            fitting = [s for s in chosen if s.fits(broker, shards, replicas)]
+            with Engines(broker, logs / broker, shards=shards, replicas=replicas) as engines:
                 results += _run(engines, fitting, shape, seed, options, logs, say)
     Console(width=None if sys.stdout.isatty() else 150).print(_table(results))
     for result in results:
+        for number, counts in enumerate(result.report.by_server, start=1):
+            if len(counts) > 1:
+                print(f"{result.scenario}: shard {number}: {'; '.join(map(str, counts))}")
         for problem in result.report.problems:
             print(f"{result.scenario} ({result.broker}): {problem}")
     return 1 if any(result.report.problems for result in results) else 0
@@ -243,9 +252,21 @@ def _parser() -> argparse.ArgumentParser:
         "scenario; 5 with --random)",
     )
     parser.add_argument("--rate", type=float, default=1500.0, help="events per second")
-    parser.add_argument("--procs", type=int, default=3, help="worker processes")
+    parser.add_argument("--procs", type=int, default=3, help="worker processes of each host")
     parser.add_argument("--partitions", type=int, default=8, help="of the topic (default: 8)")
-    parser.add_argument("--shards", type=int, default=1, help="ClickHouse servers, one per shard")
+    parser.add_argument("--shards", type=int, default=1, help="of the table (default: 1)")
+    parser.add_argument(
+        "--replicas",
+        type=int,
+        default=1,
+        help="ClickHouse servers of each shard; several need Java and Maven for ZooKeeper (default: 1)",
+    )
+    parser.add_argument(
+        "--hosts", type=int, choices=(1, 2, 3), default=1, help="worker commands in the group"
+    )
+    parser.add_argument(
+        "--insert-quorum", type=int, default=0, help="CLICKHOUSE_INSERT_QUORUM (default: 0)"
+    )
     parser.add_argument("--batch-size", type=int, default=150, help="of the workers (default: 150)")
     parser.add_argument("--logs", type=Path, help="directory to keep all logs in")
     parser.add_argument("--log-level", default="info", help="of the workers")

@@ -11,7 +11,7 @@ def host_away(stack: Stack, rng: random.Random, deadline: float) -> int:
     """Kill all processes of one of three hosts; it comes back under its name, soon or late."""
     hosts, breaks = _start_neighbours(stack), 0
     while breaks == 0 or time.monotonic() < deadline:
-        _await_progress(stack)
+        await_progress(stack)
         host = rng.choice(hosts)
         host.kill()
         breaks += 1
@@ -30,22 +30,24 @@ def rolling_hosts(stack: Stack, rng: random.Random, deadline: float) -> int:
         time.sleep(rng.uniform(0.1, 1.0))
         host.start(stack.procs)
         breaks += 1
-        _await_progress(stack)
+        await_progress(stack)
     _stop_neighbours(stack)
     return breaks
 
 
 def _start_neighbours(stack: Stack) -> list[Command]:
     for neighbour in stack.neighbours:
-        neighbour.start(stack.procs)
+        if neighbour not in stack.hosts:
+            neighbour.start(stack.procs)
     return [stack.command, *stack.neighbours]
 
 
 def _stop_neighbours(stack: Stack) -> None:
     for neighbour in stack.neighbours:
-        stop_cleanly(neighbour)
+        if neighbour not in stack.hosts:
+            stop_cleanly(neighbour)
 
 
-def _await_progress(stack: Stack) -> None:
+def await_progress(stack: Stack) -> None:
     before = stack.audit.rows()
     wait_until(lambda: stack.audit.rows() > before, 60.0, "rows of the hosts that are left")

@@ -33,7 +33,7 @@ def brokers_in_turn(stack: Stack, rng: random.Random, deadline: float) -> int:
         breaks += 1
         time.sleep(rng.uniform(0.5, 3.0))
         broker.start()
-        wait_until(cluster.is_in_sync, _SYNC_SECONDS, "replicas in sync")
+        stack.engines.await_brokers_in_sync()
         time.sleep(rng.uniform(0.2, 1.0))
     return breaks
 
@@ -64,5 +64,5 @@ def controller_away(stack: Stack, rng: random.Random, deadline: float) -> int:
             else:
                 cluster.controller.resume()
         breaks += 1
-        wait_until(cluster.is_in_sync, _SYNC_SECONDS, "replicas in sync")
+        stack.engines.await_brokers_in_sync()
     return breaks

@@ -1,5 +1,6 @@
 """Faults and their frequencies. Each scenario leaves everything working when it returns."""
 
+import contextlib
 import random
 import signal
 import time
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 
 from confluent_kafka import Consumer
 
-from tests.tools.faults import hosts, kafka_cluster, recovery, sharding
+from tests.tools.faults import hosts, kafka_cluster, recovery, replication, sharding
 from tests.tools.faults.audit import wait_until
 from tests.tools.faults.stack import APACHE, CLUSTER, EMBEDDED, EMBEDDED_BROKERS, Stack
 
@@ -31,11 +32,15 @@ class Scenario:
     """True if it needs several shards."""
     fits_shards: bool = True
     """False if it changes or counts the rows of the only shard."""
+    needs_replicas: bool = False
+    """True if it needs several replicas in each shard, and the spare shard that these have."""
 
-    def fits(self, broker: str, shards: int) -> bool:
-        """Return whether the scenario can run on this broker and number of shards."""
-        fits_shards = self.fits_shards if shards > 1 else not self.needs_shards
-        return broker in self.brokers and fits_shards
+    def fits(self, broker: str, shards: int, replicas: int = 1) -> bool:
+        """Return whether the scenario can run on this broker and number of shards and replicas."""
+        is_single = shards * replicas == 1
+        fits_shards = not self.needs_shards if is_single else self.fits_shards
+        fits_replicas = replicas > 1 or not self.needs_replicas
+        return broker in self.brokers and fits_shards and fits_replicas
 
 
 def kill_worker(stack: Stack, rng: random.Random, deadline: float) -> int:
@@ -164,10 +169,15 @@ def cut_inserts(stack: Stack, rng: random.Random, deadline: float) -> int:
 def _cut(stack: Stack, rng: random.Random, deadline: float, arm: Callable[[int], None]) -> int:
     proxy = stack.engines.proxy
     before = proxy.cuts
+    has_replicas = stack.engines.servers.cluster is not None
     while proxy.cuts == before or time.monotonic() < deadline:
         seen = proxy.cuts
         arm(rng.randint(1, 4))
-        wait_until(lambda seen=seen: proxy.cuts > seen, 30.0, "an insert to cut")  # type: ignore[misc]
+        # Workers stay with the other replica for a while, once a connection was cut.
+        is_enough = has_replicas and seen > before
+        seconds = max(0.1, deadline - time.monotonic()) if is_enough else 90.0
+        with contextlib.suppress(*([TimeoutError] if is_enough else [])):
+            wait_until(lambda seen=seen: proxy.cuts > seen, seconds, "an insert to cut")  # type: ignore[misc]
         time.sleep(rng.uniform(0.0, 0.8))
     proxy.heal()
     return proxy.cuts - before
@@ -296,9 +306,9 @@ def poison(stack: Stack, rng: random.Random, deadline: float) -> int:
 
 def table_away(stack: Stack, rng: random.Random, deadline: float) -> int:
     away = f"{stack.table}_away"
-    stack.engines.execute(f"RENAME TABLE {stack.table} TO {away}")
+    stack.execute(f"RENAME TABLE {stack.table} TO {away}")
     time.sleep(max(3.0, min(15.0, deadline - time.monotonic())))
-    stack.engines.execute(f"RENAME TABLE {away} TO {stack.table}")
+    stack.execute(f"RENAME TABLE {away} TO {stack.table}")
     return 1
 
 
@@ -391,9 +401,39 @@ SCENARIOS = {
         ),
         Scenario(
             "kill-shards",
-            "kill -9 of one shard or all, and a new start",
+            "kill -9 of one shard whole or of all, and a new start",
             sharding.kill_shards,
             needs_shards=True,
+        ),
+        Scenario(
+            "kill-replica",
+            "kill -9 of one replica of any shard, and a new start",
+            replication.kill_replica,
+            needs_replicas=True,
+        ),
+        Scenario(
+            "zookeeper-away",
+            "ZooKeeper is paused or killed",
+            replication.zookeeper_away,
+            needs_replicas=True,
+        ),
+        Scenario(
+            "cut-replicas",
+            "a replica is cut from the others or from ZooKeeper",
+            replication.cut_replicas,
+            needs_replicas=True,
+        ),
+        Scenario(
+            "one-of-each",
+            "kill -9 of a replica, a broker, a worker and a host at once",
+            replication.one_of_each,
+            needs_replicas=True,
+        ),
+        Scenario(
+            "grow-shards",
+            "a shard is added, then the list is reordered, host by host",
+            replication.grow_shards,
+            needs_replicas=True,
         ),
         Scenario("rolling-restart", "SIGTERM and a new start, several times", rolling_restart),
         Scenario(

@@ -12,33 +12,36 @@ def relist_shards(stack: Stack, rng: random.Random, deadline: float) -> int:
     Batches of a shard that is left out are pending until it is listed again.
     """
     breaks = 0
-    everything = list(range(len(stack.engines.shards)))
+    everything = list(stack.shards)
     while breaks == 0 or time.monotonic() < deadline:
         time.sleep(rng.uniform(0.3, 2.0))
         stack.command.kill()
         listed = rng.sample(everything, rng.randint(1, len(everything)))
-        with stack.command.changed({"CLICKHOUSE_HOST": stack.engines.hosts(listed)}):
+        with stack.command.changed(stack.list_shards(listed)):
             stack.command.start(stack.procs)
             time.sleep(rng.uniform(1.0, 4.0))
             stack.command.kill()
         breaks += 1
         rng.shuffle(everything)
-        with stack.command.changed({"CLICKHOUSE_HOST": stack.engines.hosts(everything)}):
+        with stack.command.changed(stack.list_shards(everything)):
             stack.command.start(stack.procs)
     return breaks
 
 
 def kill_shards(stack: Stack, rng: random.Random, deadline: float) -> int:
-    """Kill one shard or all of them, and start them again."""
+    """Kill one shard or all of them, each with all its replicas, and start them again."""
     breaks = 0
     while breaks == 0 or time.monotonic() < deadline:
         time.sleep(rng.uniform(0.3, 2.0))
-        shards = stack.engines.shards
-        killed = rng.sample(shards, rng.choice([1, 1, len(shards)]))
-        for shard in killed:
-            shard.kill()
+        shards = stack.shards
+        numbers = rng.sample(shards, rng.choice([1, 1, len(shards)]))
+        killed = [server for number in numbers for server in stack.engines.servers.shards[number]]
+        for server in killed:
+            server.kill()
             breaks += 1
         time.sleep(rng.uniform(0.0, 3.0))
-        for shard in killed:
-            shard.start()
+        rng.shuffle(killed)
+        for server in killed:
+            server.start()
+            time.sleep(rng.choice([0.0, 0.0, 1.0]))
     return breaks

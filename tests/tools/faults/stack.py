@@ -1,4 +1,4 @@
-"""A broker, real ClickHouse servers, a proxy before the first, and the installed worker command.
+"""A broker, real ClickHouse servers, and the installed worker command on one host or several.
 
 `Engines` are what takes seconds to start and serves many scenarios; a `Stack` is one scenario's own
 topic, group, table, load and worker command on them.
@@ -7,6 +7,7 @@ topic, group, table, load and worker command on them.
 import contextlib
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -18,7 +19,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from clickhouse_driver import Client
 from clickhouse_driver.errors import ServerException
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -27,16 +27,22 @@ from octane_analytics.clickhouse import rollups, schema
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.errors import OctaneError
 from octane_analytics.runtime.exit_codes import Exit
-from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.sandbox.engine import HOST, EngineError
 from octane_analytics.sandbox.kafka import EmbeddedKafka
 from octane_analytics.settings.connections import ClickHouseSettings
-from tests.support.command import COMMAND, environment
+from tests.support.command import COMMAND, call, environment
 from tests.support.leash import leashed
 from tests.support.rollup_states import assert_equal_to_rows
-from tests.tools.faults.audit import Audit, Report, lag, wait_until
+from tests.tools.faults.audit import (
+    Audit,
+    Report,
+    lag,
+    synchronised_counts,
+    unequal_replicas,
+    wait_until,
+)
 from tests.tools.faults.load import Load
-from tests.tools.faults.proxy import Proxy
+from tests.tools.faults.servers import Servers
 from tests.tools.kafka.apache import SCRAM_PASSWORD, SCRAM_USER, ApacheKafka
 from tests.tools.kafka.cluster import KafkaCluster
 
@@ -47,6 +53,7 @@ EXACTLY_ONCE, AT_LEAST_ONCE = "exactly-once", "at-least-once"
 EMBEDDED_BROKERS = 3
 _SESSION_SECONDS = {APACHE: 6.0, EMBEDDED: 2.0, CLUSTER: 6.0}
 _START_SECONDS = 30.0
+_SYNC_SECONDS = 60.0
 
 _GOOD_ENDS = (
     Exit.OK,
@@ -64,25 +71,20 @@ _KAFKA: Mapping[str, Callable[[], ApacheKafka | EmbeddedKafka | KafkaCluster]] =
 class Engines:
     """Start and stop from the main thread: both engines end with the thread that started them."""
 
-    def __init__(self, broker: str, directory: Path, *, shards: int = 1) -> None:
-        """The faults of ClickHouse and of its proxy are those of the first of the `shards`."""
+    def __init__(self, broker: str, directory: Path, *, shards: int = 1, replicas: int = 1) -> None:
+        """The faults of ClickHouse and of its proxy are those of the first server of the first shard."""
         self.broker = broker
         self.kafka = _KAFKA[broker]()
-        self.shards = [
-            EmbeddedClickHouse(directory / f"clickhouse-{number}", macros={"shard": str(number)})
-            for number in range(1, shards + 1)
-        ]
-        self.clickhouse = self.shards[0]
-        self.proxy = Proxy(lambda: self.clickhouse.tcp_port)
+        self.servers = Servers(directory, shards=shards, replicas=replicas)
+        self.clickhouse = self.servers.all[0]
+        self.proxy = self.servers.proxy
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
             stack.enter_context(self.kafka)
             if isinstance(self.kafka, ApacheKafka):
                 self.kafka.admit()
-            for shard in self.shards:
-                stack.enter_context(shard)
-            stack.enter_context(self.proxy)
+            stack.enter_context(self.servers)
             self._stack = stack.pop_all()
         return self
 
@@ -104,13 +106,20 @@ class Engines:
         assert isinstance(self.kafka, EmbeddedKafka)
         return self.kafka
 
+    def any_broker(self, rng: random.Random) -> ApacheKafka | None:
+        """Return a broker that can be killed; None for the mock cluster."""
+        if isinstance(self.kafka, KafkaCluster):
+            return rng.choice(self.kafka.brokers)
+        return self.kafka if isinstance(self.kafka, ApacheKafka) else None
+
+    def await_brokers_in_sync(self) -> None:
+        """Block until every replica of every partition is in sync: a write needs two of three."""
+        if isinstance(self.kafka, KafkaCluster):
+            wait_until(self.kafka.is_in_sync, _SYNC_SECONDS, "replicas in sync")
+
     def heal(self) -> None:
         """Undo the faults that a scenario left."""
-        self.proxy.heal()
-        for shard in self.shards:
-            if shard.pid is None:
-                shard.start()
-            shard.resume()
+        self.servers.heal()
         if isinstance(self.kafka, ApacheKafka):
             if not self.kafka.is_running:
                 self.kafka.start()
@@ -155,23 +164,8 @@ class Engines:
         admin.delete_records([wanted])[wanted].result(20)
 
     def execute(self, statement: str) -> None:
-        """Run a statement on every shard, not through the proxy."""
-        for port in self.ports():
-            with Client(HOST, port, connect_timeout=5) as client:
-                client.execute(statement)
-
-    def ports(self) -> list[int]:
-        """Return the native port of each shard."""
-        return [shard.tcp_port for shard in self.shards]
-
-    def hosts(self, numbers: Sequence[int] | None = None) -> str:
-        """Return CLICKHOUSE_HOST for shards numbered from 0, all by default; the first one is behind the
-        proxy."""
-        ports = [self.proxy.port, *self.ports()[1:]]
-        return ";".join(
-            f"{HOST}:{ports[number]}"
-            for number in (range(len(ports)) if numbers is None else numbers)
-        )
+        """Run a statement on every server of the usual shards, not through the proxy."""
+        self.servers.execute(statement, self.servers.usual)
 
 
 @dataclass(frozen=True)
@@ -179,6 +173,8 @@ class Shape:
     """Size and delivery guarantee of a stack."""
 
     delivery: str = EXACTLY_ONCE
+    hosts: int = 1
+    """Worker commands in the group, each with the `procs` of a host."""
     procs: int = 3
     partitions: int = 8
     rate: float = 1500.0
@@ -258,6 +254,10 @@ class Command:
         for pid in workers.values():
             wait_until(lambda pid=pid: not _is_alive(pid), 10.0, "the worker's end")  # type: ignore[misc]
 
+    def change(self, settings: Mapping[str, str]) -> None:
+        """Use these settings in addition, from the next start on."""
+        self._settings |= dict(settings)
+
     @contextlib.contextmanager
     def changed(self, settings: Mapping[str, str]) -> Iterator[None]:
         """Use these settings in addition for starts within the block."""
@@ -325,20 +325,23 @@ class Stack:
         self.seed = seed
         self._directory = directory
         self.procs = shape.procs
+        self.shards = list(engines.servers.usual)
+        """Shards of the table, by their numbers from 0."""
 
     def __enter__(self) -> Self:
         engines, shape = self.engines, self.shape
         engines.create_topic(self.topic, shape.partitions)
         engines.create_topic(self.dlq_topic, 1)
-        engines.execute(f"CREATE DATABASE {self.name} ENGINE = Atomic")
-        name = schema.TableName(*self.table.split("."))
-        engines.execute(schema.create_table(name))
-        engines.execute(rollups.alter_settings(name))
-        for rollup in rollups.of_sets(rollups.DEFAULT_SETS):
-            engines.execute(rollups.add(name, rollup))
+        self.create_tables()
         servers = self.bootstrap_servers
         self.load = Load(servers, self.topic, shape.partitions, shape.rate, self.seed)
-        self.audit = Audit(servers, self.topic, self.dlq_topic, engines.ports, self.table)
+        self.audit = Audit(
+            servers,
+            self.topic,
+            self.dlq_topic,
+            lambda: self.engines.servers.ports(self.shards),
+            self.table,
+        )
         asked = {"CONTROL_SOCKET": str(self.control_socket)}
         self.command = Command(self._settings() | asked, self._directory / f"{self.name}.log")
         unasked = {"CONTROL_SOCKET": "none"}
@@ -352,7 +355,40 @@ class Stack:
             for number in (1, 2)
         ]
         """Commands of other hosts in the same group."""
+        self.hosts = [self.command, *self.neighbours][: shape.hosts]
+        """Commands that run all the time."""
         return self
+
+    def create_tables(self) -> None:
+        """Create the table on all servers of its shards, as far as they lack it."""
+        servers, clusters = self.engines.servers, self.engines.servers.cluster
+        servers.execute(f"CREATE DATABASE IF NOT EXISTS {self.name} ENGINE = Atomic", self.shards)
+        if clusters is None:
+            name = schema.TableName(*self.table.split("."))
+            servers.execute(schema.create_table(name), self.shards)
+            servers.execute(rollups.alter_settings(name), self.shards)
+            for rollup in rollups.of_sets(rollups.DEFAULT_SETS):
+                servers.execute(rollups.add(name, rollup), self.shards)
+            return
+        cluster = servers.cluster_name(self.shards)
+        applied = call(
+            *("schema", "apply", "--replicated"),
+            settings={
+                "CLICKHOUSE_HOST": servers.hosts(self.shards, is_direct=True),
+                "CLICKHOUSE_DATABASE": self.name,
+                "CLICKHOUSE_CLUSTER": str(cluster),
+                "CLICKHOUSE_DISTRIBUTED_TABLE": f"all_{cluster}",
+            },
+        )
+        assert applied.returncode == 0, (applied.stdout, applied.stderr)
+
+    def execute(self, statement: str) -> None:
+        """Run a statement on every server of the table's shards, not through the proxy."""
+        self.engines.servers.execute(statement, self.shards)
+
+    def list_shards(self, numbers: Sequence[int]) -> dict[str, str]:
+        """Return the settings that list these shards, in this order."""
+        return {"CLICKHOUSE_HOST": self.engines.servers.hosts(numbers)}
 
     def __exit__(self, *_: object) -> None:
         for command in (self.command, self.twin, *self.neighbours):
@@ -360,7 +396,7 @@ class Stack:
         with contextlib.suppress(AssertionError):
             self.load.pause(5.0)
         self.engines.heal()
-        self.engines.execute(f"DROP DATABASE {self.name} SYNC")
+        self.execute(f"DROP DATABASE IF EXISTS {self.name} SYNC")
 
     @property
     def bootstrap_servers(self) -> str:
@@ -376,8 +412,9 @@ class Stack:
         return self.shape.session_seconds or _SESSION_SECONDS[self.engines.broker]
 
     def begin(self) -> None:
-        """Start the worker and the load; block until events arrive."""
-        self.command.start(self.procs)
+        """Start the workers and the load; block until events arrive."""
+        for command in self.hosts:
+            command.start(self.procs)
         self.load.resume()
         try:
             wait_until(self.audit.rows, 40.0, "the first row in the table")
@@ -397,14 +434,16 @@ class Stack:
         """Repair everything after a failed scenario."""
         self.engines.heal()
         for command in (self.twin, *self.neighbours):
-            command.kill()
+            if command not in self.hosts:
+                command.kill()
         with contextlib.suppress(ServerException):
-            self.engines.execute(f"RENAME TABLE {self.table}_away TO {self.table}")
+            self.execute(f"RENAME TABLE {self.table}_away TO {self.table}")
         if not self.engines.has_topic(self.topic):
             self.engines.create_topic(self.topic, self.shape.partitions)
-        if not self.command.is_running:
-            self.command.kill()
-            self.command.start(self.procs)
+        for command in self.hosts:
+            if not command.is_running:
+                command.kill()
+                command.start(self.procs)
         if not self.load.is_running:
             self.load.renew()  # the topic may be another one by now
             self.load.resume()
@@ -421,10 +460,12 @@ class Stack:
             problems.append(str(error))  # their fate is in the log
         audit.wait(load.is_poison, time.monotonic() + seconds)
         time.sleep(0.5)  # time for duplicates to arrive
-        try:
-            self.stop()
-        except (RuntimeError, subprocess.TimeoutExpired) as error:
-            problems.append(str(error))
+        for command in self.hosts:
+            try:
+                stop_cleanly(command)
+            except (RuntimeError, subprocess.TimeoutExpired) as error:
+                problems.append(str(error))
+        counts = synchronised_counts(self.engines.servers, self.shards, self.table)
         report = audit.report(
             load.is_poison,
             load.is_acknowledged,
@@ -433,27 +474,31 @@ class Stack:
         behind = lag(self.bootstrap_servers, self.group, self.topic)
         if behind:
             problems.append(f"after the last drain: {behind}")
+        problems += unequal_replicas(counts, report.count)
+        report.by_server = counts
         problems += self._drifted_rollups()
         report.problems += problems
         return report
 
     def _drifted_rollups(self) -> list[str]:
-        """Return the rollups that differ from the rows, on any shard."""
+        """Return the rollups that differ from the rows, on any server."""
         found = []
-        for number, shard in enumerate(self.engines.shards, start=1):
+        servers = self.engines.servers
+        for shard, server in [(n, server) for n in self.shards for server in servers.shards[n]]:
             settings = ClickHouseSettings(
-                host=HOST, port=shard.tcp_port, database=self.name, timeout_seconds=60.0
+                host=HOST, port=server.tcp_port, database=self.name, timeout_seconds=60.0
             )
             with ClickHouse(settings, client_name="faults") as table:
                 try:
                     assert_equal_to_rows(table, rollups.of_sets(rollups.DEFAULT_SETS))
                 except (AssertionError, OctaneError) as error:
-                    found.append(f"rollups of shard {number}: {str(error)[:500]}")
+                    found.append(f"rollups of shard {shard + 1}: {str(error)[:500]}")
         return found
 
     def _settings(self) -> dict[str, str]:
         shape, clickhouse = self.shape, self.shape.clickhouse_seconds
         kafka = self.engines.kafka
+        cluster = self.engines.servers.cluster_name(self.shards)
         servers = {"KAFKA_BOOTSTRAP_SERVERS": self.bootstrap_servers}
         if isinstance(kafka, ApacheKafka):
             servers = {
@@ -471,8 +516,8 @@ class Stack:
             "KAFKA_INSTANCE_PREFIX": "none" if isinstance(kafka, EmbeddedKafka) else "faults",
             "KAFKA_RDKAFKA_SESSION_TIMEOUT_MS": str(int(self.session_seconds * 1000)),
             "KAFKA_RDKAFKA_HEARTBEAT_INTERVAL_MS": "300",
-            "CLICKHOUSE_HOST": self.engines.hosts(),
-            **({"CLICKHOUSE_CLUSTER": "octane"} if len(self.engines.shards) > 1 else {}),
+            **self.list_shards(self.shards),
+            **({"CLICKHOUSE_CLUSTER": cluster} if cluster else {}),
             "CLICKHOUSE_DATABASE": self.name,
             "CLICKHOUSE_TIMEOUT": f"{clickhouse:g}",
             "DRAIN_TIMEOUT": f"{clickhouse * 5:g}",

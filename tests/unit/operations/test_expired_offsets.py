@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from octane_analytics.errors import OctaneError, Unavailable
 from octane_analytics.operations.expired_offsets import StoredRecord, find_stored_record
+from octane_analytics.pipeline.intents import completed
 from octane_analytics.types import Committed, LogIdentity, OffsetRange, Polled, TopicPartition
 from tests.fakes.kafka import TOPIC, FakeRecord
 from tests.support.version_1 import Intent
@@ -99,6 +100,31 @@ class FakeTable:
 
 def users(partition: int, first: int, end: int) -> list[str]:
     return [f"{partition}-{offset}" for offset in range(first, end)]
+
+
+class LaterCommits(FakeRetainedLog):
+    """Log of a group whose other workers commit, and insert, after the offsets were read first."""
+
+    def __init__(self, held: Mapping[int, OffsetRange], later: Sequence[int]) -> None:
+        super().__init__(held)
+        self._later = later
+        self._reads = 0
+
+    def committed(self, partitions: Sequence[int]) -> Mapping[int, Committed]:
+        self._reads += 1
+        valid = Committed(5, completed(TOPIC, LOG))
+        later = dict.fromkeys(self._later, valid) if self._reads > 1 else {}
+        return self._committed | later
+
+
+def test_rows_of_workers_that_start_meanwhile_are_ignored() -> None:
+    log = LaterCommits({0: OffsetRange(0, 40), 1: OffsetRange(0, 40)}, later=[0, 1])
+    assert find(log, *users(0, 0, 5), *users(1, 0, 5)) is None
+    log = LaterCommits({0: OffsetRange(0, 40), 1: OffsetRange(0, 40)}, later=[0])
+    found = find(log, *users(0, 0, 5), *users(1, 0, 5))
+    assert found is not None
+    assert found.partitions == (1,)
+    assert found.partition.partition == 1
 
 
 def find(log: FakeRetainedLog, *stored: str) -> StoredRecord | None:

@@ -70,3 +70,15 @@ def test_part_is_sent_without_local_files(tmp_path: Path) -> None:
     assert b"txn_version" not in new
     assert b"columns_substreams" not in old
     assert b"columns_substreams" in new
+
+
+def test_projection_is_sent_with_its_substreams(tmp_path: Path) -> None:
+    """Without them the receiver takes it for broken, and reads the rows instead."""
+    projection = tmp_path / "sums.proj"
+    projection.mkdir()
+    for folder in (tmp_path, projection):
+        (folder / "checksums.txt").write_bytes(HEADER + compressed(b"\0"))
+    (projection / "columns_substreams.txt").write_bytes(b"x")
+    old, new = (b"".join(encoded(tmp_path, version)) for version in (8, 9))
+    assert b"columns_substreams" in new
+    assert b"columns_substreams" not in old
