@@ -73,12 +73,14 @@ FROM
 ORDER BY
     timestamp ASC,
     app_id ASC,
-    indexOf(
+    transform(
+        event_name,
         [
-            'session_start', 'search', 'search_click', 'video_request', 'video_start', '', 'video_error',
-            'video_end', 'session_end'
+            'session_start', 'search', 'search_click', 'video_request', 'video_start',
+            'video_error', 'video_end', 'session_end'
         ],
-        event_name
+        [0, 1, 2, 3, 4, 6, 7, 8],
+        5
     ) AS rank ASC,
     event_name ASC,
     properties ASC
