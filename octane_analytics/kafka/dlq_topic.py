@@ -1,7 +1,7 @@
 """Client of the whole dead-letter topic: reads it to its end, and appends the markers of a retry.
 
-Markers are written under one transactional id for each group and topic, so that a second retry fences
-the first: only the client that called `open` last can append markers.
+Markers are written under one transactional id for each topic, whatever the group, so that a second retry
+fences the first: only the client that called `open` last can append markers.
 """
 
 import time
@@ -50,7 +50,7 @@ class DeadLetterTopic(StandaloneClient):
             },
         )
         self.topic = settings.dlq_topic
-        self._transactional_id = f"octane-retry-{settings.group_id}-{self.topic}"
+        self._transactional_id = f"octane-retry-{self.topic}"
         self._producer: Producer | None = None
 
     def close(self) -> None:

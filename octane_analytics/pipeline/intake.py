@@ -99,11 +99,14 @@ class RecordIntake:
 
     def accept(self, records: Sequence[Record], state: DeliveryState) -> None:
         """Add records of a poll to the open batch. Raise TooManyRejected over the limit."""
+        if self.held_back:
+            # Of a partition that is held back, everything is: first what was read before.
+            records, self.held_back = [*self.held_back, *records], ()
         if not records:
             return
         found, context = accept_records(records, state, self._passed), self._context
-        self._passed |= found.passed
         self.held_back = found.held_back
+        self._pass(found.passed)
         if not found.records:
             return
         rejected = self.batch.append(
@@ -142,7 +145,7 @@ class RecordIntake:
         if state.is_readable(partition) and state.extend(partition, end):
             self.batch.open(self._context.clock.now())
         else:
-            self._passed.add(partition)  # the client reports the end again after a seek
+            self._pass([partition])  # the client reports the end again after a seek
 
     @property
     def must_go_back(self) -> bool:
@@ -164,30 +167,40 @@ class RecordIntake:
 
     def read_from_position(self, partitions: Iterable[int]) -> None:
         """Have `go_back` seek in these partitions as soon as they are readable."""
-        self._passed.update(partitions)
+        self._pass(partitions)
 
     def rewind(self, positions: Mapping[int, int]) -> None:
         """Read partitions a second time from their position; `positions` are those before."""
-        self._passed.update(positions)
+        self._pass(positions)
         for number, position in positions.items():
             self._counted_up_to[number] = max(position, self._counted_up_to.get(number, 0))
 
+    def _pass(self, partitions: Iterable[int]) -> None:
+        """Record that the client must go back; it reads there again what is held back."""
+        passed = frozenset(partitions)
+        self._passed |= passed
+        self._release(passed)
+
+    def _release(self, partitions: AbstractSet[int]) -> None:
+        self.held_back = [r for r in self.held_back if r.partition() not in partitions]
+
     def forget(self, partitions: AbstractSet[int]) -> None:
         self._passed -= partitions
-        self.held_back = [r for r in self.held_back if r.partition() not in partitions]
+        self._release(partitions)
         for number in partitions:
             self._counted_up_to.pop(number, None)
 
     def forget_voided(self, state: DeliveryState) -> None:
         """Discard the open batch if the state has voided its ranges."""
         if not state.open_ranges:
-            self.batch, self.held_back = Batch(), ()
+            self.batch = Batch()
+            self._pass(n for n in set(partitions_of(self.held_back)) if n in state)
+            self.held_back = ()
 
     def close_batch(self, state: DeliveryState) -> Batch:
         """Return the batch that the state has frozen, and open the next one."""
         batch, self.batch = self.batch, Batch()
-        held_back, self.held_back = self.held_back, ()
-        self.accept(held_back, state)
+        self.accept((), state)
         return batch
 
     def clear(self) -> None:

@@ -15,7 +15,7 @@ class StartPosition:
     pending: Intent | None = None
     """Batch to recover before the partition is read."""
     is_of_log: bool = field(default=False, compare=False)
-    """True if the offset was committed for this log: same cluster, topic id and epoch, all known."""
+    """True if the offset was committed for this log: same cluster and topic id, both known."""
 
 
 def start_position(
@@ -30,13 +30,11 @@ def start_position(
         # The topic was recreated: its offsets mean other records now.
         return StartPosition(None)
     own = intent.range_of(partition)
-    if intent.log.epoch != log.epoch or (own is not None and own.first != committed.offset):
-        # The log was declared replaced, or the offset was moved by other means.
-        return StartPosition(committed.offset)
-    is_of_log = bool(log.topic_id) and intent.log == log
-    if own is None:
-        return StartPosition(committed.offset, None, is_of_log)
-    return StartPosition(committed.offset, intent, is_of_log)
+    if own is not None and own.first != committed.offset:
+        return StartPosition(committed.offset)  # the offset was moved by other means
+    # Also a batch of another epoch may be in the table: which of its rows are missing is counted.
+    is_of_log = bool(log.topic_id) and intent.log.topic_id == log.topic_id
+    return StartPosition(committed.offset, intent if own is not None else None, is_of_log)
 
 
 def is_another_log(log: LogIdentity, known: LogIdentity) -> bool:

@@ -164,9 +164,10 @@ def test_interrupted_retry_is_finished_by_next(site: Site, monkeypatch: pytest.M
     assert site.users() == sorted(str(user) for user in range(10))
 
 
-def test_second_retry_ends_the_first(site: Site) -> None:
+@pytest.mark.parametrize("group", ["", "mistyped"])
+def test_second_retry_ends_the_first(site: Site, group: str) -> None:
     bury(site, *((user, event(user)) for user in range(10)))
-    settings = load(site.environ).settings
+    settings = load(site.environ | ({"KAFKA_GROUP_ID": group} if group else {})).settings
     with (
         DeadLetterTopic(settings.kafka, client_id="tests") as log,
         ClickHouseShards(settings.clickhouse, client_name="tests") as table,

@@ -112,8 +112,10 @@ class Rig:
             quiet_poll_seconds=quiet_poll_seconds,
         )
 
-    def worker(self, *, fetch_records: int = 100_000, shards: Shards | None = None) -> Worker:
-        source = FakeSource(self.broker, fetch_records=fetch_records)
+    def worker(
+        self, *, fetch_records: int = 100_000, shards: Shards | None = None, epoch: str = ""
+    ) -> Worker:
+        source = FakeSource(self.broker, fetch_records=fetch_records, epoch=epoch)
         observer, reader = FakeObserver(), FakeRangeReader(self.broker)
         ingest = IngestLoop(
             FakeMember(source),

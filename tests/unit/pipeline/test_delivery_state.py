@@ -337,7 +337,7 @@ OTHER_TOPIC = LOG._replace(topic_id="topic-0")
         ),
         (
             Committed(0, intent((0, 0, 3), log=LOG._replace(epoch="before")).metadata()),
-            StartPosition(0),
+            StartPosition(0, intent((0, 0, 3), log=LOG._replace(epoch="before"))),
         ),
         (
             Committed(0, intent((0, 0, 3), log=OTHER_TOPIC._replace(epoch="before")).metadata()),

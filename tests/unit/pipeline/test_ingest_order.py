@@ -1,6 +1,9 @@
 """Order of announcements, inserts and commits."""
 
+import pytest
+
 from octane_analytics.errors import Rebalancing
+from octane_analytics.pipeline import intents
 from octane_analytics.pipeline.delivery import Delivery
 from octane_analytics.types import (
     Commit,
@@ -113,3 +116,18 @@ def test_offsets_without_records_are_committed() -> None:
     rig.settle(worker)
     assert rig.broker.committed[P0] == Committed(9, intent(9, 9))
     assert rig.table.count() == once(names(0, 3))
+
+
+def test_partitions_without_room_lose_no_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records that wait for the next batch stay in their order with those of later polls."""
+    monkeypatch.setattr(intents, "MAX_MEMBERS", 2)
+    rig = Rig(partitions=8, size=3, flush_seconds=2.0)
+    worker = rig.worker()
+    produced = []
+    for turn in range(3):
+        for partition in range(8):
+            rig.produce(2 * turn, 2 * turn + 2, partition, f"p{partition}-")
+            produced += names(2 * turn, 2 * turn + 2, f"p{partition}-")
+        worker.turn(3)
+    rig.settle(worker)
+    assert rig.table.count() == once(produced)

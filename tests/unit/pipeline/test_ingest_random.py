@@ -1,9 +1,11 @@
 """Random schedules of failures, rebalances and topic changes."""
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from octane_analytics.errors import Rebalancing
+from octane_analytics.pipeline import intents
 from octane_analytics.pipeline.delivery import Delivery
 from octane_analytics.types import TopicPartition
 from tests.fakes.group_member import Resent
@@ -43,20 +45,24 @@ PARTITIONS = 4
 
 
 class Chaotic:
-    """Three workers over four partitions, and one schedule of mishaps."""
+    """Three workers over a few partitions, and one schedule of mishaps."""
 
-    def __init__(self, delivery: Delivery) -> None:
+    def __init__(
+        self, delivery: Delivery, partitions: int = PARTITIONS, fetch_records: int = 4
+    ) -> None:
+        self.partitions = partitions
+        self.fetch_records = fetch_records
         self.rig = Rig(
-            partitions=PARTITIONS, delivery=delivery, size=3, flush_seconds=2.0, max_rows=8
+            partitions=partitions, delivery=delivery, size=3, flush_seconds=2.0, max_rows=8
         )
         self.rig.broker.is_balancing = False
         self.rig.table.refuses = lambda row: row.user_id.startswith("refused")
         self.valid: list[str] = []
         self.invalid = 0
         self.refused = 0
-        self.workers = [self.rig.worker(fetch_records=4) for _ in range(3)]
+        self.workers = [self.rig.worker(fetch_records=self.fetch_records) for _ in range(3)]
         self.zombies: list[Worker] = []
-        for partition in range(PARTITIONS):
+        for partition in range(self.partitions):
             self.rig.broker.move(partition, self.workers[partition % 2].source)
 
     def act(self, action: str, which: int, amount: int) -> None:
@@ -66,15 +72,15 @@ class Chaotic:
                 fresh = names(len(self.valid), len(self.valid) + amount)
                 self.valid += fresh
                 for at, name in enumerate(fresh):
-                    broker.append((which + at % 2) % PARTITIONS, event(name))
+                    broker.append((which + at % 2) % self.partitions, event(name))
             case "spoil":
                 self.invalid += 1
-                broker.append(which % PARTITIONS, b"not an event")
+                broker.append(which % self.partitions, b"not an event")
             case "refused":
                 self.refused += 1
-                broker.append(which % PARTITIONS, event(f"refused{self.refused}"))
+                broker.append(which % self.partitions, event(f"refused{self.refused}"))
             case "skip":
-                broker.skip(which % PARTITIONS, amount)
+                broker.skip(which % self.partitions, amount)
             case "turn":
                 everybody = self.workers + self.zombies
                 everybody[which % len(everybody)].turn(amount)
@@ -107,9 +113,9 @@ class Chaotic:
                 broker.faults.push("committed", DOWN)
                 broker.faults.push("log_identity", DOWN)
             case "leader":
-                self.workers[which % 3].reader.leaderless ^= {amount % PARTITIONS}
+                self.workers[which % 3].reader.leaderless ^= {amount % self.partitions}
             case "move":
-                broker.move(amount % PARTITIONS, self.workers[which % 3].source)
+                broker.move(amount % self.partitions, self.workers[which % 3].source)
             case "expire":
                 self.expire(self.workers[which % 3], self.workers[(which + 1) % 3])
             case "crash":
@@ -126,7 +132,7 @@ class Chaotic:
 
     def crash(self, index: int) -> None:
         dead = self.workers[index]
-        self.workers[index] = self.rig.worker(fetch_records=4)
+        self.workers[index] = self.rig.worker(fetch_records=self.fetch_records)
         self.expire(dead, self.workers[index])
         self.inherit(dead, index)
         self.zombies.append(dead)  # it was only asleep, and acts some time later
@@ -138,11 +144,11 @@ class Chaotic:
 
     def leave(self, index: int) -> None:
         worker = self.workers[index]
-        self.workers[index] = self.rig.worker(fetch_records=4)
+        self.workers[index] = self.rig.worker(fetch_records=self.fetch_records)
         worker.ingest.drain(3.0)
         worker.source.close()
         self.inherit(worker, index)
-        for partition in range(PARTITIONS):
+        for partition in range(self.partitions):
             if TopicPartition(TOPIC, partition) not in self.rig.broker.targets:
                 self.rig.broker.move(partition, self.workers[index].source)
 
@@ -155,7 +161,7 @@ class Chaotic:
             for worker in self.workers + self.zombies:
                 worker.turn()
             # A member that joins again has lost its partitions, which go to the first one here.
-            for partition in range(PARTITIONS):
+            for partition in range(self.partitions):
                 self.rig.broker.move(partition, self.workers[0].source)
             self.rig.clock.sleep(1.0)
             if self.rig.broker.is_settled():
@@ -183,12 +189,26 @@ class Chaotic:
 def test_any_schedule_inserts_each_event_once(
     steps: list[tuple[str, int, int]],
 ) -> None:
-    chaos = Chaotic(Delivery.EXACTLY_ONCE)
+    _run_exactly_once(Chaotic(Delivery.EXACTLY_ONCE), steps)
+
+
+def _run_exactly_once(chaos: Chaotic, steps: list[tuple[str, int, int]]) -> None:
     for step in steps:
         chaos.act(*step)
     chaos.finish()
     chaos.check()
     assert set(chaos.rig.table.count().values()) <= {1}
+
+
+@given(schedules, st.integers(1, 3))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_any_schedule_of_narrow_batches_inserts_once(
+    steps: list[tuple[str, int, int]], members: int
+) -> None:
+    """A batch has room for fewer partitions than the worker owns: the others wait for the next one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(intents, "MAX_MEMBERS", members)
+        _run_exactly_once(Chaotic(Delivery.EXACTLY_ONCE, 8, fetch_records=16), steps)
 
 
 @given(schedules)

@@ -84,16 +84,14 @@ FOREIGN_METADATA = st.sampled_from(
         "octane;9",
         batch((0, 3, 4)).metadata(),  # moved away from its intent
         "mirrored",
-        "another epoch",
     ]
 )
 
 
 @given(offset=st.integers(5, 2**40), metadata=FOREIGN_METADATA, low=st.integers(0, 4))
 def test_foreign_offset_after_end_starts_at_beginning(offset: int, metadata: str, low: int) -> None:
-    logs = {"mirrored": MIRRORED, "another epoch": LOG._replace(epoch="before")}
-    if metadata in logs:
-        metadata = completed(TOPIC, logs[metadata])
+    if metadata == "mirrored":
+        metadata = completed(TOPIC, MIRRORED)
     rig = Rig(size=4)
     rig.produce(0, 4)
     rig.broker.delete_before(0, low)
@@ -115,10 +113,36 @@ def test_foreign_offset_within_log_is_used() -> None:
     assert rig.table.count() == once(names(4, 6))
 
 
-def test_truncated_log_is_read_from_its_end() -> None:
+EARLIER_EPOCH = LOG._replace(epoch="before")
+
+
+@pytest.mark.parametrize("is_inserted", [False, True])
+def test_batch_of_earlier_epoch_is_recovered(is_inserted: bool) -> None:
+    """The epoch is changed while the batch of a killed worker is pending."""
+    rig = Rig(size=4)
+    crashed_after_announcing(rig, is_inserted=is_inserted)
+    rig.settle(rig.worker(epoch="later"))
+    assert rig.table.count() == once(names(0, 9))
+
+
+def test_batch_of_earlier_epoch_in_truncated_log_is_recovered() -> None:
+    rig = Rig(size=4)
+    crashed_after_announcing(rig, is_inserted=True)
+    log = rig.broker.logs[P0]
+    log.end = 2
+    for offset in range(2, 9):
+        del log.records[offset]
+    rig.produce(0, 2, prefix="new")
+    rig.settle(rig.worker(epoch="later"))
+    # The new records have the offsets of the batch: those that the table lacks are inserted.
+    assert rig.table.count() == once(names(0, 4), names(0, 2, "new"))
+
+
+@pytest.mark.parametrize("log", [LOG, EARLIER_EPOCH])
+def test_truncated_log_is_read_from_its_end(log: LogIdentity) -> None:
     rig = Rig(size=2)
     rig.produce(0, 4)
-    rig.broker.committed[P0] = Committed(9, intent(9, 9))
+    rig.broker.committed[P0] = Committed(9, intent(9, 9, log=log))
     worker = rig.worker()
     worker.turn(4)
     rig.produce(4, 6)
