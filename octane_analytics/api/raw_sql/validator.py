@@ -18,6 +18,7 @@ from octane_analytics.api.raw_sql import (
     query_tree,
     syntax_tree,
     type_names,
+    windows,
 )
 from octane_analytics.api.raw_sql.errors import forbidden
 from octane_analytics.api.raw_sql.functions import Functions
@@ -206,7 +207,7 @@ class _TreeCheck:
                     _check_table_function(node)
                 elif node.kind == "IDENTIFIER" and node.section in allowlists.TABLE_SECTIONS:
                     self._check_table(node)
-            objection = computed_constants.objection(
+            objection = windows.objection(self._root) or computed_constants.objection(
                 self._root, self._rules.functions.allow_aggregate
             )
         except TooComplex as error:
