@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -113,32 +113,41 @@ class Program(CommandGroup):
         **extra: Any,
     ) -> NoReturn:
         """Run the command and exit with a code of `Exit`; an error is one line on standard error."""
-        # The long-running commands configure logging. In the others, libraries must not add lines of
-        # their own to the one that reports an error.
-        logging.getLogger().addHandler(_SILENT)
-        try:
-            code = super().main(args, PROGRAM, complete_var, standalone_mode=False, **extra)
-        except click.Abort:
-            code = Exit.INTERRUPTED
-        except click.exceptions.NoArgsIsHelpError as error:
-            click.echo(error.format_message(), err=True)
-            code = Exit.USAGE
-        except click.UsageError as error:
-            hint = f" (see `{error.ctx.command_path} --help`)" if error.ctx else ""
-            code = _fail(f"{error.format_message().rstrip('.')}{hint}", Exit.USAGE)
-        except click.ClickException as error:
-            code = _fail(error.format_message(), Exit.FAILED)
-        except OctaneError as error:
-            code = _fail(str(error), exit_for(error))
-        except Exception as error:  # boundary of the process
-            traceback.print_exc()
-            code = _fail(f"internal error: {type(error).__name__}: {error}", Exit.INTERNAL)
-        sys.exit(code)
+        command = super().main
+        exit_with(lambda: command(args, PROGRAM, complete_var, standalone_mode=False, **extra))
 
 
-def _fail(message: str, code: Exit) -> Exit:
-    click.echo(f"{PROGRAM}: error: {message}", err=True)
-    return code
+def exit_with(command: Callable[[], Any], program: str = PROGRAM) -> NoReturn:
+    """Call a click command, which is not in standalone mode, and exit with a code of `Exit`.
+
+    An error is one line on standard error that begins with `program`.
+    """
+    # The long-running commands configure logging. In the others, libraries must not add lines of
+    # their own to the one that reports an error.
+    logging.getLogger().addHandler(_SILENT)
+
+    def fail(message: str, code: Exit) -> Exit:
+        click.echo(f"{program}: error: {message}", err=True)
+        return code
+
+    try:
+        code = command()
+    except click.Abort:
+        code = Exit.INTERRUPTED
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        code = Exit.USAGE
+    except click.UsageError as error:
+        hint = f" (see `{error.ctx.command_path} --help`)" if error.ctx else ""
+        code = fail(f"{error.format_message().rstrip('.')}{hint}", Exit.USAGE)
+    except click.ClickException as error:
+        code = fail(error.format_message(), Exit.FAILED)
+    except OctaneError as error:
+        code = fail(str(error), exit_for(error))
+    except Exception as error:  # boundary of the process
+        traceback.print_exc()
+        code = fail(f"internal error: {type(error).__name__}: {error}", Exit.INTERNAL)
+    sys.exit(code)
 
 
 @click.group(

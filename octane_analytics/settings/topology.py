@@ -76,15 +76,21 @@ def parse(text: str, default_port: int, weights: Sequence[int] = ()) -> Topology
     )
 
 
-def _address(entry: str, default_port: int) -> Address:
+def parse_address(entry: str, default_port: int) -> Address | None:
+    """Return host and port of `host`, `host:port`, `[IPv6]` or `[IPv6]:port`; None for anything else."""
     match = _AUTHORITY.fullmatch(entry.strip())
     host, port = (match[1] or match[2], match[3] or str(default_port)) if match else ("", "")
-    if not host or not 1 <= int(port) <= 65535:
+    return (host, int(port)) if host and 1 <= int(port) <= 65535 else None
+
+
+def _address(entry: str, default_port: int) -> Address:
+    address = parse_address(entry, default_port)
+    if address is None:
         raise ConfigError(
             f"CLICKHOUSE_HOST: {entry.strip()!r} is not a host or host:port; write for "
             "example ch1.example.com,ch2.example.com:9440,[2001:db8::1]:9000"
         )
-    return host, int(port)
+    return address
 
 
 def _require_distinct(shards: Sequence[Sequence[Address]]) -> None:

@@ -3,9 +3,10 @@
 import contextlib
 import os
 import shlex
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -19,7 +20,9 @@ from octane_analytics.cli.produce.inputs import Input
 from octane_analytics.cli.produce.output import format_counts, print_result
 from octane_analytics.cli.produce.sender import Backlog, EventSender, SendStats
 from octane_analytics.cli.sandbox.delivery_waiter import DeliveryCounts, DeliveryWaiter
+from octane_analytics.cli.sandbox.replica_rows import ShardRows, count_rows
 from octane_analytics.cli.sandbox.report_client import fetch, print_table
+from octane_analytics.cli.sandbox.servers import Servers, SingleServer
 from octane_analytics.cli.sandbox.stack import Ports, Stack
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.kafka.event_producer import EventProducer
@@ -41,11 +44,26 @@ oldest records beyond that, read or not; the rest is room for lines larger than 
 _SPREAD = {"sticky.partitioning.linger.ms": "0"}
 """Chooses a partition for each line without a key instead of once per some milliseconds."""
 _MAX_LAG = 100_000
-_EXAMPLE_QUERY = (
-    '{"sql": "SELECT event_name, count() FROM ai_analytics_events GROUP BY event_name"}'
-)
+_EXAMPLE_QUERY = '{{"sql": "SELECT event_name, count() FROM {table} GROUP BY event_name"}}'
 
 _port = click.IntRange(min=0, max=65535)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """Values of the command's options, without those of the servers."""
+
+    data_dir: Path | None
+    procs: int | None
+    partitions: int
+    generate: int | None
+    seed: int
+    load: str | None
+    rate: float | None
+    once: bool
+    api_port: int | None
+    metrics_port: int | None
+    verbose: bool
 
 
 @click.command(cls=Command)
@@ -114,20 +132,7 @@ _port = click.IntRange(min=0, max=65535)
 @click.option(
     "--verbose", is_flag=True, help="Write the logs of the worker and the API to standard error."
 )
-def sandbox(
-    data_dir: Path | None,
-    procs: int | None,
-    partitions: int,
-    generate: int | None,
-    seed: int,
-    load: str | None,
-    rate: float | None,
-    once: bool,
-    api_port: int | None,
-    metrics_port: int | None,
-    clickhouse_port: int | None,
-    verbose: bool,
-) -> Exit:
+def sandbox(**options: Any) -> Exit:
     """Run the whole service on this machine, with embedded ClickHouse and Kafka.
 
     Needs only the `embedded` extra. The worker, the API and the metrics process are the real commands in
@@ -135,34 +140,43 @@ def sandbox(
     environment; uses those of batches and logs, with FLUSH_INTERVAL at 0.5 s unless set. While the
     sandbox runs, the table keeps events for longer than 90 days.
 
-    Ctrl-C or SIGTERM stops everything within seconds.
+    Ctrl-C or SIGTERM stops everything within seconds. Shards and replicas need programs that are not
+    part of the package: bin/sandbox of a checkout has --shards and --replicas.
     """
+    port = options.pop("clickhouse_port") or 0
+    return run(Options(**options), lambda directory: SingleServer(directory, tcp_port=port))
+
+
+def run(options: Options, servers_in: Callable[[Path], Servers]) -> Exit:
+    """Run the sandbox on the servers that `servers_in` returns for the data directory."""
     print_warnings()
-    if generate and load:
+    if options.generate and options.load:
         raise click.UsageError("--generate and --load exclude each other: give one of them")
-    if once and not (generate or load):
+    if options.once and not (options.generate or options.load):
         raise click.UsageError("--once requires --generate EVENTS or --load FILE")
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(StopSignal())
+        directory = options.data_dir or stack.enter_context(private_directory())
         service = Stack(
-            data_dir or stack.enter_context(private_directory()),
-            procs=procs,
-            partitions=partitions,
-            ports=Ports(api_port or 0, metrics_port or 0, clickhouse_port or 0),
-            is_verbose=verbose,
+            directory,
+            servers_in(directory.absolute()),
+            procs=options.procs,
+            partitions=options.partitions,
+            ports=Ports(options.api_port or 0, options.metrics_port or 0),
+            is_verbose=options.verbose,
             environ=os.environ,
             is_stopping=stop.is_set,
         )
         click.echo("starting ClickHouse, Kafka, worker and API …", err=True)
         stack.enter_context(service)
         events = None
-        if generate:
-            events = inputs.generated(generate, seed=seed)
-        elif load:
-            events = inputs.read(stack.enter_context(inputs.opened(load)), stop)
-        if once and events:
-            return _run_once(service, events, rate, stop)
-        return _serve(service, events, rate, stop, is_kept=data_dir is not None)
+        if options.generate:
+            events = inputs.generated(options.generate, seed=options.seed)
+        elif options.load:
+            events = inputs.read(stack.enter_context(inputs.opened(options.load)), stop)
+        if options.once and events:
+            return _run_once(service, events, options.rate, stop)
+        return _serve(service, events, options.rate, stop, is_kept=options.data_dir is not None)
 
 
 def _serve(
@@ -185,7 +199,9 @@ def _run_once(service: Stack, events: Input, rate: float | None, stop: StopSigna
     if stop.is_set():
         return stop.exit_code
     clock = SystemClock()
-    with ClickHouse(service.settings.clickhouse, client_name=_CLIENT_NAME) as clickhouse:
+    settings = service.settings.clickhouse
+    everything = replace(settings, table=settings.read_table)
+    with ClickHouse(everything, client_name=_CLIENT_NAME) as clickhouse:
         waiter = DeliveryWaiter(
             clickhouse, lambda: service.metric("analytics_dead_letters_total"), clock
         )
@@ -197,7 +213,7 @@ def _run_once(service: Stack, events: Input, rate: float | None, stop: StopSigna
         if stop.is_set():
             return stop.exit_code
         _print_reports(service, clickhouse)
-    return _print_verdict(stats, delivered, seconds)
+    return _print_verdict(stats, delivered, seconds, count_rows(settings))
 
 
 def _send(service: Stack, events: Input, rate: float | None, stop: StopSignal) -> SendStats:
@@ -258,8 +274,11 @@ def _print_reports(service: Stack, clickhouse: ClickHouse) -> None:
         print_table(fetch(_api(service), name, {"from": first, "to": last, **parameters}))
 
 
-def _print_verdict(stats: SendStats, delivered: DeliveryCounts, seconds: float) -> Exit:
-    """Print the counts of all lines; return OK only if every event is in the table once."""
+def _print_verdict(
+    stats: SendStats, delivered: DeliveryCounts, seconds: float, shards: Sequence[ShardRows]
+) -> Exit:
+    """Print the counts of all lines; return OK only if every event is in the table once, and every
+    replica has all rows of its shard."""
     events = stats.delivered - delivered.dead_letters
     click.echo(f"{delivered.rows:,} of {events:,} events in ClickHouse")
     if delivered.dead_letters:
@@ -267,15 +286,20 @@ def _print_verdict(stats: SendStats, delivered: DeliveryCounts, seconds: float) 
     for why, reason in stats.reasons.items():
         click.echo(f"{reason.count:,} lines not sent, first line {reason.first_line:,}: {why}")
     click.echo(f"{delivered.total / seconds:,.0f} events/s from the first send to the last insert")
-    return Exit.OK if delivered.rows == events and not stats.failed else Exit.FAILED
+    if len(shards) > 1 or any(len(shard.rows) > 1 for shard in shards):
+        click.echo("\n".join(str(shard) for shard in shards))
+    is_complete = delivered.rows == events and not stats.failed
+    are_equal = all(shard.are_equal for shard in shards)
+    return Exit.OK if is_complete and are_equal else Exit.FAILED
 
 
 def _addresses(service: Stack, *, is_kept: bool) -> str:
     settings, api = service.settings, _api(service)
-    kafka, clickhouse = settings.kafka, settings.clickhouse
+    kafka, clickhouse = settings.kafka, service.servers.addresses
+    query = _EXAMPLE_QUERY.format(table=settings.clickhouse.read_table)
     return f"""\
 Dashboard   {api}/dashboard
-ClickHouse  {clickhouse.host}:{clickhouse.port} (native), {service.clickhouse_http} (HTTP)
+ClickHouse  {f"{chr(10)}            ".join(clickhouse)}
 Kafka       {kafka.bootstrap_servers}, topic {kafka.topic} with {service.partitions} partitions
 API         {api}
 Metrics     http://{settings.metrics.host}:{settings.metrics.port}/metrics
@@ -287,7 +311,7 @@ Try:
   curl -s {api}/report -H 'Content-Type: application/json' \
 -d '{{"template": "overview_stats"}}'
   curl -s {api}/query -H 'Content-Type: application/json' \
--d '{_EXAMPLE_QUERY}'
+-d '{query}'
 
 Ctrl-C stops the sandbox.
 """

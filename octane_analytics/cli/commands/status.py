@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from octane_analytics.cli.commands import status_hosts
 from octane_analytics.cli.directories import control_socket
 from octane_analytics.cli.help_format import Command
 from octane_analytics.cli.options import json_option, setting_options
@@ -31,16 +32,31 @@ _DROPPED = ("memory", "pid", "uptime", "restarts", "last flush", "partitions")
 
 
 @click.command(cls=Command)
-@setting_options("CONTROL_SOCKET", "PROMETHEUS_MULTIPROC_DIR")
+@setting_options("CONTROL_SOCKET", "PROMETHEUS_MULTIPROC_DIR", "METRICS_PORT")
+@click.option(
+    "--hosts",
+    metavar="HOSTS",
+    help="Show these hosts of one group instead, from their metrics ports: names or addresses separated "
+    "by commas, each with an optional :port (default: METRICS_PORT).",
+)
 @json_option("Print one JSON object (one per line with --watch).")
 @watch_option
-def status(loaded: Loaded, as_json: bool, watch: float | None) -> int:
+def status(loaded: Loaded, hosts: str | None, as_json: bool, watch: float | None) -> int:
     """Show the state of a running worker command and of each of its processes.
 
     Asks the supervisor over its control socket, as the same user or as root. Exits with 0 if every
     process runs and none waits for Kafka or ClickHouse, with 1 if not, and with 69 if no supervisor
     answers. On a terminal, prints the columns that fit; otherwise prints all of them.
+
+    With --hosts, asks the metrics port of each host (METRICS_HOST must let it answer others) and prints
+    a row for each, also for one that does not answer within 5 s, and the sum; the lag, which each of
+    them measures for the whole group, is counted once. Exits with 0 if every host answers and is ready,
+    with 1 if not, and with 69 if none answers.
     """
+    if hosts is not None:
+        return int(
+            status_hosts.run(hosts, loaded.settings.metrics.port, as_json=as_json, watch=watch)
+        )
     path = _socket_path(loaded)
     report = _fetch(path)
     if watch is None:

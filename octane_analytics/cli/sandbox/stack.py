@@ -6,18 +6,16 @@ import importlib.util
 import secrets
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from octane_analytics.cli.directories import exclusive_lock, make_writable
-from octane_analytics.clickhouse import schema
-from octane_analytics.clickhouse.client import ClickHouse
+from octane_analytics.cli.sandbox.servers import Servers
 from octane_analytics.errors import ConfigError, Unavailable
-from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse, User
-from octane_analytics.sandbox.engine import HOST, Engine, EngineError, free_port, is_free
+from octane_analytics.sandbox.engine import HOST, EngineError, free_port, is_free
 from octane_analytics.sandbox.kafka import EmbeddedKafka
 from octane_analytics.sandbox.service import Service
 from octane_analytics.settings.loading import load
@@ -28,16 +26,6 @@ START_SECONDS = 60.0
 STOP_SECONDS = 8.0
 _POLL_SECONDS = 0.05
 _TAIL_LINES = 15
-_SERVER_MEMORY_BYTES = 2 << 30
-_READER_MEMORY_BYTES = _SERVER_MEMORY_BYTES // 4 * 3
-"""All reports and queries together, so that a quarter of the server's memory is left for inserts."""
-READER = User(
-    "reader",
-    grants=["GRANT SELECT ON default.ai_analytics_events"],
-    settings={"max_memory_usage_for_user": _READER_MEMORY_BYTES},
-    readonly_settings=["max_memory_usage_for_user"],
-)
-"""User of the API with the rights of its queries only, so that it cannot read files of this machine."""
 _REPLACED_VARIABLES = (
     *("KAFKA_", "CLICKHOUSE_", "METRICS_", "PROMETHEUS_", "API_HOST", "API_PORT"),
     *("API_TOKENS_FILE", "API_ALLOW_ANONYMOUS", "API_CORS_ORIGINS"),
@@ -60,7 +48,6 @@ class Ports:
 
     api: int = 0
     metrics: int = 0
-    clickhouse: int = 0
 
 
 def environment(
@@ -69,8 +56,9 @@ def environment(
     ports: Ports,
     *,
     bootstrap_servers: str,
+    clickhouse: Mapping[str, str],
 ) -> dict[str, str]:
-    """Return the environment of the worker and the API.
+    """Return the environment of the worker and the API, with the servers' CLICKHOUSE_… variables.
 
     Keeps the variables of `base` for batches and logs. A sandbox's broker is empty at each start, while
     its ClickHouse may remember the deduplication tokens of an earlier start. A random KAFKA_LOG_EPOCH
@@ -81,11 +69,10 @@ def environment(
     return (
         kept
         | _SESSION
+        | dict(clickhouse)
         | {
             "KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers,
             "KAFKA_LOG_EPOCH": secrets.token_hex(8),
-            "CLICKHOUSE_HOST": HOST,
-            "CLICKHOUSE_PORT": str(ports.clickhouse),
             "API_HOST": HOST,
             "API_PORT": str(ports.api),
             "METRICS_HOST": HOST,
@@ -105,6 +92,7 @@ class Stack:
     def __init__(
         self,
         directory: Path,
+        servers: Servers,
         *,
         procs: int | None,
         partitions: int,
@@ -114,6 +102,7 @@ class Stack:
         is_stopping: Callable[[], bool],
     ) -> None:
         self.directory = directory.absolute()
+        self.servers = servers
         self.partitions = partitions
         self._procs = procs
         self._ports = ports
@@ -122,9 +111,8 @@ class Stack:
         self._is_stopping = is_stopping
         self._settings: Settings | None = None
         self._services: list[Service] = []
-        self._engines: dict[str, Engine] = {}
+        self._kafka: EmbeddedKafka | None = None
         self._exit_stack = contextlib.ExitStack()
-        self.clickhouse_http = ""
 
     @property
     def settings(self) -> Settings:
@@ -161,14 +149,12 @@ class Stack:
 
     def check(self) -> None:
         """Raise Unavailable, with the end of its log, if an engine, the worker or the API has exited."""
-        for name, engine in self._engines.items():
-            if engine.pid is None:
-                raise Unavailable(f"the embedded {name} exited unexpectedly; see {self.directory}")
+        self.servers.check()
+        if self._kafka is not None and self._kafka.pid is None:
+            raise Unavailable(f"the embedded Kafka exited unexpectedly; see {self.directory}")
         for service in self._services:
             if service.exit_code is not None:
-                tail = service.tail(_TAIL_LINES)
-                lines = f"; its last lines:\n{tail}" if tail else ""
-                raise Unavailable(f"{service.name} exited with code {service.exit_code}{lines}")
+                raise Unavailable(_format_exit(service))
 
     def metric(self, name: str) -> float:
         """Return the sum of a metric over all processes and labels; 0.0 if it does not exist yet."""
@@ -187,13 +173,7 @@ class Stack:
         make_writable(self.directory, "--data-dir")
         stack.enter_context(exclusive_lock(self.directory, "--data-dir"))
         self.logs.mkdir(exist_ok=True)
-        clickhouse = EmbeddedClickHouse(
-            self.directory / "clickhouse",
-            tcp_port=self._ports.clickhouse,
-            users=[READER],
-            max_memory_bytes=_SERVER_MEMORY_BYTES,
-        )
-        stack.enter_context(clickhouse)
+        stack.enter_context(self.servers)
         if self._is_stopping():
             return
         defaults = Settings().kafka
@@ -204,27 +184,47 @@ class Stack:
         stack.enter_context(kafka)
         if self._is_stopping():
             return
-        self._engines = {"ClickHouse": clickhouse, "Kafka": kafka}
+        self._kafka = kafka
         api = _choose_port(self._ports.api, "--api-port", self._ports.metrics)
         metrics = _choose_port(self._ports.metrics, "--metrics-port", api)
-        ports = Ports(api=api, metrics=metrics, clickhouse=clickhouse.tcp_port)
-        self.clickhouse_http = f"http://{clickhouse.host}:{clickhouse.http_port}"
         variables = environment(
-            self._environ, self.directory, ports, bootstrap_servers=kafka.bootstrap_servers
+            self._environ,
+            self.directory,
+            Ports(api, metrics),
+            bootstrap_servers=kafka.bootstrap_servers,
+            clickhouse=self.servers.variables,
         )
         self._settings = load(variables).settings
-        self._prepare_table()
+        self.servers.create_tables(
+            self._settings.clickhouse,
+            lambda name, arguments: self._run_command(name, arguments, variables),
+        )
+        if self._is_stopping():
+            return
         (self.directory / "metrics").mkdir(exist_ok=True)
         for leftover in (self.directory / "metrics").glob("*.db"):
             leftover.unlink()
         self._start_services(stack, variables)
         self._wait_until_serving()
 
-    def _prepare_table(self) -> None:
-        with ClickHouse(self.settings.clickhouse, client_name="octane-analytics sandbox") as server:
-            server.execute(schema.create_table(server.table))
-            # Events of a file may be older than the table's TTL; merges would soon remove them.
-            server.execute(f"SYSTEM STOP TTL MERGES {server.table}")
+    def _run_command(
+        self, name: str, arguments: Sequence[str], variables: Mapping[str, str]
+    ) -> None:
+        """Run a command of this program to its end, or until `is_stopping`. Raises Unavailable."""
+        command = Service(
+            name,
+            [sys.executable, "-m", "octane_analytics", *arguments],
+            variables,
+            self.logs / f"{name}.log",
+        )
+        command.start()
+        try:
+            while command.exit_code is None and not self._is_stopping():
+                time.sleep(_POLL_SECONDS)
+            if command.exit_code:
+                raise Unavailable(_format_exit(command))
+        finally:
+            command.stop(time.monotonic() + STOP_SECONDS)
 
     def _start_services(self, stack: contextlib.ExitStack, variables: Mapping[str, str]) -> None:
         procs = [] if self._procs is None else ["--procs", str(self._procs)]
@@ -232,7 +232,9 @@ class Stack:
             service = Service(
                 name,
                 [sys.executable, "-m", "octane_analytics", name, *arguments],
-                {**variables, "CLICKHOUSE_USER": READER.name} if name == "api" else variables,
+                {**variables, "CLICKHOUSE_USER": self.servers.user.name}
+                if name == "api"
+                else variables,
                 None if self._is_verbose else self.logs / f"{name}.log",
             )
             self._services.append(service)
@@ -275,6 +277,12 @@ class Stack:
             return False
         finally:
             connection.close()
+
+
+def _format_exit(service: Service) -> str:
+    tail = service.tail(_TAIL_LINES)
+    lines = f"; its last lines:\n{tail}" if tail else ""
+    return f"{service.name} exited with code {service.exit_code}{lines}"
 
 
 def _choose_port(port: int, option: str, other: int) -> int:

@@ -3,7 +3,7 @@
 Each node is clickhouse-local as in `octane_analytics.sandbox.clickhouse`, with what it lacks for
 replicated tables added (see `node_child`). Differences from a cluster of clickhouse-server: ON CLUSTER
 and `system.zookeeper` do not work, and `remote_servers` is read at the start only. About 240 MB for each
-node, and 80 MB for ZooKeeper.
+node, and 80 MB for ZooKeeper. Shards of one plain table each need neither that nor ZooKeeper.
 """
 
 import contextlib
@@ -24,13 +24,17 @@ CLUSTER = "octane"
 """Name of the cluster in every node's remote_servers."""
 _NODE = """\
 <clickhouse>
+  <macros><shard>{shard}</shard><replica>{replica}</replica></macros>
+  <remote_servers>{clusters}</remote_servers>{replication}
+</clickhouse>
+"""
+_REPLICATION = """
   <interserver_http_host>{host}</interserver_http_host>
   <interserver_http_port>{interserver_port}</interserver_http_port>
   <announced_port>{announced_port}</announced_port>
   <interserver_listen_host>{host}</interserver_listen_host>
   <default_replica_path>/clickhouse/tables/{{uuid}}/{{shard}}</default_replica_path>
   <default_replica_name>{{replica}}</default_replica_name>
-  <macros><shard>{shard}</shard><replica>{replica}</replica></macros>
   <zookeeper>
     <node><host>{host}</host><port>{zookeeper_port}</port></node>
     <session_timeout_ms>8000</session_timeout_ms>
@@ -40,10 +44,7 @@ _NODE = """\
   </zookeeper>
   <merge_tree>
     <zookeeper_session_expiration_check_period>2</zookeeper_session_expiration_check_period>
-  </merge_tree>
-  <remote_servers>{clusters}</remote_servers>
-</clickhouse>
-"""
+  </merge_tree>"""
 
 
 class Node(EmbeddedClickHouse):
@@ -56,6 +57,7 @@ class Node(EmbeddedClickHouse):
         *,
         users: Sequence[User] = (),
         users_files: Mapping[str, str] | None = None,
+        is_replicated: bool = True,
     ) -> None:
         super().__init__(
             directory / name,
@@ -65,6 +67,7 @@ class Node(EmbeddedClickHouse):
             users_files=users_files,
         )
         self.name = name
+        self._is_replicated = is_replicated
         self.config = ""
         """Content of its file of `config.d`, set by the cluster."""
         self.exchange_port = free_port()
@@ -84,7 +87,7 @@ class Node(EmbeddedClickHouse):
         return self._directory / "data"
 
     def _program(self) -> str:
-        return node_child.__name__
+        return node_child.__name__ if self._is_replicated else super()._program()
 
     def _write_configuration(self, identity: str) -> None:
         super()._write_configuration(identity)
@@ -95,6 +98,9 @@ class Node(EmbeddedClickHouse):
 
 class ClickHouseCluster:
     """`shards` with `replicas` each, started on entry and stopped on exit.
+
+    Without `is_replicated` there is no ZooKeeper, and tables are plain ones. `keeps_data` leaves
+    ZooKeeper's directory for a later start.
 
     `spare_shards` are started too, but are not in the cluster: `clusters` gives further clusters by
     name, each a list of shard numbers from 0, spare ones included.
@@ -110,8 +116,12 @@ class ClickHouseCluster:
         clusters: Mapping[str, Sequence[int]] | None = None,
         users: Sequence[User] = (),
         users_files: Mapping[str, str] | None = None,
+        is_replicated: bool = True,
+        keeps_data: bool = False,
     ) -> None:
         self.zookeeper = ZooKeeper(directory / "zookeeper")
+        self._is_replicated = is_replicated
+        self._keeps_data = keeps_data
         self._listed = range(shards)
         self._clusters = {CLUSTER: self._listed, **(clusters or {})}
         self.shards = tuple(
@@ -121,6 +131,7 @@ class ClickHouseCluster:
                     f"s{shard}{chr(ord('a') + replica)}",
                     users=users,
                     users_files=users_files,
+                    is_replicated=is_replicated,
                 )
                 for replica in range(replicas)
             )
@@ -144,19 +155,16 @@ class ClickHouseCluster:
 
     def start(self) -> None:
         """Block until ZooKeeper and all nodes serve. Raises EngineError, or KafkaError without Java."""
-        self.zookeeper.start()
-        for number, shard in enumerate(self.shards):
+        if self._is_replicated:
+            self.zookeeper.start()
+        clusters = "".join(self._cluster_xml(*cluster) for cluster in self._clusters.items())
+        for number, shard in enumerate(self.shards, 1):
             for node in shard:
                 node.config = _NODE.format(
-                    host=HOST,
-                    interserver_port=node.exchange_port,
-                    announced_port=node.announced_port or node.exchange_port,
-                    shard=number + 1,
+                    shard=number,
                     replica=node.name,
-                    zookeeper_port=node.zookeeper_port or self.zookeeper.port,
-                    clusters="".join(
-                        self._cluster_xml(*cluster) for cluster in self._clusters.items()
-                    ),
+                    clusters=clusters,
+                    replication=self._replication_xml(node) if self._is_replicated else "",
                 )
         for node in self.nodes:
             node.start()
@@ -166,7 +174,10 @@ class ClickHouseCluster:
             for node in self.nodes:
                 threads.submit(node.stop)
         with contextlib.suppress(ProcessLookupError):
-            self.zookeeper.close()
+            if self._keeps_data:
+                self.zookeeper.stop()
+            else:
+                self.zookeeper.close()
 
     def __enter__(self) -> Self:
         try:
@@ -183,6 +194,15 @@ class ClickHouseCluster:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
+
+    def _replication_xml(self, node: Node) -> str:
+        return _REPLICATION.format(
+            host=HOST,
+            interserver_port=node.exchange_port,
+            announced_port=node.announced_port or node.exchange_port,
+            replica=node.name,
+            zookeeper_port=node.zookeeper_port or self.zookeeper.port,
+        )
 
     def _cluster_xml(self, name: str, shards: Sequence[int]) -> str:
         listed = "".join(

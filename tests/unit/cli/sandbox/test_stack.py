@@ -3,15 +3,19 @@ from pathlib import Path
 
 import pytest
 
+from octane_analytics.cli.sandbox.servers import SingleServer
 from octane_analytics.cli.sandbox.stack import Ports, Stack, environment
 from octane_analytics.errors import ConfigError
 from octane_analytics.settings.loading import load
 
-PORTS = Ports(api=1, metrics=2, clickhouse=3)
+PORTS = Ports(api=1, metrics=2)
+SERVERS = {"CLICKHOUSE_HOST": "127.0.0.1", "CLICKHOUSE_PORT": "3"}
 
 
 def _environment(base: dict[str, str]) -> dict[str, str]:
-    return environment(base, Path("/data"), PORTS, bootstrap_servers="127.0.0.1:4")
+    return environment(
+        base, Path("/data"), PORTS, bootstrap_servers="127.0.0.1:4", clickhouse=SERVERS
+    )
 
 
 def test_environment_ignores_variables_of_other_servers() -> None:
@@ -59,6 +63,7 @@ def test_missing_engine_is_reported_before_files_are_created(
     monkeypatch.setitem(sys.modules, "chdb", None)
     stack = Stack(
         tmp_path / "data",
+        SingleServer(tmp_path / "data"),
         procs=1,
         partitions=1,
         ports=Ports(),
