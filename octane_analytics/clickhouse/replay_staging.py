@@ -12,7 +12,14 @@ from typing import Any
 
 from octane_analytics.clickhouse import schema
 from octane_analytics.clickhouse.inserts import ClickHouseSink
-from octane_analytics.clickhouse.replay_tables import MONTH_TABLES, ROW_HASH, TABLES, staging_table
+from octane_analytics.clickhouse.replay_journal import JournalReplicas
+from octane_analytics.clickhouse.replay_tables import (
+    JOURNAL,
+    MONTH_TABLES,
+    ROW_HASH,
+    TABLES,
+    staging_table,
+)
 from octane_analytics.clickhouse.replay_target import ReplayTarget, ServerTarget
 from octane_analytics.clickhouse.results import Result
 from octane_analytics.clickhouse.schema import LiveTable, TableName
@@ -23,6 +30,7 @@ from octane_analytics.replay.interfaces import (
     StagedChunk,
     StagedSlice,
 )
+from octane_analytics.settings.connections import ClickHouseSettings
 
 SLICE_ROWS = 1_000_000
 CHUNK_ROWS = 50_000
@@ -51,11 +59,14 @@ class ReplayStaging:
         replay_id: str,
         live: LiveTable,
         target: ReplayTarget | None = None,
+        peers: Sequence[ClickHouseSettings] = (),
     ) -> None:
-        """`target` is the table of `clickhouse` unless it is given."""
+        """`target` is the table of `clickhouse` unless it is given; `peers` are the settings of each of
+        the server's other replicas."""
         self._clickhouse = clickhouse
         self._id = replay_id
         self._target = clickhouse.table
+        self._replicas = JournalReplicas(peers if live.is_replicated else ())
         self._rows = target or ServerTarget(clickhouse, is_replicated=live.is_replicated)
         self._places: dict[str, str] | None = None
         """Shards by the names of their chunks."""
@@ -71,10 +82,21 @@ class ReplayStaging:
 
         Raise StatementRejected if the user lacks a right.
         """
-        self._create_table("journal")
+        if not self._replicas.create(self._clickhouse, self.table(JOURNAL)):
+            self._create_table(JOURNAL)
         self.journal("owner", owner)
         for name in TABLES:
-            if name != "journal":
+            if name != JOURNAL:
+                self._create_table(name)
+
+    def is_complete(self) -> bool:
+        """Return whether this server has all tables: another one, with the journal, lacks the others."""
+        return all(self._clickhouse.exists(self.table(name)) for name in TABLES)
+
+    def recreate(self) -> None:
+        """Create the tables that this server lacks. They are empty."""
+        for name in TABLES:
+            if not self._clickhouse.exists(self.table(name)):
                 self._create_table(name)
 
     def _create_table(self, name: str) -> None:
@@ -86,23 +108,28 @@ class ReplayStaging:
 
     def drop(self) -> None:
         for name in (*TABLES, *MONTH_TABLES):
-            if name != "journal":
+            if name != JOURNAL:
                 self._clickhouse.execute(f"DROP TABLE IF EXISTS {self.table(name)}")
         # Last, so that after a crash the owner of the remaining tables is still known.
-        self._clickhouse.execute(f"DROP TABLE IF EXISTS {self.table('journal')}")
+        self._replicas.drop(self.table(JOURNAL))
+        self._clickhouse.execute(f"DROP TABLE IF EXISTS {self.table(JOURNAL)}")
 
     def has_journal(self) -> bool:
         """Return whether the journal exists: the tables were created and not dropped."""
-        found = self.query(f"EXISTS TABLE {self.table('journal')}")
+        found = self.query(f"EXISTS TABLE {self.table(JOURNAL)}")
         return bool(found.rows[0][0])
 
     def journal(self, kind: str, body: str) -> None:
-        self.insert_into("journal", ("kind", "body"), [[kind], [body]])
+        self.journal_together([(kind, body)])
+
+    def journal_together(self, entries: Sequence[tuple[str, str]]) -> None:
+        """Append entries, kind and body, of which a replica has all or none."""
+        self.insert_into(JOURNAL, ("kind", "body"), list(map(list, zip(*entries, strict=True))))
 
     def journal_entries(self) -> list[JournalEntry]:
         found = self.query(
             "SELECT dateDiff('millisecond', at, now64(3)) / 1000, kind, body "
-            f"FROM {self.table('journal')} ORDER BY at"
+            f"FROM {self.table(JOURNAL)} ORDER BY at"
         )
         return [JournalEntry(*row) for row in found.rows]
 

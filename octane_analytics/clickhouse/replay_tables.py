@@ -12,8 +12,11 @@ ROW_HASH = f"sipHash128({_NAMES})"
 """128-bit hash of all five columns: rows with equal hashes count as equal."""
 _COLUMNS = ", ".join(f"{column.name} {column.type}" for column in schema.COLUMNS)
 _ENGINE = "ENGINE = MergeTree ORDER BY"
+JOURNAL = "journal"
+JOURNAL_COLUMNS = "(at DateTime64(3) DEFAULT now64(3), kind String, body String)"
+JOURNAL_KEY = "at"
 TABLES = {
-    "journal": f"(at DateTime64(3) DEFAULT now64(3), kind String, body String) {_ENGINE} at",
+    JOURNAL: f"{JOURNAL_COLUMNS} {_ENGINE} {JOURNAL_KEY}",
     "log": f"({_COLUMNS}, partition Int32, offset Int64, is_wanted UInt8, "
     f"reason LowCardinality(String), row FixedString(16) MATERIALIZED {ROW_HASH}) "
     f"{_ENGINE} (timestamp, row)",

@@ -21,7 +21,8 @@ inserted up to the end of the log.
 **Crashes.** A pass stores the missing rows before it inserts them, in numbered chunks, each with its
 own token (replay, pass, slice, chunk). After a crash the chunk in doubt is inserted again under its
 token if the server still remembers tokens of that age; then fill compares again and append continues.
-`chunk_inserts` divides a chunk that ClickHouse refuses.
+`chunk_inserts` divides a chunk that ClickHouse refuses. The journal survives the server of the staging
+tables if that has replicas; fill and rebuild then read the log again, append waits for the server.
 """
 
 from collections.abc import Callable, Mapping
@@ -50,6 +51,10 @@ _SETTLE_PAUSE_SECONDS = 0.5
 _DOUBT_SECONDS = 600.0
 """An insert that started longer ago has ended; the rows of the target show its result."""
 _MAX_PASSES = 1000
+_LOST_PASSES = 100_000
+"""Exceeds the number of passes whose journal entries another server may lack."""
+MOVED = "moved"
+"""Kind of journal entries: from here on the staging tables are on another server, and empty before."""
 
 _T = TypeVar("_T")
 
@@ -89,7 +94,11 @@ class FillReplay:
         clock: Clock,
         pace: RateLimit,
         control: ReplayControl,
+        *,
+        late_insert_seconds: float = 0.0,
     ) -> None:
+        """`late_insert_seconds` is the time in which an insert has ended that a lost server runs."""
+        self._late_insert_seconds = late_insert_seconds
         self._plan = plan
         self._staging = staging
         self._log = log
@@ -142,7 +151,11 @@ class FillReplay:
         return self._pass
 
     def _recover(self) -> None:
-        """Finish the chunk that a previous process was inserting when it ended."""
+        """Finish the chunk that a previous process was inserting when it ended.
+
+        Its rows are not known if the staging tables were lost with their server. Then all events are
+        compared again, after the time in which that server could still insert them.
+        """
         started: dict[str, float] = {}
         done: set[str] = set()
         entries = self._staging.journal_entries()
@@ -154,12 +167,25 @@ class FillReplay:
                 started[entry.body] = entry.age_seconds
             elif entry.kind == "done":
                 name, _, rows = entry.body.partition(" ")
+                self._outcome.inserted += int(rows) if name not in done else 0
                 done.add(name)
-                self._outcome.inserted += int(rows)
+            elif entry.kind == MOVED:
+                self._pass += _LOST_PASSES
+                self._wait_for_late_inserts(entry.age_seconds)
         for name, age_seconds in started.items():
             is_young = age_seconds < _DOUBT_SECONDS or self._plan.mode is Mode.APPEND
             if is_young and name not in done:
-                self._deliver(StagedChunk(*map(int, name.split("/"))), is_repeat=True)
+                chunk = StagedChunk(*map(int, name.split("/")))
+                if self._staging.rows(chunk):
+                    self._deliver(chunk, is_repeat=True)
+                else:
+                    self._wait_for_late_inserts(age_seconds)
+
+    def _wait_for_late_inserts(self, age_seconds: float) -> None:
+        until = self._clock.now() + self._late_insert_seconds - age_seconds
+        while (left := until - self._clock.now()) > 0:
+            self._control.raise_if_stopping()
+            self._clock.sleep(min(left, _SETTLE_PAUSE_SECONDS))
 
     def _append(self) -> None:
         entries = self._staging.journal_entries()
@@ -298,9 +324,9 @@ class FillReplay:
         name = chunk_name(chunk)
         columns = self._staging.rows(chunk)
         self._retry(lambda: self._staging.place(name))
-        self._staging.journal("chunk", name)
+        self._retry(lambda: self._staging.journal("chunk", name))
         done = self._chunks.insert(chunk, columns, is_repeat=is_repeat)
-        self._staging.journal("done", f"{name} {done.inserted}")
+        self._retry(lambda: self._staging.journal("done", f"{name} {done.inserted}"))
         self._outcome.inserted += done.inserted
         self._outcome.refused += done.refused
         self._outcome.refusal = done.refusal or self._outcome.refusal

@@ -13,6 +13,7 @@ import pytest
 
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.shards import ClickHouseShards
+from octane_analytics.errors import StatementRejected
 from octane_analytics.events.decode import decode
 from octane_analytics.pipeline.repeated_insert import insert_repeated
 from octane_analytics.runtime.exit_codes import Exit
@@ -33,6 +34,7 @@ class ShardedScene(Scene):
     def __init__(self, kafka: ApacheKafka, cluster: ClickHouseCluster, directory: Path) -> None:
         super().__init__(kafka, cluster.nodes[0], directory)
         self.cluster = cluster
+        self.shards = cluster.shards
         del self.settings["CLICKHOUSE_PORT"]
         self.settings |= {"CLICKHOUSE_HOST": cluster.hosts(), "CLICKHOUSE_CLUSTER": CLUSTER}
         self.everything = f"{self.name}.ai_analytics_events_all"
@@ -40,7 +42,7 @@ class ShardedScene(Scene):
     def __enter__(self) -> Self:
         self.kafka.create_topic(self.topic, self.partitions)
         self.kafka.create_topic(f"{self.topic}.dlq", 1)
-        for node in self.cluster.nodes:
+        for node in self.nodes:
             self.execute(node, f"CREATE DATABASE IF NOT EXISTS {self.name}")
         applied = call("schema", "apply", "--replicated", settings=self.settings)
         assert applied.returncode == 0, applied
@@ -49,10 +51,14 @@ class ShardedScene(Scene):
     def __exit__(self, *_: object) -> None:
         self.clickhouse.close()
         self._root.close()
-        for node in self.cluster.nodes:
+        for node in self.nodes:
             if node.pid is None:
                 node.start()
             self.execute(node, f"DROP DATABASE {self.name} SYNC")
+
+    @property
+    def nodes(self) -> list[Node]:
+        return [node for shard in self.shards for node in shard]
 
     @property
     def shard_settings(self) -> ClickHouseSettings:
@@ -64,7 +70,7 @@ class ShardedScene(Scene):
             f"SELECT name FROM system.tables WHERE database = '{self.name}' "
             "AND startsWith(name, 'octane_replay_')"
         )
-        found = (row for node in self.cluster.nodes for row in self.execute(node, query))
+        found = (row for node in self.nodes for row in self.execute(node, query))
         return sorted({str(name) for (name,) in found})
 
     def has_table(self, name: str) -> bool:
@@ -76,7 +82,7 @@ class ShardedScene(Scene):
             return list(server.select(statement).rows)
 
     def sync(self) -> None:
-        for node in self.cluster.nodes:
+        for node in self.nodes:
             self.execute(node, f"SYSTEM SYNC REPLICA {self.clickhouse.table}")
 
     def rows(self) -> int:
@@ -85,8 +91,7 @@ class ShardedScene(Scene):
     def rows_by_shard(self, replica: int = 0) -> list[int]:
         self.sync()
         count = f"SELECT count() FROM {self.clickhouse.table}"
-        shards = self.cluster.shards
-        return [int(str(self.execute(shard[replica], count)[0][0])) for shard in shards]
+        return [int(str(self.execute(shard[replica], count)[0][0])) for shard in self.shards]
 
     def table(self, name: str | None = None) -> Multiset:
         self.sync()
@@ -94,16 +99,18 @@ class ShardedScene(Scene):
 
     def tables_by_shard(self) -> list[Multiset]:
         self.sync()
+        return [self.rows_of(first) for first, _ in self.shards]
+
+    def rows_of(self, node: Node) -> Multiset:
         query = (
             "SELECT toUInt32(timestamp), app_id, event_name, user_id, properties, count() "
             f"FROM {self.clickhouse.table} GROUP BY ALL"
         )
-        found = [self.execute(first, query) for first, _ in self.cluster.shards]
-        return [Counter({row[:5]: int(str(row[5])) for row in rows}) for rows in found]
+        return Counter({row[:5]: int(str(row[5])) for row in self.execute(node, query)})
 
     def lose(self, share: float = 1 / 3) -> int:
         before = self.rows()
-        for first, _ in self.cluster.shards:
+        for first, _ in self.shards:
             self.execute(
                 first,
                 f"ALTER TABLE {self.clickhouse.table} DELETE "
@@ -111,6 +118,28 @@ class ShardedScene(Scene):
                 "SETTINGS mutations_sync = 2",
             )
         return before - self.rows()
+
+
+class ReplicatedScene(ShardedScene):
+    """One topic, and its table in one shard with two replicas."""
+
+    def __init__(self, kafka: ApacheKafka, cluster: ClickHouseCluster, directory: Path) -> None:
+        super().__init__(kafka, cluster, directory)
+        self.shards = cluster.shards[:1]
+        del self.settings["CLICKHOUSE_CLUSTER"]
+        self.settings |= {"CLICKHOUSE_HOST": cluster.hosts([0])}
+        self.everything = f"{self.name}.ai_analytics_events"
+
+    def journal(self, node: Node, kind: str) -> list[str]:
+        """Return the entries of the kind in the journal that this server has, if it has one."""
+        names = [name for name in self.left_behind() if name.endswith("_journal")]
+        if not names:
+            return []
+        query = f"SELECT body FROM {self.name}.{names[0]} WHERE kind = '{kind}'"
+        try:
+            return [str(body) for (body,) in self.execute(node, query)]
+        except StatementRejected:
+            return []  # only the other server has it so far
 
 
 @pytest.fixture(scope="module")
@@ -237,6 +266,32 @@ def test_killed_rebuild_of_shards_is_resumed(scene: ShardedScene) -> None:
     assert scene.table() == scene.log()
     assert scene.left_behind() == []
     assert sum(map(Counter.total, before)) == EVENTS == sum(scene.rows_by_shard())
+
+
+def test_replay_is_resumed_on_another_replica(
+    kafka: ApacheKafka, cluster: ClickHouseCluster, tmp_path: Path
+) -> None:
+    """The server of the staging tables is killed while it reads; it comes back after the end."""
+    with ReplicatedScene(kafka, cluster, tmp_path) as scene:
+        first, replica = scene.nodes
+        scene.produce(random_events(EVENTS))
+        scene.ingest()
+        scene.lose()
+        started = scene.start("--from-offset", "0", "--rate", "1000")
+        wait_until(lambda: bool(scene.journal(replica, "plan")))
+        first.kill()
+        started.terminate()
+        _, err = started.communicate(timeout=60)
+        assert b"replay not finished; to resume it: " in err
+        replay_id = err.decode().rpartition("--resume ")[2].split()[0]
+        # For so long it waits for inserts of the lost server.
+        scene.settings["CLICKHOUSE_TIMEOUT"] = "6"
+        scene.replay("--resume", replay_id)
+        assert scene.rows_of(replica) == scene.log()
+        first.start()
+        assert scene.replay("--from-offset", "0")["inserted"] == 0
+        assert scene.table() == scene.log()
+        assert scene.left_behind() == []
 
 
 def test_fill_waits_for_every_replica(scene: ShardedScene) -> None:

@@ -196,6 +196,7 @@ def replay(
     whole = settings.clickhouse
     pinned = setup.pin_to_first_host(whole, client_name=_CLIENT)
     settings = with_fields(settings, clickhouse=pinned)
+    peers = setup.peers_of(pinned, whole)
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(StopSignal())
         clickhouse = stack.enter_context(ClickHouseSink(settings.clickhouse, client_name=_CLIENT))
@@ -217,11 +218,13 @@ def replay(
                     setup.require_unsharded(clickhouse, whole)
                 live = setup.check_target(clickhouse, Mode(mode))
                 if resume is not None:
-                    plan, ended = setup.load_interrupted(clickhouse, live, resume, is_live=is_live)
+                    plan, ended = setup.load_interrupted(
+                        clickhouse, live, resume, is_live=is_live, peers=peers
+                    )
                     if ended is not None:
                         return _print(ReplayReport.from_json(plan, ended), as_json=as_json)
                 else:
-                    setup.clean_up(clickhouse, live)
+                    setup.clean_up(clickhouse, live, peers)
                     if whole.topology().is_sharded:
                         drop_abandoned_builds(whole, client_name=_CLIENT)
                     plan = _plan(settings, requested, Mode(mode), Compare(compare), is_live, months)
@@ -246,6 +249,7 @@ def replay(
             stop,
             ReplayResources(procs, rate),
             target=_sharded_target(whole, live, stack),
+            peers=peers,
             is_dry=dry_run,
             is_forced=force,
         )

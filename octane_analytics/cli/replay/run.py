@@ -6,7 +6,7 @@ import mmap
 import os
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from typing import Self
@@ -23,7 +23,7 @@ from octane_analytics.clickhouse.schema import LiveTable
 from octane_analytics.errors import ConfigError, NeedsOperator, OctaneError, Unavailable
 from octane_analytics.events.decode import decode_all
 from octane_analytics.kafka.topic_reader import TopicReader
-from octane_analytics.replay.fill import FillOutcome, FillReplay, ReplayControl
+from octane_analytics.replay.fill import MOVED, FillOutcome, FillReplay, ReplayControl
 from octane_analytics.replay.interfaces import Counts
 from octane_analytics.replay.pacing import Interrupted, RateLimit
 from octane_analytics.replay.plan import Mode, ReplayPlan
@@ -32,6 +32,7 @@ from octane_analytics.replay.staging_reader import StagingReader
 from octane_analytics.runtime.exit_codes import Exit, exit_for
 from octane_analytics.runtime.stop_signal import StopSignal
 from octane_analytics.runtime.timing import SystemClock
+from octane_analytics.settings.connections import ClickHouseSettings
 from octane_analytics.settings.sections import Settings
 from octane_analytics.supervisor.posix import PosixSystem
 from octane_analytics.types import OffsetRange
@@ -104,11 +105,12 @@ class ReplayRun:
         resources: ReplayResources,
         *,
         target: ShardedTarget | None = None,
+        peers: Sequence[ClickHouseSettings] = (),
         is_dry: bool,
         is_forced: bool,
     ) -> None:
         """`settings` and `clickhouse` are of the server of the staging tables, which has the target too
-        unless `target` is given."""
+        unless `target` is given; `peers` are the settings of each of its other replicas."""
         self.plan = plan
         self.stop = stop
         self._settings = settings
@@ -117,7 +119,7 @@ class ReplayRun:
         self._is_dry = is_dry
         self._is_forced = is_forced
         self._clickhouse = clickhouse
-        self._staging = ReplayStaging(clickhouse, plan.id, live, target)
+        self._staging = ReplayStaging(clickhouse, plan.id, live, target, peers)
         self._shard_months: ShardMonths | None = None
         if target is not None and plan.mode is Mode.REBUILD:
             self._shard_months = ShardMonths(
@@ -174,12 +176,25 @@ class ReplayRun:
                     )
         else:
             self._staging.create(process_identity())
-            if self._is_dry:
-                self._staging.journal(DRY, "")
-            self._staging.journal("plan", self.plan.as_json())
+            marks = [(DRY, "")] if self._is_dry else []
+            self._staging.journal_together([*marks, ("plan", self.plan.as_json())])
         self._has_begun = True
         if is_resumed:
-            self._staging.journal("owner", process_identity())
+            self._take_over()
+
+    def _take_over(self) -> None:
+        """Continue with the staging tables of an earlier process, or without them on another server."""
+        staging = self._staging
+        is_moved = not staging.is_complete()
+        if is_moved and self.plan.mode is Mode.APPEND:
+            raise Unavailable(
+                f"the staging tables of replay {self.plan.id} are on another replica, and an append "
+                "cannot go on without them: resume it when that server is back"
+            )
+        staging.journal("owner", process_identity())
+        if is_moved:
+            staging.journal(MOVED, "")
+            staging.recreate()
 
     def _end(self, is_done: bool) -> None:
         if not self._has_begun or is_done or self._is_dry:
@@ -318,7 +333,16 @@ class ReplayRun:
                 self._clock,
                 RateLimit(None, self._clock),
             )
-            fill = FillReplay(self.plan, self._staging, log, reader, self._clock, limit, control)
+            fill = FillReplay(
+                self.plan,
+                self._staging,
+                log,
+                reader,
+                self._clock,
+                limit,
+                control,
+                late_insert_seconds=self._settings.clickhouse.timeout_seconds,
+            )
             if self.plan.mode is not Mode.REBUILD:
                 return fill.run(is_dry=self._is_dry)
             builder = self._shard_months or Months(self._staging)

@@ -56,6 +56,13 @@ def pin_to_first_host(settings: ClickHouseSettings, *, client_name: str) -> Clic
     return settings
 
 
+def peers_of(pinned: ClickHouseSettings, whole: ClickHouseSettings) -> list[ClickHouseSettings]:
+    """Return the settings of each other replica of the server's shard."""
+    (own,) = pinned.hosts()
+    hosts = next(shard.hosts for shard in whole.topology().shards if own in shard.hosts)
+    return [replace(pinned, host=authority(*address)) for address in hosts if address != own]
+
+
 def check_shards(clickhouse: ClickHouse, settings: ClickHouseSettings, mode: Mode) -> None:
     """Check the shards of the target and its Distributed table on the server of the staging tables.
 
@@ -198,7 +205,12 @@ def make_plan(
 
 
 def load_interrupted(
-    clickhouse: ClickHouseSink, live: LiveTable, replay_id: str, *, is_live: bool
+    clickhouse: ClickHouseSink,
+    live: LiveTable,
+    replay_id: str,
+    *,
+    is_live: bool,
+    peers: Sequence[ClickHouseSettings] = (),
 ) -> tuple[ReplayPlan, str | None]:
     """Return the plan of an interrupted replay and, if it was done, the journal entry of its report.
 
@@ -209,7 +221,7 @@ def load_interrupted(
             f"interrupted replay {replay_id} not found in the database of {clickhouse.table}: it was "
             "finished, or a later replay dropped its tables; start a new one"
         )
-    staging = ReplayStaging(clickhouse, replay_id, live)
+    staging = ReplayStaging(clickhouse, replay_id, live, peers=peers)
     entries = staging.journal_entries() if staging.has_journal() else []
     plan = _plan_of(entries)
     if plan is None:
@@ -229,10 +241,12 @@ def load_interrupted(
     return plan, ended
 
 
-def clean_up(clickhouse: ClickHouseSink, live: LiveTable) -> None:
+def clean_up(
+    clickhouse: ClickHouseSink, live: LiveTable, peers: Sequence[ClickHouseSettings] = ()
+) -> None:
     """Drop the tables of dead replays. Raises ConfigError if a running one has the same target."""
     for replay_id in replay_tables.find_unfinished(clickhouse):
-        staging = ReplayStaging(clickhouse, replay_id, live)
+        staging = ReplayStaging(clickhouse, replay_id, live, peers=peers)
         entries: Sequence[JournalEntry] = ()
         if staging.has_journal():
             entries = staging.journal_entries()

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from octane_analytics.errors import OctaneError, Unavailable
-from octane_analytics.replay.fill import FillOutcome, FillReplay, ReplayControl
+from octane_analytics.replay.fill import MOVED, FillOutcome, FillReplay, ReplayControl
 from octane_analytics.replay.interfaces import (
     Counts,
     JournalEntry,
@@ -97,8 +97,15 @@ class FakeStaging:
         ]
 
     def rows(self, chunk: StagedChunk) -> Sequence[Sequence[object]]:
-        found = self._passes[chunk.number][chunk.first : chunk.last + 1]
+        found = self._passes.get(chunk.number, [])[chunk.first : chunk.last + 1]
         return list(zip(*found, strict=True))
+
+    def move(self, lost_entries: int) -> None:
+        """Continue on another server, which lacks the passes and some of the newest journal entries."""
+        self._passes.clear()
+        del self._journal[max(0, len(self._journal) - lost_entries) :]
+        self.crash_after = None
+        self.journal(MOVED, "")
 
     def missing_rows(self, number: int) -> int:
         return len(self._passes[number])
@@ -167,6 +174,32 @@ def test_fill_through_crashes_and_changed_constraints_is_exact(
             run(staging, Mode.FILL)
     refuse(table, "")
     staging.crash_after = None
+    run(staging, Mode.FILL)
+    assert Counter(table.rows) == Counter(events) | Counter(present)
+
+
+@given(
+    EVENTS,
+    EVENTS,
+    st.lists(st.tuples(REFUSED, st.integers(0, 15), st.booleans(), st.integers(0, 4)), max_size=4),
+)
+@example(events=[event("a")], present=[], runs=[("", 2, True, 4)])
+@example(events=[event("a"), event("b")], present=[], runs=[("", 3, True, 1)])
+def test_fill_is_exact_after_staging_is_lost(
+    events: list[StoredRow],
+    present: list[StoredRow],
+    runs: list[tuple[str, int, bool, int]],
+) -> None:
+    table = FakeBlockTable(lambda: NOW)
+    table.rows = list(present)
+    staging = FakeStaging(events, table)
+    for users, crash_after, takes_effect, lost_entries in runs:
+        refuse(table, users)
+        staging.crash_after, staging.takes_effect = crash_after, takes_effect
+        with contextlib.suppress(Crash):
+            run(staging, Mode.FILL)
+        staging.move(lost_entries)
+    refuse(table, "")
     run(staging, Mode.FILL)
     assert Counter(table.rows) == Counter(events) | Counter(present)
 
