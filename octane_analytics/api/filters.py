@@ -6,6 +6,7 @@ answer; every other filter makes ClickHouse read the events. Does not depend on 
 """
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
@@ -37,6 +38,7 @@ MAX_TEXT_CHARACTERS = 1_000
 NAME_PREFIX = "filter_"
 """Prefix of the bound names, which no parameter of a template has."""
 
+_SEPARATOR = re.compile(r"[\\:,]")
 _TRUTH = {"": True, "true": True, "1": True, "false": False, "0": False}
 
 
@@ -78,6 +80,25 @@ def from_text(text: str) -> Filter:
         except ValueError:
             raise _invalid(f"{op} needs a number") from None
     return Filter(_unescaped(name), op, value)  # type: ignore[arg-type]
+
+
+def as_text(given: Filter) -> str:
+    """Return the notation of a URL. `from_text` reads it, except that numbers of `eq` become texts."""
+    if isinstance(given.value, list):
+        value = ",".join(_escaped(_value_text(item)) for item in given.value)
+    else:
+        value = _value_text(given.value)
+    return f"{_escaped(given.property)}:{given.op}:{value}"
+
+
+def _value_text(value: Scalar | None) -> str:
+    if value is None:
+        return ""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _escaped(text: str) -> str:
+    return _SEPARATOR.sub(r"\\\g<0>", text)
 
 
 def validated(filters: Sequence[Filter]) -> tuple[Filter, ...]:

@@ -45,3 +45,9 @@ class ApiMetrics:
             multiprocess_mode="sum",
             registry=registry,
         )
+        self.live_listeners = Gauge(
+            "analytics_api_live_listeners",
+            "Clients that listen to a live report.",
+            multiprocess_mode="sum",
+            registry=registry,
+        )

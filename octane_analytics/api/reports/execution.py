@@ -80,6 +80,7 @@ class _Run:
         self._statistics = RunStatistics()
         self._digest = hashlib.blake2b(digest_size=12)
         self._found_totals: Row | None = None
+        self._only_row: Row | None = None
 
     def run(self) -> RunStatistics:
         plan, statistics = self._plan, self._statistics
@@ -123,7 +124,7 @@ class _Run:
             plan.format,
             columns,
             rows,
-            Envelope(self._header(), lambda: self._trailer(result, rows)),
+            Envelope(self._header(), lambda: self._trailer(result, rows, columns)),
             is_csv_raw=plan.is_csv_raw,
             has_safe_integers=plan.has_safe_integers,
         )
@@ -133,6 +134,8 @@ class _Run:
         self._put(output.begin(), is_digested=not is_enveloped)
         for block in rows:
             self._put(output.rows(block))
+            if plan.template.is_single_row:
+                self._only_row = block[0]
         self._put(output.end(), is_digested=not is_enveloped)
         return rows
 
@@ -153,7 +156,9 @@ class _Run:
             header["compare"] = {name: plan.compared.effective[name] for name in ("from", "to")}
         return header
 
-    def _trailer(self, result: RowStream, rows: Rows) -> dict[str, object]:
+    def _trailer(
+        self, result: RowStream, rows: Rows, columns: tuple[ResultColumn, ...]
+    ) -> dict[str, object]:
         plan, statistics = self._plan, self._statistics
         trailer: dict[str, object] = {}
         offset = plan.bound.effective.get("offset")
@@ -166,7 +171,12 @@ class _Run:
         if plan.compared is None:
             statistics.add(result)
             self._found_totals = result.totals()
-        if plan.has_totals:
+        if plan.has_totals and plan.template.is_single_row:
+            trailer |= {
+                "totals": self._row_object(columns, self._only_row),
+                "total_rows": rows.count,
+            }
+        elif plan.has_totals:
             totals = self._totals(result.columns, rows, offset if isinstance(offset, int) else 0)
             self._digest.update(repr(totals).encode())
             trailer |= totals
@@ -182,12 +192,15 @@ class _Run:
                 earlier = self._compared_totals(plan.compared)
                 found = comparison.with_change(columns, plan.keys, found, earlier)
                 columns = comparison.columns_with_changes(columns, plan.keys)
-            totals = row_object(
-                columns, found, has_safe_integers=plan.has_safe_integers
-            ) | dict.fromkeys(plan.keys)
+            totals = self._row_object(columns, found) | dict.fromkeys(plan.keys)
         is_last = not rows.is_truncated and (rows.count > 0 or offset == 0)
         count = offset + rows.count if is_last else self._count()
         return {"totals": totals, "total_rows": count}
+
+    def _row_object(self, columns: tuple[ResultColumn, ...], row: Row | None) -> dict[str, object]:
+        if row is None:
+            return {}
+        return row_object(columns, row, has_safe_integers=self._plan.has_safe_integers)
 
     def _compared_totals(self, compared: BoundParameters) -> Row | None:
         with self._stream(compared, max_rows=1, **self._paged({"limit": 1})) as result:

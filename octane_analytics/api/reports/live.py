@@ -22,6 +22,8 @@ MAX_CHANNELS_PER_PARTITION = 10
 LISTEN_SECONDS = 600.0
 """Time after which a stream ends; the client connects again, with a token that is still valid."""
 _DRAIN_CHECK_SECONDS = 0.5
+_WAKE_AT_ONCE = 100
+"""Listeners of one turn of the event loop: some 5 ms."""
 _HEARTBEAT = b": heartbeat\n\n"
 
 
@@ -31,8 +33,6 @@ class LiveChannel:
     interval_seconds: float
     charge: Callable[[], None]
     """Charges a refresh to the token, or raises QueryError."""
-    changed: "asyncio.Future[None]"
-    """Done at the next event; then there is another one."""
     listeners: int = 0
     number: int = 0
     """Number of events so far."""
@@ -43,15 +43,38 @@ class LiveChannel:
     is_closed: bool = False
     task: "asyncio.Task[None] | None" = field(default=None)
 
+    _waiters: "dict[asyncio.Future[None], None]" = field(default_factory=dict)
+
     def publish(self, event_id: str, event: bytes) -> None:
         self.event_id, self.event = event_id, event
         self.number += 1
         self.wake()
 
     def wake(self) -> None:
-        changed, self.changed = self.changed, asyncio.get_running_loop().create_future()
-        if not changed.done():
-            changed.set_result(None)
+        waiters, self._waiters = list(self._waiters), {}
+        _wake_some(waiters)
+
+    async def wait(self, timeout_seconds: float | None = None) -> bool:
+        """Block until the next event or the end of the channel; return False after the timeout."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters[waiter] = None
+        try:
+            done, _ = await asyncio.wait({waiter}, timeout=timeout_seconds)
+            return bool(done)
+        finally:
+            self._waiters.pop(waiter, None)
+
+
+def _wake_some(waiters: "list[asyncio.Future[None]]") -> None:
+    """Wake the first of them in this turn of the event loop, and the others in the following turns.
+
+    All at once, 10,000 listeners would hold the loop for half a second, and every other request with it.
+    """
+    for waiter in waiters[:_WAKE_AT_ONCE]:
+        if not waiter.done():
+            waiter.set_result(None)
+    if others := waiters[_WAKE_AT_ONCE:]:
+        asyncio.get_running_loop().call_soon(_wake_some, others)
 
 
 class LiveReports:
@@ -64,7 +87,10 @@ class LiveReports:
         is_draining: Callable[[], bool] = lambda: False,
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
         listen_seconds: float = LISTEN_SECONDS,
+        on_listeners: Callable[[int], object] = lambda _: None,
     ) -> None:
+        """`on_listeners` is called with the change of the number of listeners."""
+        self._on_listeners = on_listeners
         self._service = service
         self._is_draining = is_draining
         self._heartbeat_seconds = heartbeat_seconds
@@ -87,16 +113,16 @@ class LiveReports:
                 dataclasses.replace(query, is_fresh=True),
                 interval_seconds,
                 charge,
-                asyncio.get_running_loop().create_future(),
             )
             self._channels[key] = channel
             channel.task = asyncio.create_task(self._run(key, channel))
             if self._watch is None or self._watch.done():
                 self._watch = asyncio.create_task(self._close_when_draining())
         channel.listeners += 1
+        self._on_listeners(1)
         try:
             while not channel.number and channel.failure is None and not channel.is_closed:
-                await asyncio.shield(channel.changed)
+                await channel.wait()
             if not channel.number and channel.failure is not None:
                 raise channel.failure
         except BaseException:
@@ -106,6 +132,7 @@ class LiveReports:
 
     def leave(self, channel: LiveChannel) -> None:
         channel.listeners -= 1
+        self._on_listeners(-1)
         if not channel.listeners and channel.task is not None:
             channel.task.cancel()
 
@@ -127,8 +154,7 @@ class LiveReports:
                 yield channel.event
                 continue
             timeout = min(self._heartbeat_seconds, max(end - loop.time(), 0))
-            done, _ = await asyncio.wait({channel.changed}, timeout=timeout)
-            if not done:
+            if not await channel.wait(timeout):
                 yield _HEARTBEAT
 
     def _check_room(self, partition: str) -> None:

@@ -147,7 +147,12 @@ class Template:
 
     @property
     def has_totals(self) -> bool:
-        return TOTALS in self.text
+        return TOTALS in self.text or self.is_single_row
+
+    @property
+    def is_single_row(self) -> bool:
+        """True if the answer is one row, which then is its own totals."""
+        return self.key == ()
 
     def statement(
         self, effective: Mapping[str, object], conditions: str = "", *, has_totals: bool = False

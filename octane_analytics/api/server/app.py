@@ -91,7 +91,10 @@ def create_app(
         on_rows_read=metrics.rows_read.labels("/report").inc,
     )
     reports = ReportRoutes(service, metrics, BatchRoute(service, metrics, limits.seconds))
-    live = LiveRoute(service, LiveReports(service, is_draining=is_draining))
+    live_reports = LiveReports(
+        service, is_draining=is_draining, on_listeners=metrics.live_listeners.inc
+    )
+    live = LiveRoute(service, live_reports)
     pages = DocumentationPages(templates)
     dashboard = DashboardPages(status or ServiceStatusSource(None, None, exposition))
 

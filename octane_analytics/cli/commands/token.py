@@ -9,9 +9,10 @@ import click
 
 from octane_analytics.api.auth import token_file, token_file_editor, tokens
 from octane_analytics.api.auth.tokens import QUERY, REPORT, SCOPES, Token
+from octane_analytics.api.filters import Filter, as_text, from_text, validated
 from octane_analytics.cli.help_format import CommandGroup
 from octane_analytics.cli.options import json_option, setting_options
-from octane_analytics.errors import ConfigError
+from octane_analytics.errors import ConfigError, QueryError
 from octane_analytics.runtime import rfc3339
 from octane_analytics.settings.loading import Loaded
 
@@ -68,6 +69,15 @@ def _parse_pairs(
     return pairs
 
 
+def _parse_filters(
+    ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
+) -> tuple[Filter, ...]:
+    try:
+        return validated([from_text(value) for value in values])
+    except QueryError as error:
+        raise click.BadParameter(str(error)) from error
+
+
 @token.command()
 @_file
 @click.argument("name")
@@ -87,6 +97,15 @@ def _parse_pairs(
     callback=_parse_pairs,
     metavar="NAME=VALUE",
     help="Fixed value of a report parameter, such as app_id=openstream; excludes raw SQL; repeatable.  "
+    "[default: none]",
+)
+@click.option(
+    "--filter",
+    "filters",
+    multiple=True,
+    callback=_parse_filters,
+    metavar="PROPERTY:OP:VALUE",
+    help="Fixed filter of every report, such as tenant:eq:acme; excludes raw SQL; repeatable.  "
     "[default: none]",
 )
 @click.option(
@@ -118,6 +137,7 @@ def new(
     name: str,
     scopes: tuple[str, ...],
     parameters: dict[str, str | int],
+    filters: tuple[Filter, ...],
     rate: str | None,
     burst: int | None,
     concurrency: int | None,
@@ -131,10 +151,10 @@ def new(
     path = _path(loaded)
     if not tokens.is_name(name):
         raise click.UsageError(f"{name!r}: a name is up to 64 characters of A-Z, a-z, 0-9, - and _")
-    if parameters and QUERY in scopes:
+    if (parameters or filters) and QUERY in scopes:
         raise click.UsageError(
-            "a token with fixed parameters cannot have raw SQL, which could read everything: omit "
-            "--scope query or --parameter"
+            "a token with fixed parameters or filters cannot have raw SQL, which could read "
+            "everything: omit --scope query, or --parameter and --filter"
         )
     try:
         tokens.parse_rate(rate, burst)
@@ -145,6 +165,7 @@ def new(
         "hash": f"sha256:{tokens.digest_of(created).hex()}",
         "scopes": sorted(set(scopes), key=SCOPES.index),
         "parameters": parameters or None,
+        "filters": [_filter_object(each) for each in filters] or None,
         "rate": rate,
         "burst": burst,
         "concurrency": concurrency,
@@ -163,12 +184,14 @@ def new(
 @json_option("Print one JSON array.")
 def list_tokens(loaded: Loaded, as_json: bool) -> None:
     """List the tokens: name, scopes, limits and expiry, without the tokens and their hashes."""
-    objects = [_object(each) for each in token_file.read(_path(loaded)).listed]
+    tokens_listed = token_file.read(_path(loaded)).listed
+    objects = [_object(each) for each in tokens_listed]
     if as_json:
         click.echo(json.dumps(objects, indent=2))
         return
-    for each in objects:
-        line = "  ".join(f"{key}={_text(value)}" for key, value in each.items() if value)
+    for each, listed in zip(objects, tokens_listed, strict=True):
+        shown = each | {"filters": " ".join(map(as_text, listed.filters))}
+        line = "  ".join(f"{key}={_text(value)}" for key, value in shown.items() if value)
         click.echo(line.removeprefix("name="))
 
 
@@ -194,15 +217,17 @@ def _object(each: Token) -> dict[str, object]:
         "name": each.name,
         "scopes": sorted(each.scopes, key=SCOPES.index),
         "parameters": dict(each.parameters),
-        "filters": [
-            {"property": one.property, "op": one.op, "value": one.value} for one in each.filters
-        ],
+        "filters": [_filter_object(one) for one in each.filters],
         "per_second": each.rate.per_second if each.rate else None,
         "burst": each.rate.burst if each.rate else None,
         "concurrency": each.concurrency,
         "expires": each.expires.isoformat() if each.expires else None,
         "is_expired": is_expired,
     }
+
+
+def _filter_object(each: Filter) -> dict[str, object]:
+    return {"property": each.property, "op": each.op, "value": each.value}
 
 
 def _text(value: object) -> str:

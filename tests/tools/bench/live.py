@@ -1,16 +1,17 @@
 """Listeners of one live report on loopback: what each receives, when, and how many queries run.
 
-    python -m tests.tools.bench.live --listeners 2000 --seconds 20
+    python -m tests.tools.bench.live --listeners 10000 --seconds 20
 
 Starts an embedded ClickHouse and one API process, inserts an event per interval, and prints one JSON
-object. Exits with 1 if a listener missed an answer, received one late, or a refresh ran more than one
-query.
+object: `…_cpu_us` is CPU of the API process for each new listener and for each answer. Exits with 1 if
+a listener missed an answer, received one late, or a refresh ran more than one query.
 """
 
 import argparse
 import asyncio
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -27,77 +28,128 @@ from octane_analytics.events.event import Row
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.sandbox.engine import free_port
 from octane_analytics.settings.connections import ClickHouseSettings
+from tests.tools.bench.measure import cpu_seconds
 
-_START_SECONDS = 60
+_START_SECONDS = 180
 _CONNECT_AT_ONCE = 100
+_EVENTS = re.compile(rb'"total_events":(\d+)')
 
 
-class Listener:
-    """One connection; `received` is the time of each answer by the number of events in it."""
+class Listener(asyncio.Protocol):
+    """One connection; `received` is the time of each answer by the number of events in it.
 
-    def __init__(self) -> None:
+    Looks for that number only: to parse each answer would cost more than the API takes to send it.
+    """
+
+    def __init__(self, path: str) -> None:
         self.received: dict[int, float] = {}
         self.is_open = False
+        self._path = path
+        self._transport: asyncio.Transport | None = None
+        self._unread = b""
 
-    async def listen(self, port: int, path: str, gate: asyncio.Semaphore) -> None:
-        async with gate:
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-            head = await reader.readuntil(b"\r\n\r\n")
-            self.is_open = head.startswith(b"HTTP/1.1 200")
-        try:
-            while self.is_open and (line := await reader.readline()):
-                if line.startswith(b"data: "):
-                    answer = json.loads(line[6:])
-                    self.received[answer["rows"][0]["total_events"]] = time.monotonic()
-        finally:
-            writer.close()
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.write(f"GET {self._path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+
+    def data_received(self, data: bytes) -> None:
+        self._unread += data
+        if not self.is_open:
+            self.is_open = self._unread.startswith(b"HTTP/1.1 200")
+        *events, self._unread = self._unread.split(b"\n\n")
+        for event in events:
+            if found := _EVENTS.search(event):
+                self.received[int(found[1])] = time.monotonic()
+
+    def received_at_least(self, number: int) -> float | None:
+        """Return when the answer or a newer one, which replaces it, was received."""
+        return min((at for each, at in self.received.items() if each >= number), default=None)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.is_open = False
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+
+async def _connect(arguments: argparse.Namespace, port: int) -> list[Listener]:
+    """Return the listeners once each has an answer, or after the time for it."""
+    path = f"/live/overview_stats?interval={arguments.interval}&from=-1h"
+    listeners = [Listener(path) for _ in range(arguments.listeners)]
+    loop = asyncio.get_running_loop()
+    deadline = time.monotonic() + _START_SECONDS
+    for start in range(0, len(listeners), _CONNECT_AT_ONCE):
+        some = listeners[start : start + _CONNECT_AT_ONCE]
+        for each in some:
+            await loop.create_connection(lambda each=each: each, "127.0.0.1", port)
+        while not all(each.received for each in some) and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+    return listeners
 
 
 async def _listen(
-    arguments: argparse.Namespace, port: int, settings: ClickHouseSettings
+    arguments: argparse.Namespace, port: int, settings: ClickHouseSettings, pid: int
 ) -> dict[str, object]:
-    path = f"/live/overview_stats?interval={arguments.interval}&from=-1h"
-    listeners = [Listener() for _ in range(arguments.listeners)]
-    gate = asyncio.Semaphore(_CONNECT_AT_ONCE)
-    started = time.monotonic()
-    tasks = [asyncio.create_task(each.listen(port, path, gate)) for each in listeners]
-    while not all(each.received for each in listeners):
-        await asyncio.sleep(0.05)
-        if time.monotonic() - started > _START_SECONDS:
-            break
-    connected = time.monotonic() - started
+    loop_started, cpu_started = time.monotonic(), _worker_cpu(pid)
+    idle_kib = _worker_kib(pid)
+    listeners = await _connect(arguments, port)
+    connected, cpu_connected = time.monotonic() - loop_started, _worker_cpu(pid)
     inserted: dict[int, float] = {}
     with ClickHouseSink(settings, client_name="bench") as sink:
         before = _queries(sink)
-        end = time.monotonic() + arguments.seconds
-        while time.monotonic() < end:
+        began = time.monotonic()
+        while time.monotonic() - began < arguments.seconds:
             await asyncio.to_thread(_insert, sink, len(inserted) + 1)
             inserted[len(inserted) + 2] = time.monotonic()
             await asyncio.sleep(arguments.interval)
         await asyncio.sleep(2 * arguments.interval)
+        seconds = time.monotonic() - began
         queries = _queries(sink) - before - 1
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    cpu = _worker_cpu(pid) - cpu_connected
+    kib = _worker_kib(pid) - idle_kib
+    open_listeners = sum(each.is_open for each in listeners)
+    for each in listeners:
+        each.close()
     delays = sorted(
-        each.received[number] - at
-        for number, at in inserted.items()
-        for each in listeners
-        if number in each.received
+        at - inserted_at
+        for number, inserted_at in inserted.items()
+        for at in (each.received_at_least(number) for each in listeners)
+        if at is not None
     )
-    missed = len(inserted) * len(listeners) - len(delays)
-    seconds = len(inserted) * arguments.interval + 2 * arguments.interval
     return {
-        "listeners": sum(each.is_open for each in listeners),
+        "listeners": open_listeners,
         "connected_seconds": round(connected, 2),
+        "connect_cpu_us": round((cpu_connected - cpu_started) / len(listeners) * 1e6),
         "answers": len(delays),
-        "missed": missed,
+        "missed": len(inserted) * len(listeners) - len(delays),
+        "answer_cpu_us": round(cpu / len(delays) * 1e6) if delays else None,
+        "kib_per_listener": round(kib / len(listeners), 1),
         "queries": queries,
-        "refreshes_at_most": seconds // arguments.interval + 2,
+        "refreshes_at_most": int(seconds // arguments.interval) + 2,
         "delay_seconds_p50": round(delays[len(delays) // 2], 3) if delays else None,
         "delay_seconds_max": round(delays[-1], 3) if delays else None,
     }
+
+
+def _workers(pid: int) -> list[int]:
+    """Return the processes that serve; the first one only accepts signals."""
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _worker_cpu(pid: int) -> float:
+    return sum(map(cpu_seconds, _workers(pid)))
+
+
+def _worker_kib(pid: int) -> int:
+    lines = [
+        line
+        for each in _workers(pid)
+        for line in Path(f"/proc/{each}/status").read_text().splitlines()
+        if line.startswith("VmRSS:")
+    ]
+    return sum(int(line.split()[1]) for line in lines)
 
 
 def _insert(sink: ClickHouseSink, number: int) -> None:
@@ -132,7 +184,7 @@ def _run(arguments: argparse.Namespace, directory: Path) -> dict[str, object]:
         api = subprocess.Popen([str(command), "api"], env=environment, cwd=directory)
         try:
             _wait_until_ready(port)
-            return asyncio.run(_listen(arguments, port, settings))
+            return asyncio.run(_listen(arguments, port, settings, api.pid))
         finally:
             api.terminate()
             try:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from octane_analytics.api.filters import (
     OPERATORS,
     Filter,
+    as_text,
     conditions,
     from_text,
     validated,
@@ -51,6 +52,18 @@ def test_any_text_is_read_from_url_notation(name: str, value: str) -> None:
     assert from_text(f"{escaped(name)}:eq:{value}") == Filter(name, "eq", value)
     listed = from_text(f"{escaped(name)}:in:{escaped(value)},{escaped(value)}")
     assert listed == Filter(name, "in", [value, value])
+
+
+@given(FILTERS)
+def test_notation_of_a_filter_is_read_back(filter_: Filter) -> None:
+    try:
+        (valid,) = validated([filter_])
+    except QueryError:
+        return
+    read = from_text(as_text(valid))
+    items = valid.value if isinstance(valid.value, list) else [valid.value]
+    if valid.op in ("gt", "lt") or not any(type(item) is float for item in items):
+        assert validated([read]) == (valid,)
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,16 @@ similar_contents = "Number of other contents of similar length."
 similar_ratio = "Mean ratio of these contents at the segment (6 decimals); null without."
 relative = "ratio divided by similar_ratio (6 decimals); null without."
 sample = "Share of the users that were read (0 to 1); below 1 the counts are estimates, divided by it."
+
+[types]
+segment = "UInt8"
+starts_at = "Float64"
+views = "Nullable(UInt64)"
+ratio = "Float64"
+similar_contents = "UInt64"
+similar_ratio = "Nullable(Float64)"
+relative = "Nullable(Float64)"
+sample = "Nullable(Float64)"
 */
 WITH
     {sample:begin}

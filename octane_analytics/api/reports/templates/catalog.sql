@@ -22,6 +22,17 @@ examples = "Least and greatest value by the order of their JSON text, each cut t
 first_seen = "Time of the earliest such event in the range."
 last_seen = "Time of the latest such event in the range."
 sample = "Share of the users that were read (0 to 1); below 1 the counts are estimates, divided by it."
+
+[types]
+event_name = "String"
+property = "String"
+events = "Nullable(UInt64)"
+share = "Float64"
+types = "Array(String)"
+examples = "Array(String)"
+first_seen = "DateTime"
+last_seen = "DateTime"
+sample = "Nullable(Float64)"
 */
 WITH
     {sample:begin}

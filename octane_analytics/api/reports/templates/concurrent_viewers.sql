@@ -23,6 +23,13 @@ viewers = "Distinct users with a heartbeat that covers a part of the bucket."
 peak_viewers = "Highest number of viewers of any bucket of the range."
 average_minute_audience = "Time watched in the range divided by the length of the range, 3 decimals: viewers at an average moment."
 sample = "Share of the users that were read (0 to 1); below 1 the counts are estimates, divided by it."
+
+[types]
+bucket = "DateTime"
+viewers = "Nullable(UInt64)"
+peak_viewers = "Nullable(UInt64)"
+average_minute_audience = "Nullable(Float64)"
+sample = "Nullable(Float64)"
 */
 WITH
     {sample:begin}

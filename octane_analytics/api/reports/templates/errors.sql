@@ -19,6 +19,17 @@ first_seen = "Time of the earliest occurrence in the range."
 last_seen = "Time of the latest occurrence in the range."
 versions = "player_version, else client_version, of the occurrences: the first 20, sorted as text."
 sample = "Share of the users that were read (0 to 1); below 1 the counts are estimates, divided by it."
+
+[types]
+code = "String"
+occurrences = "Nullable(UInt64)"
+views = "Nullable(UInt64)"
+users = "Nullable(UInt64)"
+fatal_share = "Float64"
+first_seen = "DateTime"
+last_seen = "DateTime"
+versions = "Array(String)"
+sample = "Nullable(Float64)"
 */
 WITH
     {sample:begin}

@@ -42,6 +42,19 @@ failure_share = "fatal_errors divided by views, 6 decimals; null without views."
 startup_ms_median = "Median of startup_ms in milliseconds; null without starts."
 startup_ms_p95 = "95th percentile of startup_ms in milliseconds; null without starts."
 
+[types]
+bucket = "DateTime"
+viewers = "UInt64"
+views = "UInt64"
+watch_time = "Float64"
+watch_time_per_view = "Nullable(Float64)"
+stalled_share = "Nullable(Float64)"
+errors = "UInt64"
+fatal_errors = "UInt64"
+failure_share = "Nullable(Float64)"
+startup_ms_median = "Nullable(UInt64)"
+startup_ms_p95 = "Nullable(UInt64)"
+
 [rollup]
 hours = "{whole_hours:Bucket}"
 */

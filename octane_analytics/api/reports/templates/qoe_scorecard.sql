@@ -52,6 +52,26 @@ startup_score = "Mean startup score of views that have a startup (0 to 100, 3 de
 smoothness_score = "Mean smoothness score of plays (0 to 100, 3 decimals); null without plays."
 good_views_rate = "Share of views that are good (0 to 1, 6 decimals)."
 sample = "Share of the users that were read (0 to 1); below 1 the counts are estimates, divided by it."
+
+[types]
+value = "String"
+views = "Nullable(UInt64)"
+plays = "Nullable(UInt64)"
+playback_failure_rate = "Float64"
+startup_failure_rate = "Float64"
+startup_ms_mean = "Nullable(Float64)"
+startup_ms_p50 = "Nullable(UInt64)"
+startup_ms_p95 = "Nullable(UInt64)"
+startup_histogram = "Array(Nullable(UInt64))"
+stalls_per_view = "Nullable(Float64)"
+stalled_share = "Nullable(Float64)"
+rebuffers_per_minute = "Nullable(Float64)"
+average_bitrate_kbps = "Nullable(Float64)"
+switches_per_view = "Nullable(Float64)"
+startup_score = "Nullable(Float64)"
+smoothness_score = "Nullable(Float64)"
+good_views_rate = "Float64"
+sample = "Nullable(Float64)"
 */
 WITH
     {sample:begin}

@@ -45,6 +45,17 @@ fatal_errors = "video_error events whose properties.fatal is true."
 failure_share = "fatal_errors divided by views, 6 decimals; null without views."
 startup_ms_p95 = "95th percentile of startup_ms in milliseconds; null without starts."
 
+[types]
+bucket = "DateTime"
+value = "String"
+viewers = "UInt64"
+views = "UInt64"
+watch_time = "Float64"
+stalled_share = "Nullable(Float64)"
+fatal_errors = "UInt64"
+failure_share = "Nullable(Float64)"
+startup_ms_p95 = "Nullable(UInt64)"
+
 [rollup]
 hours = "{whole_hours:Bucket}"
 */

@@ -33,6 +33,15 @@ zero_result_share = "zero_result_searches divided by searches, 6 decimals; null 
 clicks = "Number of search_click events."
 click_through_rate = "clicks divided by searches, 4 decimals; null without searches."
 
+[types]
+bucket = "DateTime"
+searches = "UInt64"
+unique_users = "UInt64"
+zero_result_searches = "UInt64"
+zero_result_share = "Nullable(Float64)"
+clicks = "UInt64"
+click_through_rate = "Nullable(Float64)"
+
 [rollup]
 hours = "{whole_hours:Bucket}"
 */

@@ -24,6 +24,18 @@ view_id = "properties.view_id as text; empty if absent."
 content = "content_id, else stream_id, else video_id; empty if absent."
 position = "properties.position of a playback event in seconds; null if it is not a number."
 properties = "All properties, as the JSON text that was sent."
+
+[types]
+timestamp = "DateTime"
+elapsed_seconds = "Int64"
+app_id = "String"
+user_id = "String"
+event_name = "String"
+session_id = "String"
+view_id = "String"
+content = "String"
+position = "Nullable(Float64)"
+properties = "String"
 */
 SELECT
     toTimeZone(timestamp, 'UTC') AS timestamp,

@@ -39,6 +39,13 @@ watched_seconds = "Time watched, in seconds."
 views = "Plays that watched at least as long."
 share = "views divided by all plays of the value (0 to 1, 6 decimals)."
 sample = "Share of the users that were read (0 to 1); below 1 the counts are estimates, divided by it."
+
+[types]
+value = "String"
+watched_seconds = "UInt64"
+views = "Nullable(UInt64)"
+share = "Float64"
+sample = "Nullable(Float64)"
 */
 WITH
     {sample:begin}

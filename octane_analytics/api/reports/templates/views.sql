@@ -35,6 +35,19 @@ completion_rate = "Share of plays that were completed (0 to 1, 6 decimals); null
 exits_before_start_rate = "Share of views with a video_request that neither played nor failed (0 to 1, 6 decimals)."
 search_plays = "Plays of a content that a search_click in the same session had opened, not after the view's first event."
 sample = "Share of the users that were read (0 to 1); below 1 the counts are estimates, divided by it."
+
+[types]
+value = "String"
+views = "Nullable(UInt64)"
+plays = "Nullable(UInt64)"
+viewers = "Nullable(UInt64)"
+watch_time = "Nullable(Float64)"
+average_view_duration = "Nullable(Float64)"
+average_watched_share = "Nullable(Float64)"
+completion_rate = "Nullable(Float64)"
+exits_before_start_rate = "Float64"
+search_plays = "Nullable(UInt64)"
+sample = "Nullable(Float64)"
 */
 WITH
     {sample:begin}

@@ -216,6 +216,50 @@ def test_cancelled_listener_ends_the_query() -> None:
     run(scenario)
 
 
+def test_loop_serves_others_between_woken_listeners() -> None:
+    async def scenario() -> None:
+        rig = Rig(row(1))
+        channel = await rig.live.join(query(), 60, free)
+        woken: list[int] = []
+
+        async def listen(number: int) -> None:
+            assert await channel.wait(30)
+            woken.append(number)
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(5 * live._WAKE_AT_ONCE):
+                group.create_task(listen(number))
+            await asyncio.sleep(0)  # each waits
+            channel.publish("id", b"event")
+            turns = []
+            while len(woken) < 5 * live._WAKE_AT_ONCE:
+                before = len(woken)
+                await asyncio.sleep(0)
+                turns.append(len(woken) - before)
+        assert max(turns) == live._WAKE_AT_ONCE
+        rig.live.leave(channel)
+
+    run(scenario)
+
+
+def test_listeners_are_counted_until_they_leave() -> None:
+    async def scenario() -> None:
+        counts = [0]
+        rig = Rig(
+            StatementRejected(159, "TIMEOUT_EXCEEDED", "slow"),
+            row(1),
+            on_listeners=lambda change: counts.append(counts[-1] + change),
+        )
+        with pytest.raises(QueryError):
+            await rig.live.join(query(), 60, free)
+        channels = [await rig.live.join(query(), 60, free) for _ in range(3)]
+        for channel in channels:
+            rig.live.leave(channel)
+        assert counts == [0, 1, 0, 1, 2, 3, 2, 1, 0]
+
+    run(scenario)
+
+
 @pytest.mark.parametrize(
     ("path", "status"),
     [

@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from octane_analytics.api.auth.token_file import read
+from octane_analytics.api.filters import from_text, validated
 from octane_analytics.cli.commands.token import token
 from octane_analytics.errors import ConfigError
 
@@ -54,6 +55,16 @@ def test_list_shows_no_hash(run: Run, path: Path) -> None:
     assert "sha256" not in output + json.dumps(listed)
 
 
+def test_new_stores_fixed_filters(run: Run, path: Path) -> None:
+    texts = ("tenant:eq:acme", "device:in:tv,a\\,b", "watch_time:gt:5.0", "view_id:exists:true")
+    done = run("new", "acme", *(each for text in texts for each in ("--filter", text)))
+    assert done.exit_code == 0
+    stored = read(path).find(done.stdout.strip())
+    assert stored is not None
+    assert stored.filters == validated(list(map(from_text, texts)))
+    assert run("list").stdout == f"acme  scopes=report  filters={' '.join(texts)}\n"
+
+
 def test_revoked_token_is_removed(run: Run, path: Path) -> None:
     created = run("new", "dash").stdout.strip()
     assert run("revoke", "dash").exit_code == 0
@@ -70,6 +81,9 @@ def test_revoked_token_is_removed(run: Run, path: Path) -> None:
         (["x", "--burst", "5"], "a burst needs a rate"),
         (["x", "--scope", "admin"], "'admin'"),
         (["x", "--scope", "query", "--parameter", "app_id=a"], "cannot have raw SQL"),
+        (["x", "--scope", "query", "--filter", "tenant:eq:a"], "cannot have raw SQL"),
+        (["x", "--filter", "tenant"], "must be PROPERTY:OP:VALUE"),
+        (["x", "--filter", "tenant:gt:nan"], "a number must be finite"),
         (["x", "--parameter", "app_id"], "write NAME=VALUE, such as app_id=openstream"),
         (["x", "--parameter", "a=1", "--parameter", "a=2"], "given twice"),
         (["x", "--expires", "soon"], "write a duration or a time such as"),
