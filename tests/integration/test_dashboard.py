@@ -27,6 +27,8 @@ from octane_analytics.settings.connections import ClickHouseSettings
 from tests.support.api_fixtures import event, insert
 from tests.support.browser import Browser, browser, require_chromium
 from tests.support.ports import free_port
+from tests.tools.bench.dashboard.page_loads import observed
+from tests.tools.bench.dashboard.viewers import crowd
 
 ABSENT = "\N{EN DASH}"
 HOSTILE = '<img src=x onerror="document.title=1">'
@@ -283,11 +285,9 @@ def test_panels_lead_to_pages_with_more(page: Browser) -> None:
         ("Devices", "Quality · all apps"),
     ):
         page.panel(title).find_element(By.CSS_SELECTOR, "a.more").click()
-        page.wait(lambda heading=heading: page.text("h1") == heading)
-        page.wait_settled()
+        wait_for_page(page, heading)
         page.driver.back()
-        page.wait(lambda: page.text("h1") == "All apps")
-        page.wait_settled()
+        wait_for_page(page, "All apps")
 
 
 def test_load_asks_each_number_once(page: Browser) -> None:
@@ -442,6 +442,28 @@ def test_first_paint_is_small(page: Browser) -> None:
     assert loaded <= 150_000
 
 
+def test_bench_repeats_requests_of_a_refresh(page: Browser) -> None:
+    with observed(page) as measured:
+        loaded = measured.load("/dashboard?range=24h")
+        interval, requests = measured.refresh()
+    assert loaded.complete_ms > loaded.paint_ms > 0
+    live = [each for each in loaded.requests if each.is_live]
+    assert [each.path.partition("?")[0] for each in live] == ["/live/concurrent_viewers"]
+    assert {each.path for each in requests} < {each.path for each in loaded.requests}
+    assert interval == 30
+    found = crowd(
+        page.base,
+        requests,
+        live,
+        viewers=2,
+        interval_seconds=0.5,
+        seconds=1.0,
+        cpu_seconds=lambda: (time.process_time(),),
+    )
+    assert (found.loads.requests, found.loads.failed) == (2 * len(requests), 0)
+    assert found.cpu_shares[0] > 0
+
+
 def test_sign_in_binds_app_and_revocation_signs_out(
     window: Browser, guarded: tuple[str, Path]
 ) -> None:
@@ -480,6 +502,11 @@ def test_sign_in_binds_app_and_revocation_signs_out(
     window.driver.get(f"{window.base}/status")
     sign_in(window, "bound")
     window.wait(lambda: "unknown token" in window.text("main"))
+
+
+def wait_for_page(page: Browser, heading: str) -> None:
+    page.wait(lambda: page.text("h1") == heading)
+    page.wait_settled()
 
 
 def sign_in(window: Browser, token: str) -> None:

@@ -34,8 +34,8 @@ class Cell:
     span: str
     way: str
     loads: tuple[PageLoad, ...]
-    cpu_seconds: float
-    """Of the API and ClickHouse, for one load."""
+    cpu_seconds: tuple[float, float]
+    """Of ClickHouse and of the API, for one load."""
 
     @property
     def complete_ms(self) -> list[float]:
@@ -45,11 +45,12 @@ class Cell:
 @dataclass(frozen=True)
 class Service:
     base: str
-    pids: tuple[int, ...]
-    """Processes of ClickHouse and of the API."""
+    engine_pid: int
+    api_pids: tuple[int, ...]
 
-    def cpu_seconds(self) -> float:
-        return sum(map(cpu_seconds, self.pids))
+    def cpu_seconds(self) -> tuple[float, float]:
+        """Return the CPU seconds of ClickHouse and of the API."""
+        return cpu_seconds(self.engine_pid), sum(map(cpu_seconds, self.api_pids))
 
 
 @click.command()
@@ -89,7 +90,7 @@ class Service:
     type=click.FloatRange(1),
     default=60.0,
     show_default=True,
-    help="Time over which the CPU of the viewers is measured; at least one refresh of each.",
+    help="Time over which the CPU of the viewers is measured; give a multiple of the page's interval.",
 )
 @options.json_file
 def dashboard(
@@ -106,7 +107,7 @@ def dashboard(
 
     Uncached is with an API that keeps no answers (ClickHouse's own caches are warm), cached is a load
     after another one. Then viewers repeat what the page requests at a refresh, at its interval and with
-    its live report open, against an API with one process; CPU is that of the API and ClickHouse.
+    its live report open, against an API with one process. CPU is that of ClickHouse + that of the API.
     """
     if shutil.which("chromium") is None or shutil.which("chromedriver") is None:
         raise click.ClickException("no Chromium: apt-get install chromium chromium-driver")
@@ -150,7 +151,7 @@ def serving(
     """Context of an API with one process."""
     port = free_port()
     with answering(ledger, port, settings or {}) as pid:
-        yield Service(f"http://127.0.0.1:{port}", (engine_pid, pid, *children(pid)))
+        yield Service(f"http://127.0.0.1:{port}", engine_pid, (pid, *children(pid)))
 
 
 def _cells(service: Service, view: str, spans: Sequence[str], rounds: int, way: str) -> list[Cell]:
@@ -158,9 +159,11 @@ def _cells(service: Service, view: str, spans: Sequence[str], rounds: int, way: 
     with opened_page(service.base) as page:
         for span in spans:
             page.load(_path(view, span))  # connects, and fills the caches that there are
-            before = service.cpu_seconds()
+            engine_before, api_before = service.cpu_seconds()
             loads = tuple(page.load(_path(view, span)) for _ in range(rounds))
-            cells.append(Cell(span, way, loads, (service.cpu_seconds() - before) / rounds))
+            engine, api = service.cpu_seconds()
+            spent = (engine - engine_before) / rounds, (api - api_before) / rounds
+            cells.append(Cell(span, way, loads, spent))
     return cells
 
 
@@ -173,7 +176,7 @@ def _watched(service: Service, view: str, span: str, viewers: int, seconds: floa
         live,
         viewers=viewers,
         interval_seconds=interval,
-        seconds=max(seconds, interval),
+        seconds=seconds,
         cpu_seconds=service.cpu_seconds,
     )
 
@@ -205,7 +208,7 @@ def load_table(title: str, cells: Sequence[Cell]) -> Table:
             f"{GOAL_MS[cell.way]:,.0f}: {'yes' if is_reached else 'no'}",
             spread([each.paint_ms for each in cell.loads], ",.0f"),
             f"{len(last.requests)}",
-            f"{cell.cpu_seconds:.2f}",
+            " + ".join(f"{spent:.2f}" for spent in cell.cpu_seconds),
             "\n".join(f"{took:,.0f} {path[:90]}" for took, path in last.slowest),
         )
     return table
@@ -229,6 +232,6 @@ def crowd_table(crowds: dict[str, Crowd]) -> Table:
             f"{traffic.content_bytes / each.seconds / 1000:,.0f}",
             f"{traffic.failed}",
             f"{traffic.slowest_ms:,.0f}",
-            f"{each.cpu_share:.3f}",
+            f"{sum(each.cpu_shares):.3f} ({' + '.join(f'{share:.3f}' for share in each.cpu_shares)})",
         )
     return table

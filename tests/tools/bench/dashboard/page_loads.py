@@ -75,6 +75,7 @@ class DashboardPage:
         self._window.driver.execute_cdp_cmd("Network.clearBrowserCache", {})
         self._requests()
         self._window.open(path)
+        self._window.wait(lambda: not self._window.all(".live-dot.off"))
         times = self._window.script(_TIMES)
         return PageLoad(
             times["complete"],
@@ -110,10 +111,20 @@ def opened_page(base: str) -> Iterator[DashboardPage]:
     with browser() as window:
         window.base = base
         window.size(1320, 1000)
-        window.driver.execute_cdp_cmd(
-            "Page.addScriptToEvaluateOnNewDocument", {"source": _OBSERVER}
-        )
+        with observed(window) as page:
+            yield page
+
+
+@contextmanager
+def observed(window: Browser) -> Iterator[DashboardPage]:
+    """Context in which the pages of the window are measured."""
+    added = window.driver.execute_cdp_cmd(
+        "Page.addScriptToEvaluateOnNewDocument", {"source": _OBSERVER}
+    )
+    try:
         yield DashboardPage(window)
+    finally:
+        window.driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
 
 
 def _path(url: str) -> str:

@@ -40,8 +40,10 @@ class Crowd:
     viewers: int
     interval_seconds: float
     seconds: float
-    cpu_share: float
+    cpu_shares: tuple[float, ...]
     """CPU of the measured processes, of one core."""
+    loads: Traffic
+    """One refresh of each, before the measurement."""
     traffic: Traffic
 
 
@@ -107,7 +109,7 @@ def crowd(
     viewers: int,
     interval_seconds: float,
     seconds: float,
-    cpu_seconds: Callable[[], float],
+    cpu_seconds: Callable[[], Sequence[float]],
 ) -> Crowd:
     """Block for some more than `seconds`, in which that many viewers refresh at different moments.
 
@@ -125,7 +127,7 @@ async def _crowd(
     viewers: int,
     interval: float,
     seconds: float,
-    cpu_seconds: Callable[[], float],
+    cpu_seconds: Callable[[], Sequence[float]],
 ) -> Crowd:
     limits = httpx.Limits(max_connections=_CONNECTIONS)
     unused = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # a default one takes 20 ms for each client
@@ -141,8 +143,9 @@ async def _crowd(
                 trust_env=False,
             )
             everyone.append(_Viewer(await stack.enter_async_context(client), requests))
+        loads = Traffic()
         for viewer in everyone:
-            await viewer.refresh(Traffic())
+            await viewer.refresh(loads)
         tasks = [asyncio.create_task(viewer.listen(each)) for viewer in everyone for each in live]
         traffic = Traffic()
         for number, viewer in enumerate(everyone):
@@ -150,11 +153,12 @@ async def _crowd(
             tasks.append(asyncio.create_task(viewer.stay(interval, delay, traffic)))
         began, before = time.monotonic(), cpu_seconds()
         await asyncio.sleep(seconds)
-        took, spent = time.monotonic() - began, cpu_seconds() - before
+        took, after = time.monotonic() - began, cpu_seconds()
         broken = [task for task in tasks if task.done()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
     for task in broken:
         await task  # raises what ended it
-    return Crowd(viewers, interval, took, spent / took, traffic)
+    shares = tuple((end - start) / took for start, end in zip(before, after, strict=True))
+    return Crowd(viewers, interval, took, shares, loads, traffic)
