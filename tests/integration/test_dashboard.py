@@ -27,6 +27,8 @@ from octane_analytics.settings.connections import ClickHouseSettings
 from tests.support.api_fixtures import event, insert
 from tests.support.browser import Browser, browser, require_chromium
 from tests.support.ports import free_port
+from tests.tools.bench.dashboard.page_loads import observed
+from tests.tools.bench.dashboard.viewers import crowd
 
 ABSENT = "\N{EN DASH}"
 HOSTILE = '<img src=x onerror="document.title=1">'
@@ -248,14 +250,56 @@ def test_hostile_value_is_filtered_and_opened(page: Browser) -> None:
 
 def test_session_is_found_by_its_id(page: Browser) -> None:
     page.open("/dashboard?view=session&range=24h")
-    assert "session_id or view_id" in page.text("main")
+    assert "session_id, view_id or user_id" in page.text("main")
     page.one("#session-id").send_keys("hostile-session", Keys.ENTER)
     page.wait(lambda: page.all(".timeline tbody tr"))
     assert page.driver.current_url.endswith("&id=hostile-session")
     assert "video_error" in page.text(".timeline")
     assert HOSTILE in page.text(".timeline")
     page.open("/dashboard?view=session&id=unknown")
-    assert "Choose a longer range" in page.text("main")
+    page.wait(lambda: "No session of such a user either" in page.text("main"))
+
+
+def test_error_leads_to_sessions_and_user_to_his(page: Browser) -> None:
+    page.open("/dashboard?range=24h")
+    page.panel("Errors").find_element(By.CSS_SELECTOR, "a.bar").click()
+    page.wait(lambda: page.text("h1") == f"Sessions · {HOSTILE}")
+    page.wait_settled()
+    found = page.panel("Sessions with playback errors").find_elements(By.CSS_SELECTOR, "a.bar")
+    assert [each.text for each in found] == ["hostile-session"]
+    found[0].click()
+    page.wait(lambda: page.all(".timeline tbody tr"))
+    field = page.one("#session-id")
+    field.clear()
+    field.send_keys(HOSTILE, Keys.ENTER)  # also the user of these events
+    page.wait(lambda: page.panel("Sessions of the user").is_displayed())
+    page.wait_settled()
+    assert "hostile-session" in page.panel("Sessions of the user").text
+
+
+def test_panels_lead_to_pages_with_more(page: Browser) -> None:
+    page.open("/dashboard?range=24h")
+    for title, heading in (
+        ("Top content", "Content · all apps"),
+        ("Searches", "Search · all apps"),
+        ("Devices", "Quality · all apps"),
+    ):
+        page.panel(title).find_element(By.CSS_SELECTOR, "a.more").click()
+        wait_for_page(page, heading)
+        page.driver.back()
+        wait_for_page(page, "All apps")
+
+
+def test_load_asks_each_number_once(page: Browser) -> None:
+    page.open("/dashboard?range=24h")
+    page.wait(lambda: page.all(".live-dot:not(.off)"))
+    asked = page.script(
+        "return performance.getEntriesByType('resource').map((each) => each.name)"
+        ".filter((name) => name.includes('/report/'))"
+    )
+    assert len(asked) == len(set(asked))
+    compared = [name for name in asked if "compare=previous_period" in name]
+    assert len(compared) == 4  # total and course, of playback and of searches
 
 
 def test_new_events_appear_at_a_refresh(page: Browser, ledger: ClickHouseSettings) -> None:
@@ -289,6 +333,14 @@ def test_comparison_is_shown_and_switched_off(page: Browser) -> None:
     page.open("/dashboard?range=24h&app=openstream")
     changes = [each.text for each in page.all(".card .change")]
     assert any(change.startswith(("▲", "▼", "→")) for change in changes)
+    answer = httpx.get(
+        f"{page.base}/report/playback_over_time",
+        params={"app_id": "openstream", "from": "-48h", "to": "-24h", "bucket_seconds": 0},
+    ).json()
+    card = next(each for each in page.all(".card") if "Views" in each.text)
+    assert card.find_element(By.CSS_SELECTOR, ".change").get_attribute("title") == (
+        f"Views in the period before: {answer['rows'][0]['views']:,}"
+    )
     page.one(".check input").click()
     page.wait(lambda: "compare=none" in page.driver.current_url)
     page.wait_settled()
@@ -307,8 +359,13 @@ def test_numbers_lead_to_report_csv_and_curl(page: Browser) -> None:
     csv = next(b for b in panel.find_elements(By.TAG_NAME, "button") if b.text == "CSV")
     csv.click()
     page.wait(lambda: panel.find_element(By.CSS_SELECTOR, "[role='status']").text == "saved")
-    panel.send_keys(Keys.ESCAPE) if False else page.one("body").send_keys(Keys.ESCAPE)
+    page.one("body").send_keys(Keys.ESCAPE)
     page.wait(lambda: not page.all("details.menu[open]"))
+    page.one(".card .menu summary").click()
+    page.wait(lambda: "/report/concurrent_viewers?" in page.text(".card .menu pre"))
+    page.one("[aria-label='Over time'] .menu summary").click()
+    commands = page.all("[aria-label='Over time'] .menu pre")
+    page.wait(lambda: "bucket_seconds=0" in commands[1].text)
 
 
 def test_empty_range_says_what_to_do(page: Browser) -> None:
@@ -385,6 +442,28 @@ def test_first_paint_is_small(page: Browser) -> None:
     assert loaded <= 150_000
 
 
+def test_bench_repeats_requests_of_a_refresh(page: Browser) -> None:
+    with observed(page) as measured:
+        loaded = measured.load("/dashboard?range=24h")
+        interval, requests = measured.refresh()
+    assert loaded.complete_ms > loaded.paint_ms > 0
+    live = [each for each in loaded.requests if each.is_live]
+    assert [each.path.partition("?")[0] for each in live] == ["/live/concurrent_viewers"]
+    assert {each.path for each in requests} < {each.path for each in loaded.requests}
+    assert interval == 30
+    found = crowd(
+        page.base,
+        requests,
+        live,
+        viewers=2,
+        interval_seconds=0.5,
+        seconds=1.0,
+        cpu_seconds=lambda: (time.process_time(),),
+    )
+    assert (found.loads.requests, found.loads.failed) == (2 * len(requests), 0)
+    assert found.cpu_shares[0] > 0
+
+
 def test_sign_in_binds_app_and_revocation_signs_out(
     window: Browser, guarded: tuple[str, Path]
 ) -> None:
@@ -423,6 +502,11 @@ def test_sign_in_binds_app_and_revocation_signs_out(
     window.driver.get(f"{window.base}/status")
     sign_in(window, "bound")
     window.wait(lambda: "unknown token" in window.text("main"))
+
+
+def wait_for_page(page: Browser, heading: str) -> None:
+    page.wait(lambda: page.text("h1") == heading)
+    page.wait_settled()
 
 
 def sign_in(window: Browser, token: str) -> None:

@@ -27,6 +27,13 @@ _START_SECONDS = 30.0
 @contextmanager
 def served(events: int, port: int) -> Iterator[ClickHouseSettings]:
     """Context of one API process over a table with that many events of the last twenty hours."""
+    with filled(events) as (settings, _), answering(settings, port):
+        yield settings
+
+
+@contextmanager
+def filled(events: int) -> Iterator[tuple[ClickHouseSettings, int]]:
+    """Context of a table with that many events of the last twenty hours, and its ClickHouse's PID."""
     with (
         tempfile.TemporaryDirectory(prefix="octane-bench-") as directory,
         EmbeddedClickHouse(Path(directory)) as engine,
@@ -34,15 +41,15 @@ def served(events: int, port: int) -> Iterator[ClickHouseSettings]:
         settings = ClickHouseSettings(host=engine.host, port=engine.tcp_port)
         with ClickHouseSink(settings, client_name="bench") as clickhouse:
             _fill(clickhouse, events)
-        with answering(settings, port):
-            yield settings
+        assert engine.pid is not None
+        yield settings, engine.pid
 
 
 @contextmanager
 def answering(
     target: ClickHouseSettings, port: int, settings: Mapping[str, str] = MappingProxyType({})
-) -> Iterator[None]:
-    """Context of one API process over that table, with further settings by name."""
+) -> Iterator[int]:
+    """Context of one API process over that table, with further settings by name; yields its PID."""
     chosen = {
         "CLICKHOUSE_HOST": target.host,
         "CLICKHOUSE_PORT": str(target.port),
@@ -57,7 +64,7 @@ def answering(
     with subprocess.Popen(command, env=environment(chosen | dict(settings))) as process:
         try:
             _wait_until_ready(process, port)
-            yield
+            yield process.pid
         finally:
             process.terminate()
 

@@ -15,6 +15,7 @@ from tests.tools.bench.backlog import Backlog, Shape
 from tests.tools.bench.capacity import capacity
 from tests.tools.bench.contenders import CONTENDERS, NAIVE_ROWS
 from tests.tools.bench.cost_goals import backlog_goals
+from tests.tools.bench.dashboard.command import dashboard
 from tests.tools.bench.environment import Place
 from tests.tools.bench.latency import latency
 from tests.tools.bench.measure import Run
@@ -114,7 +115,7 @@ def throughput(
             told_stages(place, shapes, flame_file)
 
 
-for question in (steady, sweep, latency, start, profile, api, reports, capacity):
+for question in (steady, sweep, latency, start, profile, api, reports, dashboard, capacity):
     main.add_command(question)
 
 if __name__ == "__main__":

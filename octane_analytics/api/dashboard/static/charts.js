@@ -86,6 +86,7 @@ export class LineChart {
         width: this.#width(),
         height: HEIGHT,
         legend: { show: false },
+        padding: [null, 30, null, null], // room for the text of the last mark
         cursor: { y: false, drag: { x: false, y: false } },
         scales: { x: { time: !axis }, y: { range: (_, low, high) => [Math.min(low ?? 0, 0), (high || 1) * 1.08] } },
         series: [

@@ -130,7 +130,7 @@ async function send(path, options) {
     return await fetch(path, { cache: "no-cache", ...options, headers, credentials: "omit" });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ApiError(0, "unreachable", "The service cannot be reached. Check the connection.");
+    throw new ApiError(0, "unreachable", "The service cannot be reached.");
   }
 }
 

@@ -39,3 +39,8 @@ export function replaceKeepingFocus(parent, ...children) {
     if (candidate.dataset.key === key) return candidate.focus({ preventScroll: true });
   }
 }
+
+// Return text for screen readers only.
+export function hiddenText(text) {
+  return element("span", { className: "hidden-text" }, text);
+}

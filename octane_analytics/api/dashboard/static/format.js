@@ -74,6 +74,10 @@ export const bitrate = format((kbps) =>
   kbps < 1000 ? `${whole.format(Math.round(kbps))} kbit/s` : `${decimal.format(kbps / 1000)} Mbit/s`,
 );
 
+// Times and lists as columns of a table; the former in RFC 3339.
+export const moment = format((text) => minute.format(new Date(text)), (text) => second.format(new Date(text)));
+export const list = format((texts) => texts.slice(0, 3).join(", ") + (texts.length > 3 ? " …" : ""), (texts) => texts.join(", "));
+
 // Return the relative change, or null where it says nothing.
 export function relativeChange(current, previous) {
   if (typeof current !== "number" || typeof previous !== "number" || previous === 0) return null;

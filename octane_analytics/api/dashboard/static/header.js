@@ -35,7 +35,6 @@ export class Header {
     this.#range.addEventListener("change", () => this.#chooseRange());
     this.#compare.addEventListener("change", () => this.#go({ compare: this.#compare.checked }));
     for (const input of [this.#from, this.#to]) input.addEventListener("change", () => this.#chooseDays());
-    const status = caller.scopes.includes("metrics") ? element("a", { href: "status" }, "Status") : null;
     this.element = element(
       "div",
       { className: "bar-row" },
@@ -48,7 +47,6 @@ export class Header {
         this.#range,
         this.#days,
         element("label", { className: "check" }, this.#compare, "Compare"),
-        status,
         context.hasToken ? signOut : null,
       ),
     );
@@ -69,6 +67,7 @@ export class Header {
         if (view === state.view) link.setAttribute("aria-current", "page");
         return element("li", {}, link);
       }),
+      ...(this.context.caller.scopes.includes("metrics") ? [element("li", {}, element("a", { href: "status" }, "Status"))] : []),
     );
   }
 

@@ -4,7 +4,8 @@ import { Client, setToken, token } from "./client.js";
 import { byId, element } from "./dom.js";
 import { timeText } from "./format.js";
 import { Header } from "./header.js";
-import { closeMenus, failure } from "./panels.js";
+import { closeMenus } from "./menu.js";
+import { failure } from "./panels.js";
 import { parse, serialize, VIEWS, withoutFilter } from "./state.js";
 import { signInForm } from "./signin.js";
 

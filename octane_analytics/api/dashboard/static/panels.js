@@ -1,7 +1,8 @@
 // Panels: a title, a body that an answer fills, and a menu with the requests that it came from.
 
-import { curl, reportPath } from "./client.js";
-import { element, prose, replaceKeepingFocus } from "./dom.js";
+import { element, hiddenText, replaceKeepingFocus } from "./dom.js";
+import { wholeShare } from "./format.js";
+import { SourceMenu } from "./menu.js";
 import { SERIES } from "./metrics.js";
 import { ranges } from "./ranges.js";
 import { withFilter } from "./state.js";
@@ -25,7 +26,6 @@ export function advice(error) {
 export class Panel {
   #ticket = 0;
   #isFilled = false;
-  #menu = element("div", { className: "menu-box" });
 
   // `context` has the client and the templates; `isWide` spans all columns.
   constructor(context, title, { isWide = false } = {}) {
@@ -33,16 +33,11 @@ export class Panel {
     this.heading = element("h2", {}, title);
     this.body = element("div", { className: "panel-body" }, element("p", { className: "hint" }, "Loading …"));
     this.tools = element("div", {});
-    this.details = element(
-      "details",
-      { className: "menu", hidden: true },
-      element("summary", { title: "Report, CSV and curl" }, menuIcon(title)),
-      this.#menu,
-    );
+    this.menu = new SourceMenu(context, title);
     this.element = element(
       "section",
       { className: isWide ? "panel wide" : "panel", "aria-label": title },
-      element("div", { className: "panel-head" }, this.heading, this.tools, this.details),
+      element("div", { className: "panel-head" }, this.heading, this.tools, this.menu.element),
       this.body,
     );
   }
@@ -72,67 +67,43 @@ export class Panel {
       }
     }
   }
-
-  // Fill the menu: what the numbers mean and how to ask for them elsewhere.
-  source(name, params, filters = []) {
-    const template = this.context.templates.get(name);
-    const path = reportPath(name, params, filters);
-    const copied = element("span", { role: "status", className: "dim" });
-    const copy = element("button", { className: "button", type: "button" }, "Copy curl");
-    copy.addEventListener("click", async () => {
-      try {
-        await navigator.clipboard.writeText(curl(path));
-        copied.textContent = "copied";
-      } catch {
-        copied.textContent = "select and copy the text above";
-      }
-    });
-    const download = element("button", { className: "button", type: "button" }, "CSV");
-    download.addEventListener("click", async () => {
-      try {
-        const answer = await this.context.client.fetch(reportPath(name, params, filters, { format: "csv" }));
-        saveAs(await answer.blob(), `${name}.csv`);
-        copied.textContent = "saved";
-      } catch (error) {
-        copied.textContent = error.message;
-      }
-    });
-    this.#menu.replaceChildren(
-      element("p", {}, element("b", {}, template.title), ". ", ...prose(template.description)),
-      element("pre", {}, curl(path)),
-      element(
-        "div",
-        { className: "menu-actions" },
-        download,
-        copy,
-        element("a", { href: `docs#${encodeURIComponent(name)}` }, "All columns"),
-        copied,
-      ),
-    );
-    this.details.hidden = false;
-  }
 }
 
-// A panel with a table of a report's first rows.
-export function tablePanel(context, title, { report, params = {}, rows = (all) => all, table, none }) {
+// A panel with a table of a report's first rows. `filters(state)` are its own, in addition to the page's;
+// `more(state)` returns the state of a page with more of it.
+export function tablePanel(context, title, { report, params = {}, filters = () => [], rows = (all) => all, table, none, more = null }) {
   if (!context.templates.has(report)) return null;
   const panel = new Panel(context, title);
   return {
     panel,
     update(state, options) {
       const asked = { app_id: context.app(state), ...ranges(state).current, limit: TOP_ROWS, ...(typeof params === "function" ? params(state) : params) };
-      panel.source(report, asked, context.filters(report, state));
+      const narrowed = [...context.filters(report, state), ...filters(state)];
+      panel.menu.fill(report, asked, narrowed);
+      if (more) panel.tools.replaceChildren(moreLink(context.link(more(state)), title));
       return panel.show(
-        () => (isLeftOut(context, report, state) ? null : context.client.report(report, asked, context.filters(report, state))),
+        () => (isLeftOut(context, report, state) ? null : context.client.report(report, asked, narrowed)),
         (answer) => {
           if (answer === null) return notFiltered();
           const shown = rows(answer.rows);
-          return shown.length ? barTable({ rows: shown, caption: title, ...table(state) }) : empty(none);
+          if (!shown.length) return empty(none);
+          return [barTable({ rows: shown, caption: title, ...table(state) }), estimate(answer.rows)];
         },
         options,
       );
     },
   };
+}
+
+function moreLink(href, title) {
+  return element("a", { href, className: "more" }, "More", hiddenText(` about ${title}`));
+}
+
+// Return a line that says so if a report has read a part of the users; null otherwise.
+export function estimate(rows) {
+  const share = rows[0]?.sample;
+  if (typeof share !== "number" || share >= 1) return null;
+  return element("p", { className: "dim" }, `Estimated from ${wholeShare.short(share)} of the users.`);
 }
 
 // Whether filters are set that the report does not take: its numbers would be of other events.
@@ -164,28 +135,4 @@ export function failure(error) {
 
 export function empty(text) {
   return element("p", { className: "hint" }, text);
-}
-
-function menuIcon(title) {
-  return element("span", {}, element("span", { "aria-hidden": "true" }, "⋯"), hiddenText(`Source of ${title}`));
-}
-
-export function hiddenText(text) {
-  return element("span", { className: "hidden-text" }, text);
-}
-
-function saveAs(blob, name) {
-  const link = element("a", { href: URL.createObjectURL(blob), download: name });
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
-}
-
-// Close an open menu by Escape or a click elsewhere.
-export function closeMenus(event) {
-  for (const open of document.querySelectorAll("details.menu[open]")) {
-    if (event.type === "keydown" && event.key === "Escape") {
-      open.open = false;
-      open.querySelector("summary").focus();
-    } else if (event.type === "click" && !open.contains(event.target)) open.open = false;
-  }
 }

@@ -3,10 +3,10 @@
 export const TIMEZONE = Intl.DateTimeFormat().resolvedOptions().timeZone || "UTC";
 
 const HOUR = 3600;
-const DAY = 86_400;
+export const DAY = 86_400;
 const RELATIVE = { "24h": ["h", 24], "7d": ["d", 7], "30d": ["d", 30], "90d": ["d", 90] };
 
-// Return {current, previous, bucket, isOpen, seconds}. Ranges relative to now stay relative: the service
+// Return {current, compared, bucket, isOpen, seconds}. Ranges relative to now stay relative: the service
 // answers all readers of one minute from its cache.
 export function ranges(state, now = new Date()) {
   if (state.range in RELATIVE) {
@@ -14,7 +14,7 @@ export function ranges(state, now = new Date()) {
     const seconds = length * (unit === "h" ? HOUR : DAY);
     return {
       current: { from: `-${length}${unit}` },
-      previous: { from: `-${2 * length}${unit}`, to: `-${length}${unit}` },
+      compared: "previous_period",
       bucket: bucketFor(seconds),
       isOpen: true,
       seconds,
@@ -29,10 +29,7 @@ export function ranges(state, now = new Date()) {
   return {
     current: { from: text(start), ...(isOpen ? {} : { to: text(end) }) },
     // The same part of the days before, so that a running day is compared with as much of another.
-    previous: {
-      from: text(addDays(start, -days)),
-      to: isOpen ? `-${days * 24}h` : text(addDays(end, -days)),
-    },
+    compared: `${text(addDays(start, -days))}/${isOpen ? `-${days * 24}h` : text(addDays(end, -days))}`,
     bucket: bucketFor(seconds),
     isOpen,
     seconds,
@@ -54,7 +51,7 @@ function localDay(day) {
   return new Date(year, month - 1, date);
 }
 
-function addDays(date, days) {
+export function addDays(date, days) {
   const moved = new Date(date);
   moved.setDate(moved.getDate() + days);
   return moved;

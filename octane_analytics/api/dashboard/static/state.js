@@ -66,8 +66,8 @@ export function serialize(state) {
 }
 
 // Return the state for another view: what belongs to one view only is left out.
-export function withView(state, view, id = "") {
-  return { ...state, view, id, by: "" };
+export function withView(state, view, id = "", by = "") {
+  return { ...state, view, id, by };
 }
 
 export function withFilter(state, property, value) {

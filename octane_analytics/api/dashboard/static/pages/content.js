@@ -4,7 +4,7 @@ import { LineChart } from "../charts.js";
 import { element } from "../dom.js";
 import * as format from "../format.js";
 import { METRICS, SERIES } from "../metrics.js";
-import { empty, isLeftOut, notFiltered, Panel, tablePanel } from "../panels.js";
+import { empty, filterAction, isLeftOut, notFiltered, Panel, tablePanel } from "../panels.js";
 import { ranges } from "../ranges.js";
 import { pointsTable } from "../tables.js";
 import { withView } from "../state.js";
@@ -98,9 +98,11 @@ class OneContent {
         report: "quality_of_experience",
         params: { by: "device" },
         none: "Nobody watched it in this range.",
-        table: () => ({
+        table: (state) => ({
           key: "value",
           label: "Device",
+          // The filter for the content is not the page's.
+          action: (row) => filterAction(context, { ...state, filters: state.filters.slice(0, -1) }, "device", row, "value"),
           columns: [
             { name: "viewers", label: "Viewers", format: format.count },
             { name: "buffer_ratio", label: "Stalled", format: format.share },
@@ -138,7 +140,7 @@ function curvePanel(context, title, { report, params, label, point, before = nul
     isByParameter: true,
     update(state, options) {
       const asked = { app_id: context.app(state), ...ranges(state).current, ...params(state) };
-      panel.source(report, asked, context.filters(report, state));
+      panel.menu.fill(report, asked, context.filters(report, state));
       return panel.show(
         () => (isLeftOut(context, report, state) ? null : context.client.report(report, asked, context.filters(report, state))),
         (answer) => {

@@ -3,6 +3,7 @@
 import { sparkline } from "../charts.js";
 import { element } from "../dom.js";
 import * as format from "../format.js";
+import { SourceMenu } from "../menu.js";
 import { isLeftOut } from "../panels.js";
 
 export const WATCHING = "concurrent_viewers";
@@ -26,6 +27,7 @@ export class WatchingNow {
 
   constructor(context) {
     this.context = context;
+    this.menu = new SourceMenu(context, "Watching now");
     this.element = element(
       "div",
       { className: "card" },
@@ -33,6 +35,7 @@ export class WatchingNow {
       this.#value,
       element("span", { className: "change" }),
       this.#spark,
+      this.menu.element,
     );
     document.addEventListener("visibilitychange", this.#onVisibility);
   }
@@ -42,6 +45,7 @@ export class WatchingNow {
     this.element.hidden = isLeftOut(this.context, WATCHING, state);
     const params = { app_id: this.context.app(state), from: `-${MINUTES}m`, bucket_seconds: 60 };
     const filters = this.context.filters(WATCHING, state);
+    this.menu.fill(WATCHING, params, filters);
     const question = JSON.stringify([params, filters, this.element.hidden]);
     if (question !== this.#question) {
       this.#disconnect();

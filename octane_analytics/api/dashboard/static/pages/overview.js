@@ -7,6 +7,7 @@ import { filterAction, tablePanel } from "../panels.js";
 import { withView } from "../state.js";
 import { WATCHING, WatchingNow } from "./live.js";
 import { allOf, Cards, MetricPanel } from "./series.js";
+import { ERROR_VALUES, sessionsAction } from "./session.js";
 
 const KEYS = ["viewers", "views", "watch_time", "view_duration", "failures", "stalled", "startup", "searches", "fruitless"];
 
@@ -66,6 +67,7 @@ function contentTable(context) {
   return tablePanel(context, "Top content", {
     report: "top_content",
     none: "Nothing was watched in this range.",
+    more: (state) => withView(state, "content"),
     table: (state) => ({
       key: "content_id",
       label: "Content",
@@ -87,6 +89,7 @@ function searchTable(context) {
   return tablePanel(context, "Searches", {
     report: "search_analytics",
     none: "Nobody searched in this range.",
+    more: (state) => withView(state, "search"),
     table: () => ({
       key: "query",
       label: "Query",
@@ -103,6 +106,7 @@ function qualityTable(context, title, property) {
     report: "quality_of_experience",
     params: { by: property },
     none: "Nothing was watched in this range.",
+    more: (state) => withView(state, "quality", "", property),
     table: (state) => ({
       key: "value",
       label: title.replace(/s$/, ""),
@@ -116,17 +120,21 @@ function qualityTable(context, title, property) {
   });
 }
 
+// Frequencies of the codes only, which read little; the quality page has the report of errors.
 function errorTable(context) {
   return tablePanel(context, "Errors", {
-    report: "errors",
+    report: ERROR_VALUES.report,
+    params: { ...ERROR_VALUES.params, property: "code" },
     none: "No playback error in this range.",
-    table: () => ({
-      key: "code",
+    more: (state) => withView(state, "quality"),
+    table: (state) => ({
+      key: "value",
       label: "Code",
+      action: ({ value }) => sessionsAction(context, state, value),
       columns: [
-        { name: "occurrences", label: "Errors", format: format.count },
-        { name: "views", label: "Views", format: format.count },
-        { name: "fatal_share", label: "Fatal", format: format.wholeShare },
+        { name: "events", label: "Errors", format: format.count },
+        { name: "unique_users", label: "Users", format: format.count },
+        { name: "share", label: "Share", format: format.wholeShare },
       ],
     }),
   });

@@ -1,12 +1,13 @@
 // The quality page: one measure of playback by a property and time, as a heat table.
 
-import { element } from "../dom.js";
+import { element, hiddenText } from "../dom.js";
 import * as format from "../format.js";
 import { METRICS } from "../metrics.js";
-import { empty, filterAction, hiddenText, Panel, tablePanel } from "../panels.js";
+import { empty, filterAction, Panel, tablePanel } from "../panels.js";
 import { ranges, TIMEZONE } from "../ranges.js";
 import { nameOf } from "../tables.js";
 import { allOf, Cards } from "./series.js";
+import { sessionsAction } from "./session.js";
 
 const REPORT = "quality_over_time";
 const SCORECARD = "qoe_scorecard";
@@ -15,6 +16,9 @@ const DIMENSIONS = { device: "Device", network_type: "Network", client_version: 
 const MAX_VALUES = 15;
 const MAX_COLUMNS = 36;
 const LEVELS = 5;
+// Above, the report reads a part of the users and says so.
+const MAX_ERROR_EVENTS = 200_000;
+const TOP = 20;
 
 export function isAvailable(context) {
   return context.templates.has(REPORT);
@@ -54,7 +58,9 @@ export class Page {
       }),
     });
     this.card?.panel.element.classList.add("wide");
-    this.element = element("div", {}, this.cards.element, this.panel.element, this.card?.panel.element);
+    this.errors = errorTable(context);
+    this.errors?.panel.element.classList.add("wide");
+    this.element = element("div", {}, this.cards.element, this.panel.element, this.card?.panel.element, this.errors?.panel.element);
   }
 
   title(state) {
@@ -63,7 +69,7 @@ export class Page {
 
   update(state, options) {
     this.state = state;
-    return allOf([this.cards, { update: this.#showTable.bind(this) }, this.card].map((part) => part?.update(state, options)));
+    return allOf([this.cards, { update: this.#showTable.bind(this) }, this.card, this.errors].map((part) => part?.update(state, options)));
   }
 
   #showTable(state, options) {
@@ -73,13 +79,34 @@ export class Page {
     const asked = { app_id: this.context.app(state), ...current, by, bucket_seconds: bucket, timezone: TIMEZONE };
     this.#by.value = by;
     this.panel.heading.textContent = `${measure.label} by ${DIMENSIONS[by].toLowerCase()}`;
-    this.panel.source(REPORT, asked, this.context.filters(REPORT, state));
+    this.panel.menu.fill(REPORT, asked, this.context.filters(REPORT, state));
     return this.panel.show(
       () => this.context.client.report(REPORT, asked, this.context.filters(REPORT, state)),
       ({ rows }) => (rows.length ? heatTable(rows, measure, bucket, DIMENSIONS[by]) : empty("Nothing was watched in this range.")),
       options,
     );
   }
+}
+
+function errorTable(context) {
+  return tablePanel(context, "Errors", {
+    report: "errors",
+    params: { limit: TOP, max_events: MAX_ERROR_EVENTS },
+    none: "No playback error in this range.",
+    table: (state) => ({
+      key: "code",
+      label: "Code",
+      action: ({ code }) => sessionsAction(context, state, code),
+      columns: [
+        { name: "occurrences", label: "Errors", format: format.count },
+        { name: "views", label: "Views", format: format.count },
+        { name: "users", label: "Users", format: format.count },
+        { name: "fatal_share", label: "Fatal", format: format.wholeShare },
+        { name: "last_seen", label: "Last", format: format.moment },
+        { name: "versions", label: "Versions", format: format.list },
+      ],
+    }),
+  });
 }
 
 function dimension(state) {

@@ -1,11 +1,11 @@
 // Numbers over time: cards with sparklines, and the chart of one of them.
 
 import { LineChart, sparkline } from "../charts.js";
-import { element } from "../dom.js";
+import { element, hiddenText } from "../dom.js";
 import * as format from "../format.js";
 import { metric, SERIES } from "../metrics.js";
-import { empty, hiddenText, Panel } from "../panels.js";
-import { ranges, TIMEZONE } from "../ranges.js";
+import { empty, Panel } from "../panels.js";
+import { addDays, DAY, ranges, TIMEZONE } from "../ranges.js";
 import { pointsTable } from "../tables.js";
 
 // Wait for all; throw the first error.
@@ -14,26 +14,35 @@ export async function allOf(promises) {
   if (failed) throw failed.reason;
 }
 
-// The answers of one source: {total, series, totalBefore, seriesBefore}.
-async function load(context, source, state) {
-  const { current, previous, bucket, isOpen } = ranges(state);
-  const name = SERIES[source];
-  const ask = (range, seconds) =>
-    context.client.report(name, { app_id: context.app(state), ...range, bucket_seconds: seconds, timezone: TIMEZONE }, context.filters(name, state));
-  const [total, series, totalBefore, seriesBefore] = await Promise.all([
-    ask(current, 0),
-    ask(current, bucket),
-    state.compare ? ask(previous, 0) : null,
-    state.compare ? ask(previous, bucket) : null,
-  ]);
-  return { total: total.rows[0], series, totalBefore: totalBefore?.rows[0], seriesBefore, isOpen };
+// The parameters of a source over the range; `seconds` is the width of a bucket, 0 for the total.
+function question(context, state, seconds) {
+  const { current, compared } = ranges(state);
+  const compare = state.compare ? compared : "";
+  return { app_id: context.app(state), ...current, bucket_seconds: seconds, timezone: TIMEZONE, compare };
 }
 
-// Return the points of a column, without a first bucket that begins before the range.
-function points(answer, column) {
-  const start = new Date(answer.params.from);
-  const all = answer.rows.map((row) => ({ time: new Date(row.bucket), value: row[column] }));
-  return all.length > 1 && all[0].time < start ? all.slice(1) : all;
+// The answers of one source: {total, series, isOpen}. With a comparison each row has the values of the
+// period before beside its own, as NAME_before.
+async function load(context, source, state) {
+  const { bucket, isOpen } = ranges(state);
+  const name = SERIES[source];
+  const ask = (seconds) => context.client.report(name, question(context, state, seconds), context.filters(name, state));
+  const [total, series] = await Promise.all([ask(0), ask(bucket)]);
+  return { total: total.rows[0], series, isOpen };
+}
+
+// Return the points of a column, and those of the period before or null, without a first bucket that
+// begins before the range.
+function points({ rows, params, compare }, column, bucket) {
+  const start = new Date(params.from);
+  const shown = rows.length > 1 && new Date(rows[0].bucket) < start ? rows.slice(1) : rows;
+  const times = shown.map((row) => new Date(row.bucket));
+  const shift = compare ? start - new Date(compare.from) : 0;
+  const earlier = (time) => (bucket < DAY ? new Date(time - shift) : addDays(time, -Math.round(shift / (DAY * 1000))));
+  return {
+    points: shown.map((row, i) => ({ time: times[i], value: row[column] })),
+    before: compare ? shown.map((row, i) => ({ time: earlier(times[i]), value: row[`${column}_before`] })) : null,
+  };
 }
 
 export class Cards {
@@ -88,17 +97,18 @@ export class Cards {
     }
   }
 
-  #show({ key, column, format: shown, good, label }, { total, totalBefore, series, isOpen }) {
+  #show({ key, column, format: shown, good, label }, { total, series, isOpen }) {
     const [, value, change, spark] = this.#buttons.get(key).children;
     value.textContent = shown.short(total[column]);
     value.title = shown.long(total[column]);
-    const relative = totalBefore ? format.relativeChange(total[column], totalBefore[column]) : null;
+    const before = total[`${column}_before`];
+    const relative = format.relativeChange(total[column], before);
     change.className = `change ${tone(relative, good)}`;
-    change.title = totalBefore ? `${label} in the period before: ${shown.long(totalBefore[column])}` : "";
+    change.title = before === undefined ? "" : `${label} in the period before: ${shown.long(before)}`;
     change.replaceChildren(
       ...(relative === null ? [] : [`${arrow(relative)} ${format.changeText(relative)}`, hiddenText(" to the period before")]),
     );
-    const values = points(series, column).map((point) => point.value);
+    const values = points(series, column, 0).points.map((point) => point.value);
     // A bucket that still runs would look like a fall.
     spark.replaceWith(sparkline(isOpen && values.length > 2 ? values.slice(0, -1) : values));
   }
@@ -133,23 +143,21 @@ export class MetricPanel {
 
   update(state, options) {
     const chosen = metric(state.metric, this.metrics);
-    const { bucket, isOpen, current } = ranges(state);
+    const { bucket, isOpen } = ranges(state);
+    const name = SERIES[chosen.source];
     this.panel.heading.textContent = chosen.label;
-    this.panel.source(
-      SERIES[chosen.source],
-      { app_id: this.context.app(state), ...current, bucket_seconds: bucket, timezone: TIMEZONE },
-      this.context.filters(SERIES[chosen.source], state),
-    );
+    this.panel.menu.fill(name, question(this.context, state, bucket), this.context.filters(name, state), [
+      { title: "The number of the card:", params: question(this.context, state, 0) },
+    ]);
     return this.panel.show(
       () => load(this.context, chosen.source, state),
-      ({ series, seriesBefore }) => {
+      ({ series }) => {
         const shown = {
           label: chosen.label,
           format: chosen.format,
           bucket,
           isOpen,
-          points: points(series, chosen.column),
-          before: seriesBefore ? points(seriesBefore, chosen.column) : null,
+          ...points(series, chosen.column, bucket),
         };
         if (!shown.points.some(({ value }) => value)) {
           return empty("No events in this range. Choose another range or app, or remove a filter.");
