@@ -233,6 +233,29 @@ def test_next_replay_drops_tables_of_killed_one(scene: Scene) -> None:
     assert "start a new one" in gone.stderr
 
 
+@pytest.mark.parametrize("is_resumed", [False, True])
+def test_replays_begun_at_once_insert_once(scene: Scene, *, is_resumed: bool) -> None:
+    """Each may begin before another one has a journal that names it."""
+    scene.produce(random_events(EVENTS))
+    scene.store()
+    scene.lose()
+    arguments = ["--from-offset", "0"]
+    if is_resumed:
+        first = scene.start(*arguments, "--rate", "200")
+        wait_until(lambda: scene.has_begun(first))
+        kill(first)
+        arguments = ["--resume", str(scene.unfinished())]
+    processes = [scene.start(*arguments) for _ in range(3)]
+    codes = set()
+    for process in processes:
+        process.communicate(timeout=60)
+        codes.add(process.returncode)
+    assert codes <= {Exit.OK, Exit.CONFIG, Exit.USAGE}
+    scene.replay("--from-offset", "0")  # all may have been refused
+    assert scene.table() == scene.log()
+    assert scene.left_behind() == []
+
+
 def test_interrupt_prints_the_command_to_resume(scene: Scene) -> None:
     scene.produce(random_events(EVENTS))
     scene.store()

@@ -13,7 +13,7 @@ from typing import Self
 
 from octane_analytics.cli.output.progress import reporter
 from octane_analytics.cli.replay.heartbeat import heartbeat
-from octane_analytics.cli.replay.setup import DRY, ENDED, process_identity
+from octane_analytics.cli.replay.setup import DRY, ENDED, process_identity, require_alone
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.clickhouse.replay_staging import ReplayStaging
 from octane_analytics.clickhouse.replay_target import ReplayTarget
@@ -119,6 +119,8 @@ class ReplayRun:
         self._clock = SystemClock()
         self._has_begun = False
         self._is_refused = False
+        self._is_of_another = False
+        """True if another process resumes the replay, which keeps its tables."""
 
     @property
     def is_resumable(self) -> bool:
@@ -170,11 +172,18 @@ class ReplayRun:
             if self._is_dry:
                 self._staging.journal(DRY, "")
             self._staging.journal("plan", self.plan.as_json())
-        self._has_begun = True
         if is_resumed:
             self._staging.journal("owner", process_identity())
+        try:
+            require_alone(self._clickhouse, self._live)
+        except ConfigError:
+            self._is_of_another = is_resumed
+            raise
+        self._has_begun = True
 
     def _end(self, is_done: bool) -> None:
+        if self._is_of_another:
+            return
         if not self._has_begun or is_done or self._is_dry:
             self._staging.drop()
         else:
