@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from octane_analytics.cli.commands import replay
+from octane_analytics.cli.replay import setup
 from octane_analytics.cli.replay.run import ReplayReport
 from octane_analytics.clickhouse.replay_staging import ReplayStaging
 from octane_analytics.pipeline.intents import Intent as BatchIntent
@@ -233,27 +235,19 @@ def test_next_replay_drops_tables_of_killed_one(scene: Scene) -> None:
     assert "start a new one" in gone.stderr
 
 
-@pytest.mark.parametrize("is_resumed", [False, True])
-def test_replays_begun_at_once_insert_once(scene: Scene, *, is_resumed: bool) -> None:
-    """Each may begin before another one has a journal that names it."""
-    scene.produce(random_events(EVENTS))
+def test_replay_that_began_meanwhile_is_seen(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another one begins between the look for running replays and the first entry in the journal."""
+    scene.produce(random_events(100))
     scene.store()
     scene.lose()
-    arguments = ["--from-offset", "0"]
-    if is_resumed:
-        first = scene.start(*arguments, "--rate", "200")
-        wait_until(lambda: scene.has_begun(first))
-        kill(first)
-        arguments = ["--resume", str(scene.unfinished())]
-    processes = [scene.start(*arguments) for _ in range(3)]
-    codes = set()
-    for process in processes:
-        process.communicate(timeout=60)
-        codes.add(process.returncode)
-    assert codes <= {Exit.OK, Exit.CONFIG, Exit.USAGE}
-    scene.replay("--from-offset", "0")  # all may have been refused
-    assert scene.table() == scene.log()
-    assert scene.left_behind() == []
+    other = ReplayStaging(scene.clickhouse, "20260101000000_aaaa", scene.clickhouse.describe())
+    owner = setup.identity_of(os.getppid())
+    monkeypatch.setattr(replay, "print_plan", lambda *_, **__: other.create(owner))
+    refused = call("replay", "--from-offset", "0", settings=scene.settings)
+    assert refused.returncode == Exit.CONFIG
+    assert f"replay 20260101000000_aaaa works on {scene.clickhouse.table}" in refused.stderr
+    assert scene.unfinished() == "20260101000000_aaaa"
+    other.drop()
 
 
 def test_interrupt_prints_the_command_to_resume(scene: Scene) -> None:

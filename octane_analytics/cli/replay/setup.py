@@ -222,7 +222,7 @@ def load_interrupted(
         raise BadRange(
             f"replay {replay_id} has the target {plan.database}.{plan.table}: give the same --target"
         )
-    owner = _running_owner(entries)
+    owner = running_owner(entries)
     if owner is not None:
         raise BadRange(f"replay {replay_id} is running: {owner}")
     ended = _body_of(entries, ENDED)
@@ -237,7 +237,7 @@ def clean_up(clickhouse: ClickHouseSink, live: LiveTable) -> None:
         staging = ReplayStaging(clickhouse, replay_id, live)
         entries = _entries_of(staging)
         plan = _plan_of(entries)
-        owner = _running_owner(entries)
+        owner = running_owner(entries)
         has_same_target = plan is None or (plan.database, plan.table) == _names(clickhouse)
         if owner is not None:
             if has_same_target:
@@ -266,7 +266,7 @@ def require_alone(clickhouse: ClickHouseSink, live: LiveTable) -> None:
     """
     for replay_id in replay_tables.find_unfinished(clickhouse):
         entries = _entries_of(ReplayStaging(clickhouse, replay_id, live))
-        plan, owner = _plan_of(entries), _running_owner(entries)
+        plan, owner = _plan_of(entries), running_owner(entries)
         has_same_target = plan is None or (plan.database, plan.table) == _names(clickhouse)
         if owner is not None and has_same_target:
             raise ConfigError(f"replay {replay_id} works on {clickhouse.table}: {owner}")
@@ -281,9 +281,12 @@ def _entries_of(staging: ReplayStaging) -> Sequence[JournalEntry]:
 
 def process_identity() -> str:
     """Return JSON that identifies this process, also after its PID has been reused."""
-    return json.dumps(
-        {"host": socket.gethostname(), "pid": os.getpid(), "ticks": _start_ticks(os.getpid())}
-    )
+    return identity_of(os.getpid())
+
+
+def identity_of(pid: int) -> str:
+    """Return what `process_identity` returns in that process."""
+    return json.dumps({"host": socket.gethostname(), "pid": pid, "ticks": _start_ticks(pid)})
 
 
 def _plan_of(entries: Sequence[JournalEntry]) -> ReplayPlan | None:
@@ -295,7 +298,7 @@ def _body_of(entries: Sequence[JournalEntry], kind: str) -> str | None:
     return next((entry.body for entry in entries if entry.kind == kind), None)
 
 
-def _running_owner(entries: Sequence[JournalEntry]) -> str | None:
+def running_owner(entries: Sequence[JournalEntry]) -> str | None:
     """Return a description of another process that runs the replay; None if there is none.
 
     A process that was refused has left an entry after that of the running one.
