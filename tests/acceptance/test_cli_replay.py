@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from octane_analytics.cli.commands import replay
+from octane_analytics.cli.replay import setup
 from octane_analytics.cli.replay.run import ReplayReport
 from octane_analytics.clickhouse.replay_staging import ReplayStaging
 from octane_analytics.pipeline.intents import Intent as BatchIntent
@@ -231,6 +233,21 @@ def test_next_replay_drops_tables_of_killed_one(scene: Scene) -> None:
     gone = run("replay", "--resume", str(left), settings=scene.settings)
     assert gone.returncode == Exit.USAGE
     assert "start a new one" in gone.stderr
+
+
+def test_replay_that_began_meanwhile_is_seen(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another one begins between the look for running replays and the first entry in the journal."""
+    scene.produce(random_events(100))
+    scene.store()
+    scene.lose()
+    other = ReplayStaging(scene.clickhouse, "20260101000000_aaaa", scene.clickhouse.describe())
+    owner = setup.identity_of(os.getppid())
+    monkeypatch.setattr(replay, "print_plan", lambda *_, **__: other.create(owner))
+    refused = call("replay", "--from-offset", "0", settings=scene.settings)
+    assert refused.returncode == Exit.CONFIG
+    assert f"replay 20260101000000_aaaa works on {scene.clickhouse.table}" in refused.stderr
+    assert scene.unfinished() == "20260101000000_aaaa"
+    other.drop()
 
 
 def test_interrupt_prints_the_command_to_resume(scene: Scene) -> None:

@@ -13,7 +13,7 @@ from typing import Self
 
 from octane_analytics.cli.output.progress import reporter
 from octane_analytics.cli.replay.heartbeat import heartbeat
-from octane_analytics.cli.replay.setup import DRY, ENDED, process_identity
+from octane_analytics.cli.replay.setup import DRY, ENDED, process_identity, require_alone
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.clickhouse.replay_months import Months
 from octane_analytics.clickhouse.replay_shard_months import ShardMonths
@@ -128,6 +128,8 @@ class ReplayRun:
         self._clock = SystemClock()
         self._has_begun = False
         self._is_refused = False
+        self._is_of_another = False
+        """True if another process resumes the replay, which keeps its tables."""
 
     @property
     def is_resumable(self) -> bool:
@@ -178,25 +180,30 @@ class ReplayRun:
             self._staging.create(process_identity())
             marks = [(DRY, "")] if self._is_dry else []
             self._staging.journal_together([*marks, ("plan", self.plan.as_json())])
-        self._has_begun = True
         if is_resumed:
-            self._take_over()
+            self._staging.journal("owner", process_identity())
+        try:
+            require_alone(self._clickhouse, self._live)
+        except ConfigError:
+            self._is_of_another = is_resumed
+            raise
+        self._has_begun = True
+        if is_resumed and not self._staging.is_complete():
+            self._move()
 
-    def _take_over(self) -> None:
-        """Continue with the staging tables of an earlier process, or without them on another server."""
-        staging = self._staging
-        is_moved = not staging.is_complete()
-        if is_moved and self.plan.mode is Mode.APPEND:
+    def _move(self) -> None:
+        """Continue without the staging tables of an earlier process, which are on another server."""
+        if self.plan.mode is Mode.APPEND:
             raise Unavailable(
                 f"the staging tables of replay {self.plan.id} are on another replica, and an append "
                 "cannot go on without them: resume it when that server is back"
             )
-        staging.journal("owner", process_identity())
-        if is_moved:
-            staging.journal(MOVED, "")
-            staging.recreate()
+        self._staging.journal(MOVED, "")
+        self._staging.recreate()
 
     def _end(self, is_done: bool) -> None:
+        if self._is_of_another:
+            return
         if not self._has_begun or is_done or self._is_dry:
             if self._shard_months is not None:
                 self._shard_months.drop()

@@ -232,7 +232,7 @@ def load_interrupted(
         raise BadRange(
             f"replay {replay_id} has the target {plan.database}.{plan.table}: give the same --target"
         )
-    owner = _running_owner(entries)
+    owner = running_owner(entries)
     if owner is not None:
         raise BadRange(f"replay {replay_id} is running: {owner}")
     ended = _body_of(entries, ENDED)
@@ -247,11 +247,9 @@ def clean_up(
     """Drop the tables of dead replays. Raises ConfigError if a running one has the same target."""
     for replay_id in replay_tables.find_unfinished(clickhouse):
         staging = ReplayStaging(clickhouse, replay_id, live, peers=peers)
-        entries: Sequence[JournalEntry] = ()
-        if staging.has_journal():
-            entries = staging.journal_entries()
+        entries = _entries_of(staging)
         plan = _plan_of(entries)
-        owner = _running_owner(entries)
+        owner = running_owner(entries)
         has_same_target = plan is None or (plan.database, plan.table) == _names(clickhouse)
         if owner is not None:
             if has_same_target:
@@ -272,11 +270,35 @@ def clean_up(
         click.echo(f"dropped the tables of replay {replay_id}, which was killed", err=True)
 
 
+def require_alone(clickhouse: ClickHouseSink, live: LiveTable) -> None:
+    """Raise ConfigError if another process runs a replay with the same target.
+
+    Called with the own process in the journal: of two that begin at the same time, which `clean_up` does
+    not see, one at least finds the other.
+    """
+    for replay_id in replay_tables.find_unfinished(clickhouse):
+        entries = _entries_of(ReplayStaging(clickhouse, replay_id, live))
+        plan, owner = _plan_of(entries), running_owner(entries)
+        has_same_target = plan is None or (plan.database, plan.table) == _names(clickhouse)
+        if owner is not None and has_same_target:
+            raise ConfigError(f"replay {replay_id} works on {clickhouse.table}: {owner}")
+
+
+def _entries_of(staging: ReplayStaging) -> Sequence[JournalEntry]:
+    with contextlib.suppress(StatementRejected):  # another process has just dropped the table
+        if staging.has_journal():
+            return staging.journal_entries()
+    return ()
+
+
 def process_identity() -> str:
     """Return JSON that identifies this process, also after its PID has been reused."""
-    return json.dumps(
-        {"host": socket.gethostname(), "pid": os.getpid(), "ticks": _start_ticks(os.getpid())}
-    )
+    return identity_of(os.getpid())
+
+
+def identity_of(pid: int) -> str:
+    """Return what `process_identity` returns in that process."""
+    return json.dumps({"host": socket.gethostname(), "pid": pid, "ticks": _start_ticks(pid)})
 
 
 def _plan_of(entries: Sequence[JournalEntry]) -> ReplayPlan | None:
@@ -288,18 +310,23 @@ def _body_of(entries: Sequence[JournalEntry], kind: str) -> str | None:
     return next((entry.body for entry in entries if entry.kind == kind), None)
 
 
-def _running_owner(entries: Sequence[JournalEntry]) -> str | None:
-    """Return a description of the process that runs the replay; None if it does not run."""
-    owners = [json.loads(entry.body) for entry in entries if entry.kind == "owner"]
-    if not owners or entries[-1].kind == "stopped":
+def running_owner(entries: Sequence[JournalEntry]) -> str | None:
+    """Return a description of another process that runs the replay; None if there is none.
+
+    A process that was refused has left an entry after that of the running one.
+    """
+    own = process_identity()
+    others = [entry for entry in entries if entry.body != own]
+    if not others or others[-1].kind == "stopped":
         return None
-    last = owners[-1]
-    description = f"process {last['pid']} on {last['host']}"
-    if last["host"] == socket.gethostname():
-        is_alive = _start_ticks(last["pid"]) == last["ticks"]
-    else:
-        is_alive = entries[-1].age_seconds < _ALIVE_SECONDS
-    return description if is_alive else None
+    for owner in [json.loads(entry.body) for entry in others[::-1] if entry.kind == "owner"]:
+        if owner["host"] == socket.gethostname():
+            is_alive = _start_ticks(owner["pid"]) == owner["ticks"]
+        else:
+            is_alive = others[-1].age_seconds < _ALIVE_SECONDS
+        if is_alive:
+            return f"process {owner['pid']} on {owner['host']}"
+    return None
 
 
 def _names(clickhouse: ClickHouse) -> tuple[str, str]:
