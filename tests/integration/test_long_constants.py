@@ -1,14 +1,16 @@
 """No statement searches a long constant for each row, wherever it computes and names the constant.
 
 ClickHouse looks at the limits between blocks only: such a statement keeps a thread for minutes.
+LONG_CONSTANTS_EXAMPLES=3000 runs more examples.
 """
 
 import itertools
+import os
 import random
 from collections.abc import Iterator, Sequence
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from starlette.types import ASGIApp
 
@@ -18,11 +20,12 @@ from tests.support.asgi_calls import query
 from tests.support.raw_sql import Target, app_without, target
 from tests.support.statements import Statements, statements
 
+EXAMPLES = int(os.environ.get("LONG_CONSTANTS_EXAMPLES", "100"))
 ARRAYS = [
     "range(100000)",
     "arrayMap(x -> x % 7, range(100000))",
     "(SELECT groupArray(number) FROM numbers(100000))",
-    f"[{','.join(map(str, range(1000)))}]",
+    f"[{','.join(map(str, range(400)))}]",
     "arrayFold((acc, x) -> arrayConcat(acc, acc), range(17), [1])",
     "arrayWithConstant(100000, length(_table))",
     "mapKeys(mapFromArrays(range(100000), range(100000)))",
@@ -82,6 +85,41 @@ PLACES = [
     "SELECT arrayMap(number -> {search}, range(100000))",
     "WITH (x -> x) AS f SELECT {search}, f(1) FROM numbers(9)",
 ]
+SHORT_CONSTANTS = [
+    "SELECT 1 AS i, number FROM numbers(9)",
+    "WITH 1 AS i SELECT i, number FROM numbers(9)",
+    "SELECT i, number FROM (SELECT 1 AS i) AS l CROSS JOIN numbers(9) AS r",
+    "SELECT * REPLACE (1 AS i) FROM (SELECT number AS i, number FROM numbers(9))",
+]
+LAYERS = [
+    ("SELECT * FROM ({0})", None),
+    ("SELECT * FROM ({0}) AS t", None),
+    ("SELECT t.* FROM ({0}) AS t", None),
+    ("SELECT COLUMNS('.') FROM ({0}) AS t", None),
+    ("SELECT * EXCEPT ('zz') FROM ({0})", None),
+    ("SELECT {name}, number FROM ({0}) AS t", None),
+    ("SELECT t.{name} AS b, number FROM ({0}) AS t", "b"),
+    ("SELECT {name} + 0 AS c, number FROM ({0})", "c"),
+    ("SELECT * FROM ({0}) AS t(a, number)", "a"),
+    ("SELECT * FROM ({0}) t(a, number)", "a"),
+    ("WITH w AS ({0}) SELECT * FROM w", None),
+    ("WITH w AS ({0}) SELECT * FROM w AS t(a, number)", "a"),
+    ("WITH w(d, number) AS ({0}) SELECT * FROM w", "d"),
+    ("SELECT * FROM view({0})", None),
+    ("SELECT * FROM view({0}) AS t(e, number)", "e"),
+    ("SELECT * APPLY (x -> x) FROM ({0})", None),
+    ("SELECT {name}, number FROM ({0}) AS l CROSS JOIN (SELECT 1 AS z) AS r(y)", None),
+    ("SELECT * FROM (({0}) UNION ALL ({0}))", None),
+]
+"""Queries around a query with a constant column and `number`, and the column's new name."""
+SHORT_NAMES = [
+    "{0}",
+    "t.{0}",
+    "COLUMNS('^{0}$')",
+    "t.COLUMNS('^{0}$')",
+    "* EXCEPT (number)",
+    "(t.*).1",
+]
 ORDINARY = [
     "SELECT has(JSONExtract(properties, 'tags', 'Array(String)'), user_id) FROM {events}",
     "SELECT indexOf(groupArray(event_name), 'x'), has(['a', 'b'], any(user_id)) FROM {events}",
@@ -105,6 +143,11 @@ ORDINARY = [
     "WITH c AS (SELECT user_id FROM {events}) SELECT user_id IN c, user_id IN ('a', 'b'), "
     "splitByChar(',', properties)[length(user_id)] FROM {events}",
     "SELECT substring(properties, position(properties, ':'), length(user_id)) FROM {events}",
+    "SELECT a[i], t.a[t.i] FROM (SELECT splitByChar(',', properties) AS a, 1 AS i FROM {events}) AS t",
+    "SELECT a[n] FROM (SELECT splitByChar(',', properties) AS a, count() AS n, 'x' AS kind "
+    "FROM {events} GROUP BY properties) AS t WHERE kind = 'x'",
+    "SELECT a[n] FROM (SELECT * FROM (SELECT splitByChar(',', properties) AS a, length(user_id) AS n, "
+    "'x' AS kind FROM {events}) AS s) AS t",
 ]
 COLUMNS = [
     "number", "toString(number)", "[number]", "map(number, number)", "toDateTime(number, 'UTC')",
@@ -142,7 +185,7 @@ def searches(draw: st.DrawFn) -> str:
 
 
 @settings(
-    max_examples=300,
+    max_examples=EXAMPLES,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -150,6 +193,39 @@ def searches(draw: st.DrawFn) -> str:
 def test_search_of_computed_constant_is_refused(app: ASGIApp, sql: str) -> None:
     answer = query(app, sql)
     assert answer.status_code == 403, (sql[:300], answer.text[:300])
+
+
+@st.composite
+def renamed_constants(draw: st.DrawFn) -> tuple[str, str]:
+    """Return a long array made of a short constant column, and the query that has the column."""
+    source, name = draw(st.sampled_from(SHORT_CONSTANTS)), "i"
+    for layer, renamed in draw(st.lists(st.sampled_from(LAYERS), max_size=3)):
+        source, name = layer.format(source, name=name), renamed or name
+    used = draw(st.sampled_from(SHORT_NAMES)).format(name)
+    return f"range(toUInt32({used}) * 1000)", f"({source}) AS t"
+
+
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(case=renamed_constants())
+@example(("range(COLUMNS('^i$') * 1000)", "(SELECT 1 AS i, number FROM numbers(9))"))
+@example(
+    (
+        "range(a * 1000)",
+        "(SELECT * FROM (SELECT 1 AS i, number FROM numbers(9))) AS t(a, number)",
+    )
+)
+def test_array_of_renamed_constant_is_refused(
+    app: ASGIApp, server: Target, case: tuple[str, str]
+) -> None:
+    array, source = case
+    answer = query(app, f"SELECT indexOf({array}, number) FROM {source}")
+    assert answer.status_code in (200, 400, 403), answer.text
+    if answer.status_code == 200:
+        assert server.select(f"SELECT isConstant({array}) FROM {source} LIMIT 1") == [(0,)], case
 
 
 @pytest.mark.parametrize("sql", ORDINARY)

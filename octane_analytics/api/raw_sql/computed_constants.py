@@ -11,7 +11,8 @@ would evaluate the constants. So a statement is refused if it has both
 - an expression that may be a long constant: not of a fixed size, without a column, and not short.
 
 It does not matter whether the call uses that expression: columns can be renamed in ways that the tree
-does not show. Fails closed: a function that is not known to keep a column's rows counts as a constant.
+does not show. Only the syntax tree shows `AS t(a, b)`; the names of a part of WITH are in neither.
+Fails closed: a function that is not known to keep a column's rows counts as a constant.
 """
 
 import re
@@ -64,13 +65,19 @@ _CONSTANT = re.compile(
     r"|timezone|timezoneof|now|today|yesterday|bytesize"
 )
 """Functions whose result may be constant although an argument is not."""
+_COLUMN = "a constant column of a subquery"
 _ROW_NUMBERS = re.compile(r"rand|rand32|rand64|row_?number\w*")
 
 
-def objection(root: Node, is_aggregate: Callable[[str], bool]) -> str | None:
-    """Return why the statement is refused; None if it is allowed. Raises TooComplex."""
+def objection(
+    root: Node, is_aggregate: Callable[[str], bool], *, renames_columns: bool = True
+) -> str | None:
+    """Return why the statement is refused; None if it is allowed. Raises TooComplex.
+
+    `renames_columns` is whether it may have aliases of tables with names of columns, `AS t(a, b)`.
+    """
     try:
-        return _Constants(root, is_aggregate).objection()
+        return _Constants(root, is_aggregate, renames_columns).objection()
     except RecursionError as error:
         raise TooComplex from error
 
@@ -78,13 +85,17 @@ def objection(root: Node, is_aggregate: Callable[[str], bool]) -> str | None:
 class _Constants:
     """Search for expressions of one query tree that may be long constants."""
 
-    def __init__(self, root: Node, is_aggregate: Callable[[str], bool]) -> None:
+    def __init__(
+        self, root: Node, is_aggregate: Callable[[str], bool], renames_columns: bool
+    ) -> None:
         self._root = root
         self._is_aggregate = is_aggregate
+        self._renames_columns = renames_columns
         self._tables = {node.facts["cte_name"] for node in root.walk() if "cte_name" in node.facts}
         self._steps = 0
         self._aliases: dict[str, list[Node]] = {}
         self._constant_names: set[str] = set()
+        self._has_constant_columns = False
         self._varying: dict[Node, bool] = {}
 
     def objection(self) -> str | None:
@@ -132,7 +143,8 @@ class _Constants:
     def _is_short_name(self, name: str) -> bool:
         """Return whether the name is that of short literals, and of no renamed column."""
         nodes = list(self._root.walk())
-        if any(each.kind in ("QUERY", "UNION") and _can_be_renamed(each) for each in nodes):
+        queries = (each for each in nodes if each.kind in ("QUERY", "UNION"))
+        if any(map(self._can_be_renamed, queries)):
             return False
         named = [each for each in nodes if each.facts.get("alias") == name]
         return bool(named) and all(map(_is_short, named))
@@ -143,6 +155,12 @@ class _Constants:
             is_table = node.section in TABLE_SECTIONS
             if alias and node.kind in _EXPRESSIONS and not is_table:
                 self._aliases.setdefault(alias, []).append(node)
+        columns = [
+            item
+            for node in self._root.walk()
+            if node.kind == "QUERY" and _is_source(node)
+            for item in node.list_of("PROJECTION")
+        ]
         while True:
             self._varying.clear()
             found = {
@@ -151,9 +169,11 @@ class _Constants:
                 if name not in self._constant_names
                 and not all(self._varies(node) for node in nodes)
             }
-            if not found:
+            has_constant_columns = not all(map(self._varies, columns))
+            if not found and has_constant_columns == self._has_constant_columns:
                 return
             self._constant_names |= found
+            self._has_constant_columns |= has_constant_columns
 
     def _varies(self, node: Node) -> bool:
         """Return whether the value certainly is a column's, and is thus copied for each row."""
@@ -167,7 +187,8 @@ class _Constants:
 
     def _find_varies(self, node: Node) -> bool:
         if node.kind == "MATCHER":
-            return True
+            # It may stand for any column, short constants too: range(COLUMNS('^i$') * 100000).
+            return not self._has_constant_columns
         if node.kind == "IDENTIFIER":
             parts = node.facts["identifier"].split(".")
             # Virtual columns such as _table are constants.
@@ -193,7 +214,12 @@ class _Constants:
     def _is_value(self, node: Node) -> bool:
         """Return whether the node is made of literals, and certainly not NULL."""
         if node.kind == "IDENTIFIER":
-            named = self._aliases.get(node.facts["identifier"], [])
+            name = node.facts["identifier"]
+            named = [
+                each
+                for known in {name, name.rpartition(".")[2]}
+                for each in self._aliases.get(known, [])
+            ]
             return bool(named) and all(
                 each.kind == "CONSTANT" and self._is_value(each) for each in named
             )
@@ -222,20 +248,35 @@ class _Constants:
             return "a long literal"
         if node.kind == "QUERY" and _is_source(node):
             items = node.list_of("PROJECTION")
-            is_known = all(self._varies(each) or _is_named(node, each) for each in items)
-            return None if is_known else "a constant column of a subquery"
+            is_known = all(self._varies(each) or self._is_named(node, each) for each in items)
+            return None if is_known else _COLUMN
         if node.kind == "APPLY COLUMN TRANSFORMER":
             return "APPLY"
         if node.kind == "REPLACE COLUMN TRANSFORMER":
             return None if all(map(self._varies, node.children)) else "a constant in REPLACE"
         return None
 
+    def _is_named(self, query: Node, item: Node) -> bool:
+        """Return whether other queries know the item, which is short, by its own name only."""
+        if query.section not in TABLE_SECTIONS or self._can_be_renamed(query):
+            return False
+        return item.kind == "MATCHER" or ("alias" in item.facts and _is_short(item))
+
+    def _can_be_renamed(self, query: Node) -> bool:
+        """Return whether the columns may have other names outside, which this tree does not show."""
+        return "cte_name" in query.facts or ("alias" in query.facts and self._renames_columns)
+
 
 def _refusal(call: Node, constant: str) -> str:
+    advice = f"write a literal of at most {SHORT_CHARACTERS} characters, or x IN (…)"
+    if constant == _COLUMN:
+        advice = (
+            "write the constant itself where it is used, such as a[1], or let the subquery stand in "
+            "FROM, not in WITH or UNION, and name the constant there: (SELECT 1 AS n, …) AS t"
+        )
     return (
         f"the function {call.facts['function_name']} is not allowed together with {constant}, which may "
-        "be a long constant that it searches for each row: write a literal of at most "
-        f"{SHORT_CHARACTERS} characters, or x IN (…)"
+        f"be a long constant that it searches for each row: {advice}"
     )
 
 
@@ -285,17 +326,6 @@ def _is_scalar(node: Node) -> bool:
     if owner.kind == "FUNCTION" and "alias" not in node.facts:
         return not _FIXED.fullmatch(owner.facts["function_name"].lower())
     return True
-
-
-def _is_named(query: Node, item: Node) -> bool:
-    """Return whether the item is short, and other queries know it by its alias only."""
-    is_alone = query.section in TABLE_SECTIONS and not _can_be_renamed(query)
-    return is_alone and "alias" in item.facts and _is_short(item)
-
-
-def _can_be_renamed(query: Node) -> bool:
-    """Return whether `AS t(a, b)`, which the tree does not show, may give its columns other names."""
-    return "alias" in query.facts or "cte_name" in query.facts
 
 
 def _is_source(node: Node) -> bool:

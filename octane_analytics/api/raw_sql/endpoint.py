@@ -220,12 +220,15 @@ def validate(
     own_settings = without_limit(settings)
     probed = _probe(connection, sql, own_settings)
     quoted_names.check(probed)
-    if validator.check_ast(
+    syntax = validator.check_ast(
         _explain(connection, validator.EXPLAIN_AST, sql, parameters, own_settings), rules
-    ):
+    )
+    if syntax.is_description:
         return probed.fingerprint
     tree = _explain(connection, validator.EXPLAIN_TREE, sql, parameters, own_settings)
-    lookup = validator.check_tree(tree, rules, quoted_names.unquoted(probed))
+    lookup = validator.check_tree(
+        tree, rules, quoted_names.unquoted(probed), renames_columns=syntax.renames_columns
+    )
     if lookup.tables:
         names: dict[str, object] = {"pairs": validator.qualified_names(lookup, rules)}
         found = connection.select(validator.SELECT_TABLES, names, settings=own_settings)

@@ -24,6 +24,15 @@ class AstNode:
     depth: int
 
 
+@dataclass(frozen=True, slots=True)
+class Syntax:
+    """Facts of an allowed statement that the syntax tree shows and the query tree does not."""
+
+    is_description: bool
+    """DESCRIBE of a readable table, otherwise a single plain SELECT."""
+    renames_columns: bool = False
+
+
 def parse(lines: Sequence[str]) -> list[AstNode]:
     """Parse the lines into nodes, at least one. Raises MalformedTree."""
     nodes: list[AstNode] = []
@@ -48,3 +57,18 @@ def parse(lines: Sequence[str]) -> list[AstNode]:
     if not nodes or any(missing):
         raise MalformedTree("a node is missing")
     return nodes
+
+
+def renames_columns(nodes: Sequence[AstNode]) -> bool:
+    """Return whether an alias of a table may have names of columns: `FROM … AS t(a, b)`.
+
+    These names are a list beside the table.
+    """
+    tables: set[int] = set()
+    for node in nodes:
+        tables = {depth for depth in tables if depth < node.depth}
+        if node.depth - 1 in tables and node.kind == "ExpressionList":
+            return True
+        if node.kind == "TableExpression":
+            tables.add(node.depth)
+    return False

@@ -24,6 +24,7 @@ from octane_analytics.api.raw_sql.errors import forbidden
 from octane_analytics.api.raw_sql.functions import Functions
 from octane_analytics.api.raw_sql.query_tree import Node
 from octane_analytics.api.raw_sql.scopes import Scopes, TooComplex
+from octane_analytics.api.raw_sql.syntax_tree import Syntax
 from octane_analytics.clickhouse.schema import TableName
 
 EXPLAIN_AST = "EXPLAIN AST "
@@ -88,8 +89,8 @@ class LookupNames:
     functions: frozenset[str] = frozenset()
 
 
-def check_ast(lines: Sequence[str], rules: AccessRules) -> bool:
-    """Return True for DESCRIBE of a readable table, False for a single plain SELECT.
+def check_ast(lines: Sequence[str], rules: AccessRules) -> Syntax:
+    """Return the syntax of DESCRIBE of a readable table, or of a single plain SELECT.
 
     `lines` are the output of `EXPLAIN AST`. Raises QueryError (403) for any other statement.
     """
@@ -102,7 +103,7 @@ def check_ast(lines: Sequence[str], rules: AccessRules) -> bool:
         raise forbidden(f"a name in the statement imitates ClickHouse's output: {error}") from error
     if [(node.kind, node.depth) for node in nodes] == _DESCRIBE:
         _check_described(nodes[-1].text, rules)
-        return True
+        return Syntax(is_description=True)
     if nodes[0].kind != _ROOT:
         raise forbidden("DESCRIBE takes only the name of a table")
     lambdas = {
@@ -121,11 +122,15 @@ def check_ast(lines: Sequence[str], rules: AccessRules) -> bool:
     # An output clause is a child of the root besides the list of SELECTs.
     if [node.kind for node in nodes if node.depth == 1] != ["ExpressionList"]:
         raise forbidden(_OUTPUT)
-    return False
+    return Syntax(is_description=False, renames_columns=syntax_tree.renames_columns(nodes))
 
 
 def check_tree(
-    lines: Sequence[str], rules: AccessRules, quoted: Collection[str] = ()
+    lines: Sequence[str],
+    rules: AccessRules,
+    quoted: Collection[str] = (),
+    *,
+    renames_columns: bool = True,
 ) -> LookupNames:
     """Return the names to look up, if the statement is allowed otherwise.
 
@@ -138,7 +143,7 @@ def check_tree(
         raise forbidden(f"{error} is not allowed") from error
     except syntax_tree.MalformedTree as error:
         raise forbidden(f"a name in the statement imitates ClickHouse's output: {error}") from error
-    return _TreeCheck(root, rules, quoted).run()
+    return _TreeCheck(root, rules, quoted, renames_columns).run()
 
 
 def check_tables(found: Sequence[tuple[str, str]], rules: AccessRules) -> None:
@@ -190,8 +195,11 @@ def _check_ast_function(text: str, rules: AccessRules, lambdas: Collection[str])
 class _TreeCheck:
     """Check of all nodes of one query tree."""
 
-    def __init__(self, root: Node, rules: AccessRules, quoted: Collection[str]) -> None:
+    def __init__(
+        self, root: Node, rules: AccessRules, quoted: Collection[str], renames_columns: bool
+    ) -> None:
         self._root = root
+        self._renames_columns = renames_columns
         self._rules = rules
         self._dotted = [name for name in quoted if "." in name]
         self._scopes = Scopes(root)
@@ -207,8 +215,9 @@ class _TreeCheck:
                     _check_table_function(node)
                 elif node.kind == "IDENTIFIER" and node.section in allowlists.TABLE_SECTIONS:
                     self._check_table(node)
+            is_aggregate = self._rules.functions.allow_aggregate
             objection = windows.objection(self._root) or computed_constants.objection(
-                self._root, self._rules.functions.allow_aggregate
+                self._root, is_aggregate, renames_columns=self._renames_columns
             )
         except TooComplex as error:
             raise forbidden(
@@ -377,11 +386,9 @@ def _unescaped(node: Node) -> str | None:
     kind, value = node.facts["constant_value_type"], node.facts["constant_value"]
     if kind == "Array(String)":
         return value
-    return _ESCAPE.sub(_character, value[1:-1]) if kind == "String" else None
-
-
-def _character(found: re.Match[str]) -> str:
-    return _CHARACTERS.get(found[1], found[1])
+    if kind != "String":
+        return None
+    return _ESCAPE.sub(lambda found: _CHARACTERS.get(found[1], found[1]), value[1:-1])
 
 
 def _is_readable(name: str, rules: AccessRules) -> bool:

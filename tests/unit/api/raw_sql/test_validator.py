@@ -63,7 +63,7 @@ def test_describe_needs_a_readable_table(name: str, is_allowed: bool) -> None:
         f"  TableIdentifier {name}",
     ]
     if is_allowed:
-        assert check_ast(tree, RULES)
+        assert check_ast(tree, RULES).is_description
     else:
         with pytest.raises(QueryError, match=f"unknown table {name}"):
             check_ast(tree, RULES)
