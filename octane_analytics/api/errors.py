@@ -11,6 +11,7 @@ from octane_analytics.errors import NeedsOperator, QueryError, StatementRejected
 RETRY_AFTER_SECONDS = 2
 
 _UNAVAILABLE = "ClickHouse is unavailable: try again later"
+_OVERLOADED = "ClickHouse lacks memory, threads, connections or disk space: try again later"
 
 _LIMITS = {
     128: (422, "result_too_large"),  # TOO_LARGE_ARRAY_SIZE: a constant array of more than a million
@@ -57,7 +58,7 @@ def from_client(error: StatementRejected) -> QueryError:
     """Return the error that a client receives for its own SQL that ClickHouse rejected."""
     known = {"clickhouse_code": error.code, "clickhouse_error": error.name}
     if _is_server_wide(error):
-        return QueryError(503, "overloaded", _UNAVAILABLE)
+        return QueryError(503, "overloaded", _OVERLOADED)
     status, code = _LIMITS.get(error.code, (400, "sql_error"))
     if error.code in _FORBIDDEN:
         status, code = 403, "forbidden_statement"

@@ -8,6 +8,7 @@ exceeds the budget is refused. Does not depend on HTTP or on the use of the rows
 """
 
 import functools
+import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
@@ -21,7 +22,7 @@ from clickhouse_driver.columns.base import Column, FormatColumn
 from clickhouse_driver.columns.datetimecolumn import DateTime64Column
 from clickhouse_driver.columns.lowcardinalitycolumn import LowCardinalityColumn
 from clickhouse_driver.columns.service import get_column_by_spec
-from clickhouse_driver.reader import read_binary_str, read_binary_uint8
+from clickhouse_driver.reader import read_binary_bytes, read_binary_uint8
 from clickhouse_driver.streams.native import BlockInputStream
 from clickhouse_driver.varint import read_varint
 
@@ -38,6 +39,9 @@ _MAX_TYPE_CHARACTERS = 32 << 10
 """Length of all long types of a block: the driver parses each one, at 0.1 ms for a nested type."""
 _SHORT_TYPE_CHARACTERS = 64
 _OPAQUE = ("JSON", "Object(", "Dynamic", "Variant(")
+_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+_CHARACTERS = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "0": "\0"}
+"""Characters after a backslash in the name of an Enum, whose escapes the driver does not know."""
 _CHILDREN = ("nested_column", "key_column", "value_column")
 
 
@@ -118,7 +122,7 @@ class ResultBlocks(BlockInputStream):  # type: ignore[misc]  # the driver has no
         names_and_types, data = [], []
         type_characters = 0
         for _ in range(column_count):
-            name, kind = read_binary_str(self.fin), read_binary_str(self.fin)
+            name, kind = _read_text(self.fin), _read_text(self.fin)
             if len(kind) > _SHORT_TYPE_CHARACTERS and self.meter is not None:
                 type_characters += len(kind)
                 if type_characters > _MAX_TYPE_CHARACTERS:
@@ -133,7 +137,7 @@ class ResultBlocks(BlockInputStream):  # type: ignore[misc]  # the driver has no
 
     def _column(self, kind: str, row_count: int, has_custom_serialization: bool) -> Sequence[Any]:
         options = {"context": self.context, "has_custom_serialization": has_custom_serialization}
-        column = get_column_by_spec(kind, options)
+        column = get_column_by_spec(_ESCAPE.sub(_character, kind), options)
         column.read_state_prefix(self.fin)
         _keep_fractions(column)
         source: Any = self.fin
@@ -144,6 +148,15 @@ class ResultBlocks(BlockInputStream):  # type: ignore[misc]  # the driver has no
             _meter_column(column, self.meter)
         values: Sequence[Any] = column.read_data(row_count, source)
         return values
+
+
+def _read_text(source: Any) -> str:
+    """Read the name or type of a column, which may quote a literal that is not UTF-8."""
+    return bytes(read_binary_bytes(source)).decode(errors="replace")
+
+
+def _character(found: re.Match[str]) -> str:
+    return _CHARACTERS.get(found[1], found[0])
 
 
 class _MeteredReader:

@@ -196,6 +196,55 @@ def test_forged_name_is_rejected_in_each_position(
         assert not has_leaked(answer), sql
 
 
+@pytest.mark.parametrize("position", POSITIONS)
+def test_name_in_a_parameter_is_rejected(server: Target, app: ASGIApp, position: str) -> None:
+    """A parameter as an alias is in no output of formatQuerySingleLine."""
+    sql = POSITIONS[position].format(name="{name:Identifier}", text="x", **server.names)
+    for name in ("harmless", *(f"x{fact}" for fact in FACTS[1:7])):
+        answer = query(app, sql, name=name)
+        assert answer.status_code in (400, 403), (sql, name, answer.text)
+        assert not has_leaked(answer), sql
+
+
+@pytest.mark.parametrize("statement", ["SELECT * FROM plain", f"SELECT '{CANARY}' IN plain"])
+def test_parameter_forges_no_part_of_with(server: Target, app: ASGIApp, statement: str) -> None:
+    """The embedded server reads the file of a table's name in its directory."""
+    (server.directory / "clickhouse" / "plain").write_text(f"{CANARY}\n")
+    for alias in ("{a:Identifier}", "{a /* b */ :\n Identifier}"):
+        sql = f"WITH (SELECT 1) AS {alias} {statement}"
+        answer = query(app, sql, a="x, is_cte: 1, cte_name: plain")
+        assert answer.status_code == 403, answer.text
+
+
+def test_uuid_of_a_table_is_rejected(server: Target, app: ASGIApp) -> None:
+    found = server.select(
+        "SELECT toString(uuid) FROM system.tables WHERE database = 'vault' AND name = 'canary'"
+    )
+    for text in (f"'{found[0][0]}'", f"$${found[0][0]}$$"):
+        answer = query(app, f"SELECT * FROM ai_analytics_events UUID {text}")
+        assert answer.status_code in (400, 403), answer.text
+    assert query(app, f"SELECT '{found[0][0]}'::UUID AS uuid").status_code == 200
+
+
+PATHS_BESIDE_IN = [
+    'SELECT "{path}" IN (1)',
+    'SELECT nullIn("{path}", (SELECT 1))',
+    'WITH "{path}" AS a SELECT a IN (1)',
+    'WITH "{path}" AS a, a AS b SELECT b NOT IN (SELECT 1)',
+    'SELECT arrayMap(x -> "{path}" IN (x, 1), [1])',
+    'SELECT 1 FROM (SELECT 1 AS "{path}") AS t, (SELECT "{path}" IN (1)) AS u',
+]
+
+
+@pytest.mark.parametrize("template", PATHS_BESIDE_IN)
+def test_left_side_of_in_opens_no_path(server: Target, app: ASGIApp, template: str) -> None:
+    before = server.state()
+    for path in (f"http://127.0.0.1:{server.listener.port}/x", server.names["file"], "/etc/passwd"):
+        answer = query(app, template.format(path=path))
+        assert answer.status_code == 403, answer.text
+    assert server.state() == before
+
+
 def test_no_hostile_name_passes_the_validation(server: Target, app: ASGIApp) -> None:
     before = server.state()
 
@@ -270,6 +319,10 @@ HARMLESS = {
     "nested comment": "SELECT 1 /* a /* b */ c */",
     "identifiers with a dot": "SELECT `a.b` FROM (SELECT 1 AS `a.b`)",
     "text in hexadecimal": "SELECT x'0a41', b'01000001'",
+    "text that is not UTF-8": r"SELECT '\xff\xfe' AS a, x'fffe', b'11111111', 'x' LIKE '\xff%'",
+    "texts that are equal in the answer": r"SELECT '\xff', '\xfe', ['\xff'], map('\xff', '\xfe')",
+    "time zone beside text that is not UTF-8": r"SELECT toDateTime(0, 'UTC') AS t, '\xff' IN ('\xff')",
+    "alias with a slash": 'SELECT 1 AS "GB/s"',
 }
 
 
@@ -277,6 +330,17 @@ HARMLESS = {
 def test_harmless_name_or_text_is_answered(app: ASGIApp, case: str) -> None:
     answer = query(app, HARMLESS[case])
     assert answer.status_code == 200, answer.text
+
+
+def test_names_of_an_enum_are_unescaped(app: ASGIApp) -> None:
+    names = {1: "a\n", 2: "b\\", 3: "c'd, e = f", 4: "g\t\r\0\b\f", 5: "\\n"}
+    kind = ", ".join(f"'{escaped(name, chr(39))}' = {value}" for value, name in names.items())
+    kind = kind.replace("\t", "\\t").replace("\r", "\\r").replace("\b", "\\b")
+    text = f"'{doubled(f'Enum8({kind})', chr(39))}'"
+    for value, name in names.items():
+        answer = query(app, f"SELECT [CAST(toInt8({value}), {text})] AS a")
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["rows"] == [{"a": [name]}]
 
 
 TABLE_USES = ["SELECT 1 IN {name}", "SELECT in(1, {name})", "SELECT 1 FROM {name}"]

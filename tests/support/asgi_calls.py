@@ -59,7 +59,7 @@ def judged(*answers: Result | Exception) -> "Script":
     """Return a connection that parses any statement as SELECT 1, then returns the given results."""
     return Script(
         result(("limit", "0", None, None, 0), ("readonly", "0", None, None, 0), name="String"),
-        result(("123", [], [], [], 0, [], 0), fingerprint="String"),
+        result(("123", [], [], [], 0, [], 0, 0), fingerprint="String"),
         result(*((line,) for line in SELECT_TREE), explain="String"),
         result(*((line,) for line in QUERY_TREE), explain="String"),
         *answers,

@@ -20,7 +20,11 @@ from octane_analytics.errors import QueryError
 
 ANONYMOUS = "anonymous"
 _LOCAL_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost"})
-_PROXY_HEADERS = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
+_PROXY_HEADER = re.compile(
+    r"forwarded|via|cdn-loop|x-forwarded-.+|x-original-.+|x-envoy-.+"
+    r"|(x-)?(real|client|cluster-client)-ip|(cf-connecting|true-client|fastly-client|fly-client)-ip"
+)
+"""Headers that proxies and content delivery networks add, in lower case."""
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]*)(?::[0-9]{1,5})?\Z")
 _CHALLENGE = 'Bearer realm="octane-analytics"'
 
@@ -73,7 +77,7 @@ def anonymous_caller(headers: Headers, peer: str | None, *, allow_anonymous: boo
 
     Requests that a proxy forwarded do not count as loopback. Raises AccessDenied (403).
     """
-    is_local_peer = is_loopback(peer) and not any(name in headers for name in _PROXY_HEADERS)
+    is_local_peer = is_loopback(peer) and not any(map(_PROXY_HEADER.fullmatch, headers.keys()))
     # DNS rebinding: a page of a foreign site, whose name resolves to this host, sends that name.
     is_local_host = _is_local_host(headers.get("host", ""))
     if is_local_peer and is_local_host:

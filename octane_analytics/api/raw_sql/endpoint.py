@@ -252,9 +252,8 @@ def _probe(
             ) from error
         message = quoted_names.without_probe(str(error))
         raise StatementRejected(error.code, error.name, message) from error
-    fingerprint, names, formatted_names, patterns, has_identifier, types, has_expression = (
-        found.rows[0]
-    )
+    fingerprint, names, formatted_names, patterns, has_identifier, types, *others = found.rows[0]
+    has_expression, has_dropped_clause = map(bool, others)
     return quoted_names.Probed(
         str(fingerprint),
         names,
@@ -262,7 +261,8 @@ def _probe(
         patterns,
         has_identifier_parameter=bool(has_identifier),
         parameter_types=types,
-        has_qualified_expression=bool(has_expression),
+        has_qualified_expression=has_expression,
+        has_dropped_clause=has_dropped_clause,
     )
 
 
@@ -278,4 +278,10 @@ def _explain(
     except StatementRejected as error:
         message = validator.relocate(str(error), prefix)
         raise StatementRejected(error.code, error.name, message) from error
-    return [str(row[0]) for row in found.rows]
+    return [_line(row[0]) for row in found.rows]
+
+
+def _line(value: str | bytes) -> str:
+    """Return a line of an EXPLAIN, which the driver returns as bytes if a literal is not UTF-8."""
+    # No rule allows a text because it has U+FFFD, and names with other bytes are refused before.
+    return value.decode(errors="replace") if isinstance(value, bytes) else value

@@ -5,8 +5,9 @@ would be read as structure. The server that runs the statement also finds the na
 (`tokenizeQuery`, ClickHouse 26.5), because lexers differ: ClickHouse's accepts typographic quotes,
 treats U+2028 as a space, nests comments and has heredocs. The tokens are read twice: from the
 statement unchanged, and from the output of `formatQuerySingleLine`, where escapes are decoded and a
-string in place of a name (`FROM 'file'`) is quoted as a name. Does not depend on the grammar of
-SQL.
+string in place of a name (`FROM 'file'`) is quoted as a name. The formatted text lacks some clauses
+that ClickHouse obeys: a parameter as an alias (`1 AS {name:Identifier}`) and the UUID of a table.
+Does not depend on the grammar of SQL.
 """
 
 import re
@@ -19,6 +20,10 @@ from octane_analytics.api.raw_sql.errors import forbidden
 PROBE = """\
 WITH {statement:String} AS statement, formatQuerySingleLine(statement) AS formatted,
     tokenizeQuery(statement) AS tokens,
+    arrayFilter(token -> token.type NOT IN ('Whitespace', 'Comment'), tokens) AS given,
+    arrayMap(token -> upper(substring(statement, token.begin + 1, token.end - token.begin)), given)
+        AS given_words,
+    arrayPushFront(arrayPopBack(given_words), '') AS given_previous,
     arrayFilter(token -> token.type NOT IN ('Whitespace', 'Comment'), tokenizeQuery(formatted))
         AS plain,
     arrayMap(token -> upper(substring(formatted, token.begin + 1, token.end - token.begin)), plain)
@@ -37,12 +42,15 @@ SELECT toString(normalizedQueryHash(statement)),
                 one IN ('EXCEPT', 'STRICT', 'COLLATE')
                 OR (one = '(' AND two IN ('COLUMNS', 'EXCEPT', 'STRICT'))),
             plain, previous, before)),
-    arrayExists((word, one) -> word = 'IDENTIFIER' AND one = ':', words, previous),
+    arrayExists((word, one) -> word = 'IDENTIFIER' AND one = ':', given_words, given_previous),
     arrayMap((token, end) -> hex(substring(formatted, token.begin + 1, end.begin - token.begin)),
         arrayFilter((token, one, three) -> one = ':' AND three = '{', plain, previous, earlier),
         arrayFilter((end, one, three) -> one = ':' AND three = '{', ends, previous, earlier)),
     arrayExists((word, one, two) -> word IN ('*', 'COLUMNS') AND one = '.'
-            AND match(two, '^[^\\\\w`"]'), words, previous, before)
+            AND match(two, '^[^\\\\w`"]'), words, previous, before),
+    countEqual(given_words, '{') > countEqual(words, '{')
+        OR arrayExists((token, one) -> one = 'UUID' AND token.type IN ('StringLiteral', 'HereDoc'),
+            given, given_previous)
 """
 """Binds the statement as a value, so that it cannot continue the text of the probe: a statement that
 passes is complete by itself. Executes no part of it."""
@@ -63,6 +71,8 @@ class Probed:
     """Types of `{name:Type}`, hex-encoded: ClickHouse resolves them as it explains."""
     has_qualified_expression: bool = False
     """An expression precedes `.*`: ClickHouse drops it, and no EXPLAIN shows it."""
+    has_dropped_clause: bool = False
+    """The formatted statement lacks a parameter, or may lack the UUID of a table."""
 
 
 def check(probed: Probed) -> None:
@@ -84,6 +94,10 @@ def check(probed: Probed) -> None:
     if probed.has_qualified_expression:
         raise forbidden(
             "an expression before .* or .COLUMNS is not allowed: name a table or column"
+        )
+    if probed.has_dropped_clause:
+        raise forbidden(
+            "the UUID of a table, or a parameter in place of a name, is not allowed: write the name"
         )
     for text in _decode(probed.parameter_types):
         if not type_names.is_type(text):

@@ -14,6 +14,7 @@ from octane_analytics.api.raw_sql import (
     allowlists,
     column_definitions,
     computed_constants,
+    memberships,
     patterns,
     query_tree,
     syntax_tree,
@@ -41,7 +42,6 @@ _ROOT = "SelectWithUnionQuery"
 _DESCRIBE = [("DescribeQuery", 0), ("TableExpression", 1), ("TableIdentifier", 2)]
 _OUTPUT = "INTO OUTFILE and FORMAT are not allowed: set `format` in the request, or Accept"
 _SETTINGS = "a SETTINGS clause is not allowed: the service sets the limits"
-_MEMBERSHIP = re.compile(r"(global)?(not)?(null)?in(ignoreset)?\Z")
 _TAKE_COLUMN_DEFINITIONS = frozenset({"values", "null"})
 _TAKE_AGGREGATES = frozenset({"arrayreduce", "arrayreduceinranges", "initializeaggregation"})
 
@@ -216,8 +216,12 @@ class _TreeCheck:
                 elif node.kind == "IDENTIFIER" and node.section in allowlists.TABLE_SECTIONS:
                     self._check_table(node)
             is_aggregate = self._rules.functions.allow_aggregate
-            objection = windows.objection(self._root) or computed_constants.objection(
-                self._root, is_aggregate, renames_columns=self._renames_columns
+            objection = (
+                memberships.objection(self._root)
+                or windows.objection(self._root)
+                or computed_constants.objection(
+                    self._root, is_aggregate, renames_columns=self._renames_columns
+                )
             )
         except TooComplex as error:
             raise forbidden(
@@ -245,7 +249,7 @@ class _TreeCheck:
             _check_aggregate_name(name, arguments, self._rules)
         _check_pattern(name, arguments)
         _check_types(name, arguments)
-        if _MEMBERSHIP.match(name.lower()):
+        if memberships.FUNCTION.match(name.lower()):
             if len(arguments) != 2:
                 raise forbidden("IN needs two arguments")
             # `x IN name` reads a table of that name.
@@ -298,7 +302,7 @@ def _check_function_reference(node: Node, count: int, rules: AccessRules) -> Non
     lowered = name.lower()
     is_special = (
         lowered in _TAKE_AGGREGATES
-        or _MEMBERSHIP.match(lowered)
+        or memberships.FUNCTION.match(lowered)
         or patterns.place(lowered) is not None
         or (type_names.is_special(lowered) and count > 2)
     )

@@ -9,8 +9,14 @@ from octane_analytics.clickhouse.results import ResultColumn
 
 _FORMULA_PREFIXES = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 """First characters of a formula in a spreadsheet, four of them full-width: owasp.org, CSV Injection."""
+_INVISIBLE = "".join(
+    map(chr, [*range(9), 11, 12, *range(14, 33), 0x85, 0xA0, 0x200B, 0x3000, 0xFEFF])
+)
+"""Characters that a spreadsheet may drop before a formula: controls, spaces, and a byte order mark."""
+_FIRST_INVISIBLE = tuple(_INVISIBLE)
 _NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?\Z")
-_SPECIAL = re.compile(r'[",\r\n]')
+_SPECIAL = re.compile(r'[",;\t\r\n]')
+"""A semicolon and a tab separate cells in some spreadsheets, so that `a;=1` would hold a formula."""
 
 
 class CsvWriter:
@@ -41,7 +47,10 @@ def _csv(columns: Sequence[Sequence[str]]) -> bytes:
 
 def _escaped_cell(value: object) -> str:
     """Return the cell, with an apostrophe before text that a spreadsheet would evaluate."""
-    if type(value) is str and value.startswith(_FORMULA_PREFIXES) and not _NUMBER.match(value):
+    if type(value) is not str:
+        return _cell(value)
+    shown = value.lstrip(_INVISIBLE) if value.startswith(_FIRST_INVISIBLE) else value
+    if shown.startswith(_FORMULA_PREFIXES) and not _NUMBER.match(shown):
         return _cell(f"'{value}")
     return _cell(value)
 

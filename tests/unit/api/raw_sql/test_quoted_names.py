@@ -97,3 +97,8 @@ def test_other_parameter_type_is_rejected(text: str) -> None:
 def test_expression_before_asterisk_is_rejected() -> None:
     with pytest.raises(QueryError, match="before"):
         check(Probed("1", [], [], [], False, [], True))
+
+
+def test_clause_that_the_formatter_drops_is_rejected() -> None:
+    with pytest.raises(QueryError, match="UUID"):
+        check(Probed("1", [], [], [], False, [], False, True))

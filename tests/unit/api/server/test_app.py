@@ -222,6 +222,8 @@ def test_query_error_has_its_status(error: StatementRejected, status: int, code:
             "NAME",
         )
         assert error_body["message"] == str(error)
+    if code == "overloaded":
+        assert "lacks memory" in error_body["message"]
     assert ("retry-after" in answer.headers) == (status == 503)
 
 
