@@ -22,7 +22,8 @@ from octane_analytics.types import TopicPartition, UncommittedLag
 _READ_SECONDS = 2.0
 _MOVING_PARTITIONS = 16
 """Limit, for each measurement, of the oldest records read from partitions in which the group
-progresses, in turn: each costs half a millisecond of CPU and a fetch of its own."""
+progresses, in turn: each costs half a millisecond of CPU and a fetch of its own. Half of the partitions
+if these are more, because a wide topic is measured less often (`telemetry.lag_metrics`)."""
 
 
 @dataclass(slots=True)
@@ -65,7 +66,7 @@ class LagProbe(StandaloneClient):
         found = self.count(self._settings.topic)
         positions = {number: lag.position for number, lag in found.items() if lag.messages}
         try:
-            self._update_oldest(positions)
+            self._update_oldest(positions, max(_MOVING_PARTITIONS, len(found) // 2))
         except KafkaException as exception:
             raise translate(error_of(exception), "reading the oldest records") from exception
         oldest = self._oldest
@@ -114,13 +115,13 @@ class LagProbe(StandaloneClient):
             self._admin = self._broker.connect(AdminClient)
         return log_ends(self._admin, partitions, is_stable=True)
 
-    def _update_oldest(self, positions: Mapping[int, int]) -> None:
+    def _update_oldest(self, positions: Mapping[int, int], max_moving: int) -> None:
         for number in self._oldest.keys() - positions.keys():
             del self._oldest[number]
-        self._read_oldest(self._connected(), self._stale(positions))
+        self._read_oldest(self._connected(), self._stale(positions, max_moving))
         self._last_positions = dict(positions)
 
-    def _stale(self, positions: Mapping[int, int]) -> dict[int, int]:
+    def _stale(self, positions: Mapping[int, int], max_moving: int) -> dict[int, int]:
         """Return the positions whose records must be read now."""
         known = self._oldest
         stale = [
@@ -128,7 +129,7 @@ class LagProbe(StandaloneClient):
         ]
         moving = [n for n in stale if n in known and self._last_positions.get(n) != positions[n]]
         moving.sort(key=lambda n: known[n].read_at)
-        postponed = set(moving[_MOVING_PARTITIONS:])
+        postponed = set(moving[max_moving:])
         return {n: positions[n] for n in stale if n not in postponed}
 
     def _read_oldest(self, consumer: Consumer, positions: Mapping[int, int]) -> None:

@@ -20,7 +20,7 @@ import hashlib
 import mmap
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 _HALF = struct.Struct("=QQQ")
@@ -47,18 +47,22 @@ class InsertedEventCounter:
 
         A batch without a token cannot be recognized and is always added.
         """
+        if not rows_by_partition:
+            return True
         digest = 0 if token is None else token_digest(token)
-        self._open_others()
+        counted = self._counted_elsewhere(rows_by_partition, digest) if digest else frozenset()
         added = [
-            self._count(partition, rows, digest) for partition, rows in rows_by_partition.items()
+            self._count(partition, rows, digest)
+            for partition, rows in rows_by_partition.items()
+            if partition not in counted
         ]
-        return any(added) or not added
+        return any(added)
 
     def _count(self, partition: int, rows: int, digest: int) -> bool:
         at = partition * _RECORD_BYTES
         memory = self._mapped(at + _RECORD_BYTES)
         sequence, counted, last = _current_half(memory[at : at + _RECORD_BYTES])
-        if digest and (last == digest or self._is_counted_elsewhere(partition, digest)):
+        if digest and last == digest:
             return False
         if _WORD.unpack_from(memory, at)[0] == sequence:
             at += _HALF.size
@@ -95,13 +99,23 @@ class InsertedEventCounter:
                     with contextlib.suppress(FileNotFoundError):
                         self._others[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
-    def _is_counted_elsewhere(self, partition: int, digest: int) -> bool:
-        return any(
-            _current_half(record)[2] == digest
-            for descriptor in self._others.values()
-            if len(record := os.pread(descriptor, _RECORD_BYTES, partition * _RECORD_BYTES))
-            == _RECORD_BYTES
-        )
+    def _counted_elsewhere(self, partitions: Collection[int], digest: int) -> frozenset[int]:
+        """Return the partitions whose last counted batch in another slot has the digest.
+
+        One read of each slot's file: one for each partition took four times as long.
+        """
+        self._open_others()
+        first = min(partitions) * _RECORD_BYTES
+        size = (max(partitions) + 1) * _RECORD_BYTES - first
+        found = set()
+        for descriptor in self._others.values():
+            content = os.pread(descriptor, size, first)
+            for partition in partitions:
+                at = partition * _RECORD_BYTES - first
+                record = content[at : at + _RECORD_BYTES]
+                if len(record) == _RECORD_BYTES and _current_half(record)[2] == digest:
+                    found.add(partition)
+        return frozenset(found)
 
 
 def token_digest(token: str) -> int:

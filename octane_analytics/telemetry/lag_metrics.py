@@ -15,7 +15,9 @@ from octane_analytics.telemetry.logging import fields
 from octane_analytics.types import UncommittedLag
 
 _LOG = logging.getLogger(__name__)
-_UPDATE_SECONDS = 1.0
+_UPDATE_SECONDS, _MAX_UPDATE_SECONDS = 1.0, 8.0
+_PARTITIONS_PER_SECOND = 32
+"""Partitions measured in a second, so that a wide topic does not cost more than a narrow one."""
 _RETRY_SECONDS = 5.0
 
 
@@ -51,7 +53,8 @@ class LagCollector:
         if self._is_failing:
             _LOG.info("lag is measured again")
         self._is_failing, self._lags, self._measured_at = False, lags, self._now()
-        return _UPDATE_SECONDS
+        wanted = len(lags) / _PARTITIONS_PER_SECOND
+        return min(max(_UPDATE_SECONDS, wanted), _MAX_UPDATE_SECONDS)
 
     @property
     def total(self) -> tuple[int, int] | None:

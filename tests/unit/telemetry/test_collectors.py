@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+import pytest
+
 from octane_analytics.errors import Unavailable
 from octane_analytics.telemetry.dedup_window import DedupWindowCollector
 from octane_analytics.telemetry.lag_metrics import LagCollector
@@ -37,6 +39,12 @@ def test_lag_in_seconds_grows_between_updates() -> None:
         ("analytics_lag_seconds", "1"): 0.0,
         ("analytics_lag_updated_timestamp_seconds", ""): 1000.0,
     }
+
+
+@pytest.mark.parametrize(("partitions", "seconds"), [(0, 1.0), (32, 1.0), (128, 4.0), (9_000, 8.0)])
+def test_lag_of_wide_topics_is_measured_less_often(partitions: int, seconds: float) -> None:
+    lags = {number: lag_of(0, None) for number in range(partitions)}
+    assert LagCollector(lambda: lags).update() == seconds
 
 
 def test_lag_stays_while_kafka_is_unavailable() -> None:

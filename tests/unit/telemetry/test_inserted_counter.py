@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -43,6 +44,29 @@ def test_batch_counted_in_another_slot_is_recognized(tmp_path: Path) -> None:
     assert second.count_batch({1: 7}, "b")
     assert not first.count_batch({1: 7}, "b"), "a former owner repeats a batch"
     assert inserted_counter.total(tmp_path) == 17
+
+
+@given(
+    counts=st.lists(
+        st.tuples(st.integers(0, 2), st.sets(st.integers(0, 9), min_size=1), st.sampled_from("ab")),
+        max_size=12,
+    )
+)
+def test_batch_is_counted_once_in_any_slot(
+    counts: list[tuple[int, set[int], str]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    directory = tmp_path_factory.mktemp("counts")
+    slots = [InsertedEventCounter(directory, f"worker-{number}") for number in range(3)]
+    last: dict[tuple[int, int], str] = {}
+    expected = 0
+    for slot, partitions, token in counts:
+        new = {p for p in partitions if token not in {last.get((s, p)) for s in range(3)}}
+        assert slots[slot].count_batch(dict.fromkeys(partitions, 1), token) is bool(new)
+        last |= {(slot, p): token for p in new}
+        expected += len(new)
+    for counter in slots:
+        counter.close()
+    assert inserted_counter.total(directory) == expected
 
 
 def test_each_partition_of_batch_is_counted_once(tmp_path: Path) -> None:
