@@ -12,6 +12,8 @@ from tests.support.ports import free_port
 from tests.tools.bench import environment, measure
 from tests.tools.bench.api import WAYS
 from tests.tools.bench.command import main
+from tests.tools.cluster import zookeeper
+from tests.tools.cluster.fixtures import require_cluster
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -44,6 +46,47 @@ def test_throughput_measures_worker_and_kafka_engine(
         assert run["clickhouse_cpu_us"] > 0
         assert run["parts"] > 1
     assert picture.read_text().startswith("<svg")
+
+
+def layouts(directory: Path, *names: str) -> dict[str, dict[str, float]]:
+    """Return the runs on these layouts by contender. Each fails unless it ends with all rows."""
+    file = directory / "runs.json"
+    bench(
+        *("throughput", "--events", "16000", "--partitions", "2", "--rounds", "1", "--procs", "1"),
+        *("--batch-size", "1000", *(word for name in names for word in ("--layout", name))),
+        *("--json", str(file)),
+    )
+    return {run["contender"]: run for run in json.loads(file.read_text())["runs"]}
+
+
+@pytest.fixture
+def few_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "available", lambda: "the mock cluster starts faster")
+    monkeypatch.setattr(measure, "_POLL_SECONDS", 0.02)
+
+
+@pytest.mark.usefixtures("few_events")
+def test_throughput_compares_shards_without_java(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zookeeper, "available", lambda: "not here")
+    found = layouts(tmp_path, "plain", "sharded")
+    assert found.keys() == {"exactly-once, plain", "exactly-once, sharded"}
+    assert all(run["parts"] > 1 for run in found.values())
+
+
+@pytest.mark.usefixtures("few_events")
+def test_throughput_measures_replicas(tmp_path: Path) -> None:
+    require_cluster()
+    (run,) = layouts(tmp_path, "replicated").values()
+    assert run["parts"] > 1
+    assert run["clickhouse_cpu_us"] > 0
+
+
+def test_layouts_are_for_workers() -> None:
+    done = CliRunner().invoke(main, ["throughput", "--layout", "sharded", "--contender", "naive"])
+    assert done.exit_code == 2
+    assert "--layout is for workers: leave out naive" in done.output
 
 
 def test_steady_measures_cost_and_latency_of_one_run(

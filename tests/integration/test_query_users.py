@@ -9,7 +9,7 @@ from ipaddress import ip_network
 import pytest
 from clickhouse_driver import Client
 
-from octane_analytics.cli.sandbox.stack import READER
+from octane_analytics.cli.sandbox.servers import reader
 from octane_analytics.clickhouse import query_user
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse, User
@@ -19,6 +19,7 @@ from tests.support.api_fixtures import QUERY_LIMITS, app_over
 from tests.support.asgi_calls import query
 from tests.support.raw_sql import PASSWORD, users_file
 
+READER = reader("ai_analytics_events")
 # In clickhouse-local, READ ON FILE and the like are effective in a user's grants only if named.
 GRANT = ["GRANT SELECT ON *.*"]
 USERS = [

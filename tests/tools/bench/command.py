@@ -13,11 +13,12 @@ from tests.tools.bench import options
 from tests.tools.bench.api import api
 from tests.tools.bench.backlog import Backlog, Shape
 from tests.tools.bench.capacity import capacity
-from tests.tools.bench.contenders import CONTENDERS, NAIVE_ROWS
+from tests.tools.bench.contenders import CONTENDERS, NAIVE_ROWS, WORKERS
 from tests.tools.bench.cost_goals import backlog_goals
 from tests.tools.bench.dashboard.command import dashboard
-from tests.tools.bench.environment import Place
+from tests.tools.bench.environment import Place, labelled
 from tests.tools.bench.latency import latency
+from tests.tools.bench.layouts import SHAPES
 from tests.tools.bench.measure import Run
 from tests.tools.bench.plot import side_by_side_svg
 from tests.tools.bench.profile import profile, told_stages
@@ -61,6 +62,14 @@ def main() -> None:
 @options.may_grow
 @options.contenders
 @click.option(
+    "--layout",
+    "layouts",
+    multiple=True,
+    type=click.Choice(list(SHAPES)),
+    help="Compare workers on these layouts of the table instead: one server, one shard of two replicas, "
+    "two shards, two shards of two replicas; may be given several times. Replicas need Java.",
+)
+@click.option(
     "--compression", default="lz4", show_default=True, help="Of the records in the topic."
 )
 @options.json_file
@@ -77,6 +86,7 @@ def throughput(
     batch_sizes: Sequence[int],
     may_grow: bool,
     contenders: Sequence[str],
+    layouts: Sequence[str],
     compression: str,
     json_file: Path | None,
     plot_file: Path | None,
@@ -86,17 +96,18 @@ def throughput(
     """Consume one backlog repeatedly: worker, ClickHouse's own Kafka engine and a naive loop
     take turns, so that the machine's moods meet them alike.
     """
-    names = list(contenders or CONTENDERS)
+    competing = _competing(contenders, layouts)
+    names = list(competing)
     backlog = Backlog(events, partitions)
     runs: list[Run] = []
-    with Place([backlog], compression) as place:
+    with Place([backlog], compression, layouts) as place:
         for number in range(rounds):
             for size in batch_sizes:
                 for procs in processes:
                     shape = Shape(backlog, size, procs, may_grow)
                     for name in names[:: -1 if number % 2 else 1]:
                         if name != "naive" or (size, procs) == (NAIVE_ROWS, 1):
-                            runs.append(place.run(name, shape))
+                            runs.append(place.run(competing[name][0], shape, competing[name][1]))
         goals = backlog_goals(runs)
         write_json(
             json_file,
@@ -108,11 +119,26 @@ def throughput(
         show(
             f"{events:,} events, {partitions} partitions, {place.broker}",
             side_by_side(runs, names),
-            goal_table(goals, "Goals, at the median"),
+            *([] if layouts else [goal_table(goals, "Goals, at the median")]),
         )
         shapes = [Shape(backlog, size, may_grow=may_grow) for size in batch_sizes]
         if is_profiled or flame_file is not None:
             told_stages(place, shapes, flame_file)
+
+
+def _competing(
+    contenders: Sequence[str], layouts: Sequence[str]
+) -> dict[str, tuple[str, str | None]]:
+    """Return contender and layout by the name of the combination. Raises click.UsageError."""
+    if not layouts:
+        return {name: (name, None) for name in contenders or CONTENDERS}
+    if others := set(contenders) - set(WORKERS):
+        raise click.UsageError(f"--layout is for workers: leave out {', '.join(sorted(others))}")
+    return {
+        labelled(name, layout): (name, layout)
+        for name in contenders or WORKERS[:1]
+        for layout in dict.fromkeys(layouts)
+    }
 
 
 for question in (steady, sweep, latency, start, profile, api, reports, dashboard, capacity):

@@ -7,9 +7,9 @@ count in addition to ClickHouse.
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from octane_analytics.clickhouse import rollups
 from octane_analytics.clickhouse.client import ClickHouse
@@ -35,6 +35,8 @@ class Job:
     """True if batches may exceed their size under backlog, as by default."""
     flush_seconds: int | None = 5
     """None: every contender has its default."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Further settings of a worker."""
 
 
 NAIVE_ROWS = 1_000
@@ -63,7 +65,7 @@ def worker_command(job: Job, delivery: str) -> tuple[list[str], dict[str, str]]:
             settings["BATCH_MAX_ROWS"] = str(job.batch_size)
     if job.flush_seconds is not None:
         settings["FLUSH_INTERVAL"] = str(job.flush_seconds)
-    return [COMMAND, "worker"], settings
+    return [COMMAND, "worker"], settings | dict(job.settings)
 
 
 @contextmanager
@@ -151,6 +153,8 @@ def _process(command: list[str], settings: dict[str, str]) -> Iterator[int]:
                 child.kill()
 
 
+WORKERS = ("exactly-once", "at-least-once")
+"""Contenders that run on any layout; the others know one server."""
 CONTENDERS: dict[str, Contender] = {
     "exactly-once": exactly_once,
     "at-least-once": at_least_once,

@@ -6,7 +6,7 @@ Each topic is filled once and read many times, each time by a new group.
 import tempfile
 import uuid
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -20,7 +20,9 @@ from octane_analytics.sandbox.kafka import EmbeddedKafka
 from octane_analytics.settings.connections import ClickHouseSettings
 from tests.tools.bench.backlog import Backlog, Shape, fill
 from tests.tools.bench.contenders import CONTENDERS, Job
+from tests.tools.bench.layouts import PLAIN, Target, in_cluster, single, start_cluster
 from tests.tools.bench.measure import BenchError, Run, measure
+from tests.tools.cluster.nodes import ClickHouseCluster
 from tests.tools.kafka.apache import ApacheKafka, available
 
 _DEADLINE_SECONDS = 300.0
@@ -31,9 +33,16 @@ _MOCK_PARTITIONS = 64
 class Place:
     """Engines and topics; entering starts and fills them, which takes some tens of seconds."""
 
-    def __init__(self, backlogs: Sequence[Backlog], compression: str = "lz4") -> None:
+    def __init__(
+        self,
+        backlogs: Sequence[Backlog],
+        compression: str = "lz4",
+        layouts: Sequence[str] = (PLAIN,),
+    ) -> None:
         self._backlogs = list(dict.fromkeys(backlogs))
         self._compression = compression
+        self._layouts = layouts
+        self._cluster: ClickHouseCluster | None = None
         self._stack = ExitStack()
         self._fewest_partitions = 1
         self._remarked: set[Shape] = set()
@@ -44,6 +53,7 @@ class Place:
         with ExitStack() as stack:
             directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="octane-bench-"))
             self.engine = stack.enter_context(EmbeddedClickHouse(Path(directory)))
+            self._cluster = start_cluster(stack, Path(directory), self._layouts)
             self.bootstrap_servers = self._start_broker(stack)
             for backlog in self._backlogs:
                 if backlog.events:
@@ -92,44 +102,52 @@ class Place:
         clickhouse.execute(schema.create_table(clickhouse.table))
         return clickhouse
 
-    def run(self, contender: str, shape: Shape) -> Run:
-        """Let one contender consume the backlog into a new table."""
+    def run(self, contender: str, shape: Shape, layout: str | None = None) -> Run:
+        """Let one contender consume the backlog into a new table.
+
+        A layout becomes part of the contender's name in the result.
+        """
         name = f"bench_{uuid.uuid4().hex[:12]}"
         full_events = shape.full_events(self.partitions_of(shape.backlog))
         self._remark(shape, full_events)
-        assert self.engine.pid is not None
-        with self.table(name) as clickhouse:
+        label = contender if layout is None else labelled(contender, layout)
+        with self._target(layout or PLAIN, name) as target:
             job = Job(
                 name,
                 self.bootstrap_servers,
                 shape.backlog.topic,
-                clickhouse,
+                target.first,
                 self.engine.host,
                 self.engine.tcp_port,
                 shape.batch_size,
                 shape.processes,
                 may_grow=shape.may_grow,
+                settings=target.settings,
             )
             try:
                 with CONTENDERS[contender](job) as clients:
                     run = measure(
-                        clickhouse,
-                        self.engine.pid,
+                        target,
                         clients,
-                        contender=contender,
+                        contender=label,
                         shape=shape,
                         full_events=full_events,
                         deadline_seconds=_DEADLINE_SECONDS,
                     )
             except BenchError as error:
                 raise click.ClickException(str(error)) from error
-            clickhouse.execute(f"DROP TABLE {clickhouse.table} SYNC")
         click.echo(
-            f"{contender:>13} {shape.batch_size:>6,} x{shape.processes} "
+            f"{label:>13} {shape.batch_size:>6,} x{shape.processes} "
             f"{run.events_per_second:>9,.0f}/s {run.cpu_us:6.2f} µs",
             err=True,
         )
         return run
+
+    def _target(self, layout: str, table: str) -> AbstractContextManager[Target]:
+        if layout == PLAIN:
+            return single(self.engine, table)
+        assert self._cluster is not None, "the place was made without this layout"
+        return in_cluster(self._cluster, layout, table)
 
     def _remark(self, shape: Shape, full_events: int) -> None:
         rest = shape.backlog.events - full_events
@@ -141,3 +159,8 @@ class Place:
                 f"{self.partitions_of(shape.backlog)} or a multiple of it measures better",
                 err=True,
             )
+
+
+def labelled(contender: str, layout: str) -> str:
+    """Return the name of a contender on a layout."""
+    return f"{contender}, {layout}"

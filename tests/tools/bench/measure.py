@@ -12,6 +12,7 @@ from pathlib import Path
 
 from octane_analytics.clickhouse.client import ClickHouse
 from tests.tools.bench.backlog import Shape
+from tests.tools.bench.layouts import Target
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _POLL_SECONDS = 0.2
@@ -41,7 +42,7 @@ class Run:
     peak_client_mib: int
     """Largest resident memory of one of the client's processes; 0 without any."""
     peak_clickhouse_mib: int
-    """Largest observed value."""
+    """Largest observed sum over its servers."""
     parts: int
     """Parts that the inserts created, before merges."""
 
@@ -81,8 +82,7 @@ def pace(first: Look, timed: Look, last: Look) -> Pace:
 
 
 def measure(
-    clickhouse: ClickHouse,
-    engine_pid: int,
+    target: Target,
     clients: Callable[[], Iterable[int]],
     *,
     contender: str,
@@ -90,16 +90,19 @@ def measure(
     full_events: int,
     deadline_seconds: float,
 ) -> Run:
-    """Block until the connection's table holds all events. Raise BenchError after the deadline."""
+    """Block until the table holds all events, on every replica. Raise BenchError after the deadline."""
     deadline = time.monotonic() + deadline_seconds
     events = shape.backlog.events
 
     def look(found: int) -> Look:
         return Look(
-            time.monotonic(), found, sum(map(cpu_seconds, clients())), cpu_seconds(engine_pid)
+            time.monotonic(),
+            found,
+            sum(map(cpu_seconds, clients())),
+            sum(map(cpu_seconds, target.pids)),
         )
 
-    while not (found := rows(clickhouse)):
+    while not (found := target.rows()):
         _check(deadline, contender, 0, events)
         time.sleep(_POLL_SECONDS)
     first = timed = look(found)
@@ -107,10 +110,11 @@ def measure(
     while found < events:
         _check(deadline, contender, found, events)
         time.sleep(_POLL_SECONDS)
-        found = rows(clickhouse)
+        found = target.rows()
         if timed.rows < (full_events or events) * _TIMED_SHARE:
             timed = Look(time.monotonic(), found)
-        engine_kib = max(engine_kib, _kib(engine_pid, "VmRSS"))
+        engine_kib = max(engine_kib, sum(_kib(pid, "VmRSS") for pid in target.pids))
+    target.synchronise()
     last = look(found)
     if found != events or timed is first:
         raise BenchError(
@@ -130,7 +134,7 @@ def measure(
         clickhouse_cpu_us=came_to.clickhouse_cpu_us,
         peak_client_mib=peak_mib(clients()),
         peak_clickhouse_mib=engine_kib >> 10,
-        parts=parts(clickhouse),
+        parts=sum(parts(first, is_replicated=target.is_replicated) for first, *_ in target.shards),
     )
 
 
@@ -159,11 +163,14 @@ def _kib(pid: int, name: str) -> int:
     return int(status.partition(f"{name}:")[2].split()[0])
 
 
-def parts(clickhouse: ClickHouse) -> int:
+def parts(clickhouse: ClickHouse, *, is_replicated: bool = False) -> int:
+    """Return the number of parts that inserts have created, by their numbers: from 1 in a plain table,
+    from 0 in each month of a replicated one."""
+    numbers = "sum(last + 1)" if is_replicated else "max(last)"
     return int(
         clickhouse.select(
-            "SELECT max(max_block_number) FROM system.parts "
-            "WHERE database = {database:String} AND table = {table:String}",
+            f"SELECT {numbers} FROM (SELECT max(max_block_number) AS last FROM system.parts "
+            "WHERE database = {database:String} AND table = {table:String} GROUP BY partition_id)",
             {"database": clickhouse.table.database, "table": clickhouse.table.table},
         ).rows[0][0]
     )
