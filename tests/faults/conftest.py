@@ -3,11 +3,12 @@
 import importlib.util
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.tools.cluster.fixtures import require_cluster
+from tests.tools.cluster.fixtures import require_cluster, skipped_on_unknown_build
 from tests.tools.faults.stack import APACHE, CLUSTER, EMBEDDED, Engines
 from tests.tools.kafka.fixtures import require_apache
 
@@ -21,7 +22,11 @@ def _engines(
         require_apache()
     if replicas > 1:
         require_cluster()
-    with Engines(broker, directory, shards=shards, replicas=replicas) as engines:
+    with ExitStack() as stack:
+        with skipped_on_unknown_build():
+            engines = stack.enter_context(
+                Engines(broker, directory, shards=shards, replicas=replicas)
+            )
         yield engines
 
 

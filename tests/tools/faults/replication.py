@@ -13,6 +13,8 @@ from tests.tools.faults.stack import Stack, stop_cleanly
 _SESSION_SECONDS = 8.0
 """Session timeout of the replicas with ZooKeeper."""
 _ROUND_SECONDS = 90.0
+_START_SECONDS = 180.0
+"""Time for the start of a server or broker on a busy machine."""
 
 
 def kill_replica(stack: Stack, rng: random.Random, deadline: float) -> int:
@@ -24,7 +26,7 @@ def kill_replica(stack: Stack, rng: random.Random, deadline: float) -> int:
         replica.kill()
         breaks += 1
         time.sleep(rng.uniform(0.0, 4.0))
-        replica.start()
+        replica.start(_START_SECONDS)
     return breaks
 
 
@@ -42,7 +44,7 @@ def zookeeper_away(stack: Stack, rng: random.Random, deadline: float) -> int:
         breaks += 1
         time.sleep(rng.choice([rng.uniform(0.2, 3.0), _SESSION_SECONDS + rng.uniform(0.5, 3.0)]))
         if is_killed:
-            zookeeper.start()
+            zookeeper.start(_START_SECONDS)
         else:
             zookeeper.resume()
     return breaks
@@ -69,7 +71,7 @@ def cut_replicas(stack: Stack, rng: random.Random, deadline: float) -> int:
             time.sleep(rng.uniform(0.0, 2.0))
         proxy.heal()
         if is_killed:
-            link.node.start()
+            link.node.start(_START_SECONDS)
     return breaks
 
 
@@ -80,7 +82,7 @@ def one_of_each(stack: Stack, rng: random.Random, deadline: float) -> int:
         await_progress(stack)
         replica = rng.choice(_replicas(stack))
         host = rng.choice(stack.hosts)
-        restarts: list[Callable[[], None]] = [replica.start]
+        restarts: list[Callable[[], None]] = [lambda replica=replica: replica.start(_START_SECONDS)]  # type: ignore[misc]
         replica.kill()
         if len(stack.hosts) > 1:
             host.kill()
@@ -88,7 +90,7 @@ def one_of_each(stack: Stack, rng: random.Random, deadline: float) -> int:
         broker = stack.engines.any_broker(rng)
         if broker is not None:
             broker.kill()
-            restarts.append(broker.start)
+            restarts.append(lambda broker=broker: broker.start(_START_SECONDS))  # type: ignore[misc]
         survivors = [command for command in stack.hosts if command.is_running]
         for command in survivors[:1]:
             wait_until(command.workers, 30.0, "a worker to kill")

@@ -5,6 +5,8 @@ import time
 
 from tests.tools.faults.stack import Stack
 
+_START_SECONDS = 180.0
+
 
 def relist_shards(stack: Stack, rng: random.Random, deadline: float) -> int:
     """Kill the worker command, and start it with shards left out and in another order, in turn with all.
@@ -42,6 +44,6 @@ def kill_shards(stack: Stack, rng: random.Random, deadline: float) -> int:
         time.sleep(rng.uniform(0.0, 3.0))
         rng.shuffle(killed)
         for server in killed:
-            server.start()
+            server.start(_START_SECONDS)
             time.sleep(rng.choice([0.0, 0.0, 1.0]))
     return breaks
