@@ -48,6 +48,7 @@ PAGES = (
     "benchmarks",
     "reports-cost",
     "architecture",
+    "answers",
     "glossary",
 )
 """Names of the pages, in the order of the list."""
