@@ -19,7 +19,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
 AXE = Path(__file__).resolve().parents[1] / "vendor" / "axe.min.js"
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = 30.0
 _OPTIONS = (
     *(
         "--hide-scrollbars",

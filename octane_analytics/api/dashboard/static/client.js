@@ -5,6 +5,8 @@ const TOKEN_KEY = "octane-analytics.token";
 const MAX_IN_FLIGHT = 5;
 const MAX_ATTEMPTS = 3;
 const RETRIED = new Set([429, 503]);
+// Most reports of one POST /reports.
+const MAX_BATCH = 20;
 
 export class ApiError extends Error {
   constructor(status, code, message) {
@@ -27,6 +29,8 @@ export class Client {
   #inFlight = 0;
   #waiting = [];
   #answers = new Map();
+  // Reports of a refresh that were not sent yet; null while each is requested by itself.
+  #batch = null;
   // Whether the token's limits were met: a live report would take of them what the page needs.
   isCrowded = false;
 
@@ -40,11 +44,22 @@ export class Client {
     this.#answers.clear();
   }
 
+  // Run `ask`, whose reports are sent together: a fraction of the cost of single requests, but all are
+  // answered at once, as is enough for a page that already shows numbers.
+  together(ask) {
+    const batch = [];
+    this.#batch = batch;
+    const asked = ask();
+    this.#batch = null;
+    while (batch.length) this.#send(batch.splice(0, MAX_BATCH));
+    return asked;
+  }
+
   // Return a report's answer. Panels that ask for the same share one request.
   report(name, params, filters = []) {
     const path = reportPath(name, params, filters);
     if (!this.#answers.has(path)) {
-      const answer = this.get(path);
+      const answer = this.#batch ? this.#enqueue(path, question(name, params, filters)) : this.get(path);
       this.#answers.set(path, answer);
       answer.catch(() => this.#answers.delete(path));
     }
@@ -91,6 +106,25 @@ export class Client {
     }
     for await (const { event, data } of serverSentEvents(answer.body)) {
       if (event === "report") onReport(JSON.parse(data));
+    }
+  }
+
+  #enqueue(path, body) {
+    return new Promise((resolve, reject) => this.#batch.push({ path, body, resolve, reject }));
+  }
+
+  async #send(batch) {
+    const options = {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ reports: batch.map(({ body }) => body) }),
+    };
+    try {
+      const { answers } = await (await this.fetch("reports", options)).json();
+      // A report that failed, or whose answer is too large for a batch, is requested by itself.
+      batch.forEach(({ path, resolve }, i) => resolve(answers[i].status === 200 ? answers[i].answer : this.get(path)));
+    } catch (error) {
+      for (const { reject } of batch) reject(error);
     }
   }
 
@@ -142,6 +176,14 @@ async function errorOf(answer) {
   } catch {
     return new ApiError(answer.status, "unknown", text.slice(0, 300) || answer.statusText);
   }
+}
+
+// Return a report as an item of POST /reports; absent parameters are left out.
+function question(name, { compare, ...params }, filters) {
+  const given = Object.entries(params).filter(([, value]) => value !== "" && value !== null && value !== undefined);
+  const [from, to] = (compare ?? "").split("/");
+  const compared = to === undefined ? compare : { from, to };
+  return { template: name, params: Object.fromEntries(given), filters, ...(compare ? { compare: compared } : {}) };
 }
 
 export function reportPath(name, params, filters = [], options = {}) {

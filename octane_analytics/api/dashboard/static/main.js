@@ -11,7 +11,6 @@ import { signInForm } from "./signin.js";
 
 const REFRESH_SECONDS = 30;
 const APPS_REPORT = "quality_of_experience";
-// A view is loaded when it is first shown.
 const LOADERS = {
   overview: () => import("./pages/overview.js"),
   content: () => import("./pages/content.js"),
@@ -43,14 +42,14 @@ class Dashboard {
     this.client.renew();
     try {
       this.#caller = await this.client.get("caller");
-      const { templates } = await this.client.get("reports");
+      const loaded = Promise.all(VIEWS.map((view) => LOADERS[view]()));
+      const [{ templates }, modules] = await Promise.all([this.client.get("reports"), loaded]);
       this.templates = new Map(templates.map((template) => [template.name, template]));
+      VIEWS.forEach((view, i) => (this.#modules[view] = modules[i]));
     } catch (error) {
       if (error.status !== 401) this.#showFailure(error);
       return;
     }
-    this.#modules = {};
-    for (const view of VIEWS) this.#modules[view] = await LOADERS[view]();
     this.#header = new Header({
       caller: this.#caller,
       views: VIEWS.filter((view) => this.#modules[view].isAvailable(this)),
@@ -144,7 +143,8 @@ class Dashboard {
     let failed = null;
     this.#isUpdating = true;
     try {
-      await page.update(this.#state, { isChange });
+      const update = () => page.update(this.#state, { isChange });
+      await (isChange ? update() : this.client.together(update));
     } catch (error) {
       failed = error;
     }
