@@ -33,6 +33,9 @@ PLACES = {
 MOVING = "ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING"
 OFFSETS = ["1 + 1", "toUInt8(1)", "1e3", "99999999999", "INTERVAL 1 DAY", "(SELECT 1)", "-1"]
 ALLOWED = [
+    "SELECT uniqExact(number) OVER (ORDER BY number ROWS 100 PRECEDING) FROM numbers(3)",
+    "SELECT sumIf(number, 1) OVER w, stddevPop(number) OVER w, avg(number) OVER w FROM numbers(3) "
+    "WINDOW w AS (ORDER BY number ROWS 1000 PRECEDING)",
     "SELECT sum(number) OVER () FROM numbers(3)",
     "SELECT avg(number) OVER (PARTITION BY number % 2 ORDER BY number) FROM numbers(3)",
     "SELECT sum(number) OVER (ORDER BY number ROWS 6 PRECEDING) FROM numbers(3)",
@@ -45,6 +48,10 @@ ALLOWED = [
     "SELECT entropy(number), quantileExactLow(0.5)(number) FROM numbers(3)",
 ]
 REFUSED = [
+    "SELECT uniqExact(number) OVER (ORDER BY number ROWS 101 PRECEDING) FROM numbers(3)",
+    "SELECT sum(number) OVER w, sumMap(map(1, number)) OVER w FROM numbers(3) WINDOW w AS (ORDER BY "
+    "number ROWS 101 PRECEDING)",
+    "SELECT distinctJSONPaths('{}'::JSON) OVER () FROM numbers(3)",
     "SELECT entropy(number) OVER () FROM numbers(3)",
     "SELECT entropyIf(number, 1) OVER (ORDER BY number) FROM numbers(3)",
     "SELECT quantileExactLow(0.5)(number) OVER (ORDER BY number) FROM numbers(3)",

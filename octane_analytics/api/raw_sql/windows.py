@@ -11,11 +11,18 @@ import re
 from octane_analytics.api.raw_sql.query_tree import Node
 
 MAX_FRAME_ROWS = 1_000
+"""Length of a frame whose start moves, of sums and the like: a nanosecond for each row."""
+MAX_OTHER_FRAME_ROWS = 100
+"""Length of such a frame of other functions: up to a microsecond for each row."""
+_SIMPLE = re.compile(
+    r"(sum|avg|count|min|max|any|anylast|any_value|first_value|last_value|(stddev|var)_?(pop|samp))"
+    r"(if|ornull|ordefault)?"
+)
 _POSITIONAL = frozenset(
     ["row_number", "rank", "dense_rank", "denserank", "laginframe", "leadinframe", "nth_value"]
 )
 """Functions that do not aggregate the rows of their frame."""
-_GROWING = re.compile(r"entropy|(median|quantiles?)exact\w*")
+_GROWING = re.compile(r"entropy|(median|quantiles?)exact|distinct(json|dynamic)")
 """Functions whose result takes as long as the number of values before it."""
 _INTEGER = re.compile(r"U?Int64_(\d{1,9})")
 
@@ -30,15 +37,16 @@ def objection(root: Node) -> str | None:
                 f"the function {name} is not allowed over a window, since it would read all values "
                 "again for each row: use GROUP BY"
             )
-    if all(call.facts["function_name"].lower() in _POSITIONAL for call in calls):
-        return None
+    names = {call.facts["function_name"].lower() for call in calls} - _POSITIONAL
+    is_simple = all(map(_SIMPLE.fullmatch, names))
+    limit = MAX_FRAME_ROWS if is_simple else MAX_OTHER_FRAME_ROWS
     for node in root.walk():
-        if node.kind == "WINDOW" and not _is_bounded(node):
+        if names and node.kind == "WINDOW" and not _is_bounded(node, limit):
             return (
                 "this frame of a window is not allowed, since all of its rows would be aggregated "
                 "again for each row: start it with UNBOUNDED PRECEDING, or write ROWS BETWEEN n "
-                f"PRECEDING AND m FOLLOWING (or CURRENT ROW) with numbers up to {MAX_FRAME_ROWS:,}; "
-                "for a span of time first use GROUP BY, so that each row stands for a day or an hour"
+                f"PRECEDING AND m FOLLOWING (or CURRENT ROW) with numbers up to {limit:,}; for a span "
+                "of time first use GROUP BY, so that each row stands for a day or an hour"
             )
     return None
 
@@ -47,7 +55,7 @@ def _has_window(call: Node) -> bool:
     return any(child.section == "WINDOW" for child in call.children)
 
 
-def _is_bounded(window: Node) -> bool:
+def _is_bounded(window: Node, limit: int) -> bool:
     begin, end = window.facts["frame_begin_type"], window.facts["frame_end_type"]
     if begin == "unbounded preceding":
         return True
@@ -56,12 +64,12 @@ def _is_bounded(window: Node) -> bool:
         window.facts["frame_type"] == "ROWS"
         and end != "unbounded following"
         and len(offsets) == sum(each.startswith("offset ") for each in (begin, end))
-        and all(map(_is_small, offsets))
+        and all(_is_at_most(limit, offset) for offset in offsets)
     )
 
 
-def _is_small(offset: Node) -> bool:
+def _is_at_most(limit: int, offset: Node) -> bool:
     if offset.kind != "CONSTANT":
         return False
     number = _INTEGER.fullmatch(offset.facts["constant_value"])
-    return number is not None and int(number[1]) <= MAX_FRAME_ROWS
+    return number is not None and int(number[1]) <= limit
