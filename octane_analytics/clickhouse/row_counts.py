@@ -11,6 +11,22 @@ from octane_analytics.clickhouse.error_codes import UNKNOWN_TABLE, plain_message
 from octane_analytics.errors import NeedsOperator
 
 _ACCESS_DENIED = 497
+_WHOLE_RESULT: Mapping[str, object] = {
+    "read_overflow_mode": "throw",
+    "result_overflow_mode": "throw",
+    "timeout_overflow_mode": "throw",
+    "group_by_overflow_mode": "throw",
+    "set_overflow_mode": "throw",
+    "join_overflow_mode": "throw",
+    "distinct_overflow_mode": "throw",
+    "sort_overflow_mode": "throw",
+    "transfer_overflow_mode": "throw",
+    "limit": 0,
+    "offset": 0,
+    "use_query_cache": 0,
+}
+"""With other values in the user's profile a count could be of a part of the rows, or an earlier one, and
+rows that are in the table would be inserted again."""
 
 
 class CountedTable(NamedTuple):
@@ -33,6 +49,8 @@ class CountedTable(NamedTuple):
 
 class CountingConnection(ClickHouse):
     """Connection that counts rows; every failure is Unavailable: count again later."""
+
+    pinned_settings = _WHOLE_RESULT
 
     def missing_rows(self, columns: Sequence[Sequence[object]]) -> list[int]:
         """See `interfaces.BlockSink`. Sends the rows, in chunks of bounded size."""

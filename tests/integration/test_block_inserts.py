@@ -30,6 +30,8 @@ DAY = 86_400
 MONTH = 31 * DAY
 TABLE = "ai_analytics_events"
 HASTY = User("hasty", settings={"replace_running_query": 1})
+PARTIAL = User("partial", settings={"max_rows_in_set": 1, "set_overflow_mode": "break"})
+CUT = User("cut", settings={"limit": 1, "offset": 1, "use_query_cache": 1})
 BARE = User("bare", grants=[f"GRANT SELECT, INSERT ON default.{TABLE}"])
 WINDOW = "SETTINGS non_replicated_deduplication_window = 100"
 
@@ -37,7 +39,7 @@ WINDOW = "SETTINGS non_replicated_deduplication_window = 100"
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedClickHouse]:
     directory = tmp_path_factory.mktemp("clickhouse")
-    with replicated_clickhouse.started(directory, HASTY, BARE) as server:
+    with replicated_clickhouse.started(directory, HASTY, BARE, PARTIAL, CUT) as server:
         yield server
 
 
@@ -197,6 +199,20 @@ def test_uncountable_table_relies_on_tokens(
         assert _users(sink) == "ab"
     with pytest.raises(NeedsOperator, match="cannot be counted"):
         sink.missing_rows(rows)
+
+
+@pytest.mark.parametrize(("user", "error"), [(PARTIAL, Unavailable), (CUT, None)])
+def test_profile_never_makes_a_count_partial(
+    sink: ClickHouseSink, engine: EmbeddedClickHouse, user: User, error: type[Exception] | None
+) -> None:
+    _create(sink)
+    block = [[NOW - n for n in range(6)], *_block("abcdef")[1:]]
+    sink.insert_block(block, "t", "t")
+    with ClickHouseSink(_settings(engine, user.name), client_name="tests") as other:
+        for _ in range(3):
+            with contextlib.nullcontext() if error is None else pytest.raises(error):
+                insert_repeated(other, block, "t")
+    assert _users(sink) == "abcdef"
 
 
 def test_ttl_on_another_column_relies_on_tokens(sink: ClickHouseSink) -> None:
