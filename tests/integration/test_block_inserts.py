@@ -224,6 +224,20 @@ def test_ttl_on_another_column_relies_on_tokens(sink: ClickHouseSink) -> None:
         assert _users(sink) == "a"
 
 
+def test_ttl_of_a_column_relies_on_tokens(sink: ClickHouseSink) -> None:
+    _create(sink)
+    sink.execute(f"ALTER TABLE {TABLE} MODIFY COLUMN user_id TTL timestamp + INTERVAL 1 DAY")
+    rows = _block("a", seconds_ago=2 * DAY)
+    insert_repeated(sink, rows, "token")
+    sink.execute(f"OPTIMIZE TABLE {TABLE} FINAL")
+    insert_repeated(sink, rows, "token")
+    assert _users(sink) == ""
+    assert sink.select(f"SELECT count() FROM {TABLE}").rows == [(1,)]
+    live = sink.describe()
+    assert live is not None
+    assert live.columns_with_ttl == ("user_id",)
+
+
 def test_rows_fit_any_column_types_a_worker_accepts(sink: ClickHouseSink) -> None:
     sink.execute(
         f"CREATE TABLE {TABLE} (timestamp DateTime('Asia/Tokyo'), app_id LowCardinality(String), "
