@@ -51,7 +51,8 @@ def ttl_of(engine_full: str) -> str:
 
 
 def columns_with_ttl(create_query: str) -> list[str]:
-    """Return the columns whose values expire by a TTL of their own, by `system.tables.create_table_query`.
+    """Return the columns whose values expire by a TTL of their own; the query is `create_table_query` of
+    `system.tables`.
 
     ClickHouse replaces an expired value by the column's default: the row no longer equals the inserted.
     """
