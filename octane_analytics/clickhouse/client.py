@@ -176,13 +176,14 @@ class ClickHouse(NativeConnection):
         """Return the description of the configured table; None if it does not exist."""
         name = {"database": self._settings.database, "table": self._settings.table}
         found = self.select(
-            "SELECT engine, sorting_key, partition_key, engine_full FROM system.tables "
+            "SELECT engine, sorting_key, partition_key, engine_full, create_table_query "
+            "FROM system.tables "
             "WHERE database = {database:String} AND name = {table:String}",
             name,
         ).rows
         if not found:
             return None
-        engine, sorting_key, partition_key, engine_full = found[0]
+        engine, sorting_key, partition_key, engine_full, create_query = found[0]
         columns = self.select(
             "SELECT name, type, compression_codec FROM system.columns "
             "WHERE database = {database:String} AND table = {table:String} ORDER BY position",
@@ -196,6 +197,7 @@ class ClickHouse(NativeConnection):
             window=self._table_setting(schema.window_setting(engine), engine_full),
             columns=tuple(LiveColumn(*column) for column in columns),
             window_seconds=self._window_seconds(engine, engine_full),
+            columns_with_ttl=schema.own_columns(table_ttl.columns_with_ttl(create_query)),
         )
 
     def _window_seconds(self, engine: str, engine_full: str) -> int | None:

@@ -4,6 +4,7 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from clickhouse_driver import errors as driver_errors
 
@@ -41,6 +42,9 @@ ALL_SHARDS: Mapping[str, object] = {
 class NativeConnection(Closeable):
     """Connection opened at the first call and after each failure, so that an object may be built before
     a fork if it is used after it only. Not thread-safe, except `abort`."""
+
+    pinned_settings: Mapping[str, object] = MappingProxyType({})
+    """Settings of each statement, whatever the user's profile has."""
 
     def __init__(
         self,
@@ -107,7 +111,7 @@ class NativeConnection(Closeable):
             _check_ca_file(settings.ca_file)
             first, *others = self._failover.hosts
             compression: str | bool = settings.compression_method()
-            session: dict[str, object] = {"server_side_params": True}
+            session: dict[str, object] = {"server_side_params": True, **self.pinned_settings}
             if settings.topology().is_sharded and not self._is_confined:
                 session |= ALL_SHARDS
             if self._is_confined:

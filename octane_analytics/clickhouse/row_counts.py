@@ -11,6 +11,22 @@ from octane_analytics.clickhouse.error_codes import UNKNOWN_TABLE, plain_message
 from octane_analytics.errors import NeedsOperator
 
 _ACCESS_DENIED = 497
+_WHOLE_RESULT: Mapping[str, object] = {
+    "read_overflow_mode": "throw",
+    "result_overflow_mode": "throw",
+    "timeout_overflow_mode": "throw",
+    "group_by_overflow_mode": "throw",
+    "set_overflow_mode": "throw",
+    "join_overflow_mode": "throw",
+    "distinct_overflow_mode": "throw",
+    "sort_overflow_mode": "throw",
+    "transfer_overflow_mode": "throw",
+    "limit": 0,
+    "offset": 0,
+    "use_query_cache": 0,
+}
+"""With other values in the user's profile a count could be of a part of the rows, or an earlier one, and
+rows that are in the table would be inserted again."""
 
 
 class CountedTable(NamedTuple):
@@ -20,11 +36,14 @@ class CountedTable(NamedTuple):
     timestamp_type: str
     partition_key: str
     other_columns: Sequence[str]
+    columns_with_ttl: Sequence[str]
 
     @property
     def is_countable(self) -> bool:
-        """True if the table keeps each row as it was inserted: merges of other engines replace rows."""
-        return self.engine in schema.ENGINES and self.unexpired is not None
+        """True if the table keeps each row as it was inserted: merges of other engines replace rows, and
+        the TTL of a column replaces values."""
+        is_kept = self.engine in schema.ENGINES and not self.columns_with_ttl
+        return is_kept and self.unexpired is not None
 
     @property
     def unexpired(self) -> str | None:
@@ -34,13 +53,16 @@ class CountedTable(NamedTuple):
 class CountingConnection(ClickHouse):
     """Connection that counts rows; every failure is Unavailable: count again later."""
 
+    pinned_settings = _WHOLE_RESULT
+
     def missing_rows(self, columns: Sequence[Sequence[object]]) -> list[int]:
         """See `interfaces.BlockSink`. Sends the rows, in chunks of bounded size."""
         table = self.counted_table()
         if table.unexpired is None or not table.is_countable:
             raise NeedsOperator(
-                f"{self.table} is a {table.engine} whose merges replace rows, so that missing rows "
-                "cannot be counted: use a MergeTree or ReplicatedMergeTree, or DELIVERY=at-least-once"
+                f"{self.table} is a {table.engine} whose merges replace rows or values, so that missing "
+                "rows cannot be counted: use a MergeTree or ReplicatedMergeTree whose TTL removes whole "
+                "rows, or DELIVERY=at-least-once"
             )
         if schema.is_replicated(table.engine):
             self.sync_replica()
@@ -102,13 +124,13 @@ class CountingConnection(ClickHouse):
     def counted_table(self) -> CountedTable:
         name = {"database": self._settings.database, "table": self._settings.table}
         found = self._query(
-            "SELECT engine, engine_full, partition_key FROM system.tables "
+            "SELECT engine, engine_full, partition_key, create_table_query FROM system.tables "
             "WHERE database = {database:String} AND name = {table:String}",
             name,
         )
         if not found:
             raise self._server_unavailable(UNKNOWN_TABLE, f"table {self.table} does not exist")
-        engine, engine_full, partition_key = found[0]
+        engine, engine_full, partition_key, create_query = found[0]
         types: dict[str, str] = dict(
             self._query(
                 "SELECT name, type FROM system.columns "
@@ -123,6 +145,7 @@ class CountingConnection(ClickHouse):
             types.get("timestamp", ""),
             partition_key,
             sorted(set(types) - set(schema.COLUMN_NAMES)),
+            schema.own_columns(table_ttl.columns_with_ttl(create_query)),
         )
 
     def _query(

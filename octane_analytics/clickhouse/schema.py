@@ -4,7 +4,7 @@ Does not depend on a connection.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 from uuid import UUID
@@ -179,6 +179,11 @@ class LiveColumn:
     codec: str
 
 
+def own_columns(names: Iterable[str]) -> tuple[str, ...]:
+    """Return those of the names that are columns of an event."""
+    return tuple(name for name in names if name in COLUMN_NAMES)
+
+
 @dataclass(frozen=True, slots=True)
 class LiveTable:
     """Live table as described by `system.tables` and `system.columns`."""
@@ -193,6 +198,8 @@ class LiveTable:
     columns: tuple[LiveColumn, ...]
     window_seconds: int | None = None
     """Age at which a token is forgotten; None if tokens are limited by number only."""
+    columns_with_ttl: tuple[str, ...] = ()
+    """Columns of an event whose values expire before their row."""
 
     @property
     def is_replicated(self) -> bool:

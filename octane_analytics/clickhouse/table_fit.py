@@ -97,6 +97,11 @@ def window_refusal(name: TableName, live: LiveTable, window_user: str | None) ->
 
 
 def _count_warning(live: LiveTable) -> str:
+    if live.engine in schema.ENGINES and live.columns_with_ttl:
+        return (
+            f"the values of {', '.join(live.columns_with_ttl)} expire by a TTL of their column: missing "
+            "rows of a repeated insert cannot be counted, and it depends on its token alone"
+        )
     others = {column.name for column in live.columns} - set(schema.COLUMN_NAMES)
     if live.engine not in schema.ENGINES or (
         table_ttl.unexpired_condition(live.ttl, others) is not None

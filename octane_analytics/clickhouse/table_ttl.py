@@ -50,6 +50,28 @@ def ttl_of(engine_full: str) -> str:
     return "" if start is None else engine_full[start:end].strip()
 
 
+def columns_with_ttl(create_query: str) -> list[str]:
+    """Return the columns whose values expire by a TTL of their own; the query is `create_table_query` of
+    `system.tables`.
+
+    ClickHouse replaces an expired value by the column's default: the row no longer equals the inserted.
+    """
+    found = []
+    depth, name = 0, ""
+    for match in _TOKEN.finditer(create_query):
+        part = match[0]
+        depth += (part in _OPENING) - (part in _CLOSING)
+        if depth == 0 and part in _CLOSING:
+            break  # the end of the columns
+        if depth == 1 and part in "(,":
+            name = ""
+        elif depth == 1 and not name and not part.isspace():
+            name = next(_names(part), part)
+        elif depth == 1 and part == "TTL":
+            found.append(name)
+    return found
+
+
 def setting_of(engine_full: str, name: str) -> str:
     """Return the value of a setting of the table; empty if the definition does not have it."""
     is_of_settings = False

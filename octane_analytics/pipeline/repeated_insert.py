@@ -12,12 +12,13 @@ A block that the server refuses for its data goes in by parts. In each partition
 accepted rows claim the token of the block, so that nobody inserts the whole block once the table accepts
 it. The rows are counted afterwards.
 
-Used by worker, replay and dead-letter retry. Every call may raise Unavailable; repeat it.
+Used by worker, replay and dead-letter retry. Every call may raise Unavailable; repeat it. ConfigError
+means that the table does not show rows that it has just stored: to repeat would insert them without end.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 
-from octane_analytics.errors import DataRejected, NeedsOperator
+from octane_analytics.errors import ConfigError, DataRejected, NeedsOperator
 from octane_analytics.interfaces import BlockSink
 from octane_analytics.types import RepeatRules
 
@@ -54,14 +55,17 @@ def insert_repeated(
     if not rules.counts_rows:
         return
     number = attempts = int(is_sent_whole)
+    stored: Sequence[int] = ()
     while (missing := sink.missing_rows(columns)) and attempts < ATTEMPTS and number < MAX_TOKENS:
+        check_visible(stored, missing)
         check_repair(rules, number, len(missing))
         block = pick_rows(columns, missing)
         is_stored = sink.insert_block(block, numbered_token(token, number), token)
         number += 1
         if is_stored:
-            attempts += 1
+            attempts, stored = attempts + 1, missing
         else:
+            stored = ()
             # Others have used the token, and many more if the block went in by parts: count few rows.
             columns = pick_rows(columns, equal_rows(columns, missing))
     check_nothing_missing(missing, token)
@@ -182,6 +186,16 @@ def check_nothing_missing(missing: Sequence[int], token: str) -> None:
         raise NeedsOperator(
             f"{len(missing)} rows of a batch are not in the table after {ATTEMPTS} inserts under "
             f"{token}: check that nothing deletes rows of the table, and the server's log"
+        )
+
+
+def check_visible(stored: Sequence[int], missing: Sequence[int]) -> None:
+    """Raise ConfigError if all rows that were just stored are missing as before."""
+    if stored and list(stored) == list(missing):
+        raise ConfigError(
+            f"ClickHouse has stored {len(stored)} rows of a batch and does not show them to this user: "
+            "check its row policies, the settings of its profile, and that nothing deletes or changes "
+            "rows; then start again"
         )
 
 

@@ -28,6 +28,7 @@ from octane_analytics.pipeline.repeated_insert import (
     MAX_TOKENS,
     check_nothing_missing,
     check_repair,
+    check_visible,
     equal_rows,
     numbered_token,
     pick_rows,
@@ -100,6 +101,8 @@ class SplitInsert:
         self._rules = RepeatRules()
         self._attempt = -1
         self._missing: set[int] = set()
+        self._stored: set[int] = set()
+        """Indices of rows that this attempt has stored."""
         self._left: list[tuple[PartitionRange, list[int]]] = []
         self._claimed: set[object] = set()
         """Partitions of the table that have the token of the whole batch."""
@@ -142,6 +145,8 @@ class SplitInsert:
             # A first insert is not preceded by a count: rows of other batches that are equal would
             # count as its own.
             kept = self._count_missing(kept)
+            check_visible(sorted(self._stored), kept)
+        self._stored.clear()
         if self._attempt == ATTEMPTS:
             check_nothing_missing(kept, self._token)
         if kept:
@@ -197,6 +202,7 @@ class SplitInsert:
             self._used[where] += 1
             if is_stored:
                 self._missing.difference_update(picked)
+                self._stored.update(picked)
             else:
                 # Others may have inserted any rows of the batch since the last count.
                 self._count_again()

@@ -30,6 +30,8 @@ DAY = 86_400
 MONTH = 31 * DAY
 TABLE = "ai_analytics_events"
 HASTY = User("hasty", settings={"replace_running_query": 1})
+PARTIAL = User("partial", settings={"max_rows_in_set": 1, "set_overflow_mode": "break"})
+CUT = User("cut", settings={"limit": 1, "offset": 1, "use_query_cache": 1})
 BARE = User("bare", grants=[f"GRANT SELECT, INSERT ON default.{TABLE}"])
 WINDOW = "SETTINGS non_replicated_deduplication_window = 100"
 
@@ -37,7 +39,7 @@ WINDOW = "SETTINGS non_replicated_deduplication_window = 100"
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedClickHouse]:
     directory = tmp_path_factory.mktemp("clickhouse")
-    with replicated_clickhouse.started(directory, HASTY, BARE) as server:
+    with replicated_clickhouse.started(directory, HASTY, BARE, PARTIAL, CUT) as server:
         yield server
 
 
@@ -199,6 +201,20 @@ def test_uncountable_table_relies_on_tokens(
         sink.missing_rows(rows)
 
 
+@pytest.mark.parametrize(("user", "error"), [(PARTIAL, Unavailable), (CUT, None)])
+def test_profile_never_makes_a_count_partial(
+    sink: ClickHouseSink, engine: EmbeddedClickHouse, user: User, error: type[Exception] | None
+) -> None:
+    _create(sink)
+    block = [[NOW - n for n in range(6)], *_block("abcdef")[1:]]
+    sink.insert_block(block, "t", "t")
+    with ClickHouseSink(_settings(engine, user.name), client_name="tests") as other:
+        for _ in range(3):
+            with contextlib.nullcontext() if error is None else pytest.raises(error):
+                insert_repeated(other, block, "t")
+    assert _users(sink) == "abcdef"
+
+
 def test_ttl_on_another_column_relies_on_tokens(sink: ClickHouseSink) -> None:
     _create(sink)
     sink.execute(f"ALTER TABLE {TABLE} ADD COLUMN `a b` DateTime DEFAULT now()")
@@ -206,6 +222,20 @@ def test_ttl_on_another_column_relies_on_tokens(sink: ClickHouseSink) -> None:
     for _ in range(2):
         insert_repeated(sink, _block("a", seconds_ago=100 * DAY), "token")
         assert _users(sink) == "a"
+
+
+def test_ttl_of_a_column_relies_on_tokens(sink: ClickHouseSink) -> None:
+    _create(sink)
+    sink.execute(f"ALTER TABLE {TABLE} MODIFY COLUMN user_id TTL timestamp + INTERVAL 1 DAY")
+    rows = _block("a", seconds_ago=2 * DAY)
+    insert_repeated(sink, rows, "token")
+    sink.execute(f"OPTIMIZE TABLE {TABLE} FINAL")
+    insert_repeated(sink, rows, "token")
+    assert _users(sink) == ""
+    assert sink.select(f"SELECT count() FROM {TABLE}").rows == [(1,)]
+    live = sink.describe()
+    assert live is not None
+    assert live.columns_with_ttl == ("user_id",)
 
 
 def test_rows_fit_any_column_types_a_worker_accepts(sink: ClickHouseSink) -> None:

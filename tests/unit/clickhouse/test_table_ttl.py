@@ -4,7 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octane_analytics.clickhouse.table_ttl import setting_of, ttl_of, unexpired_condition
+from octane_analytics.clickhouse.table_ttl import (
+    columns_with_ttl,
+    setting_of,
+    ttl_of,
+    unexpired_condition,
+)
 
 PLAIN = (
     "MergeTree PARTITION BY toYYYYMM(timestamp) ORDER BY (app_id, event_name, timestamp) "
@@ -87,3 +92,13 @@ def test_ttl_that_rows_alone_decide_is_countable(
     ttl: str, others: tuple[str, ...], is_countable: bool
 ) -> None:
     assert (unexpired_condition(ttl, others) is not None) is is_countable
+
+
+@given(HOSTILE)
+def test_columns_with_ttl_are_found_beside_any_text(text: str) -> None:
+    create = (
+        "CREATE TABLE db.`t (a TTL b)` (`app_id` String TTL timestamp + toIntervalDay(1), "
+        f"`TTL` String DEFAULT {quoted(text)} COMMENT {quoted(text)}, `at` DateTime DEFAULT f(TTL), "
+        "`b` String CODEC(LZ4) TTL at + 1) ENGINE = MergeTree ORDER BY (`TTL`) TTL at + 2"
+    )
+    assert columns_with_ttl(create) == ["app_id", "b"]

@@ -125,7 +125,7 @@ def test_batch_of_earlier_epoch_is_recovered(is_inserted: bool) -> None:
     assert rig.table.count() == once(names(0, 9))
 
 
-def test_batch_of_earlier_epoch_in_truncated_log_is_recovered() -> None:
+def test_earlier_epoch_batch_in_truncated_log_is_recovered() -> None:
     rig = Rig(size=4)
     crashed_after_announcing(rig, is_inserted=True)
     log = rig.broker.logs[P0]

@@ -3,10 +3,11 @@
 from collections import Counter
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octane_analytics.errors import DataRejected, Unavailable
+from octane_analytics.errors import ConfigError, DataRejected, Unavailable
 from octane_analytics.events.event import Columns, Decoded
 from octane_analytics.events.packed_columns import SecondsColumn, TextColumn
 from octane_analytics.pipeline.dlq_limit import DlqLimit, DlqLimitConfig
@@ -116,3 +117,13 @@ def test_suspended_inserts_take_effect_once(
     table.refuses = lambda row: False
     batch.insert(FakeBlockSink(table), is_repeat=True)
     assert Counter(table.rows) == Counter(batch.rows)
+
+
+def test_parts_that_stay_invisible_stop_the_worker() -> None:
+    """A row policy hides the rows from the user: they are not stored a second time."""
+    table = FakeBlockTable(lambda: NOW)
+    table.refuses = lambda row: row.user_id == "d"
+    table.missing = lambda rows: list(range(len(rows)))  # type: ignore[method-assign]
+    with pytest.raises(ConfigError, match="does not show them"):
+        Batch("abcd").insert(FakeBlockSink(table), is_repeat=False)
+    assert Counter(row.user_id for row in table.rows) == Counter("abc")
