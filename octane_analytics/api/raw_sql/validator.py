@@ -14,6 +14,7 @@ from octane_analytics.api.raw_sql import (
     allowlists,
     column_definitions,
     computed_constants,
+    literals,
     memberships,
     patterns,
     query_tree,
@@ -45,11 +46,6 @@ _SETTINGS = "a SETTINGS clause is not allowed: the service sets the limits"
 _TAKE_COLUMN_DEFINITIONS = frozenset({"values", "null"})
 _TAKE_AGGREGATES = frozenset({"arrayreduce", "arrayreduceinranges", "initializeaggregation"})
 
-_TIMES = frozenset(["now", "now64", "today", "todate", "todate32", "todatetime", "todatetime64"])
-"""Functions whose result cannot be the name of a time zone."""
-_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
-_CHARACTERS = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "0": "\0"}
-"""Characters after a backslash in the tree's text of a string; any other stands for itself."""
 _AST_FUNCTION = re.compile(r"(\w+)(?: \(alias (.*)\))?\Z")
 _PLAIN_TABLE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)?\Z")
 _WORD = re.compile(r"\w*\Z")
@@ -311,7 +307,7 @@ def _check_function_reference(node: Node, count: int, rules: AccessRules) -> Non
 
 
 def _check_aggregate_name(name: str, arguments: Sequence[Node], rules: AccessRules) -> None:
-    text = _text(arguments[0]) if arguments else None
+    text = literals.text(arguments[0]) if arguments else None
     called = _AGGREGATE_NAME.match(text) if text else None
     if not called or not rules.functions.allow_aggregate(called[1]):
         raise forbidden(
@@ -324,7 +320,7 @@ def _check_pattern(name: str, given: Sequence[Node]) -> None:
     place = patterns.place(name)
     if place is None:
         return
-    pattern = _unescaped(given[place]) if place < len(given) else None
+    pattern = literals.unescaped(given[place]) if place < len(given) else None
     if objection := patterns.objection(name, pattern):
         raise forbidden(f"the function {name} is not allowed like this: {objection}")
 
@@ -333,18 +329,13 @@ def _check_types(name: str, given: Sequence[Node]) -> None:
     for place in type_names.places(name, len(given)):
         node = given[place]
         problem = type_names.objection(
-            name, place, _unescaped(node), is_number=_is_number(node) or _is_time(node)
+            name,
+            place,
+            literals.unescaped(node),
+            is_number=literals.is_number(node) or literals.is_time(node),
         )
         if problem:
             raise forbidden(f"the function {name} is not allowed like this: {problem}")
-
-
-def _is_number(node: Node) -> bool:
-    return node.kind == "CONSTANT" and node.facts["constant_value_type"] != "String"
-
-
-def _is_time(node: Node) -> bool:
-    return node.kind == "FUNCTION" and node.facts["function_name"].lower() in _TIMES
 
 
 def _check_table_function(node: Node) -> None:
@@ -354,45 +345,16 @@ def _check_table_function(node: Node) -> None:
     if name.lower() not in _TAKE_COLUMN_DEFINITIONS:
         return
     arguments = node.list_of("ARGUMENTS")
-    text = _text(arguments[0]) if arguments else None
+    text = literals.text(arguments[0]) if arguments else None
     is_allowed = text is not None and column_definitions.is_plain(text)
     if name.lower() == "values" and arguments and not is_allowed:
         # The first argument may also be a row. An alias could refer to column definitions; a literal of
         # one word cannot be such.
-        is_allowed = bool(_WORD.match(text)) if text is not None else _is_row(arguments[0])
+        is_allowed = bool(_WORD.match(text)) if text is not None else literals.is_row(arguments[0])
     if not is_allowed:
         raise forbidden(
             f"the structure of {name}() must be a literal of names and types; or pass tuples"
         )
-
-
-def _is_row(node: Node) -> bool:
-    """Return whether the node is a tuple, or a literal other than a string."""
-    if node.kind == "FUNCTION":
-        return node.facts["function_name"] == "tuple"
-    return node.kind == "CONSTANT" and node.facts["constant_value_type"] != "String"
-
-
-def _text(node: Node) -> str | None:
-    """Return the value of a string literal; None for any other node."""
-    if node.kind != "CONSTANT" or node.facts["constant_value_type"] != "String":
-        return None
-    return node.facts["constant_value"][1:-1].replace("\\'", "'")
-
-
-def _unescaped(node: Node) -> str | None:
-    """The string, or all strings of the array, that the node is; None if it is not a literal."""
-    if node.kind == "FUNCTION" and node.facts["function_name"] == "array":
-        items = [_unescaped(item) for item in node.list_of("ARGUMENTS")]
-        return None if None in items else "".join(item or "" for item in items)
-    if node.kind != "CONSTANT":
-        return None
-    kind, value = node.facts["constant_value_type"], node.facts["constant_value"]
-    if kind == "Array(String)":
-        return value
-    if kind != "String":
-        return None
-    return _ESCAPE.sub(lambda found: _CHARACTERS.get(found[1], found[1]), value[1:-1])
 
 
 def _is_readable(name: str, rules: AccessRules) -> bool:
