@@ -282,7 +282,8 @@ class Audit:
             if place.offset < ends.get(place.partition, 0):
                 found.append(place)
                 self._earlier.add(place.number, place.partition, place.offset)
-        self._removed.update(ends)
+        for partition, end in ends.items():  # a batch that is pending again may begin before
+            self._removed[partition] = max(end, self._removed.get(partition, 0))
         return found
 
     def allow_refused(self, numbers: Iterable[int]) -> None:
