@@ -42,7 +42,7 @@ def run(*arguments: str, settings: Mapping[str, str]) -> subprocess.CompletedPro
         env=environment({**settings, "PYTHONPATH": str(ROOT)}),
         capture_output=True,
         text=True,
-        timeout=110.0,
+        timeout=240.0,
         check=False,
     )
 
@@ -60,7 +60,7 @@ def served(output: Path, *arguments: str, settings: Mapping[str, str]) -> Iterat
         )
     try:
         command = Running(child, output)
-        command.wait_for("Ctrl-C stops the sandbox.", 110.0)
+        command.wait_for("Ctrl-C stops the sandbox.", 240.0)
         yield command
     finally:
         if child.poll() is None:
