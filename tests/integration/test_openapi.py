@@ -9,13 +9,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from openapi_spec_validator import validate
-from schemathesis import Case, GenerationMode
+from schemathesis import GenerationMode
 from schemathesis.openapi import from_dict
 
 from octane_analytics.clickhouse import schema
@@ -138,9 +139,11 @@ def test_live_reports_conform_to_openapi_document(
         max_examples=EXAMPLES or 10, deadline=None, suppress_health_check=list(HealthCheck)
     )
     @given(operation.as_strategy(generation_mode=mode))
-    def check(case: Case) -> None:
+    def check(case: Any) -> None:
         options = case.as_transport_kwargs(base_url=local.url)
-        request = {each: options.get(each) for each in ("headers", "cookies", "params")}
+        request: dict[str, Any] = {
+            each: options.get(each) for each in ("headers", "cookies", "params")
+        }
         with httpx.stream(case.method, options["url"], timeout=60, **request) as answer:
             assert str(answer.status_code) in documented
             if answer.status_code == 200:
