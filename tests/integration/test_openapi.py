@@ -9,10 +9,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
 from openapi_spec_validator import validate
+from schemathesis import GenerationMode
+from schemathesis.openapi import from_dict
 
 from octane_analytics.clickhouse import schema
 from octane_analytics.clickhouse.client import ClickHouse
@@ -31,7 +36,7 @@ CHECKS = (
     "unsupported_method",
 )
 """Checks of schemathesis, without `positive_data_acceptance`: a schema cannot express `from` < `to`."""
-FEW = "^/(query|reports|healthz|readyz|report/top_content)$"
+FEW = r"^/(query|reports|reports/\{name\}/schema|schema|caller|healthz|readyz|report/top_content)$"
 """One operation of each kind: the coverage phase of all has thousands of cases, a thousand of them for
 POST /report."""
 
@@ -94,7 +99,7 @@ def schemathesis(api: Api, directory: Path, *arguments: str) -> set[int]:
             *("run", str(document), "--url", api.url, "--checks", ",".join(CHECKS)),
             *("--seed", "1", "--generation-deterministic"),
             *("--no-color", "--warnings", "off", "--request-timeout", "60"),
-            # Live reports do not end.
+            # Live reports do not end: they have a test of their own.
             *("--exclude-path-regex", "^/live/"),
             *arguments,
         ],
@@ -119,6 +124,39 @@ def test_server_without_tokens_conforms_to_openapi_document(local: Api, tmp_path
         statuses |= schemathesis(local, tmp_path, "--phases", "fuzzing", "--max-examples", "2")
     assert statuses >= {200, 400, 405, 415, 422}
     assert not {status for status in statuses if status >= 500}
+
+
+@pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
+@pytest.mark.parametrize("name", ["overview_stats", "top_content"])
+def test_live_reports_conform_to_openapi_document(
+    local: Api, name: str, mode: GenerationMode
+) -> None:
+    document = from_dict(local.get("/openapi.json").json())
+    operation = document[f"/live/{name}"]["GET"]
+    documented = set(operation.definition.raw["responses"])
+
+    @hypothesis_settings(
+        max_examples=EXAMPLES or 10, deadline=None, suppress_health_check=list(HealthCheck)
+    )
+    @given(operation.as_strategy(generation_mode=mode))
+    def check(case: Any) -> None:
+        options = case.as_transport_kwargs(base_url=local.url)
+        request: dict[str, Any] = {
+            each: options.get(each) for each in ("headers", "cookies", "params")
+        }
+        with httpx.stream(case.method, options["url"], timeout=60, **request) as answer:
+            assert str(answer.status_code) in documented
+            if answer.status_code == 200:
+                assert answer.headers["content-type"].startswith("text/event-stream")
+                event = next(line for line in answer.iter_lines() if line.startswith("event: "))
+                assert event == "event: report"
+                return
+            answer.read()
+        # A schema cannot express all rules of a range: a valid request may be refused.
+        assert answer.status_code in (400, 405, 406, 422)
+        assert answer.json()["error"]["code"]
+
+    check()
 
 
 @pytest.mark.timeout(1000)

@@ -9,6 +9,7 @@ from starlette.types import ASGIApp
 
 from octane_analytics.api.connection_pool import ConnectionPool
 from octane_analytics.api.limits import ComplexityLimits, QueryLimits
+from octane_analytics.api.middleware.authorization import AccessPolicy
 from octane_analytics.api.raw_sql import functions
 from octane_analytics.api.raw_sql.endpoint import RawSqlEndpoint
 from octane_analytics.api.raw_sql.validator import AccessRules
@@ -60,6 +61,8 @@ def app_over(
     query_limits: QueryLimits = QUERY_LIMITS,
     query_settings: ClickHouseSettings | None = None,
     readable: Collection[tuple[str, str]] = (),
+    policy: AccessPolicy | None = None,
+    cache_bytes: int = 0,
 ) -> Iterator[ASGIApp]:
     """Yield the app; `query_settings` are those of the raw SQL user, by default the same."""
     pools = [
@@ -82,6 +85,8 @@ def app_over(
             queries=queries,
             metrics=ApiMetrics(None),
             exposition=lambda: b"",
+            policy=policy,
+            cache_bytes=cache_bytes,
         )
     finally:
         for pool in pools:

@@ -74,7 +74,7 @@ class Cell:
     cpu_ms: float
     clickhouse_cpu_ms: float
     peak_mib: float
-    kib: int
+    kib: float
 
 
 class NativeAnswers:
@@ -196,7 +196,7 @@ def table(cells: list[Cell]) -> Table:
             f"{cell.cpu_ms:,.1f}",
             f"{cell.clickhouse_cpu_ms:,.1f}",
             f"{cell.peak_mib:,.1f}",
-            f"{cell.kib:,}",
+            f"{cell.kib:,.0f}",
         )
     return shown
 

@@ -9,6 +9,7 @@ a listener missed an answer, received one late, or a refresh ran more than one q
 
 import argparse
 import asyncio
+import functools
 import json
 import os
 import re
@@ -74,6 +75,10 @@ class Listener(asyncio.Protocol):
             self._transport.close()
 
 
+def _itself(listener: Listener) -> Listener:
+    return listener
+
+
 async def _connect(arguments: argparse.Namespace, port: int) -> list[Listener]:
     """Return the listeners once each has an answer, or after the time for it."""
     path = f"/live/overview_stats?interval={arguments.interval}&from=-1h"
@@ -83,7 +88,7 @@ async def _connect(arguments: argparse.Namespace, port: int) -> list[Listener]:
     for start in range(0, len(listeners), _CONNECT_AT_ONCE):
         some = listeners[start : start + _CONNECT_AT_ONCE]
         for each in some:
-            await loop.create_connection(lambda each=each: each, "127.0.0.1", port)
+            await loop.create_connection(functools.partial(_itself, each), "127.0.0.1", port)
         while not all(each.received for each in some) and time.monotonic() < deadline:
             await asyncio.sleep(0.01)
     return listeners
