@@ -48,6 +48,8 @@ ALLOWED = [
     "SELECT entropy(number), quantileExactLow(0.5)(number) FROM numbers(3)",
 ]
 REFUSED = [
+    "SELECT cramersV(number, number) OVER () FROM numbers(3)",
+    "SELECT exponentialTimeDecayedMax(1)(number, number) OVER () FROM numbers(3)",
     "SELECT uniqExact(number) OVER (ORDER BY number ROWS 101 PRECEDING) FROM numbers(3)",
     "SELECT sum(number) OVER w, sumMap(map(1, number)) OVER w FROM numbers(3) WINDOW w AS (ORDER BY "
     "number ROWS 101 PRECEDING)",
