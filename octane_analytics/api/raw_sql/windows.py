@@ -23,8 +23,10 @@ _POSITIONAL = frozenset(
 )
 """Functions that do not aggregate the rows of their frame."""
 _GROWING = re.compile(
-    r"contingency|cramersv|distinct(json|dynamic)|entropy|estimatecompressionratio|gini|theilsu"
-    r"|(median|quantiles?)(exact|interpolated)"
+    r"contingency|cramersv|distinct(json|dynamic)|entropy|estimatecompressionratio|gini|groupbitmap"
+    r"|groupnumericindexedvector|intervallengthsum|largesttriangle|lttb|maxintersections"
+    r"|(median|quantiles?)(bfloat16|exact|interpolated|prometheus)|rankcorr|sequence|sparkbar|theilsu"
+    r"|windowfunnel"
 )
 """Functions whose result takes as long as the number of values before it."""
 _INTEGER = re.compile(r"U?Int64_(\d{1,9})")
