@@ -4,8 +4,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.tools import function_growth
-from tests.tools.function_growth import Call, Server, problem, running_server
+from tests.tools.function_growth import (
+    Server,
+    accepted,
+    per_element,
+    problem,
+    running_server,
+)
+from tests.tools.growth_arguments import KNOWN, calls_in_examples
+from tests.tools.growth_calls import Call
 
 
 @pytest.fixture(scope="module")
@@ -15,8 +22,7 @@ def server() -> Iterator[Server]:
 
 
 def test_growth_of_server_is_measured(server: Server) -> None:
-    outcome = server.run("SELECT ignore(groupArray(number)) FROM numbers(5000000)")
-    assert outcome.is_answered
+    outcome = server.run("SELECT ignore(arrayWithConstant(8000000, materialize(toUInt64(1))))")
     assert outcome.grown_bytes > 30 << 20
 
 
@@ -24,13 +30,24 @@ def test_linear_function_is_not_reported(server: Server) -> None:
     assert problem(server.run, Call("length", ("text",))) is None
 
 
+def test_example_gives_sized_arguments(server: Server) -> None:
+    rows = server.select("SELECT hex(examples) FROM system.functions WHERE name = 'lower'")
+    shown = calls_in_examples("lower", bytes.fromhex(rows[0][0]).decode())
+    calls = accepted(server, "lower", [lists[0] for lists in shown])
+    assert calls[0].has_size
+    assert per_element(server, calls[:1])
+
+
 def test_known_arguments_are_accepted(server: Server) -> None:
-    spelled = server.names()
+    names = {
+        name.lower(): name
+        for (name,) in server.select("SELECT name FROM system.functions WHERE alias_to = ''")
+    }
     refused = [
         (name, arguments)
-        for name, known in function_growth.KNOWN.items()
+        for name, known in KNOWN.items()
         for arguments in known
-        if not server.run(Call(spelled[name], arguments).sql(4)).is_answered
-        and not server.run(Call(spelled[name], arguments, True).sql(4)).is_answered
+        if server.accepts(Call(names[name], arguments).sql(4)).code
+        and server.accepts(Call(names[name], arguments, True).sql(4)).code
     ]
     assert not refused

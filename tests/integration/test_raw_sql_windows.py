@@ -48,6 +48,21 @@ ALLOWED = [
     "SELECT entropy(number), quantileExactLow(0.5)(number) FROM numbers(3)",
 ]
 REFUSED = [
+    *(
+        f"SELECT {call} OVER (ORDER BY number) FROM numbers(3)"
+        for call in [
+            "groupBitmap(number)",
+            "sparkbar(9)(number, number)",
+            "rankCorr(number, number)",
+            "lttb(3)(number, number)",
+            "quantileBFloat16(number)",
+            "medianInterpolatedWeighted(number, 1)",
+            "quantilePrometheusHistogramIf(0.5)(toFloat64(number), 1, 1)",
+            "maxIntersectionsPosition(number, number)",
+        ]
+    ),
+    "SELECT cramersV(number, number) OVER () FROM numbers(3)",
+    "SELECT exponentialTimeDecayedMax(1)(number, number) OVER () FROM numbers(3)",
     "SELECT uniqExact(number) OVER (ORDER BY number ROWS 101 PRECEDING) FROM numbers(3)",
     "SELECT sum(number) OVER w, sumMap(map(1, number)) OVER w FROM numbers(3) WINDOW w AS (ORDER BY "
     "number ROWS 101 PRECEDING)",

@@ -37,8 +37,10 @@ class Answer:
 class Statements:
     """Statements over one connection, as the user `default`."""
 
-    def __init__(self, port: int, settings: Mapping[str, object] = SETTINGS) -> None:
-        self._connection = http.client.HTTPConnection(HOST, port, timeout=60)
+    def __init__(
+        self, port: int, settings: Mapping[str, object] = SETTINGS, timeout_seconds: float = 60
+    ) -> None:
+        self._connection = http.client.HTTPConnection(HOST, port, timeout=timeout_seconds)
         self._path = f"/?{urlencode(settings)}"
 
     def answer(self, sql: str) -> Answer:

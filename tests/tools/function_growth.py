@@ -1,176 +1,92 @@
 """Measure how the cost of functions grows with the size of their arguments.
 
-    python -m tests.tools.function_growth [FUNCTION ...]
+    python -m tests.tools.function_growth [--classes] [FUNCTION ...]
 
-Calls each function of linear_functions.txt with generated arguments: at a small size to find those that
-it accepts, then with SIZES elements, each eight times the one before. Prints a table in Markdown of what
-grows faster than `STEEP` for eightfold arguments, ends more than a second after `max_execution_time`, or
-grows the server's memory by more than a tenth beyond `max_memory_usage`; then the names without
-arguments that it accepts, and those without an argument that has a size. Other processes make single
-runs late: call a function that is reported again, alone. A run over all functions takes about an hour.
+Calls each function of linear_functions.txt with arguments from ClickHouse's own examples, one or two of
+which are replaced by each expression of SIZED, or with random ones where that gives none. A function
+belongs to one class:
+
+- sized: it accepts an argument with a size (text, array, map, JSON, geometry, bitmap, state, or a number
+  that may set a size). Measured with up to SIZES[-1] elements.
+- fixed: in no place of an accepted call any of SIZED is accepted, so its arguments have a fixed size.
+- without arguments: it only accepts none.
+- not called: no accepted call was found.
+- aggregate: measured over up to SIZES[-1] rows, also over windows, with parameters that set a size.
+
+Every ordinary function with arguments is also called for each of ELEMENTS elements of a lambda, which is
+one block to ClickHouse. Reports what grows faster than `STEEP` for eightfold arguments, ends more than a
+second after `max_execution_time`, or grows the server's memory by more than a tenth beyond
+`max_memory_usage`, and again when it runs alone after all others. Two servers work at the same time.
 """
 
-import itertools
+import argparse
 import random
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 
-from octane_analytics.clickhouse.client import ClickHouse
-from octane_analytics.errors import OctaneError
+from octane_analytics.api.limits import BLOCK_ROWS
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
-from octane_analytics.settings.connections import ClickHouseSettings
+from tests.support.statements import SETTINGS, Answer, Statements, statements
+from tests.tools import growth_arguments
 from tests.tools.function_limits import BYTES, GRACE_SECONDS, SECONDS
+from tests.tools.growth_arguments import COMBINED, KNOWN, LAMBDAS, PARAMETERS, ROWS
+from tests.tools.growth_calls import (
+    SMALL_SIZE,
+    WINDOWS,
+    AggregateCall,
+    AnyCall,
+    Call,
+    ElementCall,
+)
+from tests.tools.process_usage import cpu_seconds, memory_bytes
 
 SIZES = (1_000, 8_000, 64_000, 512_000)
-SMALL_SIZE = 4
 STEEP = 16.0
 """Ratio of times for a ratio of sizes of eight; n log n gives 9 to 10."""
 MEASURABLE_SECONDS = 0.03
-GIVE_UP_SECONDS = 8.0
-MAX_CALLS = 10
-MAX_PAIRS = 1200
-MAX_LONGER = 150
+ELEMENTS = 1_000_000
+_FEWER_ELEMENTS = ELEMENTS // 8
+MAX_CALLS = 6
+_MAX_FIXED_CALLS = 2
+_MAX_EXAMPLES = 3
+SERVERS = 2
 LISTED = Path(__file__).with_name("linear_functions.txt")
-
-SIZED = {
-    "text": "repeat('a', {n})",
-    "words": "repeat('ab ', {n})",
-    "digits": "repeat('1', {n})",
-    "random text": "randomPrintableASCII({n})",
-    "url": "repeat('/a.b?c=d&', {n})",
-    "markup": "repeat('<a&amp;', {n})",
-    "umlauts": "repeat('\u00e9a', {n})",
-    "nested JSON": "repeat('[', {n}) || repeat(']', {n})",
-    "JSON text": "'{{\"k' || arrayStringConcat(range({n}), '\":1,\"k') || '\":1}}'",
-    "JSON": "CAST('{{\"k' || arrayStringConcat(range(least({n}, 900)), '\":1,\"k') || '\":1}}', 'JSON')",
-    "integers": "range({n})",
-    "equal integers": "arrayWithConstant({n}, 1)",
-    "floats": "arrayMap(i -> toFloat64(sipHash64(i) % 1000), range({n}))",
-    "texts": "arrayMap(i -> toString(i), range({n}))",
-    "points": "arrayMap(i -> (toFloat64(i % 180), toFloat64(i % 90)), range({n}))",
-    "arrays": "arrayMap(i -> [i, i + 1], range({n}))",
-    "times": "arrayMap(i -> toDateTime(i, 'UTC'), range({n}))",
-    "bitmap": "bitmapBuild(range({n}))",
-    "map": "mapFromArrays(range({n}), range({n}))",
-    "text map": "mapFromArrays(arrayMap(i -> toString(i), range({n})), "
-    "arrayMap(i -> toString(i), range({n})))",
-    "number": "toUInt64({n})",
-    "signed number": "toInt32({n})",
-    "float number": "toFloat64({n})",
+_LIMITS = {
+    **SETTINGS,
+    "max_execution_time": SECONDS,
+    "max_memory_usage": BYTES,
+    "max_threads": 2,
+    "max_block_size": BLOCK_ROWS,
+    "readonly": 1,
 }
-"""Expressions of {n} elements."""
-FIXED = [
-    "1", "3", "-1", "0.5", "'a'", "','", "toDateTime(1700000000, 'UTC')", "toDate(19000)",
-    "toDateTime64(1700000000, 3, 'UTC')", "'day'", "INTERVAL 1 SECOND", "[1, 2]", "['a', 'b']",
-    "[0.5, 1.5]", "(1, 2)", "(0.5, 1.5, 2.5)", "true", "toUInt64(599686042433355775)",
-    "'0123456789abcdef'", "'aes-128-ecb'", "'sha256'", "toIPv6('::1')", "generateUUIDv4()",
-    "toDecimal64(1.5, 2)", "CAST(1, 'Dynamic')", "CAST('a', 'Enum8(\\'a\\' = 1)')",
-]  # fmt: skip
-LAMBDAS = [
-    "x -> x", "x -> x % 2 = 0", "(x, y) -> x + y", "(k, v) -> v", "(k, v) -> (k, v)", "(a, x) -> a",
-]  # fmt: skip
-_VECTOR = "numericIndexedVectorBuild(mapFromArrays(range({n}), range({n})))"
-SIZED["vector"] = _VECTOR
-_WKT_POINTS = "arrayStringConcat(arrayMap(i -> '1 ' || toString(i), range({n})), ',')"
-SIZED["WKT line"] = f"'LINESTRING (' || {_WKT_POINTS} || ')'"
-SIZED["WKT polygon"] = f"'POLYGON ((' || {_WKT_POINTS} || ', 1 0))'"
-SIZED["WKT lines"] = f"'MULTILINESTRING ((' || {_WKT_POINTS} || '))'"
-SIZED["WKT polygons"] = f"'MULTIPOLYGON (((' || {_WKT_POINTS} || ', 1 0)))'"
-SIZED["WKT points"] = f"'MULTIPOINT (' || {_WKT_POINTS} || ')'"
-_KEY = "'0123456789abcdef'"
-_CIPHERTEXT = f"encrypt('aes-128-ecb', repeat('a', {{n}}), {_KEY})"
-KNOWN: dict[str, list[tuple[str, ...]]] = {
-    "aes_encrypt_mysql": [("'aes-128-ecb'", "text", _KEY)],
-    "aes_decrypt_mysql": [("'aes-128-ecb'", _CIPHERTEXT, _KEY)],
-    "decrypt": [("'aes-128-ecb'", _CIPHERTEXT, _KEY)],
-    "trydecrypt": [("'aes-128-ecb'", "text", _KEY)],
-    "substringindex": [("url", "'/'", "number"), ("text", "'a'", "-1")],
-    "substringindexutf8": [("url", "'/'", "number"), ("umlauts", "'a'", "-1")],
-    "naivebayesngrams": [("words", "1", "'token'")],
-    "convertcharset": [("text", "'utf-8'", "'utf-16'"), ("umlauts", "'utf-8'", "'utf-7'")],
-    "conv": [("digits", "10", "16"), ("digits", "2", "36")],
-    "timeslots": [("toDateTime(0, 'UTC')", "toUInt32({n})".replace("{n}", "512000"), "1")],
-    "mapadd": [("map", "map")],
-    "mapsubtract": [("map", "map")],
-    "mapupdate": [("map", "map"), ("text map", "text map")],
-    "subbitmap": [("bitmap", "1", "number")],
-    "bitmapsubsetlimit": [("bitmap", "1", "number")],
-    "bitmapsubsetinrange": [("bitmap", "1", "number")],
-    "bitmaptransform": [("bitmap", "CAST([1], 'Array(UInt32)')", "CAST([2], 'Array(UInt32)')")],
-    "isipaddressinrange": [("'127.0.0.1'", "'127.0.0.0/8'")],
-    "datediff": [("'day'", "toDateTime(0, 'UTC')", "toDateTime(9, 'UTC')")],
-    "base32decode": [("base32Encode(repeat('a', {n}))",)],
-    "comparesubstrings": [("text", "text", "0", "0", "number")],
-    "timeseriesrange": [("toDateTime(0, 'UTC')", "toDateTime(512000, 'UTC')", "1")],
-    "timeseriesfromgrid": [
-        ("toDateTime(0, 'UTC')", "toDateTime(99, 'UTC')", "1", "arrayWithConstant(100, 0.5)")
-    ],
-    "finalizeaggregation": [("arrayReduce('uniqExactState', range({n}))",)],
-}
-"""Arguments that random choice does not find."""
-ROWS = [
-    "number", "number % 2", "toFloat64(sipHash64(number) % 1000)", "toDateTime(number, 'UTC')",
-    "toString(number)", "[number, number + 1]", "[toFloat64(number)]", "map(number, number)",
-    "toUInt8(number % 2)", "(number, number)", "number % 3 = 1", "number % 3 = 2",
-    "toInt32(number % 100)", "CAST('{\"k' || toString(number) || '\":1}', 'JSON')",
-    "bitmapBuild([number])", "([number], [number])",
-]  # fmt: skip
-"""Arguments of aggregate functions, over rows of `numbers`."""
-PARAMETERS = [
-    "", "(3)", "(0.5)", "(10, 5)", "(100)", "(1000, 0.5)", "('(?1).*(?2).*(?1)')", "(0, 100000, 1)",
-    "(0, 100000, 10, 30)", "([1, 2])",
-]  # fmt: skip
+LATE_SECONDS = SECONDS + GRACE_SECONDS + 0.01
+_GIVE_UP_SECONDS = 12.0
+_WITHOUT_PARAMETERS = 133
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """A call with arguments: names of SIZED, or expressions; columns unless `is_constant`."""
-
-    function: str
-    arguments: tuple[str, ...]
-    is_constant: bool = False
+class Outcome:
+    seconds: float
+    grown_bytes: int
+    answer: Answer
 
     @property
-    def has_size(self) -> bool:
-        return any(each in SIZED or "{n}" in each for each in self.arguments)
+    def is_answered(self) -> bool:
+        return self.answer.code == 0
 
-    def sql(self, size: int) -> str:
-        columns, given = [], []
-        for index, argument in enumerate(self.arguments):
-            is_sized = argument in SIZED or "{n}" in argument
-            text = SIZED.get(argument, argument)
-            text = text.format(n=size) if is_sized else text
-            if is_sized and not self.is_constant:
-                columns.append(f"materialize({text}) AS c{index}")
-                text = f"c{index}"
-            given.append(text)
-        return (
-            f"SELECT ignore(`{self.function}`({', '.join(given)})) "
-            f"FROM (SELECT {', '.join([*columns, '1 AS one'])})"
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class AggregateCall:
-    """A call over `size` rows, as an aggregate, or as a window function."""
-
-    function: str
-    parameters: str
-    arguments: tuple[str, ...]
-    is_window: bool = False
-
-    def sql(self, size: int) -> str:
-        call = f"`{self.function}`{self.parameters}({', '.join(self.arguments)})"
-        if self.is_window:
-            over = "ORDER BY number ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING"
-            rows = f"SELECT {call} OVER ({over}) AS a FROM numbers({size})"
-            return f"SELECT count(ignore(a)) FROM ({rows})"
-        return f"SELECT ignore({call}) FROM numbers({size})"
+    @property
+    def may_need_constant(self) -> bool:
+        text = " ".join(self.answer.lines)
+        return "onst" in text or "llegal column" in text
 
 
 class Server:
@@ -183,70 +99,53 @@ class Server:
         self._directory = tempfile.TemporaryDirectory()
         self._engine = EmbeddedClickHouse(Path(self._directory.name))
         self._engine.start()
-        self._settings = ClickHouseSettings(
-            host=self._engine.host, port=self._engine.tcp_port, timeout_seconds=GIVE_UP_SECONDS
-        )
-        self._connection = ClickHouse(self._settings, client_name="function_growth")
+        self._status = Path(f"/proc/{self._engine.pid}/status")
+        self._statements = Statements(self._engine.http_port, _LIMITS, _GIVE_UP_SECONDS)
 
     def stop(self) -> None:
-        self._connection.close()
+        self._statements.close()
         self._engine.stop()
         self._directory.cleanup()
 
-    def names(self) -> dict[str, str]:
-        """Return the spelling of each function, by its name in lower case, without aliases."""
-        rows = self._connection.select("SELECT name FROM system.functions WHERE alias_to = ''").rows
-        return {str(name).lower(): str(name) for (name,) in rows}
+    def select(self, sql: str) -> list[list[str]]:
+        with statements(self._engine.http_port) as unlimited:
+            return [line.split("\t") for line in unlimited.answer(sql).lines]
 
-    def run(self, sql: str) -> "Outcome":
-        status = Path(f"/proc/{self._engine.pid}/status")
-        status.with_name("clear_refs").write_text("5")
-        before = _memory(status, "VmRSS")
-        limits = {
-            "max_execution_time": SECONDS,
-            "max_memory_usage": BYTES,
-            "max_threads": 2,
-            "max_block_size": 8192,
-        }
-        started = time.monotonic()
-        error: OctaneError | None = None
+    def accepts(self, sql: str) -> Answer:
+        """Return the answer to a statement that is not measured."""
         try:
-            self._connection.excerpt(sql, settings=limits, max_rows=10, max_bytes=64 << 20)
-        except OctaneError as raised:
-            error = raised
-        seconds = time.monotonic() - started
-        grown = _memory(status, "VmHWM") - before
-        if seconds > SECONDS + GRACE_SECONDS:
-            self.stop()
-            self._start()
-        return Outcome(seconds, grown, error)
+            return self._statements.answer(sql)
+        except (OSError, HTTPException):
+            self._restart()
+            return Answer(-1, [])
 
+    def run(self, sql: str) -> Outcome:
+        """Return the time that the statement took, without the share that other processes took."""
+        self._status.with_name("clear_refs").write_text("5")
+        before, spent = memory_bytes(self._status, "VmRSS"), cpu_seconds(self._status)
+        started = time.monotonic()
+        answer = None
+        with suppress(OSError, HTTPException):
+            answer = self._statements.answer(sql)
+        seconds = min(time.monotonic() - started, cpu_seconds(self._status) - spent)
+        grown = memory_bytes(self._status, "VmHWM") - before
+        if answer is None:
+            self._restart()
+            return Outcome(max(seconds, LATE_SECONDS), grown, Answer(-1, []))
+        return Outcome(seconds, grown, answer)
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    seconds: float
-    grown_bytes: int
-    error: OctaneError | None = None
-
-    @property
-    def is_answered(self) -> bool:
-        return self.error is None
-
-    @property
-    def is_wrong_count(self) -> bool:
-        return "arguments" in str(self.error) and "number of" in str(self.error).lower()
-
-    @property
-    def may_need_constant(self) -> bool:
-        return "onst" in str(self.error) or "llegal column" in str(self.error)
+    def _restart(self) -> None:
+        self._statements.close()
+        self._engine.kill()
+        with suppress(OSError):
+            self._directory.cleanup()
+        self._start()
 
 
 @dataclass(slots=True)
 class Report:
-    lines: list[str] = field(default_factory=list)
-    without_calls: list[str] = field(default_factory=list)
-    without_size: list[str] = field(default_factory=list)
-    measured: int = 0
+    found: list[AnyCall] = field(default_factory=list)
+    classes: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
 
 def listed() -> tuple[list[str], list[str]]:
@@ -261,83 +160,166 @@ def listed() -> tuple[list[str], list[str]]:
     return sections["[ordinary]"], sections["[aggregate]"]
 
 
-def candidates(choose: random.Random) -> Iterator[tuple[str, ...]]:
-    """Yield arguments to try, shorter lists first."""
-    every = [*SIZED, *FIXED]
-    yield ()
-    yield from ((one,) for one in every)
-    pairs = list(itertools.product(every, repeat=2))
-    yield from choose.sample(pairs, min(MAX_PAIRS, len(pairs)))
-    for count, tries in ((3, MAX_LONGER), (4, MAX_LONGER // 2), (5, MAX_LONGER // 3)):
-        yield from (tuple(choose.choices(every, k=count)) for _ in range(tries))
-    yield from itertools.product(LAMBDAS, SIZED)
-    yield from itertools.product(LAMBDAS, ["integers", "floats", "map"], ["integers", "map", "3"])
+def accepted(server: Server, name: str, examples: Sequence[tuple[str, ...]]) -> list[Call]:
+    """Return calls that the function accepts at a small size, those with a size first."""
+    found: dict[Call, None] = {}
+    refused_counts: set[int] = set()
 
-
-def accepted(server: Server, name: str, choose: random.Random) -> list[Call]:
-    """Return calls that the function accepts at a small size."""
-    found: list[Call] = []
-    counts: dict[int, int] = {}
-    impossible: set[int] = set()
-    for arguments in itertools.chain(KNOWN.get(name.lower(), []), candidates(choose)):
-        count = len(arguments)
-        if count in impossible or counts.get(count, 0) > MAX_CALLS:
-            continue
+    def attempt(arguments: tuple[str, ...]) -> bool:
+        if len(arguments) in refused_counts:
+            return False
         for is_constant in (False, True):
             call = Call(name, arguments, is_constant)
-            outcome = server.run(call.sql(SMALL_SIZE))
-            if outcome.is_answered:
-                found.append(call)
-                counts[count] = counts.get(count, 0) + 1
+            answer = server.accepts(call.sql(SMALL_SIZE))
+            if answer.code == 0:
+                found[call] = None
+                return True
+            if answer.is_wrong_count and not any(each in arguments for each in LAMBDAS):
+                refused_counts.add(len(arguments))
+            if not Outcome(0, 0, answer).may_need_constant:
                 break
-            if outcome.is_wrong_count and not any(each in arguments for each in LAMBDAS):
-                impossible.add(count)
-            if not outcome.may_need_constant:
-                break
-    return found
+        return False
+
+    choose = random.Random(name)  # the same arguments in each run
+    known = [*KNOWN.get(name.lower(), []), *examples[:_MAX_EXAMPLES]]
+    for arguments in known:
+        if attempt(arguments):
+            for one in growth_arguments.substitutes(arguments):
+                if attempt(one):
+                    for two in _doubled(arguments, one):
+                        attempt(two)
+    if not any(call.has_size for call in found):
+        tries = growth_arguments.random_arguments(choose)
+        counts: dict[int, int] = defaultdict(int)
+        for arguments in tries:
+            if counts[len(arguments)] <= MAX_CALLS:
+                counts[len(arguments)] += attempt(arguments)
+    calls = list(found)
+    choose.shuffle(calls)
+    return sorted(calls, key=lambda call: not call.has_size)
 
 
-def accepted_aggregates(server: Server, name: str, choose: random.Random) -> list[AggregateCall]:
-    found: list[AggregateCall] = []
+def accepted_aggregates(
+    server: Server, name: str, examples: Sequence[list[tuple[str, ...]]]
+) -> list[AggregateCall]:
+    """Return calls that the aggregate or window function accepts."""
+    choose = random.Random(name)
     lists: list[tuple[str, ...]] = [(), *((one,) for one in ROWS)]
-    lists += itertools.product(ROWS, repeat=2)
+    lists += [(one, two) for one in ROWS for two in ROWS]
     lists += [tuple(choose.choices(ROWS, k=3)) for _ in range(60)]
-    for is_window in (False, True):
-        for parameters, arguments in itertools.product(PARAMETERS, lists):
-            call = AggregateCall(name, parameters, arguments, is_window)
-            if server.run(call.sql(SMALL_SIZE)).is_answered:
-                found.append(call)
-                if len(found) == MAX_CALLS:
-                    return found
+    shown = [f"({', '.join(lists[0])})" for lists in examples if len(lists) == 2]
+    for window in ("", "running"):
+        found: list[AggregateCall] = []
+        for parameters in [*dict.fromkeys([*PARAMETERS, *shown])]:
+            for arguments in lists:
+                call = AggregateCall(name, parameters, arguments, window)
+                answer = server.accepts(call.sql(SMALL_SIZE))
+                if answer.code == 0:
+                    found.append(call)
+                if answer.code == _WITHOUT_PARAMETERS or len(found) % MAX_CALLS == MAX_CALLS - 1:
+                    break
+            if len(found) > 3 * MAX_CALLS:
+                break
         if found:
-            break
+            choose.shuffle(found)
+            found.sort(key=lambda call: "{n}" not in call.parameters)
+            return found[: MAX_CALLS // 2] + over_windows(server, found[:3] + found[-2:])
+    return []
+
+
+def over_windows(server: Server, calls: Iterable[AggregateCall]) -> list[AggregateCall]:
+    found = (
+        AggregateCall(call.function, call.parameters, call.arguments, window)
+        for call in calls
+        for window in WINDOWS
+    )
+    return [call for call in found if server.accepts(call.sql(SMALL_SIZE)).code == 0]
+
+
+def per_element(server: Server, calls: Iterable[Call]) -> list[ElementCall]:
+    """Return the calls with as many arguments as possible that differ for each element."""
+    found = []
+    for call in calls:
+        places = [index for index, each in enumerate(call.arguments) if "->" not in each]
+        choices = [frozenset(places), *(frozenset([place]) for place in places)]
+        for copied in choices:
+            tried = ElementCall(call.function, call.arguments, copied)
+            if copied and server.accepts(tried.sql(SMALL_SIZE)).code == 0:
+                found.append(tried)
+                break
     return found
 
 
-def problem(run: Callable[[str], Outcome], call: Call | AggregateCall) -> str | None:
-    """Return what is wrong with the call at one of the SIZES; None if nothing is."""
+def problem(run: Callable[[str], Outcome], call: AnyCall) -> str | None:
+    """Return what is wrong with the call; None if it is quick for many elements, or nothing is."""
+    sizes = (_FEWER_ELEMENTS, ELEMENTS) if isinstance(call, ElementCall) else SIZES
+    # Anything quadratic takes longer than this at 64,000 elements.
+    sample = run(call.sql(sizes[-2]))
+    if (
+        sample.is_answered
+        and sample.seconds <= MEASURABLE_SECONDS
+        and sample.grown_bytes < BYTES / 8
+    ):
+        return None
     last = 0.0
-    for size in SIZES:
+    for size in sizes:
         outcome = run(call.sql(size))
         if outcome.seconds > SECONDS + GRACE_SECONDS:
             return f"{size:,}: ended after {outcome.seconds:.1f} s"
         if outcome.grown_bytes > BYTES * 1.1:
             return f"{size:,}: {outcome.grown_bytes >> 20} MiB"
+        if last and outcome.seconds > STEEP * max(last, MEASURABLE_SECONDS):
+            return f"{size:,}: {outcome.seconds:.2f} s, {outcome.seconds / last:.0f} times as long"
         if not outcome.is_answered:
             return None
-        if last > MEASURABLE_SECONDS and outcome.seconds > STEEP * last:
-            return f"{size:,}: {outcome.seconds:.2f} s, {outcome.seconds / last:.0f} times as long"
         last = outcome.seconds
     return None
 
 
-def measure(server: Server, calls: Sequence[Call | AggregateCall], report: Report) -> None:
-    report.measured += 1
-    for call in calls[:MAX_CALLS]:
-        found = problem(server.run, call)
-        if found:
-            print(f"| `{call.function}` | `{call.arguments}` | {found} |", flush=True)
-            report.lines.append(call.function)
+class Examiner:
+    """Classification and measurement of functions by one server for each thread."""
+
+    def __init__(self, report: Report, *, is_measured: bool) -> None:
+        self._report = report
+        self._is_measured = is_measured
+        self._local = threading.local()
+        self.servers: list[Server] = []
+
+    def start_server(self) -> None:
+        self._local.server = Server()
+        self.servers.append(self._local.server)
+
+    def ordinary(self, name: str, examples: str) -> None:
+        server: Server = self._local.server
+        shown = growth_arguments.calls_in_examples(name, examples)
+        calls = accepted(server, name, [lists[0] for lists in shown if len(lists) == 1])
+        sized = [call for call in calls if call.has_size]
+        kind = "sized" if sized else "fixed" if any(call.arguments for call in calls) else ""
+        self._report.classes[kind or ("without arguments" if calls else "not called")].append(name)
+        if self._is_measured:
+            fixed = [call for call in calls if call.arguments][-_MAX_FIXED_CALLS:]
+            self._measure([*sized[:MAX_CALLS], *per_element(server, fixed)])
+
+    def aggregate(self, name: str, examples: str) -> None:
+        shown = growth_arguments.calls_in_examples(name, examples)
+        calls = accepted_aggregates(self._local.server, name, shown)
+        self._report.classes["aggregate" if calls else "not called"].append(name)
+        if self._is_measured:
+            self._measure(calls)
+
+    def combined(self, name: str, parameters: str, arguments: tuple[str, ...]) -> None:
+        parameters = "" if parameters == "()" else parameters
+        call = AggregateCall(name, parameters, arguments)
+        if self._local.server.accepts(call.sql(SMALL_SIZE)).code == 0:
+            self._report.classes["combined"].append(name)
+            if self._is_measured:
+                self._measure([call, *over_windows(self._local.server, [call])])
+
+    def _measure(self, calls: Sequence[AnyCall]) -> None:
+        for call in calls:
+            if found := problem(self._local.server.run, call):
+                print(_row(call, found), flush=True)
+                self._report.found.append(call)
 
 
 @contextmanager
@@ -349,40 +331,67 @@ def running_server() -> Iterator[Server]:
         server.stop()
 
 
-def main(names: list[str]) -> int:
-    ordinary, aggregate = listed()
+def main(given: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(description="Measure how the cost of functions grows.")
+    parser.add_argument("names", nargs="*", metavar="FUNCTION")
+    parser.add_argument("--classes", action="store_true", help="only classify, measure nothing")
+    options = parser.parse_args(given)
     report = Report()
-    print("| function | arguments | problem |\n|---|---|---|")
+    print("| function | call | problem |\n|---|---|---|")
+    _examine_all(report, options.names, is_measured=not options.classes)
+    again = _again(report.found)
+    for kind, names in report.classes.items():
+        print(
+            f"\n{kind}: {len(names)}" + ("." if kind == "sized" else f": {' '.join(sorted(names))}")
+        )
+    return len(again)
+
+
+def _examine_all(report: Report, wanted: Sequence[str], *, is_measured: bool) -> None:
+    examiner = Examiner(report, is_measured=is_measured)
     with running_server() as server:
-        known = server.names()
-        for name in ordinary:
-            if name in known and (not names or name in names):
-                choose = random.Random(name)  # the same arguments in each run
-                calls = accepted(server, known[name], choose)
-                sized = [call for call in calls if call.has_size]
-                choose.shuffle(sized)
-                if sized:
-                    measure(server, sized, report)
-                else:
-                    (report.without_size if calls else report.without_calls).append(name)
-        for name in aggregate:
-            if name in known and (not names or name in names):
-                found = accepted_aggregates(server, known[name], random.Random(name))
-                if found:
-                    measure(server, found, report)
-                else:
-                    report.without_calls.append(name)
-    print(f"\nMeasured: {report.measured}.")
-    print(f"No arguments found: {' '.join(report.without_calls)}.")
-    print(f"No argument with a size: {' '.join(report.without_size)}.")
-    return len(report.lines)
+        rows = server.select("SELECT name, hex(examples) FROM system.functions WHERE alias_to = ''")
+    known = {name.lower(): (name, bytes.fromhex(text).decode()) for name, text in rows}
+    ordinary, aggregate = (
+        [known[name] for name in names if name in known and (not wanted or name in wanted)]
+        for names in listed()
+    )
+    combined = [each for each in COMBINED if not wanted or each[0].lower() in wanted]
+    with ThreadPoolExecutor(SERVERS, initializer=examiner.start_server) as pool:
+        jobs = [pool.submit(examiner.ordinary, *each) for each in ordinary]
+        jobs += [pool.submit(examiner.aggregate, *each) for each in aggregate]
+        jobs += [pool.submit(examiner.combined, *each) for each in combined]
+        for job in jobs:
+            job.result()
+    for each in examiner.servers:
+        each.stop()
 
 
-def _memory(status: Path, field_name: str) -> int:
-    for line in status.read_text().splitlines():
-        if line.startswith(field_name):
-            return int(line.split()[1]) << 10
-    return 0
+def _again(calls: Sequence[AnyCall]) -> list[AnyCall]:
+    """Run what was reported again, alone; print and return what is reported again."""
+    confirmed = []
+    if calls:
+        print("\nAgain, alone:\n")
+    for call in calls:
+        with running_server() as server:
+            if found := problem(server.run, call):
+                confirmed.append(call)
+                print(_row(call, found), flush=True)
+    return confirmed
+
+
+def _doubled(before: Sequence[str], after: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Yield arguments where one more place has the expression by which `after` differs."""
+    changed = [place for place, each in enumerate(after) if each != before[place]]
+    for place in range(len(after)):
+        if changed and place not in changed and "->" not in after[place]:
+            yield (*after[:place], after[changed[0]], *after[place + 1 :])
+
+
+def _row(call: AnyCall, found: str) -> str:
+    kind = {Call: "", ElementCall: "for each element "}.get(type(call), "")
+    parameters = f"{call.parameters} {call.window}" if isinstance(call, AggregateCall) else ""
+    return f"| `{call.function}` | {kind}{parameters} `{call.arguments}` | {found} |"
 
 
 if __name__ == "__main__":

@@ -22,7 +22,12 @@ _POSITIONAL = frozenset(
     ["row_number", "rank", "dense_rank", "denserank", "laginframe", "leadinframe", "nth_value"]
 )
 """Functions that do not aggregate the rows of their frame."""
-_GROWING = re.compile(r"entropy|(median|quantiles?)exact|distinct(json|dynamic)")
+_GROWING = re.compile(
+    r"contingency|cramersv|distinct(json|dynamic)|entropy|estimatecompressionratio|gini|groupbitmap"
+    r"|groupnumericindexedvector|intervallengthsum|largesttriangle|lttb|maxintersections"
+    r"|(median|quantiles?)(bfloat16|exact|interpolated|prometheus)|rankcorr|sequence|sparkbar|theilsu"
+    r"|windowfunnel"
+)
 """Functions whose result takes as long as the number of values before it."""
 _INTEGER = re.compile(r"U?Int64_(\d{1,9})")
 
