@@ -19,6 +19,8 @@ from octane_analytics.cli.commands import replay
 from octane_analytics.cli.replay import setup
 from octane_analytics.cli.replay.run import ReplayReport
 from octane_analytics.clickhouse.replay_staging import ReplayStaging
+from octane_analytics.errors import Unavailable
+from octane_analytics.kafka.topic_reader import TopicReader
 from octane_analytics.pipeline.intents import Intent as BatchIntent
 from octane_analytics.pipeline.intents import completed
 from octane_analytics.replay.interfaces import Counts
@@ -240,7 +242,9 @@ def test_replay_that_began_meanwhile_is_seen(scene: Scene, monkeypatch: pytest.M
     scene.produce(random_events(100))
     scene.store()
     scene.lose()
-    other = ReplayStaging(scene.clickhouse, "20260101000000_aaaa", scene.clickhouse.describe())
+    live = scene.clickhouse.describe()
+    assert live is not None
+    other = ReplayStaging(scene.clickhouse, "20260101000000_aaaa", live)
     owner = setup.identity_of(os.getppid())
     monkeypatch.setattr(replay, "print_plan", lambda *_, **__: other.create(owner))
     refused = call("replay", "--from-offset", "0", settings=scene.settings)
@@ -512,6 +516,43 @@ def test_resumed_replay_that_was_done_is_not_repeated(
             assert scene.replay("--from-offset", "0")["inserted"] == 0
         assert scene.left_behind() == []
     assert scene.table() == scene.log()
+
+
+def test_resume_without_kafka_keeps_the_append(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.produce(random_events(40))
+    scene.store()
+    spans = {0: OffsetRange(0, 10)}
+    plan = ReplayPlan(
+        "20261128000000_feed",
+        Mode.APPEND,
+        Compare.LOG,
+        scene.topic,
+        scene.settings["KAFKA_GROUP_ID"],
+        scene.identity(),
+        scene.name,
+        scene.clickhouse.table.table,
+        is_live=True,
+        wanted=spans,
+        reading=spans,
+    )
+    live = scene.clickhouse.describe()
+    assert live is not None
+    staging = ReplayStaging(scene.clickhouse, plan.id, live)
+    staging.create(json.dumps({"host": socket.gethostname(), "pid": 0, "ticks": -1}))
+    staging.journal("plan", plan.as_json())
+
+    def fail(reader: TopicReader) -> LogIdentity:
+        raise Unavailable("the broker is away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TopicReader, "identity", fail)
+        away = call("replay", "--resume", plan.id, settings=scene.settings)
+    assert away.returncode == Exit.UNAVAILABLE
+    assert f"--resume {plan.id}" in away.stderr
+    assert scene.replay("--resume", plan.id)["inserted"] == 10
+    assert scene.left_behind() == []
 
 
 def _assert_refused(scene: Scene, arguments: list[str], code: Exit, expected: str) -> None:

@@ -169,9 +169,11 @@ class ReplayRun:
         return report
 
     def _begin(self, is_resumed: bool) -> None:
+        self._has_begun = is_resumed  # what another process left is kept, also while Kafka is away
         if is_resumed:
             with TopicReader(self._settings.kafka, client_id=_CLIENT) as log:
                 if log.identity() != self.plan.log:
+                    self._is_refused = True
                     raise ConfigError(
                         f"topic {self.plan.topic} was recreated after this replay began: start a new "
                         "replay"
@@ -209,6 +211,8 @@ class ReplayRun:
                 self._shard_months.drop()
             self._staging.drop()
         else:
+            if self._shard_months is not None:
+                self._shard_months.close()
             try:
                 self._staging.journal("stopped", "")
             except OctaneError:
