@@ -58,10 +58,10 @@ class Browser:
         self.driver = driver
         self.base = ""
 
-    def open(self, path: str) -> None:
+    def open(self, path: str, seconds: float = WAIT_SECONDS) -> None:
         """Load the path and wait until its numbers are there."""
         self.driver.get(self.base + path)
-        self.wait_settled()
+        self.wait_settled(seconds)
 
     def wait(self, condition: Callable[[], Any], seconds: float = WAIT_SECONDS) -> Any:
         """Return the first true value of the condition; an element may be replaced meanwhile."""
@@ -75,8 +75,8 @@ class Browser:
             assert time.monotonic() < deadline, f"nothing within {seconds} s:\n{self.text()}"
             time.sleep(0.05)
 
-    def wait_settled(self) -> None:
-        self.wait(lambda: self.script(_SETTLED))
+    def wait_settled(self, seconds: float = WAIT_SECONDS) -> None:
+        self.wait(lambda: self.script(_SETTLED), seconds)
 
     def script(self, text: str, *arguments: object) -> Any:
         return self.driver.execute_script(text, *arguments)

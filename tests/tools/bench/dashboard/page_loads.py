@@ -36,6 +36,7 @@ return {
   slowest: asked.slice(0, 3).map((each) => [each.duration, each.name]),
 };
 """
+_LOAD_SECONDS = 120.0
 _FILES = ("/dashboard", "/favicon.ico")
 
 
@@ -74,7 +75,7 @@ class DashboardPage:
         self._window.driver.get("about:blank")
         self._window.driver.execute_cdp_cmd("Network.clearBrowserCache", {})
         self._requests()
-        self._window.open(path)
+        self._window.open(path, _LOAD_SECONDS)
         self._window.wait(lambda: not self._window.all(".live-dot.off"))
         times = self._window.script(_TIMES)
         return PageLoad(
@@ -89,7 +90,7 @@ class DashboardPage:
         self._requests()
         seconds = float(self._window.script("return bench.refreshSeconds"))
         self._window.script("bench.refresh()")
-        self._window.wait_settled()
+        self._window.wait_settled(_LOAD_SECONDS)
         return seconds, self._requests()
 
     def _requests(self) -> list[PageRequest]:
