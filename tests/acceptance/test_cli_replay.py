@@ -240,7 +240,9 @@ def test_replay_that_began_meanwhile_is_seen(scene: Scene, monkeypatch: pytest.M
     scene.produce(random_events(100))
     scene.store()
     scene.lose()
-    other = ReplayStaging(scene.clickhouse, "20260101000000_aaaa", scene.clickhouse.describe())
+    live = scene.clickhouse.describe()
+    assert live is not None
+    other = ReplayStaging(scene.clickhouse, "20260101000000_aaaa", live)
     owner = setup.identity_of(os.getppid())
     monkeypatch.setattr(replay, "print_plan", lambda *_, **__: other.create(owner))
     refused = call("replay", "--from-offset", "0", settings=scene.settings)
