@@ -206,7 +206,7 @@ def test_profile_never_makes_a_count_partial(
     sink: ClickHouseSink, engine: EmbeddedClickHouse, user: User, error: type[Exception] | None
 ) -> None:
     _create(sink)
-    block = [[NOW - n for n in range(6)], *_block("abcdef")[1:]]
+    block: list[list[object]] = [[NOW - n for n in range(6)], *_block("abcdef")[1:]]
     sink.insert_block(block, "t", "t")
     with ClickHouseSink(_settings(engine, user.name), client_name="tests") as other:
         for _ in range(3):
