@@ -58,6 +58,7 @@ _COSTLY = {
     "parseReadableSizeOrZero": "parseReadableSizeOrZero(toString(x))",
 }
 """Calls that cost microseconds each: a lambda's elements are one block, whatever their number."""
+_RANKED = "arrayMap(i -> (cos(i), sin(i)), range(64000))"
 _ARRAYS = "arrayLevenshteinDistance arrayJaccardIndex arrayIntersect arraySymmetricDifference"
 STATEMENTS = {
     **{name: f"SELECT {name}({_POLYGONS})" for name in _SETS.split()},
@@ -148,7 +149,10 @@ STATEMENTS = {
     "arrayExcept": "SELECT length(arrayExcept(materialize(range(300000)), materialize(range(300000, "
     "600000))))",
     "arrayUnion": "SELECT length(arrayUnion(range(3000000), range(3000000, 6000000)))",
-    "arrayEnumerateUniqRanked": "SELECT length(arrayEnumerateUniqRanked(range(3000000)))",
+    **{
+        name: f"SELECT length({name}([{_RANKED}], [{_RANKED}], 1))"
+        for name in ["arrayEnumerateUniqRanked", "arrayEnumerateDenseRanked"]
+    },
     "arraySort": "SELECT length(arraySort(x -> sipHash64(x), range(30000000)))",
     "arrayReduce": "SELECT arrayReduce('quantileExact(0.5)', range(30000000))",
     "arrayRandomSample": "SELECT length(arrayRandomSample(range(20000000), 20000000))",
