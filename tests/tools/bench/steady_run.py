@@ -18,7 +18,7 @@ from tests.tools.bench.part_times import keep_block_numbers, part_times, readabl
 _FORMING_EVENTS = 100
 _UNCOUNTED_SECONDS = 5
 """Time at the rate before anything is counted. A broker that has just started answers late: with 128
-partitions, up to 1.8 s passed from produced to appended in the first 3 s of load, later mostly 0.05."""
+partitions, up to 1.8 s passed from produced to appended in the first 3 s of load, then 0.05 s."""
 _WARM_SECONDS = 3
 _TABLE = "bench_steady"
 _SEEN_SECONDS = 0.1
