@@ -94,6 +94,13 @@ KNOWN: dict[str, list[tuple[str, ...]]] = {
         ("toDateTime(0, 'UTC')", "toDateTime(99, 'UTC')", "1", "arrayWithConstant(100, 0.5)")
     ],
     "finalizeaggregation": [("arrayReduce('uniqExactState', range({n}))",)],
+    "ipv6stringtonum": [("'::1'",)],
+    "parsereadablesize": [("repeat('1', {n}) || ' KiB'",)],
+    "initializeaggregation": [("'groupUniqArrayState'", "integers")],
+    **{
+        f"numericindexedvectorpointwise{name}": [("vector", "vector"), ("vector", "1")]
+        for name in ["add", "greater", "greaterequal", "less", "multiply"]
+    },
 }
 """Arguments that neither random choice nor the examples give."""
 ROWS = [
