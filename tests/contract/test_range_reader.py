@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import pytest
-from confluent_kafka import Producer, TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from octane_analytics.errors import Unavailable
@@ -66,6 +66,16 @@ class KafkaBench:
         where = TopicPartition(self.settings.topic, partition, offset)
         for future in admin.delete_records([where], request_timeout=DEADLINE_SECONDS).values():
             future.result(DEADLINE_SECONDS)
+
+    def await_end(self, partition: int, offset: int) -> None:
+        """Block until the partition's log ends there."""
+        consumer = Consumer({"bootstrap.servers": self.settings.bootstrap_servers, "group.id": "-"})
+        where = TopicPartition(self.settings.topic, partition)
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while consumer.get_watermark_offsets(where, 10.0)[1] < offset:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        consumer.close()
 
     def close(self) -> None:
         for reader in self._readers:
@@ -241,6 +251,7 @@ def test_range_ends_with_transaction_marker(apache_bench: KafkaBench, is_committ
     assert producer.flush(DEADLINE_SECONDS) == 0
     end = producer.commit_transaction if is_committed else producer.abort_transaction
     end(DEADLINE_SECONDS)
+    apache_bench.await_end(0, 12)  # the coordinator answers before it has written the marker
     reader = apache_bench.reader()
     assert reader.begin([PartitionRange(0, 8, 12)]) == []  # 11 is the marker
     assert read(reader) == {0: [8, 9, 10] if is_committed else [8, 9]}

@@ -161,6 +161,22 @@ def test_run_measures_every_way_and_keeps_ledgers(
     assert drawing.read_text().startswith("<svg")
 
 
+def test_shards_have_the_events_of_one_server(tmp_path: Path) -> None:
+    file = tmp_path / "run.json"
+    arguments = [
+        *("reports", "--events", "10000", "--rounds", "1", "--range", "90d", "--shards", "2"),
+        *("--report", "overview_stats", "--insert-rows", "0", "--clients", "0"),
+        *("--directory", str(tmp_path / "ledgers"), "--json", str(file)),
+    ]
+    done = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    written = json.loads(file.read_text())
+    rows = {each["way"]: each["rows"] for each in written["built"]}
+    totals = {cell["way"]: cell["first_value"] for cell in written["cells"]}
+    assert set(rows) == {"raw", "rollups", "sharded"}
+    assert set(rows.values()) == set(map(int, totals.values()))
+
+
 def test_query_over_the_time_limit_ends_its_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -107,7 +107,7 @@ def test_steady_measures_cost_and_latency_of_one_run(
         assert 0 < run["p50_seconds"] <= run["p99_seconds"] < 60
         assert run["parts"] >= 1
         assert run["inserts"] >= 1
-    assert len(written["goals"]) == 9
+    assert len(written["goals"]) == 10
 
 
 def test_api_measures_every_way_and_client_count(tmp_path: Path) -> None:

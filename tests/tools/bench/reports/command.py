@@ -14,6 +14,7 @@ from tests.tools.bench.report import show, write_json, write_picture
 from tests.tools.bench.reports import estimate, insert_cost, questions, rollups, tables
 from tests.tools.bench.reports.goals import GOAL_EVENTS, Figures, goals
 from tests.tools.bench.reports.ledgers import RAW, ROLLUPS, Built, Ledgers, opened
+from tests.tools.bench.reports.sharded import sharded
 from tests.tools.bench.reports.through_api import ApiCell, through_api
 
 _DAYS = 90
@@ -108,6 +109,14 @@ _SEED = 1
     show_default=True,
     help="Whether to measure tables with rollups too.",
 )
+@click.option(
+    "--shards",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Also measure the reports over that many shards, each a server of its own, with all "
+    "rollups and merged; 1 for none. They are built for this run only.",
+)
 @click.option("--build-only", is_flag=True, help="Only build the ledgers of --directory.")
 @click.option("--port", default=18_772, show_default=True, help="Where the API is to listen.")
 @options.json_file
@@ -125,6 +134,7 @@ def reports(
     crowds: Sequence[int],
     requests: int,
     with_rollups: bool,
+    shards: int,
     build_only: bool,
     port: int,
     json_file: Path | None,
@@ -166,7 +176,13 @@ def reports(
         show(tables.ledger_table(built))
         if build_only:
             return
-        figures = Figures(built, _measure(scope, ledgers, built))
+        sharded_ledgers = None
+        if shards > 1 and 1 in parts:
+            made = stack.enter_context(tempfile.TemporaryDirectory(prefix="shards-", dir=directory))
+            sharded_ledgers = stack.enter_context(sharded(Path(made), ledgers, shards))
+            built += [sharded_ledgers.build(events) for events in sizes]
+        asked = questions.Questions(ledgers, scope.timeout_seconds, sharded_ledgers)
+        figures = Figures(built, _measure(scope, asked, built))
         _write(json_file, figures)  # what follows may take as long, and be interrupted
         ways = [way for way in insert_cost.WAYS if way != ROLLUPS or with_rollups]
         figures.inserts += insert_cost.insert_costs(
@@ -216,9 +232,8 @@ def _build(scope: estimate.Scope, ledgers: Ledgers) -> list[Built]:
 
 
 def _measure(
-    scope: estimate.Scope, ledgers: Ledgers, built: Sequence[Built]
+    scope: estimate.Scope, asked: questions.Questions, built: Sequence[Built]
 ) -> list[questions.Cell]:
-    asked = questions.Questions(ledgers, scope.timeout_seconds)
     cells = []
     for events in scope.sizes:
         for parts in scope.parts:

@@ -8,7 +8,7 @@ one is built again from its beginning.
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -28,7 +28,7 @@ from tests.tools.bench.reports.ledger_events import EVENTS_PER_SESSION, Ledger, 
 RAW, ROLLUPS = "raw", "rollups"
 _INSERT_EVENTS = 1_000_000
 _MEMORY_BYTES = 8 << 30
-_TIMEOUT_SECONDS = 3600.0
+TIMEOUT_SECONDS = 3600.0
 _FILE = "ledgers.json"
 _SPILL = {"max_bytes_before_external_group_by": 2 << 30}
 """Memory of an aggregation by hour and content, which has millions of groups in a month."""
@@ -83,8 +83,12 @@ class Ledgers:
             host=self.engine.host,
             port=self.engine.tcp_port,
             table=table,
-            timeout_seconds=_TIMEOUT_SECONDS,
+            timeout_seconds=TIMEOUT_SECONDS,
         )
+
+    def ledger(self, events: int) -> Ledger:
+        """Return the description of a ledger of that size."""
+        return Ledger(events, self.until, self._days, self._seed)
 
     def is_built(self, way: str, events: int, parts: int) -> bool:
         return _name(way, events, parts) in self._built
@@ -93,10 +97,16 @@ class Ledgers:
         """Return the table without rollups; block while it is built."""
 
         def build(clickhouse: ClickHouse) -> None:
-            _create(clickhouse, is_merged=parts == 1)
-            _fill(clickhouse, Ledger(events, self.until, self._days, self._seed), parts)
+            create(clickhouse, is_merged=parts == 1)
+            ledger = self.ledger(events)
+            # Slices of time: of a million events, or as many as there are to be parts.
+            step = max(round(_INSERT_EVENTS / EVENTS_PER_SESSION), 1)
+            if parts > 1:
+                step = max(-(-ledger.sessions // parts), 1)
+            firsts = range(0, ledger.sessions, step)
+            fill(clickhouse, ledger, firsts, step, threads=1 if parts > 1 else 2)
             if parts == 1:
-                _merge(clickhouse)
+                merge(clickhouse)
                 _build_targets(clickhouse)
 
         return self._ensure(RAW, events, parts, build)
@@ -106,7 +116,7 @@ class Ledgers:
         source = self.raw(events, parts)
 
         def build(clickhouse: ClickHouse) -> None:
-            _create(clickhouse, is_merged=parts == 1)
+            create(clickhouse, is_merged=parts == 1)
             of_source = schema.TableName(clickhouse.table.database, source.table)
             for partition in _partitions(clickhouse, source.table):
                 clickhouse.execute(
@@ -189,7 +199,7 @@ def _name(way: str, events: int, parts: int) -> str:
     return f"{way}_{events}_{parts}"
 
 
-def _create(clickhouse: ClickHouse, *, is_merged: bool) -> None:
+def create(clickhouse: ClickHouse, *, is_merged: bool) -> None:
     """Create the table without rollups and without a TTL, which would empty a kept ledger."""
     clickhouse.execute(schema.create_table(clickhouse.table))
     rollups.drop(clickhouse)
@@ -198,27 +208,24 @@ def _create(clickhouse: ClickHouse, *, is_merged: bool) -> None:
         clickhouse.execute(f"ALTER TABLE {clickhouse.table} MODIFY SETTING {_NO_MERGES}")
 
 
-def _fill(clickhouse: ClickHouse, ledger: Ledger, parts: int) -> None:
-    """Insert slices of time: of a million events, or as many as there are to be parts."""
-    sessions = ledger.sessions
-    step = max(round(_INSERT_EVENTS / EVENTS_PER_SESSION), 1)
-    if parts > 1:
-        step = max(-(-sessions // parts), 1)
+def fill(
+    clickhouse: ClickHouse, ledger: Ledger, firsts: Sequence[int], step: int, *, threads: int = 1
+) -> None:
+    """Insert the slices of `step` sessions that begin with these; each thread writes a part."""
     settings = {
         # A session becomes some fifty rows of a block.
         "max_block_size": 2_048,
-        "max_insert_threads": 1 if parts > 1 else 2,
+        "max_insert_threads": threads,
         "min_insert_block_size_rows": 2 * _INSERT_EVENTS,
         "min_insert_block_size_bytes": 0,
     }
-    firsts = range(0, sessions, step)
     with click.progressbar(firsts, label=clickhouse.table.table, file=sys.stderr) as bar:
         for first in bar:
-            events = select_events(ledger, first, min(first + step, sessions))
+            events = select_events(ledger, first, min(first + step, ledger.sessions))
             clickhouse.select(f"INSERT INTO {clickhouse.table} {events}", settings=settings)
 
 
-def _merge(clickhouse: ClickHouse) -> None:
+def merge(clickhouse: ClickHouse) -> None:
     """Block until each month is one part."""
     while sizes(clickhouse)[2] > len(_partitions(clickhouse, clickhouse.table.table)):
         clickhouse.execute(f"OPTIMIZE TABLE {clickhouse.table} FINAL")

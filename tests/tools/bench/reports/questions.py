@@ -21,13 +21,16 @@ from octane_analytics.api.reports.library import load
 from octane_analytics.api.reports.parameters import bind
 from octane_analytics.api.reports.template import Template
 from octane_analytics.clickhouse.client import ClickHouse
+from octane_analytics.clickhouse.connection import ALL_SHARDS
 from octane_analytics.errors import QueryError, StatementRejected
+from octane_analytics.settings.connections import ClickHouseSettings
 from octane_analytics.settings.serving import ApiSettings
 from tests.tools.bench.reports import by_hand
 from tests.tools.bench.reports.ledgers import RAW, ROLLUPS, Built, Ledgers
+from tests.tools.bench.reports.sharded import SHARDED, ShardedLedgers
 
 BY_HAND, VIEW = "by hand", "view"
-WAYS = (RAW, ROLLUPS, BY_HAND, VIEW)
+WAYS = (RAW, ROLLUPS, SHARDED, BY_HAND, VIEW)
 RANGES = {"24h": timedelta(hours=24), "7d": timedelta(days=7), "90d": timedelta(days=90)}
 PARAMETERS: Mapping[str, Mapping[str, object]] = {
     "audience_retention": {"content": "c-00001"},
@@ -100,8 +103,11 @@ def reports() -> Mapping[str, Template]:
 class Questions:
     """Runs statements over the ledgers, each limited as a report of the API is."""
 
-    def __init__(self, ledgers: Ledgers, timeout_seconds: float) -> None:
+    def __init__(
+        self, ledgers: Ledgers, timeout_seconds: float, sharded: ShardedLedgers | None = None
+    ) -> None:
         self._ledgers = ledgers
+        self._sharded = sharded
         served = ApiSettings()
         self._limits = ComplexityLimits(
             seconds=timeout_seconds,
@@ -138,8 +144,8 @@ class Questions:
         if cell.error:
             return
         table = tables.get(cell.way, tables[RAW])
-        with ClickHouse(self._ledgers.settings(table.table), client_name="bench") as clickhouse:
-            _drop_caches(clickhouse, Path(self._ledgers.engine.log_path).parent)
+        with ClickHouse(self._settings(table), client_name="bench") as clickhouse:
+            self._drop_caches()
             for times in (cell.cold, cell.warm):
                 query = self._run(clickhouse, cell)
                 if query.error:
@@ -147,7 +153,22 @@ class Questions:
                     break
                 times.append(query.seconds)
                 cell.first_value = query.first_value
-            _add_logged(clickhouse, cell, query.query_id)
+            if cell.way != SHARDED:  # those servers keep no log of queries
+                _add_logged(clickhouse, cell, query.query_id)
+
+    def _settings(self, table: Built) -> ClickHouseSettings:
+        if table.way == SHARDED and self._sharded:
+            return self._sharded.settings(table.table)
+        return self._ledgers.settings(table.table)
+
+    def _drop_caches(self) -> None:
+        """Empty the caches of all servers, and the kernel's of their files."""
+        for engine in (self._ledgers.engine, *(self._sharded.nodes if self._sharded else ())):
+            settings = ClickHouseSettings(host=engine.host, port=engine.tcp_port)
+            with ClickHouse(settings, client_name="bench") as clickhouse:
+                for cache in _CACHES:
+                    clickhouse.execute(f"SYSTEM DROP {cache}")
+            _drop_pages(Path(engine.log_path).parent)
 
     def _run(self, clickhouse: ClickHouse, cell: Cell) -> Query:
         sql, values = self._statement(clickhouse, cell)
@@ -155,7 +176,7 @@ class Questions:
         began = time.perf_counter()
         try:
             of_template = {} if cell.way in (BY_HAND, VIEW) else reports()[cell.report].settings
-            settings = {**of_template, **self._limits.settings("bench")}
+            settings = {**of_template, **self._limits.settings("bench"), **ALL_SHARDS}
             result = clickhouse.select(sql, values, settings=settings, query_id=query_id)
         except StatementRejected as error:
             seconds = self._limits.seconds
@@ -187,10 +208,7 @@ def _line(cell: Cell) -> str:
     return f"{cell.report:>22} {cell.span:>3} {size:>11} {cell.way:>8} {took}"
 
 
-def _drop_caches(clickhouse: ClickHouse, directory: Path) -> None:
-    """Empty ClickHouse's caches, and the kernel's of its files."""
-    for cache in _CACHES:
-        clickhouse.execute(f"SYSTEM DROP {cache}")
+def _drop_pages(directory: Path) -> None:
     for folder, _folders, names in os.walk(directory / "data" / "store"):  # some vanish by merges
         for name in names:
             with suppress(FileNotFoundError), (Path(folder) / name).open("rb") as file:
