@@ -13,7 +13,7 @@ from octane_analytics.events.event import Row
 from octane_analytics.settings.connections import ClickHouseSettings
 from tests.support import recount_views
 from tests.support.api_fixtures import app_over, at, event, insert
-from tests.support.asgi_calls import call
+from tests.support.asgi_calls import call, report
 from tests.support.view_reports import (
     END,
     RANGES,
@@ -86,6 +86,29 @@ def test_any_events_give_the_recounted_views(
         expected = recount(rows, START, END, app_id, by, **options)
         answer = answer_of(app, name, START, END, app_id=app_id, by=by, **options)
         assert answer == close_to(expected), name
+
+
+@pytest.mark.parametrize("name", ["views", "qoe_scorecard"])
+def test_totals_equal_one_group_of_all(app: ASGIApp, generated: list[Row], name: str) -> None:
+    span = {"from": at(END - 6 * 3600), "to": at(END)}
+    (whole,) = report(app, name, **span, by="no such property").json()["rows"]
+    params = {**span, "by": "device", "limit": 2}
+    body = {"template": name, "params": params, "totals": True, "compare": "previous_period"}
+    answer = call(app, "POST", "/report", json=body).json()
+    assert {key: answer["totals"][key] for key in whole if key != "value"} == {
+        key: value for key, value in whole.items() if key != "value"
+    }
+    assert answer["total_rows"] == 4
+    assert "views_change" in answer["rows"][0]
+
+
+def test_totals_of_no_views_are_empty(app: ASGIApp) -> None:
+    for name in ("views", "qoe_scorecard", "errors"):
+        body = {"template": name, "params": {}, "totals": True}
+        answer = call(app, "POST", "/report", json=body).json()
+        assert answer["rows"] == []
+        counted = answer["totals"] | {"sample": None, "startup_histogram": None}
+        assert not any(counted.values()), counted
 
 
 def test_views_without_id_are_separated_by_starts(

@@ -7,6 +7,7 @@ time of passes over it divided by its length and by the views, and may exceed 1 
 is the audienceWatchRatio of YouTube Analytics, and `relative` corresponds to its relativeRetentionPerformance.
 The length of a content is its longest `duration` in the range. Above `max_events` playback events in the range,
 users are sampled; no rollup is used."""
+key = ["segment"]
 cache_seconds = 300
 is_sampled = true
 

@@ -7,6 +7,7 @@ up to five minutes after `to` are read for the time before it. This is the Concu
 counted by user, and the audience of live television: the average minute audience is the time watched divided by
 the length of the range. Buckets begin at multiples of their width since 1970-01-01T00:00:00Z. Above
 `max_events` heartbeats in the range, users are sampled; no rollup is used."""
+key = ["bucket"]
 cache_seconds = 15
 is_sampled = true
 page_rows = 1440

@@ -5,6 +5,7 @@ description = """
 one. A view is defined as in `views`. An error is fatal if `properties.fatal` is true, which ends the view: the
 Playback Failure of Mux Data and the Video Playback Failure of CTA-2066. Above `max_events` events
 `video_error` and `video_start` in the range, users are sampled; no rollup is used."""
+key = ["code"]
 cache_seconds = 60
 is_sampled = true
 page_rows = 100
@@ -26,8 +27,8 @@ occurrences = "Nullable(UInt64)"
 views = "Nullable(UInt64)"
 users = "Nullable(UInt64)"
 fatal_share = "Float64"
-first_seen = "DateTime"
-last_seen = "DateTime"
+first_seen = "Nullable(DateTime)"
+last_seen = "Nullable(DateTime)"
 versions = "Array(String)"
 sample = "Nullable(Float64)"
 */
@@ -41,8 +42,8 @@ SELECT
     toUInt64(round(uniqExact(view) / {share:Sample})) AS views,
     toUInt64(round(uniqExact(user_id) / {share:Sample})) AS users,
     round(countIf(is_fatal) / count(), 6) AS fatal_share,
-    toTimeZone(min(timestamp), 'UTC') AS first_seen,
-    toTimeZone(max(timestamp), 'UTC') AS last_seen,
+    toTimeZone(minOrNull(timestamp), 'UTC') AS first_seen,
+    toTimeZone(maxOrNull(timestamp), 'UTC') AS last_seen,
     arraySlice(arraySort(groupUniqArrayIf(1000)(version, version != '')), 1, 20) AS versions,
     {share:Sample} AS sample
 FROM
@@ -56,6 +57,6 @@ FROM
     FROM {playback:Source}
     WHERE event_name = 'video_error'
 )
-GROUP BY code
+GROUP BY code {totals:With}
 ORDER BY count() DESC, code ASC
 LIMIT {limit:UInt32} OFFSET {offset:UInt32}

@@ -7,6 +7,7 @@ the metrics of CTA-2066, named as Mux Data names them: startup score 100 * 8 / (
 smoothness score the mean of 100 / sqrt(1 + (stalls / 2)^2) and 100 * exp(-10 * stalled / (watched + stalled)).
 A good view played without a fatal error, within the thresholds; a measure it does not have meets them. Above
 `max_events` playback events in the range, users are sampled; no rollup is used."""
+key = ["value"]
 cache_seconds = 60
 is_sampled = true
 page_rows = 100
@@ -134,6 +135,6 @@ FROM
     SELECT *, if(stall_ms = 0, 0, stall_ms / (watch_ms + stall_ms)) AS view_stalled_share
     FROM {views:Source}
 )
-GROUP BY value
+GROUP BY value {totals:With}
 ORDER BY count() DESC, value ASC
 LIMIT {limit:UInt32} OFFSET {offset:UInt32}

@@ -6,6 +6,7 @@ from 0. A view and a play are defined as in `views`; only its events within the 
 retention, the time is that watched, not the position: the survival function of a view's Playing Time (Mux
 Data). Times longer than the longest play of a value are left out. Above `max_events` playback events in the
 range, users are sampled; no rollup is used."""
+key = ["value", "watched_seconds"]
 cache_seconds = 300
 is_sampled = true
 page_rows = 1000

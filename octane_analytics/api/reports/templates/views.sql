@@ -7,6 +7,7 @@ one `view_id`, else those of one session and content from one `video_start` to t
 and average viewing follow Attempts, Exits Before Video Start and Average Life Playing Time of Conviva's
 metrics, and Views of Mux Data. Above `max_events` playback events in the range, users are sampled; no rollup
 is used."""
+key = ["value"]
 cache_seconds = 60
 is_sampled = true
 page_rows = 100
@@ -109,6 +110,6 @@ LEFT JOIN
         AND content != ''
     GROUP BY app_id, ids
 ) AS clicks USING (app_id, session_id, content)
-GROUP BY value
+GROUP BY value {totals:With}
 ORDER BY count() DESC, value ASC
 LIMIT {limit:UInt32} OFFSET {offset:UInt32}
