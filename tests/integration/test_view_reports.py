@@ -104,7 +104,7 @@ def test_totals_equal_one_group_of_all(app: ASGIApp, generated: list[Row], name:
 
 def test_totals_of_no_views_are_empty(app: ASGIApp) -> None:
     for name in ("views", "qoe_scorecard", "errors"):
-        body = {"template": name, "params": {}, "totals": True}
+        body: dict[str, object] = {"template": name, "params": {}, "totals": True}
         answer = call(app, "POST", "/report", json=body).json()
         assert answer["rows"] == []
         counted = answer["totals"] | {"sample": None, "startup_histogram": None}
