@@ -17,8 +17,8 @@ CASES = corpus.field_cases()
 SLOW_CASES = [case for case in CASES if 504 in case.statuses]
 FAST_CASES = [case for case in CASES if 504 not in case.statuses]
 SLOW_SECONDS, FAST_SECONDS = 1.0, 5.0
-"""Time limits of statements that have to meet it (504), and of those that have to end before it: on a busy
-machine, a second is too short for an answer of 60 MB."""
+"""Time limits of statements that may meet it (504), and of those that must end before: a second is too
+short for an answer of 60 MB on a busy machine."""
 LIMIT_BYTES = 64 << 20
 MEMORY_BYTES = 512 << 20
 SERVER_BYTES = 256 << 20
