@@ -3,6 +3,7 @@
 They run one after the other, on one connection at a time, and each is charged to the token's rate.
 """
 
+import asyncio
 import time
 from collections.abc import Callable
 
@@ -34,7 +35,7 @@ class BatchRoute:
         seconds: float,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`seconds` is the time limit of a batch: a report after it is not started."""
+        """`seconds` is the time limit of a batch: a report that is not answered by then fails."""
         self._service = service
         self._metrics = metrics
         self._seconds = seconds
@@ -54,12 +55,13 @@ class BatchRoute:
             try:
                 if number:
                     request.state.charge()  # the request itself paid for the first
-                if self._monotonic() >= deadline:
-                    raise QueryError(504, "timeout", f"the batch took {self._seconds:g} seconds")
-                answers.append(await self._answer(request, raw, sum(map(len, answers))))
+                async with asyncio.timeout(deadline - self._monotonic()):
+                    answers.append(await self._answer(request, raw, sum(map(len, answers))))
+            except TimeoutError:
+                late = QueryError(504, "timeout", f"the batch took {self._seconds:g} seconds")
+                answers.append(_failure(late, request))
             except QueryError as error:
-                failed = error_body(error, str(request.state.request_id))
-                answers.append(encode({"status": error.status, **failed}))
+                answers.append(_failure(error, request))
         return answers
 
     async def _answer(self, request: Request, raw: msgspec.Raw, used_bytes: int) -> bytes:
@@ -88,6 +90,10 @@ class BatchRoute:
             }
         )
         return head[:-1] + b',"answer":' + content.body + b"}"
+
+
+def _failure(error: QueryError, request: Request) -> bytes:
+    return encode({"status": error.status, **error_body(error, str(request.state.request_id))})
 
 
 def _too_large() -> QueryError:
