@@ -53,7 +53,7 @@ class LiveChannel:
     event_id: str = ""
     event: bytes = b""
     failure: QueryError | None = None
-    """Error of the last refresh."""
+    """Error of the first refresh."""
     is_closed: bool = False
     task: "asyncio.Task[None] | None" = field(default=None)
 
@@ -145,7 +145,7 @@ class LiveReports:
         try:
             while not channel.number and channel.failure is None and not channel.is_closed:
                 await channel.wait()
-            if not channel.number and channel.failure is not None:
+            if channel.failure is not None:
                 raise channel.failure
         except BaseException:
             self.leave(channel)
@@ -211,7 +211,7 @@ class LiveReports:
                 started = loop.time()
                 await self._refresh(channel, is_first)
                 is_first = False
-                if channel.failure is not None and not channel.number:
+                if channel.failure is not None:
                     return  # the first answer failed: each request has the error's status
                 await asyncio.sleep(max(channel.interval_seconds - (loop.time() - started), 0.05))
         finally:
@@ -240,15 +240,13 @@ class LiveReports:
                 answer.abandon()
                 raise QueryError(422, "result_too_large", "the answer is too large to be live")
         except QueryError as error:
-            has_news = channel.failure is None
-            channel.failure = error
-            if channel.number and has_news and error.status != 429:
+            if not channel.number:
+                channel.failure = error
+                channel.wake()
+            elif channel.event_id and error.status != 429:  # an answer is the current event
                 body = encode(error_body(error, channel.query.request_id))
                 channel.publish("", b"event: error\ndata: " + body + b"\n\n")
-            elif not channel.number:
-                channel.wake()
             return
-        channel.failure = None
         event_id = answer.etag.removeprefix("W/").strip('"')
         if event_id != channel.event_id:
             head = f"id: {event_id}\nevent: report\ndata: ".encode()

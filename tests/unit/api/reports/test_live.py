@@ -158,6 +158,23 @@ def test_refresh_beyond_the_rate_is_left_out() -> None:
     run(scenario)
 
 
+def test_error_after_a_refused_refresh_is_an_event() -> None:
+    async def scenario() -> None:
+        rig = Rig(row(1), *[StatementRejected(159, "TIMEOUT_EXCEEDED", "slow")] * 300)
+        refusals = [QueryError(429, "rate_limited", "too many")]
+
+        def charge() -> None:
+            if refusals:
+                raise refusals.pop()
+
+        channel = await rig.live.join(query(), 0.05, LiveToken(charge))
+        events = rig.live.events(channel, "", 60)
+        assert [b"event: error" in await first(events) for _ in range(2)] == [False, True]
+        rig.live.leave(channel)
+
+    run(scenario)
+
+
 def test_number_of_channels_is_limited() -> None:
     async def scenario() -> None:
         rig = Rig(*[row(1)] * 200)
