@@ -59,6 +59,8 @@ _CORS_EXPOSED_HEADERS = (
     "X-Row-Limit",
     "X-Truncated",
     "Server-Timing",
+    "X-Rows-Read",
+    "X-Bytes-Read",
     "Content-Disposition",
     "RateLimit-Limit",
     "RateLimit-Remaining",

@@ -17,7 +17,7 @@ from octane_analytics.api.reports.cache import CachedAnswer
 from octane_analytics.api.reports.requests import report_query
 from octane_analytics.api.reports.service import ReportService
 from octane_analytics.api.request_bodies import BatchRequest, ReportRequest, decoded
-from octane_analytics.api.results.formats import JSON
+from octane_analytics.api.results.formats import JSON, server_timing
 from octane_analytics.api.results.json_values import encode
 from octane_analytics.errors import QueryError
 from octane_analytics.telemetry.api_metrics import ApiMetrics
@@ -45,8 +45,13 @@ class BatchRoute:
         body = await decoded(request, BatchRequest)
         if not 1 <= len(body.reports) <= MAX_REPORTS:
             raise QueryError(422, "invalid_body", f"reports must be from 1 to {MAX_REPORTS} long")
+        started = self._monotonic()
         answers = await cancel_on_disconnect(request.receive, self._answers(request, body.reports))
-        return Response(b'{"answers":[' + b",".join(answers) + b"]}", media_type="application/json")
+        return Response(
+            b'{"answers":[' + b",".join(answers) + b"]}",
+            headers=server_timing(self._monotonic() - started),
+            media_type="application/json",
+        )
 
     async def _answers(self, request: Request, reports: list[msgspec.Raw]) -> list[bytes]:
         deadline = self._monotonic() + self._seconds

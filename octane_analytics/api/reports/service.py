@@ -236,6 +236,7 @@ class ReportService:
                 statistics.is_truncated,
                 self._monotonic(),
                 time.perf_counter() - statistics.started,
+                statistics.read if query.shows_reads else None,
             )
 
         try:

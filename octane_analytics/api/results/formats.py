@@ -190,6 +190,13 @@ def server_timing(seconds: float) -> dict[str, str]:
     return {"Server-Timing": f"query;dur={seconds * 1000:.1f}"}
 
 
+def read_headers(read: DataRead | None) -> dict[str, str]:
+    """Return the headers for what ClickHouse read, which JSON says too; none if it is not known."""
+    if read is None:
+        return {}
+    return {"X-Rows-Read": str(read.rows), "X-Bytes-Read": str(read.bytes)}
+
+
 @dataclass(frozen=True, slots=True)
 class Envelope:
     """Members of a JSON response before and after the rows. `after` is called after the last row."""

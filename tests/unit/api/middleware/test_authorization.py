@@ -158,7 +158,9 @@ def test_cached_answer_depends_on_filters(app: TokenApp) -> None:
     ("token", "is_shown"), [("report", True), ("tenant", False), ("bound", False)]
 )
 def test_reads_of_others_are_not_shown(app: TokenApp, token: str, is_shown: bool) -> None:
-    app.script.steps = [ROW, ROW]
+    app.script.steps = [ROW, ROW, ROW]
+    csv = app.ask(token, "GET", "/report/overview_stats?format=csv").headers
+    assert ("x-rows-read" in csv, "x-bytes-read" in csv) == (is_shown, is_shown)
     alone = app.ask(token, "POST", "/report", **REPORT).json()
     batch = {"json": {"reports": [REPORT["json"]]}}
     (shared,) = app.ask(token, "POST", "/reports", **batch).json()["answers"]
