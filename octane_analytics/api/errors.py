@@ -22,6 +22,14 @@ _LIMITS = {
     307: (422, "too_many_bytes"),  # TOO_MANY_BYTES
     396: (422, "result_too_large"),  # TOO_MANY_ROWS_OR_BYTES
 }
+_REPORT_TEXTS = {
+    "timeout": "the report takes longer than API_QUERY_TIMEOUT",
+    "memory_limit": "the report needs more memory than API_MAX_MEMORY_BYTES",
+    "result_too_large": "the answer is larger than API_MAX_RESULT_BYTES",
+    "too_many_rows": "the report reads more rows than the user's profile in ClickHouse allows",
+    "too_many_bytes": "the report reads more bytes than the user's profile in ClickHouse allows",
+}
+"""Messages for clients. ClickHouse's own hold the rows of the range, of which a token may see a part."""
 _FORBIDDEN = frozenset(
     {
         164,  # READONLY
@@ -72,7 +80,8 @@ def from_report(error: StatementRejected) -> QueryError:
     """Return the error that a client receives for SQL of this service that ClickHouse rejected."""
     if error.code in _LIMITS and not _is_server_wide(error):
         status, code = _LIMITS[error.code]
-        return QueryError(status, code, f"{error}; ask for a shorter range or for one app_id")
+        text = _REPORT_TEXTS[code]
+        return QueryError(status, code, f"{text}: ask for a shorter range or for one app_id")
     if error.code in _MISSING:
         return QueryError(503, "not_ready", "the table does not exist yet")
     if error.code in _FORBIDDEN or _is_server_wide(error):

@@ -13,6 +13,7 @@ from typing import Literal, get_args
 
 import msgspec
 
+from octane_analytics.api import numbers
 from octane_analytics.clickhouse.rollups import ANY_CONTENT, READABLE_PROPERTIES
 from octane_analytics.errors import QueryError
 
@@ -76,7 +77,7 @@ def from_text(text: str) -> Filter:
         return Filter(_unescaped(name), "exists", _TRUTH[value])
     if op in ("gt", "lt"):
         try:
-            return Filter(_unescaped(name), op, float(value))  # type: ignore[arg-type]
+            return Filter(_unescaped(name), op, numbers.from_text(value))  # type: ignore[arg-type]
         except ValueError:
             raise _invalid(f"{op} needs a number") from None
     return Filter(_unescaped(name), op, value)  # type: ignore[arg-type]
@@ -211,15 +212,14 @@ def _condition(
         return f"ifNull({number()} {sign} {bound('number', 'Float64', given.value)}, 0)"
     items = given.value if isinstance(given.value, list) else [given.value]
     texts = [item for item in items if isinstance(item, str)]
-    numbers = [item for item in items if not isinstance(item, str)]
+    fractions = [item for item in items if not isinstance(item, str)]
     parts = []
     if texts:
         text = key or f"JSONExtract({READABLE_PROPERTIES}, {property_name()}, 'String')"
         parts.append(f"{text} IN {bound('texts', 'Array(String)', texts)}")
-    for position, item in enumerate(numbers):
-        if column is None:
-            each = bound(f"number_{position}", "Float64", item)
-            parts.append(f"ifNull({number()} = {each}, 0)")
+    if fractions and column is None:
+        # One comparison for all: with one for each, a statement could exceed ClickHouse's limit.
+        parts.append(f"ifNull({number()} IN {bound('numbers', 'Array(Float64)', fractions)}, 0)")
     either = " OR ".join(parts) or "0"
     return f"NOT ({either})" if given.op in ("ne", "not_in") else f"({either})"
 

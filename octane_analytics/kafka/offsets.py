@@ -14,7 +14,7 @@ from octane_analytics.kafka.conversions import committed_of, from_confluent, to_
 from octane_analytics.types import Committed, OffsetRange, TopicPartition
 
 _COORDINATOR_PAUSE_SECONDS = 0.2
-_COORDINATOR_MOVES = frozenset(
+COORDINATOR_MOVES = frozenset(
     {
         KafkaError._WAIT_COORD,
         KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
@@ -142,7 +142,7 @@ def committed_by(
         found, error = _request_committed(consumer, requested)
         if error is None:
             return found
-        if error.code() not in _COORDINATOR_MOVES or time.monotonic() >= deadline:
+        if error.code() not in COORDINATOR_MOVES or time.monotonic() >= deadline:
             raise translate(error, f"asking for the committed offsets of group {group}")
         time.sleep(_COORDINATOR_PAUSE_SECONDS)
 

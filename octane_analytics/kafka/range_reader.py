@@ -50,7 +50,10 @@ class KafkaRangeReader:
         try:
             polled = self._log.poll(max_records, timeout_seconds)
         except OffsetsRemoved as error:
-            raise Unavailable(f"{error}; reading the rest again") from error
+            raise Unavailable(
+                f"the broker refuses offset {error.offset} of {error.partition} as out of range; "
+                "reading again what its log holds"
+            ) from error
         self._note_end()
         return polled.records
 

@@ -25,7 +25,15 @@ _GROUP_SUFFIX = "-replay"
 
 
 class OffsetsRemoved(OctaneError):
-    """Loss of offsets to retention while they were being read."""
+    """Refusal of the next offset as out of range: mostly because retention has just removed it."""
+
+    def __init__(self, partition: TopicPartition, offset: int | None) -> None:
+        super().__init__(
+            f"{partition} no longer holds the offsets being read: retention has removed them; start "
+            "again with --clamp"
+        )
+        self.partition = partition
+        self.offset = offset
 
 
 class TopicReader(StandaloneClient):
@@ -153,8 +161,8 @@ class TopicReader(StandaloneClient):
     def poll(self, max_records: int, timeout_seconds: float) -> Polled:
         """Return the next records of the ranges, in offset order within each partition.
 
-        Raise Unavailable also if nothing was received for the stall time, OffsetsRemoved if retention
-        has removed records of a range.
+        Raise Unavailable also if nothing was received for the stall time, OffsetsRemoved if the broker
+        refuses an offset of a range as out of range.
         """
         assert self._reader is not None, "start_reading was not called"
         messages = self._reader.consume(max_records, timeout_seconds)
@@ -203,10 +211,7 @@ class TopicReader(StandaloneClient):
                 return [partition]
             return []
         if error.code() in (KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET):
-            raise OffsetsRemoved(
-                f"{TopicPartition(self.topic, partition)} no longer holds the offsets being read: "
-                "retention has removed them; start again with --clamp"
-            )
+            raise OffsetsRemoved(TopicPartition(self.topic, partition), offset)
         raise translate(error, f"reading {TopicPartition(self.topic, partition)}")
 
     def _stalled(self) -> OctaneError:

@@ -91,7 +91,9 @@ class IngestLoop:
         self._delivery = BatchDelivery(
             options.topic, options.delivery, member, writer, rereads, self._intake, context
         )
-        self._positions = Positions(options.topic, member, self._delivery, self._intake, context)
+        self._positions = Positions(
+            options.topic, member, self._delivery, self._intake, context, backoff
+        )
         self._restart_pauses = backoff.fresh(options.session_seconds, 2 * options.session_seconds)
         self._restart_at = 0.0
         self._retry_at: float | None = None
@@ -276,6 +278,7 @@ class IngestLoop:
             self._intake.pass_offsets(end.partition.partition, end.offset, self._delivery.state)
         for gone in polled.gone:
             self._recover_lost_position(gone)
+        self._positions.refused.note_progress(self._delivery.state)
         return len(polled.records)
 
     def _recover_lost_position(self, gone: OffsetGone) -> None:
@@ -287,10 +290,11 @@ class IngestLoop:
 
     def _go_back(self) -> None:
         try:
-            if not self._intake.must_go_back:
+            waiting = self._positions.refused.waiting()
+            if not self._intake.must_go_back(waiting):
                 return
             with self._outages.track(KAFKA, "seek"):
-                self._intake.go_back(self._delivery.state)
+                self._intake.go_back(self._delivery.state, waiting)
         except Unavailable:
             return
 

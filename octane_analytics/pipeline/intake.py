@@ -147,17 +147,17 @@ class RecordIntake:
         else:
             self._pass([partition])  # the client reports the end again after a seek
 
-    @property
-    def must_go_back(self) -> bool:
-        """True if the client has passed the position of a partition."""
-        return bool(self._passed)
+    def must_go_back(self, waiting: AbstractSet[int]) -> bool:
+        """Return whether the client has passed the position of a partition that is not `waiting`."""
+        return not self._passed <= waiting
 
-    def go_back(self, state: DeliveryState) -> None:
-        """Seek to the position of each readable partition that the client has passed.
+    def go_back(self, state: DeliveryState, waiting: AbstractSet[int]) -> None:
+        """Seek to the position of each readable partition that the client has passed, but those
+        `waiting`.
 
         Raise Unavailable.
         """
-        for number in sorted(self._passed):
+        for number in sorted(self._passed - waiting):
             if state.is_readable(number):
                 partition = TopicPartition(self._topic, number)
                 self._member.seek(partition, state.position(number))

@@ -26,17 +26,19 @@ class Outages:
         except Rebalancing:
             raise  # not an outage
         except Unavailable as error:
-            self._failed(dependency, call, error)
+            self.failed(dependency, call, error)
             raise
         finally:
             self._observer.call_finished(call, self._clock.now() - began)
-        self._served(dependency, call)
+        self.served(dependency, call)
 
-    def _failed(self, dependency: str, call: str, error: Unavailable) -> None:
+    def failed(self, dependency: str, call: str, error: Unavailable) -> None:
+        """Report a failed call that `track` has not seen; `served` ends it."""
         self._failing.setdefault(dependency, set()).add(call)
         self._observer.failed(dependency, error)
 
-    def _served(self, dependency: str, call: str) -> None:
+    def served(self, dependency: str, call: str) -> None:
+        """Record that the call succeeds again."""
         failing = self._failing.get(dependency)
         if failing is None:
             return

@@ -11,12 +11,14 @@ from octane_analytics.pipeline.context import PipelineContext
 from octane_analytics.pipeline.delivery import BatchDelivery
 from octane_analytics.pipeline.intake import RecordIntake
 from octane_analytics.pipeline.outages import KAFKA
+from octane_analytics.pipeline.refused_offsets import RefusedOffsets
 from octane_analytics.pipeline.start_positions import (
     StartPosition,
     is_another_log,
     start_position,
 )
-from octane_analytics.types import LogIdentity, OffsetGone, TopicPartition
+from octane_analytics.runtime.timing import Backoff
+from octane_analytics.types import LogIdentity, OffsetGone, OffsetRange, TopicPartition
 
 
 class Positions:
@@ -29,12 +31,14 @@ class Positions:
         delivery: BatchDelivery,
         intake: RecordIntake,
         context: PipelineContext,
+        backoff: Backoff,
     ) -> None:
         self._topic = topic
         self._member = member
         self._delivery = delivery
         self._intake = intake
         self._context = context
+        self.refused = RefusedOffsets(context, backoff)
         self._truncated: set[int] = set()
         """Partitions whose log lost its tail: read on from its end once everything read is inserted."""
         self._unproven: dict[int, int] = {}
@@ -75,7 +79,9 @@ class Positions:
         return offset
 
     def forget(self, partitions: Iterable[int]) -> None:
-        for number in partitions:
+        numbers = list(partitions)
+        self.refused.forget(numbers)
+        for number in numbers:
             self._truncated.discard(number)
             self._unproven.pop(number, None)
 
@@ -100,6 +106,8 @@ class Positions:
         else:
             if earliest > position:
                 self._skip_to(partition, earliest)
+            elif gone.offset == position:
+                self.refused.add(partition, position, OffsetRange(earliest, latest))
             # Also for an error about an earlier position: librdkafka may repeat one.
             self._intake.read_from_position([number])
 

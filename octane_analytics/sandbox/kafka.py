@@ -124,7 +124,11 @@ class EmbeddedKafka(Engine):
         self._do("topic_delete", name)
 
     def delete_records(self, topic: str, partition: int, before_offset: int) -> None:
-        """Move the low watermark up, as retention would."""
+        """Move the low watermark up, as retention would.
+
+        An offset before the low watermark moves it back, to records that are gone, and fetches from
+        there get "out of range". Apache Kafka leaves the low watermark where it is.
+        """
         self._do("partition_delete_records", topic, partition, before_offset)
 
     def set_partition_leader(self, topic: str, partition: int, broker: int) -> None:

@@ -69,12 +69,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             case _:
                 self._respond(404, _TEXT, b"try /metrics, /healthz or /readyz\n")
 
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
     def _respond(self, status: int, content_type: str, body: bytes) -> None:
         self.send_response(status)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         _LOG.debug(format % args)
@@ -91,7 +95,7 @@ class _HTTPServer(http.server.ThreadingHTTPServer):
 
 
 class MetricsServer:
-    """Serves GET /metrics (also as /), /healthz and /readyz until it is stopped."""
+    """Serves GET and HEAD of /metrics (also as /), /healthz and /readyz until it is stopped."""
 
     def __init__(
         self,

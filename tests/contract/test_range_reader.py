@@ -215,6 +215,15 @@ def test_records_removed_during_reading_are_not_skipped(
     assert read(reader) == {0: [6, 7, 8, 9]}
 
 
+def test_refused_offset_is_named(embedded_bench: EmbeddedBench) -> None:
+    embedded_bench.delete_before(0, 10)
+    embedded_bench.delete_before(0, 3)  # the mock cluster's log begins there again, without records
+    reader = embedded_bench.reader()
+    assert reader.begin([PartitionRange(0, 2, 10)]) == [PartitionRange(0, 2, 3)]
+    with pytest.raises(Unavailable, match=r"refuses offset 3 of .* as out of range"):
+        read(reader)
+
+
 def test_partition_without_leader_is_awaited(embedded_bench: EmbeddedBench) -> None:
     reader = embedded_bench.reader(stall_seconds=1.0)
     topic, wanted = embedded_bench.settings.topic, [PartitionRange(0, 0, 10)]

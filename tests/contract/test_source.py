@@ -64,6 +64,7 @@ class Bench(Protocol):
     def member(self, epoch: str = "") -> GroupMember: ...
     def produce(self, partition: int, *values: bytes | None) -> None: ...
     def delete_before(self, partition: int, offset: int) -> None: ...
+    def refuse(self, partition: int, offset: int) -> None: ...
     def refuse_commits(self, times: int) -> None: ...
     def cut_off(self) -> None: ...
     def close(self) -> None: ...
@@ -84,6 +85,10 @@ class FakeBench:
 
     def delete_before(self, partition: int, offset: int) -> None:
         self._broker.delete_before(partition, offset)
+
+    def refuse(self, partition: int, offset: int) -> None:
+        self._broker.logs[self.partition(partition)].low = offset
+        self._broker.refused.add((partition, offset))
 
     def refuse_commits(self, times: int) -> None:
         self._broker.faults.push("commit", *[Rebalancing("settling")] * times)
@@ -132,6 +137,10 @@ class KafkaBench:
         assert producer.flush(DEADLINE_SECONDS) == 0
 
     def delete_before(self, partition: int, offset: int) -> None:
+        self._kafka.delete_records(self._topic, partition, offset)
+
+    def refuse(self, partition: int, offset: int) -> None:
+        # The mock cluster moves the start of the log back to a record that it has removed.
         self._kafka.delete_records(self._topic, partition, offset)
 
     def refuse_commits(self, times: int) -> None:
@@ -378,6 +387,25 @@ def test_position_outside_log_is_returned_once(bench: Bench, position: int) -> N
     assert reader.offsets() == []
     source.seek(where, source.earliest(where))
     reader.until(lambda: len(reader.offsets()) == 5)
+    assert reader.offsets() == [5, 6, 7, 8, 9]
+
+
+def test_refused_offset_is_returned_after_each_seek(bench: Bench) -> None:
+    bench.produce(0, *numbers(0, 5))
+    bench.produce(0, *numbers(5, 10))
+    bench.delete_before(0, 5)
+    bench.refuse(0, 3)
+    where, source = bench.partition(0), bench.member()
+    reader = Reader(source, Listener({0: 3}))
+    for _ in range(3):
+        reader.forget()
+        reader.until(lambda: reader.gone)
+        assert reader.gone == [OffsetGone(where, 3)]
+        assert reader.offsets() == []
+        assert (source.earliest(where), source.latest(where)) == (3, 10)
+        source.seek(where, 3)
+    source.seek(where, 5)
+    reader.until(lambda: 9 in reader.offsets())
     assert reader.offsets() == [5, 6, 7, 8, 9]
 
 

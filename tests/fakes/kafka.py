@@ -91,6 +91,8 @@ class FakeBroker:
         self.dead_letters: list[RejectedRecord] = []
         self.faults = Faults()
         self.journal: list[Entry] = []
+        self.refused: set[tuple[int, int]] = set()
+        """Partitions and offsets that a fetch gets refused as out of range."""
         self.is_balancing = True
         """True if joins and leaves redistribute the partitions."""
 
@@ -193,6 +195,7 @@ class FakeSource:
         self._returned_gone: set[TopicPartition] = set()
         self._turn = 0
         self.faults = Faults()
+        self.seeks = 0
         self.is_paused = False
         self.is_outdated = False
         """True if a recreated topic is not read, as by librdkafka after a leader change."""
@@ -266,7 +269,8 @@ class FakeSource:
         for index in range(len(owned)):
             where = owned[(index + self._turn) % len(owned)]
             log, position = self._broker.logs[where], self._positions[where]
-            if not log.low <= position <= log.end:
+            is_refused = (where.partition, position) in self._broker.refused
+            if is_refused or not log.low <= position <= log.end:
                 if where not in self._returned_gone:
                     gone.append(OffsetGone(where, position))
                     self._returned_gone.add(where)
@@ -326,6 +330,7 @@ class FakeSource:
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
         self._fail("seek")
+        self.seeks += 1
         if partition not in self._positions:
             raise Unavailable(f"{partition} is not assigned")
         self._positions[partition] = offset

@@ -18,6 +18,8 @@ class FakeObserver:
     def __init__(self) -> None:
         self.events: list[Entry] = []
         self.failing: set[str] = set()
+        self.errors: list[str] = []
+        """Texts of the failed calls."""
         self.rows = 0
         self.rejections: Counter[str] = Counter()
         self.records = 0
@@ -86,6 +88,7 @@ class FakeObserver:
 
     def failed(self, dependency: str, error: Exception) -> None:
         self.failing.add(dependency)
+        self.errors.append(str(error))
         self._record("failed", dependency)
 
     def resumed(self, dependency: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.tools.cluster.fixtures import require_cluster, skipped_on_unknown_build
-from tests.tools.faults.stack import APACHE, CLUSTER, EMBEDDED, Engines
+from tests.tools.faults.engines import APACHE, CLUSTER, EMBEDDED, Engines
 from tests.tools.kafka.fixtures import require_apache
 
 

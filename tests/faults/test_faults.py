@@ -8,9 +8,10 @@ import pytest
 from rich.console import Console
 
 from tests.tools.faults.command import Result, run_at_random, run_scenario
+from tests.tools.faults.engines import APACHE, Engines
 from tests.tools.faults.rolling import roll
 from tests.tools.faults.scenarios import SCENARIOS, Scenario
-from tests.tools.faults.stack import APACHE, AT_LEAST_ONCE, Engines, Shape, Stack
+from tests.tools.faults.stack import AT_LEAST_ONCE, Shape, Stack
 
 BREAK_SECONDS = 1.0
 SETTLE_SECONDS = 75.0

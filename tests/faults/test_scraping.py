@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.tools.faults.engines import Engines
 from tests.tools.faults.prometheus import is_installed
 from tests.tools.faults.scraping import run
-from tests.tools.faults.stack import Engines
 
 
 def test_prometheus_counts_every_row_through_kills(embedded: Engines, tmp_path: Path) -> None:

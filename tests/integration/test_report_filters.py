@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import to_builtins
 from starlette.types import ASGIApp
 
-from octane_analytics.api.filters import Filter
+from octane_analytics.api.filters import Filter, as_text
 from octane_analytics.api.reports.explain import EXPLAIN, plan_reads
 from octane_analytics.api.reports.library import load
 from octane_analytics.api.reports.parameters import bind
@@ -106,6 +107,61 @@ def test_filters_select_the_events_python_selects(
         assert row["total_events"] == len(expected)
 
     compare()
+
+
+TEXTS = (
+    *("\\N", "a\tb", "a\nb", "\x00", "a\x00b", "'", "\\", "\\'", '"', "`", "{a:String}", "$1", "%"),
+    *(
+        "\u2028",
+        "é",
+        "e\u0301",
+        "\U0001d518",
+        "NULL",
+        "--",
+        "/*",
+        "[]",
+        " ",
+        "  ",
+        "\x7f",
+        "\\u0041",
+    ),
+    *("ab'cd\\n", "properties.x", "filter_0_name", "A" * 200),
+)
+
+
+@pytest.mark.parametrize("way", ["body", "url"])
+def test_names_and_values_are_bound_as_they_are(
+    app: ASGIApp, clickhouse_settings: ClickHouseSettings, way: str
+) -> None:
+    pairs = [(text, TEXTS[-number]) for number, text in enumerate(TEXTS)]
+    pairs += [("key", text) for text in TEXTS]
+    documents = [json.dumps({name: v}, ensure_ascii=way == "url") for name, v in pairs]
+    insert(
+        clickhouse_settings, [event(START + n, "e", raw=text) for n, text in enumerate(documents)]
+    )
+    for name, value in pairs:
+        filter_ = Filter(f"properties.{name}", "eq", value)
+        if way == "body":
+            found = filtered(app, "overview_stats", to_builtins(filter_))
+        else:
+            options = {"params": {**RANGE, "filter": as_text(filter_)}}
+            found = call(app, "GET", "/report/overview_stats", **options).json()
+        assert found["rows"][0]["total_events"] == 1, (name, value)
+
+
+def test_most_and_longest_filters_are_answered(app: ASGIApp) -> None:
+    required = {"steps": ["a", "b"], "property": "device", "content": "c1", "id": "s1"}
+    numbers = [number + 0.5 for number in range(100)]
+    texts = [f"{number:060d}" for number in range(100)]
+    for name in ("views", "audience_retention", "qoe_scorecard", "funnel", "overview_stats"):
+        template = load().templates[name]
+        params = {each: required[each] for each in template.parameters if each in required}
+        for items, count in ((numbers, 10), (texts, 9)):
+            given = [
+                {"property": f"p{number}", "op": "not_in", "value": items}
+                for number in range(count)
+            ]
+            filtered(app, name, *given, **params)
 
 
 def test_columns_and_content_are_filtered(

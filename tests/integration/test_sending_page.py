@@ -1,4 +1,4 @@
-"""Programs of the manual's page on sending, against Apache Kafka.
+"""Programs of the manual's page on sending: through Apache Kafka, a worker and ClickHouse to a report.
 
 A program whose language or library is missing is skipped, also in CI, which installs Java only.
 """
@@ -16,9 +16,14 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, Message, Producer
+from starlette.types import ASGIApp
 
 from octane_analytics.cli.commands.manual import read_page
 from octane_analytics.events.decode import decode
+from octane_analytics.settings.connections import ClickHouseSettings
+from tests.support.api_fixtures import app_over
+from tests.support.asgi_calls import call
+from tests.support.command import running, wait_until
 from tests.tools.kafka.apache import ApacheKafka
 from tests.tools.kafka.jars import CACHE, JVM_OPTIONS, fetch
 
@@ -85,8 +90,12 @@ def topic(kafka: ApacheKafka) -> str:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("prepare", [python, javascript, java, kcat])
-def test_example_sends_a_valid_event_to_its_partition(
-    kafka: ApacheKafka, topic: str, tmp_path: Path, prepare: Callable[[Path], list[str]]
+def test_example_is_counted_by_a_report(
+    kafka: ApacheKafka,
+    clickhouse_settings: ClickHouseSettings,
+    topic: str,
+    tmp_path: Path,
+    prepare: Callable[[Path], list[str]],
 ) -> None:
     command = [part.replace(TOPIC, topic) for part in prepare(tmp_path)]
     for source in tmp_path.glob("[sS]end.*"):
@@ -116,6 +125,29 @@ def test_example_sends_a_valid_event_to_its_partition(
     row = decode(value)
     assert (row.app_id, row.event_name, row.user_id) == ("openstream", "video_start", USER)
     assert json.loads(row.properties)["view_id"] == "v-1"
+    settings = {
+        "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
+        "KAFKA_TOPIC": topic,
+        "KAFKA_GROUP_ID": topic,
+        "CLICKHOUSE_HOST": clickhouse_settings.host,
+        "CLICKHOUSE_PORT": str(clickhouse_settings.port),
+        "CLICKHOUSE_DATABASE": clickhouse_settings.database,
+        "FLUSH_SECONDS": "0.5",
+        "METRICS_PORT": "0",
+        "PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "metrics"),
+    }
+    with (
+        running(tmp_path / "worker.log", "worker", "--procs", "1", settings=settings),
+        app_over(clickhouse_settings) as app,
+    ):
+        wait_until(lambda: views(app) == {("openstream", 1, 1)})
+
+
+def views(app: ASGIApp) -> set[tuple[str, int, int]]:
+    """Return app, plays and viewers of the example's application in the last hour."""
+    answer = call(app, "GET", "/report/views?by=app_id&app_id=openstream&from=-1h")
+    assert answer.status_code == 200, answer.text
+    return {(row["value"], row["plays"], row["viewers"]) for row in answer.json()["rows"]}
 
 
 def event() -> dict[str, object]:

@@ -1,6 +1,7 @@
 """Topic, group and table of one test on Apache Kafka and real ClickHouse, and the commands."""
 
 import json
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -10,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.events.decode import decode_all
+from octane_analytics.kafka.offsets import COORDINATOR_MOVES
 from octane_analytics.kafka.topics import TopicInspector
 from octane_analytics.settings.connections import ClickHouseSettings
 from octane_analytics.settings.loading import load
@@ -23,6 +25,7 @@ from tests.tools.kafka.apache import ApacheKafka
 PARTITIONS = 2
 _IN_A_PROCESS = ("check", "replay", "worker")
 """Commands that need their own process: see `call`."""
+_COORDINATOR_SECONDS = 30.0
 
 
 @dataclass
@@ -48,10 +51,25 @@ class Site:
         assert producer.flush(20) == 0
 
     def commit(self, partition: int, offset: int, metadata: str = "") -> None:
+        """Block until the commit is accepted: a group's coordinator may still load, or move."""
         consumer = self._consumer()
         where = TopicPartition(self.topic, partition, offset, metadata)
-        consumer.commit(offsets=[where], asynchronous=False)
-        consumer.close()
+        deadline = time.monotonic() + _COORDINATOR_SECONDS
+        try:
+            while True:
+                try:
+                    consumer.commit(offsets=[where], asynchronous=False)
+                except KafkaException as error:
+                    if (
+                        error.args[0].code() not in COORDINATOR_MOVES
+                        or time.monotonic() >= deadline
+                    ):
+                        raise
+                    time.sleep(0.2)
+                else:
+                    return
+        finally:
+            consumer.close()
 
     def committed(self) -> dict[int, tuple[int, str]]:
         consumer = self._consumer()

@@ -27,6 +27,7 @@ _FILE = "".join(
         "tenant": 'scopes = ["report", "query"]\n'
         'filters = [{ property = "tenant", value = "acme" }]',
         "rival": 'scopes = ["report"]\nfilters = [{ property = "tenant", value = "other" }]',
+        "past": 'scopes = ["report"]\nparameters = { to = "2026-02-01T00:00:00Z" }',
         "slow": 'scopes = ["report"]\nrate = "1/min"\nburst = 2',
         "single": 'scopes = ["report"]\nconcurrency = 1',
         "old": 'scopes = ["report"]\nexpires = 2020-01-01T00:00:00Z',

@@ -280,6 +280,32 @@ def test_events_page_names_only_reports_there_are() -> None:
         assert named <= reports, named - reports
 
 
+CMCD_KEYS = (
+    "ab bg bl br bs bsa bsd bsda cen cid cmsdd cmsds cs d dfa dl e ec h lab lb ltc msd mtp nor nr ot"
+    " pb pr pt rc rtp sf sid smrt sn st sta su tab tb tbl tpb ts ttfb ttfbb ttlb url v"
+)
+"""Keys of CTA-5004-A."""
+CMCD_VALUES = {
+    "e": "abs abe ae as b bc c ce e h m pc pe pr ps rr sk t um",
+    "sta": "s p k r a e f q d",
+}
+
+
+def test_events_page_names_only_keys_of_cmcd() -> None:
+    rows = [
+        row.strip("|").split("|")[-1]
+        for heading in ("event", "property")
+        for row in table(page("events"), heading).splitlines()[2:]
+    ]
+    named = re.findall(r"`(\w+)(?:=(\w+))?`", "".join(rows))
+    assert len(named) > 15
+    for key, value in named:
+        if value:
+            assert value in CMCD_VALUES[key].split(), (key, value)
+        else:
+            assert key in f"{CMCD_KEYS} {CMCD_VALUES['sta']}".split(), key
+
+
 def test_clickhouse_page_lists_the_error_codes() -> None:
     rows = table(page("clickhouse"), "codes").splitlines()
     data, operator = ({int(code) for code in re.findall(r"\d+", row)} for row in rows[2:4])

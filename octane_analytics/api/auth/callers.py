@@ -102,7 +102,7 @@ def require_scope(caller: Caller, scope: str) -> None:
             403, "not_local", f"the scope {scope} requires loopback, or a token that has it"
         )
     reason = f"the token {caller.name} does not have the scope {scope}"
-    if scope == QUERY and (caller.parameters or caller.filters):
+    if scope == QUERY and is_confined(caller):
         reason = f"the token {caller.name} has fixed parameters or filters, which excludes raw SQL"
     raise AccessDenied(
         403,
@@ -156,6 +156,23 @@ def apply_bound_filters(
             parameter="filters",
         )
     return [*caller.filters, *given]
+
+
+def require_own_range(caller: Caller) -> None:
+    """Raise QueryError (403) if the range is fixed: a comparison would read another one."""
+    for name in ("from", "to"):
+        if name in caller.parameters:
+            raise QueryError(
+                403,
+                "parameter_fixed",
+                f"the token {caller.name} is bound to {name}, which excludes a comparison",
+                parameter="compare",
+            )
+
+
+def is_confined(caller: Caller) -> bool:
+    """Return whether the caller may read a part of the events only."""
+    return bool(caller.parameters or caller.filters)
 
 
 def partition(caller: Caller) -> str:

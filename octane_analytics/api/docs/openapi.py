@@ -19,6 +19,8 @@ from octane_analytics.api.results.formats import FORMATS, Format
 
 Schema = dict[str, Any]
 
+_NOT_SHOWN = "absent in streamed answers, and for a token with fixed parameters or filters"
+
 _ERRORS = {
     400: "Malformed JSON, or SQL that ClickHouse rejects.",
     401: "A token is missing or unknown.",
@@ -307,6 +309,18 @@ def _success_response(schema: Schema, formats: Mapping[str, Format] = FORMATS) -
         "X-Truncated": {
             "schema": {"type": "string", "enum": ["true", "false"]},
             "description": "Whether more rows exist; absent in streamed answers.",
+        },
+        "X-Rows-Read": {
+            "schema": {"type": "string", "pattern": "^[0-9]+$"},
+            "description": f"Rows that ClickHouse read; {_NOT_SHOWN}.",
+        },
+        "X-Bytes-Read": {
+            "schema": {"type": "string", "pattern": "^[0-9]+$"},
+            "description": f"Bytes that ClickHouse read, uncompressed; {_NOT_SHOWN}.",
+        },
+        "Server-Timing": {
+            "schema": {"type": "string"},
+            "description": "Duration of the query; absent in streamed and cached answers.",
         },
     }
     return {"200": {"description": "The answer.", "headers": headers, "content": content}}

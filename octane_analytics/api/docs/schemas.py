@@ -21,6 +21,7 @@ from octane_analytics.api.results.formats import FORMATS, Format
 Schema = dict[str, Any]
 
 CSV_RAW = "Whether CSV cells that a spreadsheet would evaluate are left without an apostrophe."
+_NOT_CONFINED = "absent for a token with fixed parameters or filters"
 CSV_RAW_FIELD: Schema = {"type": "boolean", "default": False, "description": CSV_RAW}
 
 
@@ -216,8 +217,9 @@ def _result(rows: Schema) -> Schema:
         "rows": {"type": "array", "items": rows},
         "row_count": count,
         "truncated": {"type": "boolean", "description": "Whether more rows exist."},
-        "rows_read": count | {"description": "Rows that ClickHouse read."},
-        "bytes_read": count | {"description": "Bytes that ClickHouse read, uncompressed."},
+        "rows_read": count | {"description": f"Rows that ClickHouse read; {_NOT_CONFINED}."},
+        "bytes_read": count
+        | {"description": f"Bytes that ClickHouse read, uncompressed; {_NOT_CONFINED}."},
         "elapsed_ms": {"type": "number"},
     }
 
@@ -252,4 +254,6 @@ def _report(names: list[str], rows: Schema) -> Schema:
         "compare",
         "totals",
         "total_rows",
+        "rows_read",
+        "bytes_read",
     )

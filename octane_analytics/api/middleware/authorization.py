@@ -1,8 +1,8 @@
 """Authorization of every request: its caller, the scope that its route needs, and its limits.
 
-Sets `request.state.caller`, `caller_name` and `charge`, which charges another request to the token's
-rate or raises AccessDenied (429). A route that is not listed here needs the
-scope `report`, so that a forgotten route is closed. Pure ASGI.
+Sets `request.state.caller`, `caller_name`, `charge`, which charges another request to the token's rate
+or raises AccessDenied (429), and `is_valid`, which says whether the token is still listed as it was. A
+route that is not listed here needs the scope `report`, so that a forgotten route is closed. Pure ASGI.
 """
 
 import functools
@@ -59,6 +59,8 @@ _CORS_EXPOSED_HEADERS = (
     "X-Row-Limit",
     "X-Truncated",
     "Server-Timing",
+    "X-Rows-Read",
+    "X-Bytes-Read",
     "Content-Disposition",
     "RateLimit-Limit",
     "RateLimit-Remaining",
@@ -90,6 +92,13 @@ class AccessPolicy:
             return callers.anonymous_caller(headers, peer, allow_anonymous=self.allow_anonymous)
         tokens = self.tokens.current(time.monotonic())
         return callers.authenticate(headers, tokens, datetime.now(UTC))
+
+    def is_valid(self, caller: Caller) -> bool:
+        """Return whether the caller's token is still listed as it was, and has not expired."""
+        if caller.token is None or self.tokens is None:
+            return True
+        listed = self.tokens.current(time.monotonic()).listed
+        return caller.token in listed and not caller.token.is_expired(datetime.now(UTC))
 
 
 class AuthorizationMiddleware:
@@ -142,7 +151,12 @@ class AuthorizationMiddleware:
         if required_scope is None:
             return None
         caller = self._policy.caller(scope)
-        scope["state"].update(caller=caller, caller_name=caller.name, charge=lambda: None)
+        scope["state"].update(
+            caller=caller,
+            caller_name=caller.name,
+            charge=lambda: None,
+            is_valid=functools.partial(self._policy.is_valid, caller),
+        )
         token, rate_limiter = caller.token, self._policy.rate_limiter
         if token is not None and rate_limiter is not None:
             scope["state"]["charge"] = functools.partial(_acquire_token, rate_limiter, token)

@@ -112,6 +112,7 @@ class RawSqlEndpoint:
         headers = {
             **output_format.headers("query"),
             **formats.server_timing(time.perf_counter() - started),
+            **formats.read_headers(answer.read),
             "X-Row-Limit": str(self._limits.result_rows),
             "X-Truncated": "true" if answer.is_truncated else "false",
         }

@@ -18,7 +18,7 @@ from octane_analytics.api.results.formats import (
     row_object,
     writer,
 )
-from octane_analytics.clickhouse.results import Excerpt
+from octane_analytics.clickhouse.results import DataRead, Excerpt
 from octane_analytics.errors import QueryError
 
 OFFERED = {name: each for name, each in FORMATS.items() if name != "prometheus"}
@@ -34,6 +34,7 @@ class SerializedResult:
     body: bytes
     row_count: int
     is_truncated: bool
+    read: DataRead
 
 
 def serialize(
@@ -89,7 +90,7 @@ def serialize(
             "into twice that: select fewer or shorter columns",
         )
     body.write(output.end())
-    return SerializedResult(body.getvalue(), rows.count, rows.is_truncated)
+    return SerializedResult(body.getvalue(), rows.count, rows.is_truncated, excerpt.data_read)
 
 
 def _consumed(rows: list[Row]) -> Iterator[list[Row]]:

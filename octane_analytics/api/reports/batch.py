@@ -3,6 +3,7 @@
 They run one after the other, on one connection at a time, and each is charged to the token's rate.
 """
 
+import asyncio
 import time
 from collections.abc import Callable
 
@@ -16,7 +17,7 @@ from octane_analytics.api.reports.cache import CachedAnswer
 from octane_analytics.api.reports.requests import report_query
 from octane_analytics.api.reports.service import ReportService
 from octane_analytics.api.request_bodies import BatchRequest, ReportRequest, decoded
-from octane_analytics.api.results.formats import JSON
+from octane_analytics.api.results.formats import JSON, server_timing
 from octane_analytics.api.results.json_values import encode
 from octane_analytics.errors import QueryError
 from octane_analytics.telemetry.api_metrics import ApiMetrics
@@ -34,7 +35,7 @@ class BatchRoute:
         seconds: float,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`seconds` is the time limit of a batch: a report after it is not started."""
+        """`seconds` is the time limit of a batch: a report that is not answered by then fails."""
         self._service = service
         self._metrics = metrics
         self._seconds = seconds
@@ -44,8 +45,13 @@ class BatchRoute:
         body = await decoded(request, BatchRequest)
         if not 1 <= len(body.reports) <= MAX_REPORTS:
             raise QueryError(422, "invalid_body", f"reports must be from 1 to {MAX_REPORTS} long")
+        started = self._monotonic()
         answers = await cancel_on_disconnect(request.receive, self._answers(request, body.reports))
-        return Response(b'{"answers":[' + b",".join(answers) + b"]}", media_type="application/json")
+        return Response(
+            b'{"answers":[' + b",".join(answers) + b"]}",
+            headers=server_timing(self._monotonic() - started),
+            media_type="application/json",
+        )
 
     async def _answers(self, request: Request, reports: list[msgspec.Raw]) -> list[bytes]:
         deadline = self._monotonic() + self._seconds
@@ -54,12 +60,13 @@ class BatchRoute:
             try:
                 if number:
                     request.state.charge()  # the request itself paid for the first
-                if self._monotonic() >= deadline:
-                    raise QueryError(504, "timeout", f"the batch took {self._seconds:g} seconds")
-                answers.append(await self._answer(request, raw, sum(map(len, answers))))
+                async with asyncio.timeout(deadline - self._monotonic()):
+                    answers.append(await self._answer(request, raw, sum(map(len, answers))))
+            except TimeoutError:
+                late = QueryError(504, "timeout", f"the batch took {self._seconds:g} seconds")
+                answers.append(_failure(late, request))
             except QueryError as error:
-                failed = error_body(error, str(request.state.request_id))
-                answers.append(encode({"status": error.status, **failed}))
+                answers.append(_failure(error, request))
         return answers
 
     async def _answer(self, request: Request, raw: msgspec.Raw, used_bytes: int) -> bytes:
@@ -88,6 +95,10 @@ class BatchRoute:
             }
         )
         return head[:-1] + b',"answer":' + content.body + b"}"
+
+
+def _failure(error: QueryError, request: Request) -> bytes:
+    return encode({"status": error.status, **error_body(error, str(request.state.request_id))})
 
 
 def _too_large() -> QueryError:

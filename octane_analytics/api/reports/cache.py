@@ -6,13 +6,18 @@ from dataclasses import dataclass
 
 from cachetools import TLRUCache
 
+from octane_analytics.clickhouse.results import DataRead
+
 _OVERHEAD_BYTES = 1_000
 """Estimated size of an entry without its key and body."""
 
 
 @dataclass(frozen=True, slots=True)
 class CachedAnswer:
-    """Complete answer; `made_at` is a monotonic time, `seconds` how long it took to make."""
+    """Complete answer; `made_at` is a monotonic time, `seconds` how long it took to make.
+
+    `read` is None if the client may not know it.
+    """
 
     body: bytes
     media_type: str
@@ -20,6 +25,7 @@ class CachedAnswer:
     is_truncated: bool
     made_at: float
     seconds: float = 0.0
+    read: DataRead | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,8 @@ class ReportPlan:
     format: Format
     is_csv_raw: bool
     has_safe_integers: bool
+    shows_reads: bool
+    """True if the answer says how much ClickHouse read."""
     values: Mapping[str, object]
     settings: Mapping[str, object]
     max_block_bytes: int
@@ -180,7 +182,8 @@ class _Run:
             totals = self._totals(result.columns, rows, offset if isinstance(offset, int) else 0)
             self._digest.update(repr(totals).encode())
             trailer |= totals
-        return trailer | cost(statistics.read, statistics.started)
+        read = statistics.read if plan.shows_reads else None
+        return trailer | cost(read, statistics.started)
 
     def _totals(
         self, columns: tuple[ResultColumn, ...], rows: Rows, offset: int

@@ -1,8 +1,9 @@
 """Live reports: answers that are refreshed at an interval and shared by all their listeners.
 
 A channel is one report of one cache partition at one interval. It runs one query per refresh, however
-many listeners it has, and ends with the last of them. A listener is sent the newest answer only, so a
-slow one costs no memory. For one event loop; does not depend on HTTP.
+many listeners it has, and ends with the last of them, or with the token that it serves. A listener is
+sent the newest answer only, so a slow one costs no memory. Timers belong to the channel: a listener that
+waits has one future. For one event loop; does not depend on HTTP.
 """
 
 import asyncio
@@ -27,19 +28,32 @@ _WAKE_AT_ONCE = 100
 _HEARTBEAT = b": heartbeat\n\n"
 
 
+@dataclass(frozen=True, slots=True)
+class LiveToken:
+    """Access of a channel to the token of its listeners, which is the same for all of them."""
+
+    charge: Callable[[], None] = lambda: None
+    """Charges a refresh to the token, or raises QueryError."""
+    is_valid: Callable[[], bool] = lambda: True
+
+
 @dataclass(slots=True)
 class LiveChannel:
+    key: bytes
     query: ReportQuery
     interval_seconds: float
-    charge: Callable[[], None]
-    """Charges a refresh to the token, or raises QueryError."""
+    token: LiveToken
     listeners: int = 0
     number: int = 0
     """Number of events so far."""
+    heartbeats: int = 0
+    """Number of heartbeats so far."""
+    spoke_at: float = 0.0
+    """Time of the loop at the last event or heartbeat."""
     event_id: str = ""
     event: bytes = b""
     failure: QueryError | None = None
-    """Error of the last refresh."""
+    """Error of the first refresh."""
     is_closed: bool = False
     task: "asyncio.Task[None] | None" = field(default=None)
 
@@ -48,19 +62,26 @@ class LiveChannel:
     def publish(self, event_id: str, event: bytes) -> None:
         self.event_id, self.event = event_id, event
         self.number += 1
+        self._speak()
+
+    def beat(self) -> None:
+        self.heartbeats += 1
+        self._speak()
+
+    def _speak(self) -> None:
+        self.spoke_at = asyncio.get_running_loop().time()
         self.wake()
 
     def wake(self) -> None:
         waiters, self._waiters = list(self._waiters), {}
         _wake_some(waiters)
 
-    async def wait(self, timeout_seconds: float | None = None) -> bool:
-        """Block until the next event or the end of the channel; return False after the timeout."""
+    async def wait(self) -> None:
+        """Block until the next event, heartbeat or the end of the channel."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters[waiter] = None
         try:
-            done, _ = await asyncio.wait({waiter}, timeout=timeout_seconds)
-            return bool(done)
+            await waiter
         finally:
             self._waiters.pop(waiter, None)
 
@@ -87,6 +108,7 @@ class LiveReports:
         is_draining: Callable[[], bool] = lambda: False,
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
         listen_seconds: float = LISTEN_SECONDS,
+        max_listeners: int = 2**32,
         on_listeners: Callable[[int], object] = lambda _: None,
     ) -> None:
         """`on_listeners` is called with the change of the number of listeners."""
@@ -95,35 +117,35 @@ class LiveReports:
         self._is_draining = is_draining
         self._heartbeat_seconds = heartbeat_seconds
         self._listen_seconds = listen_seconds
+        self._max_listeners = max_listeners
+        self._listeners = 0
         self._channels: dict[bytes, LiveChannel] = {}
         self._watch: asyncio.Task[None] | None = None
 
     async def join(
-        self, query: ReportQuery, interval_seconds: float, charge: Callable[[], None]
+        self, query: ReportQuery, interval_seconds: float, token: LiveToken
     ) -> LiveChannel:
         """Return the channel once it has an answer; call `leave` after use.
 
-        Raises QueryError if the report fails, or there are too many channels.
+        Raises QueryError if the report fails, or there are too many channels or listeners.
         """
+        if self._listeners >= self._max_listeners:
+            raise QueryError(503, "overloaded", "too many clients listen: try again later")
         key = encode(interval_seconds) + self._service.key(query)
         channel = self._channels.get(key)
         if channel is None:
             self._check_room(query.partition)
-            channel = LiveChannel(
-                dataclasses.replace(query, is_fresh=True),
-                interval_seconds,
-                charge,
-            )
+            query = dataclasses.replace(query, is_fresh=True)
+            channel = LiveChannel(key, query, interval_seconds, token)
             self._channels[key] = channel
-            channel.task = asyncio.create_task(self._run(key, channel))
+            channel.task = asyncio.create_task(self._run(channel))
             if self._watch is None or self._watch.done():
                 self._watch = asyncio.create_task(self._close_when_draining())
-        channel.listeners += 1
-        self._on_listeners(1)
+        self._count(channel, 1)
         try:
             while not channel.number and channel.failure is None and not channel.is_closed:
                 await channel.wait()
-            if not channel.number and channel.failure is not None:
+            if channel.failure is not None:
                 raise channel.failure
         except BaseException:
             self.leave(channel)
@@ -131,9 +153,9 @@ class LiveReports:
         return channel
 
     def leave(self, channel: LiveChannel) -> None:
-        channel.listeners -= 1
-        self._on_listeners(-1)
+        self._count(channel, -1)
         if not channel.listeners and channel.task is not None:
+            self._forget(channel)
             channel.task.cancel()
 
     async def events(
@@ -141,21 +163,33 @@ class LiveReports:
     ) -> AsyncIterator[bytes]:
         """Yield the current answer unless it is `last_event_id`, then each new one, and heartbeats.
 
-        Ends after `seconds`, or sooner.
+        Yields nothing after `seconds`, and ends with the next heartbeat at the latest, or sooner.
         """
         loop = asyncio.get_running_loop()
         end = loop.time() + min(seconds, self._listen_seconds)
-        seen = 0 if channel.event_id != last_event_id else channel.number
-        if seen:
+        is_known = bool(last_event_id) and channel.event_id == last_event_id
+        seen, heartbeats = (channel.number if is_known else 0), channel.heartbeats
+        if is_known:
             yield _HEARTBEAT
         while not channel.is_closed and loop.time() < end:
             if channel.number > seen:
-                seen = channel.number
+                seen, heartbeats = channel.number, channel.heartbeats
                 yield channel.event
-                continue
-            timeout = min(self._heartbeat_seconds, max(end - loop.time(), 0))
-            if not await channel.wait(timeout):
+            elif channel.heartbeats > heartbeats:
+                heartbeats = channel.heartbeats
                 yield _HEARTBEAT
+            else:
+                await channel.wait()
+
+    def _count(self, channel: LiveChannel, change: int) -> None:
+        channel.listeners += change
+        self._listeners += change
+        self._on_listeners(change)
+
+    def _forget(self, channel: LiveChannel) -> None:
+        """Let the next listener open another channel."""
+        if self._channels.get(channel.key) is channel:
+            del self._channels[channel.key]
 
     def _check_room(self, partition: str) -> None:
         own = sum(each.query.partition == partition for each in self._channels.values())
@@ -168,41 +202,51 @@ class LiveReports:
                 f"a token may have {MAX_CHANNELS_PER_PARTITION} different live reports at once",
             )
 
-    async def _run(self, key: bytes, channel: LiveChannel) -> None:
+    async def _run(self, channel: LiveChannel) -> None:
         loop = asyncio.get_running_loop()
+        pulse = asyncio.create_task(self._pulse(channel))
         is_first = True
         try:
-            while True:
+            while channel.token.is_valid():
                 started = loop.time()
                 await self._refresh(channel, is_first)
                 is_first = False
-                if channel.failure is not None and not channel.number:
+                if channel.failure is not None:
                     return  # the first answer failed: each request has the error's status
                 await asyncio.sleep(max(channel.interval_seconds - (loop.time() - started), 0.05))
         finally:
+            pulse.cancel()
             channel.is_closed = True
-            if self._channels.get(key) is channel:
-                del self._channels[key]
+            self._forget(channel)
             channel.wake()
+
+    async def _pulse(self, channel: LiveChannel) -> None:
+        """Send heartbeats while there is nothing else to send; end the channel with its token."""
+        loop = asyncio.get_running_loop()
+        channel.spoke_at = loop.time()
+        while channel.token.is_valid():
+            await asyncio.sleep(channel.spoke_at + self._heartbeat_seconds - loop.time())
+            if loop.time() >= channel.spoke_at + self._heartbeat_seconds:
+                channel.beat()
+        if channel.task is not None:
+            channel.task.cancel()
 
     async def _refresh(self, channel: LiveChannel, is_first: bool) -> None:
         try:
             if not is_first:
-                channel.charge()  # the request of the first listener paid for the first
+                channel.token.charge()  # the request of the first listener paid for the first
             answer = (await self._service.answer(channel.query)).content
             if not isinstance(answer, CachedAnswer):
                 answer.abandon()
                 raise QueryError(422, "result_too_large", "the answer is too large to be live")
         except QueryError as error:
-            has_news = channel.failure is None
-            channel.failure = error
-            if channel.number and has_news and error.status != 429:
+            if not channel.number:
+                channel.failure = error
+                channel.wake()
+            elif channel.event_id and error.status != 429:  # an answer is the current event
                 body = encode(error_body(error, channel.query.request_id))
                 channel.publish("", b"event: error\ndata: " + body + b"\n\n")
-            elif not channel.number:
-                channel.wake()
             return
-        channel.failure = None
         event_id = answer.etag.removeprefix("W/").strip('"')
         if event_id != channel.event_id:
             head = f"id: {event_id}\nevent: report\ndata: ".encode()

@@ -11,7 +11,12 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from octane_analytics.api.disconnect import cancel_on_disconnect
-from octane_analytics.api.reports.live import LISTEN_SECONDS, LiveChannel, LiveReports
+from octane_analytics.api.reports.live import (
+    LISTEN_SECONDS,
+    LiveChannel,
+    LiveReports,
+    LiveToken,
+)
 from octane_analytics.api.reports.requests import from_url, option, report_query
 from octane_analytics.api.reports.service import ReportService
 from octane_analytics.api.results.formats import JSON
@@ -19,6 +24,13 @@ from octane_analytics.errors import QueryError
 
 DEFAULT_INTERVAL = 5
 MAX_INTERVAL = 3600
+_MEDIA_TYPE = "text/event-stream"
+_HEADERS: Mapping[str, str] = {
+    "Cache-Control": "no-store",
+    "Vary": "Authorization",
+    # nginx would hold events back.
+    "X-Accel-Buffering": "no",
+}
 
 
 class LiveRoute:
@@ -33,44 +45,31 @@ class LiveRoute:
         if body.format not in (None, JSON.name):
             raise QueryError(422, "bad_parameter", "a live report is json", parameter="format")
         query = report_query(request, template, body, accept="")
+        interval = _interval(option(pairs, "interval"))
+        if request.method == "HEAD":
+            return StreamingResponse(_nothing(), media_type=_MEDIA_TYPE, headers=_HEADERS)
+        state = request.state
         channel = await cancel_on_disconnect(
             request.receive,
-            self._live.join(query, _interval(option(pairs, "interval")), request.state.charge),
+            self._live.join(query, interval, LiveToken(state.charge, state.is_valid)),
         )
         return _LiveResponse(
-            self._events(request, channel),
-            on_end=lambda: self._live.leave(channel),
-            media_type="text/event-stream",
-            headers={
-                "Cache-Control": "no-store",
-                "Vary": "Authorization",
-                # nginx would hold events back.
-                "X-Accel-Buffering": "no",
-            },
+            self._events(request, channel), on_end=lambda: self._live.leave(channel)
         )
 
-    async def _events(self, request: Request, channel: LiveChannel) -> AsyncIterator[bytes]:
+    def _events(self, request: Request, channel: LiveChannel) -> AsyncIterator[bytes]:
         token = request.state.caller.token
         seconds = LISTEN_SECONDS
         if token is not None and token.expires is not None:
             seconds = (token.expires - datetime.now(UTC)).total_seconds()
-        last_event_id = request.headers.get("last-event-id", "")
-        async for event in self._live.events(channel, last_event_id, seconds):
-            yield event
+        return self._live.events(channel, request.headers.get("last-event-id", ""), seconds)
 
 
 class _LiveResponse(StreamingResponse):
     """Calls `on_end` at the end, also if the client has gone before the first event is asked for."""
 
-    def __init__(
-        self,
-        content: AsyncIterator[bytes],
-        *,
-        on_end: Callable[[], None],
-        media_type: str,
-        headers: Mapping[str, str],
-    ) -> None:
-        super().__init__(content, media_type=media_type, headers=headers)
+    def __init__(self, content: AsyncIterator[bytes], *, on_end: Callable[[], None]) -> None:
+        super().__init__(content, media_type=_MEDIA_TYPE, headers=_HEADERS)
         self._on_end = on_end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -78,6 +77,12 @@ class _LiveResponse(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             self._on_end()
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    """Yield nothing: HEAD has the headers of an answer, and listens to nothing."""
+    return
+    yield b""
 
 
 def _interval(text: str | None) -> int:

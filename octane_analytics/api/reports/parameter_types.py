@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from octane_analytics.api import numbers
 from octane_analytics.api.timestamps import moment, timezones
 
 TIME = "DateTime('UTC')"
@@ -154,7 +155,7 @@ def from_text(parameter: Parameter, texts: Sequence[str]) -> object:
         return int(text)
     if parameter.type == "Float64":
         try:
-            return float(text)
+            return numbers.from_text(text)
         except ValueError:
             return text
     if parameter.type == "Bool":

@@ -11,7 +11,9 @@ from starlette.requests import Request
 from octane_analytics.api.auth.callers import (
     apply_bound_filters,
     apply_bound_parameters,
+    is_confined,
     partition,
+    require_own_range,
 )
 from octane_analytics.api.comparison import from_text as comparison_from_text
 from octane_analytics.api.filters import from_text as filter_from_text
@@ -59,6 +61,8 @@ def report_query(
     if body.cursor is not None:
         given = cursor.apply(template, body.cursor, given)
     bound = apply_bound_parameters(caller, template.parameters, given)
+    if body.compare is not None:
+        require_own_range(caller)
     # The token file holds text; a parameter's type is known only here.
     fixed = read_texts(template, [(name, str(bound[name])) for name in caller.parameters])
     control = request.headers.get("cache-control", "").lower()
@@ -72,6 +76,7 @@ def report_query(
         compare=body.compare,
         has_totals=body.totals,
         has_safe_integers=body.integers == "string",
+        shows_reads=not is_confined(caller),
         trace=trace_settings(request.state.traceparent),
         is_csv_raw=body.csv_raw,
         is_fresh="no-cache" in control or "no-store" in control,

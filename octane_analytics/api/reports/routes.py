@@ -16,7 +16,7 @@ from octane_analytics.api.reports.service import ReportAnswer, ReportQuery, Repo
 from octane_analytics.api.reports.template import Template
 from octane_analytics.api.request_bodies import ReportRequest, decoded
 from octane_analytics.api.results import json_values
-from octane_analytics.api.results.formats import server_timing
+from octane_analytics.api.results.formats import read_headers, server_timing
 from octane_analytics.telemetry.api_metrics import ApiMetrics
 
 
@@ -104,6 +104,7 @@ def _cache_headers(
         "X-Cache": answer.outcome,
         "X-Truncated": "true" if content.is_truncated else "false",
         **timing,
+        **read_headers(content.read),
     }
 
 

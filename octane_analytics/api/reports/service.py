@@ -59,6 +59,8 @@ class ReportQuery:
     compare: Comparison | None = None
     has_totals: bool = False
     has_safe_integers: bool = False
+    shows_reads: bool = True
+    """False if rows of others are read too, so that their number would say how many there are."""
     trace: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
 
 
@@ -161,7 +163,12 @@ class ReportService:
     def _key(self, query: ReportQuery, bound: BoundParameters) -> bytes:
         """Return the key of the answer in the cache."""
         compare = None if query.compare is None else identity(query.compare)
-        switches = [query.is_csv_raw, query.has_totals, query.has_safe_integers]
+        switches = [
+            query.is_csv_raw,
+            query.has_totals,
+            query.has_safe_integers,
+            query.shows_reads,
+        ]
         options = [query.format.name, *switches, compare]
         return encode([query.partition, *options]) + bound.identity
 
@@ -205,6 +212,7 @@ class ReportService:
             format=query.format,
             is_csv_raw=query.is_csv_raw,
             has_safe_integers=query.has_safe_integers,
+            shows_reads=query.shows_reads,
             values={"database": self._table.database, "table": self._table.table},
             settings={
                 **template.settings,
@@ -228,6 +236,7 @@ class ReportService:
                 statistics.is_truncated,
                 self._monotonic(),
                 time.perf_counter() - statistics.started,
+                statistics.read if query.shows_reads else None,
             )
 
         try:

@@ -175,15 +175,26 @@ class Rows:
                 yield block
 
 
-def cost(read: DataRead, started: float) -> dict[str, object]:
-    """Return the members of a JSON answer about its cost; `started` is by time.perf_counter()."""
+def cost(read: DataRead | None, started: float) -> dict[str, object]:
+    """Return the members of a JSON answer about its cost; `started` is by time.perf_counter().
+
+    `read` is None if the client may not know it.
+    """
     elapsed = round((time.perf_counter() - started) * 1000, 3)
-    return {"rows_read": read.rows, "bytes_read": read.bytes, "elapsed_ms": elapsed}
+    known = {} if read is None else {"rows_read": read.rows, "bytes_read": read.bytes}
+    return {**known, "elapsed_ms": elapsed}
 
 
 def server_timing(seconds: float) -> dict[str, str]:
     """Return the header for the time that ClickHouse and encoding took. Format: W3C Server Timing."""
     return {"Server-Timing": f"query;dur={seconds * 1000:.1f}"}
+
+
+def read_headers(read: DataRead | None) -> dict[str, str]:
+    """Return the headers for what ClickHouse read, which JSON says too; none if it is not known."""
+    if read is None:
+        return {}
+    return {"X-Rows-Read": str(read.rows), "X-Bytes-Read": str(read.bytes)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,7 @@ def create_app(
     cors_origins: Sequence[str] = (),
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
     is_draining: Callable[[], bool] = lambda: False,
+    max_listeners: int = 2**32,
 ) -> Starlette:
     """Return the application. It closes all pools when its lifespan ends.
 
@@ -78,7 +79,7 @@ def create_app(
     which callers are served (None: local clients, without tokens); `status` has the state of the
     service (None: this process's metrics only); pages of the `cors_origins` may send requests from a
     browser; `now` is the end of a range without `to`; `is_draining` ends live reports once it returns
-    true.
+    true, which have at most `max_listeners`.
     """
     operations = _Routes(table, limits, pool, probes, exposition)
     service = ReportService(
@@ -92,7 +93,10 @@ def create_app(
     )
     reports = ReportRoutes(service, metrics, BatchRoute(service, metrics, limits.seconds))
     live_reports = LiveReports(
-        service, is_draining=is_draining, on_listeners=metrics.live_listeners.inc
+        service,
+        is_draining=is_draining,
+        max_listeners=max_listeners,
+        on_listeners=metrics.live_listeners.inc,
     )
     live = LiveRoute(service, live_reports)
     pages = DocumentationPages(templates)

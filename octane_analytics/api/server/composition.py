@@ -26,6 +26,8 @@ from octane_analytics.telemetry import api_metrics, exposition
 QUERY_GRACE_SECONDS = 5.0
 """Added to ClickHouse's time limit of a query for the deadline on this side."""
 PROBE_SECONDS = 5.0
+_RESERVED = 100
+"""Connections, at most a tenth, that listeners of live reports leave to other requests and to probes."""
 _CLIENT_NAME = "octane-analytics api"
 
 
@@ -70,6 +72,7 @@ def compose_app(
         policy=policy,
         cors_origins=api.cors_origins,
         is_draining=is_draining,
+        max_listeners=api.max_connections - min(_RESERVED, api.max_connections // 10),
     )
 
 

@@ -2,9 +2,10 @@
 
     python -m tests.tools.bench.live --listeners 10000 --seconds 20
 
-Starts an embedded ClickHouse and one API process, inserts an event per interval, and prints one JSON
-object: `…_cpu_us` is CPU of the API process for each new listener and for each answer. Exits with 1 if
-a listener missed an answer, received one late, or a refresh ran more than one query.
+Starts an embedded ClickHouse and an API, inserts an event per interval, and prints one JSON object:
+`…_cpu_us` is CPU of the API's processes for each new listener and for each answer, `client_…` that of
+this process, which shares the cores. Exits with 1 if a listener missed an answer, received one late, or
+a refresh ran more than one query in a process.
 """
 
 import argparse
@@ -98,9 +99,11 @@ async def _listen(
     arguments: argparse.Namespace, port: int, settings: ClickHouseSettings, pid: int
 ) -> dict[str, object]:
     loop_started, cpu_started = time.monotonic(), _worker_cpu(pid)
+    own_started = time.process_time()
     idle_kib = _worker_kib(pid)
     listeners = await _connect(arguments, port)
     connected, cpu_connected = time.monotonic() - loop_started, _worker_cpu(pid)
+    own_connected = time.process_time()
     inserted: dict[int, float] = {}
     with ClickHouseSink(settings, client_name="bench") as sink:
         before = _queries(sink)
@@ -112,7 +115,7 @@ async def _listen(
         await asyncio.sleep(2 * arguments.interval)
         seconds = time.monotonic() - began
         queries = _queries(sink) - before - 1
-    cpu = _worker_cpu(pid) - cpu_connected
+    cpu, own = _worker_cpu(pid) - cpu_connected, time.process_time() - own_connected
     kib = _worker_kib(pid) - idle_kib
     open_listeners = sum(each.is_open for each in listeners)
     for each in listeners:
@@ -127,12 +130,14 @@ async def _listen(
         "listeners": open_listeners,
         "connected_seconds": round(connected, 2),
         "connect_cpu_us": round((cpu_connected - cpu_started) / len(listeners) * 1e6),
+        "client_connect_cpu_us": round((own_connected - own_started) / len(listeners) * 1e6),
         "answers": len(delays),
         "missed": len(inserted) * len(listeners) - len(delays),
         "answer_cpu_us": round(cpu / len(delays) * 1e6) if delays else None,
+        "client_answer_cpu_us": round(own / len(delays) * 1e6) if delays else None,
         "kib_per_listener": round(kib / len(listeners), 1),
         "queries": queries,
-        "refreshes_at_most": int(seconds // arguments.interval) + 2,
+        "refreshes_at_most": arguments.workers * (int(seconds // arguments.interval) + 2),
         "delay_seconds_p50": round(delays[len(delays) // 2], 3) if delays else None,
         "delay_seconds_max": round(delays[-1], 3) if delays else None,
     }
@@ -180,8 +185,9 @@ def _run(arguments: argparse.Namespace, directory: Path) -> dict[str, object]:
             "CLICKHOUSE_PORT": str(engine.tcp_port),
             "API_HOST": "127.0.0.1",
             "API_PORT": str(port),
-            "API_WORKERS": "1",
-            "API_MAX_CONNECTIONS": str(arguments.listeners + 100),
+            "API_WORKERS": str(arguments.workers),
+            # A tenth, at most 100, is left to other requests.
+            "API_MAX_CONNECTIONS": str(2 * arguments.listeners + 100),
             "LOG_LEVEL": "WARNING",
             "PROMETHEUS_MULTIPROC_DIR": str(directory / "metrics"),
         }
@@ -215,6 +221,7 @@ def main() -> int:
     parser.add_argument("--listeners", type=int, default=2000)
     parser.add_argument("--seconds", type=int, default=20)
     parser.add_argument("--interval", type=int, default=5)
+    parser.add_argument("--workers", type=int, default=1, help="processes of the API")
     arguments = parser.parse_args()
     _, ceiling = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (ceiling, ceiling))

@@ -157,7 +157,7 @@ def _messages(
         starts = []
         for number in _partitions(consumer, topic):
             where = TopicPartition(topic, number)
-            low, high = _answer(lambda where=where: consumer.get_watermark_offsets(where, 20.0))  # type: ignore[misc]
+            low, high = answer_of(lambda where=where: consumer.get_watermark_offsets(where, 20.0))  # type: ignore[misc]
             start = (removed or {}).get(number, 0)
             if low > start:
                 raise OverflowError(
@@ -201,8 +201,8 @@ def lag(bootstrap_servers: str, group: str, topic: str) -> dict[int, str]:
     try:
         found = {}
         asked = [TopicPartition(topic, number) for number in _partitions(consumer, topic)]
-        for committed in _answer(lambda: consumer.committed(asked, 20.0)):
-            _, high = _answer(lambda at=committed: consumer.get_watermark_offsets(at, 20.0))  # type: ignore[misc]
+        for committed in answer_of(lambda: consumer.committed(asked, 20.0)):
+            _, high = answer_of(lambda at=committed: consumer.get_watermark_offsets(at, 20.0))  # type: ignore[misc]
             intent = parse_intent(topic, committed.partition, committed.metadata or "")
             is_pending = intent is not None and intent.is_pending
             if max(committed.offset, 0) != high or is_pending:
@@ -215,12 +215,12 @@ def lag(bootstrap_servers: str, group: str, topic: str) -> dict[int, str]:
 
 
 def _partitions(consumer: Consumer, topic: str) -> list[int]:
-    told = _answer(lambda: consumer.list_topics(topic, 20.0)).topics[topic]
+    told = answer_of(lambda: consumer.list_topics(topic, 20.0)).topics[topic]
     assert told.error is None, told.error
     return list(told.partitions)
 
 
-def _answer(ask: Callable[[], _T]) -> _T:
+def answer_of(ask: Callable[[], _T]) -> _T:
     """Read from a broker that may have just restarted and refuse requests for some moments."""
     deadline = time.monotonic() + _ANSWER_SECONDS
     while True:

@@ -14,18 +14,9 @@ from rich.table import Table
 
 from tests.tools.cluster import zookeeper
 from tests.tools.faults.audit import Report
+from tests.tools.faults.engines import APACHE, CLUSTER, EMBEDDED, Engines
 from tests.tools.faults.scenarios import SCENARIOS, Scenario
-from tests.tools.faults.stack import (
-    APACHE,
-    AT_LEAST_ONCE,
-    CLUSTER,
-    EMBEDDED,
-    EXACTLY_ONCE,
-    Engines,
-    Shape,
-    Stack,
-    directory_for_logs,
-)
+from tests.tools.faults.stack import AT_LEAST_ONCE, EXACTLY_ONCE, Shape, Stack, directory_for_logs
 from tests.tools.kafka.apache import available
 
 BREAK_SECONDS = 20.0

@@ -4,7 +4,8 @@ import random
 import time
 
 from tests.tools.faults.audit import wait_until
-from tests.tools.faults.stack import Command, Stack, stop_cleanly
+from tests.tools.faults.stack import Stack
+from tests.tools.faults.worker_command import WorkerCommand, stop_cleanly
 
 
 def host_away(stack: Stack, rng: random.Random, deadline: float) -> int:
@@ -35,7 +36,7 @@ def rolling_hosts(stack: Stack, rng: random.Random, deadline: float) -> int:
     return breaks
 
 
-def _start_neighbours(stack: Stack) -> list[Command]:
+def _start_neighbours(stack: Stack) -> list[WorkerCommand]:
     for neighbour in stack.neighbours:
         if neighbour not in stack.hosts:
             neighbour.start(stack.procs)

@@ -13,6 +13,7 @@ from octane_analytics.pipeline.intents import Intent, pending_intent
 from octane_analytics.types import Commit, OffsetRange, PartitionRange
 from tests.support import version_1
 from tests.tools.faults.audit import NUMBER, wait_until
+from tests.tools.faults.engines import EMBEDDED_BROKERS
 from tests.tools.faults.group import (
     await_pending,
     commit,
@@ -21,7 +22,7 @@ from tests.tools.faults.group import (
     insert_under,
     pending,
 )
-from tests.tools.faults.stack import EMBEDDED_BROKERS, Stack
+from tests.tools.faults.stack import Stack
 from tests.tools.kafka.proxy import KafkaProxy
 
 _HOLD_SECONDS = 5.0

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from tests.tools.cluster.nodes import ClickHouseCluster, Node
 from tests.tools.faults.audit import wait_until
 from tests.tools.faults.hosts import await_progress
-from tests.tools.faults.stack import Stack, stop_cleanly
+from tests.tools.faults.stack import Stack
+from tests.tools.faults.worker_command import stop_cleanly
 
 _SESSION_SECONDS = 8.0
 """Session timeout of the replicas with ZooKeeper."""

@@ -21,7 +21,8 @@ from typing import Any, Self
 
 from octane_analytics.supervisor.control_socket import request_status
 from tests.tools.faults.audit import Report, wait_until
-from tests.tools.faults.stack import APACHE, EMBEDDED, Engines, Shape, Stack, directory_for_logs
+from tests.tools.faults.engines import APACHE, EMBEDDED, Engines
+from tests.tools.faults.stack import Shape, Stack, directory_for_logs
 from tests.tools.kafka.apache import available
 
 LIMIT_SECONDS = 2.0

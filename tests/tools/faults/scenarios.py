@@ -11,7 +11,8 @@ from confluent_kafka import Consumer
 
 from tests.tools.faults import hosts, kafka_cluster, recovery, replication, sharding
 from tests.tools.faults.audit import wait_until
-from tests.tools.faults.stack import APACHE, CLUSTER, EMBEDDED, EMBEDDED_BROKERS, Stack
+from tests.tools.faults.engines import APACHE, CLUSTER, EMBEDDED, EMBEDDED_BROKERS
+from tests.tools.faults.stack import Stack
 
 _BEFORE_DELETION_SECONDS = 60.0
 """Records that did not arrive in this time are deleted with their log and count as missing: on a busy

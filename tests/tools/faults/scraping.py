@@ -22,10 +22,11 @@ from tests.support.command import running
 from tests.support.ports import free_port
 from tests.tools.bench.measure import cpu_seconds
 from tests.tools.faults.audit import wait_until
+from tests.tools.faults.engines import APACHE, EMBEDDED, Engines
 from tests.tools.faults.grafana_queries import expressions
 from tests.tools.faults.prometheus import Prometheus, PromQLError, is_installed
 from tests.tools.faults.scrapes import COUNTERS, Reader, scrape
-from tests.tools.faults.stack import APACHE, EMBEDDED, Engines, Shape, Stack, directory_for_logs
+from tests.tools.faults.stack import Shape, Stack, directory_for_logs
 from tests.tools.kafka.apache import available
 
 INSERTED = "analytics_events_inserted_total"

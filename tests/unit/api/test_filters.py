@@ -68,7 +68,27 @@ def test_notation_of_a_filter_is_read_back(filter_: Filter) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "device", "device:eq", "device:like:t%", "a:gt:tv", "a:lt:", "a:exists:maybe", ":eq:x"],
+    [
+        *(
+            "",
+            "device",
+            "device:eq",
+            "device:like:t%",
+            "a:gt:tv",
+            "a:lt:",
+            "a:exists:maybe",
+            ":eq:x",
+        ),
+        *(
+            "a:gt:1_000",
+            "a:gt: 5",
+            "a:gt:nan",
+            "a:lt:inf",
+            "a:lt:\u0663",
+            "a:lt:1e999",
+            "a:gt:0x10",
+        ),
+    ],
 )
 def test_invalid_url_notation_is_rejected(text: str) -> None:
     with pytest.raises(QueryError) as raised:
@@ -115,3 +135,10 @@ def test_equal_meanings_become_equal_filters() -> None:
 def test_number_of_filters_is_limited() -> None:
     with pytest.raises(QueryError, match="at most 10"):
         validated([Filter("a", "eq", "x")] * 11)
+
+
+def test_fractions_of_a_list_are_one_comparison() -> None:
+    (filter_,) = validated([Filter("a", "in", [n + 0.5 for n in range(100)])])
+    found = conditions([filter_], {})
+    assert len(found.sql) < 1_000
+    assert found.values["filter_0_numbers"] == filter_.value

@@ -32,6 +32,7 @@ _ACTIONS = (
     ("poll fails", 1),
     ("assign fails", 1),
     ("leader", 1),
+    ("offset refused", 2),
     ("move", 3),
     ("expire", 1),
     ("crash", 2),
@@ -114,6 +115,10 @@ class Chaotic:
                 broker.faults.push("log_identity", DOWN)
             case "leader":
                 self.workers[which % 3].reader.leaderless ^= {amount % self.partitions}
+            case "offset refused":
+                partition = which % self.partitions
+                end = broker.logs[TopicPartition(TOPIC, partition)].end
+                broker.refused ^= {(partition, max(0, end - amount % 3))}
             case "move":
                 broker.move(amount % self.partitions, self.workers[which % 3].source)
             case "expire":
@@ -155,6 +160,7 @@ class Chaotic:
     def finish(self) -> None:
         self.rig.broker.faults.clear()
         self.rig.table.faults.clear()
+        self.rig.broker.refused.clear()
         for worker in self.workers + self.zombies:
             worker.reader.leaderless = set()
         for _ in range(600):

@@ -3,8 +3,9 @@ title = "Audience retention"
 description = """
 How often each hundredth of one content is watched, from its start to its end. A heartbeat is a pass over the
 positions from `position` less its `watch_time` up to `position`, at most to the end; a segment's ratio is the
-time of passes over it divided by its length and by the views, and may exceed 1 where viewers watch again. This
-is the audienceWatchRatio of YouTube Analytics, and `relative` corresponds to its relativeRetentionPerformance.
+time of passes over it divided by its length and by the views, and may exceed 1 where viewers watch again. This is
+the audienceWatchRatio of YouTube Analytics. `relative` is by our definition the ratio divided by the mean ratio
+of contents of similar length; YouTube's relativeRetentionPerformance is instead a rank among them, from 0 to 1.
 The length of a content is its longest `duration` in the range. Above `max_events` playback events in the range,
 users are sampled; no rollup is used."""
 key = ["segment"]

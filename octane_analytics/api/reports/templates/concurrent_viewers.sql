@@ -2,11 +2,12 @@
 title = "Concurrent viewers"
 description = """
 Distinct users who watch, per bucket, oldest first. A heartbeat covers the time from its timestamp less its
-`watch_time` up to its timestamp, and a user watches in every bucket that one of his heartbeats touches; heartbeats
-up to five minutes after `to` are read for the time before it. This is the Concurrent Plays of Conviva's metrics
-counted by user, and the audience of live television: the average minute audience is the time watched divided by
-the length of the range. Buckets begin at multiples of their width since 1970-01-01T00:00:00Z. Above
-`max_events` heartbeats in the range, users are sampled; no rollup is used."""
+`watch_time` up to its timestamp, and a user watches in every bucket that one of his heartbeats touches;
+heartbeats up to five minutes after `to` are read for the time before it. Concurrent Plays of Conviva is the
+highest number of sessions active at one moment of an interval, so it is lower than the users of a bucket unless
+buckets are short. The average minute audience is, as in television, the time watched divided by the length of the
+range. Buckets begin at multiples of their width since 1970-01-01T00:00:00Z. Above `max_events` heartbeats in the
+range, users are sampled; no rollup is used."""
 key = ["bucket"]
 cache_seconds = 15
 is_sampled = true

@@ -3,8 +3,8 @@ title = "Playback errors"
 description = """
 `video_error` events by `properties.code`, most frequent first; events without a code are grouped under an empty
 one. A view is defined as in `views`. An error is fatal if `properties.fatal` is true, which ends the view: the
-Playback Failure of Mux Data and the Video Playback Failure of CTA-2066. Above `max_events` events
-`video_error` and `video_start` in the range, users are sampled; no rollup is used."""
+event playbackFail of CTA-2066 and a playback failure of Mux Data. Above `max_events` events `video_error` and
+`video_start` in the range, users are sampled; no rollup is used."""
 key = ["code"]
 cache_seconds = 60
 is_sampled = true

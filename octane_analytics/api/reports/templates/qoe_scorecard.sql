@@ -2,11 +2,16 @@
 title = "Quality of experience: scorecard"
 description = """
 Failures, startup, stalls and bitrate of views for each value of one dimension; most views first. A view is
-defined as in `views`; only its events within the range count. Failures, startup, rebuffering and bitrate are
-the metrics of CTA-2066, named as Mux Data names them: startup score 100 * 8 / (8 + startup seconds), and
-smoothness score the mean of 100 / sqrt(1 + (stalls / 2)^2) and 100 * exp(-10 * stalled / (watched + stalled)).
-A good view played without a fatal error, within the thresholds; a measure it does not have meets them. Above
-`max_events` playback events in the range, users are sampled; no rollup is used."""
+defined as in `views`; only its events within the range count. From CTA-2066: `playback_failure_rate` is Playback
+Failure Percentage; `startup_ms_mean` is Average Initial Startup Time, with the histogram that it recommends;
+`stalled_share` is Average Stalled Time Percentage, stalled in watched, stalled and startup time (without seeking,
+which events do not measure); `average_bitrate_kbps` is Average Playback Bitrate, by watched and not media time;
+`stalls_per_view` is Average Playback Stalled Count, of plays. `startup_failure_rate` is Video Start Failures of
+Conviva, by attempts. From Mux Data: startup score 100 * 8 / (8 + startup seconds); smoothness score, the mean of
+100 / sqrt(1 + (stalls / 2)^2) and 100 * exp(-10 * share), where share is here stalled / (watched + stalled). By
+our definition: rebuffers per minute, switches, and good views, which played without a fatal error within the
+thresholds; a measure that a view does not have meets them. Above `max_events` playback events in the range, users
+are sampled; no rollup is used."""
 key = ["value"]
 cache_seconds = 60
 is_sampled = true

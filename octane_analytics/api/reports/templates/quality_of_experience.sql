@@ -4,10 +4,10 @@ description = """
 Playback quality for each value of one property of `video_start`, `video_heartbeat`, `video_buffering` and
 `video_error` events; most watched first. Events without the property are grouped under an empty value.
 `watch_time` is counted as in overview_stats; `startup_ms` of `video_start` and `buffer_duration_ms` of
-`video_buffering` are counted if they are JSON numbers above 0 and up to 86400000. Whole hours are answered
-from the rollup `quality`, except by content_id and stream_id, which read all events. `buffer_ratio` is the
-rebuffering ratio, which begins after startup; the rollup holds the distribution of startup times and not their
-sum. `stalled_share` of `qoe_scorecard` includes startup."""
+`video_buffering` are counted if they are JSON numbers above 0 and up to 86400000. Whole hours are answered from
+the rollup `quality`, except by content_id and stream_id, which read all events. `buffer_ratio` is, by our
+definition, a share of the time after startup: the rollup holds the distribution of startup times and not their
+sum. `stalled_share` of `qoe_scorecard` is that of CTA-2066, which includes startup."""
 key = ["value"]
 cache_seconds = 60
 has_exact = true

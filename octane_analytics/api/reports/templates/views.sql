@@ -1,12 +1,14 @@
 /*
 title = "Views"
 description = """
-Views and how they were watched, for each value of one dimension; most views first. A view is the events with
-one `view_id`, else those of one session and content from one `video_start` to the next; see the page
-`events` of the manual. Only its events within the range count. Plays, views that end before playback begins,
-and average viewing follow Attempts, Exits Before Video Start and Average Life Playing Time of Conviva's
-metrics, and Views of Mux Data. Above `max_events` playback events in the range, users are sampled; no rollup
-is used."""
+Views and how they were watched, for each value of one dimension; most views first. A view is the events with one
+`view_id`, else those of one session and content from one `video_start` to the next; see the page `events` of the
+manual. Only its events within the range count. Views are those of Mux Data and the Attempts of Conviva: attempts
+to play, successful or not. Exits before the start are attempts that ended before it without a fatal error, as
+Conviva counts them, after any wait; Mux Data leaves out those below a second. Average duration and watched share
+are averageViewDuration and averageViewPercentage of YouTube Analytics, of plays; a view's share is capped at 1.
+Plays, completion and search plays are by our definition. Above `max_events` playback events in the range, users
+are sampled; no rollup is used."""
 key = ["value"]
 cache_seconds = 60
 is_sampled = true

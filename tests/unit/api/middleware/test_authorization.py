@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from octane_analytics.api.auth.callers import Caller
 from octane_analytics.api.auth.tokens import digest_of
 from octane_analytics.errors import Unavailable
 from tests.support.asgi_calls import (
@@ -153,6 +154,29 @@ def test_cached_answer_depends_on_filters(app: TokenApp) -> None:
     assert app.ask("report", "GET", path).headers["x-cache"] == "hit"
 
 
+@pytest.mark.parametrize(
+    ("token", "is_shown"), [("report", True), ("tenant", False), ("bound", False)]
+)
+def test_reads_of_others_are_not_shown(app: TokenApp, token: str, is_shown: bool) -> None:
+    app.script.steps = [ROW, ROW, ROW]
+    csv = app.ask(token, "GET", "/report/overview_stats?format=csv").headers
+    assert ("x-rows-read" in csv, "x-bytes-read" in csv) == (is_shown, is_shown)
+    alone = app.ask(token, "POST", "/report", **REPORT).json()
+    batch = {"json": {"reports": [REPORT["json"]]}}
+    (shared,) = app.ask(token, "POST", "/reports", **batch).json()["answers"]
+    for answer in (alone, shared["answer"]):
+        assert ("rows_read" in answer, "bytes_read" in answer) == (is_shown, is_shown)
+        assert "elapsed_ms" in answer
+
+
+@pytest.mark.parametrize("compare", ["previous_period", {"from": 0, "to": "now"}])
+def test_fixed_range_excludes_comparison(app: TokenApp, compare: object) -> None:
+    options: dict[str, Any] = {"json": {"template": "top_content", "compare": compare}}
+    answer = app.ask("past", "POST", "/report", **options)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "parameter_fixed")
+    assert app.script.calls == []
+
+
 def test_rate_is_shown_in_headers(app: TokenApp) -> None:
     app.script.steps = [ROW] * 3
     found = []
@@ -287,6 +311,25 @@ def test_revoked_token_is_refused_after_reload(
     assert app.policy.tokens is not None
     app.policy.tokens.current(float("inf"))
     assert app.ask("report", "GET", "/reports").status_code == 401
+
+
+def test_changed_token_is_no_longer_valid(
+    app: TokenApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert app.policy.tokens is not None
+    policy, tokens = app.policy, app.policy.tokens
+    callers = {
+        token.name: Caller(token.name, token.scopes, token=token)
+        for token in tokens.current(0).listed
+    }
+    assert policy.is_valid(Caller("anonymous", frozenset()))
+    assert policy.is_valid(callers["tenant"])
+    assert not policy.is_valid(callers["old"]), "it has expired"
+    file = tmp_path / "tokens.toml"
+    file.write_text(file.read_text().replace('value = "acme"', 'value = "none"'))
+    monkeypatch.setattr(tokens, "_checked_at", -10.0)
+    assert not policy.is_valid(callers["tenant"]), "its filters are others"
+    assert policy.is_valid(callers["report"])
 
 
 def test_access_log_has_the_caller_without_token(

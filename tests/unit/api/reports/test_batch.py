@@ -1,5 +1,7 @@
 """POST /reports over scripted connections: isolation of failures, bounds, the shared cache."""
 
+import dataclasses
+import threading
 from typing import Any
 
 import httpx
@@ -9,8 +11,9 @@ from hypothesis import strategies as st
 from starlette.types import ASGIApp
 
 from octane_analytics.api.limits import ComplexityLimits
+from octane_analytics.clickhouse.results import Result
 from octane_analytics.errors import StatementRejected
-from tests.support.asgi_calls import Script, app_over, call, report, result
+from tests.support.asgi_calls import LIMITS, Script, app_over, call, report, result
 
 ROW = result(("x", 1), s="String", n="UInt64")
 WIDE = ComplexityLimits(
@@ -66,6 +69,22 @@ def test_answers_of_a_batch_are_bounded() -> None:
     answers = batch(app, *[{"template": "overview_stats"}] * 11)
     assert [each["status"] for each in answers] == [422] + [200] * 9 + [422]
     assert answers[0]["error"]["code"] == "result_too_large"
+
+
+def test_batch_ends_within_its_time() -> None:
+    release = threading.Event()
+
+    def slow() -> Result:
+        release.wait(60)
+        return ROW
+
+    limits = dataclasses.replace(LIMITS, seconds=4)
+    try:
+        answers = batch(app_over(Script(ROW, slow), limits=limits), TOP, TOP, TOP)
+        assert not release.is_set()
+    finally:
+        release.set()
+    assert [each["status"] for each in answers] == [200, 504, 504]
 
 
 @given(st.binary(max_size=200) | st.recursive(st.none() | st.text(), st.lists).map(repr))

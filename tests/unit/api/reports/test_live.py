@@ -12,7 +12,7 @@ from octane_analytics.api.connection_pool import ConnectionPool
 from octane_analytics.api.reports import live
 from octane_analytics.api.reports.cache import ReportCache
 from octane_analytics.api.reports.library import load
-from octane_analytics.api.reports.live import LiveReports
+from octane_analytics.api.reports.live import LiveReports, LiveToken
 from octane_analytics.api.reports.service import ReportQuery, ReportService
 from octane_analytics.api.results.formats import JSON
 from octane_analytics.clickhouse.results import Result
@@ -31,8 +31,7 @@ def query(partition: str = "", **given: object) -> ReportQuery:
     return ReportQuery(TEMPLATES["overview_stats"], given, JSON, "id", partition)
 
 
-def free() -> None:
-    """Charge nothing."""
+FREE = LiveToken()
 
 
 class Rig:
@@ -62,7 +61,7 @@ def run(scenario: Callable[[], Awaitable[None]]) -> None:
 def test_listeners_share_one_query_per_refresh() -> None:
     async def scenario() -> None:
         rig = Rig(row(1), row(1), *[row(2)] * 300)
-        channels = await asyncio.gather(*(rig.live.join(query(), 0.1, free) for _ in range(500)))
+        channels = await asyncio.gather(*(rig.live.join(query(), 0.1, FREE) for _ in range(500)))
         assert len(set(map(id, channels))) == 1
         streams = [rig.live.events(channel, "", 60) for channel in channels]
         received = await asyncio.gather(*map(first, streams))
@@ -88,7 +87,7 @@ def test_listeners_share_one_query_per_refresh() -> None:
 def test_current_answer_is_not_repeated_after_reconnect() -> None:
     async def scenario() -> None:
         rig = Rig(row(1), heartbeat_seconds=0.05)
-        channel = await rig.live.join(query(), 60, free)
+        channel = await rig.live.join(query(), 60, FREE)
         known = rig.live.events(channel, channel.event_id, 60)
         assert [await first(known) for _ in range(3)] == [b": heartbeat\n\n"] * 3
         unknown = rig.live.events(channel, "other\nid", 60)
@@ -102,7 +101,7 @@ def test_partitions_and_filters_do_not_share_answers() -> None:
     async def scenario() -> None:
         rig = Rig(row(1), row(2), row(3))
         channels = [
-            await rig.live.join(each, 60, free)
+            await rig.live.join(each, 60, FREE)
             for each in (query("a"), query("b"), query("a", app_id="x"))
         ]
         assert len({id(channel) for channel in channels}) == 3
@@ -116,10 +115,10 @@ def test_partitions_and_filters_do_not_share_answers() -> None:
 def test_first_error_is_raised_to_every_listener() -> None:
     async def scenario() -> None:
         rig = Rig(StatementRejected(159, "TIMEOUT_EXCEEDED", "slow"), row(1))
-        joins = (rig.live.join(query(), 60, free) for _ in range(3))
+        joins = (rig.live.join(query(), 60, FREE) for _ in range(3))
         found = await asyncio.gather(*joins, return_exceptions=True)
         assert [isinstance(each, QueryError) and each.status for each in found] == [504] * 3
-        channel = await rig.live.join(query(), 60, free)
+        channel = await rig.live.join(query(), 60, FREE)
         assert channel.number == 1
         rig.live.leave(channel)
 
@@ -130,7 +129,7 @@ def test_later_error_is_an_event_and_recovers() -> None:
     async def scenario() -> None:
         slow = StatementRejected(159, "TIMEOUT_EXCEEDED", "slow")
         rig = Rig(row(1), slow, slow, row(1))
-        channel = await rig.live.join(query(), 0.1, free)
+        channel = await rig.live.join(query(), 0.1, FREE)
         events = rig.live.events(channel, "", 60)
         received = [(await first(events)).split(b"\n") for _ in range(3)]
         assert [b"event: error" in each for each in received] == [False, True, False]
@@ -150,10 +149,27 @@ def test_refresh_beyond_the_rate_is_left_out() -> None:
             if len(charges) < 4:
                 raise QueryError(429, "rate_limited", "too many")
 
-        channel = await rig.live.join(query(), 0.05, charge)
+        channel = await rig.live.join(query(), 0.05, LiveToken(charge))
         events = rig.live.events(channel, "", 60)
         assert [b'"n":1' in await first(events), b'"n":2' in await first(events)] == [True, True]
         assert (len(charges), len(rig.script.calls)) == (4, 2)
+        rig.live.leave(channel)
+
+    run(scenario)
+
+
+def test_error_after_a_refused_refresh_is_an_event() -> None:
+    async def scenario() -> None:
+        rig = Rig(row(1), *[StatementRejected(159, "TIMEOUT_EXCEEDED", "slow")] * 300)
+        refusals = [QueryError(429, "rate_limited", "too many")]
+
+        def charge() -> None:
+            if refusals:
+                raise refusals.pop()
+
+        channel = await rig.live.join(query(), 0.05, LiveToken(charge))
+        events = rig.live.events(channel, "", 60)
+        assert [b"event: error" in await first(events) for _ in range(2)] == [False, True]
         rig.live.leave(channel)
 
     run(scenario)
@@ -163,15 +179,15 @@ def test_number_of_channels_is_limited() -> None:
     async def scenario() -> None:
         rig = Rig(*[row(1)] * 200)
         for number in range(live.MAX_CHANNELS_PER_PARTITION):
-            await rig.live.join(query("a", **{"from": f"-{number + 1}h"}), 60, free)
+            await rig.live.join(query("a", **{"from": f"-{number + 1}h"}), 60, FREE)
         with pytest.raises(QueryError) as raised:
-            await rig.live.join(query("a"), 60, free)
+            await rig.live.join(query("a"), 60, FREE)
         assert raised.value.status == 429
-        await rig.live.join(query("a", **{"from": "-1h"}), 60, free)
+        await rig.live.join(query("a", **{"from": "-1h"}), 60, FREE)
         for number in range(live.MAX_CHANNELS - live.MAX_CHANNELS_PER_PARTITION):
-            await rig.live.join(query("", **{"from": f"-{number + 1}h"}), 60, free)
+            await rig.live.join(query("", **{"from": f"-{number + 1}h"}), 60, FREE)
         with pytest.raises(QueryError) as raised:
-            await rig.live.join(query("b"), 60, free)
+            await rig.live.join(query("b"), 60, FREE)
         assert raised.value.status == 503
 
     run(scenario)
@@ -181,7 +197,7 @@ def test_streams_end_when_the_process_drains() -> None:
     async def scenario() -> None:
         is_draining = False
         rig = Rig(row(1), is_draining=lambda: is_draining)
-        channel = await rig.live.join(query(), 60, free)
+        channel = await rig.live.join(query(), 60, FREE)
         events = rig.live.events(channel, "", 60)
         await first(events)
         is_draining = True
@@ -193,8 +209,8 @@ def test_streams_end_when_the_process_drains() -> None:
 
 def test_stream_ends_after_its_time() -> None:
     async def scenario() -> None:
-        rig = Rig(row(1), listen_seconds=0.2)
-        channel = await rig.live.join(query(), 60, free)
+        rig = Rig(row(1), listen_seconds=0.2, heartbeat_seconds=0.05)
+        channel = await rig.live.join(query(), 60, FREE)
         received = [event async for event in rig.live.events(channel, "", 60)]
         assert received[0].startswith(b"id: ")
         assert not [event async for event in rig.live.events(channel, "", -1)]
@@ -206,7 +222,7 @@ def test_stream_ends_after_its_time() -> None:
 def test_cancelled_listener_ends_the_query() -> None:
     async def scenario() -> None:
         rig = Rig(row(1))
-        channel = await rig.live.join(query(), 60, free)
+        channel = await rig.live.join(query(), 60, FREE)
         rig.live.leave(channel)
         assert channel.task is not None
         with contextlib.suppress(asyncio.CancelledError):
@@ -219,11 +235,11 @@ def test_cancelled_listener_ends_the_query() -> None:
 def test_loop_serves_others_between_woken_listeners() -> None:
     async def scenario() -> None:
         rig = Rig(row(1))
-        channel = await rig.live.join(query(), 60, free)
+        channel = await rig.live.join(query(), 60, FREE)
         woken: list[int] = []
 
         async def listen(number: int) -> None:
-            assert await channel.wait(30)
+            await channel.wait()
             woken.append(number)
 
         async with asyncio.TaskGroup() as group:
@@ -251,13 +267,94 @@ def test_listeners_are_counted_until_they_leave() -> None:
             on_listeners=lambda change: counts.append(counts[-1] + change),
         )
         with pytest.raises(QueryError):
-            await rig.live.join(query(), 60, free)
-        channels = [await rig.live.join(query(), 60, free) for _ in range(3)]
+            await rig.live.join(query(), 60, FREE)
+        channels = [await rig.live.join(query(), 60, FREE) for _ in range(3)]
         for channel in channels:
             rig.live.leave(channel)
         assert counts == [0, 1, 0, 1, 2, 3, 2, 1, 0]
 
     run(scenario)
+
+
+def test_heartbeats_fill_the_time_without_events() -> None:
+    async def scenario() -> None:
+        rig = Rig(*[row(1)] * 200, heartbeat_seconds=0.3)
+        channel = await rig.live.join(query(), 0.05, FREE)
+        events = rig.live.events(channel, "", 60)
+        received = [await first(events) for _ in range(3)]
+        assert received[1:] == [b": heartbeat\n\n"] * 2, "refreshes without news are no events"
+        spoke_at = channel.spoke_at
+        channel.publish("id", b"event")
+        assert channel.spoke_at > spoke_at, "the next heartbeat is due later"
+        rig.live.leave(channel)
+
+    run(scenario)
+
+
+def test_listener_is_sent_an_error_that_others_know() -> None:
+    async def scenario() -> None:
+        slow = StatementRejected(159, "TIMEOUT_EXCEEDED", "slow")
+        rig = Rig(row(1), *[slow] * 300)
+        channel = await rig.live.join(query(), 0.05, FREE)
+        events = rig.live.events(channel, "", 60)
+        assert [b"event: error" in await first(events) for _ in range(2)] == [False, True]
+        late = rig.live.events(channel, "", 60)
+        assert b"event: error" in await first(late)
+        rig.live.leave(channel)
+
+    run(scenario)
+
+
+def test_streams_end_with_their_token() -> None:
+    async def scenario() -> None:
+        is_valid = True
+        rig = Rig(*[row(1)] * 300, heartbeat_seconds=0.05)
+        channel = await rig.live.join(query(), 60, LiveToken(is_valid=lambda: is_valid))
+        events = rig.live.events(channel, "", 60)
+        await first(events)
+        is_valid = False
+        remaining = [event async for event in events]
+        assert set(remaining) <= {b": heartbeat\n\n"}
+        assert channel.is_closed
+        assert len(rig.script.calls) == 1
+
+    run(scenario)
+
+
+def test_number_of_listeners_is_limited() -> None:
+    async def scenario() -> None:
+        rig = Rig(*[row(1)] * 300, max_listeners=3)
+        channels = [await rig.live.join(query(), 60, FREE) for _ in range(3)]
+        with pytest.raises(QueryError) as raised:
+            await rig.live.join(query(), 60, FREE)
+        assert raised.value.status == 503
+        rig.live.leave(channels.pop())
+        channels.append(await rig.live.join(query(), 60, FREE))
+        for channel in channels:
+            rig.live.leave(channel)
+
+    run(scenario)
+
+
+def test_listener_after_the_last_one_opens_another_channel() -> None:
+    async def scenario() -> None:
+        rig = Rig(row(1), row(2))
+        channel = await rig.live.join(query(), 60, FREE)
+        rig.live.leave(channel)
+        other = await rig.live.join(query(), 60, FREE)
+        assert other is not channel
+        assert b'"n":2' in await first(rig.live.events(other, "", 60))
+        rig.live.leave(other)
+
+    run(scenario)
+
+
+def test_head_has_the_headers_and_runs_nothing() -> None:
+    script = Script()
+    answer = call(app_over(script), "HEAD", "/live/overview_stats?interval=1")
+    assert (answer.status_code, answer.content, script.calls) == (200, b"", [])
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert call(app_over(script), "HEAD", "/live/overview_stats?interval=0").status_code == 422
 
 
 @pytest.mark.parametrize(
