@@ -1,5 +1,6 @@
 """Short form of bin/faults: each fault lasts some seconds, then every event is counted."""
 
+import uuid
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -9,6 +10,7 @@ from rich.console import Console
 
 from tests.tools.faults.command import Result, run_at_random, run_scenario
 from tests.tools.faults.engines import APACHE, Engines
+from tests.tools.faults.load import Load
 from tests.tools.faults.rolling import roll
 from tests.tools.faults.scenarios import SCENARIOS, Scenario
 from tests.tools.faults.stack import AT_LEAST_ONCE, Shape, Stack
@@ -148,6 +150,16 @@ def test_audit_counts_records_once_that_come_back(embedded: Engines, tmp_path: P
         kept = stack.audit.keep()
         assert [place.number for place in removed] == [0, 2]
         assert bytes(kept.times) == bytes([1] * 10)
+
+
+def test_records_removed_from_mock_cluster_stay_removed(embedded: Engines) -> None:
+    topic = f"trimmed-{uuid.uuid4().hex[:8]}"
+    embedded.create_topic(topic, 1)
+    load = Load(embedded.kafka.bootstrap_servers, topic, partitions=1, rate=1.0, seed=1)
+    load.burst(20)
+    embedded.delete_records(topic, 0, 12)
+    embedded.delete_records(topic, 0, 5)
+    assert embedded.first_offset(topic, 0) == 12
 
 
 def test_audit_counts_removed_and_refused_events(embedded: Engines, tmp_path: Path) -> None:

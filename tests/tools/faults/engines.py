@@ -123,13 +123,15 @@ class Engines:
             # (RD_KAFKA_MOCK_CMD_PART_DELETE_RECORDS in src/rdkafka_mock.c, 2.16), and then answers "out
             # of range" for that start: it holds no message set there (rd_kafka_mock_msgset_find). Apache
             # Kafka leaves the start where it is.
-            if before_offset > self._first_offset(where):
+            if before_offset > self.first_offset(topic, partition):
                 self.kafka.delete_records(topic, partition, before_offset)
             return
         admin = AdminClient({"bootstrap.servers": self.kafka.bootstrap_servers, "log_level": 0})
         admin.delete_records([where])[where].result(20)
 
-    def _first_offset(self, where: TopicPartition) -> int:
+    def first_offset(self, topic: str, partition: int) -> int:
+        """Return the first offset that the partition's log holds."""
+        where = TopicPartition(topic, partition)
         consumer = Consumer(
             {
                 "bootstrap.servers": self.kafka.bootstrap_servers,
