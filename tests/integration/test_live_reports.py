@@ -95,6 +95,31 @@ def test_listener_occupies_a_slot_of_its_token(api: Api) -> None:
     wait_until(lambda: api.ask("single", "/reports") == 200)
 
 
+def test_stream_ends_when_its_token_is_revoked(
+    api: Api, clickhouse_settings: ClickHouseSettings
+) -> None:
+    with listening(api, "acme") as answer, listening(api, "all") as other:
+        events, others = events_of(answer), events_of(other)
+        next(events)
+        next(others)
+        text = api.tokens.read_text()
+        begin = text.index("[tokens.acme]")
+        end = text.find("[tokens.", begin + 1)
+        api.tokens.write_text(text[:begin] + (text[end:] if end >= 0 else ""))
+        assert list(events) == []
+        assert api.ask("acme", PATH) == 401
+        insert(clickhouse_settings, [event(int(time.time()), "e")])
+        assert next(others)[1]["rows"][0]["total_events"] == 4
+
+
+def test_head_of_a_live_report_ends_at_once(api: Api) -> None:
+    for _ in range(2):  # the slot is free again
+        headers = {"Authorization": "Bearer single"}
+        answer = httpx.head(api.url + PATH, headers=headers, timeout=30)
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].startswith("text/event-stream")
+
+
 def test_stream_ends_when_the_process_drains(api: Api) -> None:
     with listening(api, "all") as answer:
         events = events_of(answer)

@@ -128,11 +128,11 @@ def test_example_is_counted_by_a_report(
     settings = {
         "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
         "KAFKA_TOPIC": topic,
-        "KAFKA_GROUP_ID": topic,
+        "KAFKA_GROUP_ID": f"{topic}-workers",
         "CLICKHOUSE_HOST": clickhouse_settings.host,
         "CLICKHOUSE_PORT": str(clickhouse_settings.port),
         "CLICKHOUSE_DATABASE": clickhouse_settings.database,
-        "FLUSH_SECONDS": "0.5",
+        "FLUSH_INTERVAL": "0.2",
         "METRICS_PORT": "0",
         "PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "metrics"),
     }

@@ -3,10 +3,12 @@
 Both tenants have the same users, sessions, views and contents, and share one cache: whatever a request
 asks for (filters, comparison, totals, pages, a batch, a live report, all formats of numbers and texts),
 a number that depends on the other tenant's events differs from the one over the tenant's own ledger.
+With TOKEN_EXAMPLES=300 as many random requests are tried, which takes minutes.
 """
 
 import asyncio
 import json
+import os
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -15,7 +17,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from starlette.types import ASGIApp, Message
 
@@ -42,6 +44,7 @@ REQUIRED: dict[str, object] = {
     "id": "s1",
     "property": "device",
 }
+EXAMPLES = int(os.environ.get("TOKEN_EXAMPLES", "0"))
 Request = dict[str, Any]
 
 
@@ -254,7 +257,11 @@ def test_answers_do_not_depend_on_events_of_others(apps: Mapping[str, ASGIApp]) 
     shown: set[str] = set()
 
     @settings(
-        max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+        max_examples=EXAMPLES or 12,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        derandomize=not EXAMPLES,
+        phases=[Phase.generate],
     )
     @given(requests(), st.sampled_from(sorted(WAYS)))
     def check(request: Request, way: str) -> None:
@@ -267,4 +274,4 @@ def test_answers_do_not_depend_on_events_of_others(apps: Mapping[str, ASGIApp]) 
                 shown.add(f"{way} {request['template']}")
 
     check()
-    assert len(shown) > 10, shown
+    assert len(shown) > 3, shown
