@@ -206,9 +206,9 @@ def _replica_findings(
         )
     yield from _unequal(present, "deduplication windows", _windows)
     if len({server.views for server in present}) > 1:
-        listed = _listed((s.address, ", ".join(sorted(s.views)) or "none") for s in present)
+        views = _listed((s.address, ", ".join(sorted(s.views)) or "none") for s in present)
         yield ClusterFinding(
-            f"shard {shard[0].shard} has different materialized views ({listed}): rows that are "
+            f"shard {shard[0].shard} has different materialized views ({views}): rows that are "
             "inserted through a server without the view are missing in its target; create it on each",
             is_refusal=True,
         )
