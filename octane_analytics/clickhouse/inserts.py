@@ -25,6 +25,8 @@ from octane_analytics.errors import (
 from octane_analytics.settings.connections import ClickHouseSettings
 from octane_analytics.types import RepeatRules
 
+QUERY_ID_PREFIX = "octane-insert-"
+"""Start of the ids of all statements that insert a batch."""
 _TOO_MANY_PARTS = 252
 _QUERY_ID_IN_USE = 216
 _RELEASE_PAUSES = (0.001, 0.01, 0.1, 0.4)
@@ -265,4 +267,4 @@ def server_query_id(table: TableName, query_id: str) -> str:
     """Return the id of a statement on the server, where ids of all users and tables share one name space
     and appear in `system.processes` and `system.query_log`: a hash, which holds no text of ours."""
     named = "\0".join((table.database, table.table, query_id))
-    return f"octane-insert-{hashlib.blake2b(named.encode(), digest_size=16).hexdigest()}"
+    return f"{QUERY_ID_PREFIX}{hashlib.blake2b(named.encode(), digest_size=16).hexdigest()}"

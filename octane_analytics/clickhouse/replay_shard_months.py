@@ -26,12 +26,7 @@ from octane_analytics.clickhouse.replay_staging import (
     ReplayStaging,
     partition_array,
 )
-from octane_analytics.clickhouse.replay_tables import (
-    MONTH_TABLES,
-    ROW_HASH,
-    find_unfinished,
-    staging_table,
-)
+from octane_analytics.clickhouse.replay_tables import MONTH_TABLES, ROW_HASH
 from octane_analytics.errors import NeedsOperator, OctaneError, Unavailable
 from octane_analytics.replay.interfaces import StagedSlice
 from octane_analytics.runtime.closeable import Closeable
@@ -195,23 +190,6 @@ class ShardMonths(Months, Closeable):
             columns = staging.rows(chunk, _PLACED)
             server.insert_into(build, schema.COLUMN_NAMES, columns, None)
         return int(server.select(f"SELECT count() FROM {build}").rows[0][0])
-
-
-def drop_abandoned_builds(settings: ClickHouseSettings, *, client_name: str) -> None:
-    """Drop the builds of replays without a journal on any server. Blocks; skips unreachable servers."""
-    owned: set[str] = set()
-    abandoned: set[str] = set()
-    for own in settings.of_each_shard():
-        for server in _each_server(own, client_name):
-            for replay_id in find_unfinished(server):
-                has_journal = server.exists(staging_table(server.table, replay_id, "journal"))
-                (owned if has_journal else abandoned).add(replay_id)
-    if not abandoned <= owned:
-        for own in settings.of_each_shard():
-            for server in _each_server(own, client_name):
-                for replay_id in abandoned - owned:
-                    build = staging_table(server.table, replay_id, _BUILD)
-                    server.execute(f"DROP TABLE IF EXISTS {build}")
 
 
 def _each_server(own: ClickHouseSettings, client_name: str) -> Iterator[ClickHouseSink]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from octane_analytics.clickhouse import schema
 from octane_analytics.clickhouse.inserts import ClickHouseSink
-from octane_analytics.clickhouse.replay_journal import JournalReplicas
+from octane_analytics.clickhouse.replay_journal import OWNER, JournalReplicas, read_entries
 from octane_analytics.clickhouse.replay_tables import (
     JOURNAL,
     MONTH_TABLES,
@@ -78,13 +78,12 @@ class ReplayStaging:
         return staging_table(self._target, self._id, name)
 
     def create(self, owner: str) -> None:
-        """Create the tables; the owner is in the journal before the other tables exist.
+        """Create the tables; the journal exists, with its owner, before the other tables do.
 
         Raise StatementRejected if the user lacks a right.
         """
-        if not self._replicas.create(self._clickhouse, self.table(JOURNAL)):
-            self._create_table(JOURNAL)
-        self.journal("owner", owner)
+        self._replicas.create(self._clickhouse, self.table(JOURNAL), owner)
+        self.journal(OWNER, owner)
         for name in TABLES:
             if name != JOURNAL:
                 self._create_table(name)
@@ -114,11 +113,6 @@ class ReplayStaging:
         self._replicas.drop(self.table(JOURNAL))
         self._clickhouse.execute(f"DROP TABLE IF EXISTS {self.table(JOURNAL)}")
 
-    def has_journal(self) -> bool:
-        """Return whether the journal exists: the tables were created and not dropped."""
-        found = self.query(f"EXISTS TABLE {self.table(JOURNAL)}")
-        return bool(found.rows[0][0])
-
     def journal(self, kind: str, body: str) -> None:
         self.journal_together([(kind, body)])
 
@@ -127,11 +121,7 @@ class ReplayStaging:
         self.insert_into(JOURNAL, ("kind", "body"), list(map(list, zip(*entries, strict=True))))
 
     def journal_entries(self) -> list[JournalEntry]:
-        found = self.query(
-            "SELECT dateDiff('millisecond', at, now64(3)) / 1000, kind, body "
-            f"FROM {self.table(JOURNAL)} ORDER BY at"
-        )
-        return [JournalEntry(*row) for row in found.rows]
+        return read_entries(self._clickhouse, self.table(JOURNAL))
 
     def stage(self, staged: Staged) -> None:
         names = [*schema.COLUMN_NAMES, "partition", "offset", "is_wanted"]

@@ -37,15 +37,19 @@ def staging_table(target: TableName, replay_id: str, name: str) -> TableName:
     return TableName(target.database, f"{PREFIX}{replay_id}_{name}")
 
 
-def find_unfinished(clickhouse: ClickHouse) -> list[str]:
-    """Return the ids of all replays with tables left in the target's database."""
+def find_tables(clickhouse: ClickHouse) -> dict[str, list[TableName]]:
+    """Return the tables of replays in the target's database, by the ids of the replays."""
+    database = clickhouse.table.database
     found = clickhouse.select(
         "SELECT name FROM system.tables WHERE database = {database:String} "
-        "AND startsWith(name, {prefix:String})",
-        {"database": clickhouse.table.database, "prefix": PREFIX},
+        "AND startsWith(name, {prefix:String}) ORDER BY name",
+        {"database": database, "prefix": PREFIX},
     )
-    names = (name.removeprefix(PREFIX).rpartition("_")[0] for (name,) in found.rows)
-    return sorted({name for name in names if name})
+    tables: dict[str, list[TableName]] = {}
+    for (name,) in found.rows:
+        if replay_id := name.removeprefix(PREFIX).rpartition("_")[0]:
+            tables.setdefault(replay_id, []).append(TableName(database, name))
+    return tables
 
 
 def new_id(now: datetime, suffix: str) -> str:

@@ -47,6 +47,8 @@ class ServerFacts:
     """Macros of the server; None if the user may not read them."""
     rollups: frozenset[str] = frozenset()
     """Names of the rollups of the table."""
+    views: frozenset[str] = frozenset()
+    """Names of the materialized views that an insert triggers, directly or through others."""
     has_rollup_settings: bool = True
     """True if the table has the settings that rollups need, or does not have rollups."""
     distributed: DistributedTable | None = None
@@ -203,6 +205,13 @@ def _replica_findings(
             f"{listed}: list them all, or remove a lost one with SYSTEM DROP REPLICA"
         )
     yield from _unequal(present, "deduplication windows", _windows)
+    if len({server.views for server in present}) > 1:
+        views = _listed((s.address, ", ".join(sorted(s.views)) or "none") for s in present)
+        yield ClusterFinding(
+            f"shard {shard[0].shard} has different materialized views ({views}): rows that are "
+            "inserted through a server without the view are missing in its target; create it on each",
+            is_refusal=True,
+        )
 
 
 def _distributed_findings(server: ServerFacts, expected: Expectation) -> Iterator[ClusterFinding]:

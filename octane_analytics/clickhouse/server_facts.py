@@ -52,6 +52,7 @@ def read_facts(server: ClickHouse, address: str, shard: int, expected: Expectati
         replica=_replica(server) if live.is_replicated else None,
         macros=macros,
         rollups=projections,
+        views=frozenset(str(view.name) for view in server.views()),
         has_rollup_settings=not projections
         or all(setting_of(engine_full, name) for name in rollups.SETTINGS),
         distributed=_distributed(server, expected) if expected.shards > 1 else None,

@@ -37,10 +37,16 @@ class ViewFinding:
     """True if exactly-once delivery must not start with the view."""
 
 
-def view_findings(table: TableName, live: LiveTable, views: Iterable[View]) -> list[ViewFinding]:
-    """Return the problems of these views of a table that receives repeated inserts, with the fixes."""
+def view_findings(
+    table: TableName, live: LiveTable, views: Iterable[View], *, servers: int = 1
+) -> list[ViewFinding]:
+    """Return the problems of these views of a table that receives repeated inserts, with the fixes.
+
+    `servers` is the number of replicas that rows are inserted through.
+    """
     stored = [view for view in views if view.engine != _NULL_ENGINE]
-    found = [finding for view in stored if (finding := _finding(view))]
+    several = servers if live.is_replicated else 1
+    found = [finding for view in stored if (finding := _finding(view, several))]
     if stored and not live.is_replicated:
         listed = ", ".join(str(view.name) for view in stored)
         found.append(
@@ -55,7 +61,7 @@ def view_findings(table: TableName, live: LiveTable, views: Iterable[View]) -> l
     return found
 
 
-def _finding(view: View) -> ViewFinding | None:
+def _finding(view: View, servers: int) -> ViewFinding | None:
     if view.target is None:
         return ViewFinding(
             f"view {view.name}: its target cannot be seen, and may count repeated inserts twice: "
@@ -74,6 +80,14 @@ def _finding(view: View) -> ViewFinding | None:
             f"view {view.name}: its target {view.target} is a {view.engine}, which does not recognise "
             "repeated inserts and counts them twice: use a table of the MergeTree family",
             is_refusal=False,
+        )
+    if servers > 1 and not schema.is_replicated(view.engine):
+        return ViewFinding(
+            f"view {view.name}: its target {view.target} is a {view.engine}, and each of the {servers} "
+            "servers has one of its own, which lacks the rows that were inserted through the others and "
+            "counts an insert twice that is repeated through another one: use a Replicated"
+            f"{view.engine} on each server",
+            is_refusal=True,
         )
     if view.window < 1:
         alter = schema.alter_window(view.target, schema.window_setting(view.engine))

@@ -29,6 +29,9 @@ from octane_analytics.types import (
 )
 
 _CONFIRM_SECONDS = 1.0
+_FRESH_SECONDS = 5.0
+"""Age of an announcement from which another worker may have inserted the batch, and statements may have
+dropped its token since. Shorter than a session timeout, after which partitions are given away."""
 
 
 class Delivery(Enum):
@@ -44,6 +47,8 @@ class _Outgoing:
     frozen_at: float
     trace: Trace | None
     progress: WriteProgress = field(default_factory=WriteProgress)
+    announced_at: float | None = None
+    """Time before the first attempt to announce it."""
 
 
 class BatchDelivery:
@@ -170,6 +175,8 @@ class BatchDelivery:
                 pending.place(self._writer.choose_shard())
         if not (commits := self.state.announcement()):
             return
+        if self._outgoing is not None and self._outgoing.announced_at is None:
+            self._outgoing.announced_at = self._context.clock.now()
         with step(None if self._outgoing is None else self._outgoing.trace, "intent"):
             outcome = self._commit("announce", commits)
         self.state.announced(outcome)
@@ -236,6 +243,11 @@ class BatchDelivery:
         with context.outages.track(DEAD_LETTERS, "send"):
             sent = self._writer.send_rejected(batch.rejected, owned, outgoing.progress)
         context.observer.dead_lettered(sent)
+        # Also after a suspension of the process: the last moment before the insert counts.
+        if outgoing.announced_at is not None and (
+            context.clock.now() - outgoing.announced_at >= _FRESH_SECONDS
+        ):
+            self.state.insert_failed()
         try:
             with step(outgoing.trace, "insert"), context.outages.track(CLICKHOUSE, "insert"):
                 self._writer.insert(

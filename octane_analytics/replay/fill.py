@@ -31,8 +31,8 @@ from typing import TypeVar
 
 from octane_analytics.errors import OctaneError
 from octane_analytics.interfaces import Clock
-from octane_analytics.pipeline.intents import parse_intent, pending_intent
 from octane_analytics.replay.chunk_inserts import ChunkInserts, chunk_name
+from octane_analytics.replay.group_offsets import announced_ends, settled_offsets
 from octane_analytics.replay.interfaces import ReplayLog, StagedChunk, StagedSlice, StagingStore
 from octane_analytics.replay.pacing import (
     Interrupted,
@@ -96,9 +96,12 @@ class FillReplay:
         control: ReplayControl,
         *,
         late_insert_seconds: float = 0.0,
+        is_sharded: bool = False,
     ) -> None:
-        """`late_insert_seconds` is the time in which an insert has ended that a lost server runs."""
+        """`late_insert_seconds` is the time in which an insert has ended that a lost server runs.
+        `is_sharded` means that the target is in several shards."""
         self._late_insert_seconds = late_insert_seconds
+        self._is_sharded = is_sharded
         self._plan = plan
         self._staging = staging
         self._log = log
@@ -149,6 +152,11 @@ class FillReplay:
         self._pass += 1
         self._staging.journal("pass", str(self._pass))
         return self._pass
+
+    def note_replacement(self, month: int) -> None:
+        """Write to the journal that the month is replaced now. Raise OctaneError without a journal: then
+        another replay has dropped it, and may be at work."""
+        self._retry(lambda: self._staging.journal("replacing", str(month)))
 
     def _recover(self) -> None:
         """Finish the chunk that a previous process was inserting when it ended.
@@ -244,8 +252,8 @@ class FillReplay:
     def stage_committed(self) -> dict[int, int]:
         """Stage the records up to the committed offsets; return those offsets by partition.
 
-        For a target that is not the workers' own, return the planned ends.
-        Raise OctaneError if a committed offset went back.
+        For several shards, return the settled offsets in their place. For a target that is not the
+        workers' own, return the planned ends. Raise OctaneError if a committed offset went back.
         """
         if not self._plan.is_live:
             return {p: offsets.end for p, offsets in self._plan.reading.items()}
@@ -259,7 +267,7 @@ class FillReplay:
                 )
         self._committed = limits
         self._stage_up_to(limits)
-        return limits
+        return limits | settled_offsets(self._log.topic, committed) if self._is_sharded else limits
 
     def stage_intents(self, limits: Mapping[int, int]) -> dict[int, int]:
         """Stage all records that the workers may have inserted; return their ends by partition."""
@@ -336,22 +344,3 @@ class FillReplay:
 
     def _retry(self, call: Callable[[], _T]) -> _T:
         return retry_while_unavailable(call, self._clock, self._control.is_stopping)
-
-
-def announced_ends(topic: str, committed: Mapping[int, Committed]) -> dict[int, int]:
-    """Return the offset of each partition from which on no worker has inserted anything.
-
-    Partitions whose offset carries no intent are absent: their workers may have inserted everything. A
-    batch may be pending for some of its partitions only, but names the ranges of all. Raise ConfigError
-    for an unreadable intent.
-    """
-    ends = {}
-    for partition, found in committed.items():
-        if found.offset is not None and parse_intent(topic, partition, found.metadata) is not None:
-            ends[partition] = found.offset
-    for partition, found in committed.items():
-        intent = pending_intent(topic, partition, found)
-        for item in () if intent is None else intent.ranges:
-            if item.partition in ends:
-                ends[item.partition] = max(ends[item.partition], item.end)
-    return ends

@@ -7,6 +7,11 @@ build are lost; a month is therefore refused if Kafka does not hold it completel
 some of its events, or the target has rows of it that do not occur in the log. A month is only replaced
 while the workers have no events of it in progress after those that were built. If they start an insert
 between this check and the replacement, the lost rows are inserted again at once, by fill.
+
+The replacement drops the deduplication tokens of the month. An insert that stalls in ClickHouse although
+another worker has inserted its batch as well, through another replica, would add its rows afterwards. A
+replacement therefore waits for the end of all inserts that were running when the build began. A worker
+looks for the rows of a batch that it inserts late.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,6 +25,9 @@ from octane_analytics.replay.pacing import retry_while_unavailable
 
 _QUIET_SECONDS = 30.0
 _QUIET_PAUSE_SECONDS = 0.5
+_RUNNING_PAUSE_SECONDS = 0.1
+RunningInserts = Callable[[], frozenset[tuple[str, str]]]
+"""Return server and query id of each insert that is running; may raise Unavailable."""
 
 _T = TypeVar("_T")
 
@@ -76,8 +84,10 @@ class RebuildReplay:
         clock: Clock,
         control: ReplayControl,
         *,
+        running_inserts: RunningInserts,
         is_forced: bool,
     ) -> None:
+        self._running_inserts = running_inserts
         self._fill = fill
         self._builder = builder
         self._clock = clock
@@ -124,6 +134,7 @@ class RebuildReplay:
         deadline = self._clock.now() + _QUIET_SECONDS
         while True:
             limits = self._fill.stage_committed()
+            running = self._retry(self._running_inserts)
             self._control.report(f"building {month}")
             built = self._build(month, limits)
             expected = self._month_facts(month, limits).in_log
@@ -132,17 +143,20 @@ class RebuildReplay:
                     f"month {month}: {built:,} rows were built from {expected:,} events; the target is "
                     "unchanged: run the replay again"
                 )
+            self._await_end(month, running)
             ends = self._fill.stage_intents(limits)
             if not self._builder.count_between(month, limits, ends):
                 break
             if self._clock.now() >= deadline:
                 raise OctaneError(
-                    f"month {month}: the workers keep inserting events of it, and replacing it "
-                    "would lose them: stop the workers, or use --mode fill, which runs beside them"
+                    f"month {month}: the workers have batches of it in progress, and replacing it would "
+                    "lose them: stop the workers with SIGTERM, which completes their batches, or use "
+                    "--mode fill, which runs beside them"
                 )
             self._clock.sleep(_QUIET_PAUSE_SECONDS)
             self._control.raise_if_stopping()
         self._control.report(f"replacing {month}")
+        self._fill.note_replacement(month)
         self._retry(lambda: self._builder.replace(month))
         ends = self._fill.stage_intents(limits)
         if self._builder.count_between(month, limits, ends):
@@ -150,6 +164,20 @@ class RebuildReplay:
             self._builder.mark_month_undecided(number, month, limits, ends)
             self._fill.fill_undecided(number)
         return built
+
+    def _await_end(self, month: int, inserts: frozenset[tuple[str, str]]) -> None:
+        """Block until these inserts have ended. Raise OctaneError if one does not."""
+        deadline = self._clock.now() + _QUIET_SECONDS
+        while inserts and (late := inserts & self._retry(self._running_inserts)):
+            if self._clock.now() >= deadline:
+                address, query_id = min(late)
+                raise OctaneError(
+                    f"month {month}: insert {query_id} on {address} does not end, and its rows might be "
+                    "there twice after a replacement: KILL QUERY it or wait, then run the replay again"
+                )
+            self._control.report(f"waiting for {len(late):,} inserts that began before the build")
+            self._clock.sleep(_RUNNING_PAUSE_SECONDS)
+            self._control.raise_if_stopping()
 
     def _month_facts(self, month: int, limits: Mapping[int, int]) -> MonthFacts:
         return self._retry(lambda: self._builder.month_facts(month, limits))

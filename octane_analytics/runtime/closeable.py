@@ -1,4 +1,4 @@
-"""Base class of context managers that close themselves."""
+"""Base classes of context managers that close themselves, and of those that are started before."""
 
 from abc import abstractmethod
 from types import TracebackType
@@ -21,3 +21,22 @@ class Closeable:
 
     @abstractmethod
     def close(self) -> None: ...
+
+
+class Startable(Closeable):
+    """Closeable that is started on entry. What a failing `start` leaves is closed.
+
+    `close` must accept an object that is started in part, or not at all.
+    """
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    @abstractmethod
+    def start(self) -> None:
+        """Block until it serves."""

@@ -40,6 +40,11 @@ class Topology:
         return len(self.shards) > 1
 
     @property
+    def replicas(self) -> int:
+        """Number of servers of the largest shard."""
+        return max(len(shard.hosts) for shard in self.shards)
+
+    @property
     def hosts(self) -> tuple[Address, ...]:
         """Servers of all shards, in the order of CLICKHOUSE_HOST."""
         return tuple(address for shard in self.shards for address in shard.hosts)

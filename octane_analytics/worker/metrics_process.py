@@ -121,7 +121,8 @@ def _view_thread(settings: Settings) -> PeriodicThread:
     def report(problem: str) -> None:
         _LOG.error("materialized view may count events twice", extra=logs.fields(why=problem))
 
-    watch = ViewWatch(clickhouse, report)
+    servers = settings.clickhouse.topology().replicas
+    watch = ViewWatch(clickhouse, report, servers=servers)
 
     def look() -> float:
         with contextlib.suppress(OctaneError):  # the window's updates report an outage

@@ -144,7 +144,7 @@ def _check_table(clickhouse: ClickHouse, settings: Settings) -> None:
     )
     _check_quorum(clickhouse, live, settings.clickhouse)
     if is_exactly_once:
-        _check_views(clickhouse, live)
+        _check_views(clickhouse, live, len(settings.clickhouse.hosts()))
 
 
 def _check_quorum(clickhouse: ClickHouse, live: LiveTable, settings: ClickHouseSettings) -> None:
@@ -161,8 +161,8 @@ def _check_quorum(clickhouse: ClickHouse, live: LiveTable, settings: ClickHouseS
         )
 
 
-def _check_views(clickhouse: ClickHouse, live: LiveTable) -> None:
-    findings = view_findings(clickhouse.table, live, clickhouse.views())
+def _check_views(clickhouse: ClickHouse, live: LiveTable, servers: int) -> None:
+    findings = view_findings(clickhouse.table, live, clickhouse.views(), servers=servers)
     for finding in findings:
         if not finding.is_refusal:
             _LOG.warning("materialized view may be wrong", extra=logs.fields(why=finding.message))

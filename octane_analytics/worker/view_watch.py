@@ -29,10 +29,13 @@ class ViewWatch:
         server: ViewLister,
         report: Callable[[str], object],
         *,
+        servers: int = 1,
         now: Callable[[], float] = time.monotonic,
         repeat_seconds: float = 3600.0,
     ) -> None:
+        """`servers` is the number of replicas that rows are inserted through."""
         self._server = server
+        self._servers = servers
         self._report = report
         self._now = now
         self._repeat_seconds = repeat_seconds
@@ -46,7 +49,9 @@ class ViewWatch:
         now = self._now()
         messages = [
             finding.message
-            for finding in view_findings(self._server.table, live, self._server.views())
+            for finding in view_findings(
+                self._server.table, live, self._server.views(), servers=self._servers
+            )
         ]
         self._reported = {text: at for text, at in self._reported.items() if text in messages}
         for text in messages:

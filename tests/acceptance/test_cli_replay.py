@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from octane_analytics.cli.commands import replay
-from octane_analytics.cli.replay import setup
-from octane_analytics.cli.replay.run import ReplayReport
+from octane_analytics.cli.replay import owners
+from octane_analytics.cli.replay.report import ReplayReport
 from octane_analytics.clickhouse.replay_staging import ReplayStaging
 from octane_analytics.errors import Unavailable
 from octane_analytics.kafka.topic_reader import TopicReader
@@ -245,7 +245,7 @@ def test_replay_that_began_meanwhile_is_seen(scene: Scene, monkeypatch: pytest.M
     live = scene.clickhouse.describe()
     assert live is not None
     other = ReplayStaging(scene.clickhouse, "20260101000000_aaaa", live)
-    owner = setup.identity_of(os.getppid())
+    owner = owners.identity_of(os.getppid())
     monkeypatch.setattr(replay, "print_plan", lambda *_, **__: other.create(owner))
     refused = call("replay", "--from-offset", "0", settings=scene.settings)
     assert refused.returncode == Exit.CONFIG
@@ -327,6 +327,31 @@ def test_rebuild_is_exact_and_never_shows_partial_month(scene: Scene) -> None:
     assert scene.table() == scene.log()
     assert observed == set(before.items()) | set(scene.months(scene.clickhouse).items())
     assert scene.left_behind() == []
+
+
+def test_rebuild_waits_for_a_stalled_insert(scene: Scene) -> None:
+    """Its batch is in the table already; the replaced month does not know the token any more."""
+    scene.produce(random_events(300))
+    scene.store()
+
+    def stall() -> None:
+        with scene.connection() as clickhouse:
+            clickhouse.select(
+                f"INSERT INTO {clickhouse.table} SELECT * FROM {clickhouse.table} "
+                "WHERE NOT sleepEachRow(0.02) SETTINGS max_threads = 1",
+                settings={"function_sleep_max_microseconds_per_block": 60_000_000},
+                query_id="octane-insert-stalled",
+            )
+
+    query = "SELECT count() FROM system.processes WHERE query_id = 'octane-insert-stalled'"
+    stalled = threading.Thread(target=stall)
+    stalled.start()
+    try:
+        wait_until(lambda: scene.clickhouse.select(query).rows == [(1,)])
+        scene.replay("--from-offset", "0", "--mode", "rebuild")
+    finally:
+        stalled.join()
+    assert scene.table() == scene.log()
 
 
 def test_rebuild_during_idle_workers_loses_nothing(scene: Scene) -> None:

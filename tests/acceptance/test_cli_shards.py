@@ -15,9 +15,11 @@ from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.shards import ClickHouseShards
 from octane_analytics.errors import StatementRejected
 from octane_analytics.events.decode import decode
+from octane_analytics.pipeline.intents import Intent, completed
 from octane_analytics.pipeline.repeated_insert import insert_repeated
 from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.settings.connections import ClickHouseSettings
+from octane_analytics.types import PartitionRange
 from tests.acceptance.test_cli_replay import random_events
 from tests.support.command import call, wait_until
 from tests.support.replay_runs import Multiset, Scene, kill, pool
@@ -195,6 +197,51 @@ def test_killed_fill_is_completed_by_the_next(scene: ShardedScene) -> None:
     assert scene.table() == scene.log()
 
 
+def test_replay_with_another_list_of_shards_is_refused(scene: ShardedScene) -> None:
+    """Its tables would stand on another shard, which does not have the journal of the first."""
+    scene.produce(random_events(EVENTS))
+    scene.ingest()
+    first = scene.start("--from-offset", "0", "--rate", "500")
+    wait_until(lambda: scene.has_begun(first))
+    reversed_hosts = ";".join(scene.settings["CLICKHOUSE_HOST"].split(";")[::-1])
+    refused = call(
+        "replay",
+        *("--from-offset", "0", "--yes"),
+        settings=scene.settings | {"CLICKHOUSE_HOST": reversed_hosts},
+    )
+    kill(first)
+    assert refused.returncode == Exit.CONFIG
+    assert f"process {first.pid}" in refused.stderr
+    # A killed one is cleaned up from there, too.
+    scene.settings["CLICKHOUSE_HOST"] = reversed_hosts
+    assert scene.replay("--from-offset", "0")["inserted"] == 0
+    assert scene.left_behind() == []
+
+
+@pytest.mark.parametrize("compare", ["log", "range"])
+def test_batch_completed_in_part_is_left_alone(scene: ShardedScene, compare: str) -> None:
+    """The offset of one partition has passed it. The owner of another one still repeats all of it, and
+    looks for its rows in its own shard, not where a replay would insert them."""
+    events = pool(400, seed=5)
+    scene.produce(events)
+    scene.store()
+    log = scene.identity()
+    ranges = (PartitionRange(0, 50, 100), PartitionRange(1, 60, 100))
+    scene.commit(metadata=completed(scene.topic, log))
+    scene.commit({1: 60}, Intent(scene.topic, log, ranges).on_shard("1").metadata())
+    of_batch = list(scene.log({0: (55, 65)}))
+    others = list(scene.log({0: (10, 20), 2: (90, 100)}))
+    delete(scene, [*of_batch, *others])
+    scene.settings["CLICKHOUSE_SHARD_WEIGHTS"] = "0,1"  # not where the batch is
+
+    report = scene.replay("--from-offset", "0", "--compare", compare)
+    assert report["inserted"] == len(others) == scene.rows_by_shard()[1]
+    with scene.working():
+        wait_until(lambda: scene.lag() == 0, 60)
+    assert scene.table() == scene.log()
+    assert scene.replay("--from-offset", "0")["inserted"] == 0
+
+
 def repeat_everything(scene: ShardedScene, stored: Sequence[Multiset]) -> None:
     """Repeat the rows that each shard had, as a worker does that wakes up late."""
     with ClickHouseShards(scene.shard_settings, client_name="tests") as shards:
@@ -278,7 +325,8 @@ def test_replay_is_resumed_on_another_replica(
         scene.ingest()
         scene.lose()
         started = scene.start("--from-offset", "0", "--rate", "1000")
-        wait_until(lambda: bool(scene.journal(replica, "plan")))
+        children = Path(f"/proc/{started.pid}/task/{started.pid}/children")
+        wait_until(lambda: bool(children.read_text() and scene.journal(replica, "plan")))
         first.kill()
         started.terminate()
         _, err = started.communicate(timeout=60)

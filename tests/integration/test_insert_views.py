@@ -236,6 +236,26 @@ def test_findings_about_a_target(
     assert [(f.is_refusal, words in f.message) for f in found] == ([(level, True)] if words else [])
 
 
+@pytest.mark.parametrize(
+    ("table", "target", "servers", "is_refused"),
+    [
+        ("ReplicatedMergeTree", "SummingMergeTree", 2, True),
+        ("ReplicatedMergeTree", "SummingMergeTree", 1, False),
+        ("ReplicatedMergeTree", "ReplicatedSummingMergeTree", 2, False),
+        ("SharedMergeTree", "SharedSummingMergeTree", 3, False),
+    ],
+)
+def test_target_on_one_of_several_servers_is_refused(
+    table: str, target: str, servers: int, is_refused: bool
+) -> None:
+    live = schema.LiveTable(table, "", "", "", 1, ())
+    seen = View(TableName("db", "view"), TableName("db", "target"), target, 100)
+    found = view_findings(TableName("db", "events"), live, [seen], servers=servers)
+    assert [(f.is_refusal, "use a ReplicatedSummingMergeTree" in f.message) for f in found] == (
+        [(True, True)] if is_refused else []
+    )
+
+
 def test_repeat_of_old_batch_looks_up_rows(sink: ClickHouseSink) -> None:
     _create(sink, seconds=10)
     now = time.time()

@@ -1,5 +1,9 @@
 """Batches on two shards of two replicas each: repeats, failover, quorum, an outage of ZooKeeper."""
 
+import itertools
+import json
+import os
+import socket
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -7,14 +11,22 @@ from dataclasses import replace
 import pytest
 
 from octane_analytics.cli.replay import setup
+from octane_analytics.cli.replay.fence import ReplayFence
+from octane_analytics.cli.replay.owners import identity_of
 from octane_analytics.clickhouse.client import ClickHouse
-from octane_analytics.clickhouse.replay_shard_months import drop_abandoned_builds
+from octane_analytics.clickhouse.inserts import ClickHouseSink
+from octane_analytics.clickhouse.replay_staging import ReplayStaging
+from octane_analytics.clickhouse.replay_survey import ReplayServers
+from octane_analytics.clickhouse.schema import TableName
 from octane_analytics.clickhouse.shard_sink import ShardSink
 from octane_analytics.clickhouse.shards import ClickHouseShards
 from octane_analytics.errors import ConfigError, StatementRejected, Unavailable
 from octane_analytics.pipeline.repeated_insert import insert_repeated
 from octane_analytics.settings.connections import ClickHouseSettings
+from octane_analytics.settings.loading import load
+from octane_analytics.worker.preflight import check_table
 from tests.support.command import wait_until
+from tests.support.crash_points import kills
 from tests.support.ingest_rig import Rig, names, once
 from tests.tools.cluster.nodes import ClickHouseCluster, Node
 
@@ -163,23 +175,110 @@ def test_replay_refuses_one_of_several_shards(cluster: ClickHouseCluster) -> Non
         setup.require_unsharded(server, one)
 
 
-def test_builds_of_dead_rebuilds_are_dropped(cluster: ClickHouseCluster) -> None:
-    """A server that was away keeps them; a replay with a journal, on any server, keeps its own."""
-    alive, dead = "octane_replay_alive_{}", "octane_replay_dead_{}"
-    nodes = cluster.nodes
-    made = [
-        (nodes[0], alive.format("journal")),
-        (nodes[2], alive.format("build")),
-        (nodes[3], dead.format("build")),
-    ]
-    for node, name in made:
-        run(node, f"CREATE TABLE {name} (n Int8) ENGINE = MergeTree ORDER BY n")
-    drop_abandoned_builds(cluster.settings(), client_name="tests")
+def journaled(cluster: ClickHouseCluster, node: Node, replay_id: str) -> Iterator[ReplayStaging]:
+    """Yield the staging tables of a replay that stands on this server of the first shard."""
+    peers = [replace(cluster.settings(), host=n.authority) for n in cluster.shards[0] if n != node]
+    with ClickHouseSink(
+        ClickHouseSettings(host=node.authority, timeout_seconds=20), client_name="tests"
+    ) as sink:
+        live = sink.describe()
+        assert live is not None
+        yield ReplayStaging(sink, replay_id, live, peers=peers)
+
+
+def fence(*nodes: Node) -> ReplayFence:
+    settings = ClickHouseSettings(host=",".join(n.authority for n in nodes), timeout_seconds=20)
+    return ReplayFence(ReplayServers(settings, client_name="tests"), TableName("default", TABLE))
+
+
+def replay_tables(cluster: ClickHouseCluster) -> list[str]:
     query = "SELECT name FROM system.tables WHERE startsWith(name, 'octane_replay_')"
-    left = [str(name) for node in nodes for (name,) in run(node, query)]
-    assert left == [alive.format("journal"), alive.format("build")]
-    for node, name in made[:2]:
-        run(node, f"DROP TABLE {name} SYNC")
+    return [str(name) for node in cluster.nodes for (name,) in run(node, query)]
+
+
+def test_journal_on_both_replicas_is_cleaned_up(cluster: ClickHouseCluster) -> None:
+    """A replay is killed between any two statements; a new one stands on the other replica."""
+    one, other = cluster.shards[0]
+    dead = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "ticks": -1})
+
+    # The path of a dropped table stays in ZooKeeper for a while.
+    numbers = itertools.count()
+
+    def live() -> None:
+        for staging in journaled(cluster, one, f"{next(numbers)}_a"):
+            staging.create(dead)
+            staging.drop()
+
+    ends = 0
+    for ends in kills(live):
+        fence(other, one).clean_up()
+        assert replay_tables(cluster) == [], ends
+    assert ends > 8
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_replay_on_another_replica_is_seen(cluster: ClickHouseCluster, first: int) -> None:
+    """Its journal is on one server alone if the other was away, or if a right is missing."""
+    own, other = cluster.shards[0][first], cluster.shards[0][1 - first]
+    alive, replay_id = identity_of(os.getppid()), f"1_{first}"
+    for staging in journaled(cluster, own, replay_id):
+        staging.create(alive)
+        for is_on_both in (True, False):
+            for order in ((own, other), (other, own)):
+                with pytest.raises(ConfigError, match=f"replay {replay_id} works on"):
+                    fence(*order).require_alone("1_b", is_resumed=False)
+            if is_on_both:
+                run(other, f"DROP TABLE octane_replay_{replay_id}_journal SYNC")
+        staging.drop()
+
+
+@pytest.mark.parametrize("is_replicated", [True, False])
+def test_view_counts_repeat_on_another_replica(
+    cluster: ClickHouseCluster, is_replicated: bool
+) -> None:
+    """Once if its target is replicated; the worker refuses any other target."""
+    one, other = cluster.shards[0]
+    engine = "SummingMergeTree"
+    if is_replicated:
+        engine = "ReplicatedSummingMergeTree('/tables/{shard}/counts', '{replica}')"
+    window = "" if is_replicated else " SETTINGS non_replicated_deduplication_window = 100"
+    for node in (one, other):
+        run(
+            node,
+            f"CREATE TABLE counts (user_id String, n UInt64) ENGINE = {engine} "
+            f"ORDER BY user_id{window}",
+        )
+        run(
+            node,
+            "CREATE MATERIALIZED VIEW counting TO counts "
+            f"AS SELECT user_id, count() AS n FROM {TABLE} GROUP BY user_id",
+        )
+    try:
+        shard = replace(cluster.settings([0]), cluster=None, timeout_seconds=20.0)
+        for node in (one, other):
+            single = replace(shard, host=node.authority)
+            with ClickHouseSink(single, client_name="tests") as sink:
+                sink.insert_block(ROWS, "t", None)
+                insert_repeated(sink, ROWS, "t")
+        found = []
+        for node in (one, other):
+            if is_replicated:
+                run(node, "SYSTEM SYNC REPLICA counts")
+            found += run(node, "SELECT toUInt32(sum(n)) FROM counts")
+        assert found == [(2,), (2,)]  # each the same two, or each two of its own
+        assert users(one) == users(other) == ["u", "v"]
+        whole = load({}).settings
+        with ClickHouse(shard, client_name="tests") as server:
+            own = replace(whole, clickhouse=shard)
+            if is_replicated:
+                check_table(server, own)
+            else:
+                with pytest.raises(ConfigError, match="use a ReplicatedSummingMergeTree"):
+                    check_table(server, own)
+    finally:
+        for node in (one, other):
+            run(node, "DROP TABLE counting SYNC")
+            run(node, "DROP TABLE counts SYNC")
 
 
 def test_workers_fill_both_shards_through_kills(cluster: ClickHouseCluster) -> None:

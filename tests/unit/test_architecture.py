@@ -71,7 +71,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     | {"events", "kafka", "clickhouse", "replay", "runtime", "settings", "supervisor"}
     | {"cli.output"},
     "cli.sandbox": _VALUES
-    | {"clickhouse", "sandbox", "settings", "telemetry", "cli", "cli.output"},
+    | {"clickhouse", "runtime", "sandbox", "settings", "telemetry", "cli", "cli.output"},
     "cli.commands": _VALUES
     | _EDGES
     | _CHECKS

@@ -25,11 +25,13 @@ from octane_analytics.cli.output.confirmation import (
     require_terminal_or_yes,
 )
 from octane_analytics.cli.replay import setup
+from octane_analytics.cli.replay.fence import ReplayFence
 from octane_analytics.cli.replay.output import print_plan, print_report
-from octane_analytics.cli.replay.run import ReplayReport, ReplayResources, ReplayRun
+from octane_analytics.cli.replay.report import ReplayReport
+from octane_analytics.cli.replay.run import ReplayResources, ReplayRun
 from octane_analytics.clickhouse.error_codes import OPERATOR_ERRORS
 from octane_analytics.clickhouse.inserts import ClickHouseSink
-from octane_analytics.clickhouse.replay_shard_months import drop_abandoned_builds
+from octane_analytics.clickhouse.replay_survey import ReplayServers
 from octane_analytics.clickhouse.replay_target import ShardedTarget
 from octane_analytics.clickhouse.schema import LiveTable
 from octane_analytics.errors import (
@@ -200,6 +202,8 @@ def replay(
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(StopSignal())
         clickhouse = stack.enter_context(ClickHouseSink(settings.clickhouse, client_name=_CLIENT))
+        servers = ReplayServers(whole, client_name=_CLIENT)
+        fence = ReplayFence(servers, clickhouse.table)
         range_options = [from_offset, from_time, to_offset, to_time, *partitions, *months]
         if resume is not None and (any(o is not None for o in range_options) or dry_run):
             raise click.UsageError(
@@ -218,22 +222,27 @@ def replay(
                     setup.require_unsharded(clickhouse, whole)
                 live = setup.check_target(clickhouse, Mode(mode))
                 if resume is not None:
-                    plan, ended = setup.load_interrupted(
-                        clickhouse, live, resume, is_live=is_live, peers=peers
-                    )
+                    plan, ended = fence.load_interrupted(resume, pinned.host, is_live=is_live)
                     if ended is not None:
                         return _print(ReplayReport.from_json(plan, ended), as_json=as_json)
                 else:
-                    setup.clean_up(clickhouse, live, peers)
-                    if whole.topology().is_sharded:
-                        drop_abandoned_builds(whole, client_name=_CLIENT)
-                    plan = _plan(settings, requested, Mode(mode), Compare(compare), is_live, months)
+                    fence.clean_up()
+                    plan = _plan(
+                        settings,
+                        requested,
+                        Mode(mode),
+                        Compare(compare),
+                        is_live=is_live,
+                        is_sharded=whole.topology().is_sharded,
+                        months=months,
+                    )
         except BadRange as error:
             raise click.UsageError(str(error)) from error
         if resume is None:
             print_plan(
                 plan,
                 shards=len(whole.topology().shards),
+                sees_inserts=plan.mode is Mode.REBUILD and setup.sees_inserts(clickhouse),
                 is_dry=dry_run,
                 as_json=as_json,
                 procs=procs,
@@ -248,6 +257,7 @@ def replay(
             clickhouse,
             stop,
             ReplayResources(procs, rate),
+            servers,
             target=_sharded_target(whole, live, stack),
             peers=peers,
             is_dry=dry_run,
@@ -335,7 +345,9 @@ def _plan(
     requested: RequestedRange,
     mode: Mode,
     compare: Compare,
+    *,
     is_live: bool,
+    is_sharded: bool,
     months: Sequence[int],
 ) -> ReplayPlan:
     with TopicReader(settings.kafka, client_id=_CLIENT) as log:
@@ -346,6 +358,7 @@ def _plan(
             compare=compare,
             target=settings.clickhouse,
             is_live=is_live,
+            is_sharded=is_sharded,
             months=months,
         )
 

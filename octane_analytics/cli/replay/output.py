@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import click
 
-from octane_analytics.cli.replay.run import ReplayReport
+from octane_analytics.cli.replay.report import ReplayReport
 from octane_analytics.replay.plan import Compare, Mode, ReplayPlan
 
 _SHOWN_PARTITIONS = 32
@@ -17,12 +17,16 @@ def print_plan(
     plan: ReplayPlan,
     *,
     shards: int,
+    sees_inserts: bool,
     is_dry: bool,
     as_json: bool,
     procs: int,
     rate: float | None,
 ) -> None:
-    """Print the plan on standard output, or on standard error if the report is printed as JSON."""
+    """Print the plan on standard output, or on standard error if the report is printed as JSON.
+
+    `sees_inserts` means that the user may see the running inserts of the workers.
+    """
 
     def echo(text: str) -> None:
         click.echo(text, err=as_json)
@@ -45,6 +49,11 @@ def print_plan(
         echo(
             f"  a month is replaced in {shards} shards one after the other, not in one step: until the "
             "last one, readers see the new month of some and the old one of others"
+        )
+    if plan.mode is Mode.REBUILD and plan.is_live and not sees_inserts:
+        echo(
+            "  an insert that stalls meanwhile may be in the table twice afterwards: GRANT SELECT ON "
+            "system.processes, with which the replay waits for it, or stop the workers"
         )
     if is_dry and not as_json:
         echo("  dry run: everything is read and compared, the table is not changed")

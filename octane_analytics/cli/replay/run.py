@@ -1,30 +1,31 @@
 """Run one replay, from its staging tables to its report, with its reading processes."""
 
 import gc
-import json
 import mmap
 import os
 import struct
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
-from typing import Self
+from dataclasses import dataclass
 
 from octane_analytics.cli.output.progress import reporter
+from octane_analytics.cli.replay.fence import DRY, ENDED, PLAN, ReplayFence
 from octane_analytics.cli.replay.heartbeat import heartbeat
-from octane_analytics.cli.replay.setup import DRY, ENDED, process_identity, require_alone
+from octane_analytics.cli.replay.owners import STOPPED, process_identity
+from octane_analytics.cli.replay.report import ReplayReport
 from octane_analytics.clickhouse.inserts import ClickHouseSink
+from octane_analytics.clickhouse.replay_journal import OWNER
 from octane_analytics.clickhouse.replay_months import Months
 from octane_analytics.clickhouse.replay_shard_months import ShardMonths
 from octane_analytics.clickhouse.replay_staging import ReplayStaging
+from octane_analytics.clickhouse.replay_survey import ReplayServers
 from octane_analytics.clickhouse.replay_target import ShardedTarget
 from octane_analytics.clickhouse.schema import LiveTable
 from octane_analytics.errors import ConfigError, NeedsOperator, OctaneError, Unavailable
 from octane_analytics.events.decode import decode_all
 from octane_analytics.kafka.topic_reader import TopicReader
 from octane_analytics.replay.fill import MOVED, FillOutcome, FillReplay, ReplayControl
-from octane_analytics.replay.interfaces import Counts
 from octane_analytics.replay.pacing import Interrupted, RateLimit
 from octane_analytics.replay.plan import Mode, ReplayPlan
 from octane_analytics.replay.rebuild import MonthRefused, RebuildReplay
@@ -57,41 +58,6 @@ class ReplayResources:
     rate: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class ReplayReport:
-    """Counts of a replay."""
-
-    plan: ReplayPlan
-    is_dry: bool
-    counts: Counts = field(default_factory=Counts)
-    inserted: int = 0
-    refused: int = 0
-    refusal: str = ""
-    undecided: int = 0
-    read_seconds: float = 0.0
-    seconds: float = 0.0
-
-    @property
-    def already_present(self) -> int:
-        """Number of valid events that were in the table before; 0 unless the mode is fill."""
-        if self.plan.mode is not Mode.FILL:
-            return 0
-        present = self.counts.valid - self.counts.expired - self.inserted - self.refused
-        return max(0, present)
-
-    def as_json(self) -> str:
-        """Return everything except the plan, for the journal."""
-        fields = asdict(self)
-        del fields["plan"]
-        return json.dumps(fields)
-
-    @classmethod
-    def from_json(cls, plan: ReplayPlan, body: str) -> Self:
-        """Return the report of a journal entry."""
-        fields = json.loads(body)
-        return cls(plan, **fields | {"counts": Counts(**fields["counts"])})
-
-
 class ReplayRun:
     """One replay. `run` may be called once, in the main thread; it forks."""
 
@@ -103,6 +69,7 @@ class ReplayRun:
         clickhouse: ClickHouseSink,
         stop: StopSignal,
         resources: ReplayResources,
+        servers: ReplayServers,
         *,
         target: ShardedTarget | None = None,
         peers: Sequence[ClickHouseSettings] = (),
@@ -116,8 +83,11 @@ class ReplayRun:
         self._settings = settings
         self._live = live
         self._resources = resources
+        self._servers = servers
+        self._fence = ReplayFence(servers, clickhouse.table)
         self._is_dry = is_dry
         self._is_forced = is_forced
+        self._is_sharded = target is not None
         self._clickhouse = clickhouse
         self._staging = ReplayStaging(clickhouse, plan.id, live, target, peers)
         self._shard_months: ShardMonths | None = None
@@ -181,11 +151,11 @@ class ReplayRun:
         else:
             self._staging.create(process_identity())
             marks = [(DRY, "")] if self._is_dry else []
-            self._staging.journal_together([*marks, ("plan", self.plan.as_json())])
+            self._staging.journal_together([*marks, (PLAN, self.plan.as_json())])
         if is_resumed:
-            self._staging.journal("owner", process_identity())
+            self._staging.journal(OWNER, process_identity())
         try:
-            require_alone(self._clickhouse, self._live)
+            self._fence.require_alone(self.plan.id, is_resumed=is_resumed)
         except ConfigError:
             self._is_of_another = is_resumed
             raise
@@ -214,7 +184,7 @@ class ReplayRun:
             if self._shard_months is not None:
                 self._shard_months.close()
             try:
-                self._staging.journal("stopped", "")
+                self._staging.journal(STOPPED, "")
             except OctaneError:
                 return  # the owner entry names a process that has exited by then
 
@@ -353,11 +323,19 @@ class ReplayRun:
                 limit,
                 control,
                 late_insert_seconds=self._settings.clickhouse.timeout_seconds,
+                is_sharded=self._is_sharded,
             )
             if self.plan.mode is not Mode.REBUILD:
                 return fill.run(is_dry=self._is_dry)
             builder = self._shard_months or Months(self._staging)
-            rebuild = RebuildReplay(fill, builder, self._clock, control, is_forced=self._is_forced)
+            rebuild = RebuildReplay(
+                fill,
+                builder,
+                self._clock,
+                control,
+                running_inserts=self._servers.running_inserts,
+                is_forced=self._is_forced,
+            )
             months = tuple(self.plan.months or self._staging.months())
             planned = {p: span.end for p, span in self.plan.reading.items()}
             return rebuild.run(months, planned, is_dry=self._is_dry)

@@ -1,36 +1,23 @@
-"""Checks and preparation of a replay: target, rights, range, and the leftovers of other replays."""
+"""Checks and preparation of a replay: server, target, rights and range."""
 
 import contextlib
-import json
-import os
 import secrets
-import socket
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
-
-import click
 
 from octane_analytics.clickhouse import replay_tables, schema
 from octane_analytics.clickhouse.client import ClickHouse
-from octane_analytics.clickhouse.inserts import ClickHouseSink
-from octane_analytics.clickhouse.replay_staging import ReplayStaging
 from octane_analytics.clickhouse.schema import LiveTable, TableName
 from octane_analytics.clickhouse.table_fit import require_fit
 from octane_analytics.errors import ConfigError, NeedsOperator, StatementRejected, Unavailable
 from octane_analytics.kafka.topic_reader import TopicReader
-from octane_analytics.replay.interfaces import JournalEntry
-from octane_analytics.replay.plan import Compare, Mode, ReplayPlan, from_json
-from octane_analytics.replay.ranges import BadRange, LogFacts, RequestedRange, resolve
+from octane_analytics.replay.group_offsets import settled_offsets
+from octane_analytics.replay.plan import Compare, Mode, ReplayPlan
+from octane_analytics.replay.ranges import LogFacts, RequestedRange, resolve
 from octane_analytics.settings.connections import ClickHouseSettings
 from octane_analytics.settings.topology import authority
 from octane_analytics.types import OffsetRange
-
-ENDED, DRY = "ended", "dry"
-"""Kinds of journal entries: the replay is done and its tables can be dropped; it was a dry run."""
-_ALIVE_SECONDS = 120.0
-"""Age of the last journal entry from which a replay on another machine counts as dead."""
 
 
 def pin_to_first_host(settings: ClickHouseSettings, *, client_name: str) -> ClickHouseSettings:
@@ -127,6 +114,11 @@ def check_target(clickhouse: ClickHouse, mode: Mode) -> LiveTable:
     return live
 
 
+def sees_inserts(clickhouse: ClickHouse) -> bool:
+    """Return whether the user may see the statements that are running."""
+    return _has(clickhouse, "SELECT", "system.processes")
+
+
 def _check_rights(clickhouse: ClickHouse, live: LiveTable, mode: Mode) -> None:
     """Check all rights together, so that one round of grants is enough. Raises NeedsOperator."""
     table = str(clickhouse.table)
@@ -163,12 +155,16 @@ def make_plan(
     compare: Compare,
     target: ClickHouseSettings,
     is_live: bool,
+    is_sharded: bool,
     months: Sequence[int],
 ) -> ReplayPlan:
     """Return the plan of a new replay. Raises BadRange, Unavailable, NeedsOperator."""
     partitions = log.partitions()
     held = log.retained_ranges(partitions)
-    known = {p: c.offset for p, c in log.committed(partitions).items() if c.offset is not None}
+    found = log.committed(partitions)
+    known = {p: c.offset for p, c in found.items() if c.offset is not None}
+    if is_live and is_sharded:
+        known = settled_offsets(log.topic, found)
     committed = {p: min(offset, held[p].end) for p, offset in known.items()}
     facts = LogFacts(
         held=held,
@@ -202,142 +198,3 @@ def make_plan(
         reading=reading,
         months=tuple(sorted(set(months))),
     )
-
-
-def load_interrupted(
-    clickhouse: ClickHouseSink,
-    live: LiveTable,
-    replay_id: str,
-    *,
-    is_live: bool,
-    peers: Sequence[ClickHouseSettings] = (),
-) -> tuple[ReplayPlan, str | None]:
-    """Return the plan of an interrupted replay and, if it was done, the journal entry of its report.
-
-    Drops the tables of a replay that was done. Raises BadRange if it cannot be resumed.
-    """
-    if replay_id not in replay_tables.find_unfinished(clickhouse):
-        raise BadRange(
-            f"interrupted replay {replay_id} not found in the database of {clickhouse.table}: it was "
-            "finished, or a later replay dropped its tables; start a new one"
-        )
-    staging = ReplayStaging(clickhouse, replay_id, live, peers=peers)
-    entries = staging.journal_entries() if staging.has_journal() else []
-    plan = _plan_of(entries)
-    if plan is None:
-        raise BadRange(f"replay {replay_id} was killed before it began: start a new one")
-    if _body_of(entries, DRY) is not None:
-        raise BadRange(f"replay {replay_id} was a dry run and cannot be resumed: start a new one")
-    if (plan.database, plan.table, plan.is_live) != (*_names(clickhouse), is_live):
-        raise BadRange(
-            f"replay {replay_id} has the target {plan.database}.{plan.table}: give the same --target"
-        )
-    owner = running_owner(entries)
-    if owner is not None:
-        raise BadRange(f"replay {replay_id} is running: {owner}")
-    ended = _body_of(entries, ENDED)
-    if ended is not None:
-        staging.drop()
-    return plan, ended
-
-
-def clean_up(
-    clickhouse: ClickHouseSink, live: LiveTable, peers: Sequence[ClickHouseSettings] = ()
-) -> None:
-    """Drop the tables of dead replays. Raises ConfigError if a running one has the same target."""
-    for replay_id in replay_tables.find_unfinished(clickhouse):
-        staging = ReplayStaging(clickhouse, replay_id, live, peers=peers)
-        entries = _entries_of(staging)
-        plan = _plan_of(entries)
-        owner = running_owner(entries)
-        has_same_target = plan is None or (plan.database, plan.table) == _names(clickhouse)
-        if owner is not None:
-            if has_same_target:
-                raise ConfigError(f"replay {replay_id} works on {clickhouse.table}: {owner}")
-            continue
-        is_done = _body_of(entries, ENDED) is not None or _body_of(entries, DRY) is not None
-        is_resumable = plan is not None and plan.mode is Mode.APPEND and not is_done
-        if is_resumable and has_same_target:
-            click.echo(
-                f"an append was interrupted: resume it with --resume {replay_id}, or give it up and "
-                f"drop the tables {replay_tables.PREFIX}{replay_id}_…",
-                err=True,
-            )
-            continue
-        if is_resumable:
-            continue
-        staging.drop()
-        click.echo(f"dropped the tables of replay {replay_id}, which was killed", err=True)
-
-
-def require_alone(clickhouse: ClickHouseSink, live: LiveTable) -> None:
-    """Raise ConfigError if another process runs a replay with the same target.
-
-    Called with the own process in the journal: of two that begin at the same time, which `clean_up` does
-    not see, one at least finds the other.
-    """
-    for replay_id in replay_tables.find_unfinished(clickhouse):
-        entries = _entries_of(ReplayStaging(clickhouse, replay_id, live))
-        plan, owner = _plan_of(entries), running_owner(entries)
-        has_same_target = plan is None or (plan.database, plan.table) == _names(clickhouse)
-        if owner is not None and has_same_target:
-            raise ConfigError(f"replay {replay_id} works on {clickhouse.table}: {owner}")
-
-
-def _entries_of(staging: ReplayStaging) -> Sequence[JournalEntry]:
-    with contextlib.suppress(StatementRejected):  # another process has just dropped the table
-        if staging.has_journal():
-            return staging.journal_entries()
-    return ()
-
-
-def process_identity() -> str:
-    """Return JSON that identifies this process, also after its PID has been reused."""
-    return identity_of(os.getpid())
-
-
-def identity_of(pid: int) -> str:
-    """Return what `process_identity` returns in that process."""
-    return json.dumps({"host": socket.gethostname(), "pid": pid, "ticks": _start_ticks(pid)})
-
-
-def _plan_of(entries: Sequence[JournalEntry]) -> ReplayPlan | None:
-    body = _body_of(entries, "plan")
-    return None if body is None else from_json(body)
-
-
-def _body_of(entries: Sequence[JournalEntry], kind: str) -> str | None:
-    return next((entry.body for entry in entries if entry.kind == kind), None)
-
-
-def running_owner(entries: Sequence[JournalEntry]) -> str | None:
-    """Return a description of another process that runs the replay; None if there is none.
-
-    A process that was refused has left an entry after that of the running one.
-    """
-    own = process_identity()
-    others = [entry for entry in entries if entry.body != own]
-    if not others or others[-1].kind == "stopped":
-        return None
-    for owner in [json.loads(entry.body) for entry in others[::-1] if entry.kind == "owner"]:
-        if owner["host"] == socket.gethostname():
-            is_alive = _start_ticks(owner["pid"]) == owner["ticks"]
-        else:
-            is_alive = others[-1].age_seconds < _ALIVE_SECONDS
-        if is_alive:
-            return f"process {owner['pid']} on {owner['host']}"
-    return None
-
-
-def _names(clickhouse: ClickHouse) -> tuple[str, str]:
-    return clickhouse.table.database, clickhouse.table.table
-
-
-def _start_ticks(pid: int) -> int | None:
-    """Return a process's start in clock ticks since boot, as in proc(5); None if it has exited."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None
-    fields = stat.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else int(fields[19])

@@ -3,12 +3,11 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from octane_analytics.clickhouse import schema
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.errors import Unavailable
+from octane_analytics.runtime.closeable import Startable
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse, User
 from octane_analytics.settings.connections import ClickHouseSettings
 
@@ -29,8 +28,8 @@ def reader(*tables: str) -> User:
     )
 
 
-class Servers(ABC):
-    """Started on entry, stopped on exit. Must be entered in the main thread."""
+class Servers(Startable, ABC):
+    """Must be entered in the main thread."""
 
     @property
     @abstractmethod
@@ -52,7 +51,7 @@ class Servers(ABC):
         """Block until all serve. Raises ConfigError, Unavailable or EngineError."""
 
     @abstractmethod
-    def stop(self) -> None:
+    def close(self) -> None:
         """Block until all have ended."""
 
     @abstractmethod
@@ -67,22 +66,6 @@ class Servers(ABC):
 
         `run` runs a command of this program to its end, given a name and arguments.
         """
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
 
 
 class SingleServer(Servers):
@@ -116,7 +99,7 @@ class SingleServer(Servers):
     def start(self) -> None:
         self._engine.start()
 
-    def stop(self) -> None:
+    def close(self) -> None:
         self._engine.stop()
 
     def check(self) -> None:

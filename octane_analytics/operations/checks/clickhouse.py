@@ -127,7 +127,7 @@ def _rights(server: CheckedServer, live: LiveTable | None, settings: Settings) -
 def _table(address: str, name: TableName, live: LiveTable, settings: Settings) -> Iterator[Finding]:
     subject = f"table at {address}"
     is_exactly_once = settings.batch.delivery == _EXACTLY_ONCE
-    servers = len(settings.clickhouse.hosts())
+    servers = settings.clickhouse.topology().replicas
     fit = table_fit(
         name, live, window_user=_EXACTLY_ONCE if is_exactly_once else None, servers=servers
     )
@@ -179,7 +179,8 @@ def _views(
     except OctaneError as error:
         yield _failed(subject, error)
         return
-    findings = view_findings(server.table, live, views)
+    servers = settings.clickhouse.topology().replicas
+    findings = view_findings(server.table, live, views, servers=servers)
     for finding in findings:
         yield (fail if finding.is_refusal else warn)(subject, finding.message)
     if views and not findings:

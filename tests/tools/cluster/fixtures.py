@@ -33,16 +33,10 @@ def require_cluster() -> None:
 def running(cluster: ClickHouseCluster) -> Iterator[ClickHouseCluster]:
     """Run the cluster; skip the test, or fail it if CI=true, where it cannot run."""
     require_cluster()
-    try:
+    with contextlib.ExitStack() as stack:
         with skipped_on_unknown_build():
-            cluster.start()
-    except BaseException:
-        cluster.stop()
-        raise
-    try:
+            stack.enter_context(cluster)
         yield cluster
-    finally:
-        cluster.stop()
 
 
 @contextlib.contextmanager

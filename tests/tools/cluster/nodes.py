@@ -10,9 +10,8 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from octane_analytics.runtime.closeable import Startable
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse, User
 from octane_analytics.sandbox.engine import HOST
 from octane_analytics.settings.connections import ClickHouseSettings
@@ -96,8 +95,8 @@ class Node(EmbeddedClickHouse):
         path.write_text(self.config)
 
 
-class ClickHouseCluster:
-    """`shards` with `replicas` each, started on entry and stopped on exit.
+class ClickHouseCluster(Startable):
+    """`shards` with `replicas` each.
 
     Without `is_replicated` there is no ZooKeeper, and tables are plain ones. `keeps_data` leaves
     ZooKeeper's directory for a later start.
@@ -169,7 +168,8 @@ class ClickHouseCluster:
         for node in self.nodes:
             node.start()
 
-    def stop(self) -> None:
+    def close(self) -> None:
+        """Block until all have ended."""
         with ThreadPoolExecutor(len(self.nodes)) as threads:
             for node in self.nodes:
                 threads.submit(node.stop)
@@ -178,22 +178,6 @@ class ClickHouseCluster:
                 self.zookeeper.stop()
             else:
                 self.zookeeper.close()
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
 
     def _replication_xml(self, node: Node) -> str:
         return _REPLICATION.format(

@@ -82,8 +82,8 @@ class ClusterServers(Servers):
                 ) from error
             raise
 
-    def stop(self) -> None:
-        self._cluster.stop()
+    def close(self) -> None:
+        self._cluster.close()
 
     def check(self) -> None:
         """Print a line for each server that has exited; its shard goes on with its other replicas."""

@@ -6,25 +6,21 @@ import contextlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from types import TracebackType
-from typing import Self
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._metadata import ClusterMetadata
 from confluent_kafka.cimpl import NewTopic
 
+from octane_analytics.runtime.closeable import Startable
 from tests.tools.kafka.jars import KafkaError, fetch, run
 
 CONSUMER_GROUPS = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"
 TOPICS = "org.apache.kafka.tools.TopicCommand"
 
 
-class Administered(ABC):
-    """A broker or a cluster that answers at bootstrap_servers. Every method raises KafkaError.
-
-    As a context manager: started on entry, closed on exit.
-    """
+class Administered(Startable, ABC):
+    """A broker or a cluster that answers at bootstrap_servers. Every method raises KafkaError."""
 
     @property
     @abstractmethod
@@ -32,25 +28,6 @@ class Administered(ABC):
 
     @abstractmethod
     def start(self, deadline_seconds: float = 60) -> None: ...
-
-    @abstractmethod
-    def close(self) -> None: ...
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def create_topic(
         self, name: str, partitions: int = 1, settings: Mapping[str, str] | None = None

@@ -57,6 +57,15 @@ def texts(servers: Sequence[ServerFacts], expected: Expectation = EXPECTED) -> l
     return [finding.text for finding in cluster_findings(servers, expected)]
 
 
+def test_replicas_with_different_views_are_refused() -> None:
+    found = list(cluster_findings(cluster(views=frozenset({"d.v"})), EXPECTED))
+    assert [finding.is_refusal for finding in found] == [True]
+    assert "(ch2a:9000: none; ch2b:9000: d.v)" in found[0].text
+    # Shards may differ: each batch is in one of them.
+    both = {"views": frozenset({"d.v"})}
+    assert texts([server(1, "a"), server(2, "a", **both), server(2, "b", **both)]) == []
+
+
 def state(**changes: object) -> ReplicaState:
     base = ReplicaState("/t/2", "b", is_readonly=False, delay_seconds=0, replicas=2)
     return replace(base, **changes)  # type: ignore[arg-type]

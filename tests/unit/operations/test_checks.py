@@ -327,6 +327,13 @@ LIVE_TABLES = st.builds(
 )
 
 
+def test_plain_tables_of_several_shards_are_accepted() -> None:
+    """Only the servers of one shard have to be replicas of one table."""
+    shards = ClickHouseSettings(host="ch1;ch2", cluster="octane")
+    found = clickhouse(FakeServer(), replace(SETTINGS, clickhouse=shards))
+    assert worst(found) is worst(clickhouse(FakeServer(), SETTINGS)) is Level.OK
+
+
 @given(LIVE_TABLES, st.sampled_from([SETTINGS, TWO_HOSTS]), st.booleans())
 @example(replace(LIVE, columns=LIVE.columns[1:]), SETTINGS, True)
 def test_check_fails_where_worker_refuses_the_table(

@@ -1,11 +1,11 @@
 """Assignment, revocation and loss of partitions."""
 
+from collections.abc import Sequence
+
 import pytest
 
 from octane_analytics.errors import Rebalancing
-from octane_analytics.types import (
-    Committed,
-)
+from octane_analytics.types import Commit, Committed
 from tests.fakes.group_member import Resent
 from tests.fakes.journal import InsertEntry
 from tests.support.ingest_rig import DOWN, P0, P1, Rig, event, intent, names, once, token_of
@@ -32,6 +32,36 @@ def test_announcement_with_lost_answer_is_recovered() -> None:
     rig.settle(worker)
     assert worker.observer.details("restarting") == ["outcome of a commit is unknown"]
     assert worker.observer.details("recovered") == ["0:0-3"]
+    assert rig.table.count() == once(names(0, 3))
+
+
+@pytest.mark.parametrize("suspended_seconds", [6.0, 600.0])
+def test_late_insert_finds_rows_without_token(
+    suspended_seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Suspended after its announcement, while another worker inserts the batch and a rebuilt month
+    forgets the token."""
+    rig = Rig(size=3)
+    rig.broker.is_balancing = False
+    first, second = rig.worker(), rig.worker()
+    rig.broker.move(0, first.source)
+    first.turn(2)
+    rig.produce(0, 3)
+    commit = first.source.commit
+
+    def suspend_after(commits: Sequence[Commit]) -> None:
+        commit(commits)
+        if commits[0].metadata == intent(0, 3):
+            rig.broker.expire(first.source)
+            rig.broker.move(0, second.source)
+            rig.settle(second)
+            assert rig.table.count() == once(names(0, 3))
+            rig.table.tokens.clear()
+            rig.clock.sleep(suspended_seconds)
+
+    monkeypatch.setattr(first.source, "commit", suspend_after)
+    first.turn(2)
+    assert rig.table.tokens == []
     assert rig.table.count() == once(names(0, 3))
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from octane_analytics.errors import ConfigError
 from octane_analytics.pipeline.intents import Intent, completed
-from octane_analytics.replay.fill import announced_ends
+from octane_analytics.replay.group_offsets import announced_ends, settled_offsets
 from octane_analytics.types import Committed, LogIdentity, OffsetRange, PartitionRange
 from tests.support import version_1
 
@@ -36,12 +36,25 @@ def test_batch_without_its_member_still_extends_it() -> None:
 
 def test_intent_of_moved_offset_announces_nothing() -> None:
     committed = {0: Committed(12, BATCH.metadata()), 2: Committed(6, BATCH.metadata())}
-    assert announced_ends(TOPIC, committed) == {0: 12, 2: 6}
+    assert announced_ends(TOPIC, committed) == settled_offsets(TOPIC, committed) == {0: 12, 2: 6}
+
+
+def test_batch_completed_in_part_is_not_settled() -> None:
+    """Its next owner repeats all of it, also what the offset of another partition has passed."""
+    committed = {
+        0: Committed(25, DONE),
+        1: Committed(7, DONE),
+        2: Committed(5, BATCH.metadata()),
+        3: Committed(4, "of another program"),
+        4: Committed(None, ""),
+    }
+    assert settled_offsets(TOPIC, committed) == {0: 10, 1: 7, 2: 5, 3: 4}
 
 
 def test_unreadable_intent_raises_config_error() -> None:
-    with pytest.raises(ConfigError, match=r"octane\.events\[1\]"):
-        announced_ends(TOPIC, {0: Committed(1, DONE), 1: Committed(1, "octane9;")})
+    for read in (announced_ends, settled_offsets):
+        with pytest.raises(ConfigError, match=r"octane\.events\[1\]"):
+            read(TOPIC, {0: Committed(1, DONE), 1: Committed(1, "octane9;")})
 
 
 @given(st.sets(st.sampled_from([0, 1, 2]), min_size=1), st.data())
@@ -53,3 +66,4 @@ def test_some_carrier_is_enough_for_every_end(carriers: set[int], data: st.DataO
         for n, at in starts.items()
     }
     assert announced_ends(TOPIC, committed) == {n: at + 5 for n, at in starts.items()}
+    assert settled_offsets(TOPIC, committed) == starts

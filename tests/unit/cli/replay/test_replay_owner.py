@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from octane_analytics.cli.replay.setup import identity_of, process_identity, running_owner
+from octane_analytics.cli.replay.owners import identity_of, process_identity, running_owner
 from octane_analytics.replay.interfaces import JournalEntry
 
 ALIVE, OWN = identity_of(os.getppid()), process_identity()
