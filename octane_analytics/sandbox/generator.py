@@ -84,15 +84,15 @@ def _events(count: int, rng: random.Random, until: datetime, span: timedelta) ->
     # Rounding down may fall before the window: begin one millisecond later, end as much earlier.
     start_ms = int((until - span).timestamp() * 1000) + 1
     end_ms = start_ms + int(span.total_seconds() * 1000) - 3
-    start, end = _even_time(start_ms), _even_time(end_ms)
+    start, end = even_time(start_ms), even_time(end_ms)
     step_ms = (end - start) / count
-    clock = _Clock(start_ms // 1000)
-    pool: list[_Session] = []
+    clock = Clock(start_ms // 1000)
+    pool: list[Session] = []
     second, prefix, ms = -1, "", start_ms
     index, round_end = 0, 0
     for number in range(count):
         even = start + (number + draw()) * step_ms
-        ms = min(max(_day_time(even), ms), end_ms)
+        ms = min(max(day_time(even), ms), end_ms)
         if ms // 1000 != second:
             clock.second = second = ms // 1000
             prefix = f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%S}."
@@ -103,7 +103,7 @@ def _events(count: int, rng: random.Random, until: datetime, span: timedelta) ->
         session = pool[index]
         step = next(session.steps, None)
         if step is None:
-            session = pool[index] = _Session(draw, clock)
+            session = pool[index] = Session(draw, clock)
             step = next(session.steps)
         name, own = step
         yield (
@@ -113,7 +113,7 @@ def _events(count: int, rng: random.Random, until: datetime, span: timedelta) ->
 
 
 def _resize(
-    pool: list["_Session"], even: float, step_ms: float, draw: _Random, clock: "_Clock"
+    pool: list["Session"], even: float, step_ms: float, draw: _Random, clock: "Clock"
 ) -> int:
     """Adapt the pool to the sessions that are open at this time of the day; return their number.
 
@@ -124,7 +124,7 @@ def _resize(
     sessions = max(_MIN_SESSIONS, min(sessions, _MAX_SESSIONS))
     del pool[sessions:]
     for _ in range(sessions - len(pool)):
-        session = _Session(draw, clock)
+        session = Session(draw, clock)
         pool.append(session)
         if is_first:
             for _ in range(int(draw() * 16)):
@@ -132,7 +132,7 @@ def _resize(
     return sessions
 
 
-def _day_time(even: float) -> int:
+def day_time(even: float) -> int:
     """Return milliseconds since 1970 for a time at which events are even: the evening takes less of it.
 
     A cubic in each day, without a function of the platform's mathematics library.
@@ -146,16 +146,16 @@ def _slope(even: float) -> float:
     return 1 + _SWING * (1 - 6 * x + 6 * x * x)
 
 
-def _even_time(ms: int) -> float:
-    """Return the inverse of `_day_time`, by bisection."""
+def even_time(ms: int) -> float:
+    """Return the inverse of `day_time`, by bisection."""
     low, high = float(ms - _DAY_MS), float(ms + _DAY_MS)
     for _ in range(64):
         middle = (low + high) / 2
-        low, high = (middle, high) if _day_time(middle) < ms else (low, middle)
+        low, high = (middle, high) if day_time(middle) < ms else (low, middle)
     return low
 
 
-class _Clock:
+class Clock:
     """Time of the current event, read by sessions when they choose what to watch."""
 
     __slots__ = ("second",)
@@ -167,12 +167,12 @@ class _Clock:
         return self.second % _LIVE_PERIOD_SECONDS < _LIVE_SECONDS
 
 
-class _Session:
+class Session:
     """One visit: the constant parts of its events as text, and an iterator of its remaining steps."""
 
     __slots__ = ("head", "steps", "tail", "user")
 
-    def __init__(self, draw: _Random, clock: _Clock) -> None:
+    def __init__(self, draw: _Random, clock: Clock) -> None:
         app = _pick(_APPS, draw)
         if clock.is_live_hour() and draw() < 0.5:
             app = min(_LIVE_APPS)
@@ -189,7 +189,7 @@ class _Session:
         self.steps = _visit(draw, clock, is_live=app in _LIVE_APPS)
 
 
-def _visit(draw: _Random, clock: _Clock, *, is_live: bool) -> Iterator[_Step]:
+def _visit(draw: _Random, clock: Clock, *, is_live: bool) -> Iterator[_Step]:
     player = f'"player_version":"{_pick(_PLAYER_VERSIONS, draw)}",'
     yield "session_start", ""
     for _ in range(1 + int(draw() * _MAX_VIDEOS)):
@@ -272,7 +272,7 @@ def _content(draw: _Random) -> tuple[str, int]:
     return f'"content_id":"c-{number:05d}",', 60 + int(share * share * 1140)
 
 
-def _live(draw: _Random, clock: _Clock) -> tuple[str, int]:
+def _live(draw: _Random, clock: Clock) -> tuple[str, int]:
     number = int(_STREAMS ** draw())
     if clock.is_live_hour() and draw() < 0.7:
         number = 1 + clock.second // _LIVE_PERIOD_SECONDS % _STREAMS

@@ -110,6 +110,26 @@ def test_buckets_and_totals_match_the_events(
     assert row["first_event"] == at(START)
 
 
+@pytest.mark.parametrize("day", [START, START - 30 * DAY])
+@pytest.mark.parametrize("name", ["playback_over_time", "searches_over_time"])
+def test_totals_of_a_series_are_one_bucket(
+    app: ASGIApp, clickhouse_settings: ClickHouseSettings, name: str, day: int
+) -> None:
+    middle = START + DAY // 2
+    starts = [event(middle, "video_start", f"u{n}", startup_ms=n) for n in range(1, 90)]
+    searches = [event(middle - n, "search", f"u{n}", query="q") for n in range(30)]
+    insert(clickhouse_settings, heartbeats(50) + starts + searches)
+    params = {"from": at(day), "to": at(day + DAY)}
+    compared: dict[str, object] = {"compare": "previous_period"}
+    (total,) = ask(app, name, compared, bucket_seconds=0, **params)["rows"]
+    with_totals = ask(app, name, compared | {"totals": True}, bucket_seconds=21_600, **params)
+    alone = ask(app, name, compared, bucket_seconds=21_600, **params)
+    assert with_totals["totals"] == total | {"bucket": None}
+    assert with_totals["rows"] == alone["rows"]
+    # The earlier rows and their totals are one query.
+    assert with_totals["rows_read"] == alone["rows_read"]
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -134,9 +134,12 @@ def test_reports_match_recount_of_generated_events(
             assert rows_of(app, "quality_of_experience", **params, by=by) == approximately(
                 recount.quality_of_experience(events, by)
             )
-            assert rows_of(
-                app, "quality_over_time", **params, by=by, bucket_seconds=900, limit=2000
-            ) == approximately(recount.quality_over_time(events, start, end, 900, by))
+            for width in (900, 0):
+                found = rows_of(
+                    app, "quality_over_time", **params, by=by, bucket_seconds=width, limit=2000
+                )
+                expected = recount.quality_over_time(events, start, end, width, by)
+                assert found == approximately(expected)
 
 
 def test_watch_time_counts_only_as_plausible_number(

@@ -82,6 +82,7 @@ class _Run:
         self._statistics = RunStatistics()
         self._digest = hashlib.blake2b(digest_size=12)
         self._found_totals: Row | None = None
+        self._earlier_totals: Row | None = None
         self._only_row: Row | None = None
 
     def run(self) -> RunStatistics:
@@ -192,7 +193,7 @@ class _Run:
         totals: object = None
         if found is not None:
             if plan.compared is not None:
-                earlier = self._compared_totals(plan.compared)
+                earlier = self._earlier_totals or self._compared_totals(plan.compared)
                 found = comparison.with_change(columns, plan.keys, found, earlier)
                 columns = comparison.columns_with_changes(columns, plan.keys)
             totals = self._row_object(columns, found) | dict.fromkeys(plan.keys)
@@ -233,8 +234,12 @@ class _Run:
         plan = self._plan
         keys = plan.keys
         template, values = plan.template, dict(compared.values)
-        sql = template.statement(compared.effective, compared.conditions)
-        if keys and not comparison.is_by_time(columns, keys):
+        is_by_time = not keys or comparison.is_by_time(columns, keys)
+        # Ranges with the same pages: the query that reads the earlier rows has their totals, too.
+        sql = template.statement(
+            compared.effective, compared.conditions, has_totals=plan.has_totals and is_by_time
+        )
+        if not is_by_time:
             # Rows of the same keys, wherever they are in the order of the other range.
             first = next(n for n, column in enumerate(columns) if column.name == keys[0])
             wanted = f"{{{comparison.KEYS}:Array(String)}}"
@@ -246,6 +251,7 @@ class _Run:
         with self._select(sql, values, comparison.MAX_COMPARED_ROWS) as result:
             earlier = _collected(result.blocks)
             self._statistics.add(result)
+            self._earlier_totals = result.totals()
         return comparison.join(columns, keys, rows, plan.bound.range[0], earlier, compared.range[0])
 
 

@@ -44,6 +44,10 @@ oldest records beyond that, read or not; the rest is room for lines larger than 
 _SPREAD = {"sticky.partitioning.linger.ms": "0"}
 """Chooses a partition for each line without a key instead of once per some milliseconds."""
 _MAX_LAG = 100_000
+_HISTORY_DAYS = 60
+"""The dashboard's ranges up to 30 days have a period before them."""
+_MAX_HISTORY_DAYS = 90
+"""The table keeps events for as long."""
 _EXAMPLE_QUERY = '{{"sql": "SELECT event_name, count() FROM {table} GROUP BY event_name"}}'
 
 _port = click.IntRange(min=0, max=65535)
@@ -57,6 +61,7 @@ class Options:
     procs: int | None
     partitions: int
     generate: int | None
+    history: int
     seed: int
     load: str | None
     rate: float | None
@@ -95,6 +100,14 @@ class Options:
     type=click.IntRange(min=1),
     metavar="EVENTS",
     help="Send this many generated events.",
+)
+@click.option(
+    "--history",
+    type=click.IntRange(min=1, max=_MAX_HISTORY_DAYS),
+    default=_HISTORY_DAYS,
+    show_default=True,
+    metavar="DAYS",
+    help="Spread the generated events over this many days up to now, most of them over the last ones.",
 )
 @inputs.seed_option
 @click.option(
@@ -171,7 +184,7 @@ def run(options: Options, servers_in: Callable[[Path], Servers]) -> Exit:
         stack.enter_context(service)
         events = None
         if options.generate:
-            events = inputs.generated(options.generate, seed=options.seed)
+            events = inputs.generated(options.generate, seed=options.seed, days=options.history)
         elif options.load:
             events = inputs.read(stack.enter_context(inputs.opened(options.load)), stop)
         if options.once and events:

@@ -5,7 +5,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import click
 
@@ -14,6 +14,7 @@ from octane_analytics.cli.produce.sender import SendStats
 from octane_analytics.runtime import rfc3339
 from octane_analytics.runtime.stop_signal import StopSignal
 from octane_analytics.sandbox.generator import generate
+from octane_analytics.sandbox.history import generate_history
 
 STANDARD_INPUT = "-"
 
@@ -57,9 +58,15 @@ class Input:
         return stats.sent_bytes if self.is_in_bytes else stats.sent
 
 
-def generated(count: int, *, seed: int, until: datetime | None = None) -> Input:
-    """Return generated events of the six hours before `until` (default: now)."""
-    events = generate(count, seed=seed, until=until or datetime.now(UTC))
+def generated(
+    count: int, *, seed: int, until: datetime | None = None, days: int | None = None
+) -> Input:
+    """Return generated events before `until` (default: now): of so many days, otherwise of six hours."""
+    end = until or datetime.now(UTC)
+    if days is None:
+        events = generate(count, seed=seed, until=end)
+    else:
+        events = generate_history(count, seed=seed, until=end, span=timedelta(days=days))
     return Input(events, count, is_in_bytes=False)
 
 

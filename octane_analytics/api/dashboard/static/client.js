@@ -179,11 +179,12 @@ async function errorOf(answer) {
 }
 
 // Return a report as an item of POST /reports; absent parameters are left out.
-function question(name, { compare, ...params }, filters) {
+function question(name, { compare, totals, ...params }, filters) {
   const given = Object.entries(params).filter(([, value]) => value !== "" && value !== null && value !== undefined);
   const [from, to] = (compare ?? "").split("/");
   const compared = to === undefined ? compare : { from, to };
-  return { template: name, params: Object.fromEntries(given), filters, ...(compare ? { compare: compared } : {}) };
+  const options = { ...(compare ? { compare: compared } : {}), ...(totals ? { totals: true } : {}) };
+  return { template: name, params: Object.fromEntries(given), filters, ...options };
 }
 
 export function reportPath(name, params, filters = [], options = {}) {

@@ -30,6 +30,8 @@ const hour = new Intl.DateTimeFormat(undefined, { hour: "numeric" });
 const second = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
 
 export const ABSENT = "–";
+// Relative changes below are shown as none.
+export const SAME = 0.005;
 
 // A format is {short, long}: functions of a number; null is shown as a dash.
 function format(short, long = short) {
@@ -82,6 +84,23 @@ export const list = format((texts) => texts.slice(0, 3).join(", ") + (texts.leng
 export function relativeChange(current, previous) {
   if (typeof current !== "number" || typeof previous !== "number" || previous === 0) return null;
   return (current - previous) / previous;
+}
+
+// A relative change as a column: null, without a value before, is new.
+export const growth = {
+  short: (value) => (typeof value === "number" ? `${arrow(value)} ${changeText(value)}` : "new"),
+  long: (value) => (typeof value === "number" ? change.format(value) : "not in the period before"),
+  tone: (value) => (typeof value !== "number" || Math.abs(value) < SAME ? "" : value > 0 ? "good" : "bad"),
+};
+
+export const signedDuration = format(
+  (seconds) => `${seconds < 0 ? "\u2212" : "+"}${duration.short(Math.abs(seconds))}`,
+  (seconds) => `${seconds < 0 ? "\u2212" : "+"}${duration.long(Math.abs(seconds))}`,
+);
+
+export function arrow(relative) {
+  if (Math.abs(relative) < SAME) return "→";
+  return relative > 0 ? "▲" : "▼";
 }
 
 export function changeText(value) {

@@ -5,12 +5,11 @@ import { byId, element } from "./dom.js";
 import { timeText } from "./format.js";
 import { Header } from "./header.js";
 import { closeMenus } from "./menu.js";
-import { failure } from "./panels.js";
+import { failure, qualityTotals } from "./panels.js";
 import { parse, serialize, VIEWS, withoutFilter } from "./state.js";
 import { signInForm } from "./signin.js";
 
 const REFRESH_SECONDS = 30;
-const APPS_REPORT = "quality_of_experience";
 const LOADERS = {
   overview: () => import("./pages/overview.js"),
   content: () => import("./pages/content.js"),
@@ -60,8 +59,9 @@ class Dashboard {
       signOut: () => this.signOut(""),
     });
     byId("header").replaceChildren(this.#header.element);
-    this.#show();
-    if (this.#caller.parameters.app_id === undefined) this.#listApps();
+    await this.#show();
+    // Afterwards, since the numbers are what the page is for.
+    if (this.#caller && this.#caller.parameters.app_id === undefined) this.#listApps();
   }
 
   // Show a state, as a new entry of the history.
@@ -69,6 +69,11 @@ class Dashboard {
     history.pushState(null, "", this.link(state));
     this.#state = state;
     this.#show();
+  }
+
+  // What the address says; a page may ask a report for a part of it.
+  get state() {
+    return this.#state;
   }
 
   link(state) {
@@ -133,7 +138,7 @@ class Dashboard {
     );
     this.#header.show({ ...state, app: this.app(state) });
     this.client.renew();
-    this.#update(true);
+    return this.#update(true);
   }
 
   async #update(isChange) {
@@ -185,9 +190,10 @@ class Dashboard {
   }
 
   async #listApps() {
-    if (!this.templates.has(APPS_REPORT)) return;
+    const { report, params } = qualityTotals("app_id");
+    if (!this.templates.has(report)) return;
     try {
-      const answer = await this.client.report(APPS_REPORT, { by: "app_id", from: "-7d", limit: 1000 });
+      const answer = await this.client.report(report, { ...params, from: "-7d", limit: 1000 });
       this.#header.setApps(answer.rows.map((row) => row.value).sort(), this.#state);
     } catch {
       // The picker keeps "All apps"; the panels show what is wrong.

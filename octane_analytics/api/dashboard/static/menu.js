@@ -17,22 +17,20 @@ export class SourceMenu {
     );
   }
 
-  // Fill the menu. `others`: [{title, params}] are further questions to the same report.
-  fill(name, params, filters = [], others = []) {
+  // Fill the menu. `note` says more about the answer.
+  fill(name, params, filters = [], note = "") {
     const template = this.context.templates.get(name);
     const path = reportPath(name, params, filters);
     const said = element("span", { role: "status", className: "dim" });
     this.#box.replaceChildren(
       element("p", {}, element("b", {}, template.title), ". ", ...prose(template.description)),
+      note ? element("p", {}, ...prose(note)) : "",
       element("pre", {}, curl(path)),
-      ...others.flatMap((other) => [
-        element("p", {}, other.title),
-        element("pre", {}, curl(reportPath(name, other.params, filters))),
-      ]),
       element(
         "div",
         { className: "menu-actions" },
-        this.#download(name, reportPath(name, params, filters, { format: "csv" }), said),
+        // Totals are part of JSON only.
+        this.#download(name, reportPath(name, { ...params, totals: "" }, filters, { format: "csv" }), said),
         copyButton(curl(path), said),
         element("a", { href: `docs#${encodeURIComponent(name)}` }, "All columns"),
         said,

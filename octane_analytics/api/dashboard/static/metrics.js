@@ -1,4 +1,5 @@
-// The numbers of the cards: which column of which report, how it is shown, which direction is good.
+// The numbers of the cards: which column of which report, how it is shown, which direction is good, and
+// the parameter of the scorecard that says up to which number a view is good.
 
 import * as format from "./format.js";
 
@@ -24,7 +25,15 @@ export const METRICS = [
     format: format.share,
     good: -1,
   },
-  { key: "stalled", label: "Stalled time", source: "playback", column: "stalled_share", format: format.share, good: -1 },
+  {
+    key: "stalled",
+    label: "Stalled time",
+    source: "playback",
+    column: "stalled_share",
+    format: format.share,
+    good: -1,
+    threshold: "good_stalled_share",
+  },
   {
     key: "startup",
     label: "Startup (p95)",
@@ -32,6 +41,7 @@ export const METRICS = [
     column: "startup_ms_p95",
     format: format.milliseconds,
     good: -1,
+    threshold: "good_startup_ms",
   },
   { key: "searches", label: "Searches", source: "searches", column: "searches", format: format.count, good: 0 },
   { key: "searchers", label: "Searching users", source: "searches", column: "unique_users", format: format.count, good: 0 },

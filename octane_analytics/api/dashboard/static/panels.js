@@ -9,6 +9,7 @@ import { withFilter } from "./state.js";
 import { barTable } from "./tables.js";
 
 const TOP_ROWS = 10;
+export const QUALITY = "quality_over_time";
 
 // What a reader can do about an error.
 export function advice(error) {
@@ -71,7 +72,7 @@ export class Panel {
 
 // A panel with a table of a report's first rows. `filters(state)` are its own, in addition to the page's;
 // `more(state)` returns the state of a page with more of it.
-export function tablePanel(context, title, { report, params = {}, filters = () => [], rows = (all) => all, table, none, more = null }) {
+export function tablePanel(context, title, { report, params = {}, filters = () => [], rows = (all) => all, note = () => "", table, none, more = null }) {
   if (!context.templates.has(report)) return null;
   const panel = new Panel(context, title);
   return {
@@ -87,7 +88,8 @@ export function tablePanel(context, title, { report, params = {}, filters = () =
           if (answer === null) return notFiltered();
           const shown = rows(answer.rows);
           if (!shown.length) return empty(none);
-          return [barTable({ rows: shown, caption: title, ...table(state) }), estimate(answer.rows)];
+          const said = note(state) ? element("p", { className: "dim" }, note(state)) : null;
+          return [said, barTable({ rows: shown, caption: title, ...table(state) }), estimate(answer.rows)];
         },
         options,
       );
@@ -106,6 +108,12 @@ export function estimate(rows) {
   return element("p", { className: "dim" }, `Estimated from ${wholeShare.short(share)} of the users.`);
 }
 
+// The report of playback quality by a property over the whole range. quality_of_experience has more columns,
+// which cost ClickHouse twice as much.
+export function qualityTotals(property) {
+  return { report: QUALITY, params: { by: property, bucket_seconds: 0 } };
+}
+
 // Whether filters are set that the report does not take: its numbers would be of other events.
 export function isLeftOut(context, report, state) {
   return state.filters.length > 0 && !context.canFilter(report);
@@ -116,11 +124,11 @@ export function notFiltered() {
 }
 
 // Return the action of a row that filters the page by a property's value.
-export function filterAction(context, state, property, row, key) {
+export function filterAction(context, property, row, key) {
   if (row[key] === "" || !context.canFilter(SERIES.playback)) return null;
   return {
     label: `Show only ${property} = ${row[key]}`,
-    onClick: () => context.go(withFilter(state, property, String(row[key]))),
+    onClick: () => context.go(withFilter(context.state, property, String(row[key]))),
   };
 }
 

@@ -7,19 +7,20 @@ import { ABSENT } from "./format.js";
 // the bar's length. `action(row)` returns {href} for a link, {onClick, label} for a button, or null.
 export function barTable({ rows, key, label, columns, action = () => null, caption }) {
   const [measured] = columns;
-  const most = Math.max(...rows.map((row) => Number(row[measured.name]) || 0), 0);
+  const length = (row) => Math.abs(Number(row[measured.name]) || 0);
+  const most = Math.max(...rows.map(length), 0);
   const head = [label, ...columns.map((column) => column.label)].map((text, i) =>
     element("th", { scope: "col", className: i ? "number" : "" }, text),
   );
   const lines = rows.map((row) => {
     const cell = barCell(nameOf(row[key]), action(row));
-    cell.style.setProperty("--share", `${most ? (100 * (Number(row[measured.name]) || 0)) / most : 0}%`);
+    cell.style.setProperty("--share", `${most ? (100 * length(row)) / most : 0}%`);
     return element(
       "tr",
       {},
       element("td", { className: "bar-cell" }, cell),
       ...columns.map(({ name, format }) =>
-        element("td", { className: "number", title: format.long(row[name]) }, format.short(row[name])),
+        element("td", { className: `number ${format.tone?.(row[name]) ?? ""}`, title: format.long(row[name]) }, format.short(row[name])),
       ),
     );
   });

@@ -105,7 +105,7 @@ FROM
         GROUP BY number
         {rollup:end}
     )
-    GROUP BY number
+    GROUP BY number {totals:With}
     ORDER BY number ASC {fill:Bucket}
     LIMIT {limit:UInt32} OFFSET {offset:UInt32}
 )

@@ -2,7 +2,9 @@
 title = "Quality over time"
 description = """
 Playback quality for each value of one property and bucket, oldest first and within a bucket most watched first:
-quality_of_experience over time, with the buckets of playback_over_time. Pairs without events are left out.
+quality_of_experience over time, with the buckets of playback_over_time. With `bucket_seconds` 0 the whole range
+is one bucket: values as in quality_of_experience, which has more columns and reads more for them. Pairs without
+events are left out.
 Whole hours are answered from the rollup `quality`, if a bucket is an hour or longer, except by content_id and
 stream_id, which read all events."""
 key = ["bucket", "value"]
@@ -19,8 +21,8 @@ help = "Property to group by; app_id is the field of the event."
 [parameters.bucket_seconds]
 type = "UInt32"
 default = 3600
-allowed = [60, 300, 900, 3600, 21600, 86400]
-help = "Width of a bucket in seconds; 86400 is a calendar day, even if 23 or 25 hours long."
+allowed = [0, 60, 300, 900, 3600, 21600, 86400]
+help = "Width of a bucket in seconds; 86400 is a calendar day, even if 23 or 25 hours long; 0 the whole range."
 
 [parameters.timezone]
 type = "String"
@@ -35,7 +37,7 @@ device = "quality_device"
 country = "quality_country"
 
 [columns]
-bucket = "Start of the bucket."
+bucket = "Start of the bucket; of the range, if it is one bucket."
 value = "Value of the property as text."
 viewers = "Distinct users with a heartbeat; up to 4,096 exactly, above with an error of about 0.3 %, unless `exact`."
 views = "Number of video_start events."

@@ -4,7 +4,7 @@ import { LineChart } from "../charts.js";
 import { element } from "../dom.js";
 import * as format from "../format.js";
 import { METRICS, SERIES } from "../metrics.js";
-import { empty, filterAction, isLeftOut, notFiltered, Panel, tablePanel } from "../panels.js";
+import { empty, filterAction, isLeftOut, notFiltered, Panel, qualityTotals, tablePanel } from "../panels.js";
 import { ranges } from "../ranges.js";
 import { pointsTable } from "../tables.js";
 import { withView } from "../state.js";
@@ -12,6 +12,15 @@ import { allOf, Cards, MetricPanel } from "./series.js";
 
 const KEYS = ["viewers", "views", "watch_time", "view_duration", "failures", "stalled", "startup"];
 const TOP = 50;
+// The report lists by time watched: the order by growth is that of its first thousand.
+const RANKED = 1000;
+const GAINED = { name: "gained", label: "More than before", format: format.signedDuration };
+const ORDERED = "Of the 1,000 most watched of this range, compared with the period before. Content that nobody watched in this range is not listed.";
+const ORDERS = {
+  "": { label: "Most watched", sign: 0, columns: [], note: "" },
+  growing: { label: "Growing most", sign: 1, columns: [GAINED], note: ORDERED },
+  falling: { label: "Falling most", sign: -1, columns: [{ ...GAINED, label: "Less than before" }], note: ORDERED },
+};
 
 export function isAvailable(context) {
   return context.canFilter(SERIES.playback) && context.templates.has("top_content");
@@ -46,28 +55,55 @@ export class Page {
   }
 }
 
+function order(state) {
+  return Object.hasOwn(ORDERS, state.by) ? ORDERS[state.by] : ORDERS[""];
+}
+
+// Return the rows in the order: by time gained or lost, in seconds, without those that went the other way.
+function ranked(rows, { sign }) {
+  if (!sign) return rows;
+  return rows
+    .map((row) => ({ ...row, gained: row.watch_time - (row.watch_time_before ?? 0) }))
+    .filter(({ gained }) => gained * sign > 0)
+    .sort((one, other) => (other.gained - one.gained) * sign)
+    .slice(0, TOP);
+}
+
 class ContentList {
+  #order = element("select", { "aria-label": "Order" }, ...Object.entries(ORDERS).map(([value, { label }]) => element("option", { value }, label)));
+
   constructor(context) {
-    this.table = tablePanel(context, "Most watched content", {
+    this.#order.addEventListener("change", () => context.go({ ...this.state, by: this.#order.value }));
+    this.table = tablePanel(context, "Content", {
       report: "top_content",
-      params: { limit: TOP },
+      params: (state) => ({
+        limit: order(state).sign ? RANKED : TOP,
+        compare: state.compare || order(state).sign ? ranges(state).compared : "",
+      }),
       none: "Nothing was watched in this range.",
+      rows: (rows) => ranked(rows, order(this.state)),
+      note: (state) => order(state).note,
       table: (state) => ({
         key: "content_id",
         label: "Content",
         action: (row) => ({ href: context.link(withView(state, "content", row.content_id)), label: `Show ${row.content_id}` }),
         columns: [
+          ...order(state).columns,
           { name: "watch_time", label: "Watched", format: format.duration },
+          ...(state.compare || order(state).sign ? [{ name: "watch_time_change", label: "Change", format: format.growth }] : []),
           { name: "unique_viewers", label: "Viewers", format: format.count },
           { name: "starts", label: "Starts", format: format.count },
           { name: "buffer_ms_per_watch_minute", label: "Stalled per minute", format: format.milliseconds },
         ],
       }),
     });
+    this.table.panel.tools.append(this.#order);
     this.element = this.table.panel.element;
   }
 
   update(state, options) {
+    this.state = state;
+    this.#order.value = Object.hasOwn(ORDERS, state.by) ? state.by : "";
     return this.table.update(state, options);
   }
 }
@@ -95,17 +131,15 @@ class OneContent {
         none: "Nobody played it in this range.",
       }),
       tablePanel(context, "Devices", {
-        report: "quality_of_experience",
-        params: { by: "device" },
+        ...qualityTotals("device"),
         none: "Nobody watched it in this range.",
-        table: (state) => ({
+        table: () => ({
           key: "value",
           label: "Device",
-          // The filter for the content is not the page's.
-          action: (row) => filterAction(context, { ...state, filters: state.filters.slice(0, -1) }, "device", row, "value"),
+          action: (row) => filterAction(context, "device", row, "value"),
           columns: [
             { name: "viewers", label: "Viewers", format: format.count },
-            { name: "buffer_ratio", label: "Stalled", format: format.share },
+            { name: "stalled_share", label: "Stalled", format: format.share },
             { name: "startup_ms_p95", label: "Startup (p95)", format: format.milliseconds },
           ],
         }),

@@ -3,10 +3,11 @@
 import { element } from "../dom.js";
 import * as format from "../format.js";
 import { METRICS, SERIES } from "../metrics.js";
-import { filterAction, tablePanel } from "../panels.js";
+import { filterAction, qualityTotals, tablePanel } from "../panels.js";
 import { withView } from "../state.js";
 import { WATCHING, WatchingNow } from "./live.js";
 import { allOf, Cards, MetricPanel } from "./series.js";
+import { queryAction } from "./search.js";
 import { ERROR_VALUES, sessionsAction } from "./session.js";
 
 const KEYS = ["viewers", "views", "watch_time", "view_duration", "failures", "stalled", "startup", "searches", "fruitless"];
@@ -90,9 +91,10 @@ function searchTable(context) {
     report: "search_analytics",
     none: "Nobody searched in this range.",
     more: (state) => withView(state, "search"),
-    table: () => ({
+    table: (state) => ({
       key: "query",
       label: "Query",
+      action: (row) => queryAction(context, state, row),
       columns: [
         { name: "searches", label: "Searches", format: format.count },
         { name: "click_through_rate", label: "Clicked", format: format.wholeShare },
@@ -103,17 +105,16 @@ function searchTable(context) {
 
 function qualityTable(context, title, property) {
   return tablePanel(context, title, {
-    report: "quality_of_experience",
-    params: { by: property },
+    ...qualityTotals(property),
     none: "Nothing was watched in this range.",
     more: (state) => withView(state, "quality", "", property),
-    table: (state) => ({
+    table: () => ({
       key: "value",
       label: title.replace(/s$/, ""),
-      action: (row) => filterAction(context, state, property, row, "value"),
+      action: (row) => filterAction(context, property, row, "value"),
       columns: [
         { name: "viewers", label: "Viewers", format: format.count },
-        { name: "buffer_ratio", label: "Stalled", format: format.share },
+        { name: "stalled_share", label: "Stalled", format: format.share },
         { name: "startup_ms_p95", label: "Startup (p95)", format: format.milliseconds },
       ],
     }),

@@ -3,19 +3,18 @@
 import { element, hiddenText } from "../dom.js";
 import * as format from "../format.js";
 import { METRICS } from "../metrics.js";
-import { empty, filterAction, Panel, tablePanel } from "../panels.js";
+import { empty, filterAction, Panel, QUALITY as REPORT, tablePanel } from "../panels.js";
 import { ranges, TIMEZONE } from "../ranges.js";
 import { nameOf } from "../tables.js";
 import { allOf, Cards } from "./series.js";
 import { sessionsAction } from "./session.js";
 
-const REPORT = "quality_over_time";
 const SCORECARD = "qoe_scorecard";
 const KEYS = ["failures", "stalled", "startup"];
 const DIMENSIONS = { device: "Device", network_type: "Network", client_version: "Player version", country: "Country", app_id: "App" };
 const MAX_VALUES = 15;
 const MAX_COLUMNS = 36;
-const LEVELS = 5;
+const FIFTHS = [0, 1, 2, 3, 4];
 // Above, the report reads a part of the users and says so.
 const MAX_ERROR_EVENTS = 200_000;
 const TOP = 20;
@@ -45,7 +44,7 @@ export class Page {
       table: (state) => ({
         key: "value",
         label: DIMENSIONS[dimension(state)],
-        action: (row) => filterAction(context, state, dimension(state), row, "value"),
+        action: (row) => filterAction(context, dimension(state), row, "value"),
         columns: [
           { name: "views", label: "Views", format: format.count },
           { name: "playback_failure_rate", label: "Failures", format: format.share },
@@ -82,7 +81,7 @@ export class Page {
     this.panel.menu.fill(REPORT, asked, this.context.filters(REPORT, state));
     return this.panel.show(
       () => this.context.client.report(REPORT, asked, this.context.filters(REPORT, state)),
-      ({ rows }) => (rows.length ? heatTable(rows, measure, bucket, DIMENSIONS[by]) : empty("Nothing was watched in this range.")),
+      ({ rows }) => (rows.length ? heatTable(rows, measure, bucket, DIMENSIONS[by], levelsOf(this.context, measure, rows)) : empty("Nothing was watched in this range.")),
       options,
     );
   }
@@ -110,10 +109,10 @@ function errorTable(context) {
 }
 
 function dimension(state) {
-  return state.by in DIMENSIONS ? state.by : "network_type";
+  return Object.hasOwn(DIMENSIONS, state.by) ? state.by : "network_type";
 }
 
-function heatTable(rows, { column, format: shown, label }, bucket, heading) {
+function heatTable(rows, { column, format: shown, label }, bucket, heading, levels) {
   const buckets = [...new Set(rows.map((row) => row.bucket))].sort().slice(-MAX_COLUMNS);
   const watched = new Map();
   const cells = new Map();
@@ -123,9 +122,8 @@ function heatTable(rows, { column, format: shown, label }, bucket, heading) {
   }
   const values = [...watched.keys()].sort((one, other) => watched.get(other) - watched.get(one)).slice(0, MAX_VALUES);
   const brief = shown === format.share ? format.briefShare : shown;
-  const level = levels(rows.map((row) => row[column]));
   return [
-    element("p", { className: "dim" }, "Most watched first; green is best, red is worst among these numbers."),
+    legend(levels),
     element(
       "div",
       { className: "scroll", tabIndex: 0, role: "region", "aria-label": `${label} by ${heading.toLowerCase()} and time` },
@@ -150,7 +148,7 @@ function heatTable(rows, { column, format: shown, label }, bucket, heading) {
               "tr",
               {},
               element("th", { scope: "row", title: nameOf(value) }, nameOf(value)),
-              ...buckets.map((each) => heatCell(cells.get(JSON.stringify([value, each])), column, brief, level)),
+              ...buckets.map((each) => heatCell(cells.get(JSON.stringify([value, each])), column, brief, levels)),
             ),
           ),
         ),
@@ -164,22 +162,60 @@ function columnText(bucket, seconds) {
   return seconds >= 86_400 || date.getHours() === 0 ? format.dayText(date) : format.hourText(date);
 }
 
-function heatCell(row, column, shown, level) {
+function heatCell(row, column, shown, levels) {
   const value = row?.[column];
   if (typeof value !== "number") return element("td", {}, element("span", { className: "none" }, "–"));
-  const title = `${shown.long(value)}, ${format.count.long(row.views)} views`;
+  const level = levels.of(value);
+  const title = `${shown.long(value)}, ${level.words}, ${format.count.long(row.views)} views`;
   return element(
     "td",
     { title },
-    element("span", { className: `level-${level(value)}` }, shown.short(value), hiddenText(`, ${format.count.long(row.views)} views`)),
+    element(
+      "span",
+      { className: `level-${level.color}` },
+      `${shown.short(value)}${level.mark}`,
+      hiddenText(`, ${level.words}, ${format.count.long(row.views)} views`),
+    ),
   );
 }
 
-// Return a function of a value: 0 to 4 by the share of the values that are lower.
-function levels(values) {
-  const sorted = values.filter((value) => typeof value === "number").sort((one, other) => one - other);
-  return (value) => {
-    const rank = sorted.findIndex((each) => each >= value);
-    return sorted.at(-1) === sorted[0] ? 0 : Math.min(LEVELS - 1, Math.floor((rank / sorted.length) * LEVELS));
+// Return the levels of a measure: {text, shown: [{color, mark, words}], of(value)}. They are those of the
+// scorecard's good views where it has a threshold, and otherwise relative to the numbers of the page.
+function levelsOf(context, { column, threshold, format: shown }, rows) {
+  const good = threshold && context.templates.get(SCORECARD)?.parameters.properties[threshold]?.default;
+  if (!good) return fifths(rows.map((row) => row[column]), shown);
+  const steps = [
+    { color: 0, mark: "", words: `good: up to ${shown.short(good)}` },
+    { color: 2, mark: "\u00a0!", words: `above ${shown.short(good)}` },
+    { color: 4, mark: "\u00a0!!", words: `above ${shown.short(2 * good)}` },
+  ];
+  return {
+    text: "By the threshold of a good view in the scorecard, and twice that:",
+    shown: steps,
+    of: (value) => steps[value <= good ? 0 : value <= 2 * good ? 1 : 2],
   };
+}
+
+function fifths(values, shown) {
+  const sorted = values.filter((value) => typeof value === "number").sort((one, other) => one - other);
+  const bounds = [...new Set(FIFTHS.map((_, i) => sorted[Math.ceil(((i + 1) * sorted.length) / FIFTHS.length) - 1]))];
+  const steps = bounds.map((bound, i) => ({
+    color: bounds.length < 2 ? 0 : Math.round((i * (FIFTHS.length - 1)) / (bounds.length - 1)),
+    mark: "",
+    words: `${i ? "up to" : "lowest: up to"} ${shown.short(bound)}`,
+  }));
+  return {
+    text: "Only relative to each other, from the lowest to the highest fifth of these numbers:",
+    shown: steps,
+    of: (value) => steps[bounds.findIndex((bound) => value <= bound)],
+  };
+}
+
+function legend({ text, shown }) {
+  return element(
+    "div",
+    { className: "levels" },
+    element("p", { className: "dim" }, text),
+    element("ul", {}, ...shown.map(({ color, mark, words }) => element("li", { className: `level-${color}` }, `${words}${mark}`))),
+  );
 }

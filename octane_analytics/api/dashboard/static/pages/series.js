@@ -14,21 +14,19 @@ export async function allOf(promises) {
   if (failed) throw failed.reason;
 }
 
-// The parameters of a source over the range; `seconds` is the width of a bucket, 0 for the total.
-function question(context, state, seconds) {
-  const { current, compared } = ranges(state);
+// The parameters of a source over the range, in one answer with the totals of the range.
+function question(context, state) {
+  const { current, compared, bucket } = ranges(state);
   const compare = state.compare ? compared : "";
-  return { app_id: context.app(state), ...current, bucket_seconds: seconds, timezone: TIMEZONE, compare };
+  return { app_id: context.app(state), ...current, bucket_seconds: bucket, timezone: TIMEZONE, compare, totals: 1 };
 }
 
-// The answers of one source: {total, series, isOpen}. With a comparison each row has the values of the
+// The answer of one source: {total, series, isOpen}. With a comparison each row has the values of the
 // period before beside its own, as NAME_before.
 async function load(context, source, state) {
-  const { bucket, isOpen } = ranges(state);
   const name = SERIES[source];
-  const ask = (seconds) => context.client.report(name, question(context, state, seconds), context.filters(name, state));
-  const [total, series] = await Promise.all([ask(0), ask(bucket)]);
-  return { total: total.rows[0], series, isOpen };
+  const series = await context.client.report(name, question(context, state), context.filters(name, state));
+  return { total: series.totals, series, isOpen: ranges(state).isOpen };
 }
 
 // Return the points of a column, and those of the period before or null, without a first bucket that
@@ -64,7 +62,7 @@ export class Cards {
       element("span", { className: "change" }),
       sparkline([]),
     );
-    card.addEventListener("click", () => this.context.go({ ...this.state, metric: key }));
+    card.addEventListener("click", () => this.context.go({ ...this.context.state, metric: key }));
     return card;
   }
 
@@ -106,7 +104,7 @@ export class Cards {
     change.className = `change ${tone(relative, good)}`;
     change.title = before === undefined ? "" : `${label} in the period before: ${shown.long(before)}`;
     change.replaceChildren(
-      ...(relative === null ? [] : [`${arrow(relative)} ${format.changeText(relative)}`, hiddenText(" to the period before")]),
+      ...(relative === null ? [] : [`${format.arrow(relative)} ${format.changeText(relative)}`, hiddenText(" to the period before")]),
     );
     const values = points(series, column, 0).points.map((point) => point.value);
     // A bucket that still runs would look like a fall.
@@ -121,13 +119,8 @@ export class Cards {
   }
 }
 
-function arrow(relative) {
-  if (Math.abs(relative) < 0.005) return "→";
-  return relative > 0 ? "▲" : "▼";
-}
-
 function tone(relative, good) {
-  if (relative === null || good === 0 || Math.abs(relative) < 0.005) return "";
+  if (relative === null || good === 0 || Math.abs(relative) < format.SAME) return "";
   return relative * good > 0 ? "good" : "bad";
 }
 
@@ -146,9 +139,8 @@ export class MetricPanel {
     const { bucket, isOpen } = ranges(state);
     const name = SERIES[chosen.source];
     this.panel.heading.textContent = chosen.label;
-    this.panel.menu.fill(name, question(this.context, state, bucket), this.context.filters(name, state), [
-      { title: "The number of the card:", params: question(this.context, state, 0) },
-    ]);
+    const note = "The number of the card is in `totals`.";
+    this.panel.menu.fill(name, question(this.context, state), this.context.filters(name, state), note);
     return this.panel.show(
       () => load(this.context, chosen.source, state),
       ({ series }) => {
