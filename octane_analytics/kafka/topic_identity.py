@@ -1,9 +1,10 @@
 """Identity of a topic's log, which distinguishes it from another log of the same name."""
 
+import contextlib
 import time
 from collections.abc import Callable
 
-from confluent_kafka import KafkaException, TopicCollection
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 
 from octane_analytics.errors import Unavailable
@@ -12,6 +13,7 @@ from octane_analytics.kafka.offsets import log_ends
 from octane_analytics.types import LogIdentity, TopicPartition
 
 _IDLE_SECONDS = 30.0
+_METADATA_SECONDS = 2.0
 _NO_TOPIC_ID = "AAAAAAAAAAAAAAAAAAAAAA"
 """Kafka's zero UUID, in its base64 form: a broker without topic ids."""
 
@@ -35,10 +37,25 @@ def log_identity(
             return known
         cluster_id = admin.list_topics(topic, timeout=REQUEST_SECONDS).cluster_id or ""
     except KafkaException as exception:
-        raise translate(error_of(exception), f"asking what {topic} is") from exception
+        error = error_of(exception)
+        if error.code() == KafkaError._TIMED_OUT:
+            _find_controller(admin, topic)
+        raise translate(error, f"asking what {topic} is") from exception
     except TimeoutError as error:
+        _find_controller(admin, topic)
         raise Unavailable(f"asking what {topic} is: no answer in time") from error
     return LogIdentity(cluster_id, topic_id, epoch)
+
+
+def _find_controller(admin: AdminClient, topic: str) -> None:
+    """Have the client request metadata, which names the controller, for the next attempt.
+
+    librdkafka requests it by itself only while it knows of no controller. One that it knows by its
+    number, but that was away when it last saw the brokers, it awaits for up to five minutes
+    (`rd_kafka_broker_controller_nowait` in src/rdkafka_broker.c, 2.16).
+    """
+    with contextlib.suppress(KafkaException):
+        admin.list_topics(topic, timeout=_METADATA_SECONDS)
 
 
 class TopicIdentityClient:

@@ -5,9 +5,10 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
-from confluent_kafka import TopicCollection
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 
+from octane_analytics.errors import Unavailable
 from octane_analytics.kafka.client import Broker
 from octane_analytics.kafka.topic_identity import TopicIdentityClient, log_identity
 from octane_analytics.settings.connections import KafkaSettings
@@ -44,10 +45,14 @@ class _Cluster:
         self.topic_id = "first"
         self.cluster_id = "cluster"
         self.metadata_requests = 0
+        self.failure: Exception | None = None
 
     def describe_topics(self, topics: TopicCollection, **_: object) -> dict[str, Future[object]]:
         described: Future[object] = Future()
-        described.set_result(SimpleNamespace(topic_id=self.topic_id))
+        if self.failure is None:
+            described.set_result(SimpleNamespace(topic_id=self.topic_id))
+        else:
+            described.set_exception(self.failure)
         return dict.fromkeys(topics.topic_names, described)
 
     def list_topics(self, topic: str, **_: object) -> object:
@@ -70,3 +75,19 @@ def test_cluster_is_requested_for_a_new_topic_id(has_topic_ids: bool) -> None:
         cluster.topic_id = "second"
     assert log_identity(admin, "t", "e", first).cluster_id == "other"
     assert log_identity(admin, "t", "e2", first).epoch == "e2"
+
+
+@pytest.mark.parametrize(
+    ("failure", "requests"),
+    [
+        (KafkaException(KafkaError(KafkaError._TIMED_OUT)), 1),
+        (TimeoutError(), 1),
+        (KafkaException(KafkaError(KafkaError.LEADER_NOT_AVAILABLE)), 0),
+    ],
+)
+def test_metadata_is_requested_after_a_timeout(failure: Exception, requests: int) -> None:
+    cluster = _Cluster()
+    cluster.failure = failure
+    with pytest.raises(Unavailable, match="asking what t is"):
+        log_identity(cast(AdminClient, cluster), "t", "")
+    assert cluster.metadata_requests == requests
