@@ -80,8 +80,7 @@ class _LiveResponse(StreamingResponse):
 
 
 async def _nothing() -> AsyncIterator[bytes]:
-    """Yield nothing: HEAD has the headers of an answer, and listens to nothing."""
-    return
+    """Yield an empty chunk: HEAD has the headers of an answer, and listens to nothing."""
     yield b""
 
 
