@@ -21,7 +21,6 @@ _ANSWER_SECONDS = 5.0
 _MAX_THREADS = 32
 _MAX_HOSTS = 1000
 _WIDTH = 80
-_NAME_WIDTH = 30
 _HEADINGS = (
     *("host", "workers", "partitions", "events/s", "inserted", "dlq", "restarts", "state"),
 )
@@ -161,9 +160,8 @@ def _summary(status: GroupStatus) -> str:
 
 
 def _row(host: HostStatus) -> dict[str, str]:
-    name = host.name if len(host.name) <= _NAME_WIDTH else f"{host.name[: _NAME_WIDTH - 1]}…"
     metrics, rate = host.metrics, host.events_per_second
-    cells = [name, *["-"] * (len(_HEADINGS) - 2), ""]
+    cells = [host.short_name, *["-"] * (len(_HEADINGS) - 2), ""]
     if metrics is not None:
         cells[1:-1] = (
             str(metrics.workers),
