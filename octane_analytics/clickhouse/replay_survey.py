@@ -89,18 +89,24 @@ class ReplayServers:
                 found |= {(address, query_id) for (query_id,) in query_ids}
         return frozenset(found)
 
-    def drop(self, replay_id: str) -> None:
-        """Drop the tables of the replay on all servers that can be reached; journals are the last."""
-        for is_journal in (False, True):
-            for own in self._servers.values():
-                with (
-                    contextlib.suppress(Unavailable),
-                    ClickHouse(own, client_name=self._client_name) as server,
-                ):
-                    journal = staging_table(server.table, replay_id, JOURNAL)
-                    for table in _tables_of(server).get(replay_id, ()):
-                        if (table == journal) is is_journal:
-                            server.execute(f"DROP TABLE IF EXISTS {table}")
+    def drop_staging(self, replay_id: str) -> None:
+        """Drop the tables of the replay except its journals, on all servers that can be reached."""
+        self._drop(replay_id, is_journal=False)
+
+    def drop_journals(self, replay_id: str) -> None:
+        """Drop the journals of the replay on all servers that can be reached, after all other tables."""
+        self._drop(replay_id, is_journal=True)
+
+    def _drop(self, replay_id: str, *, is_journal: bool) -> None:
+        for own in self._servers.values():
+            with (
+                contextlib.suppress(Unavailable),
+                ClickHouse(own, client_name=self._client_name) as server,
+            ):
+                journal = staging_table(server.table, replay_id, JOURNAL)
+                for table in _tables_of(server).get(replay_id, ()):
+                    if (table == journal) is is_journal:
+                        server.execute(f"DROP TABLE IF EXISTS {table}")
 
 
 @contextlib.contextmanager

@@ -9,6 +9,8 @@ from octane_analytics.telemetry.host_metrics import HostMetrics, Lag
 STALE_SECONDS = 120.0
 """Age after which lag is unknown, as in the alert AnalyticsLagUnknown."""
 
+NAME_WIDTH = 30
+
 
 @dataclass(frozen=True, slots=True)
 class HostStatus:
@@ -19,6 +21,11 @@ class HostStatus:
     """Reason why it does not answer."""
     events_per_second: float | None = None
     """Rate since the previous reading; None for the first one."""
+
+    @property
+    def short_name(self) -> str:
+        """Name in at most NAME_WIDTH characters."""
+        return self.name if len(self.name) <= NAME_WIDTH else f"{self.name[: NAME_WIDTH - 1]}…"
 
     @property
     def is_healthy(self) -> bool:
@@ -74,9 +81,10 @@ class GroupStatus:
     def notes(self) -> list[str]:
         """Return sentences about what the hosts disagree on."""
         found = []
-        versions = sorted({metrics.version for metrics in self.answering})
+        versions = self._versions()
         if len(versions) > 1:
-            found.append(f"hosts run different versions: {', '.join(versions)}")
+            listed = "; ".join(f"{version} on {_some(names)}" for version, names in versions)
+            found.append(f"hosts run different versions: {listed}")
         topics = {frozenset(each.lag.messages) for each in self.answering if each.lag is not None}
         owned = self.total("partitions")
         if len(topics) > 1:
@@ -97,6 +105,14 @@ class GroupStatus:
                 )
         return found
 
+    def _versions(self) -> list[tuple[str, list[str]]]:
+        """Return the hosts by their versions, the version of the fewest hosts first."""
+        found: dict[str, list[str]] = {}
+        for host in self.hosts:
+            if host.metrics is not None:
+                found.setdefault(host.metrics.version, []).append(host.short_name)
+        return sorted(found.items(), key=lambda item: (len(item[1]), item[0]))
+
     def as_json(self) -> dict[str, Any]:
         """Return the state as values for JSON."""
         lag = self.lag
@@ -113,6 +129,14 @@ class GroupStatus:
             },
             "notes": self.notes(),
         }
+
+
+_NAMED = 3
+"""Hosts that are named one by one."""
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= _NAMED else f"{len(names):,} hosts"
 
 
 _COUNTS = ("workers", "partitions", "inserted", "dead_letters", "restarts", "batches_waiting")

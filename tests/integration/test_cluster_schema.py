@@ -9,6 +9,7 @@ import pytest
 
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.rollups import DEFAULT_SETS
+from octane_analytics.clickhouse.schema import TableName, create_replicated_table
 from octane_analytics.settings.connections import ClickHouseSettings
 from tests.support.command import call
 from tests.tools.cluster.nodes import CLUSTER, ClickHouseCluster, Node
@@ -289,6 +290,52 @@ def test_on_cluster_is_refused_by_servers_without_it(schema: Schema) -> None:
     assert applied.returncode == 1
     assert "leave out --on-cluster" in applied.stderr
     assert schema("apply", "--on-cluster").returncode == 2
+
+
+def test_on_cluster_sends_two_statements(
+    schema: Schema,
+    clickhouse_cluster: ClickHouseCluster,
+    database: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Servers of the tests refuse ON CLUSTER. Each runs here what a server's queue would give to it."""
+    sent: list[tuple[str, str]] = []
+    table_id = uuid.uuid4()
+    execute = ClickHouse.execute
+
+    def run_on_cluster(connection: ClickHouse, statement: str) -> None:
+        clause = f" ON CLUSTER {CLUSTER}"
+        if clause not in statement:
+            return execute(connection, statement)
+        (address,) = connection._settings.hosts()
+        sent.append((f"{address[0]}:{address[1]}", statement))
+        # The server that takes the statement chooses the UUID of a table, for all servers.
+        chosen = f" UUID '{table_id}'" if statement.startswith("CREATE TABLE") else ""
+        for node in clickhouse_cluster.nodes:
+            quoted = statement.replace("\\", "\\\\").replace("'", "\\'")
+            assert clause in str(select(node, f"SELECT formatQuerySingleLine('{quoted}')")[0][0])
+            select(node, statement.replace(clause, chosen))
+        return None
+
+    monkeypatch.setattr(ClickHouse, "execute", run_on_cluster)
+    applied = schema("apply", "--replicated", "--on-cluster", "--window", "20000")
+    assert (applied.returncode, applied.stderr) == (0, ""), applied
+    first = clickhouse_cluster.nodes[0].authority
+    name = TableName(database, "ai_analytics_events")
+    assert sent == [
+        (first, f"CREATE DATABASE IF NOT EXISTS {database} ON CLUSTER {CLUSTER}"),
+        (first, create_replicated_table(name, 20_000, cluster=CLUSTER)),
+    ]
+    assert applied.stdout.count("exists: nothing to do") == 4
+    assert applied.stdout.count("which reads cluster octane") == 4
+    one, other = paths(clickhouse_cluster, database)
+    assert len(set(one)) == len(set(other)) == 1
+    assert one != other
+    assert schema("check").returncode == 0
+
+    again = schema("apply", "--replicated", "--on-cluster")
+    assert again.returncode == 0
+    assert len(sent) == 2
 
 
 def test_grants_visit_every_server(schema: Schema, clickhouse_cluster: ClickHouseCluster) -> None:

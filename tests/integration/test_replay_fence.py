@@ -27,7 +27,7 @@ from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.settings.connections import ClickHouseSettings
 from octane_analytics.settings.topology import authority
 from octane_analytics.types import LogIdentity
-from tests.support.crash_points import kills
+from tests.support.crash_points import before_statements, kills
 from tests.support.ports import free_port
 
 NOW = int(time.time())
@@ -190,6 +190,23 @@ def test_interrupted_append_waits_on_its_server(
     assert (plan.mode, ended) == (Mode.APPEND, None)
 
 
+def test_replay_resumed_during_clean_up_keeps_its_journal(
+    servers: Servers, dead: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drop_staging = ReplayServers.drop_staging
+    with servers.sink("b") as sink:
+        staging = begin(sink, "1_a", dead, plan_of("1_a"))
+
+        def resumed(found: ReplayServers, replay_id: str) -> None:
+            drop_staging(found, replay_id)
+            staging.journal("owner", ALIVE)
+
+        monkeypatch.setattr(ReplayServers, "drop_staging", resumed)
+        with pytest.raises(ConfigError, match=r"replay 1_a was resumed meanwhile: process"):
+            servers.fence("a;b").clean_up()
+    assert servers.tables() == ["b:octane_replay_1_a_journal"]
+
+
 def test_unreachable_server_refuses_new_replays(servers: Servers) -> None:
     for hosts in ("a;gone", "gone,a"):
         with pytest.raises(Unavailable, match="leave it out of CLICKHOUSE_HOST if it is gone"):
@@ -260,22 +277,22 @@ def test_rebuild_killed_anywhere_is_cleaned_up(servers: Servers, dead: str) -> N
     assert servers.tables() == []
 
 
-def test_living_rebuild_is_never_cleaned_up(servers: Servers, dead: str) -> None:
-    """It stands between any two of its statements while another replay begins."""
-    for ends in kills(lambda: rebuild(servers, ALIVE)):
+def test_living_rebuild_is_never_cleaned_up(servers: Servers) -> None:
+    """Another replay begins between any two of its statements."""
+    looks: list[bool] = []
+
+    def begin_another() -> None:
         before = servers.tables()
-        try:
+        # There are no tables before its journal exists.
+        with pytest.raises(ConfigError) if before else contextlib.nullcontext():
             servers.fence("b;a").clean_up()
-        except ConfigError:
-            assert before, ends
-        else:
-            # Before its journal exists, or after it was dropped, as the last table.
-            assert before == [], ends
         assert servers.tables() == before
-        with servers.sink("a") as sink:
-            staging_on(sink, "1_a").drop()
-        with servers.sink("b") as sink:
-            staging_on(sink, "1_a").drop()
+        looks.append(bool(before))
+
+    with before_statements(begin_another):
+        rebuild(servers, ALIVE)
+    assert looks == [False, *[True] * (len(looks) - 1)]
+    assert len(looks) > 15
 
 
 def test_clean_up_killed_anywhere_is_completed(servers: Servers, dead: str) -> None:

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -92,12 +92,15 @@ class Running:
 
 @contextmanager
 def running(
-    output: Path, *arguments: str, settings: Mapping[str, str] = _NONE
+    output: Path,
+    *arguments: str,
+    settings: Mapping[str, str] = _NONE,
+    program: Sequence[str] = (COMMAND,),
 ) -> Iterator[Running]:
-    """Start the command; kill it at the end if it still runs."""
+    """Start the command, or another program in its place; kill it at the end if it still runs."""
     with output.open("wb") as sink:
         child = subprocess.Popen(
-            [COMMAND, *arguments],
+            [*program, *arguments],
             env=environment(settings),
             stdin=subprocess.DEVNULL,
             stdout=sink,

@@ -4,6 +4,8 @@ A server is left by `kill -9` as it was before a statement or as it is after it:
 some statement, on whatever connection of the process it runs.
 """
 
+import contextlib
+import itertools
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -24,21 +26,13 @@ def kills(life: Callable[[], None]) -> Iterator[int]:
     The last one, which runs to its end, is not yielded.
     """
     for statements in range(MAX_STATEMENTS):
-        with pytest.MonkeyPatch.context() as patch:
-            left = statements
+        left = itertools.count(statements, -1)
 
-            def counted(call: Callable[..., object]) -> Callable[..., None]:
-                def run(*arguments: object, **named: object) -> None:
-                    nonlocal left
-                    if not left:
-                        raise Killed
-                    left -= 1
-                    call(*arguments, **named)
+        def kill_at_last(left: Iterator[int] = left) -> None:
+            if not next(left):
+                raise Killed
 
-                return run
-
-            patch.setattr(ClickHouse, "execute", counted(ClickHouse.execute))
-            patch.setattr(ClickHouseSink, "insert_into", counted(ClickHouseSink.insert_into))
+        with before_statements(kill_at_last):
             try:
                 life()
             except Killed:
@@ -47,3 +41,27 @@ def kills(life: Callable[[], None]) -> Iterator[int]:
                 return
         yield statements
     raise AssertionError(f"more than {MAX_STATEMENTS} statements")
+
+
+@contextlib.contextmanager
+def before_statements(call: Callable[[], None]) -> Iterator[None]:
+    """Call it before each statement of this process that changes a server; not for its own ones."""
+    is_calling = False
+
+    def preceded(run: Callable[..., object]) -> Callable[..., object]:
+        def called(*arguments: object, **named: object) -> object:
+            nonlocal is_calling
+            if not is_calling:
+                is_calling = True
+                try:
+                    call()
+                finally:
+                    is_calling = False
+            return run(*arguments, **named)
+
+        return called
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ClickHouse, "execute", preceded(ClickHouse.execute))
+        patch.setattr(ClickHouseSink, "insert_into", preceded(ClickHouseSink.insert_into))
+        yield

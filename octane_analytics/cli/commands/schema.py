@@ -85,7 +85,8 @@ def show(loaded: Loaded, window: int, wanted: tuple[Rollup, ...] | None, no_roll
     "--on-cluster",
     "is_on_cluster",
     is_flag=True,
-    help="With --replicated: create a table that no server has by one statement ON CLUSTER.",
+    help="With --replicated: create a table that no server has by one statement ON CLUSTER. The "
+    "statements were tried on each server, but not yet by a cluster.",
 )
 @yes_option
 def apply(

@@ -12,7 +12,7 @@ from octane_analytics.cli.commands import status_hosts
 from octane_analytics.cli.directories import control_socket
 from octane_analytics.cli.help_format import Command
 from octane_analytics.cli.options import json_option, setting_options
-from octane_analytics.cli.output.table import aligned, terminal_width, wrapped
+from octane_analytics.cli.output.table import aligned, terminal_width, wrapped, wrapped_list
 from octane_analytics.cli.output.watch import show, watch_option
 from octane_analytics.errors import ConfigError, Unavailable
 from octane_analytics.runtime.exit_codes import Exit
@@ -119,7 +119,7 @@ def status_lines(report: dict[str, Any]) -> Iterator[str]:
     width = terminal_width()
     health = "healthy" if report["is_healthy"] else "not healthy"
     colour = "green" if report["is_healthy"] else "red"
-    summary = wrapped(f"{_summary(report)}, {health}", width)
+    summary = wrapped_list([*_summary(report), health], width)
     # Coloured after wrapping, which would count the escape sequences.
     yield summary[: -len(health)] + click.style(summary[-len(health) :], fg=colour)
     if report.get("note"):  # absent from a supervisor of an older version
@@ -132,7 +132,7 @@ def status_lines(report: dict[str, Any]) -> Iterator[str]:
             yield wrapped(error, width, first=f"{slot['slot']}: ", indent=2)
 
 
-def _summary(report: dict[str, Any]) -> str:
+def _summary(report: dict[str, Any]) -> list[str]:
     workers = [slot for slot in report["slots"] if slot["is_worker"]]
     up = sum(slot["state"] == "running" for slot in workers)
     parts = [
@@ -144,7 +144,7 @@ def _summary(report: dict[str, Any]) -> str:
     ]
     if report["last_reload"]:
         parts.append(report["last_reload"])
-    return ", ".join(parts)
+    return parts
 
 
 def _row(slot: dict[str, Any]) -> tuple[str, ...]:

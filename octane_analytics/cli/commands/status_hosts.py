@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import click
 
-from octane_analytics.cli.output.table import aligned, terminal_width, wrapped
+from octane_analytics.cli.output.table import aligned, terminal_width, wrapped, wrapped_list
 from octane_analytics.cli.output.watch import show
 from octane_analytics.errors import Unavailable
 from octane_analytics.runtime.exit_codes import Exit
@@ -21,7 +21,6 @@ _ANSWER_SECONDS = 5.0
 _MAX_THREADS = 32
 _MAX_HOSTS = 1000
 _WIDTH = 80
-_NAME_WIDTH = 30
 _HEADINGS = (
     *("host", "workers", "partitions", "events/s", "inserted", "dlq", "restarts", "state"),
 )
@@ -117,12 +116,10 @@ def status_lines(status: GroupStatus) -> Iterator[str]:
     """Yield the summary, what the hosts disagree on, and a row for each host, in at most 80 columns."""
     width = terminal_width() or _WIDTH
     health = "healthy" if status.is_healthy else "not healthy"
-    summary = wrapped(f"{_summary(status)}, {health}", width)
-    yield (
-        summary[: -len(health)] + click.style(health, fg="green" if status.is_healthy else "red")
-        if summary.endswith(health)
-        else summary
-    )
+    summary = wrapped_list([*_summary(status), health], width)
+    colour = "green" if status.is_healthy else "red"
+    # Coloured after wrapping, which would count the escape sequences.
+    yield summary[: -len(health)] + click.style(summary[-len(health) :], fg=colour)
     for note in status.notes():
         yield wrapped(note, width)
     rows = [_row(host) for host in status.hosts]
@@ -138,7 +135,7 @@ def status_lines(status: GroupStatus) -> Iterator[str]:
     )
 
 
-def _summary(status: GroupStatus) -> str:
+def _summary(status: GroupStatus) -> list[str]:
     lag = status.lag
     parts = [
         f"{len(status.answering)} of {len(status.hosts)} hosts answer",
@@ -157,13 +154,12 @@ def _summary(status: GroupStatus) -> str:
         messages = sum(lag.messages.values())
         oldest = f" (oldest {lag.seconds:,.0f} s{held})" if messages else ""
         parts.append(f"lag {messages:,}{oldest}")
-    return ", ".join(parts)
+    return parts
 
 
 def _row(host: HostStatus) -> dict[str, str]:
-    name = host.name if len(host.name) <= _NAME_WIDTH else f"{host.name[: _NAME_WIDTH - 1]}…"
     metrics, rate = host.metrics, host.events_per_second
-    cells = [name, *["-"] * (len(_HEADINGS) - 2), ""]
+    cells = [host.short_name, *["-"] * (len(_HEADINGS) - 2), ""]
     if metrics is not None:
         cells[1:-1] = (
             str(metrics.workers),

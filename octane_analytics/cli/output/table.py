@@ -11,6 +11,8 @@ import click
 _GAP = "  "
 _BREAK = "\ue000 "
 """Mark at which a line may be wrapped; never printed."""
+_SPACE = "\ue001"
+"""Space at which a line may not be wrapped; never printed."""
 _COMMA = re.compile(r",(?=\S)(?!(?<=\d,)\d{3}(?!\d))")
 """Comma between the entries of a list; not the one in 12,345."""
 
@@ -80,6 +82,14 @@ def wrapped(text: str, width: int | None, *, first: str = "", indent: int = 0) -
     if not has_room:
         lines = f"{first.rstrip()}\n{lines}"
     return lines.replace(_BREAK, "").replace(_BREAK[0], "")
+
+
+def wrapped_list(parts: Sequence[str], width: int | None) -> str:
+    """Return the parts with commas between them; a line ends after a part, if each of them fits."""
+    if width is None or max(map(len, parts)) >= width:
+        return wrapped(", ".join(parts), width)
+    kept = ", ".join(part.replace(" ", _SPACE) for part in parts)
+    return wrapped(kept, width).replace(_SPACE, " ")
 
 
 def _total(widths: Sequence[int], kept: Sequence[int]) -> int:

@@ -48,7 +48,7 @@ class ReplayFence:
                     err=True,
                 )
             if not is_resumable:
-                self._servers.drop(replay_id)
+                self._drop(replay_id)
                 click.echo(f"dropped the tables of replay {replay_id}, which was killed", err=True)
 
     def require_alone(self, replay_id: str, *, is_resumed: bool) -> None:
@@ -98,7 +98,7 @@ class ReplayFence:
             raise BadRange(f"replay {replay_id} is running: {process}")
         ended = _body_of(copies, ENDED)
         if ended is not None:
-            self._servers.drop(replay_id)
+            self._drop(replay_id)
             return plan, ended
         if address not in {copy.address for copy in copies}:
             raise BadRange(
@@ -108,6 +108,18 @@ class ReplayFence:
         if not _may_lack_servers(copies):
             _require_reachable(found.unreachable, self._table)
         return plan, None
+
+    def _drop(self, replay_id: str) -> None:
+        """Drop the tables of a replay on all servers. Raise ConfigError if it was resumed meanwhile.
+
+        A process that resumes it has its entry in the journal before it goes on, and writes to the
+        journal before each insert: without one it ends.
+        """
+        self._servers.drop_staging(replay_id)
+        process = running_process(self._servers.survey().journals.get(replay_id, ()))
+        if process is not None:
+            raise ConfigError(f"replay {replay_id} was resumed meanwhile: {process}")
+        self._servers.drop_journals(replay_id)
 
     def _has_same_target(self, plan: ReplayPlan | None) -> bool:
         return plan is None or (plan.database, plan.table) == (

@@ -80,7 +80,11 @@ def test_outage_is_the_state_of_its_host() -> None:
 
 def test_disagreement_of_hosts_is_noted() -> None:
     assert group(METRICS, replace(METRICS, version="2.1")).notes() == [
-        "hosts run different versions: 2.0, 2.1"
+        "hosts run different versions: 2.0 on vm1:8000; 2.1 on vm2:8000"
+    ]
+    newer = replace(METRICS, version="2.1", partitions=0)
+    assert group(*[newer] * 4, METRICS, METRICS).notes() == [
+        "hosts run different versions: 2.0 on vm5:8000, vm6:8000; 2.1 on 4 hosts"
     ]
     (note,) = group(METRICS, replace(METRICS, partitions=7)).notes()
     assert note.startswith("hosts own 9 of 4 partitions")
@@ -97,6 +101,7 @@ _COUNT = st.integers(0, 10**15)
         | st.builds(
             replace,
             st.just(METRICS),
+            version=st.sampled_from(["2.0", "1" * 32]),
             workers=st.integers(0, 999),
             partitions=st.integers(0, 99_999),
             inserted=_COUNT,

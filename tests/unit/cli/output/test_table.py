@@ -2,7 +2,7 @@ import click
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octane_analytics.cli.output.table import aligned, wrapped
+from octane_analytics.cli.output.table import aligned, wrapped, wrapped_list
 
 NUMBERS = st.integers(0, 10**15).map(lambda number: f"{number:,}")
 WORDS = st.text("abc-é", max_size=30)
@@ -82,6 +82,19 @@ def test_wrapped_list_continues_after_a_comma() -> None:
     assert wrapped("b1.example.com:9092,b2.example.com:9092", 30) == (
         "b1.example.com:9092,\nb2.example.com:9092"
     )
+
+
+@given(
+    st.lists(st.lists(NUMBERS | st.text("abc-é", min_size=1, max_size=9), min_size=1, max_size=4)),
+    st.integers(24, 90),
+)
+def test_wrapped_list_keeps_its_parts(words: list[list[str]], width: int) -> None:
+    parts = ["healthy", *map(" ".join, words)]
+    text = wrapped_list(parts, width)
+    assert " ".join(text.split("\n")) == ", ".join(parts)
+    if max(map(len, parts)) < width:
+        assert max(map(len, text.splitlines())) <= width
+        assert all(line.endswith(",") for line in text.splitlines()[:-1])
 
 
 def test_text_without_a_width_is_one_line() -> None:
