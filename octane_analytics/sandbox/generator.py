@@ -86,7 +86,7 @@ def _events(count: int, rng: random.Random, until: datetime, span: timedelta) ->
     end_ms = start_ms + int(span.total_seconds() * 1000) - 3
     start, end = even_time(start_ms), even_time(end_ms)
     step_ms = (end - start) / count
-    clock = Clock(start_ms // 1000)
+    clock = EventClock(start_ms // 1000)
     pool: list[Session] = []
     second, prefix, ms = -1, "", start_ms
     index, round_end = 0, 0
@@ -113,7 +113,7 @@ def _events(count: int, rng: random.Random, until: datetime, span: timedelta) ->
 
 
 def _resize(
-    pool: list["Session"], even: float, step_ms: float, draw: _Random, clock: "Clock"
+    pool: list["Session"], even: float, step_ms: float, draw: _Random, clock: "EventClock"
 ) -> int:
     """Adapt the pool to the sessions that are open at this time of the day; return their number.
 
@@ -155,7 +155,7 @@ def even_time(ms: int) -> float:
     return low
 
 
-class Clock:
+class EventClock:
     """Time of the current event, read by sessions when they choose what to watch."""
 
     __slots__ = ("second",)
@@ -172,7 +172,7 @@ class Session:
 
     __slots__ = ("head", "steps", "tail", "user")
 
-    def __init__(self, draw: _Random, clock: Clock) -> None:
+    def __init__(self, draw: _Random, clock: EventClock) -> None:
         app = _pick(_APPS, draw)
         if clock.is_live_hour() and draw() < 0.5:
             app = min(_LIVE_APPS)
@@ -189,7 +189,7 @@ class Session:
         self.steps = _visit(draw, clock, is_live=app in _LIVE_APPS)
 
 
-def _visit(draw: _Random, clock: Clock, *, is_live: bool) -> Iterator[_Step]:
+def _visit(draw: _Random, clock: EventClock, *, is_live: bool) -> Iterator[_Step]:
     player = f'"player_version":"{_pick(_PLAYER_VERSIONS, draw)}",'
     yield "session_start", ""
     for _ in range(1 + int(draw() * _MAX_VIDEOS)):
@@ -272,7 +272,7 @@ def _content(draw: _Random) -> tuple[str, int]:
     return f'"content_id":"c-{number:05d}",', 60 + int(share * share * 1140)
 
 
-def _live(draw: _Random, clock: Clock) -> tuple[str, int]:
+def _live(draw: _Random, clock: EventClock) -> tuple[str, int]:
     number = int(_STREAMS ** draw())
     if clock.is_live_hour() and draw() < 0.7:
         number = 1 + clock.second // _LIVE_PERIOD_SECONDS % _STREAMS

@@ -1,4 +1,4 @@
-"""Generated events of many days: few of the first days, most of the last ones, with the rhythm of each day.
+"""Generated events of many days: few of the first days, most of the last ones, with a daily rhythm.
 
 The sessions are those of `sandbox.generator`, each as fast as in reality, so that few events give few
 sessions and not slow ones. Their number grows towards the end: a quarter of the events lies in the last
@@ -12,7 +12,7 @@ from heapq import heappop, heappush
 
 from octane_analytics.sandbox.generator import (
     HEARTBEAT_SECONDS,
-    Clock,
+    EventClock,
     Session,
     day_time,
     even_time,
@@ -51,7 +51,7 @@ def _events(count: int, rng: random.Random, until: datetime, span: timedelta) ->
         even_time(end_ms - int(span.total_seconds() * 1000) + _LONGEST_MS),
         even_time(end_ms),
     )
-    clock = Clock(end_ms // 1000)
+    clock = EventClock(end_ms // 1000)
     pending: list[_Event] = []
     number = 0
     while number < count:
@@ -69,7 +69,7 @@ def _events(count: int, rng: random.Random, until: datetime, span: timedelta) ->
 
 
 def _session(
-    rng: random.Random, clock: Clock, end_ms: int, identity: str, number: int, room: int
+    rng: random.Random, clock: EventClock, end_ms: int, identity: str, number: int, room: int
 ) -> Iterator[_Event]:
     """Yield the first `room` events of a session; its last event is at `end_ms`."""
     session = Session(rng.random, clock)
