@@ -1,4 +1,4 @@
-"""Generated events of many days: few of the first days, most of the last, with each day's rhythm.
+"""Generated events of many days: few of the first days, most of the last ones, with a daily rhythm.
 
 The sessions are those of `sandbox.generator`, each as fast as in reality, so that few events give few
 sessions and not slow ones. Their number grows towards the end: a quarter of the events lies in the last

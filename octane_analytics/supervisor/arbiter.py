@@ -109,6 +109,7 @@ class Supervisor:
         status = self.status()
         payload = asdict(status) | {
             "is_healthy": status.is_healthy,
+            "problems": [asdict(each) for each in status.problems()],
             "events_per_second": round(status.events_per_second, 1),
             "lag": status.lag,
             "held_back": status.held_back,

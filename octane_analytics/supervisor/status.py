@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from octane_analytics.supervisor.slot_state import SlotPhase, SlotState
 from octane_analytics.supervisor.status_board import SlotStatusRecord
+from octane_analytics.telemetry.conditions import Condition
 
 _WINDOW_SECONDS = 10.0
 _SAMPLE_SECONDS = 0.5
@@ -75,14 +76,33 @@ class ServiceStatus:
     def is_healthy(self) -> bool:
         """Return whether every slot runs, no worker waits for a dependency and the service is not
         stopping. A slot that a reload is replacing counts as healthy."""
+        return not self.problems()
+
+    def problems(self) -> list[Condition]:
+        """Return why the service is not healthy; empty if it is."""
+        found = []
         usual = {SlotPhase.RUNNING.value}
         if self.state == "reloading":
             usual |= {SlotPhase.STARTING.value, SlotPhase.STOPPING.value, SlotPhase.EXITED.value}
-        return (
-            self.state in ("running", "reloading")
-            and all(slot.state in usual for slot in self.slots)
-            and not any(slot.is_waiting for slot in self.workers)
-        )
+        others = [slot for slot in self.slots if slot.state not in usual]
+        if self.state not in ("running", "reloading"):
+            running = len(self.slots) - len(others)
+            text = f"the service is {self.state}: {running} of {len(self.slots)} processes run"
+            found.append(Condition(text, "AnalyticsDown"))
+        found += [
+            Condition(
+                f"{slot.slot} is in the state {slot.state} (healthy: running), restarts: "
+                f"{slot.restarts:,}, last exit code: "
+                f"{'none' if slot.last_exit is None else slot.last_exit}",
+                "AnalyticsCrashLooping",
+            )
+            for slot in others
+        ]
+        if waiting := [slot.slot for slot in self.workers if slot.is_waiting]:
+            count = f"{len(waiting):,} (limit 0): {', '.join(waiting)}"
+            text = f"workers that wait for a dependency: {count}"
+            found.append(Condition(text, "AnalyticsIngestionStalled"))
+        return found
 
     def summary(self) -> str:
         """Return the summary that `systemctl status` shows."""

@@ -47,6 +47,13 @@ def _slot(name: str, **facts: Any) -> dict[str, Any]:
 
 STATUS = {
     "is_healthy": False,
+    "problems": [
+        {
+            "text": "workers that wait for a dependency: 1 (limit 0): worker-9",
+            "page": "alerts",
+            "section": "AnalyticsIngestionStalled",
+        }
+    ],
     "pid": 1_234_566,
     "state": "running",
     "uptime_seconds": 1_234_567.0,
@@ -97,7 +104,11 @@ def test_status_fits_the_terminal_with_whole_words(settings: dict[str, str], col
 
 def test_status_without_a_terminal_has_all_columns(settings: dict[str, str]) -> None:
     done = run("status", settings=settings)
-    headings, row = done.stdout.splitlines()[1:3]
+    reason, headings, row = done.stdout.splitlines()[1:4]
+    assert reason == (
+        "not healthy: workers that wait for a dependency: 1 (limit 0): worker-9; see "
+        "AnalyticsIngestionStalled in `octane-analytics manual alerts`"
+    )
     assert headings.split() == ALL_COLUMNS
     assert "1,235 MB" in row
     assert f"worker-9: 3s ago: {ERROR}" in done.stdout.splitlines()

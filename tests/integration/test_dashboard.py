@@ -27,6 +27,7 @@ from octane_analytics.sandbox.generator import generate
 from octane_analytics.settings.connections import ClickHouseSettings
 from tests.support.api_fixtures import event, insert
 from tests.support.browser import Browser, browser, require_chromium
+from tests.support.control_server import supervisor
 from tests.support.ports import free_port
 from tests.tools.bench.dashboard.page_loads import observed
 from tests.tools.bench.dashboard.viewers import crowd
@@ -37,7 +38,9 @@ VIEWS = {
     "overview": "/dashboard",
     "content": "/dashboard?view=content",
     "one content": "/dashboard?view=content&id=c-00001&app=openstream",
+    "growing content": "/dashboard?view=content&by=growing",
     "search": "/dashboard?view=search",
+    "one query": "/dashboard?view=search&id=cats",
     "session": "/dashboard?view=session&range=24h&id=hostile-session",
     "quality": "/dashboard?view=quality",
 }
@@ -165,7 +168,7 @@ def page(window: Browser, service: str) -> Iterator[Browser]:
 def test_view_shows_numbers_and_hostile_names(page: Browser, view: str) -> None:
     page.open(VIEWS[view])
     assert ABSENT not in [each.text for each in page.all("main .card .value")]
-    assert HOSTILE in page.script("return document.body.textContent") or view == "one content"
+    assert HOSTILE in page.script("return document.body.textContent") or view.startswith("one ")
     assert page.all("main img, main script") == []
     assert "octane-analytics" in page.driver.title
 
@@ -280,6 +283,78 @@ def test_error_leads_to_sessions_and_user_to_his(page: Browser) -> None:
     assert "hostile-session" in page.panel("Sessions of the user").text
 
 
+def test_content_is_ordered_by_growth(page: Browser, ledger: ClickHouseSettings) -> None:
+    second = int(time.time()) - 60
+    day = 86_400
+    watched = {"rising": (8, 2), "newcomer": (3, 0), "fallen": (1, 9)}
+    insert(
+        ledger,
+        [
+            event(second - ago, "video_heartbeat", app="growth", content_id=name, watch_time=60)
+            for name, counts in watched.items()
+            for ago, count in zip((0, day), counts, strict=True)
+            for _ in range(count)
+        ],
+    )
+    page.open("/dashboard?view=content&range=24h&app=growth")
+    assert [row[0] for row in table(page, "Content")] == ["rising", "newcomer", "fallen"]
+    page.choose("Order", "growing")
+    page.wait(lambda: "by=growing" in page.driver.current_url)
+    assert [row[:4] for row in table(page, "Content")] == [
+        ["rising", "+6 min 0 s", "▲ +300%", "8 min 0 s"],
+        ["newcomer", "+3 min 0 s", "new", "3 min 0 s"],
+    ]
+    page.choose("Order", "falling")
+    ((name, lost, change),) = [row[:3] for row in table(page, "Content")]
+    assert (name, lost, change) == ("fallen", "\N{MINUS SIGN}8 min 0 s", "▼ -89%")
+
+
+def test_search_leads_to_what_was_played(page: Browser, ledger: ClickHouseSettings) -> None:
+    second = int(time.time()) - 60
+    mine = {"app": "searched", "session_id": "s-query", "query": HOSTILE}
+    insert(
+        ledger,
+        [
+            event(second, "search", **mine, results_count=3),
+            event(second + 1, "search_click", **mine, content_id="clicked-one"),
+            event(second, "search", app="searched", query="other", results_count=0),
+        ],
+    )
+    page.open("/dashboard?range=24h&app=searched")
+    page.panel("Searches").find_element(By.CSS_SELECTOR, "a.bar").click()
+    wait_for_page(page, f"Query · {HOSTILE}")
+    assert [page.card("Searches"), page.card("Clicks per search")] == ["1", "100.0%"]
+    assert table(page, "Played after it") == [["clicked-one", "1", "1"]]
+    assert [row[0] for row in table(page, "Sessions with this search")] == ["s-query"]
+    card = next(each for each in page.all(".card") if "Clicks per search" in each.text)
+    card.click()
+    page.wait(lambda: "metric=clicked" in page.driver.current_url)
+    page.wait_settled()
+    assert page.all(".chip") == [], "the query is not a filter of other pages"
+    page.panel("Played after it").find_element(By.CSS_SELECTOR, "a.bar").click()
+    wait_for_page(page, "clicked-one")
+
+
+@pytest.mark.parametrize(
+    ("metric", "words"),
+    [
+        ("startup", ["good: up to 2 s", "above 2 s !", "above 4 s !!"]),
+        ("stalled", ["good: up to 1.00%", "above 1.00% !", "above 2.00% !!"]),
+    ],
+)
+def test_heat_has_the_thresholds_of_the_scorecard(
+    page: Browser, metric: str, words: list[str]
+) -> None:
+    page.open(f"/dashboard?view=quality&range=7d&metric={metric}")
+    legend = [each.text.replace("\N{NO-BREAK SPACE}", " ") for each in page.all(".levels li")]
+    assert legend == words
+    for cell in page.all(".heat td span[class^='level-']"):
+        text = cell.get_attribute("textContent") or ""
+        level = {"level-0": 0, "level-2": 1, "level-4": 2}[cell.get_attribute("class") or ""]
+        assert text.partition(",")[0].count("!") == level
+        assert words[level].rstrip(" !") in text
+
+
 def test_panels_lead_to_pages_with_more(page: Browser) -> None:
     page.open("/dashboard?range=24h")
     for title, heading in (
@@ -302,7 +377,7 @@ def test_load_asks_each_number_once(page: Browser) -> None:
     )
     assert len(asked) == len(set(asked))
     compared = [name for name in asked if "compare=previous_period" in name]
-    assert len(compared) == 4  # total and course, of playback and of searches
+    assert len(compared) == 2  # total and course in one answer, of playback and of searches
 
 
 def test_new_events_appear_at_a_refresh(page: Browser, ledger: ClickHouseSettings) -> None:
@@ -367,8 +442,13 @@ def test_numbers_lead_to_report_csv_and_curl(page: Browser) -> None:
     page.one(".card .menu summary").click()
     page.wait(lambda: "/report/concurrent_viewers?" in page.text(".card .menu pre"))
     page.one("[aria-label='Over time'] .menu summary").click()
-    commands = page.all("[aria-label='Over time'] .menu pre")
-    page.wait(lambda: "bucket_seconds=0" in commands[1].text)
+    page.wait(lambda: "/report/playback_over_time?" in page.text("[aria-label='Over time'] pre"))
+    command = page.text("[aria-label='Over time'] .menu pre")
+    answer = httpx.get(command.split("'")[1]).json()
+    assert page.card("Viewers") == f"{answer['totals']['viewers']:,}"
+    chart = page.panel("Over time")
+    next(b for b in chart.find_elements(By.TAG_NAME, "button") if b.text == "CSV").click()
+    page.wait(lambda: chart.find_element(By.CSS_SELECTOR, "[role='status']").text == "saved")
 
 
 def test_empty_range_says_what_to_do(page: Browser) -> None:
@@ -422,17 +502,71 @@ def test_status_shows_metrics_and_absent_sources(page: Browser, service: str) ->
     assert "/status" in page.text("[aria-label='API requests']")
 
 
+def test_status_names_reasons_and_the_manual(
+    page: Browser, ledger: ClickHouseSettings, tmp_path: Path
+) -> None:
+    reason = {"text": f"{HOSTILE}: 1 (limit 0)", "page": "alerts", "section": "AnalyticsDown"}
+    state = {
+        "is_healthy": False,
+        "state": "running",
+        "problems": [reason],
+        "slots": [],
+        "lag": 0,
+        "events_per_second": 0,
+    }
+    path = tmp_path / "worker.sock"
+    with (
+        supervisor(path, json.dumps(state)),
+        api(ledger, tmp_path / "log", CONTROL_SOCKET=str(path)) as base,
+    ):
+        page.base = base
+        page.open("/status")
+        said = page.text("[aria-label='Not healthy'] li")
+        assert said == (
+            f"{HOSTILE}: 1 (limit 0); see AnalyticsDown in octane-analytics manual alerts"
+        )
+        assert "not healthy, running" in page.text("h1 + .tag")
+        assert page.accessibility_faults() == []
+        page.one("[aria-label='Not healthy'] a").click()
+        page.wait(lambda: "### AnalyticsDown" in page.text())
+
+
 def test_docs_page_draws_a_series(page: Browser) -> None:
     page.driver.get(f"{page.base}/docs#playback_over_time")
     page.wait(lambda: page.all("form button[type='submit']"))[0].click()
     page.wait(lambda: page.all("#result canvas"))
-    label = page.one("#result [role='img']").get_attribute("aria-label") or ""
-    assert label.startswith("viewers: 25 points")
+    assert chart_label(page).startswith("viewers: 25 points")
+    page.script(
+        "const select = document.querySelector('.chart-column'); select.value = 'watch_time';"
+        "select.dispatchEvent(new Event('change'))"
+    )
+    assert chart_label(page).startswith("watch_time: 25 points")
+    allow_clipboard(page)
+    copy, csv = page.all("#result .run button")
+    copy.click()
+    page.wait(lambda: page.text("#result [role='status']") == "copied")
+    link = page.script("return navigator.clipboard.readText()")
+    assert link == f"{page.base}/report/playback_over_time?bucket_seconds=3600"
+    assert len(httpx.get(link).json()["rows"]) == 25
+    csv.click()
+    page.wait(lambda: page.text("#result [role='status']") == "saved")
+    assert page.accessibility_faults() == []
     page.driver.get(f"{page.base}/docs#top_content")
     page.wait(lambda: "top_content" in page.text("h2"))
     page.wait(lambda: page.all("form button[type='submit']"))[0].click()
     page.wait(lambda: page.all("#result table"))
     assert page.all("#result canvas") == []
+
+
+def chart_label(page: Browser) -> str:
+    return page.one("#result [role='img']").get_attribute("aria-label") or ""
+
+
+def allow_clipboard(page: Browser) -> None:
+    permissions = ["clipboardReadWrite", "clipboardSanitizedWrite"]
+    page.driver.execute_cdp_cmd(
+        "Browser.grantPermissions", {"origin": page.base, "permissions": permissions}
+    )
 
 
 def test_first_paint_is_small(page: Browser) -> None:
@@ -509,6 +643,12 @@ def test_sign_in_binds_app_and_revocation_signs_out(
     window.driver.get(f"{window.base}/status")
     sign_in(window, "bound")
     window.wait(lambda: "unknown token" in window.text("main"))
+
+
+def table(page: Browser, title: str) -> list[list[str]]:
+    """Return the texts of the cells of a panel's table."""
+    rows = page.panel(title).find_elements(By.CSS_SELECTOR, "tbody tr")
+    return [[cell.text for cell in row.find_elements(By.TAG_NAME, "td")] for row in rows]
 
 
 def wait_for_page(page: Browser, heading: str) -> None:

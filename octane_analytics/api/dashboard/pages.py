@@ -18,12 +18,14 @@ from octane_analytics.api.dashboard.service_status import ServiceStatusSource
 from octane_analytics.api.results.json_values import encode
 
 DIRECTORY = Path(__file__).parent / "static"
+MANUAL = Path(__file__).parents[2] / "manual"
 _MEDIA_TYPES = {
     ".html": "text/html",
     ".css": "text/css",
     ".js": "text/javascript",
     ".svg": "image/svg+xml",
     ".txt": "text/plain",
+    ".md": "text/plain",
 }
 POLICY = (
     "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
@@ -54,11 +56,15 @@ class DashboardPages:
         self._files = {
             path.relative_to(DIRECTORY).as_posix(): StaticFile.read(path)
             for path in sorted(DIRECTORY.rglob("*.*"))
-        }
+        } | {f"manual/{path.name}": StaticFile.read(path) for path in sorted(MANUAL.glob("*.md"))}
 
     async def start(self, request: Request) -> Response:
         # Relative, so that it holds behind a proxy that serves the API below a path.
         return RedirectResponse("dashboard", headers={"Cache-Control": "no-cache"})
+
+    async def icon(self, request: Request) -> Response:
+        """Return the icon that a browser requests for a page of the manual, which names none."""
+        return self._answer(request, "icon.svg")
 
     async def dashboard(self, request: Request) -> Response:
         return self._answer(request, "dashboard.html")

@@ -7,12 +7,15 @@ The metrics process has all metrics, lag included; without it the metrics files 
 import http.client
 import json
 import logging
+import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from octane_analytics.supervisor.control_socket import request_status
 from octane_analytics.telemetry import samples
+from octane_analytics.telemetry.conditions import conditions
 from octane_analytics.telemetry.logging import fields
 
 TIMEOUT_SECONDS = 2.0
@@ -37,7 +40,8 @@ class ServiceStatusSource:
         self._exposition = exposition
 
     def read(self) -> dict[str, Any]:
-        """Return `supervisor` (its JSON; null if none answers), `has_lag` and `metrics`."""
+        """Return `supervisor` (its JSON; null if none answers), `has_lag`, `metrics` and their
+        `conditions`."""
         found = list(samples.parse(self._exposition().decode()))
         names = {sample.name for sample in found}
         # The processes may share their files: a metric of both is the same number.
@@ -46,6 +50,7 @@ class ServiceStatusSource:
             "supervisor": self._supervisor(),
             "has_lag": any(sample.name == "analytics_lag_messages" for sample in found),
             "metrics": [sample._asdict() for sample in found],
+            "conditions": [asdict(each) for each in conditions(found, time.time())],
         }
 
     def _supervisor(self) -> dict[str, Any] | None:

@@ -30,7 +30,7 @@ from octane_analytics.errors import QueryError
 
 OPEN_ROUTES = frozenset(
     {"/healthz", "/readyz", "/docs", "/docs/{file}"}
-    | {"/", "/dashboard", "/dashboard/{file:path}", "/status"}
+    | {"/", "/favicon.ico", "/dashboard", "/dashboard/{file:path}", "/status"}
 )
 """The pages have an input for the token; without one they show nothing of this installation."""
 ANY_SCOPE = ""

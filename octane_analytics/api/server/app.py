@@ -111,6 +111,7 @@ def create_app(
 
     routes = [
         Route("/", dashboard.start, methods=["GET"]),
+        Route("/favicon.ico", dashboard.icon, methods=["GET"]),
         Route("/dashboard", dashboard.dashboard, methods=["GET"]),
         Route("/dashboard/{file:path}", dashboard.file, methods=["GET"]),
         Route("/status", dashboard.status, methods=["GET"]),

@@ -44,9 +44,10 @@ _DROPPED = ("memory", "pid", "uptime", "restarts", "last flush", "partitions")
 def status(loaded: Loaded, hosts: str | None, as_json: bool, watch: float | None) -> int:
     """Show the state of a running worker command and of each of its processes.
 
-    Asks the supervisor over its control socket, as the same user or as root. Exits with 0 if every
-    process runs and none waits for Kafka or ClickHouse, with 1 if not, and with 69 if no supervisor
-    answers. On a terminal, prints the columns that fit; otherwise prints all of them.
+    Asks the supervisor over its control socket, as the same user or as root. If the service is not
+    healthy, prints each reason with the section of the manual that says what to do. Exits with 0 if
+    every process runs and none waits for Kafka or ClickHouse, with 1 if not, and with 69 if no
+    supervisor answers. On a terminal, prints the columns that fit; otherwise prints all of them.
 
     With --hosts, asks the metrics port of each host (METRICS_HOST must let it answer others) and prints
     a row for each, also for one that does not answer within 5 s, and the sum; the lag, which each of
@@ -122,6 +123,8 @@ def status_lines(report: dict[str, Any]) -> Iterator[str]:
     summary = wrapped_list([*_summary(report), health], width)
     # Coloured after wrapping, which would count the escape sequences.
     yield summary[: -len(health)] + click.style(summary[-len(health) :], fg=colour)
+    for problem in report.get("problems", []):  # absent from a supervisor of an older version
+        yield wrapped(_problem(problem), width, first="not healthy: ", indent=2)
     if report.get("note"):  # absent from a supervisor of an older version
         yield wrapped(report["note"], width)
     rows = [_row(slot) for slot in report["slots"]]
@@ -130,6 +133,11 @@ def status_lines(report: dict[str, Any]) -> Iterator[str]:
         error = _error(slot)
         if error:
             yield wrapped(error, width, first=f"{slot['slot']}: ", indent=2)
+
+
+def _problem(problem: dict[str, Any]) -> str:
+    page, section = problem["page"], problem["section"]
+    return f"{problem['text']}; see {section} in `octane-analytics manual {page}`"
 
 
 def _summary(report: dict[str, Any]) -> list[str]:

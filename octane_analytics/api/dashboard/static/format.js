@@ -104,7 +104,7 @@ export function arrow(relative) {
 }
 
 export function changeText(value) {
-  return Math.abs(value) >= 10 ? `${value > 0 ? "+" : "-"}999 %` : change.format(value);
+  return Math.abs(value) >= 10 ? `>${change.format(9.99)}` : change.format(value);
 }
 
 export function bucketText(date, bucketSeconds) {

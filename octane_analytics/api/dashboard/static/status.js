@@ -64,17 +64,18 @@ async function update() {
   timer = setTimeout(() => (document.visibilityState === "visible" ? update() : null), REFRESH_SECONDS * 1000);
 }
 
-function show({ supervisor, has_lag: hasLag, metrics: samples }) {
+function show({ supervisor, has_lag: hasLag, metrics: samples, conditions }) {
   const metrics = new Metrics(samples);
   const updated = element("span", { className: "updated" }, `Updated ${format.timeText(new Date())}`);
   replaceKeepingFocus(
     byId("main"),
-    element("div", { className: "title-row" }, element("h1", {}, "Status"), health(supervisor), updated),
-    element("section", { className: "cards", "aria-label": "Key numbers" }, ...cards(supervisor, metrics)),
+    element("div", { className: "title-row" }, element("h1", {}, "Status"), health(supervisor, conditions), updated),
+    problems([...(supervisor?.problems ?? []), ...conditions]),
+    element("section", { className: "cards brief", "aria-label": "Key numbers" }, ...cards(supervisor, metrics)),
+    slots(supervisor),
     element(
       "div",
       { className: "panels loose" },
-      slots(supervisor),
       panel("Lag by partition", hasLag ? lag(metrics) : empty("The metrics process does not answer: start `octane-analytics worker` on this machine, or set METRICS_HOST and METRICS_PORT.")),
       counts(metrics, "Dead letters by reason", "analytics_events_rejected_total", "reason", "Reason", "No invalid record since the start."),
       counts(metrics, "Failed calls of ClickHouse", "analytics_clickhouse_errors_total", "class", "Class", "None since the start."),
@@ -86,11 +87,32 @@ function show({ supervisor, has_lag: hasLag, metrics: samples }) {
   );
 }
 
-function health(supervisor) {
+function health(supervisor, conditions) {
   if (!supervisor) return element("span", { className: "tag" }, "no supervisor on this machine answers");
-  return supervisor.is_healthy
+  return supervisor.is_healthy && !conditions.length
     ? element("span", { className: "tag" }, `healthy, ${supervisor.state}`)
     : element("span", { className: "tag bad" }, `not healthy, ${supervisor.state}`);
+}
+
+// The reasons, in the words of `octane-analytics status`, and the section of the manual that says what to do.
+function problems(found) {
+  if (!found.length) return null;
+  const lines = found.map(({ text, page, section }) =>
+    element(
+      "li",
+      {},
+      `${text}; see `,
+      element("a", { href: `dashboard/manual/${encodeURIComponent(page)}.md#:~:text=${encodeURIComponent(`### ${section}`)}` }, section),
+      " in ",
+      element("code", {}, `octane-analytics manual ${page}`),
+    ),
+  );
+  return element(
+    "section",
+    { className: "panel failure problems", "aria-label": "Not healthy" },
+    element("h2", {}, "Not healthy"),
+    element("ul", {}, ...lines),
+  );
 }
 
 function cards(supervisor, metrics) {
@@ -171,7 +193,7 @@ function outages(metrics) {
 function panel(title, content, isWide = false) {
   return element(
     "section",
-    { className: isWide ? "panel whole" : "panel", "aria-label": title },
+    { className: isWide ? "panel wide" : "panel", "aria-label": title },
     element("div", { className: "panel-head" }, element("h2", {}, title)),
     content,
   );
@@ -183,7 +205,7 @@ function plainTable(caption, headings, rows) {
     { className: "scroll", tabIndex: 0, role: "region", "aria-label": caption },
     element(
       "table",
-      { className: "timeline" },
+      { className: "timeline brief" },
       element("thead", {}, element("tr", {}, ...headings.map((text) => element("th", { scope: "col" }, text)))),
       element("tbody", {}, ...rows.map((row) => element("tr", {}, ...row.map((cell) => element("td", {}, String(cell)))))),
     ),

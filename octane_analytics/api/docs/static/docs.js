@@ -250,7 +250,7 @@ function table(body, template) {
   const rows = body.rows.slice(0, SHOWN_ROWS).map((row) => element("tr", {}, ...names.map((name) => cell(row[name]))));
   return element(
     "div",
-    { className: "scroll" },
+    { className: "scroll", tabIndex: 0, role: "region", "aria-label": "Rows" },
     element("table", {}, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows)),
   );
 }

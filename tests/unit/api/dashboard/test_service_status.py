@@ -7,9 +7,14 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 from octane_analytics.api.dashboard.service_status import ServiceStatusSource
-from octane_analytics.supervisor.control_socket import ControlSocket
+from tests.support.control_server import supervisor
 
 OWN = b'analytics_events_inserted_total 7.0\nanalytics_api_requests_total{route="/"} 2.0\n'
+OUTAGE = (
+    b'analytics_build_info{version="1",python="3"} 1.0\n'
+    b'analytics_outage{dependency="clickhouse"} 2.0\n'
+    b'analytics_outage{dependency="kafka"} 0.0\n'
+)
 OTHERS = (
     b'analytics_build_info{version="1",python="3"} 1.0\n'
     b'analytics_lag_messages{partition="0"} 5.0\n'
@@ -18,28 +23,6 @@ OTHERS = (
     b'analytics_batch_rows_bucket{le="1.0"} 3.0\n'
     b"other_metric 1.0\n"
 )
-
-
-@contextlib.contextmanager
-def supervisor(path: Path, answer: str) -> Iterator[None]:
-    control = ControlSocket(path)
-    control.open()
-    stop = threading.Event()
-
-    def serve() -> None:
-        now = 0.0
-        while not stop.wait(0.005):
-            now += 0.001
-            control.serve_clients(now, lambda: answer)
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-        control.close()
 
 
 @contextlib.contextmanager
@@ -84,6 +67,18 @@ def test_state_joins_supervisor_and_both_processes(tmp_path: Path) -> None:
     assert values(state, "analytics_events_inserted_total") == [({}, 7.0)]
     assert ({"partition": 'a"b\\n'}, 1.0) in values(state, "analytics_lag_messages")
     assert values(state, "analytics_batch_rows_bucket") == values(state, "other_metric") == []
+
+
+def test_state_names_conditions_of_the_metrics() -> None:
+    with metrics_process(OUTAGE) as port:
+        state = source(port).read()
+    assert state["conditions"] == [
+        {
+            "text": "workers that wait for clickhouse: 2 (limit 0)",
+            "page": "alerts",
+            "section": "AnalyticsClickHouseOutage",
+        }
+    ]
 
 
 def test_state_without_other_processes_has_own_metrics(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ const TOP = 50;
 // The report lists by time watched: the order by growth is that of its first thousand.
 const RANKED = 1000;
 const GAINED = { name: "gained", label: "More than before", format: format.signedDuration };
+const CHANGE = { name: "watch_time_change", label: "Change", format: format.growth };
 const ORDERED = "Of the 1,000 most watched of this range, compared with the period before. Content that nobody watched in this range is not listed.";
 const ORDERS = {
   "": { label: "Most watched", sign: 0, columns: [], note: "" },
@@ -89,8 +90,9 @@ class ContentList {
         action: (row) => ({ href: context.link(withView(state, "content", row.content_id)), label: `Show ${row.content_id}` }),
         columns: [
           ...order(state).columns,
+          ...(order(state).sign ? [CHANGE] : []),
           { name: "watch_time", label: "Watched", format: format.duration },
-          ...(state.compare || order(state).sign ? [{ name: "watch_time_change", label: "Change", format: format.growth }] : []),
+          ...(state.compare && !order(state).sign ? [CHANGE] : []),
           { name: "unique_viewers", label: "Viewers", format: format.count },
           { name: "starts", label: "Starts", format: format.count },
           { name: "buffer_ms_per_watch_minute", label: "Stalled per minute", format: format.milliseconds },

@@ -122,39 +122,39 @@ function heatTable(rows, { column, format: shown, label }, bucket, heading, leve
   }
   const values = [...watched.keys()].sort((one, other) => watched.get(other) - watched.get(one)).slice(0, MAX_VALUES);
   const brief = shown === format.share ? format.briefShare : shown;
-  return [
-    legend(levels),
+  const scroll = element(
+    "div",
+    { className: "scroll", tabIndex: 0, role: "region", "aria-label": `${label} by ${heading.toLowerCase()} and time` },
     element(
-      "div",
-      { className: "scroll", tabIndex: 0, role: "region", "aria-label": `${label} by ${heading.toLowerCase()} and time` },
+      "table",
+      { className: "heat" },
       element(
-        "table",
-        { className: "heat" },
+        "thead",
+        {},
         element(
-          "thead",
+          "tr",
           {},
+          element("th", { scope: "col" }, heading),
+          ...buckets.map((each) => element("th", { scope: "col", title: format.bucketText(new Date(each), bucket) }, columnText(each, bucket))),
+        ),
+      ),
+      element(
+        "tbody",
+        {},
+        ...values.map((value) =>
           element(
             "tr",
             {},
-            element("th", { scope: "col" }, heading),
-            ...buckets.map((each) => element("th", { scope: "col", title: format.bucketText(new Date(each), bucket) }, columnText(each, bucket))),
-          ),
-        ),
-        element(
-          "tbody",
-          {},
-          ...values.map((value) =>
-            element(
-              "tr",
-              {},
-              element("th", { scope: "row", title: nameOf(value) }, nameOf(value)),
-              ...buckets.map((each) => heatCell(cells.get(JSON.stringify([value, each])), column, brief, levels)),
-            ),
+            element("th", { scope: "row", title: nameOf(value) }, nameOf(value)),
+            ...buckets.map((each) => heatCell(cells.get(JSON.stringify([value, each])), column, brief, levels)),
           ),
         ),
       ),
     ),
-  ];
+  );
+  // The latest column is at the end.
+  requestAnimationFrame(() => (scroll.scrollLeft = scroll.scrollWidth));
+  return [legend(levels), scroll];
 }
 
 function columnText(bucket, seconds) {

@@ -126,7 +126,7 @@ function timeline(rows) {
     { className: "scroll", tabIndex: 0, role: "region", "aria-label": "Events of the session" },
     element(
       "table",
-      { className: "timeline" },
+      { className: "timeline events" },
       element("thead", {}, element("tr", {}, ...headings.map((text) => element("th", { scope: "col" }, text)))),
       element("tbody", {}, ...rows.map(line)),
     ),
