@@ -23,6 +23,7 @@ UNITS = frozenset(
         "CONNECTIONS",
         "EVENTS",
         "EVENTS/S",
+        "DAYS",
         "INSERTS/S",
         "INSERTS",
         "MESSAGES",
