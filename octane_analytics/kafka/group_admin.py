@@ -19,6 +19,7 @@ from octane_analytics.kafka.client import error_of, translate
 from octane_analytics.kafka.consumer import KafkaSource
 from octane_analytics.kafka.offsets import log_ends, offsets_at
 from octane_analytics.kafka.standalone_client import StandaloneClient
+from octane_analytics.kafka.topic_settings import topic_settings
 from octane_analytics.settings.connections import KafkaSettings
 from octane_analytics.types import Commit, Committed, LogIdentity, TopicPartition
 
@@ -84,6 +85,10 @@ class ConsumerGroupAdmin(StandaloneClient):
     def partitions(self, topic: str) -> list[TopicPartition]:
         """Return the topic's partitions, in order."""
         return [TopicPartition(topic, number) for number in self._partition_numbers(topic)]
+
+    def cleanup_policy(self, topic: str) -> str:
+        """Return the topic's `cleanup.policy`; empty if the broker does not report it to this user."""
+        return topic_settings(self._administration(), topic).get("cleanup.policy", "")
 
     def committed(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, Committed]:
         return self._committed(partitions)

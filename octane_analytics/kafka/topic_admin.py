@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.cimpl import NewTopic
 
-from octane_analytics.errors import ConfigError, NeedsOperator, Unavailable
+from octane_analytics.errors import ConfigError, Unavailable
 from octane_analytics.kafka.client import REQUEST_SECONDS, error_of, translate
 from octane_analytics.kafka.standalone_client import StandaloneClient
+from octane_analytics.kafka.topic_settings import topic_settings
 from octane_analytics.settings.connections import KafkaSettings
 
 _RETENTION = "retention.ms"
@@ -111,20 +111,8 @@ class TopicAdmin(StandaloneClient):
 
     def _retention_ms(self, topic: str) -> int | None:
         """Return the retention; None if the broker does not report it, or not to this user."""
-        resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
-        try:
-            answers = self._administration().describe_configs(
-                [resource], request_timeout=REQUEST_SECONDS
-            )
-            entry = answers[resource].result(timeout=REQUEST_SECONDS + 1.0).get(_RETENTION)
-        except KafkaException as exception:
-            error = translate(error_of(exception), f"asking for the settings of {topic}")
-            if isinstance(error, NeedsOperator):
-                return None
-            raise error from exception
-        except TimeoutError as error:
-            raise Unavailable(f"asking for the settings of {topic}: no answer in time") from error
-        return None if entry is None or entry.value is None else int(entry.value)
+        found = topic_settings(self._administration(), topic).get(_RETENTION)
+        return None if found is None else int(found)
 
     def _administration(self) -> AdminClient:
         if self._admin is None:

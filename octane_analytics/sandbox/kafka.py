@@ -34,7 +34,7 @@ from octane_analytics.sandbox.engine import HOST, Engine, EngineError, is_free
 from octane_analytics.sandbox.kafka_child import find_library
 
 _CHILD = "octane_analytics.sandbox.kafka_child"
-_ANSWER_SECONDS = 10.0
+_ANSWER_SECONDS = 30.0
 _ALL_BROKERS = -1
 
 

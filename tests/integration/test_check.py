@@ -114,14 +114,17 @@ def test_check_reports_problems_to_fix(site: Site) -> None:
     site.clickhouse.execute(
         f"ALTER TABLE {site.clickhouse.table} MODIFY SETTING non_replicated_deduplication_window = 0"
     )
-    site.environ["KAFKA_DLQ_TOPIC"] = f"{site.topic}.other-dlq"
+    compacted = f"{site.topic}.compacted"
+    site.kafka.create_topic(compacted, 1, {"cleanup.policy": "compact,delete"})
+    site.environ |= {"KAFKA_TOPIC": compacted, "KAFKA_DLQ_TOPIC": f"{site.topic}.other-dlq"}
     found = site.json("check", code=78)
     where = f"{site.environ['CLICKHOUSE_HOST']}:{site.environ['CLICKHOUSE_PORT']}"
     assert levels(found)[f"deduplication at {where}"] == "FAIL"
     messages = {item["subject"]: item["message"] for item in found["checks"]}
     assert "the worker will create it" in messages["dead-letter topic"]
+    assert "is compacted (cleanup.policy=compact,delete)" in messages["topic"]
     listed = site.kafka.topics("--list")
-    assert f"{site.topic}.other-dlq" not in listed, "check changes nothing"
+    assert site.environ["KAFKA_DLQ_TOPIC"] not in listed, "check changes nothing"
 
 
 def test_check_finds_a_foreign_member(site: Site) -> None:

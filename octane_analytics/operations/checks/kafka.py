@@ -22,6 +22,7 @@ class CheckedCluster(Protocol):
 
     def brokers(self, topic: str) -> int: ...
     def partitions(self, topic: str) -> list[TopicPartition]: ...
+    def cleanup_policy(self, topic: str) -> str: ...
     def committed(
         self, partitions: Sequence[TopicPartition]
     ) -> Mapping[TopicPartition, Committed]: ...
@@ -53,6 +54,7 @@ def check_kafka(cluster: CheckedCluster, settings: Settings, now: float) -> Iter
         yield failed("topic", error)
         return
     yield _partition_count(kafka.topic, len(partitions), settings.worker.procs)
+    yield from _compaction(cluster, kafka.topic)
     yield from _group(cluster, settings, partitions)
     yield _newest_record(cluster, partitions, now)
 
@@ -64,6 +66,20 @@ def _partition_count(topic: str, partitions: int, procs: int) -> Finding:
             "topic", f"{text}: {procs - partitions} of them will idle; lower WORKER_PROCS (--procs)"
         )
     return ok("topic", text)
+
+
+def _compaction(cluster: CheckedCluster, topic: str) -> Iterator[Finding]:
+    try:
+        policy = cluster.cleanup_policy(topic)
+    except OctaneError:
+        return  # a broker that does not report settings, such as the sandbox's
+    if "compact" in map(str.strip, policy.split(",")):
+        yield warn(
+            "topic",
+            f"{topic} is compacted (cleanup.policy={policy}): Kafka removes an event once its key "
+            "occurs again, stored or not; run kafka-configs.sh --alter --entity-type topics "
+            f"--entity-name {topic} --add-config cleanup.policy=delete",
+        )
 
 
 def _dead_letter_topic(cluster: CheckedCluster, topic: str) -> Finding:

@@ -56,6 +56,7 @@ class FakeCluster:
     away: OctaneError | None = None
     creating: OctaneError | None = None
     reading: OctaneError | None = None
+    policy: str | OctaneError = "delete"
 
     def brokers(self, topic: str) -> int:
         if self.away:
@@ -66,6 +67,11 @@ class FakeCluster:
         if topic not in self.topics:
             raise NeedsOperator(f"topic {topic}: unknown; create the topic or check its name")
         return [TopicPartition(topic, number) for number in range(self.topics[topic])]
+
+    def cleanup_policy(self, topic: str) -> str:
+        if isinstance(self.policy, OctaneError):
+            raise self.policy
+        return self.policy
 
     def committed(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, Committed]:
         if self.reading:
@@ -123,6 +129,8 @@ def test_unreachable_kafka_is_one_transient_failure() -> None:
     [
         (FakeCluster(topics={}), "topic", Level.FAIL, "create the topic"),
         (FakeCluster(topics={TOPIC: 1}), "topic", Level.WARN, "1 of them will idle"),
+        (FakeCluster(policy="compact,delete"), "topic", Level.WARN, "is compacted"),
+        (FakeCluster(policy=Unavailable("not supported")), "topic", Level.OK, "4 partitions"),
         (FakeCluster(topics={TOPIC: 4}), "dead-letter topic", Level.OK, "will create it"),
         (
             FakeCluster(topics={TOPIC: 4}, creating=NeedsOperator("not allowed")),
