@@ -30,8 +30,8 @@ from octane_analytics.types import (
 
 _CONFIRM_SECONDS = 1.0
 _FRESH_SECONDS = 5.0
-"""Age of an announcement from which another worker may have inserted the batch, and statements may have
-dropped its token since. Shorter than a session timeout, after which partitions are given away."""
+"""Age of an announcement after which it is made again before the insert. Shorter than a session timeout,
+after which another worker may have inserted the batch, and statements may have dropped its token."""
 
 
 class Delivery(Enum):
@@ -48,7 +48,9 @@ class _Outgoing:
     trace: Trace | None
     progress: WriteProgress = field(default_factory=WriteProgress)
     announced_at: float | None = None
-    """Time before the first attempt to announce it."""
+    """Time before the first attempt of the announcement."""
+    fresh_seconds: float = _FRESH_SECONDS
+    """Age up to which the announcement counts; doubled each time, for a coordinator that is slow."""
 
 
 class BatchDelivery:
@@ -243,11 +245,9 @@ class BatchDelivery:
         with context.outages.track(DEAD_LETTERS, "send"):
             sent = self._writer.send_rejected(batch.rejected, owned, outgoing.progress)
         context.observer.dead_lettered(sent)
-        # Also after a suspension of the process: the last moment before the insert counts.
-        if outgoing.announced_at is not None and (
-            context.clock.now() - outgoing.announced_at >= _FRESH_SECONDS
-        ):
-            self.state.insert_failed()
+        self._renew_announcement(outgoing)
+        if not pending.is_announced:
+            return
         try:
             with step(outgoing.trace, "insert"), context.outages.track(CLICKHOUSE, "insert"):
                 self._writer.insert(
@@ -278,6 +278,20 @@ class BatchDelivery:
                 outgoing.trace,
             )
         )
+
+    def _renew_announcement(self, outgoing: _Outgoing) -> None:
+        """Announce the batch again if it is due late, as after a suspension of the process.
+
+        The coordinator accepts it only from a member that has kept its partitions: then no other worker
+        has inserted the batch, and it needs no count, which equal rows of other batches would distort.
+        """
+        now = self._context.clock.now()
+        if outgoing.announced_at is None or now - outgoing.announced_at < outgoing.fresh_seconds:
+            return
+        if self.state.renew_announcement():
+            outgoing.announced_at = None
+            outgoing.fresh_seconds *= 2
+            self._announce()
 
     def _finish(self, written: WrittenBatch, *, is_recovered: bool = False) -> None:
         intent, rows = written.intent, sum(written.rows_by_partition.values())

@@ -113,6 +113,7 @@ class DeliveryState:
         if self.pending is not None and not gone.isdisjoint(self.pending.members):
             if self.pending.withdrawing & gone:
                 self._stop()
+            self.pending.is_announced |= self.pending.was_announced
             if self.pending.is_announced or self.pending.withdrawing:
                 self.pending.members -= gone
                 self.pending.is_repeat = True
@@ -224,10 +225,24 @@ class DeliveryState:
         taken = batch.members & outcome.accepted
         if taken == batch.members:
             batch.is_announced, batch.may_be_announced = True, False
+            batch.was_announced = False
             self._note_completions(batch.members)
+        elif taken and batch.was_announced:
+            self._restart_from_committed()  # every partition has the intent
         elif taken:
             batch.withdrawing = frozenset(taken)
         self._note_completions(outcome.accepted - batch.members)
+
+    def renew_announcement(self) -> bool:
+        """Require the pending batch to be announced again before its insert; return whether it must be.
+
+        A repeat needs no new announcement.
+        """
+        batch = self.pending
+        if not self.has_intents or batch is None or not batch.is_announced or batch.is_repeat:
+            return False
+        batch.is_announced, batch.was_announced = False, True
+        return True
 
     def withdrawal(self) -> list[Commit]:
         """Return the commit that withdraws the intents of a batch of which others were refused."""

@@ -19,6 +19,8 @@ class PendingBatch:
     """Partitions whose intent alone was accepted, of a commit that others of the batch refused."""
     may_be_announced: bool = False
     """True if an announcement was refused of which an earlier copy may have been stored."""
+    was_announced: bool = False
+    """True while an announcement that was accepted is made again."""
     is_placed: bool = False
     """True once the shard is chosen: an announcement may name it from then on."""
 

@@ -19,6 +19,7 @@ setups = st.builds(
     refused_commits=budgets,
     failed_inserts=budgets,
     half_inserts=budgets,
+    renewals=budgets,
     removals=budgets,
     recreations=st.integers(0, 1),
     shards=st.integers(1, 3),
@@ -46,6 +47,7 @@ partial_setups = st.builds(
     moves=budgets,
     partial_commits=budgets,
     refused_commits=budgets,
+    renewals=budgets,
     failed_inserts=budgets,
     half_inserts=budgets,
 )

@@ -60,6 +60,8 @@ class Setup:
     recreations: int = 0
     shards: int = 1
     """Shards that are listed at the beginning; one has no name, and stays the only one."""
+    renewals: int = 0
+    """Batches that are announced again before their insert, because it is late."""
     relistings: int = 0
     """Changes of the list of shards: one is added or removed, or the order changes."""
     follows_intent: bool = True
@@ -110,6 +112,7 @@ class Worker:
                 p.is_repeat,
                 tuple(p.withdrawing),
                 p.may_be_announced,
+                p.was_announced,
                 p.is_placed,
             ),
             tuple(sorted(s._open.items())),
@@ -135,6 +138,7 @@ def clone(state: DeliveryState) -> DeliveryState:
             pending.is_repeat,
             pending.withdrawing,
             pending.may_be_announced,
+            pending.was_announced,
             pending.is_placed,
         ),
         state.restart_reason,
@@ -165,6 +169,7 @@ class World:
                 "half_inserts",
                 "removals",
                 "recreations",
+                "renewals",
                 "relistings",
             )
         }
@@ -316,6 +321,9 @@ class World:
         elif pending is not None and self._is_listed(pending.intent):
             for mode in self._insert_modes():
                 yield f"insert {n} {mode}", lambda w, m=mode: w.insert(n, m)  # type: ignore[misc]
+        is_fresh = pending is not None and pending.is_announced and not pending.is_repeat
+        if self.left["renewals"] and is_fresh:
+            yield f"renew {n}", lambda w: w.renew(n)
         for intent in filter(self._is_listed, state.recoveries()):
             for mode in self._insert_modes():
                 yield (
@@ -356,6 +364,10 @@ class World:
                 for some in combinations(numbers, size)
             ]
         return modes
+
+    def renew(self, number: int) -> None:
+        self.left["renewals"] -= 1
+        assert self.workers[number].state.renew_announcement()
 
     def _insert_modes(self) -> list[str]:
         modes = ["ok"]

@@ -65,6 +65,30 @@ def test_late_insert_finds_rows_without_token(
     assert rig.table.count() == once(names(0, 3))
 
 
+@pytest.mark.parametrize("commit_seconds", [[6.0], [6.0, 11.0, 21.0], [600.0]])
+def test_late_insert_of_a_member_counts_nothing(
+    commit_seconds: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No other worker can have inserted the batch: equal rows of earlier ones do not stand in for it."""
+    rig = Rig(size=3)
+    worker = rig.worker()
+    rig.produce(0, 3)
+    rig.settle(worker)
+    commit = worker.source.commit
+
+    def commit_slowly(commits: Sequence[Commit]) -> None:
+        commit(commits)
+        if commit_seconds:
+            rig.clock.sleep(commit_seconds.pop(0))
+
+    monkeypatch.setattr(worker.source, "commit", commit_slowly)
+    rig.produce(0, 3)
+    rig.settle(worker)
+    assert commit_seconds == []
+    assert rig.table.count() == once(names(0, 3), names(0, 3))
+    assert worker.observer.details("restarting") == []
+
+
 def test_revoked_partition_is_finished_and_committed() -> None:
     rig = Rig(size=3, partitions=2)
     rig.produce(0, 3, 0)
