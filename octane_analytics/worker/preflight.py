@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.error_codes import OPERATOR_ERRORS
-from octane_analytics.clickhouse.schema import LiveTable, TableName
+from octane_analytics.clickhouse.schema import LiveTable
 from octane_analytics.clickhouse.shards import ClickHouseShards
 from octane_analytics.clickhouse.table_fit import require_fit, required_rights
 from octane_analytics.clickhouse.views import view_findings
@@ -171,21 +171,21 @@ def _check_views(clickhouse: ClickHouse, live: LiveTable, settings: ClickHouseSe
     if refusals := [finding.message for finding in findings if finding.is_refusal]:
         raise ConfigError("; ".join(refusals))
     if views and live.is_replicated and len(settings.hosts()) > 1:
-        _check_views_of_replicas({view.name for view in views}, settings)
+        _check_views_of_replicas({str(view.name) for view in views}, settings)
 
 
-def _check_views_of_replicas(views: set[TableName], settings: ClickHouseSettings) -> None:
+def _check_views_of_replicas(views: set[str], settings: ClickHouseSettings) -> None:
     """Raise ConfigError if a replica that can be reached lacks one of the views."""
     for address in (authority(*host) for host in settings.hosts()):
         single = replace(settings, host=address, shard_weights=())
         try:
             with ClickHouse(single, client_name=_CLICKHOUSE_CLIENT) as replica:
-                missing = views - {view.name for view in replica.views()}
+                missing = views - {str(view.name) for view in replica.views()}
         except Unavailable as error:
             _LOG.warning("views of a replica not inspected", extra=logs.fields(error=str(error)))
             continue
         if missing:
             raise ConfigError(
-                f"{address} lacks materialized view {', '.join(sorted(map(str, missing)))}: rows that "
+                f"{address} lacks materialized view {', '.join(sorted(missing))}: rows that "
                 "are inserted through it would be missing in the target; create the view on each server"
             )
