@@ -245,8 +245,7 @@ class BatchDelivery:
         with context.outages.track(DEAD_LETTERS, "send"):
             sent = self._writer.send_rejected(batch.rejected, owned, outgoing.progress)
         context.observer.dead_lettered(sent)
-        self._renew_announcement(outgoing)
-        if not pending.is_announced:
+        if not self._is_announcement_fresh(outgoing):
             return
         try:
             with step(outgoing.trace, "insert"), context.outages.track(CLICKHOUSE, "insert"):
@@ -279,19 +278,22 @@ class BatchDelivery:
             )
         )
 
-    def _renew_announcement(self, outgoing: _Outgoing) -> None:
-        """Announce the batch again if it is due late, as after a suspension of the process.
+    def _is_announcement_fresh(self, outgoing: _Outgoing) -> bool:
+        """Return whether the batch may be inserted. If it is late, as after a suspension of the process,
+        announce it again. Raise Unavailable.
 
         The coordinator accepts it only from a member that has kept its partitions: then no other worker
         has inserted the batch, and it needs no count, which equal rows of other batches would distort.
         """
         now = self._context.clock.now()
         if outgoing.announced_at is None or now - outgoing.announced_at < outgoing.fresh_seconds:
-            return
-        if self.state.renew_announcement():
-            outgoing.announced_at = None
-            outgoing.fresh_seconds *= 2
-            self._announce()
+            return True
+        if not self.state.renew_announcement():
+            return True
+        outgoing.announced_at = None
+        outgoing.fresh_seconds *= 2
+        self._announce()
+        return self.state.pending is not None and self.state.pending.is_announced
 
     def _finish(self, written: WrittenBatch, *, is_recovered: bool = False) -> None:
         intent, rows = written.intent, sum(written.rows_by_partition.values())

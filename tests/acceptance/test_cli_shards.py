@@ -21,7 +21,7 @@ from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.settings.connections import ClickHouseSettings
 from octane_analytics.types import PartitionRange
 from tests.acceptance.test_cli_replay import random_events
-from tests.support.command import call, wait_until
+from tests.support.command import call, run, wait_until
 from tests.support.replay_runs import Multiset, Scene, kill, pool
 from tests.tools.cluster.fixtures import running
 from tests.tools.cluster.nodes import CLUSTER, ClickHouseCluster, Node
@@ -201,12 +201,11 @@ def test_replay_with_another_list_of_shards_is_refused(scene: ShardedScene) -> N
     """Its tables would stand on another shard, which does not have the journal of the first."""
     scene.produce(random_events(EVENTS))
     scene.ingest()
-    first = scene.start("--from-offset", "0", "--rate", "500")
+    first = scene.start("--from-offset", "0", "--rate", "100")
     wait_until(lambda: scene.has_begun(first))
     reversed_hosts = ";".join(scene.settings["CLICKHOUSE_HOST"].split(";")[::-1])
-    refused = call(
-        "replay",
-        *("--from-offset", "0", "--yes"),
+    refused = run(
+        *("replay", "--from-offset", "0", "--yes"),
         settings=scene.settings | {"CLICKHOUSE_HOST": reversed_hosts},
     )
     kill(first)

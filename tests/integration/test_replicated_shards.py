@@ -272,12 +272,15 @@ def test_view_counts_repeat_on_another_replica(
             own = replace(whole, clickhouse=shard)
             if is_replicated:
                 check_table(server, own)
+                run(other, "DROP TABLE counting SYNC")
+                with pytest.raises(ConfigError, match=f"{other.authority} lacks .*counting"):
+                    check_table(server, own)
             else:
                 with pytest.raises(ConfigError, match="use a ReplicatedSummingMergeTree"):
                     check_table(server, own)
     finally:
         for node in (one, other):
-            run(node, "DROP TABLE counting SYNC")
+            run(node, "DROP TABLE IF EXISTS counting SYNC")
             run(node, "DROP TABLE counts SYNC")
 
 
