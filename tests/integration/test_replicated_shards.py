@@ -14,6 +14,7 @@ from octane_analytics.clickhouse.shards import ClickHouseShards
 from octane_analytics.errors import ConfigError, StatementRejected, Unavailable
 from octane_analytics.pipeline.repeated_insert import insert_repeated
 from octane_analytics.settings.connections import ClickHouseSettings
+from octane_analytics.worker import preflight
 from tests.support.command import wait_until
 from tests.support.ingest_rig import Rig, names, once
 from tests.tools.cluster.nodes import ClickHouseCluster, Node
@@ -140,6 +141,71 @@ def test_insert_below_its_quorum_is_not_done(cluster: ClickHouseCluster) -> None
         until_done(sink)
         sink.insert_block(ROWS, "t2", "t2")
     assert users(replica, does_sync=False) == users(first) == ["u", "u", "v", "v"]
+
+
+def test_one_server_by_two_names_is_no_quorum(cluster: ClickHouseCluster) -> None:
+    (first, replica), _ = cluster.shards
+    run(replica, f"SYSTEM STOP FETCHES {TABLE}")
+    twice = f"{first.authority},localhost:{first.tcp_port}"
+    settings = ClickHouseSettings(host=twice, timeout_seconds=6.0, insert_quorum=2)
+    with ClickHouseShards(settings, client_name="tests") as shards:
+        sink = shards.sink("")
+        with pytest.raises(Unavailable):
+            sink.insert_block(ROWS, "t", "t")
+        with pytest.raises(Unavailable, match="1 replicas have the rows"):
+            insert_repeated(sink, ROWS, "t")
+    with pytest.raises(ConfigError, match=f"are one server, replica {first.name}: list it once"):
+        preflight.check_replicas(settings)
+
+
+@pytest.mark.parametrize(
+    "engine", ["MergeTree", "ReplicatedMergeTree('/other/{shard}/events', '{replica}')"]
+)
+@pytest.mark.parametrize("is_sharded", [True, False], ids=["shards", "one-shard"])
+def test_failover_to_another_table_inserts_nothing(
+    cluster: ClickHouseCluster, engine: str, *, is_sharded: bool
+) -> None:
+    (first, stray), _ = cluster.shards
+    columns = CREATE[CREATE.index("(") : CREATE.index(" ENGINE")]
+    order = "ORDER BY (app_id, event_name, timestamp)"
+    run(stray, f"RENAME TABLE {TABLE} TO kept")
+    run(stray, f"CREATE TABLE {TABLE} {columns} ENGINE = {engine} {order}")
+    settings = replace(
+        cluster.settings(None if is_sharded else [0]),
+        cluster="octane" if is_sharded else None,
+        timeout_seconds=6.0,
+    )
+    try:
+        with pytest.raises(ConfigError, match="make them replicas of one table"):
+            preflight.check_replicas(settings.of_each_shard()[0])
+        with ClickHouseShards(settings, client_name="tests") as shards:
+            sink = shards.sink("1" if is_sharded else "")
+            sink.insert_block(ROWS, "t", "t")
+            first.kill()
+            for _ in range(3):
+                with pytest.raises(Unavailable):
+                    sink.insert_block(ROWS, "t2", "t2")
+            with pytest.raises(Unavailable):
+                insert_repeated(sink, ROWS, "t2")
+            assert run(stray, f"SELECT count() FROM {TABLE}") == [(0,)]
+            first.start()
+            until_done(sink)
+    finally:
+        run(stray, f"DROP TABLE {TABLE} SYNC")
+        run(stray, f"RENAME TABLE kept TO {TABLE}")
+    assert users(first) == users(stray) == ["u", "v"]
+
+
+def test_table_that_all_replicas_created_again_is_used(cluster: ClickHouseCluster) -> None:
+    with opened(cluster) as shards:
+        sink = shards.sink("1")
+        sink.insert_block(ROWS, "t", "t")
+        for node in cluster.shards[0]:
+            run(node, f"DROP TABLE {TABLE} SYNC")
+            run(node, CREATE.replace("/tables/", "/again/"))
+        sink.close()
+        sink.insert_block(ROWS, "t", "t")
+    assert users(cluster.shards[0][1]) == ["u", "v"]
 
 
 def test_batch_survives_outage_of_zookeeper(cluster: ClickHouseCluster) -> None:
