@@ -246,8 +246,8 @@ def _distributed_findings(server: ServerFacts, expected: Expectation) -> Iterato
             f"{server.address} does not have {name}, which reports read: {apply}", is_refusal=True
         )
         return
-    arguments = schema.distributed_arguments(expected.table, expected.cluster or "")
-    if not table.engine_full.startswith((f"Distributed({arguments})", f"Distributed({arguments},")):
+    if not schema.reads_cluster(table.engine_full, expected.table, expected.cluster or ""):
+        arguments = schema.distributed_arguments(expected.table, expected.cluster or "")
         yield ClusterFinding(
             f"{server.address}: {name} is not Distributed({arguments}): drop it and {apply}",
             is_refusal=True,

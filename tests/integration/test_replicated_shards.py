@@ -1,5 +1,6 @@
 """Batches on two shards of two replicas each: repeats, failover, quorum, an outage of ZooKeeper."""
 
+import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,6 +14,7 @@ from octane_analytics.clickhouse.shard_sink import ShardSink
 from octane_analytics.clickhouse.shards import ClickHouseShards
 from octane_analytics.errors import ConfigError, StatementRejected, Unavailable
 from octane_analytics.pipeline.repeated_insert import insert_repeated
+from octane_analytics.replay.plan import Mode
 from octane_analytics.settings.connections import ClickHouseSettings
 from octane_analytics.worker import preflight
 from tests.support.command import wait_until
@@ -227,6 +229,32 @@ def test_replay_refuses_one_of_several_shards(cluster: ClickHouseCluster) -> Non
         pytest.raises(ConfigError, match="cluster octane has 2 shards, CLICKHOUSE_HOST lists one"),
     ):
         setup.require_unsharded(server, one)
+
+
+@pytest.mark.parametrize(
+    ("engine", "is_refused"),
+    [
+        (f"Distributed('octane', 'default', '{TABLE}')", False),
+        (f"Distributed('octane', 'default', '{TABLE}', rand())", False),
+        (f"Distributed('octane', 'default', '{TABLE}') SETTINGS skip_unavailable_shards = 1", True),
+        (f"Distributed('octane', 'other', '{TABLE}')", True),
+        ("MergeTree ORDER BY ()", True),
+    ],
+)
+def test_replay_refuses_table_that_omits_shards(
+    cluster: ClickHouseCluster, engine: str, *, is_refused: bool
+) -> None:
+    pinned = replace(cluster.settings(), host=cluster.nodes[0].authority)
+    run(cluster.nodes[0], f"CREATE TABLE {TABLE}_all AS {TABLE} ENGINE = {engine}")
+    refusal = pytest.raises(ConfigError, match="rows that it does not read would be inserted again")
+    try:
+        with (
+            ClickHouse(pinned, client_name="tests") as server,
+            refusal if is_refused else contextlib.nullcontext(),
+        ):
+            setup.check_shards(server, cluster.settings(), Mode.FILL)
+    finally:
+        run(cluster.nodes[0], f"DROP TABLE {TABLE}_all SYNC")
 
 
 def test_builds_of_dead_rebuilds_are_dropped(cluster: ClickHouseCluster) -> None:
