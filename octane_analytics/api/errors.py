@@ -46,7 +46,6 @@ _BUSY = frozenset(
         203,  # NO_FREE_CONNECTION
         236,  # ABORTED
         243,  # NOT_ENOUGH_SPACE, for the data that a query spills
-        279,  # ALL_CONNECTION_TRIES_FAILED
         394,  # QUERY_WAS_CANCELLED
         439,  # CANNOT_SCHEDULE_TASK
         473,  # DEADLOCK_AVOIDED

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from octane_analytics.clickhouse.connection import ALL_SHARDS
+
 BLOCK_ROWS = 8_192
 """Rows of a block of raw SQL: the unit of work between two checks of the limits."""
 
@@ -44,10 +46,13 @@ class QueryLimits:
     rows_read: int
     bytes_read: int
     threads: int
+    reads_shards: bool = False
+    """True if the table has several shards, all of which must answer, also to subqueries."""
 
     def settings(self) -> dict[str, object]:
         return {
             **_shared_settings(self),
+            **(ALL_SHARDS if self.reads_shards else {}),
             "max_rows_to_read": self.rows_read,
             "max_bytes_to_read": self.bytes_read,
             "read_overflow_mode": "throw",

@@ -67,11 +67,14 @@ CONNECTION_ERRORS = frozenset(
         202,  # TOO_MANY_SIMULTANEOUS_QUERIES
         209,  # SOCKET_TIMEOUT
         210,  # NETWORK_ERROR
+        279,  # ALL_CONNECTION_TRIES_FAILED, to the servers of another shard
         516,  # AUTHENTICATION_FAILED
+        519,  # ALL_REPLICAS_ARE_STALE, of another shard
         745,  # SERVER_OVERLOADED
     }
 )
-"""Errors that depend on the connection or the server's load, not on the statement."""
+"""Errors that depend on the connection or the server's load, not on the statement. The next server of
+the list may reach a shard that this one cannot reach."""
 
 _NAMES = {
     code: name

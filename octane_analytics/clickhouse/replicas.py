@@ -9,7 +9,9 @@ from itertools import groupby
 
 from octane_analytics.clickhouse import rollups, schema
 from octane_analytics.clickhouse.schema import LiveTable, TableName
+from octane_analytics.clickhouse.table_ttl import setting_of
 
+_SKIPS = "skip_unavailable_shards"
 MAX_DELAY_SECONDS = 60
 """Lag of a replica that is reported."""
 
@@ -89,9 +91,16 @@ def cluster_findings(
     present = [server for server in servers if server.live is not None]
     yield from _unequal(present, "column types", _column_types)
     yield from _unequal(present, "rollups", _rollup_labels)
-    if expected.shards > 1:
-        for server in present:
+    for server in present:
+        if expected.shards > 1:
             yield from _distributed_findings(server, expected)
+        elif server.cluster_shards > 1:
+            yield ClusterFinding(
+                f"{server.address}: cluster {expected.cluster} has {server.cluster_shards} shards in "
+                "remote_servers, CLICKHOUSE_HOST lists one of them: reports would not read the others; "
+                "list them all",
+                is_refusal=True,
+            )
 
 
 def macro_findings(servers: Sequence[ServerFacts]) -> Iterator[ClusterFinding]:
@@ -169,6 +178,7 @@ def _replica_findings(
     shard: Sequence[ServerFacts], expected: Expectation
 ) -> Iterator[ClusterFinding]:
     present = [server for server in shard if server.live is not None]
+    yield from _twins(present)
     has_writable = not all(server.replica and server.replica.is_readonly for server in present)
     for server in present:
         replica = server.replica
@@ -214,6 +224,21 @@ def _replica_findings(
         )
 
 
+def _twins(servers: Sequence[ServerFacts]) -> Iterator[ClusterFinding]:
+    """Yield the addresses of one shard that are the same server."""
+    seen: dict[tuple[str, str], ServerFacts] = {}
+    for server in servers:
+        if server.replica is None:
+            continue
+        first = seen.setdefault((server.replica.path, server.replica.name), server)
+        if first is not server:
+            yield ClusterFinding(
+                f"{first.address} and {server.address} are one server, replica {server.replica.name}: "
+                "list it once, because each entry counts as a copy of the rows",
+                is_refusal=True,
+            )
+
+
 def _distributed_findings(server: ServerFacts, expected: Expectation) -> Iterator[ClusterFinding]:
     apply = "run `octane-analytics schema apply`"
     if server.cluster_shards != expected.shards:
@@ -230,13 +255,19 @@ def _distributed_findings(server: ServerFacts, expected: Expectation) -> Iterato
             f"{server.address} does not have {name}, which reports read: {apply}", is_refusal=True
         )
         return
-    arguments = schema.distributed_arguments(expected.table, expected.cluster or "")
-    if not table.engine_full.startswith((f"Distributed({arguments})", f"Distributed({arguments},")):
+    if not schema.reads_cluster(table.engine_full, expected.table, expected.cluster or ""):
+        arguments = schema.distributed_arguments(expected.table, expected.cluster or "")
         yield ClusterFinding(
             f"{server.address}: {name} is not Distributed({arguments}): drop it and {apply}",
             is_refusal=True,
         )
         return
+    if setting_of(table.engine_full, _SKIPS) not in ("", "0", "false"):
+        yield ClusterFinding(
+            f"{server.address}: {name} has the setting {_SKIPS}, and reports would omit the rows of a "
+            f"shard that is away, without an error: drop it and {apply}",
+            is_refusal=True,
+        )
     live = {column.name: column.type for column in server.live.columns} if server.live else {}
     wrong = [c for c in schema.COLUMN_NAMES if table.columns.get(c) != live.get(c)]
     if wrong:

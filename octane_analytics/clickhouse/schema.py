@@ -123,6 +123,12 @@ def distributed_arguments(local: TableName, cluster: str) -> str:
     return ", ".join(map(string_literal, (cluster, local.database, local.table)))
 
 
+def reads_cluster(engine_full: str, local: TableName, cluster: str) -> bool:
+    """Return True if a table with this engine reads the local table on every shard of the cluster."""
+    engine = f"Distributed({distributed_arguments(local, cluster)}"
+    return engine_full.startswith((f"{engine})", f"{engine},"))
+
+
 def on_cluster(cluster: str | None) -> str:
     """Return the clause by which a statement runs on all servers of the cluster; empty for none."""
     return f" ON CLUSTER {identifier(cluster)}" if cluster else ""

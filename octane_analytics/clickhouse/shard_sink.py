@@ -13,8 +13,14 @@ from octane_analytics.clickhouse import schema
 from octane_analytics.clickhouse.error_codes import plain_message
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.clickhouse.native_blocks import PackingClient
+from octane_analytics.clickhouse.replica_tables import (
+    ServerTable,
+    difference,
+    read_table,
+    select_table,
+)
 from octane_analytics.clickhouse.row_counts import CountingConnection
-from octane_analytics.errors import NeedsOperator, Unavailable
+from octane_analytics.errors import NeedsOperator, StatementRejected, Unavailable
 from octane_analytics.settings.connections import ClickHouseSettings
 from octane_analytics.settings.topology import Address, authority
 
@@ -30,10 +36,13 @@ _PATH = (
 
 
 class ShardSink(ClickHouseSink):
-    """Sink for one shard. Once its identity is known, no statement goes to a server of another one."""
+    """Sink for one shard. Once its identity is known, no statement goes to a server of another one; nor
+    to a server whose table is not a replica of the one that was in use before."""
 
     known_identity: str | None = None
     """Identity that a server of this shard has stated; None if none was asked yet."""
+    _known_table: tuple[str, ServerTable] | None = None
+    """Address and table of the first server that was connected, of several."""
 
     @property
     def settings(self) -> ClickHouseSettings:
@@ -92,12 +101,18 @@ class ShardSink(ClickHouseSink):
     def _connected(self) -> PackingClient:
         client = super()._connected()
         # The driver connects to any server of the list by itself.
-        is_known = self.known_identity is not None
-        client.on_connect = partial(self._verify, client) if is_known else None
+        is_verified = self.known_identity is not None or len(self._failover) > 1
+        client.on_connect = partial(self._verify, client) if is_verified else None
         return client
 
     def _verify(self, client: PackingClient) -> None:
-        """Raise NeedsOperator if the connected server is of another shard."""
+        """Raise NeedsOperator if the connected server is of another shard, or has another table."""
+        if self.known_identity is not None:
+            self._verify_shard(client)
+        if len(self._failover) > 1:
+            self._verify_table(client)
+
+    def _verify_shard(self, client: PackingClient) -> None:
         stated = self._stated_identity(client.execute)
         if stated != self.known_identity:
             where = authority(*self._current())
@@ -107,6 +122,43 @@ class ShardSink(ClickHouseSink):
                 f"{self.known_identity!r}: separate shards by semicolons, correct the server's `shard` "
                 "macro, or restart the worker if the shard was renamed"
             )
+
+    def _verify_table(self, client: PackingClient) -> None:
+        table = read_table(client.execute, self.table)
+        if table is None:
+            return  # the statement reports it
+        where = authority(*self._current())
+        known = self._known_table or (where, table)
+        if not table.is_replica_of(known[1]) and not self._have_all(table):
+            self._fail_over()
+            raise NeedsOperator(difference([known, (where, table)]))
+        self._known_table = where, table
+
+    def _have_all(self, table: ServerTable) -> bool:
+        """Return True if every server of the shard has this table now: it was created again."""
+        try:
+            others = [
+                found
+                for address in self._failover.hosts
+                if (found := self._table_of(address)) is not None
+            ]
+        except Unavailable:
+            return False
+        return len(others) == len(self._failover.hosts) and all(map(table.is_replica_of, others))
+
+    def _table_of(self, address: Address) -> ServerTable | None:
+        """Return the table of one server, through a connection of its own. Raise Unavailable."""
+        with self._connection_to(address) as replica:
+            try:
+                return select_table(replica)
+            except StatementRejected as error:
+                raise Unavailable(f"ClickHouse error {error.code}: {error}") from error
+
+    def _connection_to(self, address: Address) -> CountingConnection:
+        settings = replace(self._settings, host=authority(*address))
+        return CountingConnection(
+            settings, client_name=self._client_name, on_statement=self._on_statement
+        )
 
     def _stated_identity(self, run: Any) -> str:
         name: Mapping[str, object] = {"database": self.table.database, "table": self.table.table}
@@ -131,25 +183,34 @@ class ShardSink(ClickHouseSink):
         """
         if not schema.is_replicated(self.counted_table().engine):
             return
-        wanted, holders, reason = self._settings.insert_quorum, 1, ""
+        wanted, reason = self._settings.insert_quorum, ""
         current = self._current()
+        holders = {self._replica_name(current)}
         for address in self._failover.hosts:
-            if holders >= wanted:
+            if len(holders) >= wanted:
                 return
             if address != current:
                 try:
-                    holders += self._has_rows(address, columns)
+                    holders |= self._holder(address, columns)
                 except Unavailable as error:
                     reason = f"; {error}"
-        if holders < wanted:
+        if len(holders) < wanted:
             raise Unavailable(
-                f"{holders} replicas have the rows of a batch, CLICKHOUSE_INSERT_QUORUM is {wanted}: "
-                f"waiting for the others{reason}"
+                f"{len(holders)} replicas have the rows of a batch, CLICKHOUSE_INSERT_QUORUM is "
+                f"{wanted}: waiting for the others{reason}"
             )
 
-    def _has_rows(self, address: Address, columns: Sequence[Sequence[object]]) -> bool:
-        settings = replace(self._settings, host=authority(*address))
-        with CountingConnection(
-            settings, client_name=self._client_name, on_statement=self._on_statement
-        ) as replica:
-            return not replica.missing_rows(columns)
+    def _holder(self, address: Address, columns: Sequence[Sequence[object]]) -> set[str]:
+        """Return the name of the replica there if it has the rows; two addresses may be one server."""
+        with self._connection_to(address) as replica:
+            has_rows = not replica.missing_rows(columns)
+        return {self._replica_name(address)} if has_rows else set()
+
+    def _replica_name(self, address: Address) -> str:
+        table = self._table_of(address)
+        if table is None or table.replica is None:
+            raise NeedsOperator(
+                f"cannot read which replica {authority(*address)} is, and CLICKHOUSE_INSERT_QUORUM "
+                f"counts them: GRANT SELECT ON system.replicas TO {self._settings.user}"
+            )
+        return table.replica

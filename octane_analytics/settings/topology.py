@@ -99,12 +99,18 @@ def _address(entry: str, default_port: int) -> Address:
 
 
 def _require_distinct(shards: Sequence[Sequence[Address]]) -> None:
-    """Raise ConfigError if a server is in two shards: its rows would be read and written twice."""
+    """Raise ConfigError if a server is in two shards, whose rows would be read and written twice, or
+    twice in one, where it would count as two replicas."""
     shard_of: dict[Address, int] = {}
     for number, addresses in enumerate(shards, 1):
         for host, port in addresses:
-            first = shard_of.setdefault((host.lower(), port), number)
-            if first != number:
+            if (first := shard_of.get((host.lower(), port))) is None:
+                shard_of[host.lower(), port] = number
+            elif first == number:
+                raise ConfigError(
+                    f"CLICKHOUSE_HOST: {authority(host, port)} is listed twice; list each server once"
+                )
+            else:
                 raise ConfigError(
                     f"CLICKHOUSE_HOST: {authority(host, port)} is in shards {first} and {number}; "
                     "list each server in one shard"

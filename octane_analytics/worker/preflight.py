@@ -1,10 +1,12 @@
 """Preflight checks: run once, in their own process, before any worker starts."""
 
+import contextlib
 import logging
 from dataclasses import replace
 
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.error_codes import OPERATOR_ERRORS
+from octane_analytics.clickhouse.replica_tables import difference, select_table
 from octane_analytics.clickhouse.schema import LiveTable
 from octane_analytics.clickhouse.shards import ClickHouseShards
 from octane_analytics.clickhouse.table_fit import require_fit, required_rights
@@ -67,6 +69,7 @@ def check_shards(settings: Settings) -> None:
         try:
             with ClickHouse(own, client_name=_CLICKHOUSE_CLIENT) as clickhouse:
                 check_table(clickhouse, replace(settings, clickhouse=own))
+            check_replicas(own)
         except NeedsOperator:
             raise
         except Unavailable as error:
@@ -79,6 +82,25 @@ def check_shards(settings: Settings) -> None:
         )
     with ClickHouseShards(settings.clickhouse, client_name=_CLICKHOUSE_CLIENT) as shards:
         shards.require_identities()
+
+
+def check_replicas(shard: ClickHouseSettings) -> None:
+    """Raise ConfigError if the servers of one shard, as far as they can be reached, do not have replicas
+    of one table: inserts go to the next one when the first is away."""
+    if len(shard.hosts()) < 2:
+        return
+    found = []
+    for host, port in shard.hosts():
+        where = authority(host, port)
+        # If it is away, others serve meanwhile, and a worker looks again when it connects to it.
+        with (
+            contextlib.suppress(Unavailable, StatementRejected),
+            ClickHouse(replace(shard, host=where), client_name=_CLICKHOUSE_CLIENT) as server,
+        ):
+            if (table := select_table(server)) is not None:
+                found.append((where, table))
+    if reason := difference(found):
+        raise ConfigError(reason)
 
 
 def check_versions(settings: Settings) -> None:

@@ -111,6 +111,36 @@ def test_quorum_beyond_the_replicas_is_a_failure(ledger: ClickHouseSettings) -> 
     assert "CLICKHOUSE_INSERT_QUORUM" in three[0].message
 
 
+def test_one_listed_shard_of_two_is_a_failure(
+    ledger: ClickHouseSettings, clickhouse_cluster: ClickHouseCluster
+) -> None:
+    (first, _), _ = clickhouse_cluster.shards
+    checked = call(
+        "schema", "check", settings=environ(ledger) | {"CLICKHOUSE_HOST": first.authority}
+    )
+    assert checked.returncode == 1
+    assert "cluster octane has 2 shards in remote_servers" in checked.stdout, checked
+    one = dataclasses.replace(ledger, host=first.authority)
+    assert "CLICKHOUSE_HOST lists one of them" in findings(one)[0].message
+
+
+def test_distributed_table_that_omits_shards_is_a_failure(ledger: ClickHouseSettings) -> None:
+    name = f"{DATABASE}.ai_analytics_events_all"
+    single = dataclasses.replace(ledger, host=ledger.topology().shards[0].authorities[0])
+    with ClickHouse(single, client_name="tests") as server:
+        server.execute(f"RENAME TABLE {name} TO {name}_kept")
+        server.execute(
+            f"CREATE TABLE {name} AS {name}_kept ENGINE = Distributed('{CLUSTER}', '{DATABASE}', "
+            "'ai_analytics_events') SETTINGS skip_unavailable_shards = 1"
+        )
+        found = findings(ledger)
+        server.execute(f"DROP TABLE {name} SYNC")
+        server.execute(f"RENAME TABLE {name}_kept TO {name}")
+    (finding,) = found
+    assert finding.level is Level.FAIL
+    assert "would omit the rows of a shard that is away" in finding.message
+
+
 def test_replicas_listed_as_shards_are_a_failure(
     ledger: ClickHouseSettings, clickhouse_cluster: ClickHouseCluster
 ) -> None:

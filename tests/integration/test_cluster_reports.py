@@ -67,6 +67,14 @@ def ledger(cluster: ClickHouseCluster) -> ClickHouseSettings:
     return settings
 
 
+def environ(cluster: ClickHouseCluster) -> dict[str, str]:
+    return {
+        "CLICKHOUSE_HOST": cluster.hosts(),
+        "CLICKHOUSE_CLUSTER": CLUSTER,
+        "CLICKHOUSE_DATABASE": DATABASE,
+    }
+
+
 def synchronise(cluster: ClickHouseCluster) -> None:
     for node in cluster.nodes:
         with ClickHouse(ClickHouseSettings(host=node.authority), client_name="tests") as server:
@@ -148,6 +156,15 @@ def test_subquery_of_any_connection_reads_every_shard(ledger: ClickHouseSettings
     assert found[0] == found[1] == 6_000
 
 
+def test_raw_sql_without_query_user_reads_every_shard(ledger: ClickHouseSettings) -> None:
+    """The user's own profile does not have the settings that `schema grants` gives the query user."""
+    subquery = f"SELECT count() AS n FROM {EVENTS} WHERE user_id IN (SELECT user_id FROM {EVENTS})"
+    with app_over(ledger) as app:
+        answer = query(app, subquery)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["rows"] == [{"n": 6_000}]
+
+
 def test_raw_sql_may_not_read_one_shard(apps: tuple[ASGIApp, ASGIApp]) -> None:
     answer = query(apps[0], "SELECT count() FROM ledger.ai_analytics_events")
     assert answer.status_code == 403
@@ -162,6 +179,9 @@ def test_shard_that_is_away_fails_the_answer(
     try:
         answer = query(apps[0], f"SELECT count() AS n FROM {EVENTS}")
         assert answer.status_code == 503, answer.text
+        assert answer.json()["error"]["code"] == "unavailable"
+        shown = call("report", "overview_stats", settings=environ(cluster))
+        assert shown.returncode == 69, shown
         assert report(apps[0], "overview_stats", **RANGE).status_code == 503
     finally:
         for node in away:
@@ -188,17 +208,12 @@ def test_report_command_reads_every_shard(
     insert(ledger.of_each_shard()[0], [event(BEGIN + 100 * DAY, "only_one")])
     insert(ledger.of_each_shard()[1], [event(BEGIN + 100 * DAY, "only_one")])
     synchronise(cluster)
-    settings = {
-        "CLICKHOUSE_HOST": ledger.host,
-        "CLICKHOUSE_CLUSTER": CLUSTER,
-        "CLICKHOUSE_DATABASE": DATABASE,
-    }
     ends = [f"from={at(BEGIN + 99 * DAY)}", f"to={at(BEGIN + 101 * DAY)}"]
     params = [argument for end in ends for argument in ("--param", end)]
-    shown = call("report", "overview_stats", *params, "--format", "csv", settings=settings)
+    shown = call("report", "overview_stats", *params, "--format", "csv", settings=environ(cluster))
     assert shown.returncode == 0, shown
     (row,) = csv.DictReader(io.StringIO(shown.stdout))
     assert row["total_events"] == "2"
-    explained = call("report", "overview_stats", *params, "--explain", settings=settings)
+    explained = call("report", "overview_stats", *params, "--explain", settings=environ(cluster))
     assert explained.returncode == 0, explained
     assert "rollup users" in explained.stdout

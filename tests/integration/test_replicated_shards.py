@@ -1,5 +1,6 @@
 """Batches on two shards of two replicas each: repeats, failover, quorum, an outage of ZooKeeper."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -22,9 +23,10 @@ from octane_analytics.clickhouse.shard_sink import ShardSink
 from octane_analytics.clickhouse.shards import ClickHouseShards
 from octane_analytics.errors import ConfigError, StatementRejected, Unavailable
 from octane_analytics.pipeline.repeated_insert import insert_repeated
+from octane_analytics.replay.plan import Mode
 from octane_analytics.settings.connections import ClickHouseSettings
 from octane_analytics.settings.loading import load
-from octane_analytics.worker.preflight import check_table
+from octane_analytics.worker import preflight
 from tests.support.command import wait_until
 from tests.support.crash_points import kills
 from tests.support.ingest_rig import Rig, names, once
@@ -154,6 +156,71 @@ def test_insert_below_its_quorum_is_not_done(cluster: ClickHouseCluster) -> None
     assert users(replica, does_sync=False) == users(first) == ["u", "u", "v", "v"]
 
 
+def test_one_server_by_two_names_is_no_quorum(cluster: ClickHouseCluster) -> None:
+    (first, replica), _ = cluster.shards
+    run(replica, f"SYSTEM STOP FETCHES {TABLE}")
+    twice = f"{first.authority},localhost:{first.tcp_port}"
+    settings = ClickHouseSettings(host=twice, timeout_seconds=6.0, insert_quorum=2)
+    with ClickHouseShards(settings, client_name="tests") as shards:
+        sink = shards.sink("")
+        with pytest.raises(Unavailable):
+            sink.insert_block(ROWS, "t", "t")
+        with pytest.raises(Unavailable, match="1 replicas have the rows"):
+            insert_repeated(sink, ROWS, "t")
+    with pytest.raises(ConfigError, match=f"are one server, replica {first.name}: list it once"):
+        preflight.check_replicas(settings)
+
+
+@pytest.mark.parametrize(
+    "engine", ["MergeTree", "ReplicatedMergeTree('/other/{shard}/events', '{replica}')"]
+)
+@pytest.mark.parametrize("is_sharded", [True, False], ids=["shards", "one-shard"])
+def test_failover_to_another_table_inserts_nothing(
+    cluster: ClickHouseCluster, engine: str, *, is_sharded: bool
+) -> None:
+    (first, stray), _ = cluster.shards
+    columns = CREATE[CREATE.index("(") : CREATE.index(" ENGINE")]
+    order = "ORDER BY (app_id, event_name, timestamp)"
+    run(stray, f"RENAME TABLE {TABLE} TO kept")
+    run(stray, f"CREATE TABLE {TABLE} {columns} ENGINE = {engine} {order}")
+    settings = replace(
+        cluster.settings(None if is_sharded else [0]),
+        cluster="octane" if is_sharded else None,
+        timeout_seconds=6.0,
+    )
+    try:
+        with pytest.raises(ConfigError, match="make them replicas of one table"):
+            preflight.check_replicas(settings.of_each_shard()[0])
+        with ClickHouseShards(settings, client_name="tests") as shards:
+            sink = shards.sink("1" if is_sharded else "")
+            sink.insert_block(ROWS, "t", "t")
+            first.kill()
+            for _ in range(3):
+                with pytest.raises(Unavailable):
+                    sink.insert_block(ROWS, "t2", "t2")
+            with pytest.raises(Unavailable):
+                insert_repeated(sink, ROWS, "t2")
+            assert run(stray, f"SELECT count() FROM {TABLE}") == [(0,)]
+            first.start()
+            until_done(sink)
+    finally:
+        run(stray, f"DROP TABLE {TABLE} SYNC")
+        run(stray, f"RENAME TABLE kept TO {TABLE}")
+    assert users(first) == users(stray) == ["u", "v"]
+
+
+def test_table_that_all_replicas_created_again_is_used(cluster: ClickHouseCluster) -> None:
+    with opened(cluster) as shards:
+        sink = shards.sink("1")
+        sink.insert_block(ROWS, "t", "t")
+        for node in cluster.shards[0]:
+            run(node, f"DROP TABLE {TABLE} SYNC")
+            run(node, CREATE.replace("/tables/", "/again/"))
+        sink.close()
+        sink.insert_block(ROWS, "t", "t")
+    assert users(cluster.shards[0][1]) == ["u", "v"]
+
+
 def test_batch_survives_outage_of_zookeeper(cluster: ClickHouseCluster) -> None:
     (first, replica), _ = cluster.shards
     with opened(cluster) as shards:
@@ -189,6 +256,32 @@ def journaled(cluster: ClickHouseCluster, node: Node, replay_id: str) -> Iterato
 def fence(*nodes: Node) -> ReplayFence:
     settings = ClickHouseSettings(host=",".join(n.authority for n in nodes), timeout_seconds=20)
     return ReplayFence(ReplayServers(settings, client_name="tests"), TableName("default", TABLE))
+
+
+@pytest.mark.parametrize(
+    ("engine", "is_refused"),
+    [
+        (f"Distributed('octane', 'default', '{TABLE}')", False),
+        (f"Distributed('octane', 'default', '{TABLE}', rand())", False),
+        (f"Distributed('octane', 'default', '{TABLE}') SETTINGS skip_unavailable_shards = 1", True),
+        (f"Distributed('octane', 'other', '{TABLE}')", True),
+        ("MergeTree ORDER BY ()", True),
+    ],
+)
+def test_replay_refuses_table_that_omits_shards(
+    cluster: ClickHouseCluster, engine: str, *, is_refused: bool
+) -> None:
+    pinned = replace(cluster.settings(), host=cluster.nodes[0].authority)
+    run(cluster.nodes[0], f"CREATE TABLE {TABLE}_all AS {TABLE} ENGINE = {engine}")
+    refusal = pytest.raises(ConfigError, match="rows that it does not read would be inserted again")
+    try:
+        with (
+            ClickHouse(pinned, client_name="tests") as server,
+            refusal if is_refused else contextlib.nullcontext(),
+        ):
+            setup.check_shards(server, cluster.settings(), Mode.FILL)
+    finally:
+        run(cluster.nodes[0], f"DROP TABLE {TABLE}_all SYNC")
 
 
 def replay_tables(cluster: ClickHouseCluster) -> list[str]:
@@ -271,13 +364,13 @@ def test_view_counts_repeat_on_another_replica(
         with ClickHouse(shard, client_name="tests") as server:
             own = replace(whole, clickhouse=shard)
             if is_replicated:
-                check_table(server, own)
+                preflight.check_table(server, own)
                 run(other, "DROP TABLE counting SYNC")
                 with pytest.raises(ConfigError, match=f"{other.authority} lacks .*counting"):
-                    check_table(server, own)
+                    preflight.check_table(server, own)
             else:
                 with pytest.raises(ConfigError, match="use a ReplicatedSummingMergeTree"):
-                    check_table(server, own)
+                    preflight.check_table(server, own)
     finally:
         for node in (one, other):
             run(node, "DROP TABLE IF EXISTS counting SYNC")

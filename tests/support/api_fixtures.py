@@ -3,6 +3,7 @@
 import json
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from starlette.types import ASGIApp
@@ -48,6 +49,7 @@ def raw_queries(
         deadline_seconds=20,
     )
     table = TableName(settings.database, settings.read_table)
+    limits = replace(limits, reads_shards=settings.topology().is_sharded)
     return RawSqlEndpoint(
         pool, AccessRules(table, functions.load(), readable), limits, settings.user
     )

@@ -103,6 +103,7 @@ def _raw_sql_endpoint(settings: Settings, metrics: api_metrics.ApiMetrics) -> Ra
             rows_read=queries.max_rows_read,
             bytes_read=queries.max_bytes_read,
             threads=queries.threads,
+            reads_shards=clickhouse.topology().is_sharded,
         ),
         query_user.user,
         metrics.rows_read.labels("/query").inc,

@@ -98,7 +98,7 @@ def check(loaded: Loaded, strict: bool, as_json: bool) -> int:
             checks[f"clickhouse {where}"] = partial(
                 _clickhouse, replace(settings, clickhouse=own), where
             )
-    if len(servers) > 1:
+    if len(servers) > 1 or settings.clickhouse.cluster is not None:
         checks["cluster"] = partial(_cluster, settings)
     checks["table and offsets"] = partial(_table_and_offsets, settings)
     checks["raw SQL"] = partial(_raw_sql, settings, servers)

@@ -10,6 +10,7 @@ from octane_analytics.clickhouse import replay_tables, schema
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.schema import LiveTable, TableName
 from octane_analytics.clickhouse.table_fit import require_fit
+from octane_analytics.clickhouse.table_ttl import setting_of
 from octane_analytics.errors import ConfigError, NeedsOperator, StatementRejected, Unavailable
 from octane_analytics.kafka.topic_reader import TopicReader
 from octane_analytics.replay.group_offsets import settled_offsets
@@ -68,6 +69,7 @@ def check_shards(clickhouse: ClickHouse, settings: ClickHouseSettings, mode: Mod
         )
     if not _has(clickhouse, "SELECT", str(table)):
         raise NeedsOperator(f"GRANT SELECT ON {table} TO {settings.user}")
+    _require_distributed(clickhouse, settings, table)
     query = "SELECT count() FROM system.clusters WHERE cluster = {cluster:String}"
     replicas = clickhouse.select(query, {"cluster": settings.cluster}).rows[0][0]
     if replicas != len(settings.hosts()):
@@ -75,6 +77,26 @@ def check_shards(clickhouse: ClickHouse, settings: ClickHouseSettings, mode: Mod
             f"cluster {settings.cluster} has {replicas} servers, and CLICKHOUSE_HOST lists "
             f"{len(settings.hosts())}: list the same ones, because a comparison waits until each has "
             "every row"
+        )
+
+
+def _require_distributed(
+    clickhouse: ClickHouse, settings: ClickHouseSettings, table: TableName
+) -> None:
+    """Raise ConfigError unless the table reads every shard: rows that it does not show would be inserted
+    again. A shard that is away fails a statement only if the table does not skip it by itself."""
+    local, cluster = clickhouse.table, settings.cluster or ""
+    engine_full = clickhouse.select(
+        "SELECT engine_full FROM system.tables "
+        "WHERE database = {database:String} AND name = {table:String}",
+        {"database": table.database, "table": table.table},
+    ).rows[0][0]
+    skips = setting_of(engine_full, "skip_unavailable_shards")
+    if skips not in ("", "0", "false") or not schema.reads_cluster(engine_full, local, cluster):
+        raise ConfigError(
+            f"table {table} is {engine_full}, not "
+            f"Distributed({schema.distributed_arguments(local, cluster)}): rows that it does not read "
+            "would be inserted again; drop it and run `octane-analytics schema apply`"
         )
 
 

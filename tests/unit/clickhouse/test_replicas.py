@@ -30,6 +30,7 @@ LIVE = LiveTable(
     86_400,
 )
 TYPES = {column.name: column.type for column in schema.COLUMNS}
+DISTRIBUTED, SKIPS = "Distributed('octane', 'd', 'events')", "skip_unavailable_shards"
 EXPECTED = Expectation(TABLE, 2, ALL, "octane", hosts={1: 2, 2: 2})
 
 
@@ -103,6 +104,17 @@ def test_equal_servers_have_no_findings() -> None:
             "has other columns than d.events (timestamp",
             False,
         ),
+        (
+            {"distributed": DistributedTable(f"{DISTRIBUTED} SETTINGS {SKIPS} = 1", TYPES)},
+            "would omit the rows of a shard that is away",
+            True,
+        ),
+        (
+            {"distributed": DistributedTable(f"{DISTRIBUTED} SETTINGS {SKIPS} = 0", TYPES)},
+            "",
+            False,
+        ),
+        ({"replica": state(name="a")}, "ch2a:9000 and ch2b:9000 are one server, replica a", True),
     ],
 )
 def test_difference_of_one_server_is_found(
@@ -122,7 +134,10 @@ def test_difference_of_one_server_is_found(
 
 def test_shard_of_read_only_replicas_is_refused() -> None:
     stuck = replace(state(), is_readonly=True, error="no session")
-    servers = [replace(each, replica=replace(stuck, path=f"/t/{each.shard}")) for each in cluster()]
+    servers = [
+        replace(each, replica=replace(stuck, path=f"/t/{each.shard}", name=each.address))
+        for each in cluster()
+    ]
     found = list(cluster_findings(servers, EXPECTED))
     assert len(found) == 4
     assert all(finding.is_refusal for finding in found)
@@ -138,6 +153,15 @@ def test_replicas_that_are_not_listed_are_reported() -> None:
     assert sum("lists 2" in text for text in texts(servers)) == 2
     # A single address may be that of a load balancer.
     assert texts(servers, replace(EXPECTED, hosts={1: 1, 2: 1})) == []
+
+
+def test_one_listed_shard_of_several_is_refused() -> None:
+    expected = replace(EXPECTED, shards=1, hosts={1: 2})
+    first = [server(1, "a", cluster_shards=1), server(1, "b", cluster_shards=0)]
+    assert list(cluster_findings(first, expected)) == []
+    (finding,) = cluster_findings([server(1, "a"), first[1]], expected)
+    assert finding.is_refusal
+    assert "CLICKHOUSE_HOST lists one of them" in finding.text
 
 
 def test_quorum_is_compared_with_the_replicas() -> None:
