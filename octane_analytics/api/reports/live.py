@@ -24,7 +24,7 @@ LISTEN_SECONDS = 600.0
 """Time after which a stream ends; the client connects again, with a token that is still valid."""
 _DRAIN_CHECK_SECONDS = 0.5
 _WAKE_AT_ONCE = 100
-"""Listeners of one turn of the event loop: some 5 ms."""
+"""Listeners of one turn of the event loop: some 3 ms."""
 _HEARTBEAT = b": heartbeat\n\n"
 
 
@@ -89,7 +89,7 @@ class LiveChannel:
 def _wake_some(waiters: "list[asyncio.Future[None]]") -> None:
     """Wake the first of them in this turn of the event loop, and the others in the following turns.
 
-    All at once, 10,000 listeners would hold the loop for half a second, and every other request with it.
+    All at once, 10,000 listeners would hold the loop for 0.3 s, and every other request with it.
     """
     for waiter in waiters[:_WAKE_AT_ONCE]:
         if not waiter.done():
