@@ -120,6 +120,20 @@ def test_head_of_a_live_report_ends_at_once(api: Api) -> None:
         assert answer.headers["content-type"].startswith("text/event-stream")
 
 
+def test_listeners_leave_connections_to_others(
+    start: Start, clickhouse_settings: ClickHouseSettings
+) -> None:
+    options = {"API_WORKERS": "1", "API_MAX_CONNECTIONS": "20"}
+    api = start(clickhouse_settings, lambda api: api.add("all", "report"), **options)
+    with contextlib.ExitStack() as stack:
+        for _ in range(18):
+            assert stack.enter_context(listening(api, "all")).status_code == 200
+        with listening(api, "all") as refused:
+            assert refused.status_code == 503
+            assert refused.headers["retry-after"]
+        assert [api.ask("all"), api.ask(None, "/healthz")] == [200, 200]
+
+
 def test_stream_ends_when_the_process_drains(api: Api) -> None:
     with listening(api, "all") as answer:
         events = events_of(answer)
