@@ -1,9 +1,9 @@
-"""Answers of a token with fixed filters equal those over a ledger that has only its tenant's events.
+"""Answers of a confined token equal those over a ledger that has only its tenant's events.
 
-Both tenants have the same users, sessions, views and contents, and share one cache: whatever a request
-asks for (filters, comparison, totals, pages, a batch, a live report, all formats of numbers and texts),
-a number that depends on the other tenant's events differs from the one over the tenant's own ledger.
-With TOKEN_EXAMPLES=300 as many random requests are tried, which takes minutes.
+A token is confined by a filter or by its application. Both tenants have the same users, sessions, views
+and contents, and share one cache: whatever a request asks for (filters, comparison, totals, pages, a
+batch, a live report), a number that depends on the other tenant's events differs from the one over the
+tenant's own ledger. With TOKEN_EXAMPLES=300 as many random requests are tried, which takes minutes.
 """
 
 import asyncio
@@ -37,6 +37,8 @@ from tests.support.asgi_calls import call
 START = int(time.time()) // 3600 * 3600 - 10 * 3600
 RANGE = {"from": at(START), "to": at(START + 7200)}
 TENANTS = ("acme", "rival")
+TOKENS = (*TENANTS, *(f"{name}-app" for name in TENANTS))
+"""Tokens with a fixed filter, and with a fixed application."""
 REPORTS = {name: each for name, each in load().templates.items() if each.has_filters}
 REQUIRED: dict[str, object] = {
     "steps": ["video_start", "video_error"],
@@ -48,7 +50,7 @@ EXAMPLES = int(os.environ.get("TOKEN_EXAMPLES", "0"))
 Request = dict[str, Any]
 
 
-def events(tenant: str) -> list[Row]:
+def events(tenant: str, app: str) -> list[Row]:
     rows = []
     for number in range(12 if tenant == "acme" else 31):
         user, session, content = f"u{number % 4}", f"s{number % 4}", f"c{number % 3}"
@@ -72,8 +74,14 @@ def events(tenant: str) -> list[Row]:
                 (20, "video_heartbeat", {"watch_time": len(tenant), "position": 9}),
                 (21, "video_error", {"code": f"E{number % 2}", "fatal": number % 3 == 0}),
             ):
-                rows.append(event(begin + after, name, user, **own | more))
+                rows.append(event(begin + after, name, user, app=app, **own | more))
     return rows
+
+
+def confined_by(token: str) -> str:
+    if token in TENANTS:
+        return f'filters = [{{ property = "tenant", value = "{token}" }}]'
+    return f'parameters = {{ app_id = "{token}" }}'
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +93,8 @@ def apps(
     file.write_text(
         "".join(
             f'[tokens.{name}]\nhash = "sha256:{digest_of(name).hex()}"\nscopes = ["report"]\n'
-            f'filters = [{{ property = "tenant", value = "{name}" }}]\n'
-            for name in TENANTS
+            f"{confined_by(name)}\n"
+            for name in TOKENS
         )
     )
     policy = AccessPolicy(tokens=TokenFile(file), rate_limiter=RateLimiter(keys=16, processes=1))
@@ -102,7 +110,7 @@ def apps(
             connection.execute(schema.create_table(schema.TableName(database, chosen.table)))
             for tenant in TENANTS:
                 if name in ("all", tenant):
-                    insert(chosen, events(tenant))
+                    insert(chosen, events(tenant, "shared") + events(tenant, f"{tenant}-app"))
             opened[name] = stack.enter_context(
                 app_over(chosen, policy=policy, cache_bytes=16 << 20)
             )
@@ -167,29 +175,29 @@ def requests(draw: st.DrawFn) -> Request:
     return request
 
 
-def post(app: ASGIApp, tenant: str, path: str, body: object) -> Any:
-    headers = {"Authorization": f"Bearer {tenant}"}
+def post(app: ASGIApp, token: str, path: str, body: object) -> Any:
+    headers = {"Authorization": f"Bearer {token}"}
     answer = call(app, "POST", path, json=body, headers=headers)
     assert answer.status_code == 200, answer.text
     return answer.json()
 
 
-def single(app: ASGIApp, tenant: str, request: Request) -> list[Any]:
+def single(app: ASGIApp, token: str, request: Request) -> list[Any]:
     """Return the answer, and that of the next page."""
-    found = [post(app, tenant, "/report", request)]
+    found = [post(app, token, "/report", request)]
     if found[0].get("next_cursor"):
         kept = {name: v for name, v in request["params"].items() if name not in PAGE}
         following = {**request, "params": kept, "cursor": found[0]["next_cursor"]}
-        found.append(post(app, tenant, "/report", following))
+        found.append(post(app, token, "/report", following))
     return found
 
 
-def batch(app: ASGIApp, tenant: str, request: Request) -> list[Any]:
-    answers = post(app, tenant, "/reports", {"reports": [request, request]})["answers"]
+def batch(app: ASGIApp, token: str, request: Request) -> list[Any]:
+    answers = post(app, token, "/reports", {"reports": [request, request]})["answers"]
     return [each["answer"] for each in answers]
 
 
-def live(app: ASGIApp, tenant: str, request: Request) -> list[Any]:
+def live(app: ASGIApp, token: str, request: Request) -> list[Any]:
     """Return the first answer of the stream."""
     pairs = [(name, value) for name, value in request["params"].items() if name != "steps"]
     pairs += [("steps", each) for each in request["params"].get("steps", ())]
@@ -199,12 +207,12 @@ def live(app: ASGIApp, tenant: str, request: Request) -> list[Any]:
     if compare is not None:
         text = compare if isinstance(compare, str) else f"{compare['from']}/{compare['to']}"
         pairs.append(("compare", text))
-    body = asyncio.run(first_event(app, f"/live/{request['template']}", urlencode(pairs), tenant))
+    body = asyncio.run(first_event(app, f"/live/{request['template']}", urlencode(pairs), token))
     (line,) = (each for each in body.split(b"\n") if each.startswith(b"data: "))
     return [json.loads(line.removeprefix(b"data: "))]
 
 
-async def first_event(app: ASGIApp, path: str, query: str, tenant: str) -> bytes:
+async def first_event(app: ASGIApp, path: str, query: str, token: str) -> bytes:
     received: list[bytes] = []
     is_sent = asyncio.Event()
     is_asked = False
@@ -229,7 +237,7 @@ async def first_event(app: ASGIApp, path: str, query: str, tenant: str) -> bytes
         "path": path,
         "raw_path": path.encode(),
         "query_string": query.encode(),
-        "headers": [(b"host", b"localhost"), (b"authorization", f"Bearer {tenant}".encode())],
+        "headers": [(b"host", b"localhost"), (b"authorization", f"Bearer {token}".encode())],
         "client": ("127.0.0.1", 1),
     }
     await asyncio.wait_for(app(scope, receive, send), 60)
@@ -263,13 +271,14 @@ def test_answers_do_not_depend_on_events_of_others(apps: Mapping[str, ASGIApp]) 
         derandomize=not EXAMPLES,
         phases=[Phase.generate],
     )
-    @given(requests(), st.sampled_from(sorted(WAYS)))
-    def check(request: Request, way: str) -> None:
+    @given(requests(), st.sampled_from(sorted(WAYS)), st.sampled_from(["", "-app"]))
+    def check(request: Request, way: str, kind: str) -> None:
         if way == "live":
             request = {**request, "filters": []}
         for tenant in TENANTS:
-            found = comparable(WAYS[way](apps["all"], tenant, request))
-            assert found == close_to(comparable(WAYS[way](apps[tenant], tenant, request)))
+            token = tenant + kind
+            found = comparable(WAYS[way](apps["all"], token, request))
+            assert found == close_to(comparable(WAYS[way](apps[tenant], token, request)))
             if any(each["rows"] for each in found):
                 shown.add(f"{way} {request['template']}")
 

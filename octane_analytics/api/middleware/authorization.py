@@ -48,6 +48,8 @@ _CORS_REQUEST_HEADERS = (
     "Content-Type",
     "Cache-Control",
     "If-None-Match",
+    "Last-Event-ID",
+    "Traceparent",
     "X-Request-Id",
 )
 _CORS_EXPOSED_HEADERS = (

@@ -8,7 +8,9 @@ first. Does not depend on routes.
 """
 
 import asyncio
+import contextlib
 import logging
+import socket
 import sys
 from typing import Any, ClassVar
 
@@ -23,6 +25,9 @@ MIN_BYTES_PER_SECOND = 1024
 DRAIN_IDLE_SECONDS = 1.0
 """Time for which a draining process waits for another request on each idle connection, so that the
 response can carry `Connection: close`."""
+_UNSENT_BYTES = 128 << 10
+"""Bytes of a connection that the kernel may hold unsent. By default it takes up to 4 MiB for a client
+that does not read, which also delays the notice that it does not."""
 _CLOSE = (b"connection", b"close")
 MAX_HEAD_BYTES = 16 << 10
 """Limit of the parser, h11."""
@@ -61,6 +66,7 @@ class BoundedProtocol(H11Protocol):
         if len(self.connections) > self.max_connections:
             self._reject(503)
             return
+        _limit_unsent(transport)
         # From the start, so that clients that connect and send nothing are dropped too.
         self._receive_timer = self.loop.call_later(self.receive_seconds, self._on_receive_timeout)
         if self.is_draining:  # accepted before the drain began
@@ -217,6 +223,13 @@ class BoundedProtocol(H11Protocol):
 
     def _unsupported_upgrade_warning(self) -> None:
         """Log nothing: a request for a WebSocket is answered as a plain request."""
+
+
+def _limit_unsent(transport: asyncio.Transport) -> None:
+    connection = transport.get_extra_info("socket")
+    if connection is not None:
+        with contextlib.suppress(OSError):  # not TCP
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
 
 
 def with_limits(

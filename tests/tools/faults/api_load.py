@@ -1,8 +1,10 @@
 """Many clients ask the API while ClickHouse is killed and started again (--help: how many, how long).
 
-Each client asks again as soon as it is answered, over one connection that it keeps. Requests bypass the
-cache. What must hold: every request is answered, with 200, or 503 while ClickHouse is away, and never a
-500; afterwards all connections are gone but the pools'.
+Each client asks again as soon as it is answered, over one connection that it keeps, for reports, some
+with filters, comparison and totals or several at once, and for raw SQL. Requests bypass the cache.
+Beside them some clients listen to a live report. What must hold: every request is answered, with 200, or
+503 while ClickHouse is away, and never a 500; every listener has an answer of after its return;
+afterwards all connections are gone but the pools'.
 """
 
 import argparse
@@ -17,7 +19,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,14 +37,24 @@ HUNG_SECONDS = 60.0
 """Upper bound of a response: five seconds for a connection, and the query's limit."""
 _AWAY_SHARE = 0.1
 _HOST = "127.0.0.1"
-_PATHS = ("/report", "/query")
-_BODIES = tuple(
-    json.dumps(body).encode()
-    for body in (
-        {"template": "overview_stats", "params": {"app_id": "openstream"}},
-        {"sql": "SELECT event_name, count() AS n FROM ai_analytics_events GROUP BY event_name"},
+LISTENERS = 10
+_OVERVIEW = {"template": "overview_stats", "params": {"app_id": "openstream"}}
+_FILTERED = {
+    "template": "errors",
+    "filters": [{"property": "device", "op": "ne", "value": "tv"}],
+    "compare": "previous_period",
+    "totals": True,
+}
+_COUNTED = {"sql": "SELECT event_name, count() AS n FROM ai_analytics_events GROUP BY event_name"}
+_REQUESTS = tuple(
+    (path, json.dumps(body).encode())
+    for path, body in (
+        *(("/report", _OVERVIEW), ("/query", _COUNTED)) * 3,
+        ("/report", _FILTERED),
+        ("/reports", {"reports": [_OVERVIEW, _FILTERED]}),
     )
 )
+_LIVE = "/live/overview_stats?interval=1&app_id=late"
 
 
 @dataclass
@@ -52,6 +64,8 @@ class LoadResult:
     statuses: Counter[int] = field(default_factory=Counter)
     late: Counter[int] = field(default_factory=Counter)
     """Responses to requests that were sent after ClickHouse was back."""
+    listeners: int = 0
+    """Listeners that have an answer of after the return of ClickHouse."""
     hung: int = 0
     broken: int = 0
     slowest_seconds: float = 0.0
@@ -78,6 +92,8 @@ class LoadResult:
             found.append("ClickHouse was away and nobody noticed: no answer with 503")
         if not self.late[200]:
             found.append("no answer with 200 after ClickHouse came back")
+        if self.listeners != LISTENERS:
+            found.append(f"{self.listeners} of {LISTENERS} listeners had an answer afterwards")
         if self.pool_connections > CONNECTIONS:
             found.append(
                 f"{self.pool_connections} connections to ClickHouse afterwards, of {CONNECTIONS}"
@@ -104,6 +120,14 @@ def run(clients: int, seconds: float, directory: Path) -> LoadResult:
             if "Traceback" in line or "request failed" in line or "not retrieved" in line
         ]
     return crowd
+
+
+def _add_late_event(engine: EmbeddedClickHouse) -> None:
+    settings = ClickHouseSettings(host=engine.host, port=engine.tcp_port)
+    with ClickHouse(settings, client_name="tests") as connection:
+        connection.execute(
+            f"INSERT INTO {connection.table} SELECT now() - 10, 'late', 'e', 'u', '{{}}'"
+        )
 
 
 def _fill(engine: EmbeddedClickHouse) -> None:
@@ -157,12 +181,18 @@ async def _let_loose(
     async with asyncio.TaskGroup() as group:
         for number in range(clients):
             group.create_task(_client(crowd, port, number))
+        for _ in range(LISTENERS):
+            group.create_task(_listener(crowd, port))
         await _at_least(seconds * 0.5, lambda: crowd.statuses[200] >= clients)
         await asyncio.to_thread(engine.kill)
         await _at_least(seconds * _AWAY_SHARE, lambda: crowd.statuses[503] >= clients)
         await asyncio.to_thread(engine.start)
+        await asyncio.to_thread(_add_late_event, engine)
         crowd.is_back = True
-        await _at_least(seconds * 0.4, lambda: crowd.late[200] >= clients)
+        await _at_least(
+            seconds * 0.4,
+            lambda: crowd.late[200] >= clients and crowd.listeners == LISTENERS,
+        )
         crowd.is_over = True
 
 
@@ -183,7 +213,7 @@ async def _client(crowd: LoadResult, port: int, number: int) -> None:
             async with asyncio.timeout(HUNG_SECONDS):
                 if streams is None:
                     streams = await asyncio.open_connection(_HOST, port)
-                status = await _ask(*streams, asked % 2)
+                status = await _ask(*streams, asked % len(_REQUESTS))
         except TimeoutError:
             crowd.hung += 1
             status = 0
@@ -205,12 +235,39 @@ async def _client(crowd: LoadResult, port: int, number: int) -> None:
         streams[1].close()
 
 
+async def _listener(crowd: LoadResult, port: int) -> None:
+    """Listen until an answer has the late event; connect again if the stream ends or is refused."""
+    while not crowd.is_over:
+        try:
+            async with asyncio.timeout(HUNG_SECONDS):
+                reader, writer = await asyncio.open_connection(_HOST, port)
+        except (TimeoutError, OSError):
+            await asyncio.sleep(0.2)
+            continue
+        try:
+            writer.write(f"GET {_LIVE} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            while not crowd.is_over:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(0.5):  # to see the end
+                        line = await reader.readline()
+                        if not line or line.startswith(b"HTTP/1.1 503"):
+                            break
+                        if b'"total_events":1' in line:
+                            crowd.listeners += 1
+                            return
+        except OSError:
+            pass
+        finally:
+            writer.close()
+        await asyncio.sleep(0.2)
+
+
 async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, which: int) -> int:
-    body = _BODIES[which]
+    path, body = _REQUESTS[which]
     writer.write(
         b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         b"Cache-Control: no-cache\r\nContent-Length: %d\r\n\r\n%s"
-        % (_PATHS[which].encode(), len(body), body)
+        % (path.encode(), len(body), body)
     )
     await writer.drain()
     return await _answer(reader)

@@ -396,7 +396,7 @@ def test_pages_of_listed_origins_read_refusals(tmp_path: Path) -> None:
     headers = {
         "Origin": "https://dash.example.com",
         "Access-Control-Request-Method": "POST",
-        "Access-Control-Request-Headers": "authorization, content-type",
+        "Access-Control-Request-Headers": "authorization, content-type, last-event-id, traceparent",
     }
     preflight = app.ask(None, "OPTIONS", "/report", headers=headers)
     assert preflight.status_code == 200

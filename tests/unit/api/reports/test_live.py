@@ -321,6 +321,25 @@ def test_streams_end_with_their_token() -> None:
     run(scenario)
 
 
+def test_large_answer_is_not_live() -> None:
+    async def scenario() -> None:
+        size = live.MAX_EVENT_BYTES // 3
+        small, large = (
+            result(*((f"{n}" * size,) for n in range(rows)), s="String") for rows in (2, 3)
+        )
+        rig = Rig(large, small, large, heartbeat_seconds=60)
+        with pytest.raises(QueryError) as raised:
+            await rig.live.join(query(), 60, FREE)
+        assert (raised.value.status, raised.value.code) == (422, "result_too_large")
+        channel = await rig.live.join(query(), 0.05, FREE)
+        events = rig.live.events(channel, "", 60)
+        received = [await first(events) for _ in range(2)]
+        assert [b"event: error" in each for each in received] == [False, True]
+        rig.live.leave(channel)
+
+    run(scenario)
+
+
 def test_number_of_listeners_is_limited() -> None:
     async def scenario() -> None:
         rig = Rig(*[row(1)] * 300, max_listeners=3)
