@@ -231,7 +231,9 @@ def quality_breakdown(
     rows: list[Answer] = []
     for name in ("client_version", "device", "network_type"):
         found = quality_over_time(events, start, end, 0, name)[:values]
-        rows += [{"property": name} | {k: v for k, v in row.items() if k != "bucket"} for row in found]
+        rows += [
+            {"property": name} | {k: v for k, v in row.items() if k != "bucket"} for row in found
+        ]
     return rows
 
 
