@@ -201,6 +201,8 @@ def _shell(line: str) -> str:
 def test_sandbox_generates_events_and_serves_afterwards(served: Served) -> None:
     served.command.wait_for("700 delivered, 0 failed")
     wait_until(lambda: _count(_address(served.command, "API")) == 700)
+    older = "timestamp < now() - INTERVAL 7 DAY AND timestamp > now() - INTERVAL 60 DAY"
+    assert 100 < _count(_address(served.command, "API"), older) < 600
 
 
 def test_ports_can_be_chosen(served: Served) -> None:
@@ -213,8 +215,8 @@ def test_directory_in_use_is_an_error(served: Served) -> None:
     assert "another process uses" in done.stderr
 
 
-def _count(api: str) -> int:
-    sql = "SELECT count() AS events FROM ai_analytics_events"
+def _count(api: str, condition: str = "1 = 1") -> int:
+    sql = f"SELECT count() AS events FROM ai_analytics_events WHERE {condition}"
     answer = httpx.post(f"{api}/query", json={"sql": sql}, timeout=10.0).raise_for_status()
     return int(answer.json()["rows"][0]["events"])
 

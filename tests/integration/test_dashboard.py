@@ -481,6 +481,19 @@ def test_refresh_keeps_elements_and_shows_staleness(page: Browser) -> None:
     assert all("ERR_BLOCKED" in message for message in page.console())
 
 
+def test_unreachable_service_is_asked_again(page: Browser) -> None:
+    page.driver.execute_cdp_cmd("Network.enable", {})
+    page.driver.execute_cdp_cmd("Network.setBlockedURLs", {"urls": ["*/caller"]})
+    try:
+        page.driver.get(f"{page.base}/dashboard?range=24h")
+        page.wait(lambda: "the page tries again by itself" in page.text("main"))
+    finally:
+        page.driver.execute_cdp_cmd("Network.setBlockedURLs", {"urls": []})
+    page.wait(lambda: page.all(".card"))
+    page.wait_settled()
+    assert all("ERR_BLOCKED" in message for message in page.console())
+
+
 @pytest.mark.parametrize("view", PAGES)
 def test_page_is_accessible_and_fits_a_phone(page: Browser, view: str) -> None:
     page.prefer(prefers_color_scheme="light", prefers_reduced_motion="reduce")

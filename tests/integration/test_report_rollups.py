@@ -50,6 +50,7 @@ LABELS: dict[str, tuple[set[str], dict[str, object]]] = {
     "playback_over_time": ({"quality"}, {"bucket_seconds": DAY}),
     "searches_over_time": ({"search"}, {"bucket_seconds": 0}),
     "quality_over_time": ({"quality"}, {"by": "device", "bucket_seconds": DAY}),
+    "quality_breakdown": ({"quality"}, {}),
 }
 SINGLE_USERS: dict[str, dict[str, object]] = {
     "funnel": {"steps": ["search", "video_start"]},
@@ -306,6 +307,7 @@ def test_rollups_change_no_number(
             {"by": by, "bucket_seconds": HOUR},
             recount.quality_over_time(events, start, end, HOUR, by),
         ),
+        ("quality_breakdown", {}, recount.quality_breakdown(events, start, end)),
     ]
     for template, more, expected in cases:
         first, second = (rows_of(each, template, **params, **more) for each in apps)

@@ -130,6 +130,10 @@ def test_reports_match_recount_of_generated_events(
             ):
                 found = rows_of(app, name, **params, bucket_seconds=width)
                 assert found == approximately(expected), name
+        for values in (10, 2):
+            assert rows_of(app, "quality_breakdown", **params, values=values) == approximately(
+                recount.quality_breakdown(events, start, end, values)
+            )
         for by in ("network_type", "app_id", "device"):
             assert rows_of(app, "quality_of_experience", **params, by=by) == approximately(
                 recount.quality_of_experience(events, by)
@@ -350,6 +354,7 @@ REPORTS_OF_PROPERTIES: dict[str, dict[str, object]] = {
     "property_percentiles": {"property": "startup_ms"},
     "quality_of_experience": {"by": "network_type"},
     "quality_over_time": {"by": "network_type", "bucket_seconds": 900},
+    "quality_breakdown": {},
     "search_analytics": {},
     "searches_over_time": {"bucket_seconds": 900},
     "top_content": {"limit": 500},

@@ -225,6 +225,18 @@ def playback_over_time(
     return rows
 
 
+def quality_breakdown(
+    events: Sequence[RecountEvent], start: int, end: int, values: int = 10
+) -> list[Answer]:
+    rows: list[Answer] = []
+    for name in ("client_version", "device", "network_type"):
+        found = quality_over_time(events, start, end, 0, name)[:values]
+        rows += [
+            {"property": name} | {k: v for k, v in row.items() if k != "bucket"} for row in found
+        ]
+    return rows
+
+
 def quality_over_time(
     events: Sequence[RecountEvent], start: int, end: int, width: int, by: str
 ) -> list[Answer]:

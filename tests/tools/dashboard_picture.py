@@ -1,6 +1,6 @@
 """Picture of the dashboard for the README: `python -m tests.tools.dashboard_picture URL FILE`.
 
-URL is a page of a running service, such as `http://127.0.0.1:8001/dashboard?range=7d`.
+URL is a page of a running service, such as `http://127.0.0.1:8001/dashboard?range=24h`.
 """
 
 import argparse
@@ -31,7 +31,8 @@ def main() -> None:
             prefers_reduced_motion="reduce",
         )
         window.open(options.url.removeprefix(window.base))
-        window.wait(lambda: window.script("return !!document.querySelector('canvas')"))
+        window.wait(lambda: window.all("canvas"))
+        window.wait(lambda: window.all(".live-dot:not(.off)"))
         shot = window.driver.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})
     picture = base64.b64decode(shot["data"])
     if len(picture) > MAX_BYTES:

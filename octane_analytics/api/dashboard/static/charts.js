@@ -25,8 +25,9 @@ export function sparkline(values) {
   let path = "";
   values.forEach((value, i) => {
     if (typeof value !== "number") return;
-    const isStart = i === 0 || typeof values[i - 1] !== "number";
-    path += `${isStart ? "M" : "L"}${(i * step).toFixed(1)} ${y(value).toFixed(1)}`;
+    const isStart = typeof values[i - 1] !== "number";
+    const isAlone = isStart && typeof values[i + 1] !== "number";
+    path += `${isStart ? "M" : "L"}${(i * step).toFixed(1)} ${y(value).toFixed(1)}${isAlone ? "h0" : ""}`;
   });
   return svg(
     "svg",
@@ -78,7 +79,7 @@ export class LineChart {
     this.#plot?.destroy();
     const { format, axis, points } = this.#shown;
     const span = points.length > 1 ? (points.at(-1).time - points[0].time) / 1000 : 0;
-    const line = { stroke: color("--accent"), width: 2, points: { show: points.length < 2 } };
+    const line = { stroke: color("--accent"), width: 2, points: { show: true, filter: alone, size: 6 } };
     const tick = { stroke: color("--line"), width: 1 };
     const text = axis ?? ((x) => axisText(new Date(x * 1000), span));
     this.#plot = new globalThis.uPlot(
@@ -91,7 +92,7 @@ export class LineChart {
         scales: { x: { time: !axis }, y: { range: (_, low, high) => [Math.min(low ?? 0, 0), (high || 1) * 1.08] } },
         series: [
           {},
-          { stroke: color("--before"), width: 1.5, dash: [5, 5], points: { show: false } },
+          { stroke: color("--before"), width: 1.5, dash: [5, 5], points: { show: true, filter: alone, size: 5 } },
           { ...line, fill: `${color("--accent")}1a` },
           { ...line, dash: [3, 4] },
         ],
@@ -146,6 +147,13 @@ export class LineChart {
       this.#plot.setSize({ width: this.#width(), height: HEIGHT });
     }
   }
+}
+
+// Return the indices of values without a neighbour, which a line does not show.
+function alone(plot, series) {
+  const values = plot.data[series];
+  const isGap = (i) => typeof values[i] !== "number";
+  return values.flatMap((_, i) => (!isGap(i) && isGap(i - 1) && isGap(i + 1) ? [i] : []));
 }
 
 // Return the distances between marks of the x axis that may be chosen.

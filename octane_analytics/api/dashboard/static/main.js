@@ -10,6 +10,7 @@ import { parse, serialize, VIEWS, withoutFilter } from "./state.js";
 import { signInForm } from "./signin.js";
 
 const REFRESH_SECONDS = 30;
+const RESTART_SECONDS = 5;
 const LOADERS = {
   overview: () => import("./pages/overview.js"),
   content: () => import("./pages/content.js"),
@@ -187,6 +188,7 @@ class Dashboard {
     const again = element("button", { className: "button primary", type: "button" }, "Try again");
     again.addEventListener("click", () => this.start());
     byId("main").replaceChildren(element("div", { className: "panel signin" }, failure(error), again));
+    this.#timer = setTimeout(() => this.start(), RESTART_SECONDS * 1000);
   }
 
   async #listApps() {

@@ -72,13 +72,13 @@ export class Panel {
 
 // A panel with a table of a report's first rows. `filters(state)` are its own, in addition to the page's;
 // `more(state)` returns the state of a page with more of it.
-export function tablePanel(context, title, { report, params = {}, filters = () => [], rows = (all) => all, note = () => "", table, none, more = null }) {
+export function tablePanel(context, title, { report, params = {}, limit = TOP_ROWS, filters = () => [], rows = (all) => all, note = () => "", table, none, more = null }) {
   if (!context.templates.has(report)) return null;
   const panel = new Panel(context, title);
   return {
     panel,
     update(state, options) {
-      const asked = { app_id: context.app(state), ...ranges(state).current, limit: TOP_ROWS, ...(typeof params === "function" ? params(state) : params) };
+      const asked = { app_id: context.app(state), ...ranges(state).current, limit, ...(typeof params === "function" ? params(state) : params) };
       const narrowed = [...context.filters(report, state), ...filters(state)];
       panel.menu.fill(report, asked, narrowed);
       if (more) panel.tools.replaceChildren(moreLink(context.link(more(state)), title));

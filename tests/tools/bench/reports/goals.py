@@ -17,6 +17,7 @@ GROUPS = (
     "active_users",
     "playback_over_time",
     "quality_over_time",
+    "quality_breakdown",
 )
 USERS = ("funnel", "retention", "top_values", "property_percentiles")
 VIEWS = (
