@@ -44,7 +44,7 @@ LABELS: dict[str, tuple[set[str], dict[str, object]]] = {
     "overview_stats": ({"users"}, {}),
     "events_over_time": (TOTALS, {"bucket_seconds": DAY}),
     "search_analytics": ({"search"}, {}),
-    "top_content": ({"content"}, {}),
+    "top_content": ({"content", "content_weeks"}, {}),
     "quality_of_experience": ({"quality"}, {"by": "device"}),
     "active_users": (TOTALS, {}),
     "playback_over_time": ({"quality"}, {"bucket_seconds": DAY}),
