@@ -4,7 +4,7 @@ A template writes such a SELECT once, between the lines `{rollup:begin}` and `{r
 expanded to a UNION ALL of two SELECTs: one of whole hours, which ClickHouse can answer from an aggregate
 projection, and one of the other events of the range, up to an hour at either end. Both return states
 (`countState()`), which the template merges (`countMerge`). On a table without rollups ClickHouse reads
-the events of both, with the same result. With `has_weeks` there is a third SELECT, of whole weeks from a
+the events of both, with the same result. With `Weeks` there is a third SELECT, of whole weeks from a
 rollup of weeks; the hours are then those of the other days. In the block
 
 | text | whole hours | other events |
@@ -20,6 +20,7 @@ Does not depend on values or on how SQL is run.
 """
 
 import re
+from dataclasses import dataclass
 
 from octane_analytics.clickhouse.rollup_expressions import EXPRESSIONS, HOUR, WEEK
 
@@ -30,11 +31,23 @@ _NAMED = re.compile(r"\{(\w+):Rollup\}")
 _TO = "{to:DateTime('UTC')}"
 
 
-def expand(sql: str, start: str, hours: str, *, has_weeks: bool = False) -> str:
+@dataclass(frozen=True, slots=True)
+class Weeks:
+    """Projections that answer the weeks and the other hours.
+
+    Each SELECT prefers its own: with one preference for the query ClickHouse would read the events of
+    the other SELECT.
+    """
+
+    projection: str
+    of_hours: str
+
+
+def expand(sql: str, start: str, hours: str, weeks: Weeks | None = None) -> str:
     """Return the SQL with blocks and expressions expanded; the number of its lines is the same.
 
     `start` is the SQL of the start of the range; `hours` is a condition for a whole hour, whose start
-    it names `{hour}`; `has_weeks` adds the SELECT of weeks. Raises ValueError with what is wrong.
+    it names `{hour}`; `weeks` adds the SELECT of weeks. Raises ValueError with what is wrong.
     """
     parts = re.split(r"^[ \t]*\{rollup:begin\}[ \t]*$", sql, flags=re.MULTILINE)
     expanded = [parts[0]]
@@ -42,13 +55,13 @@ def expand(sql: str, start: str, hours: str, *, has_weeks: bool = False) -> str:
         block, end, rest = part.partition(_END)
         if not end:
             raise ValueError(f"{_BEGIN} without {_END}")
-        if has_weeks and (hours or "{time:Rollup}" in block):
+        if weeks and (hours or "{time:Rollup}" in block):
             raise ValueError("a week has neither {time:Rollup} nor a condition of hours")
-        expanded += _union(block, start, hours, has_weeks=has_weeks), rest
+        expanded += _union(block, start, hours, weeks), rest
     return _NAMED.sub(_expression, "".join(expanded))
 
 
-def _union(block: str, start: str, hours: str, *, has_weeks: bool) -> str:
+def _union(block: str, start: str, hours: str, weeks: Weeks | None) -> str:
     whole = f"({HOUR} >= {start} AND {HOUR} < toStartOfHour({_TO}, 'UTC')"
     whole += f" AND ({hours.replace('{hour}', HOUR)}))" if hours else ")"
     rest = f"(timestamp >= {start} AND timestamp < {_TO} AND NOT {whole})"
@@ -56,12 +69,18 @@ def _union(block: str, start: str, hours: str, *, has_weeks: bool) -> str:
     other = " ".join(_COMMENT.sub("", _ONLY.sub(r"\1", block)).split())
     of_rollup = _ONLY.sub("", block)
     selects = [_bound(other, "timestamp", rest)]
-    if has_weeks:
-        in_line = " ".join(_COMMENT.sub("", of_rollup).split())
+    preferred = ""
+    if weeks:
+        in_line = " ".join(_COMMENT.sub("", of_rollup).split()) + _prefer(weeks.projection)
         selects.insert(0, _bound(in_line, WEEK, _in_weeks(WEEK, start)))
         of_hour = f"toMonday({HOUR}, 'UTC')"
         whole = f"({whole} AND NOT {_in_weeks(of_hour, start)})"
-    return " UNION ALL ".join([_bound(of_rollup, HOUR, whole), *selects])
+        preferred = _prefer(weeks.of_hours)
+    return " UNION ALL ".join([_bound(of_rollup, HOUR, whole) + preferred, *selects])
+
+
+def _prefer(projection: str) -> str:
+    return f" SETTINGS preferred_optimize_projection_name = '{projection}'"
 
 
 def _in_weeks(week: str, start: str) -> str:

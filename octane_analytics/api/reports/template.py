@@ -172,7 +172,7 @@ class Template:
 class _Rollup(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     start: str = "{from:DateTime('UTC')}"
     hours: str = ""
-    weeks: bool = False
+    weeks: str = ""
     prefers: str = ""
 
 
@@ -213,9 +213,15 @@ def read_template(path: Path) -> Template:
     try:
         sql = bucket_texts.expand(view_source.expand(sql))
         hours = bucket_texts.expand(header.rollup.hours)
-        sql = rollup_blocks.expand(sql, header.rollup.start, hours, has_weeks=header.rollup.weeks)
-        sql = sample_blocks.expand(sql, is_sampled=header.is_sampled)
         preferred = name_of(header.rollup.prefers) if header.rollup.prefers else None
+        weeks = None
+        if header.rollup.weeks:
+            if preferred is None:
+                raise ValueError("[rollup] weeks needs prefers, the rollup of hours")
+            weeks = rollup_blocks.Weeks(name_of(header.rollup.weeks), preferred)
+            preferred = None
+        sql = rollup_blocks.expand(sql, header.rollup.start, hours, weeks)
+        sql = sample_blocks.expand(sql, is_sampled=header.is_sampled)
     except ValueError as error:
         raise ConfigError(f"{path}:{sql_line}: {error}") from error
     if not header.columns:

@@ -12,7 +12,7 @@ page_rows = 20
 
 [rollup]
 prefers = "content"
-weeks = true
+weeks = "content_weeks"
 
 [filters]
 content = "content"
