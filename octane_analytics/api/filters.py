@@ -14,7 +14,7 @@ from typing import Literal, get_args
 import msgspec
 
 from octane_analytics.api import numbers
-from octane_analytics.clickhouse.rollups import ANY_CONTENT, READABLE_PROPERTIES
+from octane_analytics.clickhouse.rollup_expressions import ANY_CONTENT, READABLE_PROPERTIES
 from octane_analytics.errors import QueryError
 
 Operator = Literal["eq", "ne", "in", "not_in", "gt", "lt", "exists"]

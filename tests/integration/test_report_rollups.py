@@ -44,7 +44,7 @@ LABELS: dict[str, tuple[set[str], dict[str, object]]] = {
     "overview_stats": ({"users"}, {}),
     "events_over_time": (TOTALS, {"bucket_seconds": DAY}),
     "search_analytics": ({"search"}, {}),
-    "top_content": ({"content"}, {}),
+    "top_content": ({"content", "content_weeks"}, {}),
     "quality_of_experience": ({"quality"}, {"by": "device"}),
     "active_users": (TOTALS, {}),
     "playback_over_time": ({"quality"}, {"bucket_seconds": DAY}),
@@ -153,6 +153,7 @@ def test_whole_hours_are_read_from_the_rollup(rolled: ClickHouseSettings, templa
             found, has_events = reads(rolled, template, {**ends, **more, **zoned, "app_id": app_id})
             assert found, (template, zone, app_id)
             assert found <= labels, (template, zone, app_id)
+            assert template != "top_content" or found == labels
             assert has_events
     assert reads(rolled, template, {**ends, **more, "exact": True})[0] == set()
 
@@ -205,8 +206,12 @@ _PROPERTIES = st.fixed_dictionaries(
         "country": st.sampled_from(["DE", "é"]),
     },
 )
-_SECONDS = st.integers(0, 3 * DAY) | st.sampled_from(
-    [n * HOUR + d for n in (0, 5, 24, 48, 71) for d in (0, 1, 3599, 1800)]
+MONDAYS = (2 * DAY, 9 * DAY, 16 * DAY)
+"""Starts of the weeks that follow, in seconds of _SECONDS."""
+_SECONDS = (
+    st.integers(0, 3 * DAY)
+    | st.sampled_from([n * HOUR + d for n in (0, 5, 24, 48, 71) for d in (0, 1, 3599, 1800)])
+    | st.sampled_from([monday + d for monday in MONDAYS for d in (-1, 0, 1, 1800, DAY)])
 )
 _EVENTS = st.lists(
     st.builds(
@@ -315,6 +320,34 @@ def test_rollups_change_no_number(
         # The recount reads no document that ClickHouse's parser rejects; the reports do.
         if not broken and expected is not None:
             assert second == approximately(expected), (template, more)
+
+
+def test_weeks_of_content_equal_its_events(
+    rolled: ClickHouseSettings, apps: tuple[ASGIApp, ASGIApp]
+) -> None:
+    """Range ends at, and a second beside, the first moment of a week; one week lies in two months."""
+    weeks = [BEGIN + 3 * DAY + 7 * DAY * number for number in range(5)]
+    rows = [
+        event(
+            monday + second,
+            "video_heartbeat",
+            f"u{number}",
+            watch_time=1 + number,
+            content_id=f"c{number}",
+        )
+        for number, monday in enumerate(weeks)
+        for second in (-1, 0, 1)
+    ]
+    raw = dataclasses.replace(rolled, table=rolled.table.removesuffix("_rolled"))
+    insert(raw, rows)
+    insert(rolled, rows)
+    for start in weeks[:2]:
+        for end in weeks[2:]:
+            for shift, other in ((0, 0), (-1, 1), (1, -1), (0, 1), (1, 0)):
+                params: dict[str, object] = {"from": at(start + shift), "to": at(end + other)}
+                first, second = (rows_of(each, "top_content", **params) for each in apps)
+                events = recount.select(rows, start + shift, end + other, None)
+                assert second == first == approximately(recount.top_content(events)), params
 
 
 def test_distinct_counts_are_exact_up_to_thousands(

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 from octane_analytics.api.reports.library import load
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.inserts import ClickHouseSink
-from octane_analytics.clickhouse.rollups import READABLE_PROPERTIES
+from octane_analytics.clickhouse.rollup_expressions import READABLE_PROPERTIES
 from octane_analytics.events.decode import decode
 from octane_analytics.events.event import Row
 from octane_analytics.sandbox.generator import generate

@@ -12,8 +12,8 @@ A file is a `/* */` comment that holds TOML, followed by one SELECT:
 | `key` | columns by which a row is the same in another range; [] for a report of one row |
 | `has_exact` | declares `exact`: uniqCombined64 in the SQL is then replaced by uniqExact |
 | `is_sampled` | declares `sample` and `max_events`, see `sample_blocks` |
-| `[rollup]` | `start`, `hours`: range of a block, see `rollup_blocks`; `prefers`: see `Template` |
-| `[filters]` | for a property, the expression of `clickhouse.rollups` that is a rollup's key |
+| `[rollup]` | `start`, `hours`, `weeks`: see `rollup_blocks`; `prefers`: see `Template` |
+| `[filters]` | for a property, the expression of `rollup_expressions` that is a rollup's key |
 | `[types]` | ClickHouse type of each column of the answer, for typed clients |
 | `[columns]` | description of each column of the answer |
 
@@ -44,7 +44,8 @@ from octane_analytics.api.filters import NAME_PREFIX
 from octane_analytics.api.filters import PLACEHOLDER as FILTERS
 from octane_analytics.api.reports import bucket_texts, rollup_blocks, sample_blocks, view_source
 from octane_analytics.api.reports.parameter_types import TIME, Parameter, declaration_error
-from octane_analytics.clickhouse.rollups import EXPRESSIONS, READABLE_PROPERTIES, name_of
+from octane_analytics.clickhouse.rollup_expressions import EXPRESSIONS, READABLE_PROPERTIES
+from octane_analytics.clickhouse.rollups import name_of
 from octane_analytics.errors import ConfigError
 
 TABLE = {"database": "Identifier", "table": "Identifier"}
@@ -171,6 +172,7 @@ class Template:
 class _Rollup(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     start: str = "{from:DateTime('UTC')}"
     hours: str = ""
+    weeks: str = ""
     prefers: str = ""
 
 
@@ -211,9 +213,15 @@ def read_template(path: Path) -> Template:
     try:
         sql = bucket_texts.expand(view_source.expand(sql))
         hours = bucket_texts.expand(header.rollup.hours)
-        sql = rollup_blocks.expand(sql, header.rollup.start, hours)
-        sql = sample_blocks.expand(sql, is_sampled=header.is_sampled)
         preferred = name_of(header.rollup.prefers) if header.rollup.prefers else None
+        weeks = None
+        if header.rollup.weeks:
+            if preferred is None:
+                raise ValueError("[rollup] weeks needs prefers, the rollup of hours")
+            weeks = rollup_blocks.Weeks(name_of(header.rollup.weeks), preferred)
+            preferred = None
+        sql = rollup_blocks.expand(sql, header.rollup.start, hours, weeks)
+        sql = sample_blocks.expand(sql, is_sampled=header.is_sampled)
     except ValueError as error:
         raise ConfigError(f"{path}:{sql_line}: {error}") from error
     if not header.columns:

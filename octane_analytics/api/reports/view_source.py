@@ -20,7 +20,7 @@ on values or on how SQL is run.
 import re
 
 from octane_analytics.api.filters import PLACEHOLDER
-from octane_analytics.clickhouse.rollups import EXPRESSIONS, READABLE_PROPERTIES
+from octane_analytics.clickhouse.rollup_expressions import EXPRESSIONS, READABLE_PROPERTIES
 
 PLAYBACK_EVENTS = (
     "video_request",
@@ -69,10 +69,10 @@ SELECT
     ids.1 AS view_id, ids.2 AS session_id, {_CONTENT} AS content,
     event_name = 'video_request' AS is_request,
     toInt64(toUnixTimestamp(timestamp)) - is_request AS counted_to,
-    {EXPRESSIONS["watch_ms"]} AS watch_ms,
-    {EXPRESSIONS["buffer_ms"]} AS stall_ms,
-    {EXPRESSIONS["startup_ms"]} AS startup_ms,
-    {EXPRESSIONS["is_fatal"]} AS is_fatal,
+    {EXPRESSIONS["quality_watch_ms"]} AS watch_ms,
+    {EXPRESSIONS["quality_buffer_ms"]} AS stall_ms,
+    {EXPRESSIONS["quality_startup_ms"]} AS startup_ms,
+    {EXPRESSIONS["quality_is_fatal"]} AS is_fatal,
     event_name = 'video_end' AND JSONExtractRaw(readable, 'completed') = 'true' AS is_completed,
     {_whole("position", 1000, ">= 0", 31_536_000, -1)} AS position_ms,
     {_whole("duration", 1000, "> 0", 31_536_000, 0)} AS duration_ms,

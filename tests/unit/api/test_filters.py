@@ -14,7 +14,7 @@ from octane_analytics.api.filters import (
     from_text,
     validated,
 )
-from octane_analytics.clickhouse.rollups import READABLE_PROPERTIES
+from octane_analytics.clickhouse.rollup_expressions import READABLE_PROPERTIES
 from octane_analytics.errors import QueryError
 
 SCALARS = st.text(min_size=1, max_size=20) | st.booleans() | st.integers() | st.floats()

@@ -87,7 +87,7 @@ FROM
                             1000 * toInt64(toUnixTimestamp(timestamp)) AS end_ms,
                             1000 * toInt64(toUnixTimestamp({from:DateTime('UTC')})) AS from_ms,
                             1000 * toInt64(toUnixTimestamp({to:DateTime('UTC')})) AS to_ms,
-                            greatest(end_ms - toInt64({watch_ms:Rollup}), from_ms) AS seen_from_ms,
+                            greatest(end_ms - toInt64({quality_watch_ms:Rollup}), from_ms) AS seen_from_ms,
                             greatest(least(end_ms, to_ms) - seen_from_ms, 0) AS covered_ms,
                             intDiv(seen_from_ms, 1000 * {bucket_seconds:UInt32}) AS first,
                             intDiv(least(end_ms, to_ms - 1), 1000 * {bucket_seconds:UInt32}) AS last
@@ -98,7 +98,7 @@ FROM
                             AND ({app_id:String} = '' OR app_id = {app_id:String})
                             {filters:And}
                             AND {users:Sample}
-                            AND {watch_ms:Rollup} > 0
+                            AND {quality_watch_ms:Rollup} > 0
                             AND seen_from_ms < to_ms
                     )
                 )

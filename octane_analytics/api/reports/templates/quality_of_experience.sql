@@ -86,17 +86,17 @@ FROM
     {rollup:begin}
     SELECT
         if({by:String} = 'app_id', app_id, {quality_value:Rollup}) AS value,
-        sumState({watch_ms:Rollup}) AS watch_ms,
-        sumState({buffer_ms:Rollup}) AS buffer_ms,
+        sumState({quality_watch_ms:Rollup}) AS watch_ms,
+        sumState({quality_buffer_ms:Rollup}) AS buffer_ms,
         countIfState(event_name = 'video_start') AS start_events,
         countIfState(event_name = 'video_buffering') AS stalls,
         countIfState(event_name = 'video_error') AS error_events,
-        countIfState({is_fatal:Rollup}) AS fatal_events,
+        countIfState({quality_is_fatal:Rollup}) AS fatal_events,
         uniqCombined64IfState(user_id, event_name = 'video_heartbeat') AS heartbeat_users,
         uniqCombined64IfState(user_id, event_name = 'video_buffering') AS stalled_users,
-        quantilesExactLowIfState(0.5, 0.95)(toUInt32({startup_ms:Rollup}), {startup_ms:Rollup} > 0)
+        quantilesExactLowIfState(0.5, 0.95)(toUInt32({quality_startup_ms:Rollup}), {quality_startup_ms:Rollup} > 0)
             AS startup_times,
-        quantilesExactLowIfState(0.5, 0.95)(toUInt32({buffer_ms:Rollup}), {buffer_ms:Rollup} > 0)
+        quantilesExactLowIfState(0.5, 0.95)(toUInt32({quality_buffer_ms:Rollup}), {quality_buffer_ms:Rollup} > 0)
             AS buffer_times
     FROM {database:Identifier}.{table:Identifier}
     WHERE {range:Rollup}

@@ -3,8 +3,8 @@ title = "Top content"
 description = """
 Content by time watched, most watched first, from the events `video_heartbeat`, `video_start` and
 `video_buffering`. Content is identified by `properties.content_id`, else `stream_id`, else `video_id`; events
-with none of them are excluded. `watch_time` is counted as in overview_stats. Whole hours are answered from
-the rollup `content`."""
+with none of them are excluded. `watch_time` is counted as in overview_stats. Whole weeks are answered from
+the rollup `content_weeks`, whole hours of the other days from the rollup `content`."""
 key = ["content_id"]
 cache_seconds = 60
 has_exact = true
@@ -12,6 +12,7 @@ page_rows = 20
 
 [rollup]
 prefers = "content"
+weeks = "content_weeks"
 
 [filters]
 content = "content"
@@ -48,8 +49,8 @@ FROM
     {rollup:begin}
     SELECT
         {content:Rollup} AS content,
-        sumState({watch_ms:Rollup}) AS watch_ms,
-        sumState({buffer_ms:Rollup}) AS buffer_ms,
+        sumState({content_watch_ms:Rollup}) AS watch_ms,
+        sumState({content_buffer_ms:Rollup}) AS buffer_ms,
         uniqCombined64IfState(user_id, event_name = 'video_heartbeat') AS viewers,
         countIfState(event_name = 'video_heartbeat') AS heartbeat_events,
         countIfState(event_name = 'video_start') AS start_events,

@@ -1,7 +1,7 @@
 import pytest
 
-from octane_analytics.api.reports.rollup_blocks import expand
-from octane_analytics.clickhouse.rollups import EXPRESSIONS, HOUR
+from octane_analytics.api.reports.rollup_blocks import Weeks, expand
+from octane_analytics.clickhouse.rollup_expressions import EXPRESSIONS, HOUR, WEEK
 
 BLOCK = """SELECT countMerge(n) FROM (
     {rollup:begin}
@@ -12,6 +12,8 @@ BLOCK = """SELECT countMerge(n) FROM (
     GROUP BY day
     {rollup:end}
 )"""
+
+WEEKS = Weeks("the_weeks", "the_hours")
 
 
 def test_block_becomes_hours_and_other_events() -> None:
@@ -48,3 +50,22 @@ def test_named_expressions_stand_anywhere() -> None:
 def test_invalid_block_is_refused(sql: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         expand(sql, "start", "")
+
+
+def test_weeks_are_left_out_of_the_hours() -> None:
+    block = BLOCK.replace(", toDate({time:Rollup}) AS day", "")
+    sql = expand(block, "start", "", WEEKS)
+    hours, weeks, rest = sql.split("UNION ALL")
+    assert f"({WEEK} >= toMonday(start, 'UTC')" in weeks
+    assert HOUR not in weeks
+    assert weeks.endswith("SETTINGS preferred_optimize_projection_name = 'the_weeks' ")
+    assert hours.endswith("SETTINGS preferred_optimize_projection_name = 'the_hours' ")
+    assert f"NOT (toMonday({HOUR}, 'UTC') >= toMonday(start, 'UTC')" in hours
+    assert "toMonday" not in rest
+    assert sql.count("\n") == block.count("\n")
+
+
+@pytest.mark.parametrize(("block", "hours"), [(BLOCK, ""), ("{rollup:begin}\n{rollup:end}", "1")])
+def test_weeks_are_refused_where_hours_are_needed(block: str, hours: str) -> None:
+    with pytest.raises(ValueError, match="a week has neither"):
+        expand(block, "start", hours, WEEKS)

@@ -59,6 +59,16 @@ def test_built_in_templates_load_and_are_described() -> None:
         assert not template.sql.endswith(";")
 
 
+def test_weeks_need_the_rollup_of_hours(tmp_path: Path) -> None:
+    path = tmp_path / "one.sql"
+    built_in = (REPORTS / "top_content.sql").read_text()
+    path.write_text(built_in)
+    assert read_template(path).preferred_projection is None
+    path.write_text(built_in.replace('prefers = "content"\n', ""))
+    with pytest.raises(ConfigError, match="weeks needs prefers"):
+        read_template(path)
+
+
 def test_template_has_the_fields_of_its_header(tmp_path: Path) -> None:
     write_template(tmp_path, GOOD)
     template = read_template(tmp_path / "one.sql")
