@@ -77,12 +77,12 @@ FROM
             {quality_network_type:Rollup} AS network_type,
             {quality_client_version:Rollup} AS client_version,
             {quality_device:Rollup} AS device,
-            sumState({watch_ms:Rollup}) AS watch_ms,
-            sumState({buffer_ms:Rollup}) AS buffer_ms,
+            sumState({quality_watch_ms:Rollup}) AS watch_ms,
+            sumState({quality_buffer_ms:Rollup}) AS buffer_ms,
             countIfState(event_name = 'video_start') AS start_events,
-            countIfState({is_fatal:Rollup}) AS fatal_events,
+            countIfState({quality_is_fatal:Rollup}) AS fatal_events,
             uniqCombined64IfState(user_id, event_name = 'video_heartbeat') AS heartbeat_users,
-            quantilesExactLowIfState(0.5, 0.95)(toUInt32({startup_ms:Rollup}), {startup_ms:Rollup} > 0)
+            quantilesExactLowIfState(0.5, 0.95)(toUInt32({quality_startup_ms:Rollup}), {quality_startup_ms:Rollup} > 0)
                 AS startup_times
         FROM {database:Identifier}.{table:Identifier}
         WHERE {range:Rollup}
