@@ -21,6 +21,7 @@ UNITS = frozenset(
     [
         "BYTES",
         "CONNECTIONS",
+        "DAYS",
         "EVENTS",
         "EVENTS/S",
         "DAYS",
