@@ -45,7 +45,7 @@ def text_of(document: dict[str, Any]) -> str:
 
 def measured(event_name: str, document: dict[str, Any], name: str) -> int:
     event, key, scale, high = MEASURES[name]
-    value = document.get(key)
+    value: Any = document.get(key)
     if event_name != event or type(value) not in (int, float) or not 0 < float(value) <= high:
         return 0
     return round(float(value) * scale)
