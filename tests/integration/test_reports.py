@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 from octane_analytics.api.reports.library import load
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.inserts import ClickHouseSink
-from octane_analytics.clickhouse.rollup_expressions import READABLE_PROPERTIES
+from octane_analytics.clickhouse.rollup_expressions import EXPRESSIONS, READABLE_PROPERTIES
 from octane_analytics.events.decode import decode
 from octane_analytics.events.event import Row
 from octane_analytics.sandbox.generator import generate
@@ -401,9 +401,13 @@ def test_number_beyond_double_hides_no_other_property(
 
 def test_reports_read_properties_through_the_placeholder() -> None:
     for name, template in load().templates.items():
+        sql = template.sql
+        # Compared with the events by other tests.
+        for expression in sorted(EXPRESSIONS.values(), key=len, reverse=True):
+            sql = sql.replace(expression, "expression")
         reads = re.search(
             r"\bJSON\w*\(\s*+(?!readable\b)(?!properties\), properties, array)",
-            template.sql.replace(READABLE_PROPERTIES, "readable"),
+            sql.replace(READABLE_PROPERTIES, "readable"),
         )
         assert reads is None, f"{name}: {reads}"
     reading = {name for name, template in load().templates.items() if "JSON" in template.sql}

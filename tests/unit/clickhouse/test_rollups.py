@@ -4,6 +4,7 @@ import re
 import pytest
 
 from octane_analytics.clickhouse import rollups
+from octane_analytics.clickhouse.rollup_expressions import HOUR, WEEK
 from octane_analytics.clickhouse.rollups import ROLLUPS, Rollup
 from octane_analytics.clickhouse.schema import TableName
 
@@ -35,7 +36,7 @@ def test_definition_is_one_that_clickhouse_can_match(rollup: Rollup) -> None:
     assert "multiIf" not in rollup.select
     assert "\n" not in rollup.select
     assert all(re.match(r"\w+State\(|\w+State\([0-9., ]+\)\(", state) for state in rollup.states)
-    assert rollup.keys[:2] in ((rollups.HOUR, "app_id"), (rollups.WEEK, "app_id"))
+    assert rollup.keys[:2] in ((HOUR, "app_id"), (WEEK, "app_id"))
     # In queries it is replaced by notEmpty.
     assert "!= ''" not in rollup.select
 
