@@ -58,6 +58,7 @@ class ServerFacts:
     """Number of shards of CLICKHOUSE_CLUSTER in this server's remote_servers; 0 without the cluster."""
     cluster_paths: frozenset[str] | None = None
     """Paths of the table in the shards of that cluster; None if they cannot be read."""
+    time_zone: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,12 @@ def cluster_findings(
     present = [server for server in servers if server.live is not None]
     yield from _unequal(present, "column types", _column_types)
     yield from _unequal(present, "rollups", _rollup_labels)
+    yield from _unequal(
+        present,
+        "time zones",
+        lambda server: server.time_zone,
+        "months begin at midnight of the server's zone: give all servers one <timezone>",
+    )
     for server in present:
         if expected.shards > 1:
             yield from _distributed_findings(server, expected)
@@ -294,13 +301,14 @@ def cluster_path_findings(servers: Sequence[ServerFacts]) -> Iterator[ClusterFin
 
 
 def _unequal(
-    servers: Sequence[ServerFacts], subject: str, of: Callable[[ServerFacts], str]
+    servers: Sequence[ServerFacts],
+    subject: str,
+    of: Callable[[ServerFacts], str],
+    advice: str = "run `octane-analytics schema apply`",
 ) -> Iterator[ClusterFinding]:
     values = {server.address: of(server) for server in servers}
     if len(set(values.values())) > 1:
-        yield ClusterFinding(
-            f"{subject} differ: {_listed(values.items())}; run `octane-analytics schema apply`"
-        )
+        yield ClusterFinding(f"{subject} differ: {_listed(values.items())}; {advice}")
 
 
 def _column_types(server: ServerFacts) -> str:

@@ -58,6 +58,7 @@ def read_facts(server: ClickHouse, address: str, shard: int, expected: Expectati
         distributed=_distributed(server, expected) if expected.shards > 1 else None,
         cluster_shards=_shards(server, expected),
         cluster_paths=_cluster_paths(server, expected) if live.is_replicated else None,
+        time_zone=server.select("SELECT timezone()").rows[0][0],
     )
 
 

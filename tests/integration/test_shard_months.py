@@ -4,15 +4,18 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from octane_analytics.cli.replay import setup
 from octane_analytics.clickhouse import schema
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.clickhouse.replay_shard_months import ShardMonths
 from octane_analytics.clickhouse.replay_staging import ReplayStaging
+from octane_analytics.errors import ConfigError
 from octane_analytics.replay.interfaces import Staged
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.settings.connections import ClickHouseSettings
@@ -132,3 +135,18 @@ def test_lost_row_goes_to_its_neighbours(shards: Shards) -> None:
         months.drop()
     staging.drop()
     assert shards.stored() == [Counter("abcd"), Counter("ef")]
+
+
+def test_rebuild_over_two_time_zones_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A month begins at another time on each, and rows near its end would be left as they are."""
+    with EmbeddedClickHouse(tmp_path / "near") as near:
+        monkeypatch.setenv("TZ", "Pacific/Kiritimati")
+        with EmbeddedClickHouse(tmp_path / "far") as far:
+            listed = [f"{server.host}:{server.tcp_port}" for server in (near, far)]
+            one, several = ClickHouseSettings(host=listed[1]), ";".join(listed)
+            setup.require_one_time_zone(one)
+            with pytest.raises(ConfigError, match=f"{listed[1]}: Pacific/Kiritimati"):
+                setup.require_one_time_zone(ClickHouseSettings(host=several, cluster="octane"))
+        setup.require_one_time_zone(ClickHouseSettings(host=several, cluster="octane"))

@@ -221,6 +221,8 @@ def replay(
                 elif is_live:
                     setup.require_unsharded(clickhouse, whole)
                 live = setup.check_target(clickhouse, Mode(mode))
+                if Mode(mode) is Mode.REBUILD:
+                    setup.require_one_time_zone(whole)
                 if resume is not None:
                     plan, ended = fence.load_interrupted(resume, pinned.host, is_live=is_live)
                     if ended is not None:

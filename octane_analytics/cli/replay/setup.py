@@ -100,6 +100,27 @@ def _require_distributed(
         )
 
 
+def require_one_time_zone(settings: ClickHouseSettings) -> None:
+    """Raise ConfigError if servers have different time zones: months begin at midnight of the server's
+    zone, and a month that is built on one would replace other rows on the next. Blocks on all servers;
+    one that cannot be reached is left out."""
+    zones: dict[str, str] = {}
+    for address in settings.hosts():
+        where = authority(*address)
+        single = replace(settings, host=where, shard_weights=())
+        with (
+            contextlib.suppress(Unavailable),
+            ClickHouse(single, client_name="octane-analytics replay") as server,
+        ):
+            zones[where] = server.select("SELECT timezone()").rows[0][0]
+    if len(set(zones.values())) > 1:
+        listed = ", ".join(f"{where}: {zone}" for where, zone in zones.items())
+        raise ConfigError(
+            f"servers have different time zones ({listed}), and a month begins at midnight of the "
+            "server's: use --mode fill, or give all servers one <timezone>"
+        )
+
+
 def require_unsharded(clickhouse: ClickHouse, settings: ClickHouseSettings) -> None:
     """Raise ConfigError if the server is one of several shards of CLICKHOUSE_CLUSTER, as far as the user
     may see that: rows of other shards would be inserted again."""

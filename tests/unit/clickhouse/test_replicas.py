@@ -114,6 +114,7 @@ def test_equal_servers_have_no_findings() -> None:
             "",
             False,
         ),
+        ({"time_zone": "Asia/Kathmandu"}, "ch2b:9000: Asia/Kathmandu; months begin", False),
         ({"replica": state(name="a")}, "ch2a:9000 and ch2b:9000 are one server, replica a", True),
     ],
 )
