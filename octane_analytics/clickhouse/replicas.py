@@ -101,7 +101,17 @@ def cluster_findings(
     for server in present:
         if expected.shards > 1:
             yield from _distributed_findings(server, expected)
-        elif server.cluster_shards > 1:
+
+
+def unlisted_findings(
+    servers: Sequence[ServerFacts], expected: Expectation
+) -> Iterator[ClusterFinding]:
+    """Yield the servers whose cluster has further shards than the only one that is listed.
+
+    For reports and workers; a table may be created on one shard after the other.
+    """
+    for server in servers:
+        if expected.shards == 1 and server.live is not None and server.cluster_shards > 1:
             yield ClusterFinding(
                 f"{server.address}: cluster {expected.cluster} has {server.cluster_shards} shards in "
                 "remote_servers, CLICKHOUSE_HOST lists one of them: reports would not read the others; "

@@ -115,10 +115,13 @@ def test_one_listed_shard_of_two_is_a_failure(
     ledger: ClickHouseSettings, clickhouse_cluster: ClickHouseCluster
 ) -> None:
     (first, _), _ = clickhouse_cluster.shards
-    checked = call(
-        "schema", "check", settings=environ(ledger) | {"CLICKHOUSE_HOST": first.authority}
-    )
-    assert checked.returncode == 1
+    with EmbeddedKafka(topics={"octane.events": 1}) as kafka:
+        addresses = {
+            "CLICKHOUSE_HOST": first.authority,
+            "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
+        }
+        checked = call("check", settings=environ(ledger) | addresses)
+    assert checked.returncode == 78
     assert "cluster octane has 2 shards in remote_servers" in checked.stdout, checked
     one = dataclasses.replace(ledger, host=first.authority)
     assert "CLICKHOUSE_HOST lists one of them" in findings(one)[0].message

@@ -155,7 +155,7 @@ def check(loaded: Loaded) -> Exit:
     exit code is 1 if there is one, 69 if a server cannot be reached.
     """
     settings = loaded.settings.clickhouse
-    if len(settings.hosts()) > 1 or settings.cluster is not None:
+    if len(settings.hosts()) > 1:
         return schema_report.report_all(loaded.settings)
     with ClickHouse(settings, client_name=CLIENT_NAME) as clickhouse:
         live = schema_table.describe(clickhouse)

@@ -12,6 +12,7 @@ from octane_analytics.clickhouse.replicas import (
     ServerFacts,
     cluster_findings,
     cluster_path_findings,
+    unlisted_findings,
 )
 from octane_analytics.clickhouse.server_facts import expectation, read_facts
 from octane_analytics.errors import OctaneError, StatementRejected
@@ -52,7 +53,7 @@ def check_cluster(
         if isinstance(result, StatementRejected):
             yield warn(SUBJECT, f"{server.address} not compared: {_advice(result)}")
     found = [result for result in results if isinstance(result, ServerFacts)]
-    findings = list(cluster_findings(found, expected))
+    findings = [*cluster_findings(found, expected), *unlisted_findings(found, expected)]
     if len(found) == len(servers):
         findings += cluster_path_findings(found)
     for finding in findings:

@@ -16,6 +16,7 @@ from octane_analytics.clickhouse.replicas import (
     cluster_findings,
     cluster_path_findings,
     macro_findings,
+    unlisted_findings,
 )
 from octane_analytics.clickhouse.schema import LiveColumn, LiveTable, TableName
 
@@ -159,8 +160,8 @@ def test_replicas_that_are_not_listed_are_reported() -> None:
 def test_one_listed_shard_of_several_is_refused() -> None:
     expected = replace(EXPECTED, shards=1, hosts={1: 2})
     first = [server(1, "a", cluster_shards=1), server(1, "b", cluster_shards=0)]
-    assert list(cluster_findings(first, expected)) == []
-    (finding,) = cluster_findings([server(1, "a"), first[1]], expected)
+    assert list(unlisted_findings(first, expected)) == []
+    (finding,) = unlisted_findings([server(1, "a"), first[1]], expected)
     assert finding.is_refusal
     assert "CLICKHOUSE_HOST lists one of them" in finding.text
 
