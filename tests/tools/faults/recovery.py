@@ -26,7 +26,7 @@ from tests.tools.faults.stack import Stack
 from tests.tools.kafka.proxy import KafkaProxy
 
 _HOLD_SECONDS = 5.0
-_HOLD_ATTEMPTS = 20
+_HOLD_ATTEMPTS = 8
 _REFUSED_EVERY = 20
 _ARRIVAL_SECONDS = 60.0
 _COMMIT_TIMEOUT_MS = 1_500
@@ -236,8 +236,11 @@ def _held_batches(stack: Stack, rng: random.Random) -> Iterator[set[Intent]]:
         rng.choice((proxy.refuse, proxy.black_hole))()
         try:
             held = await_pending(stack, stack.shape.partitions, _HOLD_SECONDS)
+            deadline = time.monotonic() + _HOLD_SECONDS
             while held != (held := _pending_later(stack)):
-                pass  # what is in the table already is completed by the next announcement
+                # What is in the table already is completed by the next announcement.
+                if time.monotonic() > deadline:
+                    raise TimeoutError("the same batches twice")
             if sum(len(intent.ranges) for intent in held) < stack.shape.partitions:
                 raise TimeoutError("batches of all partitions")
             break
@@ -245,7 +248,8 @@ def _held_batches(stack: Stack, rng: random.Random) -> Iterator[set[Intent]]:
             if attempt == _HOLD_ATTEMPTS - 1:
                 raise
             proxy.heal()
-            time.sleep(1.0)
+            # Workers start only while ClickHouse answers; on a busy machine that takes them seconds.
+            time.sleep(1.0 + attempt)
     try:
         yield held
     finally:
