@@ -39,6 +39,7 @@ DATA_ERRORS = frozenset(
 
 READ_ONLY = 164
 UNKNOWN_TABLE = 60
+UNKNOWN_DATABASE = 81
 OPERATOR_ERRORS = {
     16: "the table lacks a column: run `octane-analytics schema check`",
     53: "a column is of another type: run `octane-analytics schema check`",

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from octane_analytics.clickhouse.client import ClickHouse
-from octane_analytics.clickhouse.error_codes import UNKNOWN_TABLE
+from octane_analytics.clickhouse.error_codes import UNKNOWN_DATABASE, UNKNOWN_TABLE
 from octane_analytics.clickhouse.inserts import QUERY_ID_PREFIX
 from octane_analytics.clickhouse.replay_journal import read_creation, read_entries
 from octane_analytics.clickhouse.replay_tables import JOURNAL, find_tables, staging_table
@@ -20,7 +20,6 @@ from octane_analytics.replay.interfaces import JournalEntry
 from octane_analytics.settings.connections import ClickHouseSettings
 from octane_analytics.settings.topology import authority
 
-_UNKNOWN_DATABASE = 81
 _RUNNING = "SELECT query_id FROM system.processes WHERE startsWith(query_id, {prefix:String})"
 
 
@@ -123,7 +122,7 @@ def _tables_of(server: ClickHouse) -> Mapping[str, Sequence[TableName]]:
     try:
         return find_tables(server)
     except StatementRejected as error:
-        if error.code != _UNKNOWN_DATABASE:
+        if error.code != UNKNOWN_DATABASE:
             raise
         return {}
 

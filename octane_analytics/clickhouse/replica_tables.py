@@ -78,8 +78,13 @@ def difference(servers: Iterable[tuple[str, ServerTable]]) -> str:
                     "make them replicas of one table, or remove one from the list"
                 )
             if table.replica is not None and table[1:] == other[1:]:
-                return (
-                    f"{other_address} and {address} are one server, replica {table.replica}: list it "
-                    "once, because each entry counts as a copy of the rows"
-                )
+                return one_server(other_address, address, table.replica)
     return ""
+
+
+def one_server(first: str, second: str, replica: str) -> str:
+    """Return the message about two addresses of the same replica."""
+    return (
+        f"{first} and {second} are one server, replica {replica}: list it once, because each entry "
+        "counts as a copy of the rows"
+    )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from octane_analytics.clickhouse import rollups, schema
+from octane_analytics.clickhouse.replica_tables import one_server
 from octane_analytics.clickhouse.schema import LiveTable, TableName
 from octane_analytics.clickhouse.table_ttl import setting_of
 
@@ -250,8 +251,7 @@ def _twins(servers: Sequence[ServerFacts]) -> Iterator[ClusterFinding]:
         first = seen.setdefault((server.replica.path, server.replica.name), server)
         if first is not server:
             yield ClusterFinding(
-                f"{first.address} and {server.address} are one server, replica {server.replica.name}: "
-                "list it once, because each entry counts as a copy of the rows",
+                one_server(first.address, server.address, server.replica.name),
                 is_refusal=True,
             )
 

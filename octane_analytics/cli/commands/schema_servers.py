@@ -13,6 +13,7 @@ from octane_analytics.cli.commands import schema_rollups, schema_table
 from octane_analytics.cli.commands.schema_table import CLIENT_NAME
 from octane_analytics.clickhouse import schema
 from octane_analytics.clickhouse.client import ClickHouse
+from octane_analytics.clickhouse.error_codes import UNKNOWN_DATABASE
 from octane_analytics.clickhouse.replicas import (
     ClusterFinding,
     Expectation,
@@ -30,7 +31,6 @@ from octane_analytics.runtime.exit_codes import Exit, exit_for
 from octane_analytics.settings.connections import ClickHouseSettings
 from octane_analytics.settings.topology import authority
 
-_UNKNOWN_DATABASE = 81
 _OTHER_DEFINITION = frozenset({122, 342})
 """INCOMPATIBLE_COLUMNS, METADATA_MISMATCH: the path in ZooKeeper has a table of another definition."""
 _EXPLICIT_PATH = "'/clickhouse/tables/{shard}/{database}/{table}', '{replica}'"
@@ -109,7 +109,7 @@ def _facts_of(server: Server, expected: Expectation) -> ServerFacts:
         with ClickHouse(server.settings, client_name=CLIENT_NAME) as clickhouse:
             return read_facts(clickhouse, server.address, server.shard, expected)
     except StatementRejected as error:
-        if error.code != _UNKNOWN_DATABASE:
+        if error.code != UNKNOWN_DATABASE:
             raise schema_table.with_advice(error) from error
     system = replace(server.settings, database="system")
     with ClickHouse(system, client_name=CLIENT_NAME) as clickhouse:

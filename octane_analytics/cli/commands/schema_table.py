@@ -9,13 +9,12 @@ import click
 
 from octane_analytics.clickhouse import schema
 from octane_analytics.clickhouse.client import ClickHouse
-from octane_analytics.clickhouse.error_codes import OPERATOR_ERRORS
+from octane_analytics.clickhouse.error_codes import OPERATOR_ERRORS, UNKNOWN_DATABASE
 from octane_analytics.clickhouse.schema import LiveTable
 from octane_analytics.errors import StatementRejected
 from octane_analytics.settings.connections import ClickHouseSettings
 
 CLIENT_NAME = "octane-analytics schema"
-_UNKNOWN_DATABASE = 81
 _REPLICA_EXISTS = 253
 _NO_DDL_QUEUE = 392
 _ADVICE = OPERATOR_ERRORS | {
@@ -86,7 +85,7 @@ def describe(clickhouse: ClickHouse) -> LiveTable | None:
     try:
         return clickhouse.describe()
     except StatementRejected as error:
-        if error.code == _UNKNOWN_DATABASE:
+        if error.code == UNKNOWN_DATABASE:
             return None
         raise with_advice(error) from error
 
@@ -99,7 +98,7 @@ def has_database(clickhouse: ClickHouse) -> bool:
     try:
         clickhouse.select("SELECT 1")
     except StatementRejected as error:
-        if error.code == _UNKNOWN_DATABASE:
+        if error.code == UNKNOWN_DATABASE:
             return False
         raise with_advice(error) from error
     return True

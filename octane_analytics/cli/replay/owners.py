@@ -4,12 +4,12 @@ import json
 import os
 import socket
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from octane_analytics.clickhouse.replay_journal import OWNER
 from octane_analytics.clickhouse.replay_survey import JournalCopy
 from octane_analytics.replay.interfaces import JournalEntry
+from octane_analytics.runtime.process_start import start_ticks
 
 STOPPED = "stopped"
 """Kind of journal entries: a process left the replay, which can be resumed."""
@@ -24,7 +24,7 @@ def process_identity() -> str:
 
 def identity_of(pid: int) -> str:
     """Return what `process_identity` returns in that process."""
-    return json.dumps({"host": socket.gethostname(), "pid": pid, "ticks": _start_ticks(pid)})
+    return json.dumps({"host": socket.gethostname(), "pid": pid, "ticks": start_ticks(pid)})
 
 
 def running_process(copies: Iterable[JournalCopy]) -> str | None:
@@ -69,7 +69,7 @@ def running_owner(entries: Sequence[JournalEntry]) -> str | None:
             if is_recent:
                 return "a process of another release"
         elif owner["host"] == socket.gethostname():
-            if _start_ticks(owner["pid"]) == owner["ticks"]:
+            if start_ticks(owner["pid"]) == owner["ticks"]:
                 return f"process {owner['pid']} on {owner['host']}"
         elif is_recent:
             return f"process {owner['pid']} on {owner['host']}"
@@ -84,13 +84,3 @@ def _parsed(body: str) -> dict[str, Any] | None:
         return None
     is_owner = isinstance(found, dict) and isinstance(found.get("pid"), int)
     return found if is_owner and {"host", "ticks"} <= found.keys() else None
-
-
-def _start_ticks(pid: int) -> int | None:
-    """Return a process's start in clock ticks since boot, as in proc(5); None if it has exited."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None
-    fields = stat.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else int(fields[19])

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
+from octane_analytics.runtime.process_start import start_ticks
 from tests.tools.kafka.apache import ApacheKafka
 from tests.tools.kafka.cluster import KafkaCluster
 from tests.tools.kafka.jars import CACHE
@@ -46,7 +47,7 @@ class Started:
     @property
     def running(self) -> list[int]:
         """Return the ids of the processes that still run."""
-        return [pid for pid, ticks in self.processes.items() if _start_ticks(pid) == ticks]
+        return [pid for pid, ticks in self.processes.items() if start_ticks(pid) == ticks]
 
     @property
     def record(self) -> Path:
@@ -103,17 +104,6 @@ def running() -> list[Started]:
 
 def _identities(kafka: ApacheKafka | KafkaCluster) -> Iterator[tuple[int, int]]:
     for node in kafka.nodes:
-        ticks = _start_ticks(node.pid)
+        ticks = start_ticks(node.pid)
         if ticks is not None:
             yield node.pid, ticks
-
-
-def _start_ticks(pid: int) -> int | None:
-    """Return the start of the process in clock ticks since boot; None if it has ended. See proc(5)."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None
-    # The name in parentheses may contain parentheses; the fields continue after the last one.
-    fields = stat.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else int(fields[19])
