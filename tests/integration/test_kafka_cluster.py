@@ -68,10 +68,13 @@ def test_records_survive_each_broker_killed(cluster: KafkaCluster) -> None:
 
 
 def test_records_pass_without_controller(cluster: KafkaCluster) -> None:
+    cluster.create_topic("uncontrolled", partitions=3)
+    produce(cluster, "uncontrolled", 3)
+    ids(cluster, "uncontrolled", "first", 3)  # the first group creates the topic of offsets
     cluster.controller.pause()
     try:
-        produce(cluster, "events", 30)
-        assert len(ids(cluster, "events", "without-controller", 30)) == 30
+        produce(cluster, "uncontrolled", 30)
+        assert len(ids(cluster, "uncontrolled", "without-controller", 33)) == 33
     finally:
         cluster.controller.resume()
 
