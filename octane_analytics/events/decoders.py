@@ -1,7 +1,7 @@
 """Choice of the decoder of polled record values: the compiled one, or the one in Python.
 
-Both return the same. The compiled one is built at the installation, where a C compiler is; it decodes the
-values that it is certain about and leaves all others to the one in Python.
+Both return the same. The compiled one is built at the installation, where a C compiler is; it decodes
+the values that it is certain about and leaves all others to the one in Python.
 """
 
 from collections.abc import Sequence

@@ -542,9 +542,7 @@ def _one_by_one(values: list[bytes | None]) -> tuple[list[Row], list[tuple[int, 
         [f"2026-02-02T12:00:00.{'1' * 50}Z", f"2026-02-02T12:00:01.{'1' * 50}Z"],
     ],
 )
-def test_timestamps_of_one_width_parse_like_singles(
-    texts: list[str], decode_all: Decode
-) -> None:
+def test_timestamps_of_one_width_parse_like_singles(texts: list[str], decode_all: Decode) -> None:
     values = [payload(timestamp=text) for text in texts]
     rows, invalid = _one_by_one(list(values))
     decoded = decode_all(values)
