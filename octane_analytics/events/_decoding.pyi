@@ -1,0 +1,3 @@
+def pack(
+    values: list[bytes] | list[bytes | None], start: int = 0, /
+) -> tuple[int, bytes, bytes, bytes, bytes, bytes]: ...
