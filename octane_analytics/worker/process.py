@@ -88,6 +88,7 @@ def run_worker(
         on_statement=lambda seconds: slot_status.extend_deadline(clock.now() + seconds),
         on_skip=_report_skipped_shard,
         check=lambda sink, own: check_table(sink, replace(settings, clickhouse=own)),
+        sorts_rows=True,
     )
     dead_letters = KafkaDeadLetters(
         settings.kafka,

@@ -101,7 +101,7 @@ def stages(place: Place, shape: Shape) -> Table:
     spent, observer = _Spent(), FakeObserver()
     with (
         place.table(table) as admin,
-        ClickHouseShards(settings.clickhouse, client_name="bench") as shards,
+        ClickHouseShards(settings.clickhouse, client_name="bench", sorts_rows=True) as shards,
     ):
         source = KafkaSource(settings.kafka, None)
         for owner, stage, method in (
