@@ -117,8 +117,12 @@ def _decode_halves(
     except DecodeError as error:
         invalid.append((first, error.reason, error.detail))
     else:
-        for column, field in zip(columns, row, strict=True):
-            column.extend([field.encode() if isinstance(field, str) else field])
+        append_row(columns, row)
+
+
+def append_row(columns: Columns, row: Row) -> None:
+    for column, field in zip(columns, row, strict=True):
+        column.extend([field.encode() if isinstance(field, str) else field])
 
 
 def _add_all(values: Sequence[bytes | None], columns: Columns) -> bool:

@@ -101,6 +101,13 @@ class WorkerSettings:
         "time spent waiting for ClickHouse does not count.",
         unit="seconds",
     )
+    decoder: str = fields.setting(
+        "DECODER",
+        fields.choice("auto", "compiled", "python"),
+        "auto",
+        "Decoder of events: compiled (built at the installation if a C compiler is there), python, or "
+        "auto (compiled if it was built); both decode alike.",
+    )
     control_socket: str | None = fields.setting(
         "CONTROL_SOCKET",
         fields.optional,

@@ -12,6 +12,7 @@ from octane_analytics.clickhouse.shards import ClickHouseShards
 from octane_analytics.clickhouse.table_fit import require_fit, required_rights
 from octane_analytics.clickhouse.views import view_findings
 from octane_analytics.errors import ConfigError, NeedsOperator, StatementRejected, Unavailable
+from octane_analytics.events.decoders import choose
 from octane_analytics.kafka.group_admin import ConsumerGroupAdmin
 from octane_analytics.kafka.group_versions import find_other_versions
 from octane_analytics.kafka.topic_reader import TopicReader
@@ -38,6 +39,7 @@ def preflight(settings: Settings) -> None:
     for a fault that needs an operator, Unavailable for one that may pass.
     """
     require_drain_time(settings)
+    choose(settings.worker.decoder)
     tracing.is_configured()
     check_shards(settings)
     with TopicInspector(settings.kafka, client_id=_CLIENT_ID) as inspector:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from octane_analytics.clickhouse.shards import ClickHouseShards
 from octane_analytics.errors import ConfigError, OctaneError, Unavailable
-from octane_analytics.events.decode import decode_all
+from octane_analytics.events.decoders import choose
 from octane_analytics.kafka.consumer import KafkaSource
 from octane_analytics.kafka.dlq_producer import KafkaDeadLetters
 from octane_analytics.kafka.range_reader import KafkaRangeReader
@@ -100,7 +100,7 @@ def run_worker(
         KafkaRangeReader(settings.kafka, client_id=f"octane-analytics-recovery-{slot}"),
         shards,
         dead_letters,
-        decode_all,
+        choose(settings.worker.decoder).decode,
         clock,
         observer,
         _options(settings, processes),

@@ -137,7 +137,7 @@ def test_package_data_holds_every_file_but_modules() -> None:
     patterns = config["options.package_data"]["octane_analytics"].split()
     for path in PACKAGE.rglob("*"):
         name = str(path.relative_to(PACKAGE))
-        if path.is_file() and path.suffix not in (".py", ".pyc"):
+        if path.is_file() and path.suffix not in (".py", ".pyc", ".so"):
             assert any(fnmatch.fnmatch(name, pattern) for pattern in patterns), name
 
 

@@ -24,6 +24,7 @@ from octane_analytics.cli.output.table import terminal_width, wrapped
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.errors import ConfigError, OctaneError
+from octane_analytics.events.decoders import choose
 from octane_analytics.kafka.group_admin import ConsumerGroupAdmin
 from octane_analytics.kafka.topic_reader import TopicReader
 from octane_analytics.operations.checks.clickhouse import check_clickhouse
@@ -60,6 +61,7 @@ _COLOURS = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}
     "FLUSH_INTERVAL",
     "INSERTS_PER_SECOND",
     "DELIVERY",
+    "DECODER",
     "CLICKHOUSE_INSERT_QUORUM",
     "METRICS_HOST",
     "METRICS_PORT",
@@ -74,9 +76,9 @@ def check(loaded: Loaded, strict: bool, as_json: bool) -> int:
 
     Checks the settings, Kafka (topics, group, clock), ClickHouse (table, deduplication window, rights
     of CLICKHOUSE_USER and CLICKHOUSE_QUERY_USER, clock, disk; with several servers that they are the
-    replicas and shards of CLICKHOUSE_HOST) and this host (ports, open files). Each
-    line is OK, WARN or FAIL and says what to do. Changes nothing. Ends within 15 seconds, also if
-    servers are unreachable.
+    replicas and shards of CLICKHOUSE_HOST) and this host (ports, open files,
+    decoder). Each line is OK, WARN or FAIL and says what to do. Changes nothing. Ends within 15 seconds,
+    also if servers are unreachable.
 
     \b
     Exit codes: 0 no failure (with --strict: and no warning, otherwise 1),
@@ -124,6 +126,21 @@ def exit_code(findings: list[Finding], strict: bool) -> Exit:
     return Exit.FAILED if strict and level is Level.WARN else Exit.OK
 
 
+def check_decoder(settings: Settings) -> Finding:
+    """Check that DECODER can be had, and warn if it is `auto` and the compiled one was not built."""
+    try:
+        decoder = choose(settings.worker.decoder)
+    except ConfigError as error:
+        return fail("decoder", f"a worker would not start: {error}")
+    if decoder.missing:
+        return warn(
+            "decoder",
+            f"{decoder.name}, at several times the CPU time: {decoder.missing}; install a C compiler "
+            "and Python's headers and repeat the installation, or accept it with DECODER=python",
+        )
+    return ok("decoder", decoder.name)
+
+
 def _settings(loaded: Loaded, unknown: Sequence[str]) -> Iterator[Finding]:
     sources = Counter(origin.source for origin in loaded.origins)
     del sources["default"]
@@ -141,6 +158,7 @@ def _host(settings: Settings) -> Iterator[Finding]:
     yield check_port("METRICS_PORT", settings.metrics.host, settings.metrics.port)
     yield check_port("API_PORT", settings.api.host, settings.api.port)
     yield check_descriptors()
+    yield check_decoder(settings)
 
 
 def _kafka(settings: Settings) -> Iterator[Finding]:

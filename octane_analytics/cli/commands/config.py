@@ -14,6 +14,7 @@ from octane_analytics.cli.invocation import APPLIED, FILES
 from octane_analytics.cli.options import json_option, option_name, setting_options
 from octane_analytics.cli.output.table import aligned, terminal_width, wrapped
 from octane_analytics.errors import ConfigError
+from octane_analytics.events.decoders import choose
 from octane_analytics.settings.drain import require_drain_time
 from octane_analytics.settings.loading import Loaded, Origin, catalogue
 from octane_analytics.settings.sections import Settings
@@ -25,6 +26,7 @@ _DERIVED: Mapping[str, Callable[[Settings], object]] = {
     "CLICKHOUSE_DISTRIBUTED_TABLE": lambda settings: settings.clickhouse.distributed_table,
     "CLICKHOUSE_COMPRESSION": lambda settings: settings.clickhouse.compression_method(),
     "WORKER_PROCS": lambda settings: settings.worker.procs,
+    "DECODER": lambda settings: _decoder(settings),
     "CONTROL_SOCKET": lambda settings: control_socket(settings, os.environ) or "none",
     "CLICKHOUSE_QUERY_USER": lambda settings: settings.queries.user or settings.clickhouse.user,
 }
@@ -46,6 +48,7 @@ def config(loaded: Loaded, as_json: bool) -> None:
     """
     try:
         require_drain_time(loaded.settings)
+        choose(loaded.settings.worker.decoder)
     except ConfigError as error:
         click.echo(f"octane-analytics: warning: a worker would not start: {error}", err=True)
     origins = [_with_env_file(origin) for origin in loaded.origins]
@@ -72,6 +75,13 @@ def _with_env_file(origin: Origin) -> Origin:
 def _effective(origin: Origin, settings: Settings) -> str:
     derive = _DERIVED.get(origin.name)
     return origin.shown if derive is None else str(derive(settings))
+
+
+def _decoder(settings: Settings) -> str:
+    try:
+        return choose(settings.worker.decoder).name
+    except ConfigError:
+        return settings.worker.decoder
 
 
 def _source(origin: Origin) -> str:

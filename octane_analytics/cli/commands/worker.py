@@ -16,6 +16,7 @@ from octane_analytics.cli.directories import (
 from octane_analytics.cli.help_format import Command
 from octane_analytics.cli.options import CLICKHOUSE, KAFKA, LOG, setting_options
 from octane_analytics.errors import ConfigError
+from octane_analytics.events.decoders import choose
 from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.settings.loading import Loaded
 from octane_analytics.settings.reload import EnvironmentReload
@@ -56,6 +57,7 @@ _SLOTS = 1025
     "DELIVERY",
     "DLQ_MAX_RATIO",
     "DLQ_MAX_CONSECUTIVE",
+    "DECODER",
     "DRAIN_TIMEOUT",
     "CONTROL_SOCKET",
     "METRICS_HOST",
@@ -101,6 +103,7 @@ def worker(loaded: Loaded, reread: EnvironmentReload) -> int:
                 topic=settings.kafka.topic,
                 group=settings.kafka.group_id,
                 delivery=settings.batch.delivery,
+                decoder=choose(settings.worker.decoder).name,
                 metrics=f"http://{address}/metrics",
                 control=str(control.path) if control else None,
             ),

@@ -23,7 +23,7 @@ from octane_analytics.clickhouse.replay_survey import ReplayServers
 from octane_analytics.clickhouse.replay_target import ShardedTarget
 from octane_analytics.clickhouse.schema import LiveTable
 from octane_analytics.errors import ConfigError, NeedsOperator, OctaneError, Unavailable
-from octane_analytics.events.decode import decode_all
+from octane_analytics.events.decoders import choose
 from octane_analytics.kafka.topic_reader import TopicReader
 from octane_analytics.replay.fill import MOVED, FillOutcome, FillReplay, ReplayControl
 from octane_analytics.replay.pacing import Interrupted, RateLimit
@@ -96,6 +96,7 @@ class ReplayRun:
                 self._staging, target.settings_of_all, client_name=_CLIENT
             )
         self._clock = SystemClock()
+        self._decode = choose(settings.worker.decoder).decode
         self._has_begun = False
         self._is_refused = False
         self._is_of_another = False
@@ -275,7 +276,7 @@ class ReplayRun:
                 staging = ReplayStaging(clickhouse, self.plan.id, self._live)
                 limit = RateLimit(rate, self._clock, stop.is_set)
                 reader = StagingReader(
-                    log, staging, decode_all, self.plan.wanted, self._clock, limit
+                    log, staging, self._decode, self.plan.wanted, self._clock, limit
                 )
                 is_done = reader.copy(share, count, stop.is_set)
         except Interrupted:
@@ -309,7 +310,7 @@ class ReplayRun:
             reader = StagingReader(
                 log,
                 self._staging,
-                decode_all,
+                self._decode,
                 self.plan.wanted,
                 self._clock,
                 RateLimit(None, self._clock),

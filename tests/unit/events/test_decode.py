@@ -12,14 +12,10 @@ from hypothesis import strategies as st
 
 from octane_analytics.errors import DecodeError
 from octane_analytics.events import decode as module
-from octane_analytics.events.decode import (
-    MAX_EPOCH_SECONDS,
-    REASONS,
-    decode,
-    decode_all,
-    epoch_seconds,
-)
-from octane_analytics.events.event import Row
+from octane_analytics.events.decode import MAX_EPOCH_SECONDS, REASONS
+from octane_analytics.events.decode import epoch_seconds as epoch_seconds_in_python
+from octane_analytics.events.event import Decode, Row
+from tests.support.decoders import DECODERS, decode
 
 EVENT: dict[str, Any] = {
     "app_id": "openstream",
@@ -49,6 +45,13 @@ def reason_of(value: bytes | None) -> str:
     assert raised.value.reason in REASONS
     assert raised.value.detail
     return raised.value.reason
+
+
+def epoch_seconds(text: str) -> int:
+    """Parse a timestamp, and check that all decoders return the same."""
+    second = epoch_seconds_in_python(text)
+    assert decode(payload(timestamp=text)).timestamp == second
+    return second
 
 
 def test_decode_accepts_documented_example() -> None:
@@ -312,8 +315,9 @@ def test_leap_second_is_following_second(text: str, following: str) -> None:
     for _ in range(2):
         assert epoch_seconds(text) == second
     values = [payload(timestamp=each) for each in (EVENT["timestamp"], text)]
-    decoded = decode_all(values)
-    assert (list(decoded.columns[0]), decoded.invalid) == ([NOON, second], [])
+    for decode_all in DECODERS:
+        decoded = decode_all(values)
+        assert (list(decoded.columns[0]), decoded.invalid) == ([NOON, second], [])
 
 
 @pytest.mark.parametrize(
@@ -523,6 +527,7 @@ def _one_by_one(values: list[bytes | None]) -> tuple[list[Row], list[tuple[int, 
     return rows, invalid
 
 
+@pytest.mark.parametrize("decode_all", DECODERS)
 @pytest.mark.parametrize(
     "texts",
     [
@@ -537,7 +542,7 @@ def _one_by_one(values: list[bytes | None]) -> tuple[list[Row], list[tuple[int, 
         [f"2026-02-02T12:00:00.{'1' * 50}Z", f"2026-02-02T12:00:01.{'1' * 50}Z"],
     ],
 )
-def test_timestamps_of_one_width_parse_like_singles(texts: list[str]) -> None:
+def test_timestamps_of_one_width_parse_like_singles(texts: list[str], decode_all: Decode) -> None:
     values = [payload(timestamp=text) for text in texts]
     rows, invalid = _one_by_one(list(values))
     decoded = decode_all(values)
@@ -573,8 +578,9 @@ def test_timestamps_of_one_width_parse_like_singles(texts: list[str]) -> None:
 )
 def test_decode_all_equals_decode_of_each(values: list[bytes | None]) -> None:
     rows, invalid = _one_by_one(values)
-    decoded = decode_all(values)
-    assert list(zip(*decoded.columns, strict=True)) == [
-        (row.timestamp, *(text.encode() for text in row[1:4]), row.properties) for row in rows
-    ]
-    assert decoded.invalid == invalid
+    for decode_all in DECODERS:
+        decoded = decode_all(values)
+        assert list(zip(*decoded.columns, strict=True)) == [
+            (row.timestamp, *(text.encode() for text in row[1:4]), row.properties) for row in rows
+        ]
+        assert decoded.invalid == invalid
