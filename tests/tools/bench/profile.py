@@ -4,6 +4,7 @@ Each call from the loop into an edge is timed by its thread's CPU clock, so that
 The rest of the thread is the loop, the rest of the process librdkafka's threads.
 """
 
+import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ import click
 from rich.table import Table
 
 from octane_analytics.clickhouse.shards import ClickHouseShards
-from octane_analytics.events.decode import decode_all
+from octane_analytics.events.decoders import choose
 from octane_analytics.kafka.consumer import KafkaSource
 from octane_analytics.kafka.dlq_producer import KafkaDeadLetters
 from octane_analytics.kafka.range_reader import KafkaRangeReader
@@ -67,7 +68,10 @@ def profile(
     may_grow: bool,
     flame_file: Path | None,
 ) -> None:
-    """Measure a worker's CPU time for an event, by stage, or draw it as a flame graph."""
+    """Measure a worker's CPU time for an event, by stage, or draw it as a flame graph.
+
+    DECODER in the environment chooses the decoder.
+    """
     backlog = Backlog(events, partitions)
     shapes = [Shape(backlog, size, may_grow=may_grow) for size in batch_sizes]
     with Place([backlog]) as place:
@@ -95,8 +99,10 @@ def stages(place: Place, shape: Shape) -> Table:
             "CLICKHOUSE_HOST": place.engine.host,
             "CLICKHOUSE_PORT": str(place.engine.tcp_port),
             "CLICKHOUSE_TABLE": table,
+            "DECODER": os.environ.get("DECODER", ""),
         }
     ).settings
+    decoder = choose(settings.worker.decoder)
     assert place.engine.pid is not None
     spent, observer = _Spent(), FakeObserver()
     with (
@@ -118,7 +124,7 @@ def stages(place: Place, shape: Shape) -> Table:
             KafkaRangeReader(settings.kafka, client_id="bench"),
             shards,
             KafkaDeadLetters(settings.kafka, client_id="bench"),
-            spent.around("decode", decode_all),
+            spent.around("decode", decoder.decode),
             SystemClock(),
             observer,
             IngestOptions(
@@ -156,7 +162,9 @@ def stages(place: Place, shape: Shape) -> Table:
     found["loop"] = own - sum(found.values())
     found["librdkafka's threads"] = process - begin[2] - own
     shown = Table(
-        "stage", "µs of an event", title=f"{measured:,} events, batches of {shape.batch_size:,}"
+        "stage",
+        "µs of an event",
+        title=f"{measured:,} events, batches of {shape.batch_size:,}, decoder {decoder.name}",
     )
     for stage, seconds in found.items():
         shown.add_row(stage, f"{seconds / measured * 1e6:.2f}")
