@@ -227,21 +227,39 @@ hash_word(HashState *state, uint64_t word)
     state->a ^= word;
 }
 
+/* Return a word of a text's last bytes, eight of them or all: different for different ones of a length.
+ * Read without a copy, whose single bytes the processor could not load as a word at once. */
+static inline uint64_t
+last_word(Slice text)
+{
+    const uint8_t *end = text.start + text.bytes;
+    if (text.bytes >= 8) {
+        uint64_t word;
+        memcpy(&word, end - 8, 8);
+        return word;
+    }
+    if (text.bytes >= 4) {
+        uint32_t first, last;
+        memcpy(&first, text.start, 4);
+        memcpy(&last, end - 4, 4);
+        return (uint64_t)last << 32 | first;
+    }
+    if (text.bytes) {
+        return (uint64_t)text.start[0] | (uint64_t)text.start[text.bytes / 2] << 8 |
+               (uint64_t)end[-1] << 16;
+    }
+    return 0;
+}
+
 static inline void
 hash_text(HashState *state, Slice text)
 {
-    uint64_t word;
-    const uint8_t *at = text.start;
-    size_t left = text.bytes;
-    for (; left >= sizeof word; left -= sizeof word, at += sizeof word) {
-        memcpy(&word, at, sizeof word);
+    for (size_t at = 0; at + 8 < text.bytes; at += 8) {
+        uint64_t word;
+        memcpy(&word, text.start + at, 8);
         hash_word(state, word);
     }
-    if (left) {
-        word = 0;
-        memcpy(&word, at, left);
-        hash_word(state, word);
-    }
+    hash_word(state, last_word(text));
 }
 
 static uint64_t
