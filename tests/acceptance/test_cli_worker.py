@@ -20,6 +20,7 @@ from octane_analytics.clickhouse import schema
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.errors import DecodeError
 from octane_analytics.events.decode import REASONS, decode
+from octane_analytics.events.decoders import AUTO, choose
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.sandbox.generator import BROKEN_KINDS, break_event, generate
 from octane_analytics.sandbox.kafka import EmbeddedKafka
@@ -159,6 +160,8 @@ def test_worker_inserts_valid_events_dead_letters_invalid(service: Service, tmp_
         worker.child.send_signal(signal.SIGTERM)
         assert worker.wait() == 0, worker.output
 
+    (started,) = (line for line in _log(worker) if line["message"] == "starting")
+    assert started["decoder"] == choose(AUTO).name
     assert Counter(value for value, _ in found) == Counter(list(invalid))
     for value, headers in found:
         reason = headers["octane.error"].decode().partition(":")[0]

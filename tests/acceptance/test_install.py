@@ -11,6 +11,7 @@ import pytest
 
 from octane_analytics import __version__
 from octane_analytics.cli.commands.manual import PAGES
+from octane_analytics.events.decoders import AUTO, COMPILED, choose
 from tests.support.checkout import ROOT, Checkout, mode_of
 from tests.support.command import wait_until
 
@@ -52,18 +53,40 @@ def error_of(done: subprocess.CompletedProcess[str]) -> str:
     return line.removeprefix("install: error: ")
 
 
-def test_install_builds_a_release_with_pip(tmp_path: Path) -> None:
-    checkout = Checkout(tmp_path)
+def install_with_pip(checkout: Checkout, **given: str) -> str:
+    """Install without a stand-in; return what was printed on standard error."""
     (checkout.programs / "uv").unlink()
     # Only pip, because a real uv may be on this machine's PATH.
     path = f"{checkout.programs}:/usr/bin:/bin"
     # Dependencies come from this environment, because downloading them takes long.
     dependencies = str(checkout.dependencies)
-    given = {"PATH": path, "PIP_NO_DEPS": "1", "PYTHONPATH": dependencies}
+    given |= {"PATH": path, "PIP_NO_DEPS": "1", "PYTHONPATH": dependencies}
     done = checkout.install(given=given, timeout_seconds=110.0)
     assert done.returncode == 0, done.stderr
     (packages,) = checkout.base.glob("current/venv/lib/python3*/site-packages")
     (packages / "dependencies.pth").write_text(f"{dependencies}\n")
+    return done.stderr
+
+
+def decoder_of(checkout: Checkout) -> str:
+    """Return the decoder that the installed command uses."""
+    lines = checkout.run("config").stdout.splitlines()
+    return next(line.split("\t")[1] for line in lines if line.startswith("DECODER\t"))
+
+
+def test_install_without_compiler_decodes_in_python(checkout: Checkout) -> None:
+    printed = install_with_pip(checkout, CC="/bin/false")
+    assert "install: no compiled decoder: it needs a C compiler" in printed
+    assert decoder_of(checkout) == "python"
+
+
+def test_install_builds_a_release_with_pip(tmp_path: Path) -> None:
+    checkout = Checkout(tmp_path)
+    for built in (checkout.path / "octane_analytics" / "events").glob("*.so"):
+        built.write_bytes(b"of another interpreter")
+    has_compiled = "no compiled decoder" not in install_with_pip(checkout)
+    assert decoder_of(checkout) == ("compiled" if has_compiled else "python")
+    assert has_compiled or choose(AUTO).name != COMPILED
     assert checkout.releases() == {__version__}
     assert checkout.current == __version__
     assert mode_of(checkout.settings) == 0o640

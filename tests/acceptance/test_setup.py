@@ -147,3 +147,17 @@ def test_activated_environment_can_be_built_again(site: Site) -> None:
     assert done.returncode == 0, done.stderr
     assert not site.is_the_former()
     assert site.is_ready()
+
+
+def test_changed_c_source_is_built_again(site: Site) -> None:
+    events = site.path / "octane_analytics" / "events"
+    events.mkdir(parents=True)
+    (events / "_part.c").write_text("int one;")
+    assert "installing the project" in site.run().stderr
+    assert site.run("--quiet").stderr == ""
+    (events / "_part.c").write_text("int two;")
+    # The former build is removed, so that a failed one leaves none of another source.
+    (events / "_part.cpython.so").touch()
+    assert "installing the project" in site.run().stderr
+    assert not (events / "_part.cpython.so").exists()
+    assert (site.venv / "mine").exists()
