@@ -55,12 +55,17 @@ class ClickHouseSink(CountingConnection):
         client_name: str,
         traceparent: Callable[[], str | None] | None = None,
         on_statement: Callable[[], None] = lambda: None,
+        sorts_rows: bool = False,
     ) -> None:
-        """Raise ConfigError for the settings of several shards; see `of_each_shard`."""
+        """With `sorts_rows` large packed blocks of the configured table are sent in the order of its
+        key, which saves the server's sort, if the compiled part is there. Raise ConfigError for the
+        settings of several shards; see `of_each_shard`.
+        """
         settings.require_one_shard()
         super().__init__(
             settings, client_name=client_name, traceparent=traceparent, on_statement=on_statement
         )
+        self._sorts_rows = sorts_rows
         self._server_settings: dict[str, object] | None = None
         self._refused_id: str | None = None
         """Id of the last insert, if this server refused it."""
@@ -121,6 +126,7 @@ class ClickHouseSink(CountingConnection):
         }
         client = self._connected()
         client.check_types = self._check_types if table == self.table else None
+        client.sorts_rows = self._sorts_rows and table == self.table
         try:
             self._execute_insert(client, f"INSERT INTO {table} ({listed}) VALUES", columns, options)
         except (driver_errors.TypeMismatchError, struct.error, UnicodeError) as error:

@@ -19,6 +19,7 @@ from clickhouse_driver.writer import write_binary_str, write_binary_uint8
 from octane_analytics.clickhouse.exceptions import read_exception
 from octane_analytics.clickhouse.result_blocks import ResultBlocks, ResultMeter
 from octane_analytics.events.packed_columns import PackedColumn, SecondsColumn, TextColumn
+from octane_analytics.events.row_order import sorting_order, write_in_order
 
 
 class PackingClient(Client):  # type: ignore[misc]  # the driver has no types
@@ -32,6 +33,8 @@ class PackingClient(Client):  # type: ignore[misc]  # the driver has no types
     block_meter: ResultMeter | None = None
     check_types: Callable[[Mapping[str, str]], None] | None = None
     """Called with the types of an insert's columns before anything is sent; raises to send nothing."""
+    sorts_rows = False
+    """True for inserts of packed events that are sent in the order of the table's sorting key."""
     on_connect: Callable[[], object] | None = None
     """Called with a new connection, before its first statement; may run statements, and raises to send
     nothing. The driver reconnects by itself, also to another of its hosts."""
@@ -110,7 +113,11 @@ class PackingClient(Client):  # type: ignore[misc]  # the driver has no types
         if not is_packed or len(data[0]) > max_rows:
             rows: int = super().send_data(sample_block, data, types_check, columnar)
             return rows
-        _send_block(self.connection, sample_block.columns_with_types, data)
+        names_and_types = sample_block.columns_with_types
+        order = None
+        if self.sorts_rows and _are_sent_packed(names_and_types, data):
+            order = sorting_order(data)
+        _send_block(self.connection, names_and_types, data, order)
         self.receive_profile_events()
         _send_block(self.connection, (), ())  # the end of the data
         self.receive_profile_events()
@@ -121,7 +128,9 @@ def _send_block(
     connection: Connection,
     names_and_types: Sequence[tuple[str, str]],
     columns: Sequence[Sequence[object]],
+    order: bytes | None = None,
 ) -> None:
+    """Send the rows; in this order, if all columns are sent packed."""
     revision, stream = connection.server_info.used_revision, connection.block_out
     write_varint(ClientPacketTypes.DATA, connection.fout)
     write_binary_str("", connection.fout)  # of no temporary table
@@ -134,11 +143,23 @@ def _send_block(
         if revision >= defines.DBMS_MIN_REVISION_WITH_CUSTOM_SERIALIZATION:
             write_binary_uint8(0, stream.fout)  # none
         if isinstance(column, PackedColumn) and _is_sent_packed(column, kind):
+            if order is not None:
+                write_in_order(column, order, stream.fout.write)
+                continue
             for chunk in column.chunks:
                 stream.fout.write(chunk)
         else:
             write_column(connection.context, name, kind, list(column), stream.fout)
     stream.finalize()
+
+
+def _are_sent_packed(
+    names_and_types: Sequence[tuple[str, str]], columns: Sequence[Sequence[object]]
+) -> bool:
+    return all(
+        isinstance(column, PackedColumn) and _is_sent_packed(column, kind)
+        for (_, kind), column in zip(names_and_types, columns, strict=True)
+    )
 
 
 def _is_sent_packed(column: PackedColumn[Any], kind: str) -> bool:

@@ -36,6 +36,7 @@ class ClickHouseShards(Closeable):
         on_statement: Callable[[float], None] = lambda patience_seconds: None,
         on_skip: Callable[[str, Unavailable], object] = lambda shard, error: None,
         check: Callable[[ShardSink, ClickHouseSettings], object] = lambda sink, own: None,
+        sorts_rows: bool = False,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         """`first` is the number of turns to skip, so that workers begin with different shards.
@@ -43,7 +44,7 @@ class ClickHouseShards(Closeable):
         `on_statement` is called before each statement, with the longest time for which that may block;
         `on_skip` if a shard cannot be reached at its turn, and another one may get the batch. `check` is
         called with each of several shards and its settings before its first use, and raises to keep
-        batches from it.
+        batches from it. For `sorts_rows` see `ClickHouseSink`.
         """
         self._shards = settings.topology().shards
         self._names_batches = len(self._shards) > 1 or settings.cluster is not None
@@ -53,7 +54,8 @@ class ClickHouseShards(Closeable):
         self._now = now
         self._skipped_until = [0.0] * len(self._shards)
         self._sinks = [
-            _sink(own, client_name, traceparent, on_statement) for own in settings.of_each_shard()
+            _sink(own, client_name, traceparent, on_statement, sorts_rows=sorts_rows)
+            for own in settings.of_each_shard()
         ]
 
     def choose(self) -> str:
@@ -179,12 +181,15 @@ def _sink(
     client_name: str,
     traceparent: Callable[[], str | None] | None,
     on_statement: Callable[[float], None],
+    *,
+    sorts_rows: bool,
 ) -> ShardSink:
     sink = ShardSink(
         settings,
         client_name=client_name,
         traceparent=traceparent,
         on_statement=lambda: on_statement(sink.patience_seconds),
+        sorts_rows=sorts_rows,
     )
     return sink
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from octane_analytics.clickhouse.shards import ClickHouseShards
 from octane_analytics.errors import ConfigError, OctaneError, Unavailable
-from octane_analytics.events.decoders import choose
+from octane_analytics.events.decoders import COMPILED, choose
 from octane_analytics.kafka.consumer import KafkaSource
 from octane_analytics.kafka.dlq_producer import KafkaDeadLetters
 from octane_analytics.kafka.range_reader import KafkaRangeReader
@@ -80,6 +80,7 @@ def run_worker(
         on_queue=metrics.queue_bytes.set,
         on_stall=observer.stalled,
     )
+    decoder = choose(settings.worker.decoder)
     shards = ClickHouseShards(
         settings.clickhouse,
         client_name=f"octane-analytics {name()}",
@@ -88,6 +89,7 @@ def run_worker(
         on_statement=lambda seconds: slot_status.extend_deadline(clock.now() + seconds),
         on_skip=_report_skipped_shard,
         check=lambda sink, own: check_table(sink, replace(settings, clickhouse=own)),
+        sorts_rows=decoder.name == COMPILED,
     )
     dead_letters = KafkaDeadLetters(
         settings.kafka,
@@ -99,7 +101,7 @@ def run_worker(
         KafkaRangeReader(settings.kafka, client_id=f"octane-analytics-recovery-{slot}"),
         shards,
         dead_letters,
-        choose(settings.worker.decoder).decode,
+        decoder.decode,
         clock,
         observer,
         _options(settings, processes),

@@ -10,7 +10,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -26,6 +26,7 @@ from octane_analytics.sandbox.generator import BROKEN_KINDS, break_event, genera
 from octane_analytics.sandbox.kafka import EmbeddedKafka
 from octane_analytics.settings.connections import ClickHouseSettings
 from tests.support.command import Running, run, running, wait_until
+from tests.support.compiled import require_compiled
 from tests.support.ports import free_port
 
 TOPIC = "octane.events"
@@ -169,6 +170,33 @@ def test_worker_inserts_valid_events_dead_letters_invalid(service: Service, tmp_
         assert headers["octane.partition"].isdigit()
         assert headers["octane.offset"].isdigit()
     assert service.counts() == (valid, valid)
+
+
+@pytest.mark.parametrize("decoder", ["auto", "python"])
+def test_worker_sorts_rows_unless_decoder_is_python(
+    service: Service, tmp_path: Path, decoder: str
+) -> None:
+    require_compiled("_decoding")
+    require_compiled("_ordering")
+    # In the middle of a month: a block of one row in another partition would be sorted by chance.
+    until = datetime.now(UTC).replace(day=15, hour=12) - timedelta(days=31)
+    file = tmp_path / "events.ndjson"
+    file.write_bytes(b"\n".join(generate(5_000, seed=9, until=until)))
+    with running(tmp_path / "produce.log", "produce", str(file), settings=service.environ) as sent:
+        assert sent.wait() == 0, sent.output
+    batches = {"BATCH_SIZE": "3000", "FLUSH_INTERVAL": "300", "DECODER": decoder}
+    settings = service.environ | batches
+    with running(tmp_path / "worker.log", "worker", "--procs", "1", settings=settings) as worker:
+        wait_until(lambda: service.counts()[0] >= 3_000)
+        found = service.clickhouse.select(
+            "SELECT sum(value) FROM system.events "
+            "WHERE event = 'MergeTreeDataWriterBlocksAlreadySorted'"
+        ).rows
+        worker.interrupt()
+        assert worker.wait() == 0, worker.output
+    assert found == [(1 if decoder == "auto" else 0,)]
+    rows, distinct = service.counts()
+    assert rows == distinct
 
 
 def _invalid(lines: list[bytes]) -> dict[bytes, str]:

@@ -15,7 +15,7 @@ import click
 from rich.table import Table
 
 from octane_analytics.clickhouse.shards import ClickHouseShards
-from octane_analytics.events.decoders import choose
+from octane_analytics.events.decoders import COMPILED, choose
 from octane_analytics.kafka.consumer import KafkaSource
 from octane_analytics.kafka.dlq_producer import KafkaDeadLetters
 from octane_analytics.kafka.range_reader import KafkaRangeReader
@@ -107,7 +107,9 @@ def stages(place: Place, shape: Shape) -> Table:
     spent, observer = _Spent(), FakeObserver()
     with (
         place.table(table) as admin,
-        ClickHouseShards(settings.clickhouse, client_name="bench") as shards,
+        ClickHouseShards(
+            settings.clickhouse, client_name="bench", sorts_rows=decoder.name == COMPILED
+        ) as shards,
     ):
         source = KafkaSource(settings.kafka, None)
         for owner, stage, method in (

@@ -1,0 +1,9 @@
+from collections.abc import Callable
+
+def row_order(
+    seconds: list[bytes], applications: list[bytes], names: list[bytes], rows: int, /
+) -> bytes | None: ...
+def write_seconds(
+    chunks: list[bytes], order: bytes, write: Callable[[bytes], object], /
+) -> None: ...
+def write_texts(chunks: list[bytes], order: bytes, write: Callable[[bytes], object], /) -> None: ...
