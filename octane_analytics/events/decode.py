@@ -42,6 +42,10 @@ REASONS: Final = (
 MAX_EPOCH_SECONDS: Final = 2**32 - 1
 """Last second of DateTime, 2106-02-07T06:28:15Z."""
 
+MAX_DEPTH: Final = 500
+"""Most objects and arrays around a value, the event among them. Python's own limit on recursion counts
+the frames of the caller, so that an event could be valid once and invalid when it is read again."""
+
 _V = TypeVar("_V")
 
 
@@ -70,9 +74,11 @@ def decode(value: bytes | None) -> Row:
         # The JSON decoder skips properties without checking their encoding.
         if not value.isascii():
             value.decode()
+        if _is_too_deep(value):
+            raise DecodeError("not_json", f"nested more than {MAX_DEPTH} levels deep")
         event = _decode_event(value)
         timestamp = epoch_seconds(event.timestamp)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise _decode_error(value, error) from error
     app_id, event_name, user_id = event.app_id, event.event_name, event.user_id
     if not (app_id and event_name and user_id):
@@ -134,11 +140,13 @@ def _add_all(values: Sequence[bytes | None], columns: Columns) -> bool:
         if not b"".join(values).isascii():  # type: ignore[arg-type]
             for value in values:
                 value.decode()  # type: ignore[union-attr]
+        if max(map(len, values)) > MAX_DEPTH and any(map(_is_too_deep, values)):  # type: ignore[arg-type]
+            return False
         events = list(map(_decode_event, values))  # type: ignore[arg-type]
         timestamps = _all_epoch_seconds([event.timestamp for event in events])
     except TypeError:  # a tombstone
         return False
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, DecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, DecodeError):
         return False
     app_ids = [event.app_id for event in events]
     event_names = [event.event_name for event in events]
@@ -195,14 +203,32 @@ def _decode_error(value: bytes, error: Exception) -> DecodeError:
         if " - at `" not in detail:
             return DecodeError("not_an_object", detail)
         return DecodeError("wrong_type", detail)
-    if isinstance(error, RecursionError):
-        return DecodeError("not_json", "nested too deeply")
     surrogate = _lone_surrogate(value)
     if surrogate is not None:
         return DecodeError(
             "bad_unicode", f"{surrogate} is half of a surrogate pair, which UTF-8 cannot encode"
         )
     return DecodeError("not_json", detail if value else "the value is empty")
+
+
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
+"""A string, or the begin or end of an array or object."""
+
+
+def _is_too_deep(value: bytes) -> bool:
+    """Return whether text that may be JSON nests objects and arrays deeper than MAX_DEPTH."""
+    if len(value) <= MAX_DEPTH or value.count(b"{") + value.count(b"[") <= MAX_DEPTH:
+        return False
+    depth = 0
+    for match in _TOKEN.finditer(value):
+        first = match[0][0]
+        if first in b"[{":
+            depth += 1
+            if depth > MAX_DEPTH:
+                return True
+        elif first in b"]}":
+            depth -= 1
+    return False
 
 
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
@@ -233,7 +259,7 @@ def _lone_surrogate(value: bytes) -> str | None:
         _decode_event(readable)
     except msgspec.ValidationError:
         pass  # valid JSON, though not an event
-    except (msgspec.MsgspecError, RecursionError):
+    except msgspec.MsgspecError:
         return None
     return found[0]
 

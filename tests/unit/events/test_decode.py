@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from octane_analytics.errors import DecodeError
 from octane_analytics.events import decode as module
-from octane_analytics.events.decode import MAX_EPOCH_SECONDS, REASONS
+from octane_analytics.events.decode import MAX_DEPTH, MAX_EPOCH_SECONDS, REASONS
 from octane_analytics.events.decode import epoch_seconds as epoch_seconds_in_python
 from octane_analytics.events.event import Decode, Row
 from tests.support.decoders import DECODERS, decode
@@ -180,6 +180,43 @@ def test_decode_explanation_is_short() -> None:
     ],
 )
 def test_decode_keeps_properties_byte_for_byte(properties: bytes) -> None:
+    assert decode(spliced(properties))[4] == properties
+
+
+def _nested(levels: int) -> bytes:
+    """Return an event whose innermost array or object is in so many others and itself."""
+    inner = levels - 2  # the event and its properties
+    return spliced(
+        b'{"a]": '
+        + b'[{"[":' * (inner // 2)
+        + b"[" * (inner % 2)
+        + b"]" * (inner % 2)
+        + (b"null" if inner % 2 == 0 else b"")
+        + b"}]" * (inner // 2)
+        + b"}"
+    )
+
+
+def _from_frames(frames: int, value: bytes) -> Row:
+    return _from_frames(frames - 1, value) if frames else decode(value)
+
+
+@pytest.mark.parametrize("frames", [0, 300])
+@pytest.mark.parametrize("levels", [MAX_DEPTH - 1, MAX_DEPTH])
+def test_nesting_is_valid_from_any_caller(levels: int, frames: int) -> None:
+    assert _from_frames(frames, _nested(levels)) == decode(_nested(levels))
+
+
+@pytest.mark.parametrize("frames", [0, 300])
+@pytest.mark.parametrize("levels", [MAX_DEPTH + 1, MAX_DEPTH + 2, 980, 1200, 100_000])
+def test_deeper_nesting_is_rejected(levels: int, frames: int) -> None:
+    with pytest.raises(DecodeError, match=f"more than {MAX_DEPTH} levels") as raised:
+        _from_frames(frames, _nested(levels))
+    assert raised.value.reason == "not_json"
+
+
+def test_brackets_in_texts_are_no_nesting() -> None:
+    properties = b'{"a": "' + b"[{" * MAX_DEPTH + b'\\"["}'
     assert decode(spliced(properties))[4] == properties
 
 
