@@ -82,9 +82,16 @@ def run_metrics(
             owners.look()
         return _GROUP_SECONDS
 
+    def update_lag() -> float:
+        pause_seconds = lag.update()
+        slot_status.set_lag(*(lag.total or (None,)))
+        return pause_seconds
+
+    lag_thread = PeriodicThread("lag", update_lag, probe.close)
+    lag.request_update = lag_thread.wake
     updaters = [
         PeriodicThread("group", watch_group, group.close, first_seconds=_GROUP_SECONDS),
-        PeriodicThread("lag", lag.update, probe.close),
+        lag_thread,
         PeriodicThread("window", dedup.update, clickhouse.close),
     ]
 
@@ -105,7 +112,6 @@ def run_metrics(
         updater.start()
     while not stop.is_set():
         slot_status.heartbeat(time.monotonic())
-        slot_status.set_lag(*(lag.total or (None,)))
         sample()
         stop.wait(_UPDATE_SECONDS)
     server.stop()

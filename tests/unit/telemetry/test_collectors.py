@@ -1,13 +1,15 @@
 """Collectors of lag and of the deduplication window, with and without a measurement."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pytest
 
 from octane_analytics.errors import Unavailable
+from octane_analytics.runtime.periodic import PeriodicThread
 from octane_analytics.telemetry.dedup_window import DedupWindowCollector
 from octane_analytics.telemetry.lag_metrics import LagCollector
 from octane_analytics.types import Committed, UncommittedLag
+from tests.support.command import wait_until
 
 
 def _values(collector: LagCollector | DedupWindowCollector) -> dict[tuple[str, str], float]:
@@ -41,10 +43,72 @@ def test_lag_in_seconds_grows_between_updates() -> None:
     }
 
 
-@pytest.mark.parametrize(("partitions", "seconds"), [(0, 1.0), (32, 1.0), (128, 4.0), (9_000, 8.0)])
+@pytest.mark.parametrize(("partitions", "seconds"), [(0, 2.0), (32, 2.0), (128, 4.0), (9_000, 8.0)])
 def test_lag_of_wide_topics_is_measured_less_often(partitions: int, seconds: float) -> None:
     lags = {number: lag_of(0, None) for number in range(partitions)}
     assert LagCollector(lambda: lags).update() == seconds
+
+
+def _measured_by_a_thread(
+    measure: Callable[[], Mapping[int, UncommittedLag]], now: Callable[[], float]
+) -> tuple[LagCollector, PeriodicThread]:
+    """Return a collector whose thread measures once, and then only when it is asked to."""
+    collector = LagCollector(measure, now)
+
+    def update() -> float:
+        collector.update()
+        return 3600.0
+
+    thread = PeriodicThread("lag", update, lambda: None)
+    collector.request_update = thread.wake
+    return collector, thread
+
+
+def test_scrape_measures_lag_that_is_old() -> None:
+    now, measured = [1000.0], [0]
+
+    def measure() -> Mapping[int, UncommittedLag]:
+        measured[0] += 1
+        return {0: lag_of(measured[0], None)}
+
+    collector, thread = _measured_by_a_thread(measure, lambda: now[0])
+    thread.start()
+    wait_until(lambda: collector.total is not None, 30)
+    now[0] += 0.9
+    assert _values(collector)["analytics_lag_messages", "0"] == 1
+    now[0] += 0.2
+    # A scrape waits for a moment only, so that one on a busy machine may still get the old values.
+    wait_until(lambda: _values(collector)["analytics_lag_messages", "0"] > 1, 30)
+    assert _values(collector)["analytics_lag_updated_timestamp_seconds", ""] == now[0]
+    thread.stop()
+
+
+def test_scrape_of_unmeasurable_lag_requests_nothing() -> None:
+    def fail() -> Mapping[int, UncommittedLag]:
+        raise Unavailable("no broker")
+
+    answers: list[Callable[[], Mapping[int, UncommittedLag]]] = [lambda: {0: lag_of(5, None)}, fail]
+    now, requests = [1000.0], [0]
+    collector = LagCollector(lambda: answers.pop(0)(), lambda: now[0])
+
+    def request() -> None:
+        requests[0] += 1
+
+    collector.request_update = request
+    collector.update()
+    collector.update()
+    now[0] += 60.0
+    assert _values(collector)["analytics_lag_messages", "0"] == 5
+    assert requests == [0]
+
+
+def test_scrape_does_not_wait_for_ever() -> None:
+    now = [1000.0]
+    collector = LagCollector(lambda: {0: lag_of(5, None)}, lambda: now[0])
+    collector.request_update = lambda: None
+    collector.update()
+    now[0] += 60.0
+    assert _values(collector)["analytics_lag_updated_timestamp_seconds", ""] == 1000.0
 
 
 def test_lag_stays_while_kafka_is_unavailable() -> None:
