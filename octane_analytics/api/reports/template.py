@@ -289,7 +289,7 @@ def _page_parameters(rows: int) -> dict[str, Parameter]:
     }
 
 
-def _sampling(path: Path, toml: str, header: _Header) -> Mapping[str, Parameter]:
+def _sampling(path: Path, toml: str, header: _Header) -> dict[str, Parameter]:
     if not header.is_sampled:
         if header.max_events is not None:
             line = _line_of_key(toml, "$.max_events")
