@@ -28,6 +28,11 @@ def test_sources_are_balanced_and_complete() -> None:
         assert "  " not in sql
 
 
+def test_playback_parses_an_event_once() -> None:
+    # Each function of JSON parses the document by itself: one is of the events, one of the starts.
+    assert len(re.findall(r"JSONExtract\w*\(", SOURCES["playback"])) == 2
+
+
 @pytest.mark.parametrize(
     "name", ["views", "qoe_scorecard", "survival", "errors", "audience_retention"]
 )
