@@ -133,6 +133,66 @@ def test_samples_estimate_all_views(app: ASGIApp, generated: list[Row]) -> None:
     assert part["views"] == pytest.approx(whole["views"], rel=0.2)
 
 
+def test_samples_hold_every_event_of_their_users(
+    app: ASGIApp, clickhouse_settings: ClickHouseSettings, generated: list[Row]
+) -> None:
+    with ClickHouse(clickhouse_settings, client_name="tests") as clickhouse:
+        found = clickhouse.select(
+            f"SELECT DISTINCT user_id FROM {clickhouse.table} WHERE cityHash64(user_id) % 10000 < 5000"
+        )
+    users = {user for (user,) in found.rows}
+    rows = [row for row in generated if row.user_id in users]
+    assert 0 < len(rows) < len(generated)
+    start, end, _ = RANGES[0]
+    scaled = ("views", "plays", "viewers", "watch_time", "search_plays", "startup_histogram")
+    for name, recount in (
+        ("views", recount_views.views_report),
+        ("qoe_scorecard", recount_views.qoe_scorecard),
+    ):
+        expected = recount(rows, start, end, by="device")
+        for row in expected:
+            row["sample"] = 0.5
+            for column in row.keys() & set(scaled):
+                value = row[column]
+                row[column] = [2 * n for n in value] if isinstance(value, list) else 2 * value
+        answer = answer_of(app, name, start, end, by="device", sample=0.5)
+        assert answer == close_to(expected), name
+
+
+_NAMES = [
+    *(
+        "position",
+        "view_id",
+        "cdn",
+        "_",
+        "a`b",
+        "a\\",
+        "'",
+        "a String, b",
+        "Größe",
+        "null",
+        "string",
+    ),
+]
+
+
+@pytest.mark.parametrize("by", _NAMES)
+def test_dimension_of_any_name_is_read(
+    app: ASGIApp, clickhouse_settings: ClickHouseSettings, by: str
+) -> None:
+    ids = {"session_id": "s", "content_id": "c"}
+    rows = [
+        event(START + 10 * number, name, **ids, **(dict.fromkeys(_NAMES, value) | {"a": "other"}))
+        for number, (name, value) in enumerate(
+            [("video_start", ""), ("video_heartbeat", "late"), ("video_end", "later")]
+        )
+    ]
+    insert(clickhouse_settings, rows)
+    answer = answer_of(app, "views", START, END, by=by)
+    assert answer == close_to(recount_views.views_report(rows, START, END, by=by))
+    assert "late" in [row["value"] for row in answer]
+
+
 @pytest.mark.parametrize("file_format", ["csv", "ndjson", "prometheus"])
 def test_scorecard_is_served_in_other_formats(
     app: ASGIApp, generated: list[Row], file_format: str

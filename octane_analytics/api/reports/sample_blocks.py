@@ -34,7 +34,7 @@ _SHARE = (
     "toUInt32(ceil(sample_wanted * 10000)) AS sampled"
 )
 _NAMED = {
-    "{users:Sample}": "(sampled = 10000 OR sipHash64(user_id) % 10000 < sampled)",
+    "{users:Sample}": "(sampled = 10000 OR cityHash64(user_id) % 10000 < sampled)",
     "{share:Sample}": "(sampled / 10000)",
 }
 

@@ -12,6 +12,7 @@ A file is a `/* */` comment that holds TOML, followed by one SELECT:
 | `key` | columns by which a row is the same in another range; [] for a report of one row |
 | `has_exact` | declares `exact`: uniqCombined64 in the SQL is then replaced by uniqExact |
 | `is_sampled` | declares `sample` and `max_events`, see `sample_blocks` |
+| `max_events` | default of that parameter, instead of 2,000,000 |
 | `[rollup]` | `start`, `hours`, `weeks`: see `rollup_blocks`; `prefers`: see `Template` |
 | `[filters]` | for a property, the expression of `rollup_expressions` that is a rollup's key |
 | `[types]` | ClickHouse type of each column of the answer, for typed clients |
@@ -69,6 +70,7 @@ MAX_CACHE_SECONDS = 86_400
 MAX_ROWS = 1_000_000_000
 MAX_PAGE_ROWS = 10_000
 MAX_OFFSET = 1_000_000
+MAX_SAMPLED_EVENTS = 1_000_000_000
 
 _PLACEHOLDER = re.compile(r"\{(\w+):([^{}]+)\}")
 _NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
@@ -187,6 +189,7 @@ class _Header(msgspec.Struct, forbid_unknown_fields=True):
     key: list[str] | None = None
     has_exact: bool = False
     is_sampled: bool = False
+    max_events: Annotated[int, msgspec.Meta(ge=1, le=MAX_SAMPLED_EVENTS)] | None = None
     rollup: _Rollup = _Rollup()
     filters: dict[str, str] = {}
     parameters: dict[str, dict[str, Any]] = {}
@@ -243,7 +246,7 @@ def read_template(path: Path) -> Template:
         except ValueError as error:  # msgspec's ValidationError is one
             line = _line_of(toml, f"[parameters.{name}]", 2)
             raise ConfigError(f"{path}:{line}: parameter {name}: {error}") from error
-    parameters |= (SAMPLING if header.is_sampled else {}) | pages
+    parameters |= _sampling(path, toml, header) | pages
     _check_filters(path, sql, sql_line)
     types = {name: each.type for name, each in parameters.items()}
     _check_sql(path, sql.replace(FILTERS, "").replace(TOTALS, ""), sql_line, types)
@@ -284,6 +287,18 @@ def _page_parameters(rows: int) -> dict[str, Parameter]:
         ),
         "offset": Parameter("UInt32", "Number of rows to skip.", default=0, maximum=MAX_OFFSET),
     }
+
+
+def _sampling(path: Path, toml: str, header: _Header) -> dict[str, Parameter]:
+    if not header.is_sampled:
+        if header.max_events is not None:
+            line = _line_of_key(toml, "$.max_events")
+            raise ConfigError(f"{path}:{line}: max_events needs is_sampled = true")
+        return {}
+    if header.max_events is None:
+        return SAMPLING
+    bound = msgspec.structs.replace(SAMPLING["max_events"], default=header.max_events)
+    return {**SAMPLING, "max_events": bound}
 
 
 def _parse_parameter(name: str, declared: Mapping[str, Any]) -> Parameter:

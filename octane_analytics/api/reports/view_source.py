@@ -10,6 +10,7 @@ range are read, of the users that the template samples
 | text in a template | stands for |
 |---|---|
 | `{is_playback:Source}` | condition of the events that belong to views |
+| `{heartbeat_ms:Source}` | watched time of a heartbeat in milliseconds, of which nothing else is read |
 | `{playback:Source}` | one row per such event: `view`, what identifies it, and the event's measures |
 | `{views:Source}` | one row per view, with `value`, the dimension that the parameter `by` names |
 
@@ -20,7 +21,10 @@ on values or on how SQL is run.
 import re
 
 from octane_analytics.api.filters import PLACEHOLDER
-from octane_analytics.clickhouse.rollup_expressions import EXPRESSIONS, READABLE_PROPERTIES
+from octane_analytics.clickhouse.rollup_expressions import (
+    QUALITY_DIMENSIONS,
+    READABLE_PROPERTIES,
+)
 
 PLAYBACK_EVENTS = (
     "video_request",
@@ -44,71 +48,134 @@ _IN_RANGE = (
     f"timestamp >= {_FROM} AND timestamp < {_TO} AND {_OF_APP} {PLACEHOLDER} AND {_IS_SAMPLED}"
 )
 
-# One tuple parses the document once for all of them.
-_IDS = (
-    f"JSONExtract({READABLE_PROPERTIES}, 'Tuple(view_id String, session_id String, "
-    "content_id String, stream_id String, video_id String)')"
+_IDS = ("view_id", "session_id", "content_id", "stream_id", "video_id")
+_NUMBERS = (
+    *("watch_time", "buffer_duration_ms", "startup_ms", "position", "duration", "bitrate_kbps"),
 )
+_TRUTHS = ("fatal", "completed")
+_MEMBERS = [f"{name} String" for name in _IDS] + [
+    f"{name} Dynamic" for name in (*_NUMBERS, *_TRUTHS)
+]
+_DIMENSIONS = (*QUALITY_DIMENSIONS, "player_version", "cdn")
+"""Properties that are read with the rest as the dimension `by`; any other is parsed by itself."""
+# Never the name that was given: as a member, `null` and others would not be read as a name.
+_IS_DIMENSION = f"has({list(_DIMENSIONS)}, {_BY})"
 _CONTENT = "coalesce(nullIf(ids.3, ''), nullIf(ids.4, ''), ids.5)"
 
 
-def _number(key: str) -> str:
-    return f"toFloat64OrNull(JSONExtractRaw(readable, '{key}'))"
+def _parsed(type_: str) -> str:
+    # Every function of JSON parses the document by itself, so one tuple has all that is read of it.
+    return f"JSONExtract({READABLE_PROPERTIES}, {type_})"
 
 
-def _whole(key: str, scale: int, low: str, high: int, otherwise: int) -> str:
-    """Return the number of the key as an integer of `1 / scale`, `otherwise` if out of bounds."""
-    number = f"assumeNotNull({_number(key)})"
-    counted = f"isNotNull({_number(key)}) AND {number} {low} AND {number} <= {high}"
-    return f"if({counted}, toInt64(round({number} * {scale})), {otherwise})"
+_PARSED_IDS = _parsed(f"'Tuple({', '.join(_MEMBERS[: len(_IDS)])})'")
+_PARSED = _parsed(f"'Tuple({', '.join(_MEMBERS)})'")
+_PARSED_BY = _parsed(
+    f"concat('Tuple({', '.join(_MEMBERS)}, ', if({_IS_DIMENSION}, {_BY}, 'device'), ' String)')"
+)
+_STREAM = (
+    "reinterpretAsUInt128(sipHash128(app_id, view_id, "
+    "if(view_id = '', session_id, ''), if(view_id = '', content, '')))"
+)
+"""Key of the events with this `view_id`, or without one of this session and content."""
 
 
-_EVENTS = f"""
-SELECT
-    timestamp, app_id, user_id, event_name, {READABLE_PROPERTIES} AS readable, {_IDS} AS ids,
-    ids.1 AS view_id, ids.2 AS session_id, {_CONTENT} AS content,
-    event_name = 'video_request' AS is_request,
-    toInt64(toUnixTimestamp(timestamp)) - is_request AS counted_to,
-    {EXPRESSIONS["quality_watch_ms"]} AS watch_ms,
-    {EXPRESSIONS["quality_buffer_ms"]} AS stall_ms,
-    {EXPRESSIONS["quality_startup_ms"]} AS startup_ms,
-    {EXPRESSIONS["quality_is_fatal"]} AS is_fatal,
-    event_name = 'video_end' AND JSONExtractRaw(readable, 'completed') = 'true' AS is_completed,
-    {_whole("position", 1000, ">= 0", 31_536_000, -1)} AS position_ms,
-    {_whole("duration", 1000, "> 0", 31_536_000, 0)} AS duration_ms,
-    {_whole("bitrate_kbps", 1, "> 0", 10_000_000, 0)} AS bitrate_kbps
-FROM {_TABLE}
-WHERE {_IN_RANGE} AND {_IS_PLAYBACK}
-"""  # noqa: S608  # constants of this module, and parameters that ClickHouse binds
+def _number(name: str, parsed: str) -> str:
+    """Return the number of that name; -1 for anything else, such as "1" in quotes."""
+    value = f"tupleElement({parsed}, '{name}')"
+    whole = f"toFloat64(ifNull(dynamicElement({value}, 'Int64'), -1))"
+    return f"ifNull(dynamicElement({value}, 'Float64'), {whole})"
+
+
+def _whole(
+    name: str, scale: int, low: str, high: int, otherwise: int, parsed: str = "parsed"
+) -> str:
+    """Return the number as an integer of `1 / scale`, `otherwise` if out of bounds."""
+    number = _number(name, parsed)
+    is_counted = f"{number} {low} AND {number} <= {high}"
+    return f"if({is_counted}, toInt64(round({number} * {scale})), {otherwise})"
+
+
+def _measure(event_name: str, name: str, scale: int, high: int) -> str:
+    """Return the number of these events as an integer of `1 / scale`; 0 for others."""
+    return f"if(event_name = '{event_name}', toUInt64({_whole(name, scale, '> 0', high, 0)}), 0)"
+
+
+def _is_true(event_name: str, name: str) -> str:
+    value = f"dynamicElement(tupleElement(parsed, '{name}'), 'Bool')"
+    return f"event_name = '{event_name}' AND ifNull({value}, false)"
+
+
+# Without a condition of the event, under which ClickHouse would parse in a slower way.
+_HEARTBEAT_MS = _whole("watch_time", 1000, "> 0", 86_400, 0, _parsed("'Tuple(watch_time Dynamic)'"))
+
+
+def _events(parsed: str, dimension: str) -> str:
+    """Return the SELECT of the playback events, of which that dimension is read beside the rest."""
+    return f"""
+    SELECT
+        timestamp, app_id, user_id, event_name, {READABLE_PROPERTIES} AS readable,
+        {parsed} AS parsed,
+        tupleElement(parsed, 'view_id') AS view_id,
+        tupleElement(parsed, 'session_id') AS session_id,
+        coalesce(nullIf(parsed.3, ''), nullIf(parsed.4, ''), parsed.5) AS content,
+        {_STREAM} AS stream,
+        event_name = 'video_request' AS is_request,
+        toInt64(toUnixTimestamp(timestamp)) - is_request AS counted_to,
+        {_measure("video_heartbeat", "watch_time", 1000, 86_400)} AS watch_ms,
+        {_measure("video_buffering", "buffer_duration_ms", 1, 86_400_000)} AS stall_ms,
+        {_measure("video_start", "startup_ms", 1, 86_400_000)} AS startup_ms,
+        {_is_true("video_error", "fatal")} AS is_fatal,
+        {_is_true("video_end", "completed")} AS is_completed,
+        {_whole("position", 1000, ">= 0", 31_536_000, -1)} AS position_ms,
+        {_whole("duration", 1000, "> 0", 31_536_000, 0)} AS duration_ms,
+        {_whole("bitrate_kbps", 1, "> 0", 10_000_000, 0)} AS bitrate_kbps
+        {dimension}
+    FROM {_TABLE}
+    WHERE {_IN_RANGE} AND {_IS_PLAYBACK}
+    """  # noqa: S608  # constants of this module, and parameters that ClickHouse binds
+
 
 _STARTS = f"""
 SELECT
-    app_id, session_id, content, toInt64(toUnixTimestamp(timestamp)) AS started_at,
-    count() OVER (PARTITION BY app_id, session_id, content ORDER BY started_at ASC) AS number
+    stream, started_at, count() OVER (PARTITION BY stream ORDER BY started_at ASC) AS number
 FROM
 (
-    SELECT timestamp, app_id, {_IDS} AS ids, ids.2 AS session_id, {_CONTENT} AS content
+    SELECT
+        app_id, {_PARSED_IDS} AS ids, ids.1 AS view_id, ids.2 AS session_id, {_CONTENT} AS content,
+        {_STREAM} AS stream, toInt64(toUnixTimestamp(timestamp)) AS started_at
     FROM {_TABLE}
-    WHERE {_IN_RANGE} AND event_name = 'video_start' AND ids.1 = ''
+    WHERE {_IN_RANGE} AND event_name = 'video_start' AND view_id = ''
 )
 """  # noqa: S608  # constants of this module, and parameters that ClickHouse binds
 
-_PLAYBACK = f"""
-(
-    SELECT
-        sipHash128(
-            app_id, view_id,
-            if(view_id = '', session_id, ''), if(view_id = '', content, ''),
-            if(view_id = '', toUInt64(starts.number) + is_request, 0)
-        ) AS view,
-        timestamp, app_id, user_id, event_name, readable, session_id, content,
-        watch_ms, stall_ms, startup_ms, is_fatal, is_completed, position_ms, duration_ms, bitrate_kbps
-    FROM ({_EVENTS}) AS events
-    ASOF LEFT JOIN ({_STARTS}) AS starts
-        ON events.app_id = starts.app_id AND events.session_id = starts.session_id
-            AND events.content = starts.content AND events.counted_to >= starts.started_at
-)
-"""  # noqa: S608  # constants of this module, and parameters that ClickHouse binds
+
+def _playback(parsed: str, dimension: str = "") -> str:
+    """Return the subquery of the playback events, with the key of each one's view."""
+    kept = ", dimension" if dimension else ""
+    # Of 128 bits, so that no two streams of a ledger are within their numbers of views.
+    return f"""
+    (
+        SELECT
+            stream + if(view_id = '', toUInt64(starts.number) + is_request, 0) AS view,
+            timestamp, app_id, user_id, event_name, readable, session_id, content, watch_ms,
+            stall_ms, startup_ms, is_fatal, is_completed, position_ms, duration_ms, bitrate_kbps
+            {kept}
+        FROM ({_events(parsed, dimension)}) AS events
+        ASOF LEFT JOIN ({_STARTS}) AS starts
+            ON events.stream = starts.stream AND events.counted_to >= starts.started_at
+    )
+    """  # noqa: S608  # constants of this module, and parameters that ClickHouse binds
+
+
+_DIMENSION = f""",
+    multiIf(
+        {_BY} = 'app_id', app_id,
+        {_BY} = 'content', content,
+        {_IS_DIMENSION}, parsed.{len(_MEMBERS) + 1},
+        JSONExtractString({READABLE_PROPERTIES}, {_BY})
+    ) AS dimension
+"""
 
 _SESSIONS = f"""
 SELECT app_id, session_id, min((timestamp, value)).2 AS session_value
@@ -129,6 +196,14 @@ WHERE session_id != '' AND value != ''
 GROUP BY app_id, session_id
 """  # noqa: S608  # constants of this module, and parameters that ClickHouse binds
 
+
+def _earliest(text: str) -> str:
+    """Return the text of the earliest event that has one, the least of equally early ones."""
+    # In the order of these bytes; a minimum of tuples takes five times as long.
+    dated = f"concat(reinterpretAsFixedString(byteSwap(toUInt32(timestamp))), {text})"
+    return f"substring(minIf({dated}, {text} != ''), 5)"
+
+
 # Events' columns begin with e_: ClickHouse would prefer an alias of the same name to the column.
 _VIEWS = f"""
 (
@@ -139,9 +214,9 @@ _VIEWS = f"""
             view,
             any(e_app) AS app_id,
             min(e_user) AS user_id,
-            minIf((timestamp, e_session), e_session != '').2 AS session_id,
-            minIf((timestamp, e_content), e_content != '').2 AS content,
-            minIf((timestamp, dimension), dimension != '').2 AS own_value,
+            {_earliest("e_session")} AS session_id,
+            {_earliest("e_content")} AS content,
+            {_earliest("dimension")} AS own_value,
             min(timestamp) AS first_at,
             countIf(event_name = 'video_request') > 0 AS is_requested,
             countIf(event_name IN ('video_start', 'video_heartbeat')) > 0 AS is_played,
@@ -159,16 +234,11 @@ _VIEWS = f"""
         FROM
         (
             SELECT
-                view, timestamp, event_name, is_fatal, position_ms, bitrate_kbps,
+                view, timestamp, event_name, is_fatal, position_ms, bitrate_kbps, dimension,
                 app_id AS e_app, user_id AS e_user, session_id AS e_session, content AS e_content,
-                is_completed AS e_completed, toUInt64(watch_ms) AS e_watch_ms,
-                stall_ms AS e_stall_ms, startup_ms AS e_startup_ms, duration_ms AS e_duration_ms,
-                multiIf(
-                    {_BY} = 'app_id', app_id,
-                    {_BY} = 'content', content,
-                    JSONExtractString(readable, {_BY})
-                ) AS dimension
-            FROM {_PLAYBACK}
+                is_completed AS e_completed, watch_ms AS e_watch_ms, stall_ms AS e_stall_ms,
+                startup_ms AS e_startup_ms, duration_ms AS e_duration_ms
+            FROM {_playback(_PARSED_BY, _DIMENSION)}
         )
         GROUP BY view
     ) AS grouped
@@ -184,7 +254,8 @@ def _one_line(sql: str) -> str:
 
 SOURCES = {
     "is_playback": _IS_PLAYBACK,
-    "playback": _one_line(_PLAYBACK),
+    "heartbeat_ms": _HEARTBEAT_MS,
+    "playback": _one_line(_playback(_PARSED)),
     "views": _one_line(_VIEWS),
 }
 

@@ -11,6 +11,7 @@ users are sampled; no rollup is used."""
 key = ["segment"]
 cache_seconds = 300
 is_sampled = true
+max_events = 1000000
 
 [parameters.content]
 type = "String"
@@ -88,8 +89,10 @@ FROM
                 content,
                 length,
                 content_views,
-                least(greatest(position_ms, 0), length) * 100 AS pass_end,
-                least(greatest(position_ms - toInt64(watch_ms), 0), length) * 100 AS pass_start,
+                toInt64(bitShiftRight(pass, 27)) AS reached_ms,
+                least(reached_ms, length) * 100 AS pass_end,
+                least(greatest(reached_ms - toInt64(bitAnd(pass, 134217727)), 0), length) * 100
+                    AS pass_start,
                 arrayMap(
                     n -> toUInt8(n),
                     range(
@@ -101,28 +104,29 @@ FROM
                     n -> least(pass_end, (n + 1) * length) - greatest(pass_start, n * length),
                     segments
                 ) AS overlaps
-            FROM {playback:Source} AS every_event
-            INNER JOIN
+            FROM
             (
-                SELECT content, length, content_views
+                SELECT *, maxIf(length, content = {content:String}) OVER () AS asked_length
                 FROM
                 (
-                    SELECT *, maxIf(length, content = {content:String}) OVER () AS asked_length
-                    FROM
-                    (
-                        SELECT
-                            content,
-                            max(duration_ms) AS length,
-                            uniqExactIf(view, position_ms >= 0) AS content_views
-                        FROM {playback:Source}
-                        WHERE content != ''
-                        GROUP BY content
-                        HAVING length > 0 AND content_views > 0
-                    )
+                    SELECT
+                        content,
+                        max(duration_ms) AS length,
+                        uniqExactIf(view, position_ms >= 0) AS content_views,
+                        -- One read for all: position and watched time, of 35 and 27 bits.
+                        groupArrayIf(
+                            bitShiftLeft(toUInt64(position_ms), 27) + watch_ms,
+                            position_ms > 0 AND watch_ms > 0
+                        ) AS passes
+                    FROM {playback:Source}
+                    WHERE content != ''
+                    GROUP BY content
+                    HAVING length > 0 AND content_views > 0
                 )
-                WHERE asked_length > 0
-                    AND abs(length - asked_length) <= {similar_share:Float64} * asked_length
-            ) AS contents USING (content)
+            )
+            LEFT ARRAY JOIN passes AS pass
+            WHERE asked_length > 0
+                AND abs(length - asked_length) <= {similar_share:Float64} * asked_length
         )
         GROUP BY content
     )

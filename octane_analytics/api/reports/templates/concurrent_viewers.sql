@@ -60,7 +60,7 @@ FROM
         (
             -- Overlapping and adjoining buckets of a user, joined: one arrival and one departure.
             SELECT
-                user_id,
+                viewer,
                 island,
                 sum(covered_ms) AS island_ms,
                 [(min(first), 1, island_ms), (max(last) + 1, -1, 0)] AS changes
@@ -69,7 +69,7 @@ FROM
                 SELECT
                     *,
                     sum(is_apart) OVER (
-                        PARTITION BY user_id ORDER BY first ASC, last ASC
+                        PARTITION BY viewer ORDER BY first ASC, last ASC
                         ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
                     ) AS island
                 FROM
@@ -77,33 +77,38 @@ FROM
                     SELECT
                         *,
                         first > max(last) OVER (
-                            PARTITION BY user_id ORDER BY first ASC, last ASC
+                            PARTITION BY viewer ORDER BY first ASC, last ASC
                             ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
                         ) AS is_apart
                     FROM
                     (
-                        SELECT
-                            user_id,
-                            1000 * toInt64(toUnixTimestamp(timestamp)) AS end_ms,
-                            1000 * toInt64(toUnixTimestamp({from:DateTime('UTC')})) AS from_ms,
-                            1000 * toInt64(toUnixTimestamp({to:DateTime('UTC')})) AS to_ms,
-                            greatest(end_ms - toInt64({quality_watch_ms:Rollup}), from_ms) AS seen_from_ms,
-                            greatest(least(end_ms, to_ms) - seen_from_ms, 0) AS covered_ms,
-                            intDiv(seen_from_ms, 1000 * {bucket_seconds:UInt32}) AS first,
-                            intDiv(least(end_ms, to_ms - 1), 1000 * {bucket_seconds:UInt32}) AS last
-                        FROM {database:Identifier}.{table:Identifier}
-                        WHERE event_name = 'video_heartbeat'
-                            AND timestamp >= {from:DateTime('UTC')}
-                            AND toUnixTimestamp(timestamp) < toUnixTimestamp({to:DateTime('UTC')}) + 300
-                            AND ({app_id:String} = '' OR app_id = {app_id:String})
-                            {filters:And}
-                            AND {users:Sample}
-                            AND {quality_watch_ms:Rollup} > 0
-                            AND seen_from_ms < to_ms
+                        -- A hash of 128 bits: shorter than users, and no two have the same.
+                        SELECT viewer, first, last, sum(touched_ms) AS covered_ms
+                        FROM
+                        (
+                            SELECT
+                                sipHash128(user_id) AS viewer,
+                                {heartbeat_ms:Source} AS watch_ms,
+                                1000 * toInt64(toUnixTimestamp(timestamp)) AS end_ms,
+                                1000 * toInt64(toUnixTimestamp({from:DateTime('UTC')})) AS from_ms,
+                                1000 * toInt64(toUnixTimestamp({to:DateTime('UTC')})) AS to_ms,
+                                greatest(end_ms - watch_ms, from_ms) AS seen_from_ms,
+                                greatest(least(end_ms, to_ms) - seen_from_ms, 0) AS touched_ms,
+                                intDiv(seen_from_ms, 1000 * {bucket_seconds:UInt32}) AS first,
+                                intDiv(least(end_ms, to_ms - 1), 1000 * {bucket_seconds:UInt32}) AS last
+                            FROM {database:Identifier}.{table:Identifier}
+                            PREWHERE event_name = 'video_heartbeat'
+                                AND timestamp >= {from:DateTime('UTC')}
+                                AND toUnixTimestamp(timestamp) < toUnixTimestamp({to:DateTime('UTC')}) + 300
+                                AND ({app_id:String} = '' OR app_id = {app_id:String})
+                                AND {users:Sample}
+                            WHERE watch_ms > 0 AND seen_from_ms < to_ms {filters:And}
+                        )
+                        GROUP BY viewer, first, last
                     )
                 )
             )
-            GROUP BY user_id, island
+            GROUP BY viewer, island
         )
         ARRAY JOIN changes.1 AS number, changes.2 AS change, changes.3 AS ms
         GROUP BY number

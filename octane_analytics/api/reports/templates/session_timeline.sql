@@ -70,17 +70,16 @@ FROM
             NULL
         ) AS position
     FROM {database:Identifier}.{table:Identifier}
-    WHERE timestamp >= {from:DateTime('UTC')}
+    -- The documents of these events are parsed, and no others.
+    PREWHERE timestamp >= {from:DateTime('UTC')}
         AND timestamp < {to:DateTime('UTC')}
         AND ({app_id:String} = '' OR app_id = {app_id:String})
-        {filters:And}
         -- Without parsing, for an id that JSON writes as it is unless its characters are escaped.
         AND (
             NOT match({id:String}, '^[A-Za-z0-9_.:-]+$')
-            OR position(properties, {id:String}) > 0
-            OR position(properties, '\\u') > 0
+            OR position(properties, {id:String}) + position(properties, '\\u') > 0
         )
-        AND (session_id = {id:String} OR view_id = {id:String})
+    WHERE (session_id = {id:String} OR view_id = {id:String}) {filters:And}
 )
 ORDER BY
     timestamp ASC,

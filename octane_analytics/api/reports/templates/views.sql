@@ -12,6 +12,7 @@ are sampled; no rollup is used."""
 key = ["value"]
 cache_seconds = 60
 is_sampled = true
+max_events = 1000000
 page_rows = 100
 
 [parameters.by]

@@ -180,6 +180,49 @@ def test_page_parameters_are_declared_once_and_used(
     assert message in str(raised.value)
 
 
+SAMPLED = """/*
+title = "Title"
+description = "What it shows"
+is_sampled = true
+max_events = 5
+
+[columns]
+a = "A column."
+*/
+WITH
+    {sample:begin}
+    {sample:end}
+SELECT {share:Sample} AS a
+FROM {database:Identifier}.{table:Identifier}
+WHERE timestamp >= {from:DateTime('UTC')} AND timestamp < {to:DateTime('UTC')}
+    AND app_id = {app_id:String} AND {users:Sample}
+"""
+
+
+@pytest.mark.parametrize(("line", "expected"), [("max_events = 5\n", 5), ("", 2_000_000)])
+def test_template_declares_events_of_its_samples(tmp_path: Path, line: str, expected: int) -> None:
+    write_template(tmp_path, SAMPLED.replace("max_events = 5\n", line))
+    parameters = read_template(tmp_path / "one.sql").parameters
+    assert parameters["max_events"].default == expected
+    assert parameters["max_events"].minimum == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (SAMPLED.replace("max_events = 5", "max_events = 0"), "`int` >= 1"),
+        (GOOD.replace('shows"', 'shows"\nmax_events = 5'), "max_events needs is_sampled = true"),
+    ],
+)
+def test_events_without_a_sample_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    write_template(tmp_path, text)
+    number = text[: text.index("max_events")].count("\n") + 1
+    with pytest.raises(ConfigError) as raised:
+        read_template(tmp_path / "one.sql")
+    assert str(raised.value).startswith(f"{tmp_path / 'one.sql'}:{number}: ")
+    assert message in str(raised.value)
+
+
 @pytest.mark.parametrize(
     ("declared", "message"),
     [

@@ -15,7 +15,9 @@ def test_sources_are_expanded_on_one_line() -> None:
 
 @pytest.mark.parametrize("text", ["{view:Source}", "{by:Source}"])
 def test_unknown_source_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is unknown; sources: is_playback, playback, views"):
+    with pytest.raises(
+        ValueError, match="is unknown; sources: is_playback, heartbeat_ms, playback"
+    ):
         expand(f"SELECT {text}")
 
 
@@ -26,6 +28,11 @@ def test_sources_are_balanced_and_complete() -> None:
         assert "  " not in sql
 
 
+def test_playback_parses_an_event_once() -> None:
+    # Each function of JSON parses the document by itself: one is of the events, one of the starts.
+    assert len(re.findall(r"JSONExtract\w*\(", SOURCES["playback"])) == 2
+
+
 @pytest.mark.parametrize(
     "name", ["views", "qoe_scorecard", "survival", "errors", "audience_retention"]
 )
@@ -34,4 +41,4 @@ def test_reports_about_views_are_bounded(name: str) -> None:
     assert {"sample", "max_events"} <= template.parameters.keys()
     reads = len(re.findall(r"FROM {database:Identifier}", template.sql))
     # Every read but the count of matching events is of the sampled users.
-    assert template.sql.count("sipHash64(user_id) % 10000 < sampled") == reads - 1
+    assert template.sql.count("cityHash64(user_id) % 10000 < sampled") == reads - 1
