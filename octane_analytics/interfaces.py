@@ -260,6 +260,10 @@ class Observer(Protocol):
         holds the offsets from `first` to `end` and is read from its beginning."""
         ...
 
+    def offset_moved(self, partition: TopicPartition, offset: int) -> None:
+        """Record that another tool has set the committed offset, from which the partition is read."""
+        ...
+
     def restarting(self, reason: str) -> None:
         """Record that the worker forgets what it has read, and joins the group with a new client."""
         ...

@@ -1,20 +1,21 @@
-"""Detects a group without committed offsets whose worker would insert events a second time.
+"""Detects a group whose worker would insert events a second time, because of its committed offsets.
 
 Kafka deletes the offsets of a group that had no members for offsets.retention.minutes (seven days by
 default), and has none for a mistyped KAFKA_GROUP_ID. The worker then starts at the earliest record and
-inserts every retained event again, under tokens that ClickHouse has never seen. The check depends on
+inserts every retained event again, under tokens that ClickHouse has never seen. The same holds for the
+records after an offset that another tool has moved back (`start_positions`). The check depends on
 neither a date nor a row count: a sample of the retained records is looked up in the table, row by row.
 A new broker with an old table, or another topic into the same table, therefore starts normally.
 """
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
 from octane_analytics.errors import OctaneError, Unavailable
 from octane_analytics.events.decode import decode_all
-from octane_analytics.pipeline.start_positions import start_position
+from octane_analytics.pipeline.start_positions import StartPosition, start_position
 from octane_analytics.types import (
     Committed,
     LogIdentity,
@@ -62,39 +63,88 @@ class Table(Protocol):
     def count_equal(self, columns: Sequence[Sequence[object]]) -> list[int]: ...
 
 
+_CHOICES = (
+    "Run `octane-analytics offsets set --to end{drop}` and then `octane-analytics replay --from-offset "
+    "beginning`, which inserts only what is missing; or `octane-analytics offsets set --to "
+    "{where}{drop}` to read {what} again, at the price of duplicates"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class StoredRecord:
-    """Retained record that the table has, although its partition would be read from its beginning."""
+    """Retained record that the table has, although its partition would be read from before it."""
 
     partitions: tuple[int, ...]
-    """All partitions that the group would read from the first retained record."""
+    """All partitions that the group would read from the first retained record, or, if `moved` is not
+    empty, from an offset that another tool has set."""
     partition: TopicPartition
     offset: int
+    moved: Mapping[int, int] = field(default_factory=dict)
+    """Offset by partition of those that another tool has set within the log."""
 
     def explain(self, group: str, table: object) -> str:
         """Return one line: what is wrong, why, and the operator's options."""
+        found = f"for example {self.partition} offset {self.offset}"
+        if self.moved:
+            return (
+                f"another tool has set the committed offsets of group {group} in "
+                f"{self.partition.topic} ({_listed(self.moved)}), and {table} already has records after "
+                f"them ({found}): the worker would insert them again. "
+                + _choices(self.moved, drop=" --drop-intents")
+            )
         numbers = ", ".join(map(str, self.partitions))
         return (
             f"group {group} has no committed offset that is valid for partitions {numbers} of "
-            f"{self.partition.topic}, and {table} already has records that are retained there (for "
-            f"example {self.partition} offset {self.offset}): the worker would insert them again. The "
-            "offsets have expired (offsets.retention.minutes of the broker) or KAFKA_GROUP_ID is wrong. "
-            "Run `octane-analytics offsets set --to end` and then `octane-analytics replay "
-            "--from-offset beginning`, which inserts only what is missing; or `octane-analytics offsets "
-            "set --to beginning` to read everything again, at the price of duplicates"
+            f"{self.partition.topic}, and {table} already has records that are retained there "
+            f"({found}): the worker would insert them again. The offsets have expired "
+            "(offsets.retention.minutes of the broker) or KAFKA_GROUP_ID is wrong. "
+            + _CHOICES.format(where="beginning", what="everything", drop="")
         )
+
+
+@dataclass(frozen=True, slots=True)
+class MovedWithinBatch:
+    """Partitions of a pending batch of which another tool has set the offsets, or deleted them: the
+    batch is inserted whole for its other partitions, and these would be read again."""
+
+    topic: str
+    moved: Mapping[int, int]
+    """Position by partition from which it would be read."""
+    batch: tuple[int, ...]
+    """Partitions of the pending batches that name them."""
+
+    def explain(self, group: str, table: object) -> str:
+        """Return one line: what is wrong, why, and the operator's options."""
+        return (
+            f"another tool has set or deleted committed offsets of group {group} in {self.topic} "
+            f"({_listed(self.moved)}) while a batch of partitions {', '.join(map(str, self.batch))} is "
+            f"pending that holds records after them: the worker would insert them into {table} twice. "
+            + _choices(self.moved, drop=" --drop-intents")
+        )
+
+
+def _listed(offsets: Mapping[int, int]) -> str:
+    return ", ".join(f"partition {number} to {offset}" for number, offset in offsets.items())
+
+
+def _choices(moved: Mapping[int, int], drop: str) -> str:
+    where = ",".join(f"{number}:{offset}" for number, offset in moved.items())
+    return _CHOICES.format(where=where, what="them", drop=drop)
 
 
 def find_stored_record(
     log: RetainedLog, table: Table, seconds: float, now: Callable[[], float] = time.monotonic
-) -> StoredRecord | None:
+) -> StoredRecord | MovedWithinBatch | None:
     """Return the first sampled record that the table has; None if all committed offsets are valid, if
     nothing is retained, or if none of the sampled records is in the table.
 
     Blocks for up to `seconds`, plus requests to the broker. Raise Unavailable if the records could not
     be read in that time.
     """
-    spans = _read_from_beginning(log)
+    doubtful = _doubtful(log)
+    if doubtful.within_batch is not None:
+        return doubtful.within_batch
+    spans = doubtful.spans
     if not spans:
         return None
     deadline = now() + seconds
@@ -116,17 +166,29 @@ def find_stored_record(
             continue  # retention was faster: the next sample is later in the log
         while (found := _first_stored(records, table)) is not None:
             # A worker that has inserted it since the offsets were read had committed its intent before.
-            left = _read_from_beginning(log)
-            spans = {number: span for number, span in spans.items() if number in left}
-            if found.partition() in spans:
-                partition = TopicPartition(log.topic, found.partition() or 0)
-                return StoredRecord(tuple(sorted(spans)), partition, found.offset() or 0)
+            left = _doubtful(log)
+            spans = {number: span for number, span in spans.items() if number in left.spans}
+            number = found.partition() or 0
+            if number in spans:
+                moved = left.moved if number in left.moved else {}
+                same = (n for n in sorted(spans) if (n in left.moved) == bool(moved))
+                where = TopicPartition(log.topic, number)
+                return StoredRecord(tuple(same), where, found.offset() or 0, moved)
             records = [record for record in records if record.partition() in spans]
     return None
 
 
-def _read_from_beginning(log: RetainedLog) -> dict[int, OffsetRange]:
-    """Return the retained ranges of partitions whose committed offset is absent or of another log."""
+class _Doubtful(NamedTuple):
+    """Partitions whose position does not show that the records after it were never inserted."""
+
+    spans: Mapping[int, OffsetRange]
+    """Retained records that would be read, none empty."""
+    moved: Mapping[int, int]
+    """Offset of those that another tool has set within the log; of the others all of it is read."""
+    within_batch: MovedWithinBatch | None
+
+
+def _doubtful(log: RetainedLog) -> _Doubtful:
     committed = log.committed(log.partitions())
     identity = log.identity()
     starts = {
@@ -141,8 +203,36 @@ def _read_from_beginning(log: RetainedLog) -> dict[int, OffsetRange]:
     ]
     ends = log.log_ends(foreign) if foreign else {}
     after_end = [number for number in foreign if (starts[number].offset or 0) > ends[number]]
-    held = log.retained_ranges([*absent, *after_end])
-    return {number: span for number, span in held.items() if span.first < span.end}
+    moved = {
+        number: starts[number].offset or 0
+        for number in foreign
+        if starts[number].is_moved and number not in after_end
+    }
+    held = log.retained_ranges([*absent, *after_end, *moved])
+    spans = {
+        number: OffsetRange(min(max(span.first, moved.get(number, 0)), span.end), span.end)
+        for number, span in held.items()
+    }
+    return _Doubtful(
+        {number: span for number, span in spans.items() if span.first < span.end},
+        moved,
+        _within_batch(log.topic, starts, spans),
+    )
+
+
+def _within_batch(
+    topic: str, starts: Mapping[int, StartPosition], spans: Mapping[int, OffsetRange]
+) -> MovedWithinBatch | None:
+    found: dict[int, int] = {}
+    batches: set[int] = set()
+    for intent in {start.pending for start in starts.values() if start.pending is not None}:
+        for number, _, end in intent.ranges:
+            if number in spans and spans[number].first < end:
+                found[number] = spans[number].first
+                batches.update(intent.partitions)
+    if not found:
+        return None
+    return MovedWithinBatch(topic, dict(sorted(found.items())), tuple(sorted(batches)))
 
 
 def _sample(span: OffsetRange, index: int, count: int) -> OffsetRange:

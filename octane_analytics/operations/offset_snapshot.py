@@ -59,7 +59,8 @@ def parse_snapshot(exported: object) -> Snapshot:
             raise ConfigError("the export does not list the partitions from 0 on, each once")
         partitions = tuple(
             Committed(
-                None if item["offset"] is None else _offset(item["offset"]), str(item["metadata"])
+                None if item["offset"] is None else _offset(item["offset"]),
+                _text(item["metadata"]),
             )
             for item in listed
         )
@@ -127,10 +128,42 @@ def plan(
                 f"{partition} holds the offsets from {first} to {end}, the export has "
                 f"{committed.offset}: nothing was set"
             )
+        is_kept = is_same and partition not in exported.unreadable
         commits.append(
-            Commit(partition, committed.offset, _metadata(topic, committed, log, is_same))
+            Commit(partition, committed.offset, _metadata(topic, committed, log, is_kept))
         )
-    return commits + _dropped(live, commits, log, drop_intents=drop_intents)
+    commits += _dropped(live, commits, log, drop_intents=drop_intents)
+    _require_whole_batches(commits, log, bounds, live)
+    return commits
+
+
+def _require_whole_batches(
+    commits: Sequence[Commit],
+    log: LogIdentity,
+    bounds: Mapping[TopicPartition, tuple[int, int]],
+    live: Mapping[TopicPartition, Committed],
+) -> None:
+    """Raise ConfigError if a batch would be pending that the log does not hold, or if a partition of it
+    would be read from before its end, as with an export of which a part was changed."""
+    later = dict(live) | {c.partition: Committed(c.offset, c.metadata) for c in commits}
+    if later == live:
+        return
+    pending = pending_batches(later, log).by_partition
+    for intent in dict.fromkeys(pending[where] for where in sorted(pending)):
+        for number, first, end in intent.ranges:
+            where = TopicPartition(intent.topic, number)
+            if where not in bounds or end > bounds[where][1]:
+                raise ConfigError(
+                    f"the export has a pending batch with the offsets {first} to {end} of {where}, "
+                    "which the topic does not hold: the export was edited or is of another log; "
+                    "nothing was set"
+                )
+            if pending.get(where) != intent and (offset := later[where].offset or 0) < end:
+                raise ConfigError(
+                    f"{where} would be read from {offset} on, although a pending batch has its "
+                    f"offsets {first} to {end}, and these would be inserted twice: the export was "
+                    "edited or is incomplete; nothing was set"
+                )
 
 
 def _dropped(
@@ -178,6 +211,13 @@ def _pending_range(topic: str, partition: int, committed: Committed) -> str | No
 def _offset(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise ValueError(f"{value!r} is not an offset")
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is not metadata")
+    value.encode()
     return value
 
 

@@ -60,6 +60,8 @@ class Positions:
                     offset = self._within_log(partition, start, offset)
                     if offset == start.offset:
                         unproven[partition.partition] = _read_from(partition, start, offset)
+                        if start.is_moved:
+                            self._context.observer.offset_moved(partition, offset)
                 starts[partition] = (offset, start)
         numbers = [partition.partition for partition in partitions]
         self._delivery.drop(numbers)

@@ -16,6 +16,9 @@ class StartPosition:
     """Batch to recover before the partition is read."""
     is_of_log: bool = field(default=False, compare=False)
     """True if the offset was committed for this log: same cluster and topic id, both known."""
+    is_moved: bool = field(default=False, compare=False)
+    """True if the offset is not one that a worker or `offsets set` committed for this cluster: another
+    tool has set it, perhaps to records that were inserted before."""
 
 
 def start_position(
@@ -25,13 +28,13 @@ def start_position(
     intent = parse_intent(topic, partition, committed.metadata)
     if intent is None or intent.log.cluster_id != log.cluster_id:
         # Another cluster: this offset was set when the group's offsets were copied to it.
-        return StartPosition(committed.offset)
+        return StartPosition(committed.offset, is_moved=committed.offset is not None)
     if intent.log.topic_id and log.topic_id and intent.log.topic_id != log.topic_id:
         # The topic was recreated: its offsets mean other records now.
         return StartPosition(None)
     own = intent.range_of(partition)
     if own is not None and own.first != committed.offset:
-        return StartPosition(committed.offset)  # the offset was moved by other means
+        return StartPosition(committed.offset, is_moved=committed.offset is not None)
     # Also a batch of another epoch may be in the table: which of its rows are missing is counted.
     is_of_log = bool(log.topic_id) and intent.log.topic_id == log.topic_id
     return StartPosition(committed.offset, intent if own is not None else None, is_of_log)

@@ -191,6 +191,13 @@ class WorkerObserver:
             extra=fields(partition=partition.partition, committed=offset, first=first, end=end),
         )
 
+    def offset_moved(self, partition: TopicPartition, offset: int) -> None:
+        _LOG.warning(
+            "committed offset was set by another tool; reading the partition from there, whatever was "
+            "inserted before: see `octane-analytics manual runbook`, The group's offsets are wrong",
+            extra=fields(partition=partition.partition, committed=offset),
+        )
+
     def stalled(self, partition: TopicPartition, position: int) -> None:
         """Record a stalled partition. Called by the Kafka source, which reassigns the partition."""
         self._metrics.partition_stalls.inc()

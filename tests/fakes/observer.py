@@ -77,6 +77,9 @@ class FakeObserver:
     def foreign_offset(self, partition: TopicPartition, offset: int, first: int, end: int) -> None:
         self._record("foreign_offset", (partition.partition, offset, first, end))
 
+    def offset_moved(self, partition: TopicPartition, offset: int) -> None:
+        self._record("offset_moved", (partition.partition, offset))
+
     def assigned(self, partitions: Sequence[TopicPartition], owned: int) -> None:
         self._record("assigned", ([p.partition for p in partitions], owned))
 

@@ -7,9 +7,9 @@ from confluent_kafka.admin import AdminClient
 
 from octane_analytics.kafka.topic_reader import TopicReader
 from octane_analytics.operations.expired_offsets import SAMPLE_FETCH_BYTES, find_stored_record
-from octane_analytics.pipeline.intents import completed
+from octane_analytics.pipeline.intents import Intent, completed
 from octane_analytics.settings.loading import load
-from octane_analytics.types import LogIdentity
+from octane_analytics.types import LogIdentity, PartitionRange
 from tests.support.command import wait_until
 from tests.support.operations_fixtures import Site, event, events, site
 
@@ -86,6 +86,56 @@ def test_foreign_offset_after_end_loses_no_record(site: Site) -> None:
     assert (
         "was not committed for this log; reading the partition from its beginning" in worker.output
     )
+
+
+def test_offset_moved_back_by_another_tool_stops_worker(site: Site) -> None:
+    site.send(*events(range(10)))
+    site.ingest()
+    site.commit(0, 4)
+    said = site.run("worker", "--procs", "1", code=78)
+    assert said.count("\n") == 1
+    assert "partition 0 to 4" in said
+    found = [c["message"] for c in site.json("check")["checks"] if c["level"] == "WARN"]
+    assert any(
+        "another tool has set the committed offsets of some partitions (0: 4)" in m for m in found
+    )
+    assert any("offsets set --to end --drop-intents" in m for m in found)
+    site.send(*events(range(10, 12)))
+    site.run("offsets", "set", "--to", "end", "--drop-intents", "--yes")
+    site.run("replay", "--from-offset", "beginning", "--yes")
+    site.send(event(12))
+    site.ingest()
+    assert site.users() == users(0, 13)
+
+
+def test_deliberate_return_to_offset_is_accepted(site: Site) -> None:
+    site.send(*events(range(10)))
+    site.ingest()
+    site.commit(0, 8)
+    site.run("worker", "--procs", "1", code=78)
+    site.run("offsets", "set", "--to", "0:8", "--yes")
+    site.send(event(10))
+    site.ingest()
+    assert site.users() == sorted([*users(0, 11), "8", "9"])
+
+
+def test_offset_moved_during_pending_batch_stops_worker(site: Site) -> None:
+    """A batch of two partitions waits; another tool sets one of them to the very same offset."""
+    site.send(*events(range(6)))
+    site.send(*events(range(6, 10)), partition=1)
+    log = json.loads(site.run("offsets", "export"))
+    identity = LogIdentity(log["cluster_id"], log["topic_id"], "")
+    batch = Intent(site.topic, identity, (PartitionRange(0, 0, 6), PartitionRange(1, 0, 4)))
+    site.commit(0, 0)
+    site.commit(1, 0, batch.metadata())
+    said = site.run("worker", "--procs", "1", code=78)
+    assert said.count("\n") == 1
+    assert "(partition 0 to 0) while a batch of partitions 0, 1 is pending" in said
+    site.run("offsets", "set", "--to", "end", "--drop-intents", "--yes")
+    site.run("replay", "--from-offset", "beginning", "--yes")
+    site.send(event(10))
+    site.ingest()
+    assert site.users() == users(0, 11)
 
 
 def test_missing_records_do_not_stop_worker(site: Site) -> None:

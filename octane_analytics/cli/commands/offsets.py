@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import IO
 
@@ -27,7 +27,7 @@ from octane_analytics.replay.ranges import BadRange
 from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.runtime.stop_signal import StopSignal
 from octane_analytics.settings.loading import Loaded
-from octane_analytics.types import Commit, TopicPartition
+from octane_analytics.types import Commit, Committed, TopicPartition
 
 _CLIENT_ID = "octane-analytics-offsets"
 _settings = setting_options(*KAFKA, "KAFKA_GROUP_ID")
@@ -97,7 +97,7 @@ def import_offsets(
     """
     try:
         snapshot = parse_snapshot(json.load(source))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{source.name} is not JSON: {error}") from error
     kafka = loaded.settings.kafka
     with ConsumerGroupAdmin(kafka, client_id=_CLIENT_ID) as group:
@@ -114,13 +114,19 @@ def import_offsets(
             drop_intents=drop_intents,
         )
         changed = changes(committed, commits)
+        note = _read_again(committed, commits)
         if snapshot.group != kafka.group_id:
             click.echo(f"the export is of group {snapshot.group}", err=True)
         if source.name == "<stdin>" and changed and not (yes or dry_run):
             raise click.UsageError(
                 "standard input is the export and cannot be used for confirmation: add --yes"
             )
-        _apply(group, kafka.group_id, changed, commits, "offsets import", dry_run=dry_run, yes=yes)
+        _apply(
+            *(group, kafka.group_id, changed, commits, "offsets import", note),
+            was=committed,
+            dry_run=dry_run,
+            yes=yes,
+        )
 
 
 @offsets.command("set")
@@ -160,10 +166,14 @@ def set_offsets(loaded: Loaded, target: str, drop_intents: bool, dry_run: bool, 
         group.require_no_members()
         facts = _facts(group, kafka.topic, parsed)
         commits = set_to(parsed, group.identity(kafka.topic), facts, drop_intents=drop_intents)
-        changed = changes({where: fact.committed for where, fact in facts.items()}, commits)
+        committed = {where: fact.committed for where, fact in facts.items()}
+        changed = changes(committed, commits)
         note = consequences(commits, facts)
         _apply(
-            group, kafka.group_id, changed, commits, "offsets set", note, dry_run=dry_run, yes=yes
+            *(group, kafka.group_id, changed, commits, "offsets set", note),
+            was=committed,
+            dry_run=dry_run,
+            yes=yes,
         )
 
 
@@ -229,6 +239,13 @@ def _lines(found: GroupReadiness) -> list[str]:
     return [*lines, *found.obstacles()]
 
 
+def _read_again(committed: Mapping[TopicPartition, Committed], commits: Sequence[Commit]) -> str:
+    again = sum(max(0, (committed[c.partition].offset or 0) - c.offset) for c in commits)
+    if not again:
+        return ""
+    return f"{again:,} offsets are read again, and what they hold is inserted again"
+
+
 def _facts(
     group: ConsumerGroupAdmin, topic: str, target: Target
 ) -> dict[TopicPartition, PartitionFacts]:
@@ -251,12 +268,17 @@ def _apply(
     changed: Sequence[str],
     commits: Sequence[Commit],
     action: str,
-    note: str = "",
+    note: str,
     *,
+    was: Mapping[TopicPartition, Committed],
     dry_run: bool,
     yes: bool,
 ) -> None:
-    """Print the changed offsets and the note, ask for confirmation, and commit."""
+    """Print the changed offsets and the note, ask for confirmation, and commit.
+
+    `was` are the group's offsets that were inspected. Raise ConfigError if they have changed since: a
+    worker may have run while the question was open, and left another batch pending.
+    """
     for line in changed:
         click.echo(line)
     if changed and note:
@@ -267,5 +289,10 @@ def _apply(
     if dry_run:
         return
     confirm(f"set {len(changed)} offsets of group {name}?", action, yes=yes)
+    if group.committed(list(was)) != was:
+        raise ConfigError(
+            f"the offsets of group {name} have changed since they were read: nothing was set; repeat "
+            "the command"
+        )
     group.commit(commits)
     click.echo(f"set {len(changed)} offsets of group {name}")

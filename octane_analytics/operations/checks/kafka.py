@@ -8,6 +8,7 @@ from octane_analytics.kafka.group_admin import GroupState, Member
 from octane_analytics.kafka.group_versions import explain, members_of_other_versions
 from octane_analytics.operations.checks.finding import Finding, fail, failed, ok, warn
 from octane_analytics.pipeline.intents import parse_intent, pending_intent
+from octane_analytics.pipeline.start_positions import start_position
 from octane_analytics.settings.sections import Settings
 from octane_analytics.types import Committed, LogIdentity, TopicPartition
 
@@ -177,6 +178,15 @@ def _offsets(
             "offsets",
             f"the offsets of partitions {_numbers(others)} were committed for another cluster: use "
             "`octane-analytics offsets import --other-log` to move a group",
+        )
+    moved = [p for p, c in committed.items() if start_position(topic, p.partition, c, log).is_moved]
+    if moved:
+        listed = ", ".join(f"{p.partition}: {_offset(committed, p)}" for p in moved)
+        return warn(
+            "offsets",
+            f"another tool has set the committed offsets of some partitions ({listed}): the worker "
+            "reads from there, whatever was inserted before; see `octane-analytics manual runbook`, "
+            "The group's offsets are wrong",
         )
     pending = sorted({n for intent in batches if intent is not None for n in intent.partitions})
     if pending:

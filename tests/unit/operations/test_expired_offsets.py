@@ -8,9 +8,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from octane_analytics.errors import OctaneError, Unavailable
-from octane_analytics.operations.expired_offsets import StoredRecord, find_stored_record
+from octane_analytics.operations.expired_offsets import (
+    MovedWithinBatch,
+    StoredRecord,
+    find_stored_record,
+)
+from octane_analytics.pipeline.intents import Intent as Batch
 from octane_analytics.pipeline.intents import completed
-from octane_analytics.types import Committed, LogIdentity, OffsetRange, Polled, TopicPartition
+from octane_analytics.types import (
+    Committed,
+    LogIdentity,
+    OffsetRange,
+    PartitionRange,
+    Polled,
+    TopicPartition,
+)
 from tests.fakes.kafka import TOPIC, FakeRecord
 from tests.support.version_1 import Intent
 
@@ -122,12 +134,12 @@ def test_rows_of_workers_that_start_meanwhile_are_ignored() -> None:
     assert find(log, *users(0, 0, 5), *users(1, 0, 5)) is None
     log = LaterCommits({0: OffsetRange(0, 40), 1: OffsetRange(0, 40)}, later=[0])
     found = find(log, *users(0, 0, 5), *users(1, 0, 5))
-    assert found is not None
+    assert isinstance(found, StoredRecord)
     assert found.partitions == (1,)
     assert found.partition.partition == 1
 
 
-def find(log: FakeRetainedLog, *stored: str) -> StoredRecord | None:
+def find(log: FakeRetainedLog, *stored: str) -> StoredRecord | MovedWithinBatch | None:
     return find_stored_record(log, FakeTable(*stored), 10.0)
 
 
@@ -146,7 +158,7 @@ def test_stored_beginning_of_log_is_found(
     which = data.draw(st.integers(0, partitions - 1))
     log = FakeRetainedLog({number: OffsetRange(first, end) for number in range(partitions)})
     found = find(log, *users(which, first, stored))
-    assert found is not None
+    assert isinstance(found, StoredRecord)
     assert (found.partitions, found.partition.partition) == (tuple(range(partitions)), which)
     assert first <= found.offset < stored
 
@@ -162,8 +174,8 @@ def test_stored_half_of_log_is_found_anywhere(gap: int, length: int) -> None:
     ("held", "committed"),
     [
         ({0: OffsetRange(0, 0), 1: OffsetRange(9, 9)}, {}),
-        ({0: OffsetRange(0, 9)}, {0: Committed(4, "")}),
-        ({0: OffsetRange(3, 9)}, {0: Committed(0, "")}),
+        ({0: OffsetRange(0, 9)}, {0: Committed(9, "")}),
+        ({0: OffsetRange(0, 9)}, {0: Committed(4, completed(TOPIC, LOG))}),
         ({0: OffsetRange(0, 9)}, {0: Committed(12, Intent(OffsetRange(12, 12), LOG).metadata())}),
         ({0: OffsetRange(0, 9)}, {0: Committed(4, Intent(OffsetRange(4, 7), LOG).metadata())}),
     ],
@@ -176,12 +188,66 @@ def test_log_with_valid_offsets_is_not_sampled(
     assert not log.begun
 
 
+MOVED = st.sampled_from(
+    [
+        "",
+        "another consumer's",
+        completed(TOPIC, LOG._replace(cluster_id="elsewhere")),
+        Intent(OffsetRange(90, 95), LOG).metadata(),  # moved away from its intent
+    ]
+)
+
+
+@given(
+    first=st.integers(0, 5),
+    length=st.integers(1, 60),
+    share=st.floats(0.0, 1.0),
+    metadata=MOVED,
+)
+def test_offset_moved_before_stored_records_is_found(
+    first: int, length: int, share: float, metadata: str
+) -> None:
+    end = first + length
+    at = first + round((length - 1) * share)
+    log = FakeRetainedLog(
+        {0: OffsetRange(first, end), 1: OffsetRange(0, 9)},
+        {0: Committed(at, metadata), 1: Committed(9, completed(TOPIC, LOG))},
+    )
+    found = find(log, *users(0, at, end))
+    assert isinstance(found, StoredRecord)
+    assert (found.moved, found.partitions) == ({0: at}, (0,))
+    assert f"partition 0 to {at}" in found.explain("workers", "default.events")
+    assert find(log, *users(0, first, at)) is None
+
+
+@given(at=st.none() | st.integers(0, 20), end=st.integers(1, 20), is_named=st.booleans())
+def test_offset_moved_within_pending_batch_is_found(
+    at: int | None, end: int, is_named: bool
+) -> None:
+    """Partition 1 has the intent of a batch whose rows are not in the table yet."""
+    ranges = [PartitionRange(0, 0, end)] * is_named + [PartitionRange(1, 3, 7)]
+    batch = Batch(TOPIC, LOG, tuple(ranges))
+    log = FakeRetainedLog(
+        {number: OffsetRange(0, 20) for number in range(2)},
+        {0: Committed(at, ""), 1: Committed(3, batch.metadata())},
+    )
+    found = find(log)
+    if is_named and (at or 0) < end:
+        assert found == MovedWithinBatch(TOPIC, {0: at or 0}, (0, 1))
+        text = found.explain("workers", "default.events")
+        assert f"partition 0 to {at or 0}" in text
+        assert "offsets set --to end --drop-intents" in text
+        assert "\n" not in text
+    else:
+        assert found is None
+
+
 def test_foreign_offset_after_end_counts_as_absent() -> None:
     log = FakeRetainedLog(
         {0: OffsetRange(0, 9), 1: OffsetRange(0, 9)}, {0: Committed(12, ""), 1: Committed(9, "")}
     )
     found = find(log, "0-0")
-    assert found is not None
+    assert isinstance(found, StoredRecord)
     assert found.partitions == (0,)
 
 
@@ -195,7 +261,7 @@ def test_invalid_records_do_not_shift_sampled_rows() -> None:
     log = FakeRetainedLog({0: OffsetRange(0, 4)})
     log.payloads = {(0, 0): b"{", (0, 2): None}
     found = find(log, "0-3")
-    assert found is not None
+    assert isinstance(found, StoredRecord)
     assert found.offset == 3
     log.payloads = {(0, number): b"not an event" for number in range(4)}
     assert find(log, "0-3") is None
@@ -205,7 +271,7 @@ def test_sample_removed_by_retention_is_skipped() -> None:
     log = FakeRetainedLog({0: OffsetRange(0, 80)})
     log.gone_at = [0]
     found = find(log, *users(0, 0, 80))
-    assert found is not None
+    assert isinstance(found, StoredRecord)
     assert found.offset == 10
 
 

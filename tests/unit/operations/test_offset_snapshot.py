@@ -1,4 +1,5 @@
 import json
+import re
 from typing import Any
 
 import pytest
@@ -133,3 +134,58 @@ def test_changes_list_moved_partitions() -> None:
         "octane.events[0]: nothing committed -> 5"
     ]
     assert changes({where: Committed(5, "")}, [Commit(where, 5, "")]) == []
+
+
+HELD = {P0: (0, 20), P1: (0, 20)}
+IDLE = {P0: Committed(20, completed(TOPIC, LOG)), P1: Committed(20, completed(TOPIC, LOG))}
+
+
+def exported(*partitions: Committed) -> Snapshot:
+    return Snapshot("workers", TOPIC, LOG, partitions)
+
+
+@pytest.mark.parametrize(
+    ("beyond", "named"),
+    [
+        (PartitionRange(0, 9, 21), "9 to 21 of octane.events[0]"),
+        (PartitionRange(0, 9, 2**40), "9 to 1099511627776 of octane.events[0]"),
+        (PartitionRange(7, 0, 3), "0 to 3 of octane.events[7]"),
+    ],
+)
+def test_import_of_batch_outside_log_is_refused(beyond: PartitionRange, named: str) -> None:
+    ranges = (beyond,) if beyond.partition == 0 else (PartitionRange(0, 9, 12), beyond)
+    edited = exported(Committed(9, Intent(TOPIC, LOG, ranges).metadata()), IDLE[P1])
+    with pytest.raises(ConfigError, match=re.escape(named)):
+        plan(edited, TOPIC, LOG, HELD, IDLE)
+
+
+@pytest.mark.parametrize(
+    "other", [Committed(1, BATCH.metadata()), Committed(2, completed(TOPIC, LOG)), Committed(0, "")]
+)
+def test_import_of_part_of_a_batch_is_refused(other: Committed) -> None:
+    """The batch is inserted for partition 0, and partition 1 would be read again from within it."""
+    edited = exported(Committed(9, BATCH.metadata()), other)
+    with pytest.raises(ConfigError, match=r"\[1\] would be read from .*inserted twice"):
+        plan(edited, TOPIC, LOG, HELD, IDLE)
+
+
+def test_import_of_whole_batch_is_accepted() -> None:
+    for other in (Committed(0, BATCH.metadata()), Committed(3, completed(TOPIC, LOG))):
+        commits = plan(exported(Committed(9, BATCH.metadata()), other), TOPIC, LOG, HELD, IDLE)
+        assert [(c.offset, c.metadata) for c in commits] == [
+            (9, BATCH.metadata()), (other.offset, other.metadata)
+        ]  # fmt: skip
+
+
+def test_dropped_intent_that_is_unreadable_is_not_restored() -> None:
+    damaged = exported(Committed(5, "octane3;x"), IDLE[P1])
+    commits = plan(damaged, TOPIC, LOG, HELD, IDLE, drop_intents=True)
+    assert commits[0] == Commit(P0, 5, completed(TOPIC, LOG))
+
+
+@pytest.mark.parametrize("metadata", [None, 7, ["octane2"], "\ud800"])
+def test_metadata_that_is_not_text_is_damage(metadata: object) -> None:
+    document = SNAPSHOT.as_object()
+    document["partitions"][0]["metadata"] = metadata
+    with pytest.raises(ConfigError, match="the export is damaged"):
+        parse_snapshot(document)

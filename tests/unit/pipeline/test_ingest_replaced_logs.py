@@ -109,8 +109,13 @@ def test_foreign_offset_within_log_is_used() -> None:
     rig = Rig(size=2)
     rig.produce(0, 6)
     rig.broker.committed[P0] = Committed(4, "")
-    rig.settle(rig.worker())
+    worker = rig.worker()
+    rig.settle(worker)
     assert rig.table.count() == once(names(4, 6))
+    assert worker.observer.details("offset_moved") == [(0, 4)]
+    worker = rig.worker()
+    rig.settle(worker)
+    assert "offset_moved" not in worker.observer.names()
 
 
 EARLIER_EPOCH = LOG._replace(epoch="before")
