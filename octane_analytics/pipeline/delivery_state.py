@@ -332,7 +332,8 @@ class DeliveryState:
         room = (
             (MAX_COMMIT_BYTES + _COMMIT_ROOM_BYTES) if self.pending is None else _COMMIT_ROOM_BYTES
         )
-        commits = []
+        commits: list[Commit] = []
+        nothing = ""
         for number in sorted(partitions):
             found = self._partitions.get(number)
             if found is None or found.waits_for is not None:
@@ -342,11 +343,11 @@ class DeliveryState:
             offset = found.inserted_up_to
             if offset is None:
                 offset = self._open.get(number, found.position)
-            commit = self._commit(number, offset, self._nothing())
-            room -= len(commit.metadata) + _ENTRY_BYTES
+            nothing = nothing or self._nothing()  # once: 5 µs
+            room -= len(nothing) + _ENTRY_BYTES
             if room < 0:
                 break
-            commits.append(commit)
+            commits.append(self._commit(number, offset, nothing))
         return commits
 
     def _note_completions(self, accepted: Iterable[int]) -> None:

@@ -90,7 +90,7 @@ class Intent:
                 f"the identity of shard {shard!r} takes more than {MAX_SHARD_BYTES} bytes of a commit's "
                 "metadata: give its servers a shorter `shard` macro"
             )
-        return replace(self, shard=shard)
+        return self if shard == self.shard else replace(self, shard=shard)
 
     def metadata(self) -> str:
         """Format the intent (version 2): ASCII, the same text for every partition of the batch."""
