@@ -2,6 +2,9 @@
 
 import json
 
+import pytest
+
+from octane_analytics.cli.commands import offsets as commands
 from tests.support.command import call
 from tests.support.operations_fixtures import Site, events, site
 from tests.support.terminal import on_terminal
@@ -82,3 +85,25 @@ def test_import_reports_errors_in_one_line(site: Site) -> None:
         assert expected in said
         assert said.count("\n") == 1
     assert site.committed()[0][0] < 0
+
+
+@pytest.mark.parametrize(
+    "arguments", [("offsets", "set", "--to", "beginning"), ("offsets", "import", "exported")]
+)
+def test_offsets_that_change_during_question_stay(
+    site: Site, arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker runs while the operator thinks, and is killed with a batch pending."""
+    site.send(*events(range(10)))
+    site.commit(0, 4)
+    file = site.directory / "exported"
+    file.write_text(site.run("offsets", "export"))
+    site.commit(0, 8)
+
+    def answer(*_: object, **__: object) -> None:
+        site.commit(0, 9, "a batch")
+
+    monkeypatch.setattr(commands, "confirm", answer)
+    said = site.run(*(str(file) if a == "exported" else a for a in arguments), code=78)
+    assert ("8 are read again" if arguments[1] == "set" else "4 offsets are read again") in said
+    assert site.committed()[0] == (9, "a batch")
