@@ -163,7 +163,7 @@ def test_fill_beside_batch_of_several_partitions(scene: Scene, *, is_inserted: b
     log = scene.identity()
     ranges = (PartitionRange(0, 300, 500), PartitionRange(1, 200, 350), PartitionRange(2, 10, 400))
     batch = BatchIntent(scene.topic, log, ranges)
-    scene.store({0: 300, 1: 200, 2: 10, 3: ends[3]}, completed(scene.topic, log))
+    scene.store({0: 300, 1: 200, 2: 10, 3: ends[3]})
     for item in ranges:
         scene.commit({item.partition: item.first}, batch.metadata())
     if is_inserted:

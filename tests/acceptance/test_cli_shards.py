@@ -39,6 +39,8 @@ class ShardedScene(Scene):
         self.shards = cluster.shards
         del self.settings["CLICKHOUSE_PORT"]
         self.settings |= {"CLICKHOUSE_HOST": cluster.hosts(), "CLICKHOUSE_CLUSTER": CLUSTER}
+        # Several batches, also where all records are there at once: each shard gets its turn.
+        self.settings["INSERTS_PER_SECOND"] = "0"
         self.everything = f"{self.name}.ai_analytics_events_all"
 
     def __enter__(self) -> Self:

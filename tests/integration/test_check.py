@@ -79,6 +79,7 @@ def test_check_of_correct_site_has_no_failures(site: Site) -> None:
         "settings": "OK",
         "METRICS_PORT": "OK",
         "open files": "OK",
+        "decoder": "OK",
         "kafka": "OK",
         "dead-letter topic": "OK",
         "topic": "OK",

@@ -38,6 +38,7 @@ def older(value):
 
 module._decode_event = older
 """
+"""Decoder in Python of a version that rejects an application's events."""
 
 
 def commands(section: str, part: str = "") -> list[list[str]]:
@@ -91,7 +92,7 @@ def test_bad_deploy_upstream_is_retried(site: Site) -> None:
     older = site.directory / "older"
     older.mkdir()
     (older / "sitecustomize.py").write_text(OLDER)
-    older_version = {"PYTHONPATH": str(older)}
+    older_version = {"PYTHONPATH": str(older), "DECODER": "python"}
     fresh = [event(user).replace(b"openstream", b"tomorrow") for user in range(50, 1550)]
     site.store(*events(range(50)))
     site.send(*fresh, *events(range(1550, 1600)))
@@ -203,7 +204,7 @@ def test_offsets_moved_back_are_imported_before_a_run(site: Site) -> None:
 
 def test_offsets_moved_back_are_rebuilt_after_a_run(site: Site) -> None:
     site.store(*events(range(100)))
-    site.commit(0, 30)
+    site.run("offsets", "set", "--to", "0:30", "--yes")
     site.send(*events(range(100, 120)))
     site.ingest()
     assert site.rows() == 190

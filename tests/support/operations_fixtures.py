@@ -15,8 +15,10 @@ from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
 from octane_analytics.clickhouse.inserts import ClickHouseSink
 from octane_analytics.events.decode import decode_all
+from octane_analytics.kafka.group_admin import ConsumerGroupAdmin
 from octane_analytics.kafka.offsets import COORDINATOR_MOVES
 from octane_analytics.kafka.topics import TopicInspector
+from octane_analytics.pipeline.intents import completed
 from octane_analytics.settings.connections import ClickHouseSettings
 from octane_analytics.settings.loading import load
 from tests.support.command import Running, call, run, running, wait_until
@@ -121,8 +123,10 @@ class Site:
             for number in range(PARTITIONS)
         ]
         consumer.close()
+        with ConsumerGroupAdmin(load(self.environ).settings.kafka, client_id="tests") as group:
+            metadata = completed(self.topic, group.identity(self.topic))
         for number, end in enumerate(ends):
-            self.commit(number, end)
+            self.commit(number, end, metadata)
 
     def wait_until_stored(self) -> None:
         """Block until the group has committed every record; queries Kafka without a child process."""

@@ -30,6 +30,7 @@ from octane_analytics.errors import DecodeError, StatementRejected
 from octane_analytics.events.decode import decode
 from octane_analytics.events.event import Row
 from octane_analytics.kafka.group_admin import ConsumerGroupAdmin
+from octane_analytics.pipeline.intents import completed
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse
 from octane_analytics.settings.connections import ClickHouseSettings, KafkaSettings
 from octane_analytics.types import LogIdentity
@@ -181,13 +182,13 @@ class Scene:
         assert self.rows() <= expected
         return took
 
-    def store(self, ends: Mapping[int, int] | None = None, metadata: str = "") -> None:
+    def store(self, ends: Mapping[int, int] | None = None) -> None:
         """Insert all rows and commit the offsets (up to these ends), as workers do."""
         found = self.log({p: (0, end) for p, end in ends.items()} if ends is not None else None)
         rows = list(found.elements())
         if rows:
             self.clickhouse.insert_block(list(zip(*rows, strict=True)), None, None)
-        self.commit(ends, metadata)
+        self.commit(ends, completed(self.topic, self.identity()))
 
     def identity(self) -> LogIdentity:
         settings = KafkaSettings(
