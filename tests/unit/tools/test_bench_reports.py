@@ -92,7 +92,7 @@ def test_goals_name_every_report() -> None:
 @pytest.mark.parametrize("name", list(questions.reports()))
 def test_every_report_has_its_parameters(name: str) -> None:
     for span in questions.RANGES.values():
-        given = questions.parameters(questions.reports()[name], span, NOW)
+        given = questions.parameters(questions.reports()[name], span, Ledger(1_000, NOW))
         assert given["to"] == NOW.isoformat()
 
 

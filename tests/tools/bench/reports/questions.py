@@ -26,6 +26,7 @@ from octane_analytics.errors import QueryError, StatementRejected
 from octane_analytics.settings.connections import ClickHouseSettings
 from octane_analytics.settings.serving import ApiSettings
 from tests.tools.bench.reports import by_hand
+from tests.tools.bench.reports.ledger_events import Ledger
 from tests.tools.bench.reports.ledgers import RAW, ROLLUPS, Built, Ledgers
 from tests.tools.bench.reports.sharded import SHARDED, ShardedLedgers
 
@@ -36,10 +37,10 @@ PARAMETERS: Mapping[str, Mapping[str, object]] = {
     "audience_retention": {"content": "c-00001"},
     "funnel": {"steps": ["video_start", "video_heartbeat", "video_end"]},
     "property_percentiles": {"property": "startup_ms", "event_name": "video_start"},
-    "session_timeline": {"id": "s-0000000001"},
     "top_values": {"property": "network_type"},
 }
-"""Parameters of the reports that require some; every other report has its defaults."""
+"""Parameters of the reports that require some; the timeline takes a session of the ledger,
+and every other report has its defaults."""
 _MANY_HOURS = timedelta(days=8)
 """Ranges from here on are shown by day, as a dashboard would."""
 _CACHES = ("MARK CACHE", "UNCOMPRESSED CACHE", "INDEX MARK CACHE", "QUERY CONDITION CACHE")
@@ -78,13 +79,15 @@ class Cell:
     """First value of the first row, as text."""
 
 
-def parameters(template: Template, span: timedelta, until: datetime) -> dict[str, object]:
+def parameters(template: Template, span: timedelta, ledger: Ledger) -> dict[str, object]:
     """Return what a dashboard would send. Raise ClickException for a report that needs more."""
     given: dict[str, object] = {
-        "from": (until - span).isoformat(),
-        "to": until.isoformat(),
+        "from": (ledger.until - span).isoformat(),
+        "to": ledger.until.isoformat(),
         **PARAMETERS.get(template.name, {}),
     }
+    if template.name == "session_timeline":
+        given["id"] = ledger.last_session_id
     if "bucket_seconds" in template.parameters:
         allowed = template.parameters["bucket_seconds"].allowed
         widest = 86_400 if span >= _MANY_HOURS else 3_600
@@ -188,7 +191,7 @@ class Questions:
 
     def _statement(self, clickhouse: ClickHouse, cell: Cell) -> tuple[str, dict[str, object]]:
         template = reports()[cell.report]
-        given = parameters(template, RANGES[cell.span], self._ledgers.until)
+        given = parameters(template, RANGES[cell.span], self._ledgers.ledger(cell.events))
         values = {
             **bind(template, given, datetime.now(UTC)).values,
             "database": clickhouse.table.database,

@@ -70,7 +70,7 @@ def _measure(ledgers: Ledgers, cell: Cell, crowd: int, requests: int, port: int)
     if cell.error or median(cell.warm) * requests > BUDGET_SECONDS:
         return ApiCell(**named, error=cell.error or "skipped: too slow")
     given: Mapping[str, object] = parameters(
-        reports()[cell.report], RANGES[cell.span], ledgers.until
+        reports()[cell.report], RANGES[cell.span], ledgers.ledger(cell.events)
     )
     with ExitStack() as stack:
         asks = [asking(stack, port, cell.report, lambda _: given, fresh=True) for _ in range(crowd)]
