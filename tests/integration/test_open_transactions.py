@@ -71,6 +71,7 @@ def test_open_transaction_is_shown_everywhere(
 
         wait_until(lambda: shown().get("analytics_lag_held_back_messages") == 7)
         wait_until(lambda: shown()["analytics_lag_messages"] == 7)
+
         def is_in_status() -> bool:
             status = json.loads(site.run("status", "--json"))
             (slot,) = [s for s in status["slots"] if s["is_worker"]]
