@@ -11,7 +11,7 @@ users are sampled; no rollup is used."""
 key = ["segment"]
 cache_seconds = 300
 is_sampled = true
-max_events = 1000000
+max_events = 500000
 
 [parameters.content]
 type = "String"

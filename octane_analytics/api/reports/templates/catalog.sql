@@ -6,7 +6,7 @@ first, each with a row for the event itself (an empty `property`) and one for ea
 events in the range, users are sampled; no rollup is used."""
 cache_seconds = 300
 is_sampled = true
-max_events = 1000000
+max_events = 500000
 page_rows = 1000
 
 [parameters.event_name]

@@ -15,7 +15,7 @@ are sampled; no rollup is used."""
 key = ["value"]
 cache_seconds = 60
 is_sampled = true
-max_events = 1000000
+max_events = 500000
 page_rows = 100
 
 [parameters.by]

@@ -9,7 +9,7 @@ range, users are sampled; no rollup is used."""
 key = ["value", "watched_seconds"]
 cache_seconds = 300
 is_sampled = true
-max_events = 1000000
+max_events = 500000
 page_rows = 1000
 
 [parameters.by]
