@@ -211,8 +211,7 @@ def _decode_error(value: bytes, error: Exception) -> DecodeError:
     return DecodeError("not_json", detail if value else "the value is empty")
 
 
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
-"""A string, or the begin or end of an array or object."""
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 
 
 def _is_too_deep(value: bytes) -> bool:
@@ -220,18 +219,13 @@ def _is_too_deep(value: bytes) -> bool:
     if len(value) <= MAX_DEPTH or value.count(b"{") + value.count(b"[") <= MAX_DEPTH:
         return False
     depth = 0
-    for match in _TOKEN.finditer(value):
-        first = match[0][0]
-        if first in b"[{":
-            depth += 1
-            if depth > MAX_DEPTH:
-                return True
-        elif first in b"]}":
-            depth -= 1
+    for byte in _STRING.sub(b"", value):
+        depth += (byte in b"[{") - (byte in b"]}")
+        if depth > MAX_DEPTH:
+            return True
     return False
 
 
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 _SURROGATES = re.compile(
     rb"\\u([dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
     rb"|\\(u[dD][89a-fA-F][0-9a-fA-F]{2})|\\.",

@@ -89,8 +89,7 @@ class StoredRecord:
             return (
                 f"another tool has set the committed offsets of group {group} in "
                 f"{self.partition.topic} ({_listed(self.moved)}), and {table} already has records after "
-                f"them ({found}): the worker would insert them again. "
-                + _choices(self.moved, drop=" --drop-intents")
+                f"them ({found}): the worker would insert them again. " + _choices(self.moved)
             )
         numbers = ", ".join(map(str, self.partitions))
         return (
@@ -119,7 +118,7 @@ class MovedWithinBatch:
             f"another tool has set or deleted committed offsets of group {group} in {self.topic} "
             f"({_listed(self.moved)}) while a batch of partitions {', '.join(map(str, self.batch))} is "
             f"pending that holds records after them: the worker would insert them into {table} twice. "
-            + _choices(self.moved, drop=" --drop-intents")
+            + _choices(self.moved)
         )
 
 
@@ -127,9 +126,9 @@ def _listed(offsets: Mapping[int, int]) -> str:
     return ", ".join(f"partition {number} to {offset}" for number, offset in offsets.items())
 
 
-def _choices(moved: Mapping[int, int], drop: str) -> str:
+def _choices(moved: Mapping[int, int]) -> str:
     where = ",".join(f"{number}:{offset}" for number, offset in moved.items())
-    return _CHOICES.format(where=where, what="them", drop=drop)
+    return _CHOICES.format(where=where, what="them", drop=" --drop-intents")
 
 
 def find_stored_record(
