@@ -36,8 +36,9 @@ count the lines of the query that uses it."""
 
 HOUR = "toStartOfHour(timestamp, 'UTC')"
 """Hours of UTC: without the zone they would be those of the server's time zone."""
-WEEK = "toMonday(timestamp, 'UTC')"
-"""Weeks of UTC, by the date of their Monday. ClickHouse uses the primary key for a function of two
+WEEK = f"toMonday({HOUR}, 'UTC')"
+"""Weeks of UTC, by the date of their Monday. As a function of the hour, which a rollup of hours has, so
+that it answers where a table has none of weeks. ClickHouse uses the primary key for a function of two
 arguments, and not for toStartOfWeek of three."""
 SEARCH = ("search", "search_click")
 PLAYBACK = ("video_heartbeat", "video_start", "video_buffering")

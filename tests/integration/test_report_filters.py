@@ -212,7 +212,9 @@ def reads(clickhouse: ClickHouse, template: str, filter_: Filter) -> set[str | N
         "database": clickhouse.table.database,
         "table": clickhouse.table.table,
     }
-    plan = clickhouse.select(EXPLAIN + chosen.statement(bound.effective, bound.conditions), values)
+    plan = clickhouse.select(
+        EXPLAIN + chosen.statement(bound.effective, bound.range, bound.conditions), values
+    )
     return {read.rollup for read in plan_reads([line for (line,) in plan.rows]) if read.parts}
 
 

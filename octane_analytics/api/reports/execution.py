@@ -107,7 +107,7 @@ class _Run:
     def _stream(self, bound: BoundParameters, *, max_rows: int, **changes: object) -> Any:
         return self._select(
             self._plan.template.statement(
-                bound.effective, bound.conditions, has_totals=self._plan.has_totals
+                bound.effective, bound.range, bound.conditions, has_totals=self._plan.has_totals
             ),
             {**bound.values, **changes},
             max_rows,
@@ -216,7 +216,7 @@ class _Run:
 
     def _count(self) -> int:
         bound = self._plan.bound
-        sql = self._plan.template.statement(bound.effective, bound.conditions)
+        sql = self._plan.template.statement(bound.effective, bound.range, bound.conditions)
         values = {**bound.values, **self._paged(_ALL_ROWS)}
         count = f"SELECT count() FROM (\n{sql}\n)"  # noqa: S608
         with self._select(count, values, 1) as result:
@@ -237,7 +237,10 @@ class _Run:
         is_by_time = not keys or comparison.is_by_time(columns, keys)
         # Ranges with the same pages: the query that reads the earlier rows has their totals, too.
         sql = template.statement(
-            compared.effective, compared.conditions, has_totals=plan.has_totals and is_by_time
+            compared.effective,
+            compared.range,
+            compared.conditions,
+            has_totals=plan.has_totals and is_by_time,
         )
         if not is_by_time:
             # Rows of the same keys, wherever they are in the order of the other range.

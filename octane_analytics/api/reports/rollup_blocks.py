@@ -4,8 +4,9 @@ A template writes such a SELECT once, between the lines `{rollup:begin}` and `{r
 expanded to a UNION ALL of two SELECTs: one of whole hours, which ClickHouse can answer from an aggregate
 projection, and one of the other events of the range, up to an hour at either end. Both return states
 (`countState()`), which the template merges (`countMerge`). On a table without rollups ClickHouse reads
-the events of both, with the same result. With `Weeks` there is a third SELECT, of whole weeks from a
-rollup of weeks; the hours are then those of the other days. In the block
+the events of both, with the same result. With a rollup of weeks there is a third SELECT, of whole weeks;
+the hours are then those of the other days. On a table without it ClickHouse reads the weeks from the
+rollup of hours. In the block
 
 | text | whole hours | other events |
 |---|---|---|
@@ -20,7 +21,6 @@ Does not depend on values or on how SQL is run.
 """
 
 import re
-from dataclasses import dataclass
 
 from octane_analytics.clickhouse.rollup_expressions import EXPRESSIONS, HOUR, WEEK
 
@@ -31,23 +31,16 @@ _NAMED = re.compile(r"\{(\w+):Rollup\}")
 _TO = "{to:DateTime('UTC')}"
 
 
-@dataclass(frozen=True, slots=True)
-class Weeks:
-    """Projections that answer the weeks and the other hours.
-
-    Each SELECT prefers its own: with one preference for the query ClickHouse would read the events of
-    the other SELECT.
-    """
-
-    projection: str
-    of_hours: str
+_ONLY_EVENTS = " SETTINGS optimize_use_projections = 0"
+"""Saves the comparison with the table's projections, of which none can answer a part of an hour."""
 
 
-def expand(sql: str, start: str, hours: str, weeks: Weeks | None = None) -> str:
+def expand(sql: str, start: str, hours: str, weeks: str = "") -> str:
     """Return the SQL with blocks and expressions expanded; the number of its lines is the same.
 
     `start` is the SQL of the start of the range; `hours` is a condition for a whole hour, whose start
-    it names `{hour}`; `weeks` adds the SELECT of weeks. Raises ValueError with what is wrong.
+    it names `{hour}`; `weeks`, the name of a projection, adds the SELECT of weeks. Raises ValueError
+    with what is wrong.
     """
     parts = re.split(r"^[ \t]*\{rollup:begin\}[ \t]*$", sql, flags=re.MULTILINE)
     expanded = [parts[0]]
@@ -61,33 +54,28 @@ def expand(sql: str, start: str, hours: str, weeks: Weeks | None = None) -> str:
     return _NAMED.sub(_expression, "".join(expanded))
 
 
-def _union(block: str, start: str, hours: str, weeks: Weeks | None) -> str:
+def _union(block: str, start: str, hours: str, weeks: str) -> str:
     whole = f"({HOUR} >= {start} AND {HOUR} < toStartOfHour({_TO}, 'UTC')"
     whole += f" AND ({hours.replace('{hour}', HOUR)}))" if hours else ")"
     rest = f"(timestamp >= {start} AND timestamp < {_TO} AND NOT {whole})"
     # On one line and in place of the end, so that ClickHouse's errors count the template's own lines.
     other = " ".join(_COMMENT.sub("", _ONLY.sub(r"\1", block)).split())
     of_rollup = _ONLY.sub("", block)
-    selects = [_bound(other, "timestamp", rest)]
-    preferred = ""
+    selects = [_bound(other, "timestamp", rest) + _ONLY_EVENTS]
     if weeks:
-        in_line = " ".join(_COMMENT.sub("", of_rollup).split()) + _prefer(weeks.projection)
-        selects.insert(0, _bound(in_line, WEEK, _in_weeks(WEEK, start)))
-        of_hour = f"toMonday({HOUR}, 'UTC')"
-        whole = f"({whole} AND NOT {_in_weeks(of_hour, start)})"
-        preferred = _prefer(weeks.of_hours)
-    return " UNION ALL ".join([_bound(of_rollup, HOUR, whole) + preferred, *selects])
+        in_line = " ".join(_COMMENT.sub("", of_rollup).split())
+        # With the preference of the query, for the hours, ClickHouse would read events.
+        in_line += f" SETTINGS preferred_optimize_projection_name = '{weeks}'"
+        selects.insert(0, _bound(in_line, WEEK, _in_weeks(start)))
+        whole = f"({whole} AND NOT {_in_weeks(start)})"
+    return " UNION ALL ".join([_bound(of_rollup, HOUR, whole), *selects])
 
 
-def _prefer(projection: str) -> str:
-    return f" SETTINGS preferred_optimize_projection_name = '{projection}'"
-
-
-def _in_weeks(week: str, start: str) -> str:
+def _in_weeks(start: str) -> str:
     """Return the condition of a week within the range, which begins with the first Monday of it."""
     monday = f"toMonday({start}, 'UTC')"
     first = f"{monday} + 7 * (toDateTime({monday}, 'UTC') < {start})"
-    return f"({week} >= {first} AND {week} < toMonday({_TO}, 'UTC'))"
+    return f"({WEEK} >= {first} AND {WEEK} < toMonday({_TO}, 'UTC'))"
 
 
 def _bound(block: str, time: str, condition: str) -> str:

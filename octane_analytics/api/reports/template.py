@@ -52,6 +52,8 @@ from octane_analytics.errors import ConfigError
 TABLE = {"database": "Identifier", "table": "Identifier"}
 PROPERTIES = "{properties:JSON}"
 TOTALS = "{totals:With}"
+SECONDS_WITH_WEEKS = 14 * 86_400
+"""Length of a range from which on it holds a whole week, wherever it begins."""
 RESERVED = frozenset(
     {
         "format",
@@ -118,6 +120,8 @@ class Template:
     """Maximum rows of an answer; None for the service's limit."""
     text: str
     """SQL with the placeholders of filters."""
+    text_with_weeks: str | None = None
+    """The same for ranges that hold whole weeks; None if none are read from a rollup of weeks."""
     has_exact: bool = False
     preferred_projection: str | None = None
     """Projection that can answer the whole hours for any values; None if that depends on values."""
@@ -158,13 +162,20 @@ class Template:
         return self.key == ()
 
     def statement(
-        self, effective: Mapping[str, object], conditions: str = "", *, has_totals: bool = False
+        self,
+        effective: Mapping[str, object],
+        ends: tuple[int, int],
+        conditions: str = "",
+        *,
+        has_totals: bool = False,
     ) -> str:
         """Return the SQL for these values as clients see them: `exact` counts by uniqExact.
 
-        `conditions` are those of filters, which begin with AND.
+        `ends` are `from` and `to` in seconds; `conditions` are those of filters, which begin with AND.
         """
-        sql = self.text.replace(FILTERS, conditions)
+        has_weeks = ends[1] - ends[0] >= SECONDS_WITH_WEEKS
+        text = self.text_with_weeks if has_weeks and self.text_with_weeks else self.text
+        sql = text.replace(FILTERS, conditions)
         sql = sql.replace(TOTALS, "WITH TOTALS" if has_totals else "")
         if self.has_exact and effective["exact"] is True:
             return sql.replace("uniqCombined64", "uniqExact")
@@ -217,14 +228,14 @@ def read_template(path: Path) -> Template:
         sql = bucket_texts.expand(view_source.expand(sql))
         hours = bucket_texts.expand(header.rollup.hours)
         preferred = name_of(header.rollup.prefers) if header.rollup.prefers else None
-        weeks = None
+        sql = sample_blocks.expand(sql, is_sampled=header.is_sampled)
+        with_weeks = None
         if header.rollup.weeks:
             if preferred is None:
                 raise ValueError("[rollup] weeks needs prefers, the rollup of hours")
-            weeks = rollup_blocks.Weeks(name_of(header.rollup.weeks), preferred)
-            preferred = None
-        sql = rollup_blocks.expand(sql, header.rollup.start, hours, weeks)
-        sql = sample_blocks.expand(sql, is_sampled=header.is_sampled)
+            weeks = name_of(header.rollup.weeks)
+            with_weeks = rollup_blocks.expand(sql, header.rollup.start, hours, weeks).strip()
+        sql = rollup_blocks.expand(sql, header.rollup.start, hours)
     except ValueError as error:
         raise ConfigError(f"{path}:{sql_line}: {error}") from error
     if not header.columns:
@@ -261,6 +272,7 @@ def read_template(path: Path) -> Template:
         cache_seconds=header.cache_seconds,
         row_limit=header.row_limit,
         text=sql.strip(),
+        text_with_weeks=with_weeks,
         has_exact=header.has_exact,
         preferred_projection=preferred,
         types=header.types,

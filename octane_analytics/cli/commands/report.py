@@ -141,7 +141,7 @@ def _explain(template: Template, bound: BoundParameters, settings: Settings) -> 
     first_shard = settings.clickhouse.of_each_shard()[0]
     with ClickHouse(first_shard, client_name=_CLIENT_NAME) as clickhouse:
         plan = clickhouse.select(
-            EXPLAIN + template.statement(bound.effective, bound.conditions),
+            EXPLAIN + template.statement(bound.effective, bound.range, bound.conditions),
             _values(bound, clickhouse),
             settings={
                 **template.settings,
@@ -163,7 +163,7 @@ def _run(template: Template, bound: BoundParameters, format_name: str, settings:
     with (
         ClickHouse(settings.clickhouse, client_name=_CLIENT_NAME) as clickhouse,
         clickhouse.stream(
-            template.statement(bound.effective, bound.conditions),
+            template.statement(bound.effective, bound.range, bound.conditions),
             _values(bound, clickhouse),
             settings={
                 **template.settings,

@@ -192,8 +192,9 @@ class Questions:
     def _statement(self, clickhouse: ClickHouse, cell: Cell) -> tuple[str, dict[str, object]]:
         template = reports()[cell.report]
         given = parameters(template, RANGES[cell.span], self._ledgers.ledger(cell.events))
+        bound = bind(template, given, datetime.now(UTC))
         values = {
-            **bind(template, given, datetime.now(UTC)).values,
+            **bound.values,
             "database": clickhouse.table.database,
             "table": clickhouse.table.table,
             "target": by_hand.target(clickhouse.table, cell.report).table,
@@ -201,7 +202,7 @@ class Questions:
         sql = {
             BY_HAND: lambda: by_hand.ALTERNATIVES[cell.report].query,
             VIEW: lambda: by_hand.ALTERNATIVES[cell.report].view_query,
-        }.get(cell.way, lambda: template.sql)()
+        }.get(cell.way, lambda: template.statement(bound.effective, bound.range))()
         return sql, values
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from octane_analytics.api.reports.rollup_blocks import Weeks, expand
+from octane_analytics.api.reports.rollup_blocks import expand
 from octane_analytics.clickhouse.rollup_expressions import EXPRESSIONS, HOUR, WEEK
 
 BLOCK = """SELECT countMerge(n) FROM (
@@ -13,7 +13,7 @@ BLOCK = """SELECT countMerge(n) FROM (
     {rollup:end}
 )"""
 
-WEEKS = Weeks("the_weeks", "the_hours")
+WEEKS = "the_weeks"
 
 
 def test_block_becomes_hours_and_other_events() -> None:
@@ -57,12 +57,17 @@ def test_weeks_are_left_out_of_the_hours() -> None:
     sql = expand(block, "start", "", WEEKS)
     hours, weeks, rest = sql.split("UNION ALL")
     assert f"({WEEK} >= toMonday(start, 'UTC')" in weeks
-    assert HOUR not in weeks
     assert weeks.endswith("SETTINGS preferred_optimize_projection_name = 'the_weeks' ")
-    assert hours.endswith("SETTINGS preferred_optimize_projection_name = 'the_hours' ")
-    assert f"NOT (toMonday({HOUR}, 'UTC') >= toMonday(start, 'UTC')" in hours
+    assert "SETTINGS" not in hours
+    assert f"NOT ({WEEK} >= toMonday(start, 'UTC')" in hours
     assert "toMonday" not in rest
     assert sql.count("\n") == block.count("\n")
+
+
+def test_events_are_read_without_projections() -> None:
+    whole, _, rest = expand(BLOCK, "start", "").partition("UNION ALL")
+    assert "SETTINGS" not in whole
+    assert rest.endswith("SETTINGS optimize_use_projections = 0\n)")
 
 
 @pytest.mark.parametrize(("block", "hours"), [(BLOCK, ""), ("{rollup:begin}\n{rollup:end}", "1")])

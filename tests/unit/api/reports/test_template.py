@@ -62,11 +62,17 @@ def test_built_in_templates_load_and_are_described() -> None:
 def test_weeks_need_the_rollup_of_hours(tmp_path: Path) -> None:
     path = tmp_path / "one.sql"
     built_in = (REPORTS / "top_content.sql").read_text()
-    path.write_text(built_in)
-    assert read_template(path).preferred_projection is None
     path.write_text(built_in.replace('prefers = "content"\n', ""))
     with pytest.raises(ConfigError, match="weeks needs prefers"):
         read_template(path)
+
+
+@pytest.mark.parametrize(("days", "reads"), [(1, 2), (13, 2), (14, 3), (90, 3)])
+def test_weeks_are_read_where_the_range_holds_one(days: int, reads: int) -> None:
+    template = load().templates["top_content"]
+    sql = template.statement({"exact": False}, (5, 5 + days * 86_400))
+    assert sql.count("{table:Identifier}") == reads
+    assert ("_content_weeks_" in sql) == (reads == 3)
 
 
 def test_template_has_the_fields_of_its_header(tmp_path: Path) -> None:
