@@ -62,96 +62,76 @@ def _count_if(event_name: str) -> str:
 _USERS = "uniqCombined64State(user_id)"
 """Default precision, 17: exact up to 4,096 users, as a list of hashes; 96 KiB at most."""
 _VIEWERS = f"uniqCombined64IfState(user_id, {is_event('video_heartbeat')})"
+_CONTENT_STATES = (
+    f"sumState({EXPRESSIONS['content_watch_ms']})",
+    f"sumState({EXPRESSIONS['content_buffer_ms']})",
+    *map(_count_if, PLAYBACK),
+    _VIEWERS,
+)
 
-_TOTALS = Rollup(
-    "totals",
-    "totals",
-    (HOUR, "app_id", "event_name"),
-    ("countState()", _USERS),
-)
-_PEOPLE = Rollup(
-    "users",
-    "users",
-    (HOUR, "app_id"),
-    (
-        "countState()",
-        _count_if("video_heartbeat"),
-        _count_if("search"),
-        f"sumState({EXPRESSIONS['watch_ms']})",
-        "minState(timestamp)",
-        "maxState(timestamp)",
-        _USERS,
-        _VIEWERS,
-        f"uniqCombined64State({EXPRESSIONS['session']})",
+ROLLUPS = (
+    Rollup(
+        "totals",
+        "totals",
+        (HOUR, "app_id", "event_name"),
+        ("countState()", _USERS),
     ),
-)
-_SEARCH = Rollup(
-    "search",
-    "search",
-    (HOUR, "app_id", EXPRESSIONS["query"]),
-    (
-        _count_if("search"),
-        _count_if("search_click"),
-        f"countIfState({EXPRESSIONS['has_no_results']})",
-        f"uniqCombined64IfState(user_id, {is_event('search')})",
+    Rollup(
+        "users",
+        "users",
+        (HOUR, "app_id"),
+        (
+            "countState()",
+            _count_if("video_heartbeat"),
+            _count_if("search"),
+            f"sumState({EXPRESSIONS['watch_ms']})",
+            "minState(timestamp)",
+            "maxState(timestamp)",
+            _USERS,
+            _VIEWERS,
+            f"uniqCombined64State({EXPRESSIONS['session']})",
+        ),
     ),
-)
-_CONTENT = Rollup(
-    "content",
-    "content",
-    (HOUR, "app_id", EXPRESSIONS["content"]),
-    (
-        f"sumState({EXPRESSIONS['content_watch_ms']})",
-        f"sumState({EXPRESSIONS['content_buffer_ms']})",
-        *map(_count_if, PLAYBACK),
-        _VIEWERS,
+    Rollup(
+        "search",
+        "search",
+        (HOUR, "app_id", EXPRESSIONS["query"]),
+        (
+            _count_if("search"),
+            _count_if("search_click"),
+            f"countIfState({EXPRESSIONS['has_no_results']})",
+            f"uniqCombined64IfState(user_id, {is_event('search')})",
+        ),
     ),
-)
-_QUALITY = Rollup(
-    "quality",
-    "quality",
-    (
-        HOUR,
-        "app_id",
-        *(EXPRESSIONS[f"quality_{name}"] for name in QUALITY_DIMENSIONS),
-    ),
-    (
-        f"sumState({EXPRESSIONS['quality_watch_ms']})",
-        f"sumState({EXPRESSIONS['quality_buffer_ms']})",
-        *map(_count_if, QUALITY),
-        f"countIfState({EXPRESSIONS['quality_is_fatal']})",
-        _VIEWERS,
-        f"uniqCombined64IfState(user_id, {is_event('video_buffering')})",
-        # Exact, unlike a digest: whole milliseconds of two rare events.
-        *(
-            f"quantilesExactLowIfState(0.5, 0.95)(toUInt32({each}), {each} > 0)"
-            for each in (EXPRESSIONS["quality_startup_ms"], EXPRESSIONS["quality_buffer_ms"])
+    Rollup("content", "content", (HOUR, "app_id", EXPRESSIONS["content"]), _CONTENT_STATES),
+    # Each hour has most of the content again, which a larger ledger has more of.
+    Rollup("content_weeks", "content", (WEEK, "app_id", EXPRESSIONS["content"]), _CONTENT_STATES),
+    Rollup(
+        "quality",
+        "quality",
+        (
+            HOUR,
+            "app_id",
+            *(EXPRESSIONS[f"quality_{name}"] for name in QUALITY_DIMENSIONS),
+        ),
+        (
+            f"sumState({EXPRESSIONS['quality_watch_ms']})",
+            f"sumState({EXPRESSIONS['quality_buffer_ms']})",
+            *map(_count_if, QUALITY),
+            f"countIfState({EXPRESSIONS['quality_is_fatal']})",
+            _VIEWERS,
+            f"uniqCombined64IfState(user_id, {is_event('video_buffering')})",
+            # Exact, unlike a digest: whole milliseconds of two rare events.
+            *(
+                f"quantilesExactLowIfState(0.5, 0.95)(toUInt32({each}), {each} > 0)"
+                for each in (EXPRESSIONS["quality_startup_ms"], EXPRESSIONS["quality_buffer_ms"])
+            ),
         ),
     ),
 )
-
-
-def _by_week(hours: Rollup, set_name: str) -> Rollup:
-    """Return the rollup of weeks. Each hour has most users, queries and content again, which a larger
-    ledger has more of."""
-    return Rollup(f"{hours.label}_weeks", set_name, (WEEK, *hours.keys[1:]), hours.states)
-
-
-ROLLUPS = (
-    _TOTALS,
-    _PEOPLE,
-    _SEARCH,
-    _CONTENT,
-    _by_week(_CONTENT, "content"),
-    _QUALITY,
-    _by_week(_QUALITY, "quality"),
-    _by_week(_PEOPLE, "weeks"),
-    _by_week(_SEARCH, "weeks"),
-)
 SETS = tuple(dict.fromkeys(rollup.set_name for rollup in ROLLUPS))
 DEFAULT_SETS = ("totals", "users", "search")
-"""Sets of a new table. The others are opt-in: each costs inserts about as much CPU as all of these, or,
-`content` and `quality`, twice as much."""
+"""Sets of a new table. The others are opt-in: each costs inserts about as much CPU as all of these."""
 
 
 def of_sets(names: Iterable[str]) -> tuple[Rollup, ...]:

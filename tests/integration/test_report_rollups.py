@@ -41,24 +41,17 @@ ZONES = (
 TOTALS = {"users", "totals"}
 """Both can answer: ClickHouse takes the one with fewer marks."""
 LABELS: dict[str, tuple[set[str], dict[str, object]]] = {
-    "overview_stats": ({"users", "users_weeks"}, {}),
+    "overview_stats": ({"users"}, {}),
     "events_over_time": (TOTALS, {"bucket_seconds": DAY}),
-    "search_analytics": ({"search", "search_weeks"}, {}),
+    "search_analytics": ({"search"}, {}),
     "top_content": ({"content", "content_weeks"}, {}),
-    "quality_of_experience": ({"quality", "quality_weeks"}, {"by": "device"}),
+    "quality_of_experience": ({"quality"}, {"by": "device"}),
     "active_users": (TOTALS, {}),
     "playback_over_time": ({"quality"}, {"bucket_seconds": DAY}),
     "searches_over_time": ({"search"}, {"bucket_seconds": 0}),
     "quality_over_time": ({"quality"}, {"by": "device", "bucket_seconds": DAY}),
-    "quality_breakdown": ({"quality", "quality_weeks"}, {}),
+    "quality_breakdown": ({"quality"}, {}),
 }
-WITH_WEEKS = (
-    "overview_stats",
-    "search_analytics",
-    "top_content",
-    "quality_of_experience",
-    "quality_breakdown",
-)
 SINGLE_USERS: dict[str, dict[str, object]] = {
     "funnel": {"steps": ["search", "video_start"]},
     "retention": {"days": 3},
@@ -162,7 +155,7 @@ def test_whole_hours_are_read_from_the_rollup(rolled: ClickHouseSettings, templa
             found, has_events = reads(rolled, template, {**ends, **more, **zoned, "app_id": app_id})
             assert found, (template, zone, app_id)
             assert found <= labels, (template, zone, app_id)
-            assert template not in WITH_WEEKS or found == labels
+            assert template != "top_content" or found == labels
             assert has_events
     assert reads(rolled, template, {**ends, **more, "exact": True})[0] == set()
 
@@ -174,10 +167,10 @@ def test_whole_hours_are_read_from_the_rollup(rolled: ClickHouseSettings, templa
         ("events_over_time", {"bucket_seconds": 21_600}, TOTALS),
         ("events_over_time", {"bucket_seconds": DAY, "event_name": "search"}, {"totals"}),
         ("events_over_time", {"bucket_seconds": 900}, set()),
-        ("quality_of_experience", {"by": "network_type"}, {"quality", "quality_weeks"}),
-        ("quality_of_experience", {"by": "client_version"}, {"quality", "quality_weeks"}),
-        ("quality_of_experience", {"by": "country"}, {"quality", "quality_weeks"}),
-        ("quality_of_experience", {"by": "app_id"}, {"quality", "quality_weeks"}),
+        ("quality_of_experience", {"by": "network_type"}, {"quality"}),
+        ("quality_of_experience", {"by": "client_version"}, {"quality"}),
+        ("quality_of_experience", {"by": "country"}, {"quality"}),
+        ("quality_of_experience", {"by": "app_id"}, {"quality"}),
         ("quality_of_experience", {"by": "content_id"}, set()),
         ("playback_over_time", {"bucket_seconds": 0}, {"quality"}),
         ("playback_over_time", {"bucket_seconds": HOUR}, {"quality"}),
@@ -327,33 +320,18 @@ def test_rollups_change_no_number(
             assert second == approximately(expected), (template, more)
 
 
-def recounted(
-    template: str, events: list[recount.RecountEvent], start: int, end: int
-) -> list[dict[str, Any]]:
-    """Return the rows of one of WITH_WEEKS, counted in Python."""
-    return {
-        "overview_stats": lambda: recount.overview_stats(events),
-        "search_analytics": lambda: recount.search_analytics(events),
-        "top_content": lambda: recount.top_content(events),
-        "quality_of_experience": lambda: recount.quality_of_experience(events, "device"),
-        "quality_breakdown": lambda: recount.quality_breakdown(events, start, end),
-    }[template]()
-
-
-@pytest.mark.parametrize("template", WITH_WEEKS)
-def test_weeks_equal_their_events(
-    rolled: ClickHouseSettings, apps: tuple[ASGIApp, ASGIApp], template: str
+def test_weeks_of_content_equal_its_events(
+    rolled: ClickHouseSettings, apps: tuple[ASGIApp, ASGIApp]
 ) -> None:
     """Range from and to the first moment of a week, and a second beside; one week is in two months."""
     weeks = [BEGIN + 3 * DAY + 7 * DAY * number for number in range(4)]
     rows = [
         event(
             monday + second,
-            "search" if number % 2 else "video_heartbeat",
+            "video_heartbeat",
             f"u{number}",
             watch_time=1 + number,
             content_id=f"c{number}",
-            query=f"q{second}",
         )
         for number, monday in enumerate(weeks)
         for second in (-1, 0, 1)
@@ -361,28 +339,22 @@ def test_weeks_equal_their_events(
     raw = dataclasses.replace(rolled, table=rolled.table.removesuffix("_rolled"))
     insert(raw, rows)
     insert(rolled, rows)
-    more = {"by": "device"} if template == "quality_of_experience" else {}
     for start, end in ((weeks[0], weeks[3]), (weeks[1], weeks[3])):
         for shift, other in ((0, 0), (-1, 1), (1, -1), (0, 1), (1, 0)):
-            params: dict[str, object] = {"from": at(start + shift), "to": at(end + other), **more}
-            first, second = (rows_of(each, template, **params) for each in apps)
+            params: dict[str, object] = {"from": at(start + shift), "to": at(end + other)}
+            first, second = (rows_of(each, "top_content", **params) for each in apps)
             events = recount.select(rows, start + shift, end + other, None)
-            expected = recounted(template, events, start + shift, end + other)
-            assert second == first == approximately(expected), params
+            assert second == first == approximately(recount.top_content(events)), params
             if start == weeks[0]:  # the other range may be too short
-                found, _ = reads(rolled, template, params)
-                assert any(label.endswith("_weeks") for label in found), params
+                assert "content_weeks" in reads(rolled, "top_content", params)[0]
 
 
-@pytest.mark.parametrize("template", WITH_WEEKS)
-def test_hours_answer_weeks_without_their_rollup(rolled: ClickHouseSettings, template: str) -> None:
+def test_hours_answer_weeks_without_their_rollup(rolled: ClickHouseSettings) -> None:
     insert(rolled, many_events(40_000))
-    (weeks,) = (label for label in LABELS[template][0] if label.endswith("_weeks"))
     with ClickHouseSink(rolled, client_name="tests") as sink:
-        sink.execute(rollups.drop(sink.table, rollups.name_of(weeks)))
+        sink.execute(rollups.drop(sink.table, rollups.name_of("content_weeks")))
     ends: dict[str, object] = {"from": at(BEGIN + 600), "to": at(BEGIN + 35 * DAY)}
-    params = {**ends, **LABELS[template][1]}
-    assert reads(rolled, template, params) == ({weeks.removesuffix("_weeks")}, True)
+    assert reads(rolled, "top_content", ends) == ({"content"}, True)
 
 
 def test_distinct_counts_are_exact_up_to_thousands(
@@ -513,8 +485,7 @@ def test_every_range_and_zone_reads_its_rollup(tmp_path: Path) -> None:
 def test_preferred_rollup_missing_leaves_the_others(rolled: ClickHouseSettings) -> None:
     insert(rolled, many_events(40_000))
     with ClickHouseSink(rolled, client_name="tests") as sink:
-        for label in ("users", "users_weeks"):
-            sink.execute(rollups.drop(sink.table, rollups.name_of(label)))
+        sink.execute(rollups.drop(sink.table, rollups.name_of("users")))
     ends: dict[str, object] = {"from": at(BEGIN + 600), "to": at(BEGIN + 35 * DAY)}
     assert reads(rolled, "active_users", ends) == ({"totals"}, True)
     # No other rollup has the sessions.

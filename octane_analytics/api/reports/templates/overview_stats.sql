@@ -2,15 +2,14 @@
 title = "Overview"
 description = """
 One row with the totals of the range. `watch_time` is counted if it is a JSON number of seconds above 0 and up
-to 86400 (one day); any other value (a string, null, a negative number, missing) counts as zero. Whole
-weeks are answered from the rollup `users_weeks`, whole hours of the other days from the rollup `users`."""
+to 86400 (one day); any other value (a string, null, a negative number, missing) counts as zero. Whole hours
+are answered from the rollup `users`."""
 key = []
 cache_seconds = 30
 has_exact = true
 
 [rollup]
 prefers = "users"
-weeks = "users_weeks"
 
 [columns]
 total_events = "All events."

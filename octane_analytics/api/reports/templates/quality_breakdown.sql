@@ -2,8 +2,8 @@
 title = "Quality by device, network and version"
 description = """
 Viewing and its quality for each value of `device`, `network_type` and `client_version`, most watched first: the
-numbers of quality_of_experience by each of them, of which it has only some, read at once. Whole weeks are
-answered from the rollup `quality_weeks`, whole hours of the other days from the rollup `quality`."""
+numbers of quality_of_experience by each of them, of which it has only some, read at once. Whole hours are
+answered from the rollup `quality`."""
 key = ["property", "value"]
 cache_seconds = 60
 has_exact = true
@@ -18,7 +18,6 @@ help = "Most values of each property."
 
 [rollup]
 prefers = "quality"
-weeks = "quality_weeks"
 
 [filters]
 network_type = "quality_network_type"

@@ -4,11 +4,10 @@ description = """
 Playback quality for each value of one property of `video_start`, `video_heartbeat`, `video_buffering` and
 `video_error` events; most watched first. Events without the property are grouped under an empty value.
 `watch_time` is counted as in overview_stats; `startup_ms` of `video_start` and `buffer_duration_ms` of
-`video_buffering` are counted if they are JSON numbers above 0 and up to 86400000. Whole weeks are answered from
-the rollup `quality_weeks` and whole hours of the other days from the rollup `quality`, except by content_id and
-stream_id, which read all events. `buffer_ratio` is, by our definition, a share of the time after startup: the
-rollups hold the distribution of startup times and not their sum. `stalled_share` of `qoe_scorecard` is that of
-CTA-2066, which includes startup."""
+`video_buffering` are counted if they are JSON numbers above 0 and up to 86400000. Whole hours are answered from
+the rollup `quality`, except by content_id and stream_id, which read all events. `buffer_ratio` is, by our
+definition, a share of the time after startup: the rollup holds the distribution of startup times and not their
+sum. `stalled_share` of `qoe_scorecard` is that of CTA-2066, which includes startup."""
 key = ["value"]
 cache_seconds = 60
 has_exact = true
@@ -22,7 +21,6 @@ help = "Property to group by; app_id is the field of the event."
 
 [rollup]
 prefers = "quality"
-weeks = "quality_weeks"
 
 [filters]
 network_type = "quality_network_type"

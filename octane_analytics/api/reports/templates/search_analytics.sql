@@ -3,8 +3,7 @@ title = "Searches"
 description = """
 Search queries, most frequent first, from `search` events (`properties.query`, `properties.results_count`) and
 `search_click` events (`properties.query`). Queries are grouped by their exact text; events without a query
-are excluded. Whole weeks are answered from the rollup `search_weeks`, whole hours of the other days from the
-rollup `search`."""
+are excluded. Whole hours are answered from the rollup `search`."""
 key = ["query"]
 cache_seconds = 60
 has_exact = true
@@ -12,7 +11,6 @@ page_rows = 100
 
 [rollup]
 prefers = "search"
-weeks = "search_weeks"
 
 [filters]
 query = "query"
