@@ -41,7 +41,7 @@ _GRACE_SECONDS = 5.0
 _REVIVAL_SECONDS = 5.0
 _SEARCH_SECONDS = 3.0
 _GATHER_SECONDS = 0.1
-"""Longest time for which a poll continues after it has received a record."""
+"""Time for which a poll continues after its first record, at least."""
 
 
 class KafkaSource:
@@ -133,7 +133,7 @@ class KafkaSource:
             [self._settings.topic], on_assign=on_assign, on_revoke=on_revoke, on_lost=on_lost
         )
 
-    def poll(self, max_records: int, timeout_seconds: float) -> Polled:
+    def poll(self, max_records: int, timeout_seconds: float, gather_seconds: float = 0.0) -> Polled:
         self._raise_failure()
         if not self._is_paused and self._stalls.is_due():
             self._identities.close_if_idle()
@@ -142,7 +142,8 @@ class KafkaSource:
         if self._client.is_outdated:
             self._recreate()
         began = time.monotonic()
-        messages = self._consume(max_records, timeout_seconds)
+        gather_seconds = max(gather_seconds, _GATHER_SECONDS)
+        messages = self._consume(max_records, timeout_seconds, gather_seconds)
         # Bounded, because the listener's time counts in `consume` too.
         self._assignment.waited_seconds += min(timeout_seconds, time.monotonic() - began)
         if messages:
@@ -156,14 +157,16 @@ class KafkaSource:
             return Polled(messages)
         return self._classify(messages)
 
-    def _consume(self, max_records: int, timeout_seconds: float) -> list[Message]:
+    def _consume(
+        self, max_records: int, timeout_seconds: float, gather_seconds: float
+    ) -> list[Message]:
         consumer = self._client.get()
-        if timeout_seconds <= _GATHER_SECONDS:
+        if timeout_seconds <= gather_seconds:
             return consumer.consume(max_records, timeout_seconds)
         # librdkafka waits until it has the requested number, however early the first one arrived.
         messages = consumer.consume(1, timeout_seconds)
         if messages and max_records > 1:
-            messages += consumer.consume(max_records - 1, _GATHER_SECONDS)
+            messages += consumer.consume(max_records - 1, gather_seconds)
         return messages
 
     def _fail(self, error: Exception) -> None:

@@ -227,7 +227,9 @@ class IngestLoop:
         limits = self._options.limits
         deadline = self._clock.now() + limits.flush_seconds
         wanted, timeout_seconds = self._wanted_records(), self._poll_seconds()
-        received = self._receive(wanted, timeout_seconds)
+        # Records of an open batch are in no hurry: nothing is to be done with them until the timeout.
+        is_open = self._intake.batch.opened_at is not None
+        received = self._receive(wanted, timeout_seconds, timeout_seconds if is_open else 0.0)
         self._is_quiet = not received and self._is_free and self._intake.batch.opened_at is None
         while (
             received >= wanted
@@ -260,14 +262,18 @@ class IngestLoop:
         if opened_at is None:
             return options.quiet_poll_seconds if self._is_quiet else options.poll_seconds
         due_at = opened_at + options.limits.flush_seconds
-        if self._intake.batch.records >= options.limits.size:
-            due_at = min(due_at, now + self._pacing.wait_seconds(now))
+        pacing_seconds = self._pacing.wait_seconds(now)
+        if pacing_seconds or self._intake.batch.records >= options.limits.size:
+            # After that, fewer records may be enough for an insert.
+            due_at = min(due_at, now + pacing_seconds)
         return max(0.0, min(options.quiet_poll_seconds, due_at - now))
 
-    def _receive(self, max_records: int, timeout_seconds: float) -> int:
+    def _receive(
+        self, max_records: int, timeout_seconds: float, gather_seconds: float = 0.0
+    ) -> int:
         try:
             with self._outages.track(KAFKA, "poll"):
-                polled = self._member.poll(max_records, timeout_seconds)
+                polled = self._member.poll(max_records, timeout_seconds, gather_seconds)
         except Unavailable:
             return 0
         if polled.records:

@@ -39,7 +39,8 @@ _LAG_UPDATE_SECONDS = 1.0
 _SESSION_SECONDS = 45.0
 """Default session timeout of librdkafka."""
 _QUIET_POLL_SECONDS = 1.0
-"""Longest poll of an idle worker, which keeps its CPU time low. It delays signals, not events."""
+"""Longest poll, which keeps the CPU time of a worker with little to do low. It delays signals, not
+events."""
 
 
 def run_worker(

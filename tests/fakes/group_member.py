@@ -30,7 +30,7 @@ class FakeMember:
     def subscribe(self, listener: RebalanceListener) -> None:
         self.source.subscribe(listener)
 
-    def poll(self, max_records: int, timeout_seconds: float) -> Polled:
+    def poll(self, max_records: int, timeout_seconds: float, gather_seconds: float = 0.0) -> Polled:
         return self.source.poll(max_records, timeout_seconds)
 
     def committed(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, Committed]:

@@ -71,7 +71,7 @@ def worker_command(job: Job, delivery: str) -> tuple[list[str], dict[str, str]]:
 @contextmanager
 def _worker(job: Job, delivery: str) -> Iterator[Callable[[], list[int]]]:
     with _process(*worker_command(job, delivery)) as pid:
-        yield lambda: children(pid)
+        yield lambda: [pid, *children(pid)]  # the supervisor's too
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Time at which each insert became readable, without asking ClickHouse: a query costs it a millisecond.
+"""Rows and time of each readable insert, without asking ClickHouse: a query costs it a millisecond.
 
 An insert is readable once the server has renamed its part's directory. The rows keep the number of
 their insert through merges in the column `_block_number`, which the table must have before the first
@@ -11,14 +11,40 @@ import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import click
 
 from octane_analytics.clickhouse.client import ClickHouse
 
 _LOOK_SECONDS = 0.01
+_DEADLINE_SECONDS = 120.0
 _INSERTED = re.compile(r"[^_]+_(\d+)_\1_0")
 """Directory of a part as it was inserted: PARTITION_BLOCK_BLOCK_0."""
 _PRODUCED = "JSONExtractFloat(properties, 'produced_at')"
+
+
+@dataclass
+class SeenInserts:
+    """Inserts seen so far; a thread adds to them."""
+
+    at: dict[int, float] = field(default_factory=dict)
+    """Time at which each was first seen, in epoch seconds, by its number."""
+    rows: int = 0
+    """Rows of all of them."""
+
+    def wait_for_rows(self, wanted: int) -> None:
+        """Block until so many rows are readable. Raise ClickException after two minutes, or for more."""
+        deadline = time.monotonic() + _DEADLINE_SECONDS
+        while self.rows < wanted:
+            if time.monotonic() > deadline:
+                raise click.ClickException(
+                    f"only {self.rows:,} of {wanted:,} events arrived in time"
+                )
+            time.sleep(_LOOK_SECONDS)
+        if self.rows > wanted:
+            raise click.ClickException(f"{self.rows:,} rows of {wanted:,} events")
 
 
 def keep_block_numbers(clickhouse: ClickHouse) -> None:
@@ -29,38 +55,48 @@ def keep_block_numbers(clickhouse: ClickHouse) -> None:
 
 
 @contextlib.contextmanager
-def part_times(clickhouse: ClickHouse) -> Iterator[Mapping[int, float]]:
-    """Record in a thread when each insert into the connection's table was first seen, by its number."""
+def part_times(clickhouse: ClickHouse) -> Iterator[SeenInserts]:
+    """Record in a thread the inserts into the connection's table."""
     name = clickhouse.table
     ((paths,),) = clickhouse.select(
         "SELECT data_paths FROM system.tables "
         "WHERE database = {database:String} AND name = {table:String}",
         {"database": name.database, "table": name.table},
     ).rows
-    seen_at: dict[int, float] = {}
+    seen = SeenInserts()
     stop = threading.Event()
 
     def look() -> None:
         while not stop.wait(_LOOK_SECONDS):
             now = time.time()
             for path in paths:
-                for inserted in inserted_blocks(Path(path)):
-                    seen_at.setdefault(inserted, now)
+                for number, part in inserted_parts(Path(path)):
+                    if number not in seen.at:
+                        seen.at[number] = now
+                        seen.rows += rows_of(part)
 
     thread = threading.Thread(target=look)
     thread.start()
     try:
-        yield seen_at
+        yield seen
     finally:
         stop.set()
         thread.join()
 
 
-def inserted_blocks(directory: Path) -> Iterator[int]:
-    """Yield the numbers of the inserts whose parts are in the table's directory."""
+def inserted_parts(directory: Path) -> Iterator[tuple[int, Path]]:
+    """Yield number and directory of each insert's part in the table's directory.
+
+    It stays for minutes after a merge has replaced it.
+    """
     for name in os.listdir(directory):
         if match := _INSERTED.fullmatch(name):
-            yield int(match[1])
+            yield int(match[1]), directory / name
+
+
+def rows_of(part: Path) -> int:
+    """Return the number of rows of the part in this directory."""
+    return int((part / "count.txt").read_text())
 
 
 def readable_after(

@@ -13,6 +13,7 @@ from tests.tools.bench.backlog import Backlog
 from tests.tools.bench.contenders import CONTENDERS
 from tests.tools.bench.cost_goals import steady_goals
 from tests.tools.bench.environment import Place
+from tests.tools.bench.file_system import file_system_remarks
 from tests.tools.bench.report import show, write_json, write_picture
 from tests.tools.bench.reports.tables import goal_table
 from tests.tools.bench.steady_run import SteadyLoad, SteadyRun, run_at_rate
@@ -117,6 +118,7 @@ def steady(
         steady_table(runs),
         goal_table(goals, "Goals, at the median"),
         *rate_remarks(runs),
+        *file_system_remarks(),
     )
 
 

@@ -1,19 +1,23 @@
 """One run at a steady rate: CPU time of each event, inserts, and the time until it can be read.
 
-The table takes merges as in production, and nothing polls it while events are sent: a poll costs
-ClickHouse about a millisecond, as much as some hundred events. Inserts are seen in its directory.
+The table takes merges as in production, and nothing polls it while costs are counted: a poll costs
+ClickHouse about a millisecond, as much as ten events at a low rate. Inserts are seen in its directory.
 """
 
 import time
 from dataclasses import dataclass
 
-from octane_analytics.clickhouse.client import ClickHouse
 from tests.tools.bench.backlog import Backlog
 from tests.tools.bench.contenders import CONTENDERS, Job
 from tests.tools.bench.environment import Place
-from tests.tools.bench.latency_run import send_steadily, wait_for_rows
+from tests.tools.bench.latency_run import send_steadily
 from tests.tools.bench.measure import active_parts, cpu_seconds, parts, peak_mib
-from tests.tools.bench.part_times import keep_block_numbers, part_times, readable_after
+from tests.tools.bench.part_times import (
+    SeenInserts,
+    keep_block_numbers,
+    part_times,
+    readable_after,
+)
 
 _FORMING_EVENTS = 100
 _UNCOUNTED_SECONDS = 5
@@ -21,8 +25,6 @@ _UNCOUNTED_SECONDS = 5
 partitions, up to 1.8 s passed from produced to appended in the first 3 s of load, then 0.05 s."""
 _WARM_SECONDS = 3
 _TABLE = "bench_steady"
-_SEEN_SECONDS = 0.1
-"""Time after which the last insert has been seen."""
 
 
 @dataclass(frozen=True)
@@ -115,19 +117,18 @@ def run_at_rate(place: Place, contender: str, load: SteadyLoad) -> SteadyRun:
             flush_seconds=load.flush_seconds,
         )
         keep_block_numbers(clickhouse)
-        with CONTENDERS[contender](job) as clients, part_times(clickhouse) as seen_at:
-            before = _warm_up(place, backlog, clickhouse, load.rate)
+        with CONTENDERS[contender](job) as clients, part_times(clickhouse) as seen:
+            before = _warm_up(place, backlog, seen, load.rate)
             inserts = parts(clickhouse)
             began = time.monotonic()
             client_cpu = sum(map(cpu_seconds, clients()))
             engine_cpu = cpu_seconds(engine_pid)
             sent = send_steadily(place, backlog, load.rate, _WARM_SECONDS, load.seconds)
-            wait_for_rows(clickhouse, before + load.rate * (_WARM_SECONDS + load.seconds))
+            seen.wait_for_rows(before + load.rate * (_WARM_SECONDS + load.seconds))
             elapsed = time.monotonic() - began
             client_cpu = sum(map(cpu_seconds, clients())) - client_cpu
             engine_cpu = cpu_seconds(engine_pid) - engine_cpu
-            time.sleep(_SEEN_SECONDS)
-            p50, p99 = readable_after(clickhouse, seen_at, sent.began)
+            p50, p99 = readable_after(clickhouse, seen.at, sent.began)
             return SteadyRun(
                 contender,
                 load,
@@ -144,14 +145,14 @@ def run_at_rate(place: Place, contender: str, load: SteadyLoad) -> SteadyRun:
             )
 
 
-def _warm_up(place: Place, backlog: Backlog, clickhouse: ClickHouse, rate: int) -> int:
+def _warm_up(place: Place, backlog: Backlog, seen: SeenInserts, rate: int) -> int:
     """Block until the contender has its partitions, and has inserted what was sent at the rate.
 
     Return the number of rows.
     """
     send_steadily(place, backlog, _FORMING_EVENTS, 0, 1)
-    wait_for_rows(clickhouse, _FORMING_EVENTS)
+    seen.wait_for_rows(_FORMING_EVENTS)
     send_steadily(place, backlog, rate, 0, _UNCOUNTED_SECONDS)
     rows = _FORMING_EVENTS + rate * _UNCOUNTED_SECONDS
-    wait_for_rows(clickhouse, rows)
+    seen.wait_for_rows(rows)
     return rows

@@ -40,8 +40,10 @@ class Consumer:
 
     def __init__(self, messages: Sequence[Message]) -> None:
         self._messages = list(messages)
+        self.calls: list[tuple[int, float]] = []
 
     def consume(self, count: int, timeout_seconds: float) -> list[Message]:
+        self.calls.append((count, timeout_seconds))
         messages, self._messages = self._messages, []
         return messages
 
@@ -54,6 +56,21 @@ def poll(*messages: Message) -> Polled:
 
 ERROR = Message(KafkaError._ALL_BROKERS_DOWN)
 RECORD = Message(at=7)
+
+
+@pytest.mark.parametrize(
+    ("gather_seconds", "calls"),
+    [(0.0, [(1, 1.0), (99, 0.1)]), (0.5, [(1, 1.0), (99, 0.5)]), (1.0, [(100, 1.0)])],
+)
+def test_poll_gathers_records_after_the_first(
+    gather_seconds: float, calls: list[tuple[int, float]]
+) -> None:
+    source = KafkaSource(KafkaSettings(), None)
+    consumer = Consumer([RECORD])
+    source._client._consumer = consumer  # type: ignore[assignment]
+    source._identities.warm_up = lambda: None  # type: ignore[method-assign]
+    source.poll(100, 1.0, gather_seconds)
+    assert consumer.calls == calls
 
 
 @pytest.mark.parametrize(

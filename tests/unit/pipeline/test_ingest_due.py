@@ -1,11 +1,16 @@
 """Batches that are due."""
 
+from typing import Any
+
+import pytest
+
 from octane_analytics.pipeline.delivery import Delivery
 from octane_analytics.types import (
     Commit,
     Committed,
     Polled,
 )
+from tests.fakes.group_member import FakeMember
 from tests.fakes.journal import InsertEntry
 from tests.support.ingest_rig import (
     P0,
@@ -109,21 +114,54 @@ def test_aged_batch_ignores_rate_of_inserts() -> None:
     assert 3.0 <= rig.clock.now() - began <= 3.2
 
 
-def test_poll_ends_with_last_record_of_batch() -> None:
+@pytest.fixture
+def polls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, float, float]]:
+    """Arguments of each poll."""
+    recorded: list[tuple[int, float, float]] = []
+    poll = FakeMember.poll
+
+    def recorded_poll(member: FakeMember, *given: Any) -> Polled:
+        recorded.append(given)
+        return poll(member, *given)
+
+    monkeypatch.setattr(FakeMember, "poll", recorded_poll)
+    return recorded
+
+
+def test_poll_ends_with_last_record_of_batch(polls: list[tuple[int, float, float]]) -> None:
     rig = Rig(size=5, quiet_poll_seconds=1.0)
     rig.produce(0, 3)
     worker = rig.worker()
     worker.turn(4)
-    polls: list[tuple[int, float]] = []
-    poll = worker.source.poll
-
-    def recorded_poll(max_records: int, timeout_seconds: float) -> Polled:
-        polls.append((max_records, timeout_seconds))
-        return poll(max_records, timeout_seconds)
-
-    worker.source.poll = recorded_poll  # type: ignore[method-assign]
+    polls.clear()
     worker.turn()
-    assert polls == [(2, 1.0)]
+    assert polls == [(2, 1.0, 1.0)]
+
+
+def test_first_record_of_batch_is_not_held_back(polls: list[tuple[int, float, float]]) -> None:
+    rig = Rig(size=5, quiet_poll_seconds=1.0)
+    worker = rig.worker()
+    worker.turn(20)
+    polls.clear()
+    worker.turn()
+    assert polls == [(5, 1.0, 0.0)]
+
+
+def test_poll_ends_when_rate_allows_insert(polls: list[tuple[int, float, float]]) -> None:
+    rig = Rig(size=2, flush_seconds=60.0, inserts_per_second=2.0, quiet_poll_seconds=5.0)
+    worker = rig.worker()
+    worker.turn(2)
+    rig.produce(0, 2)
+    worker.turn(2)
+    began = rig.clock.now()
+    rig.produce(2, 3)
+    worker.turn()
+    polls.clear()
+    worker.turn()
+    ((records, timeout_seconds, gather_seconds),) = polls
+    assert records > 2  # an insert takes what is there by then
+    assert 0.0 < timeout_seconds == gather_seconds <= 0.5
+    assert rig.clock.now() - began <= 0.6
 
 
 def test_at_least_once_inserts_all_partitions_together() -> None:

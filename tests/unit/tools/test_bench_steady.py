@@ -1,14 +1,21 @@
 """Tables and remarks of the benchmark at steady rates."""
 
+import os
+import subprocess
+import sys
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
+import click
 import pytest
 
 from tests.support.table_cells import headed
 from tests.tools.bench.cost_goals import backlog_goals, steady_goals
-from tests.tools.bench.measure import Run
-from tests.tools.bench.part_times import inserted_blocks
+from tests.tools.bench.file_system import searches_deleted_files
+from tests.tools.bench.measure import Run, cpu_seconds
+from tests.tools.bench.part_times import SeenInserts, inserted_parts, rows_of
 from tests.tools.bench.reports.goals import Goal
 from tests.tools.bench.steady import grouped, rate_remarks, steady_svg, steady_table
 from tests.tools.bench.steady_run import SteadyLoad, SteadyRun
@@ -151,4 +158,59 @@ def test_only_parts_as_inserted_are_seen(tmp_path: Path) -> None:
     for name in ("202611_7_7_0", "202611_1_6_1", "202611_7_7_0_9", "tmp_insert_202611_8_8_0"):
         (tmp_path / name).mkdir()
     (tmp_path / "all_12_12_0").mkdir()
-    assert sorted(inserted_blocks(tmp_path)) == [7, 12]
+    (tmp_path / "all_12_12_0" / "count.txt").write_text("250")
+    found = dict(inserted_parts(tmp_path))
+    assert sorted(found) == [7, 12]
+    assert rows_of(found[12]) == 250
+
+
+def test_wait_for_rows_refuses_more_rows() -> None:
+    seen = SeenInserts(rows=300)
+    seen.wait_for_rows(300)
+    with pytest.raises(click.ClickException, match="300 rows of 299 events"):
+        seen.wait_for_rows(299)
+
+
+@pytest.mark.parametrize(
+    ("kind", "journal", "is_searching"),
+    [
+        ("ext4", None, True),
+        ("ext4", "disk1-8", False),
+        ("ext4", "disk12-8", True),
+        ("xfs", None, False),
+    ],
+)
+def test_ext4_without_journal_is_recognised(
+    tmp_path: Path, kind: str, journal: str | None, is_searching: bool
+) -> None:
+    number = tmp_path.stat().st_dev
+    device = f"{os.major(number)}:{os.minor(number)}"
+    proc, sysfs = tmp_path / "proc", tmp_path / "sys"
+    for made in (proc / "self", proc / "fs/jbd2", sysfs / "dev/block", sysfs / "disk1"):
+        made.mkdir(parents=True)
+    (proc / "self/mountinfo").write_text(
+        "22 1 0:5 / /proc rw - proc proc rw\n"
+        f"27 1 {device} / / rw,relatime shared:1 - {kind} /dev/disk1 rw\n"
+    )
+    (sysfs / "dev/block" / device).symlink_to(sysfs / "disk1")
+    if journal:
+        (proc / "fs/jbd2" / journal).mkdir()
+    assert searches_deleted_files(tmp_path, proc, sysfs) == is_searching
+    (proc / "self/mountinfo").unlink()
+    assert not searches_deleted_files(tmp_path, proc, sysfs)
+
+
+def test_cpu_time_is_the_clock_of_the_process() -> None:
+    before = time.process_time()
+    spinning = threading.Thread(target=lambda: sum(range(100_000)))
+    spinning.start()
+    spinning.join()  # an ended thread counts too
+    counted = cpu_seconds(os.getpid())
+    assert before < counted <= time.process_time()
+
+
+def test_cpu_time_of_a_missing_process_is_refused() -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as child:
+        pass
+    with pytest.raises(ProcessLookupError):
+        cpu_seconds(child.pid)
