@@ -19,7 +19,7 @@ from octane_analytics.types import UncommittedLag
 
 _LOG = logging.getLogger(__name__)
 _FRESH_SECONDS, _UPDATE_SECONDS, _MAX_UPDATE_SECONDS = 1.0, 2.0, 8.0
-_PARTITIONS_PER_SECOND = 32
+_PARTITIONS_PER_SECOND = 16
 """Partitions measured in a second, so that a wide topic does not cost more than a narrow one."""
 _RETRY_SECONDS = 5.0
 _SCRAPE_WAIT_SECONDS = 0.25
