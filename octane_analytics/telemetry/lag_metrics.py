@@ -3,7 +3,7 @@
 The timestamp of the oldest record is kept, not its age: the age is computed at each scrape and keeps
 growing while the workers or the measurement stand still. A measurement costs some milliseconds of CPU
 with 32 partitions: it is made every other second, and for a scrape that would find one older than a
-second.
+second; less often with more partitions.
 """
 
 import logging
