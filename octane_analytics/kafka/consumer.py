@@ -60,7 +60,7 @@ class KafkaSource:
         revival_seconds: float = _REVIVAL_SECONDS,
     ) -> None:
         """`flush_seconds` limits the time for which brokers gather records for a fetch. `on_queue` is
-        called every few seconds, within `poll`, with the bytes fetched and not yet returned. `on_stall`
+        called every half minute, within `poll`, with the bytes fetched and not yet returned. `on_stall`
         is called for each partition that returned nothing during `quiet_seconds` and `grace_seconds` of
         waiting in `poll` although the broker had more, with the position at which it is reassigned: it
         skips no record that was not returned, but may repeat some that were. If nothing is received for

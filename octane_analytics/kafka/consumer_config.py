@@ -7,7 +7,8 @@ from octane_analytics.kafka.client import Broker
 from octane_analytics.kafka.commit_outcome import RETRY_BACKOFF_MS
 from octane_analytics.settings.connections import KafkaSettings
 
-_STATISTICS_MS = 10_000
+_STATISTICS_MS = 30_000
+"""Time between two readings of the queue. librdkafka writes 0.7 kB about each partition of the topic."""
 _SESSION_MS = 45_000
 """librdkafka's default session timeout."""
 _MIN_SOCKET_MS = 4_000

@@ -17,6 +17,7 @@ from octane_analytics.pipeline.context import PipelineContext
 from octane_analytics.pipeline.delivery_state import DeliveryState
 from octane_analytics.pipeline.intake import RecordIntake
 from octane_analytics.pipeline.intents import Intent
+from octane_analytics.pipeline.log_confirmation import LogConfirmation
 from octane_analytics.pipeline.outages import CLICKHOUSE, DEAD_LETTERS, KAFKA
 from octane_analytics.pipeline.rereads import Reread, Rereads, WrittenBatch, step
 from octane_analytics.pipeline.start_positions import is_another_log
@@ -28,7 +29,6 @@ from octane_analytics.types import (
     TopicPartition,
 )
 
-_CONFIRM_SECONDS = 1.0
 _FRESH_SECONDS = 5.0
 """Age of an announcement after which it is made again before the insert. Shorter than a session timeout,
 after which another worker may have inserted the batch, and statements may have dropped its token."""
@@ -65,6 +65,7 @@ class BatchDelivery:
         rereads: Rereads,
         intake: RecordIntake,
         context: PipelineContext,
+        confirmation: LogConfirmation,
     ) -> None:
         self._topic = topic
         self._has_intents = delivery is Delivery.EXACTLY_ONCE
@@ -77,7 +78,7 @@ class BatchDelivery:
         self.reported_log: LogIdentity | None = None
         """Identity of the log whose replacement of another one is already reported to the observer."""
         self._outgoing: _Outgoing | None = None
-        self._confirmed_at: float | None = None
+        self._confirmation = confirmation
 
     @property
     def is_idle(self) -> bool:
@@ -121,7 +122,6 @@ class BatchDelivery:
         self.state = DeliveryState(self._topic, self._has_intents)
         self._rereads.clear()
         self._intake.clear()
-        self._confirmed_at = None
         self._forget_voided()
 
     def _forget_voided(self) -> None:
@@ -346,13 +346,14 @@ class BatchDelivery:
         A recreated topic may have grown past the positions before anything is fetched there. Then no
         offset is out of range, and its first records would be skipped.
         """
-        pending, now = self.state.pending, self._context.clock.now()
-        is_fresh = self._confirmed_at is not None and now - self._confirmed_at < _CONFIRM_SECONDS
-        if self.state.log is None or (not is_forced and (pending is None or is_fresh)):
+        known, now = self.state.log, self._context.clock.now()
+        if known is None or (self.state.pending is None and not is_forced):
+            return
+        if not is_forced and self._confirmation.is_fresh(known, now):
             return
         with self._context.outages.track(KAFKA, "identity"):
             log = self._member.log_identity(self._topic)
-        if is_another_log(log, self.state.log):
+        if is_another_log(log, known):
             self.replace_log(log)
         else:
-            self._confirmed_at = now
+            self._confirmation.record(known, now)

@@ -25,6 +25,7 @@ from octane_analytics.pipeline.context import PipelineContext
 from octane_analytics.pipeline.delivery import BatchDelivery, Delivery
 from octane_analytics.pipeline.dlq_limit import DlqLimit, DlqLimitConfig
 from octane_analytics.pipeline.intake import RecordIntake
+from octane_analytics.pipeline.log_confirmation import LogConfirmation, OwnWord, SharedWord
 from octane_analytics.pipeline.outages import KAFKA, Outages
 from octane_analytics.pipeline.positions import Positions
 from octane_analytics.pipeline.rereads import Rereads
@@ -47,6 +48,8 @@ class IngestOptions:
     """Rate of inserts of all `processes` together; 0 means no limit."""
     processes: Callable[[], int] = lambda: 1
     """Number of workers of the service on this host."""
+    confirmation: SharedWord = field(default_factory=OwnWord)
+    """Word for `LogConfirmation`, the same for these workers."""
     dlq_limit: DlqLimitConfig = field(default_factory=DlqLimitConfig)
     poll_seconds: float = 0.1
     """Timeout of a poll while something is to be done soon, such as a retry."""
@@ -89,7 +92,14 @@ class IngestLoop:
         rereads = Rereads(reader, writer, context, backoff)
         self._intake = RecordIntake(options.topic, member, context)
         self._delivery = BatchDelivery(
-            options.topic, options.delivery, member, writer, rereads, self._intake, context
+            options.topic,
+            options.delivery,
+            member,
+            writer,
+            rereads,
+            self._intake,
+            context,
+            LogConfirmation(options.topic, options.confirmation),
         )
         self._positions = Positions(
             options.topic, member, self._delivery, self._intake, context, backoff

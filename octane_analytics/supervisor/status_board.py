@@ -1,9 +1,9 @@
 """Shared memory through which each child reports its status to the supervisor, one record per slot.
 
-Each record has one writer, the child in that slot. Every number is one aligned word, so a reader sees
-the old or the new value; two numbers of a record may stem from different iterations of the child's loop.
-Times are of the machine's monotonic clock (clock_gettime(2)), which parent and child share; zero means
-never.
+Each record has one writer, the child in that slot; the word beside the records is written by all
+workers. Every number is one aligned word, so a reader sees the old or the new value; two numbers of a
+record may stem from different iterations of the child's loop. Times are of the machine's monotonic clock
+(clock_gettime(2)), which parent and child share; zero means never.
 """
 
 import ctypes
@@ -99,9 +99,11 @@ class StatusBoard:
 
     def __init__(self, slots: int) -> None:
         word = ctypes.sizeof(ctypes.c_int64)
-        memory = mmap.mmap(-1, word + slots * ctypes.sizeof(_SharedRecord))
+        memory = mmap.mmap(-1, 2 * word + slots * ctypes.sizeof(_SharedRecord))
         self._target_workers = ctypes.c_int64.from_buffer(memory)
-        self._records = (_SharedRecord * slots).from_buffer(memory, word)
+        self.log_confirmation = ctypes.c_uint64.from_buffer(memory, word)
+        """Word of all workers; see `pipeline.log_confirmation`."""
+        self._records = (_SharedRecord * slots).from_buffer(memory, 2 * word)
         self.capacity = slots
 
     @property

@@ -17,6 +17,7 @@ from octane_analytics.pipeline.batch import BatchLimits
 from octane_analytics.pipeline.delivery import Delivery
 from octane_analytics.pipeline.dlq_limit import DlqLimitConfig
 from octane_analytics.pipeline.ingest_loop import IngestLoop, IngestOptions
+from octane_analytics.pipeline.log_confirmation import SharedWord
 from octane_analytics.runtime.exit_codes import Exit
 from octane_analytics.runtime.stop_signal import StopSignal, drop_supervisor_handlers
 from octane_analytics.runtime.timing import Backoff, SystemClock
@@ -35,7 +36,7 @@ ROLE = "worker"
 _GC_ALLOCATIONS = 50_000
 _FIRST_BACKOFF_SECONDS = 0.2
 _CAP_BACKOFF_SECONDS = 10.0
-_LAG_UPDATE_SECONDS = 1.0
+_LAG_UPDATE_SECONDS = 2.0
 _SESSION_SECONDS = 45.0
 """Default session timeout of librdkafka."""
 _QUIET_POLL_SECONDS = 1.0
@@ -50,12 +51,13 @@ def run_worker(
     slot_status: SlotStatusWriter,
     ready: Callable[[], None],
     processes: Callable[[], int],
+    confirmation: SharedWord,
 ) -> int:
     """Consume until SIGTERM or SIGINT, then drain; return the exit code. Blocks.
 
     Call it in the forked process. `ready` is called once the signal handlers are installed;
     `slot_status` receives a heartbeat in every iteration of the loop. `processes` returns the number of
-    workers, which SIGTTIN and SIGTTOU change.
+    workers, which SIGTTIN and SIGTTOU change; `confirmation` is shared by them.
     """
     drop_supervisor_handlers()
     stop = StopSignal().install()
@@ -105,7 +107,7 @@ def run_worker(
         decoder.decode,
         clock,
         observer,
-        _options(settings, processes),
+        _options(settings, processes, confirmation),
         Backoff(_FIRST_BACKOFF_SECONDS, _CAP_BACKOFF_SECONDS),
         traces.batch_tracer(settings.kafka.group_id, headers_of) if traces else None,
     )
@@ -145,7 +147,9 @@ def _report_skipped_shard(shard: str, error: Unavailable) -> None:
     )
 
 
-def _options(settings: Settings, processes: Callable[[], int]) -> IngestOptions:
+def _options(
+    settings: Settings, processes: Callable[[], int], confirmation: SharedWord
+) -> IngestOptions:
     batch = settings.batch
     return IngestOptions(
         topic=settings.kafka.topic,
@@ -158,6 +162,7 @@ def _options(settings: Settings, processes: Callable[[], int]) -> IngestOptions:
         delivery=Delivery(batch.delivery),
         inserts_per_second=batch.inserts_per_second,
         processes=processes,
+        confirmation=confirmation,
         session_seconds=_session_seconds(settings.kafka.rdkafka),
         dlq_limit=DlqLimitConfig(batch.dlq_max_ratio, batch.dlq_max_consecutive),
         quiet_poll_seconds=min(_QUIET_POLL_SECONDS, batch.flush_seconds / 4),

@@ -30,6 +30,7 @@ def process_plan(
                 slot_status,
                 unblock_signals,
                 lambda: board.target_workers,
+                board.log_confirmation,
             )
 
         return ChildProcess(f"{ROLE}-{slot}", Role.WORKER, run)

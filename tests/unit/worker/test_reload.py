@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from octane_analytics.pipeline.log_confirmation import OwnWord
 from octane_analytics.settings.loading import load
 from octane_analytics.settings.sections import BatchSettings
 from octane_analytics.worker.process import _options
@@ -30,5 +31,6 @@ def test_reload_keeps_group_until_a_restart() -> None:
 
 
 def test_process_inserts_at_its_share_of_the_limit() -> None:
-    options = _options(load({"INSERTS_PER_SECOND": "4", "WORKER_PROCS": "8"}).settings, lambda: 9)
+    settings = load({"INSERTS_PER_SECOND": "4", "WORKER_PROCS": "8"}).settings
+    options = _options(settings, lambda: 9, OwnWord())
     assert (options.inserts_per_second, options.processes()) == (4.0, 9)
