@@ -87,16 +87,6 @@ def test_worker_waits_for_ended_static_member(site: Site) -> None:
         end(worker)
 
 
-def test_running_worker_reports_older_one_that_joins(site: Site) -> None:
-    site.send(*events(range(3)))
-    with site.worker() as worker:
-        wait_until(lambda: site.rows() == 3)
-        with joining(site, VERSION_1) as older:
-            wait_until_joined(site, older)
-            wait_until(lambda: older.poll(0.1) is None and ADVICE in worker.output)
-        end(worker)
-
-
 @contextmanager
 def other_table(site: Site) -> Iterator[dict[str, str]]:
     """Yield the settings of another table of the same server."""
