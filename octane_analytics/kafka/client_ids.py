@@ -51,6 +51,6 @@ def version_of(client_id: str) -> int | None:
 def mark_of(client_id: str) -> TableMark | None:
     """Return the mark of a worker's table; None if its release states none."""
     match = _WORKER.fullmatch(client_id)
-    return (
-        None if match is None or match[2] is None else TableMark(*match.group(2, 3), match[4] or "")
-    )
+    if match is None or match[2] is None:
+        return None
+    return TableMark(match[2], match[3], match[4] or "")

@@ -13,7 +13,7 @@ from octane_analytics.settings.sections import Settings
 from octane_analytics.worker.table_mark import cached_table_mark, read_table_mark
 
 NO_UUID = "00000000-0000-0000-0000-000000000000"
-NOWHERE = {"host": "127.0.0.1", "port": 1}
+NOWHERE: dict[str, Any] = {"host": "127.0.0.1", "port": 1}
 
 
 def settings(topic: str = "octane.events", **clickhouse: Any) -> Settings:
