@@ -22,6 +22,8 @@ _REPLICA = (
     "SELECT zookeeper_path, replica_name FROM system.replicas "
     "WHERE database = {database:String} AND table = {table:String}"
 )
+_SERVER = "SELECT toString(serverUUID())"
+_NO_UUID = "00000000-0000-0000-0000-000000000000"
 
 Run = Callable[[str, dict[str, object]], Sequence[Sequence[Any]]]
 """Runs a query with parameters and returns its rows."""
@@ -64,6 +66,19 @@ def read_table(run: Run, table: TableName) -> ServerTable | None:
 def select_table(server: ClickHouse) -> ServerTable | None:
     """Return the table of the connected server; None if it does not exist. Raises as `select` does."""
     return read_table(lambda query, named: server.select(query, named).rows, server.table)
+
+
+def server_identity(server: ClickHouse) -> str:
+    """Return what the servers of one table have in common and those of another one have not: the path of
+    the replicas in ZooKeeper, or the id of the only server. Empty if the server states none, or has no
+    table. Unlike the id of the table, it stays when the table is created again. Raises as `select`."""
+    table = select_table(server)
+    if table is None:
+        return ""
+    if schema.is_replicated(table.engine):
+        return table.path or ""
+    ((identity,),) = server.select(_SERVER).rows
+    return "" if identity == _NO_UUID else str(identity)
 
 
 def difference(servers: Iterable[tuple[str, ServerTable]]) -> str:

@@ -76,12 +76,13 @@ class ShardSink(ClickHouseSink):
 
     def insert_block(
         self, columns: Sequence[Sequence[object]], token: str | None, query_id: str | None
-    ) -> None:
+    ) -> bool | None:
         """See `interfaces.BlockSink`. After a slow insert, the next one goes to another replica."""
         began = time.monotonic()
-        super().insert_block(columns, token, query_id)
+        is_stored = super().insert_block(columns, token, query_id)
         if time.monotonic() - began > _SLOW_INSERT_SECONDS and len(self._failover) > 1:
             self._fail_over()
+        return is_stored
 
     def missing_rows(self, columns: Sequence[Sequence[object]]) -> list[int]:
         """See `interfaces.BlockSink`. Raise Unavailable too while fewer replicas than

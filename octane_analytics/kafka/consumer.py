@@ -16,7 +16,7 @@ from octane_analytics.kafka import commit_outcome, offsets
 from octane_analytics.kafka.assignment import PartitionAssignment
 from octane_analytics.kafka.broker_probe import BrokerProbe
 from octane_analytics.kafka.client import Broker, error_of, translate
-from octane_analytics.kafka.client_ids import worker_client_id
+from octane_analytics.kafka.client_ids import TableMark, worker_client_id
 from octane_analytics.kafka.consumer_config import member_properties
 from octane_analytics.kafka.conversions import from_confluent, to_confluent
 from octane_analytics.kafka.poll_results import classify_messages
@@ -52,6 +52,7 @@ class KafkaSource:
         settings: KafkaSettings,
         slot: int | None,
         *,
+        table: TableMark | None = None,
         flush_seconds: float = 5.0,
         on_queue: Callable[[int], None] | None = None,
         on_stall: Callable[[TopicPartition, int], None] | None = None,
@@ -59,14 +60,15 @@ class KafkaSource:
         grace_seconds: float = _GRACE_SECONDS,
         revival_seconds: float = _REVIVAL_SECONDS,
     ) -> None:
-        """`flush_seconds` limits the time for which brokers gather records for a fetch. `on_queue` is
-        called every half minute, within `poll`, with the bytes fetched and not yet returned. `on_stall`
-        is called for each partition that returned nothing during `quiet_seconds` and `grace_seconds` of
-        waiting in `poll` although the broker had more, with the position at which it is reassigned: it
-        skips no record that was not returned, but may repeat some that were. If nothing is received for
-        `revival_seconds` after that, the client is recreated."""
+        """`table` is shown to the other members of the group. `flush_seconds` limits the time for which
+        brokers gather records for a fetch. `on_queue` is called every half minute, within `poll`, with
+        the bytes fetched and not yet returned. `on_stall` is called for each partition that returned
+        nothing during `quiet_seconds` and `grace_seconds` of waiting in `poll` although the broker had
+        more, with the position at which it is reassigned: it skips no record that was not returned, but
+        may repeat some that were. If nothing is received for `revival_seconds` after that, the client is
+        recreated."""
         self._settings = settings
-        self._broker = Broker(settings, worker_client_id(slot))
+        self._broker = Broker(settings, worker_client_id(slot, table))
         self._client = RecreatableConsumer(
             lambda: self._broker.connect(
                 Consumer,

@@ -2,8 +2,8 @@
 
 Never inserts a record twice: messages are announced in their own partition before they are inserted
 under the announcement's token, and messages that a crash left announced are inserted again under the
-same token before anything else, into the shard that the announcement names. As in the worker, that
-requires ClickHouse to remember the token until then.
+same token before anything else, into the shard that the announcement names. Once ClickHouse may have
+forgotten the token, their rows are counted first.
 
 Rows that a `replay` has inserted from the topic are not covered by those announcements, and a row does
 not name its source. So the table is queried first: if it has rows equal to the events of the messages,
@@ -11,6 +11,7 @@ nothing is inserted until the operator decides (`StoredRows`).
 """
 
 import hashlib
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,6 +36,9 @@ from octane_analytics.types import OffsetRange, Record, TopicPartition
 
 CHUNK_MESSAGES = 5_000
 CHUNK_BYTES = 16 << 20
+_TOKEN_SECONDS = 300.0
+"""Age of an announcement up to which the table certainly has its token: it remembers a number of
+inserts, 10,000 by default, of all workers together."""
 
 
 class DeadLetterSource(Protocol):
@@ -101,12 +105,14 @@ def read_index(
     log: DeadLetterSource,
     spans: Mapping[TopicPartition, OffsetRange],
     on_progress: Callable[[int], None] = lambda _: None,
+    *,
+    table: str = "",
 ) -> DeadLetterIndex:
-    """Read all messages and markers of the ranges; takes about 300 bytes for each message. Blocks.
+    """Read all messages of the ranges and the markers of the table. Blocks.
 
-    `on_progress` receives the number of messages read so far.
+    Takes about 300 bytes for each message. `on_progress` receives the number of messages read so far.
     """
-    index = DeadLetterIndex()
+    index = DeadLetterIndex(table=table)
     for records in log.read(spans):
         index.add_records(records)
         on_progress(len(index.messages))
@@ -143,9 +149,11 @@ class DeadLetterRetry:
         on_progress: Callable[[RetryOutcome], None] = lambda _: None,
         is_stopping: Callable[[], bool] = lambda: False,
         new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
+        now: Callable[[], float] = time.time,
         chunk_messages: int = CHUNK_MESSAGES,
     ) -> None:
-        """`index` covers everything that the topic held after it was opened."""
+        """`index` covers everything that the topic held after it was opened. `now` returns epoch
+        seconds."""
         self.outcome = RetryOutcome()
         self._log = log
         self._table = table
@@ -154,11 +162,14 @@ class DeadLetterRetry:
         self._on_progress = on_progress
         self._is_stopping = is_stopping
         self._new_id = new_id
+        self._now = now
         self._chunk_messages = chunk_messages
 
     def recover(self) -> None:
         """Insert the messages that an earlier run had announced. Raises like `run`.
 
+        Rows of an announcement that is old are counted first, and only missing ones are inserted. Of
+        equal events in several announcements one may then stay missing, but none is there twice.
         Raise ConfigError if this version's decoder rejects one of them.
         """
         for (number, _), intent in list(self._index.pending.items()):
@@ -225,9 +236,8 @@ class DeadLetterRetry:
     def _settle(self, messages: Sequence[DeadLetter]) -> None:
         for chunk in self._chunks(messages):
             number = chunk[0].position.partition
-            done = RetryMarker(
-                MessageKind.DONE, self._new_id(), tuple(x.position.offset for x in chunk)
-            )
+            offsets = tuple(message.position.offset for message in chunk)
+            done = self._marker(MessageKind.DONE, self._new_id(), offsets)
             self._log.mark(TopicPartition(self._log.topic, number), done.headers(), done.value())
             self._index.complete(number, done)
             self.outcome.present += len(chunk)
@@ -253,9 +263,14 @@ class DeadLetterRetry:
             return
         offsets = tuple(position_of(record).offset for record, _ in events)
         shard = self._table.choose()
-        intent = RetryMarker(MessageKind.INTENT, self._new_id(), offsets, shard)
+        intent = self._marker(MessageKind.INTENT, self._new_id(), offsets, shard)
         self._log.mark(partition, intent.headers(), intent.value())
         self._insert(partition, intent, events, is_repeat=False)
+
+    def _marker(
+        self, kind: MessageKind, name: str, offsets: tuple[int, ...], shard: str = ""
+    ) -> RetryMarker:
+        return RetryMarker(kind, name, offsets, shard, self._index.table)
 
     def _decoded(self, chunk: Sequence[DeadLetter]) -> tuple[list[tuple[Record, Row]], list[str]]:
         """Return the records that are valid events, and the rejection reasons of the others."""
@@ -290,13 +305,17 @@ class DeadLetterRetry:
         refused: Mapping[int, str] = {}
         if events:
             sink = self._table.sink(intent.shard)
-            refused = _insert_rows(sink, intent.token, events, is_repeat=is_repeat)
+            age_seconds = self._now() - intent.sent_ms / 1000
+            is_recent = 0 <= age_seconds <= _TOKEN_SECONDS
+            refused = _insert_rows(
+                sink, intent.token, events, is_repeat=is_repeat, prefers_token=is_recent
+            )
         offsets = tuple(
             position_of(record).offset
             for number, (record, _) in enumerate(events)
             if number not in refused
         )
-        done = RetryMarker(MessageKind.DONE, intent.id, offsets)
+        done = self._marker(MessageKind.DONE, intent.id, offsets)
         self._log.mark(partition, done.headers(), done.value())
         self._index.complete(partition.partition, done)
         self.outcome.inserted += len(offsets)
@@ -304,7 +323,12 @@ class DeadLetterRetry:
 
 
 def _insert_rows(
-    sink: BlockSink, token: str, events: Sequence[tuple[Record, Row]], *, is_repeat: bool
+    sink: BlockSink,
+    token: str,
+    events: Sequence[tuple[Record, Row]],
+    *,
+    is_repeat: bool,
+    prefers_token: bool,
 ) -> Mapping[int, str]:
     """Return the reasons of the rows that ClickHouse refuses."""
     columns = _columns(events)
@@ -312,7 +336,7 @@ def _insert_rows(
     try:
         if is_repeat:
             # Dead-letter messages may hold equal events, each of them announced by its own token.
-            insert_repeated(sink, columns, token, prefers_token=True)
+            insert_repeated(sink, columns, token, prefers_token=prefers_token)
         else:
             sink.insert_block(columns, token, token)
     except DataRejected:

@@ -114,6 +114,10 @@ class RetryMarker:
     """Ascending."""
     shard: str = ""
     """Identity of the shard that an intent's events are inserted into; empty for the only one."""
+    table: str = ""
+    """Table that the events are inserted into; empty in markers of older releases."""
+    sent_ms: int = field(default=0, compare=False)
+    """Time at which it was appended, epoch milliseconds; 0 if not known."""
 
     @property
     def token(self) -> str:
@@ -126,6 +130,8 @@ class RetryMarker:
         body = {"id": self.id, "offsets": format_ranges(self.offsets)}
         if self.shard:
             body["shard"] = self.shard
+        if self.table:
+            body["table"] = self.table
         return json.dumps(body).encode()
 
 
@@ -142,6 +148,8 @@ def parse_retry_marker(record: Record) -> RetryMarker | None:
             str(body["id"]),
             tuple(parse_ranges(body["offsets"])),
             str(body.get("shard", "")),
+            str(body.get("table", "")),
+            record.timestamp()[1],
         )
     except (ValueError, TypeError, KeyError):
         return None  # not written by a retry
@@ -167,8 +175,13 @@ def parse_ranges(text: str) -> Iterator[int]:
 
 @dataclass
 class DeadLetterIndex:
-    """All messages of the topic, in offset order within each partition, and the retry markers."""
+    """All messages of the topic, in offset order within each partition, and the retry markers.
 
+    Services with tables of their own may share the topic: markers of other tables do not count.
+    """
+
+    table: str = ""
+    """Table of this service; empty to count the markers of all."""
     messages: list[DeadLetter] = field(default_factory=list)
     pending: dict[tuple[int, str], RetryMarker] = field(default_factory=dict)
     """Intents without a done marker, by partition and id."""
@@ -179,6 +192,8 @@ class DeadLetterIndex:
             marker = parse_retry_marker(record)
             if marker is None:
                 self.messages.append(parse_dead_letter(record))
+                continue
+            if marker.table and self.table and marker.table != self.table:
                 continue
             partition = position_of(record).partition
             if marker.kind is MessageKind.INTENT:

@@ -3,6 +3,7 @@
 Does not depend on offsets: the delivery state has the ranges from which the rows come.
 """
 
+import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from octane_analytics.events.packed_columns import new_columns
 from octane_analytics.interfaces import Tracer
 from octane_analytics.types import Record, RejectedRecord
 
+_TIMESTAMPS = 8
+"""Records of a poll whose timestamps are read, evenly spaced."""
 _MAX_CONTEXTS = 128
 """Limit of producers' contexts that a batch keeps; tracing backends accept about as many links."""
 
@@ -36,11 +39,11 @@ class Batch:
     __slots__ = (
         "columns",
         "contexts",
-        "newest_at",
         "opened_at",
         "payload_bytes",
         "rejected",
         "rows_by_partition",
+        "sampled_at",
     )
 
     def __init__(self) -> None:
@@ -52,8 +55,8 @@ class Batch:
         self.payload_bytes = 0
         self.opened_at: float | None = None
         """Time of the first record, or of offsets without one; None while there is neither."""
-        self.newest_at: float | None = None
-        """Kafka timestamp of the last record, epoch seconds: not inserted before. None if not known."""
+        self.sampled_at: list[float] = []
+        """Kafka timestamps of some records, epoch seconds."""
 
     @property
     def rows(self) -> int:
@@ -62,6 +65,15 @@ class Batch:
     @property
     def records(self) -> int:
         return self.rows + len(self.rejected)
+
+    @property
+    def not_before(self) -> float | None:
+        """Time before which the batch was not inserted, epoch seconds; None if not known.
+
+        The median of its records' timestamps: each is of its producer's clock, and one that is ahead
+        must not make the batch appear younger than it is.
+        """
+        return statistics.median_low(self.sampled_at) if self.sampled_at else None
 
     def open(self, now: float) -> None:
         """Start the batch's age, also where offsets without a record were passed."""
@@ -92,7 +104,8 @@ class Batch:
             self.rows_by_partition[partitions[index]] -= 1
         self.rejected += rejected
         self.payload_bytes += sum(map(len, filter(None, values)))
-        self.newest_at = _timestamp(records[-1])
+        sampled = map(_timestamp, records[:: -(-len(records) // _TIMESTAMPS)])
+        self.sampled_at += [at for at in sampled if at is not None]
         return rejected
 
     def add_contexts(self, records: Sequence[Record], tracer: Tracer) -> None:

@@ -253,7 +253,7 @@ class BatchDelivery:
                     batch.columns,
                     intent if self._has_intents else None,
                     is_repeat=pending.is_repeat,
-                    not_before=batch.newest_at,
+                    not_before=batch.not_before,
                 )
         except Unavailable:
             self.state.insert_failed()

@@ -203,7 +203,7 @@ class Rereads:
         context.observer.dead_lettered(sent)
         with step(job.trace, "insert"), context.outages.track(CLICKHOUSE, "insert"):
             self._writer.insert(
-                batch.columns, job.intent, is_repeat=True, not_before=batch.newest_at
+                batch.columns, job.intent, is_repeat=True, not_before=batch.not_before
             )
         if batch.rows:
             context.dlq_limit.record_inserted(0)

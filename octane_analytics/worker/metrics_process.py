@@ -11,7 +11,7 @@ from pathlib import Path
 from octane_analytics.clickhouse.client import ClickHouse
 from octane_analytics.errors import OctaneError
 from octane_analytics.kafka.group_admin import ConsumerGroupAdmin
-from octane_analytics.kafka.group_versions import VersionWatch
+from octane_analytics.kafka.group_conflicts import ConflictWatch
 from octane_analytics.kafka.lag import LagProbe
 from octane_analytics.kafka.ownerless_partitions import OwnerlessPartitionsWatch, rebalance_group
 from octane_analytics.pipeline.delivery import Delivery
@@ -28,6 +28,7 @@ from octane_analytics.telemetry.lag_metrics import LagCollector
 from octane_analytics.telemetry.metrics_server import MetricsServer
 from octane_analytics.telemetry.process_metrics import ProcessMetrics, ProcessSampler
 from octane_analytics.worker.process import ROLE
+from octane_analytics.worker.table_mark import cached_table_mark
 from octane_analytics.worker.view_watch import ViewWatch
 
 _LOG = logging.getLogger(__name__)
@@ -68,7 +69,9 @@ def run_metrics(
 
     lag, dedup = LagCollector(probe.measure), DedupWindowCollector(dedup_window)
     group = ConsumerGroupAdmin(settings.kafka, client_id="octane-analytics-lag")
-    versions = VersionWatch(group, settings.kafka.group_id, _LOG.error)
+    conflicts = ConflictWatch(
+        group, settings.kafka.group_id, cached_table_mark(settings), _LOG.error
+    )
     owners = OwnerlessPartitionsWatch(
         group,
         settings.kafka.topic,
@@ -78,7 +81,7 @@ def run_metrics(
 
     def watch_group() -> float:
         with contextlib.suppress(OctaneError):  # the lag's updates report an outage
-            versions.look()
+            conflicts.look()
             owners.look()
         return _GROUP_SECONDS
 

@@ -14,7 +14,7 @@ from octane_analytics.clickhouse.views import view_findings
 from octane_analytics.errors import ConfigError, NeedsOperator, StatementRejected, Unavailable
 from octane_analytics.events.decoders import choose
 from octane_analytics.kafka.group_admin import ConsumerGroupAdmin
-from octane_analytics.kafka.group_versions import find_other_versions
+from octane_analytics.kafka.group_conflicts import find_conflict
 from octane_analytics.kafka.topic_reader import TopicReader
 from octane_analytics.kafka.topics import TopicInspector, ensure_topic
 from octane_analytics.operations.expired_offsets import SAMPLE_FETCH_BYTES, find_stored_record
@@ -25,6 +25,7 @@ from octane_analytics.settings.sections import Settings
 from octane_analytics.settings.topology import authority
 from octane_analytics.telemetry import logging as logs
 from octane_analytics.telemetry import tracing
+from octane_analytics.worker.table_mark import read_table_mark
 
 _LOG = logging.getLogger(__name__)
 _CLIENT_ID = "octane-analytics-preflight"
@@ -49,7 +50,7 @@ def preflight(settings: Settings) -> None:
             "fewer partitions than processes: some processes will be idle",
             extra=logs.fields(partitions=partitions, procs=settings.worker.procs),
         )
-    check_versions(settings)
+    check_members(settings)
     check_committed_offsets(settings)
     try:
         ensure_topic(settings.kafka, settings.kafka.dlq_topic)
@@ -105,21 +106,25 @@ def check_replicas(shard: ClickHouseSettings) -> None:
         raise ConfigError(reason)
 
 
-def check_versions(settings: Settings) -> None:
-    """Raise NeedsOperator if workers of another version are in the group; blocks for up to a session
-    timeout until the static members of ended ones are out of it. If no broker reports the members, the
-    workers start nevertheless."""
-    wait = "waiting for members of another version to leave the group"
+def check_members(settings: Settings) -> None:
+    """Raise NeedsOperator if workers of another version or table are in the group.
+
+    Blocks for up to a session timeout until the static members of ended ones are out of it. If no broker
+    reports the members, the workers start nevertheless.
+    """
+    wait = "waiting for members of another version or table to leave the group"
+    own = read_table_mark(settings)
     with ConsumerGroupAdmin(settings.kafka, client_id=_CLIENT_ID) as group:
         try:
-            reason = find_other_versions(
+            reason = find_conflict(
                 group,
                 settings.kafka,
+                own,
                 on_wait=lambda why: _LOG.warning(wait, extra=logs.fields(why=why)),
             )
         except Unavailable as error:
             _LOG.warning(
-                "members of the group are not known: make sure that none has another version",
+                "members of the group are not known: make sure that none has another version or table",
                 extra=logs.fields(error=str(error)),
             )
             return

@@ -30,6 +30,7 @@ from octane_analytics.telemetry.process_metrics import ProcessMetrics, ProcessSa
 from octane_analytics.telemetry.worker_metrics import WorkerMetrics
 from octane_analytics.worker.preflight import check_table
 from octane_analytics.worker.slot_observer import SlotObserver
+from octane_analytics.worker.table_mark import MAX_SECONDS, read_table_mark
 
 _LOG = logging.getLogger(__name__)
 ROLE = "worker"
@@ -76,9 +77,11 @@ def run_worker(
     )
     sample = ProcessSampler(ProcessMetrics(), name(), observer.tick)
     traces = tracing.start(name())
+    slot_status.extend_deadline(clock.now() + MAX_SECONDS)
     member = KafkaSource(
         settings.kafka,
         slot,
+        table=read_table_mark(settings),
         flush_seconds=settings.batch.flush_seconds,
         on_queue=metrics.queue_bytes.set,
         on_stall=observer.stalled,

@@ -14,7 +14,8 @@ import pytest
 
 from octane_analytics.clickhouse import row_lookups, schema
 from octane_analytics.clickhouse.inserts import ClickHouseSink, server_query_id
-from octane_analytics.errors import DataRejected, NeedsOperator, Unavailable
+from octane_analytics.clickhouse.shard_sink import ShardSink
+from octane_analytics.errors import ConfigError, DataRejected, NeedsOperator, Unavailable
 from octane_analytics.events.event import Row
 from octane_analytics.events.packed_columns import SecondsColumn, TextColumn
 from octane_analytics.interfaces import BlockSink
@@ -127,11 +128,11 @@ class ClickHouseBench:
 
 
 class PackedBench(ClickHouseBench):
-    """ClickHouse with packed columns, as a worker sends them."""
+    """ClickHouse with packed columns and the sink of a shard, as a worker has them."""
 
     def __init__(self, engine: EmbeddedClickHouse) -> None:
         super().__init__(engine)
-        self.sink = PackingSink(self.sink)
+        self.sink = PackingSink(ShardSink(self._settings, client_name="tests sink"))
 
 
 class PackingSink:
@@ -323,6 +324,16 @@ def test_repeat_inserts_the_shortfall(bench: Bench) -> None:
     for _ in range(2):
         insert_repeated(bench.sink, rows, "t")
         assert bench.users() == ["a", "b", "b", "c"]
+
+
+def test_repeat_of_invisible_rows_stores_them_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row policy, for example, hides the rows from the user."""
+    monkeypatch.setattr(bench.sink, "missing_rows", lambda columns: list(range(len(columns[0]))))
+    with pytest.raises(ConfigError, match="does not show them"):
+        insert_repeated(bench.sink, events("ab"), "t")
+    assert bench.users() == ["a", "b"]
 
 
 @pytest.mark.parametrize("lost", ["a", "c", "ab", "abc"])

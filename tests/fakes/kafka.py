@@ -37,6 +37,7 @@ class FakeRecord:
     payload: bytes | None
     record_key: bytes | None = None
     record_headers: tuple[tuple[str, bytes | None], ...] = ()
+    created_ms: int = 1_770_000_000_000
 
     def topic(self) -> str | None:
         return self.where.topic
@@ -57,7 +58,7 @@ class FakeRecord:
         return list(self.record_headers) or None
 
     def timestamp(self) -> tuple[int, int]:
-        return 1, 1_770_000_000_000
+        return 1, self.created_ms
 
 
 @dataclass(slots=True)

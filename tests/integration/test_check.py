@@ -106,7 +106,7 @@ def test_check_recognises_own_running_service(site: Site) -> None:
         found = site.json("check")
         messages = {item["subject"]: item["message"] for item in found["checks"]}
         assert "held by octane-analytics" in messages["METRICS_PORT"]
-        assert "octane-analytics-v2-0@127.0.0.1" in messages["group"]
+        assert "members: octane-analytics-v2-0-t" in messages["group"]
         worker.child.terminate()
         assert worker.wait() == 0
 

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 import pytest
 
+from octane_analytics.clickhouse import schema
+from octane_analytics.clickhouse.schema import TableName
 from octane_analytics.clickhouse.shards import ClickHouseShards
 from octane_analytics.errors import AssignmentLost
 from octane_analytics.events.decode import decode
@@ -89,6 +91,19 @@ def test_retry_after_replay_inserts_nothing_twice(site: Site) -> None:
     assert "0 dead-letter messages of" in site.run("dlq", "retry", "--dry-run")
     assert "0 inserted, 0 stay" in site.run("dlq", "retry", "--yes")
     assert site.users() == ["1", "2", "2", "99"]
+
+
+def test_retries_into_two_tables_share_the_topic(site: Site) -> None:
+    """Two services read one topic, in groups of their own, and both have its dead-letter messages."""
+    bury(site, *((user, event(user)) for user in range(4)))
+    assert "4 inserted" in site.run("dlq", "retry", "--yes")
+    other = TableName(site.clickhouse.table.database, "other")
+    site.clickhouse.execute(schema.create_table(other))
+    site.environ["CLICKHOUSE_TABLE"] = other.table
+    assert "4 inserted" in site.run("dlq", "retry", "--yes")
+    assert site.run("dlq", "retry", "--yes").startswith("0 inserted")
+    counts = site.clickhouse.select(f"SELECT count(), uniqExact(user_id) FROM {other}").rows
+    assert (site.rows(), counts) == (4, [(4, 4)])
 
 
 def test_retry_confirms_and_dry_run_changes_nothing(site: Site) -> None:

@@ -12,17 +12,22 @@ from octane_analytics.clickhouse.inserts import ClickHouseSink, is_token_remembe
 from octane_analytics.clickhouse.schema import TableName
 from octane_analytics.clickhouse.views import View, view_findings
 from octane_analytics.errors import ConfigError, NeedsOperator
+from octane_analytics.events.decode import decode_all
 from octane_analytics.operations.checks.clickhouse import check_clickhouse
 from octane_analytics.operations.checks.finding import Level
+from octane_analytics.pipeline.batch import Batch
 from octane_analytics.pipeline.repeated_insert import insert_repeated
 from octane_analytics.sandbox.clickhouse import EmbeddedClickHouse, User
 from octane_analytics.settings.connections import ClickHouseSettings
 from octane_analytics.settings.loading import load
 from octane_analytics.settings.sections import Settings
+from octane_analytics.types import TopicPartition
 from octane_analytics.worker.preflight import check_table
 from octane_analytics.worker.view_watch import ViewWatch
+from tests.fakes.kafka import FakeRecord
 from tests.support import replicated_clickhouse
 from tests.support.command import run
+from tests.support.operations_fixtures import event
 
 NOW = int(time.time())
 WORKER = User(
@@ -267,6 +272,23 @@ def test_repeat_of_old_batch_looks_up_rows(sink: ClickHouseSink) -> None:
     insert_repeated(sink, _block("a", "b", "b", "b", "c", at=now), "later", not_before=now - 60)
     assert _count(sink, str(sink.table)) == 5
     assert _count(sink, str(sink.table), "countIf(user_id = 'b')") == 3
+
+
+def test_clock_ahead_does_not_double_old_batch(sink: ClickHouseSink) -> None:
+    """One producer's clock is ahead by about the age of the batch, which the server has forgotten."""
+    _create(sink, seconds=10)
+    _create_view(sink, 1, str(sink.table), WINDOW)
+    users, now = "abc", time.time()
+    batch, where = Batch(), TopicPartition("events", 0)
+    records = [
+        FakeRecord(where, number, event(user), created_ms=round(1000 * at))
+        for number, (user, at) in enumerate(zip(users, (now - 60, now - 60, now), strict=True))
+    ]
+    batch.append(records, [0, 0, 0], decode_all, 0.0)
+    sink.insert_block(batch.columns, "token", None)
+    insert_repeated(sink, batch.columns, "forgotten", not_before=batch.not_before)
+    assert _count(sink, str(sink.table)) == 3
+    assert _count(sink, "target1", "sum(n)") == 3
 
 
 @pytest.mark.parametrize(

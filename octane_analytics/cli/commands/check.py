@@ -41,6 +41,7 @@ from octane_analytics.settings.drain import require_drain_time
 from octane_analytics.settings.loading import Loaded
 from octane_analytics.settings.sections import Settings
 from octane_analytics.settings.topology import authority
+from octane_analytics.worker.table_mark import read_table_mark
 
 _NAME = "octane-analytics-check"
 _SECONDS = 12.0
@@ -162,8 +163,9 @@ def _host(settings: Settings) -> Iterator[Finding]:
 
 
 def _kafka(settings: Settings) -> Iterator[Finding]:
+    own = read_table_mark(settings)
     with ConsumerGroupAdmin(settings.kafka, client_id=_NAME) as group:
-        yield from check_kafka(group, settings, time.time())
+        yield from check_kafka(group, settings, time.time(), own)
 
 
 def _clickhouse(settings: Settings, where: str) -> Iterator[Finding]:

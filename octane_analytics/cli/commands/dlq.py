@@ -21,6 +21,7 @@ from octane_analytics.cli.options import CLICKHOUSE, json_option, setting_option
 from octane_analytics.cli.output.confirmation import confirm, dry_run_option, yes_option
 from octane_analytics.cli.output.progress import reporter
 from octane_analytics.cli.output.table import terminal_width
+from octane_analytics.clickhouse.schema import TableName
 from octane_analytics.clickhouse.shards import ClickHouseShards
 from octane_analytics.events.decode import decode
 from octane_analytics.kafka.dlq_topic import DeadLetterTopic
@@ -61,7 +62,7 @@ def list_messages(loaded: Loaded, as_json: bool) -> None:
     which was too large, cannot be retried.
     """
     with _open_topic(loaded) as topic:
-        index = _read(topic, _ranges(topic))
+        index = _read(topic, _ranges(topic), loaded)
     rows = counts_by_reason(index.by_state())
     if as_json:
         click.echo(json.dumps({"topic": topic.topic, "reasons": rows}, indent=2))
@@ -167,7 +168,7 @@ def retry(
     ):
         check_shards(settings)
         held = _ranges(topic)
-        index = _read(topic, held)
+        index = _read(topic, held, loaded)
         state = index.by_state()
         chosen, duplicates, not_retryable = select(state, selection)
         plan = format_plan(
@@ -188,7 +189,9 @@ def retry(
         confirm(f"retry {plan}?", "dlq retry", yes=yes)
         with StopSignal() as stop:
             topic.open()
-            outcome = _retry(topic, table, selection, StoredRows(present), stop, len(chosen))
+            outcome = _retry(
+                topic, table, selection, StoredRows(present), stop, len(chosen), loaded
+            )
         if as_json:
             click.echo(json.dumps(outcome_object(outcome), indent=2))
         else:
@@ -205,9 +208,10 @@ def _retry(
     present: StoredRows,
     stop: StopSignal,
     expected: int,
+    loaded: Loaded,
 ) -> RetryOutcome:
     # Opening the topic fences other retries; only an index read afterwards has all their markers.
-    index = _read(topic, topic.spans())
+    index = _read(topic, topic.spans(), loaded)
     bar = reporter(f"from {topic.topic}", expected)
     with bar:
         run = DeadLetterRetry(
@@ -245,7 +249,7 @@ def purge_report(loaded: Loaded, reasons: Sequence[str], as_json: bool) -> None:
     """
     with _open_topic(loaded) as topic:
         held = _ranges(topic)
-        state = _read(topic, held).by_state()
+        state = _read(topic, held, loaded).by_state()
     state.left = [message for message in state.left if message.reason not in reasons]
     by_number = {where.partition: span for where, span in held.items()}
     records = [
@@ -274,7 +278,13 @@ def _ranges(topic: DeadLetterTopic) -> dict[TopicPartition, OffsetRange]:
     return {}
 
 
-def _read(topic: DeadLetterTopic, ranges: dict[TopicPartition, OffsetRange]) -> DeadLetterIndex:
+def _read(
+    topic: DeadLetterTopic, ranges: dict[TopicPartition, OffsetRange], loaded: Loaded
+) -> DeadLetterIndex:
+    clickhouse = loaded.settings.clickhouse
+    table = str(TableName(clickhouse.database, clickhouse.table))
     total = sum(span.end - span.first for span in ranges.values())
     with reporter(f"reading {topic.topic}", total) as bar:
-        return read_index(topic, ranges, lambda read: bar.update(read, f"{read:,} messages"))
+        return read_index(
+            topic, ranges, lambda read: bar.update(read, f"{read:,} messages"), table=table
+        )

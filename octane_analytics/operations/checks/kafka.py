@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 from octane_analytics.errors import NeedsOperator, OctaneError, Unavailable
+from octane_analytics.kafka.client_ids import TableMark
 from octane_analytics.kafka.group_admin import GroupState, Member
-from octane_analytics.kafka.group_versions import explain, members_of_other_versions
+from octane_analytics.kafka.group_conflicts import conflicting_members, explain
 from octane_analytics.operations.checks.finding import Finding, fail, failed, ok, warn
 from octane_analytics.pipeline.intents import parse_intent, pending_intent
 from octane_analytics.pipeline.start_positions import start_position
@@ -36,10 +37,12 @@ class CheckedCluster(Protocol):
     ) -> dict[TopicPartition, int]: ...
 
 
-def check_kafka(cluster: CheckedCluster, settings: Settings, now: float) -> Iterator[Finding]:
+def check_kafka(
+    cluster: CheckedCluster, settings: Settings, now: float, own: TableMark | None = None
+) -> Iterator[Finding]:
     """Yield the findings; stops at a failure that makes later checks impossible. Blocks on brokers.
 
-    `now` is in epoch seconds.
+    `now` is in epoch seconds, `own` the table of this service.
     """
     kafka = settings.kafka
     try:
@@ -56,7 +59,7 @@ def check_kafka(cluster: CheckedCluster, settings: Settings, now: float) -> Iter
         return
     yield _partition_count(kafka.topic, len(partitions), settings.worker.procs)
     yield from _compaction(cluster, kafka.topic)
-    yield from _group(cluster, settings, partitions)
+    yield from _group(cluster, settings, partitions, own)
     yield _newest_record(cluster, partitions, now)
 
 
@@ -100,7 +103,10 @@ def _dead_letter_topic(cluster: CheckedCluster, topic: str) -> Finding:
 
 
 def _group(
-    cluster: CheckedCluster, settings: Settings, partitions: Sequence[TopicPartition]
+    cluster: CheckedCluster,
+    settings: Settings,
+    partitions: Sequence[TopicPartition],
+    own: TableMark | None,
 ) -> Iterator[Finding]:
     group = settings.kafka.group_id
     try:
@@ -116,11 +122,11 @@ def _group(
     except Unavailable as error:
         yield warn("group", f"{group}: its members are not known ({error})")
     else:
-        yield _members(group, state)
+        yield _members(group, state, own)
     yield _offsets(cluster, settings.kafka.topic, committed)
 
 
-def _members(group: str, state: GroupState) -> Finding:
+def _members(group: str, state: GroupState, own: TableMark | None) -> Finding:
     foreign = [
         member for member in state.members if not member.client_id.startswith(CLIENT_ID_PREFIX)
     ]
@@ -130,7 +136,7 @@ def _members(group: str, state: GroupState) -> Finding:
             f"{group} has members that are not of this service ({_list_members(foreign)}): they take "
             "partitions away and move their offsets; stop them or set another KAFKA_GROUP_ID",
         )
-    if others := members_of_other_versions(state.members):
+    if others := conflicting_members(state.members, own):
         return fail("group", f"{explain(group, others)}; until then a worker exits with 78")
     if not state.exists:
         return ok("group", f"{group} is new: it begins with the earliest records")

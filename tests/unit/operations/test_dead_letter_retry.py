@@ -33,6 +33,8 @@ from tests.fakes.kafka import FakeRecord
 
 TOPIC = "octane.events.dlq"
 POISON = b'"poison"'
+MARKED_AT = 1_770_000_000.0
+"""Timestamp of all records of the fakes, epoch seconds."""
 
 
 class Crash(Exception):
@@ -164,9 +166,19 @@ def run(
     selection: Selection | None = None,
     chunk_messages: int = 3,
     present: StoredRows = StoredRows.REFUSE,
+    *,
+    name: str = "",
+    later_seconds: float = 0.0,
 ) -> RetryOutcome:
-    index = read_index(topic, topic.spans())
-    retry = DeadLetterRetry(topic, table, lenient, index, chunk_messages=chunk_messages)
+    index = read_index(topic, topic.spans(), table=name)
+    retry = DeadLetterRetry(
+        topic,
+        table,
+        lenient,
+        index,
+        chunk_messages=chunk_messages,
+        now=lambda: MARKED_AT + later_seconds,
+    )
     retry.recover()
     retry.run(selection or Selection(), present)
     return retry.outcome
@@ -220,6 +232,46 @@ def test_retry_crash_at_any_call_keeps_exactly_once(
     table.faults = topic.faults = Faults()
     run(topic, table)
     assert sorted(table.rows) == users
+
+
+@given(at=st.integers(0, 25), takes_effect=st.booleans(), in_table=st.booleans())
+def test_retry_of_forgotten_token_keeps_exactly_once(
+    at: int, takes_effect: bool, in_table: bool
+) -> None:
+    """The next run is so late that the table has had more inserts than it remembers."""
+    topic, users = mixed_topic()
+    table = FakeTable()
+    faults = Faults(at, takes_effect=takes_effect)
+    table.faults, topic.faults = (faults, Faults()) if in_table else (Faults(), faults)
+    with contextlib.suppress(Crash):
+        run(topic, table)
+    table.faults = topic.faults = Faults()
+    table.table.tokens.clear()
+    run(topic, table, later_seconds=3600.0)
+    assert sorted(table.rows) == users
+
+
+@given(
+    crashes=st.lists(
+        st.tuples(st.sampled_from("ab"), st.integers(0, 25), st.booleans(), st.booleans()),
+        max_size=4,
+    )
+)
+def test_retries_into_two_tables_are_independent(
+    crashes: list[tuple[str, int, bool, bool]],
+) -> None:
+    topic, users = mixed_topic()
+    tables = {"a": FakeTable(), "b": FakeTable()}
+    for name, at, takes_effect, in_table in crashes:
+        faults, table = Faults(at, takes_effect=takes_effect), tables[name]
+        table.faults, topic.faults = (faults, Faults()) if in_table else (Faults(), faults)
+        with contextlib.suppress(Crash):
+            run(topic, table, name=name)
+        table.faults = topic.faults = Faults()
+    for name, table in tables.items():
+        run(topic, table, name=name)
+        assert sorted(table.rows) == users
+    assert run(topic, tables["a"], name="a").inserted == 0
 
 
 @given(

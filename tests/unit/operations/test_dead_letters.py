@@ -100,11 +100,13 @@ def test_retry_marker_round_trips() -> None:
     )
 
 
-def test_retry_marker_keeps_its_shard() -> None:
-    made = RetryMarker(MessageKind.INTENT, "abc", (1, 2), "shard é")
+def test_retry_marker_keeps_shard_and_table() -> None:
+    made = RetryMarker(MessageKind.INTENT, "abc", (1, 2), "shard é", "db.`events é`")
     record = FakeRecord(DLQ, 5, made.value(), None, tuple(made.headers()))
     assert parse_retry_marker(record) == made
-    assert b"shard" not in RetryMarker(MessageKind.INTENT, "abc", (1, 2)).value()
+    bare = RetryMarker(MessageKind.INTENT, "abc", (1, 2)).value()
+    assert b"shard" not in bare
+    assert b"table" not in bare
 
 
 def test_dead_letter_with_marker_header_is_not_marker() -> None:
@@ -137,6 +139,22 @@ def test_index_groups_messages_by_state() -> None:
     assert [x.position.offset for x in found.duplicates] == [5]
     assert [x.position.offset for x in found.pending] == [4]
     assert [x.position.offset for x in found.left] == [0, 2, 3, 9]
+
+
+def test_markers_of_another_table_do_not_count() -> None:
+    index = DeadLetterIndex(table="db.events")
+    index.add_records([dead_letter(at, at) for at in range(6)])
+    for at, table in enumerate(("db.events", "db.others", "")):
+        for kind, name, offsets in (
+            (MessageKind.INTENT, f"i{at}", (2 * at,)),
+            (MessageKind.DONE, f"d{at}", (2 * at + 1,)),
+        ):
+            made = RetryMarker(kind, name, offsets, table=table)
+            index.add_records([FakeRecord(DLQ, 9, made.value(), None, tuple(made.headers()))])
+    found = index.by_state()
+    assert [x.position.offset for x in found.pending] == [0, 4]
+    assert [x.position.offset for x in found.inserted] == [1, 5]
+    assert [x.position.offset for x in found.left] == [2, 3]
 
 
 def test_partition_is_settled_before_first_waiting_message() -> None:

@@ -1,5 +1,7 @@
 """Batch of a worker: its rows, and the time at which it is due."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +22,30 @@ def value(name: str) -> bytes:
 
 def record(partition: int, offset: int, payload: bytes | None) -> FakeRecord:
     return FakeRecord(TopicPartition(TOPIC, partition), offset, payload)
+
+
+def created(*seconds: float) -> list[FakeRecord]:
+    return [replace(record(0, 0, value("x")), created_ms=round(at * 1000)) for at in seconds]
+
+
+@given(
+    polls=st.lists(st.lists(st.sampled_from([100.0, 101.0]), min_size=3, max_size=40), min_size=1),
+    ahead=st.integers(0, 2),
+)
+def test_clock_ahead_does_not_rejuvenate_batch(polls: list[list[float]], ahead: int) -> None:
+    """One of the first three records of each poll is of a producer whose clock is ahead."""
+    batch = Batch()
+    assert batch.not_before is None
+    for poll in polls:
+        poll[ahead] = 5000.0
+        batch.append(created(*poll), [0] * len(poll), decode_all, 1.0)
+    assert batch.not_before in (100.0, 101.0)
+
+
+def test_records_without_timestamp_leave_age_unknown() -> None:
+    batch = Batch()
+    batch.append(created(-1, 0), [0, 0], decode_all, 1.0)
+    assert batch.not_before is None
 
 
 def test_records_of_all_partitions_are_decoded_together() -> None:
