@@ -168,7 +168,7 @@ class DeliveryState:
         A batch without room must be frozen first. Only for readable partitions.
         """
         found = self._partitions[partition]
-        if not found.is_confirmed or found.waits_for is not None:
+        if not self.is_readable(partition):
             raise ValueError(f"partition {partition} is not readable")
         if end <= found.position:
             return True
