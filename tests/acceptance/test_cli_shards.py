@@ -40,7 +40,7 @@ class ShardedScene(Scene):
         del self.settings["CLICKHOUSE_PORT"]
         self.settings |= {"CLICKHOUSE_HOST": cluster.hosts(), "CLICKHOUSE_CLUSTER": CLUSTER}
         # Several batches, also where all records are there at once: each shard gets its turn.
-        self.settings["INSERTS_PER_SECOND"] = "0"
+        self.settings |= {"INSERTS_PER_SECOND": "0", "BATCH_SIZE": "500"}
         self.everything = f"{self.name}.ai_analytics_events_all"
 
     def __enter__(self) -> Self:

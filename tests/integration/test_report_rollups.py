@@ -133,7 +133,7 @@ def reads(
         plan = clickhouse.select(
             f"EXPLAIN {chosen.statement(bound.effective, bound.range)}",
             values,
-            settings=chosen.settings,
+            settings={**chosen.settings(bound.range), "readonly": 1},
         )
     sources = [
         line.rpartition("(")[2].rstrip(")")
@@ -155,7 +155,6 @@ def test_whole_hours_are_read_from_the_rollup(rolled: ClickHouseSettings, templa
             found, has_events = reads(rolled, template, {**ends, **more, **zoned, "app_id": app_id})
             assert found, (template, zone, app_id)
             assert found <= labels, (template, zone, app_id)
-            assert template != "top_content" or found == labels
             assert has_events
     assert reads(rolled, template, {**ends, **more, "exact": True})[0] == set()
 
@@ -337,6 +336,9 @@ def test_weeks_of_content_equal_its_events(
         for second in (-1, 0, 1)
     ] + many_events(40_000)
     raw = dataclasses.replace(rolled, table=rolled.table.removesuffix("_rolled"))
+    with ClickHouseSink(rolled, client_name="tests") as sink:
+        # So few events have as many marks by hours, which then answer the weeks.
+        sink.execute(rollups.drop(sink.table, rollups.name_of("content")))
     insert(raw, rows)
     insert(rolled, rows)
     for start, end in ((weeks[0], weeks[3]), (weeks[1], weeks[3])):
@@ -439,7 +441,7 @@ def read_projections(
         clickhouse.select(
             chosen.statement(bound.effective, bound.range),
             values,
-            settings=chosen.settings,
+            settings={**chosen.settings(bound.range), "readonly": 1},
             query_id=query_id,
         )
         clickhouse.execute("SYSTEM FLUSH LOGS query_log")

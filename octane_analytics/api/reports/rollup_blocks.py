@@ -31,16 +31,11 @@ _NAMED = re.compile(r"\{(\w+):Rollup\}")
 _TO = "{to:DateTime('UTC')}"
 
 
-_ONLY_EVENTS = " SETTINGS optimize_use_projections = 0"
-"""Saves the comparison with the table's projections, of which none can answer a part of an hour."""
-
-
-def expand(sql: str, start: str, hours: str, weeks: str = "") -> str:
+def expand(sql: str, start: str, hours: str, *, has_weeks: bool = False) -> str:
     """Return the SQL with blocks and expressions expanded; the number of its lines is the same.
 
     `start` is the SQL of the start of the range; `hours` is a condition for a whole hour, whose start
-    it names `{hour}`; `weeks`, the name of a projection, adds the SELECT of weeks. Raises ValueError
-    with what is wrong.
+    it names `{hour}`; `has_weeks` adds the SELECT of weeks. Raises ValueError with what is wrong.
     """
     parts = re.split(r"^[ \t]*\{rollup:begin\}[ \t]*$", sql, flags=re.MULTILINE)
     expanded = [parts[0]]
@@ -48,24 +43,22 @@ def expand(sql: str, start: str, hours: str, weeks: str = "") -> str:
         block, end, rest = part.partition(_END)
         if not end:
             raise ValueError(f"{_BEGIN} without {_END}")
-        if weeks and (hours or "{time:Rollup}" in block):
+        if has_weeks and (hours or "{time:Rollup}" in block):
             raise ValueError("a week has neither {time:Rollup} nor a condition of hours")
-        expanded += _union(block, start, hours, weeks), rest
+        expanded += _union(block, start, hours, has_weeks), rest
     return _NAMED.sub(_expression, "".join(expanded))
 
 
-def _union(block: str, start: str, hours: str, weeks: str) -> str:
+def _union(block: str, start: str, hours: str, has_weeks: bool) -> str:
     whole = f"({HOUR} >= {start} AND {HOUR} < toStartOfHour({_TO}, 'UTC')"
     whole += f" AND ({hours.replace('{hour}', HOUR)}))" if hours else ")"
     rest = f"(timestamp >= {start} AND timestamp < {_TO} AND NOT {whole})"
     # On one line and in place of the end, so that ClickHouse's errors count the template's own lines.
     other = " ".join(_COMMENT.sub("", _ONLY.sub(r"\1", block)).split())
     of_rollup = _ONLY.sub("", block)
-    selects = [_bound(other, "timestamp", rest) + _ONLY_EVENTS]
-    if weeks:
+    selects = [_bound(other, "timestamp", rest)]
+    if has_weeks:
         in_line = " ".join(_COMMENT.sub("", of_rollup).split())
-        # With the preference of the query, for the hours, ClickHouse would read events.
-        in_line += f" SETTINGS preferred_optimize_projection_name = '{weeks}'"
         selects.insert(0, _bound(in_line, WEEK, _in_weeks(start)))
         whole = f"({whole} AND NOT {_in_weeks(start)})"
     return " UNION ALL ".join([_bound(of_rollup, HOUR, whole), *selects])

@@ -215,7 +215,7 @@ class ReportService:
             shows_reads=query.shows_reads,
             values={"database": self._table.database, "table": self._table.table},
             settings={
-                **template.settings,
+                **template.settings(bound.range, *([compared.range] if compared else [])),
                 **self._limits.settings(query.request_id),
                 **query.trace,
             },

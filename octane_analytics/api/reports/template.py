@@ -132,16 +132,21 @@ class Template:
     filter_keys: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """Expressions of the rollup's keys, by the property whose text they hold."""
 
-    @property
-    def settings(self) -> Mapping[str, object]:
-        """ClickHouse settings for the statement.
+    def settings(self, *ranges: tuple[int, int]) -> Mapping[str, object]:
+        """Return ClickHouse settings for the statements of these ranges, each `ends` of `statement`.
 
         Without the preference ClickHouse plans with every projection of the table, which takes longer
-        than reading most of them. On a table without this one it does so nevertheless.
+        than reading most of them. On a table without this one it does so nevertheless. With weeks each
+        SELECT needs a projection of its own, and a SELECT cannot state it: reports are read-only
+        queries, in which ClickHouse ignores its SETTINGS.
         """
-        if self.preferred_projection is None:
+        has_weeks = any(self._reads_weeks(ends) for ends in ranges)
+        if self.preferred_projection is None or has_weeks:
             return {}
         return {"preferred_optimize_projection_name": self.preferred_projection}
+
+    def _reads_weeks(self, ends: tuple[int, int]) -> bool:
+        return self.text_with_weeks is not None and ends[1] - ends[0] >= SECONDS_WITH_WEEKS
 
     @property
     def sql(self) -> str:
@@ -173,8 +178,9 @@ class Template:
 
         `ends` are `from` and `to` in seconds; `conditions` are those of filters, which begin with AND.
         """
-        has_weeks = ends[1] - ends[0] >= SECONDS_WITH_WEEKS
-        text = self.text_with_weeks if has_weeks and self.text_with_weeks else self.text
+        text = self.text
+        if self.text_with_weeks is not None and self._reads_weeks(ends):
+            text = self.text_with_weeks
         sql = text.replace(FILTERS, conditions)
         sql = sql.replace(TOTALS, "WITH TOTALS" if has_totals else "")
         if self.has_exact and effective["exact"] is True:
@@ -233,8 +239,8 @@ def read_template(path: Path) -> Template:
         if header.rollup.weeks:
             if preferred is None:
                 raise ValueError("[rollup] weeks needs prefers, the rollup of hours")
-            weeks = name_of(header.rollup.weeks)
-            with_weeks = rollup_blocks.expand(sql, header.rollup.start, hours, weeks).strip()
+            name_of(header.rollup.weeks)  # refuses an unknown one
+            with_weeks = rollup_blocks.expand(sql, header.rollup.start, hours, has_weeks=True)
         sql = rollup_blocks.expand(sql, header.rollup.start, hours)
     except ValueError as error:
         raise ConfigError(f"{path}:{sql_line}: {error}") from error
@@ -272,7 +278,7 @@ def read_template(path: Path) -> Template:
         cache_seconds=header.cache_seconds,
         row_limit=header.row_limit,
         text=sql.strip(),
-        text_with_weeks=with_weeks,
+        text_with_weeks=with_weeks and with_weeks.strip(),
         has_exact=header.has_exact,
         preferred_projection=preferred,
         types=header.types,

@@ -144,7 +144,7 @@ def _explain(template: Template, bound: BoundParameters, settings: Settings) -> 
             EXPLAIN + template.statement(bound.effective, bound.range, bound.conditions),
             _values(bound, clickhouse),
             settings={
-                **template.settings,
+                **template.settings(bound.range),
                 **_limits(settings).settings(_CLIENT_NAME),
                 "limit": 0,
             },
@@ -166,7 +166,7 @@ def _run(template: Template, bound: BoundParameters, format_name: str, settings:
             template.statement(bound.effective, bound.range, bound.conditions),
             _values(bound, clickhouse),
             settings={
-                **template.settings,
+                **template.settings(bound.range),
                 **limits.settings(_CLIENT_NAME),
                 "limit": max_rows + 1,
             },

@@ -191,10 +191,12 @@ def _directly(
     template = load().templates[report]
     with ClickHouse(settings, client_name="bench") as clickhouse:
         target = {"database": clickhouse.table.database, "table": clickhouse.table.table}
-        values = {**bind(template, params, datetime.now(UTC)).values, **target}
+        bound = bind(template, params, datetime.now(UTC))
+        sql = template.statement(bound.effective, bound.range)
+        values = {**bound.values, **target}
 
         def ask(_: int) -> None:
-            clickhouse.select(template.sql, values, settings=template.settings)
+            clickhouse.select(sql, values, settings=template.settings(bound.range))
 
         yield ask
 

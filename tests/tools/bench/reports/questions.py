@@ -174,11 +174,10 @@ class Questions:
             _drop_pages(Path(engine.log_path).parent)
 
     def _run(self, clickhouse: ClickHouse, cell: Cell) -> Query:
-        sql, values = self._statement(clickhouse, cell)
+        sql, values, of_template = self._statement(clickhouse, cell)
         query_id = uuid.uuid4().hex
         began = time.perf_counter()
         try:
-            of_template = {} if cell.way in (BY_HAND, VIEW) else reports()[cell.report].settings
             settings = {**of_template, **self._limits.settings("bench"), **ALL_SHARDS}
             result = clickhouse.select(sql, values, settings=settings, query_id=query_id)
         except StatementRejected as error:
@@ -189,7 +188,10 @@ class Questions:
         first = f"{result.rows[0][0]}" if result.rows else ""
         return Query(seconds, query_id, first)
 
-    def _statement(self, clickhouse: ClickHouse, cell: Cell) -> tuple[str, dict[str, object]]:
+    def _statement(
+        self, clickhouse: ClickHouse, cell: Cell
+    ) -> tuple[str, dict[str, object], Mapping[str, object]]:
+        """Return SQL, values and settings."""
         template = reports()[cell.report]
         given = parameters(template, RANGES[cell.span], self._ledgers.ledger(cell.events))
         bound = bind(template, given, datetime.now(UTC))
@@ -199,11 +201,12 @@ class Questions:
             "table": clickhouse.table.table,
             "target": by_hand.target(clickhouse.table, cell.report).table,
         }
-        sql = {
-            BY_HAND: lambda: by_hand.ALTERNATIVES[cell.report].query,
-            VIEW: lambda: by_hand.ALTERNATIVES[cell.report].view_query,
-        }.get(cell.way, lambda: template.statement(bound.effective, bound.range))()
-        return sql, values
+        if cell.way == BY_HAND:
+            return by_hand.ALTERNATIVES[cell.report].query, values, {}
+        if cell.way == VIEW:
+            return by_hand.ALTERNATIVES[cell.report].view_query, values, {}
+        sql = template.statement(bound.effective, bound.range)
+        return sql, values, template.settings(bound.range)
 
 
 def _line(cell: Cell) -> str:

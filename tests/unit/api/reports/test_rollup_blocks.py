@@ -13,8 +13,6 @@ BLOCK = """SELECT countMerge(n) FROM (
     {rollup:end}
 )"""
 
-WEEKS = "the_weeks"
-
 
 def test_block_becomes_hours_and_other_events() -> None:
     whole, _, rest = expand(BLOCK, "{from:DateTime('UTC')}", "").partition("UNION ALL")
@@ -54,23 +52,15 @@ def test_invalid_block_is_refused(sql: str, message: str) -> None:
 
 def test_weeks_are_left_out_of_the_hours() -> None:
     block = BLOCK.replace(", toDate({time:Rollup}) AS day", "")
-    sql = expand(block, "start", "", WEEKS)
+    sql = expand(block, "start", "", has_weeks=True)
     hours, weeks, rest = sql.split("UNION ALL")
     assert f"({WEEK} >= toMonday(start, 'UTC')" in weeks
-    assert weeks.endswith("SETTINGS preferred_optimize_projection_name = 'the_weeks' ")
-    assert "SETTINGS" not in hours
     assert f"NOT ({WEEK} >= toMonday(start, 'UTC')" in hours
     assert "toMonday" not in rest
     assert sql.count("\n") == block.count("\n")
 
 
-def test_events_are_read_without_projections() -> None:
-    whole, _, rest = expand(BLOCK, "start", "").partition("UNION ALL")
-    assert "SETTINGS" not in whole
-    assert rest.endswith("SETTINGS optimize_use_projections = 0\n)")
-
-
 @pytest.mark.parametrize(("block", "hours"), [(BLOCK, ""), ("{rollup:begin}\n{rollup:end}", "1")])
 def test_weeks_are_refused_where_hours_are_needed(block: str, hours: str) -> None:
     with pytest.raises(ValueError, match="a week has neither"):
-        expand(block, "start", hours, WEEKS)
+        expand(block, "start", hours, has_weeks=True)
