@@ -99,6 +99,11 @@ def _projections(connection: ClickHouseSettings) -> list[str]:
     return [str(name) for (name,) in found.rows]
 
 
+def drop_rollup(connection: ClickHouseSettings, label: str) -> None:
+    with ClickHouseSink(connection, client_name="tests") as sink:
+        sink.execute(rollups.drop(sink.table, rollups.name_of(label)))
+
+
 def many_events(count: int) -> list[Row]:
     draw = random.Random(3)
     rows = []
@@ -336,9 +341,8 @@ def test_weeks_of_content_equal_its_events(
         for second in (-1, 0, 1)
     ] + many_events(40_000)
     raw = dataclasses.replace(rolled, table=rolled.table.removesuffix("_rolled"))
-    with ClickHouseSink(rolled, client_name="tests") as sink:
-        # So few events have as many marks by hours, which then answer the weeks.
-        sink.execute(rollups.drop(sink.table, rollups.name_of("content")))
+    # So few events have as many marks by hours, which then answer the weeks.
+    drop_rollup(rolled, "content")
     insert(raw, rows)
     insert(rolled, rows)
     for start, end in ((weeks[0], weeks[3]), (weeks[1], weeks[3])):
@@ -353,8 +357,7 @@ def test_weeks_of_content_equal_its_events(
 
 def test_hours_answer_weeks_without_their_rollup(rolled: ClickHouseSettings) -> None:
     insert(rolled, many_events(40_000))
-    with ClickHouseSink(rolled, client_name="tests") as sink:
-        sink.execute(rollups.drop(sink.table, rollups.name_of("content_weeks")))
+    drop_rollup(rolled, "content_weeks")
     ends: dict[str, object] = {"from": at(BEGIN + 600), "to": at(BEGIN + 35 * DAY)}
     assert reads(rolled, "top_content", ends) == ({"content"}, True)
 
@@ -486,8 +489,7 @@ def test_every_range_and_zone_reads_its_rollup(tmp_path: Path) -> None:
 
 def test_preferred_rollup_missing_leaves_the_others(rolled: ClickHouseSettings) -> None:
     insert(rolled, many_events(40_000))
-    with ClickHouseSink(rolled, client_name="tests") as sink:
-        sink.execute(rollups.drop(sink.table, rollups.name_of("users")))
+    drop_rollup(rolled, "users")
     ends: dict[str, object] = {"from": at(BEGIN + 600), "to": at(BEGIN + 35 * DAY)}
     assert reads(rolled, "active_users", ends) == ({"totals"}, True)
     # No other rollup has the sessions.

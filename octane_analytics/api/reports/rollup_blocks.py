@@ -58,9 +58,9 @@ def _union(block: str, start: str, hours: str, has_weeks: bool) -> str:
     of_rollup = _ONLY.sub("", block)
     selects = [_bound(other, "timestamp", rest)]
     if has_weeks:
-        in_line = " ".join(_COMMENT.sub("", of_rollup).split())
-        selects.insert(0, _bound(in_line, WEEK, _in_weeks(start)))
-        whole = f"({whole} AND NOT {_in_weeks(start)})"
+        in_line, weeks = " ".join(_COMMENT.sub("", of_rollup).split()), _in_weeks(start)
+        selects.insert(0, _bound(in_line, WEEK, weeks))
+        whole = f"({whole} AND NOT {weeks})"
     return " UNION ALL ".join([_bound(of_rollup, HOUR, whole), *selects])
 
 

@@ -140,18 +140,20 @@ class Template:
         SELECT needs a projection of its own, and a SELECT cannot state it: reports are read-only
         queries, in which ClickHouse ignores its SETTINGS.
         """
-        has_weeks = any(self._reads_weeks(ends) for ends in ranges)
+        has_weeks = any(self._text(ends) is not self.text for ends in ranges)
         if self.preferred_projection is None or has_weeks:
             return {}
         return {"preferred_optimize_projection_name": self.preferred_projection}
 
-    def _reads_weeks(self, ends: tuple[int, int]) -> bool:
-        return self.text_with_weeks is not None and ends[1] - ends[0] >= SECONDS_WITH_WEEKS
+    def _text(self, ends: tuple[int, int]) -> str:
+        if self.text_with_weeks is None or ends[1] - ends[0] < SECONDS_WITH_WEEKS:
+            return self.text
+        return self.text_with_weeks
 
     @property
     def sql(self) -> str:
-        """SQL without filters."""
-        return self.text.replace(FILTERS, "").replace(TOTALS, "")
+        """SQL without filters, with all that it reads for a long range."""
+        return (self.text_with_weeks or self.text).replace(FILTERS, "").replace(TOTALS, "")
 
     @property
     def has_filters(self) -> bool:
@@ -178,10 +180,7 @@ class Template:
 
         `ends` are `from` and `to` in seconds; `conditions` are those of filters, which begin with AND.
         """
-        text = self.text
-        if self.text_with_weeks is not None and self._reads_weeks(ends):
-            text = self.text_with_weeks
-        sql = text.replace(FILTERS, conditions)
+        sql = self._text(ends).replace(FILTERS, conditions)
         sql = sql.replace(TOTALS, "WITH TOTALS" if has_totals else "")
         if self.has_exact and effective["exact"] is True:
             return sql.replace("uniqCombined64", "uniqExact")
@@ -240,7 +239,9 @@ def read_template(path: Path) -> Template:
             if preferred is None:
                 raise ValueError("[rollup] weeks needs prefers, the rollup of hours")
             name_of(header.rollup.weeks)  # refuses an unknown one
-            with_weeks = rollup_blocks.expand(sql, header.rollup.start, hours, has_weeks=True)
+            with_weeks = rollup_blocks.expand(
+                sql, header.rollup.start, hours, has_weeks=True
+            ).strip()
         sql = rollup_blocks.expand(sql, header.rollup.start, hours)
     except ValueError as error:
         raise ConfigError(f"{path}:{sql_line}: {error}") from error
@@ -278,7 +279,7 @@ def read_template(path: Path) -> Template:
         cache_seconds=header.cache_seconds,
         row_limit=header.row_limit,
         text=sql.strip(),
-        text_with_weeks=with_weeks and with_weeks.strip(),
+        text_with_weeks=with_weeks,
         has_exact=header.has_exact,
         preferred_projection=preferred,
         types=header.types,
