@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import click
@@ -86,9 +86,11 @@ def run_steadily(
         )
         with CONTENDERS[name](job), _watching(place) as seen_at:
             send_steadily(place, backlog, _FIRST_EVENTS, 0, 1)
-            wait_for_rows(clickhouse, _FIRST_EVENTS)  # a group has formed
+            wait_for_rows(lambda: rows(clickhouse), _FIRST_EVENTS)  # a group has formed
             sent = send_steadily(place, backlog, rate, _WARM_SECONDS, seconds)
-            wait_for_rows(clickhouse, _FIRST_EVENTS + rate * (_WARM_SECONDS + seconds))
+            wait_for_rows(
+                lambda: rows(clickhouse), _FIRST_EVENTS + rate * (_WARM_SECONDS + seconds)
+            )
             time.sleep(5 * _LOOK_SECONDS)
         return _latency(clickhouse, seen_at, name, rate, sent)
 
@@ -115,13 +117,13 @@ def send_steadily(
     return Sent(**json.loads(done.stdout))
 
 
-def wait_for_rows(clickhouse: ClickHouse, wanted: int) -> None:
-    """Block until the table has as many rows. Raise ClickException after two minutes, or for more."""
+def wait_for_rows(count: Callable[[], int], wanted: int, look_seconds: float = 0.2) -> None:
+    """Block until `count` returns as many rows. Raise ClickException after two minutes, or for more."""
     deadline = time.monotonic() + _DEADLINE_SECONDS
-    while (found := rows(clickhouse)) < wanted:
+    while (found := count()) < wanted:
         if time.monotonic() > deadline:
             raise click.ClickException(f"only {found:,} of {wanted:,} events arrived in time")
-        time.sleep(0.2)
+        time.sleep(look_seconds)
     if found > wanted:
         raise click.ClickException(f"{found:,} rows of {wanted:,} events")
 

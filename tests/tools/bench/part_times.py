@@ -14,12 +14,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import click
-
 from octane_analytics.clickhouse.client import ClickHouse
+from tests.tools.bench.latency_run import wait_for_rows
 
 _LOOK_SECONDS = 0.01
-_DEADLINE_SECONDS = 120.0
 _INSERTED = re.compile(r"[^_]+_(\d+)_\1_0")
 """Directory of a part as it was inserted: PARTITION_BLOCK_BLOCK_0."""
 _PRODUCED = "JSONExtractFloat(properties, 'produced_at')"
@@ -36,15 +34,7 @@ class SeenInserts:
 
     def wait_for_rows(self, wanted: int) -> None:
         """Block until so many rows are readable. Raise ClickException after two minutes, or for more."""
-        deadline = time.monotonic() + _DEADLINE_SECONDS
-        while self.rows < wanted:
-            if time.monotonic() > deadline:
-                raise click.ClickException(
-                    f"only {self.rows:,} of {wanted:,} events arrived in time"
-                )
-            time.sleep(_LOOK_SECONDS)
-        if self.rows > wanted:
-            raise click.ClickException(f"{self.rows:,} rows of {wanted:,} events")
+        wait_for_rows(lambda: self.rows, wanted, _LOOK_SECONDS)
 
 
 def keep_block_numbers(clickhouse: ClickHouse) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -184,6 +185,22 @@ def run(
     return retry.outcome
 
 
+def run_until_crash(
+    topic: FakeDeadLetterTopic,
+    table: FakeTable,
+    at: int,
+    takes_effect: bool,
+    in_table: bool,
+    **given: Any,
+) -> None:
+    """Run, with a crash at that call of the table or of the topic if there is one; then both work."""
+    faults = Faults(at, takes_effect=takes_effect)
+    table.faults, topic.faults = (faults, Faults()) if in_table else (Faults(), faults)
+    with contextlib.suppress(Crash):
+        run(topic, table, **given)
+    table.faults = topic.faults = Faults()
+
+
 def mixed_topic() -> tuple[FakeDeadLetterTopic, list[str]]:
     """Return a topic with duplicates, messages that stay invalid and one that ClickHouse refuses, and
     the users whose events must be inserted."""
@@ -223,13 +240,7 @@ def test_retry_crash_at_any_call_keeps_exactly_once(
     topic, users = mixed_topic()
     table = FakeTable()
     for nth in (at, second):
-        faults = Faults(nth, takes_effect=takes_effect)
-        table.faults, topic.faults = (faults, Faults()) if in_table else (Faults(), faults)
-        try:
-            run(topic, table)
-        except Crash:
-            continue
-    table.faults = topic.faults = Faults()
+        run_until_crash(topic, table, nth, takes_effect, in_table)
     run(topic, table)
     assert sorted(table.rows) == users
 
@@ -241,11 +252,7 @@ def test_retry_of_forgotten_token_keeps_exactly_once(
     """The next run is so late that the table has had more inserts than it remembers."""
     topic, users = mixed_topic()
     table = FakeTable()
-    faults = Faults(at, takes_effect=takes_effect)
-    table.faults, topic.faults = (faults, Faults()) if in_table else (Faults(), faults)
-    with contextlib.suppress(Crash):
-        run(topic, table)
-    table.faults = topic.faults = Faults()
+    run_until_crash(topic, table, at, takes_effect, in_table)
     table.table.tokens.clear()
     run(topic, table, later_seconds=3600.0)
     assert sorted(table.rows) == users
@@ -263,11 +270,7 @@ def test_retries_into_two_tables_are_independent(
     topic, users = mixed_topic()
     tables = {"a": FakeTable(), "b": FakeTable()}
     for name, at, takes_effect, in_table in crashes:
-        faults, table = Faults(at, takes_effect=takes_effect), tables[name]
-        table.faults, topic.faults = (faults, Faults()) if in_table else (Faults(), faults)
-        with contextlib.suppress(Crash):
-            run(topic, table, name=name)
-        table.faults = topic.faults = Faults()
+        run_until_crash(topic, tables[name], at, takes_effect, in_table, name=name)
     for name, table in tables.items():
         run(topic, table, name=name)
         assert sorted(table.rows) == users
@@ -314,11 +317,7 @@ def test_retry_crash_of_refused_chunk_keeps_exactly_once(
     """Between the runs the constraint that refused a row is removed."""
     topic, users = mixed_topic()
     table = FakeTable()
-    faults = Faults(at, takes_effect=takes_effect)
-    table.faults, topic.faults = (faults, Faults()) if in_table else (Faults(), faults)
-    with contextlib.suppress(Crash):
-        run(topic, table, chunk_messages=8)
-    table.faults = topic.faults = Faults()
+    run_until_crash(topic, table, at, takes_effect, in_table, chunk_messages=8)
     table.table.refuses = lambda row: False
     run(topic, table, chunk_messages=8)
     assert sorted(table.rows) == sorted([*users, "101"])
